@@ -2,14 +2,16 @@
 /*
  * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes.
  *
- *   package.mjs [npm] [platform] [tarball] [deb] [--arch x64,arm64] [--output FOLDER]
+ *   package.mjs [npm] [platform] [tarball] [deb] [image] [--arch x64,arm64] [--output FOLDER]
  *
  *   npm          userdma-VERSION.tgz, the npm package
  *   platform     userdma-linux-ARCH-VERSION.tgz, the npm package with the C libraries of an architecture
  *   tarball      userdma-VERSION-linux-ARCH.tar.xz, which needs no Node.js
  *   deb          userdma_VERSION_ARCH.deb for Debian 12 and 13, which needs no Node.js
+ *   image        userdma-VERSION-oci.tar, a container image for the architectures
  *
- * Without names: all. The checkout must be built (`npm run package` builds it first). Modules in scripts/package/.
+ * Without names: all, but the image only where mmdebstrap is installed. The checkout must be built (`npm run package`
+ * builds it first). Modules in scripts/package/.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,6 +19,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { inRoot, main, StepError, say } from './common.mjs'
 import { makeDeb, makeTarball } from './package/archives.mjs'
+import { makeImage, missingForImage } from './package/image.mjs'
 import { ARCHITECTURES, compileNative } from './package/native.mjs'
 import { packMain, packPlatform } from './package/npm.mjs'
 
@@ -29,6 +32,14 @@ const MAKERS = {
     architectures.map(arch => makeTarball(arch, libraries(arch), work, output)),
   deb: ({ architectures, libraries, work, output }) =>
     architectures.map(arch => makeDeb(arch, libraries(arch), work, output)),
+  image: ({ architectures, libraries, work, output }) => [makeImage(architectures, libraries, work, output)],
+}
+
+/** The names of all packages that can be made here. Says why the image cannot. */
+const possibleNames = architectures => {
+  const missing = missingForImage(architectures)
+  if (missing.length > 0) say(`the image is not made: install Debian's packages ${missing.join(' ')}`)
+  return Object.keys(MAKERS).filter(name => name !== 'image' || missing.length === 0)
 }
 
 /** The values of the command line. Throws StepError. */
@@ -45,7 +56,7 @@ const jobOf = args => {
       `package: unknown: ${unknown.join(' ')}; packages are ${Object.keys(MAKERS).join(', ')}, architectures ${Object.keys(ARCHITECTURES).join(', ')}`,
     )
   return {
-    names: positionals.length > 0 ? positionals : Object.keys(MAKERS),
+    names: positionals.length > 0 ? positionals : possibleNames(architectures),
     architectures,
     output: resolve(values.output ?? inRoot('packages')),
   }

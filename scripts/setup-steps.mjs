@@ -145,6 +145,22 @@ const PACKAGES = [
     use: `${file} looks for devices by their PCI functions`,
     found: program(file),
   })),
+  {
+    name: 'mmdebstrap',
+    for: ['long'],
+    use: 'makes the image, and fresh roots to install in',
+    found: program('mmdebstrap'),
+  },
+  { name: 'skopeo', for: ['long'], use: 'reads the image', found: program('skopeo') },
+  { name: 'umoci', for: ['long'], use: 'unpacks the image', found: program('umoci') },
+  ...(process.arch === 'x64'
+    ? Object.entries({
+        'arch-test': 'arch-test',
+        'qemu-user-static': 'qemu-aarch64-static',
+        'qemu-system-arm': 'qemu-system-aarch64',
+        cpio: 'cpio',
+      }).map(([name, file]) => ({ name, for: ['long'], use: 'runs the image for arm64', found: program(file) }))
+    : []),
   { name: 'lintian', for: ['long'], use: 'checks the Debian package', found: program('lintian') },
   { name: 'zsh', for: ['long'], use: 'reads its completion', found: program('zsh') },
   { name: 'fish', for: ['long'], use: 'reads its completion', found: program('fish') },

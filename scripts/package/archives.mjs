@@ -5,23 +5,11 @@
 import { spawnSync } from 'node:child_process'
 import { lutimesSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { filesBelow, inRoot, root, StepError } from '../common.mjs'
+import { filesBelow, inRoot } from '../common.mjs'
 import { ARCHITECTURES } from './native.mjs'
 import { manifest } from './npm.mjs'
+import { runTool, sourceDate, writeTar } from './tools.mjs'
 import { stageTree } from './tree.mjs'
-
-/** Seconds since 1970: SOURCE_DATE_EPOCH, or the time of the commit, or 1980 outside of a checkout. */
-export const sourceDate = () => {
-  const { stdout } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' })
-  return Number(process.env.SOURCE_DATE_EPOCH || stdout?.trim() || 315532800)
-}
-
-/** Runs a program. Throws StepError after a failure. */
-const runTool = (program, args, env = {}) => {
-  const options = { encoding: 'utf8', env: { ...process.env, ...env } }
-  const { status, error, stdout, stderr } = spawnSync(program, args, options)
-  if (status !== 0) throw new StepError(`${program}: ${error?.message ?? stdout + stderr}`)
-}
 
 /** The same in all runs, whatever the number of processors. */
 const XZ = '-6 --threads=2 --block-size=32MiB'
@@ -31,8 +19,7 @@ export const makeTarball = (arch, libraries, work, output) => {
   const name = `${manifest.name}-${manifest.version}-linux-${arch}`
   stageTree(join(work, name), arch, libraries)
   const path = join(output, `${name}.tar.xz`)
-  const flags = ['--sort=name', `--mtime=@${sourceDate()}`, '--owner=0', '--group=0', '--numeric-owner', '--format=gnu']
-  runTool('tar', [...flags, '-I', `xz ${XZ}`, '-cf', path, '-C', work, name])
+  writeTar(path, work, [name], '-I', `xz ${XZ}`)
   return path
 }
 
