@@ -140,8 +140,8 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
         findGid(deviceOf().ports[0].gids, gid) >= 0
       if (!isConnected || peerDevice.engine().stateOf(peerRow) === ERR) return undefined
       const [requester, responder] = isRequester ? [own.state, peer.state] : [peer.state, own.state]
-      const { sqPsn: sent } = requester
-      const { rqPsn: expected } = responder
+      const { sq: sent } = requester.firstPsns
+      const { rq: expected } = responder.firstPsns
       if (sent === undefined || expected === undefined || sent === expected) return undefined
       return createCause('PSN_DIFFERS', { sent, expected })
     },

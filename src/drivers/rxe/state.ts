@@ -54,6 +54,14 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
+/** First PSNs, of requests of a queue pair and of its peer; undefined before the transition that sets them. */
+export interface FirstPsns {
+  readonly sq: number | undefined
+  readonly rq: number | undefined
+}
+/** Of all queue pairs without PSNs: an idle queue pair keeps no numbers of its own. */
+export const noPsns: FirstPsns = { sq: undefined, rq: undefined }
+
 /** Driver state of a queue pair object. QP state, PSNs and most attributes are in the engine, in row `row`. */
 export interface QueuePair extends QpRings {
   readonly row: number
@@ -66,9 +74,7 @@ export interface QueuePair extends QpRings {
   attributeBits: number
   /** Undefined without a path. */
   address: StoredAddress | undefined
-  /** The first PSNs, of requests of this queue pair and of its peer; undefined before the transition that sets them. */
-  sqPsn: number | undefined
-  rqPsn: number | undefined
+  firstPsns: FirstPsns
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }

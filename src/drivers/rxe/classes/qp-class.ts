@@ -38,6 +38,7 @@ import {
   type AnyQp,
   AttributeBits,
   type CqObject,
+  noPsns,
   type QpModify,
   type QueuePair,
   type RxeState,
@@ -132,8 +133,8 @@ const recordAttributes = (
   state: QueuePair,
   { port, enSqdAsyncNotify, address, dmac, sqPsn, rqPsn }: QpModify,
 ): void => {
-  if (sqPsn !== undefined) state.sqPsn = sqPsn
-  if (rqPsn !== undefined) state.rqPsn = rqPsn
+  const { sq, rq } = state.firstPsns
+  if (sqPsn !== undefined || rqPsn !== undefined) state.firstPsns = { sq: sqPsn ?? sq, rq: rqPsn ?? rq }
   if (port !== undefined) state.attributeBits |= AttributeBits.PORT
   if (enSqdAsyncNotify !== undefined)
     state.attributeBits = enSqdAsyncNotify
@@ -260,8 +261,7 @@ export const qpClass = (
           destinations,
           attributeBits: 0,
           address: undefined,
-          sqPsn: undefined,
-          rqPsn: undefined,
+          firstPsns: noPsns,
           flow: -1,
         }
         device.qps[row] = object
@@ -340,8 +340,7 @@ export const qpClass = (
           closePath(device, state)
           state.attributeBits = 0
           state.address = undefined
-          state.sqPsn = undefined
-          state.rqPsn = undefined
+          state.firstPsns = noPsns
           resetRings(state)
           device.torment?.onRingsEmptied(state)
           device.feed?.reset(state.row)

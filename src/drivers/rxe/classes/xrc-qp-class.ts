@@ -14,7 +14,15 @@ import { Service } from '../../../spec/wire/services.ts'
 import { Limits } from '../attributes.ts'
 import { emptyReceiveQueue } from '../rings/receive-queue.ts'
 import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
-import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
+import {
+  noPsns,
+  type QpObject,
+  type QueuePair,
+  type RxeState,
+  type SrqState,
+  stateOf,
+  type XrcdObject,
+} from '../state.ts'
 import { endQueuePair, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
 
 /** The state of a target. All objects that have the target open share it. */
@@ -67,8 +75,7 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     destinations: undefined,
     attributeBits: 0,
     address: undefined,
-    sqPsn: undefined,
-    rqPsn: undefined,
+    firstPsns: noPsns,
     flow: -1,
     domain,
     openers: [opener],
