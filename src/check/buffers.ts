@@ -8,8 +8,8 @@
  * - registered memory that is unmapped.
  *
  * A send buffer is hashed when the program posts the send (by the preload library), when the device fetches it, and when
- * the device has finished it. Sends of the ibv_wr_ interface and of TypeScript are not hashed at the post. By default only samples of the sends and of long messages are hashed; with
- * `--buffers all`, all bytes of all sends.
+ * the device has finished it. Sends of the ibv_wr_ interface and of TypeScript are not hashed at the post. By default
+ * only samples of the sends and of long messages are hashed; with `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
@@ -26,10 +26,9 @@ const { FENCE } = SendFlags.values
 const { MEMORY, NULL, IMPLICIT } = MrKind.values
 
 /** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
-const { firstSends: FIRST_SENDS } = HashLog
+const { firstSends: FIRST_SENDS, interval: SAMPLE_INTERVAL } = HashLog
 /** The first overlaps of each queue are reported with their own stacks, then one of every SAMPLE_INTERVAL. */
 const FIRST_OVERLAPS = 64
-const { interval: SAMPLE_INTERVAL } = HashLog
 /** A request is compared with at most this many earlier requests of its queue, the latest. */
 const MAX_COMPARED = 64
 /** If a queue has more outstanding requests, new requests are not compared. */

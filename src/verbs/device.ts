@@ -63,7 +63,10 @@ export interface DeviceEventObject extends Omit<DeviceEvent, 'type'> {
 /** The events of a device by type. */
 export type DeviceEvents = { readonly [N in AsyncEventName]: DeviceEventObject }
 
-/** An open device. Its listeners get the events of `onEvent` by their names. After the device is closed or removed, methods that need it throw RdmaError EIO. */
+/**
+ * An open device. Its listeners get the events of `onEvent` by their names. After the device is closed or removed,
+ * methods that need it throw RdmaError EIO.
+ */
 export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** Name of the device: 'rxe0' … */
   readonly name: string

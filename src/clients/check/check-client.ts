@@ -87,6 +87,7 @@ const hookOf = (
   checker: Checker,
   sources: HostSources,
   poll: RequestPoll | undefined,
+  whileClosing: WhileClosing,
   onUnchecked: () => void,
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
@@ -104,9 +105,7 @@ const hookOf = (
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why === 'close' && !closed.has(context)) {
         closed.add(context)
-        closingContext = context
-        sources.closing?.(context)
-        closingContext = undefined
+        whileClosing(context, () => sources.closing?.(context))
       }
       if (why !== 'call') return
       if (entry.class.name === 'cm_id' && entry.name === 'destroy') queuePairs.set(call, queuePairOf(call, object))
@@ -160,17 +159,18 @@ const hookOf = (
   }
 }
 
-/** The context that is about to be closed: it is not in its device's list any more. */
-let closingContext: Context | undefined
+/** Calls `body` about a context that is about to be closed. */
+type WhileClosing = (context: Context, body: () => void) => void
 
-const contextOf = (devices: ReadonlyMap<number, Device>, id: number): Context | undefined => {
-  if (closingContext?.id === id) return closingContext
-  for (const { contexts } of devices.values()) for (const context of contexts) if (context.id === id) return context
+const contextOf = (devices: Iterable<Pick<Device, 'contexts'>>, id: number): Context | undefined => {
+  for (const { contexts } of devices) for (const context of contexts) if (context.id === id) return context
   return undefined
 }
 
+/** `contextWithId`: also finds a context that is about to be closed. */
 const checkerSources = (
   devices: ReadonlyMap<number, Device>,
+  contextWithId: (id: number) => Context | undefined,
   { now, isChecked, postStack, postHash, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
@@ -187,17 +187,17 @@ const checkerSources = (
   },
   deviceName: index => devices.get(index)?.name ?? '',
   postStack(id, queue, number, wrId) {
-    const context = contextOf(devices, id)
+    const context = contextWithId(id)
     return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
   },
   ...(postHash && {
     postHash(id: number, request: WorkRequest) {
-      const context = contextOf(devices, id)
+      const context = contextWithId(id)
       return context && postHash(context, request)
     },
   }),
   scanContext(device, id) {
-    const context = contextOf(devices, id)
+    const context = contextWithId(id)
     if (context !== undefined) polls.get(device)?.reportContext(context)
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
@@ -211,7 +211,19 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   /** Indexes of the devices with queue pairs of contexts that are not checked, also of closed contexts. */
   const unchecked = new Set<number>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(index => devices.get(index)) }
-  const commonSources = checkerSources(devices, sources, polls, unchecked)
+  /** About to be closed: it is not in its device's list any more. */
+  let closingContext: Context | undefined
+  const whileClosing: WhileClosing = (context, body) => {
+    closingContext = context
+    try {
+      body()
+    } finally {
+      closingContext = undefined
+    }
+  }
+  const contextWithId = (id: number): Context | undefined =>
+    closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
+  const commonSources = checkerSources(devices, contextWithId, sources, polls, unchecked)
   const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
@@ -225,7 +237,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       if (poll !== undefined) polls.set(device.index, poll)
       addHook(
         device,
-        hookOf(device, checker, sources, poll, () => unchecked.add(device.index)),
+        hookOf(device, checker, sources, poll, whileClosing, () => unchecked.add(device.index)),
       )
       return true
     },
@@ -236,7 +248,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   const system = systemDevice(core)
   addHook(
     system,
-    hookOf(system, checker, sources, undefined, () => {}),
+    hookOf(system, checker, sources, undefined, whileClosing, () => {}),
   )
   addFailureHandler(core, (failure, device, context) => {
     if (context === undefined || !sources.isChecked(context)) return

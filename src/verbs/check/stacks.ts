@@ -1,6 +1,6 @@
 /*
- * V8 stacks for findings and errors, without the frames of userdma and of Node. V8 formats a stack when it is read, so that an
- * unread stack costs only the capture.
+ * V8 stacks for findings and errors, without the frames of userdma and of Node. V8 formats a stack when it is read, so
+ * that an unread stack costs only the capture.
  */
 import type { Stack } from '../../spec/check/findings.ts'
 

@@ -117,8 +117,8 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 }
 
 /**
- * Connects to the listener at an address, `rdma://HOST:PORT` for example. Rejects with RdmaError: EINVAL for a URL of another form or an
- * invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device, ENETUNREACH if the device
+ * Connects to the listener at an address, `rdma://HOST:PORT` for example. Rejects with RdmaError: EINVAL for a URL of
+ * another form or an invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device, ENETUNREACH if the device
  * has no address of that family; with ConnectionError if the peer refuses or does not answer.
  */
 export function connect(address: ListenerAddress, options?: ConnectToOptions): Promise<Connection>
@@ -268,8 +268,8 @@ const bindError = (url: string, port: number, error: unknown): unknown => {
 }
 
 /**
- * Listens at an address, `rdma://HOST:PORT` for example, on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
- * with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have the address, EINVAL.
+ * Listens at an address, `rdma://HOST:PORT` for example, on one device; 0.0.0.0 and [::] are all its addresses, port 0
+ * any free port. Rejects with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have the address, EINVAL.
  */
 export const listen = async (listenAt: ListenerAddress, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
