@@ -171,8 +171,10 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
     visitRnrWaits(visit) {
-      for (const [row, { psn, times }] of s.rnrNaks)
-        if (s.rows[row * QP.WORDS + QP.COMP_PSN] === psn) visit(row, psn, times)
+      for (const [row, { psn }] of s.rnrNaks) {
+        const times = rnrNaksOf(s, row)
+        if (times > 0) visit(row, psn, times)
+      }
     },
     rnrNaks: row => rnrNaksOf(s, row),
     sendResponses: (row, sink) => sendResponses(s, row, sink),
