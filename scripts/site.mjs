@@ -1,0 +1,73 @@
+#!/usr/bin/env node
+/*
+ * Makes the documentation's site in site/out/, which any web server can serve. The search works offline.
+ *
+ *   npm run site               makes it, and fails if a link is broken
+ *   npm run site -- --serve    and serves it at http://localhost:4173
+ *
+ * VitePress and its packages are installed below site/ only, at the first run.
+ */
+import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+import { brokenLinks } from './site/links.mjs'
+import { siteMenu, sitePages } from './site/pages.mjs'
+
+const SITE = inRoot('site')
+const PAGES = join(SITE, 'pages')
+const OUTPUT = join(SITE, 'out')
+
+const config = menu => ({
+  title: 'userdma',
+  description: 'A complete RDMA subsystem in user space',
+  outDir: OUTPUT,
+  cacheDir: join(SITE, 'node_modules', '.cache'),
+  cleanUrls: false,
+  // Some documents write <name> for a name that the reader puts in.
+  markdown: { html: false },
+  themeConfig: {
+    search: { provider: 'local' },
+    outline: [2, 3],
+    nav: [
+      { text: 'Documentation', link: '/docs/' },
+      { text: 'Library', link: '/docs/start/library' },
+      { text: 'Changes', link: '/CHANGELOG' },
+    ],
+    sidebar: menu,
+  },
+})
+
+const installVitePress = () => {
+  if (modified(join(SITE, 'node_modules', '.package-lock.json')) >= modified(join(SITE, 'package-lock.json'))) return
+  say('installing VitePress (npm ci in site/)')
+  const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund']
+  if (!run(findProgram('npm') ?? 'npm', args, { cwd: SITE, stdio: ['ignore', 2, 2] }))
+    throw new StepError('npm ci in site/ failed (see above): check the network and the npm registry')
+}
+
+const writePages = () => {
+  rmSync(PAGES, { recursive: true, force: true })
+  const { pages, pictures } = sitePages()
+  const inPages = path => {
+    const file = join(PAGES, path)
+    mkdirSync(dirname(file), { recursive: true })
+    return file
+  }
+  for (const [path, text] of pages) writeFileSync(inPages(path), text)
+  for (const path of pictures) copyFileSync(inRoot(path), inPages(path))
+  writeFileSync(inPages('.vitepress/config.mjs'), `export default ${JSON.stringify(config(siteMenu()), null, 2)}\n`)
+  return pages.size
+}
+
+main(args => {
+  const { values } = parseArgs({ args, options: { serve: { type: 'boolean' } } })
+  installVitePress()
+  const count = writePages()
+  const vitepress = join(SITE, 'node_modules', 'vitepress', 'bin', 'vitepress.js')
+  if (!run(process.execPath, [vitepress, 'build', PAGES])) throw new StepError('VitePress failed (see above)')
+  const broken = brokenLinks(OUTPUT)
+  if (broken.length > 0) throw new StepError(`broken links in the site:\n  ${broken.join('\n  ')}`)
+  say(`${count} pages in site/out/, no broken links`)
+  if (values.serve) run(process.execPath, [vitepress, 'preview', PAGES])
+})
