@@ -318,6 +318,17 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(SOCKET, 'the daemon at this socket', path)
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
   },
+  doctor(program) {
+    program
+      .command('doctor')
+      .argument('[programs...]', 'programs to look at, too')
+      .description(
+        'Looks at the machine, and says what works, what does not, and what to do; exits with 1 if something fails.',
+      )
+      .option('--json', 'as JSON')
+      .addHelpText('after', examples('userdma doctor', 'userdma doctor ./my-program'))
+      .action(async (programs, options) => (await import('./commands/doctor.ts')).doctor(programs, options))
+  },
   demo(program) {
     program
       .command('demo')
