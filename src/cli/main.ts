@@ -259,6 +259,18 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           : (await import('./watch.ts')).watch(options),
       )
   },
+  top(program) {
+    program
+      .command('top')
+      .description('Shows devices, processes and queue pairs with their rates and causes of failures, until q.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option('-d, --delay <seconds>', 'seconds between two looks (default: 2)')
+      .option('-n, --count <looks>', 'end after so many looks')
+      .option('-b, --batch', 'print each look, for files and pipes')
+      .option('--json', 'print each look as one JSON object per line')
+      .addHelpText('after', examples('userdma top', 'userdma top -d 0.5', 'userdma top --batch -n 1'))
+      .action(async options => (await import('./commands/top.ts')).top(options))
+  },
   devices(program) {
     program
       .command('devices')

@@ -8,14 +8,14 @@ import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.t
 import { UsageError } from './fail.ts'
 
 /** Limits of an interval, seconds. */
-const MIN_SECONDS = 0.1
-const MAX_SECONDS = 3600
+export const MIN_SECONDS = 0.1
+export const MAX_SECONDS = 3600
 
-/** The seconds given with `--watch`, 1 by default. Throws UsageError. */
-export const watchSeconds = (text: string | true): number => {
+/** The seconds given with an option, 1 by default. Throws UsageError. */
+export const watchSeconds = (text: string | true, option = '--watch'): number => {
   const seconds = text === true ? 1 : /^\d*\.?\d+$/.test(text) ? Number(text) : Number.NaN
   if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS))
-    throw new UsageError(`--watch: "${text}" is not a number of seconds from ${MIN_SECONDS} to ${MAX_SECONDS}`)
+    throw new UsageError(`${option}: "${text}" is not a number of seconds from ${MIN_SECONDS} to ${MAX_SECONDS}`)
   return seconds
 }
 

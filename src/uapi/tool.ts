@@ -176,6 +176,8 @@ export interface QpStat {
   /** Outstanding requests, and the maximum. `shared`: of the queue pair's SRQ. */
   readonly send: { readonly pending: number; readonly depth: number }
   readonly receive: { readonly pending: number; readonly depth: number; readonly shared?: true }
+  /** The PSNs of the next packet to send and to receive, 24 bits: their differences count packets. UD: `expected` stays. */
+  readonly psn: { readonly next: number; readonly expected: number }
   readonly lastError?: FailureJson
 }
 

@@ -17,7 +17,7 @@ const stateName = (state: number): string => stateNames.find(([, value]) => valu
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
-  const { destQpn } = state.engine().query(qp.row)
+  const { destQpn, sqPsn, rqPsn } = state.engine().query(qp.row)
   const dgid = qp.address?.dgid
   const lastFailure = state.failures.last(qp.row)
   const { send, receive } = qp
@@ -32,6 +32,7 @@ const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts 
       depth: receive.ring.capacity,
       ...(receive.isShared && { shared: true }),
     },
+    psn: { next: sqPsn, expected: rqPsn },
     ...(lastFailure !== undefined && { lastError: failureJson(lastFailure) }),
   }
 }

@@ -1,0 +1,137 @@
+/*
+ * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or the
+ * user quits. With `--batch` it prints each look, with `--json` one object per line.
+ */
+import { NoDaemonError, type ToolClient } from '../client.ts'
+import { beforeEndBySignal } from '../end-signals.ts'
+import { UsageError } from '../fail.ts'
+import { afterKey, keysOf } from '../top/keys.ts'
+import { type Look, type Rates, ratesBetween } from '../top/rates.ts'
+import { batchText, screenLines, type View, visibleQps } from '../top/screen.ts'
+import { watchSeconds } from '../watch.ts'
+import { printFromDaemon } from './stat.ts'
+
+export interface TopOptions {
+  readonly socket?: string
+  /** As commander parses them: texts. */
+  readonly delay?: string
+  readonly count?: string
+  readonly batch?: boolean
+  readonly json?: boolean
+}
+
+/** The other screen of the terminal, without cursor; and back. */
+const ENTER = '\x1b[?1049h\x1b[?25l'
+const LEAVE = '\x1b[?25h\x1b[?1049l'
+/** To the upper left corner; the rest of the line; the rest of the screen. */
+const HOME = '\x1b[H'
+const CLEAR_LINE = '\x1b[K'
+const CLEAR_BELOW = '\x1b[J'
+
+/** A look at the daemon; undefined if it has ended. */
+const look = async (client: ToolClient): Promise<Look | undefined> => {
+  try {
+    const [stat, qps, waits] = await Promise.all([client.stat(), client.qps(), client.waits()])
+    return { time: performance.now(), stat, qps, waits }
+  } catch (error) {
+    if (error instanceof NoDaemonError) return undefined
+    throw error
+  }
+}
+
+const lookCount = (text: string | undefined): number => {
+  if (text === undefined) return Number.POSITIVE_INFINITY
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new UsageError(`--count: "${text}" is not a number of looks from 1 to 999999999`)
+  return Number(text)
+}
+
+/** Waits until the time, the daemon's end, or `wake`, whichever is first. */
+const pause = (client: ToolClient, milliseconds: number, wake?: Promise<void>): Promise<unknown> => {
+  let timer: NodeJS.Timeout | undefined
+  const time = new Promise<void>(resolve => {
+    timer = setTimeout(resolve, milliseconds)
+  })
+  return Promise.race([time, client.ended, ...(wake ? [wake] : [])]).finally(() => clearTimeout(timer))
+}
+
+const printLooks = async (client: ToolClient, view: View, count: number, json: boolean): Promise<void> => {
+  // A first look without rates would be of little use: like vmstat's, the first one shown is that of an interval.
+  let before = await look(client)
+  for (let i = 0; i < count && before !== undefined; i++) {
+    await pause(client, view.delay * 1000)
+    const after = await look(client)
+    if (after === undefined) return
+    const rates = ratesBetween(before, after)
+    process.stdout.write(json ? `${JSON.stringify(rates)}\n` : `${i === 0 ? '' : '\n'}${batchText(rates, view)}`)
+    before = after
+  }
+}
+
+const showScreen = async (client: ToolClient, initial: View, count: number): Promise<void> => {
+  const { stdin, stdout } = process
+  let view = initial
+  let rates: Rates | undefined
+  let isEnded = false
+  let wake = (): void => {}
+  const height = (): number => stdout.rows ?? 24
+  const draw = (): void => {
+    if (rates === undefined) return
+    const lines = screenLines(rates, view, stdout.columns ?? 80, height())
+    stdout.write(`${HOME}${lines.map(line => line + CLEAR_LINE).join('\r\n')}${CLEAR_BELOW}`)
+  }
+  const onKeys = (text: string): void => {
+    for (const key of keysOf(text)) {
+      const total = rates?.queuePairs.length ?? 0
+      const result = afterKey(view, key, total, rates === undefined ? 1 : visibleQps(rates, view, height()))
+      // A new interval begins at once, and not after the present one.
+      const isNewDelay = result.view.delay !== view.delay
+      view = result.view
+      isEnded ||= result.effect === 'quit'
+      if (result.effect !== undefined || isNewDelay) wake()
+    }
+    draw()
+  }
+  const leave = (): void => {
+    stdin.off('data', onKeys)
+    stdin.setRawMode(false)
+    stdin.pause()
+    stdout.off('resize', draw)
+    stdout.write(LEAVE)
+  }
+  stdout.write(ENTER)
+  stdin.setRawMode(true).setEncoding('utf8').on('data', onKeys)
+  stdout.on('resize', draw)
+  const restoreSignals = beforeEndBySignal(leave)
+  try {
+    let before: Look | undefined
+    for (let i = 0; i < count && !isEnded; i++) {
+      const after = await look(client)
+      if (after === undefined) return
+      rates = ratesBetween(before, after)
+      before = after
+      draw()
+      const woken = new Promise<void>(resolve => {
+        wake = resolve
+      })
+      if (!isEnded && i + 1 < count) await pause(client, view.delay * 1000, woken)
+    }
+  } finally {
+    restoreSignals()
+    leave()
+  }
+}
+
+/** The command. */
+export const top = async (options: TopOptions): Promise<void> => {
+  const { delay = '2', json = false, batch = false } = options
+  const count = lookCount(options.count)
+  const view: View = { order: 'P', reverse: false, first: 0, delay: watchSeconds(delay, '--delay'), help: false }
+  if (!json && !batch && !(process.stdin.isTTY && process.stdout.isTTY))
+    throw new UsageError('top needs a terminal: use --batch or --json for files and pipes')
+  await printFromDaemon(options, async client => {
+    if (json || batch) await printLooks(client, view, count, json)
+    else await showScreen(client, view, count)
+    return ''
+  })
+}
