@@ -22,6 +22,7 @@ interface Folder {
 
 const FLOOR_3_IMPORTS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy', 'check']
 const FLOOR_4_IMPORTS = [...FLOOR_3_IMPORTS, 'trace', 'drivers', 'clients']
+const FLOOR_5_IMPORTS = [...FLOOR_4_IMPORTS, 'assembly']
 
 const FOLDERS: Readonly<Record<string, Folder>> = {
   spec: { floor: 0, imports: [], node: [], isTimeless: true },
@@ -38,10 +39,11 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
-  verbs: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
-  daemon: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
-  inspect: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
-  cli: { floor: 5, imports: [...FLOOR_4_IMPORTS, 'verbs', 'daemon', 'inspect'], node: 'all', packages: ['commander'] },
+  assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
+  verbs: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
+  daemon: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
+  inspect: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
+  cli: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'verbs', 'daemon', 'inspect'], node: 'all', packages: ['commander'] },
 }
 
 const UNTYPED = /[:<,|(]\s*any\b|\bas any\b/

@@ -5,13 +5,14 @@
  * All slots of a ring have the same request, written once. Posting only advances an index: the measurement is that of
  * the device, the engine and the port. The daemon's loop or constant polling (`spin`) drives the device.
  */
+
+import { identify } from '../../src/core/devices/identity.ts'
 import { createCore, openContext } from '../../src/core/devices/registry.ts'
 import { invokeNow } from '../../src/core/dispatch/invoke.ts'
 import { createLocalSpace } from '../../src/core/memory/local-space.ts'
 import { findableMemory, type MappedChunk } from '../../src/core/memory/mappable-memory.ts'
 import type { Caller } from '../../src/core/model.ts'
 import { Loop } from '../../src/daemon/loop.ts'
-import { identify } from '../../src/drivers/rxe/address/identity.ts'
 import type { RxeContext } from '../../src/drivers/rxe/context.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { ScanScope } from '../../src/drivers/rxe/rings/posts.ts'

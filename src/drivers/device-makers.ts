@@ -3,6 +3,7 @@
  * and the generated pages of docs/reference/.
  */
 
+import { identify } from '../core/devices/identity.ts'
 import { createCore } from '../core/devices/registry.ts'
 import type { Core, Device, DriverClass } from '../core/model.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
@@ -11,7 +12,6 @@ import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
 import { createCtxDevice } from './ctx/device.ts'
 import { createNullDevice } from './null/device.ts'
-import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
 /** By driver: creates a device with this name. Throws CallError EEXIST if the name is in use, EINVAL if invalid. */

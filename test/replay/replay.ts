@@ -3,6 +3,7 @@
  * byte, except for numbers that each machine chooses (`Chosen`).
  */
 import assert from 'node:assert/strict'
+import { identify } from '../../src/core/devices/identity.ts'
 import { attachSink, createEventQueue, readEvents } from '../../src/core/events/events.ts'
 import {
   type Caller,
@@ -19,7 +20,6 @@ import {
 } from '../../src/core/index.ts'
 import type { AddressSpace } from '../../src/core/memory/address-space.ts'
 import { findHandle } from '../../src/core/objects/handles.ts'
-import { identify } from '../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'

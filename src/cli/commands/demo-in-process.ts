@@ -6,13 +6,13 @@
  * this process.
  */
 
+import { identityOf } from '../../assembly/host-identity.ts'
 import { closeContext, createCore, openContext } from '../../core/devices/registry.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
 import { createLocalSpace } from '../../core/memory/local-space.ts'
 import { findableMemory, type MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { Caller, Context } from '../../core/model.ts'
 import { defaultDevice } from '../../daemon/devices/device-spec.ts'
-import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import type { RxeContext } from '../../drivers/rxe/context.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { mappedRings } from '../../drivers/rxe/rings/ring-memory.ts'

@@ -3,11 +3,11 @@
  * the network.
  */
 
+import { identityOf } from '../../assembly/host-identity.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { deviceMakers } from '../../drivers/device-makers.ts'
-import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createRxeDevice, type RxeDevice, type RxeOptions } from '../../drivers/rxe/device.ts'
 import type { Torment } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'

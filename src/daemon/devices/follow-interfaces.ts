@@ -15,8 +15,8 @@
  * or with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
+import type { Identity } from '../../core/devices/identity.ts'
 import { raisePort } from '../../core/events/events.ts'
-import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink } from '../../drivers/rxe/interface.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'

@@ -2,7 +2,7 @@
  * Adds, renames and removes devices while the daemon runs, also in the files that programs read
  * (daemon/files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
  */
-import type { Identity } from '../../drivers/rxe/address/identity.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import type { Slices } from '../../host/event-loop/slices.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'

@@ -2,8 +2,8 @@
  * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
  * captured.
  */
-import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
-import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
+import { identityOf } from '../../assembly/host-identity.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../../assembly/socket-ports.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'

@@ -3,8 +3,8 @@
  * memfd_create or tmpfs), because access to other files could block the daemon.
  */
 import { closeSync } from 'node:fs'
+import { fileMemory, isAppending } from '../../assembly/file-memory.ts'
 import type { FileMemory } from '../../core/model.ts'
-import { fileMemory, isAppending } from '../../drivers/rxe/file-memory.ts'
 import { EINVAL } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'

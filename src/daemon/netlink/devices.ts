@@ -3,7 +3,7 @@
  * nldev_get_chardev, nldev_sys_get, nldev_set_sys_set_doit).
  */
 
-import type { Identity } from '../../drivers/rxe/address/identity.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'

@@ -1,7 +1,7 @@
 /*
  * Sends events of devices to netlink group RDMA_NL_GROUP_NOTIFY, for `rdma monitor` (Linux: rdma_nl_notify_event).
  */
-import type { Identity } from '../../drivers/rxe/address/identity.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import {
   MONITOR,

@@ -6,6 +6,7 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import { raiseObjectEvent } from '../../core/events/events.ts'
 import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
@@ -35,7 +36,6 @@ import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accoun
 import { PollResult } from '../../transport/scheduling.ts'
 import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
 import { grhBuilder } from './address/grh.ts'
-import type { Identity } from './address/identity.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'

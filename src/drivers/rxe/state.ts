@@ -1,6 +1,8 @@
 /*
  * The soft device's state, and the state of its objects.
  */
+
+import type { Identity } from '../../core/devices/identity.ts'
 import type { CallContext, Context, CoreObject, Device, RequestPoll } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
@@ -12,7 +14,6 @@ import type { Engine } from '../../transport/engine.ts'
 import type { Causes, Completions } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import type { AddressHandle } from './address/destinations.ts'
-import type { Identity } from './address/identity.ts'
 import type { Groups } from './address/multicast.ts'
 import type { StoredAddress } from './address/path.ts'
 import type { QueueLimits } from './attributes.ts'

@@ -4,8 +4,8 @@
  * file is opened again in /proc/self/fd, which needs no native code.
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { fileMemory, isWritable } from '../../assembly/file-memory.ts'
 import type { FileMemory } from '../../core/model.ts'
-import { fileMemory, isWritable } from '../../drivers/rxe/file-memory.ts'
 import { CallError } from '../../spec/errno.ts'
 
 const { O_RDONLY, O_RDWR } = constants

@@ -11,16 +11,17 @@
  * Microtasks run before timers and sockets of the program. Therefore only BUDGET drives in microtasks and waits are
  * allowed in a turn of the event loop; further drives and waits continue in the next turn.
  */
+
+import { identityOf } from '../../assembly/host-identity.ts'
+import { createSocketPort, type SocketLink, useNativeCrc } from '../../assembly/socket-ports.ts'
 import { Clients, classesWithClients } from '../../clients/clients.ts'
+import { identify } from '../../core/devices/identity.ts'
 import { createCore, STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
-import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
-import { identify } from '../../drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { ScanScope } from '../../drivers/rxe/rings/posts.ts'
-import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/rxe/torment/torment.ts'
 import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'

@@ -14,6 +14,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
+import { identify } from '../../../src/core/devices/identity.ts'
 import {
   hasNode,
   makeRoot,
@@ -24,7 +25,6 @@ import {
   updateTree,
   writeTree,
 } from '../../../src/daemon/files/tree.ts'
-import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { NodeType, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { CM_NODE, SYSTEM_NODE, UMAD_NODES } from '../../../src/spec/session.ts'
 import { makedev, scratchFolder } from '../../tools.ts'

@@ -3,10 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { identify } from '../../../src/core/devices/identity.ts'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
 import { notifyAdded, notifyMoved } from '../../../src/daemon/netlink/monitor.ts'
 import type { Netlink } from '../../../src/daemon/netlink/netlink.ts'
-import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { MonitorEvent, RDMA_NL_GROUP_NOTIFY } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes } from '../../../src/uapi/nldev/attributes.ts'
 import { readMessages } from '../../../src/uapi/nldev/messages.ts'

@@ -3,6 +3,7 @@
  * (`program`).
  */
 import assert from 'node:assert/strict'
+import { type Identity, identify } from '../../../src/core/devices/identity.ts'
 import {
   attachSink,
   type Caller,
@@ -18,7 +19,6 @@ import {
   openContext,
   stat,
 } from '../../../src/core/index.ts'
-import { type Identity, identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { type FaultPort, withFaults } from '../../../src/phy/faults/layer.ts'

@@ -2,6 +2,7 @@
  * Carrier of the model test for core and soft devices in this process.
  */
 import assert from 'node:assert/strict'
+import { identify } from '../../../src/core/devices/identity.ts'
 import {
   bindWindow,
   type Context,
@@ -22,7 +23,6 @@ import {
   unregister,
 } from '../../../src/core/index.ts'
 import type { Caller, CoreObject } from '../../../src/core/model.ts'
-import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'

@@ -7,10 +7,10 @@
  * completion until the payloads for its queue pair and for the peer are in memory.
  */
 import { Armed } from '../../../core/model.ts'
+import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/types.ts'
 import type { CqObject } from '../state.ts'
-import type { Decisions } from './decisions.ts'
 
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192

@@ -2,9 +2,10 @@
  * Kind `adapter` of torment (spec/check/torment.ts): some limits of a device are the smallest of all adapters with
  * reliable connections (spec/check/adapters.ts).
  */
+
+import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
-import type { Decisions } from './decisions.ts'
 
 /** By limit of the device: its names in the table of adapters. */
 const namesInTable: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {

@@ -5,10 +5,10 @@
  */
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'
+import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { Port } from '../../../phy/port.ts'
 import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
-import type { Decisions } from './decisions.ts'
 
 /** Probabilities that a packet is duplicated or reordered, if that of the kind is 1. */
 const DUPLICATED = 0.1

@@ -12,11 +12,11 @@
  * payload cannot be written, the payload is not divided, and the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
+import type { Decisions, Sequence } from '../../../phy/faults/torment-decisions.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { upperWord } from '../../../transport/address.ts'
 import { Access, type Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
-import type { Decisions, Sequence } from './decisions.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
 

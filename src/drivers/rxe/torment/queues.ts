@@ -7,12 +7,13 @@
  * later send, as adapters do (ibv_post_send(3)). The slot of an SRQ's request is released when the request is taken,
  * because a completion does not tell the slot.
  */
+
+import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { WorkSource } from '../../../transport/types.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { type Ring, storeConsumer } from '../rings/rings.ts'
 import type { QpRings } from '../rings/work-source.ts'
 import type { QpCap } from '../state.ts'
-import type { Decisions } from './decisions.ts'
 
 export interface ExactQueues {
   /** Retiring a send or taking a receive releases no slot of an exact queue, except of an SRQ. */

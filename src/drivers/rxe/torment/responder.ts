@@ -6,11 +6,12 @@
  * A requester without an ACK retransmits, and fails after a few retries. So an ACK waits at most for a quarter of the
  * queue pair's ACK timeout; the peer's timeout is not known.
  */
+
+import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import type { Choices } from '../../../transport/types.ts'
 import type { QpObject, RxeState } from '../state.ts'
-import type { Decisions } from './decisions.ts'
 import type { PartialWrites } from './partial-writes.ts'
 
 /** Longest wait of an ACK, microseconds. */

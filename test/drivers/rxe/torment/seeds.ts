@@ -1,8 +1,8 @@
 /*
- * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/drivers/rxe/torment/decisions.ts),
+ * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/phy/faults/torment-decisions.ts),
  * 0 to 1.
  */
-import { createDecisions } from '../../../../src/drivers/rxe/torment/decisions.ts'
+import { createDecisions } from '../../../../src/phy/faults/torment-decisions.ts'
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'
 
 const probabilityOf = (seed: number, kind: TormentKind): number =>

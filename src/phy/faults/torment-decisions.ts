@@ -4,13 +4,9 @@
  * shows. A kind that delays has one random sequence per queue pair or CQ, so that decisions about one object do not
  * depend on the timing of other objects.
  */
-import { createRandom, hashOf } from '../../../phy/faults/random.ts'
-import {
-  type TormentDecision,
-  type TormentKind,
-  type TormentSetting,
-  tormentKinds,
-} from '../../../spec/check/torment.ts'
+
+import { type TormentDecision, type TormentKind, type TormentSetting, tormentKinds } from '../../spec/check/torment.ts'
+import { createRandom, hashOf } from './random.ts'
 
 /** The probability that a kind acts at an opportunity: a seed chooses one for each kind. */
 const PROBABILITIES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]

@@ -5,10 +5,10 @@
  * SIGBUS. The callers decide which files may be registered (daemon/memory/file-space.ts, verbs/local/file.ts).
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
-import type { AddressSpace } from '../../core/memory/address-space.ts'
-import type { FileMemory } from '../../core/model.ts'
-import { Errno } from '../../spec/errno.ts'
-import { TWO_32 } from '../../spec/memory.ts'
+import type { AddressSpace } from '../core/memory/address-space.ts'
+import type { FileMemory } from '../core/model.ts'
+import { Errno } from '../spec/errno.ts'
+import { TWO_32 } from '../spec/memory.ts'
 
 const O_ACCMODE = 3
 const O_RDWR = 2
@@ -96,8 +96,8 @@ export const fileMemory = (
     const position = hi * TWO_32 + lo
     const error = transferWord(read, position)
     if (error !== 0) return error
-    original[0] = halves[0]
-    original[1] = halves[1]
+    original[0] = halves[0]!
+    original[1] = halves[1]!
     return modify() ? transferWord(write, position) : 0
   }
   const space: AddressSpace = {
@@ -117,8 +117,8 @@ export const fileMemory = (
       }),
     fetchAdd: (hi, lo, addHi, addLo, original) =>
       readModifyWrite(hi, lo, original, () => {
-        const low = halves[0] + (addLo >>> 0)
-        halves[1] += addHi + (low >= TWO_32 ? 1 : 0)
+        const low = halves[0]! + (addLo >>> 0)
+        halves[1]! += addHi + (low >= TWO_32 ? 1 : 0)
         halves[0] = low
         return true
       }),

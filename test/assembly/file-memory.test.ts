@@ -5,11 +5,11 @@ import assert from 'node:assert/strict'
 import { openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { fileMemory } from '../../../src/drivers/rxe/file-memory.ts'
-import { Errno } from '../../../src/spec/errno.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
-import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
-import { scratchFolder } from '../../tools.ts'
+import { fileMemory } from '../../src/assembly/file-memory.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from '../core/memory/address-space.ts'
+import { scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 

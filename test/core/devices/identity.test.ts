@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { identify } from '../../../../src/drivers/rxe/address/identity.ts'
-import { ipv4 } from '../machine.ts'
+import { identify } from '../../../src/core/devices/identity.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 

@@ -4,10 +4,10 @@
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
-import type { Interfaces } from '../../../host/net/interfaces.ts'
-import type { DeviceSpec } from '../../../uapi/tool.ts'
-import { parseAddress } from '../../../wire/address.ts'
-import { type Identity, identify } from './identity.ts'
+import { type Identity, identify } from '../core/devices/identity.ts'
+import type { Interfaces } from '../host/net/interfaces.ts'
+import type { DeviceSpec } from '../uapi/tool.ts'
+import { parseAddress } from '../wire/address.ts'
 
 const LOOPBACK = 'lo'
 
@@ -34,7 +34,7 @@ export const identityOf = ({ address }: Pick<DeviceSpec, 'address'>, interfaces?
   if (networkInterface) return identify(bytes, networkInterface)
   const key = String(bytes)
   for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
-    const match = addresses.find(info => String(parseAddress(info.address.split('%')[0])) === key)
+    const match = addresses.find(info => String(parseAddress(info.address.split('%')[0]!)) === key)
     if (match)
       return identify(bytes, {
         mac: Uint8Array.from(match.mac.split(':'), hex => Number.parseInt(hex, 16)),

@@ -25,7 +25,7 @@ const derivedMac = (address: Uint8Array): Uint8Array =>
 
 /** EUI-64 of a MAC as in IPv6 addresses (RFC 4291, appendix A). */
 const eui64 = (mac: Uint8Array): Uint8Array =>
-  Uint8Array.of(mac[0] ^ LOCALLY_ADMINISTERED, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
+  Uint8Array.of(mac[0]! ^ LOCALLY_ADMINISTERED, mac[1]!, mac[2]!, 0xff, 0xfe, mac[3]!, mac[4]!, mac[5]!)
 
 /**
  * `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. `networkInterface`: the interface that has the address; `mac` is all
