@@ -16,8 +16,10 @@ interface Folder {
   readonly packages?: readonly string[]
   /** Time and randomness are arguments here. */
   readonly isTimeless?: boolean
-  /** Its subfolders do not import each other. */
+  /** Its subfolders do not import each other, and other folders import only the files beside them. */
   readonly hasSeparateFolders?: boolean
+  /** May import from subfolders of folders with `hasSeparateFolders`. */
+  readonly knowsSeparateFolders?: boolean
 }
 
 const FLOOR_3_IMPORTS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy', 'check']
@@ -43,7 +45,13 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   verbs: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
   daemon: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
   inspect: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
-  cli: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'verbs', 'daemon', 'inspect'], node: 'all', packages: ['commander'] },
+  cli: {
+    floor: 6,
+    imports: [...FLOOR_5_IMPORTS, 'verbs', 'daemon', 'inspect'],
+    node: 'all',
+    packages: ['commander'],
+    knowsSeparateFolders: true,
+  },
 }
 
 const UNTYPED = /[:<,|(]\s*any\b|\bas any\b/
@@ -92,7 +100,13 @@ const wrongImport = (path: string, module: string): string | undefined => {
   const target = posix.join(posix.dirname(path), module)
   if (!target.startsWith('src/')) return `imports ${module}, outside of src/`
   const other = folderOf(target)
-  if (other !== folder) return rules.imports.includes(other) ? undefined : `${folder}/ may not import from ${other}/`
+  if (other !== folder) {
+    if (!rules.imports.includes(other)) return `${folder}/ may not import from ${other}/`
+    const isInside = FOLDERS[other].hasSeparateFolders && target.split('/').length > 3
+    return isInside && !rules.knowsSeparateFolders
+      ? `${folder}/ may import only the files of ${other}/ itself, not ${target}`
+      : undefined
+  }
   const [part, otherPart] = [path, target].map(file => file.split('/').slice(2, -1)[0])
   if (rules.hasSeparateFolders && part !== undefined && otherPart !== undefined && part !== otherPart) {
     return `${folder}/${part} may not import from ${folder}/${otherPart}`
@@ -231,6 +245,12 @@ describe('the check of src/', () => {
     ['src/transport/a.ts', "type X = import('../core/b.ts').X", /transport\/ may not import from core\//],
     ['src/drivers/rxe/a.ts', "import { x } from '../siw/b.ts'", /drivers\/rxe may not import from drivers\/siw/],
     ['src/wire/a.ts', "import '../../bench/harness.ts'", /outside of src/],
+    ['src/daemon/a.ts', "import { x } from '../drivers/rxe/b.ts'", /daemon\/ may import only the files of drivers\//],
+    [
+      'src/verbs/a.ts',
+      "import type { X } from '../drivers/ctx/b.ts'",
+      /verbs\/ may import only the files of drivers\//,
+    ],
     ['src/core/a.ts', "import { readFileSync } from 'node:fs'", /core\/ may not use node:fs/],
     ['src/wire/a.ts', "import { connect } from 'node:net'", /wire\/ may not use node:net/],
     ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],
@@ -260,6 +280,7 @@ describe('the check of src/', () => {
     ['src/wire/a.ts', "/* import { x } from '../core/b.ts' */\n// import '../core/b.ts'"],
     ['src/transport/a.ts', '/* Never calls Date.now: time is an argument. */'],
     ['src/host/a.ts', "const koffi = createRequire(import.meta.url)('koffi')\nconst url = 'http://x' // any"],
+    ['src/daemon/a.ts', "import { x } from '../drivers/index.ts'\nimport type { Y } from '../spec/drivers/b.ts'"],
     ['src/drivers/index.ts', "export { rxe } from './rxe/index.ts'"],
     ['src/cli/main.ts', "import { Command } from 'commander'\nimport { serve } from '../daemon/serve.ts'"],
   ]

@@ -40,7 +40,7 @@ const ADDRESS = '127.0.0.1'
 
 const setup = (): Setup => {
   const carrier = localCarrier(createNetwork(), 'rxe0', ADDRESS)
-  const path = { gid: parseAddress(ADDRESS) as Uint8Array, gidIndex: 1, pathMtu: carrier.rxe.state.port.pathMtu }
+  const path = { gid: parseAddress(ADDRESS) as Uint8Array, gidIndex: 1, pathMtu: carrier.pathMtu }
   return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
 }
 

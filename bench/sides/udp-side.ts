@@ -12,10 +12,10 @@ import { invokeNow } from '../../src/core/dispatch/invoke.ts'
 import { createLocalSpace } from '../../src/core/memory/local-space.ts'
 import { findableMemory, type MappedChunk } from '../../src/core/memory/mappable-memory.ts'
 import type { Caller } from '../../src/core/model.ts'
+import { ScanScope } from '../../src/core/network-device.ts'
 import { Loop } from '../../src/daemon/loop.ts'
 import type { RxeContext } from '../../src/drivers/rxe/context.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
-import { ScanScope } from '../../src/drivers/rxe/rings/posts.ts'
 import { mappedRings } from '../../src/drivers/rxe/rings/ring-memory.ts'
 import { loadNativeCrc } from '../../src/host/crc.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
@@ -357,7 +357,7 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
     }
     case 'usage': {
       const { user, system } = process.cpuUsage()
-      return { cpu: (user + system) / 1e6, resent: side.rxe.state.engine().counters.retransmissions }
+      return { cpu: (user + system) / 1e6, resent: side.rxe.device.state.engine().counters.retransmissions }
     }
     default:
       throw new Error(`unknown order ${order.kind}`)

@@ -12,9 +12,8 @@ import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
-import type { createRxeDevice } from '../drivers/rxe/device.ts'
-import { qpOfNumber } from '../drivers/rxe/resources.ts'
-import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/rxe/torment/torment.ts'
+import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/device-makers.ts'
+import type { createRxeDevice } from '../drivers/index.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -237,8 +236,7 @@ const createParts = (
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
     // A program may connect only queue pairs of its own user. Only the daemon's user may name an unused QPN.
     mayConnect({ account }, { name }, qpn) {
-      const rxe = devices.find(name)?.rxe
-      const qp = rxe && qpOfNumber(rxe.state, qpn)
+      const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
     limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
@@ -247,7 +245,7 @@ const createParts = (
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
-  /** `createDevices` adds the soft devices, now and later. */
+  /** `createDevices` adds devices, now and later. */
   const polled = [thresholds, clientTimers]
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
@@ -367,7 +365,7 @@ class RunningDaemon implements Daemon {
   #createLoop(): Loop {
     const { devices, containment, polled, thresholds, onTurn, parkedPage } = this.#parts
     const onFailure = (failed: Pollable, error: unknown): void => {
-      const device = devices.rxe.find(rxe => rxe === failed)
+      const device = devices.network.find(network => network === failed)
       if (device !== undefined) this.#hotPlug.removeFaulty(device, error)
       else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
     }
@@ -452,7 +450,7 @@ class RunningDaemon implements Daemon {
   #createContexts(pool: RingPool): Contexts {
     const { devices, containment } = this.#parts
     const onPosted = (context: Context, handle: number): void => {
-      for (const rxe of devices.rxe) if (rxe.device === context.device) rxe.onDoorbell(context, handle)
+      for (const network of devices.network) if (network.device === context.device) network.onDoorbell(context, handle)
     }
     const onRung = (): void => {
       this.#loop.kick()

@@ -1,10 +1,10 @@
 /*
  * The current state of the daemon, for `userdma stat` and for tests that check for leaks.
  */
+
+import { countersOf } from '../assembly/counters.ts'
+import type { ContextWait } from '../core/network-device.ts'
 import { stat as coreStat } from '../core/stat.ts'
-import { countersOf } from '../drivers/rxe/counts.ts'
-import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
-import { type ContextWait, waitsOfDevice } from '../drivers/rxe/waits.ts'
 import { failureText } from '../spec/check/failures.ts'
 import { inReportOrder } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
@@ -23,12 +23,12 @@ export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   for (const {
     spec,
     device: { index: node },
-    rxe,
+    network,
   } of devices) {
-    if (rxe === undefined || node < (cursor?.node ?? 0)) continue
+    if (network?.queues === undefined || node < (cursor?.node ?? 0)) continue
     const { name: device } = spec
     const row = node === cursor?.node ? cursor.row : 0
-    const found = qpsFrom(rxe.state, row, QPS_PER_MESSAGE - qps.length)
+    const found = network.queues.list(row, QPS_PER_MESSAGE - qps.length)
     for (const { facts, context } of found.qps) {
       const { pid = 0, command = '' } = (context && daemon.failures.ownerOf(context)) ?? {}
       qps.push({ device, pid, command, ...facts })
@@ -65,7 +65,7 @@ export const waitsOf = ({ destroyWaits, devices, failures }: DaemonState): reado
 
 /** The waits of programs for queues of devices. */
 export const waitsOfQueues = (devices: DaemonState['devices']['all']): ContextWait[] =>
-  devices.flatMap(({ rxe }) => (rxe === undefined ? [] : waitsOfDevice(rxe.state)))
+  devices.flatMap(({ network }) => network?.waits?.() ?? [])
 
 /** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10
@@ -89,15 +89,14 @@ export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => 
     memory: { resident: memory.rss, heap: memory.heapUsed },
     charged: { bytes: memoryQuotas.bytes, processes: memoryQuotas.processes().slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
-    devices: devices.map(({ name, address }): DeviceStat => {
-      const rxe = daemon.devices.find(name)?.rxe
-      return {
+    devices: devices.map(
+      ({ name, address }): DeviceStat => ({
         name,
         address,
         objects: counts.devices[name]?.objects ?? {},
-        ...countersOf(rxe),
+        ...countersOf(daemon.devices.find(name)?.network),
         faults: { ...daemon.network.faultsOf(name) },
-      }
-    }),
+      }),
+    ),
   }
 }

@@ -4,7 +4,7 @@
  * when a signal ends its program, after the time of `--hang`, or on request.
  */
 import type { Context } from '../core/model.ts'
-import type { ContextWait } from '../drivers/rxe/waits.ts'
+import type { ContextWait } from '../core/network-device.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { Containment } from './containment.ts'
 

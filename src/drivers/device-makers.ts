@@ -14,6 +14,8 @@ import { createCtxDevice } from './ctx/device.ts'
 import { createNullDevice } from './null/device.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
+export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
+
 /** By driver: creates a device with this name. Throws CallError EEXIST if the name is in use, EINVAL if invalid. */
 export const deviceMakers: {
   readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device

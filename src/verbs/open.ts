@@ -102,8 +102,8 @@ const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined
   } = options
   return withCarrier(localCarrier(network, name, address, options.rings, startCheck), carrier => {
     const gid = parseAddress(address) as Uint8Array
-    const { pathMtu } = carrier.rxe.state.port
-    return createDevice(carrier, name, address, { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu }, carrier.check)
+    const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: carrier.pathMtu }
+    return createDevice(carrier, name, address, path, carrier.check)
   })
 }
 
@@ -126,9 +126,9 @@ const openNetworkDevice = (network: Network, name: string, startCheck: StartChec
       const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
       return createDevice(carrier, name, '', localPathOf(carrier, link), carrier.check)
     }
-    const { identity, port } = soft.rxe.state
+    const { identity, pathMtu } = soft.network.link
     const gid = identity.gids[ADDRESS_GID_INDEX]!
-    const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: port.pathMtu }
+    const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu }
     return createDevice(carrier, name, addressText(gid), path, carrier.check)
   })
 

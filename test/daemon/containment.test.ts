@@ -83,13 +83,17 @@ const assertServed = async (client: Client, context: number): Promise<void> => {
 /** The members of `rxe`, as a plain object. A test replaces some. */
 const membersOf = (rxe: RxeDevice): RxeDevice => ({
   device: rxe.device,
-  state: rxe.state,
+  queues: rxe.queues!,
+  link: rxe.link,
+  counters: () => rxe.counters(),
   poll: (now, scope) => rxe.poll(now, scope),
-  isUnfinished: () => rxe.isUnfinished(),
+  isUnfinished: () => rxe.isUnfinished?.() === true,
   scanChanged: () => rxe.scanChanged(),
   onDoorbell: (context, handle) => rxe.onDoorbell(context, handle),
   hasWork: () => rxe.hasWork(),
   nextTimeout: () => rxe.nextTimeout(),
+  openRings: context => rxe.openRings(context),
+  visitStalls: (minRnrNaks, visit) => rxe.visitStalls(minRnrNaks, visit),
 })
 
 for (const method of ['poll', 'nextTimeout'] as const)
@@ -171,7 +175,7 @@ test('a call that throws, immediately or later, is answered with EIO; all sessio
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-/** A daemon whose devices throw `reason` at reads of `state` while `fault.isActive`. */
+/** A daemon whose devices throw `reason` when they are asked for `counters` or `link` while `fault.isActive`. */
 const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) => void, reason: string) => {
   const fault = { isActive: false }
   const daemon = await daemonWith(t, {
@@ -180,9 +184,13 @@ const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) 
       const rxe = createRxeDevice(core, options)
       return {
         ...membersOf(rxe),
-        get state() {
+        counters() {
           if (fault.isActive) throw new Error(reason)
-          return rxe.state
+          return rxe.counters()
+        },
+        get link() {
+          if (fault.isActive) throw new Error(reason)
+          return rxe.link
         },
       }
     },
@@ -342,7 +350,7 @@ test('a device is removed completely although its driver throws', () => {
   const m = machine(1)
   const { device } = m.devices[0]
   const context = openContext(device)
-  m.devices[0].state.port.close = () => {
+  m.devices[0].device.state.port.close = () => {
     throw new Error('injected into the port')
   }
   unregister(device)

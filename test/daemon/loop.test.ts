@@ -3,8 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { ScanScope } from '../../src/core/network-device.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { createPostScan, ScanScope, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
+import { createPostScan, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
 import { createSendQueue } from '../../src/drivers/rxe/rings/work-source.ts'

@@ -7,9 +7,9 @@ import { identityOf } from '../../assembly/host-identity.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
-import { deviceMakers } from '../../drivers/device-makers.ts'
-import { createRxeDevice, type RxeDevice, type RxeOptions } from '../../drivers/rxe/device.ts'
-import type { Torment } from '../../drivers/rxe/torment/torment.ts'
+import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
+import { deviceMakers, type Torment } from '../../drivers/device-makers.ts'
+import { createRxeDevice, type RxeOptions } from '../../drivers/index.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/topology.ts'
@@ -22,22 +22,24 @@ import type { Network } from './network.ts'
 export interface DaemonDevice {
   spec: DeviceSpec
   readonly device: Device
-  /** The soft device; undefined for a device of another driver. */
-  readonly rxe: RxeDevice | undefined
+  /** Undefined for a device that only answers calls. */
+  readonly network: NetworkDevice | undefined
 }
 
 export interface Devices {
   /** In the order of their creation. */
   readonly all: readonly DaemonDevice[]
-  /** The soft devices. Always the same array. */
-  readonly rxe: readonly RxeDevice[]
+  /** Those that are polled. Always the same array. */
+  readonly network: readonly NetworkDevice[]
+  /** Those with a network interface. Always the same array. */
+  readonly linked: readonly LinkedDevice[]
   /** As tools list them. */
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
-  /** Whether `address` (16 bytes) is a GID of a soft device of `among` that has not been removed. */
-  hasAddress(address: Uint8Array, among: ReadonlySet<RxeDevice>): boolean
+  /** Whether `address` (16 bytes) is a GID of a device of `among` that has not been removed. */
+  hasAddress(address: Uint8Array, among: ReadonlySet<LinkedDevice>): boolean
   /**
    * Throws an Error with a message for people: the name, address or PCI function is in use, or this machine does not
    * have the address or the NUMA node.
@@ -68,7 +70,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 }
 
 /**
- * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; soft
+ * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls;
  * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
  * replaced by tests. `torment`, `inError`: of all soft devices (`RxeOptions`).
  */
@@ -83,7 +85,8 @@ export const createDevices = (
   inError?: RxeOptions['inError'],
 ): Devices => {
   const all: DaemonDevice[] = []
-  const rxe: RxeDevice[] = []
+  const polledDevices: NetworkDevice[] = []
+  const linked: LinkedDevice[] = []
 
   const addRxe = (spec: DeviceSpec): DaemonDevice => {
     const port = network.attach(spec)
@@ -91,9 +94,7 @@ export const createDevices = (
       const identity = identityOf(spec, interfaces)
       const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment, inError })
       if (onPackets !== undefined) port.wake = onPackets
-      rxe.push(created)
-      polled.push(created)
-      return { spec, device: created.device as Device, rxe: created }
+      return { spec, device: created.device as Device, network: created }
     } catch (error) {
       network.detach(spec.name)
       port.close()
@@ -103,22 +104,28 @@ export const createDevices = (
 
   const devices: Devices = {
     all,
-    rxe,
+    network: polledDevices,
+    linked,
     get listed() {
       return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
     },
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
     hasAddress: (address, among) =>
-      rxe.some(found => among.has(found) && found.device.ports.some(({ gids }) => findGid(gids, address) >= 0)),
+      linked.some(found => among.has(found) && found.device.ports.some(({ gids }) => findGid(gids, address) >= 0)),
     add(spec) {
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       checkPciFunction(spec)
       const driver = driverOf(spec)
       const created: DaemonDevice =
-        driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), rxe: undefined }
+        driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), network: undefined }
       all.push(created)
+      if (created.network !== undefined) {
+        polledDevices.push(created.network)
+        polled.push(created.network)
+      }
+      if (isLinked(created.network)) linked.push(created.network)
       return created
     },
     remove(name, onEnded) {
@@ -128,10 +135,8 @@ export const createDevices = (
           `there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ') || 'none'}`,
         )
       all.splice(all.indexOf(found), 1)
-      if (found.rxe !== undefined) {
-        rxe.splice(rxe.indexOf(found.rxe), 1)
-        polled.splice(polled.indexOf(found.rxe), 1)
-      }
+      for (const list of [polled, polledDevices, linked])
+        if (found.network !== undefined && list.includes(found.network)) list.splice(list.indexOf(found.network), 1)
       network.detach(name)
       unregister(found.device, onEnded)
     },

@@ -1,5 +1,5 @@
 /*
- * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts).
+ * Devices follow their network interfaces: addresses, link state, MTU (`DeviceLink` in core/network-device.ts).
  *
  * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
  * interface become GIDs of the device too. There are exceptions:
@@ -17,15 +17,14 @@
 
 import type { Identity } from '../../core/devices/identity.ts'
 import { raisePort } from '../../core/events/events.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
-import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink } from '../../drivers/rxe/interface.ts'
+import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/network-device.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isSameAddress } from '../../wire/address.ts'
 
-type Followed = Pick<RxeDevice, 'device' | 'state'>
+type Followed = LinkedDevice
 
 /** Index of the device's own address in `Identity.gids`. */
 const OWN_GID = 1
@@ -40,30 +39,25 @@ export interface MacListener {
   neighbourMac(device: Followed, address: Uint8Array, mac: string): void
 }
 
-const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
+const indexOf = ({ link }: Followed): number => link.identity.interfaceIndex
 
 /** Whether the address is the device's own or its default GID. */
-const hasOwn = ({ state: { identity } }: Followed, address: Uint8Array): boolean =>
+const hasOwn = ({ link: { identity } }: Followed, address: Uint8Array): boolean =>
   identity.gids.some(gid => isSameAddress(gid, address))
 
 /**
  * Adds the address to the port and the GIDs. If the port cannot use the address, logs a line. Undefined if the GIDs do
  * not change.
  */
-const addAddress = (
-  { device, state }: Followed,
-  address: Uint8Array,
-  claim: 'own' | 'spare',
-): PortEvent | undefined => {
+const addAddress = ({ device, link }: Followed, address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined => {
   try {
-    state.port.addAddress(address, claim)
+    return link.addAddress(address, claim)
   } catch (error) {
     if (!(error instanceof SystemError)) throw error
     const reason = error.errno === EADDRINUSE ? `its UDP port ${ROCE_UDP_PORT} is in use` : error.message
     console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${reason}`)
     return undefined
   }
-  return addGid(device, address)
 }
 
 /**
@@ -136,9 +130,9 @@ export class InterfaceFollower {
 
   /** Changes the device's interface. */
   #moveTo(followed: Followed, { name, index }: NetworkInterface): void {
-    const previous = followed.state.identity
+    const previous = followed.link.identity
     try {
-      replaceInterface(followed.device, name, index)
+      followed.link.moveTo(name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       console.error(
@@ -154,7 +148,7 @@ export class InterfaceFollower {
    */
   #adoptDevices({ name, index }: NetworkInterface, address?: Uint8Array): void {
     const orphaned = this.#devices.filter(followed => {
-      const { interfaceName, interfaceIndex, gids } = followed.state.identity
+      const { interfaceName, interfaceIndex, gids } = followed.link.identity
       const isMatch = address === undefined ? name === interfaceName : isSameAddress(gids[OWN_GID]!, address)
       return isMatch && !this.#interfaces.links().has(interfaceIndex)
     })
@@ -174,8 +168,7 @@ export class InterfaceFollower {
       // The device may have got the address when it was alone on the interface.
       const isOfOtherDevice = isOwned && claim !== 'own'
       if (!isPresent || isOfOtherDevice) {
-        followed.state.port.removeAddress(address)
-        this.#notify(followed, removeGid(followed.device, address))
+        this.#notify(followed, followed.link.removeAddress(address))
       } else if (claim !== undefined) this.#notify(followed, addAddress(followed, address, claim))
     })
   }
@@ -183,9 +176,9 @@ export class InterfaceFollower {
   #onLink(index: number, now: NetworkInterface | undefined): void {
     if (now !== undefined) this.#adoptDevices(now)
     this.#forEachDevice(this.#devicesOn(index), followed => {
-      if (now !== undefined && now.name !== followed.state.identity.interfaceName) this.#moveTo(followed, now)
+      if (now !== undefined && now.name !== followed.link.identity.interfaceName) this.#moveTo(followed, now)
       const link = now ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
-      this.#notify(followed, setLink(followed.device, link))
+      this.#notify(followed, followed.link.setState(link))
       if (now?.isBond) this.#macs.ownMac(followed, now.mac)
     })
   }

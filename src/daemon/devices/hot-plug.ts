@@ -3,7 +3,7 @@
  * (daemon/files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
  */
 import type { Identity } from '../../core/devices/identity.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
 import type { Slices } from '../../host/event-loop/slices.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
@@ -32,13 +32,13 @@ export class HotPlug {
     const { root, cm } = this.#daemon()
     const files = createDeviceFiles(root, this.#devices.all)
     this.#files = files
-    const onChanged = (device: Pick<RxeDevice, 'device' | 'state'>, previous?: Identity): void => {
+    const onChanged = (device: LinkedDevice, previous?: Identity): void => {
       files.update(device)
       if (previous !== undefined) notifyMoved(this.#daemon().netlink, device, previous)
     }
-    const onFailure = (device: Pick<RxeDevice, 'device'>, error: unknown): void => this.removeFaulty(device, error)
+    const onFailure = (device: NetworkDevice, error: unknown): void => this.removeFaulty(device, error)
     if (interfaces)
-      this.#follower = new InterfaceFollower(interfaces, this.#devices.rxe, onChanged, onFailure, {
+      this.#follower = new InterfaceFollower(interfaces, this.#devices.linked, onChanged, onFailure, {
         ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
         neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
       })
@@ -51,7 +51,7 @@ export class HotPlug {
     this.#objectJobs.finish()
     const added = this.#devices.add(spec)
     this.#files?.add(added)
-    if (added.rxe !== undefined) this.#follower?.follow(added.rxe)
+    if (isLinked(added.network)) this.#follower?.follow(added.network)
     loop.kick()
     notifyAdded(netlink, added)
   }
@@ -70,7 +70,7 @@ export class HotPlug {
     const { contexts, netlink } = this.#daemon()
     const removed = this.#devices.find(name)
     const onPortClosed = (): void => {
-      if (removed?.rxe !== undefined) this.#follower?.unfollow(removed.rxe)
+      if (isLinked(removed?.network)) this.#follower?.unfollow(removed.network)
     }
     this.#devices.remove(name, onPortClosed)
     // Only for the compiler: `remove` throws then.
@@ -81,7 +81,7 @@ export class HotPlug {
   }
 
   /** Removes a device that threw, since its state is unknown. */
-  removeFaulty({ device }: Pick<RxeDevice, 'device'>, error: unknown): void {
+  removeFaulty({ device }: NetworkDevice, error: unknown): void {
     this.#daemon().containment.report(`device ${device.name}, which is removed`, error)
     if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)
   }

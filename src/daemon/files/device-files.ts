@@ -8,14 +8,12 @@
  * logged, because calls still return correct results.
  */
 import { closeSync } from 'node:fs'
-import { countersByLayer } from '../../drivers/rxe/counts.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import type { NetworkDevice } from '../../core/network-device.ts'
 import { holdFile, isAt, removeHeld } from '../../host/held-file.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
-import type { DeviceSpec } from '../../uapi/tool.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
-import { createCounterFiles } from './counter-files.ts'
+import { type CountedDevice, createCounterFiles } from './counter-files.ts'
 import { addToTree, makeRoot, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
 
 export interface DeviceFiles {
@@ -24,14 +22,14 @@ export interface DeviceFiles {
   /** Call after the device was renamed. */
   rename(device: DaemonDevice, previousName: string): void
   /** Updates the files of a soft device whose port or GIDs have changed. */
-  update(device: Pick<RxeDevice, 'device'>): void
+  update(device: Pick<NetworkDevice, 'device'>): void
   /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
   refreshCounters(): number
   /** Removes the files. To be called once, last. */
   close(): void
 }
 
-const treeDevice = ({ spec, device, rxe }: DaemonDevice): TreeDevice => {
+const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
   const { name, index: node, driver, attributes } = device
   const [port] = device.ports
   return {
@@ -42,7 +40,7 @@ const treeDevice = ({ spec, device, rxe }: DaemonDevice): TreeDevice => {
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
-    interfaceName: rxe?.state.identity.interfaceName ?? '',
+    interfaceName: network?.link?.identity.interfaceName ?? '',
     ...(spec.pci !== undefined && { pci: spec.pci }),
     port: port && {
       gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
@@ -81,11 +79,12 @@ const writeDeviceFiles = (
   const requireOwn = (): void => {
     if (!isAt(root, folder)) throw new Error(`${root} was removed, or belongs to another daemon now`)
   }
-  const counted = (rxe: RxeDevice, { pci }: DeviceSpec) => ({
-    name: rxe.device.name,
-    ...(pci !== undefined && { pci }),
-    counted: () => countersByLayer(rxe),
-  })
+  /** The device with its counters, if it has any. */
+  const counted = ({ device, network, spec: { pci } }: DaemonDevice): CountedDevice[] => {
+    const { name } = device
+    const counters = network?.counters?.bind(network)
+    return counters === undefined ? [] : [{ name, ...(pci !== undefined && { pci }), counted: counters }]
+  }
   const logErrors = (deviceName: string, body: () => void): void => {
     try {
       requireOwn()
@@ -96,17 +95,13 @@ const writeDeviceFiles = (
   }
   let areCountersStale = false
   writeTree(root, devices.map(treeDevice))
-  const counters = createCounterFiles(
-    root,
-    devices.flatMap(({ rxe, spec }) => (rxe === undefined ? [] : [counted(rxe, spec)])),
-    () => performance.now(),
-  )
+  const counters = createCounterFiles(root, devices.flatMap(counted), () => performance.now())
   return {
     add(device) {
-      const { spec, rxe } = device
-      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe, spec)))
+      const { name } = device.spec
+      for (const one of counted(device)) logErrors(name, () => counters.add(one))
       // Also if the counters failed: programs find a device only in the tree.
-      logErrors(spec.name, () => addToTree(root, treeDevice(device)))
+      logErrors(name, () => addToTree(root, treeDevice(device)))
     },
     remove: removed =>
       logErrors(removed.device.name, () => {
@@ -114,11 +109,11 @@ const writeDeviceFiles = (
         removeFromTree(root, treeDevice(removed))
       }),
     rename(device, previousName) {
-      const { spec, rxe } = device
-      logErrors(spec.name, () => renameInTree(root, previousName, treeDevice(device)))
+      const { name } = device.spec
+      logErrors(name, () => renameInTree(root, previousName, treeDevice(device)))
       // Also if the tree failed: with a folder that may be gone, each refresh of counters would report an error.
       counters.remove(previousName)
-      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe, spec)))
+      for (const one of counted(device)) logErrors(name, () => counters.add(one))
     },
     update({ device }) {
       const found = devices.find(known => known.device === device)

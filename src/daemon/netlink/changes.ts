@@ -44,7 +44,7 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
   if (nameError !== undefined) throw new CallError('EINVAL', nameError)
   const address = addressOf(interfaceName)
   if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
-  const existing = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
+  const existing = daemon.devices.linked.find(({ link }) => link.identity.interfaceName === interfaceName)
   if (existing !== undefined)
     throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
   // ENFILE is Linux's errno for a name in use.
@@ -57,8 +57,8 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
 }
 
 const removeLink = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
-  const { device, rxe } = deviceOf(daemon, parsed)
-  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} is not a soft device`)
+  const { device, network } = deviceOf(daemon, parsed)
+  if (network?.link === undefined) throw new CallError('EINVAL', `device ${device.name} is not a soft device`)
   daemon.unplug(device.name)
 }
 

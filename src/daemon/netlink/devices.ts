@@ -37,8 +37,8 @@ const describeDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
-  rxe === undefined ? [] : describeInterface(rxe.state.identity)
+export const interfaceOf = ({ network }: Pick<DaemonDevice, 'network'>): readonly Entry[] =>
+  network?.link === undefined ? [] : describeInterface(network.link.identity)
 
 export const describeInterface = ({ interfaceIndex, interfaceName }: Identity): readonly Entry[] =>
   interfaceIndex === 0

@@ -2,7 +2,7 @@
  * Sends events of devices to netlink group RDMA_NL_GROUP_NOTIFY, for `rdma monitor` (Linux: rdma_nl_notify_event).
  */
 import type { Identity } from '../../core/devices/identity.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import type { LinkedDevice } from '../../core/network-device.ts'
 import {
   MONITOR,
   MonitorEvent,
@@ -46,12 +46,12 @@ export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
 /** The interface of a device was replaced or renamed. */
 export const notifyMoved = (
   netlink: Netlink,
-  { device, state }: Pick<RxeDevice, 'device' | 'state'>,
+  { device, link }: Pick<LinkedDevice, 'device' | 'link'>,
   previous: Identity,
 ): void => {
   const send = (event: MonitorEventName, identity: Identity): void =>
     notifyInterface(netlink, event, { device }, 1, describeInterface(identity))
-  const { identity } = state
+  const { identity } = link
   // As in Linux (fill_mon_netdev_rename), without device and port.
   if (previous.interfaceIndex === identity.interfaceIndex) notify(netlink, 'NETDEV_RENAME', describeInterface(identity))
   else {

@@ -5,17 +5,8 @@
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
+import type { QpResource } from '../../core/network-device.ts'
 import { countOf, objectsOf, openedContexts, pdOf } from '../../core/resources.ts'
-import {
-  coreQueueResources,
-  cqEntries,
-  cqOfSrq,
-  type QpResource,
-  qpCount,
-  qpOfNumber,
-  qpResource,
-  qpsOfSrq,
-} from '../../drivers/rxe/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
   MAX_DATAGRAM_BYTES,
@@ -94,7 +85,7 @@ const describePd: Describe = ({ daemon, isAdmin }, pd) => [
 ]
 
 const describeCq: Describe = ({ daemon, found }, cq) => [
-  ['RES_CQE', found.rxe === undefined ? 0 : cqEntries(cq)],
+  ['RES_CQE', found.network?.queues?.cqEntries(cq) ?? 0],
   ['RES_USECNT', BigInt(cq.uses)],
   ['DEV_DIM', 0],
   ['RES_CQN', u32(cq.id)],
@@ -123,13 +114,13 @@ const qpEntries = (name: string, facts: QpResource, related: readonly Entry[]): 
 ]
 
 const describeQp: Describe = ({ daemon, found }, qp) => {
-  const facts = found.rxe && qpResource(found.rxe.state, qp)
+  const facts = found.network?.queues?.qp(qp)
   return facts && qpEntries(qp.class.name, facts, [...pdNumber(qp), ownerOf(daemon, qp.context)])
 }
 
 /** Queue pairs of clients in the daemon: QPN 1 of the MAD layer, others of IP over the device. */
 const describeCoreQueues = ({ daemon, found }: ResourceQuery): readonly Entries[] =>
-  (found.rxe === undefined ? [] : coreQueueResources(found.rxe.state)).map(facts =>
+  (found.network?.queues?.clientQps?.() ?? []).map(facts =>
     qpEntries(facts.qpn === GSI_QPN ? 'gsi_qp' : 'ud_qp', facts, [ownerOf(daemon, undefined)]),
   )
 
@@ -181,12 +172,12 @@ const rangesOf = (numbers: readonly number[]): Entry[] => {
 
 function* describeSrq({ daemon, found }: ResourceQuery, srq: CoreObject): Work<Entries> {
   const qpns: number[] = []
-  if (found.rxe !== undefined)
-    for (const qpn of qpsOfSrq(found.rxe.state, srq)) {
-      if (qpn === undefined) yield
-      else qpns.push(qpn)
-    }
-  const cq = cqOfSrq(srq)
+  for (const qpn of found.network?.queues?.qpsOfSrq?.(srq) ?? []) {
+    if (qpn === undefined) yield
+    else qpns.push(qpn)
+  }
+  // of an XRC shared receive queue
+  const cq = srq.parents.find(({ class: { name } }) => name === 'cq')
   return [
     ['RES_SRQN', u32(srq.id)],
     ['RES_TYPE', SrqTypeNumbers[srq.class.name]!],
@@ -271,7 +262,7 @@ const listOf = (
  */
 function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = query
-  const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
+  const qp = kind === 'qp' ? found.network?.queues?.qpOfNumber(id) : undefined
   if (kind !== 'qp') yield* allOfKind(query, kind)
   else if (qp !== undefined) {
     const described = yield* resultOf(describeQp(query, qp))
@@ -305,9 +296,9 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
 
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
-    if (kind !== 'qp' || found.rxe === undefined) return countOf(found.device, CLASSES[kind])
-    const { state } = found.rxe
-    return (yield* qpCount(state)) + state.coreQueues.byNumber.size
+    const { queues } = found.network ?? {}
+    const ofPrograms = kind === 'qp' && queues?.count ? yield* queues.count() : countOf(found.device, CLASSES[kind])
+    return ofPrograms + (kind === 'qp' ? (queues?.clientQps?.().length ?? 0) : 0)
   }
   let sum = 0
   for (const object of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {

@@ -3,9 +3,9 @@
  * optional. There are no counters per queue pair. As with Linux's rxe, the mode of such counters can be set without
  * effect.
  */
+
+import { countersOf } from '../../assembly/counters.ts'
 import type { Device } from '../../core/model.ts'
-import { countersOf } from '../../drivers/rxe/counts.ts'
-import { qpOfNumber } from '../../drivers/rxe/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nldev.ts'
 import type { Attributes, Entries, Entry } from '../../uapi/nldev/attributes.ts'
@@ -28,9 +28,9 @@ const { RES_QP, RES_MR } = NldevAttributes
 /** By device: bits of CounterMask that programs have set for automatic counters; absent: no automatic counters. */
 const autoMasks = new WeakMap<Device, number>()
 
-const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [string, number])[] => {
-  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} has no counters`)
-  return Object.entries(countersOf(rxe).hw_counters)
+const countersOfPort = ({ device, network }: DaemonDevice): readonly (readonly [string, number])[] => {
+  if (network?.counters === undefined) throw new CallError('EINVAL', `device ${device.name} has no counters`)
+  return Object.entries(countersOf(network).hw_counters)
 }
 
 /** The device of a request, and the first attributes of its answer: device and port. Throws CallError. */
@@ -118,8 +118,8 @@ const listStatistics: AnswerList = (daemon, parsed) => {
   return kind === RES_QP.number ? emptyList() : refuseKind(kind)
 }
 
-const requireQp = ({ device, rxe }: DaemonDevice, qpn: number): void => {
-  if (rxe === undefined || qpOfNumber(rxe.state, qpn) === undefined)
+const requireQp = ({ device, network }: DaemonDevice, qpn: number): void => {
+  if (network?.queues?.qpOfNumber(qpn) === undefined)
     throw new CallError('ENOENT', `device ${device.name} has no queue pair ${qpn}`)
 }
 

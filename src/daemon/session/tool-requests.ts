@@ -222,7 +222,7 @@ export class ToolRequests {
         if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
         const { network, devices } = this.#daemon
         // A later device has no tap, so the receiver captures its packets.
-        const captured = new Set(devices.rxe)
+        const captured = new Set(devices.linked)
         stopCapture = network.capture(
           file,
           address => devices.hasAddress(address, captured),

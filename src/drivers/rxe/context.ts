@@ -3,9 +3,9 @@
  * this process, the library sets `Context.state`; if the caller uses core without the library, the memory is plain
  * buffers.
  */
-import { bufferMemory } from '../../core/memory/mappable-memory.ts'
+import { bufferMemory, type MappedMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
-import { mappedRings, packedRings } from './rings/ring-memory.ts'
+import { mappedRings, packedRings, type SlabRings, slabRings } from './rings/ring-memory.ts'
 import type { Ring, RingMemory } from './rings/rings.ts'
 
 export interface RxeContext {
@@ -18,6 +18,18 @@ export interface RxeContext {
 const stateFor = ({ mapped }: Context): RxeContext => {
   if (mapped === undefined) return { rings: mappedRings(bufferMemory()), isInProcess: true }
   return { rings: mapped.packed === undefined ? mappedRings(mapped) : packedRings(mapped, mapped.packed) }
+}
+
+/**
+ * Sets `Context.state` for a caller in this process. Returns the memory for its rings; undefined if they are in
+ * `Context.mapped`.
+ */
+export const openLocalRings = (context: Context): SlabRings | undefined => {
+  const { mapped } = context
+  const slabs = mapped === undefined ? slabRings() : undefined
+  const rings = slabs ?? mappedRings(mapped as MappedMemory)
+  context.state = { rings, isInProcess: true } satisfies RxeContext
+  return slabs
 }
 
 /** The memory for rings of a context. Sets `Context.state` if it is not set. */

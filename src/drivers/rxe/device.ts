@@ -10,11 +10,21 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import { raiseObjectEvent } from '../../core/events/events.ts'
 import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
+import {
+  type ContextWait,
+  type DeviceLink,
+  type DeviceQueues,
+  type LayerCounts,
+  type LocalDevice,
+  type LocalRings,
+  ScanScope,
+} from '../../core/network-device.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
+import { failureReason } from '../../spec/check/failures.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
@@ -46,12 +56,15 @@ import { qpClasses } from './classes/qp-class.ts'
 import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
 import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
+import { openLocalRings } from './context.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
+import { deviceLink } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
-import { createPostScan, type PostScan, ScanScope, SLICE_ROWS } from './rings/posts.ts'
+import { deviceQueues } from './resources.ts'
+import { createPostScan, type PostScan, SLICE_ROWS } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
 import {
@@ -64,28 +77,11 @@ import {
   type RxeState,
 } from './state.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
+import { waitsOfDevice } from './waits.ts'
 
-export interface RxeDevice {
+/** Its `waits` and `explain` are always present. */
+export interface RxeDevice extends LocalDevice {
   readonly device: Device<RxeState>
-  readonly state: RxeState
-  /**
-   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds. `scope`: the
-   * queues that are checked for new requests, by default all.
-   */
-  poll(now: number, scope?: ScanScope): boolean
-  /** Whether a round over all queues has slices left (`ScanScope.CONTINUE`). */
-  isUnfinished(): boolean
-  /** Passes new requests of the queue pairs named by `onDoorbell` to the engine; true if there were any. */
-  scanChanged(): boolean
-  /** Requests were posted to the queue pair with this handle. Other handles are ignored. */
-  onDoorbell(context: Context, handle: number): void
-  /**
-   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if
-   * the port cannot tell whether runs wait (`Port.isWaiting`).
-   */
-  hasWork(): boolean
-  /** When `poll` must be called even if nothing else happens, microseconds; Infinity for never. */
-  nextTimeout(): number
 }
 
 export interface RxeOptions {
@@ -208,7 +204,9 @@ const PACE_BYTES_PER_US = 500
 
 class SoftDevice implements RxeDevice {
   readonly device: Device<RxeState>
-  readonly state: RxeState
+  readonly queues: DeviceQueues
+  readonly link: DeviceLink
+  readonly #state: RxeState
   readonly #port: Port
   readonly #work: WorkSource
   #completions: Completions
@@ -229,8 +227,8 @@ class SoftDevice implements RxeDevice {
     const port = torment?.port(options.port, name) ?? options.port
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
-    this.state = this.#createState(core, options)
-    const { state } = this
+    this.#state = this.#createState(core, options)
+    const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
     // before the device is registered: clients may watch it immediately
@@ -238,6 +236,8 @@ class SoftDevice implements RxeDevice {
     this.#work = torment?.work(work, state.rings) ?? work
     this.#completions = cqCompletions(state)
     this.device = this.#register(core, name)
+    this.queues = deviceQueues(state)
+    this.link = deviceLink(this.device)
 
     const run = emptyRun()
     const environment = this.#createEnvironment(run, options.inError)
@@ -273,7 +273,7 @@ class SoftDevice implements RxeDevice {
       releasedFlows: [],
       overrunQps: [],
       failures: createFailures(
-        () => this.state,
+        () => this.#state,
         () => this.device as Device,
       ),
       feed: undefined,
@@ -295,7 +295,7 @@ class SoftDevice implements RxeDevice {
 
   /** Adds the GIDs to the port, and registers the device. */
   #register(core: Core, name: string): Device<RxeState> {
-    const { state } = this
+    const state = this.#state
     const { identity, port } = state
     // first, because it may fail
     for (const gid of identity.gids) port.addAddress(gid)
@@ -326,7 +326,7 @@ class SoftDevice implements RxeDevice {
 
   /** `run`: the record of received runs. */
   #createEnvironment(run: ReceivedRun, inError: RxeOptions['inError']): Environment {
-    const { state } = this
+    const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
     if (localDevice !== undefined) port.receiver = localDevice
@@ -364,7 +364,8 @@ class SoftDevice implements RxeDevice {
   }
 
   #createPosts(): PostScan {
-    const { state, device } = this
+    const { device } = this
+    const state = this.#state
     const engine = this.#engine
     const { onDoorbell } = this.#torment ?? engine
     const handlers = {
@@ -395,7 +396,7 @@ class SoftDevice implements RxeDevice {
     const mayHaveSends = this.#isSocketPort || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
     if (!this.#isSendingHeld && mayHaveSends) progress = this.#transmit(time) || progress
     while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
-    if (this.state.overrunQps.length > 0) failOverrunQps(this.state)
+    if (this.#state.overrunQps.length > 0) failOverrunQps(this.#state)
     return progress
   }
 
@@ -412,7 +413,7 @@ class SoftDevice implements RxeDevice {
     if (object === undefined || object.life !== Lifecycle.LIVE) return
     // the handle may belong to another object: only queue pairs have rows
     const row = object.state?.row
-    if (row !== undefined && this.state.qps[row] === object) this.#posts.recheck(row)
+    if (row !== undefined && this.#state.qps[row] === object) this.#posts.recheck(row)
   }
 
   hasWork(): boolean {
@@ -423,7 +424,7 @@ class SoftDevice implements RxeDevice {
       this.#coreQueues.waiting > 0 ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
-      this.state.overrunQps.length > 0
+      this.#state.overrunQps.length > 0
     )
   }
 
@@ -433,6 +434,32 @@ class SoftDevice implements RxeDevice {
       this.#port.nextTimeout(),
       this.#torment?.nextTimeout() ?? Number.POSITIVE_INFINITY,
     )
+  }
+
+  counters(): LayerCounts {
+    const { port, linkDowned } = this.#state
+    return { engine: this.#engine.counters, port: { ...port.counters, linkDowned } }
+  }
+
+  waits(): readonly ContextWait[] {
+    return waitsOfDevice(this.#state)
+  }
+
+  explain(qpn: number, wrId: bigint): string | undefined {
+    const { failures, qpns } = this.#state
+    const failure = failures.last(qpns.rowOf(qpn))
+    return failure?.wrId === wrId ? failureReason(failure) : undefined
+  }
+
+  openRings(context: Context): LocalRings | undefined {
+    return openLocalRings(context)
+  }
+
+  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void {
+    this.#engine.visitRnrWaits((row, psn, rnrNaks) => {
+      const qpn = this.#state.qps[row]?.state.qpn
+      if (qpn !== undefined && rnrNaks >= minRnrNaks) visit(qpn, psn, rnrNaks, this.#engine.query(row).rnrRetry)
+    })
   }
 
   /**
@@ -460,10 +487,10 @@ class SoftDevice implements RxeDevice {
    * daemon's loop may begin new rounds meanwhile.
    */
   async #finishRound(): Promise<void> {
-    for (let slices = this.state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
+    for (let slices = this.#state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
       await nextTurn()
       if (!this.device.isAlive) return
-      const hasWorked = this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CONTINUE))
+      const hasWorked = this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CONTINUE))
       // the received packets have left the port, which thus wakes nobody, but their ACKs and timers are due
       if (hasWorked) this.#port.wake?.()
     }
@@ -478,20 +505,20 @@ class SoftDevice implements RxeDevice {
     const hasUnseenSends = this.#posts.hasUnseenSends(row)
     if (this.#torment === undefined && !hasUnseenSends) return
     if (hasUnseenSends) this.#posts.recheck(row)
-    this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
+    this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED))
   }
 
   /** Checks at most SLICE_ROWS queue pairs, so that a program with very many does not delay others. */
   #catchUpDatagrams(pd: number): void {
     let rowsLeft = SLICE_ROWS
     let hasSends = false
-    for (const row of this.state.datagramRows.get(pd) ?? []) {
+    for (const row of this.#state.datagramRows.get(pd) ?? []) {
       if (rowsLeft-- === 0) break
       if (!this.#posts.hasWaitingSends(row)) continue
       this.#posts.recheck(row)
       hasSends = true
     }
-    if (hasSends) this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
+    if (hasSends) this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED))
   }
 
   #sendResponses(row: number): void {
@@ -500,7 +527,7 @@ class SoftDevice implements RxeDevice {
   }
 
   #catchUpAll(isInProcess: boolean): Promise<void> | undefined {
-    this.#withoutDelays(() => this.poll(this.state.now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
+    this.#withoutDelays(() => this.poll(this.#state.now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
     return isInProcess || !this.#posts.isUnfinished() ? undefined : this.#finishRound()
   }
 }

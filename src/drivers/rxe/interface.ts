@@ -6,32 +6,19 @@
  * index becomes free, and the other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
  * query the port; Linux has no event for it.
  *
- * `setLink`, `addGid` and `removeGid` return the event that the caller sends (`raisePort`); undefined if nothing
- * changed.
+ * `deviceLink` joins these functions with the port.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
+import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/network-device.ts'
 import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RxeState } from './state.ts'
-
-export interface LinkState {
-  /** Administratively up. */
-  readonly isUp: boolean
-  /** Has a carrier. */
-  readonly hasCarrier: boolean
-  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface was removed. */
-  readonly pathMtu?: number
-}
 
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
 const { RESET, ERR } = QpState.values
-
-/** `AsyncEventType`; NO_EVENT for a change without an event. */
-export type PortEvent = number
-export const NO_EVENT = -1
 
 /** Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it. */
 const setDatagramMtu = ({ datagramRows, engine }: RxeState, pathMtu: number): void => {
@@ -93,4 +80,28 @@ export const removeGid = (device: Device<RxeState>, address: Uint8Array): PortEv
   if (index <= 0) return undefined
   setGid(gids, index, undefined)
   return GID_CHANGE
+}
+
+/** The interface of a soft device, for its owner. */
+export const deviceLink = (device: Device<RxeState>): DeviceLink => {
+  const { state } = device
+  const { port } = state
+  return {
+    get identity() {
+      return state.identity
+    },
+    get pathMtu() {
+      return port.pathMtu
+    },
+    setState: link => setLink(device, link),
+    addAddress(address, claim) {
+      port.addAddress(address, claim)
+      return addGid(device, address)
+    },
+    removeAddress(address) {
+      port.removeAddress(address)
+      return removeGid(device, address)
+    },
+    moveTo: (name, index) => replaceInterface(device, name, index),
+  }
 }

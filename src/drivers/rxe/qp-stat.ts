@@ -1,10 +1,9 @@
 /*
  * Queue pairs of one soft device for `userdma stat --qps`.
  */
-import type { Context } from '../../core/model.ts'
+import type { DeviceQueues, QpFacts } from '../../core/network-device.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
-import type { QpStat } from '../../uapi/tool.ts'
 import { addressText } from '../../wire/address.ts'
 import { pendingReceives } from './rings/receive-queue.ts'
 import { loadProducer } from './rings/rings.ts'
@@ -12,9 +11,6 @@ import type { QpObject, RxeState } from './state.ts'
 
 const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
-
-/** A `QpStat` without device and process, which the caller adds. */
-export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
   const { destQpn, sqPsn, rqPsn } = state.engine().query(qp.row)
@@ -38,14 +34,7 @@ const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts 
 }
 
 /** At most `max` queue pairs from row `from` on. `next`: row of the next queue pair; undefined at the end. */
-export const qpsFrom = (
-  state: RxeState,
-  from: number,
-  max: number,
-): {
-  readonly qps: readonly { readonly facts: QpFacts; readonly context: Context | undefined }[]
-  readonly next?: number
-} => {
+export const qpsFrom = (state: RxeState, from: number, max: number): ReturnType<DeviceQueues['list']> => {
   const qps = []
   for (let row = from; row < state.qps.length; row++) {
     const object = state.qps[row]

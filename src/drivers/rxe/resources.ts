@@ -1,29 +1,19 @@
 /*
- * Queue pairs, completion queues and shared receive queues of the soft device as iproute2's `rdma resource` lists them
- * (daemon/netlink/).
+ * The queues of a soft device, for tools (core/network-device.ts).
  */
 import type { CoreObject } from '../../core/model.ts'
+import type { DeviceQueues, QpResource } from '../../core/network-device.ts'
 import { QpState } from '../../spec/enums.ts'
+import { qpsFrom } from './qp-stat.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './state.ts'
-
-export interface QpResource {
-  readonly qpn: number
-  /** 0 if the port is not set. */
-  readonly port: number
-  readonly state: number
-  readonly destQpn: number
-  readonly rqPsn: number
-  readonly sqPsn: number
-}
 
 const ownsRow = (state: RxeState, object: CoreObject): object is QpObject => {
   const row = (object as QpObject).state?.row
   return row !== undefined && state.qps[row] === object
 }
 
-/** Undefined if the object has opened an XRC target that another object created, or belongs to another device. */
-export const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
+const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
   if (!ownsRow(state, object)) return undefined
   const { row, qpn, attributeBits } = object.state
   const { state: qpState, destQpn, rqPsn, sqPsn } = state.engine().query(row)
@@ -31,7 +21,7 @@ export const qpResource = (state: RxeState, object: CoreObject): QpResource | un
 }
 
 /** Queue pairs of core clients (core-queues.ts). */
-export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
+const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
   [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
     qpn,
     port: 1,
@@ -41,12 +31,10 @@ export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResourc
     sqPsn,
   }))
 
-export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
+const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
   const row = state.qpns.rowOf(qpn)
   return row < 0 ? undefined : state.qps[row]
 }
-
-export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
 const ROWS_PER_STEP = 1024
 
@@ -54,7 +42,7 @@ const ROWS_PER_STEP = 1024
  * QPNs of the queue pairs that use a shared receive queue. Yields undefined every ROWS_PER_STEP rows, so that the
  * caller can return to the event loop.
  */
-export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
+function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state
   for (let row = 0; row < state.qps.length; row++) {
     const qp = state.qps[row]?.state
@@ -64,7 +52,7 @@ export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | 
 }
 
 /** Number of queue pairs of programs. An XRC target counts once. Yields as `qpsOfSrq`. */
-export function* qpCount({ qps }: RxeState): Generator<undefined, number> {
+function* qpCount({ qps }: RxeState): Generator<undefined, number> {
   let count = 0
   for (let row = 0; row < qps.length; row++) {
     if (qps[row] !== undefined) count++
@@ -73,6 +61,12 @@ export function* qpCount({ qps }: RxeState): Generator<undefined, number> {
   return count
 }
 
-/** The completion queue of an XRC shared receive queue; undefined for a basic one. */
-export const cqOfSrq = ({ parents }: CoreObject): CoreObject | undefined =>
-  parents.find(({ class: { name } }) => name === 'cq')
+export const deviceQueues = (state: RxeState): DeviceQueues => ({
+  qpOfNumber: qpn => qpOfNumber(state, qpn),
+  qp: object => qpResource(state, object),
+  cqEntries: cq => (cq as CoreObject<CqRing>).state.ring.capacity,
+  list: (from, max) => qpsFrom(state, from, max),
+  count: () => qpCount(state),
+  clientQps: () => coreQueueResources(state),
+  qpsOfSrq: srq => qpsOfSrq(state, srq),
+})

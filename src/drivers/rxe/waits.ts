@@ -3,6 +3,7 @@
  * recorded while requests run.
  */
 import { Armed, type Context } from '../../core/model.ts'
+import type { ContextWait } from '../../core/network-device.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
@@ -20,12 +21,6 @@ const { RTR, RTS, SQD } = QpState.values
 const UNLIMITED = 7
 /** With fewer RNR NAKs for one request, its receive may be about to be posted. */
 const MIN_RNR_NAKS = 2
-
-/** A wait, and the context whose program waits. */
-export interface ContextWait {
-  readonly context: Context
-  readonly wait: Wait
-}
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`

@@ -2,6 +2,8 @@
  * The carrier (verbs/carrier.ts) of devices in this process: calls are functions, rings are ordinary memory, buffers
  * get virtual addresses.
  */
+
+import { countersOf } from '../../assembly/counters.ts'
 import { addEventHandler } from '../../core/devices/clients.ts'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { runTypedChain } from '../../core/dispatch/chain-calls.ts'
@@ -12,15 +14,10 @@ import { DEVICE_FATAL } from '../../core/events/events.ts'
 import { createLocalSpace } from '../../core/memory/local-space.ts'
 import { type FindableMemory, findableMemory } from '../../core/memory/mappable-memory.ts'
 import type { Caller, Context, Device as CoreDevice } from '../../core/model.ts'
+import type { LocalRings } from '../../core/network-device.ts'
 import { findHandle } from '../../core/objects/handles.ts'
-import type { RxeContext } from '../../drivers/rxe/context.ts'
-import { countersOf } from '../../drivers/rxe/counts.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
-import { mappedRings, slabRings } from '../../drivers/rxe/rings/ring-memory.ts'
-import type { RingMemory } from '../../drivers/rxe/rings/rings.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
-import { failureReason } from '../../spec/check/failures.ts'
-import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
+import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../arguments/options.ts'
@@ -39,39 +36,17 @@ interface LocalCarrier extends Carrier {
   readonly check: DeviceCheck | undefined
 }
 
-/** Memory for rings of one layout. */
-interface Rings {
-  readonly memory: RingMemory
-  readonly ring: Carrier['ring']
-  /** With layout 'rxe': the same memory. Drivers other than rxe have their rings in it (`Context.mapped`). */
-  readonly mapped?: FindableMemory
-}
-
 /** Arguments of a call whose method is known only at run time. */
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
 
-const ringsWith = (layout: RingLayout['name']): Rings => {
-  if (layout === 'compact') {
-    const memory = slabRings()
-    return {
-      memory,
-      ring({ offset }) {
-        const { headerAt, elementsAt, area } = memory.at(offset)
-        return { headerAt, elementsAt, bytes: area.bytes, view: area.view, words: area.words }
-      },
-    }
-  }
-  const mapped = findableMemory()
-  const memory = mappedRings(mapped)
-  return {
-    memory,
-    mapped,
-    ring({ offset }) {
-      const { at, bytes, view, words } = mapped.at(offset)
-      return { headerAt: at, elementsAt: at + memory.layout.header.DATA, bytes, view, words }
-    },
-  }
-}
+/** Rings in the memory of a context (`Context.mapped`): layout 'rxe', one range for each. */
+const ringsIn = (mapped: FindableMemory): LocalRings => ({
+  layout: rxeLayout,
+  at(offset) {
+    const area = mapped.at(offset)
+    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
+  },
+})
 
 const callResult = ({ object, descriptors, out }: Result): CallResult<AnyValues> => ({
   object: object ?? descriptors?.[0]?.object ?? 0,
@@ -122,10 +97,11 @@ const carrierOn = (
   startCheck: StartCheck | undefined,
   onClosed: () => Promise<void> | undefined,
 ): LocalCarrier => {
-  const { memory: ringMemory, ring, mapped } = ringsWith(layout)
+  const mapped = layout === 'rxe' ? findableMemory() : undefined
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
   const check = startCheck?.(context)
-  if (soft !== undefined) context.state = { rings: ringMemory, isInProcess: true } satisfies RxeContext
+  const ownRings = soft?.network.openRings(context)
+  const rings = mapped === undefined ? (ownRings as LocalRings) : ringsIn(mapped)
   // Only ports with sockets have packet memory that native code can access.
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
   /** Registered buffers, with their addresses and the number of registrations of each. */
@@ -225,8 +201,11 @@ const carrierOn = (
       return outcome && { ...outcome, results: outcome.results.map(callResult) }
     },
     descriptors: localDescriptors(network.core, memory, caller),
-    layout: ringMemory.layout,
-    ring,
+    layout: rings.layout,
+    ring({ offset }) {
+      const { headerAt, elementsAt, area } = rings.at(offset)
+      return { headerAt, elementsAt, bytes: area.bytes, view: area.view, words: area.words }
+    },
     release: mmapInfo => check?.posts.forget(mmapInfo),
     channel: {},
     counters() {
@@ -239,18 +218,13 @@ const carrierOn = (
           `device ${device.name} has no counters`,
           'only soft devices have counters',
         )
-      return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } } as object as DeviceCounters
+      return { ...countersOf(soft.network), faults: { ...soft.port.faults } } as object as DeviceCounters
     },
-    explain(qpn, id) {
-      if (soft === undefined) return undefined
-      const { failures, qpns } = soft.rxe.state
-      const failure = failures.last(qpns.rowOf(qpn))
-      return failure?.wrId === BigInt(id) ? failureReason(failure) : undefined
-    },
+    explain: (qpn, id) => soft?.network.explain?.(qpn, BigInt(id)),
     setWaiting() {},
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
-      else soft.rxe.onDoorbell(context, handle)
+      else soft.network.onDoorbell(context, handle)
       network.kick()
     },
     drive: () => network.drive(),
@@ -288,10 +262,11 @@ export const localCarrier = (
   address: string,
   layout: RingLayout['name'] = 'compact',
   startCheck?: StartCheck,
-): LocalCarrier & { readonly rxe: RxeDevice } => {
+): LocalCarrier & { readonly pathMtu: number } => {
   const local = network as LocalNetwork
   const soft = rethrow('open', () => local.add(name, address))
-  return Object.assign(carrierOn(local, soft.rxe.device, soft, layout, startCheck, soft.remove), { rxe: soft.rxe })
+  const { device, link } = soft.network
+  return Object.assign(carrierOn(local, device, soft, layout, startCheck, soft.remove), { pathMtu: link.pathMtu })
 }
 
 /** A context on a device that the network has; `close` does not remove the device. Throws RdmaError ENODEV. */

@@ -20,9 +20,9 @@ import { createCore, STEPS_PER_TURN, unregister } from '../../core/devices/regis
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
-import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
-import { ScanScope } from '../../drivers/rxe/rings/posts.ts'
-import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/rxe/torment/torment.ts'
+import { type LocalDevice, ScanScope } from '../../core/network-device.ts'
+import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/device-makers.ts'
+import { createRxeDevice } from '../../drivers/index.ts'
 import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
@@ -96,7 +96,7 @@ export interface NetworkOptions {
 
 /** A soft device of the network. */
 export interface AttachedDevice {
-  readonly rxe: RxeDevice
+  readonly network: LocalDevice
   readonly port: FaultPort
   /** Removes the device; resolves once all its objects are destroyed. */
   remove(): Promise<void>
@@ -159,7 +159,7 @@ const delayUntil = (due: number): number =>
  */
 const createDriveLoop = (
   core: Core,
-  devices: readonly RxeDevice[],
+  devices: readonly LocalDevice[],
   isMemoryLink: boolean,
   hasTorment: boolean,
   clients: Clients,
@@ -393,7 +393,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const memory =
     link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand', path }) : undefined
   if (memory === undefined) useNativeCrc()
-  const devices: RxeDevice[] = []
+  const devices: LocalDevice[] = []
   const attached = new Map<string, AttachedDevice>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
@@ -410,8 +410,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const observation = observe(core, attached)
 
-  const ownerOf = (gid: Uint8Array): RxeDevice | undefined =>
-    devices.find(({ state }) => state.identity.gids.some(own => isSameAddress(own, gid)))
+  const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
+    devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
 
   /** The port and the identity of a new device. Throws RdmaError. */
   const attach = (name: string, address: string) => {
@@ -458,9 +458,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     add(name, address) {
       const { port: barePort, identity } = attach(name, address)
       const port = withFaults(barePort, name, rules)
-      let rxe: RxeDevice
+      let device: LocalDevice
       try {
-        rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds, torment })
+        device = createRxeDevice(core, { name, identity, port, now: nowMicroseconds, torment })
       } catch (error) {
         port.close()
         throw error
@@ -471,9 +471,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         closeAtThreadEnd(closePort)
       }
       network.devicesAdded++
-      devices.push(rxe)
+      devices.push(device)
       const soft: AttachedDevice = {
-        rxe,
+        network: device,
         port,
         async remove() {
           // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
@@ -481,10 +481,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           // Sends outstanding packets: peers learn that their connections end.
           touch()
           drive()
-          devices.splice(devices.indexOf(rxe), 1)
+          devices.splice(devices.indexOf(device), 1)
           attached.delete(name)
           observation.deviceRemoved(name)
-          await new Promise<void>(resolve => unregister(rxe.device, resolve))
+          await new Promise<void>(resolve => unregister(device.device, resolve))
           forgetThreadEnd(closePort)
           rearm()
         },

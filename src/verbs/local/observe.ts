@@ -12,7 +12,7 @@ import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Core, Device as CoreDevice, Hook } from '../../core/model.ts'
-import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import type { LocalDevice } from '../../core/network-device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
@@ -36,7 +36,7 @@ export interface CountMessage {
 }
 
 interface ObservedDevice {
-  readonly rxe: RxeDevice
+  readonly network: LocalDevice
   readonly port: FaultPort
 }
 
@@ -73,10 +73,10 @@ interface PublishedCounters {
   retransmissions: number
   /** `receivedRnr` when `publishStalls` last looked. */
   lookedAtRnr: number
-  /** By row: the PSN of the send whose wait was published. */
+  /** By QPN: the PSN of the send whose wait was published. */
   readonly stalled: Map<number, number>
 }
-const published = new WeakMap<RxeDevice, PublishedCounters>()
+const published = new WeakMap<LocalDevice, PublishedCounters>()
 
 /** RNR NAKs for one send after which its wait is published: 41 ms with the default `minRnrTimer`. */
 const STALLED_RNR_NAKS = 64
@@ -85,29 +85,26 @@ const STALLED_RNR_NAKS = 64
  * Publishes each send that has got STALLED_RNR_NAKS RNR NAKs, once. With the default `rnrRetryCount` such a send never
  * fails: without a message, a program that forgot a receive waits for ever.
  */
-const publishStalls = (rxe: RxeDevice, last: PublishedCounters): void => {
-  const { receivedRnr } = rxe.state.engine().counters
+const publishStalls = (device: LocalDevice, receivedRnr: number, last: PublishedCounters): void => {
   if (receivedRnr === last.lookedAtRnr) return
   last.lookedAtRnr = receivedRnr
-  const { qps, engine } = rxe.state
-  engine().visitRnrWaits((row, psn, rnrNaks) => {
-    const qpn = qps[row]?.state.qpn
-    if (qpn === undefined || rnrNaks < STALLED_RNR_NAKS || last.stalled.get(row) === psn) return
-    last.stalled.set(row, psn)
-    const cause = createCause('RNR_EXCEEDED', { rnrNaks, rnrRetry: engine().query(row).rnrRetry })
-    failures.publish(failureJson({ kind: 'wait', device: rxe.device.name, qpn, cause }))
+  device.visitStalls(STALLED_RNR_NAKS, (qpn, psn, rnrNaks, rnrRetry) => {
+    if (last.stalled.get(qpn) === psn) return
+    last.stalled.set(qpn, psn)
+    const cause = createCause('RNR_EXCEEDED', { rnrNaks, rnrRetry })
+    failures.publish(failureJson({ kind: 'wait', device: device.device.name, qpn, cause }))
   })
 }
 
 /** Publishes the RNR NAKs and retransmissions since `published`, each if its channel has subscribers. */
-export const publishWaits = (devices: readonly RxeDevice[]): void => {
+export const publishWaits = (devices: readonly LocalDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers && !failures.hasSubscribers) return
-  for (const rxe of devices) {
-    const { receivedRnr, retransmissions: resent } = rxe.state.engine().counters
-    const last = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0, lookedAtRnr: 0, stalled: new Map() }
-    published.set(rxe, last)
-    if (failures.hasSubscribers) publishStalls(rxe, last)
-    const device = rxe.device.name
+  for (const network of devices) {
+    const { receivedRnr = 0, retransmissions: resent = 0 } = network.counters().engine
+    const last = published.get(network) ?? { receivedRnr: 0, retransmissions: 0, lookedAtRnr: 0, stalled: new Map() }
+    published.set(network, last)
+    if (failures.hasSubscribers) publishStalls(network, receivedRnr, last)
+    const device = network.device.name
     const newRnr = receivedRnr - last.receivedRnr
     if (newRnr > 0 && rnrWaits.hasSubscribers) {
       last.receivedRnr = receivedRnr
@@ -218,8 +215,8 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
   }
   /** Whether the source address (16 bytes) belongs to no device of the network. */
   const isForeign = (source: Uint8Array): boolean => {
-    for (const { rxe } of attached.values())
-      if (rxe.state.identity.gids.some(gid => String(gid) === String(source))) return false
+    for (const { network } of attached.values())
+      if (network.link.identity.gids.some(gid => String(gid) === String(source))) return false
     return true
   }
 

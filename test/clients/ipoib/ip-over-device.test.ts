@@ -39,7 +39,9 @@ const deviceOf = (host: Host, number: number) => {
 const assertNothingLeft = ({ clients, devices }: Host): void => {
   assert.equal(clients.use('ipoib').size, 0)
   assert.equal(clients.nextTimeout(), Number.POSITIVE_INFINITY)
-  for (const { state } of devices.values()) {
+  for (const {
+    device: { state },
+  } of devices.values()) {
     // Queue pair 1 belongs to the MAD layer.
     assert.deepEqual([...state.coreQueues.byNumber.keys()], [GSI_QPN])
     assert.deepEqual([state.coreQueues.waiting, state.qpns.count()], [0, 0])

@@ -260,7 +260,7 @@ describe('the classes of management datagrams', () => {
     const { context, createChannel, createAgent, send, receive } = programOn(deviceA)
     const channel = createChannel()
     const destinations: string[] = []
-    addTap(a.devices.get('rxe1')!.state.port, ({ direction, flow }) => {
+    addTap(a.devices.get('rxe1')!.device.state.port, ({ direction, flow }) => {
       if (direction === 'sent') destinations.push(addressText(flow.destination))
     })
     const tag = new Uint8Array(MAD_TAG_BYTES).fill(7)
@@ -280,7 +280,7 @@ describe('the classes of management datagrams', () => {
     const channel = createChannel()
     /** Bytes 4 to 7 of the BTH: FECN, BECN and reserved bits, and the queue pair. */
     const destinations: number[] = []
-    addTap(a.devices.get('rxe1')!.state.port, ({ direction, arena, offset }) => {
+    addTap(a.devices.get('rxe1')!.device.state.port, ({ direction, arena, offset }) => {
       if (direction === 'sent') destinations.push(arena.view.getUint32(offset + 4))
     })
     send(createAgent(channel), plainMad(PERFORMANCE, GET, 1), { qpn: 0xff00_0001 })

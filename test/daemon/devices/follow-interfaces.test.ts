@@ -110,7 +110,7 @@ it('a device that joins an interface takes its address from the first device, an
   const follower = new InterfaceFollower(interfaces, devices, () => {}, fail, noMacs)
   assert.deepEqual(lastBytes(a), [1, 2, 3])
   // Over UDP, the new device's socket takes the address.
-  a.state.port.removeAddress(second)
+  a.device.state.port.removeAddress(second)
   const b = create('rxe1', second)
   devices.push(b)
   follower.follow(b)
@@ -123,7 +123,7 @@ it('a device that joins an interface takes its address from the first device, an
     'no device gets an added address while two share the interface',
   )
   devices.pop()
-  b.state.port.close()
+  b.device.state.port.close()
   follower.unfollow(b)
   assert.deepEqual(lastBytes(a), [1, 2, 4])
 })
@@ -136,10 +136,10 @@ it('a device whose interface is deleted moves to a new interface of the same nam
   new InterfaceFollower(interfaces, [rxe], (_device, before) => previous.push(before?.interfaceIndex), fail, noMacs)
   removeInterface()
   setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
-  assert.equal(rxe.state.identity.interfaceIndex, INDEX, 'the new interface has another name')
+  assert.equal(rxe.device.state.identity.interfaceIndex, INDEX, 'the new interface has another name')
   previous.length = 0
   setInterface({ ...link, index: INDEX + 2 })
-  assert.equal(rxe.state.identity.interfaceIndex, INDEX + 2)
+  assert.equal(rxe.device.state.identity.interfaceIndex, INDEX + 2)
   assert.equal(rxe.device.ports[0].gids.entries[1]?.ifindex, INDEX + 2)
   assert.equal(previous[0], INDEX)
 })
@@ -153,9 +153,12 @@ it('a device whose interface is deleted moves to the interface that gets its own
   setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
   const [listener] = listeners
   listener!.address(INDEX + 1, ipv4(10, 0, 0, 2), true)
-  assert.equal(rxe.state.identity.interfaceIndex, INDEX, 'another address')
+  assert.equal(rxe.device.state.identity.interfaceIndex, INDEX, 'another address')
   listener!.address(INDEX + 1, own, true)
-  assert.deepEqual([rxe.state.identity.interfaceIndex, rxe.state.identity.interfaceName], [INDEX + 1, 'eth8'])
+  assert.deepEqual(
+    [rxe.device.state.identity.interfaceIndex, rxe.device.state.identity.interfaceName],
+    [INDEX + 1, 'eth8'],
+  )
 })
 
 it('a change of a port raises its event once; a change without an event only updates the device', t => {
@@ -185,7 +188,7 @@ it('a change of a port raises its event once; a change without an event only upd
     [[GID_CHANGE], 1],
   )
   t.mock.method(console, 'error', () => {})
-  rxe.state.port.addAddress = () => {
+  rxe.device.state.port.addAddress = () => {
     throw new SystemError('bind', EADDRINUSE)
   }
   assert.deepEqual(
@@ -215,10 +218,14 @@ it('if the update of a device throws, the other devices are updated', () => {
 it('the state of an interface is in the files of its device', () => {
   const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
   const { interfaces, setInterface } = simulate(link)
-  const known: DaemonDevice = { spec: { name: 'rxe0', address: '10.0.0.1' }, device: rxe.device as Device, rxe }
+  const known: DaemonDevice = {
+    spec: { name: 'rxe0', address: '10.0.0.1' },
+    device: rxe.device as Device,
+    network: rxe,
+  }
   const root = join(folder, 'files')
   const daemon = { root, netlink: { multicast() {} } } as unknown as DaemonState
-  const devices = { all: [known], rxe: [rxe] } as unknown as Devices
+  const devices = { all: [known], linked: [rxe] } as unknown as Devices
   new HotPlug(devices, createSlices(), () => daemon).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')

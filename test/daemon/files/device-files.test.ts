@@ -29,7 +29,7 @@ const setUp = (name: string) => {
       port: memoryLink.attach(),
       now: () => 0,
     })
-    return { spec: { name, address: `127.0.0.${last}` }, device: rxe.device as Device, rxe }
+    return { spec: { name, address: `127.0.0.${last}` }, device: rxe.device as Device, network: rxe }
   }
   const first = create('rxe0', 1)
   const files = createDeviceFiles(root, [first])

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { identify } from '../../../src/core/devices/identity.ts'
+import { isLinked } from '../../../src/core/network-device.ts'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
 import { notifyAdded, notifyMoved } from '../../../src/daemon/netlink/monitor.ts'
 import type { Netlink } from '../../../src/daemon/netlink/netlink.ts'
@@ -31,8 +32,11 @@ const eventsOf = (index: number, notify: (netlink: Netlink, device: DaemonDevice
     },
   }
   const [rxe] = machine(1).devices
-  rxe.state.identity = identityAt(index)
-  notify(netlink as Netlink, { spec: { name: 'rxe0', address: '127.0.0.1' }, device: rxe.device, rxe } as DaemonDevice)
+  rxe.device.state.identity = identityAt(index)
+  notify(
+    netlink as Netlink,
+    { spec: { name: 'rxe0', address: '127.0.0.1' }, device: rxe.device, network: rxe } as DaemonDevice,
+  )
   return events
 }
 
@@ -45,8 +49,8 @@ it('an event about the interface of a port has the index of the interface; witho
   assert.deepEqual(eventsOf(0, notifyAdded), [[REGISTER, undefined]])
   const moveFrom =
     (previous: number) =>
-    (netlink: Netlink, { rxe }: DaemonDevice) =>
-      rxe && notifyMoved(netlink, rxe, identityAt(previous))
+    (netlink: Netlink, { network }: DaemonDevice) =>
+      isLinked(network) && notifyMoved(netlink, network, identityAt(previous))
   assert.deepEqual(eventsOf(7, moveFrom(7)), [[NETDEV_RENAME, 7]])
   assert.deepEqual(eventsOf(7, moveFrom(6)), [
     [NETDEV_DETACH, 6],

@@ -18,7 +18,7 @@ it('an XRC target counts as one queue pair in the summary, as in the list, howev
   const other = program(m)
   const file = 0x100
   const first = makeTarget(owner, openDomain(owner, file))
-  const found = { spec: { name: 'rxe0', address: '127.0.0.1' }, device: rxe.device, rxe } as DaemonDevice
+  const found = { spec: { name: 'rxe0', address: '127.0.0.1' }, device: rxe.device, network: rxe } as DaemonDevice
   const daemon = {
     core: m.core,
     devices: { all: [found] },

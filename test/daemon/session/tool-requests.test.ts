@@ -6,11 +6,13 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createCore } from '../../../src/core/index.ts'
+import type { Device } from '../../../src/core/model.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
+import type { RxeState } from '../../../src/drivers/rxe/state.ts'
 import { emptyTappedRun } from '../../../src/phy/port.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
@@ -242,7 +244,7 @@ const trace = { kind: 'trace', tag: '', pcap: false }
 test('a capture has the packets that a device receives from a device added later', t => {
   const network = createNetwork({ devices: [], fault: '', link: 'memory' })
   const devices = createDevices(createCore(), network, undefined, [])
-  const add = (name: string, address: string) => devices.add({ name, address }).rxe!.state.port
+  const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
   const { requests, close } = createRequests('own user', { network, devices })

@@ -104,7 +104,7 @@ const vectorTo = (gid: Uint8Array): Uint8Array => {
   return vector
 }
 /** The GID of the IPv4 address. */
-const gidOf = ({ p }: Peer): Uint8Array => p.rxe.state.identity.gids[1]
+const gidOf = ({ p }: Peer): Uint8Array => p.rxe.device.state.identity.gids[1]
 /** Posts at most 12 receives of RECEIVE_BYTES, with IDs from 100. */
 const postReceives = ({ receive, mr }: Peer, count = 3): void => {
   for (let i = 0; i < count; i++)
@@ -189,7 +189,7 @@ describe('a datagram', () => {
     sendTo(a, b.qpn, createAh(a.p, gidOf(b)).number, { qkey: QKEY + 1 })
     m.settle()
     assert.deepEqual(polled(b), [])
-    assert.equal(b.p.rxe.state.engine().counters.qkeyViolations, 1)
+    assert.equal(b.p.rxe.device.state.engine().counters.qkeyViolations, 1)
   })
   it('is at most as long as the port’s MTU', () => {
     const { m, a, b } = pair()
@@ -332,7 +332,7 @@ describe('address handles', () => {
         )
       for (const { p } of [a, b]) closeContext(p.context)
       assertNothingLeft(m, [a.p, b.p])
-      assert.equal(a.p.rxe.state.datagramRows.size, 0)
+      assert.equal(a.p.rxe.device.state.datagramRows.size, 0)
     }
   })
   it('may be replaced by address vectors in requests, as by older providers', () => {
@@ -360,7 +360,7 @@ describe('address handles', () => {
     invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
     for (const { p } of [a, b]) closeContext(p.context)
     assertNothingLeft(m, [a.p, b.p])
-    assert.equal(b.p.rxe.state.groups.rowsOf(GROUP).length, 0)
+    assert.equal(b.p.rxe.device.state.groups.rowsOf(GROUP).length, 0)
   })
 })
 
@@ -469,7 +469,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.deepEqual(polled(c), [[101, 0, GRH_BYTES + 64, a.qpn]])
-    const counts = [a, c].map(({ p }) => p.rxe.state.engine().counters)
+    const counts = [a, c].map(({ p }) => p.rxe.device.state.engine().counters)
     assert.deepEqual(
       counts.map(({ multicastSent, multicastReceived }) => [multicastSent, multicastReceived]),
       [

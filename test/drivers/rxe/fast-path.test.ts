@@ -112,7 +112,7 @@ it('a poll continues with requests that the doorbell has left', () => {
 
 it('requests that the fast path leaves to the slow path keep no blocks of the pool', () => {
   const { m, a, b } = connected(64)
-  const usedWords = () => m.devices[0].state.engine().stat().poolWords
+  const usedWords = () => m.devices[0].device.state.engine().stat().poolWords
   const send = () => {
     const sges = [sgeOf(a.mr, 0, 32), sgeOf(a.mr, 32, 32)]
     postSend(a.qp.send, { opcode: RDMA_WRITE, sges, remote: b.mr.address, rkey: b.mr.rkey })

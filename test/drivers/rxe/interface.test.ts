@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { getGid } from '../../../src/core/devices/gids.ts'
-import { addGid, NO_EVENT, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
+import { NO_EVENT } from '../../../src/core/network-device.ts'
+import { addGid, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
 import { AsyncEventType, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { ipv4, machine } from './machine.ts'
 
@@ -16,7 +17,10 @@ const { LINK_UP, POLLING, DISABLED } = PhysState.values
 const UNCHANGED = undefined
 
 test('the port is active if the interface is up and has a carrier; only the loss of an active link is counted', () => {
-  const { device, state } = machine(1).devices[0]
+  const {
+    device,
+    device: { state },
+  } = machine(1).devices[0]
   const steps: readonly (readonly [
     isUp: boolean,
     hasCarrier: boolean,
@@ -51,7 +55,10 @@ test('a new MTU is an event of an active port', () => {
 })
 
 test('addresses take the first free index after the default GID, and leave the others where they are', () => {
-  const { device, state } = machine(1).devices[0]
+  const {
+    device,
+    device: { state },
+  } = machine(1).devices[0]
   const { gids } = device.ports[0]
   const [one, two, three] = [ipv4(10, 0, 0, 1), ipv4(10, 0, 0, 2), ipv4(10, 0, 0, 3)]
   // The device is created with GIDs 0 to 2.
@@ -71,7 +78,10 @@ test('addresses take the first free index after the default GID, and leave the o
 })
 
 test('a replaced interface has its name and index in the identity and in all GIDs', () => {
-  const { device, state } = machine(1).devices[0]
+  const {
+    device,
+    device: { state },
+  } = machine(1).devices[0]
   const { guid } = state.identity
   replaceInterface(device, 'eth7', 7)
   assert.deepEqual(

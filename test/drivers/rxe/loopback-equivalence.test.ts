@@ -280,7 +280,7 @@ describe('a responder that expects another PSN gets the message by packets, with
           return {
             sent: completions(a.cq).map(({ status }) => status),
             received: completions(b.cq).length,
-            counters: m.devices.map(({ state }) => state.engine().counters.receivedPackets),
+            counters: m.devices.map(({ device: { state } }) => state.engine().counters.receivedPackets),
             isWritten: Buffer.compare(a.mr.bytes, b.mr.bytes) === 0,
           }
         }
@@ -322,7 +322,7 @@ it('the MSN counts messages without packets', () => {
   // Six messages: those with two elements do not take the fast path.
   for (const opcode of [SEND, RDMA_WRITE, RDMA_READ]) for (const sges of [1, 2]) post(opcode, sges)
   const msns: number[] = []
-  addTap(m.devices[1].state.port, run => {
+  addTap(m.devices[1].device.state.port, run => {
     forEachPacket(run, offset => {
       if (bthOpcode(run.arena.view, offset) === operationCode.ACKNOWLEDGE)
         msns.push(aethMsn(run.arena.view, offset + BTH_BYTES))
@@ -344,7 +344,7 @@ it('a READ whose last responses come in a later poll is counted once, with all i
     const sges = [sgeOf(a.mr, 0, packets * 4096)]
     postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
-    return m.devices.map(({ state }) => [{ ...state.engine().counters }, { ...state.port.counters }])
+    return m.devices.map(({ device: { state } }) => [{ ...state.engine().counters }, { ...state.port.counters }])
   }
   // in one call the engine transfers at most 1 MiB to local peers: 256 packets of 4096 bytes
   for (let packets = 257; packets <= 290; packets += 3)
@@ -396,7 +396,7 @@ describe('the path changes in the middle of a message', () => {
       pattern(source.mr.bytes, opcode)
       postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, LENGTH)])
       postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, LENGTH)], remote: b.mr.address, rkey: b.mr.rkey })
-      const { port } = m.devices[0].state
+      const { port } = m.devices[0].device.state
       let packets = 0
       let changes = 0
       // a port with a tap sends packets
@@ -527,7 +527,7 @@ for (const path of ['packets', 'direct'] as const)
       [b, a],
     ]) {
       modify(qp, toInit())
-      modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1]))
+      modify(qp, toRtr(peer.qpn, peer.program.rxe.device.state.identity.gids[1]))
     }
     modify(a, toRts())
     const events: number[] = []
@@ -569,7 +569,7 @@ for (const path of ['packets', 'direct'] as const)
         [b, a],
       ]) {
         modify(qp, toInit())
-        modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1]))
+        modify(qp, toRtr(peer.qpn, peer.program.rxe.device.state.identity.gids[1]))
       }
       modify(a, toRts())
       const sges = [{ ...sgeOf(source, 0, 8), lkey: source.lkey ^ 0x5500 }]

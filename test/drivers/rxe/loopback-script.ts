@@ -181,7 +181,7 @@ const connect = (script: Script, sides: readonly [Side, Side]): void => {
     connectXrc({ ...qpOf(sides[0]), cap: cap(), send: send!, receive: send! }, qpOf(sides[1]), ACCESS)
     return
   }
-  const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
+  const gid = (p: Program): Uint8Array => p.rxe.device.state.identity.gids[1]
   for (const [i, side] of sides.entries()) {
     const peer = sides[1 - i]
     const { maxDestRdAtomic: _, minRnrTimer: _timer, ...ucRtr } = toRtr(peer.qpn, gid(peer.p), { pathMtu: mtu })
@@ -344,7 +344,9 @@ export const play = (script: Script, path: Path) => {
   const sides = [makeSide(m, kind, devices[0], true), makeSide(m, kind, devices[1], false)] as const
   connect(script, sides)
   let runs = 0
-  for (const { state } of m.devices) {
+  for (const {
+    device: { state },
+  } of m.devices) {
     const { commit } = state.port
     state.port.commit = (...run) => {
       runs++
@@ -355,17 +357,17 @@ export const play = (script: Script, path: Path) => {
     doStep(m, sides, step)
     return sides.map(resultsOf)
   })
-  const engines = m.devices.map(({ state }) => state.engine().counters)
+  const engines = m.devices.map(({ device: { state } }) => state.engine().counters)
   const equalCounters = engines.map(counters => Object.fromEntries(EQUAL_COUNTERS.map(name => [name, counters[name]])))
-  const allCounters = m.devices.map(({ state }) => ({
+  const allCounters = m.devices.map(({ device: { state } }) => ({
     engine: { ...state.engine().counters },
     port: { ...state.port.counters },
   }))
-  const queries = sides.map((side, i) => side.cls && m.devices[devices[i]].state.engine().query(rowOf(side)))
+  const queries = sides.map((side, i) => side.cls && m.devices[devices[i]].device.state.engine().query(rowOf(side)))
   const memory = sides.map(({ mr }) => Buffer.from(mr.bytes))
   for (const { p } of sides) p.close()
   m.settle()
   return { results, memory, equalCounters, allCounters, queries, runs }
 }
 
-const rowOf = ({ p, qpn }: Side): number => p.rxe.state.qpns.rowOf(qpn)
+const rowOf = ({ p, qpn }: Side): number => p.rxe.device.state.qpns.rowOf(qpn)

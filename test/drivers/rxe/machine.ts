@@ -299,7 +299,7 @@ export const connectQps = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify =
     [b, a],
   ]) {
     modify(qp, toInit())
-    modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1], rtr))
+    modify(qp, toRtr(peer.qpn, peer.program.rxe.device.state.identity.gids[1], rtr))
     modify(qp, toRts(rts))
   }
 }
@@ -335,7 +335,10 @@ export const assertNothingLeft = (m: Machine, programs: readonly Program[] = [])
       waiting: 0,
     },
   )
-  for (const { device, state } of m.devices) {
+  for (const {
+    device,
+    device: { state },
+  } of m.devices) {
     assert.equal(device.memory.liveKeys, 0, 'memory regions')
     assert.equal(state.cqs.size(), 0, 'completion queue slots')
     assert.ok(

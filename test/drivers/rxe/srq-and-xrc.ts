@@ -108,7 +108,7 @@ const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): 
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
 export const connectXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
-  const gid = (p: Program) => p.rxe.state.identity.gids[1]
+  const gid = (p: Program) => p.rxe.device.state.identity.gids[1]
   const initiatorRtr = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
   for (const change of [toInit(), initiatorRtr, toRts()])
     invokeNow(ini.program.context, XrcIniQp, 'modify', ini.handle, change, ini.program.caller)

@@ -189,7 +189,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const { memory } = (devices.get(device) as RxeDevice).device
       assert.equal(memory.liveKeys, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
       for (const key of device.staleKeys) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
-      assert.equal((devices.get(device) as RxeDevice).state.domains.size, device.domains.size, 'domains')
+      assert.equal((devices.get(device) as RxeDevice).device.state.domains.size, device.domains.size, 'domains')
     }
     for (const opening of openings) compareOpening(opening)
     if (openings.length > 0) return

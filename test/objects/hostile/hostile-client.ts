@@ -229,7 +229,7 @@ export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, ra
   const all: readonly ObjectClass[] = random.hits(0.03)
     ? [...deviceClasses, Classes.flow, Classes.dm, Classes.system]
     : deviceClasses
-  return { random, classes: all, handles, fds: openFds, address, gid: p.rxe.state.identity.gids[1] }
+  return { random, classes: all, handles, fds: openFds, address, gid: p.rxe.device.state.identity.gids[1] }
 }
 
 const freeFd = (fds: ReadonlyMap<number, number>): number => {

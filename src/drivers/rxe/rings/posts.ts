@@ -12,19 +12,11 @@
  * So if a context with memory windows has new posts, a scan checks all queues of the context again, to find all earlier
  * posts. Then it passes the queues with binds or invalidations to the engine, and then the others.
  */
+import { ScanScope } from '../../../core/network-device.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
 import { loadProducer, NO_INDEX } from './rings.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
-
-/**
- * The queues that a scan checks; each scope includes CHANGED. CHANGED: those named by `recheck`. USED: also the recently
- * used ones. ALL: all queues, in one scan. The daemon's loop checks all queues in slices, so that idle queue pairs of
- * one program do not delay others: BEGIN begins a round over all queues with the first slice, CONTINUE checks the next
- * slice. A round begins where the previous slice ended.
- */
-export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
-export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
 
 /** `row`: a queue pair's row in the engine. */
 export interface PostScan {

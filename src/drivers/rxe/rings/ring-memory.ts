@@ -10,10 +10,11 @@
  * header, and the system allocates only touched pages, so unused queues cost little memory.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
+import type { LocalRings, RingLocation } from '../../../core/network-device.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../../spec/drivers/ring-layout.ts'
 import { ELEMENTS_OFFSET } from '../../../spec/drivers/rxe-rings.ts'
-import { emptyRing, type RingLocation, type RingMemory } from './rings.ts'
+import { emptyRing, type RingMemory } from './rings.ts'
 
 /** Rings that a program maps. */
 export const mappedRings = (memory: MappedMemory): RingMemory => ({
@@ -191,9 +192,7 @@ export const packedRings = (memory: MappedMemory, packed: { count: number }): Ri
 }
 
 /** Rings for callers in this process, which find them by the offset that calls return (`mmapInfo`). */
-export interface SlabRings extends RingMemory {
-  /** The ring at an offset. Throws an Error if no ring was ever allocated there. */
-  at(offset: bigint): RingLocation
+export interface SlabRings extends RingMemory, LocalRings {
   /** Number of rings, and bytes of their slabs. */
   stat(): { readonly rings: number; readonly bytes: number }
 }

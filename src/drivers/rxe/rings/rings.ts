@@ -5,16 +5,9 @@
  * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index (the consumer
  * of requests, the producer of completions) and never reads it back. It masks the program's index at every read.
  */
-import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
+import type { RingLocation } from '../../../core/network-device.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { indexMask, loadIndex, type RingLayout, storeIndex } from '../../../spec/drivers/ring-layout.ts'
-
-/** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
-export interface RingLocation {
-  readonly area: MappedChunk
-  readonly headerAt: number
-  readonly elementsAt: number
-}
 
 /** Memory for rings of one layout. */
 export interface RingMemory {

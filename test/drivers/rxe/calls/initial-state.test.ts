@@ -95,11 +95,11 @@ test('a queue pair created in RTS sends like one that was modified step by step'
 test('an impossible path of states, value or route is refused with a message and leaves nothing', () => {
   const { m, p, create } = setUp()
   const before = stat(m.core).objects
-  const qpns = m.devices[0].state.qpns.count()
+  const qpns = m.devices[0].device.state.qpns.count()
   const refused = (args: Partial<Create>, message: RegExp, code = 'EINVAL') => {
     assert.throws(() => create(args), { code, message })
     assert.equal(stat(m.core).objects, before)
-    assert.equal(m.devices[0].state.qpns.count(), qpns)
+    assert.equal(m.devices[0].device.state.qpns.count(), qpns)
     assert.equal(m.link.stat().flows, 0)
   }
   const { destQpn: _, ...noPeer } = allAttributes()

@@ -34,17 +34,17 @@ test('one call creates 10,000 address handles with distinct handles and numbers,
   const { dgid } = invokeNow(p.context, Ah, 'query', handle, {}, p.caller).out.address
   assert.deepEqual(dgid, ipv4(10, 0, last >> 8, last & 0xff))
   // byte 14 of the GID is the third byte of the IPv4 address
-  assert.equal(m.devices[0].state.ahs.get(numbers[last].number)?.address.dgid[14], last >> 8)
-  assert.equal(m.devices[0].state.ahs.size, 10_000)
+  assert.equal(m.devices[0].device.state.ahs.get(numbers[last].number)?.address.dgid[14], last >> 8)
+  assert.equal(m.devices[0].device.state.ahs.size, 10_000)
   destroy(out.handles)
-  assert.equal(m.devices[0].state.ahs.size, 0)
+  assert.equal(m.devices[0].device.state.ahs.size, 0)
   p.close()
   assertNothingLeft(m, [p])
 })
 
 test('all address handles of a call are created or none, and all are destroyed or none', () => {
   const { m, p, create, destroy } = setUp()
-  const { ahs } = m.devices[0].state
+  const { ahs } = m.devices[0].device.state
   assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
     code: 'EINVAL',
     message: /^entry 5: ah.create: .*port 9/,
@@ -73,7 +73,7 @@ test('a hook is called for each address handle; if it throws once, none is creat
     },
   })
   assert.throws(() => create(peers(4)), /the hook is broken/)
-  assert.equal(m.devices[0].state.ahs.size, 0)
+  assert.equal(m.devices[0].device.state.ahs.size, 0)
   remove()
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
@@ -96,7 +96,7 @@ test("a call's address handles are destroyed again if its chain fails, or if the
   const run = (entries: ChainLink[], onError: number) =>
     invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(entries), onError }, p.caller).out
   const destroyBusyPd = entry(Pd, 'destroy', {}, { object: 0 })
-  const { ahs } = m.devices[0].state
+  const { ahs } = m.devices[0].device.state
   assert.deepEqual([run([createPd, createAhs, destroyBusyPd], UNDO).error, ahs.size], [Errno.EBUSY, 0])
   // 8 bytes of output: less than 3 handles need
   const shortOutput = entry(

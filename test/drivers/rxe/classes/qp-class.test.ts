@@ -101,14 +101,14 @@ test('a create without memory for the rings leaves nothing behind', () => {
       'ENOMEM',
     )
     assert.equal(p.rings.live.size, before)
-    assert.equal(m.devices[0].state.qpns.count(), 0)
+    assert.equal(m.devices[0].device.state.qpns.count(), 0)
   }
   p.rings.allocationsLeft = 0
   assert.equal(
     errnoOf(() => makeCq(p)),
     'ENOMEM',
   )
-  assert.equal(m.devices[0].state.cqs.size(), 1)
+  assert.equal(m.devices[0].device.state.cqs.size(), 1)
   p.rings.allocationsLeft = Number.POSITIVE_INFINITY
   // refused creates take no handles
   assert.equal(makeQp(p, cq).handle, 2)

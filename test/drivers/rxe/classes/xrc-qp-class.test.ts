@@ -178,7 +178,7 @@ test('a domain belongs to its file, and exists as long as a context has it open'
   const domainOfP = openDomain(p, FILE, CREAT | EXCL)
   const domainOfQ = openDomain(q, FILE, 0)
   assert.equal(open(q, FILE, CREAT | EXCL), 'EINVAL')
-  const { domains } = m.devices[0].state
+  const { domains } = m.devices[0].device.state
   assert.equal(domains.size, 1)
   assert.equal(
     errnoOf(() => makeTarget(q, openDomain(q), makeTarget(p, domainOfP).qpn)),
@@ -229,7 +229,7 @@ test('a target is one queue pair for all processes that opened it, and exists un
     completions(cqA).map(({ status }) => status),
     [SUCCESS, SUCCESS],
   )
-  assert.equal(m.devices[1].state.qpns.rowOf(tgt.qpn), -1)
+  assert.equal(m.devices[1].device.state.qpns.rowOf(tgt.qpn), -1)
   close(c)
 })
 

@@ -136,7 +136,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
       invokeNow(p.context, UdQp, 'modify', handle, change, p.caller)
     const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
     const ring = mapRing(p.rings.at(sendQueue.offset))
-    const dgid = (p === a.p ? b : a).p.rxe.state.identity.gids[1]
+    const dgid = (p === a.p ? b : a).p.rxe.device.state.identity.gids[1]
     const ah = invokeNow(p.context, Ah, 'create', 0, { pd: p.pd, address: addressOf(dgid), userHandle: 0n }, p.caller)
     add(p, Ah, ah.object as number)
     const { number } = ah.out as unknown as { number: number }

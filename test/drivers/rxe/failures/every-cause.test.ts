@@ -324,7 +324,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   ESTABLISHED: onDevices(({ m, a, b }) => {
     modify(b.qp, { state: Qps.RESET })
     modify(b.qp, toInit())
-    modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.state.identity.gids[1]))
+    modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.device.state.identity.gids[1]))
     postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)])
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()

@@ -50,7 +50,7 @@ describe('a WRITE that the peer refuses', () => {
     )
     const { code } = causes.RKEY_DEREGISTERED
     assert.equal(pollAll(a.cq.ring)[0].vendor, code)
-    const [lastOfA, lastOfB] = m.devices.map(({ state }, side) => {
+    const [lastOfA, lastOfB] = m.devices.map(({ device: { state } }, side) => {
       const row = state.qpns.rowOf([a, b][side].qp.qpn)
       return state.failures.last(row)
     })
@@ -125,13 +125,13 @@ describe('the report of a SEND that the peer cannot receive', () => {
 
 it('drops of one cause are reported with their count at 1, 2, 4 … drops', () => {
   const { m, a, b, records } = recordedPair()
-  const row = m.devices[1].state.qpns.rowOf(b.qp.qpn)
-  for (let i = 0; i < 9; i++) m.devices[1].state.failures.dropped(row, createCause('NO_RECEIVE', {}), undefined)
+  const row = m.devices[1].device.state.qpns.rowOf(b.qp.qpn)
+  for (let i = 0; i < 9; i++) m.devices[1].device.state.failures.dropped(row, createCause('NO_RECEIVE', {}), undefined)
   assert.deepEqual(
     records.map(({ kind, count, peer }) => [kind, count, peer?.qpn]),
     [1, 2, 4, 8].map(count => ['drop', count, a.qp.qpn]),
   )
-  assert.equal(m.devices[1].state.failures.last(row), undefined, 'a drop is no failure of the queue pair')
+  assert.equal(m.devices[1].device.state.failures.last(row), undefined, 'a drop is no failure of the queue pair')
 })
 
 it('a completion for a full CQ raises events for CQ and queue pair, and all reports name the CQ', () => {
@@ -181,7 +181,7 @@ describe('flushed requests', () => {
     const { m, a, b, records } = recordedPair()
     postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: UNKNOWN_KEY }] })
     m.settle()
-    const { failures, qpns } = m.devices[0].state
+    const { failures, qpns } = m.devices[0].device.state
     const row = qpns.rowOf(a.qp.qpn)
     assert.equal(failures.last(row)?.wrId, 1n)
     for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })

@@ -118,7 +118,7 @@ const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: 
     const peer = attacker.qps[0] === qp ? attacker.qps[1] : attacker.qps[0]
     modify(qp, { state: Qps.RESET })
     modify(qp, toInit())
-    modify(qp, toRtr(peer.qpn, attacker.p.rxe.state.identity.gids[1]))
+    modify(qp, toRtr(peer.qpn, attacker.p.rxe.device.state.identity.gids[1]))
     modify(qp, toRts())
   },
   'another state': (_attacker, qp, random) => {

@@ -24,7 +24,7 @@ test('a loss of 1 % does not triple the responses of a long READ', () => {
   while (m.tick()) {}
   assert.deepEqual(completions(a.cq), [{ id: 5, status: SUCCESS, opcode: RDMA_READ, bytes: BYTES }])
   assert.ok(Buffer.compare(target.bytes, source.bytes) === 0)
-  const { sentPackets } = m.devices[1].state.engine().counters
+  const { sentPackets } = m.devices[1].device.state.engine().counters
   assert.ok(sentPackets > BYTES / MTU, 'packets are lost')
   assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} responses`)
 })
@@ -40,8 +40,8 @@ test('nothing is retransmitted when the process slept past the ACK timeout', () 
     m.now += sleepUs
     m.settle()
     assert.deepEqual(completions(a.cq), [{ id: 2, status: SUCCESS, opcode: SEND, bytes: 64 }])
-    assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)
-    assert.equal(m.devices[1].state.engine().counters.duplicateRequests, 0)
+    assert.equal(m.devices[0].device.state.engine().counters.retransmissions, 0)
+    assert.equal(m.devices[1].device.state.engine().counters.duplicateRequests, 0)
     assert.ok(!m.tick(), 'no timer is left')
   }
 })
@@ -67,7 +67,10 @@ test('packets held by a fault are delivered when the faults are cleared, even if
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] }))
   m.settle()
   assert.deepEqual(completions(b.cq), [])
-  for (const { state } of m.devices) (state.port as FaultPort).setFaults([])
+  for (const {
+    device: { state },
+  } of m.devices)
+    (state.port as FaultPort).setFaults([])
   m.settle()
   assert.deepEqual(completions(b.cq), [{ id: 1, status: SUCCESS, opcode: RECV, bytes: 64 }])
   assert.deepEqual(completions(a.cq), [{ id: 2, status: SUCCESS, opcode: SEND, bytes: 64 }])

@@ -27,7 +27,7 @@ const start = (windowBytes?: number, hasRead = false) => {
   const { address: remote, rkey } = b.mr
   if (hasRead) postSend(a.qp.send, { opcode: Wr.READ, id: 4n, sges: [sgeOf(a.mr, 300, 64)], remote, rkey })
   m.devices[0].poll(0)
-  const sent = (): number => m.devices[1].state.engine().counters.sentPackets
+  const sent = (): number => m.devices[1].device.state.engine().counters.sentPackets
   return { m, a, b, sent }
 }
 

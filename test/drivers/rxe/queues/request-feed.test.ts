@@ -464,7 +464,7 @@ const datagramQps = (receives: 'receive queues' | 'SRQ' = 'receive queues') => {
   const receiver = program(m, 1)
   const srq = receives === 'SRQ' ? makeSrq(receiver) : undefined
   const [one, two] = [end(1, receiver, srq), end(1, receiver, srq)]
-  const address = path(receiver.rxe.state.identity.gids[1]!)
+  const address = path(receiver.rxe.device.state.identity.gids[1]!)
   const ahTo = (to: typeof address): number => {
     const { out } = invokeNow(a.p.context, Ah, 'create', 0, { pd: a.p.pd, address: to, userHandle: 0n }, a.p.caller)
     return (out as unknown as { number: number }).number
@@ -611,7 +611,7 @@ const ucPair = () => {
     [b, a],
   ] as const) {
     end.change({ state: Qps.INIT, pkeyIndex: 0, port: 1, accessFlags: 0 })
-    const address = path(peer.p.rxe.state.identity.gids[1]!)
+    const address = path(peer.p.rxe.device.state.identity.gids[1]!)
     end.change({ state: Qps.RTR, address, pathMtu: Mtu.values.MTU_1024, destQpn: peer.qpn, rqPsn: 0 })
     end.change({ state: Qps.RTS, sqPsn: 0 })
   }

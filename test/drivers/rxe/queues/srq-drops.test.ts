@@ -51,7 +51,7 @@ const setUp = (fault: string) => {
 
 test('a WQE consumed by an incomplete UC message serves the next message of its queue pair', () => {
   const { m, a, b, cqA, cqB, mrA, srq, postReceives } = setUp('opcode=UC_SEND_LAST,drop=100%')
-  const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
+  const gid = (p: Program): Uint8Array => p.rxe.device.state.identity.gids[1]
   const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
     const modify = (args: Parameters<typeof invokeNow<typeof UcQp, 'modify'>>[4]): void => {
       invokeNow(p.context, UcQp, 'modify', handle, args, p.caller)
@@ -123,7 +123,7 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
   }
   const sender = toRts(a, makeQp(a, UdQp, cqA))
   const receivers = [toRts(b, makeQp(b, UdQp, cqB, srq)), toRts(b, makeQp(b, UdQp, cqB, srq))]
-  const address = path(b.rxe.state.identity.gids[1])
+  const address = path(b.rxe.device.state.identity.gids[1])
   const { out } = invokeNow(a.context, Ah, 'create', 0, { pd: a.pd, address, userHandle: 0n }, a.caller)
   const ah = (out as unknown as { number: number }).number
   const send = (receiver: number, length: number): void => {

@@ -634,7 +634,7 @@ describe('a responder', () => {
         if (completed > 0) assert.ok(isWhole(a, b))
       })
       assert.equal(completed, 8)
-      const { retransmissions } = m.devices[0].state.engine().counters
+      const { retransmissions } = m.devices[0].device.state.engine().counters
       if (torment.decisions.probability('packet') === 0) assert.equal(retransmissions, 0, `seed ${seed}`)
     }
   })
