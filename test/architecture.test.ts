@@ -22,7 +22,20 @@ interface Folder {
   readonly knowsSeparateFolders?: boolean
 }
 
-const FLOOR_3_IMPORTS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy', 'check']
+const FLOOR_3_IMPORTS = [
+  'spec',
+  'wire',
+  'uapi',
+  'host',
+  'core',
+  'transport',
+  'cm',
+  'mad',
+  'ip',
+  'phy',
+  'check',
+  'record',
+]
 const FLOOR_4_IMPORTS = [...FLOOR_3_IMPORTS, 'trace', 'drivers', 'clients']
 const FLOOR_5_IMPORTS = [...FLOOR_4_IMPORTS, 'assembly']
 
@@ -39,6 +52,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', isTimeless: true },
   check: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
   trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
+  record: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },

@@ -6,19 +6,12 @@
  * in the port's memory. The port also writes and checks ICRCs, because they cover the IP header, which only the port
  * knows. It drops and counts packets with wrong ICRCs.
  */
+import type { PacketOutcome } from '../spec/faults.ts'
 import type { Arena } from '../wire/arena.ts'
+import type { PacketFlow } from '../wire/flow.ts'
 
-/** Path and headers of a flow's packets. Addresses are 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
-export interface FlowAddress {
-  readonly source: Uint8Array
-  readonly destination: Uint8Array
-  /** UDP source port. */
-  readonly sourcePort: number
-  readonly trafficClass: number
-  readonly hopLimit: number
-  /** IPv6 flow label, 20 bits. */
-  readonly flowLabel: number
-}
+/** Path and headers of a flow's packets. */
+export type FlowAddress = PacketFlow
 
 /** `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on. */
 export interface ReceivedRun {
@@ -65,8 +58,8 @@ export interface PortCounters {
   dropped: number
 }
 
-/** The outcome of a run. The outcomes after 'wrong icrc' are injected faults. */
-export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
+/** The outcome of a run. */
+export type TapOutcome = PacketOutcome
 
 /** A run for a tap. The port reuses the record and the bytes, so a tap must not keep them. */
 export interface TappedRun {

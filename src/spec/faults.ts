@@ -56,3 +56,15 @@ export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRul
 }
 
 export const noFaultCounts = (): FaultCounters => ({ ...zeros(), delayed: 0, overflowed: 0 })
+
+/** What happened to a packet at a port. The outcomes after 'wrong icrc' are injected faults. */
+export const packetOutcomes = [
+  'passed',
+  'wrong icrc',
+  'dropped',
+  'corrupted',
+  'duplicated',
+  'reordered',
+  'delayed',
+] as const
+export type PacketOutcome = (typeof packetOutcomes)[number]

@@ -6,18 +6,9 @@
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../wire/address.ts'
+import type { PacketFlow } from '../wire/flow.ts'
 import { emitFrame } from '../wire/frame.ts'
 import { BYTE_ORDER, PcapngBlock } from '../wire/pcap.ts'
-
-/** Addresses and header fields of a packet. Addresses have 16 bytes, IPv4 as ::ffff:a.b.c.d. */
-export interface PacketFlow {
-  readonly source: Uint8Array
-  readonly destination: Uint8Array
-  readonly sourcePort: number
-  readonly trafficClass: number
-  readonly hopLimit: number
-  readonly flowLabel: number
-}
 
 export interface PcapngOptions {
   /** Interface names, at least one. Packets refer to them by index. */

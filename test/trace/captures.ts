@@ -3,7 +3,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
-import type { PacketFlow } from '../../src/trace/pcapng.ts'
+import type { PacketFlow } from '../../src/wire/flow.ts'
 import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { fixture } from '../paths.ts'

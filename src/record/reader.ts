@@ -1,0 +1,305 @@
+/*
+ * Reads session files. `openSession` reads the header and the indexes of the segments; events are decoded when they are
+ * asked for, block by block, so that a file may be larger than memory. Works in browsers: the source of a `Blob` is
+ * `bytes => blob.slice(…).arrayBuffer()`.
+ *
+ * A file may be damaged, or still be written. What cannot be read is skipped and counted (`damaged`).
+ */
+import {
+  BLOCK_TRAILER,
+  BlockHeader,
+  BlockType,
+  FileHeader,
+  FOOTER_MAGIC,
+  IndexBlock,
+  IndexKey,
+  NO_KEYS,
+  SESSION_FILE_VERSION,
+  SegmentBytes,
+  SegmentFooter,
+} from '../spec/session-file.ts'
+import { eventsOf, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
+import { SessionFileError } from './error.ts'
+import type { SessionEvent, SessionHeader } from './events.ts'
+
+/** Where the bytes of a session file come from. */
+export interface SessionSource {
+  /** Bytes of the file. */
+  readonly size: number
+  /** Bytes from `offset` on: `length`, or fewer at the end of the file. */
+  read(offset: number, length: number): Promise<Uint8Array>
+}
+
+/** A file that is in memory. */
+export const bytesSource = (bytes: Uint8Array): SessionSource => ({
+  size: bytes.length,
+  read: async (offset, length) => bytes.subarray(offset, offset + length),
+})
+
+/** A block of the file. Times are microseconds of the recorder's clock. */
+export interface SessionBlock {
+  /** Position in the file. */
+  readonly position: number
+  readonly length: number
+  /** Number of its segment. */
+  readonly sequence: number
+  readonly isCheckpoint: boolean
+  /** Time of the first and of the last event. */
+  readonly start: number
+  readonly end: number
+  /** Number of events in the session before this block, and in it. A checkpoint has none. */
+  readonly first: number
+  readonly events: number
+}
+
+interface Segment {
+  readonly sequence: number
+  readonly blocks: readonly SessionBlock[]
+  /**
+   * Indices in `blocks` by key: the id of an object, or `packetKey` of a queue pair (spec/session-file.ts). Undefined:
+   * the segment has no such index.
+   */
+  readonly keys: ReadonlyMap<number, readonly number[]> | undefined
+}
+
+/** Which events to read. */
+export interface EventRange {
+  /** Events before this time are left out; microseconds. */
+  readonly from?: number
+  /** Events after this time are left out. */
+  readonly to?: number
+  /**
+   * Blocks without events of these keys are left out, if the index knows: ids of objects, and `packetKey` of queue
+   * pairs. Events of other objects in the same blocks are not left out.
+   */
+  readonly keys?: readonly number[]
+}
+
+export interface Session {
+  readonly header: SessionHeader
+  /** In the order of time; of a file with a limit, the newest. */
+  readonly blocks: readonly SessionBlock[]
+  /** Number of events; of a file with a limit, also those that were overwritten. */
+  readonly events: number
+  /** Time of the first and of the last event that the file has, microseconds. */
+  readonly start: number
+  readonly end: number
+  /** Number of blocks and segments that could not be read so far. */
+  readonly damaged: number
+  /** Decodes one block. Throws a SessionFileError if its bytes are damaged. */
+  read(block: SessionBlock): Promise<readonly SessionEvent[]>
+  /** Events in the order of time, without those of checkpoints. Damaged blocks are skipped. */
+  eventsIn(range?: EventRange): AsyncGenerator<SessionEvent>
+  /**
+   * The events of the newest checkpoint before `time`: the devices and objects at its time, which is the time of the
+   * events that follow it. `eventsIn` from its `end` on has the changes since.
+   */
+  checkpointBefore(time: number): Promise<{ readonly end: number; readonly events: readonly SessionEvent[] }>
+}
+
+// ---- header ----
+
+const HEADER_NUMBERS = ['origin', 'payload', 'segmentBytes', 'segments'] as const
+
+const parseHeader = (bytes: Uint8Array): SessionHeader => {
+  const text = new TextDecoder().decode(bytes)
+  if (!text.startsWith(FileHeader.start))
+    throw new SessionFileError('this is no session file: it does not begin with "userdma session"')
+  const version = Number.parseInt(text.slice(FileHeader.start.length), 10)
+  if (version !== SESSION_FILE_VERSION)
+    throw new SessionFileError(
+      `the session file has version ${version}; this userdma reads version ${SESSION_FILE_VERSION}, so use the userdma that has written it`,
+    )
+  let header: Partial<Record<keyof SessionHeader, unknown>>
+  try {
+    header = JSON.parse(text.split('\n')[1] ?? '')
+  } catch {
+    throw new SessionFileError('the header of the session file is damaged')
+  }
+  const hasNumbers = HEADER_NUMBERS.every(name => Number.isFinite(header?.[name]))
+  const { segmentBytes = 0, segments = 0, application, machine } = header as Partial<SessionHeader>
+  const isValid =
+    hasNumbers &&
+    Number.isInteger(segmentBytes) &&
+    Number.isInteger(segments) &&
+    segmentBytes >= SegmentBytes.min &&
+    segmentBytes <= SegmentBytes.max &&
+    segments >= 0 &&
+    typeof application === 'string' &&
+    typeof machine === 'string'
+  if (!isValid) throw new SessionFileError('the header of the session file is damaged')
+  return header as SessionHeader
+}
+
+// ---- segments ----
+
+const NANOSECONDS = 1000
+
+type Facts = Pick<ReturnType<typeof readFields<typeof IndexBlock>>, 'base' | 'last' | 'first' | 'events' | 'length'>
+
+const blockOf = (facts: Facts, position: number, sequence: number, isCheckpoint: boolean): SessionBlock => ({
+  position,
+  length: facts.length,
+  sequence,
+  isCheckpoint,
+  start: facts.base / NANOSECONDS,
+  end: facts.last / NANOSECONDS,
+  first: facts.first,
+  events: facts.events,
+})
+
+/** The segment of an index block; undefined: the bytes are damaged. `position`: of the segment. */
+const segmentOfIndex = (bytes: Uint8Array, sequence: number, position: number): Segment | undefined => {
+  const header = readBlockHeader(bytes, sequence)
+  if (header === undefined || header.type !== BlockType.INDEX || !isWhole(bytes, header)) return undefined
+  const view = viewOf(bytes)
+  const end = header.length - BLOCK_TRAILER
+  let at: number = BlockHeader.size
+  const number = (): number => {
+    if (at + 4 > end) return NO_KEYS
+    at += 4
+    return view.getUint32(at - 4, true)
+  }
+  const count = number()
+  if (count * IndexBlock.size > end - at) return undefined
+  const blocks: SessionBlock[] = []
+  for (let i = 0; i < count; i++, at += IndexBlock.size) {
+    const entry = readFields(view, at, IndexBlock)
+    // Checkpoints are the first blocks, and have no events.
+    blocks.push(blockOf(entry, position + entry.offset, sequence, entry.events === 0))
+  }
+  const keyCount = number()
+  if (keyCount === NO_KEYS) return { sequence, blocks, keys: undefined }
+  const keys = new Map<number, number[]>()
+  for (let i = 0; i < keyCount; i++) {
+    if (at + IndexKey.size > end) return undefined
+    const { key, count: ofKey } = readFields(view, at, IndexKey)
+    at += IndexKey.size
+    if (ofKey * 4 > end - at) return undefined
+    keys.set(key, Array.from({ length: ofKey }, number))
+  }
+  return { sequence, blocks, keys }
+}
+
+class OpenSession implements Session {
+  readonly header: SessionHeader
+  readonly blocks: readonly SessionBlock[]
+  readonly events: number
+  readonly start: number
+  readonly end: number
+  readonly #segments: readonly Segment[]
+  readonly #source: SessionSource
+  #damaged: number
+
+  constructor(source: SessionSource, header: SessionHeader, segments: readonly Segment[], damaged: number) {
+    this.#source = source
+    this.header = header
+    this.#segments = segments
+    this.#damaged = damaged
+    this.blocks = segments.flatMap(({ blocks }) => blocks)
+    const last = this.blocks[this.blocks.length - 1]
+    this.events = last === undefined ? 0 : last.first + last.events
+    const withEvents = this.blocks.filter(({ isCheckpoint }) => !isCheckpoint)
+    this.start = withEvents[0]?.start ?? 0
+    this.end = withEvents[withEvents.length - 1]?.end ?? this.start
+  }
+
+  get damaged(): number {
+    return this.#damaged
+  }
+
+  async read({ position, length, sequence }: SessionBlock): Promise<readonly SessionEvent[]> {
+    const bytes = await this.#source.read(position, length)
+    const header = readBlockHeader(bytes, sequence)
+    if (header === undefined || !isWhole(bytes, header))
+      throw new SessionFileError(`the block at byte ${position} of the session file is damaged`)
+    return [...eventsOf(bytes, header)]
+  }
+
+  async *eventsIn({ from = 0, to = Number.POSITIVE_INFINITY, keys }: EventRange = {}): AsyncGenerator<SessionEvent> {
+    for (const segment of this.#segments) {
+      const wanted = keys && segment.keys && new Set(keys.flatMap(key => segment.keys?.get(key) ?? []))
+      for (const [i, block] of segment.blocks.entries()) {
+        if (block.isCheckpoint || block.end < from || block.start > to || wanted?.has(i) === false) continue
+        let events: readonly SessionEvent[]
+        try {
+          events = await this.read(block)
+        } catch (error) {
+          if (!(error instanceof SessionFileError)) throw error
+          this.#damaged++
+          continue
+        }
+        for (const event of events) if (event.time >= from && event.time <= to) yield event
+      }
+    }
+  }
+
+  async checkpointBefore(time: number): Promise<{ end: number; events: readonly SessionEvent[] }> {
+    // The first segment is the answer for times before the file's first event.
+    const before = this.#segments.filter(({ blocks }, i) => i === 0 || (blocks[0]?.end ?? 0) < time)
+    const checkpoints = before[before.length - 1]?.blocks.filter(({ isCheckpoint }) => isCheckpoint) ?? []
+    const events: SessionEvent[] = []
+    for (const block of checkpoints) events.push(...(await this.read(block)))
+    return { end: checkpoints[0]?.end ?? 0, events }
+  }
+}
+
+/**
+ * Opens a session file, also one that is being written: then the session ends where the file ended. Throws a
+ * SessionFileError with a sentence for people if it is no session file, or of another version.
+ */
+export const openSession = async (source: SessionSource): Promise<Session> => {
+  const header = parseHeader(await source.read(0, FileHeader.bytes))
+  const { segmentBytes } = header
+  let damaged = 0
+
+  /** Reads the segment by the headers of its blocks. */
+  const scan = async (sequence: number, position: number): Promise<Segment> => {
+    const blocks: SessionBlock[] = []
+    for (let at = position; at < position + segmentBytes; ) {
+      const facts = readBlockHeader(await source.read(at, BlockHeader.size), sequence)
+      // The last block may not be written entirely.
+      if (facts === undefined || facts.type === BlockType.INDEX) break
+      if (at + facts.length > Math.min(source.size, position + segmentBytes)) {
+        damaged++
+        break
+      }
+      blocks.push(blockOf(facts, at, sequence, facts.type === BlockType.CHECKPOINT))
+      at += facts.length
+    }
+    return { sequence, blocks, keys: undefined }
+  }
+
+  const readSegment = async (position: number): Promise<Segment | undefined> => {
+    const first = readBlockHeader(await source.read(position, BlockHeader.size), 0)
+    if (first === undefined) {
+      damaged++
+      return undefined
+    }
+    const { sequence } = first
+    const footerBytes = await source.read(position + segmentBytes - SegmentFooter.size, SegmentFooter.size)
+    if (footerBytes.length === SegmentFooter.size) {
+      const footer = readFields(viewOf(footerBytes), 0, SegmentFooter)
+      const isFooter = footer.magic === FOOTER_MAGIC && footer.sequence === sequence
+      if (isFooter && footer.offset + footer.length <= segmentBytes) {
+        const index = await source.read(position + footer.offset, footer.length)
+        const segment = segmentOfIndex(index, sequence, position)
+        if (segment !== undefined) return segment
+        damaged++
+      }
+    }
+    return scan(sequence, position)
+  }
+
+  const segments: Segment[] = []
+  const slots = header.segments === 0 ? Number.POSITIVE_INFINITY : header.segments
+  for (let slot = 0; slot < slots; slot++) {
+    const position = FileHeader.bytes + slot * segmentBytes
+    const segment = position < source.size ? await readSegment(position) : undefined
+    // Without a limit segments follow each other.
+    if (segment === undefined && (header.segments === 0 || position >= source.size)) break
+    if (segment !== undefined) segments.push(segment)
+  }
+  segments.sort((a, b) => a.sequence - b.sequence)
+  return new OpenSession(source, header, segments, damaged)
+}
