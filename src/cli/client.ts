@@ -25,6 +25,7 @@ import {
   type ListedDevice,
   type QpCursor,
   type QpStat,
+  type RecordingEnd,
   type Stat,
   type ToolReply,
   type ToolRequest,
@@ -77,6 +78,10 @@ export interface ToolClient {
    * file. `lost`: number of lost records that no call reports.
    */
   traceStatus(): Promise<{ readonly captureError: string | undefined; readonly lost: number }>
+  /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
+  record(fd: number, options: Omit<Extract<ToolRequest, { readonly kind: 'record' }>, 'kind'>): Promise<void>
+  /** Ends the recording; resolves when the file is written. */
+  endRecording(): Promise<RecordingEnd>
   /**
    * Passes all findings so far to `onFinding`, and from now on each new one. `hang`: what a program waits for this many
    * seconds is a finding.
@@ -338,6 +343,15 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
       const answer = await request({ kind: 'capture' })
       if ('captureError' in answer) return { captureError: answer.captureError ?? undefined, lost: answer.lost }
       throw unexpectedReply('capture')
+    },
+    async record(fd, options) {
+      const answer = await request({ kind: 'record', ...options }, [fd])
+      if (!('recording' in answer)) throw unexpectedReply('record')
+    },
+    async endRecording() {
+      const answer = await request({ kind: 'end-record' })
+      if ('recorded' in answer) return answer.recorded
+      throw unexpectedReply('end-record')
     },
     async subscribeFindings(hang) {
       await request({ kind: 'findings', ...(hang !== undefined && { hang }) })

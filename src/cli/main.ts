@@ -66,6 +66,15 @@ const withJoin = (command: Command, program = '<program>'): Command =>
       .option('--private', 'start a daemon for this program only'),
   ).passThroughOptions()
 
+/** Adds options of commands that record. */
+const withRecord = (command: Command): Command =>
+  command
+    .option('--record <file>', 'record all events of the daemon in this file: `userdma export` reads it', path)
+    .option('--payload <bytes>', 'with --record: also the first bytes of the payload of each packet (default: 0)')
+    .option('--record-limit <size>', 'with --record: the most bytes of the file, e.g. 64M; the oldest are dropped')
+
+const RECORD_ON_FAILURE = '--record-on-failure'
+
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
 
 const faultHelp = `
@@ -83,16 +92,18 @@ ${examples(
 /** The declaration of each command. */
 const commands: Readonly<Record<string, (program: Command) => void>> = {
   run(program) {
-    withJoin(program.command('run'))
+    withRecord(withJoin(program.command('run')))
       .description(
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
+      .option(RECORD_ON_FAILURE, 'with --record: keep the file only if the program fails; its last 64M')
       .addHelpText(
         'after',
         examples(
           'userdma run -- ibv_devices',
           'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
           'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
+          'userdma run --record session.udr -- ./my-test',
         ),
       )
       .action(async (name, args, options) => (await import('./commands/run.ts')).run(name, args, options))
@@ -120,7 +131,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
   },
   check(program) {
-    withJoin(program.command('check'), '[program]')
+    withRecord(withJoin(program.command('check'), '[program]'))
       .description(
         'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
       )
@@ -148,6 +159,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'run the program with N seeds of --torment, and print the shortest run that fails',
       )
       .option('--time-limit <seconds>', 'with --torment-search: a run that takes longer fails (default: 60)')
+      .option(RECORD_ON_FAILURE, 'with --record: keep the file only for failures and findings; its last 64M')
       .option('--explain [id]', 'explain a finding, or list all, and run nothing')
       .addHelpText(
         'after',
@@ -168,6 +180,10 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           const { explainFinding } = await import('./commands/explain.ts')
           explainFinding(options.explain)
         } else if (name === undefined) command.error("error: missing required argument 'program'")
+        else if (tormentSearch !== undefined && options.record !== undefined)
+          command.error(
+            'error: --record is not for --torment-search; record the run that it has found, with its --torment',
+          )
         else if (tormentSearch !== undefined)
           await (await import('./commands/torment-search.ts')).tormentSearch(name, args, options)
         else if (options.timeLimit !== undefined) command.error('error: --time-limit is for --torment-search')
@@ -186,7 +202,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async word => (await import('./commands/explain.ts')).explain(word))
   },
   daemon(program) {
-    withConfig(program.command('daemon'))
+    withRecord(withConfig(program.command('daemon')))
       .description('Serves programs, until a signal such as SIGINT or SIGTERM: in the foreground, or with --detach.')
       .option(SOCKET, 'where programs find it (default: a socket of your own)', path)
       .option(

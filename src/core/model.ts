@@ -546,6 +546,8 @@ export interface RequestPoll {
    * Undefined: the payload cannot be read.
    */
   digest(request: WorkRequest, isWhole: boolean): number | undefined
+  /** Ends the reports. */
+  end(): void
 }
 
 export interface Driver<D = unknown> {

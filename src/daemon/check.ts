@@ -115,7 +115,7 @@ export class DaemonChecker {
         const stack = this.currentStack ?? NO_STACK
         return () => stack
       },
-      postStack: (context, queue, number, wrId) => this.#postStack(context, queue, number, wrId),
+      postStack: (context, queue, number, wrId) => this.postStack(context, queue, number, wrId),
       postHash: (context, request) => this.#postHash(context, request),
       adapters,
       buffers,
@@ -331,8 +331,11 @@ export class DaemonChecker {
       : undefined
   }
 
-  /** The stack of a request's post, from the post log in the context's memory file (`Messages.post`). */
-  #postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
+  /**
+   * The stack of a request's post, from the post log in the context's memory file (`Messages.post`); empty: unknown.
+   * `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ.
+   */
+  postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
     const memory = this.#memoryOf(context)
     const owner = this.#failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NO_STACK

@@ -6,6 +6,7 @@
 import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
+import type { RecordingOptions } from '../clients/record/recording.ts'
 import { closeContext, createCore, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
@@ -48,6 +49,7 @@ import { Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
+import { type DaemonRecording, recordDaemon } from './recording.ts'
 import { createRingQuotas } from './ring-quota.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
@@ -67,6 +69,8 @@ export interface DaemonOptions {
   readonly endWithLastClient: boolean
   /** Users to serve besides the daemon's own; default: none. */
   readonly served?: Served
+  /** A recording from the start to the end of the daemon. `fd`: an empty regular file, which the daemon closes. */
+  readonly record?: RecordingOptions & { readonly fd: number }
   /** Parts that tests replace. */
   readonly parts?: Partial<DaemonParts>
 }
@@ -318,6 +322,7 @@ class RunningDaemon implements Daemon {
   readonly #listener: Watch
   readonly #reserve: Reserve
   readonly #firstClientTimer: NodeJS.Timeout
+  readonly #recording: DaemonRecording | undefined
   #resolveEnded = (): void => {}
   #isEnded = false
 
@@ -339,6 +344,8 @@ class RunningDaemon implements Daemon {
     running.loop = this.#loop
     this.#state = this.#createState()
     running.state = this.#state
+    const { record } = options
+    this.#recording = record && recordDaemon(this.#state, record.fd, record)
     try {
       this.#hotPlug.start(interfaces)
       const { listener, reserve } = acceptSessions(this.#state, listening.fd, this.#sessions, () => this.#endIfUnused())
@@ -518,7 +525,9 @@ class RunningDaemon implements Daemon {
       // Last: while the socket exists, no other daemon starts here, and makes its tree.
       () => stopListening(this.socket, this.#listening),
     ])
-    this.#resolveEnded()
+    const resolveEnded = this.#resolveEnded
+    if (this.#recording === undefined) resolveEnded()
+    else void this.#recording.end('the daemon has ended').finally(resolveEnded)
   }
 }
 

@@ -70,6 +70,19 @@ export const waitsOfQueues = (devices: DaemonState['devices']['all']): ContextWa
 /** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10
 
+/** `objects`: live objects by class name. */
+export const deviceStat = (
+  daemon: DaemonState,
+  { name, address }: Pick<DeviceStat, 'name' | 'address'>,
+  objects: DeviceStat['objects'] = {},
+): DeviceStat => ({
+  name,
+  address,
+  objects,
+  ...countersOf(daemon.devices.find(name)?.network),
+  faults: { ...daemon.network.faultsOf(name) },
+})
+
 /** `names`: the devices in the result, default all. */
 export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => {
   const counts = coreStat(daemon.core)
@@ -89,14 +102,6 @@ export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => 
     memory: { resident: memory.rss, heap: memory.heapUsed },
     charged: { bytes: memoryQuotas.bytes, processes: memoryQuotas.processes().slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
-    devices: devices.map(
-      ({ name, address }): DeviceStat => ({
-        name,
-        address,
-        objects: counts.devices[name]?.objects ?? {},
-        ...countersOf(daemon.devices.find(name)?.network),
-        faults: { ...daemon.network.faultsOf(name) },
-      }),
-    ),
+    devices: devices.map(device => deviceStat(daemon, device, counts.devices[device.name]?.objects)),
   }
 }

@@ -1,13 +1,16 @@
 /*
- * Taps: the tracer and packet captures get every run that a port sends and receives, with real ICRCs. Taps may be added
- * and removed at any time. Without taps a run costs one test of the port's `tap`.
+ * Taps: packet captures and recordings get every run that a port sends and receives, captures with real ICRCs. Taps may
+ * be added and removed at any time. Without taps a run costs one test of the port's `tap`.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
 const tapsOf = new WeakMap<Port, PortTap[]>()
 
-/** Passes every run to `tap`, until the returned function is called. */
-export const addTap = (port: Port, tap: PortTap): (() => void) => {
+/**
+ * Passes every run to `tap`, until the returned function is called. `needsIcrc` false: the tap ignores the ICRCs, and
+ * the identifications within a run, so a port that may omit them does.
+ */
+export const addTap = (port: Port, tap: PortTap, needsIcrc = true): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
   // A new function per call: a tap that was added twice can be removed once.
@@ -23,13 +26,13 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   }
   taps.push(registration)
   updatePort()
-  port.requireSeal(1)
+  if (needsIcrc) port.requireSeal(1)
   return () => {
     const index = taps.indexOf(registration)
     if (index < 0) return
     taps.splice(index, 1)
     updatePort()
-    port.requireSeal(-1)
+    if (needsIcrc) port.requireSeal(-1)
   }
 }
 

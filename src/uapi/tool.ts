@@ -100,6 +100,14 @@ export type ToolRequest =
   | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
   /** Whether all packets so far are in the file of `pcap`, and how many records were lost. */
   | { readonly kind: 'capture' }
+  /**
+   * Records the events of all programs in the attached descriptor, an empty regular file, until `end-record` or the end
+   * of the session (docs/reference/session-file.md). `payload`: recorded bytes of each packet's payload. `limit`:
+   * maximum bytes of the file. `application`: the program that asks.
+   */
+  | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
+  /** The reply follows when the file is written. */
+  | { readonly kind: 'end-record' }
 
 /** A fault rule, and its counts of matched packets and of faults. */
 export interface FaultStat extends Readonly<FaultRuleCounts> {
@@ -206,6 +214,8 @@ export type ToolReply =
    * call with `lost`.
    */
   | { readonly captureError: string | null; readonly lost: number }
+  | { readonly recording: true }
+  | { readonly recorded: RecordingEnd }
   /**
    * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
    * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.
@@ -216,6 +226,14 @@ export type ToolReply =
       readonly calls: number
       readonly decisions?: number
     }
+
+/** How a recording ended. */
+export interface RecordingEnd {
+  /** Number of events that were lost, because the disk was too slow. */
+  readonly lost: number
+  /** Why the file is not complete; null: it is. */
+  readonly error: string | null
+}
 
 /** One access to the program's memory: address (0x…), all or the first bytes in base64, and length. */
 export type RawAccess = readonly [address: string, bytes: string, length: number]

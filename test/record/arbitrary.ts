@@ -3,10 +3,8 @@
  */
 import fc from 'fast-check'
 import type { AnyEvent } from '../../src/record/events.ts'
-import type { SessionWriter } from '../../src/record/writer.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { packetOutcomes } from '../../src/spec/faults.ts'
-import { plainArena } from '../../src/wire/arena.ts'
 import { BTH_BYTES } from '../../src/wire/bth.ts'
 
 /** Makes objects with the usual prototype, as the reader does. */
@@ -162,54 +160,4 @@ export const anyEvent = fc.oneof(
       ),
     }),
   ),
-) as fc.Arbitrary<Written>
-
-const toRequest = (of: { request: number; owner: number }): WorkRequest =>
-  ({ id: of.request, owner: of.owner }) as WorkRequest
-
-type Written = Exclude<AnyEvent, { kind: 'lost' | 'checkpoint' | 'end' }>
-type Write<K> = (writer: SessionWriter, time: number, event: Extract<AnyEvent, { kind: K }>) => void
-
-const writePackets: Write<'packets'> = (writer, time, event) => {
-  const { bytes, view } = plainArena(64 * 100 + 100)
-  for (let i = 0; i < event.count; i++) {
-    const at = i * event.packetBytes
-    bytes.set(event.bytes, at)
-    const psn = ((view.getUint32(8) & 0xff_ffff) + i) & 0xff_ffff
-    view.setUint32(at + 8, ((event.bytes[8] << 24) | psn) >>> 0)
-  }
-  const facts = {
-    ...event,
-    direction: event.direction === 'sent' ? 0 : 1,
-    outcome: packetOutcomes.indexOf(event.outcome),
-  }
-  writer.packets(time, facts, bytes, view, 0, event.packetBytes, event.count, event.lastBytes)
-}
-
-const writers: { readonly [K in Written['kind']]: Write<K> } = {
-  device: (writer, time, event) => writer.device(time, event),
-  object: (writer, time, event) => writer.object(time, event),
-  call: (writer, time, event) => writer.call(time, event),
-  posted: (writer, time, { request, stack }) => writer.posted(time, request, stack.join('\n')),
-  ended: (writer, time, event) => writer.ended(time, toRequest(event)),
-  completed: (writer, time, event) =>
-    writer.completed(time, toRequest(event), {
-      ...event,
-      message: event.message === 0 ? undefined : ({ id: event.message } as WorkRequest),
-    }),
-  receiveLost: (writer, time, event) => writer.receiveLost(time, toRequest(event)),
-  receiverNotReady: (writer, time, { qp }) => writer.receiverNotReady(time, qp),
-  polled: (writer, time, { cq, count }) => writer.polled(time, cq, count),
-  queueReset: (writer, time, { owner }) => writer.queueReset(time, owner),
-  packets: writePackets,
-  failure: (writer, time, { object, failure }) => writer.failure(time, object, failure),
-  finding: (writer, time, { finding }) => writer.finding(time, finding),
-  torment: (writer, time, { torment }) => writer.torment(time, torment),
-  counters: (writer, time, { device, object, values }) => writer.counters(time, device, object, values),
-}
-
-/** Writes an event by the function of its kind. */
-export const writeEvent = (writer: SessionWriter, time: number, event: Written): void => {
-  const write = writers[event.kind] as Write<Written['kind']>
-  write(writer, time, event)
-}
+) as fc.Arbitrary<AnyEvent>

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { copyEvent } from '../../src/record/copy.ts'
 import { SessionFileError } from '../../src/record/error.ts'
 import type { AnyEvent, SessionEvent } from '../../src/record/events.ts'
 import { expandPackets } from '../../src/record/packets.ts'
@@ -11,7 +12,7 @@ import { bytesSource, openSession } from '../../src/record/reader.ts'
 import { SessionWriter, type WriterOptions } from '../../src/record/writer.ts'
 import { FileHeader, packetKey } from '../../src/spec/session-file.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
-import { anyEvent, writeEvent } from './arbitrary.ts'
+import { anyEvent } from './arbitrary.ts'
 import { createMemorySink } from './memory-sink.ts'
 
 const OPTIONS: WriterOptions = { application: 'test 1', machine: 'none', origin: 1000, payload: 0 }
@@ -45,7 +46,7 @@ describe('a session file', () => {
       fc.asyncProperty(fc.array(anyEvent, { maxLength: 40, size: 'max' }), async events => {
         const { sink, writer } = start()
         for (const [i, event] of events.entries()) {
-          writeEvent(writer, i, event)
+          copyEvent(writer, i, event)
           if (i % 7 === 0) writer.flush()
         }
         await writer.end(events.length, 'done')
@@ -219,7 +220,7 @@ describe('a file that is no session file, or a damaged one', () => {
     const { sink, writer } = start({ limit: LIMIT })
     writePolls(writer, 100_000)
     for (const [i, event] of fc.sample(anyEvent, { numRuns: 200, seed: 1 }).entries())
-      writeEvent(writer, 100_000 + i, event)
+      copyEvent(writer, 100_000 + i, event)
     await writer.end(200_000, '')
     const damage = fc.array(fc.tuple(fc.nat({ max: sink.bytes.length - 1 }), fc.nat({ max: 255 })), {
       maxLength: 40,

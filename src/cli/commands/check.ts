@@ -25,10 +25,11 @@ import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import { endAs, type ProgramEnd, preloadedLibraries } from '../program/program.ts'
+import { openRecordFile, type RecordOptions } from '../record.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
-export interface CheckOptions extends JoinOptions {
+export interface CheckOptions extends JoinOptions, RecordOptions {
   readonly output?: string
   readonly json?: boolean
   readonly sarif?: string
@@ -105,8 +106,11 @@ export const check = async (program: string, args: readonly string[], options: C
   const symbols = createSymbols()
   const judge = createJudge(options, symbols)
   requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
+  requireDifferentFiles(['--output', options.output], ['--record', options.record])
+  requireDifferentFiles(['--sarif', options.sarif], ['--record', options.record])
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
+  const record = openRecordFile(options)
   const print = output.write
   const shown: Finding[] = []
   const hidden: Finding[] = []
@@ -127,7 +131,9 @@ export const check = async (program: string, args: readonly string[], options: C
   const isPrivate = options.private === true || options.socket === undefined
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
   let programEnd: ProgramEnd
+  let isRecorded = true
   try {
+    await record?.start(joined.client)
     const { buffers } = await joined.client.config()
     await joined.client.subscribeFindings(hang)
     // The program gets the signal too, and may handle it.
@@ -148,11 +154,12 @@ export const check = async (program: string, args: readonly string[], options: C
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
       for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
     } else print(summary(counted, hidden, suppressed, omissions, calls > 0 || contexts > 0))
+    isRecorded = (await record?.end(joined.client, programEnd.status !== 0 || shown.length > 0)) ?? true
     sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
   } finally {
     await joined.leave()
   }
-  const isIncomplete = output.hasFailed || sarif?.hasFailed === true
+  const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
   const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
   else endAs({ status: isIncomplete ? status || 1 : status, signal })

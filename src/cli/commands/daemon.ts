@@ -21,10 +21,11 @@ import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../co
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { holdFolder, removeFolder } from '../paths.ts'
+import { openRecordFile, type RecordOptions } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
 /** As commander parses them. */
-export interface DaemonOptions extends ConfigOptions {
+export interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recordOnFailure'> {
   readonly socket?: string
   readonly endWithLastClient?: boolean
   /** Start the daemon in the background. */
@@ -126,13 +127,16 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], endWithLastClient } = options
+  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
   await startInBackground(socket, config, [
     ...allowUser.flatMap(user => ['--allow-user', user]),
     ...allowGroup.flatMap(group => ['--allow-group', group]),
     ...(endWithLastClient ? ['--end-with-last-client'] : []),
+    ...(record === undefined ? [] : ['--record', resolve(record)]),
+    ...(payload === undefined ? [] : ['--payload', payload]),
+    ...(recordLimit === undefined ? [] : ['--record-limit', recordLimit]),
   ])
   process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
 }
@@ -158,12 +162,14 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     return
   }
   if (options.removeFolder) holdFolder(dirname(socket))
+  const record = openRecordFile(options)
   const stopped = stopSignal()
   const starting = startDaemon({
     socket,
     config,
     endWithLastClient: options.endWithLastClient === true,
     served,
+    ...(record && { record: { fd: record.fd, ...record.options } }),
     ...(inherited !== undefined && { inherited: inherited.fd }),
   })
   const running = await Promise.race([starting, stopped]).catch(async error => {

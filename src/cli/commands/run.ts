@@ -14,6 +14,7 @@ import {
   requireProgram,
   runProgram,
 } from '../program/program.ts'
+import { openRecordFile, type RecordOptions } from '../record.ts'
 
 /** The signals with which programs end that lack memory, threads, file size or time; Node.js also ends by SIGTRAP. */
 const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
@@ -60,14 +61,23 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
 }
 
 /** The command. */
-export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
+export const run = async (
+  program: string,
+  args: readonly string[],
+  options: JoinOptions & RecordOptions,
+): Promise<void> => {
   checkProgram(program, args)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
+  const recording = openRecordFile(options)
   const joined = await joinDaemon(options)
+  const { client } = joined
   let end: ProgramEnd
   try {
+    await recording?.start(client)
     end = await runUnder(joined, program, args)
+    const isComplete = (await recording?.end(client, end.status !== 0 || end.signal !== null)) ?? true
+    if (!isComplete) end = { ...end, status: end.status || 1 }
   } finally {
     await joined.leave()
   }

@@ -19,6 +19,7 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { CallError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
+import { watchRequests } from '../watched-requests.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
@@ -233,7 +234,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     add(device) {
       devices.set(device.index, device)
       unchecked.delete(device.index)
-      const poll = device.driver.watch?.(device, checker.requests, sources.scratch)
+      const poll = watchRequests(device, checker.requests, sources.scratch)
       if (poll !== undefined) polls.set(device.index, poll)
       addHook(
         device,

@@ -11,7 +11,7 @@ import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../phy/memory.ts'
-import type { Port } from '../../phy/port.ts'
+import type { Port, PortTap } from '../../phy/port.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
@@ -33,6 +33,8 @@ export interface Network {
   faultCounts(): FaultStat[]
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or no such soft device. */
   setFaults(text: string): void
+  /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
+  tap(device: string, tap: PortTap): (() => void) | undefined
   /**
    * Captures packets in a pcapng file: all that the existing devices send, or receive from elsewhere. The capture ends
    * when the returned function is called or a write fails. `isOwn`: whether one of these devices has an address (16
@@ -158,6 +160,10 @@ export const createNetwork = (
         ports.map(port => port.device),
       )
       for (const { port, device } of ports) port.setFaults(rules, device.name)
+    },
+    tap(device, tap) {
+      const found = findPort(device)
+      return found && addTap(found.port, tap, false)
     },
     capture(fd, isOwn, failed) {
       const write = createPcapng(bytes => appendBlock(fd, bytes), {

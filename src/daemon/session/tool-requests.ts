@@ -9,6 +9,7 @@ import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '..
 import {
   type DeviceSpec,
   type QpCursor,
+  type RecordingEnd,
   type ToolRecord,
   type ToolReply,
   type ToolRequest,
@@ -16,6 +17,7 @@ import {
 } from '../../uapi/tool.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
+import { type DaemonRecording, recordDaemon } from '../recording.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
@@ -44,11 +46,14 @@ interface Queued {
 }
 
 type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
+type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace and capture',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace, capture, record and end-record',
 }
+
+const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
 const FINDINGS_REFUSED: ToolReply = { error: 'only the user of this daemon may see findings' }
 
@@ -64,6 +69,16 @@ const isQpCursor = (value: unknown): value is QpCursor => {
 
 const isListOfText = (value: unknown): value is readonly string[] =>
   Array.isArray(value) && value.every(element => typeof element === 'string')
+
+/** Maximum characters of `application` in a request to record. */
+const MAX_APPLICATION = 64
+
+const parseRecord = ({ application, payload, limit }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+  if (typeof application !== 'string' || application.length > MAX_APPLICATION || !isCount(payload)) return undefined
+  if (limit === undefined) return { kind: 'record', application, payload }
+  return isCount(limit) ? { kind: 'record', application, payload, limit } : undefined
+}
 
 /** The request, without unknown fields; undefined if it is invalid. */
 const parseRequest = (text: string): ToolRequest | undefined => {
@@ -82,6 +97,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
   if (kind === 'findings' && typeof hang === 'number') return { kind, hang }
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
+  if (kind === 'record') return parseRecord(fields)
+  if (kind === 'end-record') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
@@ -107,6 +124,9 @@ export class ToolRequests {
   #captureError: string | undefined
   /** Number of dropped records that the tool was not told about. */
   #lost = 0
+  #recording: DaemonRecording | undefined
+  /** The end of the last recording. */
+  #recorded: RecordingEnd = NOT_RECORDED
 
   constructor(daemon: DaemonState, session: ToolSession) {
     this.#daemon = daemon
@@ -116,7 +136,8 @@ export class ToolRequests {
   /** Answers a request. Takes over `fds`, the request's descriptors. */
   handle(request: Request, fds: readonly number[]): void {
     const toolRequest = parseRequest(request.text)
-    const file = toolRequest?.kind === 'trace' && toolRequest.pcap ? fds[0] : undefined
+    const takesFile = (toolRequest?.kind === 'trace' && toolRequest.pcap) || toolRequest?.kind === 'record'
+    const file = takesFile ? fds[0] : undefined
     for (const fd of fds) if (fd !== file) close(fd)
     // Send records of earlier calls before the answer.
     if (this.#endSubscription !== undefined) this.#daemon.trace.settle()
@@ -144,6 +165,11 @@ export class ToolRequests {
     // The release of objects of ended programs may add findings, so it comes before the counts.
     const addsFindings = toolRequest?.kind === 'counts' && isTrusted && this.#daemon.check !== undefined
     if (toolRequest?.kind === 'closed') this.#afterContext(toolRequest.context, reply)
+    else if (toolRequest?.kind === 'end-record')
+      void this.#endRecording().then(recorded => {
+        this.#recorded = recorded
+        reply()
+      })
     else if (addsFindings)
       void this.#daemon
         .untilContextsDestroyed(this.#session.user)
@@ -166,7 +192,28 @@ export class ToolRequests {
     for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
     this.#endSubscription?.()
     this.#endSubscription = undefined
+    void this.#endRecording()
     this.#queue.length = 0
+  }
+
+  /** `file`: descriptor of the session file; stays open unless the answer is an error. */
+  #startRecording({ application, payload, limit }: RecordRequest, file: number | undefined): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may record' }
+    if (this.#recording !== undefined) return { error: 'this session records already' }
+    if (file === undefined) return { error: 'a recording needs the descriptor of a file' }
+    try {
+      if (!fstatSync(file).isFile()) return { error: 'a recording can be written to a regular file only' }
+      this.#recording = recordDaemon(this.#daemon, file, { application, payload, limit })
+      return { recording: true }
+    } catch (error) {
+      return { error: `cannot record: ${error instanceof Error ? error.message : String(error)}` }
+    }
+  }
+
+  async #endRecording(): Promise<RecordingEnd> {
+    const recording = this.#recording
+    this.#recording = undefined
+    return recording === undefined ? this.#recorded : recording.end('the command has ended')
   }
 
   /** Calls `reply` when the objects of the context with this number are destroyed. */
@@ -328,6 +375,10 @@ export class ToolRequests {
         return this.#countFindings()
       case 'capture':
         return { captureError: this.#captureError ?? null, lost: this.#takeLost() }
+      case 'record':
+        return this.#startRecording(request, file)
+      case 'end-record':
+        return { recorded: this.#recorded }
       case 'trace':
         if (request.pcap && file === undefined) return { error: 'a capture needs the descriptor of a file' }
         return this.#startTrace(request, file)

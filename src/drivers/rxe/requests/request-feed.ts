@@ -434,8 +434,13 @@ export const watchRequests = (
     if (sender !== undefined) dropFrom(feed, sender, rkey)
   }
 
+  /** Restore the replaced functions. */
+  const restorers: (() => void)[] = []
   const watchCompletions = (completions: Completions): void => {
     const { push } = completions
+    restorers.push(() => {
+      completions.push = push
+    })
     completions.push = (number, completion, solicited) => {
       const cq = cqs.get(number)
       const row = state.qpns.rowOf(completion[Completion.QPN])
@@ -501,6 +506,12 @@ export const watchRequests = (
   state.feed = requestFeed
 
   return {
+    end() {
+      Object.assign(work, plainWork)
+      failures.dropped = dropped
+      for (const restore of restorers) restore()
+      state.feed = undefined
+    },
     reportCq: cq => reportPolled(cq as CqObject),
     digest(request, isWhole) {
       const row = state.qpns.rowOf(request.number)

@@ -1,0 +1,90 @@
+/*
+ * Recordings of the daemon: session files (record/) with the calls, requests and packets of all its programs, for
+ * `userdma run --record` and `userdma daemon --record`.
+ */
+import { startRecorder } from '../clients/record/recorder.ts'
+import { type RecordingOptions, startRecording } from '../clients/record/recording.ts'
+import type { Context } from '../core/model.ts'
+import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { Program, Stack } from '../spec/check/findings.ts'
+import { PostQueue } from '../spec/session.ts'
+import type { RecordingEnd } from '../uapi/tool.ts'
+import { deviceStat } from './stat.ts'
+import type { DaemonState } from './state.ts'
+
+export interface DaemonRecording {
+  /** Ends the recording. Resolves when the file is written and closed. */
+  end(reason: string): Promise<RecordingEnd>
+}
+
+/** Starts to record into `fd`, an empty regular file that is closed at the end. Throws a RangeError: wrong options. */
+export const recordDaemon = (daemon: DaemonState, fd: number, options: RecordingOptions): DaemonRecording => {
+  const { core, network, trace, failures, check, torment, devices } = daemon
+  const now = nowMicroseconds
+  /** The last recorded values of counters, by device and name. */
+  const recorded = new Map<string, number>()
+
+  const sample = (): void => {
+    for (const { device, spec } of devices.all) {
+      const { hw_counters, counters, port, transport, faults } = deviceStat(daemon, spec)
+      const values: Record<string, number> = {}
+      for (const [group, table] of Object.entries({ hw_counters, counters, port, transport, faults }))
+        for (const [name, value] of Object.entries(table)) {
+          const key = `${group}.${name}`
+          const ofDevice = `${device.index} ${key}`
+          if ((recorded.get(ofDevice) ?? 0) === value) continue
+          recorded.set(ofDevice, value)
+          values[key] = value
+        }
+      if (Object.keys(values).length > 0) writer.counters(now(), device.index, 0, values)
+    }
+  }
+
+  const recording = startRecording(fd, now, options, sample)
+  const { writer } = recording
+  const program = (context: Context): Program | undefined => {
+    const owner = failures.ownerOf(context)
+    return owner && { pid: owner.pid, command: owner.command }
+  }
+  const postStack = (context: Context, queue: number, number: number, wrId: bigint): Stack => {
+    const stack = check?.postStack(context, queue, number, wrId) ?? []
+    // A send of the ibv_wr_ interface has the stack of its ibv_wr_complete.
+    return stack.length > 0 || queue !== PostQueue.SEND
+      ? stack
+      : (check?.postStack(context, PostQueue.BATCH, number, wrId) ?? [])
+  }
+  const recorder = startRecorder(core, writer, {
+    now,
+    program,
+    addTap: (device, tap) => network.tap(device.name, tap),
+    ...(check && {
+      callStack() {
+        const stack = check.currentStack ?? []
+        return () => stack
+      },
+      postStack,
+    }),
+  })
+  const ends = [
+    trace.subscribe({
+      tag: '',
+      post(call) {
+        const of = call.call && recorder.lastCall(call.call.classId, call.call.call)
+        writer.call(now(), { object: of?.object ?? 0, stack: of?.stack ?? [], call })
+      },
+    }),
+    check?.subscribe(finding => writer.finding(now(), finding)),
+    torment?.listen((decision, device) =>
+      writer.torment(now(), { time: performance.timeOrigin + now() / 1000, device, torment: decision }),
+    ),
+  ]
+
+  return {
+    end(reason) {
+      trace.settle()
+      recorder.stop()
+      for (const end of ends) end?.()
+      return recording.end(reason)
+    },
+  }
+}

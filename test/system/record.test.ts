@@ -1,0 +1,140 @@
+/*
+ * `--record` as a user calls it: what the file has, who may read it, and what remains after a kill.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import type { SessionEvent } from '../../src/record/events.ts'
+import { bytesSource, openSession } from '../../src/record/reader.ts'
+import { repoRoot } from '../paths.ts'
+import { assertGood, lacking, ownProgram, runUserdma, startDaemon, temporaryFolder } from './programs.ts'
+
+const LOOPBACK = ownProgram('loopback')
+const private_ = ['run', '--private']
+
+const eventsIn = async (file: string): Promise<SessionEvent[]> => {
+  const events: SessionEvent[] = []
+  for await (const event of (await openSession(bytesSource(readFileSync(file)))).eventsIn()) events.push(event)
+  return events
+}
+
+const ofKind = <K extends SessionEvent['kind']>(events: readonly SessionEvent[], kind: K) =>
+  events.filter((event): event is Extract<SessionEvent, { kind: K }> => event.kind === kind)
+
+describe('userdma run --record', { skip: lacking(LOOPBACK) }, () => {
+  it('records objects, calls, requests, packets and the end, readable by the user only', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    assertGood(await runUserdma(t, [...private_, '--record', file, '--', LOOPBACK]))
+    assert.equal(statSync(file).mode & 0o777, 0o600)
+    assert.match(readFileSync(file, 'utf8').split('\n')[0], /^userdma session 1: .*no payload; no environment$/)
+    const events = await eventsIn(file)
+    assert.deepEqual(
+      ofKind(events, 'device').map(({ change, name }) => `${change} ${name}`),
+      ['exists rxe0'],
+    )
+    const [qp] = ofKind(events, 'object').filter(event => event.class === 'rc_qp' && event.change === 'created')
+    assert.equal(qp.program?.command, 'loopback')
+    const history = ofKind(events, 'object').filter(({ object }) => object === qp.object)
+    assert.deepEqual(
+      history.map(({ change }) => change),
+      ['created', 'changed', 'changed', 'changed', 'destroyed'],
+    )
+    const create = ofKind(events, 'call').find(({ object }) => object === qp.object)
+    assert.equal(create?.call.ret, 0)
+    const sends = ofKind(events, 'posted').filter(({ request }) => request.opcode >= 0)
+    assert.ok(sends.length > 0)
+    // Each send leads to a completion and to packets to the queue pair.
+    const completed = new Set(ofKind(events, 'completed').map(({ request }) => request))
+    assert.ok(sends.every(({ request }) => completed.has(request.id)))
+    const packets = ofKind(events, 'packets')
+    assert.ok(packets.length > 0)
+    assert.ok(packets.every(({ bytes, headerBytes }) => bytes.length === headerBytes))
+    assert.equal(events.at(-1)?.kind, 'end')
+    assert.ok(events.every((event, i) => i === 0 || event.time >= events[i - 1].time))
+  })
+
+  it('records payload if told, and losses with their outcome', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const fault = ['--fault', 'opcode=RC_SEND_*,drop=40%,seed=1']
+    assertGood(await runUserdma(t, [...private_, '--record', file, '--payload', '8', ...fault, '--', LOOPBACK]))
+    const packets = ofKind(await eventsIn(file), 'packets')
+    assert.ok(packets.some(({ outcome, direction }) => outcome === 'dropped' && direction === 'received'))
+    assert.ok(packets.some(({ bytes, headerBytes }) => bytes.length === headerBytes + 8))
+  })
+
+  it('keeps the file of --record-on-failure only if the program fails', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const options = [...private_, '--record', file, '--record-on-failure', '--', 'sh', '-c']
+    assertGood(await runUserdma(t, [...options, LOOPBACK]))
+    assert.ok(!existsSync(file))
+    const { status, stderr } = await runUserdma(t, [...options, `${LOOPBACK}; exit 3`])
+    assert.equal(status, 3)
+    assert.match(stderr, /session\.udr: has the last part/)
+    assert.equal((await eventsIn(file)).at(-1)?.kind, 'end')
+  })
+
+  it('refuses links, devices and wrong values with a sentence, before the program runs', async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'precious'), 'text')
+    symlinkSync(join(folder, 'precious'), join(folder, 'link'))
+    const refused = async (options: readonly string[], message: RegExp) => {
+      const { status, stderr, stdout } = await runUserdma(t, [...private_, ...options, '--', 'echo', 'ran'])
+      assert.notEqual(status, 0)
+      assert.equal(stdout, '')
+      assert.match(stderr, message)
+    }
+    await refused(['--record', join(folder, 'link')], /symbolic link/)
+    await refused(['--record', '/dev/null'], /needs a regular file/)
+    await refused(['--payload', '5'], /--payload is for --record FILE/)
+    await refused(['--record', join(folder, 'a'), '--payload', '5000'], /--payload "5000": .* 0 to 4096/)
+    await refused(['--record', join(folder, 'a'), '--record-limit', '1k'], /--record-limit "1k": .* at least 1M/)
+    assert.equal(readFileSync(join(folder, 'precious'), 'utf8'), 'text')
+  })
+
+  it('records a program of a running daemon, and nothing after it', async t => {
+    const daemon = await startDaemon(t)
+    const file = join(temporaryFolder(t), 'session.udr')
+    assertGood(await runUserdma(t, ['run', '--socket', daemon.socket, '--record', file, '--', LOOPBACK]))
+    const { size } = statSync(file)
+    assertGood(await runUserdma(t, ['run', '--socket', daemon.socket, '--', LOOPBACK]))
+    assert.equal(statSync(file).size, size)
+    const events = await eventsIn(file)
+    assert.ok(ofKind(events, 'completed').length > 0)
+    assert.ok(ofKind(events, 'packets').length > 0)
+  })
+})
+
+const FINDING = join(repoRoot, 'build', 'findings', 'rkey-no-right')
+
+describe('userdma check --record', { skip: lacking(FINDING) }, () => {
+  it('records findings, causes, and the stacks of calls and posts', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    await runUserdma(t, ['check', '--record', file, '--', FINDING])
+    const events = await eventsIn(file)
+    assert.deepEqual(
+      ofKind(events, 'finding').map(({ finding }) => finding.id),
+      ['rkey-no-right'],
+    )
+    const failure = ofKind(events, 'failure').find(({ failure }) => failure.failure.cause === 'RKEY_NO_RIGHT')
+    const [post] = ofKind(events, 'posted')
+    assert.equal(failure?.object, post.request.owner)
+    assert.ok(post.stack.length > 0)
+    assert.ok(ofKind(events, 'call').some(({ stack }) => stack.length > 0))
+  })
+})
+
+describe('userdma daemon --record', { skip: lacking(LOOPBACK) }, () => {
+  it('leaves a readable file when the daemon is killed', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const daemon = await startDaemon(t, { options: ['--record', file, '--record-limit', '1M'] })
+    assertGood(await runUserdma(t, ['run', '--socket', daemon.socket, '--', LOOPBACK]))
+    // The file is written every 100 ms: once a sample of counters is in it, what was before is in it too.
+    while (ofKind(await eventsIn(file), 'counters').length === 0) await new Promise(setImmediate)
+    process.kill(daemon.pid, 'SIGKILL')
+    await daemon.running.ended
+    const events = await eventsIn(file)
+    assert.ok(ofKind(events, 'completed').length > 0)
+    assert.ok(!events.some(({ kind }) => kind === 'end'))
+  })
+})
