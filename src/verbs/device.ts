@@ -64,8 +64,8 @@ export interface DeviceEventObject extends Omit<DeviceEvent, 'type'> {
 export type DeviceEvents = { readonly [N in AsyncEventName]: DeviceEventObject }
 
 /**
- * An open device. Its listeners get the events of `onEvent` by their names. After the device is closed or removed,
- * methods that need it throw RdmaError EIO.
+ * An open device. Its listeners get the events of `onEvent` by their names. Methods that need the device throw RdmaError
+ * ERR_CLOSED after it was closed, EIO after it was removed.
  */
 export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** Name of the device: 'rxe0' … */
@@ -85,8 +85,8 @@ export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** The device's clock in nanoseconds, exact up to 2^53: the clock of completions' timestamps. */
   clock(): number
   /**
-   * A snapshot of the counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device, EIO
-   * after the device was closed or removed.
+   * A snapshot of the counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device,
+   * ERR_CLOSED after the device was closed, EIO after it was removed.
    */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */

@@ -7,11 +7,11 @@ import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DRIVER_RECORD_BYTES } from '../spec/session.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { MappedBytes } from './carrier.ts'
-import { checkByteCount, checkBytes, checkText, checkU32, invalidArgument, RdmaError } from './error.ts'
+import { checkByteCount, checkBytes, checkText, checkU32, closedError, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs, shownClosed } from './objects/show.ts'
-import { CLOSED, checkDevicePresent, closedError, type DeviceContext } from './plan.ts'
+import { CLOSED, checkDevicePresent, type DeviceContext } from './plan.ts'
 
 /** Options of `DriverDescriptor.map`. */
 export interface MapOptions {

@@ -6,8 +6,8 @@ import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
 import { beginStackAtProgram } from './check/stacks.ts'
 import type { CountedFinding } from './check/watch.ts'
 
-/** Values of `RdmaError.code`. */
-export type ErrorCode = ErrnoName
+/** Values of `RdmaError.code`: names of errnos; 'ERR_CLOSED' if the object, device or connection is closed. */
+export type ErrorCode = ErrnoName | 'ERR_CLOSED'
 
 /** Default remedies, by errno. `reasons`: the reasons that a remedy is for; absent: all. */
 const HINTS: Readonly<Record<string, { readonly hint: string; readonly reasons?: RegExp }>> = {
@@ -44,9 +44,9 @@ export const recognizeCopies = (cls: { readonly prototype: Error }, name: string
 export class RdmaError extends Error {
   /** 'RdmaError'. */
   override readonly name: string = 'RdmaError'
-  /** Name of the errno: 'EINVAL' … */
+  /** Name of the errno: 'EINVAL' …, or 'ERR_CLOSED'. */
   readonly code: ErrorCode
-  /** The errno as a number. */
+  /** The errno as a number; with 'ERR_CLOSED' EINVAL, or EIO if the device is closed or removed. */
   readonly errno: number
   /** The refused call: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
@@ -140,6 +140,14 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
+
+/** The error of a call on an object that is closed. `what`: the closed object. */
+export const closedError = (call: string, what = 'the object'): RdmaError =>
+  new RdmaError('ERR_CLOSED', Errno.EINVAL, call, `${what} is closed`)
+
+/** The error of a call on a device that is closed. `state`: 'closed', or 'closed or removed'. */
+export const deviceClosedError = (call: string, state = 'closed'): RdmaError =>
+  new RdmaError('ERR_CLOSED', Errno.EIO, call, `the device is ${state}`, 'open the device again')
 
 /** The error of a method that is called without its object, as after `const { poll } = cq`. */
 export const withoutObject = (call: string): RdmaError =>

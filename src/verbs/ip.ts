@@ -9,7 +9,16 @@ import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import type { AnyCall } from './carrier.ts'
-import { checkBytes, checkInteger, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
+import {
+  checkBytes,
+  checkInteger,
+  checkText,
+  deviceClosedError,
+  formatValue,
+  invalidArgument,
+  RdmaError,
+  refused,
+} from './error.ts'
 import { type AbortOptions, type Arrivals, checkAbortOptions, checkSignal } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
@@ -85,7 +94,7 @@ export interface IpInterface extends Disposable {
   query(): Out<typeof InterfaceClass.methods.query>
   /**
    * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with the signal's reason, or
-   * RdmaError: ETIMEDOUT, ENETUNREACH, EMSGSIZE; EIO if the device is closed or removed.
+   * RdmaError: ETIMEDOUT, ENETUNREACH, EMSGSIZE; ERR_CLOSED if the device is closed or removed.
    */
   ping(address: string, options?: PingOptions): Promise<number>
   /** Opens a UDP socket. Throws RdmaError EADDRINUSE, ENOMEM. */
@@ -262,7 +271,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
       clearTimeout(timer)
       socket.close()
     }
-    throw refused('EIO', call, 'the device is closed or removed')
+    throw deviceClosedError(call, 'closed or removed')
   }
 
   udp(options: UdpOptions = {}): UdpSocket {

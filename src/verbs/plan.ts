@@ -3,18 +3,21 @@
  * conversion of the result to an object of the library. Plans run at once, or as entries of a chain (R16). Planned
  * objects of a chain have negative handles, which chain.ts turns into references to entries.
  */
+
+import { Errno } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { CallResult, Carrier } from './carrier.ts'
 import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import {
+  closedError,
+  deviceClosedError,
   formatValue,
   invalidArgument,
   nameOptions,
   type OptionNames,
   RdmaError,
-  refused,
   USE_ASYNC_HINT,
 } from './error.ts'
 import { orElse } from './objects/show.ts'
@@ -39,11 +42,10 @@ export type KindOf<T> = T extends Kind<infer N> ? N : never
  * objects have the handles -1, -2, …, above CLOSED.
  */
 export const CLOSED = -0x40000000
-export const closedError = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
 
-/** Throws RdmaError EIO if the device is closed or removed: another device may use the memory of its rings now. */
+/** Throws RdmaError ERR_CLOSED if the device is closed or removed: another device may use the memory of its rings now. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
-  if (waiters.isOver) throw refused('EIO', call, 'the device is closed or removed')
+  if (waiters.isOver) throw deviceClosedError(call, 'closed or removed')
 }
 
 /** The local end of a queue pair's path: properties of the device and of its port 1. */
@@ -250,7 +252,7 @@ export const checkObject = (
   if (isLibraryObject(object)) {
     const { cls } = object
     if (object.context !== context) throw invalidArgument(call, `${option} is of another device`, SAME_DEVICE_HINT)
-    if (!object.isOpen) throw invalidArgument(call, `${option} is closed`)
+    if (!object.isOpen) throw closedError(call, option)
     const expected = optionClasses[option]
     if (expected !== undefined && cls.name !== expected && !cls.name.endsWith(`_${expected}`))
       throw invalidArgument(call, `${option} is an object of class ${cls.name}, not ${expected}`)
@@ -266,6 +268,7 @@ export const checkObject = (
       `${option} is a planned object of another chain, or of a chain that has ended`,
       'use the objects that device.chain() returned',
     )
+  if (object.handle === CLOSED) throw closedError(call, option)
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
@@ -286,7 +289,7 @@ export const clearOwner = (object: object): void => {
 }
 
 /** EIO: the device was removed, and its objects with it. */
-const isRemovalError = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
+const isRemovalError = (error: unknown): boolean => error instanceof RdmaError && error.errno === Errno.EIO
 
 /** Makes a call that destroys objects. If the device was removed, its objects are gone, and EIO is ignored. */
 export const destroyUnlessRemoved = (call: () => void): void => {

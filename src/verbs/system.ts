@@ -15,13 +15,13 @@ import { Interface } from '../spec/classes/device/interface.ts'
 import { System as SystemClass } from '../spec/classes/device/system.ts'
 import { AsyncFd } from '../spec/classes/events/async_fd.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
-import { errnoName } from '../spec/errno.ts'
+import { Errno, errnoName } from '../spec/errno.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
-import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
+import { checkText, invalidArgument, RdmaError, refusal, refused, rethrow } from './error.ts'
 import { Handlers } from './handlers.ts'
 import { checkNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
@@ -68,7 +68,7 @@ export interface DeviceChange {
 
 /** The system-wide device: the list of devices. */
 export interface System extends Disposable {
-  /** The current devices, in the order of `index`. Throws RdmaError EIO after `close`. */
+  /** The current devices, in the order of `index`. Throws RdmaError ERR_CLOSED after `close`. */
   devices(): readonly DeviceEntry[]
   /**
    * The classes of the device with this name, as the device describes them. Without a name, the classes of the
@@ -222,7 +222,8 @@ export const openSystem = (options: SystemOptions = {}): System => {
   const access = path === undefined ? accessNetwork(network as LocalNetwork, report) : accessDaemon(path, report)
   let isOpen = true
   const call = (cls: ObjectClass, method: string): AnyValues => {
-    if (!isOpen) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')
+    if (!isOpen)
+      throw new RdmaError('ERR_CLOSED', Errno.EIO, `${cls.name}.${method}`, 'the system-wide device is closed')
     return access.call(cls, method)
   }
   const end = (): void => {

@@ -91,7 +91,7 @@ eachCarrier(openTwo => {
     await one.close()
     // The carrier of a daemon checks the daemon at each 128th poll.
     for (let i = 0; i < 200; i++) assert.equal(events.poll(), undefined)
-    assert.throws(() => events.attach('device'), { code: 'EIO' })
+    assert.throws(() => events.attach('device'), { code: 'ERR_CLOSED' })
     await two.close()
   })
 

@@ -6,6 +6,7 @@ import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
@@ -86,7 +87,7 @@ export interface ConnectionRequest {
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
   /**
    * Refuses the connection. Throws RdmaError: EINVAL, also if the request was answered already or the peer has canceled
-   * it, EIO if the device is closed or removed.
+   * it, ERR_CLOSED if the device is closed, EIO if it was removed.
    */
   reject(options?: RejectOptions): void
 }
@@ -217,12 +218,12 @@ class RequestObject implements ConnectionRequest {
   }
 }
 
-/** Rejects a request. Ignores EIO (the device was removed) and EINVAL (the peer has canceled the request). */
+/** Rejects a request. Ignores EIO (the device is closed or removed) and EINVAL (the peer has canceled the request). */
 const rejectUnlessEnded = ({ reject }: ConnectionRequest): void => {
   try {
     reject()
   } catch (error) {
-    if (!(error instanceof RdmaError) || (error.code !== 'EIO' && error.code !== 'EINVAL')) throw error
+    if (!(error instanceof RdmaError) || (error.errno !== Errno.EIO && error.errno !== Errno.EINVAL)) throw error
   }
 }
 

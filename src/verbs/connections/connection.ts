@@ -19,11 +19,11 @@ import {
   checkBytes,
   checkFunction,
   checkInteger,
+  deviceClosedError,
   invalidArgument,
   RdmaError,
   recognizeCopies,
   refusal,
-  refused,
 } from '../error.ts'
 import { LazyEventTarget, type Listenable } from '../event-target.ts'
 import { checkSignal } from '../mailbox.ts'
@@ -427,7 +427,7 @@ export class ConnectionEnd {
     // The DREQ of the active side has arrived, but not its RTU.
     if (!this.#isEstablished && this.#closeReason === 'peer')
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has ended the connection')
-    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is closed or removed')
+    if (!this.#isEstablished) throw deviceClosedError(this.#call, 'closed or removed')
     return new ConnectionObject(
       this,
       this.#shared.device,

@@ -4,6 +4,7 @@
  */
 import { MAX_TIMER_DELAY } from '../../host/event-loop/clock.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
+import { Errno } from '../../spec/errno.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'
@@ -57,7 +58,7 @@ export class ConnectionEvents {
     } catch (error) {
       // EAGAIN of getEvent: an earlier drain has read all events.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
-      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
+      if (!(error instanceof RdmaError && error.errno === Errno.EIO)) throw error
       // The device was closed or removed, which wakes all waiters (`WaiterList.wakeAll`).
       carrier.descriptors.close(this.channel)
     }

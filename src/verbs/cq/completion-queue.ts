@@ -7,18 +7,18 @@ import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { MmapInfo } from '../carrier.ts'
-import { checkChoice, checkU32, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
+import {
+  checkChoice,
+  checkU32,
+  closedError,
+  invalidArgument,
+  refused,
+  withOptionNames,
+  withoutObject,
+} from '../error.ts'
 import { type AbortOptions, checkSignal } from '../mailbox.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import {
-  checkDevicePresent,
-  closedError,
-  type DeviceContext,
-  eventSource,
-  type Kind,
-  type Plan,
-  plan,
-} from '../plan.ts'
+import { checkDevicePresent, type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
 
@@ -54,20 +54,20 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** The completion that `poll` found; valid until the next `poll`, `wait` or `resize`. */
   readonly completion: Completion
   /**
-   * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL if the queue is
-   * closed, EIO if the device is closed. Repeated polls throw EIO if the device's daemon has ended.
+   * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError ERR_CLOSED if the
+   * queue or the device is closed. Repeated polls throw EIO if the device's daemon has ended.
    */
   poll(): boolean
   /**
    * Resolves when `poll` may find a completion (kind 'counting': when `count` has grown since the last read), or when
    * the queue or the device is closed during the wait. Without an unread completion, rejects with RdmaError EOVERFLOW
-   * if the queue has lost completions, EINVAL if it is closed, EIO if the device is closed or removed.
+   * if the queue has lost completions, ERR_CLOSED if the queue or the device is closed, EIO if the device was removed.
    */
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. Always yields the object `completion`: the next iteration overwrites
-   * its values, `copy()` keeps them. Rejects with RdmaError EOVERFLOW if the queue has lost completions, EIO if the
-   * device is closed or removed, EINVAL for kind 'counting', EBUSY while another loop reads the queue.
+   * its values, `copy()` keeps them. Rejects with RdmaError EOVERFLOW if the queue has lost completions, ERR_CLOSED
+   * if the device is closed, EIO if it was removed, EINVAL for kind 'counting', EBUSY while another loop reads the queue.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /**

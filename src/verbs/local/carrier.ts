@@ -23,8 +23,8 @@ import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../arguments/options.ts'
 import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
-import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
-import { CLOSED, closedError } from '../plan.ts'
+import { closedError, deviceClosedError, refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
+import { CLOSED } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
 import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
@@ -125,7 +125,7 @@ const carrierOn = (
   let isClosed = false
   /** Throws RdmaError EIO if the program has closed the device. */
   const requireOpen = (callName: string): void => {
-    if (isClosed) throw refused('EIO', callName, 'the device is closed')
+    if (isClosed) throw deviceClosedError(callName)
   }
 
   /** For drivers other than rxe the doorbell is a call of `postSend`, if the driver implements that method. */

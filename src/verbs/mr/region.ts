@@ -5,12 +5,11 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import { checkByteCount, checkBytes, invalidArgument, refused } from '../error.ts'
+import { checkByteCount, checkBytes, closedError, invalidArgument, refused } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkObject,
-  closedError,
   type DeviceContext,
   type LibraryObject,
   type ObjectReference,

@@ -22,7 +22,16 @@ import {
   makeAwaitable,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkBytes, checkU32, formatValue, invalidArgument, RdmaError, withoutObject, wrongField } from '../error.ts'
+import {
+  checkBytes,
+  checkU32,
+  closedError,
+  formatValue,
+  invalidArgument,
+  RdmaError,
+  withoutObject,
+  wrongField,
+} from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkDevicePresent,
@@ -101,7 +110,7 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
    * Sends a datagram, at most the path MTU in bytes: a longer one completes without an error, but is not sent (IBA
    * C10-93.1.1). In the receiver's buffer 40 bytes precede the payload (`senderOf`). Fails with RdmaError EINVAL, ENOMEM
-   * when the send queue is full, and EIO if the device is closed or removed.
+   * when the send queue is full, and ERR_CLOSED if the device is closed or removed.
    */
   send(local: SendData, receiver: DatagramPeer, options?: M): R
 }
@@ -195,20 +204,18 @@ const createAhsArguments = (
 }
 
 /** Why `checkAddress` refuses an address handle. */
-const describeAddress = (context: DeviceContext, ah: unknown): string => {
+const describeAddress = (ah: unknown): string => {
   if (ah === undefined) return 'the address handle is missing'
-  if (!(ah instanceof AhObject)) return `${formatValue(ah)} is not an address handle`
-  return `the address handle is ${ah.context === context ? 'closed' : 'of another device'}`
+  return ah instanceof AhObject
+    ? 'the address handle is of another device'
+    : `${formatValue(ah)} is not an address handle`
 }
 
 /** Checks that the address handle is open and belongs to this device. */
 const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): void => {
-  if (!(ah instanceof AhObject) || ah.context !== context || !ah.isOpen)
-    throw invalidArgument(
-      call,
-      describeAddress(context, ah),
-      'use one that pd.addressHandle() of the same device has created',
-    )
+  if (!(ah instanceof AhObject) || ah.context !== context)
+    throw invalidArgument(call, describeAddress(ah), 'use one that pd.addressHandle() of the same device has created')
+  if (!ah.isOpen) throw closedError(call, 'the address handle')
 }
 
 const RECEIVER_HINT = "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint"

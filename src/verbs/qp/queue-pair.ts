@@ -17,7 +17,7 @@ import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { invalidArgument, type RdmaError, refused, withOptionNames, withoutObject } from '../error.ts'
+import { closedError, invalidArgument, type RdmaError, refused, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -228,7 +228,7 @@ export const tooManySges = (
 const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
   if (qp?.context === undefined) throw withoutObject(call)
   checkDevicePresent(call, qp.context)
-  if (!qp.isOpen) throw invalidArgument(call, 'the queue pair is closed')
+  if (!qp.isOpen) throw closedError(call, 'the queue pair')
 }
 
 /**

@@ -19,8 +19,8 @@ import { OpenWants, ParkedPage } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
-import { invalidArgument, refusal, refused } from '../error.ts'
-import { CLOSED, closedError } from '../plan.ts'
+import { closedError, deviceClosedError, invalidArgument, refusal, refused } from '../error.ts'
+import { CLOSED } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
 import { ANSWER_TIMEOUT, joinDaemon, restartHint, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
@@ -188,7 +188,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const call: AnyCall = (cls, method, object, args) => {
     const callName = `${cls.name}.${method}`
     if (object === CLOSED) throw closedError(callName)
-    if (isClosed) throw refused('EIO', callName, 'the device is closed')
+    if (isClosed) throw deviceClosedError(callName)
     return makeCall(cls, method, object, args)
   }
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
@@ -209,7 +209,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     release: rings.release,
     channel: channel === undefined ? {} : { channel },
     counters() {
-      if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
+      if (isClosed) throw deviceClosedError('device.counters')
       // This call fails if the device was removed. Otherwise a later device with its node would be found below.
       makeCall(DeviceClass, 'query', 0, {})
       // The device may have been renamed.
@@ -232,7 +232,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     },
     drive(callName) {
       if (++polls % POLLS_PER_CHECK === 0) {
-        if (isClosed) throw refused('EIO', callName, 'the device is closed')
+        if (isClosed) throw deviceClosedError(callName)
         if (!session.checkAlive())
           throw refused('EIO', callName, `the daemon of device ${device.name} has ended`, restartHint(session.socket))
       }

@@ -8,7 +8,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { checkU32, invalidArgument, withOptionNames, withoutObject } from '../error.ts'
+import { checkU32, closedError, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -73,7 +73,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   receive(local?: Slice | readonly Slice[], id = 0): void {
     if (this?.context === undefined) throw withoutObject(CALL)
     checkDevicePresent(CALL, this.context)
-    if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
+    if (!this.isOpen) throw closedError(CALL, 'the queue')
     if (id !== 0) checkId(CALL, id)
     const ring = this.#ring
     const at = nextSlot(ring)

@@ -328,7 +328,7 @@ describe('close() of a checked device', () => {
       assert.ok(error.message.includes(`test/verbs/check/${marked('unknown-rkey')[0]}\n`), error.message)
       return true
     })
-    assert.throws(() => device.pd(), { code: 'EIO', reason: 'the device is closed' })
+    assert.throws(() => device.pd(), { code: 'ERR_CLOSED', reason: 'the device is closed' })
     await device.close()
   })
 

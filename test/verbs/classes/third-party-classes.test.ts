@@ -201,7 +201,7 @@ test('methods of a class may have the names of properties that the library uses 
       assert.throws(elsewhere, { code: 'EINVAL', reason: 'object is closed or of another device' })
     }
     object[Symbol.dispose]()
-    assert.throws(() => device.call(cls, 'cls', {}, object), { code: 'EINVAL' })
+    assert.throws(() => device.call(cls, 'cls', {}, object), { code: 'ERR_CLOSED' })
   }
   await stranger.close()
 })

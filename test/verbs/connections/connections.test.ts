@@ -375,7 +375,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('connections and requests of a closed device can be shown', async () => {
     const [clientEnd] = await pair(server, url, clientDevice)
-    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'EIO' })
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ERR_CLOSED' })
     const request = await nextRequest(server)
     await clientDevice.close()
     await serverDevice.close()

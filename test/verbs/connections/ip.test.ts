@@ -144,7 +144,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     socket.close()
     assert.equal(
       codeOf(() => socket.poll()),
-      'EINVAL',
+      'ERR_CLOSED',
     )
     firstIp.close()
   })

@@ -25,7 +25,10 @@ eachCarrier(openTwo => {
       reason: /^pd has the handle NaN, which is no object's/,
     })
     second.close()
-    assert.throws(() => device.call(Classes.pd, 'destroy', {}, second), { code: 'EINVAL', reason: 'object is closed' })
+    assert.throws(() => device.call(Classes.pd, 'destroy', {}, second), {
+      code: 'ERR_CLOSED',
+      reason: 'object is closed',
+    })
     // Not 1: the handle of a closed object is CLOSED.
     assert.throws(() => device.call(Classes.pd, 'destroy', {}, second.handle), { reason: 'the object is closed' })
     await other.close()
@@ -127,7 +130,8 @@ eachCarrier(openTwo => {
       for (const [use, body] of Object.entries<Use>(uses))
         assert.throws(
           body,
-          (error: unknown) => error instanceof RdmaError && error.code === 'EINVAL' && /is closed/.test(error.reason),
+          (error: unknown) =>
+            error instanceof RdmaError && error.code === 'ERR_CLOSED' && /is closed/.test(error.reason),
           `${name}.${use}`,
         )
       // `closeAddressHandles` refuses closed handles.
@@ -175,7 +179,7 @@ eachCarrier(openTwo => {
     const newer = device.cq()
     assert.equal(await iteration, 0)
     for await (const _ of cq) assert.fail('a completion of no request')
-    await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'the object is closed' })
+    await assert.rejects(cq.wait(), { code: 'ERR_CLOSED', reason: 'the object is closed' })
     newer.close()
     await device.close()
     await otherDevice.close()
@@ -203,7 +207,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('a closed device completes no requests, and an iteration over completions ends with EIO', async () => {
+  test('a closed device completes no requests, and an iteration over completions ends with ERR_CLOSED', async () => {
     const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
     const b = endpointOn(otherDevice)
@@ -215,10 +219,10 @@ eachCarrier(openTwo => {
     const iteration = (async () => {
       for await (const _ of a.cq);
     })()
-    const ended = assert.rejects(iteration, { code: 'EIO' })
+    const ended = assert.rejects(iteration, { code: 'ERR_CLOSED' })
     await device.close()
     await ended
-    assert.throws(() => a.cq.poll(), { code: 'EIO', message: /cq\.poll: the device is closed/ })
+    assert.throws(() => a.cq.poll(), { code: 'ERR_CLOSED', message: /cq\.poll: the device is closed/ })
     assert.equal(a.qp.pending, 0)
     await otherDevice.close()
   })
@@ -244,7 +248,7 @@ eachCarrier(openTwo => {
     await a.cq.wait()
     assert.ok(a.cq.poll())
     await device.close()
-    for (const cq of [a.cq, counting]) assert.throws(() => cq.poll(), { code: 'EIO' })
+    for (const cq of [a.cq, counting]) assert.throws(() => cq.poll(), { code: 'ERR_CLOSED' })
     assert.deepEqual([a.cq.completion.id, srq.pending, counting.count], [0, 0, 1])
     await otherDevice.close()
   })

@@ -175,8 +175,8 @@ test('while an asynchronous close waits, nothing uses the handle, which may be a
   const { handle } = object
   const failing = Promise.resolve(object[Symbol.asyncDispose]())
   object.close()
-  assert.throws(() => object.add({ value: 1 }), { code: 'EINVAL', reason: 'the object is closed' })
-  assert.throws(() => device.call(Slow, 'add', { value: 1 }, object), { code: 'EINVAL', reason: /is closed/ })
+  assert.throws(() => object.add({ value: 1 }), { code: 'ERR_CLOSED', reason: 'the object is closed' })
+  assert.throws(() => device.call(Slow, 'add', { value: 1 }, object), { code: 'ERR_CLOSED', reason: /is closed/ })
   await Promise.all([
     assert.rejects(failing, { code: 'EAGAIN' }),
     fixture.resume(new CallError('EAGAIN', 'slow.destroy: not now')),

@@ -75,7 +75,7 @@ eachCarrier(openTwo => {
     const pd = device.pd()
     const [cq, qp] = [device.cq(), pd.rcQp()]
     await device.close()
-    const closedDevice = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed' }
+    const closedDevice = { name: 'RdmaError', code: 'ERR_CLOSED', reason: 'the device is closed' }
     for (const [call, body] of [
       ['rc_qp.query', () => qp.query()],
       ['pd.create', () => device.pd()],
@@ -114,7 +114,7 @@ eachCarrier(openTwo => {
     qp.connect({ qpn: 5, gid: otherDevice.address, psn: 0 })
     qp.send(slice)
     await device.close()
-    const closedDevice = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or removed' }
+    const closedDevice = { name: 'RdmaError', code: 'ERR_CLOSED', reason: 'the device is closed or removed' }
     assert.throws(() => qp.send(slice), { ...closedDevice, call: 'qp.send' })
     assert.throws(() => qp.receive(slice), { ...closedDevice, call: 'qp.receive' })
     assert.throws(() => srq.receive(slice), { ...closedDevice, call: 'srq.receive' })
@@ -272,6 +272,6 @@ test('a device is closed although its daemon ends while sends are drained', asyn
     },
   })
   await a.device.close({ drain: true })
-  assert.throws(() => a.device.pd(), { code: 'EIO', reason: 'the device is closed' })
+  assert.throws(() => a.device.pd(), { code: 'ERR_CLOSED', reason: 'the device is closed' })
   await b.device.close()
 })

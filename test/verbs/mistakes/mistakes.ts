@@ -15,7 +15,8 @@ export const refuses = (call: string, reason: RegExp, body: () => unknown): stri
   let hint = ''
   assert.throws(body, (error: unknown) => {
     assert.ok(error instanceof RdmaError, `${call}: ${error}`)
-    assert.deepEqual([error.code, error.call], ['EINVAL', call], error.message)
+    const code = /is closed$/.test(error.reason) ? 'ERR_CLOSED' : 'EINVAL'
+    assert.deepEqual([error.code, error.call], [code, call], error.message)
     assert.match(error.reason, reason)
     hint = error.hint
     return true
