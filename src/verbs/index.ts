@@ -43,12 +43,13 @@ export {
 } from './connections/connect.ts'
 export {
   type ClosedEvent,
-  type CloseReason,
   type ConnectedQueuePair,
   type Connection,
   ConnectionError,
   type ConnectionOptions,
 } from './connections/connection.ts'
+export type { CloseReason } from './connections/events.ts'
+export { type ReconnectOptions, reconnect } from './connections/reconnect.ts'
 export type { ListenerAddress } from './connections/url.ts'
 export type { Completion, CompletionRecord, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
@@ -61,6 +62,7 @@ export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEndpoint, Udp
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { CountMessage, FailureMessage, TracedCall } from './local/observe.ts'
 export type { AbortOptions, Arrivals } from './mailbox.ts'
+export type { Messages, MessagesOptions } from './messages/messages.ts'
 export type {
   Access,
   FileRegionOptions,

@@ -21,7 +21,7 @@ test('the program on the library’s page runs and prints what the page shows', 
   const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
   const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })
   const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
-  assert.equal(shown.length, 12, 'lines of the page that show their output')
+  assert.equal(shown.length, 14, 'lines of the page that show their output')
   for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
 })
 

@@ -44,6 +44,11 @@ test('ping-pong has less than 60 lines, and makes all round trips', () => {
   assert.ok(readFileSync(join(repoRoot, 'examples', 'ping-pong.ts'), 'utf8').split('\n').length < 60)
 })
 
+test('rpc has less than 50 lines, and all its clients get their answers', () => {
+  assert.equal(run('rpc'), '8 of 8 clients got 1000 answers and one of 1 MB\n')
+  assert.ok(readFileSync(join(repoRoot, 'examples', 'rpc.ts'), 'utf8').split('\n').length < 50)
+})
+
 test('key-value finds all keys by RDMA READs', () => {
   const output = run('key-value', ['300'])
   assert.match(output, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)

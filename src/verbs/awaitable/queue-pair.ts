@@ -113,11 +113,11 @@ export const promiseMethod = (name: string, post: PostMethod, optionsIndex: numb
   }
 }
 
-const limitNames: KnownOptions<WaitLimits> = { signal: true, timeout: true }
+export const limitNames: KnownOptions<WaitLimits> = { signal: true, timeout: true }
 const MAX_TIMER_DELAY = 2 ** 31 - 1
 
 /** Throws RdmaError EINVAL for invalid limits, and the reason of an aborted signal. */
-const checkLimits = (call: string, { signal, timeout }: WaitLimits): void => {
+export const checkLimits = (call: string, { signal, timeout }: WaitLimits): void => {
   checkSignal(call, { signal })
   if (timeout !== undefined) checkInteger(call, 'timeout', timeout, 1, MAX_TIMER_DELAY)
   signal?.throwIfAborted()
@@ -144,8 +144,13 @@ interface WithPromises extends QueuedQp {
 
 /** Sets the hints in errors of a connection's queue pair. Does nothing if its requests return no promises. */
 export const setConnectionHints = (qp: object): void => {
-  if ('promises' in qp) (qp as WithPromises).promises.restarts = connectionRestarts
+  const promises = promisesOf(qp)
+  if (promises !== undefined) promises.restarts = connectionRestarts
 }
+
+/** The promises of a queue pair; undefined if its requests return none. */
+export const promisesOf = (qp: object): RequestPromises | undefined =>
+  'promises' in qp ? (qp as WithPromises).promises : undefined
 
 /** A subclass of `Plain` whose methods in `requests` return promises. `T`: interface of the subclass. */
 export const awaitable = <T extends AwaitableQueuePair>(

@@ -27,7 +27,8 @@ export interface CompletedRequest {
   readonly sourceQpn: number
 }
 
-interface Outstanding {
+/** A request that was posted, and what its completion does. */
+export interface Outstanding {
   readonly call: string
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
@@ -55,6 +56,26 @@ interface RequestLimits {
 const ignore = (): void => {}
 
 /**
+ * Calls `reject` with the signal's reason or ETIMEDOUT when one of the limits is reached, unless the returned function
+ * is called before.
+ */
+export const startLimits = (
+  call: string,
+  { signal, timeout }: RequestLimits,
+  hint: string | undefined,
+  reject: (reason: unknown) => void,
+): (() => void) => {
+  const onAbort = (): void => reject(signal?.reason)
+  signal?.addEventListener('abort', onAbort, { once: true })
+  const onTimeout = (): void => reject(refused('ETIMEDOUT', call, `it is not complete after ${timeout} ms`, hint))
+  const timer = timeout === undefined ? undefined : setTimeout(onTimeout, timeout)
+  return () => {
+    signal?.removeEventListener('abort', onAbort)
+    clearTimeout(timer)
+  }
+}
+
+/**
  * Settles as `request`. An error gets the stack of the program's `await`, which V8 knows if the program awaits the
  * returned promise directly or by `Promise.all`: when the request failed, only the library was running.
  */
@@ -69,23 +90,10 @@ const withAwaitedStack = async (request: Promise<unknown>): Promise<unknown> => 
 }
 
 /** An outstanding request and its promise. The promise resolves with `value`, or with the completion if undefined. */
-const outstandingRequest = (
-  call: string,
-  queue: Outstanding['queue'],
-  value: unknown,
-  { signal, timeout }: RequestLimits,
-) => {
+const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown, limits: RequestLimits) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const completion = new Promise<unknown>((resolve, reject) => {
-    const onAbort = (): void => reject(signal?.reason)
-    signal?.addEventListener('abort', onAbort, { once: true })
-    const onTimeout = (): void =>
-      reject(refused('ETIMEDOUT', call, `it is not complete after ${timeout} ms`, 'the request stays in the queue'))
-    const timer = timeout === undefined ? undefined : setTimeout(onTimeout, timeout)
-    const endLimits = (): void => {
-      signal?.removeEventListener('abort', onAbort)
-      clearTimeout(timer)
-    }
+    const endLimits = startLimits(call, limits, 'the request stays in the queue', reject)
     request = {
       call,
       queue,
@@ -127,6 +135,8 @@ export class RequestPromises {
   /** Whether the program has moved the queue pair to ERR, or a receive has failed, which moves it there too. */
   #isInErr = false
   #drainWaiters: (() => void)[] = []
+  /** Set by `connection.messages()`: SENDs and receives are its own. Called after completions were settled. */
+  onSettled: (() => void) | undefined
 
   constructor(
     cq: CompletionQueue,
@@ -150,6 +160,24 @@ export class RequestPromises {
     return this.#counts.send
   }
 
+  get outstandingReceives(): number {
+    return this.#counts.receive
+  }
+
+  /** How many sends the queue takes now. */
+  get sendRoom(): number {
+    return this.#depths.send - this.#counts.send
+  }
+
+  /** Calls `post`, which posts a request of the library. There must be room for it. Throws what `post` throws. */
+  post(request: Outstanding, post: (id: number) => void): void {
+    const id = ++this.#lastId
+    post(id)
+    this.#counts[request.queue]++
+    this.#outstandingById.set(id, request)
+    if (!this.#isPolling) void this.#poll()
+  }
+
   /**
    * Calls `post`, which posts a request with the passed id. When the request completes, the promise resolves with the
    * result of `post`, or with the completion if `post` returned undefined. If one of `limits` is reached before, the
@@ -162,6 +190,13 @@ export class RequestPromises {
     post: (id: number) => unknown,
     limits: RequestLimits = {},
   ): Promise<unknown> {
+    if (this.onSettled !== undefined && (call === 'qp.send' || call === 'qp.receive'))
+      throw refused(
+        'EBUSY',
+        call,
+        'connection.messages() uses sends and receives',
+        `write messages.${call.slice(3)}(…)`,
+      )
     const depth = this.#depths[queue]
     if (this.#counts[queue] >= depth) {
       const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
@@ -266,6 +301,7 @@ export class RequestPromises {
       await undefined
       for (;;) {
         this.settle()
+        this.onSettled?.()
         if (this.#outstandingById.size === 0) return
         await this.#cq.wait()
       }

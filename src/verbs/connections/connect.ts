@@ -107,7 +107,7 @@ export interface Server extends Arrivals<ConnectionRequest>, AsyncDisposable, As
   close(): Promise<void>
 }
 
-const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOptionNames, device: true }
+export const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOptionNames, device: true }
 const listenOptionNames: KnownOptions<ListenOptions> = { device: true, backlog: true }
 const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reason: true }
 

@@ -27,17 +27,15 @@ import {
 } from '../error.ts'
 import { LazyEventTarget, type Listenable } from '../event-target.ts'
 import { checkSignal } from '../mailbox.ts'
+import { type Messages, type MessagesOptions, openMessages } from '../messages/messages.ts'
 import { orElse, type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { type RetryOptions, retryOptionNames, timeoutExponentOf } from '../qp/connection.ts'
 import { markReady } from '../qp/queue-pair.ts'
-import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
+import { type CloseReason, type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { hostAndPort, type ShownAddress, shownAddress } from './url.ts'
-
-/** What ended a connection: `close` on this side, the peer, or the close or removal of the device. */
-export type CloseReason = 'local' | 'peer' | 'device'
 
 /** The queue pair of a connection: with a `sendCq`, or with requests that return promises. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
@@ -78,6 +76,12 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
   readonly remotePort: number
   /** Resolves when the connection has ended, with what ended it. */
   readonly closed: Promise<CloseReason>
+  /**
+   * Sends and receives messages of any size; the peer must call it too. Needs a queue pair without a `sendCq`, on which
+   * no receive is posted. Rejects with RdmaError: EINVAL, EBUSY; ETIMEDOUT if the peer does not call it, ERR_CLOSED if
+   * the connection fails or the peer breaks the rules; then the connection is closed.
+   */
+  messages(options?: MessagesOptions): Promise<Messages>
   /**
    * Disconnects, tells the peer, and destroys the queue pair. Does not wait for outstanding requests; `qp.drained()`
    * does.
@@ -562,7 +566,8 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
     return this.#target.removeEventListener
   }
 
-  // An arrow function, because programs may take the method out of the object.
+  // Arrow functions, because programs may take the methods out of the object.
+  readonly messages = (options: MessagesOptions = {}): Promise<Messages> => openMessages(this, options)
   readonly close = (): Promise<void> => this.#end.close();
 
   [Symbol.asyncDispose](): Promise<void> {

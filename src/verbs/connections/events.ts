@@ -9,6 +9,9 @@ import type { Out } from '../../spec/schema/schema.ts'
 import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'
 
+/** What ended a connection: `close` on this side, the peer, or the close or removal of the device. */
+export type CloseReason = 'local' | 'peer' | 'device'
+
 export type ConnectionEvent = Out<typeof CmChannel.methods.getEvent>
 
 type Handler = (event: ConnectionEvent) => void

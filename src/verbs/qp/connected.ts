@@ -124,6 +124,9 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
 }
 const rcType = queuePairType('RcQueuePair', RcObject)
 
+/** Posting methods that return no promises, also for queue pairs whose own methods do: `rcPosts.send.call(qp, …)`. */
+export const rcPosts: Pick<RcObject, 'send' | 'receive' | 'read'> = RcObject.prototype
+
 export const rcQpPlan = (
   context: DeviceContext,
   pd: ObjectReference,

@@ -1,0 +1,882 @@
+/*
+ * `connection.messages()`: messages of any size over a reliable connection. A short message is a SEND into a receive
+ * buffer of the peer, for which the sender needs a credit. The peer reads a long message from the sender's memory by
+ * RDMA READ. docs/reference/messages.md has the frames and the rules. A peer that breaks a rule is disconnected; what
+ * it sends changes only the receive buffers and buffers for announced messages.
+ */
+import { nextTurn } from '../../host/event-loop/next-turn.ts'
+import { Errno } from '../../spec/errno.ts'
+import { checkOptions, type KnownOptions } from '../arguments/options.ts'
+import { checkLimits, limitNames, promisesOf, type WaitLimits } from '../awaitable/queue-pair.ts'
+import { type Outstanding, type RequestPromises, startLimits } from '../awaitable/request-promises.ts'
+import { beginStackAtProgram } from '../check/stacks.ts'
+import type { CloseReason } from '../connections/events.ts'
+import { checkBytes, checkInteger, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
+import type { MemoryRegion, Slice } from '../mr/region.ts'
+import { type RemoteMemory, remoteMemory } from '../mr/remote-memory.ts'
+import { orElse, showAs } from '../objects/show.ts'
+import type { ProtectionDomain } from '../pd.ts'
+import { rcPosts } from '../qp/connected.ts'
+import { postPing } from '../qp/operations.ts'
+import type { QueuedQp } from '../qp/queue-pair.ts'
+import {
+  doneAt,
+  FrameType,
+  grantedAt,
+  HEADER_BYTES,
+  HELLO_BYTES,
+  type Hello,
+  helloAt,
+  lengthAt,
+  OFFER_BYTES,
+  offerAt,
+  putHeader,
+  putHello,
+  putOffer,
+  typeAt,
+  VERSION,
+} from './frame.ts'
+
+/** Options of `connection.messages()`. */
+export interface MessagesOptions extends WaitLimits {
+  /**
+   * Bytes of a receive buffer, 64 to 2^20; default 4096. Messages of up to this many bytes, less 16, and of the peer's
+   * value, travel as one SEND; the peer reads longer ones by RDMA READ. There are `maxRecvWr` of these buffers, and
+   * fewer than `maxSendWr` for sends (option `qp` of `connect` and `accept`).
+   */
+  readonly slotBytes?: number | undefined
+  /**
+   * Longest message that this side takes, in bytes, 1 to 2^32 - 1; default 2^26. Also bounds the bytes of long messages
+   * that were read before the program takes them.
+   */
+  readonly maxMessageBytes?: number | undefined
+  /**
+   * Milliseconds, 30 to 2^31 - 1, after which a peer that does not answer counts as dead, also on an idle connection;
+   * default 10,000.
+   */
+  readonly keepalive?: number | undefined
+  /** Milliseconds to wait until the peer has called `messages()` too; default 10,000. */
+  readonly timeout?: number | undefined
+}
+
+/**
+ * Messages over a connection: each `send` of one side is one `receive` of the other, in order. `for await` yields the
+ * messages until this side or the peer closes, and rejects with RdmaError ERR_CLOSED if the connection has failed.
+ */
+export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
+  /** Longest message that the peer takes, in bytes. */
+  readonly maxMessageBytes: number
+  /**
+   * Sends a message. Resolves when its bytes may be changed: a short message is then posted, a long one was read by the
+   * peer. Waits while the peer has no room for it. Rejects with RdmaError: ERR_CLOSED if the connection is closed or
+   * has failed, EMSGSIZE if the message is too long for the peer, ENOMEM if 4,096 sends wait already. If `options` end
+   * the wait, the message is not sent, unless it is long and the peer has its offer already.
+   */
+  send(message: Uint8Array, options?: WaitLimits): Promise<void>
+  /**
+   * The next message, a copy. Rejects with RdmaError ERR_CLOSED when no more follows: its `cause` is the failure, if
+   * there was one.
+   */
+  receive(options?: WaitLimits): Promise<Uint8Array>
+  /**
+   * Ends this direction: resolves when the peer has received or read all messages, and its loop ends. This side still
+   * receives. Rejects with RdmaError ERR_CLOSED.
+   */
+  end(options?: WaitLimits): Promise<void>
+  /** Resolves when the connection has ended, with what ended it. */
+  readonly closed: Promise<CloseReason>
+  /**
+   * Closes the connection when the peer has received the short messages whose `send` has resolved; waits a second at
+   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED.
+   */
+  close(): Promise<void>
+}
+
+/** What messages need of a `Connection`, which imports this file. */
+interface Carrier {
+  readonly pd: ProtectionDomain
+  readonly qp: object
+  readonly closed: Promise<CloseReason>
+  close(): Promise<void>
+}
+
+const messagesOptionNames: KnownOptions<MessagesOptions> = {
+  slotBytes: true,
+  maxMessageBytes: true,
+  keepalive: true,
+  ...limitNames,
+}
+
+const { HELLO, DATA, OFFER, ACK, END } = FrameType
+const DEFAULT_SLOT_BYTES = 4096
+const DEFAULT_MAX_MESSAGE_BYTES = 2 ** 26
+const DEFAULT_KEEPALIVE = 10_000
+const DEFAULT_TIMEOUT = 10_000
+const MAX_TIMER_DELAY = 2 ** 31 - 1
+/** Milliseconds that `close` waits for the sends in flight. */
+const CLOSE_TIMEOUT = 1000
+/** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
+const CONTROL_RECEIVES = 4
+/** Bytes of one READ, and READs in flight. */
+const READ_BYTES = 2 ** 20
+const READS = 2
+/** Sends that are not for DATA and OFFER: ACK or END, the ping, READs. */
+const OTHER_SENDS = 2 + READS
+const MIN_QUEUE = 8
+/** Maximum calls of `send` that wait. */
+const MAX_WAITING = 4096
+/** A dead peer is noticed in the third part without a sign of life. */
+const KEEPALIVE_PARTS = 3
+
+const SENT = Promise.resolve()
+
+/** A send buffer, and the request that uses it. */
+interface SendSlot extends Outstanding {
+  readonly at: number
+  /** The slice of the last frame. */
+  slice: Slice
+}
+
+interface WaitingSend {
+  readonly message: Uint8Array
+  isSettled: boolean
+  settle(error?: unknown): void
+}
+
+/** A long message that the peer may read. */
+interface OfferedMessage {
+  readonly region: MemoryRegion
+  settle(error?: unknown): void
+}
+
+/** A message that has arrived, or was offered. */
+interface Incoming {
+  readonly length: number
+  /** The receive buffer; -1 for an offered message. */
+  readonly slot: number
+  /** Offered: the peer's memory. */
+  readonly remote: RemoteMemory | undefined
+  /** Offered: where the message is read to. */
+  region: MemoryRegion | undefined
+  /** Offered: bytes for which READs were posted, and bytes read. */
+  posted: number
+  read: number
+}
+
+interface Taker {
+  resolve(message: Uint8Array | undefined): void
+  reject(error: unknown): void
+}
+
+/** Why there are no more messages. */
+interface End {
+  /** Undefined: the program or the peer has closed in order. */
+  readonly failure: RdmaError | undefined
+  readonly text: string
+}
+
+/** ERR_CLOSED for a method of ended messages; `cause` is the failure. */
+const endedError = (call: string, { failure, text }: End): RdmaError => {
+  const error = new RdmaError('ERR_CLOSED', Errno.EINVAL, call, text)
+  if (failure !== undefined) {
+    Object.assign(error, { cause: failure })
+    hideFields(error, 'cause')
+  }
+  return error
+}
+
+const isComplete = ({ slot, read, length }: Incoming): boolean => slot >= 0 || read === length
+
+class MessagesObject implements Messages {
+  maxMessageBytes = 0
+  readonly #connection: Carrier
+  readonly #qp: QueuedQp
+  readonly #promises: RequestPromises
+  readonly #limits: Required<Pick<Hello, 'slotBytes' | 'maxMessageBytes'>>
+
+  // Receiving. Counters are modulo 2^32.
+  readonly #received: MemoryRegion
+  readonly #receivedView: DataView
+  readonly #receiveSlices: readonly Slice[]
+  readonly #receives: readonly Outstanding[]
+  /** Receive buffers for DATA and OFFER. */
+  readonly #credits: number
+  /** Frames DATA and OFFER that the peer may send, as known here and as told to the peer. */
+  #granted: number
+  #announced: number
+  #arrived = 0
+  readonly #incoming: Incoming[] = []
+  readonly #takers: Taker[] = []
+  /** The offered messages of `#incoming` for which not all READs are posted. */
+  readonly #unread: Incoming[] = []
+  #readsInFlight = 0
+  /** Bytes of buffers for offered messages that the program has not taken. */
+  #offeredBytes = 0
+  #done = 0
+  #doneAnnounced = 0
+  #hasPeerEnded = false
+
+  // Sending.
+  readonly #sent: MemoryRegion
+  readonly #sentView: DataView
+  readonly #freeSlots: SendSlot[] = []
+  /** For HELLO, ACK and END; undefined while it is in flight. */
+  #controlSlot: SendSlot | undefined
+  #sendsInFlight = 0
+  readonly #waiting: WaitingSend[] = []
+  readonly #offered: OfferedMessage[] = []
+  /** Longest message in DATA. */
+  #maxDataBytes = 0
+  #limit = 0
+  #sentFrames = 0
+  #offersDone = 0
+  #isEnding = false
+  #isEndPosted = false
+  /** Called after completions, and at the end. */
+  #watchers: (() => void)[] = []
+
+  #end: End | undefined
+  #closing: Promise<void> | undefined
+  #onHello: (() => void) | undefined
+  /** Completions since the last check of the peer. */
+  #signs = 0
+  #silentParts = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    connection: Carrier,
+    promises: RequestPromises,
+    slotBytes: number,
+    maxMessageBytes: number,
+    onHello: () => void,
+  ) {
+    const { pd } = connection
+    this.#connection = connection
+    this.#qp = connection.qp as QueuedQp
+    this.#promises = promises
+    this.#limits = { slotBytes, maxMessageBytes }
+    this.#onHello = onHello
+    const { maxSendWr, maxRecvWr } = this.#qp
+    this.#received = pd.register(new Uint8Array(maxRecvWr * slotBytes))
+    this.#sent = pd.register(new Uint8Array((maxSendWr - OTHER_SENDS + 1) * slotBytes), { localWrite: false })
+    this.#receivedView = new DataView(this.#received.buffer.buffer)
+    this.#sentView = new DataView(this.#sent.buffer.buffer)
+    this.#receiveSlices = Array.from({ length: maxRecvWr }, (_, i) => this.#received.slice(i * slotBytes, slotBytes))
+    this.#receives = this.#receiveSlices.map((_, i) => ({
+      call: 'messages.receive',
+      queue: 'receive',
+      resolve: ({ bytes, opcode }) => this.#onFrame(i, bytes, opcode),
+      reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
+    }))
+    this.#credits = maxRecvWr - CONTROL_RECEIVES
+    this.#granted = this.#credits
+    this.#announced = this.#credits
+    for (let at = 0; at < this.#sent.length; at += slotBytes) {
+      const slot: SendSlot = {
+        call: 'messages.send',
+        queue: 'send',
+        at,
+        slice: this.#sent.slice(at, 0),
+        resolve: () => this.#onSent(slot),
+        reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
+      }
+      if (at === 0) this.#controlSlot = slot
+      else this.#freeSlots.push(slot)
+    }
+    promises.onSettled = () => this.#onSettled()
+    for (let i = 0; i < maxRecvWr; i++) this.#postReceive(i)
+    putHello(this.#sentView, 0, { version: VERSION, slotBytes, maxMessageBytes })
+    this.#postControl(HELLO, HELLO_BYTES)
+    void connection.closed.then(reason => this.#onClosed(reason))
+  }
+
+  /** Starts to check that the peer lives. */
+  startKeepalive(milliseconds: number): void {
+    const part = Math.floor(milliseconds / KEEPALIVE_PARTS)
+    this.#timer = setInterval(() => void this.#checkPeer(milliseconds), part)
+    // Waits of the program keep the process alive, as far as an event can follow.
+    this.#timer.unref?.()
+  }
+
+  get closed(): Promise<CloseReason> {
+    return this.#connection.closed
+  }
+
+  send(message: Uint8Array, options?: WaitLimits): Promise<void> {
+    try {
+      checkBytes('messages.send', 'message', message)
+      if (options !== undefined) {
+        checkOptions('messages.send', 'options', options, limitNames)
+        checkLimits('messages.send', options)
+      }
+      if (this.#end !== undefined) throw endedError('messages.send', this.#end)
+      if (this.#isEnding) throw new RdmaError('ERR_CLOSED', Errno.EINVAL, 'messages.send', 'this side has ended')
+      if (message.length > this.maxMessageBytes)
+        throw refused(
+          'EMSGSIZE',
+          'messages.send',
+          `the message has ${message.length} bytes, the peer takes ${this.maxMessageBytes}`,
+          'send parts, or set maxMessageBytes at the peer',
+        )
+      if (message.length <= this.#maxDataBytes && this.#waiting.length === 0 && this.#canSend()) {
+        this.#postData(message)
+        return SENT
+      }
+      if (this.#waiting.length >= MAX_WAITING)
+        throw refused('ENOMEM', 'messages.send', `${MAX_WAITING} sends wait for the peer`, 'await earlier ones first')
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return this.#sendLater(message, options)
+  }
+
+  #sendLater(message: Uint8Array, limits: WaitLimits = {}): Promise<void> {
+    return withStack(
+      new Promise((resolve, reject) => {
+        const waiting: WaitingSend = {
+          message,
+          isSettled: false,
+          settle(error) {
+            this.isSettled = true
+            endLimits()
+            if (error === undefined) resolve()
+            else reject(error)
+          },
+        }
+        const endLimits = startLimits('messages.send', limits, 'the peer takes no messages', error => {
+          const at = this.#waiting.indexOf(waiting)
+          if (at >= 0) this.#waiting.splice(at, 1)
+          waiting.settle(error)
+        })
+        this.#waiting.push(waiting)
+        this.#pump()
+      }),
+    )
+  }
+
+  receive(options: WaitLimits = {}): Promise<Uint8Array> {
+    return withStack(
+      this.#next('messages.receive', options).then(message => {
+        if (message !== undefined) return message
+        throw endedError('messages.receive', this.#end ?? { failure: undefined, text: 'the peer has ended' })
+      }),
+    )
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
+    return {
+      next: () =>
+        withStack(
+          this.#next('messages.next', {}).then(value =>
+            value === undefined ? { value, done: true as const } : { value, done: false as const },
+          ),
+        ),
+    }
+  }
+
+  async end(options: WaitLimits = {}): Promise<void> {
+    checkOptions('messages.end', 'options', options, limitNames)
+    checkLimits('messages.end', options)
+    this.#isEnding = true
+    this.#pump()
+    await this.#until(
+      () => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0,
+      limits => startLimits('messages.end', options, 'the peer has not taken all messages', limits),
+    )
+    if (this.#end?.failure !== undefined) throw endedError('messages.end', this.#end)
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#closeOnce()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #closeOnce(): Promise<void> {
+    if (this.#end === undefined) {
+      const end: End = { failure: undefined, text: 'the program has closed the messages' }
+      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', end))
+      this.#isEnding = true
+      this.#pump()
+      // Without HELLO nothing was sent, and the peer may never receive.
+      const isSent = (): boolean => this.#onHello !== undefined || (this.#isEndPosted && this.#sendsInFlight === 0)
+      const timeout = { timeout: CLOSE_TIMEOUT }
+      await this.#until(isSent, reject => startLimits('messages.close', timeout, '', reject)).catch(() => {})
+      this.#finish(end)
+    }
+    await this.#release()
+  }
+
+  /** Resolves when `isOver`, or when the messages have ended. `start`: starts limits of the wait. */
+  async #until(isOver: () => boolean, start: (reject: (error: unknown) => void) => () => void): Promise<void> {
+    if (isOver() || this.#end !== undefined) return
+    await new Promise<void>((resolve, reject) => {
+      const settle = (): void => {
+        endLimits()
+        this.#watchers = this.#watchers.filter(other => other !== watch)
+      }
+      const watch = (): void => {
+        if (!isOver() && this.#end === undefined) return
+        settle()
+        resolve()
+      }
+      const endLimits = start(error => {
+        settle()
+        reject(error)
+      })
+      this.#watchers.push(watch)
+    })
+  }
+
+  // --- Receiving
+
+  #postReceive(slot: number): void {
+    const slice = this.#receiveSlices[slot]
+    this.#promises.post(this.#receives[slot]!, id => rcPosts.receive.call(this.#qp, slice, id))
+  }
+
+  #next(call: string, limits: WaitLimits): Promise<Uint8Array | undefined> {
+    try {
+      checkOptions(call, 'options', limits, limitNames)
+      checkLimits(call, limits)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return new Promise((resolve, reject) => {
+      if (limits.signal === undefined && limits.timeout === undefined) this.#takers.push({ resolve, reject })
+      else {
+        const endLimits = startLimits(call, limits, '', error => {
+          const at = this.#takers.indexOf(taker)
+          if (at >= 0) this.#takers.splice(at, 1)
+          reject(error)
+        })
+        const taker: Taker = {
+          resolve(message) {
+            endLimits()
+            resolve(message)
+          },
+          reject(error) {
+            endLimits()
+            reject(error)
+          },
+        }
+        this.#takers.push(taker)
+      }
+      this.#deliver()
+    })
+  }
+
+  /** Gives messages to `receive`, in order. */
+  #deliver(): void {
+    while (this.#takers.length > 0 && this.#incoming.length > 0 && isComplete(this.#incoming[0]!)) {
+      const message = this.#take(this.#incoming.shift()!)
+      this.#takers.shift()!.resolve(message)
+    }
+    if (this.#incoming.length > 0) return
+    if (this.#end !== undefined) {
+      const { failure } = this.#end
+      for (const taker of this.#takers.splice(0))
+        if (failure === undefined) taker.resolve(undefined)
+        else taker.reject(endedError('messages.receive', this.#end))
+    } else if (this.#hasPeerEnded) for (const taker of this.#takers.splice(0)) taker.resolve(undefined)
+  }
+
+  /** The bytes of a complete message. Gives its buffer and its credit back. */
+  #take({ slot, length, region }: Incoming): Uint8Array {
+    if (region !== undefined) this.#offeredBytes -= length
+    const start = slot * this.#limits.slotBytes + HEADER_BYTES
+    const message = region?.buffer ?? this.#received.buffer.slice(start, start + length)
+    if (this.#end !== undefined) return message
+    if (slot >= 0) this.#postReceive(slot)
+    this.#granted = (this.#granted + 1) >>> 0
+    if (region !== undefined || this.#owesCredits()) this.#pump()
+    return message
+  }
+
+  #owesCredits(): boolean {
+    return (this.#granted - this.#announced) >>> 0 >= this.#credits >>> 1
+  }
+
+  /** A receive is complete. Runs while completions are settled, so it must not throw. */
+  #onFrame(slot: number, bytes: number, opcode: string): void {
+    if (this.#end !== undefined) return
+    this.#signs++
+    const problem = this.#readFrame(slot, bytes, opcode)
+    if (problem !== undefined) this.#finish(brokenRule(problem))
+  }
+
+  /** Executes a frame. Returns what is wrong with it. */
+  #readFrame(slot: number, bytes: number, opcode: string): string | undefined {
+    if (opcode !== 'RECV') return `${opcode} instead of a SEND`
+    if (bytes < HEADER_BYTES) return `a frame of ${bytes} bytes is shorter than a header`
+    const view = this.#receivedView
+    const at = slot * this.#limits.slotBytes
+    const type = typeAt(view, at)
+    const length = lengthAt(view, at)
+    const isHello = type === HELLO
+    if (isHello !== (this.#onHello !== undefined))
+      return isHello ? 'a second HELLO' : 'the first frame is not HELLO: does the peer call connection.messages()?'
+    const problem = this.#readCounters(grantedAt(view, at), doneAt(view, at), isHello)
+    if (problem !== undefined) return problem
+    if (type === DATA) {
+      if (bytes !== HEADER_BYTES + length) return `DATA of ${length} bytes in a frame of ${bytes}`
+      if (length > this.#limits.maxMessageBytes) return this.#tooLong(length)
+      return this.#arrive({ length, slot, remote: undefined, region: undefined, posted: 0, read: 0 })
+    }
+    if (type === OFFER) {
+      if (bytes !== OFFER_BYTES) return `OFFER in a frame of ${bytes} bytes`
+      if (length > this.#limits.maxMessageBytes) return this.#tooLong(length)
+      if (length === 0) return 'OFFER of 0 bytes'
+      const offer = offerAt(view, at)
+      if (offer.address + BigInt(length) > 2n ** 64n) return 'OFFER beyond the address space'
+      const remote = remoteMemory({ ...offer, length })
+      const incoming: Incoming = { length, slot: -1, remote, region: undefined, posted: 0, read: 0 }
+      const tooMany = this.#arrive(incoming)
+      if (tooMany !== undefined) return tooMany
+      this.#unread.push(incoming)
+    } else if (type === HELLO) {
+      if (bytes !== HELLO_BYTES || length !== 0) return `HELLO in a frame of ${bytes} bytes`
+      const wrong = this.#readHello(helloAt(view, at))
+      if (wrong !== undefined) return wrong
+    } else if (type === ACK || type === END) {
+      if (bytes !== HEADER_BYTES || length !== 0) return `a frame without a message has ${bytes} bytes`
+      if (type === END) {
+        this.#hasPeerEnded = true
+        this.#deliver()
+      }
+    } else return type === undefined ? 'reserved bytes are not 0' : `unknown frame type ${type}`
+    this.#postReceive(slot)
+    return undefined
+  }
+
+  #tooLong(length: number): string {
+    return `a message of ${length} bytes, although ${this.#limits.maxMessageBytes} were agreed`
+  }
+
+  #readHello(hello: Hello | undefined): string | undefined {
+    if (hello === undefined) return 'HELLO without the magic bytes'
+    const { version, slotBytes, maxMessageBytes } = hello
+    if (version !== VERSION) return `it speaks version ${version} of messages, and this library version ${VERSION}`
+    if (slotBytes < HELLO_BYTES || this.#limit === 0) return 'HELLO without room for messages'
+    this.maxMessageBytes = maxMessageBytes
+    this.#maxDataBytes = Math.min(slotBytes, this.#limits.slotBytes) - HEADER_BYTES
+    this.#onHello?.()
+    this.#onHello = undefined
+    return undefined
+  }
+
+  /** Takes over the counters of a header. */
+  #readCounters(granted: number, done: number, isFirst: boolean): string | undefined {
+    // The peer has at most as many buffers as in its HELLO, which every later value confirms.
+    const added = (granted - this.#limit) >>> 0
+    const open = (granted - this.#sentFrames) >>> 0
+    if (isFirst) this.#peerCredits = granted
+    if (added > this.#peerCredits || open > this.#peerCredits)
+      return `credit for ${open} frames, although it has ${this.#peerCredits} buffers`
+    this.#limit = granted
+    const finished = (done - this.#offersDone) >>> 0
+    if (finished > this.#offered.length)
+      return `${finished} messages read, although ${this.#offered.length} were offered`
+    this.#offersDone = done
+    for (const { region, settle } of this.#offered.splice(0, finished)) {
+      region.close()
+      settle()
+    }
+    return undefined
+  }
+  #peerCredits = 0
+
+  /** Queues a message. The program may be faster than the end of this function. */
+  #arrive(incoming: Incoming): string | undefined {
+    this.#arrived = (this.#arrived + 1) >>> 0
+    if ((this.#announced - this.#arrived) >>> 0 > this.#credits) return 'a message without a credit'
+    if (this.#hasPeerEnded) return 'a message after END'
+    this.#incoming.push(incoming)
+    this.#deliver()
+    return undefined
+  }
+
+  /** Posts READs of offered messages, as long as there is room for the messages. */
+  #postReads(): void {
+    while (this.#unread.length > 0 && this.#readsInFlight < READS && this.#promises.sendRoom > 0) {
+      const incoming = this.#unread[0]!
+      const { length, posted } = incoming
+      if (incoming.region === undefined) {
+        if (this.#offeredBytes > 0 && this.#offeredBytes + length > this.#limits.maxMessageBytes) return
+        incoming.region = this.#connection.pd.register(new Uint8Array(length))
+        this.#offeredBytes += length
+      }
+      const bytes = Math.min(READ_BYTES, length - posted)
+      const request: Outstanding = {
+        call: 'messages.receive',
+        queue: 'send',
+        resolve: () => this.#onRead(incoming, bytes),
+        reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
+      }
+      const local = incoming.region.slice(posted, bytes)
+      const remote = incoming.remote!.slice(posted, bytes)
+      this.#promises.post(request, id => rcPosts.read.call(this.#qp, local, remote, { id }))
+      incoming.posted += bytes
+      this.#readsInFlight++
+      if (incoming.posted === length) this.#unread.shift()
+    }
+  }
+
+  #onRead(incoming: Incoming, bytes: number): void {
+    this.#signs++
+    this.#readsInFlight--
+    incoming.read += bytes
+    if (!isComplete(incoming) || this.#end !== undefined) return
+    incoming.region?.close()
+    this.#done = (this.#done + 1) >>> 0
+    this.#deliver()
+  }
+
+  // --- Sending
+
+  #canSend(): boolean {
+    return this.#limit !== this.#sentFrames && this.#freeSlots.length > 0 && this.#promises.sendRoom > 0
+  }
+
+  #postFrame(slot: SendSlot, type: number, bytes: number, length: number): void {
+    const { at } = slot
+    putHeader(this.#sentView, at, type, this.#granted, this.#done, length)
+    this.#announced = this.#granted
+    this.#doneAnnounced = this.#done
+    if (slot.slice.length !== bytes) slot.slice = this.#sent.slice(at, bytes)
+    this.#promises.post(slot, id => rcPosts.send.call(this.#qp, slot.slice, { id }))
+    this.#sendsInFlight++
+  }
+
+  #postControl(type: number, bytes = HEADER_BYTES): void {
+    const slot = this.#controlSlot!
+    this.#controlSlot = undefined
+    this.#postFrame(slot, type, bytes, 0)
+  }
+
+  #postData(message: Uint8Array): void {
+    const slot = this.#freeSlots.pop()!
+    this.#sent.buffer.set(message, slot.at + HEADER_BYTES)
+    this.#sentFrames = (this.#sentFrames + 1) >>> 0
+    this.#postFrame(slot, DATA, HEADER_BYTES + message.length, message.length)
+  }
+
+  /** Registers a long message, and tells the peer its address. */
+  #postOffer(waiting: WaitingSend): void {
+    const { message } = waiting
+    const region = this.#connection.pd.register(message, { localWrite: false, remoteRead: true })
+    this.#offered.push({
+      region,
+      settle: error => {
+        if (!waiting.isSettled) waiting.settle(error)
+      },
+    })
+    const slot = this.#freeSlots.pop()!
+    putOffer(this.#sentView, slot.at, region)
+    this.#sentFrames = (this.#sentFrames + 1) >>> 0
+    this.#postFrame(slot, OFFER, OFFER_BYTES, message.length)
+  }
+
+  #onSent(slot: SendSlot): void {
+    this.#signs++
+    this.#sendsInFlight--
+    if (slot.at === 0) this.#controlSlot = slot
+    else this.#freeSlots.push(slot)
+  }
+
+  /** Posts what can be posted: waiting messages, READs, and a frame without a message if the peer needs the counters. */
+  #pump(): void {
+    if (this.#end !== undefined || this.#onHello !== undefined) return
+    try {
+      while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
+      this.#postReads()
+      if (this.#controlSlot === undefined || this.#promises.sendRoom === 0) return
+      if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
+        this.#isEndPosted = true
+        this.#postControl(END)
+      } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
+    } catch (error) {
+      this.#onFailure(error, false)
+    }
+  }
+
+  #postWaiting(waiting: WaitingSend): void {
+    if (waiting.message.length <= this.#maxDataBytes) {
+      this.#postData(waiting.message)
+      waiting.settle()
+      return
+    }
+    try {
+      this.#postOffer(waiting)
+    } catch (error) {
+      // The buffer cannot be registered.
+      waiting.settle(error)
+    }
+  }
+
+  // --- The peer's life, and the end
+
+  #onSettled(): void {
+    this.#pump()
+    for (const watch of [...this.#watchers]) watch()
+  }
+
+  /** Called three times in the time of `keepalive`. */
+  async #checkPeer(milliseconds: number): Promise<void> {
+    this.#silentParts = this.#signs > 0 ? 0 : this.#silentParts + 1
+    this.#signs = 0
+    if (this.#silentParts === 1 && this.#sendsInFlight === 0 && this.#promises.sendRoom > 0) this.#ping()
+    if (this.#silentParts < KEEPALIVE_PARTS - 1) return
+    // The event loop may have been blocked: packets that wait in a socket are read first.
+    await nextTurn()
+    if (this.#signs > 0 || this.#end !== undefined) return
+    const text = `the peer has not answered for ${milliseconds} ms`
+    this.#finish({ failure: refused('ETIMEDOUT', 'messages.keepalive', text), text })
+  }
+
+  #ping(): void {
+    const request: Outstanding = {
+      call: 'messages.keepalive',
+      queue: 'send',
+      resolve: () => this.#signs++,
+      reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
+    }
+    try {
+      this.#promises.post(request, id => postPing(this.#qp, { id }))
+    } catch (error) {
+      this.#onFailure(error, false)
+    }
+  }
+
+  /** A request has failed. `isConsequence`: the reason is another failure, or the end of the connection. */
+  #onFailure(error: unknown, isConsequence: boolean): void {
+    const finish = (): void => {
+      const failure = error instanceof RdmaError ? error : refused('EIO', 'messages', String(error))
+      this.#finish({ failure, text: `the connection has failed: ${failure.reason}` })
+    }
+    if (this.#end !== undefined) return
+    if (isConsequence) void nextTurn().then(finish)
+    else finish()
+  }
+
+  #onClosed(reason: CloseReason): void {
+    if (this.#end !== undefined) return
+    // Frames that have arrived before the end.
+    orElse(() => this.#promises.settle(), undefined)
+    const text = reason === 'peer' ? 'the peer has closed the connection' : 'the connection was closed'
+    const isInOrder = reason === 'local' || this.#hasPeerEnded
+    const code = reason === 'device' ? 'EIO' : 'ECONNRESET'
+    this.#finish({ failure: isInOrder ? undefined : refused(code, 'messages', text, ''), text })
+  }
+
+  /** Ends everything; messages that have arrived can still be received. */
+  #finish(end: End): void {
+    if (this.#end !== undefined) return
+    const firstIncomplete = this.#incoming.findIndex(incoming => !isComplete(incoming))
+    const lost = firstIncomplete < 0 ? [] : this.#incoming.splice(firstIncomplete)
+    const text = 'the connection was closed before a message was read'
+    this.#end =
+      lost.length > 0 && end.failure === undefined && this.#closing === undefined
+        ? { failure: refused('ECONNRESET', 'messages', text, ''), text }
+        : end
+    clearInterval(this.#timer)
+    for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#end))
+    for (const { settle } of this.#offered) settle(endedError('messages.send', this.#end))
+    this.#deliver()
+    for (const watch of [...this.#watchers]) watch()
+    // The caller may be settling completions of the queue pair.
+    queueMicrotask(() => void this.close().catch(() => {}))
+    this.#lost = lost
+    this.#onHello?.()
+  }
+  #lost: readonly Incoming[] = []
+
+  async #release(): Promise<void> {
+    try {
+      await this.#connection.close()
+    } finally {
+      for (const { region } of [...this.#offered.splice(0), ...this.#lost]) region?.close()
+      this.#received.close()
+      this.#sent.close()
+    }
+  }
+
+  /** Why the messages have ended, for `openMessages`. */
+  get ending(): RdmaError | undefined {
+    return this.#end && endedError('connection.messages', this.#end)
+  }
+
+  static shown({ maxMessageBytes, ending }: MessagesObject) {
+    return { maxMessageBytes, ...(ending !== undefined && { closed: true }) }
+  }
+
+  static is(value: object): value is MessagesObject {
+    return #end in value
+  }
+}
+showAs<MessagesObject>(MessagesObject.prototype, 'Messages', MessagesObject.shown, MessagesObject.is)
+
+/** An error gets the stack of the program's `await`. */
+const withStack = async <T>(promise: Promise<T>): Promise<T> => {
+  try {
+    return await promise
+  } catch (error) {
+    if (error instanceof RdmaError) beginStackAtProgram(error)
+    throw error
+  }
+}
+
+const brokenRule = (problem: string): End => {
+  const text = `the peer has broken the rules of messages: ${problem}`
+  return { failure: refused('EPROTO', 'messages', text), text }
+}
+
+/** Starts messages on a connection: `connection.messages()`. */
+export const openMessages = async (connection: Carrier, options: MessagesOptions): Promise<Messages> => {
+  const call = 'connection.messages'
+  checkOptions(call, 'options', options, messagesOptionNames)
+  const {
+    slotBytes = DEFAULT_SLOT_BYTES,
+    maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES,
+    keepalive = DEFAULT_KEEPALIVE,
+    timeout = DEFAULT_TIMEOUT,
+    signal,
+  } = options
+  checkInteger(call, 'slotBytes', slotBytes, 64, 2 ** 20)
+  checkInteger(call, 'maxMessageBytes', maxMessageBytes, 1, 2 ** 32 - 1)
+  checkInteger(call, 'keepalive', keepalive, 30, MAX_TIMER_DELAY)
+  checkLimits(call, { signal, timeout })
+  const qp = connection.qp as QueuedQp
+  const promises = promisesOf(qp)
+  if (promises === undefined) throw invalidArgument(call, 'the queue pair has a sendCq', 'connect or accept without it')
+  if (promises.onSettled !== undefined) throw refused('EBUSY', call, 'the connection has messages already', '')
+  if (promises.outstandingReceives > 0)
+    throw refused('EBUSY', call, 'receives are posted, which would take frames', 'post none before messages()')
+  for (const name of ['maxSendWr', 'maxRecvWr'] as const)
+    if (qp[name] < MIN_QUEUE)
+      throw invalidArgument(call, `${name} ${qp[name]} is too small`, `connect or accept with qp: { ${name}: 16 }`)
+  let onHello = (): void => {}
+  const hello = new Promise<void>(resolve => {
+    onHello = resolve
+  })
+  const messages = new MessagesObject(connection, promises, slotBytes, maxMessageBytes, onHello)
+  const hint = 'the peer has to call connection.messages() too'
+  let endLimits = (): void => {}
+  const limit = new Promise<never>((_, reject) => {
+    endLimits = startLimits(call, { signal, timeout }, hint, reject)
+  })
+  try {
+    await Promise.race([hello, limit])
+    if (messages.ending !== undefined) throw messages.ending
+  } catch (error) {
+    await messages.close()
+    throw error
+  } finally {
+    endLimits()
+  }
+  messages.startKeepalive(keepalive)
+  return messages
+}
