@@ -14,6 +14,7 @@ import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
+import { rpcRows } from './rpc.ts'
 import { startRows } from './start.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
@@ -25,6 +26,7 @@ export const rows: readonly Row[] = [
   ...inprocRows,
   ...callRows,
   ...connectionRows,
+  ...rpcRows,
   ...chainRows,
   ...controlRows,
   ...startRows,
