@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Mtu, QpState } from '../../src/spec/enums.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { closeAll, completionText, eachCarrier, resourcesOn } from './connections/endpoints.ts'
 
 eachCarrier(openTwo => {
@@ -16,11 +16,11 @@ eachCarrier(openTwo => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
     const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeoutExponent: 10 } })
-    assert.deepEqual(
-      [rcPeer.state, rcPeer.query().timeoutExponent, rcPeer.query().pathMtu],
-      ['RTS', 10, Mtu.values.MTU_256],
-    )
+    assert.deepEqual([rcPeer.state, rcPeer.query().timeoutExponent, rcPeer.query().pathMtu], ['RTS', 10, 256])
     rc.connect(rcPeer.endpoint, { pathMtu: 256 })
+    const reset = a.pd.rcQp()
+    assert.throws(() => reset.modify({ pathMtu: 300 }), { code: 'EINVAL', reason: /^pathMtu 300 is not 256, 512/ })
+    reset.close()
     rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
     assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
     rcPeer.write(Uint8Array.of(3), a.mr.remote(), { id: 4 })

@@ -3,8 +3,7 @@
  * `connect`, and the arguments of `modify` for each of the three steps.
  */
 import { secureRandom } from '../../host/random.ts'
-import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
-import { mtuEnum } from '../../spec/mtu.ts'
+import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
@@ -12,6 +11,7 @@ import { formatValue, invalidArgument, withOptionNames } from '../error.ts'
 import { type Access, peerAccessNames } from '../mr/region.ts'
 import { orElse } from '../objects/show.ts'
 import type { LocalPath } from '../plan.ts'
+import { mtuCode } from './attributes.ts'
 
 /** What a peer needs to connect to a queue pair; plain data, to be sent to the peer in any way. */
 export interface Endpoint {
@@ -87,15 +87,6 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
   )
 }
 
-const mtuCodes: readonly number[] = Object.values(Mtu.values)
-
-/** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. Throws RdmaError EINVAL. */
-const mtuCode = (bytes: number): number => {
-  const code = typeof bytes === 'number' ? mtuEnum(bytes) : Number.NaN
-  if (mtuCodes.includes(code)) return code
-  throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
-}
-
 /** A random first PSN, 24 bits. */
 export const firstPsn = (): number => secureRandom() >>> 8
 
@@ -147,7 +138,7 @@ export const connectSteps = (
     rtr: {
       state: RTR,
       ...address,
-      pathMtu: mtuCode(pathMtu),
+      pathMtu: mtuCode('qp.connect', pathMtu),
       destQpn: peer.qpn,
       rqPsn: peer.psn,
     },

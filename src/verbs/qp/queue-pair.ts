@@ -41,7 +41,7 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { type LibraryAttributes, toClassNames, toLibraryNames } from './attributes.ts'
+import { type LibraryAttributes, toClassAttributes, toLibraryAttributes } from './attributes.ts'
 import {
   type ConnectOptions,
   combineSteps,
@@ -152,7 +152,10 @@ export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Dispo
   readonly qpn: number
   /** Current state at the device. Throws RdmaError if the queue pair is closed. */
   readonly state: QpStateName
-  /** All attributes, as declared in the class; those that are options too have the options' names. Throws RdmaError. */
+  /**
+   * All attributes, as declared in the class; those that are options too have the options' names and units (`pathMtu`:
+   * bytes). Throws RdmaError.
+   */
   query(): QueriedAttributes<C>
   /**
    * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL if the type's
@@ -327,12 +330,14 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 
   query(): QueriedAttributes<C> {
-    return toLibraryNames(queryOf(this)) as QueriedAttributes<C>
+    return toLibraryAttributes(queryOf(this)) as QueriedAttributes<C>
   }
 
   modify(changes: ModifyArguments<C>): void {
     checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "give an object, { state: 'RESET' } for example")
-    const args = toClassNames(withStateNumber<object>(changes)) as In<AnyQpClass['methods']['modify']>
+    const args = toClassAttributes(`${this.cls.name}.modify`, withStateNumber<object>(changes)) as In<
+      AnyQpClass['methods']['modify']
+    >
     withOptionNames(optionsByQpAttribute, () => this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args))
     const { state } = args
     if (state !== undefined) {
@@ -564,7 +569,7 @@ export const initialAttributesOf = (
   if (connection !== undefined && peer === undefined)
     throw invalidArgument(call, 'connection is given without peer', 'give the endpoint of the peer too')
   // In a chain the arguments are read later. The program may use its record again before.
-  const initialArgs = initial === undefined ? undefined : toClassNames(withStateNumber(copyOfValue(initial)))
+  const initialArgs = initial === undefined ? undefined : toClassAttributes(call, withStateNumber(copyOfValue(initial)))
   if (peer === undefined || stepsTo === undefined) return initialArgs
   return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...initialArgs }
 }
