@@ -107,6 +107,12 @@ describe('npm', () => {
     if (requireTool('ibv_rc_pingpong', t, 'ibverbs-utils')) install('npm.sh')
   })
 
+  test('the guide of the library works in a fresh folder, with the oldest TypeScript to the newest', () => {
+    const versions = ['5.7.2', '5.8.3', '5.9.3', '6.0.3', '7.0.2', 'latest']
+    const stdout = execFileSync(scriptOf('library.sh'), [packages, ...versions], { encoding: 'utf8' })
+    for (const version of versions) assert.ok(stdout.includes(`${version} works\n`), stdout)
+  })
+
   test('without the package of the platform, the C libraries are built', t => {
     if (!requireTool('cc', t)) return
     const folder = join(scratch, 'built')
