@@ -252,8 +252,11 @@ void events_taken(int fd, uint32_t cq, uint32_t count);
 struct userdma_post *events_post_log(int fd);
 /* As events_post_log, for the hash log (hashes.c). */
 struct userdma_hash *events_hash_log(int fd);
-/* Reads the environment. */
+/* Read the environment. */
 void hashes_detect(void);
+void slots_detect(void);
+/* Sends are refused as by adapters that free slots at polls (slots.c). Only if stacks are recorded. */
+extern bool shim_frees_at_poll;
 /* Appends an entry to the event log (struct userdma_event). Called before the device can see a post. */
 void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);
 /* Notes that this thread has waited for another. Not for polls of completions. */

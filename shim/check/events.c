@@ -58,6 +58,7 @@ void events_detect(void)
     if (!shim_records_stacks)
         return;
     hashes_detect();
+    slots_detect();
     void *memory = REAL(mmap64)(NULL, FD_TABLE_SIZE * sizeof(struct log), PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory != MAP_FAILED) {

@@ -44,4 +44,13 @@ void outstanding_fork(void);
 /* After a fork, in the child. */
 void outstanding_child(void);
 
+/*
+ * The number of sends, of those posted last to the queue pair, for which an adapter that frees slots at polls has none.
+ * They are noted as posted. Only if shim_frees_at_poll.
+ */
+uint32_t slots_missing(const struct ibv_qp *qp);
+/* max_send_wr, as the program knows it; 0: unknown. */
+void slots_set(const struct ibv_qp *qp, uint32_t slots);
+uint32_t slots_of(const struct ibv_qp *qp);
+
 #endif

@@ -10,6 +10,7 @@
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
  *   hashes.c       hashes of send buffers at the post
+ *   slots.c        sends that adapters refuse
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
@@ -81,6 +82,8 @@ struct queue {
     uint32_t first, last;
     /* Number of requests since creation or RESET. */
     uint32_t posted;
+    /* max_send_wr of a send queue (slots.c); 0: not known yet. */
+    uint32_t slots;
     struct queue *next_shared;
 };
 /* Shared receive queues, linked by `next_shared`. */

@@ -283,13 +283,37 @@ static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ib
     return post_provider_sends(original, qp, list, bad);
 }
 
+/* As post_sends, of noted sends: posts only those for which an adapter has slots, and refuses the others. */
+static int post_fitting(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                        struct ibv_send_wr **bad)
+{
+    const uint32_t missing = shim_frees_at_poll && can_send(qp) ? slots_missing(qp) : 0;
+    const uint32_t count = missing == 0 ? 0 : count_sends(list);
+    if (LIKELY(missing == 0))
+        return post_sends(original, qp, list, bad);
+    struct ibv_send_wr *last = NULL, *first_refused = list;
+    for (uint32_t i = missing; i < count; i++) {
+        last = first_refused;
+        first_refused = last->next;
+    }
+    int error = 0;
+    if (last) {
+        last->next = NULL;
+        error = post_sends(original, qp, list, bad);
+        last->next = first_refused;
+    }
+    if (error == 0 && bad)
+        *bad = first_refused;
+    return error == 0 ? ENOMEM : error;
+}
+
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
     if (LIKELY(!shim_records_stacks))
         return post_sends(original, qp, list, bad);
     note_sends(qp, list, FRAME);
-    const int error = post_sends(original, qp, list, bad);
+    const int error = post_fitting(original, qp, list, bad);
     if (error == 0)
         return 0;
     /* The provider refuses all requests of a program that passes no `bad`. */
@@ -319,7 +343,10 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
-    const int error = original(qp);
+    const bool has_slots = LIKELY(!shim_frees_at_poll) || slots_missing(&qp->qp_base) == 0;
+    if (UNLIKELY(!has_slots))
+        qp->wr_abort(qp);
+    const int error = has_slots ? original(qp) : ENOMEM;
     if (LIKELY(error == 0 || !shim_records_stacks))
         return error;
     note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
@@ -461,6 +488,8 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV))
         return xrc_create_target(context, attributes);
     struct ibv_qp *qp = original(context, attributes);
+    if (UNLIKELY(shim_frees_at_poll) && qp)
+        slots_set(qp, attributes->cap.max_send_wr);
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
@@ -553,6 +582,19 @@ EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
     return status;
 }
 
+EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
+{
+    struct ibv_qp *(*original)(struct ibv_pd *, struct ibv_qp_init_attr *) = find_original("ibv_create_qp");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    struct ibv_qp *qp = original(pd, attributes);
+    if (UNLIKELY(shim_frees_at_poll) && qp && fd_kind_for_use(qp->context->cmd_fd) == FD_CONTEXT)
+        slots_set(qp, attributes->cap.max_send_wr);
+    return qp;
+}
+
 EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 {
     int (*original)(struct ibv_qp *) = find_original("ibv_destroy_qp");
@@ -570,8 +612,12 @@ EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int 
 {
     int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = find_original("ibv_modify_qp");
     const int error = original ? original(qp, attributes, mask) : ENOSYS;
-    if (UNLIKELY(shim_records_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET)
+    if (UNLIKELY(shim_records_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
+        const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);
+        if (slots != 0)
+            slots_set(qp, slots);
+    }
     return error;
 }
 

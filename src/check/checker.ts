@@ -4,6 +4,7 @@
  * does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
+import { adapters } from '../spec/check/adapters.ts'
 import { type Failure, failureText } from '../spec/check/failures.ts'
 import { type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../spec/check/omissions.ts'
@@ -38,7 +39,8 @@ import {
 import type { CheckedCall, CheckedFailure, CheckedWait, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
-import { createQueueDetector, type QueueDetector } from './queues.ts'
+import { createPeerDetector } from './peers.ts'
+import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence, type ReportFinding } from './reporting.ts'
@@ -93,6 +95,7 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createDatagramDetector,
   createAdapterDetector,
   createCmIdDetector,
+  createPeerDetector,
 ]
 
 export class Checker {
@@ -370,7 +373,12 @@ export class Checker {
     const { id, text } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
     const severity = post.severity ?? (findings[id].severity === 'note' ? 'note' : 'warning')
-    this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [target] })
+    const names = id === 'queue-full' && post.queue === PostQueue.SEND ? (this.#sources.adapters ?? []) : []
+    const details = names.flatMap(name => {
+      const source: string | undefined = adapters[name].freesAtPoll
+      return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
+    })
+    this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, severity, objects: [target] })
   }
 
   // ---- waits ----

@@ -22,7 +22,7 @@ export const hasReachedRtr = (qp: KnownObject): boolean => {
 }
 
 /** Whether dest_qp_num and dgid of `qp` are those of `peer`. */
-const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): boolean => {
+export const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): boolean => {
   const { destQpn, address } = qp.attributes
   return destQpn === peer.qpn && address !== undefined && deviceWithGid(address.dgid) === peer.device
 }

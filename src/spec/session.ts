@@ -52,13 +52,15 @@ export const SESSION_VERSION = 3
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
  * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
- * all sends are hashed (`HashLog`).
+ * all sends are hashed (`HashLog`). `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are
+ * posted and not freed by a polled completion.
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
   tag: 'USERDMA_TAG',
   stacks: 'USERDMA_STACKS',
   buffers: 'USERDMA_BUFFERS',
+  slots: 'USERDMA_SLOTS',
 } as const
 
 export const MessageType = {

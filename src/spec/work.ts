@@ -77,6 +77,8 @@ export const WrOpcode = enumeration('wr_opcode', {
 
 /** ibv_send_flags. */
 export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
+/** The bits of ibv_send_flags, with IBV_SEND_IP_CSUM, which the device ignores. */
+export const DEFINED_SEND_FLAGS = 0x1f
 
 /** The flags of an XRC request in a ring have the receiver's SRQ number from this bit on. */
 export const SRQN_SHIFT = 8

@@ -92,6 +92,7 @@ it('the first 16 sends of a queue and then every 16th are checked', () => {
     const request = s.post({ index })
     s.changeSampledBytes()
     s.complete(request)
+    s.poll(index + 1)
     if (s.ids().length > checked.length) checked.push(index)
   }
   const first = Array.from({ length: 16 }, (_, index) => index)

@@ -220,7 +220,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
   'src/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
   'src/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
-  'src/check/queues.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
+  'src/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
   'src/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
   'src/check/reporting.ts MAX_FINDINGS': 'findings',
   'src/check/reporting.ts MAX_NAMED': { because: 'a finding says how many more there are' },

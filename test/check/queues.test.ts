@@ -22,6 +22,47 @@ it('a row of unsignaled sends that is longer than the queue is found once', () =
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
 })
 
+it('sends beyond max_send_wr without a polled completion are found, also with `index` after a RESET', () => {
+  const s = requestScenario()
+  let index = 0
+  const complete = (count: number): void => {
+    for (let i = 0; i < count; i++) s.complete(s.post({ index: index++ }))
+  }
+  complete(8)
+  s.poll(1)
+  complete(1)
+  assert.deepEqual(s.ids(), [])
+  complete(1)
+  assert.deepEqual(s.ids(), ['sends-unpolled warning'])
+  assert.match(s.found[0]!.text, /has 9 sends posted of which no completion was polled, and max_send_wr is 8/)
+  s.forget()
+  s.checker.requests.queueReset(s.qp)
+  index = 0
+  complete(8)
+  assert.deepEqual(s.ids(), [])
+})
+
+it('flags that are not defined are found', () => {
+  const s = requestScenario()
+  s.post({ flags: 0x1f })
+  assert.deepEqual(s.ids(), [])
+  s.post({ flags: 0x8000_0002 | 0 })
+  assert.deepEqual(s.ids(), ['undefined-flags warning'])
+  assert.match(s.found[0]!.text, /has send_flags 0x80000002, in which 0x80000000 is not defined/)
+})
+
+it('a sender whose sends succeed, and whose peer is connected to another queue pair, is found once', () => {
+  const s = requestScenario()
+  const address = { dgid: new Uint8Array(16), sgidIndex: 1 }
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), [])
+  s.checker.requests.queueReset(s.qp)
+  s.call('rc_qp', 'modify', s.peer, { destQpn: 7, address })
+  s.complete(s.post())
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), ['peer-connected-elsewhere warning'])
+})
+
 it('flushed sends have completions, so they are no row of unsignaled sends', () => {
   const s = requestScenario()
   for (let i = 0; i < 20; i++) s.complete(s.post({ isSignaled: false }), WR_FLUSH_ERR)
@@ -65,6 +106,19 @@ it('a message that is answered RNR NAK again and again for a second is a finding
   s.advance(1_000_000)
   notReady(100)
   assert.deepEqual(s.ids(), ['late-receives warning', 'late-receives warning'])
+})
+
+it('a message that its sender repeats without limit is no late receive until the receive comes', () => {
+  const s = requestScenario()
+  s.call('rc_qp', 'modify', s.peer, { rnrRetry: 7 })
+  for (let i = 0; i < 100; i++) s.checker.requests.receiverNotReady(s.qp)
+  s.advance(1_000_000)
+  s.checker.requests.receiverNotReady(s.qp)
+  assert.deepEqual(s.ids(), [])
+  s.advance(1_000_000)
+  s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
+  assert.deepEqual(s.ids(), ['late-receives warning'])
+  assert.match(s.found[0]!.text, /first receive at least 1000.0 ms after a message had come/)
 })
 
 it('the first receive of an SRQ is a finding if a message arrived before it', () => {

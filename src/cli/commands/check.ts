@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
+import { adapters } from '../../spec/check/adapters.ts'
 import {
   type FailLimit,
   type Finding,
@@ -134,13 +135,14 @@ export const check = async (program: string, args: readonly string[], options: C
   let isRecorded = true
   try {
     await record?.start(joined.client)
-    const { buffers } = await joined.client.config()
+    const { buffers, adapters: like = [] } = await joined.client.config()
+    const freesAtPoll = like.some(name => adapters[name].freesAtPoll !== undefined)
     await joined.client.subscribeFindings(hang)
     // The program gets the signal too, and may handle it.
     const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
     process.on('SIGINT', onInterrupt)
     try {
-      programEnd = await runUnder(joined, program, args, { ...recording, ...(buffers && { buffers }) })
+      programEnd = await runUnder(joined, program, args, { ...recording, freesAtPoll, ...(buffers && { buffers }) })
     } finally {
       process.off('SIGINT', onInterrupt)
     }

@@ -44,6 +44,8 @@ export interface Recording {
   readonly events?: boolean
   /** Which bytes of sends are hashed at the post. Needs `stacks`. Absent: `sampled`. */
   readonly buffers?: BufferCheck
+  /** Sends are refused as by adapters that free slots of send queues at polls. Needs `stacks`. */
+  readonly freesAtPoll?: boolean
 }
 
 /** The libraries to preload, in the order of LD_PRELOAD. Throws as `shimLibrary`. */
@@ -55,8 +57,9 @@ export const preloadedLibraries = ({ stacks = false, events = false }: Recording
 
 /** The environment in which a program sees the devices of the daemon at `socket`. Throws as `shimLibrary`. */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
-  const { tag, stacks, events, buffers } = recording
-  const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, [SessionEnv.buffers]: _buffers, ...env } = process.env
+  const { tag, stacks, events, buffers, freesAtPoll } = recording
+  const own: readonly string[] = [SessionEnv.tag, SessionEnv.stacks, SessionEnv.buffers, SessionEnv.slots]
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !own.includes(name)))
   return {
     ...env,
     LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
@@ -65,6 +68,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     // 1: stacks; 2: also the event log.
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
     ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
+    ...(stacks && freesAtPoll && { [SessionEnv.slots]: 'polled' }),
   }
 }
 

@@ -63,6 +63,8 @@ export interface Adapter {
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
   /** The missing operations, each with its source. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
+  /** The adapter frees slots of its send queues only when completions are polled: the source. */
+  readonly freesAtPoll?: string
   /** What happens to an atomic whose elements have more than 8 bytes, and the source; absent: the adapter has no atomics. */
   readonly longAtomic?: readonly [result: string, source: string]
 }
@@ -112,6 +114,7 @@ const table = {
       flush: `${MLX5_OPCODES}; ${NO_FLUSH_ACCESS}`,
       atomicWrite: MLX5_OPCODES,
     },
+    freesAtPoll: 'rdma-core providers/mlx5/qp.c, mlx5_wq_overflow; cq.c moves the tail at a poll',
     longAtomic: ['executed, 8 bytes are written', 'rdma-core providers/mlx5/qp.c, set_data_ptr_seg_atomic'],
   },
   efa: {
@@ -142,6 +145,7 @@ const table = {
       remoteAtomic: 'Linux drivers/infiniband/hw/efa/efa_verbs.c, efa_reg_mr',
       flush: NO_FLUSH_ACCESS,
     },
+    freesAtPoll: 'rdma-core providers/efa/verbs.c, efa_post_send_validate',
   },
   irdma: {
     model: 'Intel E810',
@@ -174,6 +178,7 @@ const table = {
       flush: `${IRDMA_POST}; ${NO_FLUSH_ACCESS}`,
       atomicWrite: IRDMA_POST,
     },
+    freesAtPoll: 'rdma-core providers/irdma/uk.c, irdma_uk_cq_poll_cmpl moves the tail at a poll',
   },
   rxe: {
     model: 'the soft device of Linux 6.12',

@@ -542,6 +542,19 @@ const table = {
     advice: 'signal at least one request in max_send_wr, and poll its completion',
     libraryAdvice: 'post at least one request in maxSendWr without { signaled: false }, and poll its completion',
   },
+  'sends-unpolled': {
+    severity: 'warning',
+    title: 'more sends are posted, without a polled completion, than the send queue has slots',
+    why: 'Most adapters free a slot only when the completion of its request, or of a later one, is polled, and refuse further posts with ENOMEM (mlx5, irdma and efa). This device frees the slot when the request is complete, so the program works here and fails there. With `--like` and one of these adapters such posts are refused here too.',
+    advice: 'poll completions before more than max_send_wr sends are posted, or request a larger max_send_wr',
+    libraryAdvice: 'await earlier requests before more than maxSendWr are posted, or ask for a larger maxSendWr',
+  },
+  'undefined-flags': {
+    severity: 'warning',
+    title: 'send_flags has bits that are not defined',
+    why: 'ibv_send_flags has the bits 0x1 to 0x10 (ibv_post_send(3)). Others are ignored here; most often the struct was not initialised, or a flag of another call (IBV_ACCESS_…) or an opcode was given. Then defined bits may be missing too.',
+    advice: 'initialise the whole request: struct ibv_send_wr wr = {0}, then set IBV_SEND_SIGNALED and the like',
+  },
   'not-signaled': {
     severity: 'warning',
     title: 'a program waits, and its last sends are complete and not signaled',

@@ -163,6 +163,19 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
+  it('sends without a slot are refused with --like, if the adapter frees slots at polls', async t => {
+    const post = async (adapter: string, program: string) => {
+      const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter])
+      const full = found.find(({ id }) => id === 'queue-full')
+      return { isRefused: stderr.includes('Cannot allocate memory'), details: full?.details.join() }
+    }
+    const { isRefused, details } = await post('mlx5', faulty('sends-unpolled'))
+    assert.ok(isRefused)
+    assert.match(details ?? '', /^mlx5 frees slots only when completions are polled/)
+    assert.deepEqual(await post('rxe', faulty('sends-unpolled')), { isRefused: false, details: undefined })
+    assert.deepEqual(await post('mlx5', fixed('sends-unpolled')), { isRefused: false, details: undefined })
+  })
+
   it('findings of a JavaScript program have the lines of its calls and posts', { skip: !hasNative() }, async t => {
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',

@@ -34,7 +34,7 @@ const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
-/** Mask of the send flags. The higher bits of a request's flags are the number of an XRC SRQ. */
+/** Mask of the send flags of an XRC request. The higher bits are the number of an SRQ. */
 const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
 const { SQE, ERR } = QpState.values
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -63,6 +63,7 @@ interface QpFeed {
   qp: QpObject
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
+  readonly isXrc: boolean
   /** UC or UD: a failed or flushed send never arrives, and later ones may. */
   readonly isUnreliable: boolean
   readonly sqSigAll: boolean
@@ -134,7 +135,7 @@ const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): Wo
 
 /** The request of a send at `words[at]` (fields: `Send`). */
 const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
-  const { qp, isDatagram, sqSigAll, count } = feed
+  const { qp, isDatagram, isXrc, sqSigAll, count } = feed
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
   const hasRemote = !isDatagram && remoteOperations.has(opcode) && words[at + Send.REFUSED] === 0
@@ -147,7 +148,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
     index: count,
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
-    flags: flags & SEND_FLAGS,
+    flags: isXrc ? flags & SEND_FLAGS : flags,
     isSignaled: sqSigAll || (flags & SIGNALED) !== 0,
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
@@ -246,6 +247,7 @@ export const watchRequests = (
       qp,
       cqs: cqsOf(qp),
       isDatagram: qp.class.name === 'ud_qp',
+      isXrc: qp.class.name.startsWith('xrc_'),
       isUnreliable: qp.class.name === 'ud_qp' || qp.class.name === 'uc_qp',
       sqSigAll: state.engine().query(row).sqSigAll,
       nextIndex: -1,

@@ -1,0 +1,141 @@
+/*
+ * The detector of queues: send queues (sends.ts), receive queues (receives.ts), events of CQs (wakeups.ts), and
+ * completions that are never polled, or not before their region is deregistered.
+ */
+
+import type { Stack } from '../../spec/check/findings.ts'
+import { nameIn, QpState } from '../../spec/enums.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { WcStatus } from '../../spec/work.ts'
+import { requestText, usesRegion } from '../buffers.ts'
+import type { Detector, DetectorServices } from '../detector.ts'
+import { counted, type KnownObject } from '../objects.ts'
+import { ReceiveQueues } from './receives.ts'
+import { SendQueues } from './sends.ts'
+import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
+import { Wakeups } from './wakeups.ts'
+
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { ERR } = QpState.values
+
+/** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
+const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
+  status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
+
+export interface QueueDetector extends Detector {
+  /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
+  receiveCounts(sender: KnownObject, peer: KnownObject): string[]
+  /** `count` sends of a queue pair were flushed because the program moved it to ERR, or ended its connection. */
+  sendsFlushed(qp: KnownObject, count: number): void
+  /**
+   * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
+   * that armed the CQ last; undefined: none has.
+   */
+  reportsWait(cq: KnownObject): Stack | undefined
+}
+
+export const createQueueDetector = (services: DetectorServices): QueueDetector => {
+  const unpolled = new UnpolledCompletions()
+  const sends = new SendQueues(services, unpolled)
+  const receives = new ReceiveQueues(services)
+  const wakeups = new Wakeups(services, unpolled)
+
+  /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
+  const reportUnpolled = (cq: KnownObject, stack: Stack): void => {
+    const left = unpolled.of(cq)
+    const failed = left.find(isFailed)
+    const first = failed ?? left.find(({ completion: { status } }) => status === SUCCESS)
+    if (first === undefined) return
+    const owner = services.objects.find(first.request.owner)
+    const name = `${requestText(first.request)}: ${nameIn(WcStatus.values, first.completion.status)}`
+    const text = `${cq.name} ends with ${counted(left.length, 'completion')} that the program never polled: ${name}`
+    services.report('completions-unpolled', services.occurrenceAt(cq, stack), {
+      text,
+      severity: failed === undefined ? 'note' : 'warning',
+      moments: [services.postMoment(first.request)],
+      objects: [cq, owner],
+    })
+  }
+
+  /** A program has deregistered a region: reports an unpolled success of a request that uses the region. */
+  const deregistered = (region: KnownObject, stack: Stack): void => {
+    for (const id of unpolled.cqs) {
+      const cq = services.objects.find(id)
+      if (cq?.device !== region.device) continue
+      const user = unpolled
+        .of(cq)
+        .find(
+          ({ request, completion: { status }, isOver }) => !isOver && status === SUCCESS && usesRegion(request, region),
+        )?.request
+      const owner = user && services.objects.find(user.owner)
+      if (user === undefined || owner === undefined) continue
+      const text = `${region.name} was deregistered before the completion of ${requestText(user)} of ${owner.name} was polled`
+      services.report('region-in-use', services.occurrenceAt(region, stack), {
+        text,
+        severity: 'warning',
+        moments: [services.postMoment(user)],
+        objects: [region, owner],
+      })
+      return
+    }
+  }
+
+  return {
+    posted(request) {
+      if (request.queue === PostQueue.SEND) sends.posted(request)
+      else receives.posted(request)
+    },
+    ended(request) {
+      sends.ended(request)
+    },
+    completed(request, completion) {
+      const { qp, cq, status, cqPosition } = completion
+      if (request.queue === PostQueue.SEND) sends.completed(request)
+      else if (status !== WR_FLUSH_ERR) receives.taken(request)
+      wakeups.completing(cq, status === SUCCESS)
+      const known = cqPosition > 0 ? services.objects.find(qp) : undefined
+      if (known !== undefined) unpolled.completed(request, completion, known)
+    },
+    receiverNotReady(id) {
+      const qp = services.objects.find(id)
+      if (qp !== undefined) receives.notReady(qp)
+    },
+    polled(id, count) {
+      unpolled.polled(id, count, request => {
+        if (request.queue === PostQueue.SEND) sends.polled(request)
+      })
+      wakeups.polled(id)
+    },
+    queueReset(id) {
+      const owner = services.objects.find(id)
+      if (owner?.isQp) sends.reset(owner)
+      receives.reset(id)
+      unpolled.qpReset(id)
+    },
+    calling({ class: name, method, args, stack }, object) {
+      if (name !== 'cq') return
+      wakeups.calling(object)
+      if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
+    },
+    called(call, object) {
+      const { class: name, method, stack, refused, why, args } = call
+      if (refused !== undefined) return
+      if (object.isQp && method === 'modify' && args.state === ERR) sends.movedToErr(object.id, call)
+      if (method !== 'destroy') return
+      if (name === 'mr' && why === 'call') deregistered(object, stack)
+      if (name !== 'cq') return
+      wakeups.destroyed(object)
+      reportUnpolled(object, stack)
+      unpolled.cqDestroyed(object.id)
+    },
+    reportsWait(cq) {
+      return wakeups.reportsWait(cq.id)
+    },
+    sendsFlushed(qp, count) {
+      sends.flushed(qp.id, count)
+    },
+    receiveCounts(sender, peer) {
+      return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]
+    },
+  }
+}
