@@ -45,6 +45,8 @@ const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
 /** The rnr_retry that means unlimited; a retry_cnt of 7 means seven. */
 const RNR_RETRY_UNLIMITED = 7
+/** Microseconds; longer timer codes are waited for as they are. */
+const LONGEST_RNR_WAIT = 10_000
 
 /** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE and reserved codes. */
 const nakStatus = new Uint8Array(32)
@@ -432,7 +434,19 @@ const halveCwnd = (s: EngineState, base: number): void => {
   if (w[base + QP.REQ_CWND] > min) w[base + QP.REQ_CWND] = half > min ? half : min
 }
 
-/** Handles an RNR NAK: goes back, and waits for the time of its timer code before sending again. */
+/**
+ * Microseconds to wait after an RNR NAK: at least the time of its code (IBA 9.7.5.2.8). Without a limit of retries the
+ * wait grows from the 17th on, by a 16th of that time, up to LONGEST_RNR_WAIT: a peer that never posts a receive costs
+ * little (docs/decisions/rnr-waits.md).
+ */
+const rnrWait = (code: number, rnrRetry: number, rnrNaks: number): number => {
+  const least = rnrMicroseconds(code)
+  if (rnrRetry !== RNR_RETRY_UNLIMITED || least >= LONGEST_RNR_WAIT) return least
+  const longer = rnrNaks <= 16 ? least : Math.floor((least * rnrNaks) / 16)
+  return Math.min(longer, LONGEST_RNR_WAIT)
+}
+
+/** Handles an RNR NAK: goes back, and waits for the time of its timer code or longer before sending again. */
 const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -450,7 +464,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   goBack(s, row)
   // RESENT: Linux also sends a sequence NAK for the packets after the refused one, which must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
-  setTimer(s.timers, row, now + rnrMicroseconds(code))
+  setTimer(s.timers, row, now + rnrWait(code, w[base + QP.RNR_RETRY], rnrNaks))
   // The row's next poll sends no requests, but releases its part of the peer's window.
   schedule(s, row)
 }

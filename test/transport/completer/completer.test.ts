@@ -357,10 +357,13 @@ describe('a receiver that is not ready', () => {
   it('is retried without limit if rnr_retry is 7; progress resets the count', () => {
     const t = startScript({ rnrRetry: 7 })
     t.post({ id: 1, opcode: SEND })
-    for (let i = 0; i < 50; i++) {
+    for (let naks = 1; naks <= 50; naks++) {
       assert.equal(t.sent().length, 1)
       t.response('ACKNOWLEDGE', 0, RNR_10_US)
-      t.sleep(10)
+      // From the 17th on the wait grows.
+      t.sleep(Math.max(10, Math.floor((10 * naks) / 16)) - 1)
+      assert.equal(t.sent().length, 0)
+      t.sleep(1)
     }
     assert.equal(t.state, RTS)
     const once = startScript({ rnrRetry: 1 })
