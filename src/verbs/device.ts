@@ -17,7 +17,7 @@ import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
+import { asProgramCall, checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { LazyEventTarget, type Listenable } from './event-target.ts'
 import { Handlers } from './handlers.ts'
@@ -366,23 +366,28 @@ export const createDevice = (
     'device',
     () => void onEvent(({ type, source, port }) => target.dispatch(type, { source, port })),
   )
+  /** `method`, whose refusals name it. */
+  const named =
+    <A extends unknown[], R>(method: string, body: (...args: A) => R) =>
+    (...args: A): R =>
+      asProgramCall(`device.${method}`, () => body(...args))
   const device: Device = {
     addEventListener: target.addEventListener,
     removeEventListener: target.removeEventListener,
     name,
     address,
     numCompVectors,
-    query: () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes,
-    queryPort(port = 1) {
+    query: named('query', () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes),
+    queryPort: named('queryPort', (port = 1) => {
       checkU32('device.queryPort', 'port', port)
       return carrier.call(PortClass, 'query', port, {}).out.attributes
-    },
-    gid(index, port = 1) {
+    }),
+    gid: named('gid', (index: number, port = 1) => {
       checkU32('device.gid', 'port', port)
       return carrier.call(PortClass, 'queryGidEntry', port, { index }).out.entry
-    },
-    gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
-    clock: () => Number(carrier.call(DeviceClass, 'queryClock', 0, {}).out.nanoseconds),
+    }),
+    gids: named('gids', () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries),
+    clock: named('clock', () => Number(carrier.call(DeviceClass, 'queryClock', 0, {}).out.nanoseconds)),
     counters: () => carrier.counters(),
     metrics: () => flatCounters(carrier.counters()),
     interface: deviceClasses,
@@ -390,11 +395,11 @@ export const createDevice = (
       const cls = findClass(className)
       return cls !== undefined && (method === undefined || Object.hasOwn(cls.methods, method))
     },
-    pd: () => make(context, pdPlan(context)),
-    cq: options => make(context, cqPlan(context, options)),
-    xrcd: options => make(context, xrcdPlan(context, options)),
-    ip: options => make(context, ipPlan(context, options)),
-    eventQueue: () => openEventQueue(context),
+    pd: named('pd', () => make(context, pdPlan(context))),
+    cq: named('cq', (options?: CqOptions) => make(context, cqPlan(context, options))),
+    xrcd: named('xrcd', (options?: XrcDomainOptions) => make(context, xrcdPlan(context, options))),
+    ip: named('ip', (options: IpOptions) => make(context, ipPlan(context, options))),
+    eventQueue: named('eventQueue', () => openEventQueue(context)),
     driverOps: (...names) => openDriverOps(context, names),
     driverInterfaces: () => interfaceNames(context),
     create: (cls, args) => make(context, objectPlan(context, 'device.create', cls, args)),

@@ -48,13 +48,14 @@ export class RdmaError extends Error {
   readonly code: ErrorCode
   /** The errno as a number; with 'ERR_CLOSED' EINVAL, or EIO if the device is closed or removed. */
   readonly errno: number
-  /** The refused call: 'rc_qp.modify', 'qp.send' … */
+  /** The method that the program called: 'pd.rcQp', 'qp.send' … */
   readonly call: string
   /**
-   * The part of `call` before the dot: a class of the device, or an object of the library; '' without a dot ('open').
+   * The class of the device whose method was refused, as in traces ('rc_qp'); if the library itself refuses, also the
+   * part of `call` before the dot. '' without a dot ('open').
    */
   readonly class: string
-  /** The part of `call` after the dot, or all of it. */
+  /** The method of `class` ('create'), or the part of `call` after the dot. */
   readonly method: string
   /**
    * The option ('maxSendWr') that the device refuses. If no option sets the value: the attribute of the class, with the
@@ -73,12 +74,13 @@ export class RdmaError extends Error {
     reason: string,
     hint: string = defaultHint(code, reason),
     attribute: string | undefined = ATTRIBUTE.exec(reason)?.[1],
+    programCall = call,
   ) {
-    super(`${call}: ${reason} (${code})${hint === '' ? '' : `; ${hint}`}`)
+    super(`${programCall}: ${reason} (${code})${hint === '' ? '' : `; ${hint}`}`)
     const dot = call.indexOf('.')
     this.code = code
     this.errno = errno
-    this.call = call
+    this.call = programCall
     this.class = dot < 0 ? '' : call.slice(0, dot)
     this.method = call.slice(dot + 1)
     this.attribute = attribute
@@ -119,10 +121,28 @@ recognizeCopies(FindingsError, 'userdma.FindingsError')
 /** The remedy for a synchronous call of a method whose handler is asynchronous. */
 export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
 
+/** The method of the library that the program has called, while it runs. */
+let programCall: string | undefined
+
+/** Runs a method that the program has called: refusals meanwhile name it. */
+export const asProgramCall = <T>(call: string, body: () => T): T => {
+  if (programCall !== undefined) return body()
+  programCall = call
+  try {
+    return body()
+  } finally {
+    programCall = undefined
+  }
+}
+
+/** An error of the method that the program has called, or of `call`. */
+const errorOf = (code: ErrorCode, errno: number, call: string, reason: string, hint?: string): RdmaError =>
+  new RdmaError(code, errno, call, reason, hint, undefined, programCall ?? call)
+
 /** A refusal by core, a driver or a daemon. The call's name at the start of `sentence` is left out of the reason. */
 export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
   // A device of a newer release may return an unknown code.
-  new RdmaError(
+  errorOf(
     code as ErrorCode,
     errno,
     call,
@@ -136,18 +156,18 @@ export const rdmaError = (error: CallError, call: string): RdmaError =>
 
 /** A refusal by the library itself. */
 export const refused = (code: ErrnoName, call: string, reason: string, hint?: string): RdmaError =>
-  new RdmaError(code, Errno[code], call, reason, hint)
+  errorOf(code, Errno[code], call, reason, hint)
 
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
 /** The error of a call on an object that is closed. `what`: the closed object. */
 export const closedError = (call: string, what = 'the object'): RdmaError =>
-  new RdmaError('ERR_CLOSED', Errno.EINVAL, call, `${what} is closed`)
+  errorOf('ERR_CLOSED', Errno.EINVAL, call, `${what} is closed`)
 
 /** The error of a call on a device that is closed. `state`: 'closed', or 'closed or removed'. */
 export const deviceClosedError = (call: string, state = 'closed'): RdmaError =>
-  new RdmaError('ERR_CLOSED', Errno.EIO, call, `the device is ${state}`, 'open the device again')
+  errorOf('ERR_CLOSED', Errno.EIO, call, `the device is ${state}`, 'open the device again')
 
 /** The error of a method that is called without its object, as after `const { poll } = cq`. */
 export const withoutObject = (call: string): RdmaError =>
@@ -247,7 +267,8 @@ export const nameOptions = (error: unknown, names: OptionNames | undefined): unk
   const [attribute = '', ...fields] = error.attribute.split('.')
   const option = attribute === 'cap' && fields.length > 0 ? fields.join('.') : (names[attribute] ?? error.attribute)
   const reason = error.reason.replace(ATTRIBUTE, option)
-  return new RdmaError(error.code, error.errno, error.call, reason, error.hint, option)
+  const call = error.class === '' ? error.method : `${error.class}.${error.method}`
+  return new RdmaError(error.code, error.errno, call, reason, error.hint, option, error.call)
 }
 
 /** Runs `body`; its refusals name options in place of attributes. */

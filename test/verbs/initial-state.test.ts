@@ -75,7 +75,7 @@ eachCarrier(openTwo => {
       reason: /gid "nowhere" is not an address/,
     })
     const initial = { state: QpState.values.RTS }
-    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, initial }), { code: 'EINVAL', call: 'rc_qp.create' })
+    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, initial }), { code: 'EINVAL', call: 'pd.rcQp' })
     // Refused with EBUSY if a queue pair used the CQ.
     a.cq.close()
     await closeAll(a, b)

@@ -133,7 +133,7 @@ eachCarrier(openTwo => {
     a.pd.closeAddressHandles(ahs.slice(1))
     // closing again has no effect
     ahs[1].close()
-    assert.throws(() => ahs[2].query(), { code: 'EINVAL' })
+    assert.throws(() => ahs[2].query(), { code: 'ERR_CLOSED' })
     await closeAll(a, b)
   })
 

@@ -4,6 +4,7 @@
  * polled, so that the completion queue cannot overflow.
  */
 
+import { Errno } from '../../spec/errno.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
@@ -230,7 +231,8 @@ export class RequestPromises {
   /** Rejects all outstanding requests with ECANCELED: they get no completions. */
   cancel(reason: string): void {
     for (const [id, request] of this.#outstandingById) {
-      request.reject(refused('ECANCELED', request.call, reason), true)
+      // Not `refused`, which names a method that is running now, such as `qp.close`.
+      request.reject(new RdmaError('ECANCELED', Errno.ECANCELED, request.call, reason), true)
       this.#remove(id, request)
     }
     this.#failure = undefined

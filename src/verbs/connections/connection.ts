@@ -16,6 +16,7 @@ import { setConnectionHints } from '../awaitable/queue-pair.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Device } from '../device.ts'
 import {
+  asProgramCall,
   checkBytes,
   checkFunction,
   checkInteger,
@@ -374,7 +375,7 @@ export class ConnectionEnd {
     const pd = chosenPd ?? defaultPd(this.#shared)
     // Objects of `device.create` pass `checkObject`, but are without the methods of a ProtectionDomain.
     if (typeof pd.rcQp !== 'function') throw invalidArgument(this.#call, 'pd is not an object of device.pd()')
-    const qp = pd.rcQp(options)
+    const qp = asProgramCall(this.#call, () => pd.rcQp(options))
     this.#qp = qp
     setConnectionHints(qp)
     if (prepare !== undefined) {
@@ -411,7 +412,8 @@ export class ConnectionEnd {
   #callWithQp(method: 'connect' | 'accept', options: ConnectionOptions<never>, args: object): void {
     const { carrier } = this.#shared.context
     const chosen = { parameters: parametersOf(options), ...chosenAttributesOf(this.#call, options) }
-    carrier.call(CmId, method, this.#id as number, { ...args, ...chosen, qp: this.#qp?.handle })
+    const handle = this.#qp?.handle
+    asProgramCall(this.#call, () => carrier.call(CmId, method, this.#id as number, { ...args, ...chosen, qp: handle }))
   }
 
   async #waitUntilEstablished(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {

@@ -8,6 +8,7 @@ import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import type { MmapInfo } from '../carrier.ts'
 import {
+  asProgramCall,
   checkChoice,
   checkU32,
   closedError,
@@ -248,7 +249,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     if ((wasOpen && !this.isOpen) || (waiters.isOver && !wasOver)) return
     const woken = waiters.wait(this.userHandle, signal)
     try {
-      this.#armWith(solicitedOnly, completions, microseconds)
+      asProgramCall('cq.wait', () => this.#armWith(solicitedOnly, completions, microseconds))
       // Completions older than the arming raise no event.
       if (!carrier.awaitsNextTurn()) carrier.drive('cq.wait')
     } catch (error) {

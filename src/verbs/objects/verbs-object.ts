@@ -3,7 +3,7 @@
  * common to a class are accessors.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
-import { withoutObject } from '../error.ts'
+import { asProgramCall, withoutObject } from '../error.ts'
 import { CLOSED, type DeviceContext, destroy, destroyThen, type LibraryObject } from '../plan.ts'
 import { type Shown, showAs, shownClosed } from './show.ts'
 
@@ -92,9 +92,10 @@ const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: n
 const guard = (prefix: string, cls: { readonly prototype: object }): void => {
   for (const [name, method] of methodsOf(cls)) {
     if (SELF_CHECKED.includes(name)) continue
+    const call = `${prefix}.${name}`
     const guarded = function (this: Partial<LibraryObject> | undefined, ...args: never[]): unknown {
-      if (this?.context === undefined) throw withoutObject(`${prefix}.${name}`)
-      return method.apply(this, args)
+      if (this?.context === undefined) throw withoutObject(call)
+      return asProgramCall(call, () => method.apply(this, args))
     }
     Object.defineProperty(cls.prototype, name, {
       value: guarded,

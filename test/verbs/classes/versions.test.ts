@@ -138,7 +138,7 @@ test('a required attribute that the library lacks, or a class that the device la
   const { device, end } = openInLibrary(deviceOf([strict], ['xrcd']))
   assert.equal(
     refusal(() => device.pd()),
-    'EINVAL pd.create: attribute shade is missing',
+    'EINVAL device.pd: attribute shade is missing',
   )
   assert.equal(
     refusal(() => device.chain(chain => chain.pd())),
@@ -146,7 +146,7 @@ test('a required attribute that the library lacks, or a class that the device la
   )
   assert.equal(
     refusal(() => device.xrcd()),
-    'EOPNOTSUPP xrcd.create: this device has no xrcd.create',
+    'EOPNOTSUPP device.xrcd: this device has no xrcd.create',
   )
   assert.ok(!device.supports('xrcd'))
   end()
@@ -161,7 +161,7 @@ test('a new library on an older device reports missing methods and attributes', 
   const { device, end } = openInLibrary(deviceOf(older))
   assert.match(
     refusal(() => device.xrcd()),
-    new RegExp(`^EPROTONOSUPPORT xrcd\\.create: the mandatory attribute 0x${flags.id.toString(16)} is unknown`),
+    new RegExp(`^EPROTONOSUPPORT device\\.xrcd: the mandatory attribute 0x${flags.id.toString(16)} is unknown`),
   )
   assert.ok(device.supports('ah', 'create') && !device.supports('ah', 'destroy'))
   assert.equal(

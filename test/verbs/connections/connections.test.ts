@@ -327,7 +327,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('programs may move the queue pair of a connection only to the error state', async () => {
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
-    assert.throws(() => clientEnd.qp.modify({ state: 'RESET' }), { code: 'EBUSY', call: 'rc_qp.modify' })
+    assert.throws(() => clientEnd.qp.modify({ state: 'RESET' }), { code: 'EBUSY', call: 'qp.modify' })
     assert.throws(() => serverEnd.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
     clientEnd.qp.modify({ state: 'ERR' })
     await clientEnd.close()
@@ -478,7 +478,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const request = await nextRequest(server)
     await assert.rejects(request.accept({ prepare: qp => qp.modify({ state: 'ERR' }) }), {
       code: 'EINVAL',
-      message: /cm_id\.accept: rc_qp\.modify: .* from ERR to INIT/,
+      message: /request\.accept: rc_qp\.modify: .* from ERR to INIT/,
     })
     await refused
   })
@@ -520,7 +520,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
   it('`close` tells the peer, even if the program has destroyed the queue pair by its handle', async () => {
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
     clientDevice.call(RcQp, 'destroy', {}, clientEnd.qp.handle)
-    await assert.rejects(clientEnd.close(), { code: 'ENOENT', call: 'rc_qp.destroy' })
+    await assert.rejects(clientEnd.close(), { code: 'ENOENT', call: 'qp.close' })
     assert.deepEqual(clientDevice.handles(CmId), [])
     assert.equal(await serverEnd.closed, 'peer')
     await serverEnd.close()

@@ -75,9 +75,11 @@ for (const [link, name, list] of [
     ])
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
-    refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: gidText }))
-    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: PEER_LID, isGlobal: true }))
-    refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: PEER_LID, vlan: 7 }))
+    refuses('pd.addressHandle', /lid is missing/, () => pd.addressHandle({ gid: gidText }))
+    refuses('pd.addressHandle', /gid undefined is not an address/, () =>
+      pd.addressHandle({ lid: PEER_LID, isGlobal: true }),
+    )
+    refuses('pd.addressHandle', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: PEER_LID, vlan: 7 }))
     refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
       qp.connect({ ...qp.endpoint, lid: PEER_LID }, { dmac: '02:00:00:00:00:01' }),
     )
@@ -102,10 +104,12 @@ test('roce: a peer is addressed by a GID, with an explicit MAC address and VLAN'
     { call: 'ah.create', address, dmac: mac },
   ])
   refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: PEER_LID }))
-  refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () =>
+  refuses('pd.addressHandle', /srcPathBits 1: the device's link is RoCE/, () =>
     pd.addressHandle({ gid: gidText, srcPathBits: 1 }),
   )
-  refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: gidText, dmac: '02:00' }))
+  refuses('pd.addressHandle', /dmac "02:00" is not a MAC address/, () =>
+    pd.addressHandle({ gid: gidText, dmac: '02:00' }),
+  )
 })
 
 test('iwarp: a queue pair has no address; the connection has it', async () => {

@@ -336,7 +336,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await daemon.settled(({ contexts, devices }) => contexts === 1 && devices[0]?.objects.pd === 1)
     running.child.stdin?.end()
     const { stdout, stderr } = await running.ended
-    assert.equal(stdout, 'event_queue.create EMFILE\nopen EMFILE\n0\n', stderr)
+    assert.equal(stdout, 'device.eventQueue EMFILE\nopen EMFILE\n0\n', stderr)
   })
 
   test('is refused to a process with 16 sessions', async t => {

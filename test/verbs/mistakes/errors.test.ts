@@ -53,24 +53,24 @@ eachCarrier(openTwo => {
       () => device.chain(chain => chain.cq({ entries: 0 })),
     ].map(messageOf)
     assert.deepEqual(messages, [
-      'cq.create: entries: 0 is below 1 (EINVAL)',
-      `cq.create: vector: 99: the device has vectors 0 to ${device.numCompVectors - 1} (EINVAL)`,
+      'device.cq: entries: 0 is below 1 (EINVAL)',
+      `device.cq: vector: 99: the device has vectors 0 to ${device.numCompVectors - 1} (EINVAL)`,
       'cq.resize: entries -1 is not a number of 32 bits (EINVAL)',
-      'cq.modify: completions: 70000 is above 65535 (EINVAL)',
-      'cq.reqNotify: microseconds: "x" is not a whole number from 0 to 4294967295 (EINVAL)',
-      'rc_qp.create: maxSendWr: -1 is not a whole number from 0 to 4294967295 (EINVAL)',
-      'rc_qp.create: maxSendWr: "5" is not a whole number from 0 to 4294967295 (EINVAL)',
-      'rc_qp.modify: timeoutExponent: 99 is above 31 (EINVAL)',
-      'rc_qp.modify: retryCount: 8 is above 7 (EINVAL)',
-      'rc_qp.modify: rnrRetryCount: 8 is above 7 (EINVAL)',
-      "srq.create: maxSge: 1000 is above 27, the device's max_srq_sge (EINVAL)",
-      'srq.modify: maxWr: 0 is below 1 (EINVAL)',
-      `srq.modify: limit: 70000 is above ${pd.srq().maxWr}, the requests that the queue holds (EINVAL)`,
+      'cq.moderate: completions: 70000 is above 65535 (EINVAL)',
+      'cq.arm: microseconds: "x" is not a whole number from 0 to 4294967295 (EINVAL)',
+      'pd.rcQp: maxSendWr: -1 is not a whole number from 0 to 4294967295 (EINVAL)',
+      'pd.rcQp: maxSendWr: "5" is not a whole number from 0 to 4294967295 (EINVAL)',
+      'qp.connect: timeoutExponent: 99 is above 31 (EINVAL)',
+      'qp.connect: retryCount: 8 is above 7 (EINVAL)',
+      'qp.connect: rnrRetryCount: 8 is above 7 (EINVAL)',
+      "pd.srq: maxSge: 1000 is above 27, the device's max_srq_sge (EINVAL)",
+      'srq.resize: maxWr: 0 is below 1 (EINVAL)',
+      `srq.setLimit: limit: 70000 is above ${pd.srq().maxWr}, the requests that the queue holds (EINVAL)`,
       'cq.create: entries: 0 is below 1 (entry 0 of a chain) (EINVAL)',
     ])
     assert.match(
       messageOf(() => pd.rcQp({ maxInlineData: 2 ** 20 })),
-      /^rc_qp\.create: maxInlineData: 1048576 /,
+      /^pd\.rcQp: maxInlineData: 1048576 /,
     )
     // A refused connection does not change the queue pair.
     assert.equal(qp.state, 'RESET')

@@ -27,24 +27,24 @@ eachCarrier(openTwo => {
     const cases: readonly (readonly [string, RegExp, () => unknown])[] = [
       ['pd.register', unknown('access', 'remoteWrit'), () => pd.register(mr.buffer, bad({ remoteWrit: true }))],
       ['mr.reregister', unknown('changes', 'acess'), () => mr.reregister(bad({ acess: {} }))],
-      ['mr.create', options('lenght'), () => pd.registerFile(0, bad({ lenght: 5 }))],
-      ['mr.create', unknown('access', 'x'), () => pd.nullRegion(5, bad({ x: true }))],
-      ['cq.create', options('entrys'), () => device.cq(bad({ entrys: 5 }))],
+      ['pd.registerFile', options('lenght'), () => pd.registerFile(0, bad({ lenght: 5 }))],
+      ['pd.nullRegion', unknown('access', 'x'), () => pd.nullRegion(5, bad({ x: true }))],
+      ['device.cq', options('entrys'), () => device.cq(bad({ entrys: 5 }))],
       ['cq.arm', options('solicited'), () => sendCq.arm(bad({ solicited: true }))],
       ['cq.moderate', unknown('threshold', 'count'), () => sendCq.moderate(bad({ count: 5 }))],
-      ['rc_qp.create', options('maxsends'), () => pd.rcQp(bad({ sendCq, maxsends: 5 }))],
-      ['uc_qp.create', options('toString'), () => pd.ucQp(bad({ sendCq, toString: 5 }))],
-      ['ud_qp.create', options('peer'), () => pd.udQp(bad({ sendCq, peer: endpoint }))],
-      ['ud_qp.create', unknown('active', 'key'), () => pd.udQp(bad({ sendCq, active: { key: 5 } }))],
-      ['xrc_ini_qp.create', options('srq'), () => pd.xrcInitiator(bad({ sendCq, srq: pd }))],
-      ['xrc_tgt_qp.create', options('number'), () => xrcd.target(bad({ number: 5 }))],
-      ['xrcd.create', options('fd'), () => device.xrcd(bad({ fd: 5 }))],
-      ['srq.create', options('max'), () => pd.srq(bad({ max: 5 }))],
-      ['xrc_srq.create', options('max'), () => pd.xrcSrq(bad({ xrcd, cq: sendCq, max: 5 }))],
+      ['pd.rcQp', options('maxsends'), () => pd.rcQp(bad({ sendCq, maxsends: 5 }))],
+      ['pd.ucQp', options('toString'), () => pd.ucQp(bad({ sendCq, toString: 5 }))],
+      ['pd.udQp', options('peer'), () => pd.udQp(bad({ sendCq, peer: endpoint }))],
+      ['pd.udQp', unknown('active', 'key'), () => pd.udQp(bad({ sendCq, active: { key: 5 } }))],
+      ['pd.xrcInitiator', options('srq'), () => pd.xrcInitiator(bad({ sendCq, srq: pd }))],
+      ['xrcd.target', options('number'), () => xrcd.target(bad({ number: 5 }))],
+      ['device.xrcd', options('fd'), () => device.xrcd(bad({ fd: 5 }))],
+      ['pd.srq', options('max'), () => pd.srq(bad({ max: 5 }))],
+      ['pd.xrcSrq', options('max'), () => pd.xrcSrq(bad({ xrcd, cq: sendCq, max: 5 }))],
       ['qp.connect', options('mtu'), () => qp.connect(endpoint, bad({ mtu: 512 }))],
       ['qp.connect', unknown('access', 'read'), () => qp.connect(endpoint, bad({ access: { read: true } }))],
       ['qp.connect', unknown('access', 'mwBind'), () => qp.connect(endpoint, { access: bad({ mwBind: true }) })],
-      ['qp.connect', options('retries'), () => pd.ucQp({ sendCq, peer: endpoint, connection: bad({ retries: 1 }) })],
+      ['pd.ucQp', options('retries'), () => pd.ucQp({ sendCq, peer: endpoint, connection: bad({ retries: 1 }) })],
       ['qp.activate', options('key'), () => ud.activate(bad({ key: 5 }))],
       ['qp.bind', unknown('binding', 'size'), () => qp.bind(pd.window(), bad({ region: mr, size: 5 }))],
       [
@@ -71,31 +71,25 @@ eachCarrier(openTwo => {
     const sendCq = device.cq()
     const qp = pd.rcQp({ sendCq })
     const { endpoint } = qp
-    for (const [make, cls] of [
-      ['rcQp', 'rc_qp'],
-      ['ucQp', 'uc_qp'],
-      ['udQp', 'ud_qp'],
-      ['xrcInitiator', 'xrc_ini_qp'],
-      ['xrcSrq', 'xrc_srq'],
-    ] as const) {
+    for (const make of ['rcQp', 'ucQp', 'udQp', 'xrcInitiator', 'xrcSrq'] as const) {
       const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
       // Without options RC, UC and UD queue pairs create their own completion queue.
-      if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
-      refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
+      if (make.startsWith('xrc')) refuses(`pd.${make}`, /^options is missing$/, () => makers[make]())
+      refuses(`pd.${make}`, /^options: 5 is not an object$/, () => makers[make](5))
     }
-    refuses('rc_qp.create', /^sendCq 5 is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
-    refuses('xrc_srq.create', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))
+    refuses('pd.rcQp', /^sendCq 5 is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
+    refuses('pd.xrcSrq', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))
     refuses('qp.connect', /^peer is missing$/, () => qp.connect(untyped(undefined)))
     refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
       qp.connect(untyped({ ...endpoint, psn: undefined })),
     )
-    refuses('rc_qp.create', /^connection is given without peer$/, () => pd.rcQp({ sendCq, connection: { timeout: 3 } }))
-    refuses('qp.connect', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
+    refuses('pd.rcQp', /^connection is given without peer$/, () => pd.rcQp({ sendCq, connection: { timeout: 3 } }))
+    refuses('pd.rcQp', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
     assert.equal(qp.state, 'RESET')
-    refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
-    refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
-    refuses('pd.createAhs', /not a list$/, () => pd.addressHandles(untyped(undefined)))
-    refuses('mw.create', /^type 3 is not 1 or 2$/, () => pd.window(untyped(3)))
+    refuses('pd.addressHandle', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
+    refuses('pd.addressHandles', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
+    refuses('pd.addressHandles', /not a list$/, () => pd.addressHandles(untyped(undefined)))
+    refuses('pd.window', /^type 3 is not 1 or 2$/, () => pd.window(untyped(3)))
     // A destination may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
     await device.close()
@@ -143,15 +137,15 @@ eachCarrier(openTwo => {
     )
     refuses('mr.query', ofAnotherDevice('object'), () => openDevice.call(Mr, 'query', {}, foreign.mr))
     refuses('mr.reregister', ofAnotherDevice('pd'), () => local.mr.reregister({ pd: foreign.pd }))
-    refuses('xrc_srq.create', ofAnotherDevice('xrcd'), () => local.pd.xrcSrq({ xrcd: foreign.xrcd, cq: local.cq }))
-    refuses('xrc_srq.create', ofAnotherDevice('cq'), () => local.pd.xrcSrq({ xrcd: local.xrcd, cq: foreign.cq }))
+    refuses('pd.xrcSrq', ofAnotherDevice('xrcd'), () => local.pd.xrcSrq({ xrcd: foreign.xrcd, cq: local.cq }))
+    refuses('pd.xrcSrq', ofAnotherDevice('cq'), () => local.pd.xrcSrq({ xrcd: local.xrcd, cq: foreign.cq }))
     refuses('qp.bind', ofAnotherDevice('window'), () => qp.bind(foreign.window, { region: local.mr }))
     refuses('qp.bind', ofAnotherDevice('region'), () => qp.bind(local.window, { region: foreign.mr }))
     refuses('qp.invalidate', ofAnotherDevice('window'), () => qp.invalidate(foreign.window))
     refuses('qp.send', /^the address handle is of another device$/, () =>
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )
-    refuses('pd.destroyAhs', /^the address handle is of another device$/, () =>
+    refuses('pd.closeAddressHandles', /^the address handle is of another device$/, () =>
       local.pd.closeAddressHandles([foreign.ah]),
     )
     const closedPd = openDevice.pd()
@@ -162,8 +156,8 @@ eachCarrier(openTwo => {
     const [newPd, newXrcd] = [openDevice.pd(), openDevice.xrcd()]
     assert.equal(newPd.handle, handle)
     refuses('pd.register', closed('pd'), () => closedPd.register(new Uint8Array(8)))
-    refuses('rc_qp.create', closed('pd'), () => closedPd.rcQp({ sendCq: local.cq }))
-    refuses('xrc_tgt_qp.create', closed('xrcd'), () => closedXrcd.target())
+    refuses('pd.rcQp', closed('pd'), () => closedPd.rcQp({ sendCq: local.cq }))
+    refuses('xrcd.target', closed('xrcd'), () => closedXrcd.target())
     newPd.register(new Uint8Array(8)).close()
     newXrcd.target().close()
     for (const device of [openDevice, otherDevice]) await device.close()
@@ -179,19 +173,19 @@ eachCarrier(openTwo => {
     const cases: readonly (readonly [string, RegExp, () => unknown])[] = [
       ['pd.register', flag('access.remoteWrite'), () => pd.register(new Uint8Array(8), bad({ remoteWrite: 'no' }))],
       ['qp.connect', flag('access.remoteRead'), () => qp.connect(qp.endpoint, { access: bad({ remoteRead: 'no' }) })],
-      ['rc_qp.create', flag('signalAll'), () => pd.rcQp({ sendCq, signalAll: bad('no') })],
+      ['pd.rcQp', flag('signalAll'), () => pd.rcQp({ sendCq, signalAll: bad('no') })],
       ['cq.arm', flag('solicitedOnly'), () => sendCq.arm({ solicitedOnly: bad('no') })],
-      ['xrcd.create', flag('exclusive'), () => device.xrcd({ exclusive: bad('no') })],
-      ['cq.create', /^options: a list is not an object$/, () => device.cq(bad([]))],
-      ['rc_qp.create', /^options: null is not an object$/, () => pd.rcQp(bad(null))],
-      ['rc_qp.create', /^sendCq is an object of class pd, not cq$/, () => pd.rcQp({ sendCq: bad(pd) })],
-      ['rc_qp.create', /^sendCq null is not an object of a device$/, () => pd.rcQp({ sendCq: bad(null) })],
-      ['rc_qp.create', /^options: recvCq is for queue pairs with a sendCq$/, () => pd.rcQp(bad({ recvCq: sendCq }))],
-      ['rc_qp.create', /^maxSendWr: "x" is not a whole number/, () => pd.rcQp({ maxSendWr: bad('x') })],
-      ['rc_qp.create', /^maxSendWr \+ maxRecvWr: 100016 is above \d+, the/, () => pd.rcQp({ maxSendWr: 100_000 })],
+      ['device.xrcd', flag('exclusive'), () => device.xrcd({ exclusive: bad('no') })],
+      ['device.cq', /^options: a list is not an object$/, () => device.cq(bad([]))],
+      ['pd.rcQp', /^options: null is not an object$/, () => pd.rcQp(bad(null))],
+      ['pd.rcQp', /^sendCq is an object of class pd, not cq$/, () => pd.rcQp({ sendCq: bad(pd) })],
+      ['pd.rcQp', /^sendCq null is not an object of a device$/, () => pd.rcQp({ sendCq: bad(null) })],
+      ['pd.rcQp', /^options: recvCq is for queue pairs with a sendCq$/, () => pd.rcQp(bad({ recvCq: sendCq }))],
+      ['pd.rcQp', /^maxSendWr: "x" is not a whole number/, () => pd.rcQp({ maxSendWr: bad('x') })],
+      ['pd.rcQp', /^maxSendWr \+ maxRecvWr: 100016 is above \d+, the/, () => pd.rcQp({ maxSendWr: 100_000 })],
       ['qp.bind', /^window is an object of class pd, not mw$/, () => qp.bind(bad(pd), bad({}))],
       ['qp.bind', /^window an object is not a memory window$/, () => qp.bind(bad({ handle: 1 }), bad({}))],
-      ['ud_qp.modify', /^qkey: -1 is not a whole number/, () => pd.udQp({ sendCq }).activate({ qkey: -1 })],
+      ['qp.activate', /^qkey: -1 is not a whole number/, () => pd.udQp({ sendCq }).activate({ qkey: -1 })],
       ['qp.connect', /^pathMtu null is not 256,/, () => qp.connect(qp.endpoint, { pathMtu: bad(null) })],
       [
         'qp.bind',
@@ -201,7 +195,7 @@ eachCarrier(openTwo => {
       ['qp.connect', /^qpn "5" is not a number of 24 bits$/, () => qp.connect({ ...qp.endpoint, qpn: bad('5') })],
       ['qp.connect', /^sl 16 is not an integer from 0 to 15$/, () => qp.connect(qp.endpoint, { sl: 16 })],
       [
-        'ah.create',
+        'pd.addressHandle',
         /^flowLabel -1 is not an integer from 0 to 1048575$/,
         () => pd.addressHandle({ gid: '127.0.0.1', flowLabel: -1 }),
       ],

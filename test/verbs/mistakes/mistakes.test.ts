@@ -21,9 +21,9 @@ eachCarrier(openTwo => {
     const foreignPd = otherDevice.pd()
     const foreignCq = otherDevice.cq()
     assert.equal(foreignCq.handle, sendCq.handle)
-    refuses('rc_qp.create', ofAnotherDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
-    refuses('uc_qp.create', ofAnotherDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
-    refuses('ud_qp.create', ofAnotherDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))
+    refuses('pd.rcQp', ofAnotherDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
+    refuses('pd.ucQp', ofAnotherDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
+    refuses('pd.udQp', ofAnotherDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))
     refuses('rc_qp.create', ofAnotherDevice('sendCq'), () =>
       device.chain(chain => chain.rcQp(pd, { sendCq: foreignCq })),
     )
@@ -31,7 +31,7 @@ eachCarrier(openTwo => {
     sendCq.close()
     const newCq = device.cq()
     assert.equal(newCq.handle, handle)
-    refuses('rc_qp.create', /^sendCq is closed$/, () => pd.rcQp({ sendCq }))
+    refuses('pd.rcQp', /^sendCq is closed$/, () => pd.rcQp({ sendCq }))
     pd.rcQp({ sendCq: newCq }).close()
     await device.close()
     await otherDevice.close()
@@ -43,7 +43,7 @@ eachCarrier(openTwo => {
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
       refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped<Uint8Array>(buffer)))
     pd.register(Buffer.alloc(8)).close()
-    refuses('cq.create', /^kind "timd" is not one of entries, timed, counting$/, () =>
+    refuses('device.cq', /^kind "timd" is not one of entries, timed, counting$/, () =>
       device.cq(untyped<CqOptions>({ kind: 'timd' })),
     )
     const qp = pd.rcQp({ sendCq: device.cq() })
@@ -54,7 +54,7 @@ eachCarrier(openTwo => {
     const create = (address: unknown) => () => device.create(Classes.ah, untyped({ pd: pd.handle, address }))
     refuses('ah.create', /^attribute address: must be a record$/, create(null))
     refuses('ah.create', /^attribute address\.dgid: must be a Uint8Array of 16 bytes$/, create({}))
-    refuses('rc_qp.modify', /^state: "RST" is not a value of qp_state/, () => qp.modify(untyped({ state: 'RST' })))
+    refuses('qp.modify', /^state: "RST" is not a value of qp_state/, () => qp.modify(untyped({ state: 'RST' })))
     refuses('qp.connect', /^gid undefined is not an address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
     assert.equal(qp.state, 'RESET')
     await device.close()
@@ -77,14 +77,14 @@ eachCarrier(openTwo => {
     await device.close()
     const closedDevice = { name: 'RdmaError', code: 'ERR_CLOSED', reason: 'the device is closed' }
     for (const [call, body] of [
-      ['rc_qp.query', () => qp.query()],
-      ['pd.create', () => device.pd()],
+      ['qp.query', () => qp.query()],
+      ['device.pd', () => device.pd()],
       ['device.query', () => device.query()],
       ['device.counters', () => device.counters()],
     ] as const)
       assert.throws(body, { ...closedDevice, call })
     await assert.rejects(device.callAsync(Classes.pd, 'create', {}), { ...closedDevice, call: 'pd.create' })
-    await assert.rejects(cq.wait(), { ...closedDevice, call: 'cq.reqNotify' })
+    await assert.rejects(cq.wait(), { ...closedDevice, call: 'cq.wait' })
     await otherDevice.close()
   })
 
@@ -93,7 +93,7 @@ eachCarrier(openTwo => {
     const qp = device.pd().rcQp()
     assert.throws(() => qp.modify(untyped({ stat: 'ERR' })), {
       code: 'EPROTONOSUPPORT',
-      call: 'rc_qp.modify',
+      call: 'qp.modify',
       reason: /^the attribute stat is unknown to the device; there are state, .*destQpn/,
     })
     assert.throws(() => device.call(Classes.pd, 'create', untyped({ depth: 1 })), {
@@ -158,11 +158,11 @@ test('the message shows a value of a wrong type', async () => {
   const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]
   const shown = ['10n', 'Symbol\\(s\\)', 'a function', 'a list', 'a Uint8Array', 'null', '1.5']
   for (const [i, value] of values.entries()) {
-    refuses('cq.create', new RegExp(`^kind ${shown[i]} is not one of entries`), () =>
+    refuses('device.cq', new RegExp(`^kind ${shown[i]} is not one of entries`), () =>
       device.cq(untyped({ kind: value })),
     )
     const gid = () => pd.addressHandle(untyped({ gid: value }))
-    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^give text/)
+    assert.match(refuses('pd.addressHandle', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^give text/)
   }
   await device.close()
 })
@@ -186,7 +186,7 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   }
   refuses('device.events', /^options: "sinal" is unknown$/, () => device.events(untyped({ sinal: 1 })))
   await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is not an object' })
-  refuses('rc_qp.modify', /^attributes is missing$/, () => qp.modify(untyped(undefined)))
+  refuses('qp.modify', /^attributes is missing$/, () => qp.modify(untyped(undefined)))
   for (const source of [undefined, null, 'port', 1])
     refuses('event_queue.attach', /not an object of this device that has events/, () => queue.attach(untyped(source)))
   await device.close()

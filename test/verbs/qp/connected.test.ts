@@ -124,7 +124,7 @@ eachCarrier(openTwo => {
       return assert.fail('no RdmaError')
     }
     const busy = thrown(() => a.cq.close())
-    assert.deepEqual([busy.code, busy.errno, busy.call], ['EBUSY', constants.errno.EBUSY, 'cq.destroy'])
+    assert.deepEqual([busy.code, busy.errno, busy.call], ['EBUSY', constants.errno.EBUSY, 'cq.close'])
     assert.match(busy.message, /close what uses it first/)
     const member = a.pd.udQp({ sendCq: a.cq, active: true })
     member.attach('239.0.0.1')

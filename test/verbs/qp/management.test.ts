@@ -14,7 +14,7 @@ test('queue pairs of the general services exchange datagrams', async () => {
   receiver.activate()
   assert.deepEqual([sender.qpn, receiver.qpn, receiver.state, receiver.query().qkey], [1, 1, 'RTS', GSI_QKEY])
   // A port has only one GSI queue pair.
-  assert.throws(() => b.pd.gsiQp({ sendCq: b.cq }), { code: 'EINVAL', call: 'gsi_qp.create' })
+  assert.throws(() => b.pd.gsiQp({ sendCq: b.cq }), { code: 'EINVAL', call: 'pd.gsiQp' })
 
   receiver.receive(b.mr.slice(), 3)
   const ah = a.pd.addressHandle({ gid: two.address })
