@@ -15,13 +15,13 @@ import { Interface } from '../spec/classes/device/interface.ts'
 import { System as SystemClass } from '../spec/classes/device/system.ts'
 import { AsyncFd } from '../spec/classes/events/async_fd.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
-import { Errno, errnoName } from '../spec/errno.ts'
+import { errnoName } from '../spec/errno.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
-import { checkText, invalidArgument, RdmaError, refusal, refused, rethrow } from './error.ts'
+import { asProgramCall, checkText, closedError, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import { Handlers } from './handlers.ts'
 import { checkNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import { orElse, showAs } from './objects/show.ts'
@@ -222,8 +222,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
   const access = path === undefined ? accessNetwork(network as LocalNetwork, report) : accessDaemon(path, report)
   let isOpen = true
   const call = (cls: ObjectClass, method: string): AnyValues => {
-    if (!isOpen)
-      throw new RdmaError('ERR_CLOSED', Errno.EIO, `${cls.name}.${method}`, 'the system-wide device is closed')
+    if (!isOpen) throw closedError(`${cls.name}.${method}`, 'the system-wide device')
     return access.call(cls, method)
   }
   const end = (): void => {
@@ -244,16 +243,17 @@ export const openSystem = (options: SystemOptions = {}): System => {
     }))
   }
   const system: System = {
-    devices: listDevices,
-    interface(name) {
-      if (name === undefined) return declare(call(Interface, 'query') as Description)
-      checkText('system.interface', 'name', name)
-      const entries = listDevices()
-      const device = entries.find(entry => entry.name === name)
-      if (device !== undefined) return declare(access.describe(device))
-      const names = entries.map(entry => entry.name).join(', ') || 'none'
-      throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
-    },
+    devices: () => asProgramCall('system.devices', listDevices),
+    interface: name =>
+      asProgramCall('system.interface', () => {
+        if (name === undefined) return declare(call(Interface, 'query') as Description)
+        checkText('system.interface', 'name', name)
+        const entries = listDevices()
+        const device = entries.find(entry => entry.name === name)
+        if (device !== undefined) return declare(access.describe(device))
+        const names = entries.map(entry => entry.name).join(', ') || 'none'
+        throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
+      }),
     onChange: handler => handlers.add('system.onChange', handler),
     close: end,
     [Symbol.dispose]: end,

@@ -61,7 +61,7 @@ test('invalid options, an unknown device and a closed system-wide device are ref
   const system = openSystem({ network: createNetwork() })
   refused('system.interface', () => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
   system.close()
-  refused('system.query', () => system.devices(), 'ERR_CLOSED', /closed/)
+  refused('system.devices', () => system.devices(), 'ERR_CLOSED', /closed/)
 })
 
 describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
