@@ -3,7 +3,7 @@
  * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
-import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
+import { checkDevices, defaultDevice, deviceText, type IsLoaded, parseDevice } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
 import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
@@ -86,20 +86,13 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
   }
 }
 
-/** Parses the options. Throws UsageError. */
-export const wantedConfig = ({
-  device,
-  fault,
-  link,
-  path,
-  ignoreMemlock,
-  check,
-  torment,
-  like,
-  buffers,
-}: ConfigOptions): Promise<WantedConfig> =>
+/** Parses the options. Throws UsageError. `isLoaded`: as for `parseDevice`. */
+export const wantedConfig = (
+  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers }: ConfigOptions,
+  isLoaded?: IsLoaded,
+): Promise<WantedConfig> =>
   orUsageError(async () => {
-    const devices = device?.map(parseDevice)
+    const devices = device?.map(text => parseDevice(text, isLoaded))
     if (devices) checkDevices(devices)
     return {
       ...(devices && { devices }),

@@ -215,6 +215,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "root's daemon: serve the users of this group too; may be given several times",
         collect,
       )
+      .option(
+        '--driver <file>',
+        'load a driver from this .mjs file, and make devices with its name; may be given several times',
+        collect,
+      )
       .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
       .option(LIKE, `with --check: ${LIKE_HELP}`)
       .option(BUFFERS, `with --check: ${BUFFERS_HELP}`)

@@ -54,6 +54,18 @@ export { type AddressSpace, type Bytes, noMemory } from './memory/address-space.
 export { createLocalSpace, type LocalSpace } from './memory/local-space.ts'
 export { bufferMemory, type MappedChunk, type MappedMemory, mappedMemoryOf } from './memory/mappable-memory.ts'
 export { addressHi, addressLo, findKey, findKeyWithRights, type MemoryTable, resolve } from './memory/region-table.ts'
+export {
+  clearRing,
+  createRing,
+  elementAt,
+  loadConsumer,
+  loadProducer,
+  mappedRings,
+  mmapInfo,
+  type Ring,
+  storeConsumer,
+  storeProducer,
+} from './memory/rings.ts'
 export { type Bind, bindWindow, invalidateWindow, unbindWindowsOf } from './memory/windows.ts'
 export {
   type Affiliation,
@@ -82,6 +94,7 @@ export {
   type OpsState,
   type Port,
 } from './model.ts'
+export type { DeviceQueues, LayerCounts, NetworkDevice, QpFacts, QpResource, ScanScope } from './network-device.ts'
 export { closeDescriptor, findDescriptor } from './objects/descriptors.ts'
 export { addParent, createDescriptor, dropParent } from './objects/lifetime.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'

@@ -8,7 +8,7 @@ import type { Wait } from '../spec/check/waits.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'
-import type { MappedChunk } from './memory/mappable-memory.ts'
+import type { RingLocation } from './memory/rings.ts'
 import type { Context, CoreObject, Device } from './model.ts'
 
 /**
@@ -137,13 +137,6 @@ export interface NetworkDevice {
 export type LinkedDevice = NetworkDevice & { readonly link: DeviceLink }
 
 export const isLinked = (device: NetworkDevice | undefined): device is LinkedDevice => device?.link !== undefined
-
-/** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
-export interface RingLocation {
-  readonly area: MappedChunk
-  readonly headerAt: number
-  readonly elementsAt: number
-}
 
 /** The rings of a context whose program is in this process. */
 export interface LocalRings {

@@ -13,7 +13,7 @@ import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
-import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/device-makers.ts'
+import { createTorment, type LoadedDriver, TORMENT_SCRATCH_BYTES } from '../drivers/device-makers.ts'
 import type { createRxeDevice } from '../drivers/index.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
@@ -71,6 +71,8 @@ export interface DaemonOptions {
   readonly served?: Served
   /** A recording from the start to the end of the daemon. `fd`: an empty regular file, which the daemon closes. */
   readonly record?: RecordingOptions & { readonly fd: number }
+  /** Drivers from files (devices/driver-file.ts). */
+  readonly drivers?: readonly LoadedDriver[]
   /** Parts that tests replace. */
   readonly parts?: Partial<DaemonParts>
 }
@@ -203,6 +205,7 @@ const createParts = (
   { log, createRxeDevice }: Partial<DaemonParts>,
   running: Running,
   parkedPage: PageOfWords,
+  drivers: readonly LoadedDriver[] | undefined,
 ) => {
   const network = createNetwork(config, interfaces, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
   const containment = createContainment(log)
@@ -257,7 +260,7 @@ const createParts = (
   const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
   const inError = (qpn: number, isInError: boolean): void =>
     addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1)
-  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment, inError)
+  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment, inError, drivers)
   return {
     parkedPage,
     interfaces,
@@ -542,7 +545,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   let parts: Parts | undefined
   let listening: Listening | undefined
   try {
-    parts = createParts(config, interfaces, replacements, running, parkedPage)
+    parts = createParts(config, interfaces, replacements, running, parkedPage, options.drivers)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)

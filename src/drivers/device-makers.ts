@@ -5,7 +5,9 @@
 
 import { identify } from '../core/devices/identity.ts'
 import { createCore } from '../core/devices/registry.ts'
+import type { Bytes } from '../core/memory/address-space.ts'
 import type { Core, Device, DriverClass } from '../core/model.ts'
+import type { NetworkDevice } from '../core/network-device.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { DriverName, NetworkDriverName } from '../spec/drivers/names.ts'
 import { parseAddress } from '../wire/address.ts'
@@ -15,6 +17,17 @@ import { createNullDevice } from './null/device.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
 export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
+
+/** A driver outside of the project, which `userdma daemon --driver FILE` loads. */
+export interface LoadedDriver {
+  /** Names of its devices begin with this name. */
+  readonly name: string
+  /**
+   * Registers a device with this name, and returns it; as a NetworkDevice if it has queues to poll. `allocate` returns
+   * memory to and from which programs' memory can be copied (`AddressSpace`). Throws CallError EEXIST, EINVAL.
+   */
+  createDevice(core: Core, name: string, allocate: (bytes: number) => Bytes): Device | NetworkDevice
+}
 
 /** By driver: creates a device with this name. Throws CallError EEXIST if the name is in use, EINVAL if invalid. */
 export const deviceMakers: {

@@ -3,11 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { storeProducer } from '../../src/core/memory/rings.ts'
 import { ScanScope } from '../../src/core/network-device.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createPostScan, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
-import { storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
 import { createSendQueue } from '../../src/drivers/rxe/rings/work-source.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { ParkedPage } from '../../src/spec/session.ts'

@@ -4,16 +4,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { ContextMemory } from '../../src/daemon/context/context-file.ts'
-import { mmapInfo, ringMemoryOf } from '../../src/drivers/rxe/context.ts'
 import {
   createRing,
   elementAt,
   emptyRing,
   loadProducer,
+  mmapInfo,
   type Ring,
   storeConsumer,
-} from '../../src/drivers/rxe/rings/rings.ts'
+} from '../../src/core/memory/rings.ts'
+import { ContextMemory } from '../../src/daemon/context/context-file.ts'
+import { ringMemoryOf } from '../../src/drivers/rxe/context.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'

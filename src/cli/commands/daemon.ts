@@ -9,6 +9,7 @@ import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
+import { loadDrivers } from '../../daemon/devices/driver-file.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
 import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
@@ -17,7 +18,7 @@ import { CallError } from '../../spec/errno.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { makeSocketFolder } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
-import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
+import { type ConfigOptions, devicesText, fullConfig, orUsageError, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { holdFolder, removeFolder } from '../paths.ts'
@@ -37,6 +38,8 @@ export interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recor
   /** Names or numbers. */
   readonly allowUser?: readonly string[]
   readonly allowGroup?: readonly string[]
+  /** Files of drivers. */
+  readonly driver?: readonly string[]
 }
 
 /** (uid_t) -1, which is no valid id of a user or group. */
@@ -127,12 +130,13 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], endWithLastClient, record, payload, recordLimit } = options
+  const { allowUser = [], allowGroup = [], driver = [], endWithLastClient, record, payload, recordLimit } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
   await startInBackground(socket, config, [
     ...allowUser.flatMap(user => ['--allow-user', user]),
     ...allowGroup.flatMap(group => ['--allow-group', group]),
+    ...driver.flatMap(file => ['--driver', resolve(file)]),
     ...(endWithLastClient ? ['--end-with-last-client'] : []),
     ...(record === undefined ? [] : ['--record', resolve(record)]),
     ...(payload === undefined ? [] : ['--payload', payload]),
@@ -151,7 +155,9 @@ const socketOf = ({ socket }: DaemonOptions, inherited: InheritedSocket | undefi
 /** The command. Ends the process. */
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  const config = fullConfig(await wantedConfig(options))
+  const drivers = await orUsageError(() => loadDrivers(options.driver ?? []))
+  const isLoaded = (name: string): boolean => drivers.some(driver => name.startsWith(driver.name))
+  const config = fullConfig(await wantedConfig(options, isLoaded))
   for (const name of ['like', 'buffers'] as const)
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)
@@ -170,6 +176,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     endWithLastClient: options.endWithLastClient === true,
     served,
     ...(record && { record: { fd: record.fd, ...record.options } }),
+    drivers,
     ...(inherited !== undefined && { inherited: inherited.fd }),
   })
   const running = await Promise.race([starting, stopped]).catch(async error => {

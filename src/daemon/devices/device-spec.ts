@@ -3,11 +3,11 @@
  * function that sysfs shows as the device's parent: pci=BDF, numa=N, model=MODEL (daemon/files/pci-files.ts).
  *
  * A name that begins with the name of another driver, for example ctx0, is a device of that driver
- * (spec/drivers/names.ts). A soft device may have any other name: libibverbs asks netlink for the driver. (Before
+ * (spec/drivers/names.ts, or a driver that the daemon has loaded). A soft device may have any other name: libibverbs asks netlink for the driver. (Before
  * version 23, libibverbs chooses the provider by the prefix `rxe`.)
  */
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
-import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
+import { Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 import { parseAddress, reasonUnusable } from '../../wire/address.ts'
 
@@ -17,8 +17,10 @@ export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 const MAX_NAME_LENGTH = 63
 
 /** A device with an address is a soft device, whatever its name: `rdma link add` accepts all names. */
-export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
-  address === '' ? (driverOfName(name) ?? 'rxe') : 'rxe'
+export const isSoftDevice = ({ address }: DeviceSpec): boolean => address !== ''
+
+/** Whether a loaded driver (drivers/device-makers.ts) makes the device with this name. */
+export type IsLoaded = (name: string) => boolean
 
 /** Why a device cannot have this name; undefined if it can. */
 export const deviceNameError = (name: string): string | undefined =>
@@ -87,10 +89,13 @@ const parsePci = (settings: readonly string[]): PciFunction | undefined => {
   }
 }
 
-/** Parses NAME@ADDRESS or NAME, and the settings after it. Throws an Error with a message for people. */
-export const parseDevice = (text: string): DeviceSpec => {
+/**
+ * Parses NAME@ADDRESS or NAME, and the settings after it. Throws an Error with a message for people. A command that
+ * cannot know the drivers of its daemon says that all are loaded; the daemon then refuses the name.
+ */
+export const parseDevice = (text: string, isLoaded: IsLoaded = () => false): DeviceSpec => {
   const [device = '', ...settings] = text.split(',')
-  const spec = parseNameAndAddress(device)
+  const spec = parseNameAndAddress(device, isLoaded)
   try {
     const pci = parsePci(settings)
     return pci === undefined ? spec : { ...spec, pci }
@@ -100,7 +105,7 @@ export const parseDevice = (text: string): DeviceSpec => {
 }
 
 /** Throws an Error with a message for people. */
-const parseNameAndAddress = (text: string): DeviceSpec => {
+const parseNameAndAddress = (text: string, isLoaded: IsLoaded): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
   const nameError = deviceNameError(name)
@@ -110,6 +115,7 @@ const parseNameAndAddress = (text: string): DeviceSpec => {
     if (at < 0) return { name, address: '' }
     throw new Error(`device "${text}": a device of driver ${driver} has no network; omit the address`)
   }
+  if (at < 0 && isLoaded(name)) return { name, address: '' }
   if (at < 0)
     throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
   const address = text.slice(at + 1)

@@ -8,15 +8,17 @@ import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
-import { deviceMakers, type Torment } from '../../drivers/device-makers.ts'
+import { deviceMakers, type LoadedDriver, type Torment } from '../../drivers/device-makers.ts'
 import { createRxeDevice, type RxeOptions } from '../../drivers/index.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/topology.ts'
+import { driverOfName } from '../../spec/drivers/names.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
-import { checkDevices, deviceNameError, driverOf, NO_NODE } from './device-spec.ts'
+import { checkDevices, deviceNameError, type IsLoaded, isSoftDevice, NO_NODE } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -35,6 +37,8 @@ export interface Devices {
   readonly linked: readonly LinkedDevice[]
   /** As tools list them. */
   readonly listed: readonly ListedDevice[]
+  /** Whether a loaded driver makes devices with this name. */
+  readonly isLoaded: IsLoaded
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
@@ -72,7 +76,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 /**
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls;
  * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
- * replaced by tests. `torment`, `inError`: of all soft devices (`RxeOptions`).
+ * replaced by tests. `torment`, `inError`: of all soft devices (`RxeOptions`). `loaded`: drivers from files.
  */
 export const createDevices = (
   core: Core,
@@ -83,6 +87,7 @@ export const createDevices = (
   createRxe: typeof createRxeDevice = createRxeDevice,
   torment?: Torment,
   inError?: RxeOptions['inError'],
+  loaded: readonly LoadedDriver[] = [],
 ): Devices => {
   const all: DaemonDevice[] = []
   const polledDevices: NetworkDevice[] = []
@@ -102,6 +107,25 @@ export const createDevices = (
     }
   }
 
+  /** A device without a network. */
+  const addOther = (spec: DeviceSpec): DaemonDevice => {
+    const { name } = spec
+    const driver = loaded.find(one => name.startsWith(one.name))
+    const builtIn = driverOfName(name)
+    if (driver === undefined && (builtIn === undefined || builtIn === 'rxe'))
+      throw new Error(
+        `device "${name}": no driver of this daemon makes devices with this name; load one with --driver, or give an address`,
+      )
+    const created =
+      driver?.createDevice(core, name, mapArena) ??
+      deviceMakers[builtIn as Exclude<typeof builtIn, 'rxe' | undefined>](core, name)
+    const network = 'poll' in created ? created : undefined
+    const device = 'poll' in created ? created.device : created
+    if (device?.core !== core || device.name !== name)
+      throw new Error(`device "${name}": driver ${driver?.name} returned no device of this name and core`)
+    return { spec, device, network }
+  }
+
   const devices: Devices = {
     all,
     network: polledDevices,
@@ -109,6 +133,7 @@ export const createDevices = (
     get listed() {
       return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
     },
+    isLoaded: name => loaded.some(driver => name.startsWith(driver.name)),
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
     hasAddress: (address, among) =>
@@ -117,9 +142,7 @@ export const createDevices = (
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       checkPciFunction(spec)
-      const driver = driverOf(spec)
-      const created: DaemonDevice =
-        driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), network: undefined }
+      const created = isSoftDevice(spec) ? addRxe(spec) : addOther(spec)
       all.push(created)
       if (created.network !== undefined) {
         polledDevices.push(created.network)

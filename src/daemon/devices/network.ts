@@ -16,7 +16,7 @@ import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
-import { driverOf } from './device-spec.ts'
+import { isSoftDevice } from './device-spec.ts'
 
 export interface Network {
   /** Creates the port of a device, and binds it over UDP. Throws an Error with a message for people. */
@@ -117,10 +117,7 @@ export const createNetwork = (
 ): Network => {
   useNativeCrc()
   const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces, charge)
-  let rules = faultRules(
-    fault,
-    devices.filter(device => driverOf(device) === 'rxe'),
-  )
+  let rules = faultRules(fault, devices.filter(isSoftDevice))
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 

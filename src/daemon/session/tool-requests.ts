@@ -321,7 +321,7 @@ export class ToolRequests {
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
-      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add)))
+      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add), this.#daemon.devices.isLoaded))
       if (remove !== undefined) this.#daemon.unplug(remove)
       return { devices: this.#daemon.devices.listed }
     } catch (error) {

@@ -4,9 +4,9 @@
  * buffers.
  */
 import { bufferMemory, type MappedMemory } from '../../core/memory/mappable-memory.ts'
+import { mappedRings, type RingMemory } from '../../core/memory/rings.ts'
 import type { Context } from '../../core/model.ts'
-import { mappedRings, packedRings, type SlabRings, slabRings } from './rings/ring-memory.ts'
-import type { Ring, RingMemory } from './rings/rings.ts'
+import { packedRings, type SlabRings, slabRings } from './rings/ring-memory.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
@@ -41,21 +41,3 @@ export const ringMemoryOf = (context: Context): RingMemory => {
 /** Whether the context's caller is in this process. */
 export const isInProcess = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).isInProcess === true
-
-/** struct mminfo of rxe's ABI: offset and size with which the user library maps a ring. */
-export interface MmapInfo {
-  readonly offset: bigint
-  readonly size: number
-}
-
-// These convert a number below 2^53 to a bigint in half the time of `BigInt()`.
-const halves = new Uint32Array(2)
-const whole = new BigUint64Array(halves.buffer)
-
-/** The range that the user library maps: from the ring's header to the end of the ring's allocation. */
-export const mmapInfo = ({ area, headerAt }: Ring): MmapInfo => {
-  const offset = area.offset + headerAt - area.at
-  halves[0] = offset
-  halves[1] = offset / 2 ** 32
-  return { offset: whole[0], size: area.length - (headerAt - area.at) }
-}

@@ -1,12 +1,13 @@
 /*
  * Queue pairs of one soft device for `userdma stat --qps`.
  */
+
+import { loadProducer } from '../../core/memory/rings.ts'
 import type { DeviceQueues, QpFacts } from '../../core/network-device.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'
 import { pendingReceives } from './rings/receive-queue.ts'
-import { loadProducer } from './rings/rings.ts'
 import type { QpObject, RxeState } from './state.ts'
 
 const stateNames = Object.entries(QpState.values)

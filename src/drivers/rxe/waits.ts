@@ -2,6 +2,8 @@
  * Why programs wait for queues of one soft device (spec/check/waits.ts). Reads rings and the engine's state; nothing is
  * recorded while requests run.
  */
+
+import { elementAt, loadProducer } from '../../core/memory/rings.ts'
 import { Armed, type Context } from '../../core/model.ts'
 import type { ContextWait } from '../../core/network-device.ts'
 import { requestName } from '../../spec/check/causes.ts'
@@ -12,7 +14,6 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
-import { elementAt, loadProducer } from './rings/rings.ts'
 import type { SendQueue } from './rings/work-source.ts'
 import type { ConnectedPeer, CqObject, QpObject, RxeState, SrqObject } from './state.ts'
 

@@ -4,7 +4,7 @@
  */
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
-import type { RingMemory } from '../../../src/drivers/rxe/rings/rings.ts'
+import type { RingMemory } from '../../../src/core/memory/rings.ts'
 import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../src/spec/errno.ts'

@@ -7,6 +7,7 @@
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
+import { type MmapInfo, mmapInfo } from '../../../core/memory/rings.ts'
 import { unbindWindowsOf } from '../../../core/memory/windows.ts'
 import type { Context, DriverClass } from '../../../core/model.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
@@ -31,7 +32,7 @@ import {
   storedAddress,
 } from '../address/path.ts'
 import type { QueueLimits } from '../attributes.ts'
-import { type MmapInfo, mmapInfo, ringMemoryOf } from '../context.ts'
+import { ringMemoryOf } from '../context.ts'
 import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from '../rings/work-source.ts'
 import {

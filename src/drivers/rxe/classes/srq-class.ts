@@ -8,6 +8,7 @@
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
+import { mmapInfo } from '../../../core/memory/rings.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { createCause } from '../../../spec/check/causes.ts'
 import { Srq, XrcSrq } from '../../../spec/classes/srq.ts'
@@ -15,7 +16,7 @@ import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { In } from '../../../spec/schema/schema.ts'
-import { mmapInfo, ringMemoryOf } from '../context.ts'
+import { ringMemoryOf } from '../context.ts'
 import { createReceiveQueue, resizeReceives } from '../rings/receive-queue.ts'
 import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 

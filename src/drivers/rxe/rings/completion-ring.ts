@@ -8,10 +8,7 @@
  *
  * A counting CQ (R11) has no elements: its producer index is the number of completions, modulo 2^32. It never overruns.
  */
-import { CqKind } from '../../../spec/enums.ts'
-import { swap32, TWO_32 } from '../../../spec/memory.ts'
-import { WcFlags, WcStatus } from '../../../spec/work.ts'
-import { Completion } from '../../../transport/types.ts'
+
 import {
   copyElements,
   createRing,
@@ -21,7 +18,11 @@ import {
   type RingMemory,
   storeCount,
   storeProducer,
-} from './rings.ts'
+} from '../../../core/memory/rings.ts'
+import { CqKind } from '../../../spec/enums.ts'
+import { swap32, TWO_32 } from '../../../spec/memory.ts'
+import { WcFlags, WcStatus } from '../../../spec/work.ts'
+import { Completion } from '../../../transport/types.ts'
 
 /** State of a CQ object. */
 export interface CqRing {

@@ -1,9 +1,10 @@
 /*
  * Scatter/gather elements of a ring in the engine's layout (transport/types.ts, Sge).
  */
+
+import type { Ring } from '../../../core/memory/rings.ts'
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Sge } from '../../../transport/types.ts'
-import type { Ring } from './rings.ts'
 
 /**
  * Copies `count` elements from byte offset `from` of the ring's buffer to word `at` of `into`. The caller bounds

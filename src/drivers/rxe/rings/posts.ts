@@ -12,10 +12,11 @@
  * So if a context with memory windows has new posts, a scan checks all queues of the context again, to find all earlier
  * posts. Then it passes the queues with binds or invalidations to the engine, and then the others.
  */
+
+import { loadProducer, NO_INDEX } from '../../../core/memory/rings.ts'
 import { ScanScope } from '../../../core/network-device.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
-import { loadProducer, NO_INDEX } from './rings.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /** `row`: a queue pair's row in the engine. */

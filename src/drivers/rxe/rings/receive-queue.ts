@@ -2,9 +2,7 @@
  * Receive WQEs in a ring that a program, which may be hostile, fills: the receive queue of one queue pair, or an SRQ
  * (IBA 10.2.9). The engine takes the oldest WQE and copies it. Indices and sizes are the device's own.
  */
-import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
-import { Receive } from '../../../transport/types.ts'
-import { copySges } from './elements.ts'
+
 import {
   clearRing,
   copyElements,
@@ -17,7 +15,10 @@ import {
   type RingMemory,
   storeConsumer,
   storeProducer,
-} from './rings.ts'
+} from '../../../core/memory/rings.ts'
+import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
+import { Receive } from '../../../transport/types.ts'
+import { copySges } from './elements.ts'
 
 export interface ReceiveQueue {
   ring: Ring

@@ -10,22 +10,11 @@
  * header, and the system allocates only touched pages, so unused queues cost little memory.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
-import type { LocalRings, RingLocation } from '../../../core/network-device.ts'
+import { emptyRing, type RingLocation, type RingMemory } from '../../../core/memory/rings.ts'
+import type { LocalRings } from '../../../core/network-device.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../../spec/drivers/ring-layout.ts'
 import { ELEMENTS_OFFSET } from '../../../spec/drivers/rxe-rings.ts'
-import { emptyRing, type RingMemory } from './rings.ts'
-
-/** Rings that a program maps. */
-export const mappedRings = (memory: MappedMemory): RingMemory => ({
-  layout: rxeLayout,
-  mayHideSlots: true,
-  allocate(bytes) {
-    const area = memory.allocate(rxeLayout.header.DATA + bytes)
-    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
-  },
-  free: ({ area }) => memory.free(area),
-})
 
 interface Slab extends MappedChunk {
   readonly chunk: MappedChunk

@@ -7,14 +7,6 @@
  * its 8 bytes inline.
  */
 
-import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
-import { swap32 } from '../../../spec/memory.ts'
-import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
-import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
-import type { Arena } from '../../../wire/arena.ts'
-import type { Destinations } from '../address/destinations.ts'
-import { copySges } from './elements.ts'
-import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
 import {
   clearRing,
   createRing,
@@ -25,7 +17,15 @@ import {
   type Ring,
   type RingMemory,
   storeConsumer,
-} from './rings.ts'
+} from '../../../core/memory/rings.ts'
+import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
+import { swap32 } from '../../../spec/memory.ts'
+import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import type { Destinations } from '../address/destinations.ts'
+import { copySges } from './elements.ts'
+import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values

@@ -8,10 +8,10 @@
  * because a completion does not tell the slot.
  */
 
+import { type Ring, storeConsumer } from '../../../core/memory/rings.ts'
 import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { WorkSource } from '../../../transport/types.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
-import { type Ring, storeConsumer } from '../rings/rings.ts'
 import type { QpRings } from '../rings/work-source.ts'
 import type { QpCap } from '../state.ts'
 

@@ -4,18 +4,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { mmapInfo } from '../../../../src/drivers/rxe/context.ts'
-import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
 import {
   createRing,
   elementAt,
   emptyRing,
   loadConsumer,
   loadProducer,
+  mmapInfo,
   type Ring,
   storeConsumer,
   storeProducer,
-} from '../../../../src/drivers/rxe/rings/rings.ts'
+} from '../../../../src/core/memory/rings.ts'
+import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
 import { compactLayout } from '../../../../src/spec/drivers/compact-rings.ts'
 
 /** Fills elements and indices of a ring with a value from 1 to 255; `isMarked` checks that they are unchanged. */

@@ -13,7 +13,7 @@ import {
   ringMask,
   storeConsumer,
   storeProducer,
-} from '../../../../src/drivers/rxe/rings/rings.ts'
+} from '../../../../src/core/memory/rings.ts'
 import { rxeLayout } from '../../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { type LoggedCall, type LoggedIoctl, type LoggedMmap, readAbilog } from '../../../uapi/abilog.ts'

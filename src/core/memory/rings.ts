@@ -5,9 +5,16 @@
  * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index (the consumer
  * of requests, the producer of completions) and never reads it back. It masks the program's index at every read.
  */
-import type { RingLocation } from '../../../core/network-device.ts'
-import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
-import { indexMask, loadIndex, type RingLayout, storeIndex } from '../../../spec/drivers/ring-layout.ts'
+import { compactLayout } from '../../spec/drivers/compact-rings.ts'
+import { indexMask, loadIndex, type RingLayout, rxeLayout, storeIndex } from '../../spec/drivers/ring-layout.ts'
+import type { MappedChunk, MappedMemory } from './mappable-memory.ts'
+
+/** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
+export interface RingLocation {
+  readonly area: MappedChunk
+  readonly headerAt: number
+  readonly elementsAt: number
+}
 
 /** Memory for rings of one layout. */
 export interface RingMemory {
@@ -21,6 +28,17 @@ export interface RingMemory {
   allocate(bytes: number): RingLocation
   free(location: RingLocation): void
 }
+
+/** Rings that a program maps: each is a range of its context's memory, a header and then the elements. */
+export const mappedRings = (memory: MappedMemory): RingMemory => ({
+  layout: rxeLayout,
+  mayHideSlots: true,
+  allocate(bytes) {
+    const area = memory.allocate(rxeLayout.header.DATA + bytes)
+    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
+  },
+  free: ({ area }) => memory.free(area),
+})
 
 export interface Ring extends RingLocation {
   readonly layout: RingLayout
@@ -117,4 +135,22 @@ export const emptyRing: Ring = {
   log2Element: 0,
   wrap: 0,
   capacity: 0,
+}
+
+/** struct mminfo of rxe's ABI: offset and size with which the user library maps a ring. */
+export interface MmapInfo {
+  readonly offset: bigint
+  readonly size: number
+}
+
+// These convert a number below 2^53 to a bigint in half the time of `BigInt()`.
+const halves = new Uint32Array(2)
+const whole = new BigUint64Array(halves.buffer)
+
+/** The range that the user library maps: from the ring's header to the end of the ring's allocation. */
+export const mmapInfo = ({ area, headerAt }: Ring): MmapInfo => {
+  const offset = area.offset + headerAt - area.at
+  halves[0] = offset
+  halves[1] = offset / 2 ** 32
+  return { offset: whole[0]!, size: area.length - (headerAt - area.at) }
 }

@@ -1,0 +1,384 @@
+/*
+ * A driver with verbs of its own (docs/how-to/drivers.md): reliable connected queue pairs that reach only each other, by
+ * SEND and RDMA WRITE. Rings and responses are those of Linux's rxe, so libibverbs' provider `rxe` drives the device:
+ *
+ *   userdma daemon --driver examples/drivers/loop.mjs --device loop0
+ *   userdma run -- ibv_rc_pingpong -d loop0 -g 0
+ *
+ * A request is copied from the sender's memory to the receiver's in one `poll`. There are no packets.
+ */
+import * as core from 'userdma/core'
+import * as spec from 'userdma/spec'
+
+const { Classes, CallError, RecvWqe, RingSge, SendWqe, Wc } = spec
+const { RESET, RTR, RTS, ERR } = spec.QpState.values
+const { SIGNALED, SOLICITED, INLINE } = spec.SendFlags.values
+const Opcode = spec.WrOpcode.values
+const Status = spec.WcStatus.values
+const { RECV, ...Completed } = spec.WcOpcode.values
+const { LOCAL_WRITE, REMOTE_WRITE } = spec.AccessFlags.values
+
+const Limits = { requests: 4096, sges: 8, inline: 128, completions: 8192, queues: 1024 }
+/** Bytes of the longest message. */
+const MAX_MESSAGE = 1 << 20
+/** Microseconds until a SEND without a receive is tried again: posting a receive rings no doorbell. */
+const RNR_DELAY = 1000
+const FIRST_QPN = 17
+
+// ---- work requests: programs can write anything to rings, so values are read once and checked ----
+
+const u32 = ({ view }, at) => view.getUint32(at, true)
+const idAt = ({ view }, at) => view.getBigUint64(at, true)
+
+/** Copies between the program's memory, at a request's scatter/gather elements, and `scratch`. Returns a WcStatus. */
+const copySges = (device, qp, ring, at, count, length, direction) => {
+  const { memory, state } = device
+  const { area } = ring
+  let copied = 0
+  for (let i = 0; i < Math.min(count, Limits.sges) && copied < length; i++) {
+    const sge = at + i * RingSge.BYTES
+    const [lo, hi, key] = [u32(area, sge), u32(area, sge + 4), u32(area, sge + RingSge.LKEY)]
+    const bytes = Math.min(u32(area, sge + RingSge.LENGTH), length - copied)
+    const access = direction === 'write' ? LOCAL_WRITE : 0
+    if (!copyMemory(memory, qp, key, hi, lo, state.scratch, copied, bytes, access, direction))
+      return Status.LOC_PROT_ERR
+    copied += bytes
+  }
+  return copied < length ? Status.LOC_LEN_ERR : Status.SUCCESS
+}
+
+/** Copies within one registered region; false if `key` does not permit it, or the memory is gone. */
+const copyMemory = (memory, qp, key, hi, lo, scratch, at, length, access, direction) => {
+  if (length === 0) return true
+  const { pd, qpn } = qp.state
+  const row = core.resolve(memory, pd, key, hi, lo, length, access, qpn)
+  if (row < 0) return false
+  const space = memory.spaces[memory.space[row]]
+  const [spaceHi, spaceLo] = [core.addressHi(memory, row, hi, lo), core.addressLo(memory, row, lo)]
+  return space?.[direction](spaceHi, spaceLo, scratch, at, length, length, length) === 0
+}
+
+/** Collects a send's data in `scratch`. */
+const gather = (device, qp, at, flags, length) => {
+  const { ring } = qp.state.send
+  if (length > MAX_MESSAGE) return Status.LOC_LEN_ERR
+  const data = at + SendWqe.SGE
+  if ((flags & INLINE) === 0)
+    return copySges(device, qp, ring, data, u32(ring.area, at + SendWqe.DMA_NUM_SGE), length, 'read')
+  if (length > Limits.inline) return Status.LOC_LEN_ERR
+  device.state.scratch.bytes.set(ring.area.bytes.subarray(data, data + length))
+  return Status.SUCCESS
+}
+
+// ---- completions ----
+
+const complete = (cq, { wrId, status, opcode, bytes, qpn, isSolicited }) => {
+  const { ring } = cq.state
+  if (((cq.state.produced - core.loadConsumer(ring)) & ring.mask) === ring.capacity) {
+    core.raiseObjectEvent(cq, spec.AsyncEventType.values.CQ_ERR)
+    return
+  }
+  const at = core.elementAt(ring, cq.state.produced)
+  const { view } = ring.area
+  ring.area.bytes.fill(0, at, at + 2 ** ring.log2Element)
+  view.setBigUint64(at + Wc.WR_ID, wrId, true)
+  view.setUint32(at + Wc.STATUS, status, true)
+  view.setUint32(at + Wc.OPCODE, opcode, true)
+  view.setUint32(at + Wc.BYTE_LEN, bytes, true)
+  view.setUint32(at + Wc.QP_NUM, qpn, true)
+  core.storeProducer(ring, ++cq.state.produced)
+  if (cq.events !== undefined) core.completed(cq.events, isSolicited)
+}
+
+const hasNext = ({ ring, taken }) => core.loadProducer(ring) !== (taken & ring.mask)
+
+/** Takes the oldest request of a queue. */
+const retire = queue => core.storeConsumer(queue.ring, ++queue.taken)
+
+/** Completes a queue's oldest request. */
+const finish = (qp, queue, wrId, status, opcode, bytes, isSolicited = false) => {
+  retire(queue)
+  complete(queue.cq, { wrId, status, opcode, bytes, qpn: qp.state.qpn, isSolicited })
+}
+
+/** Moves a queue pair to ERR: what is posted completes with WR_FLUSH_ERR. */
+const fail = qp => {
+  const { send, receive } = qp.state
+  qp.state.state = ERR
+  for (const [queue, idAtOffset] of [
+    [send, SendWqe.WR_ID],
+    [receive, RecvWqe.WR_ID],
+  ])
+    for (let left = queue.ring.capacity; left > 0 && hasNext(queue); left--) {
+      const wrId = idAt(queue.ring.area, core.elementAt(queue.ring, queue.taken) + idAtOffset)
+      finish(qp, queue, wrId, Status.WR_FLUSH_ERR, queue === send ? Completed.SEND : RECV, 0)
+    }
+}
+
+// ---- requests ----
+
+/** The data in `scratch` arrives at `peer` as a message. Returns the sender's status; undefined: no receive is posted. */
+const receive = (device, peer, length, isSolicited) => {
+  const { receive: queue } = peer.state
+  const { ring } = queue
+  if (!hasNext(queue)) return undefined
+  const at = core.elementAt(ring, queue.taken)
+  const wrId = idAt(ring.area, at + RecvWqe.WR_ID)
+  const count = u32(ring.area, at + RecvWqe.DMA_NUM_SGE)
+  const status = copySges(device, peer, ring, at + RecvWqe.SGE, count, length, 'write')
+  device.state.counts.receives++
+  finish(peer, queue, wrId, status, RECV, length, isSolicited)
+  if (status === Status.SUCCESS) return status
+  fail(peer)
+  return status === Status.LOC_LEN_ERR ? Status.REM_INV_REQ_ERR : Status.REM_OP_ERR
+}
+
+/** Executes the request at `at`. Returns its status; undefined: later. */
+const execute = (device, qp, at, opcode, flags, length) => {
+  const { ring } = qp.state.send
+  const peer = device.state.qps.get(qp.state.attributes.destQpn)
+  if (opcode !== Opcode.SEND && opcode !== Opcode.RDMA_WRITE) return Status.LOC_QP_OP_ERR
+  const status = gather(device, qp, at, flags, length)
+  if (status !== Status.SUCCESS) return status
+  const isConnected = peer?.state.attributes.destQpn === qp.state.qpn
+  if (!isConnected || (peer.state.state !== RTR && peer.state.state !== RTS)) return Status.RETRY_EXC_ERR
+  if (opcode === Opcode.SEND) return receive(device, peer, length, (flags & SOLICITED) !== 0)
+  const remote = at + SendWqe.REMOTE
+  const [lo, hi, key] = [u32(ring.area, remote), u32(ring.area, remote + 4), u32(ring.area, at + SendWqe.RKEY)]
+  const { scratch } = device.state
+  return copyMemory(device.memory, peer, key, hi, lo, scratch, 0, length, REMOTE_WRITE, 'write')
+    ? Status.SUCCESS
+    : Status.REM_ACCESS_ERR
+}
+
+/** Executes the requests of a queue pair; true if there were any. */
+const work = (device, qp) => {
+  const { send, sqSigAll } = qp.state
+  let hasWorked = false
+  if (qp.state.state === ERR) fail(qp)
+  // Bounded: a program may post without end.
+  for (let left = send.ring.capacity; left > 0 && qp.state.state === RTS && hasNext(send); left--) {
+    const { area } = send.ring
+    const at = core.elementAt(send.ring, send.taken)
+    const [opcode, flags, length] = [SendWqe.OPCODE, SendWqe.FLAGS, SendWqe.DMA_LENGTH].map(field =>
+      u32(area, at + field),
+    )
+    const status = execute(device, qp, at, opcode, flags, length)
+    if (status === undefined) {
+      device.state.isWaiting = true
+      break
+    }
+    hasWorked = true
+    device.state.counts.sends++
+    const wrId = idAt(area, at + SendWqe.WR_ID)
+    const done = opcode === Opcode.RDMA_WRITE ? Completed.RDMA_WRITE : Completed.SEND
+    if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0) finish(qp, send, wrId, status, done, length)
+    else retire(send)
+    if (status !== Status.SUCCESS) fail(qp)
+  }
+  return hasWorked
+}
+
+// ---- classes ----
+
+const refuseAbove = (what, value, max) => {
+  if (value > max) throw new CallError('EINVAL', `${what} ${value} is above ${max}`)
+}
+
+/** An answer in which every attribute that `known` lacks is 0. */
+const answer = (attributes, known) =>
+  Object.fromEntries(
+    Object.entries(attributes).map(([name, { type }]) => [
+      name,
+      known[name] ?? (type.kind === 'record' ? spec.zeroRecord(type.fields) : 0),
+    ]),
+  )
+
+const cqClass = core.driverClass(
+  Classes.cq,
+  {
+    create({ context }, object, { cqe, userHandle, channel, asyncFd }) {
+      refuseAbove('cq.create: attribute cqe:', cqe, Limits.completions)
+      const memory = core.mappedRings(core.mappedMemoryOf(context))
+      const ring = core.createRing(memory, cqe, 1 << Wc.ELEMENT_SHIFT)
+      object.state = { ring, memory, produced: 0 }
+      core.affiliate(object, userHandle, { channel, asyncFd })
+      return { cqe: ring.capacity, queue: core.mmapInfo(ring) }
+    },
+    modify: null,
+    destroy(call, object, args, coreDestroy) {
+      object.state.memory.free(object.state.ring)
+      return coreDestroy(call, object, args)
+    },
+  },
+  spec.RxeAttributes.cq,
+)
+
+const qpClass = core.driverClass(
+  Classes.rc_qp,
+  {
+    create({ context, device }, object, { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq }) {
+      if (srq !== undefined) throw new CallError('EOPNOTSUPP', 'rc_qp.create: the device has no shared receive queues')
+      for (const name of ['maxSendWr', 'maxRecvWr']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.requests)
+      for (const name of ['maxSendSge', 'maxRecvSge']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.sges)
+      refuseAbove('rc_qp.create: maxInlineData', cap.maxInlineData, Limits.inline)
+      const memory = core.mappedRings(core.mappedMemoryOf(context))
+      const data = Limits.sges * RingSge.BYTES
+      const receives = core.createRing(memory, cap.maxRecvWr, RecvWqe.SGE + data)
+      const sends = core.createRing(memory, cap.maxSendWr, SendWqe.SGE + Math.max(data, Limits.inline))
+      const qpn = device.state.nextQpn++
+      object.state = {
+        qpn,
+        pd: pd.id,
+        state: RESET,
+        attributes: {},
+        sqSigAll: (flags & spec.QpFlags.values.SQ_SIG_ALL) !== 0,
+        memory,
+        send: { ring: sends, cq: sendCq, taken: 0 },
+        receive: { ring: receives, cq: recvCq, taken: 0 },
+        cap: { ...cap, maxInlineData: Limits.inline },
+      }
+      device.state.qps.set(qpn, object)
+      core.affiliate(object, userHandle, { asyncFd })
+      return { cap: object.state.cap, qpNum: qpn, recvQueue: core.mmapInfo(receives), sendQueue: core.mmapInfo(sends) }
+    },
+    query: (_call, { state: { attributes, state, cap } }) =>
+      answer(Classes.rc_qp.methods.query.out, { ...attributes, state, curState: state, cap }),
+    modify(_call, object, args) {
+      const { state } = object
+      const after = args.state ?? state.state
+      const names = Object.keys(args).filter(name => args[name] !== undefined)
+      const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
+      if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
+      state.state = after
+      Object.assign(state.attributes, args)
+      if (after === RESET) {
+        state.attributes = {}
+        for (const queue of [state.send, state.receive]) {
+          core.clearRing(queue.ring)
+          queue.taken = 0
+        }
+      }
+      return {}
+    },
+    /** Called for programs that ring the doorbell by a call. The daemon polls after every call. */
+    postSend: () => ({ badWr: 0 }),
+    destroy(call, object, args, coreDestroy) {
+      const { qpn, memory, send, receive: receives } = object.state
+      call.device.state.qps.delete(qpn)
+      for (const { ring } of [send, receives]) memory.free(ring)
+      return coreDestroy(call, object, args)
+    },
+  },
+  spec.QpQueues,
+)
+
+const { interface: Interface, device: Device, port: Port, async_fd, comp_channel, event_queue, pd, mr } = Classes
+
+const loop = {
+  name: 'loop',
+  id: spec.RXE_DRIVER_ID,
+  abi: spec.RXE_ABI,
+  link: 'roce',
+  classes: [
+    ...[Interface, Device, Port, async_fd, comp_channel, event_queue, pd, mr].map(cls => core.driverClass(cls)),
+    cqClass,
+    qpClass,
+  ],
+  /** The device is being removed: programs that only poll get their completions. */
+  *removing({ state }) {
+    for (const qp of state.qps.values()) yield fail(qp)
+  },
+}
+
+// ---- the device, and what the daemon needs of it ----
+
+const { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortState, GidType } = spec
+
+const createDevice = (owner, name, allocate) => {
+  const guid = Uint8Array.of(2, 0x6c, 0x6f, 0xff, 0xfe, 0x6f, 0x70, owner.devices.size)
+  const state = {
+    qps: new Map(),
+    nextQpn: FIRST_QPN,
+    counts: { sends: 0, receives: 0 },
+    scratch: allocate(MAX_MESSAGE),
+    /** Whether a SEND waits for a receive. */
+    isWaiting: false,
+  }
+  const device = core.register(owner, {
+    name,
+    driver: loop,
+    state,
+    attributes: {
+      ...spec.zeroRecord(spec.DeviceAttributes),
+      ...{ nodeGuid: guid, sysImageGuid: guid, physPortCnt: 1, maxMrSize: 2n ** 40n, maxPkeys: 1 },
+      ...{ maxQp: Limits.queues, maxQpWr: Limits.requests, maxSge: Limits.sges, maxPd: Limits.queues },
+      ...{ maxCq: Limits.queues, maxCqe: Limits.completions, maxMr: Limits.queues },
+    },
+    extended: spec.zeroRecord(spec.ExtendedDeviceAttributes),
+    ports: [
+      {
+        ...spec.zeroRecord(spec.PortAttributes),
+        ...{
+          state: PortState.values.ACTIVE,
+          physState: PhysState.values.LINK_UP,
+          linkLayer: LinkLayer.values.ETHERNET,
+        },
+        ...{ maxMtu: Mtu.values.MTU_4096, activeMtu: Mtu.values.MTU_4096, maxMsgSz: MAX_MESSAGE },
+        ...{ activeWidth: LinkWidth.values.X1, activeSpeed: LinkSpeed.values.SDR, gidTblLen: 1, pkeyTblLen: 1 },
+      },
+    ],
+    numCompVectors: 1,
+    limits: { pd: Limits.queues, cq: Limits.queues, mr: Limits.queues, rc_qp: Limits.queues },
+  })
+  const gid = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...guid)
+  core.setGid(device.ports[0].gids, 0, { gid, type: GidType.values.ROCE_V2, ifindex: 0 })
+  return networkDevice(device)
+}
+
+const stateNames = Object.entries(spec.QpState.values)
+const pending = ({ ring, taken }) => (core.loadProducer(ring) - taken) & ring.mask
+
+/** A line of `userdma stat --qps`. */
+const qpFacts = ({ class: { name }, state: { qpn, state, send, receive: receives } }) => ({
+  qpn,
+  type: name,
+  state: stateNames.find(([, number]) => number === state)[0],
+  send: { pending: pending(send), depth: send.ring.capacity },
+  receive: { pending: pending(receives), depth: receives.ring.capacity },
+})
+
+/** `NetworkDevice` of userdma/core. There is no `link`: the device has no network interface. */
+const networkDevice = device => {
+  const { state } = device
+  let polledAt = 0
+  return {
+    device,
+    // The few queue pairs are checked at each poll, so the scope of the poll and doorbells do not matter.
+    poll(now) {
+      polledAt = now
+      state.isWaiting = false
+      let hasWorked = false
+      for (const qp of state.qps.values()) hasWorked = work(device, qp) || hasWorked
+      return hasWorked
+    },
+    onDoorbell() {},
+    nextTimeout: () => (state.isWaiting ? polledAt + RNR_DELAY : Number.POSITIVE_INFINITY),
+    counters: () => ({ engine: state.counts, port: {} }),
+    queues: {
+      qpOfNumber: qpn => state.qps.get(qpn),
+      qp({ state: qp }) {
+        const { destQpn = 0, rqPsn = 0, sqPsn = 0, port = 0 } = qp.attributes
+        return { qpn: qp.qpn, port, state: qp.state, destQpn, rqPsn, sqPsn }
+      },
+      cqEntries: cq => cq.state.ring.capacity,
+      list(from, max) {
+        const all = [...state.qps.values()].slice(from)
+        const qps = all.slice(0, max).map(qp => ({ facts: qpFacts(qp), context: qp.context }))
+        return all.length > max ? { qps, next: from + max } : { qps }
+      },
+    },
+  }
+}
+
+export const driver = { name: 'loop', createDevice }

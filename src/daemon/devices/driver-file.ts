@@ -1,0 +1,71 @@
+/*
+ * Loads drivers from files, for `userdma daemon --driver FILE` (docs/how-to/drivers.md). A driver runs in the daemon with
+ * all its rights, so its file must be as trusted as the daemon's own: nobody else may be able to write or replace it.
+ */
+import { realpathSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import type { LoadedDriver } from '../../drivers/device-makers.ts'
+import { exposure, userText } from '../../host/exposure.ts'
+import { driverOfName } from '../../spec/drivers/names.ts'
+
+const WRITABLE_BY_OTHERS = 0o022
+/** Names of devices begin with the name, and a number usually follows. */
+const NAME = /^[a-z][a-z_]{0,31}$/
+
+/** Why others than this user and root could change the file, for a message; undefined if they cannot. */
+const exposureOf = (file: string): string | undefined => {
+  const { uid, mode } = statSync(file)
+  if (uid !== 0 && uid !== process.geteuid?.()) return `it belongs to ${userText(uid)}`
+  if ((mode & WRITABLE_BY_OTHERS) !== 0)
+    return `others may write to it (mode ${(mode & 0o7777).toString(8).padStart(4, '0')})`
+  return exposure(dirname(file))
+}
+
+const isDriver = (value: unknown): value is LoadedDriver => {
+  const { name, createDevice } = (value ?? {}) as Partial<Record<keyof LoadedDriver, unknown>>
+  return typeof name === 'string' && NAME.test(name) && typeof createDevice === 'function'
+}
+
+/** Loads one file. Throws an Error with a message for people. */
+const loadDriver = async (path: string): Promise<LoadedDriver> => {
+  const refuse = (reason: string, cause?: unknown): Error => new Error(`--driver "${path}": ${reason}`, { cause })
+  if (!path.endsWith('.mjs')) throw refuse('a driver is a module of JavaScript, whose name ends with .mjs')
+  let file: string
+  let reason: string | undefined
+  try {
+    file = realpathSync(path)
+    reason = exposureOf(file)
+  } catch (error) {
+    throw refuse((error as Error).message, error)
+  }
+  if (reason !== undefined)
+    throw refuse(`${reason}, so it could be changed by them; a driver must be a file that only you and root can write`)
+  let module: { readonly driver?: unknown }
+  try {
+    module = await import(pathToFileURL(file).href)
+  } catch (error) {
+    throw refuse(`it cannot be loaded: ${error instanceof Error ? error.message : String(error)}`, error)
+  }
+  const { driver } = module
+  if (!isDriver(driver))
+    throw refuse(
+      'it exports no `driver` with a `name` of small letters and underscores, and a function `createDevice(core, name)`',
+    )
+  return driver
+}
+
+/** Loads drivers. Throws an Error with a message for people. */
+export const loadDrivers = async (paths: readonly string[]): Promise<readonly LoadedDriver[]> => {
+  const drivers: LoadedDriver[] = []
+  for (const path of paths) {
+    const driver = await loadDriver(path)
+    const { name } = driver
+    const other =
+      driverOfName(name) ?? drivers.find(one => one.name.startsWith(name) || name.startsWith(one.name))?.name
+    if (other !== undefined)
+      throw new Error(`--driver "${path}": its name "${name}" cannot be told from that of driver ${other}`)
+    drivers.push(driver)
+  }
+  return drivers
+}

@@ -1,0 +1,106 @@
+/*
+ * A driver with verbs from outside, examples/drivers/loop.mjs, in a daemon beside rxe (`userdma daemon --driver`).
+ */
+import assert from 'node:assert/strict'
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { loadDrivers } from '../../../src/daemon/devices/driver-file.ts'
+import { repoRoot } from '../../paths.ts'
+import { assertGoodPair, runPair, startPair } from '../pairs/pingpong.ts'
+import { isEmpty, lacking, run, runUserdma, type Scope, startDaemon, temporaryFolder } from '../programs.ts'
+
+const EXAMPLE = 'examples/drivers/loop.mjs'
+
+/** A copy of the driver, as a user has it, in a folder that imports this checkout's package. */
+const copyDriver = (t: Scope): string => {
+  const folder = temporaryFolder(t)
+  mkdirSync(join(folder, 'node_modules'))
+  symlinkSync(repoRoot, join(folder, 'node_modules', 'userdma'))
+  const file = join(folder, 'loop.mjs')
+  copyFileSync(join(repoRoot, EXAMPLE), file)
+  chmodSync(file, 0o644)
+  return file
+}
+
+describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_lat', 'rdma') }, () => {
+  it('has verbs beside rxe in one daemon, and all tools know its devices', async t => {
+    // The options of docs/how-to/drivers.md.
+    const page = readFileSync(join(repoRoot, 'docs/how-to/drivers.md'), 'utf8')
+    const [, options = ''] = /^userdma daemon (.*)$/m.exec(page) ?? []
+    const [option, path, ...devices] = options.split(' ')
+    assert.deepEqual([option, path], ['--driver', EXAMPLE])
+    const daemon = await startDaemon(t, { devices: [], options: ['--check', '--driver', copyDriver(t), ...devices] })
+    const { env, socket } = daemon
+    const tool = async (...args: string[]): Promise<string> =>
+      (await runUserdma(t, [...args, '--socket', socket])).stdout
+
+    const { stdout: listed } = await run(t, 'ibv_devinfo', [], { env })
+    assert.deepEqual(listed.match(/(?<=hca_id:\s*)\w+/g), ['loop0', 'rxe0'])
+
+    const loops = { devices: ['loop0', 'loop0'] as const }
+    assertGoodPair(await runPair(t, daemon, ['-g', '0', '-c', '-n', '20'], loops))
+    assertGoodPair(await runPair(t, daemon, ['-g', '1', '-c', '-n', '20']))
+    const { server, client } = await runPair(t, daemon, ['-x', '0', '-n', '5'], { ...loops, program: 'ib_write_lat' })
+    assert.deepEqual([server.status, client.status], [0, 0], server.stdout + server.stderr)
+
+    // A server that waits for its client has a queue pair.
+    const pair = await startPair(t, daemon, ['-g', '0', '-n', '100000'], loops)
+    assert.match(await tool('stat', '--qps'), /loop0 .*ibv_rc_pingpong .*rc_qp/)
+    const { stdout: resources } = await run(t, 'rdma', ['resource', 'show', 'qp'], { env })
+    assert.match(resources, /link loop0\/1 lqpn \d+ .*type RC .*comm ibv_rc_pingpong/)
+    for (const { child } of [pair.server, pair.client]) child.kill()
+    await Promise.all([pair.server.ended, pair.client.ended])
+
+    const { devices: counted } = await daemon.settled(isEmpty)
+    const counts = counted.find(({ name }) => name === 'loop0')?.hw_counters
+    assert.ok(counts !== undefined && counts.rdma_sends >= 50 && counts.rdma_recvs >= 40, JSON.stringify(counts))
+
+    assert.equal(await tool('device', 'add', 'loop1'), '')
+    assertGoodPair(await runPair(t, daemon, ['-g', '0', '-n', '10'], { devices: ['loop1', 'loop1'] }))
+    assert.equal(await tool('device', 'remove', 'loop1'), '')
+    assert.doesNotMatch(await tool('devices'), /loop1/)
+
+    const tooMany = ['ibv_rc_pingpong', '-d', 'loop0', '-g', '0', '-r', '100000']
+    const traced = await runUserdma(t, ['trace', '--socket', socket, '--', ...tooMany])
+    assert.match(
+      traced.stdout + traced.stderr,
+      /cq\.create\(cqe 100001, .*EINVAL \(cq\.create: attribute cqe: 100001 is above/,
+    )
+    const checked = await runUserdma(t, ['check', '--socket', socket, '--', ...tooMany])
+    assert.match(
+      checked.stderr,
+      /warning refused-call: .*loop0: EINVAL: cq\.create: attribute cqe: 100001 is above 8192/,
+    )
+  })
+
+  it('is refused if others could change it, or if it is no driver', async t => {
+    const file = copyDriver(t)
+    const folder = join(file, '..')
+    const refusal = (...paths: string[]): Promise<string> =>
+      loadDrivers(paths).then(
+        () => assert.fail(`${paths} was loaded`),
+        (error: Error) => error.message,
+      )
+    assert.match(await refusal(file, file), /its name "loop" cannot be told from that of driver loop/)
+    assert.match(await refusal(join(folder, 'loop.js')), /whose name ends with \.mjs/)
+    assert.match(await refusal(join(folder, 'none.mjs')), /no such file/)
+    const write = (name: string, text: string): string => {
+      writeFileSync(join(folder, name), text, { mode: 0o600 })
+      return join(folder, name)
+    }
+    assert.match(await refusal(write('empty.mjs', '')), /exports no `driver`/)
+    assert.match(
+      await refusal(write('throws.mjs', 'throw new Error("of the driver")')),
+      /cannot be loaded: of the driver/,
+    )
+    chmodSync(file, 0o664)
+    assert.match(await refusal(file), /others may write to it \(mode 0664\)/)
+    chmodSync(file, 0o644)
+    const { status, stderr } = await runUserdma(t, ['daemon', '--driver', file, '--device', 'other0'])
+    assert.match(stderr, /device "other0": the address is missing/)
+    assert.equal(status, 2)
+    chmodSync(folder, 0o777)
+    assert.match(await refusal(file), /others may write to \S+ \(mode 0777\)/)
+  })
+})
