@@ -84,8 +84,8 @@ const targetsOf = (folder, output, flags, more) =>
 
 /** The programs of docs/findings, with their faults and without (FIXED). Those that include cm.h use rdma_cm. */
 const findingTargets = () => {
-  const flags = [...C_FLAGS, '-O1', '-g']
-  const more = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
+  const flags = [...C_FLAGS, '-O1', '-g', `-I${inRoot('shim', 'include')}`]
+  const more = { libraries: ['-libverbs', '-lpthread'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),

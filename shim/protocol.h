@@ -34,6 +34,7 @@
 #define USERDMA_END 15u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
+#define USERDMA_BENIGN 18u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */

@@ -5,6 +5,7 @@
  *   bin/userdma                     starts lib/userdma/bin/node
  *   lib/userdma/                    Node.js, the compiled program, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
+ *   include/                        userdma_check.h, for programs that say something to `userdma check --races`
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
  *   share/doc/userdma/              licences, and what the tree contains
  */
@@ -102,6 +103,7 @@ export const stageTree = (prefix, arch, libraries) => {
   stageProgram(home)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
   stageForeign(home, doc, arch)
+  copy(inRoot('shim', 'include', 'userdma_check.h'), join(prefix, 'include', 'userdma_check.h'))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
   write(join(doc, SBOM), sbomOf(manifest, Object.values(foreignPackages(arch))))
   stagePrinted(join(prefix, 'share'))

@@ -241,6 +241,14 @@ export class DaemonChecker {
     this.#checker.forked(pid, stack)
   }
 
+  /**
+   * Message BENIGN of a process: races in this memory of it are no findings, as long as it has this `session`. False if
+   * it has said so of too many ranges.
+   */
+  allowRaces(session: object, pid: number, start: bigint, length: bigint): boolean {
+    return this.#checker.races?.allow(session, pid, Number(start), Number(start + length)) ?? true
+  }
+
   /** Message END of a process: about one context, or all contexts that the process has opened. */
   ends(pid: number, context: Context | undefined): void {
     if (context !== undefined) {

@@ -32,19 +32,20 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, FORK, MISUSE and END are for `userdma check`. STACK gives a stack of the program an id for later headers
+ * - STACK, REFUSED, FORK, MISUSE, BENIGN and END are for `userdma check`. STACK gives a stack of the program an id for later headers
  *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
+ * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE and END `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN and END `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -83,6 +84,7 @@ export const MessageType = {
   TOOL: 16,
   /** From the daemon to a subscribed tool: a traced call, or part of a long one (uapi/tool.ts). */
   TRACE: 17,
+  BENIGN: 18,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -300,6 +302,7 @@ export const Exchanges = {
   FORK: { request: null, reply: 'callReply' },
   MISUSE: { request: 'misuse', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
+  BENIGN: { request: 'range', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

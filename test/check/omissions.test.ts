@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { describe, it } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import { BenignRaces, MAX_BENIGN_RANGES } from '../../src/check/races/benign.ts'
 import { MAX_SLOTS } from '../../src/check/races/clock.ts'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/feed.ts'
 import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races, type Request } from '../../src/check/races/races.ts'
@@ -30,7 +31,7 @@ const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { is
 
 /** A thread that has never waited for another, and times. */
 const [THREAD, ACQUIRED] = [1, 0]
-const [POST_TIME, FETCH_TIME, POLL_TIME] = [1, 2, 3]
+const [POST_TIME, POLL_TIME] = [1, 2]
 
 /** Counts of a race engine's omissions after `fill`. */
 const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
@@ -45,7 +46,7 @@ const fetch = (
   { isFenced = false, ranges = [] as (typeof range)[] } = {},
 ): Request<string> | undefined => {
   const stamp = races.post(THREAD, POST_TIME, ACQUIRED)
-  return races.fetch(queue, stamp, { kind: 'READ', isFenced, ranges }, '', FETCH_TIME)
+  return races.fetch(queue, stamp, { kind: 'READ', isFenced, ranges }, '')
 }
 
 /** Counts of a feed's omissions after `fill`. */
@@ -212,6 +213,12 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       races.open(1, true)
       for (let i = 0; i <= MAX_FENCED; i++) fetch(races, 1, { isFenced: true })
     }),
+  'race-benign'() {
+    const { counts, omit } = counter()
+    const benign = new BenignRaces(omit)
+    for (let i = 0; i <= MAX_BENIGN_RANGES; i++) benign.allow(benign, 1, i, i + 1)
+    return counts
+  },
 }
 
 /** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
@@ -224,6 +231,8 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
   'src/check/reporting.ts MAX_FINDINGS': 'findings',
   'src/check/reporting.ts MAX_NAMED': { because: 'a finding says how many more there are' },
+  'src/check/races/benign.ts MAX_BENIGN_RANGES': 'race-benign',
+  'src/check/races/benign.ts MAX_BENIGN_PROCESSES': 'race-benign',
   'src/check/races/clock.ts MAX_SLOTS': 'race-queues',
   'src/check/races/races.ts MAX_CLOCKS': 'race-clocks',
   'src/check/races/races.ts MAX_IN_FLIGHT': 'race-in-flight',

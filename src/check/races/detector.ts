@@ -9,6 +9,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
+import { BenignRaces } from './benign.ts'
 import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
@@ -16,6 +17,8 @@ import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
 import type { RaceSources } from './sources.ts'
 
 export interface RaceDetector extends Detector {
+  /** As `BenignRaces.allow`. */
+  allow(session: object, pid: number, start: number, end: number): boolean
   /** A program writes an event log from now on. */
   begin(): void
   /** Joins requests, posts and polls so far (feed.ts), and reports races. */
@@ -142,6 +145,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
 
   // ---- findings ----
 
+  const benign = new BenignRaces(services.omit)
+
   const ownerOf = ({ info }: Request<Posted>): KnownObject | undefined => objects.find(info.request.owner)
 
   const accessText = (access: Access<Request<Posted>>): string => {
@@ -169,7 +174,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const report = ({ id, isProven, first, second, start, end }: Race<Posted>): void => {
     const [earlier, later] = [first.request, second.request]
     const owner = ownerOf(later)
-    if (owner === undefined) return
+    const program = (second.range.region as KnownRegion).object?.program
+    if (owner === undefined || (program !== undefined && benign.allows(program.pid, start, end))) return
     const names = `${nameOf(later.info.request)} of ${owner.name} and ${nameOf(earlier.info.request)} of ${ownerOf(earlier)?.name ?? 'a queue pair that is gone'}`
     services.report(
       id,
@@ -181,29 +187,22 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
           `first:  ${accessText(first)}`,
           `second: ${accessText(second)}`,
           isProven
-            ? 'the second was posted before the first was over'
+            ? 'one thread posted both and did not wait between, and no thread had polled the completion of the first'
             : 'the first may have been over, but nothing that userdma sees says so to the thread that posted the second',
         ],
         moments: [moment(`posted the ${nameOf(earlier.info.request)}`, earlier.postTime, stackOf(earlier))],
-        objects: [owner, ownerOf(earlier), (second.range.region as KnownRegion).object],
+        objects: [
+          owner,
+          ownerOf(earlier),
+          (second.range.region as KnownRegion).object,
+          (first.range.region as KnownRegion).object,
+        ],
       },
     )
   }
 
   const races = new Races<Posted>(report, services.omit)
   const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle), services.omit)
-
-  /**
-   * The last send that ended, until the next event. Usually the next event is its completion. Then the end is not
-   * added, because the completion implies it.
-   */
-  let endedRequest: WorkRequest | undefined
-  /** When `endedRequest` ended, in µs. */
-  let endTime = 0
-  const addLastEnd = (): void => {
-    if (endedRequest !== undefined) feed.add({ event: 'end', request: endedRequest, time: endTime })
-    endedRequest = undefined
-  }
 
   const markLogLost = (context: number): void => {
     const queues: [queue: number, number: number][] = []
@@ -218,7 +217,6 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
 
   const join = (): void => {
     if (!hasBegun) return
-    addLastEnd()
     const readStart = services.sources.now()
     const { entries, lost } = sources.read()
     for (const context of lost) markLogLost(context)
@@ -229,6 +227,9 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   }
 
   return {
+    allow(session, pid, start, end) {
+      return benign.allow(session, pid, start, end)
+    },
     begin() {
       hasBegun = true
     },
@@ -236,7 +237,6 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     posted(request) {
       const owner = hasBegun ? objects.find(request.owner) : undefined
       if (owner === undefined) return
-      addLastEnd()
       const isSend = request.queue === PostQueue.SEND
       const operation = isSend ? operations.get(request.opcode) : undefined
       feed.add({
@@ -252,18 +252,12 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       joinBatch()
     },
     ended(request) {
-      if (!hasBegun) return
-      addLastEnd()
-      endedRequest = request
-      endTime = services.sources.now()
+      // A signaled send ends with its completion.
+      if (hasBegun && !request.isSignaled) feed.add({ event: 'end', request, time: services.sources.now() })
     },
     completed(request, { cq, cqPosition, status, opcode, bytes, qp, message }) {
       const isLost = cqPosition === 0
       if (!hasBegun || isLost) return
-      const isLastEnd = endedRequest === request
-      const time = isLastEnd ? endTime : services.sources.now()
-      if (!isLastEnd) addLastEnd()
-      endedRequest = undefined
       const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
       const owner = isFilled ? objects.find(qp) : undefined
       // A WRITE with immediate data consumes a receive and does not write to its buffer.
@@ -273,7 +267,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
         message,
         ranges: leavesBuffer ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
       }
-      feed.add({ event: 'completion', request, time, cq, filled })
+      feed.add({ event: 'completion', request, time: services.sources.now(), cq, filled })
       joinBatch()
     },
     queueReset(id) {

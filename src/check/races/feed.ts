@@ -56,7 +56,7 @@ interface SeenRequest {
   readonly isReliable: boolean
 }
 
-/** The device has finished a send. */
+/** The device has finished an unsignaled send. */
 interface SeenEnd {
   readonly event: 'end'
   readonly request: WorkRequest
@@ -457,8 +457,7 @@ export class RaceFeed {
     else {
       const request = this.#sends.get(seen.request)
       if (request === undefined) return
-      this.#races.end(request, seen.time)
-      if (!seen.request.isSignaled) this.#keepEnded(request)
+      this.#keepEnded(request)
     }
   }
 
@@ -507,11 +506,11 @@ export class RaceFeed {
   #sendFetched(seen: SeenRequest): void {
     const post = this.#takePost(seen)
     if (post === undefined) return
-    const { request, time, isReliable } = seen
+    const { request, isReliable } = seen
     const id = sendQueueId(request.owner)
     this.#openQueue(id, isReliable)
     const { process, stack } = post
-    const fetched = this.#races.fetch(id, post.stamp, seen, { request, process, stack }, time)
+    const fetched = this.#races.fetch(id, post.stamp, seen, { request, process, stack })
     if (fetched !== undefined) this.#sends.add(request, fetched)
   }
 
@@ -524,7 +523,6 @@ export class RaceFeed {
     let completed = this.#sendOf(request)
     const post = this.#receives.get(request)
     this.#receives.delete(request)
-    if (completed !== undefined) this.#races.end(completed, time)
     if (completed?.queue.isReliable) this.#sendsToDelete.push(request)
     else if (completed !== undefined) this.#keepEnded(completed)
     if (filled !== undefined && post !== undefined) {

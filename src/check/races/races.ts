@@ -10,10 +10,10 @@
  * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
  * - waits of a thread without RDMA, such as for a pipe or mutex. Only the time of such a wait is known (`acquired`).
  *
- * A race is proven if the second request was posted before the device fetched the first. A race is also proven if one
- * thread posted both requests without a wait between, the second before the first had ended. In other races the poster
- * may have known the end of the first request by means that are not seen, such as polling memory. Races with an atomic
- * access or a receive, or of two words (`isWord`), are never proven.
+ * A race is proven if one thread posted both requests without a wait between, and no thread had polled the completion of
+ * the first when the second was posted. In other races the poster may have known the end of the first request by means
+ * that are not seen. When the device executes the requests does not count: it differs from run to run. Races with an atomic access or a receive, or of two words (`isWord`), are
+ * never proven.
  *
  * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS, MAX_IN_FLIGHT and MAX_FENCED.
  */
@@ -73,9 +73,6 @@ export class Request<Info> implements Queued {
   readonly sender: Request<Info> | undefined
   /** The clock of the post. For a received message, joined with the sender's. Undefined: no longer needed. */
   clock: Clock | undefined
-  /** When the device fetched the request, and when the device finished it (infinite: not yet). */
-  readonly fetchTime: number
-  endTime = Number.POSITIVE_INFINITY
   /** When a thread first knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
   doneKnownTime = Number.POSITIVE_INFINITY
   placedKnownTime = Number.POSITIVE_INFINITY
@@ -88,7 +85,6 @@ export class Request<Info> implements Queued {
     info: Info,
     stamp: PostStamp,
     clock: Clock,
-    fetchTime: number,
     sender?: Request<Info>,
   ) {
     this.queue = queue
@@ -99,7 +95,6 @@ export class Request<Info> implements Queued {
     this.postTime = stamp.time
     this.clock = clock
     this.info = info
-    this.fetchTime = fetchTime
     this.sender = sender
   }
 }
@@ -223,12 +218,11 @@ export class Races<Info> {
     stamp: PostStamp,
     { kind, isFenced, ranges }: NewRequest,
     info: Info,
-    time: number,
   ): Request<Info> | undefined {
     const queue = this.#queues.get(queueId)
     if (queue === undefined) return undefined
     if (isFenced) queue.fences++
-    const request = new Request(queue, kind, info, stamp, this.#clockOf(stamp.clock, stamp.time), time)
+    const request = new Request(queue, kind, info, stamp, this.#clockOf(stamp.clock, stamp.time))
     if (isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
       const forgotten = queue.fenced.shift()!
@@ -239,11 +233,6 @@ export class Races<Info> {
     this.#enqueue(queue, request)
     this.#access(request, stamp.clock, ranges)
     return request
-  }
-
-  /** The device has finished a send by this time. */
-  end(request: Request<Info>, time: number): void {
-    if (time < request.endTime) request.endTime = time
   }
 
   /** A message has filled a receive. `sender`: the request that sent the message; undefined: unknown. */
@@ -264,8 +253,7 @@ export class Races<Info> {
       else clock.acquired = Math.max(clock.acquired, sender.postTime)
       if (sender.queue.slot >= 0) clock.raisePlaced(sender.queue.slot, sender.epoch + 1)
     } else clock.acquired = Math.max(clock.acquired, time) // the sender may be any thread
-    const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
-    request.endTime = time
+    const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), sender)
     this.#enqueue(queue, request)
     // If the sender is unknown, no race is reported.
     this.#access(request, sender === undefined ? undefined : clock, ranges)
@@ -456,8 +444,8 @@ const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Inf
   const { postTime, thread, kind, clock } = second.request
   if (request.kind === 'RECEIVE' || kind === 'RECEIVE') return false
   if (isWord(first.range) && isWord(second.range)) return false
-  if (postTime < request.fetchTime) return true
-  return postTime < request.endTime && thread === request.thread && (clock?.acquired ?? postTime) <= request.postTime
+  const isKnownByOther = request.doneKnownTime <= postTime
+  return thread === request.thread && !isKnownByOther && (clock?.acquired ?? postTime) <= request.postTime
 }
 
 const raceIdOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): RaceId => {

@@ -12,8 +12,9 @@
  * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
  * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` the path
  * or the name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
- * Frames after the last matched one may be any, so a block of two lines matches every stack. Lines that begin
- * with `#` are comments.
+ * Frames after the last matched one may be any, so a block of two lines matches every stack. After a line `posted:`
+ * the frames match the stack of any one post or call of the finding, after a line `registered:` the stack of the call
+ * that created one of its objects, such as a region. Lines that begin with `#` are comments.
  */
 import { resolve } from 'node:path'
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
@@ -22,11 +23,23 @@ import { printable } from '../../trace/printable.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
 
+/** Which stacks of a finding patterns match. `all`: those of all moments, concatenated. */
+type StackKind = 'all' | 'posted' | 'registered'
+
+interface StackPattern {
+  readonly of: StackKind
+  readonly frames: FramePattern[]
+}
+
+/** The stacks of a finding. `all`: one. `posted`: of each moment. `registered`: of the creation of each object. */
+export type FindingStacks = Readonly<Record<StackKind, readonly (readonly Frame[])[]>>
+
 export interface Suppression {
   readonly name: string
   /** The id of a finding, or `*`. */
   readonly id: string
-  readonly frames: readonly FramePattern[]
+  /** Each matches one of the stacks of its kind. */
+  readonly stacks: readonly StackPattern[]
 }
 
 /** Matches the whole of a text; `*` and `?` are wildcards. */
@@ -44,8 +57,20 @@ const parseFrame = (text: string, position: string): FramePattern => {
   if (text === '...') return '...'
   const [, kind, pattern] = /^(fun|obj|src):(.+)$/.exec(text) ?? []
   if (kind === undefined || pattern === undefined)
-    throw new Error(`${position}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE] or ...`)
+    throw new Error(
+      `${position}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE], ..., posted: or registered:`,
+    )
   return { kind: kind as 'fun' | 'obj' | 'src', regExp: wildcard(pattern) }
+}
+
+/** The patterns of a block's lines after the id. */
+const parseStacks = (lines: readonly { readonly line: string; readonly position: string }[]): StackPattern[] => {
+  const stacks: StackPattern[] = [{ of: 'all', frames: [] }]
+  for (const { line, position } of lines)
+    if (line === 'posted:' || line === 'registered:')
+      stacks.push({ of: line === 'posted:' ? 'posted' : 'registered', frames: [] })
+    else stacks.at(-1)!.frames.push(parseFrame(line, position))
+  return stacks
 }
 
 /** Parses a file's text. Throws an Error with a message that names the line. */
@@ -73,7 +98,7 @@ export const parseSuppressions = (text: string, file: string): Suppression[] => 
       suppressions.push({
         name: name.line,
         id: id.line,
-        frames: frames.map(frame => parseFrame(frame.line, frame.position)),
+        stacks: parseStacks(frames),
       })
       block = undefined
     }
@@ -123,17 +148,30 @@ const matchesFrames = (patterns: readonly FramePattern[], frames: readonly Frame
   return true
 }
 
-/** The first suppression that matches a finding with this id and stack. */
+/** The first suppression that matches a finding with this id and these stacks. */
 export const suppressionOf = (
   suppressions: readonly Suppression[],
   id: string,
-  frames: readonly Frame[],
+  stacks: FindingStacks,
 ): Suppression | undefined =>
-  suppressions.find(known => (known.id === '*' || known.id === id) && matchesFrames(known.frames, frames))
+  suppressions.find(
+    known =>
+      (known.id === '*' || known.id === id) &&
+      known.stacks.every(
+        ({ of, frames }) =>
+          (of === 'all' && frames.length === 0) || stacks[of].some(stack => matchesFrames(frames, stack)),
+      ),
+  )
 
-/** The stack that suppressions match: the stacks of all moments of a finding, concatenated. */
-export const framesOfFinding = ({ moments }: Pick<Finding, 'moments'>, symbols: Symbols): Frame[] =>
-  moments.flatMap(({ stack }) => symbols.framesOf(stack))
+/** The stacks of a finding that suppressions match. */
+export const stacksOfFinding = (
+  { moments, objects }: Pick<Finding, 'moments' | 'objects'>,
+  symbols: Symbols,
+): FindingStacks => {
+  const posted = moments.map(({ stack }) => symbols.framesOf(stack))
+  const registered = objects.map(({ history: [creation] }) => symbols.framesOf(creation?.stack ?? []))
+  return { all: [posted.flat()], posted, registered }
+}
 
 /** Maximum frames of a generated block, the innermost ones. */
 const MAX_FRAMES = 24
@@ -150,7 +188,7 @@ export const suppressionBlock = (
   finding: Pick<Finding, 'id' | 'device' | 'moments' | 'program'>,
   symbols: Symbols,
 ): string => {
-  const frames = framesOfFinding(finding, symbols).slice(0, MAX_FRAMES)
+  const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack)).slice(0, MAX_FRAMES)
   const name = printable(`${finding.id} of ${finding.program?.command ?? finding.device}`)
   // `*` for characters that cannot be printed: the line must still match the frame.
   const lines = [name, finding.id, ...frames.map(frame => frameLine(frame).replace(/\p{C}+/gu, '*'))]

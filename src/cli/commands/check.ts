@@ -19,7 +19,7 @@ import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
-import { framesOfFinding, parseSuppressions, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
+import { parseSuppressions, stacksOfFinding, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
@@ -86,7 +86,7 @@ export const createJudge = (
   const failOn = failLimitOf(text)
   const suppressions = readSuppressions(paths)
   const isSuppressed = (finding: Finding): boolean =>
-    suppressions.length > 0 && suppressionOf(suppressions, finding.id, framesOfFinding(finding, symbols)) !== undefined
+    suppressions.length > 0 && suppressionOf(suppressions, finding.id, stacksOfFinding(finding, symbols)) !== undefined
   return (finding: Finding): 'ignore' | 'hide' | 'suppress' | 'show' | 'fail' => {
     const isHidden = finding.severity === 'note' ? !notes && failOn !== 'note' : finding.wasKilled && !leaks
     if (isSuppressed(finding)) return isHidden ? 'ignore' : 'suppress'

@@ -1,5 +1,5 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, FORK and END in spec/session.ts) to the
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, FORK, BENIGN and END in spec/session.ts) to the
  * daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
@@ -39,6 +39,10 @@ export const createCheckMessages = (client: Client): Readonly<Record<number, () 
     [MessageType.FORK]() {
       daemon.check?.forked(process.pid, stackOfRequest() ?? [])
       reply(0)
+    },
+    [MessageType.BENIGN]() {
+      const hasSpace = daemon.check?.allowRaces(client, process.pid, request.address, request.length) ?? true
+      reply(hasSpace ? 0 : -Errno.ENOSPC)
     },
     [MessageType.END]() {
       daemon.check?.ends(process.pid, contextOfRequest())

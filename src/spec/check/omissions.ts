@@ -73,6 +73,10 @@ export const omissions = {
     text: 'outstanding requests were forgotten: races can be hidden, and a warning can be false',
     advice: 'check with fewer outstanding requests',
   },
+  'race-benign': {
+    text: 'ranges of memory in which a program allows races were left out: races in them are reported',
+    advice: 'name fewer and larger ranges with USERDMA_CHECK_BENIGN_RACE',
+  },
 } as const satisfies Readonly<Record<string, OmissionRow>>
 
 /** The name of an omission, as in the report. */

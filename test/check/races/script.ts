@@ -60,7 +60,7 @@ export const script = () => {
       late.push({ qp, stamp, request })
       return undefined as never
     }
-    return engine.fetch(qp.sends, stamp, request, kind, now())!
+    return engine.fetch(qp.sends, stamp, request, kind)!
   }
   const steps = {
     engine,
@@ -92,23 +92,17 @@ export const script = () => {
       send('SEND', thread, qp, from ? [range(from, AccessKind.SOURCE)] : [], options),
     /** The device fetches the requests with `isLate`. */
     fetch(): RaceRequest[] {
-      return late
-        .splice(0)
-        .map(({ qp, stamp, request }) => engine.fetch(qp.sends, stamp, request, request.kind, now())!)
+      return late.splice(0).map(({ qp, stamp, request }) => engine.fetch(qp.sends, stamp, request, request.kind)!)
     },
     receive: post,
     /** A message arrives at a queue pair and fills a receive. */
     deliver: (sender: RaceRequest | undefined, qp: Qp, stamp: PostStamp, into?: Memory): RaceRequest =>
       engine.receive(qp.receives, stamp, sender, into ? [range(into, AccessKind.RESULT)] : [], 'RECEIVE', now())!,
-    end: (...requests: readonly RaceRequest[]): void => {
-      for (const request of requests) engine.end(request, now())
-    },
     /** The requests complete, and a thread polls the completions from its CQ, whose number is 100 + the thread's. */
     poll(thread: number, ...requests: readonly RaceRequest[]): void {
       steps.pollFrom(100 + thread, thread, ...requests)
     },
     pollFrom(cq: number, thread: number, ...requests: readonly RaceRequest[]): void {
-      for (const request of requests) if (request.endTime === Number.POSITIVE_INFINITY) engine.end(request, now())
       engine.poll(thread, now(), acquired.get(thread) ?? 0, cq, requests)
     },
     /** One thread sends, another one receives. */

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
-  framesOfFinding,
   parseSuppressions,
+  stacksOfFinding,
   suppressionBlock,
   suppressionOf,
 } from '../../../src/cli/check/suppressions.ts'
@@ -18,8 +18,10 @@ const frames = [
   { function: 'main', object: '/opt/app' },
 ]
 const block = (...lines: string[]): string => `# a comment\n{\n  known\n  ${lines.join('\n  ')}\n}\n`
+/** A finding with one stack, of a post. */
+const posted = (stack: readonly Frame[]) => ({ all: [stack], posted: [stack], registered: [] })
 const isSuppressed = (id: string, ...lines: string[]): boolean =>
-  suppressionOf(parseSuppressions(block(...lines), 'f.supp'), id, frames) !== undefined
+  suppressionOf(parseSuppressions(block(...lines), 'f.supp'), id, posted(frames)) !== undefined
 
 test('a block suppresses findings with its id whose innermost frames match in order', () => {
   const cases: readonly (readonly [boolean, ...string[]])[] = [
@@ -46,15 +48,35 @@ test('a block with many `...` is compared in linear time', () => {
   const deep = Array.from({ length: 200 }, () => ({ function: 'recurse' }))
   const lines = Array.from({ length: 10 }, () => ['...', 'fun:recurse']).flat()
   const suppressions = (last: string) => parseSuppressions(block('*', ...lines, '...', last), 'f.supp')
-  assert.equal(suppressionOf(suppressions('fun:main'), 'leak', deep), undefined)
-  assert.notEqual(suppressionOf(suppressions('fun:main'), 'leak', [...deep, { function: 'main' }]), undefined)
+  assert.equal(suppressionOf(suppressions('fun:main'), 'leak', posted(deep)), undefined)
+  assert.notEqual(suppressionOf(suppressions('fun:main'), 'leak', posted([...deep, { function: 'main' }])), undefined)
 })
 
 test('the frames after `...` may match only from a later frame on', () => {
   const suppressions = parseSuppressions(block('*', '...', 'fun:a', 'fun:b'), 'f.supp')
   const stack = ['a', 'a', 'b'].map(name => ({ function: name }))
-  assert.notEqual(suppressionOf(suppressions, 'leak', stack), undefined)
-  assert.equal(suppressionOf(suppressions, 'leak', stack.slice(0, 2)), undefined)
+  assert.notEqual(suppressionOf(suppressions, 'leak', posted(stack)), undefined)
+  assert.equal(suppressionOf(suppressions, 'leak', posted(stack.slice(0, 2))), undefined)
+})
+
+test('frames after `posted:` and `registered:` match one stack of the finding of that kind', () => {
+  const stack = (...names: string[]): Frame[] => names.map(name => ({ function: name }))
+  const [second, first] = [stack('ibv_post_send', 'put'), stack('ibv_post_send', 'get')]
+  const registered = [stack('ibv_create_qp', 'connect'), stack('ibv_reg_mr', 'make_pool', 'main')]
+  const stacks = { all: [[...second, ...first]], posted: [second, first], registered }
+  const cases: readonly (readonly [boolean, ...string[]])[] = [
+    [true, 'posted:', 'fun:ibv_post_send', 'fun:get'],
+    [false, 'fun:ibv_post_send', 'fun:get'],
+    [false, 'posted:', 'fun:ibv_post_send', 'fun:put', 'fun:ibv_post_send'],
+    [true, 'registered:', '...', 'fun:make_pool'],
+    [false, 'registered:', 'fun:ibv_post_send'],
+    [true, 'fun:ibv_post_send', 'posted:', '...', 'fun:get', 'registered:', 'fun:ibv_reg_mr*'],
+    [false, 'posted:', '...', 'fun:get', 'registered:', 'fun:ibv_reg_dmabuf_mr'],
+  ]
+  for (const [expected, ...lines] of cases) {
+    const found = suppressionOf(parseSuppressions(block('race', ...lines), 'f.supp'), 'race', stacks)
+    assert.equal(found !== undefined, expected, lines.join(' '))
+  }
 })
 
 test('an error of a suppression file names its line', () => {
@@ -82,6 +104,7 @@ test('a generated block suppresses its finding, and no finding with another stac
     id,
     device: 'rxe0',
     moments: stacks.map(stack => ({ action: 'posted', time: 1, stack })),
+    objects: [],
   })
   const cases = [
     findingAt('stale-rkey', ['post', 'operator', 'stripped', 'main']),
@@ -96,7 +119,7 @@ test('a generated block suppresses its finding, and no finding with another stac
     const suppressions = parseSuppressions(suppressionBlock(suppressed, symbols), 'generated')
     assert.deepEqual(
       [...cases, ...others].filter(
-        found => suppressionOf(suppressions, found.id, framesOfFinding(found, symbols)) !== undefined,
+        found => suppressionOf(suppressions, found.id, stacksOfFinding(found, symbols)) !== undefined,
       ),
       [suppressed],
     )
