@@ -16,6 +16,7 @@ import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
+import { adviceForBusy, adviceForFailure } from './advice.ts'
 import { createBufferDetector } from './buffers.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import {
@@ -198,7 +199,7 @@ export class Checker {
       const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
       const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
       const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
-      this.#reporter.report('destroy-busy', call, { text, objects: [known, ...users] })
+      this.#reporter.report('destroy-busy', call, { text, advice: adviceForBusy(users), objects: [known, ...users] })
     } else if (isArgumentError(errno) && isVerbsClass(call.class))
       this.#reporter.report('refused-call', call, {
         text: `${errnoName(errno)}: ${reason}`,
@@ -370,7 +371,7 @@ export class Checker {
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
     const target = this.#queueOf(post)
-    const { id, text } = refusalOf(post, target)
+    const { id, text, advice } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
     const severity = post.severity ?? (findings[id].severity === 'note' ? 'note' : 'warning')
     const names = id === 'queue-full' && post.queue === PostQueue.SEND ? (this.#sources.adapters ?? []) : []
@@ -378,7 +379,7 @@ export class Checker {
       const source: string | undefined = adapters[name].freesAtPoll
       return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
     })
-    this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, severity, objects: [target] })
+    this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, advice, severity, objects: [target] })
   }
 
   // ---- waits ----
@@ -446,9 +447,18 @@ export class Checker {
       const region = regionWith(key)
       const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
       const meant = regionWith(swapped)
+      const address = cause.id === 'LKEY_UNKNOWN' ? cause.args.accessStart : undefined
+      const atAddress =
+        typeof address === 'bigint' && meant === undefined
+          ? this.#objects.regionAt(context, Number(address))
+          : undefined
       this.#reporter.report(id, occurrence, {
         text: failureText(failure),
+        advice: adviceForFailure(failure, qp),
         details: [
+          ...(atAddress === undefined || typeof address !== 'bigint'
+            ? []
+            : [`the address ${hex(address)} is in ${atAddress.name}, whose lkey is ${hex(atAddress.lkey ?? 0)}`]),
           ...(swapped !== undefined && meant !== undefined
             ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
             : []),
@@ -458,7 +468,13 @@ export class Checker {
             : []),
           ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id) ? attributeTable(qp, peer) : []),
         ],
-        objects: [qp, peer, region ?? meant, this.#objectOfCause(failed)],
+        objects: [
+          qp,
+          peer,
+          region ?? meant ?? atAddress,
+          this.#objectOfCause(failed),
+          id === 'no-receive-posted' ? peer?.uses.get('srq') : undefined,
+        ],
       })
     }
   }

@@ -40,6 +40,8 @@ export interface QueueLimits {
   readonly maxSendWr?: number
   readonly maxSendSge?: number
   readonly maxRecvSge?: number
+  /** Requests of an SRQ. */
+  readonly maxWr?: number
   /** Scatter/gather elements of an SRQ. */
   readonly maxSge?: number
   readonly maxInlineData?: number
@@ -138,7 +140,8 @@ export class KnownObject {
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
     this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
     this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
-    this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
+    this.limits = (out.cap ??
+      args.cap ?? { maxWr: out.maxWr ?? args.maxWr, maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
     this.start = numberOf(args.start)
     this.#iova = numberOf(args.iova)
     this.#noteAccess(args.access)
@@ -320,6 +323,14 @@ export class KnownObjects {
   /** The region or window with this key, else the last destroyed one. All 32 bits of the key are compared. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
+  }
+
+  /** A region of a context that exists and contains an address of requests. */
+  regionAt(context: number, address: number): KnownObject | undefined {
+    return this.existingIn(context).find(
+      ({ class: name, iova, size }) =>
+        name === 'mr' && iova !== undefined && size !== undefined && address >= iova && address < iova + size,
+    )
   }
 
   /** The contexts with queue pairs or shared receive queues that exist. */

@@ -8,6 +8,7 @@ import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
 import { PostQueue } from '../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, WrOpcode } from '../spec/work.ts'
+import { adviceForReset } from './advice.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
 /** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
@@ -105,23 +106,29 @@ const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: K
     : lastSends
 }
 
-/** The finding for a refused post to a queue, and its text. */
+/** Why a receive queue or SRQ is full; undefined: its size is unknown. */
+const whyReceivesFull = ({ limits: { maxWr } }: KnownObject): string | undefined =>
+  maxWr === undefined ? undefined : `max_wr is ${maxWr}`
+
+/** The finding for a refused post to a queue, its text, and advice that fits it better than the kind's. */
 export const refusalOf = (
   { queue, number, error, state, wrId, request }: RefusedPost,
   target: KnownObject | undefined,
-): { readonly id: FindingId; readonly text: string } => {
+): { readonly id: FindingId; readonly text: string; readonly advice?: string } => {
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
+  const advice = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
+  const wasReset = advice !== undefined
   const rule = target && request && brokenRule(isSend, request, target, error)
   const [id, why]: readonly [FindingId, string | undefined] =
     error === Errno.ENOMEM
-      ? ['queue-full', isSend && target && request ? whyFull(request, target) : undefined]
+      ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
       : isTooEarly
-        ? ['post-wrong-state', stateName(state)]
+        ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]
         : (rule ?? ['refused-call', undefined])
   const name = target?.name ?? `queue 0x${number.toString(16)}`
   const post = `${isSend ? 'send' : 'receive'} on ${name}, wr_id ${wrId}`
   const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
-  return { id, text }
+  return { id, text, ...(id === 'post-wrong-state' && wasReset && { advice }) }
 }

@@ -45,6 +45,8 @@ export interface FindingContent {
   /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
+  /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
+  readonly advice?: string | undefined
   /** Moments after the occurrence itself. */
   readonly moments?: readonly Moment[]
   /** `undefined` is skipped. */
@@ -84,7 +86,7 @@ export class FindingReporter {
     { time, device, context, program, stack, action = 'called' }: Occurrence,
     content: FindingContent,
   ): number | undefined {
-    const { text, details = [], wasKilled } = content
+    const { text, details = [], advice, wasKilled } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -109,6 +111,7 @@ export class FindingReporter {
       details,
       ...(wasKilled && { wasKilled }),
       ...(program && { program }),
+      ...(program && advice !== undefined && { advice }),
       device,
       time,
       moments: [moment(action, time, stack), ...(content.moments ?? [])],

@@ -19,7 +19,7 @@ const boundsOf = (table: MemoryTable, row: number) => {
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
 
 /** The cause for a key that is not live. */
-const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
+const explainUnknown = (table: MemoryTable, key: number, accessStart: bigint, isRemote: boolean): Cause => {
   const removed = findRemovedKey(table, key)
   if (removed?.isWindow) return createCause(isRemote ? 'WINDOW_DEALLOCATED' : 'LKEY_WINDOW', { key })
   if (removed !== undefined) {
@@ -29,7 +29,9 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
   }
   const row = rowAt(table, key >>> 8)
   if (isRemote && row >= 0 && isWindow(table, row)) return createCause('RKEY_OLD', { key, currentKey: table.key[row]! })
-  return createCause(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
+  if (isRemote) return createCause('RKEY_UNKNOWN', { key })
+  // Not in the text, but `userdma check` names the region that has the address.
+  return { id: 'LKEY_UNKNOWN', args: { key, accessStart } }
 }
 
 /** Arguments as of `resolve`; undefined if the access is permitted. */
@@ -46,7 +48,7 @@ export const explainKey = (
   const isRemote = (access & REMOTE_RIGHTS) !== 0
   const unsignedKey = key >>> 0
   const row = findKey(table, unsignedKey)
-  if (row < 0) return explainUnknown(table, unsignedKey, isRemote)
+  if (row < 0) return explainUnknown(table, unsignedKey, joinWords(hi, lo), isRemote)
   if (table.pd[row] !== pd) return createCause(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
     if (!isRemote) return createCause('LKEY_WINDOW', { key: unsignedKey })

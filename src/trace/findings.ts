@@ -69,9 +69,9 @@ const beforeText = (earlier: number, later: number): string => {
 }
 
 /** A program of the library in this process has no libibverbs: the advice names the library's methods. */
-const adviceOf = ({ id, program }: Finding): string => {
+const adviceOf = ({ id, program, advice: own }: Finding): string => {
   const { advice, libraryAdvice = advice } = findings[id]
-  return program === undefined ? libraryAdvice : advice
+  return own ?? (program === undefined ? libraryAdvice : advice)
 }
 
 export const findingText = (finding: Finding, symbols: Symbols): string => {

@@ -1,6 +1,6 @@
 /*
  * Finds function, source file and line of the frames of a stack. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, it
- * runs addr2line or llvm-symbolizer, if one of them is installed; without debug information only SYMBOL is known. A
+ * runs llvm-symbolizer or addr2line, if one of them is installed; without debug information only SYMBOL is known. A
  * frame of JavaScript or Python contains function, file and line already.
  */
 import { spawnSync } from 'node:child_process'
@@ -11,12 +11,13 @@ import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 /** A frame of a C program. A frame of JavaScript may contain `+0x1` too, in the name of a file, but no space after it. */
 const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
 /**
- * The tools, with their options. Both print each address, followed by pairs of lines: function, and FILE:LINE. There
+ * The tools, with their options, the preferred one first: addr2line of binutils 2.40 attributes inlined functions of
+ * headers to the wrong file. Both print each address, followed by pairs of lines: function, and FILE:LINE. There
  * are several pairs if functions were inlined, the innermost first.
  */
 const tools = [
-  ['addr2line', '-a', '-f', '-C', '-i', '-e'],
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
+  ['addr2line', '-a', '-f', '-C', '-i', '-e'],
 ] as const
 /**
  * Time limits in milliseconds, of one look-up and of all together: a tool takes about a minute for gigabytes of debug

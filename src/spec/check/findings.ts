@@ -50,6 +50,8 @@ export interface Finding {
   readonly text: string
   /** Further facts, for example the attributes of both ends. One line each. */
   readonly details: readonly string[]
+  /** Absent: the advice of the kind. */
+  readonly advice?: string
   /** Present for a leak of a program that a signal ended. */
   readonly wasKilled?: true
   /** The process; absent in the library. */
