@@ -480,8 +480,25 @@ export const kinds = {
   'send-queue-too-small': {
     mistake: 'creates a send queue with one request',
     edits: text => change(text, valuesOf(text, 'max_send_wr'), () => '1'),
-    findings: ['queue-full'],
+    findings: ['queue-full', 'sends-unpolled'],
     legalIf: 'one request is posted at a time',
+  },
+  'flags-undefined': {
+    mistake: 'sets a bit of send_flags that is not defined',
+    edits: text => change(text, valuesOf(text, 'send_flags'), value => `(${value}) | IBV_ACCESS_ON_DEMAND`),
+    findings: ['undefined-flags'],
+    legalIf: 'no request is posted with the flags',
+  },
+  'peer-connected-elsewhere': {
+    mistake: 'connects one end of a connection to a third queue pair',
+    edits: text =>
+      change(
+        text,
+        matchesOf(text, /connect_ends\(&one, (&other)\);/),
+        value => `(one.attr.dest_qp_num = 0, other.attr.dest_qp_num = other.qp->qp_num, ${value})`,
+      ),
+    findings: ['peer-connected-elsewhere', 'connected-to-itself'],
+    legalIf: 'nothing is sent to the queue pair',
   },
   'receive-queue-too-small': {
     mistake: 'creates a receive queue with one request',

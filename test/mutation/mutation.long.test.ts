@@ -8,7 +8,7 @@ import { describeMutant, foundOrMissed, foundShare, runCampaign, summary } from 
 import { programs } from './programs.ts'
 
 const SEEDS = [1, 2]
-const MUTANTS = 200
+const MUTANTS = 400
 const MIN_FOUND_SHARE = 0.9
 
 for (const seed of SEEDS)

@@ -31,7 +31,7 @@ const ofFindings = readdirSync(FINDINGS)
       name: file.slice(0, -2),
       folder: FINDINGS,
       file,
-      flags: ['-DFIXED'],
+      flags: ['-DFIXED', `-I${join(repoRoot, 'shim', 'include')}`],
       command: '"$0"',
     }),
   )
