@@ -248,7 +248,7 @@ const table = {
   'cm-id-destroyed-early': {
     severity: 'warning',
     title: 'an identifier of rdma_cm was destroyed before its queue pair',
-    why: 'rdma_destroy_id ends the connection and frees the identifier, but not the queue pair that rdma_create_qp has created (rdma_destroy_id(3)): nothing else destroys it, and rdma_destroy_qp needs the identifier.',
+    why: 'rdma_destroy_id ends the connection and frees the identifier, but not the queue pair that rdma_create_qp has created (rdma_destroy_id(3)): rdma_destroy_qp needs the identifier, so afterwards only ibv_destroy_qp can destroy it.',
     advice: 'call rdma_destroy_qp before rdma_destroy_id, or rdma_destroy_ep instead of both',
   },
   'conn-param-uninitialised': {

@@ -127,7 +127,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'rping',
     'cm-id-destroyed-early',
     'librdmacm/examples/rping.c, rping_run_server',
-    'the server destroys the identifier of its connection before the queue pair',
+    'the server calls rdma_destroy_id before rping_free_qp, which calls ibv_destroy_qp',
   ),
   warning(
     'rcopy',
