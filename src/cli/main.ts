@@ -190,6 +190,29 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         else await (await import('./commands/check.ts')).check(name, args, options)
       })
   },
+  export(program) {
+    program
+      .command('export')
+      .argument('<file>', 'a session file that `--record` has written')
+      .description(
+        'Writes a session file in another format: for people, scripts, Wireshark or https://ui.perfetto.dev.',
+      )
+      .requiredOption('--to <format>', 'text, json (one object per line), pcapng, or perfetto')
+      .option('-o, --output <file>', 'write to this file instead of standard output', path)
+      .option('--redact', 'without paths, arguments and addresses; each has the same pseudonym everywhere')
+      .addHelpText(
+        'after',
+        examples(
+          'userdma export session.udr --to text | less',
+          'userdma export session.udr --to perfetto -o session.perfetto',
+          'userdma export session.udr --to pcapng -o packets.pcapng',
+        ),
+      )
+      .action(async (file, options) => {
+        exitOnBrokenPipe()
+        await (await import('./commands/export.ts')).exportSession(file, options)
+      })
+  },
   explain(program) {
     program
       .command('explain')

@@ -98,8 +98,8 @@ export const openOutput = (name: string | undefined): Output => {
 }
 
 /** Writes everything, and waits while a pipe is full. If the reader of the pipe has closed it, the rest is dropped. */
-export const writeAll = (fd: number, text: string): void => {
-  const bytes = Buffer.from(text)
+export const writeAll = (fd: number, data: string | Uint8Array): void => {
+  const bytes = typeof data === 'string' ? Buffer.from(data) : data
   for (let written = 0; written < bytes.length; ) {
     try {
       written += writeSync(fd, bytes, written)

@@ -27,6 +27,8 @@ export interface PcapngPacket {
   readonly identification: number
   /** The UDP payload: BTH to ICRC. */
   readonly payload: Uint8Array
+  /** The first bytes of `payload` that were captured; absent: all. The file has no others. */
+  readonly captured?: number
   readonly direction?: 'sent' | 'received'
   /** A comment that Wireshark shows with the packet, at most 65,535 bytes in UTF-8. */
   readonly comment?: string
@@ -138,15 +140,17 @@ export const createPcapng = (
       ]),
     )
   return packet => {
-    const { time, direction, comment } = packet
+    const { time, direction, comment, payload, captured = payload.length } = packet
     if (interfaces[packet.interface] === undefined)
       throw new RangeError(`interface ${packet.interface}: this capture has ${interfaces.length}, counted from 0`)
     const frame = frameOf(packet)
+    const capturedFrame = frame.subarray(0, frame.length - payload.length + captured)
     const packetOptions: Option[] = []
     if (comment !== undefined) packetOptions.push([OPT_COMMENT, utf8.encode(comment)])
     if (direction !== undefined) packetOptions.push([EPB_FLAGS, Uint8Array.of(DIRECTION[direction], 0, 0, 0)])
     const high = Math.floor(time / 2 ** 32)
     const low = Math.floor(time) % 2 ** 32
-    write(block(ENHANCED_PACKET, [packet.interface, high, low, frame.length, frame.length], frame, packetOptions))
+    const words = [packet.interface, high, low, capturedFrame.length, frame.length]
+    write(block(ENHANCED_PACKET, words, capturedFrame, packetOptions))
   }
 }

@@ -8,7 +8,7 @@ import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { bytesSource, openSession } from '../../src/record/reader.ts'
 import { repoRoot } from '../paths.ts'
-import { assertGood, lacking, ownProgram, runUserdma, startDaemon, temporaryFolder } from './programs.ts'
+import { assertGood, lacking, ownProgram, runUserdma, startDaemon, temporaryFolder, userdma } from './programs.ts'
 
 const LOOPBACK = ownProgram('loopback')
 const private_ = ['run', '--private']
@@ -139,5 +139,36 @@ describe('userdma daemon --record', { skip: lacking(LOOPBACK) }, () => {
     const events = await eventsIn(file)
     assert.ok(ofKind(events, 'completed').length > 0)
     assert.ok(!events.some(({ kind }) => kind === 'end'))
+  })
+})
+
+describe('userdma export', { skip: lacking(LOOPBACK) }, () => {
+  it('writes a session in every format, and says what is wrong with other files', async t => {
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'session.udr')
+    assertGood(await runUserdma(t, [...private_, '--record', file, '--', LOOPBACK]))
+    const text = await runUserdma(t, ['export', file, '--to', 'text'])
+    assertGood(text)
+    assert.match(text.stdout, /rc_qp\.create\(.*\) = 0/)
+    assert.match(text.stdout, /SEND_FIRST/)
+    const json = await runUserdma(t, ['export', file, '--to', 'json', '--redact'])
+    const kinds = json.stdout.split('\n').flatMap(line => (line === '' ? [] : [JSON.parse(line).kind]))
+    assert.equal(kinds[0], 'session')
+    assert.ok(kinds.includes('completed'))
+    for (const format of ['pcapng', 'perfetto']) {
+      const output = join(folder, format)
+      assertGood(await runUserdma(t, ['export', file, '--to', format, '-o', output]))
+      assert.ok(statSync(output).size > 100)
+    }
+    const refused = async (args: readonly string[], message: RegExp) => {
+      const { status, stderr } = await runUserdma(t, ['export', ...args])
+      assert.notEqual(status, 0)
+      assert.match(stderr, message)
+      assert.doesNotMatch(stderr, /\n {4}at /)
+    }
+    await refused([userdma, '--to', 'text'], /no session file/)
+    await refused([join(folder, 'none'), '--to', 'text'], /cannot read .*none: ENOENT/)
+    await refused([folder, '--to', 'text'], /not a regular file/)
+    await refused([file, '--to', 'xml'], /--to "xml" is not one of text, json, pcapng, perfetto/)
   })
 })

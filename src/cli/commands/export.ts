@@ -1,0 +1,153 @@
+/*
+ * `userdma export`: writes a session file (`--record`) in another format, event by event.
+ */
+import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
+import { isatty } from 'node:tty'
+import { SessionFileError } from '../../record/error.ts'
+import type { SessionEvent } from '../../record/events.ts'
+import { openSession, type Session, type SessionSource } from '../../record/reader.ts'
+import { createRedactor } from '../../record/redact.ts'
+import { createCapture } from '../export/packets.ts'
+import { createPerfetto } from '../export/perfetto.ts'
+import { eventJson, eventLine } from '../export/text.ts'
+import { UsageError } from '../fail.ts'
+import { createOutput, writeAll } from '../output-file.ts'
+
+/** As commander parses them. */
+export interface ExportOptions {
+  readonly to: string
+  readonly output?: string
+  readonly redact?: boolean
+}
+
+type Write = (data: string | Uint8Array) => void
+
+/** What a format needs of a session. */
+interface Exporting {
+  readonly session: Session
+  /** All events in order of time, redacted if asked for. */
+  events(): AsyncGenerator<SessionEvent>
+  readonly write: Write
+}
+
+type Exporter = (exporting: Exporting) => Promise<void>
+
+const toText: Exporter = async ({ session, events, write }) => {
+  const { application, machine, origin } = session.header
+  write(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}\n`)
+  for await (const event of events()) write(`${eventLine(event)}\n`)
+}
+
+const toJson: Exporter = async ({ session, events, write }) => {
+  write(`${JSON.stringify({ kind: 'session', ...session.header })}\n`)
+  for await (const event of events()) write(`${JSON.stringify(eventJson(event))}\n`)
+}
+
+const toPcapng: Exporter = async ({ session, events, write }) => {
+  const devices = new Map<number, string>()
+  const noteDevice = (event: SessionEvent): void => {
+    if (event.kind === 'device' && event.change !== 'removed') devices.set(event.device, event.name)
+  }
+  // The interfaces stand at the start of a capture.
+  for (const event of (await session.checkpointBefore(Number.POSITIVE_INFINITY)).events) noteDevice(event)
+  for await (const event of events()) noteDevice(event)
+  const add = createCapture(write, session.header, devices)
+  for await (const event of events()) if (event.kind === 'packets') add(event.time, event)
+}
+
+const toPerfetto: Exporter = async ({ session, events, write }) => {
+  const perfetto = createPerfetto(write)
+  // Objects that were created before the first event of a file with a limit.
+  for (const event of (await session.checkpointBefore(0)).events) perfetto.add(event)
+  for await (const event of events()) perfetto.add(event)
+}
+
+const exporters: Readonly<Record<string, Exporter>> = {
+  text: toText,
+  json: toJson,
+  pcapng: toPcapng,
+  perfetto: toPerfetto,
+}
+/** Formats of `--to`. */
+export const formats = Object.keys(exporters)
+const BINARY: readonly string[] = ['pcapng', 'perfetto']
+
+/** Bytes that are collected for one write. */
+const CHUNK = 2 ** 16
+
+/** Collects output into larger writes. */
+const createBuffer = (fd: number) => {
+  const chunk = new Uint8Array(CHUNK)
+  let length = 0
+  const flush = (): void => {
+    writeAll(fd, chunk.subarray(0, length))
+    length = 0
+  }
+  return {
+    flush,
+    write(data: string | Uint8Array): void {
+      const bytes = typeof data === 'string' ? Buffer.from(data) : data
+      if (length + bytes.length > CHUNK) flush()
+      if (bytes.length > CHUNK) writeAll(fd, bytes)
+      else {
+        chunk.set(bytes, length)
+        length += bytes.length
+      }
+    },
+  }
+}
+
+/** A session file on disk. Throws UsageError. */
+const openFile = (name: string): SessionSource & { close(): void } => {
+  let fd: number
+  try {
+    fd = openSync(name, 'r')
+  } catch (error) {
+    throw new UsageError(`cannot read ${name}: ${(error as NodeJS.ErrnoException).code}`)
+  }
+  const stat = fstatSync(fd)
+  if (!stat.isFile()) {
+    closeSync(fd)
+    throw new UsageError(`cannot read ${name}: it is not a regular file`)
+  }
+  return {
+    size: stat.size,
+    read: (offset, length) =>
+      new Promise((resolve, reject) => {
+        const bytes = new Uint8Array(Math.max(0, Math.min(length, stat.size - offset)))
+        readFile(fd, bytes, 0, bytes.length, offset, (error, count) => {
+          if (error) reject(error)
+          else resolve(bytes.subarray(0, count))
+        })
+      }),
+    close: () => closeSync(fd),
+  }
+}
+
+/** The command. Throws UsageError. */
+export const exportSession = async (name: string, { to, output, redact }: ExportOptions): Promise<void> => {
+  const exporter = exporters[to]
+  if (exporter === undefined) throw new UsageError(`--to "${to}" is not one of ${formats.join(', ')}`)
+  if (output === undefined && BINARY.includes(to) && isatty(1))
+    throw new UsageError(`--to ${to} is not text: name a file with -o FILE`)
+  const source = openFile(name)
+  try {
+    const session = await openSession(source)
+    const fd = output === undefined ? 1 : createOutput(output)
+    const buffer = createBuffer(fd)
+    const redactor = redact ? createRedactor() : (event: SessionEvent) => event
+    const events = async function* (): AsyncGenerator<SessionEvent> {
+      for await (const event of session.eventsIn()) yield redactor(event)
+    }
+    await exporter({ session, events, write: buffer.write })
+    buffer.flush()
+    if (output !== undefined) closeSync(fd)
+    if (session.damaged > 0)
+      process.stderr.write(`userdma: ${session.damaged} damaged parts of ${name} were left out\n`)
+  } catch (error) {
+    if (error instanceof SessionFileError) throw new UsageError(`${name}: ${error.message}`)
+    throw error
+  } finally {
+    source.close()
+  }
+}

@@ -1,0 +1,90 @@
+/*
+ * Events of a session as lines of text, and as JSON.
+ */
+import type { PacketsEvent, SessionEvent } from '../../record/events.ts'
+import { nameIn } from '../../spec/enums.ts'
+import { WcStatus, WrOpcode } from '../../spec/work.ts'
+import { callJson, callLine, failureLine, tormentLine } from '../../trace/calls.ts'
+import { packetText } from '../../trace/packets.ts'
+import { printable } from '../../trace/printable.ts'
+import { paddedPacket } from './packets.ts'
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+const bytesHex = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
+
+const packetsText = (event: PacketsEvent): string => {
+  const { bytes, packetBytes, lastBytes, count, direction, outcome, device } = event
+  const text = packetText(paddedPacket(bytes, count === 1 ? lastBytes : packetBytes))
+  const more = count === 1 ? '' : `, and ${count - 1} more with ascending PSNs`
+  return `device ${device} ${direction} ${outcome === 'passed' ? '' : `(${outcome}) `}${text}${more}`
+}
+
+/** The event without its time. Texts of programs may have any characters: `eventLine` makes them printable. */
+const eventText = (event: SessionEvent): string => {
+  switch (event.kind) {
+    case 'device':
+      return `device ${event.device} ${event.change}: ${event.name} ${event.address}`
+    case 'object': {
+      const { object, change, class: name, handle, number, method, why, program, details } = event
+      const owner = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
+      const values = Object.keys(details.values ?? {}).length === 0 ? '' : ` ${JSON.stringify(details.values)}`
+      const reason = why === '' || why === 'call' ? '' : ` by ${why}`
+      return `object ${object} ${change}${reason}: ${name} ${number === 0 ? handle : hex(number)}${owner}${method && ` ${method}`}${values}`
+    }
+    case 'call':
+      return callLine(event.call)
+    case 'posted': {
+      const { id, owner, opcode, wrId, length } = event.request
+      const name = opcode < 0 ? 'receive' : nameIn(WrOpcode.values, opcode)
+      return `request ${id} posted to object ${owner}: ${name} wr_id ${wrId} ${length} B`
+    }
+    case 'ended':
+      return `request ${event.request} ended`
+    case 'completed': {
+      const { request, status, bytes, cq, message } = event
+      const received = message === 0 ? '' : `, the message of request ${message}`
+      return `request ${request} completed: ${nameIn(WcStatus.values, status)} ${bytes} B in CQ ${cq}${received}`
+    }
+    case 'receiveLost':
+      return `request ${event.request} will not complete`
+    case 'receiverNotReady':
+      return `object ${event.qp} has no receive for a message`
+    case 'polled':
+      return `CQ ${event.cq}: ${event.count} completions polled`
+    case 'queueReset':
+      return `object ${event.owner} was reset`
+    case 'packets':
+      return packetsText(event)
+    case 'failure':
+      return failureLine(event.failure)
+    case 'finding':
+      return `finding ${event.finding.id} (${event.finding.severity}): ${event.finding.text}`
+    case 'torment':
+      return tormentLine(event.torment)
+    case 'counters':
+      return `counters of device ${event.device}: ${Object.entries(event.values)
+        .map(([name, value]) => `${name} ${value}`)
+        .join(', ')}`
+    case 'lost':
+      return `${event.count} events were lost here`
+    case 'checkpoint':
+      return 'checkpoint'
+    case 'end':
+      return `end: ${event.reason}`
+  }
+}
+
+/** One line: seconds of the recorder's clock, and the event. */
+export const eventLine = (event: SessionEvent): string =>
+  `${(event.time / 1e6).toFixed(6)} ${printable(eventText(event)).replaceAll('\n', ' ')}`
+
+/** An event for `JSON.stringify`: bytes are hexadecimal, 64-bit numbers decimal text, and calls are decoded. */
+export const eventJson = (event: SessionEvent): Record<string, unknown> => {
+  const plain = event.kind === 'call' ? { ...event, call: callJson(event.call) } : event
+  return JSON.parse(
+    JSON.stringify(plain, (_key, value) => {
+      if (typeof value === 'bigint') return String(value)
+      return value instanceof Uint8Array ? bytesHex(value) : value
+    }),
+  )
+}
