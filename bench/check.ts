@@ -1,6 +1,6 @@
 /*
- * Rows "check": unmodified programs under `userdma check`, compared with `userdma run`; and programs in TypeScript with
- * checked devices, compared with unchecked devices.
+ * Rows "check" and "record": unmodified programs under `userdma check`, or of a daemon that records, compared with
+ * `userdma run`; and programs in TypeScript with checked devices, compared with unchecked devices.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { type Daemon, needProgram, startDaemon } from './harness/processes.ts'
@@ -9,20 +9,23 @@ import { roundTrip } from './pingpong.ts'
 import type { InprocOrder } from './sides/inproc-side.ts'
 import { writeBandwidth } from './write-bw.ts'
 
-const compare = async (measure: (daemon: Daemon) => Promise<number>, races = false): Promise<Bench> => {
+const compare = async (
+  measure: (daemon: Daemon) => Promise<number>,
+  settings: Parameters<typeof startDaemon>[0] = { check: true },
+): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   needProgram('ib_write_bw', 'perftest')
   const plain = await startDaemon()
-  const checking = await startDaemon({ check: true, races }).catch(async error => {
+  const slower = await startDaemon(settings).catch(async error => {
     await plain.stop()
     throw error
   })
   return {
-    ours: () => measure(checking),
+    ours: () => measure(slower),
     reference: () => measure(plain),
     close: async () => {
       await plain.stop()
-      await checking.stop()
+      await slower.stop()
     },
   }
 }
@@ -56,6 +59,17 @@ export const checkRows: readonly Row[] = [
     prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS)),
   },
   {
+    name: 'record pingpong',
+    quantity: 'ibv_rc_pingpong 64 B of a daemon that records',
+    unit: 'µs',
+    better: 'lower',
+    cores: 2,
+    reference: 'the same of another daemon',
+    floor: 2,
+    aim: 1.15,
+    prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS), { record: true }),
+  },
+  {
     name: 'check races pingpong',
     quantity: 'ibv_rc_pingpong 64 B under userdma check --races',
     unit: 'µs',
@@ -64,7 +78,7 @@ export const checkRows: readonly Row[] = [
     reference: 'the same under userdma run',
     floor: 5,
     aim: 3,
-    prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS), true),
+    prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS), { check: true, races: true }),
   },
   {
     name: 'check write_bw',

@@ -119,12 +119,19 @@ export interface Daemon {
 
 /**
  * A daemon with the default device and a private socket. `check`: programs run under `userdma check`; `races`: with
- * `--races`.
+ * `--races`. `record`: it records into a file of at most 64 MiB.
  */
-export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
+export const startDaemon = async ({ check = false, races = false, record = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
-  const daemon = start(process.execPath, [cli, 'daemon', '--socket', socket, ...(check ? ['--check'] : [])])
+  const daemon = start(process.execPath, [
+    cli,
+    'daemon',
+    '--socket',
+    socket,
+    ...(check ? ['--check'] : []),
+    ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
+  ])
   const stop = async (): Promise<void> => {
     await daemon.stop()
     rmSync(folder, { recursive: true, force: true })

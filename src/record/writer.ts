@@ -71,6 +71,7 @@ const KEYS_SHARE = 16
 const BUFFERS_FOR_SEGMENT = BUFFERS / 2
 /** Most bytes of a record with its texts. */
 const LARGEST = MAX_RECORD + 2 ** 14
+const NOTED_KEYS = 64
 const NO_TEXTS: readonly string[] = []
 
 /** Sizes of segments for a limit. */
@@ -131,6 +132,8 @@ export class SessionWriter {
   /** Bytes of the segment that are used. */
   #used = 0
   #index: IndexedBlock[] = []
+  /** Keys that were noted in the current block, by their lowest bits: most events are of few objects. */
+  readonly #noted = new Float64Array(NOTED_KEYS)
   /** By key: numbers of the blocks with events of that key, ascending. */
   #keys = new Map<number, number[]>()
   #keyBytes = 0
@@ -469,13 +472,16 @@ export class SessionWriter {
       this.#endSegment()
       this.#beginSegment()
     }
+    this.#noted.fill(0)
     this.#block = this.#free.pop()
     this.#block?.begin(this.#roomInSegment())
   }
 
   /** Notes that the current block has an event of a key; 0: none. */
   #note(key: number): void {
-    if (key === 0 || this.#block === undefined || this.#isCheckpoint) return
+    const place = key & (NOTED_KEYS - 1)
+    if (key === 0 || this.#noted[place] === key || this.#block === undefined || this.#isCheckpoint) return
+    this.#noted[place] = key
     const number = this.#index.length
     const blocks = this.#keys.get(key)
     if (blocks?.[blocks.length - 1] === number || this.#keyBytes > this.header.segmentBytes / KEYS_SHARE) return
