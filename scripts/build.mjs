@@ -8,6 +8,7 @@
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
+ *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
@@ -26,14 +27,15 @@ import { bundle } from './bundle.mjs'
 import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
 import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
 import { nativeTargets } from './native-targets.mjs'
+import { buildPage } from './page.mjs'
 
 /** Removes compiled files without a source: stale tests would run, and stale imports work. */
 const removeOrphans = () => {
   const compiled = /\.(js|js\.map|d\.ts)$/
-  for (const folder of ['src', 'test', 'bench', 'examples']) {
+  for (const folder of ['src', 'web', 'test', 'bench', 'examples']) {
     for (const path of filesBelow(inRoot('dist', folder), path => compiled.test(path))) {
       const source = inRoot(relative(inRoot('dist'), path).replace(compiled, '.ts'))
-      if (!existsSync(source)) rmSync(path)
+      if (!existsSync(source) && !existsSync(`${source}x`)) rmSync(path)
     }
   }
 }
@@ -117,6 +119,7 @@ export const build = async purpose => {
   const successes = [
     buildTypeScript(purpose),
     await bundle(),
+    await buildPage(),
     generateProtocol(),
     compileStale(targets(purpose)).isComplete,
   ]

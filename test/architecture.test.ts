@@ -196,6 +196,19 @@ describe('the source tree', () => {
     assert.deepEqual(findViolations(sources), [])
   })
 
+  it('lets the page import only what runs in browsers, and types of its server', () => {
+    const allowed = /^src\/(?:spec|wire|trace|record)\/|^web\//
+    for (const [path, source] of readSources('web', ['.ts', '.tsx'])) {
+      const values = withoutComments(source).replace(/^import type [^\n]*$/gm, '')
+      for (const module of importsOf(source)) {
+        const target = module.startsWith('.') ? posix.join(posix.dirname(path), module) : module
+        const isAllowed = allowed.test(target) || /^(?:preact(?:\/hooks)?|uplot)$/.test(target)
+        const isType = !importsOf(values).includes(module)
+        assert.ok(isAllowed || (isType && /^src\/(?:inspect|uapi)\//.test(target)), `${path} imports ${module}`)
+      }
+    }
+  })
+
   it('lets each folder import only from floors below its own', () => {
     for (const [name, { floor, imports }] of Object.entries(FOLDERS)) {
       for (const other of imports) assert.ok(FOLDERS[other].floor < floor, `${name} → ${other}`)

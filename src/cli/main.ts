@@ -315,6 +315,15 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .addHelpText('after', examples('userdma top', 'userdma top -d 0.5', 'userdma top --batch -n 1'))
       .action(async options => (await import('./commands/top.ts')).top(options))
   },
+  inspect(program) {
+    program
+      .command('inspect')
+      .argument('<file>', 'a session file of --record', path)
+      .description('Serves a page that shows a recorded session: packets and requests of connections, objects, calls.')
+      .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
+      .addHelpText('after', examples('userdma run --record session.udr -- ./my-test', 'userdma inspect session.udr'))
+      .action(async (file, options) => (await import('./commands/inspect.ts')).inspect(file, options))
+  },
   devices(program) {
     program
       .command('devices')

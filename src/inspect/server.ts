@@ -1,0 +1,241 @@
+/*
+ * The HTTP server of the page: its files, and for pages with a session (access.ts)
+ *
+ *   POST /api/session     a session in exchange for a token
+ *   GET  /api/about       what is shown (`About`)
+ *   GET  /api/data        bytes of the session file: ?offset=…&length=…
+ *   GET  /api/changes     of a live recording: a line of JSON for each change, until the client closes
+ *   GET  /api/faults      the fault rules; PUT replaces them
+ *
+ * The page decodes the session file itself. A failure of a request is a sentence, as text.
+ */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { createAccess } from './access.ts'
+import { type Page, SERVED_POLICY } from './page.ts'
+
+/** The state of the recording that the page shows. */
+export interface DataState {
+  /** Counts recordings: a live one begins again when the daemon was restarted. */
+  readonly recording: number
+  /** Bytes so far. */
+  readonly size: number
+  /** Whether more will come. */
+  readonly isGrowing: boolean
+  /** A sentence for people, for example that the daemon has ended. */
+  readonly notice?: string
+}
+
+/** A fault rule, and how many packets it has matched and how many faults it has made. */
+export interface FaultState {
+  readonly rule: string
+  readonly matched: number
+  readonly faults: number
+}
+
+/** What the server shows. */
+export interface PageData {
+  /** The name of the file or daemon. */
+  readonly name: string
+  readonly isLive: boolean
+  state(): DataState
+  read(offset: number, length: number): Promise<Uint8Array>
+  /** Calls `listener` after changes of the state; returns a function that ends this. */
+  onChange(listener: () => void): () => void
+  /** Absent: the page may not change faults. Reads the rules, or replaces them; throws an Error for a wrong rule. */
+  faults?(rules?: string): Promise<readonly FaultState[]>
+}
+
+/** What the page is told first. */
+export interface About {
+  readonly name: string
+  readonly isLive: boolean
+  readonly hasFaults: boolean
+  readonly state: DataState
+}
+
+export interface ServerOptions {
+  /** Default: 127.0.0.1. */
+  readonly host?: string
+  /** 0: a free one. */
+  readonly port?: number
+}
+
+export interface PageServer {
+  /** The address with a new single-use token. */
+  link(): string
+  readonly port: number
+  close(): Promise<void>
+}
+
+/** Most bytes of one reply with data. */
+const MAX_READ = 4 * 2 ** 20
+/** Most bytes of a request's body: fault rules. */
+const MAX_BODY = 64 * 2 ** 10
+/** Milliseconds between two lines of /api/changes. */
+const CHANGE_INTERVAL = 250
+
+const HEADERS = {
+  'Content-Security-Policy': SERVED_POLICY,
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'DENY',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cache-Control': 'no-store',
+}
+
+/** A request that cannot be met. `message`: a sentence for people. */
+class RequestError extends Error {
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+const send = (response: ServerResponse, status: number, type: string, body: string | Uint8Array): void => {
+  response.writeHead(status, { ...HEADERS, 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) })
+  response.end(body)
+}
+const sendJson = (response: ServerResponse, value: unknown): void =>
+  send(response, 200, 'application/json', JSON.stringify(value))
+
+const bodyOf = async (request: IncomingMessage): Promise<string> => {
+  const parts: Buffer[] = []
+  let length = 0
+  for await (const part of request as AsyncIterable<Buffer>) {
+    length += part.length
+    if (length > MAX_BODY) throw new RequestError(413, `the request has more than ${MAX_BODY} bytes`)
+    parts.push(part)
+  }
+  return Buffer.concat(parts).toString('utf8')
+}
+
+const wholeNumber = (url: URL, name: string, max: number): number => {
+  const text = url.searchParams.get(name) ?? ''
+  const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+  if (!(value <= max)) throw new RequestError(400, `${name} "${text}": give a number from 0 to ${max}`)
+  return value
+}
+
+/** The names by which browsers reach a server at this address. */
+const hostsOf = (host: string, port: number): string[] => {
+  const names = host.includes(':') ? [`[${host}]`] : [host]
+  if (host === '127.0.0.1' || host === '::1') names.push('localhost')
+  return names.map(name => `${name.toLowerCase()}:${port}`)
+}
+
+/** Sends the state after each change, at most every CHANGE_INTERVAL, and not while the client is slow. */
+const streamChanges = (data: PageData, response: ServerResponse): void => {
+  response.writeHead(200, { ...HEADERS, 'Content-Type': 'application/x-ndjson' })
+  let timer: NodeJS.Timeout | undefined
+  let hasChanged = false
+  const write = (): void => {
+    hasChanged = false
+    timer = setTimeout(() => {
+      timer = undefined
+      if (hasChanged) write()
+    }, CHANGE_INTERVAL)
+    if (response.writableNeedDrain) hasChanged = true
+    else response.write(`${JSON.stringify(data.state())}\n`)
+  }
+  const end = data.onChange(() => {
+    if (timer === undefined) write()
+    else hasChanged = true
+  })
+  write()
+  response.on('close', () => {
+    end()
+    clearTimeout(timer)
+  })
+}
+
+/** Starts the server. Throws the system's error if the address cannot be used. */
+export const servePage = async (page: Page, data: PageData, options: ServerOptions = {}): Promise<PageServer> => {
+  const { host = '127.0.0.1', port = 0 } = options
+  const files: Readonly<Record<string, readonly [type: string, body: string]>> = {
+    '/': ['text/html; charset=utf-8', page.html],
+    '/page.js': ['text/javascript; charset=utf-8', page.script],
+    '/page.css': ['text/css; charset=utf-8', page.style],
+  }
+  const server = createServer({ keepAliveTimeout: 5000, requestTimeout: 30_000 })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, resolve)
+  })
+  const bound = server.address() as AddressInfo
+  const access = createAccess(hostsOf(host, bound.port))
+
+  const changeFaults = async (rules?: string): Promise<readonly FaultState[]> => {
+    if (data.faults === undefined)
+      throw new RequestError(403, 'the page may not change faults: start `userdma inspect` with --allow-faults')
+    try {
+      return await data.faults(rules)
+    } catch (error) {
+      throw new RequestError(400, error instanceof Error ? error.message : String(error))
+    }
+  }
+
+  const answerApi = async (request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> => {
+    switch (`${request.method} ${url.pathname}`) {
+      case 'GET /api/about':
+        return sendJson(response, {
+          name: data.name,
+          isLive: data.isLive,
+          hasFaults: data.faults !== undefined,
+          state: data.state(),
+        } satisfies About)
+      case 'GET /api/data': {
+        const offset = wholeNumber(url, 'offset', Number.MAX_SAFE_INTEGER)
+        const length = wholeNumber(url, 'length', MAX_READ)
+        return send(response, 200, 'application/octet-stream', await data.read(offset, length))
+      }
+      case 'GET /api/changes':
+        return streamChanges(data, response)
+      case 'GET /api/faults':
+        return sendJson(response, await changeFaults())
+      case 'PUT /api/faults':
+        return sendJson(response, await changeFaults(await bodyOf(request)))
+    }
+    throw new RequestError(404, `there is no ${request.method} ${url.pathname}`)
+  }
+
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const refusal = access.refuseOrigin(request)
+    if (refusal !== undefined) throw new RequestError(403, refusal)
+    const url = new URL(request.url ?? '/', 'http://page')
+    const file = files[url.pathname]
+    if (file !== undefined && request.method === 'GET') return send(response, 200, ...file)
+    if (!url.pathname.startsWith('/api/')) throw new RequestError(404, `there is no ${url.pathname}`)
+    if (request.method === 'POST' && url.pathname === '/api/session') {
+      const session = access.exchange(await bodyOf(request))
+      if (session === undefined)
+        throw new RequestError(403, 'this link was used before: each link of `userdma inspect` opens one page')
+      return send(response, 200, 'text/plain', session)
+    }
+    if (!access.hasSession(request)) throw new RequestError(401, 'the request has no session of this server')
+    return answerApi(request, response, url)
+  }
+
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    answer(request, response).catch((error: unknown) => {
+      if (response.headersSent) return void response.destroy()
+      const status = error instanceof RequestError ? error.status : 500
+      send(response, status, 'text/plain; charset=utf-8', error instanceof Error ? error.message : String(error))
+    })
+  })
+
+  const origin = `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/`
+  return {
+    port: bound.port,
+    link: () => `${origin}#token=${access.createToken()}`,
+    close() {
+      server.closeAllConnections()
+      return new Promise(resolve => {
+        server.close(() => resolve())
+      })
+    },
+  }
+}

@@ -1,0 +1,211 @@
+/*
+ * The server of the page: who gets what. Each rule of src/inspect/access.ts and page.ts has a request that breaks it.
+ */
+import assert from 'node:assert/strict'
+import { request } from 'node:http'
+import { after, before, describe, it } from 'node:test'
+import { filePolicy, SERVED_POLICY } from '../../src/inspect/page.ts'
+import { type PageData, type PageServer, servePage } from '../../src/inspect/server.ts'
+
+const BYTES = new Uint8Array(1000).map((_, i) => i)
+const page = { html: '<!doctype html><title>page</title>', script: 'script()', style: 'a{}' }
+
+const dataOf = (more: Partial<PageData> = {}): PageData => ({
+  name: 'session.udr',
+  isLive: false,
+  state: () => ({ recording: 1, size: BYTES.length, isGrowing: false }),
+  read: async (offset, length) => BYTES.subarray(offset, offset + length),
+  onChange: () => () => {},
+  ...more,
+})
+
+interface Reply {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly body: Buffer
+}
+
+/** `fetch` would not send `Host` and `Origin` as given. */
+const ask = (
+  port: number,
+  path: string,
+  headers: Record<string, string> = {},
+  method = 'GET',
+  body?: string,
+): Promise<Reply> =>
+  new Promise((resolve, reject) => {
+    const sent = request({ host: '127.0.0.1', port, path, method, headers }, async response => {
+      const parts: Buffer[] = []
+      for await (const part of response as AsyncIterable<Buffer>) parts.push(part)
+      resolve({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(parts) })
+    })
+    sent.on('error', reject)
+    sent.end(body)
+  })
+
+const tokenOf = (server: PageServer): string => new URL(server.link()).hash.slice('#token='.length)
+
+const enter = async (server: PageServer): Promise<Record<string, string>> => {
+  const { body } = await ask(server.port, '/api/session', {}, 'POST', tokenOf(server))
+  return { 'x-userdma-session': body.toString() }
+}
+
+describe('the server of the page', () => {
+  let server: PageServer
+  before(async () => {
+    server = await servePage(page, dataOf())
+  })
+  after(() => server.close())
+
+  it('listens on loopback, and puts the token where browsers do not send it', () => {
+    const { hostname, hash, search } = new URL(server.link())
+    assert.equal(hostname, '127.0.0.1')
+    assert.match(hash, /^#token=[\w-]{32}$/)
+    assert.equal(search, '')
+  })
+
+  it('gives data only to a session', async () => {
+    const session = await enter(server)
+    for (const headers of [{}, { 'x-userdma-session': 'x' }, { 'x-userdma-session': tokenOf(server) }]) {
+      for (const path of ['/api/about', '/api/data?offset=0&length=10', '/api/changes', '/api/faults'])
+        assert.equal((await ask(server.port, path, headers)).status, 401, path)
+    }
+    const { status, body } = await ask(server.port, '/api/data?offset=10&length=5', session)
+    assert.equal(status, 200)
+    assert.deepEqual([...body], [10, 11, 12, 13, 14])
+  })
+
+  it('exchanges a token once, and only a token', async () => {
+    const token = tokenOf(server)
+    assert.equal((await ask(server.port, '/api/session', {}, 'POST', token)).status, 200)
+    const again = await ask(server.port, '/api/session', {}, 'POST', token)
+    assert.equal(again.status, 403)
+    assert.match(again.body.toString(), /was used before/)
+    for (const wrong of ['', 'x', 'A'.repeat(32)])
+      assert.equal((await ask(server.port, '/api/session', {}, 'POST', wrong)).status, 403)
+    assert.equal((await ask(server.port, `/api/session?token=${tokenOf(server)}`)).status, 401)
+  })
+
+  it('refuses hosts that are not its own', async () => {
+    const session = await enter(server)
+    for (const host of [`attacker.example:${server.port}`, '127.0.0.1', `127.0.0.1:${server.port + 1}`]) {
+      assert.equal((await ask(server.port, '/', { host })).status, 403, host)
+      assert.equal((await ask(server.port, '/api/about', { ...session, host })).status, 403, host)
+    }
+    assert.equal((await ask(server.port, '/', { host: `localhost:${server.port}` })).status, 200)
+  })
+
+  it('refuses pages of other origins', async () => {
+    const session = await enter(server)
+    for (const origin of ['http://attacker.example', 'null', `https://127.0.0.1:${server.port}`, 'http://127.0.0.1:1'])
+      assert.equal((await ask(server.port, '/api/about', { ...session, origin })).status, 403, origin)
+    assert.equal((await ask(server.port, '/api/about', { ...session, 'sec-fetch-site': 'cross-site' })).status, 403)
+    const origin = `http://127.0.0.1:${server.port}`
+    assert.equal((await ask(server.port, '/api/about', { ...session, origin })).status, 200)
+  })
+
+  it('forbids the page everything but its own files and connections', async () => {
+    const session = await enter(server)
+    for (const path of ['/', '/page.js', '/page.css', '/api/about', '/nothing']) {
+      const { headers } = await ask(server.port, path, session)
+      assert.equal(headers['content-security-policy'], SERVED_POLICY)
+      assert.equal(headers['x-content-type-options'], 'nosniff')
+      assert.equal(headers['cache-control'], 'no-store')
+      assert.equal(headers['referrer-policy'], 'no-referrer')
+      assert.equal(headers['access-control-allow-origin'], undefined)
+    }
+    for (const part of ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"])
+      assert.ok(SERVED_POLICY.includes(part), part)
+    assert.doesNotMatch(SERVED_POLICY, /unsafe|\*/)
+  })
+
+  it('answers unknown paths and wrong numbers with a sentence', async () => {
+    const session = await enter(server)
+    assert.equal((await ask(server.port, '/../package.json')).status, 404)
+    assert.equal((await ask(server.port, '/api/nothing', session)).status, 404)
+    for (const query of ['', '?offset=-1&length=1', '?offset=0&length=99999999', '?offset=x&length=1'])
+      assert.match((await ask(server.port, `/api/data${query}`, session)).body.toString(), /give a number from 0/)
+  })
+
+  it('changes no faults without --allow-faults', async () => {
+    const { status, body } = await ask(server.port, '/api/faults', await enter(server), 'PUT', 'drop=1%')
+    assert.equal(status, 403)
+    assert.match(body.toString(), /--allow-faults/)
+  })
+})
+
+describe('a page that may change faults', () => {
+  it('passes rules on, and the sentence about a wrong rule', async () => {
+    let rules: string | undefined
+    const server = await servePage(
+      page,
+      dataOf({
+        faults: async text => {
+          if (text === 'wrong') throw new Error('"wrong" is no rule')
+          rules = text ?? rules
+          return [{ rule: rules ?? '', matched: 0, faults: 0 }]
+        },
+      }),
+    )
+    try {
+      const session = await enter(server)
+      const set = await ask(server.port, '/api/faults', session, 'PUT', 'drop=1%')
+      assert.deepEqual(JSON.parse(set.body.toString()), [{ rule: 'drop=1%', matched: 0, faults: 0 }])
+      const wrong = await ask(server.port, '/api/faults', session, 'PUT', 'wrong')
+      assert.equal(wrong.status, 400)
+      assert.equal(wrong.body.toString(), '"wrong" is no rule')
+      assert.equal((await ask(server.port, '/api/faults', session, 'PUT', 'x'.repeat(70_000))).status, 413)
+    } finally {
+      await server.close()
+    }
+  })
+})
+
+describe('changes of a live recording', () => {
+  it('are sent as lines, and end with the page', async () => {
+    let size = 10
+    let ended = 0
+    const listeners = new Set<() => void>()
+    const server = await servePage(
+      page,
+      dataOf({
+        isLive: true,
+        state: () => ({ recording: 1, size, isGrowing: true }),
+        onChange(listener) {
+          listeners.add(listener)
+          return () => {
+            ended++
+            listeners.delete(listener)
+          }
+        },
+      }),
+    )
+    try {
+      const abort = new AbortController()
+      const reply = await fetch(`http://127.0.0.1:${server.port}/api/changes`, {
+        headers: await enter(server),
+        signal: abort.signal,
+      })
+      const reader = reply.body!.pipeThrough(new TextDecoderStream()).getReader()
+      assert.equal(JSON.parse((await reader.read()).value ?? '').size, 10)
+      size = 20
+      for (const listener of listeners) listener()
+      assert.equal(JSON.parse((await reader.read()).value ?? '').size, 20)
+      abort.abort()
+      await reader.read().catch(() => undefined)
+      while (ended === 0) await new Promise(resolve => setImmediate(resolve))
+      assert.equal(listeners.size, 0)
+    } finally {
+      await server.close()
+    }
+  })
+})
+
+describe('the policy of a page in a file', () => {
+  it('allows this script and this style, and no connections', () => {
+    const policy = filePolicy(page)
+    assert.match(policy, /script-src 'sha256-[\w+/=]{44}'; style-src 'sha256-[\w+/=]{44}'/)
+    assert.doesNotMatch(policy, /connect-src|'self'|unsafe/)
+    assert.notEqual(filePolicy({ ...page, script: 'script(1)' }), policy)
+  })
+})

@@ -1,0 +1,196 @@
+/*
+ * The frame around the views: navigation, the state of the recording, theme, keys.
+ */
+import type { ComponentType } from 'preact'
+import { useEffect, useState } from 'preact/hooks'
+import type { Store } from './data/store.ts'
+import { bytesText, clockText, countText, plural } from './format.ts'
+import { Ladder } from './ladder/ladder.tsx'
+import { Empty } from './parts/basics.tsx'
+import { useStore } from './parts/use-store.ts'
+import { goTo, linkTo, type Route, useRoute } from './route.ts'
+import { Overview } from './views/overview.tsx'
+
+export interface ViewProps {
+  readonly store: Store
+  readonly route: Route
+}
+
+interface View {
+  readonly name: string
+  readonly title: string
+  readonly view: ComponentType<ViewProps>
+  /** Absent: always. */
+  readonly isShown?: (store: Store) => boolean
+  /** A number beside the title; 0: none. */
+  readonly count?: (store: Store) => number
+}
+
+const VIEWS: readonly View[] = [
+  { name: 'overview', title: 'Overview', view: Overview },
+  { name: 'ladder', title: 'Ladder', view: Ladder },
+]
+
+// ---- theme ----
+
+const THEMES = ['auto', 'light', 'dark'] as const
+type Theme = (typeof THEMES)[number]
+const THEME = 'userdma theme'
+
+/** Pages in files of some browsers have no storage. */
+const storedTheme = (): Theme => {
+  try {
+    return THEMES.find(theme => theme === localStorage.getItem(THEME)) ?? 'auto'
+  } catch {
+    return 'auto'
+  }
+}
+
+const applyTheme = (theme: Theme): void => {
+  document.documentElement.dataset.theme = theme
+  try {
+    localStorage.setItem(THEME, theme)
+  } catch {}
+}
+
+const ThemeButton = () => {
+  const [theme, setTheme] = useState<Theme>(storedTheme)
+  useEffect(() => applyTheme(theme), [theme])
+  const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]!
+  return (
+    <button
+      type="button"
+      class="chip"
+      onClick={() => setTheme(next)}
+      aria-label={`Colours: ${theme}. Change to ${next}`}
+    >
+      {theme === 'auto' ? '◐' : theme === 'light' ? '○' : '●'} {theme}
+    </button>
+  )
+}
+
+// ---- the state of the recording ----
+
+const ReadingState = ({ store }: { readonly store: Store }) => {
+  const { facts, readState, bytesDone, bytesTotal, source, session } = store
+  const parts: string[] = []
+  if (store.isDisconnected && source.about.isLive) parts.push('not connected to `userdma inspect`')
+  if (store.notice) parts.push(store.notice)
+  if (facts.lost > 0) parts.push(`${plural(facts.lost, 'event')} were lost while recording`)
+  if (facts.skipped > 0) parts.push(`${plural(facts.skipped, 'event')} were skipped: more arrives than the page reads`)
+  if (session.damaged > 0) parts.push(`${plural(session.damaged, 'part')} of the file cannot be read`)
+  return (
+    <>
+      {parts.map(text => (
+        <p class="notice" role="status" key={text}>
+          {text}.
+        </p>
+      ))}
+      {readState === 'paused' && (
+        <p class="notice" role="status">
+          Tables and charts show the first {countText(facts.events)} of {countText(session.events)} events (
+          {bytesText(bytesDone)} of {bytesText(bytesTotal)}). The ladder shows all.{' '}
+          <button type="button" class="link" onClick={() => store.readAll()}>
+            Read all
+          </button>
+        </p>
+      )}
+      {readState === 'reading' && bytesTotal > 2 ** 20 && (
+        <progress max={bytesTotal} value={bytesDone} aria-label="Reading the session" />
+      )}
+    </>
+  )
+}
+
+const KEYS = [
+  ['1 – 8', 'views'],
+  ['↓ ↑ or j k', 'next and previous row of the ladder'],
+  ['n p', 'next and previous problem'],
+  ['/', 'filter'],
+  ['Esc', 'close the details'],
+  ['?', 'this help'],
+] as const
+
+const Help = ({ onClose }: { readonly onClose: () => void }) => (
+  <div class="help" role="dialog" aria-label="Keys" aria-modal="true">
+    <h2>Keys</h2>
+    <dl class="facts">
+      {KEYS.map(([key, text]) => (
+        <div key={key}>
+          <dt>{key}</dt>
+          <dd>{text}</dd>
+        </div>
+      ))}
+    </dl>
+    <button type="button" class="chip" onClick={onClose}>
+      Close
+    </button>
+  </div>
+)
+
+export const App = ({ store }: { readonly store: Store }) => {
+  useStore(store)
+  const route = useRoute()
+  const [isHelpShown, setHelpShown] = useState(false)
+  const views = VIEWS.filter(({ isShown }) => isShown?.(store) ?? true)
+  const current = route.view === '' ? views[0] : views.find(({ name }) => name === route.view)
+  const { name, isLive } = store.source.about
+
+  useEffect(() => {
+    document.title = `${current?.title ?? 'userdma'} · ${name}`
+    const onKey = (event: KeyboardEvent): void => {
+      const isTyping = event.target instanceof Element && event.target.closest('input, select, textarea') !== null
+      if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return
+      if (event.key === '?') setHelpShown(shown => !shown)
+      if (event.key === 'Escape') setHelpShown(false)
+      const view = views[Number(event.key) - 1]
+      if (view !== undefined) goTo(linkTo(view.name))
+      // The list takes keys, also before it has the focus.
+      else if (!event.defaultPrevented && event.target === document.body && /^(?:[jknp/]|Arrow.*)$/.test(event.key)) {
+        const list = document.querySelector<HTMLElement>('.ladder .list')
+        if (list === null) return
+        event.preventDefault()
+        list.focus()
+        list.dispatchEvent(new KeyboardEvent('keydown', { key: event.key, bubbles: true }))
+      }
+    }
+    addEventListener('keydown', onKey)
+    return () => removeEventListener('keydown', onKey)
+  }, [current, name, views.length])
+
+  const Current = current?.view
+  return (
+    <div class="app">
+      <header class="top">
+        <span class="brand">userdma</span>
+        <nav aria-label="Views">
+          {views.map(view => {
+            const count = view.count?.(store) ?? 0
+            return (
+              <a key={view.name} href={linkTo(view.name)} aria-current={view === current ? 'page' : undefined}>
+                {view.title}
+                {count > 0 && <span class="badge">{countText(count)}</span>}
+              </a>
+            )
+          })}
+        </nav>
+        <span
+          class="session-name"
+          title={`${name}, recorded by ${store.session.header.application} from ${clockText(store.session.header.origin)}`}
+        >
+          {isLive && <span class="live">live</span>}
+          {name.split('/').at(-1)}
+        </span>
+        <ThemeButton />
+        <button type="button" class="chip" aria-label="Keys (?)" onClick={() => setHelpShown(true)}>
+          ?
+        </button>
+      </header>
+      <ReadingState store={store} />
+      <main>
+        {Current ? <Current store={store} route={route} /> : <Empty title={`There is no view "${route.view}"`} />}
+      </main>
+      {isHelpShown && <Help onClose={() => setHelpShown(false)} />}
+    </div>
+  )
+}

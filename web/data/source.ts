@@ -1,0 +1,190 @@
+/*
+ * Where the page gets its session file from: the server of `userdma inspect` (src/inspect/server.ts), or the page itself
+ * if it is one file (src/inspect/html.ts).
+ */
+import type { About, DataState, FaultState } from '../../src/inspect/server.ts'
+import type { SessionSource } from '../../src/record/reader.ts'
+
+export interface Source {
+  readonly about: About
+  /** The bytes of the recording as far as `state` says. */
+  open(state: DataState): SessionSource
+  /** States of a live recording, the newest only; ends if the server has ended. */
+  changes(): AsyncGenerator<DataState>
+  /** The fault rules; with `rules` replaces them first. Throws an Error with a sentence. */
+  faults(rules?: string): Promise<readonly FaultState[]>
+  /** Bytes that were read so far. */
+  readonly bytesRead: number
+}
+
+// ---- pages ----
+
+const PAGE_BYTES = 256 * 1024
+/** Pages in memory: 32 MB. */
+const MAX_PAGES = 128
+
+/** Reads pages of bytes, and keeps the newest. */
+class PageCache {
+  readonly #load: (offset: number, length: number) => Promise<Uint8Array>
+  readonly #pages = new Map<number, Promise<Uint8Array>>()
+
+  constructor(load: (offset: number, length: number) => Promise<Uint8Array>) {
+    this.#load = load
+  }
+
+  /** Forgets what may have changed: all pages, or those that end after `size`. */
+  forget(size = 0): void {
+    for (const page of this.#pages.keys()) if ((page + 1) * PAGE_BYTES > size) this.#pages.delete(page)
+  }
+
+  #page(number: number): Promise<Uint8Array> {
+    let page = this.#pages.get(number)
+    if (page === undefined) {
+      page = this.#load(number * PAGE_BYTES, PAGE_BYTES)
+      page.catch(() => this.#pages.delete(number))
+    } else this.#pages.delete(number)
+    this.#pages.set(number, page)
+    if (this.#pages.size > MAX_PAGES)
+      for (const oldest of this.#pages.keys()) {
+        this.#pages.delete(oldest)
+        break
+      }
+    return page
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const first = Math.floor(offset / PAGE_BYTES)
+    const last = Math.floor((offset + Math.max(length, 1) - 1) / PAGE_BYTES)
+    if (first === last) {
+      const page = await this.#page(first)
+      return page.subarray(offset - first * PAGE_BYTES, offset + length - first * PAGE_BYTES)
+    }
+    const bytes = new Uint8Array(length)
+    let at = 0
+    for (let number = first; number <= last; number++) {
+      const page = await this.#page(number)
+      const start = Math.max(0, offset - number * PAGE_BYTES)
+      const part = page.subarray(start, start + length - at)
+      bytes.set(part, at)
+      at += part.length
+      if (part.length === 0) break
+    }
+    return bytes.subarray(0, at)
+  }
+}
+
+const sourceOf = (cache: PageCache, size: number): SessionSource => ({
+  size,
+  read: (offset, length) =>
+    offset >= size ? Promise.resolve(new Uint8Array(0)) : cache.read(offset, Math.min(length, size - offset)),
+})
+
+// ---- the server ----
+
+const SESSION = 'userdma session'
+
+/** Exchanges the token of the link for a session, which survives a reload of this tab. Throws an Error. */
+const enter = async (): Promise<string> => {
+  const token = /[#&]token=([\w-]+)/.exec(location.hash)?.[1]
+  if (token === undefined) {
+    const session = sessionStorage.getItem(SESSION)
+    if (session !== null) return session
+    throw new Error('this page needs the link that `userdma inspect` prints, with its token')
+  }
+  // Not in the history: the token is used now.
+  history.replaceState(null, '', location.pathname)
+  const reply = await fetch('api/session', { method: 'POST', body: token })
+  const text = await reply.text()
+  if (!reply.ok) throw new Error(text)
+  sessionStorage.setItem(SESSION, text)
+  return text
+}
+
+const connect = async (): Promise<Source> => {
+  const headers = { 'x-userdma-session': await enter() }
+  const request = async (path: string, init: RequestInit = {}): Promise<Response> => {
+    const reply = await fetch(`api/${path}`, { ...init, headers })
+    if (reply.status === 401) {
+      sessionStorage.removeItem(SESSION)
+      throw new Error('this page belongs to an `userdma inspect` that has ended: open the link of the new one')
+    }
+    if (!reply.ok) throw new Error(await reply.text())
+    return reply
+  }
+  const about = (await (await request('about')).json()) as About
+  let bytesRead = 0
+  let recording = about.state.recording
+  const cache = new PageCache(async (offset, length) => {
+    const bytes = new Uint8Array(await (await request(`data?offset=${offset}&length=${length}`)).arrayBuffer())
+    bytesRead += bytes.length
+    return bytes
+  })
+  let size = 0
+  return {
+    about,
+    get bytesRead() {
+      return bytesRead
+    },
+    open(state) {
+      // A file that does not grow any more overwrites its oldest part.
+      cache.forget(state.recording === recording && state.size > size ? size : 0)
+      recording = state.recording
+      size = state.size
+      return sourceOf(cache, state.size)
+    },
+    async *changes() {
+      const { body } = await request('changes')
+      let text = ''
+      for await (const part of body!.pipeThrough(new TextDecoderStream())) {
+        text += part
+        const lines = text.split('\n')
+        text = lines.pop() ?? ''
+        const newest = lines.at(-1)
+        if (newest !== undefined) yield JSON.parse(newest) as DataState
+      }
+    },
+    async faults(rules) {
+      const init = rules === undefined ? {} : { method: 'PUT', body: rules }
+      return (await (await request('faults', init)).json()) as readonly FaultState[]
+    },
+  }
+}
+
+// ---- a page in one file ----
+
+/** Elements with parts of the session file: gzip in base64, each of PART_BYTES bytes but the last (src/inspect/html.ts). */
+const PART_TYPE = 'application/vnd.userdma.session'
+
+const unpack = async (text: string): Promise<Uint8Array> => {
+  const packed = Uint8Array.from(atob(text.trim()), unit => unit.charCodeAt(0))
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))
+  return new Uint8Array(await new Response(stream).arrayBuffer())
+}
+
+const inline = (parts: readonly HTMLScriptElement[]): Source => {
+  const { name = '', size: sizeText = '0', partBytes = '1' } = parts[0]!.dataset
+  const size = Number(sizeText)
+  const partSize = Number(partBytes)
+  const cache = new PageCache(async offset => {
+    const element = parts[Math.floor(offset / partSize)]
+    if (element === undefined) return new Uint8Array(0)
+    const part = await unpack(element.textContent ?? '')
+    const start = offset % partSize
+    return part.subarray(start, start + PAGE_BYTES)
+  })
+  return {
+    about: { name, isLive: false, hasFaults: false, state: { recording: 1, size, isGrowing: false } },
+    bytesRead: size,
+    open: state => sourceOf(cache, state.size),
+    async *changes() {},
+    async faults() {
+      throw new Error('a page in a file has no daemon')
+    },
+  }
+}
+
+/** Finds the session of this page. Throws an Error with a sentence for people. */
+export const findSource = (): Promise<Source> => {
+  const parts = [...document.querySelectorAll<HTMLScriptElement>(`script[type="${PART_TYPE}"]`)]
+  return parts.length > 0 ? Promise.resolve(inline(parts)) : connect()
+}

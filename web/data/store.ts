@@ -1,0 +1,244 @@
+/*
+ * The session that the page shows, and what is known of it so far. The events are read once, from the first on, in the
+ * background: a part at once, all of a long session when the user asks. A live session is read as it grows; if more
+ * arrives than the page reads, it skips and says so.
+ */
+import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
+import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
+import { SessionObjects } from './objects.ts'
+import type { Source } from './source.ts'
+import { Traffic } from './traffic.ts'
+
+/** Bytes of a session that are read without being asked. */
+const READ_AT_ONCE = 6 * 2 ** 20
+/** A live session that is read so many bytes behind skips to its newest part. */
+const MAX_BEHIND = 16 * 2 ** 20
+const MAX_CALLS = 20_000
+const MAX_PROBLEMS = 5_000
+/** Milliseconds between two notices to views while events are read. */
+const NOTICE_INTERVAL = 200
+
+export type Timed<E> = E & { readonly time: number }
+
+/** All that was learned from the events read so far. */
+export interface Facts {
+  readonly objects: SessionObjects
+  readonly traffic: Traffic
+  readonly calls: Timed<CallEvent>[]
+  /** Calls that were too many for `calls`. */
+  omittedCalls: number
+  readonly findings: Timed<FindingEvent>[]
+  readonly failures: Timed<FailureEvent>[]
+  omittedProblems: number
+  /** Events of the recorder that were lost. */
+  lost: number
+  /** How many events were read. */
+  events: number
+  /** Events that the page has skipped. */
+  skipped: number
+  /** Whether the recording says that it has ended in order. */
+  endReason: string | undefined
+  /** Counters of devices: the last values. */
+  readonly counters: Map<number, Record<string, number>>
+}
+
+const newFacts = (start: number): Facts => ({
+  objects: new SessionObjects(),
+  traffic: new Traffic(start),
+  calls: [],
+  omittedCalls: 0,
+  findings: [],
+  failures: [],
+  omittedProblems: 0,
+  lost: 0,
+  events: 0,
+  skipped: 0,
+  endReason: undefined,
+  counters: new Map(),
+})
+
+const addTo = (facts: Facts, event: SessionEvent): void => {
+  facts.traffic.add(event)
+  switch (event.kind) {
+    case 'device':
+      facts.objects.addDevice(event)
+      return
+    case 'object':
+      facts.objects.add(event)
+      return
+    case 'call':
+      if (facts.calls.length < MAX_CALLS) facts.calls.push(event)
+      else facts.omittedCalls++
+      return
+    case 'finding':
+      if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)
+      else facts.omittedProblems++
+      return
+    case 'failure': {
+      if (facts.failures.length < MAX_PROBLEMS) facts.failures.push(event)
+      else facts.omittedProblems++
+      const qp = facts.objects.queuePairs.get(event.object)
+      const { kind } = event.failure.failure
+      // The device moves a queue pair to ERR without a call.
+      if (qp !== undefined && (kind === 'send' || kind === 'receive') && qp.state !== 'ERR')
+        facts.objects.setState(qp, 'ERR', event.time)
+      return
+    }
+    case 'counters':
+      if (event.object === 0) facts.counters.set(event.device, { ...facts.counters.get(event.device), ...event.values })
+      return
+    case 'lost':
+      facts.lost += event.count
+      return
+    case 'end':
+      facts.endReason = event.reason
+  }
+}
+
+export type ReadState = 'reading' | 'paused' | 'done'
+
+export class Store {
+  readonly source: Source
+  session: Session
+  facts: Facts
+  /** 'paused': the rest is read by `readAll`. */
+  readState: ReadState = 'reading'
+  /** Bytes of blocks that were read, and of all. */
+  bytesDone = 0
+  bytesTotal = 0
+  /** A sentence about the recording. */
+  notice: string | undefined
+  /** Counts changes: views compare it. */
+  version = 0
+  /** Whether the connection to the server is lost. */
+  isDisconnected = false
+  readonly #listeners = new Set<() => void>()
+  /** Number of the first event that was not read. */
+  #next = 0
+  #budget = READ_AT_ONCE
+  #recording: number
+  #isReading = false
+  #lastNotice = 0
+
+  private constructor(source: Source, session: Session) {
+    this.source = source
+    this.session = session
+    this.#recording = source.about.state.recording
+    this.notice = source.about.state.notice
+    this.facts = newFacts(session.start)
+  }
+
+  /** Opens the session of a source. Throws an Error with a sentence. */
+  static async open(source: Source): Promise<Store> {
+    const store = new Store(source, await openSession(source.open(source.about.state)))
+    void store.#read()
+    if (source.about.isLive) void store.#follow()
+    return store
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  readAll(): void {
+    this.#budget = Number.POSITIVE_INFINITY
+    void this.#read()
+  }
+
+  #changed(isUrgent = true): void {
+    const now = performance.now()
+    if (!isUrgent && now - this.#lastNotice < NOTICE_INTERVAL) return
+    this.#lastNotice = now
+    this.version++
+    for (const listener of this.#listeners) listener()
+  }
+
+  /** The blocks that were not read. */
+  #remaining(): SessionBlock[] {
+    return this.session.blocks.filter(({ isCheckpoint, first, events }) => !isCheckpoint && first + events > this.#next)
+  }
+
+  async #read(): Promise<void> {
+    if (this.#isReading) return
+    this.#isReading = true
+    this.readState = 'reading'
+    const { facts } = this
+    try {
+      if (facts.events === 0 && this.#next === 0) {
+        const { events } = await this.session.checkpointBefore(this.session.start)
+        for (const event of events) addTo(facts, event)
+      }
+      while (facts === this.facts) {
+        const remaining = this.#remaining()
+        const behind = remaining.reduce((sum, { length }) => sum + length, 0)
+        this.bytesTotal = this.bytesDone + behind
+        let block = remaining[0]
+        if (block === undefined) break
+        const { isLive } = this.source.about
+        if (isLive && behind > MAX_BEHIND) {
+          block = remaining[remaining.length - 1]!
+          facts.skipped += block.first - this.#next
+        } else if (!isLive && this.bytesDone + block.length > this.#budget) {
+          this.readState = 'paused'
+          return
+        }
+        await this.#readBlock(block, facts)
+        this.#changed(false)
+      }
+      this.readState = 'done'
+    } finally {
+      this.#isReading = false
+      this.#changed()
+    }
+  }
+
+  async #readBlock(block: SessionBlock, facts: Facts): Promise<void> {
+    this.#next = block.first + block.events
+    this.bytesDone += block.length
+    let events: readonly SessionEvent[]
+    try {
+      events = await this.session.read(block)
+    } catch {
+      // Damaged, or overwritten meanwhile.
+      facts.skipped += block.events
+      return
+    }
+    if (facts !== this.facts) return
+    for (const event of events) addTo(facts, event)
+    facts.events += events.length
+    // The browser draws between two blocks.
+    await new Promise(resolve => setTimeout(resolve, 0))
+  }
+
+  /** Follows a live recording, and connects again after a lost connection. */
+  async #follow(): Promise<void> {
+    for (;;) {
+      try {
+        for await (const state of this.source.changes()) {
+          this.isDisconnected = false
+          this.notice = state.notice
+          const isNew = state.recording !== this.#recording
+          if (state.size > 0) {
+            const session = await openSession(this.source.open(state))
+            this.session = session
+            if (isNew) {
+              this.#recording = state.recording
+              this.facts = newFacts(session.start)
+              this.#next = 0
+              this.bytesDone = 0
+              this.#isReading = false
+            } else if (this.facts.events === 0) this.facts = newFacts(session.start)
+          }
+          await this.#read()
+          this.#changed()
+        }
+      } catch {
+        // The server has ended, or the file was being written: the next state will do.
+      }
+      this.isDisconnected = true
+      this.#changed()
+      await new Promise(resolve => setTimeout(resolve, 1000))
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/*
+ * Sums over time for charts: a fixed number of intervals, whose width doubles when the session grows beyond them.
+ */
+import type { SessionEvent } from '../../src/record/events.ts'
+import { OP_READ, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
+
+const INTERVALS = 1024
+/** Microseconds of an interval at the start. */
+const FIRST_WIDTH = 64
+
+export const seriesNames = [
+  'bytes',
+  'packets',
+  'lost',
+  'retransmitted',
+  'posted',
+  'completed',
+  'errors',
+  'inFlight',
+  'cqDepth',
+] as const
+export type SeriesName = (typeof seriesNames)[number]
+
+/** Gauges: the largest value in an interval, not the sum. */
+const GAUGES: ReadonlySet<SeriesName> = new Set<SeriesName>(['inFlight', 'cqDepth'])
+
+/** Bins of the histogram of latencies: four per doubling, from 1 µs. */
+export const LATENCY_BINS = 120
+export const latencyOfBin = (bin: number): number => 2 ** (bin / 4)
+
+/** Requests and PSNs that are remembered. */
+const MAX_REMEMBERED = 65_536
+const PSN_MASK = 0xff_ffff
+const HALF = 0x80_0000
+
+export class Traffic {
+  readonly #start: number
+  width = FIRST_WIDTH
+  /** Number of intervals that are in use. */
+  length = 0
+  readonly series: Readonly<Record<SeriesName, Float64Array>>
+  readonly latencies = new Float64Array(LATENCY_BINS)
+  readonly totals: Record<SeriesName, number>
+  /** By destination queue pair: the newest request PSN, and READ response PSN. */
+  readonly #highest = new Map<number, number>()
+  readonly #outstanding = new Map<number, { readonly time: number; readonly bytes: number }>()
+  readonly #produced = new Map<number, number>()
+  readonly #polled = new Map<number, number>()
+  #inFlight = 0
+
+  /** `start`: microseconds of the first interval. */
+  constructor(start: number) {
+    this.#start = start
+    this.series = Object.fromEntries(seriesNames.map(name => [name, new Float64Array(INTERVALS)])) as Traffic['series']
+    this.totals = Object.fromEntries(seriesNames.map(name => [name, 0])) as Record<SeriesName, number>
+  }
+
+  /** Seconds since `start` at the beginning of each interval. */
+  get times(): number[] {
+    return Array.from({ length: this.length }, (_, i) => (i * this.width) / 1e6)
+  }
+
+  values(name: SeriesName): number[] {
+    return [...this.series[name].subarray(0, this.length)]
+  }
+
+  #halve(): void {
+    for (const name of seriesNames) {
+      const values = this.series[name]
+      for (let i = 0; i < INTERVALS / 2; i++) {
+        const [a, b] = [values[2 * i]!, values[2 * i + 1]!]
+        values[i] = GAUGES.has(name) ? Math.max(a, b) : a + b
+      }
+      values.fill(0, INTERVALS / 2)
+    }
+    this.width *= 2
+    this.length = Math.ceil(this.length / 2)
+  }
+
+  #add(name: SeriesName, time: number, value: number): void {
+    let interval = Math.max(0, Math.floor((time - this.#start) / this.width))
+    while (interval >= INTERVALS) {
+      this.#halve()
+      interval = Math.floor((time - this.#start) / this.width)
+    }
+    const values = this.series[name]
+    if (GAUGES.has(name)) {
+      values[interval] = Math.max(values[interval]!, value)
+      this.totals[name] = Math.max(this.totals[name], value)
+    } else {
+      values[interval]! += value
+      this.totals[name] += value
+    }
+    this.length = Math.max(this.length, interval + 1)
+  }
+
+  add(event: SessionEvent): void {
+    const { time } = event
+    switch (event.kind) {
+      case 'packets': {
+        const isLost = event.outcome === 'dropped' || event.outcome === 'corrupted' || event.outcome === 'wrong icrc'
+        if (isLost) this.#add('lost', time, event.count)
+        // What happens on arrival to packets that were recorded when they were sent.
+        if (event.direction === 'received' && event.outcome !== 'passed') return
+        this.#add('packets', time, event.count)
+        this.#add('bytes', time, (event.count - 1) * event.packetBytes + event.lastBytes)
+        const repeated = this.#repeated(event.bytes, event.count)
+        if (repeated > 0) this.#add('retransmitted', time, repeated)
+        return
+      }
+      case 'posted':
+        this.#add('posted', time, 1)
+        if (event.request.opcode < 0) return
+        this.#inFlight += event.request.length
+        this.#outstanding.set(event.request.id, { time, bytes: event.request.length })
+        this.#add('inFlight', time, this.#inFlight)
+        if (this.#outstanding.size > MAX_REMEMBERED)
+          for (const oldest of this.#outstanding.keys()) {
+            this.#end(oldest, time)
+            break
+          }
+        return
+      case 'ended':
+        this.#end(event.request, time)
+        return
+      case 'completed': {
+        this.#add('completed', time, 1)
+        if (event.status !== 0) this.#add('errors', time, 1)
+        this.#end(event.request, time)
+        if (event.cqPosition === 0) return
+        this.#produced.set(event.cq, event.cqPosition)
+        this.#depth(event.cq, time)
+        return
+      }
+      case 'polled':
+        this.#polled.set(event.cq, event.count)
+        this.#depth(event.cq, time)
+    }
+  }
+
+  #depth(cq: number, time: number): void {
+    const depth = (this.#produced.get(cq) ?? 0) - (this.#polled.get(cq) ?? 0)
+    this.#add('cqDepth', time, Math.max(0, depth))
+  }
+
+  #end(request: number, time: number): void {
+    const known = this.#outstanding.get(request)
+    if (known === undefined) return
+    this.#outstanding.delete(request)
+    this.#inFlight -= known.bytes
+    this.#add('inFlight', time, this.#inFlight)
+    const bin = Math.floor(4 * Math.log2(Math.max(1, time - known.time)))
+    this.latencies[Math.min(bin, LATENCY_BINS - 1)]!++
+  }
+
+  /** How many packets of a run were sent before. */
+  #repeated(bytes: Uint8Array, count: number): number {
+    const flags = opcodeFlags[bytes[0] ?? 0]!
+    const isRequest = (flags & OP_REQUEST) !== 0
+    // Acknowledgements may repeat their PSN, and UD does not retransmit.
+    if (bytes.length < 12 || bytes[0]! >>> 5 === 3 || (!isRequest && (flags & OP_READ) === 0)) return 0
+    const destQpn = (bytes[5]! << 16) | (bytes[6]! << 8) | bytes[7]!
+    const psn = (bytes[9]! << 16) | (bytes[10]! << 8) | bytes[11]!
+    const key = isRequest ? destQpn : -1 - destQpn
+    const highest = this.#highest.get(key)
+    const last = (psn + count - 1) & PSN_MASK
+    const after = (a: number, b: number): number => ((a - b + HALF) & PSN_MASK) - HALF
+    if (highest === undefined || after(last, highest) > 0) {
+      this.#highest.set(key, last)
+      if (this.#highest.size > MAX_REMEMBERED) this.#highest.clear()
+    }
+    return highest === undefined ? 0 : Math.max(0, Math.min(count, after(highest, psn) + 1))
+  }
+}

@@ -1,0 +1,56 @@
+/*
+ * Texts of numbers, as all views write them.
+ */
+
+import { gidText } from '../src/trace/bytes.ts'
+
+const thousands = new Intl.NumberFormat('en-US')
+
+export const countText = (value: number): string => thousands.format(value)
+
+export const plural = (count: number, noun: string): string => `${countText(count)} ${noun}${count === 1 ? '' : 's'}`
+
+export const hexText = (value: number, digits = 0): string => `0x${value.toString(16).padStart(digits, '0')}`
+
+/** PSNs have 24 bits. */
+export const psnText = (psn: number): string => hexText(psn, 6)
+
+/** A time within the session, from microseconds: `1.234 567` (s). */
+export const timeText = (microseconds: number): string => {
+  const text = (microseconds / 1e6).toFixed(6)
+  return `${text.slice(0, -3)}\u2009${text.slice(-3)}`
+}
+
+/** A duration from microseconds, with three digits: `12.3 ms`. */
+export const durationText = (microseconds: number): string => {
+  const [value, unit] =
+    microseconds < 1
+      ? [microseconds * 1000, 'ns']
+      : microseconds < 1000
+        ? [microseconds, 'µs']
+        : microseconds < 1e6
+          ? [microseconds / 1000, 'ms']
+          : [microseconds / 1e6, 's']
+  return `${value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)} ${unit}`
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const
+
+export const bytesText = (bytes: number): string => {
+  let unit = 0
+  let value = bytes
+  while (value >= 10_240 && unit < UNITS.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 ? countText(value) : value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${UNITS[unit]}`
+}
+
+/** The time of day of a moment, from milliseconds since the epoch. */
+export const clockText = (milliseconds: number): string => {
+  const date = new Date(milliseconds)
+  return Number.isFinite(milliseconds) ? `${date.toISOString().replace('T', ' ').slice(0, 23)} UTC` : 'unknown'
+}
+
+/** An IP address: of IPv4, or of IPv6. */
+export const addressText = (gid: Uint8Array): string => gidText(gid).replace(/^::ffff:(?=\d+\.)/, '')

@@ -1,0 +1,241 @@
+/*
+ * All about the selected row of a ladder: the packet with its fields and bytes, the request that it belongs to, the
+ * stack that posted it, or the event.
+ */
+import type { ComponentChildren } from 'preact'
+import { useState } from 'preact/hooks'
+import type { PostedEvent } from '../../src/record/events.ts'
+import { SendFlags } from '../../src/spec/work.ts'
+import type { SessionObjects } from '../data/objects.ts'
+import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
+import { PacketView } from '../packet/packet-view.tsx'
+import { Facts, StackView } from '../parts/basics.tsx'
+import { linkTo } from '../route.ts'
+import { type Row, requestTitle, statusName } from './rows.ts'
+
+const flagNames = (flags: number): string =>
+  Object.entries(SendFlags.values)
+    .filter(([, bit]) => (flags & bit) !== 0)
+    .map(([name]) => name)
+    .join(', ') || 'none'
+
+const RequestView = ({
+  posted,
+  start,
+  onShow,
+}: {
+  readonly posted: PostedEvent
+  readonly start: number
+  readonly onShow?: () => void
+}) => {
+  const { request, stack } = posted
+  const { remote, destination } = request
+  return (
+    <section class="detail-part">
+      <h3>Request</h3>
+      <p class="detail-title">
+        {onShow ? (
+          <button type="button" class="link" onClick={onShow}>
+            {requestTitle(posted)}
+          </button>
+        ) : (
+          requestTitle(posted)
+        )}
+      </p>
+      <Facts
+        of={[
+          ['Seen by the device', `${timeText(request.time - start)} s`],
+          ['Position in its queue', countText(request.index)],
+          ...(request.opcode < 0 ? [] : ([['Flags', flagNames(request.flags)]] as const)),
+          ...(remote
+            ? ([
+                ['Remote address', hexText(remote.address)],
+                ['Remote key', hexText(remote.rkey)],
+              ] as const)
+            : []),
+          ...(destination ? ([['Destination', addressText(destination.gid)]] as const) : []),
+          ...request.elements
+            .slice(0, 8)
+            .map(
+              ({ address, length, lkey }, i) =>
+                [`Element ${i}`, `${hexText(address)}, ${bytesText(length)}, lkey ${hexText(lkey)}`] as const,
+            ),
+        ]}
+      />
+      {stack.length > 0 ? (
+        <>
+          <h4>Posted by</h4>
+          <StackView stack={stack} />
+        </>
+      ) : (
+        <p class="quiet">No stack: programs under `userdma check --record` have them.</p>
+      )}
+    </section>
+  )
+}
+
+/** A packet of a run, or a single packet. */
+const PacketPart = ({ row }: { readonly row: Row }) => {
+  const packet = row.packet!
+  const [index, setIndex] = useState(0)
+  const at = Math.min(index, packet.count - 1)
+  const psn = (packet.psn + at) & 0xff_ffff
+  const bytes = packet.bytes.slice()
+  if (bytes.length >= 12) bytes.set([psn >>> 16, (psn >>> 8) & 0xff, psn & 0xff], 9)
+  const { event } = packet
+  const isLast = packet.index + at === event.count - 1
+  const length = isLast ? event.lastBytes : event.packetBytes
+  return (
+    <section class="detail-part">
+      <h3>Packet</h3>
+      {packet.count > 1 && (
+        <label class="run-index">
+          Packet {at + 1} of {packet.count} with the same headers
+          <input
+            type="range"
+            min={0}
+            max={packet.count - 1}
+            value={at}
+            onInput={change => setIndex(Number(change.currentTarget.value))}
+          />
+        </label>
+      )}
+      <Facts
+        of={[
+          ['From', addressText(event.flow.source)],
+          ['To', addressText(event.flow.destination)],
+          ['Length', `${countText(length)} bytes, BTH to ICRC`],
+          ['PSN', psnText(psn)],
+          ['What happened', packet.outcome === 'passed' ? 'arrived' : packet.outcome],
+          ...(packet.isRetransmission ? ([['Retransmission', 'yes']] as const) : []),
+        ]}
+      />
+      <PacketView bytes={bytes} />
+    </section>
+  )
+}
+
+const EventPart = ({ row, objects }: { readonly row: Row; readonly objects: SessionObjects }) => {
+  const { event } = row
+  switch (event.kind) {
+    case 'completed':
+      return (
+        <section class="detail-part">
+          <h3>Completion</h3>
+          <Facts
+            of={[
+              ['Status', statusName(event.status)],
+              ['Bytes', countText(event.bytes)],
+              ['Completion queue', objects.objectName(event.cq)],
+              ['Position in it', event.cqPosition === 0 ? 'lost: the queue was full' : countText(event.cqPosition)],
+              ['Solicited', event.solicited ? 'yes' : 'no'],
+            ]}
+          />
+        </section>
+      )
+    case 'object':
+      return (
+        <section class="detail-part">
+          <h3>
+            <a href={linkTo('objects', { id: event.object })}>{objects.objectName(event.object)}</a> {event.change}
+          </h3>
+          <Values values={event.details.values ?? {}} />
+          <StackView stack={event.stack} />
+        </section>
+      )
+    case 'call':
+      return (
+        <section class="detail-part">
+          <h3>Call</h3>
+          <Facts
+            of={[
+              ['Result', String(event.call.ret)],
+              ['Reason', event.call.reason ?? ''],
+              ['Process', `${event.call.pid} (${event.call.command})`],
+            ]}
+          />
+          <StackView stack={event.stack} />
+        </section>
+      )
+    case 'failure': {
+      const { failure } = event.failure
+      return (
+        <section class="detail-part">
+          <h3>Failure</h3>
+          <p class="sentence">{failure.text}.</p>
+          <Facts
+            of={[
+              ['Cause', failure.cause],
+              ['vendor_err', hexText(failure.vendorErr)],
+              ['Process', `${event.failure.pid} (${event.failure.command})`],
+            ]}
+          />
+          <p class="quiet">`userdma explain {hexText(failure.vendorErr)}` says more.</p>
+        </section>
+      )
+    }
+    case 'finding':
+      return (
+        <section class="detail-part">
+          <h3>Finding</h3>
+          <p class="sentence">{event.finding.text}.</p>
+          <p>
+            <a href={linkTo('findings', { number: event.finding.number })}>{event.finding.id}</a>
+          </p>
+        </section>
+      )
+  }
+  return null
+}
+
+/** Values of a call, by name. */
+export const Values = ({ values }: { readonly values: Readonly<Record<string, unknown>> }) => {
+  const texts = Object.entries(values).map(
+    ([name, value]) => [name, typeof value === 'object' ? JSON.stringify(value) : String(value)] as const,
+  )
+  return <Facts of={texts} />
+}
+
+interface DetailProps {
+  readonly row: Row
+  readonly start: number
+  readonly objects: SessionObjects
+  readonly names: readonly [string, string]
+  readonly onClose: () => void
+  readonly onShowRequest: (posted: PostedEvent) => void
+}
+
+export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: DetailProps) => {
+  const { request, event } = row
+  const parts: ComponentChildren[] = []
+  if (row.packet) parts.push(<PacketPart key={`${row.time} ${row.packet.psn}`} row={row} />)
+  else parts.push(<EventPart key="event" row={row} objects={objects} />)
+  if (request) {
+    const isItself = event.kind === 'posted'
+    parts.push(
+      isItself ? (
+        <RequestView key="request" posted={request} start={start} />
+      ) : (
+        <RequestView key="request" posted={request} start={start} onShow={() => onShowRequest(request)} />
+      ),
+    )
+  }
+  return (
+    <aside class="detail" aria-label="Details">
+      <header>
+        <div>
+          <h2>{row.title}</h2>
+          <p>
+            {timeText(row.time - start)} s{row.side === undefined ? '' : ` · ${names[row.side]}`}
+          </p>
+        </div>
+        <button type="button" class="close" aria-label="Close the details (Esc)" onClick={onClose}>
+          ✕
+        </button>
+      </header>
+      {row.note !== '' && <p class={`sentence tone-text-${row.tone}`}>{row.note}</p>}
+      {row.waited !== undefined && <p class="sentence">The sender waited {durationText(row.waited)}.</p>}
+      {parts}
+    </aside>
+  )
+}

@@ -1,0 +1,94 @@
+/*
+ * One row of the ladder: time, what the left queue pair did, the arrow between the two, what the right one did.
+ */
+import { durationText, timeText } from '../format.ts'
+import type { Row, Side, Wait } from './rows.ts'
+
+const WAITS: Readonly<Record<Wait, string>> = {
+  rnr: 'waits because the receiver was not ready',
+  nak: 'goes back after a NAK',
+  timeout: 'waits for an acknowledgement',
+}
+
+const SIDES = [0, 1] as const
+
+const Arrow = ({ row, side }: { readonly row: Row; readonly side: Side }) => (
+  <span class={`arrow ${side === 0 ? 'to-right' : 'to-left'}${(row.packet?.count ?? 1) > 1 ? ' run' : ''}`}>
+    <span class="arrow-label">{row.title}</span>
+    {row.tone === 'lost' && (
+      <span class="arrow-cross" aria-hidden="true">
+        ✕
+      </span>
+    )}
+  </span>
+)
+
+interface LadderRowProps {
+  readonly row: Row
+  /** Microseconds since the previous row. */
+  readonly gap: number
+  readonly start: number
+  readonly isSelected: boolean
+  /** It belongs to the request of the selected row. */
+  readonly isRelated: boolean
+  readonly onSelect: () => void
+}
+
+export const LadderRow = ({ row, gap, start, isSelected, isRelated, onSelect }: LadderRowProps) => {
+  const { kind, side, tone, title, note } = row
+  if (kind === 'idle')
+    return (
+      <div class="row idle" role="option" aria-selected={false} aria-disabled={true} tabIndex={-1}>
+        <span class="time" />
+        <span class="gap" />
+        <span class="words left" />
+        <span class="lane">
+          {SIDES.map(of => row.waits[of] && <span key={of} class={`wait side${of} ${row.waits[of]}`} />)}
+          <span class="idle-text">{title}</span>
+        </span>
+        <span class="words right" />
+      </div>
+    )
+  const words = (of: Side) => {
+    if (side !== of) return null
+    return kind === 'packet' ? (
+      <span class="note">{note}</span>
+    ) : (
+      <>
+        <b>{title}</b>
+        <span class="note">{note}</span>
+      </>
+    )
+  }
+  return (
+    <div
+      role="option"
+      class={`row tone-${tone} kind-${kind}${isSelected ? ' selected' : ''}${isRelated ? ' related' : ''}`}
+      aria-selected={isSelected}
+      tabIndex={-1}
+      onClick={onSelect}
+      onKeyDown={event => event.key === 'Enter' && onSelect()}
+    >
+      <span class="time">{timeText(row.time - start)}</span>
+      <span class="gap">{gap > 0 ? `+${durationText(gap)}` : ''}</span>
+      <span class="words left">{words(0)}</span>
+      <span class="lane">
+        {SIDES.map(
+          of =>
+            row.waits[of] && (
+              <span key={of} class={`wait side${of} ${row.waits[of]}`} title={WAITS[row.waits[of] as Wait]} />
+            ),
+        )}
+        {kind === 'packet' && side !== undefined && <Arrow row={row} side={side} />}
+        {kind !== 'packet' && side !== undefined && <span class={`dot side${side}`} />}
+        {side === undefined && (
+          <span class="banner">
+            {title}
+            {note !== '' && <span class="note">{note}</span>}
+          </span>
+        )}
+      </span>
+      <span class="words right">{words(1)}</span>
+    </div>
+  )
+}

@@ -1,0 +1,358 @@
+/*
+ * The ladder: what happened between two queue pairs, in the order of time.
+ */
+import { useMemo, useRef, useState } from 'preact/hooks'
+import type { PostedEvent } from '../../src/record/events.ts'
+import { type Connection, connectionsOf, type QueuePair } from '../data/objects.ts'
+import type { Store } from '../data/store.ts'
+import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
+import { countText, hexText, plural } from '../format.ts'
+import { fieldNames } from '../packet/fields.ts'
+import { Empty } from '../parts/basics.tsx'
+import { useStore } from '../parts/use-store.ts'
+import { VirtualList } from '../parts/virtual-list.tsx'
+import { linkTo, type Route, setParam } from '../route.ts'
+import { Detail } from './detail.tsx'
+import { LadderRow } from './ladder-row.tsx'
+import { useLadder } from './load.ts'
+import { OverviewStrip } from './overview-strip.tsx'
+import { filteredRow, type Row, rowFields } from './rows.ts'
+
+const ROW_HEIGHT = 24
+
+const isField = (name: string): boolean => fieldNames.includes(name) || (rowFields as readonly string[]).includes(name)
+
+/** What a program or a network did wrong. */
+const isProblem = ({ tone }: Row): boolean => tone === 'lost' || tone === 'nak' || tone === 'retry' || tone === 'error'
+
+/** Kinds of rows that can be hidden. */
+const KINDS = [
+  ['posted', 'Posts'],
+  ['completed', 'Completions'],
+  ['state', 'States'],
+] as const
+
+const qpText = (qp: QueuePair | undefined, qpn: number | undefined): string =>
+  qpn === undefined ? 'others' : `QP ${hexText(qpn)}${qp?.object.program ? ` · ${qp.object.program.command}` : ''}`
+
+export const connectionText = ({ left, right, rightQpn }: Connection): string =>
+  `${left.type} ${qpText(left, left.qpn)} ↔ ${qpText(right, rightQpn)}`
+
+const Head = ({
+  qp,
+  qpn,
+  store,
+}: {
+  readonly qp: QueuePair | undefined
+  readonly qpn: number | undefined
+  readonly store: Store
+}) => (
+  <div class="ladder-head">
+    {qp ? (
+      <>
+        <a href={linkTo('states', { qp: qp.object.id })}>
+          {qp.type} QP {hexText(qp.qpn)}
+        </a>
+        <span>
+          {store.facts.objects.deviceName(qp.object.device)}
+          {qp.object.program ? ` · ${qp.object.program.command} ${qp.object.program.pid}` : ''}
+        </span>
+      </>
+    ) : qpn === undefined ? (
+      <>
+        <b>Other queue pairs</b>
+        <span>datagrams have many destinations</span>
+      </>
+    ) : (
+      <>
+        <b>QP {hexText(qpn)}</b>
+        <span>not in this session</span>
+      </>
+    )}
+  </div>
+)
+
+export const Ladder = ({ store, route }: { readonly store: Store; readonly route: Route }) => {
+  const version = useStore(store)
+  const { facts } = store
+  const connections = useMemo(() => connectionsOf(facts.objects), [facts, version])
+  const wanted = Number(route.params.get('qp'))
+  const connection =
+    connections.find(({ left, right }) => left.object.id === wanted || right?.object.id === wanted) ??
+    connections.find(({ right }) => right !== undefined) ??
+    connections[0]
+  const atText = route.params.get('from')
+  const from = atText === null ? undefined : Number(atText)
+  const { rows, isLoading, hasMore, isFull, loadMore } = useLadder(store, connection, from, version)
+  const source = route.params.get('filter') ?? ''
+  const hidden = route.params.get('hide') ?? ''
+  const [draft, setDraft] = useState(source)
+  const filterBox = useRef<HTMLInputElement>(null)
+
+  const { filter, problem } = useMemo((): { filter: Filter | undefined; problem: string } => {
+    try {
+      return { filter: source === '' ? undefined : compileFilter(source, isField), problem: '' }
+    } catch (error) {
+      return { filter: undefined, problem: error instanceof FilterError ? error.message : String(error) }
+    }
+  }, [source])
+  const start = store.session.start
+  const shown = useMemo(() => {
+    const isShown = (row: Row): boolean =>
+      !hidden.split(',').includes(row.kind) && (filter === undefined || filter(filteredRow(row, start)))
+    return filter === undefined && hidden === '' ? rows : rows.filter(isShown)
+  }, [rows, rows.length, filter, hidden, version])
+
+  const selectedText = route.params.get('row')
+  const selected = useMemo(() => {
+    if (selectedText === null) return undefined
+    const index = shown.findIndex(row => rowKey(row) === selectedText)
+    return index < 0 ? undefined : index
+  }, [selectedText, shown, shown.length])
+  const row = selected === undefined ? undefined : shown[selected]
+  const select = (index: number | undefined): void => {
+    const next = index === undefined ? undefined : shown[Math.max(0, Math.min(shown.length - 1, index))]
+    setParam('row', next && rowKey(next))
+  }
+  const step = (from: number, by: 1 | -1, isWanted: (row: Row) => boolean): void => {
+    let i = from + by
+    while (i >= 0 && i < shown.length && !isWanted(shown[i]!)) i += by
+    if (i >= 0 && i < shown.length) select(i)
+  }
+  const onKeyDown = (event: KeyboardEvent): void => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    const at = selected ?? -1
+    const isRow = ({ kind }: Row): boolean => kind !== 'idle'
+    const actions: Readonly<Record<string, () => void>> = {
+      ArrowDown: () => step(at, 1, isRow),
+      j: () => step(at, 1, isRow),
+      ArrowUp: () => step(selected ?? shown.length, -1, isRow),
+      k: () => step(selected ?? shown.length, -1, isRow),
+      n: () => step(at, 1, isProblem),
+      p: () => step(selected ?? shown.length, -1, isProblem),
+      Escape: () => select(undefined),
+      '/': () => filterBox.current?.focus(),
+    }
+    const action = actions[event.key]
+    if (action === undefined) return
+    event.preventDefault()
+    action()
+  }
+
+  if (connection === undefined)
+    return store.readState === 'reading' ? (
+      <Empty title="Reading the session …" />
+    ) : (
+      <Empty title="No queue pair in this session">
+        <p>
+          A ladder shows what two queue pairs do. {store.source.about.isLive ? 'Run a program: it appears here.' : ''}
+        </p>
+      </Empty>
+    )
+  const names = [qpText(connection.left, connection.left.qpn), qpText(connection.right, connection.rightQpn)] as const
+  const problems = shown.reduce((sum, one) => sum + (isProblem(one) ? 1 : 0), 0)
+  const goToTime = (part: number): void => {
+    const time = start + part * facts.traffic.length * facts.traffic.width
+    const isLoaded = rows.length > 0 && time >= rows[0]!.time && (!hasMore || time <= rows[rows.length - 1]!.time)
+    if (isLoaded) select(lowerBound(shown, time))
+    else {
+      setParam('row', undefined)
+      setParam('from', Math.floor(time))
+    }
+  }
+  const span = Math.max(1, facts.traffic.length * facts.traffic.width)
+  const part = (time: number | undefined): number => Math.min(1, Math.max(0, ((time ?? start) - start) / span))
+  const request = row?.request
+  const isRelated = (other: Row): boolean => isSameRequest(other, request)
+  return (
+    <div class={`ladder${row ? ' with-detail' : ''}`}>
+      <div class="ladder-main">
+        <div class="toolbar">
+          <label>
+            <span class="sr">Connection</span>
+            <select
+              value={connection.left.object.id}
+              onChange={event => {
+                setParam('row', undefined)
+                setParam('qp', event.currentTarget.value)
+              }}
+            >
+              {connections.slice(0, 500).map(one => (
+                <option key={one.left.object.id} value={one.left.object.id}>
+                  {connectionText(one)}
+                </option>
+              ))}
+            </select>
+          </label>
+          <form
+            class="filter"
+            onSubmit={event => {
+              event.preventDefault()
+              setParam('filter', draft.trim())
+            }}
+          >
+            <input
+              ref={filterBox}
+              type="search"
+              aria-label="Filter, in Wireshark's syntax"
+              aria-invalid={problem !== ''}
+              placeholder="Filter: infiniband.bth.psn == 0x1 || userdma.retransmission"
+              list="fields"
+              value={draft}
+              onInput={event => setDraft(event.currentTarget.value)}
+              onKeyDown={event => event.key !== 'Escape' && event.stopPropagation()}
+              onSearch={() => draft === '' && setParam('filter', undefined)}
+            />
+            <datalist id="fields">
+              {[...rowFields, ...fieldNames].map(name => (
+                <option key={name} value={name} />
+              ))}
+            </datalist>
+          </form>
+          <span class="chips">
+            {KINDS.map(([kind, label]) => {
+              const isHidden = hidden.split(',').includes(kind)
+              const rest = hidden.split(',').filter(one => one !== kind && one !== '')
+              return (
+                <button
+                  type="button"
+                  key={kind}
+                  class="chip"
+                  aria-pressed={!isHidden}
+                  onClick={() => setParam('hide', (isHidden ? rest : [...rest, kind]).join(','))}
+                >
+                  {label}
+                </button>
+              )
+            })}
+          </span>
+          <span class="problems">
+            <button
+              type="button"
+              class="chip"
+              disabled={problems === 0}
+              onClick={() => step(selected ?? shown.length, -1, isProblem)}
+              aria-label="Previous problem (p)"
+            >
+              ↑
+            </button>
+            <span class={problems > 0 ? 'bad' : 'quiet'}>{plural(problems, 'problem')}</span>
+            <button
+              type="button"
+              class="chip"
+              disabled={problems === 0}
+              onClick={() => step(selected ?? -1, 1, isProblem)}
+              aria-label="Next problem (n)"
+            >
+              ↓
+            </button>
+          </span>
+        </div>
+        {problem !== '' && (
+          <p class="filter-problem" role="alert">
+            {problem}
+          </p>
+        )}
+        <OverviewStrip
+          traffic={facts.traffic}
+          version={version}
+          from={part(rows[0]?.time)}
+          to={part(rows[rows.length - 1]?.time)}
+          onGo={goToTime}
+        />
+        {from !== undefined && (
+          <p class="from-note">
+            Rows begin in the middle of the session.{' '}
+            <button type="button" class="link" onClick={() => setParam('from', undefined)}>
+              Go to its start
+            </button>
+          </p>
+        )}
+        <div class="row ladder-heads">
+          <span class="time">time, s</span>
+          <span class="gap">after</span>
+          <Head qp={connection.left} qpn={connection.left.qpn} store={store} />
+          <Head qp={connection.right} qpn={connection.rightQpn} store={store} />
+        </div>
+        {shown.length === 0 ? (
+          isLoading ? (
+            <Empty title="Reading …" />
+          ) : (
+            <Empty title={rows.length === 0 ? 'Nothing happened between these queue pairs' : 'No row matches'}>
+              {rows.length > 0 && <p>{plural(rows.length, 'row')} are hidden by the filter.</p>}
+            </Empty>
+          )
+        ) : (
+          <VirtualList
+            class="ladder-rows"
+            label="Ladder"
+            count={shown.length}
+            rowHeight={ROW_HEIGHT}
+            shown={selected}
+            followsEnd={store.source.about.isLive}
+            onEnd={loadMore}
+            onKeyDown={onKeyDown}
+            render={index => {
+              const one = shown[index]!
+              const before = shown[shown[index - 1]?.kind === 'idle' ? index - 2 : index - 1]
+              return (
+                <LadderRow
+                  key={index}
+                  row={one}
+                  gap={before ? one.time - before.time : 0}
+                  start={start}
+                  isSelected={index === selected}
+                  isRelated={isRelated(one)}
+                  onSelect={() => select(index === selected ? undefined : index)}
+                />
+              )
+            }}
+          />
+        )}
+        <p class="status" role="status">
+          {plural(shown.length, 'row')}
+          {shown.length < rows.length ? ` of ${countText(rows.length)}` : ''}
+          {isLoading ? ', reading …' : ''}
+          {isFull && hasMore
+            ? ': more rows than the page shows. Click in the strip above to go on from a later time'
+            : ''}
+          {!isFull && hasMore ? ', more at the end of the list' : ''}
+        </p>
+      </div>
+      {row && (
+        <Detail
+          row={row}
+          start={start}
+          objects={facts.objects}
+          names={names}
+          onClose={() => select(undefined)}
+          onShowRequest={posted => {
+            const index = shown.findIndex(({ event }) => event === posted)
+            if (index >= 0) select(index)
+          }}
+        />
+      )}
+    </div>
+  )
+}
+
+const isSameRequest = (row: Row, request: PostedEvent | undefined): boolean => {
+  if (request === undefined) return false
+  if (row.request === request) return true
+  return row.event.kind === 'completed' && row.event.request === request.request.id
+}
+
+/** For deep links: the same row in each page of the session. */
+const rowKey = (row: Row): string =>
+  `${row.time.toFixed(3)}${row.packet ? `-${row.packet.psn.toString(16)}` : `-${row.kind}`}`
+
+/** Index of the first row at `time` or later. */
+const lowerBound = (rows: readonly Row[], time: number): number => {
+  let [low, high] = [0, rows.length]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (rows[middle]!.time < time) low = middle + 1
+    else high = middle
+  }
+  return low
+}

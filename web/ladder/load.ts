@@ -1,0 +1,133 @@
+/*
+ * Loads the rows of a connection from a time on: a part at once, more when the user comes to the end. Of a live session,
+ * also what is new.
+ */
+import { useEffect, useRef, useState } from 'preact/hooks'
+import type { EventRange } from '../../src/record/reader.ts'
+import { packetKey } from '../../src/spec/session-file.ts'
+import type { Connection } from '../data/objects.ts'
+import type { Store } from '../data/store.ts'
+import { LadderRows, type Row } from './rows.ts'
+
+/** Rows that are loaded at once, and kept at most. */
+const PART = 5_000
+const MAX_ROWS = 40_000
+/** Milliseconds of work before the browser draws again. */
+const SLICE = 12
+
+export interface LoadedLadder {
+  readonly rows: readonly Row[]
+  readonly isLoading: boolean
+  /** Whether the session has more events after the last row. */
+  readonly hasMore: boolean
+  /** Whether the limit of rows was reached. */
+  readonly isFull: boolean
+  loadMore(): void
+}
+
+const keysOf = ({ left, right, rightQpn }: Connection): readonly number[] | undefined =>
+  // Packets of a datagram queue pair have many destinations.
+  rightQpn === undefined
+    ? undefined
+    : [left.object.id, ...(right ? [right.object.id] : []), packetKey(left.qpn), packetKey(rightQpn)]
+
+/** What one ladder has read. */
+interface Progress {
+  readonly rows: LadderRows
+  /** Time of the last event, and how many events had this time. */
+  time: number
+  atTime: number
+  limit: number
+  isRunning: boolean
+  isStopped: boolean
+  hasMore: boolean
+}
+
+const load = async (store: Store, connection: Connection, progress: Progress, onChange: () => void): Promise<void> => {
+  if (progress.isRunning) return
+  progress.isRunning = true
+  const keys = keysOf(connection)
+  const range: EventRange = { from: progress.time, ...(keys && { keys }) }
+  let toSkip = progress.atTime
+  let sliceEnd = performance.now() + SLICE
+  progress.hasMore = false
+  for await (const event of store.session.eventsIn(range)) {
+    if (progress.isStopped) return
+    if (event.time === progress.time) {
+      if (toSkip > 0) {
+        toSkip--
+        continue
+      }
+      progress.atTime++
+    } else {
+      progress.time = event.time
+      progress.atTime = 1
+    }
+    progress.rows.add(event)
+    if (progress.rows.rows.length >= progress.limit) {
+      progress.hasMore = true
+      break
+    }
+    if (performance.now() > sliceEnd) {
+      onChange()
+      await new Promise(resolve => setTimeout(resolve, 0))
+      sliceEnd = performance.now() + SLICE
+    }
+  }
+  progress.isRunning = false
+  onChange()
+}
+
+/** `from`: microseconds; undefined: the start of the session. `version`: of the store. */
+export const useLadder = (
+  store: Store,
+  connection: Connection | undefined,
+  from: number | undefined,
+  version: number,
+): LoadedLadder => {
+  const [, setTick] = useState(0)
+  const progress = useRef<Progress | undefined>(undefined)
+  const redraw = (): void => setTick(tick => tick + 1)
+  const left = connection?.left.object.id
+  const rightQpn = connection?.rightQpn
+  const session = store.facts
+
+  useEffect(() => {
+    if (connection === undefined) return
+    const current: Progress = {
+      rows: new LadderRows(connection, from === undefined),
+      time: from ?? 0,
+      atTime: 0,
+      limit: PART,
+      isRunning: false,
+      isStopped: false,
+      hasMore: false,
+    }
+    progress.current = current
+    void load(store, connection, current, redraw)
+    return () => {
+      current.isStopped = true
+    }
+  }, [store, session, left, rightQpn, from])
+
+  useEffect(() => {
+    const current = progress.current
+    if (store.source.about.isLive && connection && current && !current.hasMore)
+      void load(store, connection, current, redraw)
+  }, [version])
+
+  const { rows, isRunning = false, hasMore = false } = progress.current ?? {}
+  const list = rows?.rows ?? []
+  return {
+    rows: list,
+    isLoading: isRunning,
+    hasMore,
+    isFull: list.length >= MAX_ROWS,
+    loadMore() {
+      const current = progress.current
+      if (!connection || !current?.hasMore || current.isRunning || list.length >= MAX_ROWS) return
+      current.limit += PART
+      void load(store, connection, current, redraw)
+    },
+  }
+}

@@ -1,0 +1,11 @@
+/*
+ * Draws a component again when the store has changed.
+ */
+import { useEffect, useState } from 'preact/hooks'
+import type { Store } from '../data/store.ts'
+
+export const useStore = (store: Store): number => {
+  const [version, setVersion] = useState(store.version)
+  useEffect(() => store.subscribe(() => setVersion(store.version)), [store])
+  return version
+}

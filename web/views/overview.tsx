@@ -1,0 +1,233 @@
+/*
+ * What the session has: totals, devices, processes, connections with their traffic.
+ */
+
+import type { ViewProps } from '../app.tsx'
+import { connectionsOf } from '../data/objects.ts'
+import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
+import { Empty, Facts } from '../parts/basics.tsx'
+import { linkTo } from '../route.ts'
+
+const MAX_ROWS = 60
+
+export const Overview = ({ store }: ViewProps) => {
+  const { facts, session, source } = store
+  const { objects, traffic } = facts
+  const { totals } = traffic
+  const duration = Math.max(0, session.end - session.start)
+  const programs = new Map<number, { command: string; objects: number; qps: number; calls: number; failed: number }>()
+  const programOf = (pid: number, command: string) => {
+    let program = programs.get(pid)
+    if (program === undefined) {
+      program = { command, objects: 0, qps: 0, calls: 0, failed: 0 }
+      programs.set(pid, program)
+    }
+    return program
+  }
+  for (const { program, class: name } of objects.objects.values()) {
+    const one = programOf(program?.pid ?? 0, program?.command ?? 'this process')
+    one.objects++
+    if (name.endsWith('_qp')) one.qps++
+  }
+  for (const { call } of facts.calls) {
+    const one = programOf(call.pid, call.command)
+    one.calls++
+    if (call.ret < 0) one.failed++
+  }
+  const connections = connectionsOf(objects)
+  const perSecond = (value: number): string =>
+    duration > 0 ? `${countText(Math.round(value / (duration / 1e6)))} per second` : ''
+  if (session.events === 0 && source.about.isLive)
+    return (
+      <Empty title="Nothing has happened yet">
+        <p>Run a program under this daemon, for example `userdma run -- ibv_rc_pingpong -g 1`.</p>
+      </Empty>
+    )
+  const problems = totals.lost + totals.retransmitted + totals.errors
+  return (
+    <div class="page">
+      <section class="tiles" aria-label="Totals">
+        <Tile
+          title="Duration"
+          value={durationText(duration)}
+          note={clockText(session.header.origin + session.start / 1000)}
+        />
+        <Tile title="Packets" value={countText(totals.packets)} note={perSecond(totals.packets)} />
+        <Tile title="Bytes on the wire" value={bytesText(totals.bytes)} note={perSecond(totals.bytes)} />
+        <Tile title="Completions" value={countText(totals.completed)} note={perSecond(totals.completed)} />
+        <Tile
+          title="Lost packets"
+          value={countText(totals.lost)}
+          note={`${countText(totals.retransmitted)} retransmitted`}
+          tone={totals.lost > 0 ? 'bad' : ''}
+        />
+        <Tile
+          title="Failed requests"
+          value={countText(totals.errors)}
+          note={plural(facts.findings.length, 'finding')}
+          tone={totals.errors > 0 ? 'bad' : ''}
+        />
+      </section>
+      {problems > 0 && facts.failures.length > 0 && (
+        <section>
+          <h2>What failed</h2>
+          <ul class="sentences">
+            {facts.failures.slice(0, 8).map(({ failure, time, object }) => (
+              <li key={`${time} ${failure.failure.text}`}>
+                <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
+                  {timeText(time - session.start)} s
+                </a>
+                <span>{failure.failure.text}</span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      <section>
+        <h2>Connections</h2>
+        {connections.length === 0 ? (
+          <p class="quiet">No program has created a queue pair.</p>
+        ) : (
+          <table>
+            <thead>
+              <tr>
+                <th>Type</th>
+                <th>Queue pair</th>
+                <th>Process</th>
+                <th>State</th>
+                <th>Peer</th>
+                <th>Process</th>
+                <th>State</th>
+                <th>
+                  <span class="sr">Ladder</span>
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {connections.slice(0, MAX_ROWS).map(({ left, right, rightQpn }) => (
+                <tr key={left.object.id}>
+                  <td>{left.type}</td>
+                  <td class="mono">{hexText(left.qpn)}</td>
+                  <td>{left.object.program ? `${left.object.program.command} ${left.object.program.pid}` : '–'}</td>
+                  <td>
+                    <a href={linkTo('states', { qp: left.object.id })} class={`state-${left.state}`}>
+                      {left.object.destroyed === undefined ? left.state : 'destroyed'}
+                    </a>
+                  </td>
+                  <td class="mono">{rightQpn === undefined ? '–' : hexText(rightQpn)}</td>
+                  <td>{right?.object.program ? `${right.object.program.command} ${right.object.program.pid}` : '–'}</td>
+                  <td>{right ? (right.object.destroyed === undefined ? right.state : 'destroyed') : '–'}</td>
+                  <td>
+                    <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        )}
+        {connections.length > MAX_ROWS && (
+          <p class="quiet">And {countText(connections.length - MAX_ROWS)} more: the ladder's list has them.</p>
+        )}
+      </section>
+      <div class="columns">
+        <section>
+          <h2>Processes</h2>
+          {programs.size === 0 ? (
+            <p class="quiet">No process has used a device.</p>
+          ) : (
+            <table>
+              <thead>
+                <tr>
+                  <th>Process</th>
+                  <th class="num">PID</th>
+                  <th class="num">Objects</th>
+                  <th class="num">QPs</th>
+                  <th class="num">Calls</th>
+                  <th class="num">Failed</th>
+                </tr>
+              </thead>
+              <tbody>
+                {[...programs].slice(0, MAX_ROWS).map(([pid, { command, objects: count, qps, calls, failed }]) => (
+                  <tr key={pid}>
+                    <td>
+                      <a href={linkTo('calls', { filter: `pid == ${pid}` })}>{command}</a>
+                    </td>
+                    <td class="num">{pid}</td>
+                    <td class="num">{countText(count)}</td>
+                    <td class="num">{countText(qps)}</td>
+                    <td class="num">{countText(calls)}</td>
+                    <td class="num">{countText(failed)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          )}
+        </section>
+        <section>
+          <h2>Devices</h2>
+          <table>
+            <thead>
+              <tr>
+                <th>Device</th>
+                <th>Address</th>
+                <th class="num">Sent packets</th>
+                <th class="num">Received</th>
+              </tr>
+            </thead>
+            <tbody>
+              {[...objects.devices.values()].slice(0, MAX_ROWS).map(({ index, name, address, isRemoved }) => {
+                const counters = facts.counters.get(index) ?? {}
+                return (
+                  <tr key={index}>
+                    <td>
+                      {name}
+                      {isRemoved ? ' (removed)' : ''}
+                    </td>
+                    <td class="mono">{address === '' ? '–' : address}</td>
+                    <td class="num">{countText(counters['port.sentPackets'] ?? 0)}</td>
+                    <td class="num">{countText(counters['port.receivedPackets'] ?? 0)}</td>
+                  </tr>
+                )
+              })}
+            </tbody>
+          </table>
+        </section>
+      </div>
+      <section>
+        <h2>Recording</h2>
+        <Facts
+          of={[
+            ['Events', countText(session.events)],
+            ['Recorded by', session.header.application],
+            ['Machine', session.header.machine],
+            [
+              'Payload',
+              session.header.payload === 0
+                ? 'not recorded'
+                : `the first ${session.header.payload} bytes of each packet`,
+            ],
+            ['End', facts.endReason ?? (source.about.isLive ? 'it goes on' : 'it ended without notice')],
+          ]}
+        />
+      </section>
+    </div>
+  )
+}
+
+const Tile = ({
+  title,
+  value,
+  note,
+  tone = '',
+}: {
+  readonly title: string
+  readonly value: string
+  readonly note: string
+  readonly tone?: string
+}) => (
+  <div class={`tile ${tone}`}>
+    <h3>{title}</h3>
+    <p class="tile-value">{value}</p>
+    <p class="tile-note">{note}</p>
+  </div>
+)
