@@ -9,7 +9,12 @@ import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
 import { useStore } from './parts/use-store.ts'
 import { goTo, linkTo, type Route, useRoute } from './route.ts'
+import { Calls } from './views/calls.tsx'
+import { Charts } from './views/charts.tsx'
+import { Findings } from './views/findings.tsx'
+import { Objects } from './views/objects.tsx'
 import { Overview } from './views/overview.tsx'
+import { States } from './views/states.tsx'
 
 export interface ViewProps {
   readonly store: Store
@@ -29,6 +34,16 @@ interface View {
 const VIEWS: readonly View[] = [
   { name: 'overview', title: 'Overview', view: Overview },
   { name: 'ladder', title: 'Ladder', view: Ladder },
+  { name: 'objects', title: 'Objects', view: Objects },
+  { name: 'states', title: 'States', view: States },
+  { name: 'calls', title: 'Calls', view: Calls },
+  { name: 'charts', title: 'Charts', view: Charts },
+  {
+    name: 'findings',
+    title: 'Findings',
+    view: Findings,
+    count: ({ facts }) => facts.findings.length + facts.failures.length,
+  },
 ]
 
 // ---- theme ----

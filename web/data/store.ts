@@ -75,6 +75,8 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       else facts.omittedProblems++
       return
     case 'failure': {
+      // Events that are no errors.
+      if (event.failure.failure.isNote) return
       if (facts.failures.length < MAX_PROBLEMS) facts.failures.push(event)
       else facts.omittedProblems++
       const qp = facts.objects.queuePairs.get(event.object)

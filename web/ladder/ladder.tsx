@@ -209,7 +209,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
               ))}
             </datalist>
           </form>
-          <span class="chips">
+          <span class="chips kinds">
             {KINDS.map(([kind, label]) => {
               const isHidden = hidden.split(',').includes(kind)
               const rest = hidden.split(',').filter(one => one !== kind && one !== '')

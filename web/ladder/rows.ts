@@ -203,7 +203,8 @@ export class LadderRows {
         return
       case 'failure': {
         const side = this.#sideOf(event.object)
-        if (side !== undefined) this.#push(event, 'failure', undefined, 'error', event.failure.failure.text, '')
+        const { text, isNote } = event.failure.failure
+        if (side !== undefined) this.#push(event, 'failure', undefined, isNote ? 'state' : 'error', text, '')
         return
       }
       case 'receiverNotReady':

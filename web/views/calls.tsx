@@ -1,0 +1,195 @@
+/*
+ * The calls of all programs, decoded, with a search.
+ */
+import { useMemo, useState } from 'preact/hooks'
+import type { CallEvent } from '../../src/record/events.ts'
+import { callJson, callLine } from '../../src/trace/calls.ts'
+import type { ViewProps } from '../app.tsx'
+import type { Timed } from '../data/store.ts'
+import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
+import { countText, durationText, plural, timeText } from '../format.ts'
+import { Empty, Facts, StackView } from '../parts/basics.tsx'
+import { DetailHead, stepOf } from '../parts/split.tsx'
+import { VirtualList } from '../parts/virtual-list.tsx'
+import { linkTo, setParam } from '../route.ts'
+
+const ROW_HEIGHT = 24
+const FIELDS = ['pid', 'command', 'device', 'ret', 'duration', 'class', 'method']
+
+const texts = new WeakMap<CallEvent, string>()
+
+/** `rc_qp.modify(object 3, state RTR) = 0`, without process, descriptor and duration. */
+const textOf = (event: CallEvent): string => {
+  let text = texts.get(event)
+  if (text === undefined) {
+    text = callLine(event.call)
+      .split('\n')[0]!
+      .replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
+      .replace(/ <[\d.]+>$/, '')
+    texts.set(event, text)
+  }
+  return text
+}
+
+const filtered = (event: CallEvent): Filtered => ({
+  text: textOf(event),
+  field(name) {
+    const { pid, command, device, ret, duration } = event.call
+    const [, className, method] = /^(\w+)\.(\w+)\(/.exec(textOf(event)) ?? []
+    return { pid, command, device, ret, duration, class: className, method }[name]
+  },
+})
+
+const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readonly start: number }) => {
+  const { call, stack } = event
+  const { args, out, reason } = useMemo(() => callJson(call), [call])
+  const json = (value: unknown): string => JSON.stringify(value ?? {}, null, 2)
+  return (
+    <aside class="detail" aria-label="Call">
+      <DetailHead
+        title={textOf(event).split('(')[0]!}
+        text={`${timeText(event.time - start)} s · ${call.command} ${call.pid}`}
+        onClose={() => setParam('call', undefined)}
+      />
+      {typeof reason === 'string' && <p class="sentence bad">{reason}</p>}
+      <Facts
+        of={[
+          ['Result', String(call.ret)],
+          ['Duration', durationText(call.duration)],
+          ['Dialect', call.dialect],
+          ['Device', call.device],
+          ['Thread', String(call.tid)],
+          ...(event.object === 0
+            ? []
+            : ([
+                [
+                  'Object',
+                  <a key="object" href={linkTo('objects', { id: event.object })}>
+                    history
+                  </a>,
+                ],
+              ] as const)),
+        ]}
+      />
+      <section class="detail-part">
+        <h3>Arguments</h3>
+        <pre>{json(args)}</pre>
+      </section>
+      {call.ret >= 0 && (
+        <section class="detail-part">
+          <h3>Results</h3>
+          <pre>{json(out)}</pre>
+        </section>
+      )}
+      <StackView stack={stack} />
+    </aside>
+  )
+}
+
+export const Calls = ({ store, route }: ViewProps) => {
+  const { calls, omittedCalls } = store.facts
+  const { start } = store.session
+  const source = route.params.get('filter') ?? ''
+  const failedOnly = route.params.get('failed') === '1'
+  const [draft, setDraft] = useState(source)
+  const { filter, problem } = useMemo((): { filter: Filter; problem: string } => {
+    try {
+      return { filter: compileFilter(source, name => FIELDS.includes(name)), problem: '' }
+    } catch (error) {
+      return { filter: () => true, problem: error instanceof Error ? error.message : String(error) }
+    }
+  }, [source])
+  const shown = useMemo(
+    () => calls.filter(event => !(failedOnly && event.call.ret >= 0) && (source === '' || filter(filtered(event)))),
+    [calls, calls.length, filter, failedOnly],
+  )
+  const wanted = route.params.get('call')
+  const index = wanted === null ? -1 : shown.findIndex(({ time }) => time.toFixed(3) === wanted)
+  const select = (next: number | undefined): void =>
+    setParam('call', next === undefined ? undefined : shown[next]!.time.toFixed(3))
+  const selected = shown[index]
+  if (calls.length === 0)
+    return (
+      <Empty title={store.readState === 'reading' ? 'Reading …' : 'No calls'}>
+        <p>Calls of programs on devices appear here, with their arguments.</p>
+      </Empty>
+    )
+  return (
+    <div class={`split${selected ? ' with-detail' : ''}`}>
+      <div class="split-main">
+        <div class="toolbar">
+          <form
+            class="filter"
+            onSubmit={event => {
+              event.preventDefault()
+              setParam('filter', draft.trim())
+            }}
+          >
+            <input
+              type="search"
+              aria-label="Filter of calls"
+              aria-invalid={problem !== ''}
+              placeholder={'Filter: modify, pid == 1234, class == rc_qp && duration > 1000'}
+              value={draft}
+              onInput={event => setDraft(event.currentTarget.value)}
+            />
+          </form>
+          <button
+            type="button"
+            class="chip toggle"
+            aria-pressed={failedOnly}
+            onClick={() => setParam('failed', failedOnly ? undefined : 1)}
+          >
+            failed only
+          </button>
+        </div>
+        {problem !== '' && (
+          <p class="filter-problem" role="alert">
+            {problem}
+          </p>
+        )}
+        <div class="call-row table-head">
+          <span class="mono end">time, s</span>
+          <span class="mono end">took</span>
+          <span>Process</span>
+          <span>Call</span>
+        </div>
+        <VirtualList
+          label="Calls"
+          count={shown.length}
+          rowHeight={ROW_HEIGHT}
+          shown={index < 0 ? undefined : index}
+          onKeyDown={stepOf(index, shown.length, select)}
+          render={i => {
+            const event = shown[i]!
+            const { call } = event
+            return (
+              <div
+                key={i}
+                role="option"
+                class={`call-row${call.ret < 0 ? ' failed' : ''}`}
+                aria-selected={i === index}
+                tabIndex={-1}
+                onClick={() => select(i === index ? undefined : i)}
+                onKeyDown={key => key.key === 'Enter' && select(i)}
+              >
+                <span class="mono end">{timeText(event.time - start)}</span>
+                <span class="mono end quiet">{durationText(call.duration)}</span>
+                <span>
+                  {call.command} {call.pid}
+                </span>
+                <span class="mono">{textOf(event)}</span>
+              </div>
+            )
+          }}
+        />
+        <p class="status" role="status">
+          {plural(shown.length, 'call')}
+          {shown.length < calls.length ? ` of ${countText(calls.length)}` : ''}
+          {omittedCalls > 0 ? `; ${countText(omittedCalls)} later ones were too many for the page` : ''}
+        </p>
+      </div>
+      {selected && <CallDetail event={selected} start={start} />}
+    </div>
+  )
+}

@@ -1,0 +1,214 @@
+/*
+ * Charts over time: bandwidth, packets and losses, completions, bytes in flight, depth of completion queues; and a
+ * histogram of latencies.
+ */
+import { useEffect, useRef } from 'preact/hooks'
+import UPlot from 'uplot'
+import type { ViewProps } from '../app.tsx'
+import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
+import { bytesText, countText, durationText } from '../format.ts'
+import { Empty } from '../parts/basics.tsx'
+
+interface Line {
+  readonly label: string
+  readonly color: string
+  readonly values: readonly number[]
+}
+
+interface ChartProps {
+  readonly title: string
+  readonly note: string
+  readonly x: readonly number[]
+  readonly lines: readonly Line[]
+  readonly xText: (value: number) => string
+  readonly yText: (value: number) => string
+  readonly isLog?: boolean
+  /** Ticks are powers of two. */
+  readonly isBinary?: boolean
+  readonly version: number
+}
+
+const HEIGHT = 190
+const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i)
+
+const Chart = ({ title, note, x, lines, xText, yText, isLog = false, isBinary = false, version }: ChartProps) => {
+  const box = useRef<HTMLDivElement>(null)
+  const plot = useRef<UPlot>(undefined)
+  const data = [x, ...lines.map(({ values }) => values)] as unknown as UPlot.AlignedData
+
+  useEffect(() => {
+    const element = box.current!
+    const build = (): void => {
+      plot.current?.destroy()
+      const style = getComputedStyle(document.documentElement)
+      const color = (name: string): string => style.getPropertyValue(name)
+      const axis = {
+        stroke: color('--quiet'),
+        grid: { stroke: color('--line'), width: 1 },
+        ticks: { stroke: color('--line'), width: 1 },
+        font: '11px system-ui, sans-serif',
+      }
+      plot.current = new UPlot(
+        {
+          width: Math.max(200, element.clientWidth),
+          height: HEIGHT,
+          scales: { x: { time: false, ...(isLog && { distr: 3, log: 2 }) } },
+          axes: [
+            { ...axis, values: (_, ticks) => ticks.map(tick => (tick === null ? '' : xText(tick))), space: 70 },
+            {
+              ...axis,
+              values: (_, ticks) => ticks.map(tick => yText(tick)),
+              size: 76,
+              ...(isBinary && { incrs: POWERS }),
+            },
+          ],
+          series: [
+            { label: 'at', value: (_, value) => (value === null ? '' : xText(value)) },
+            ...lines.map(({ label, color: name }) => ({
+              label,
+              stroke: color(name),
+              fill: `color-mix(in srgb, ${color(name)} 14%, transparent)`,
+              width: 1.25,
+              points: { show: false },
+              paths: UPlot.paths.stepped!({ align: 1 }),
+              value: (_: UPlot, value: number | null) => (value === null ? '' : yText(value)),
+            })),
+          ],
+          cursor: { sync: { key: isLog ? 'latency' : 'time' } },
+        },
+        data,
+        element,
+      )
+    }
+    build()
+    const observer = new ResizeObserver(() =>
+      plot.current?.setSize({ width: Math.max(200, element.clientWidth), height: HEIGHT }),
+    )
+    observer.observe(element)
+    const scheme = matchMedia('(prefers-color-scheme: dark)')
+    const themes = new MutationObserver(build)
+    scheme.addEventListener('change', build)
+    themes.observe(document.documentElement, { attributeFilter: ['data-theme'] })
+    return () => {
+      observer.disconnect()
+      themes.disconnect()
+      scheme.removeEventListener('change', build)
+      plot.current?.destroy()
+      plot.current = undefined
+    }
+  }, [title])
+
+  useEffect(() => plot.current?.setData(data), [version, x.length])
+  return (
+    <section class="chart">
+      <h2>
+        {title} <span class="quiet">{note}</span>
+      </h2>
+      <div ref={box} role="img" aria-label={`${title}: ${note}`} />
+    </section>
+  )
+}
+
+const perSecond = (traffic: Traffic, name: SeriesName): number[] =>
+  traffic.values(name).map(value => value / (traffic.width / 1e6))
+
+/** The latency below which this part of the requests stays; microseconds. */
+const quantile = (bins: Float64Array, part: number): number => {
+  const total = bins.reduce((sum, value) => sum + value, 0)
+  let sum = 0
+  for (const [bin, value] of bins.entries()) {
+    sum += value
+    if (sum >= total * part) return latencyOfBin(bin + 1)
+  }
+  return 0
+}
+
+export const Charts = ({ store }: ViewProps) => {
+  const { traffic } = store.facts
+  const { version } = store
+  const { totals, latencies } = traffic
+  if (traffic.length === 0)
+    return (
+      <Empty title={store.readState === 'reading' ? 'Reading …' : 'No traffic yet'}>
+        <p>Charts of packets, requests and completions appear here.</p>
+      </Empty>
+    )
+  const x = traffic.times
+  const xText = (seconds: number): string => (seconds === 0 ? '0' : durationText(seconds * 1e6))
+  const rate = (value: number): string => `${countText(Math.round(value))}/s`
+  const bandwidth = (value: number): string => `${bytesText(Math.round(value))}/s`
+  const count = (value: number): string => countText(Math.round(value))
+  const first = latencies.findIndex(value => value > 0)
+  const last = latencies.findLastIndex(value => value > 0)
+  const bins = Array.from(
+    { length: Math.min(LATENCY_BINS, last + 2) - Math.max(0, first - 1) },
+    (_, i) => Math.max(0, first - 1) + i,
+  )
+  const common = { x, xText, version }
+  return (
+    <div class="page charts">
+      <Chart
+        {...common}
+        title="Bandwidth"
+        note={`${bytesText(totals.bytes)} on the wire`}
+        yText={bandwidth}
+        isBinary={true}
+        lines={[{ label: 'sent', color: '--data', values: perSecond(traffic, 'bytes') }]}
+      />
+      <Chart
+        {...common}
+        title="Packets"
+        note={`${countText(totals.packets)} packets`}
+        yText={rate}
+        lines={[{ label: 'packets', color: '--data', values: perSecond(traffic, 'packets') }]}
+      />
+      <Chart
+        {...common}
+        title="Lost and retransmitted packets"
+        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} retransmitted`}
+        yText={count}
+        lines={[
+          { label: 'retransmitted', color: '--retry', values: traffic.values('retransmitted') },
+          { label: 'lost', color: '--bad', values: traffic.values('lost') },
+        ]}
+      />
+      <Chart
+        {...common}
+        title="Completions"
+        note={`${countText(totals.completed)} completions, ${countText(totals.errors)} in error`}
+        yText={rate}
+        lines={[
+          { label: 'completions', color: '--good', values: perSecond(traffic, 'completed') },
+          { label: 'in error', color: '--bad', values: perSecond(traffic, 'errors') },
+        ]}
+      />
+      <Chart
+        {...common}
+        title="Bytes in flight"
+        note={`of sends between post and end, at most ${bytesText(totals.inFlight)}`}
+        yText={value => bytesText(Math.round(value))}
+        isBinary={true}
+        lines={[{ label: 'in flight', color: '--data', values: traffic.values('inFlight') }]}
+      />
+      <Chart
+        {...common}
+        title="Completions not polled yet"
+        note={`the fullest completion queue, at most ${countText(totals.cqDepth)}`}
+        yText={count}
+        lines={[{ label: 'depth', color: '--data', values: traffic.values('cqDepth') }]}
+      />
+      {first >= 0 && (
+        <Chart
+          title="Latency of sends, from post to end"
+          note={`half within ${durationText(quantile(latencies, 0.5))}, 99 % within ${durationText(quantile(latencies, 0.99))}`}
+          x={bins.map(latencyOfBin)}
+          xText={durationText}
+          yText={count}
+          isLog={true}
+          version={version}
+          lines={[{ label: 'requests', color: '--data', values: bins.map(bin => latencies[bin] ?? 0) }]}
+        />
+      )}
+    </div>
+  )
+}

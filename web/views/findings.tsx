@@ -1,0 +1,140 @@
+/*
+ * What went wrong: findings of `userdma check`, and failures with their causes.
+ */
+import type { FindingEvent } from '../../src/record/events.ts'
+import { findings as kinds } from '../../src/spec/check/findings.ts'
+import { printable } from '../../src/trace/printable.ts'
+import type { ViewProps } from '../app.tsx'
+import type { Facts, Timed } from '../data/store.ts'
+import { countText, plural, timeText } from '../format.ts'
+import { Empty, StackView } from '../parts/basics.tsx'
+import { linkTo, type Route } from '../route.ts'
+
+const MAX_SHOWN = 40
+
+/** The queue pair that a finding names, as an object. */
+const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | undefined => {
+  for (const { name } of finding.objects) {
+    const qpn = Number(/^QP (0x[\da-f]+)/.exec(name)?.[1])
+    for (const { object, qpn: own } of facts.objects.queuePairs.values()) if (own === qpn) return object.id
+  }
+  return undefined
+}
+
+const Card = ({
+  event,
+  facts,
+  start,
+  isOpen,
+}: {
+  readonly event: Timed<FindingEvent>
+  readonly facts: Facts
+  readonly start: number
+  readonly isOpen: boolean
+}) => {
+  const { finding } = event
+  const { id, severity, text, details, program, moments, objects } = finding
+  const qp = queuePairOf(facts, finding)
+  const advice = program === undefined ? (kinds[id]?.libraryAdvice ?? kinds[id]?.advice) : kinds[id]?.advice
+  return (
+    <details class={`finding ${severity}`} open={isOpen}>
+      <summary>
+        <span class={`severity ${severity}`}>{severity}</span>
+        <span class="finding-text">{printable(text)}</span>
+        <span class="mono quiet">{timeText(event.time - start)} s</span>
+      </summary>
+      <p class="quiet">
+        {id}
+        {program ? ` · ${printable(program.command)} ${program.pid}` : ''} · {printable(finding.device)}
+        {qp !== undefined && (
+          <>
+            {' · '}
+            <a href={linkTo('ladder', { qp, from: Math.max(0, Math.floor(event.time - 50_000)) })}>
+              packets at this time
+            </a>
+            {' · '}
+            <a href={linkTo('objects', { id: qp })}>queue pair</a>
+          </>
+        )}
+      </p>
+      {details.map(line => (
+        <p key={line}>{printable(line)}</p>
+      ))}
+      {moments.map(({ action, time, stack }) => (
+        <section key={`${action} ${time}`}>
+          <h4>
+            {printable(action)} at {timeText(time - start)} s
+          </h4>
+          <StackView stack={stack.map(printable)} />
+        </section>
+      ))}
+      {objects.map(({ name, history }) => (
+        <section key={name}>
+          <h4>{printable(name)}</h4>
+          <ul class="history">
+            {history.slice(0, 12).map(({ action, time, stack }) => (
+              <li key={`${action} ${time}`}>
+                <span class="mono">{timeText(time - start)} s</span> {printable(action)}{' '}
+                <span class="quiet">{printable(stack[0] ?? '')}</span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      ))}
+      {advice && <p class="advice">{advice}</p>}
+    </details>
+  )
+}
+
+export const Findings = ({ store, route }: ViewProps & { readonly route: Route }) => {
+  const { facts } = store
+  const { start } = store.session
+  const { findings, failures } = facts
+  const wanted = Number(route.params.get('number'))
+  if (findings.length + failures.length === 0)
+    return (
+      <Empty title={store.readState === 'reading' ? 'Reading …' : 'Nothing went wrong'}>
+        <p>
+          Failed requests appear here with their causes. `userdma check --record FILE -- PROGRAM` also records the
+          mistakes that it finds, with stacks.
+        </p>
+      </Empty>
+    )
+  return (
+    <div class="page">
+      {findings.length > 0 && (
+        <section>
+          <h2>{plural(findings.length, 'finding')}</h2>
+          {findings.slice(0, MAX_SHOWN).map((event, i) => (
+            <Card
+              key={event.finding.number}
+              event={event}
+              facts={facts}
+              start={start}
+              isOpen={event.finding.number === wanted || (i === 0 && !wanted)}
+            />
+          ))}
+          {findings.length > MAX_SHOWN && <p class="quiet">And {countText(findings.length - MAX_SHOWN)} more.</p>}
+        </section>
+      )}
+      {failures.length > 0 && (
+        <section>
+          <h2>{plural(failures.length, 'failure')}</h2>
+          <ul class="sentences">
+            {failures.slice(0, 4 * MAX_SHOWN).map(({ failure, time, object }) => (
+              <li key={`${time} ${failure.failure.text}`}>
+                <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
+                  {timeText(time - start)} s
+                </a>
+                <span>{failure.failure.text}</span>
+              </li>
+            ))}
+          </ul>
+          {failures.length > 4 * MAX_SHOWN && (
+            <p class="quiet">And {countText(failures.length - 4 * MAX_SHOWN)} more.</p>
+          )}
+        </section>
+      )}
+    </div>
+  )
+}

@@ -1,0 +1,211 @@
+/*
+ * The objects of all programs: a table by class, with the values of their creation, parents, and history.
+ */
+import { useMemo } from 'preact/hooks'
+import { classes } from '../../src/spec/classes.ts'
+import type { ViewProps } from '../app.tsx'
+import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../data/objects.ts'
+import { countText, hexText, plural, timeText } from '../format.ts'
+import { Values } from '../ladder/detail.tsx'
+import { Empty, Facts, StackView } from '../parts/basics.tsx'
+import { DetailHead, stepOf } from '../parts/split.tsx'
+import { VirtualList } from '../parts/virtual-list.tsx'
+import { linkTo, setParam } from '../route.ts'
+
+const ROW_HEIGHT = 26
+/** Columns of values. */
+const MAX_COLUMNS = 4
+
+/** Attributes of a class's creation, in the order of the schema, that are single values. */
+const columnsOf = (name: string): readonly string[] => {
+  const method = classes.find(one => one.name === name)?.methods.create
+  const attributes = { ...method?.in, ...method?.out }
+  return Object.keys(attributes).filter(attribute => !/^(?:object|userHandle|asyncFd|pd|.*Cq)$/.test(attribute))
+}
+
+const valueText = (value: unknown): string =>
+  value === undefined ? '' : typeof value === 'number' && value > 0xffff ? hexText(value) : String(value)
+
+const Parents = ({ object, objects }: { readonly object: ObjectRecord; readonly objects: SessionObjects }) => (
+  <>
+    {[...new Set(object.uses)].map((id, i) => (
+      <span key={id}>
+        {i > 0 && ', '}
+        <a href={linkTo('objects', { id })}>{objects.objectName(id)}</a>
+      </span>
+    ))}
+  </>
+)
+
+const ObjectDetail = ({
+  object,
+  objects,
+  start,
+}: {
+  readonly object: ObjectRecord
+  readonly objects: SessionObjects
+  readonly start: number
+}) => {
+  const users = [...objects.objects.values()].filter(({ uses }) => uses.includes(object.id)).slice(0, 30)
+  return (
+    <aside class="detail" aria-label="Object">
+      <DetailHead
+        title={objects.objectName(object.id)}
+        text={`${object.class} of ${object.program ? `${object.program.command} ${object.program.pid}` : 'this process'} on ${objects.deviceName(object.device)}`}
+        onClose={() => setParam('id', undefined)}
+      />
+      <Facts
+        of={[
+          ['Handle', String(object.handle)],
+          ...(object.number === 0 ? [] : ([['Number', hexText(object.number)]] as const)),
+          ['Uses', <Parents key="uses" object={object} objects={objects} />],
+          [
+            'Used by',
+            <span key="users">
+              {users.map(({ id }, i) => (
+                <span key={id}>
+                  {i > 0 && ', '}
+                  <a href={linkTo('objects', { id })}>{objects.objectName(id)}</a>
+                </span>
+              ))}
+            </span>,
+          ],
+        ]}
+      />
+      {isQueuePairClass(object.class) && (
+        <p class="sentence">
+          <a href={linkTo('ladder', { qp: object.id })}>Ladder</a> ·{' '}
+          <a href={linkTo('states', { qp: object.id })}>States</a>
+        </p>
+      )}
+      {object.history.map(({ time, change, method, why, details, stack }) => (
+        <section class="detail-part" key={`${time} ${change} ${method}`}>
+          <h3>
+            {change} <span class="quiet">{timeText(time - start)} s</span>
+            {why !== '' && why !== 'call' && <span class="quiet"> · {why}</span>}
+          </h3>
+          <Values values={details.values ?? {}} />
+          <StackView stack={stack} />
+        </section>
+      ))}
+      {object.omitted > 0 && <p class="quiet">And {plural(object.omitted, 'more change')}.</p>}
+    </aside>
+  )
+}
+
+export const Objects = ({ store, route }: ViewProps) => {
+  const { objects } = store.facts
+  const { start } = store.session
+  const wanted = route.params.get('class') ?? ''
+  const aliveOnly = route.params.get('alive') === '1'
+  const id = Number(route.params.get('id'))
+  const counts = useMemo(() => {
+    const sums = new Map<string, number>()
+    for (const { class: name } of objects.objects.values()) sums.set(name, (sums.get(name) ?? 0) + 1)
+    return [...sums].sort(([a], [b]) => a.localeCompare(b))
+  }, [store.version])
+  const shown = useMemo(
+    () =>
+      [...objects.objects.values()].filter(
+        object => (wanted === '' || object.class === wanted) && !(aliveOnly && object.destroyed !== undefined),
+      ),
+    [store.version, wanted, aliveOnly],
+  )
+  const columns = useMemo(() => {
+    const hasValue = (name: string): boolean =>
+      shown.slice(0, 200).some(({ history }) => /^(?:number|string)$/.test(typeof history[0]?.details.values?.[name]))
+    return columnsOf(wanted).filter(hasValue).slice(0, MAX_COLUMNS)
+  }, [wanted, shown])
+  const selected = objects.objects.get(id)
+  const index = selected ? shown.indexOf(selected) : -1
+  if (objects.objects.size === 0)
+    return (
+      <Empty title={store.readState === 'reading' ? 'Reading …' : 'No objects'}>
+        <p>Protection domains, regions, queues and queue pairs of programs appear here.</p>
+      </Empty>
+    )
+  return (
+    <div class={`split${selected ? ' with-detail' : ''}`}>
+      <div class="split-main">
+        <div class="toolbar">
+          <span class="chips wrap">
+            <a class="chip" aria-current={wanted === ''} href={linkTo('objects', { alive: aliveOnly ? 1 : undefined })}>
+              all {countText(objects.objects.size)}
+            </a>
+            {counts.map(([name, count]) => (
+              <a
+                key={name}
+                class="chip"
+                aria-current={name === wanted}
+                href={linkTo('objects', { class: name, alive: aliveOnly ? 1 : undefined })}
+              >
+                {name} {countText(count)}
+              </a>
+            ))}
+          </span>
+          <button
+            type="button"
+            class="chip toggle"
+            aria-pressed={aliveOnly}
+            onClick={() => setParam('alive', aliveOnly ? undefined : 1)}
+          >
+            existing only
+          </button>
+        </div>
+        <div class="table-row table-head" style={{ '--columns': columns.length }}>
+          <span>Object</span>
+          <span>Process</span>
+          <span>Device</span>
+          <span>Uses</span>
+          {columns.map(name => (
+            <span key={name}>{name}</span>
+          ))}
+          <span class="mono end">created, s</span>
+          <span class="mono end">destroyed, s</span>
+        </div>
+        <VirtualList
+          label="Objects"
+          count={shown.length}
+          rowHeight={ROW_HEIGHT}
+          shown={index < 0 ? undefined : index}
+          onKeyDown={stepOf(index, shown.length, next =>
+            setParam('id', next === undefined ? undefined : shown[next]!.id),
+          )}
+          render={i => {
+            const object = shown[i]!
+            const values = object.history[0]?.details.values ?? {}
+            return (
+              <div
+                key={object.id}
+                role="option"
+                class={`table-row${object.destroyed === undefined ? '' : ' gone'}`}
+                style={{ '--columns': columns.length }}
+                aria-selected={object === selected}
+                tabIndex={-1}
+                onClick={() => setParam('id', object === selected ? undefined : object.id)}
+                onKeyDown={event => event.key === 'Enter' && setParam('id', object.id)}
+              >
+                <span class="mono">{objects.objectName(object.id)}</span>
+                <span>{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
+                <span>{objects.deviceName(object.device)}</span>
+                <span class="mono">{[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}</span>
+                {columns.map(name => (
+                  <span key={name} class="mono">
+                    {valueText(values[name])}
+                  </span>
+                ))}
+                <span class="mono end">{timeText((object.history[0]?.time ?? start) - start)}</span>
+                <span class="mono end">{object.destroyed === undefined ? '' : timeText(object.destroyed - start)}</span>
+              </div>
+            )
+          }}
+        />
+        <p class="status" role="status">
+          {plural(shown.length, 'object')}
+          {objects.omitted > 0 ? `, and ${countText(objects.omitted)} that were too many for the page` : ''}
+        </p>
+      </div>
+      {selected && <ObjectDetail object={selected} objects={objects} start={start} />}
+    </div>
+  )
+}
