@@ -8,6 +8,7 @@ import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses 
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { UsageError } from '../fail.ts'
+import { didYouMean } from '../suggest.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)
 
@@ -65,7 +66,10 @@ export const explainFinding = (id: string | true): void => {
       ),
     )
   } else if (isFindingId(id)) print(findingPage(id))
-  else throw new UsageError(`--explain "${id}": there is no such finding; there are ${findingIds.join(', ')}`)
+  else
+    throw new UsageError(
+      `--explain "${id}": there is no such finding${didYouMean(id, findingIds) || `; there are ${findingIds.join(', ')}`}`,
+    )
 }
 
 const isNumber = (word: string): boolean => /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word)
@@ -96,8 +100,10 @@ export const explain = (word: string): void => {
     const finding = findingOfCause(cause)
     print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)])])
   } else if (status !== undefined) print(statusPage(status))
-  else
+  else {
+    const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values), ...Object.keys(causes)]
     throw new UsageError(
-      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err or a finding (\`userdma check --explain\` lists the findings)`,
+      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err or a finding (\`userdma check --explain\` lists the findings)`}`,
     )
+  }
 }
