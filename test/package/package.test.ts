@@ -129,7 +129,7 @@ test('there are no source maps, which would name files outside the package; stac
     env,
     encoding: 'utf8',
   })
-  assert.match(stderr, /^RdmaError: cq\.create: entries: 0 .*\n {4}at \S*throws\.mjs:2:\d+ \{$/m)
+  assert.match(stderr, /^RdmaError: device\.cq: entries: 0 .*\n {4}at \S*throws\.mjs:2:\d+ \{$/m)
 })
 
 describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not installed' }, () => {
