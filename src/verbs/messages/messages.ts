@@ -192,7 +192,7 @@ class MessagesObject implements Messages {
   readonly #connection: Carrier
   readonly #qp: QueuedQp
   readonly #promises: RequestPromises
-  readonly #limits: Required<Pick<Hello, 'slotBytes' | 'maxMessageBytes'>>
+  readonly #limits: Pick<Hello, 'slotBytes' | 'maxMessageBytes'>
 
   // Receiving. Counters are modulo 2^32.
   readonly #received: MemoryRegion
@@ -215,6 +215,8 @@ class MessagesObject implements Messages {
   #done = 0
   #doneAnnounced = 0
   #hasPeerEnded = false
+  /** Offered messages that were not read before the end. */
+  #lost: readonly Incoming[] = []
 
   // Sending.
   readonly #sent: MemoryRegion
@@ -227,7 +229,9 @@ class MessagesObject implements Messages {
   readonly #offered: OfferedMessage[] = []
   /** Longest message in DATA. */
   #maxDataBytes = 0
+  /** Frames DATA and OFFER that the peer has granted, and the number of its buffers for them. */
   #limit = 0
+  #peerCredits = 0
   #sentFrames = 0
   #offersDone = 0
   #isEnding = false
@@ -431,7 +435,7 @@ class MessagesObject implements Messages {
     })
   }
 
-  // --- Receiving
+  // Receiving
 
   #postReceive(slot: number): void {
     const slice = this.#receiveSlices[slot]
@@ -587,7 +591,6 @@ class MessagesObject implements Messages {
     }
     return undefined
   }
-  #peerCredits = 0
 
   /** Queues a message. The program may be faster than the end of this function. */
   #arrive(incoming: Incoming): string | undefined {
@@ -635,7 +638,7 @@ class MessagesObject implements Messages {
     this.#deliver()
   }
 
-  // --- Sending
+  // Sending
 
   #canSend(): boolean {
     return this.#limit !== this.#sentFrames && this.#freeSlots.length > 0 && this.#promises.sendRoom > 0
@@ -717,7 +720,7 @@ class MessagesObject implements Messages {
     }
   }
 
-  // --- The peer's life, and the end
+  // The peer's life, and the end
 
   #onSettled(): void {
     this.#pump()
@@ -792,7 +795,6 @@ class MessagesObject implements Messages {
     this.#lost = lost
     this.#onHello?.()
   }
-  #lost: readonly Incoming[] = []
 
   async #release(): Promise<void> {
     try {
