@@ -5,15 +5,16 @@
 
 import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
+import { assemble } from '../assembly/assembly.ts'
+import { clientNames } from '../clients/clients.ts'
 import type { RecordingOptions } from '../clients/record/recording.ts'
-import { closeContext, createCore, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
+import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
-import { createTorment, type LoadedDriver, TORMENT_SCRATCH_BYTES } from '../drivers/device-makers.ts'
+import type { LoadedDriver } from '../drivers/device-makers.ts'
 import type { createRxeDevice } from '../drivers/index.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
@@ -23,7 +24,7 @@ import { exposure } from '../host/exposure.ts'
 import { holdFile, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
 import { addToWord } from '../host/memory/fence.ts'
-import { createRingPool, mapArena, type RingPool } from '../host/memory/mapping.ts'
+import { createRingPool, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import { closeElsewhere } from '../host/memory/mover.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
@@ -207,7 +208,6 @@ const createParts = (
   parkedPage: PageOfWords,
   drivers: readonly LoadedDriver[] | undefined,
 ) => {
-  const network = createNetwork(config, interfaces, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
   const containment = createContainment(log)
   /** Begins a new turn (`DaemonState.turn`). */
   const onTurn = (): void => {
@@ -224,43 +224,41 @@ const createParts = (
     }),
     STEPS_PER_TURN,
   )
-  const core = createCore({
-    classes: classesWithClients(() => clients),
-    now: nowMicroseconds,
-    random: secureRandom,
-    report: error => containment.report('core', error),
-    run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
-    runCall: job =>
-      callJobs.begin(running.state?.check?.withStack(job) ?? job, error => containment.report('a call', error)),
-    maxCallTime: MAX_CALL_TIME,
-  })
-  const clients = new Clients(core, {
-    now: nowMicroseconds,
-    random: secureRandom,
-    routing:
-      config.link === 'memory'
-        ? { isClosed: true }
-        : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
-    // A program may connect only queue pairs of its own user. Only the daemon's user may name an unused QPN.
-    mayConnect({ account }, { name }, qpn) {
-      const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
-      return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
+  const { core, clients, link, torment, addDevice } = assemble({
+    link: config.link,
+    path: config.path ?? 'direct',
+    hasNative: true,
+    core: {
+      random: secureRandom,
+      report: error => containment.report('core', error),
+      run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
+      runCall: job =>
+        callJobs.begin(running.state?.check?.withStack(job) ?? job, error => containment.report('a call', error)),
+      maxCallTime: MAX_CALL_TIME,
     },
-    limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
-    wake: () => running.loop?.advance(),
+    clients: {
+      routing: { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
+      // A program may connect only queue pairs of its own user. Only the daemon's user may name an unused QPN.
+      mayConnect({ account }, { name }, qpn) {
+        const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
+        return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
+      },
+      limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
+      wake: () => running.loop?.advance(),
+    },
+    torment: config.torment === undefined ? undefined : readTorment(config.torment),
+    onPackets: () => running.loop?.kick(),
+    inError: (qpn, isInError) =>
+      addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1),
+    createDevice: createRxeDevice,
   })
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   /** `createDevices` adds devices, now and later. */
   const polled = [thresholds, clientTimers]
-  const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
-  const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
-  // On a memory link the loop itself moves packets between devices, so arrivals need no wake-up.
-  const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
-  const inError = (qpn: number, isInError: boolean): void =>
-    addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1)
-  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment, inError, drivers)
+  const network = createNetwork(config, link, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
+  const devices = createDevices(core, network, interfaces, polled, addDevice, drivers)
   return {
     parkedPage,
     interfaces,

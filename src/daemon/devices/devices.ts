@@ -3,14 +3,13 @@
  * the network.
  */
 
+import type { Assembly } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
-import { deviceMakers, type LoadedDriver, type Torment } from '../../drivers/device-makers.ts'
-import { createRxeDevice, type RxeOptions } from '../../drivers/index.ts'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { deviceMakers, type LoadedDriver } from '../../drivers/device-makers.ts'
 import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/topology.ts'
@@ -74,19 +73,15 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 }
 
 /**
- * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls;
- * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
- * replaced by tests. `torment`, `inError`: of all soft devices (`RxeOptions`). `loaded`: drivers from files.
+ * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; devices are
+ * added and removed here. `addDevice`: creates soft devices. `loaded`: drivers from files.
  */
 export const createDevices = (
   core: Core,
   network: Network,
   interfaces: Interfaces | undefined,
   polled: Pollable[],
-  onPackets?: () => void,
-  createRxe: typeof createRxeDevice = createRxeDevice,
-  torment?: Torment,
-  inError?: RxeOptions['inError'],
+  addDevice: Assembly['addDevice'],
   loaded: readonly LoadedDriver[] = [],
 ): Devices => {
   const all: DaemonDevice[] = []
@@ -94,15 +89,13 @@ export const createDevices = (
   const linked: LinkedDevice[] = []
 
   const addRxe = (spec: DeviceSpec): DaemonDevice => {
-    const port = network.attach(spec)
+    const identity = identityOf(spec, interfaces)
+    const port = network.attach(spec, identity)
     try {
-      const identity = identityOf(spec, interfaces)
-      const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment, inError })
-      if (onPackets !== undefined) port.wake = onPackets
-      return { spec, device: created.device as Device, network: created }
+      const created = addDevice(spec.name, identity, port)
+      return { spec, device: created.device, network: created }
     } catch (error) {
       network.detach(spec.name)
-      port.close()
       throw error
     }
   }

@@ -2,25 +2,22 @@
  * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
  * captured.
  */
-import { identityOf } from '../../assembly/host-identity.ts'
-import { createSocketPort, type SocketLink, useNativeCrc } from '../../assembly/socket-ports.ts'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { mapArena } from '../../host/memory/mapping.ts'
-import type { Interfaces } from '../../host/net/interfaces.ts'
+import { capturePort } from '../../assembly/capture.ts'
+import type { NetworkLink } from '../../assembly/link.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../../phy/memory.ts'
 import type { Port, PortTap } from '../../phy/port.ts'
-import { addTap, forEachPacket } from '../../phy/tap.ts'
+import { addTap } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
-import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
+import type { DaemonConfig, DeviceSpec, FaultStat } from '../../uapi/tool.ts'
 import { isSoftDevice } from './device-spec.ts'
 
 export interface Network {
   /** Creates the port of a device, and binds it over UDP. Throws an Error with a message for people. */
-  attach(device: DeviceSpec): FaultPort
+  attach(device: DeviceSpec, identity: Identity): FaultPort
   /** Forgets a removed device. Its driver closes the port. */
   detach(device: string): void
   /** Renames a device, also in fault rules. */
@@ -42,15 +39,6 @@ export interface Network {
    * fails.
    */
   capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
-}
-
-type CreatePort = (device: DeviceSpec) => Port
-
-const memoryPorts = (path: Path): CreatePort => {
-  const arena = mapArena(memorySwitchBytes())
-  // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
-  const link = createMemorySwitch({ arena, icrc: 'demand', path })
-  return () => link.attach()
 }
 
 /** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
@@ -87,11 +75,6 @@ const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
   })
 }
 
-const socketPorts =
-  (link: SocketLink, interfaces: Interfaces | undefined, charge: ChargeDescriptor): CreatePort =>
-  device =>
-    withGroupCharges(createSocketPort(link, device, identityOf(device, interfaces)), charge)
-
 /**
  * Parses fault rules for these soft devices. Throws an Error with a message for people: invalid text, or an unknown
  * device.
@@ -106,24 +89,20 @@ const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] =
   return rules
 }
 
-/**
- * `interfaces`: undefined for a memory link, and on systems without netlink. `charge`: called for the socket of each
- * multicast group.
- */
+/** `charge`: called for the socket of each multicast group. */
 export const createNetwork = (
-  { devices, fault, link, path = 'direct' }: DaemonConfig,
-  interfaces?: Interfaces,
+  { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
+  link: NetworkLink,
   charge: ChargeDescriptor = () => () => {},
 ): Network => {
-  useNativeCrc()
-  const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces, charge)
   let rules = faultRules(fault, devices.filter(isSoftDevice))
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 
   return {
-    attach(device) {
-      const port = withFaults(createPort(device), device.name, rules)
+    attach(device, identity) {
+      const bare = link.attach(device, identity)
+      const port = withFaults(link.isMemory ? bare : withGroupCharges(bare, charge), device.name, rules)
       ports.push({ port, device })
       return port
     },
@@ -169,30 +148,13 @@ export const createNetwork = (
       const stopCapture = (): void => {
         for (const remove of removers) remove()
       }
-      const removers = ports.map(({ port }, index) =>
-        addTap(port, run => {
-          // A packet between two captured devices is captured once, by the sender's tap.
-          if (run.direction !== 'sent' && isOwn(run.flow.source)) return
-          const time = performance.timeOrigin * 1000 + nowMicroseconds()
-          try {
-            forEachPacket(run, (offset, length, identification) =>
-              write({
-                interface: index,
-                time,
-                direction: run.direction,
-                flow: run.flow,
-                identification,
-                payload: run.arena.bytes.subarray(offset, offset + length),
-              }),
-            )
-          } catch (error) {
-            // For example a full disk. Only the capture ends.
-            console.error('userdma daemon: a packet capture failed:', String(error))
-            stopCapture()
-            failed(error)
-          }
-        }),
-      )
+      const onFailure = (error: unknown): void => {
+        // Only the capture ends.
+        console.error('userdma daemon: a packet capture failed:', String(error))
+        stopCapture()
+        failed(error)
+      }
+      const removers = ports.map(({ port }, index) => capturePort(port, index, isOwn, write, onFailure))
       return stopCapture
     },
   }

@@ -12,29 +12,26 @@
  * allowed in a turn of the event loop; further drives and waits continue in the next turn.
  */
 
+import { assemble } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
-import { createSocketPort, type SocketLink, useNativeCrc } from '../../assembly/socket-ports.ts'
-import { Clients, classesWithClients } from '../../clients/clients.ts'
+import type { Clients } from '../../clients/clients.ts'
 import { identify } from '../../core/devices/identity.ts'
-import { createCore, STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
+import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
 import { type LocalDevice, ScanScope } from '../../core/network-device.ts'
-import { createTorment, TORMENT_SCRATCH_BYTES } from '../../drivers/device-makers.ts'
-import { createRxeDevice } from '../../drivers/index.ts'
 import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
 import { secureRandom } from '../../host/random.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { parseFaults } from '../../phy/faults/rules.ts'
-import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memory.ts'
+import type { Path } from '../../phy/memory.ts'
 import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { isSameAddress, parseAddress, reasonUnusable } from '../../wire/address.ts'
-import { plainArena } from '../../wire/arena.ts'
 import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
@@ -368,44 +365,37 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (seed !== undefined && !isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
   const slices = createSlices(undefined, STEPS_PER_TURN)
-  const core = createCore({
-    now: nowMicroseconds,
-    random: () => {
-      const value = random()
-      if (value >>> 0 === value) return value
-      throw invalidArgument(
-        'createNetwork',
-        `random returned ${formatValue(value)}`,
-        'return an integer from 0 to 2^32 - 1',
-      )
+  const assembly = assemble({
+    link,
+    path,
+    hasNative: false,
+    core: {
+      random: () => {
+        const value = random()
+        if (value >>> 0 === value) return value
+        throw invalidArgument(
+          'createNetwork',
+          `random returned ${formatValue(value)}`,
+          'return an integer from 0 to 2^32 - 1',
+        )
+      },
+      run: job => slices.begin(job, rethrowBug),
     },
-    classes: classesWithClients(() => clients),
-    run: job => slices.begin(job, rethrowBug),
+    // A client starts when a call needs it. Until then the program may create queue pair 1.
+    clients: { wake: () => kick(), repeatsEarly: true },
+    torment: seed === undefined ? undefined : { seed, maxDecisions: Number.POSITIVE_INFINITY },
+    onPackets: () => kick(),
   })
-  /** A client starts when a call needs it. Until then the program may create queue pair 1. */
-  const clients = new Clients(core, {
-    now: nowMicroseconds,
-    random: secureRandom,
-    routing: link === 'memory' ? { isClosed: true } : {},
-    wake: () => kick(),
-    repeatsEarly: true,
-  })
-  const memory =
-    link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand', path }) : undefined
-  if (memory === undefined) useNativeCrc()
+  const { core, clients, link: ports } = assembly
   const devices: LocalDevice[] = []
   const attached = new Map<string, AttachedDevice>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
     devices,
-    link === 'memory',
+    ports.isMemory,
     seed !== undefined,
     clients,
   )
-  const torment =
-    seed === undefined
-      ? undefined
-      : createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(TORMENT_SCRATCH_BYTES))
   let rules = faultRules('createNetwork', fault)
 
   const observation = observe(core, attached)
@@ -426,19 +416,11 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         'open',
         `address: ${formatValue(address)} is the address of ${owner.device.name} on this network`,
       )
-    if (memory !== undefined) {
-      if (memory.stat().ports === MAX_DEVICES)
-        throw refused(
-          'ENOSPC',
-          'open',
-          `the network has ${MAX_DEVICES} devices, which is its maximum`,
-          'close one first',
-        )
-      return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
-    }
-    const identity = identityOf({ address })
+    if (ports.portCount() === MAX_DEVICES)
+      throw refused('ENOSPC', 'open', `the network has ${MAX_DEVICES} devices, which is its maximum`, 'close one first')
+    const identity = ports.isMemory ? identify(bytes, { name: 'local', index: 0 }) : identityOf({ address })
     try {
-      return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
+      return { port: ports.attach({ name, address }, identity), identity }
     } catch (error) {
       throw error instanceof CallError ? rdmaError(error, 'open') : invalidArgument('open', (error as Error).message)
     }
@@ -458,18 +440,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     add(name, address) {
       const { port: barePort, identity } = attach(name, address)
       const port = withFaults(barePort, name, rules)
-      let device: LocalDevice
-      try {
-        device = createRxeDevice(core, { name, identity, port, now: nowMicroseconds, torment })
-      } catch (error) {
-        port.close()
-        throw error
-      }
+      const device = assembly.addDevice(name, identity, port)
       const closePort = (): void => port.close()
-      if (link !== 'memory') {
-        port.wake = kick
-        closeAtThreadEnd(closePort)
-      }
+      if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
       devices.push(device)
       const soft: AttachedDevice = {

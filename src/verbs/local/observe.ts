@@ -8,6 +8,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import { closeSync } from 'node:fs'
+import { capturePort } from '../../assembly/capture.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
@@ -16,11 +17,11 @@ import type { LocalDevice } from '../../core/network-device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
-import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { type FailureJson, failureJson } from '../../spec/check/failures.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
+import { isSameAddress } from '../../wire/address.ts'
 import { checkFunction, checkText, formatValue, refused, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
 
@@ -196,29 +197,16 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
   }
 
   const tap = ({ write, tapRemovers, stop }: Capture, name: string, { port }: ObservedDevice): void => {
-    const remove = addTap(port, run => {
-      // Each packet is captured once: when it is sent, or on arrival if it comes from outside the network.
-      if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
-      const time = performance.timeOrigin * 1000 + nowMicroseconds()
-      try {
-        forEachPacket(run, (offset, length, identification) => {
-          const payload = run.arena.bytes.subarray(offset, offset + length)
-          write({ interface: 0, time, flow: run.flow, identification, payload, direction: run.direction })
-        })
-      } catch (error) {
-        // For example a full disk: the traffic continues.
-        warn(`a capture was stopped: ${String(error)}`)
-        stop()
-      }
+    const remove = capturePort(port, 0, isOwn, write, error => {
+      // The traffic continues.
+      warn(`a capture was stopped: ${String(error)}`)
+      stop()
     })
     tapRemovers.set(name, remove)
   }
-  /** Whether the source address (16 bytes) belongs to no device of the network. */
-  const isForeign = (source: Uint8Array): boolean => {
-    for (const { network } of attached.values())
-      if (network.link.identity.gids.some(gid => String(gid) === String(source))) return false
-    return true
-  }
+  /** Whether an address (16 bytes) belongs to a device of the network. */
+  const isOwn = (address: Uint8Array): boolean =>
+    [...attached.values()].some(({ network }) => network.link.identity.gids.some(gid => isSameAddress(gid, address)))
 
   return {
     deviceAdded(name: string, device: ObservedDevice): void {

@@ -5,6 +5,8 @@ import assert from 'node:assert/strict'
 import { closeSync, fstatSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { identityOf } from '../../../src/assembly/host-identity.ts'
+import { createLink } from '../../../src/assembly/link.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { emptyTappedRun, type TappedRun } from '../../../src/phy/port.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -22,8 +24,8 @@ const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10,
 
 test('a capture has the packets that devices send, and the packets of other machines', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
-  const network = createNetwork({ devices, fault: '', link: 'memory' })
-  const port = network.attach(devices[0]!)
+  const network = createNetwork({ devices, fault: '' }, createLink('memory', 'direct', true))
+  const port = network.attach(devices[0]!, identityOf(devices[0]!))
   const path = join(folder, 'out.pcapng')
   const fd = openSync(path, 'w')
   const isOwn = (address: Uint8Array) => [OWN, SECOND].some(own => String(own) === String(address))
@@ -48,8 +50,8 @@ test('a capture has the packets that devices send, and the packets of other mach
 
 test('a renamed device keeps its fault rules with their counts', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
-  const network = createNetwork({ devices, fault: 'device=rxe0,dir=sent,drop=1', link: 'memory' })
-  const port = network.attach(devices[0]!)
+  const network = createNetwork({ devices, fault: 'device=rxe0,dir=sent,drop=1' }, createLink('memory', 'direct', true))
+  const port = network.attach(devices[0]!, identityOf(devices[0]!))
   port.addAddress(OWN)
   const flow = port.openFlow(flowBetween(OWN, SECOND))
   const send = () => {
@@ -69,9 +71,9 @@ test('a device that gets the name of a removed one gets the rules for that name'
     { name: 'rxe0', address: '127.0.0.1' },
     { name: 'rxe1', address: '127.0.0.2' },
   ]
-  const network = createNetwork({ devices, fault: 'device=rxe1,dir=sent,drop=1', link: 'memory' })
-  const port = network.attach(devices[0]!)
-  network.attach(devices[1]!)
+  const network = createNetwork({ devices, fault: 'device=rxe1,dir=sent,drop=1' }, createLink('memory', 'direct', true))
+  const port = network.attach(devices[0]!, identityOf(devices[0]!))
+  network.attach(devices[1]!, identityOf(devices[1]!))
   port.addAddress(OWN)
   const flow = port.openFlow(flowBetween(OWN, SECOND))
   network.detach('rxe1')
@@ -88,7 +90,7 @@ test('a fault rule for a device without a port is refused', () => {
     { name: 'rxe0', address: '127.0.0.1' },
     { name: 'ctx0', address: '' },
   ]
-  const start = (fault: string) => createNetwork({ devices, fault, link: 'memory' })
+  const start = (fault: string) => createNetwork({ devices, fault }, createLink('memory', 'direct', true))
   assert.throws(() => start('device=ctx0,drop=1'), /there is no soft device "ctx0"; there are rxe0$/)
   // No device is attached yet.
   assert.throws(() => start('').setFaults('device=rxe0,drop=1'), /there is no soft device "rxe0"; there are none$/)
@@ -96,8 +98,8 @@ test('a fault rule for a device without a port is refused', () => {
 
 test('a capture ends at a write that fails', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
-  const network = createNetwork({ devices, fault: '', link: 'memory' })
-  const port = network.attach(devices[0]!)
+  const network = createNetwork({ devices, fault: '' }, createLink('memory', 'direct', true))
+  const port = network.attach(devices[0]!, identityOf(devices[0]!))
   const fd = openSync(join(folder, 'closed.pcapng'), 'w')
   const errors: unknown[] = []
   network.capture(
@@ -117,8 +119,8 @@ test('a capture ends at a write that fails', () => {
 
 test('a capture on a full disk ends with its last whole packet', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
-  const network = createNetwork({ devices, fault: '', link: 'memory' })
-  const port = network.attach(devices[0]!)
+  const network = createNetwork({ devices, fault: '' }, createLink('memory', 'direct', true))
+  const port = network.attach(devices[0]!, identityOf(devices[0]!))
   const path = join(folder, 'full.pcapng')
   const fd = openSync(path, 'w')
   const errors: unknown[] = []

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { createCore } from '../../../src/core/index.ts'
+import { assemble } from '../../../src/assembly/assembly.ts'
 import type { Device } from '../../../src/core/model.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
@@ -242,8 +242,10 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
 const trace = { kind: 'trace', tag: '', pcap: false }
 
 test('a capture has the packets that a device receives from a device added later', t => {
-  const network = createNetwork({ devices: [], fault: '', link: 'memory' })
-  const devices = createDevices(createCore(), network, undefined, [])
+  const options = { hasNative: true, core: {}, clients: {}, torment: undefined, onPackets: () => {} }
+  const { core, link, addDevice } = assemble({ link: 'memory', path: 'direct', ...options })
+  const network = createNetwork({ devices: [], fault: '' }, link)
+  const devices = createDevices(core, network, undefined, [], addDevice)
   const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
