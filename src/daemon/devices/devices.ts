@@ -100,23 +100,28 @@ export const createDevices = (
     }
   }
 
+  const addLoaded = (spec: DeviceSpec, driver: LoadedDriver): DaemonDevice => {
+    const { name } = spec
+    // The driver may be JavaScript, without types.
+    const created = driver.createDevice(core, name, mapArena) as Device | NetworkDevice | undefined
+    const network = created !== undefined && 'poll' in created ? created : undefined
+    const device = network?.device ?? (created as Device | undefined)
+    if (device?.core !== core || device.name !== name)
+      throw new Error(`device "${name}": driver ${driver.name} returned no device of this name and core`)
+    return { spec, device, network }
+  }
+
   /** A device without a network. */
   const addOther = (spec: DeviceSpec): DaemonDevice => {
     const { name } = spec
     const driver = loaded.find(one => name.startsWith(one.name))
+    if (driver !== undefined) return addLoaded(spec, driver)
     const builtIn = driverOfName(name)
-    if (driver === undefined && (builtIn === undefined || builtIn === 'rxe'))
+    if (builtIn === undefined || builtIn === 'rxe')
       throw new Error(
         `device "${name}": no driver of this daemon makes devices with this name; load one with --driver, or give an address`,
       )
-    const created =
-      driver?.createDevice(core, name, mapArena) ??
-      deviceMakers[builtIn as Exclude<typeof builtIn, 'rxe' | undefined>](core, name)
-    const network = 'poll' in created ? created : undefined
-    const device = 'poll' in created ? created.device : created
-    if (device?.core !== core || device.name !== name)
-      throw new Error(`device "${name}": driver ${driver?.name} returned no device of this name and core`)
-    return { spec, device, network }
+    return { spec, device: deviceMakers[builtIn](core, name), network: undefined }
   }
 
   const devices: Devices = {
