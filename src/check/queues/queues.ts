@@ -4,6 +4,7 @@
  */
 
 import type { Stack } from '../../spec/check/findings.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -39,6 +40,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const sends = new SendQueues(services, unpolled)
   const receives = new ReceiveQueues(services)
   const wakeups = new Wakeups(services, unpolled)
+
+  const requestPolled = (request: WorkRequest): void => {
+    if (request.queue === PostQueue.SEND) sends.polled(request)
+  }
 
   /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
   const reportUnpolled = (cq: KnownObject, stack: Stack): void => {
@@ -101,9 +106,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (qp !== undefined) receives.notReady(qp)
     },
     polled(id, count) {
-      unpolled.polled(id, count, request => {
-        if (request.queue === PostQueue.SEND) sends.polled(request)
-      })
+      unpolled.polled(id, count, requestPolled)
       wakeups.polled(id)
     },
     queueReset(id) {

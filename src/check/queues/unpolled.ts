@@ -45,8 +45,9 @@ export class UnpolledCompletions {
       if (completion.cqPosition > count) break
       onPolled(request)
     }
+    // Called for each request: most calls have nothing new.
     if (removed === 1) unpolled.shift()
-    else unpolled.splice(0, removed)
+    else if (removed > 1) unpolled.splice(0, removed)
   }
 
   /** Whether a CQ has completions that the device has not seen polled. */
