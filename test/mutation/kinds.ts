@@ -158,7 +158,11 @@ export const kinds = {
   'type-at-one-end': {
     mistake: 'creates a UC queue pair at one end of an RC connection',
     edits: text => change(text, matchesOf(text, /qp_type = (IBV_QPT_RC)\b/), atOneEnd('IBV_QPT_UC')),
-    findings: ['service-mismatch', ['bad-request', /this type of queue pair/]],
+    findings: [
+      'service-mismatch',
+      ['bad-request', /this type of queue pair/],
+      ['refused-call', /attributes that uc_qp lacks/],
+    ],
     legalIf: 'the queue pair is not connected',
   },
   'port-wrong': {
@@ -218,6 +222,7 @@ export const kinds = {
     mistake: 'sets max_dest_rd_atomic to 0',
     edits: text => change(text, valuesOf(text, 'max_dest_rd_atomic'), () => '0'),
     findings: ['rd-atomic-exceeds'],
+    legalIf: 'the program posts no READ or atomic',
   },
   'queue-pair-rights-missing': {
     mistake: 'gives the queue pair no rights',

@@ -235,7 +235,9 @@ test('MODIFY_QP of UD takes a Q_Key; attributes of connected services are EINVAL
   const asUd = (view: FakeView): unknown => view.handles.set(3, 'ud_qp')
   const decoded = write(modify(QKEY, { [QKEY_AT]: 1, [QKEY_AT + 3]: 0x80 }), asUd)
   assert.deepEqual(!isAnswer(decoded) && decoded.call.args, { qkey: 0x80000001 })
-  assert.equal(errorOf(write(modify(PATH_MTU, { [PATH_MTU_AT]: 5 }), asUd)), 'EINVAL')
+  const refused = write(modify(PATH_MTU, { [PATH_MTU_AT]: 5 }), asUd)
+  assert.equal(errorOf(refused), 'EINVAL')
+  assert.match(isAnswer(refused) ? `${refused.reason}` : '', /\(pathMtu\) are of attributes that ud_qp lacks$/)
 })
 
 test('MODIFY_QP: a PSN has 24 bits; the LEGACY attribute keeps the upper 8', () => {

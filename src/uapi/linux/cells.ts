@@ -52,6 +52,9 @@ export interface CompiledLayout {
   readonly attributeBits: number
   /** Mask bits that the kernel ignores for this class, and bits of attributes of other links. */
   readonly ignoredBits: number
+  /** Attributes of other classes, with their mask bits, for the message of a refusal. */
+  readonly lacking: readonly { readonly name: string; readonly bit: number }[]
+  readonly className: string
 }
 
 const NUMBER: Kind = { kind: 'u32' }
@@ -85,6 +88,7 @@ export const compileLayout = (
   const boundCells: BoundCell[] = []
   const fds: FdSlot[] = []
   const constants: Cell[] = []
+  const lacking: { readonly name: string; readonly bit: number }[] = []
   let foreignBits = 0
   for (const cell of layout.cells) {
     if (cell.link !== undefined && cell.link !== link) {
@@ -94,6 +98,7 @@ export const compileLayout = (
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
     if (attributes[attribute] === undefined && otherClasses[attribute] !== undefined) {
       if (cell.fallback !== undefined) constants.push(cell)
+      lacking.push({ name: attribute, bit: cell.maskBit ?? 1 << (otherClasses[attribute].id - 1) })
       continue
     }
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
@@ -113,7 +118,7 @@ export const compileLayout = (
   const attributeBits = boundCells.reduce((bits, bound) => bits | bound.maskBit, 0)
   const choices = boundCells.filter(({ cell }) => cell.byClass)
   const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~attributeBits
-  return { layout, boundCells, fds, constants, choices, attributeBits, ignoredBits }
+  return { layout, boundCells, fds, constants, choices, attributeBits, ignoredBits, lacking, className }
 }
 
 const store = (values: AnyValues, bound: BoundCell, value: AnyValue): void => {
@@ -140,11 +145,14 @@ const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean):
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
   const lackingBits = (bits & ~compiled.attributeBits & ~compiled.ignoredBits) >>> 0
-  if (lackingBits !== 0)
+  if (lackingBits !== 0) {
+    const { lacking, className } = compiled
+    const names = new Set(lacking.filter(({ bit }) => (bit & lackingBits) !== 0).map(({ name }) => name))
     throw new CallError(
       'EINVAL',
-      `attribute mask: bits 0x${lackingBits.toString(16)} are of attributes that this class lacks`,
+      `attribute mask: bits 0x${lackingBits.toString(16)} (${[...names].join(', ')}) are of attributes that ${className} lacks`,
     )
+  }
   return bits
 }
 
