@@ -14,7 +14,7 @@ import type { CheckOptions } from './check/options.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.ts'
-import { checkNetwork, createNetwork, type LocalNetwork, type Network } from './local/network.ts'
+import { checkNetwork, createNetwork, type LocalNetwork, type Network, type RecordOptions } from './local/network.ts'
 import type { LocalPath } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
 import { socketPath } from './remote/user-socket.ts'
@@ -49,6 +49,11 @@ export interface OpenOptions {
    * process. Default: `check` of the network.
    */
   readonly check?: boolean | CheckOptions | undefined
+  /**
+   * Records the device's new network until the device is closed (docs/reference/session-file.md). A text is
+   * `RecordOptions.file`. For a network of several devices, pass it to `createNetwork`. Default: no recording.
+   */
+  readonly record?: string | RecordOptions | undefined
 }
 
 const openOptionNames: KnownOptions<OpenOptions> = {
@@ -60,6 +65,7 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   socket: true,
   device: true,
   check: true,
+  record: true,
 }
 const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
@@ -88,9 +94,13 @@ const withCarrier = <C extends Carrier>(carrier: C, create: (carrier: C) => Devi
   }
 }
 
-/** Creates a soft device on the network of the options, or on a new one, and opens it. */
-const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined): Device => {
-  const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
+/** Creates a soft device on a network, and opens it. `removed`: called when its close has removed it. */
+const openSoftDevice = (
+  options: OpenOptions,
+  network: LocalNetwork,
+  startCheck: StartCheck | undefined,
+  removed?: () => Promise<void> | undefined,
+): Device => {
   const { devicesAdded, core } = network
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
@@ -100,7 +110,7 @@ const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined
       text => core.devices.has(text),
     ),
   } = options
-  return withCarrier(localCarrier(network, name, address, options.rings, startCheck), carrier => {
+  return withCarrier(localCarrier(network, name, address, options.rings, startCheck, removed), carrier => {
     const gid = parseAddress(address) as Uint8Array
     const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: carrier.pathMtu }
     return createDevice(carrier, name, address, path, carrier.check)
@@ -160,6 +170,14 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   return context => checkContext(context, options)
 }
 
+/** Starts the recording of a network that has the option `record`, with its first device. Rejects with RdmaError. */
+const startRecording = async (network: LocalNetwork): Promise<void> => {
+  const { record } = network
+  if (record === undefined || network.endRecording !== undefined) return
+  const { recordNetwork } = await import('./local/record.ts')
+  network.endRecording ??= recordNetwork('open', network, record)
+}
+
 /**
  * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the name or address is
  * in use, EADDRNOTAVAIL if this machine does not have the address, ENOSPC if the network has the maximum of soft
@@ -170,12 +188,18 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
   // The program may use its record again while the checker is imported.
   const copy = { ...options }
-  const { socket, device, network, link, name, address, rings } = copy
+  const { socket, device, network, link, name, address, rings, record } = copy
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
     if (value !== undefined && typeof value !== 'string')
       throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
+  if (record !== undefined && (network !== undefined || socket !== undefined))
+    throw invalidArgument(
+      'open',
+      `record ${formatValue(record)} is for a new network`,
+      network === undefined ? 'run the daemon with --record' : 'pass record to createNetwork',
+    )
   const path = socket === undefined ? undefined : socketPath('open', socket)
   if (network !== undefined) {
     checkNetwork('open', network)
@@ -184,7 +208,13 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const { check = (network as LocalNetwork | undefined)?.check } = options
   const startCheck = check === undefined || check === false ? undefined : await loadCheck(check)
   if (path === undefined) {
-    if (device === undefined) return openSoftDevice(copy, startCheck)
+    if (network !== undefined) await startRecording(network as LocalNetwork)
+    if (device === undefined) {
+      if (network !== undefined) return openSoftDevice(copy, network as LocalNetwork, startCheck)
+      const own = createNetwork({ ...(link && { link }), ...(record && { record }) }) as LocalNetwork
+      await startRecording(own)
+      return openSoftDevice(copy, own, startCheck, () => own.endRecording?.())
+    }
     if (network === undefined)
       throw invalidArgument(
         'open',

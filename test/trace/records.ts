@@ -2,8 +2,9 @@
  * The calls of recorded programs (test/fixtures/abi), with the kernel's answers, as trace records of a daemon.
  */
 
-import { messagesOf, recordingView } from '../../src/daemon/trace/trace-messages.ts'
+import { recordingView } from '../../src/daemon/trace/trace-messages.ts'
 import { CallError, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
+import { messagesOf } from '../../src/trace/call-messages.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { decodeLogged, recordedResult, replay } from '../uapi/recorded.ts'

@@ -14,6 +14,7 @@ import { failureJson } from '../../spec/check/failures.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../spec/check/requests.ts'
 import { type PacketOutcome, packetOutcomes } from '../../spec/faults.ts'
+import type { TraceRecord } from '../../uapi/tool.ts'
 import { addressText } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import type { PacketFlow } from '../../wire/flow.ts'
@@ -29,6 +30,16 @@ export interface RecorderSources {
   callStack?(): () => Stack
   /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
   postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /**
+   * The record of a call that has ended, as tools would get it. `start`: microseconds. Absent: the caller of
+   * `startRecorder` records calls.
+   */
+  callRecord?(
+    call: CallContext,
+    object: CoreObject | undefined,
+    values: { readonly args: HandlerValues; readonly out: HandlerValues | undefined; readonly error: unknown },
+    start: number,
+  ): TraceRecord
   /** Adds a tap to the port of a device, which ignores ICRCs; returns a function that removes it. Undefined: no port. */
   addTap(device: Device, tap: PortTap): (() => void) | undefined
 }
@@ -187,14 +198,20 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
 
   const hookOf = (): Hook => {
     const stacks = new WeakMap<CallContext, () => Stack>()
+    const starts = new WeakMap<CallContext, number>()
     return {
       pre(call) {
+        if (sources.callRecord) starts.set(call, now())
         if (call.why === 'call' && sources.callStack) stacks.set(call, sources.callStack())
       },
       post(call, object, args, out, error) {
         const { entry, context, why } = call
         const stack = (stacks.get(call) ?? noStack)()
-        if (why === 'call') last = { entry, object: object?.id ?? 0, stack }
+        if (why === 'call') {
+          last = { entry, object: object?.id ?? 0, stack }
+          const record = sources.callRecord?.(call, object, { args, out, error }, starts.get(call) ?? now())
+          if (record !== undefined) writer.call(now(), { object: last.object, stack, call: record })
+        }
         if (error !== undefined || object === undefined) return
         const change = changeOf(entry)
         if (change === undefined) return

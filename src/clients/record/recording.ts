@@ -25,6 +25,8 @@ export interface Recording {
   readonly writer: SessionWriter
   /** Ends the file and closes it. Resolves when everything is written. */
   end(reason: string): Promise<RecordingEnd>
+  /** Ends the file at the exit of the process. */
+  endNow(reason: string): void
 }
 
 /**
@@ -37,7 +39,8 @@ export const startRecording = (
   options: RecordingOptions,
   sample: () => void,
 ): Recording => {
-  const writer = new SessionWriter(createFileSink(fd), {
+  const sink = createFileSink(fd)
+  const writer = new SessionWriter(sink, {
     ...options,
     origin: performance.timeOrigin,
     machine: `${process.platform} ${process.arch}, kernel ${os.release()}, node ${process.version}`,
@@ -64,6 +67,11 @@ export const startRecording = (
     end(reason) {
       ending ??= finish(reason)
       return ending
+    },
+    endNow(reason) {
+      sample()
+      sink.finish()
+      void writer.end(now(), reason)
     },
   }
 }

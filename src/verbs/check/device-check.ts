@@ -17,6 +17,7 @@ import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
+import { findingListeners } from './listeners.ts'
 import type { CheckOptions } from './options.ts'
 import { createPostStacks, type PostStacks } from './posts.ts'
 import { createProgramLog, type ProgramLog } from './program-log.ts'
@@ -77,6 +78,7 @@ const networkCheck = (core: Core): NetworkCheck => {
     for (const { context, options, findings } of devices.values())
       if (context.id === contextId) {
         if (!isReported(finding, options)) return
+        findingListeners.get(core)?.(finding)
         findings.push(finding)
         notify(options.onFinding ?? print, finding)
         return

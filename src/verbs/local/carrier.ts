@@ -255,18 +255,26 @@ const carrierOn = (
   return carrier
 }
 
-/** Creates a soft device on the network, and a context on it. `close` removes the device. Throws RdmaError. */
+/**
+ * Creates a soft device on the network, and a context on it. `close` removes the device, and then calls `removed`.
+ * Throws RdmaError.
+ */
 export const localCarrier = (
   network: Network,
   name: string,
   address: string,
   layout: RingLayout['name'] = 'compact',
   startCheck?: StartCheck,
+  removed?: () => Promise<void> | undefined,
 ): LocalCarrier & { readonly pathMtu: number } => {
   const local = network as LocalNetwork
   const soft = rethrow('open', () => local.add(name, address))
   const { device, link } = soft.network
-  return Object.assign(carrierOn(local, device, soft, layout, startCheck, soft.remove), { pathMtu: link.pathMtu })
+  const remove = async (): Promise<void> => {
+    await soft.remove()
+    await removed?.()
+  }
+  return Object.assign(carrierOn(local, device, soft, layout, startCheck, remove), { pathMtu: link.pathMtu })
 }
 
 /** A context on a device that the network has; `close` does not remove the device. Throws RdmaError ENODEV. */

@@ -89,6 +89,21 @@ export interface NetworkOptions {
    * does, as with `userdma check --torment`. Default: no seed.
    */
   readonly torment?: number | undefined
+  /**
+   * Records the network into a session file (docs/reference/session-file.md) from its first opened device to the end of
+   * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
+   */
+  readonly record?: string | RecordOptions | undefined
+}
+
+/** Options of a recording. */
+export interface RecordOptions {
+  /** The session file, which is created with mode 0600, or emptied. */
+  readonly file: string
+  /** Recorded bytes of each packet's payload, from 0 to 4096. Default: 0. */
+  readonly payload?: number | undefined
+  /** Maximum bytes of the file, at least 1 MiB: the oldest events are overwritten. Default: no limit. */
+  readonly limit?: number | undefined
 }
 
 /** A soft device of the network. */
@@ -103,12 +118,17 @@ export interface LocalNetwork extends Network {
   readonly core: Core
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
+  readonly record: string | RecordOptions | undefined
+  /** Ends the recording; undefined: there is none yet. */
+  endRecording: (() => Promise<void>) | undefined
   /** Number of soft devices that were added, including removed ones. */
   devicesAdded: number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string): AttachedDevice
   /** Whether a soft device has this IP address. */
   hasAddress(address: string): boolean
+  /** The port of a soft device, also of one that is being added. */
+  portOf(name: string): FaultPort | undefined
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
   /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
@@ -351,12 +371,13 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   random: true,
   check: true,
   torment: true,
+  record: true,
 }
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
-  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check, torment: seed } = options
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check, torment: seed, record } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
@@ -389,6 +410,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const { core, clients, link: ports } = assembly
   const devices: LocalDevice[] = []
   const attached = new Map<string, AttachedDevice>()
+  const faultPorts = new Map<string, FaultPort>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
     devices,
@@ -430,6 +452,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     link,
     check: copyRecord(check),
+    record: copyRecord(record),
+    endRecording: undefined,
     devicesAdded: 0,
     drive,
     kick,
@@ -441,6 +465,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const { port: barePort, identity } = attach(name, address)
       const port = withFaults(barePort, name, rules)
       const device = assembly.addDevice(name, identity, port)
+      faultPorts.set(name, port)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
@@ -456,6 +481,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           drive()
           devices.splice(devices.indexOf(device), 1)
           attached.delete(name)
+          faultPorts.delete(name)
           observation.deviceRemoved(name)
           await new Promise<void>(resolve => unregister(device.device, resolve))
           forgetThreadEnd(closePort)
@@ -468,6 +494,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
     hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
     softDevice: name => attached.get(name),
+    portOf: name => faultPorts.get(name),
     capture: observation.capture,
     trace: observation.trace,
     addDevice(make) {

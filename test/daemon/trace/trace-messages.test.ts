@@ -3,16 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import {
-  type Access,
-  MAX_RECORDED_BYTES,
-  messagesOf,
-  recordingCaller,
-} from '../../../src/daemon/trace/trace-messages.ts'
+import { MAX_RECORDED_BYTES, recordingCaller } from '../../../src/daemon/trace/trace-messages.ts'
 import { Sink } from '../../../src/drivers/null/device.ts'
 import { AttributeFlag } from '../../../src/spec/classes/ids.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, u32 } from '../../../src/spec/schema/schema.ts'
+import { type Access, messagesOf } from '../../../src/trace/call-messages.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { isSelected } from '../../../src/trace/select.ts'
 import type { Call, CallerView, Result } from '../../../src/uapi/call.ts'
