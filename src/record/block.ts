@@ -6,7 +6,6 @@ import {
   BLOCK_MAGIC,
   BLOCK_TRAILER,
   BlockHeader,
-  blockCheck,
   ELEMENT_BYTES,
   fieldBytes,
   fieldOffsets,
@@ -19,6 +18,7 @@ import {
   recordKinds,
 } from '../spec/session-file.ts'
 import type { PacketFlow } from '../wire/flow.ts'
+import { checksum } from './checksum.ts'
 
 const kindNumber = Object.fromEntries(recordKinds.map((kind, i) => [kind, i + 1])) as Readonly<
   Record<RecordKind, number>
@@ -174,7 +174,7 @@ export class BlockBuilder {
       events: this.#events,
       reserved: 0,
     })
-    this.#view.setUint32(this.#end, blockCheck(length, sequence), true)
+    this.#view.setUint32(this.#end, checksum(this.#view, this.#end), true)
     return length
   }
 

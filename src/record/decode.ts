@@ -7,7 +7,6 @@ import {
   BLOCK_MAGIC,
   BLOCK_TRAILER,
   BlockHeader,
-  blockCheck,
   DeviceChange,
   ELEMENT_BYTES,
   fieldBytes,
@@ -22,6 +21,7 @@ import {
   SegmentBytes,
 } from '../spec/session-file.ts'
 import type { PacketFlow } from '../wire/flow.ts'
+import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
 import type { AnyEvent, DeviceEvent, ObjectEvent, SessionEvent } from './events.ts'
 
@@ -72,9 +72,12 @@ export const readBlockHeader = (bytes: Uint8Array, sequence: number): BlockFacts
   return isBlock ? header : undefined
 }
 
-/** Whether all bytes of a block were written. */
-export const isWhole = (block: Uint8Array, { length, sequence }: BlockFacts): boolean =>
-  block.length >= length && viewOf(block).getUint32(length - BLOCK_TRAILER, true) === blockCheck(length, sequence)
+/** Whether all bytes of a block were written, and are as they were written. */
+export const isWhole = (block: Uint8Array, { length }: BlockFacts): boolean => {
+  if (block.length < length) return false
+  const view = viewOf(block)
+  return view.getUint32(length - BLOCK_TRAILER, true) === checksum(view, length - BLOCK_TRAILER)
+}
 
 const stackOf = (text: string): Stack => (text === '' ? [] : text.split('\n'))
 const programOf = (pid: number, command: string): Program | undefined => (pid === 0 ? undefined : { pid, command })

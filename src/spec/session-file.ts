@@ -58,7 +58,7 @@ export const fieldOffsets = <L extends RecordLayout>({
 /**
  * A block. sequence: number of the segment, from 1. base, last: time of the first and last record, nanoseconds. first:
  * number of events in the session before the block. events: number of events in the block. `BLOCK_TRAILER` bytes follow
- * the records: `blockCheck`.
+ * the records: the checksum of header and records (record/checksum.ts).
  */
 export const BlockHeader = layout(
   ['magic', 'u32'],
@@ -73,8 +73,6 @@ export const BlockHeader = layout(
 )
 export const BLOCK_MAGIC = 0x4b4c_4255
 export const BLOCK_TRAILER = 4
-/** The trailer of a block: its last bytes were written if they are equal to this. */
-export const blockCheck = (length: number, sequence: number): number => (BLOCK_MAGIC ^ length ^ (sequence << 16)) >>> 0
 
 /**
  * Types of blocks. CHECKPOINT: the devices and objects at the start of the segment. INDEX: of the segment, after its

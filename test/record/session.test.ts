@@ -216,6 +216,21 @@ describe('a file that is no session file, or a damaged one', () => {
   refused('another version', () => new TextEncoder().encode('userdma session 2: x'), /version 2.*reads version 1/)
   refused('a header that was cut', () => start().sink.bytes.slice(0, 300), /header .* damaged/)
 
+  it('a block with a changed byte is left out and counted', async () => {
+    const { sink, writer } = start()
+    for (let i = 0; i < 300; i++) {
+      writer.polled(i, 1, i)
+      if (i % 100 === 99) writer.flush()
+    }
+    const file = sink.bytes.slice()
+    const session = await openSession(bytesSource(file))
+    const [, second] = session.blocks.filter(({ isCheckpoint }) => !isCheckpoint)
+    file[second.position + 100] ^= 1
+    let count = 0
+    for await (const _ of session.eventsIn()) count++
+    assert.deepEqual([count, session.damaged], [200, 1])
+  })
+
   it('never throws anything else, whatever the bytes are', async () => {
     const { sink, writer } = start({ limit: LIMIT })
     writePolls(writer, 100_000)

@@ -25,41 +25,43 @@ type Write = (data: string | Uint8Array) => void
 /** What a format needs of a session. */
 interface Exporting {
   readonly session: Session
-  /** All events in order of time, redacted if asked for. */
-  events(): AsyncGenerator<SessionEvent>
+  /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
+  forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
 }
 
 type Exporter = (exporting: Exporting) => Promise<void>
 
-const toText: Exporter = async ({ session, events, write }) => {
+const toText: Exporter = async ({ session, forEach, write }) => {
   const { application, machine, origin } = session.header
   write(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}\n`)
-  for await (const event of events()) write(`${eventLine(event)}\n`)
+  await forEach(event => write(`${eventLine(event)}\n`))
 }
 
-const toJson: Exporter = async ({ session, events, write }) => {
+const toJson: Exporter = async ({ session, forEach, write }) => {
   write(`${JSON.stringify({ kind: 'session', ...session.header })}\n`)
-  for await (const event of events()) write(`${JSON.stringify(eventJson(event))}\n`)
+  await forEach(event => write(`${JSON.stringify(eventJson(event))}\n`))
 }
 
-const toPcapng: Exporter = async ({ session, events, write }) => {
+const toPcapng: Exporter = async ({ session, forEach, write }) => {
   const devices = new Map<number, string>()
   const noteDevice = (event: SessionEvent): void => {
     if (event.kind === 'device' && event.change !== 'removed') devices.set(event.device, event.name)
   }
   // The interfaces stand at the start of a capture.
   for (const event of (await session.checkpointBefore(Number.POSITIVE_INFINITY)).events) noteDevice(event)
-  for await (const event of events()) noteDevice(event)
+  await forEach(noteDevice)
   const add = createCapture(write, session.header, devices)
-  for await (const event of events()) if (event.kind === 'packets') add(event.time, event)
+  await forEach(event => {
+    if (event.kind === 'packets') add(event.time, event)
+  })
 }
 
-const toPerfetto: Exporter = async ({ session, events, write }) => {
+const toPerfetto: Exporter = async ({ session, forEach, write }) => {
   const perfetto = createPerfetto(write)
   // Objects that were created before the first event of a file with a limit.
   for (const event of (await session.checkpointBefore(0)).events) perfetto.add(event)
-  for await (const event of events()) perfetto.add(event)
+  await forEach(event => perfetto.add(event))
 }
 
 const exporters: Readonly<Record<string, Exporter>> = {
@@ -136,14 +138,22 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     const fd = output === undefined ? 1 : createOutput(output)
     const buffer = createBuffer(fd)
     const redactor = redact ? createRedactor() : (event: SessionEvent) => event
-    const events = async function* (): AsyncGenerator<SessionEvent> {
-      for await (const event of session.eventsIn()) yield redactor(event)
+    let unreadable = 0
+    const forEach = async (use: (event: SessionEvent) => void): Promise<void> => {
+      for await (const event of session.eventsIn())
+        try {
+          use(redactor(event))
+        } catch (error) {
+          // A file that was made by others may have records of any content.
+          if (!(error instanceof TypeError) && !(error instanceof RangeError)) throw error
+          unreadable++
+        }
     }
-    await exporter({ session, events, write: buffer.write })
+    await exporter({ session, forEach, write: buffer.write })
     buffer.flush()
     if (output !== undefined) closeSync(fd)
-    if (session.damaged > 0)
-      process.stderr.write(`userdma: ${session.damaged} damaged parts of ${name} were left out\n`)
+    const damaged = session.damaged + unreadable
+    if (damaged > 0) process.stderr.write(`userdma: ${damaged} damaged parts of ${name} were left out\n`)
   } catch (error) {
     if (error instanceof SessionFileError) throw new UsageError(`${name}: ${error.message}`)
     throw error
