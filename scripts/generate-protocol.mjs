@@ -53,6 +53,7 @@ export const protocolHeader = session => {
     CM_NODE,
     CM_NAME,
     UMAD_NODES,
+    UNKNOWN_OPCODE,
     UMAD_NAME,
     SessionEnv,
     HelloWants,
@@ -131,6 +132,9 @@ ${constants('CONTEXT_FILE_', lowered(ContextFile)).join('\n')}
 /* The post log in it, and the queues of its entries. */
 ${constants('POST_LOG_', lowered(PostLog)).join('\n')}
 ${constants('POST_', lowered(PostQueue)).join('\n')}
+
+/* The opcode in POST of a batch and of a receive. */
+${constants('', { unknown_opcode: UNKNOWN_OPCODE }).join('\n')}
 
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}

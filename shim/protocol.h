@@ -35,6 +35,7 @@
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_BENIGN 18u
+#define USERDMA_POST 19u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -92,6 +93,7 @@
 
 /* The parked page: words by index, and its size. */
 #define USERDMA_PARKED_PAGE_PARKED 0u
+#define USERDMA_PARKED_PAGE_POSTS 1u
 #define USERDMA_PARKED_PAGE_FAILED 512u
 #define USERDMA_PARKED_PAGE_FAILED_COUNTS 512u
 #define USERDMA_PARKED_PAGE_BYTES 4096u
@@ -108,6 +110,9 @@
 #define USERDMA_POST_RECEIVE 2u
 #define USERDMA_POST_SHARED 3u
 #define USERDMA_POST_BATCH 4u
+
+/* The opcode in POST of a batch and of a receive. */
+#define USERDMA_UNKNOWN_OPCODE 0xffffffffu
 
 /* The event log, and kinds of its entries. */
 #define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
@@ -282,6 +287,15 @@ struct userdma_misuse {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_misuse) == 48, "layout of struct userdma_misuse");
+
+struct userdma_posting {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t opcode;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_posting) == 24, "layout of struct userdma_posting");
 
 struct userdma_range {
     uint64_t address;

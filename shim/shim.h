@@ -235,7 +235,12 @@ void stack_fork(void);
  * program that a signal ends reports nothing. Preserves errno.
  */
 void stack_end(int fd);
-/* Sends a message of this type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
+/*
+ * Sends a message of this type about the context of `fd`, with a body of `size` bytes. Returns `ret` of the reply, or 0
+ * without one. Preserves errno.
+ */
+int64_t stack_ask(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
+/* Like stack_ask, without an answer. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
 
 /* ---- events.c ---- */

@@ -289,20 +289,29 @@ void stack_end(int fd)
     errno = saved;
 }
 
-void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size)
+int64_t stack_ask(int fd, uint32_t type, uint32_t stack, const void *body, size_t size)
 {
     struct shim_guard guard;
     const int saved = errno;
+    int64_t answer = 0;
     if (session_enter(&guard)) {
         if (fd_kind(fd) == FD_CONTEXT && session_prepare(fd, &guard) == 0) {
             struct request request = {
                 .header = {.type = type, .fd = fd, .context = fd_lookup(fd)->context, .stack = stack}};
             memcpy((char *)&request + sizeof request.header, body, size);
             struct reply reply;
-            if (session_exchange(&request, size, &reply, &guard) == 0)
+            if (session_exchange(&request, size, &reply, &guard) == 0) {
+                answer = reply.message.call.ret;
                 reply_close_all(&reply);
+            }
         }
         session_leave(&guard);
     }
     errno = saved;
+    return answer;
+}
+
+void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size)
+{
+    stack_ask(fd, type, stack, body, size);
 }

@@ -9,6 +9,7 @@
  * - Binding: after a post that binds a type 2 window, mw->rkey is the window's new key, as with providers of adapters.
  *   rxe's provider changes it only for type 1.
  * - XRC, for a provider without XRC (xrc.c).
+ * - Fault rules may refuse posts (faults.c).
  * - For `userdma check`: posts and polls are recorded (check/).
  *
  * The functions are replaced in the public tables of libibverbs' objects. A context's table: when the provider has
@@ -213,11 +214,38 @@ static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count
         events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
 }
 
+/*
+ * Calls `post`, an expression that posts `list`. If a fault rule refuses a request, `post` gets the list before it.
+ * `find`: fault_in_sends or fault_in_receives, with its arguments up to the list.
+ */
+#define POST_BEFORE_FAULT(result, post, find, ...)                                                                     \
+    do {                                                                                                               \
+        __typeof__(list) before, failing;                                                                              \
+        const int fault = find(__VA_ARGS__, list, &before, &failing);                                                  \
+        (result) = 0;                                                                                                  \
+        if (before)                                                                                                    \
+            before->next = NULL;                                                                                       \
+        if (before || fault == 0)                                                                                      \
+            (result) = (post);                                                                                         \
+        if (before)                                                                                                    \
+            before->next = failing;                                                                                    \
+        if ((result) == 0 && fault != 0) {                                                                             \
+            (result) = fault;                                                                                          \
+            if (bad)                                                                                                   \
+                *bad = failing;                                                                                        \
+        }                                                                                                              \
+    } while (0)
+
 /* Posts, also if only the first receives of the list fit. */
 static int post_receives(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
-    const int error = original(qp, list, bad);
+    int error;
+    if (UNLIKELY(posts_may_fail()))
+        POST_BEFORE_FAULT(error, original(qp, list, bad), fault_in_receives, qp->context->cmd_fd, USERDMA_POST_RECEIVE,
+                          qp->qp_num);
+    else
+        error = original(qp, list, bad);
     device_receive_posted(qp->context->cmd_fd, qp->handle, qp->qp_num);
     return error;
 }
@@ -238,12 +266,24 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     return refused_receive(qp, first, error);
 }
 
-/* Wrapped only if stacks are recorded. */
+static int post_shared(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                       struct ibv_recv_wr **bad)
+{
+    int error;
+    if (LIKELY(!posts_may_fail()))
+        return original(srq, list, bad);
+    POST_BEFORE_FAULT(error, original(srq, list, bad), fault_in_receives, srq->context->cmd_fd, USERDMA_POST_SHARED,
+                      srq->handle);
+    return error;
+}
+
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
+    if (LIKELY(!shim_records_stacks))
+        return post_shared(original, srq, list, bad);
     note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
-    const int error = original(srq, list, bad);
+    const int error = post_shared(original, srq, list, bad);
     if (error == 0)
         return 0;
     note_refused(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, count_receives(*bad));
@@ -269,18 +309,29 @@ static int post_provider_sends(post_send_function *original, struct ibv_qp *qp, 
     return error;
 }
 
-/* Posts by the provider or by xrc.c. Refuses sends before RTS. */
+/* Posts by the provider or by xrc.c. */
+static int post_valid_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                            struct ibv_send_wr **bad)
+{
+    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
+        return xrc_post_send(original, qp, list, bad);
+    return post_provider_sends(original, qp, list, bad);
+}
+
+/* Refuses sends before RTS. */
 static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                       struct ibv_send_wr **bad)
 {
+    int error;
     if (UNLIKELY(!can_send(qp))) {
         if (bad)
             *bad = list;
         return EINVAL;
     }
-    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
-        return xrc_post_send(original, qp, list, bad);
-    return post_provider_sends(original, qp, list, bad);
+    if (LIKELY(!posts_may_fail()))
+        return post_valid_sends(original, qp, list, bad);
+    POST_BEFORE_FAULT(error, post_valid_sends(original, qp, list, bad), fault_in_sends, qp);
+    return error;
 }
 
 /* As post_sends, of noted sends: posts only those for which an adapter has slots, and refuses the others. */
@@ -344,9 +395,10 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
     const bool has_slots = LIKELY(!shim_frees_at_poll) || slots_missing(&qp->qp_base) == 0;
-    if (UNLIKELY(!has_slots))
+    const int fault = UNLIKELY(posts_may_fail()) ? fault_of_batch(qp) : has_slots ? 0 : ENOMEM;
+    if (UNLIKELY(fault != 0))
         qp->wr_abort(qp);
-    const int error = has_slots ? original(qp) : ENOMEM;
+    const int error = fault != 0 ? fault : original(qp);
     if (LIKELY(error == 0 || !shim_records_stacks))
         return error;
     note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
@@ -365,15 +417,23 @@ static void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, stru
         set_window_key(mw, rkey);
 }
 
+static int post_bind(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    if (UNLIKELY(!can_send(qp)))
+        return EINVAL;
+    const int fault = UNLIKELY(posts_may_fail()) ? fault_of_bind(qp, bind->wr_id) : 0;
+    return fault != 0 ? fault : original(qp, mw, bind);
+}
+
 /* ibv_bind_mw: the provider posts the request itself, without ops.post_send. */
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
     if (LIKELY(!shim_records_stacks))
-        return can_send(qp) ? original(qp, mw, bind) : EINVAL;
+        return post_bind(original, qp, mw, bind);
     const int fd = qp->context->cmd_fd;
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
     note_sends(qp, &posted, FRAME);
-    const int error = can_send(qp) ? original(qp, mw, bind) : EINVAL;
+    const int error = post_bind(original, qp, mw, bind);
     if (error == 0)
         return 0;
     note_refused(fd, USERDMA_POST_SEND, qp->qp_num, 1);
@@ -508,11 +568,11 @@ static struct ibv_context *wrap(struct ibv_context *context)
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
     WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
     WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
+    WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
     WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
     if (UNLIKELY(shim_records_stacks)) {
         events_open(context->cmd_fd);
         outstanding_opened(context->cmd_fd);
-        WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)

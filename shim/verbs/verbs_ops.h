@@ -6,6 +6,7 @@
 #define USERDMA_VERBS_OPS_H
 
 #include <infiniband/verbs.h>
+#include <stdbool.h>
 
 typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv_send_wr **);
 
@@ -26,6 +27,22 @@ int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int e
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
 /* A send of which only the wr_id is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
+
+/* ---- faults.c ---- */
+
+/* Whether fault rules may refuse posts: then each post asks. */
+bool posts_may_fail(void);
+/*
+ * Asks the daemon about each request of a list. Returns 0, or the positive errno of the first that fails, `*failing`,
+ * which follows `*before` (NULL: it is the first). Each asked request counts for the rules.
+ */
+int fault_in_sends(const struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **before,
+                   struct ibv_send_wr **failing);
+int fault_in_receives(int fd, uint32_t queue, uint32_t number, struct ibv_recv_wr *list, struct ibv_recv_wr **before,
+                      struct ibv_recv_wr **failing);
+/* The errno with which ibv_wr_complete or ibv_bind_mw fails, or 0. A batch is one post of an unknown request. */
+int fault_of_batch(const struct ibv_qp_ex *qp);
+int fault_of_bind(const struct ibv_qp *qp, uint64_t wr_id);
 
 /* ---- batches.c ---- */
 

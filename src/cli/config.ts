@@ -73,7 +73,7 @@ export const parseCount = (option: string, text: string, max: number): number =>
 
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
-  const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
+  const { formatFaults, parseFaults } = await import('../faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
 }
 

@@ -202,6 +202,13 @@ export interface FileMemory {
   close(): void
 }
 
+/** A process, as fault rules select it. */
+export interface CallingProcess {
+  readonly pid: number
+  /** Its command. */
+  name(): string
+}
+
 /** The process that makes a call. */
 export interface Caller {
   /** The memory in which the process registers regions; the same record for all its calls. */
@@ -212,6 +219,8 @@ export interface Caller {
   copyOut(address: bigint, bytes: Uint8Array): void
   /** Core's number of the fd object behind a descriptor of the caller. Undefined: not an fd object. */
   descriptor(fd: number): number | undefined
+  /** The process; undefined for a caller inside the subsystem. Fault rules act only on calls of processes. */
+  readonly process?: CallingProcess | undefined
   /** Handlers for events of the objects that this caller creates. */
   readonly handlers?: EventHandlers | undefined
   /**
@@ -337,6 +346,11 @@ export interface Hook {
   /** Runs before the handler. A CallError that it throws refuses the call; destroys by core itself ignore it. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
+   * Called after all `pre` of a client's call. The handler runs once the promise is fulfilled; then the call is
+   * asynchronous. A CallError that it throws, or with which the promise is rejected, refuses the call.
+   */
+  delay?(call: CallContext, object: CoreObject, args: HandlerValues): Promise<void> | undefined
+  /**
    * Runs after the handler, with its results or its exception, and for a call that an argument check or `pre` refused.
    * If a check refused the call, `args` are unchecked, and `object` is undefined except for the destroy of an object in
    * use. An exception of the hook is counted and reported.
@@ -425,8 +439,8 @@ export interface Device<D = unknown> {
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
-  /** Receives unaffiliated events (core/devices/clients.ts). */
-  readonly eventHandlers: Set<DeviceEventHandler>
+  /** Receive unaffiliated events (core/devices/clients.ts). The context: whose events they are, if not all. */
+  readonly eventHandlers: Map<DeviceEventHandler, Context | undefined>
   /** By class name. A device has interface and device, the system-wide device has interface and system. */
   readonly fixedObjects: ReadonlyMap<string, CoreObject>
   /** The table without hooks, shared with devices that have an equal one. */

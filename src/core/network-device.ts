@@ -113,6 +113,23 @@ export interface LayerCounts {
   readonly port: Readonly<Record<string, number>>
 }
 
+/** A completion that a fault rule fails. */
+export interface InjectedCompletion {
+  /** The number of the rule, from 1, and its text. */
+  readonly number: number
+  readonly text: string
+  /** A name of `WcStatus`. */
+  readonly status: string
+}
+
+/** Whether a successful completion fails. `completion`: a name of `completionNames` (spec/faults.ts). */
+export type DecideCompletion = (
+  queuePair: CoreObject,
+  qpn: number,
+  completion: string,
+  wrId: bigint,
+) => InjectedCompletion | undefined
+
 /** Times are microseconds of the clock that polls the device. */
 export interface NetworkDevice {
   readonly device: Device
@@ -129,6 +146,8 @@ export interface NetworkDevice {
   readonly link?: DeviceLink
   /** Why programs wait for queues of the device, in no order (spec/check/waits.ts). */
   waits?(): readonly ContextWait[]
+  /** Fails completions for which `decide` says so, until the next call. Undefined: none. */
+  injectCompletions?(decide: DecideCompletion | undefined): void
   /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */
   explain?(qpn: number, wrId: bigint): string | undefined
 }

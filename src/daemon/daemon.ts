@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { assemble } from '../assembly/assembly.ts'
 import { clientNames } from '../clients/clients.ts'
+import { type InjectedFaults, injectFaults } from '../clients/faults/inject.ts'
 import type { RecordingOptions } from '../clients/record/recording.ts'
 import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
@@ -23,7 +24,7 @@ import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
 import { holdFile, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
-import { addToWord } from '../host/memory/fence.ts'
+import { addToWord, setWord } from '../host/memory/fence.ts'
 import { createRingPool, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import { closeElsewhere } from '../host/memory/mover.ts'
@@ -44,7 +45,7 @@ import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
-import { createFailureReports } from './failures.ts'
+import { createFailureReports, type FailureReports } from './failures.ts'
 import { createFdQuotas } from './fd-quota.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
@@ -224,7 +225,7 @@ const createParts = (
     }),
     STEPS_PER_TURN,
   )
-  const { core, clients, link, torment, addDevice } = assemble({
+  const assembly = assemble({
     link: config.link,
     path: config.path ?? 'direct',
     hasNative: true,
@@ -252,12 +253,18 @@ const createParts = (
       addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1),
     createDevice: createRxeDevice,
   })
+  const { core, clients, link, torment } = assembly
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   /** `createDevices` adds devices, now and later. */
   const polled = [thresholds, clientTimers]
   const network = createNetwork(config, link, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
+  const addDevice: typeof assembly.addDevice = (...description) => {
+    const device = assembly.addDevice(...description)
+    device.injectCompletions?.(running.state?.faults.decideCompletion)
+    return device
+  }
   const devices = createDevices(core, network, interfaces, polled, addDevice, drivers)
   return {
     parkedPage,
@@ -349,6 +356,7 @@ class RunningDaemon implements Daemon {
     this.#recording = record && recordDaemon(this.#state, record.fd, record)
     try {
       this.#hotPlug.start(interfaces)
+      parts.network.rulesChanged()
       const { listener, reserve } = acceptSessions(this.#state, listening.fd, this.#sessions, () => this.#endIfUnused())
       this.#listener = listener
       this.#reserve = reserve
@@ -419,6 +427,7 @@ class RunningDaemon implements Daemon {
       trace: this.#trace,
       cm: clients.use('rdma_cm'),
       failures,
+      faults: this.#injectFaults(failures),
       check: config.check
         ? new DaemonChecker(
             core,
@@ -453,6 +462,25 @@ class RunningDaemon implements Daemon {
       turn: 0,
       callingProcess: undefined,
     }
+  }
+
+  #injectFaults(failures: FailureReports): InjectedFaults {
+    const { core, network, devices, parkedPage } = this.#parts
+    const faults = injectFaults(core, network.programFaults, {
+      wait: milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds)),
+      processOf(context) {
+        const owner = failures.ownerOf(context)
+        return owner && { pid: owner.pid, name: () => owner.command }
+      },
+      callSite: () => this.#state.check?.callSite,
+      postSite: (...post) => this.#state.check?.postSite(...post),
+    })
+    network.rulesChanged = () => {
+      faults.rulesChanged()
+      for (const device of devices.network) device.injectCompletions?.(faults.decideCompletion)
+      setWord(parkedPage.words, ParkedPage.POSTS, network.programFaults.has('post') ? 1 : 0)
+    }
+    return faults
   }
 
   #createContexts(pool: RingPool): Contexts {

@@ -2,6 +2,7 @@
  * The state that the parts of the daemon share.
  */
 
+import type { InjectedFaults } from '../clients/faults/inject.ts'
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
 import type { Core } from '../core/model.ts'
@@ -55,6 +56,8 @@ export interface DaemonState {
   readonly netlink: Netlink
   readonly cm: RdmaCm
   readonly failures: FailureReports
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
   readonly destroyWaits: DestroyWaits
   /** Updates the counter files. Returns 0, or the errno of the failure. */
   readonly refreshCounters: () => number

@@ -72,6 +72,9 @@ export class CallError extends Error {
   }
 }
 
+/** A call that a fault rule has refused: no mistake of the program. */
+export class InjectedError extends CallError {}
+
 /**
  * A call refused for a value above a limit that no query returns, such as that of max_inline_data. Programs find the
  * limit by trying, so the call is no mistake.

@@ -1,7 +1,11 @@
 /*
- * Injected network faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them.
- * phy/faults/kinds.ts implements the kinds.
+ * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
+ * do. faults/rules.ts parses rules; phy/faults/kinds.ts implements the kinds of faults of packets.
  */
+import { nameIn } from './enums.ts'
+import type { ErrnoName } from './errno.ts'
+import { CREATE, CREATE_FD, DESTROY, MODIFY, type ObjectClass, QUERY } from './schema/schema.ts'
+import { sendOperations, WcOpcode, type WcStatus, WrOpcode } from './work.ts'
 
 /** Kinds of faults that affect a share of the packets, in the order of the decisions for each packet. */
 export const FaultKinds = {
@@ -22,23 +26,107 @@ export const FaultKinds = {
 export type FaultKind = keyof typeof FaultKinds
 export const faultKinds = Object.keys(FaultKinds) as readonly FaultKind[]
 
+/** What a rule acts on, with the word for several of them. */
+export const FaultTargets = {
+  packet: 'packets',
+  call: 'calls',
+  post: 'posts',
+  completion: 'completions',
+  event: 'asynchronous events',
+} as const
+export type FaultTarget = keyof typeof FaultTargets
+
+/** Targets of rules for programs. */
+const PROGRAM = ['call', 'post', 'completion', 'event'] as const
+const REQUESTS = ['post', 'completion'] as const
+
+interface Setting {
+  readonly example: string
+  readonly help: string
+  /** Absent: packets. */
+  readonly targets?: readonly FaultTarget[]
+}
+
 /** All settings of a rule, in the order of its text: selectors, then effects. */
 export const FaultSettings = {
-  device: { example: 'device=rxe0', help: 'one device only' },
+  call: { example: 'call=mr.create', help: 'calls of a method (mr.*, *.create; several with +)', targets: ['call'] },
+  completion: {
+    example: 'completion=WRITE',
+    help: 'completions of these requests: SEND, WRITE, READ … RECV, *; several with +',
+    targets: ['completion'],
+  },
+  device: { example: 'device=rxe0', help: 'one device only', targets: ['packet', ...PROGRAM] },
+  program: { example: 'program=rping', help: 'programs of this name (the command, as in ps) only', targets: PROGRAM },
+  pid: { example: 'pid=4711', help: 'one process only (several: 4711+4712)', targets: PROGRAM },
+  class: {
+    example: 'class=rc_qp',
+    help: 'objects of this class only: of the call, or the queue (several with +)',
+    targets: ['call', ...REQUESTS],
+  },
+  site: {
+    example: 'site=1f0c33a9',
+    help: 'one call site, in programs whose stacks are recorded',
+    targets: ['call', ...REQUESTS],
+  },
   dir: { example: 'dir=received|sent|both', help: 'packets that the device receives (the default) or sends' },
-  qp: { example: 'qp=0x12', help: 'packets to this queue pair (several: 0x12+0x13)' },
+  qp: {
+    example: 'qp=0x12',
+    help: 'packets to this queue pair; posts and completions of it (several: 0x12+0x13)',
+    targets: ['packet', ...REQUESTS],
+  },
   opcode: { example: 'opcode=RC_ACKNOWLEDGE', help: 'packets with this opcode (RC_READ_RESP_*, 0x11; several with +)' },
+  request: {
+    example: 'request=SEND',
+    help: 'posts of these requests: SEND, WRITE_WITH_IMM … RECV (several with +)',
+    targets: ['post'],
+  },
+  nth: { example: 'nth=3', help: 'the third match, and with count= or every= later ones', targets: PROGRAM },
+  every: { example: 'every=10', help: 'every tenth match', targets: PROGRAM },
+  share: { example: 'share=1%', help: 'share of the matches', targets: PROGRAM },
+  count: { example: 'count=5', help: 'at most five times', targets: PROGRAM },
   ...FaultKinds,
-  delay: { example: 'delay=5ms', help: 'delay of every packet' },
+  errno: { example: 'errno=ENOMEM', help: 'the call fails with this error', targets: ['call'] },
+  post: { example: 'post=ENOMEM', help: 'the post of a send or receive fails with this error', targets: ['post'] },
+  status: {
+    example: 'status=RETRY_EXC_ERR',
+    help: 'the request completes with this status, and its queue pair goes to ERR',
+    targets: ['completion'],
+  },
+  event: {
+    example: 'event=PORT_ERR',
+    help: 'the program gets this event: after the call, or when it opens the device',
+    targets: ['call', 'event'],
+  },
+  delay: {
+    example: 'delay=5ms',
+    help: 'delay of every packet, of the call, or of the event',
+    targets: ['packet', 'call', 'event'],
+  },
   jitter: { example: 'jitter=1ms', help: 'random variation of the delay, plus or minus' },
   rate: { example: 'rate=10mbit', help: 'bits per second; packets beyond a queue of 1000 are lost' },
-  seed: { example: 'seed=7', help: 'seed of the random sequence: the same seed and packets give the same faults' },
-} as const
+  seed: {
+    example: 'seed=7',
+    help: 'seed of the random sequence: the same seed and packets give the same faults',
+    targets: ['packet', ...PROGRAM],
+  },
+} as const satisfies Readonly<Record<string, Setting>>
+
+/** Targets of the rules that may have a setting. */
+export const targetsOf = (name: keyof typeof FaultSettings): readonly FaultTarget[] => {
+  const setting: Setting = FaultSettings[name]
+  return setting.targets ?? ['packet']
+}
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
 /** Packets that matched a rule, and packets that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
+
+/** Calls, posts, completions or contexts that matched a rule for programs, and how often the rule acted. */
+export interface ProgramRuleCounts {
+  matched: number
+  injected: number
+}
 
 /** Packets of a device by outcome. `overflowed`: dropped because there was no room to delay them. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
@@ -68,3 +156,119 @@ export const packetOutcomes = [
   'delayed',
 ] as const
 export type PacketOutcome = (typeof packetOutcomes)[number]
+// ---- calls ----
+
+const CREATE_ERRORS = ['ENOMEM', 'EINVAL', 'EIO', 'EPERM', 'EOPNOTSUPP'] as const
+const OTHER_ERRORS = ['EINVAL', 'EIO', 'ENOMEM', 'EOPNOTSUPP'] as const
+/** By call number of block COMMON. */
+const commonErrors: Readonly<Record<number, readonly ErrnoName[]>> = {
+  [CREATE]: CREATE_ERRORS,
+  [CREATE_FD]: [...CREATE_ERRORS, 'EMFILE', 'ENFILE'],
+  [QUERY]: OTHER_ERRORS,
+  [MODIFY]: [...OTHER_ERRORS, 'EBUSY', 'EPERM', 'ETIMEDOUT'],
+  // The kernel frees what a destroy names: it cannot lack memory.
+  [DESTROY]: ['EBUSY', 'EIO'],
+}
+/** What Linux's calls on this class or method return in addition. */
+const additionalErrors: Readonly<Record<string, readonly ErrnoName[]>> = {
+  'mr.create': ['EFAULT', 'EACCES'],
+  'device.open': ['EMFILE', 'ENFILE', 'EPERM'],
+  'cm_id.create': ['ENODEV'],
+  'cm_id.bind': ['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES', 'ENODEV'],
+  'cm_id.resolveAddress': ['EADDRINUSE', 'EADDRNOTAVAIL', 'ENODEV', 'ENETUNREACH', 'EHOSTUNREACH'],
+  'cm_id.resolveRoute': ['ENODEV', 'EHOSTUNREACH', 'ETIMEDOUT'],
+  'cm_id.connect': ['EADDRNOTAVAIL', 'ENODEV', 'EISCONN'],
+  'cm_id.listen': ['EADDRINUSE', 'EADDRNOTAVAIL'],
+  'cm_id.accept': ['ENODEV'],
+}
+
+/** The errors that a rule may inject into a call; no adapter and no kernel gives others. */
+export const errnosOf = (cls: ObjectClass, method: string): readonly ErrnoName[] => {
+  if (method === 'getEvent' || method === 'getEvents') return ['EAGAIN', 'EIO']
+  const call = cls.methods[method]?.call
+  return [
+    ...((call !== undefined && commonErrors[call]) || OTHER_ERRORS),
+    ...(additionalErrors[`${cls.name}.${method}`] ?? []),
+  ]
+}
+
+/** The errors of a post: ibv_post_send(3), and what providers return. */
+export const postErrnos: readonly ErrnoName[] = ['ENOMEM', 'EINVAL', 'EIO']
+
+// ---- requests and completions ----
+
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+
+const withoutPrefix = (name: string): string => name.replace(/^RDMA_/, '')
+
+/** The name of an ibv_wr_opcode in rules; `RECV` for a receive (undefined). */
+export const requestNameOf = (opcode: number | undefined): string =>
+  opcode === undefined ? 'RECV' : withoutPrefix(nameIn(WrOpcode.values, opcode))
+export const requestNames: readonly string[] = [...Object.keys(WrOpcode.values).map(withoutPrefix), 'RECV']
+
+/** The name of an ibv_wc_opcode in rules. */
+export const completionNameOf = (opcode: number): string => withoutPrefix(nameIn(WcOpcode.values, opcode))
+const completionOpcodes: readonly number[] = [
+  ...new Set(Object.values(sendOperations).map(({ completion }) => completion)),
+  RECV,
+  RECV_RDMA_WITH_IMM,
+]
+export const completionNames: readonly string[] = completionOpcodes.map(completionNameOf)
+
+type StatusName = keyof typeof WcStatus.values
+
+const LOCAL_ERRORS = ['LOC_LEN_ERR', 'LOC_QP_OP_ERR', 'LOC_PROT_ERR'] as const
+const ANY_ERRORS = ['WR_FLUSH_ERR', 'FATAL_ERR', 'GENERAL_ERR'] as const
+/** What the peer's answers, and their absence, lead to: reliable services only. */
+const REMOTE_ERRORS = [
+  'BAD_RESP_ERR',
+  'REM_INV_REQ_ERR',
+  'REM_ACCESS_ERR',
+  'REM_OP_ERR',
+  'RETRY_EXC_ERR',
+  'RNR_RETRY_EXC_ERR',
+] as const
+const LOCAL_OPERATIONS: readonly string[] = ['BIND_MW', 'LOCAL_INV']
+
+/** By class of queue pair: how reliable it is, and the requests that it has beside receives. */
+const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram'>> = {
+  rc_qp: 'reliable',
+  xrc_ini_qp: 'reliable',
+  xrc_tgt_qp: 'reliable',
+  uc_qp: 'unreliable',
+  ud_qp: 'datagram',
+  gsi_qp: 'datagram',
+}
+export const queuePairClasses: readonly string[] = Object.keys(services)
+
+/** The statuses of failed completions that `completion` (a name of `completionNames`) can have on a class of queue pair. */
+export const statusesOf = (cls: string, completion: string): readonly StatusName[] => {
+  const service = services[cls]
+  if (service === undefined) return []
+  if (completion.startsWith('RECV')) {
+    if (cls === 'xrc_ini_qp' || (service === 'datagram' && completion !== 'RECV')) return []
+    // A datagram that does not fit is dropped silently (IBA 9.6.1.4.3).
+    if (service === 'datagram') return ['LOC_QP_OP_ERR', 'LOC_PROT_ERR', ...ANY_ERRORS]
+    const access = completion === 'RECV' ? [] : (['LOC_ACCESS_ERR'] as const)
+    const invalid = service === 'reliable' ? (['REM_INV_REQ_ERR'] as const) : []
+    return [...LOCAL_ERRORS, ...access, ...invalid, ...ANY_ERRORS]
+  }
+  if (cls === 'xrc_tgt_qp') return []
+  if (LOCAL_OPERATIONS.includes(completion))
+    return service === 'datagram' ? [] : ['LOC_QP_OP_ERR', 'MW_BIND_ERR', ...ANY_ERRORS]
+  if (service === 'reliable') return [...LOCAL_ERRORS, ...REMOTE_ERRORS, ...ANY_ERRORS]
+  const isKnown = completion === 'SEND' || (service === 'unreliable' && completion === 'WRITE')
+  return isKnown ? [...LOCAL_ERRORS, ...ANY_ERRORS] : []
+}
+
+// ---- asynchronous events ----
+
+/** Of a port or the device. Others, as LID_CHANGE, belong to InfiniBand links; the devices' links are Ethernet. */
+export const deviceEvents = ['PORT_ERR', 'PORT_ACTIVE', 'GID_CHANGE', 'DEVICE_FATAL'] as const
+
+/** The events of objects of a class that a rule may raise. */
+export const objectEventsOf = (cls: string): readonly string[] => {
+  if (cls in services) return ['QP_FATAL', 'QP_REQ_ERR', 'QP_ACCESS_ERR']
+  if (cls === 'cq') return ['CQ_ERR']
+  return cls === 'srq' || cls === 'xrc_srq' ? ['SRQ_ERR', 'SRQ_LIMIT_REACHED'] : []
+}

@@ -41,11 +41,12 @@
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
+ * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN and END `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -85,6 +86,7 @@ export const MessageType = {
   /** From the daemon to a subscribed tool: a traced call, or part of a long one (uapi/tool.ts). */
   TRACE: 17,
   BENIGN: 18,
+  POST: 19,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -279,6 +281,8 @@ export const Messages = {
     ['more', 'u32'],
     ['reserved', 'u32'],
   ),
+  /** queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. */
+  posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
   /** A range of the program's memory. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /** The arguments of mmap(2); `protection`: PROT_… */
@@ -303,6 +307,7 @@ export const Exchanges = {
   MISUSE: { request: 'misuse', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
+  POST: { request: 'posting', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -366,6 +371,8 @@ export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as con
 export const ParkedPage = {
   /** 1: the daemon sleeps and needs a doorbell; 0: it is awake and polls the queues. */
   PARKED: 0,
+  /** 1: fault rules may refuse posts, so each is announced (message POST). */
+  POSTS: 1,
   /**
    * The first of FAILED_COUNTS words: number of queue pairs in ERR, by QPN modulo FAILED_COUNTS. Only in ERR, where it is
    * flushed, does a receive need a doorbell.
@@ -447,6 +454,9 @@ export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4 } as 
  * queue pair; the stack is that of all its requests, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
+
+/** `posting.opcode` of a batch of ibv_wr_*, and of a receive. */
+export const UNKNOWN_OPCODE = 0xffff_ffff
 
 /** 2^32 divided by the golden ratio. */
 const HASH_FACTOR = 0x9e3779b1

@@ -16,7 +16,7 @@ import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses, rnrNaksOf } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
-import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
+import { enterError, enterSqe, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
 import { QP, RES, ReqFlag, RespFlag, WQE } from './fields.ts'
 import { leaveWindow, nextWindowDeadline, onWindowTimer, requeue, takeWaiting } from './flow-control/peer-window.ts'
@@ -356,6 +356,7 @@ const modify = (
   if (isReliable && after === RTR && before === INIT) sizeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) sizeResources(s, row)
   if (after === ERR) enterError(s, row, cause ?? createCause('MODIFIED', {}))
+  else if (after === SQE && before !== SQE) enterSqe(s, row, cause ?? createCause('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
     if (before === SQE) finishFlush(s, row)

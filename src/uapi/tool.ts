@@ -8,7 +8,7 @@ import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
 import type { WaitId } from '../spec/check/waits.ts'
-import type { FaultRuleCounts } from '../spec/faults.ts'
+import type { FaultRuleCounts, ProgramRuleCounts } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
@@ -55,7 +55,7 @@ export const paths = Object.keys(pathKinds) as readonly Path[]
 /** A daemon's configuration. A command that requests another configuration cannot join the daemon. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** Fault rules as text (phy/faults/rules.ts); empty for none. */
+  /** Fault rules as text (faults/rules.ts); empty for none. */
   readonly fault: string
   readonly link: Link
   /** Default: direct. */
@@ -109,9 +109,10 @@ export type ToolRequest =
   /** The reply follows when the file is written. */
   | { readonly kind: 'end-record' }
 
-/** A fault rule, and its counts of matched packets and of faults. */
-export interface FaultStat extends Readonly<FaultRuleCounts> {
+/** A fault rule, and its counts: of packets and faults, or for programs of matches and injected faults. */
+export interface FaultStat extends Readonly<Partial<FaultRuleCounts & ProgramRuleCounts>> {
   readonly rule: string
+  readonly matched: number
 }
 
 export interface DeviceStat {

@@ -6,7 +6,7 @@ import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import type { PortCounters } from '../phy/port.ts'
 import type { CounterFile, EngineCounter } from '../spec/counters.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
-import type { CallError } from '../spec/errno.ts'
+import type { CallError, ErrnoName } from '../spec/errno.ts'
 import type { FaultCounters } from '../spec/faults.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 
@@ -153,6 +153,17 @@ export interface Carrier {
    * the descriptors of a daemon's device keep the process alive.
    */
   setWaiting(hasWaiters: boolean): void
+  /**
+   * Called before each post to a queue of a queue pair or SRQ: the error with which a fault rule refuses it; undefined:
+   * none. `qpn`: undefined for an SRQ. `opcode`: ibv_wr_opcode of a send.
+   */
+  refusesPost(
+    handle: number,
+    qpn: number | undefined,
+    isSend: boolean,
+    opcode: number | undefined,
+    id: number,
+  ): ErrnoName | undefined
   /** Called after each post to a queue of the queue pair with this handle. */
   posted(handle: number): void
   /**

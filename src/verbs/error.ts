@@ -169,6 +169,10 @@ export const closedError = (call: string, what = 'the object'): RdmaError =>
 export const deviceClosedError = (call: string, state = 'closed'): RdmaError =>
   errorOf('ERR_CLOSED', Errno.EIO, call, `the device is ${state}`, 'open the device again')
 
+/** The error of a post that a fault rule has refused. */
+export const injectedError = (call: string, code: ErrnoName): RdmaError =>
+  refused(code, call, 'injected by a fault rule', '')
+
 /** The error of a method that is called without its object, as after `const { poll } = cq`. */
 export const withoutObject = (call: string): RdmaError =>
   invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)

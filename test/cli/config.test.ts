@@ -47,7 +47,7 @@ describe('the configuration from options', () => {
     [{ device: ['rxe0@224.0.0.1'] }, /multicast/],
     [{ device: ['rxe0@127.0.0.1', 'rxe0@127.0.0.2'] }, /"rxe0" is given twice/],
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
-    [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup/],
+    [{ fault: ['loss=0.1'] }, /no "loss"; there are call, completion, device, program/],
     [{ fault: ['drop=2'] }, /"2" is not a probability from 0 to 1/],
     [{ path: 'wire' }, /^--path "wire" is not one of direct, packets$/],
     [{ link: 'tcp' }, /^--link "tcp" is not one of memory, udp, udp-plain, dgram$/],

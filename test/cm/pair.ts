@@ -4,7 +4,7 @@
 import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../src/cm/connection.ts'
 import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
-import { createRandom } from '../../src/phy/faults/random.ts'
+import { createRandom } from '../../src/faults/random.ts'
 import { Mtu } from '../../src/spec/enums.ts'
 import { type CmMessage, parseCm } from '../../src/wire/mad/mad.ts'
 

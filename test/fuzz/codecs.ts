@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
-import { formatFaults, parseFaults } from '../../src/phy/faults/rules.ts'
+import { formatFaults, parseFaults } from '../../src/faults/rules.ts'
 import { SHORTEST_PACKET } from '../../src/phy/runs/limits.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { createPcapng, packetJson, packetLine } from '../../src/trace/index.ts'

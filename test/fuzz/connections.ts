@@ -20,7 +20,7 @@ import {
 } from '../../src/core/index.ts'
 import type { Caller, Core, Device, MadAddress } from '../../src/core/model.ts'
 import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
-import { createRandom } from '../../src/phy/faults/random.ts'
+import { createRandom } from '../../src/faults/random.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'

@@ -1,9 +1,10 @@
 /*
  * IP interfaces on a link in virtual time. Packets wait in `wire` until the test delivers, loses or changes them.
  */
+
+import { createRandom } from '../../src/faults/random.ts'
 import { IpInterface } from '../../src/ip/interface.ts'
 import type { IpEnd, SocketProtocol } from '../../src/ip/sockets.ts'
-import { createRandom } from '../../src/phy/faults/random.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
 import type { LinkAddress } from '../../src/wire/ipoib.ts'

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { createRandom } from '../../src/phy/faults/random.ts'
+import { createRandom } from '../../src/faults/random.ts'
 import { MAD_RECEIVED_SEGMENTS } from '../../src/spec/classes/mad/mad_channel.ts'
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import {

@@ -1,7 +1,7 @@
 /*
  * Random values for tests: a seed determines all of them.
  */
-import { createRandom } from '../../src/phy/faults/random.ts'
+import { createRandom } from '../../src/faults/random.ts'
 
 export type RandomSource = ReturnType<typeof createRandomSource>
 

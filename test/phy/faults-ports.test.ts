@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'
+import { parseFaults } from '../../src/faults/rules.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { type FaultPort, withFaults } from '../../src/phy/faults/layer.ts'
-import { parseFaults } from '../../src/phy/faults/rules.ts'
 import { createUdpPort } from '../../src/phy/udp/port.ts'
 import { loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'

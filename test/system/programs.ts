@@ -287,7 +287,7 @@ export const assertFaultsInjected = async (...daemons: readonly TestDaemon[]): P
         reorder: reordered,
         corrupt: corrupted,
       }))
-        if (rule.includes(`${kind}=`)) assert.ok(count > 0, `${rule}: no packet was affected by ${kind}`)
+        if (rule.includes(`${kind}=`)) assert.ok((count ?? 0) > 0, `${rule}: no packet was affected by ${kind}`)
   }
 }
 

@@ -1,6 +1,9 @@
 /*
  * `userdma fault`: shows and changes the fault rules of a running daemon; changes take effect immediately.
  */
+import { targetOf } from '../../faults/rule.ts'
+import { parseRule } from '../../faults/rules.ts'
+import { FaultTargets } from '../../spec/faults.ts'
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
@@ -12,7 +15,11 @@ const faultsText = (faults: readonly FaultStat[]): string => {
   if (faults.length === 0) return 'no faults\n'
   const width = Math.max(...faults.map(({ rule }) => rule.length))
   return faults
-    .map(({ rule, matched, ...hits }) => `${rule.padEnd(width)}  # of ${matched} packets: ${countsText(hits)}\n`)
+    .map(({ rule, matched, ...hits }) => {
+      const target = targetOf(parseRule(rule))
+      const matches = target === 'event' ? 'contexts' : FaultTargets[target]
+      return `${rule.padEnd(width)}  # of ${matched} ${matches}: ${countsText(hits)}\n`
+    })
     .join('')
 }
 

@@ -16,7 +16,7 @@ import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Hook, RequestPoll } from '../../core/model.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { CallError, UnknownLimitError } from '../../spec/errno.ts'
+import { CallError, InjectedError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { watchRequests } from '../watched-requests.ts'
@@ -128,7 +128,7 @@ const hookOf = (
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
-      if (!sources.isChecked(context)) return
+      if (!sources.isChecked(context) || error instanceof InjectedError) return
       const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : noStack
       checker.called({
         time: sources.now(),

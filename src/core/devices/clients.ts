@@ -8,7 +8,7 @@
  * that a callback registers immediately gets all devices, perhaps before clients that registered earlier.
  */
 import { attempt } from '../attempt.ts'
-import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
+import type { Client, ClientEntry, Context, Core, Device, DeviceEventHandler } from '../model.ts'
 
 const runCallback = (entry: ClientEntry, run: () => void): void => {
   entry.runningCallbacks++
@@ -74,11 +74,14 @@ export const withdraw = (core: Core, device: Device): void => {
   for (const entry of [...core.clients].reverse()) attempt(core, () => remove(entry, device))
 }
 
-/** Calls `handler` for each unaffiliated event of the device, until the returned function is called. */
-export const addEventHandler = (device: Device, handler: DeviceEventHandler): (() => void) => {
+/**
+ * Calls `handler` for each unaffiliated event of the device, until the returned function is called. `context`: also for
+ * events that only this context gets (`raiseInContext`).
+ */
+export const addEventHandler = (device: Device, handler: DeviceEventHandler, context?: Context): (() => void) => {
   // A new function, so that the same handler can be added several times.
   const registration: DeviceEventHandler = event => handler(event)
-  device.eventHandlers.add(registration)
+  device.eventHandlers.set(registration, context)
   return () => {
     device.eventHandlers.delete(registration)
   }

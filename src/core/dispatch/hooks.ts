@@ -1,6 +1,6 @@
 /*
  * Hooks around the calls of a device (R24), for tracing, policy and faults. `pre` runs before the handler and may
- * refuse the call. `post` runs once, after the handler or the refusal. A device with hooks has its own table, so hooks
+ * refuse the call. `delay` may delay the handler. `post` runs once, after the handler or the refusal. A device with hooks has its own table, so hooks
  * cost nothing on other devices. Hooks do not see calls with malformed bytes, or of methods that the device does not
  * have.
  */
@@ -18,6 +18,7 @@ import type {
   Hook,
 } from '../model.ts'
 import { createTable } from './compile.ts'
+import { requireOpen } from './invoke.ts'
 
 /** Returns a function that calls the `post` hooks, in reverse order of `pre`. */
 const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
@@ -49,17 +50,28 @@ const wrapHandler = (
         if (!(error instanceof CallError)) noteFault(call.device.core, error)
       }
   }
+  const delays = hooks.flatMap(hook => (hook.delay === undefined ? [] : [hook.delay]))
+  /** Runs the handler after the delays of the hooks. */
+  const runHandler: AnyHandler = (call, object, args, core) => {
+    if (delays.length === 0 || call.why !== 'call') return handler(call, object, args, core)
+    const promises = delays.map(delay => delay(call, object, args)).filter(promise => promise !== undefined)
+    if (promises.length === 0) return handler(call, object, args, core)
+    return Promise.all(promises).then(() => {
+      requireOpen(call)
+      return handler(call, object, args, core)
+    })
+  }
   if (hooks.every(hook => hook.post === undefined))
     return (call, object, args, core) => {
       runPreHooks(call, object, args)
-      return handler(call, object, args, core)
+      return runHandler(call, object, args, core)
     }
   return (call, object, args, core) => {
     const runPostHooks = (out: AnyResult, error: unknown): void => notify(call, object, args, out, error)
     let out: ReturnType<AnyHandler>
     try {
       runPreHooks(call, object, args)
-      out = handler(call, object, args, core)
+      out = runHandler(call, object, args, core)
     } catch (error) {
       runPostHooks(undefined, error)
       throw error

@@ -7,7 +7,7 @@
  * libibverbs waits until the program has acknowledged that many. The records on completion channels and async fds have
  * Linux's bytes.
  */
-import { createCause } from '../../spec/check/causes.ts'
+import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -388,12 +388,12 @@ const deviceSource = (device: Device, port: number): Affiliation => {
 
 /**
  * Posts an event of a device or port on every async fd of the device and on the event queues to which `source` is
- * attached (port number; 0: the device), and calls the device's handlers.
+ * attached (port number; 0: the device), and calls the device's handlers. `only`: nothing of other contexts.
  */
-const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
+const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0, only?: Context): void => {
   const { contexts, eventHandlers, core } = device
   const record = recordOf(deviceSource(device, event.port ?? 0), event.type)
-  for (const context of contexts)
+  for (const context of only === undefined ? contexts : [only])
     for (const fd of context.descriptors) {
       if (fd.class.id === ClassId.async_fd) post(fd, record)
       else if (fd.class.id === ClassId.event_queue) {
@@ -402,7 +402,8 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
       }
     }
   // A handler may remove others, and may add handlers, which do not get this event.
-  for (const handler of [...eventHandlers]) if (eventHandlers.has(handler)) callHandler(core, () => handler(event))
+  for (const [handler, context] of [...eventHandlers])
+    if (eventHandlers.has(handler) && (only === undefined || context === only)) callHandler(core, () => handler(event))
 }
 
 /**
@@ -423,6 +424,13 @@ export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? createCause('DEVICE_REMOVED', {}) : createCause('OTHER_EVENT', { event: type })
   reportFailure({ kind: 'event', device: device.name, event: type, cause }, device, undefined)
+}
+
+/** Raises an event of a port or of the device (port undefined) for one context only. Also reports it as a failure. */
+export const raiseInContext = (context: Context, event: DeviceEvent, cause: Cause): void => {
+  const { device } = context
+  postToDevice(device, event, event.port ?? 0, context)
+  reportFailure({ kind: 'event', device: device.name, event: event.type, cause }, device, context)
 }
 
 /**

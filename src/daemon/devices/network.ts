@@ -5,9 +5,11 @@
 import { capturePort } from '../../assembly/capture.ts'
 import type { NetworkLink } from '../../assembly/link.ts'
 import type { Identity } from '../../core/devices/identity.ts'
+import { createProgramFaults, type ProgramFaults } from '../../faults/program-faults.ts'
+import type { FaultRule } from '../../faults/rule.ts'
+import { formatFaults, formatRule, parseFaults } from '../../faults/rules.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
-import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
 import type { Port, PortTap } from '../../phy/port.ts'
 import { addTap } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
@@ -32,6 +34,10 @@ export interface Network {
   setFaults(text: string): void
   /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
   tap(device: string, tap: PortTap): (() => void) | undefined
+  /** Decides about calls, posts, completions and contexts of programs. */
+  readonly programFaults: ProgramFaults
+  /** Called after each change of the rules. Set once. */
+  rulesChanged: () => void
   /**
    * Captures packets in a pcapng file: all that the existing devices send, or receive from elsewhere. The capture ends
    * when the returned function is called or a write fails. `isOwn`: whether one of these devices has an address (16
@@ -96,10 +102,13 @@ export const createNetwork = (
   charge: ChargeDescriptor = () => () => {},
 ): Network => {
   let rules = faultRules(fault, devices.filter(isSoftDevice))
+  const programFaults = createProgramFaults(rules)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 
-  return {
+  const network: Network = {
+    programFaults,
+    rulesChanged: () => {},
     attach(device, identity) {
       const bare = link.attach(device, identity)
       const port = withFaults(link.isMemory ? bare : withGroupCharges(bare, charge), device.name, rules)
@@ -116,6 +125,7 @@ export const createNetwork = (
       const hasRuleOfName = rules.some(rule => rule.device === name)
       rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
       found.device = { ...found.device, name }
+      programFaults.setRules(rules)
       // Otherwise the same rules apply to the port, which keeps their counts, random sequences and rate limits.
       if (hasRuleOfName) found.port.setFaults(rules, name)
     },
@@ -127,7 +137,7 @@ export const createNetwork = (
       const counts = ports.map(({ port }) => port.ruleCounts())
       return rules.map((rule, i) => ({
         rule: formatRule(rule),
-        ...sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!)),
+        ...(programFaults.counts[i] ?? sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!))),
       }))
     },
     setFaults(text) {
@@ -136,6 +146,8 @@ export const createNetwork = (
         ports.map(port => port.device),
       )
       for (const { port, device } of ports) port.setFaults(rules, device.name)
+      programFaults.setRules(rules)
+      network.rulesChanged()
     },
     tap(device, tap) {
       const found = findPort(device)
@@ -158,4 +170,5 @@ export const createNetwork = (
       return stopCapture
     },
   }
+  return network
 }

@@ -6,9 +6,10 @@ import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
 import { writeCallReply } from '../../uapi/session-codec.ts'
 import type { Client } from './client.ts'
+import type { PostFaults } from './post-faults.ts'
 
 /** Returns the functions that handle the client's current request, by message type. */
-export const createCheckMessages = (client: Client): Readonly<Record<number, () => void>> => {
+export const createCheckMessages = (client: Client, postFaults: PostFaults): Readonly<Record<number, () => void>> => {
   const { daemon, process, standing, request, outgoing } = client
   const reply = (ret: number): void => client.reply(writeCallReply(outgoing, request, ret))
   const contextOfRequest = () => {
@@ -28,7 +29,9 @@ export const createCheckMessages = (client: Client): Readonly<Record<number, () 
     },
     [MessageType.REFUSED]() {
       const context = contextOfRequest()
-      if (context !== undefined) daemon.check?.refusedPost(context, stackOfRequest() ?? [], { ...request })
+      const isInjected = postFaults.take(request)
+      if (context !== undefined && !isInjected)
+        daemon.check?.refusedPost(context, stackOfRequest() ?? [], { ...request })
       reply(0)
     },
     [MessageType.MISUSE]() {

@@ -45,6 +45,7 @@ import { SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { NodeOpening } from './open-nodes.ts'
+import { PostFaults } from './post-faults.ts'
 import { ToolRequests } from './tool-requests.ts'
 
 export interface Session {
@@ -126,10 +127,12 @@ const createCaller = (
   process: ProcessHandle,
   quota: FdQuota,
   space: ProcessSpace,
+  name: () => string,
   passedMemory: () => PassedMemory | undefined,
 ): Caller => {
   const caller: Caller = {
     memory: space,
+    process: { pid: process.pid, name },
     copyIn: (address, length) => (passedMemory() ?? space).copyIn(address, length),
     copyOut: (address, bytes) => (passedMemory() ?? space).copyOut(address, bytes),
     descriptor(number) {
@@ -165,6 +168,7 @@ class ClientSession implements Session, Client {
   readonly #watcher: Watch
   readonly #opening: NodeOpening
   readonly #calls: SessionCalls
+  readonly #postFaults: PostFaults
   readonly #checkMessages: Readonly<Record<number, () => void>>
   readonly #toolRequests: ToolRequests
   /** The process's last known name, for log lines after its end. */
@@ -204,12 +208,14 @@ class ClientSession implements Session, Client {
       guard: containment.guard,
       log: message => daemon.log(`userdma daemon: ${message}`),
     })
-    this.caller = createCaller(daemon, process, quota, this.#space, () => this.#passedMemory)
+    const name = (): string => this.name()
+    this.caller = createCaller(daemon, process, quota, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#opening = new NodeOpening(this)
     this.#calls = new SessionCalls(this)
-    this.#checkMessages = createCheckMessages(this)
+    this.#postFaults = new PostFaults(this)
+    this.#checkMessages = createCheckMessages(this, this.#postFaults)
     this.#toolRequests = this.#createToolRequests()
     // After an exception outside a call the session's state is unknown, so the session is closed.
     this.#watcher = watch(
@@ -368,6 +374,7 @@ class ClientSession implements Session, Client {
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
+    else if (type === MessageType.POST) this.#postFaults.answer()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
     else if (isTool) this.#toolRequests.handle(request, fds)
     else this.#calls.call()

@@ -12,6 +12,7 @@ import { raiseObjectEvent } from '../../core/events/events.ts'
 import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
 import {
   type ContextWait,
+  type DecideCompletion,
   type DeviceLink,
   type DeviceQueues,
   type LayerCounts,
@@ -50,7 +51,7 @@ import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { ahClass, pdClass } from './classes/ah-class.ts'
-import { cqClass, cqCompletions, failOverrunQps } from './classes/cq-class.ts'
+import { cqClass, cqCompletions, failQps } from './classes/cq-class.ts'
 import { datagramQpClasses } from './classes/datagram-qp-classes.ts'
 import { qpClasses } from './classes/qp-class.ts'
 import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
@@ -60,6 +61,7 @@ import { openLocalRings } from './context.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
+import { injectedCompletions } from './injected-completions.ts'
 import { deviceLink } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
@@ -82,6 +84,8 @@ import { waitsOfDevice } from './waits.ts'
 /** Its `waits` and `explain` are always present. */
 export interface RxeDevice extends LocalDevice {
   readonly device: Device<RxeState>
+  /** Always present. */
+  readonly injectCompletions: NonNullable<LocalDevice['injectCompletions']>
 }
 
 export interface RxeOptions {
@@ -210,6 +214,7 @@ class SoftDevice implements RxeDevice {
   readonly #port: Port
   readonly #work: WorkSource
   #completions: Completions
+  readonly #environment: { -readonly [N in keyof Environment]: Environment[N] }
   readonly #engine: Engine
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
@@ -219,6 +224,8 @@ class SoftDevice implements RxeDevice {
   readonly #coreQueues: RxeState['coreQueues']
   /** Whether the port has sockets: only such ports have a window. */
   readonly #isSocketPort: boolean
+  /** Where the engine's completions go without injected faults; undefined until `injectCompletions` is called. */
+  #plainCompletions: Completions | undefined
   /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
   #isSendingHeld = false
 
@@ -247,7 +254,8 @@ class SoftDevice implements RxeDevice {
       return this.#completions
     })
     state.torment = this.#torment
-    this.#engine = this.#createEngine(this.#torment?.environment(environment) ?? environment)
+    this.#environment = this.#torment?.environment(environment) ?? environment
+    this.#engine = this.#createEngine(this.#environment)
     this.#posts = this.#createPosts()
     this.#delivery = new PacketDelivery(state, port, this.#engine, run)
   }
@@ -271,7 +279,7 @@ class SoftDevice implements RxeDevice {
       lastAddress: undefined,
       rings: [],
       releasedFlows: [],
-      overrunQps: [],
+      failingQps: [],
       failures: createFailures(
         () => this.#state,
         () => this.device as Device,
@@ -396,12 +404,19 @@ class SoftDevice implements RxeDevice {
     const mayHaveSends = this.#isSocketPort || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
     if (!this.#isSendingHeld && mayHaveSends) progress = this.#transmit(time) || progress
     while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
-    if (this.#state.overrunQps.length > 0) failOverrunQps(this.#state)
+    if (this.#state.failingQps.length > 0) failQps(this.#state)
     return progress
   }
 
   isUnfinished(): boolean {
     return this.#posts.isUnfinished()
+  }
+
+  injectCompletions(decide: DecideCompletion | undefined): void {
+    const { completions } = this.#environment
+    const plain = this.#plainCompletions ?? completions
+    this.#plainCompletions = plain
+    this.#environment.completions = decide === undefined ? plain : injectedCompletions(this.#state, plain, decide)
   }
 
   scanChanged(): boolean {
@@ -424,7 +439,7 @@ class SoftDevice implements RxeDevice {
       this.#coreQueues.waiting > 0 ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
-      this.#state.overrunQps.length > 0
+      this.#state.failingQps.length > 0
     )
   }
 

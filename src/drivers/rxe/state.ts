@@ -86,6 +86,15 @@ export type QpObject = CoreObject<QueuePair>
 /** The objects of a queue pair; an XRC target may have several. */
 export const openersOf = (qp: QpObject): readonly QpObject[] => qp.state.openers ?? [qp]
 
+/** A queue pair with a completion that was lost because a CQ was full (`isLost`), or that a fault rule has failed. */
+export interface FailingQp {
+  readonly qpn: number
+  readonly cause: Cause
+  readonly isLost: boolean
+  /** A failed send of an unreliable service leads to SQE, all else to ERR. */
+  readonly isSend: boolean
+}
+
 export interface ConnectedPeer {
   readonly peer: FailurePeer
   /** The state of the peer's device, if it belongs to this core. */
@@ -217,8 +226,8 @@ export interface RxeState {
   readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
   /** Flows of datagrams: `poll` closes them at its end (drivers/rxe/address/destinations.ts). */
   readonly releasedFlows: number[]
-  /** Queue pairs whose completions were lost because a CQ was full: `poll` moves them to ERR at its end. */
-  readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
+  /** Queue pairs that `poll` moves to an error state at its end. */
+  readonly failingQps: FailingQp[]
   readonly failures: Failures
   /** Set while the device is watched. */
   feed: RequestFeed | undefined

@@ -3,11 +3,13 @@
  * on it. Each rule has its own random sequence, generated from its seed, the number of earlier rules with that seed,
  * the device's name and the direction. The decisions of a rule therefore do not depend on other rules' decisions.
  */
+
+import { createRandom, hashOf } from '../../faults/random.ts'
+import { type FaultDirection, type FaultRule, isActive, targetOf } from '../../faults/rule.ts'
+import { opcodeNumbers } from '../../faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
 import { countHits, DAMAGE, WAIT } from './kinds.ts'
-import { createRandom, hashOf } from './random.ts'
-import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
 
 /** Decisions for the packets of one run, by packet. */
 export interface Decisions {
@@ -82,6 +84,7 @@ export const createFaultDecider = (
   const rulesWithSeed = new Map<number, number>()
   const counts: (FaultRuleCounts | undefined)[] = []
   const activeRules = rules.flatMap((rule, index): ActiveRule[] => {
+    if (targetOf(rule) !== 'packet') return []
     const sameSeedRules = rulesWithSeed.get(rule.seed) ?? 0
     rulesWithSeed.set(rule.seed, sameSeedRules + 1)
     if (!isActive(rule) || !appliesTo(rule, device, direction)) return []

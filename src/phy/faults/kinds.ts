@@ -2,8 +2,9 @@
  * The effect of each kind of fault on a packet, and the kind's bit in `Decisions.actions` (decider.ts). A new kind
  * needs a row in spec/faults.ts and its effect here.
  */
+
+import { createRandom } from '../../faults/random.ts'
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
-import { createRandom } from './random.ts'
 
 /** Changes bytes of a packet. A second call with the same arguments restores them. `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void

@@ -6,11 +6,11 @@
  * Randomness comes from seeds (decider.ts), time from the caller through `onTimeout`.
  */
 
+import type { FaultRule } from '../../faults/rule.ts'
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
-import type { FaultRule } from './rules.ts'
 import { createFaultySending } from './sending.ts'
 
 export interface FaultPort extends Port {

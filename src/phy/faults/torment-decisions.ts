@@ -5,8 +5,8 @@
  * depend on the timing of other objects.
  */
 
+import { createRandom, hashOf } from '../../faults/random.ts'
 import { type TormentDecision, type TormentKind, type TormentSetting, tormentKinds } from '../../spec/check/torment.ts'
-import { createRandom, hashOf } from './random.ts'
 
 /** The probability that a kind acts at an opportunity: a seed chooses one for each kind. */
 const PROBABILITIES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]

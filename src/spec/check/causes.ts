@@ -364,6 +364,38 @@ const table = {
     text: 'destroy_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({call})',
   },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
+
+  // ---- 0x9..: injected faults ----
+  INJECTED: {
+    code: 0x901,
+    results: [
+      'LOC_LEN_ERR',
+      'LOC_QP_OP_ERR',
+      'LOC_PROT_ERR',
+      'WR_FLUSH_ERR',
+      'MW_BIND_ERR',
+      'BAD_RESP_ERR',
+      'LOC_ACCESS_ERR',
+      'REM_INV_REQ_ERR',
+      'REM_ACCESS_ERR',
+      'REM_OP_ERR',
+      'RETRY_EXC_ERR',
+      'RNR_RETRY_EXC_ERR',
+      'FATAL_ERR',
+      'GENERAL_ERR',
+      'CQ_ERR',
+      'QP_FATAL',
+      'QP_REQ_ERR',
+      'QP_ACCESS_ERR',
+      'SRQ_ERR',
+      'SRQ_LIMIT_REACHED',
+      'PORT_ERR',
+      'PORT_ACTIVE',
+      'GID_CHANGE',
+      'DEVICE_FATAL',
+    ],
+    text: 'injected by fault rule {rule} ({text})',
+  },
 } as const satisfies Record<string, CauseRow>
 
 export type CauseName = keyof typeof table

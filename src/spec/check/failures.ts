@@ -6,6 +6,7 @@
  */
 
 import { AsyncEventType, nameIn, QpState } from '../enums.ts'
+import { errnoName } from '../errno.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
 
@@ -24,23 +25,26 @@ export interface Failure {
    * - `flush`: `count` requests were flushed with `status`
    * - `event`: an asynchronous event, of a queue pair if there is a `qpn`
    * - `drop`: the queue pair has dropped `count` messages or packets so far for this cause, without an answer
+   * - `post`: the post of a request failed with `errno`
    * - `wait`: a destroy waits until the program acknowledges events; with a `qpn`: a send waits for a receive
    */
-  readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
+  readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'post' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
-  /** ibv_wr_opcode of a `send`. */
+  /** ibv_wr_opcode of a `send`, and of a `post` to a send queue if it is known. */
   readonly opcode?: number
-  /** Of a `send` or `receive`, and of a `drop` that affects a request. */
+  /** Of a `send`, `receive` or `post`, and of a `drop` that affects a request. */
   readonly wrId?: bigint
   /** ibv_wc_status. */
   readonly status?: number
+  /** Positive, of a `post`. */
+  readonly errno?: number
   /** ibv_event_type. */
   readonly event?: number
   /** Of a `flush` or `drop`. */
   readonly count?: number
-  /** The queue of flushed requests. */
+  /** The queue of flushed or posted requests. */
   readonly queue?: 'send' | 'receive'
   /** For flushed requests: the failure that moved the queue pair to its error state. */
   readonly root?: Failure
@@ -68,6 +72,11 @@ const peerText = ({ qpn, address, state }: FailurePeer): string => {
 const flushText = ({ count = 0, queue, status }: Failure): string =>
   `${count} ${queue === 'send' ? 'send' : 'receive'} request${count === 1 ? '' : 's'} flushed: ${nameIn(WcStatus.values, status)}`
 
+const postText = ({ opcode, queue, wrId, errno = 0 }: Failure): string => {
+  const request = queue === 'receive' ? 'a receive' : opcode === undefined ? 'a batch' : requestName(opcode)
+  return `post of ${request}, wr_id ${wrId}: ${errnoName(errno)}`
+}
+
 const subjectText = (failure: Failure): string => {
   const { kind, qpn, opcode, wrId, status, event, count = 1 } = failure
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
@@ -82,6 +91,8 @@ const subjectText = (failure: Failure): string => {
       return `${qp} drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+    case 'post':
+      return `${qp}${qp && ' '}${postText(failure)}: `
     case 'wait':
       return qp && `${qp} waits: `
   }
@@ -120,6 +131,7 @@ export interface FailureJson {
   readonly opcode?: string
   readonly wrId?: string
   readonly status?: string
+  readonly errno?: string
   readonly event?: string
   readonly count?: number
   readonly queue?: 'send' | 'receive'
@@ -128,7 +140,7 @@ export interface FailureJson {
 }
 
 export const failureJson = (failure: Failure): FailureJson => {
-  const { kind, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, isCauseAtPeer } = failure
+  const { kind, device, cause, qpn, opcode, wrId, status, errno, event, count, queue, peer, isCauseAtPeer } = failure
   return {
     kind,
     device,
@@ -136,6 +148,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(opcode !== undefined && { opcode: requestName(opcode) }),
     ...(wrId !== undefined && { wrId: String(wrId) }),
     ...(status !== undefined && { status: nameIn(WcStatus.values, status) }),
+    ...(errno !== undefined && { errno: errnoName(errno) }),
     ...(event !== undefined && { event: nameIn(AsyncEventType.values, event) }),
     ...(count !== undefined && { count }),
     ...(queue !== undefined && { queue }),

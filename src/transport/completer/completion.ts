@@ -231,7 +231,7 @@ export const onDrained = (s: EngineState, row: number): void => {
 }
 
 /** Moves an unreliable QP to SQE: sends are flushed, receiving continues (IBA 10.3.1). */
-const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
+export const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.STATE] = SQE

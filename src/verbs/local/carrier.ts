@@ -27,7 +27,7 @@ import { closedError, deviceClosedError, refused, rethrow, toRdmaError, USE_ASYN
 import { CLOSED } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
-import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
+import { type AttachedDevice, type LocalNetwork, type Network, ownProcess } from './network.ts'
 
 /** Starts the check of a context (verbs/check/device-check.ts). */
 export type StartCheck = (context: Context) => DeviceCheck
@@ -108,6 +108,7 @@ const carrierOn = (
   const registrations = new Map<Uint8Array, { readonly address: number; count: number }>()
   const caller: Caller = {
     memory,
+    process: ownProcess,
     ...localCopies(memory),
     descriptor: number => number,
     file: ownFile,
@@ -117,10 +118,14 @@ const carrierOn = (
       event: (userHandle, type) => carrier.targets?.event(type, Number(userHandle), undefined),
     },
   }
-  const unsubscribe = addEventHandler(device, ({ type, port }) => {
-    carrier.targets?.event(type, undefined, port)
-    if (type === DEVICE_FATAL) carrier.targets?.ended()
-  })
+  const unsubscribe = addEventHandler(
+    device,
+    ({ type, port }) => {
+      carrier.targets?.event(type, undefined, port)
+      if (type === DEVICE_FATAL) carrier.targets?.ended()
+    },
+    context,
+  )
 
   let isClosed = false
   /** Throws RdmaError EIO if the program has closed the device. */
@@ -222,6 +227,12 @@ const carrierOn = (
     },
     explain: (qpn, id) => soft?.network.explain?.(qpn, BigInt(id)),
     setWaiting() {},
+    refusesPost(handle, qpn, isSend, opcode, id) {
+      if (!network.hasPostFaults) return undefined
+      const object = findHandle(context.handles, handle)
+      const posting = { context, qpn, isSend, opcode, wrId: BigInt(id) }
+      return object && network.faults.onPost({ ...posting, object }, ownProcess)
+    },
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
       else soft.network.onDoorbell(context, handle)

@@ -15,18 +15,22 @@
 import { assemble } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import type { Clients } from '../../clients/clients.ts'
+import { type InjectedFaults, injectFaults } from '../../clients/faults/inject.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
-import type { Core, Device as CoreDevice } from '../../core/model.ts'
+import type { CallingProcess, Core, Device as CoreDevice } from '../../core/model.ts'
 import { type LocalDevice, ScanScope } from '../../core/network-device.ts'
+import { createProgramFaults } from '../../faults/program-faults.ts'
+import { targetOf } from '../../faults/rule.ts'
+import { formatRule, parseFaults } from '../../faults/rules.ts'
 import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
+import { commandName } from '../../host/process-status.ts'
 import { secureRandom } from '../../host/random.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
-import { parseFaults } from '../../phy/faults/rules.ts'
 import type { Path } from '../../phy/memory.ts'
 import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -47,7 +51,10 @@ export interface Network {
    * open. Throws RdmaError EEXIST if the name is in use, EINVAL if `make` does not return a device of its core.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
-  /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Throws RdmaError EINVAL. */
+  /**
+   * Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Calls of devices in this process
+   * cannot be delayed. Throws RdmaError EINVAL.
+   */
   setFaults(text: string): void
   /**
    * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
@@ -115,6 +122,10 @@ export interface AttachedDevice {
 }
 
 export interface LocalNetwork extends Network {
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
+  /** Whether a fault rule may refuse posts. */
+  hasPostFaults: boolean
   readonly core: Core
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
@@ -154,12 +165,21 @@ const BUDGET = 256
 /** One of CLOCK_INTERVAL idle drives reads the clock, because reading takes longer than the rest of the drive. */
 const CLOCK_INTERVAL = 32
 
+/** This process, as fault rules select it. */
+export const ownProcess: CallingProcess = { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
+
 /** Parses fault rules. Throws RdmaError EINVAL. */
 const faultRules = (call: string, text: string) => {
   if (typeof text !== 'string')
     throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
   try {
-    return parseFaults(text)
+    const rules = parseFaults(text)
+    const delayed = rules.find(rule => targetOf(rule) === 'call' && rule.delay > 0)
+    if (delayed !== undefined)
+      throw new Error(
+        `fault "${formatRule(delayed)}": calls of devices in this process are synchronous and cannot be delayed; use a daemon, or leave out delay`,
+      )
+    return rules
   } catch (error) {
     throw invalidArgument(call, (error as Error).message)
   }
@@ -448,8 +468,21 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     }
   }
 
+  const programFaults = createProgramFaults(rules)
+  const faults = injectFaults(core, programFaults, {
+    wait: milliseconds =>
+      new Promise(resolve => {
+        setTimeout(resolve, milliseconds).unref()
+      }),
+    // Contexts without a handler for events are clients' own.
+    processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
+  })
+  faults.rulesChanged()
+
   const network: LocalNetwork = {
     core,
+    faults,
+    hasPostFaults: programFaults.has('post'),
     link,
     check: copyRecord(check),
     record: copyRecord(record),
@@ -465,6 +498,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const { port: barePort, identity } = attach(name, address)
       const port = withFaults(barePort, name, rules)
       const device = assembly.addDevice(name, identity, port)
+      device.injectCompletions?.(faults.decideCompletion)
       faultPorts.set(name, port)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
@@ -513,6 +547,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     setFaults(text) {
       rules = faultRules('network.setFaults', text)
       for (const { port } of attached.values()) port.setFaults(rules)
+      programFaults.setRules(rules)
+      faults.rulesChanged()
+      network.hasPostFaults = programFaults.has('post')
+      for (const device of devices) device.injectCompletions?.(faults.decideCompletion)
       // The drive sends the packets that the old rules have delayed.
       touch()
     },

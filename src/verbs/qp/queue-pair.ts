@@ -17,7 +17,15 @@ import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { closedError, invalidArgument, type RdmaError, refused, withOptionNames, withoutObject } from '../error.ts'
+import {
+  closedError,
+  injectedError,
+  invalidArgument,
+  type RdmaError,
+  refused,
+  withOptionNames,
+  withoutObject,
+} from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -458,6 +466,8 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
+    const fault = this.context.carrier.refusesPost(this.handle, this.qpn, false, undefined, id)
+    if (fault !== undefined) throw injectedError('qp.receive', fault)
     if (sgeCountOf(local) > this.maxRecvSge)
       throw tooManySges('qp.receive', sgeCountOf(local), this.maxRecvSge, 'maxRecvSge')
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
@@ -522,6 +532,8 @@ export const beginRequest = (
   const ring = qp?.sends ?? openSends(qp, call, options?.id ?? 0)
   const at = nextSlot(ring)
   if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)
+  const fault = qp.context.carrier.refusesPost(qp.handle, qp.qpn, true, opcode, options?.id ?? 0)
+  if (fault !== undefined) throw injectedError(call, fault)
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
   if (!isInline && qp.maxSendSge > 0 && isSliceOf(local, qp.context)) putOne(ring, at, local)

@@ -12,10 +12,10 @@ import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { errnoName } from '../../spec/errno.ts'
+import { type ErrnoName, errnoName } from '../../spec/errno.ts'
 import { declare } from '../../spec/schema/description.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
-import { OpenWants, ParkedPage } from '../../spec/session.ts'
+import { OpenWants, ParkedPage, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
@@ -198,6 +198,15 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
 
   const carrier: RemoteCarrier = {
     isRemote: true,
+    refusesPost(handle, qpn, isSend, opcode = UNKNOWN_OPCODE, id) {
+      if (loadWord(session.parked, ParkedPage.POSTS) === 0) return undefined
+      const queue = qpn === undefined ? PostQueue.SHARED : isSend ? PostQueue.SEND : PostQueue.RECEIVE
+      const posting = { wrId: BigInt(id), queue, number: qpn ?? handle, opcode }
+      const { reply } = session.ask('post', (buffer, header) =>
+        writeRequest(buffer, 'POST', { ...header, context }, posting),
+      )
+      return reply.ret < 0n ? (errnoName(-Number(reply.ret)) as ErrnoName) : undefined
+    },
     device,
     check,
     classes,

@@ -8,7 +8,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { checkU32, closedError, withOptionNames, withoutObject } from '../error.ts'
+import { checkU32, closedError, injectedError, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -82,6 +82,8 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
+    const fault = this.context.carrier.refusesPost(this.handle, undefined, false, undefined, id)
+    if (fault !== undefined) throw injectedError(CALL, fault)
     if (sgeCountOf(local) > this.#maxSge) throw tooManySges(CALL, sgeCountOf(local), this.#maxSge, 'maxSge')
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)
     putReceive(ring, at, id, local)

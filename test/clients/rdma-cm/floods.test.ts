@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { createRandom } from '../../../src/phy/faults/random.ts'
+import { createRandom } from '../../../src/faults/random.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { parseFaults } from '../../../src/faults/rules.ts'
 import { createFaultDecider, type FaultDecider } from '../../../src/phy/faults/decider.ts'
 import { faultBits, WAIT } from '../../../src/phy/faults/kinds.ts'
-import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
 import { putBth } from '../../../src/wire/bth.ts'
 

@@ -63,7 +63,7 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
     await until(([rate]) => rate.matched > 10)
     const set = await fault('set', 'drop=10%,seed=3', 'device=rxe0,rate=1mbit')
     assert.deepEqual([set.status, set.stdout, set.stderr], [0, '', ''])
-    await until(([drop]) => drop.dropped > 1)
+    await until(([drop]) => (drop.dropped ?? 0) > 1)
     const shown = await fault('show')
     assert.match(shown.stdout, /^drop=0\.1,seed=3 {9}# of \d+ packets: dropped \d+\ndevice=rxe0,rate=1mbit {2}# of /)
     const wrong = await fault('set', 'device=rxe7,drop=1')

@@ -9,9 +9,12 @@ import { mmapInfo } from '../../../core/memory/rings.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
 import { createCause } from '../../../spec/check/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
+import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
+import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Completion, type Completions } from '../../../transport/types.ts'
 import { Limits } from '../attributes.ts'
 import { isInProcess, ringMemoryOf } from '../context.ts'
@@ -19,7 +22,7 @@ import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../ring
 import { type CqObject, openersOf, type RxeState, stateOf } from '../state.ts'
 
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
-const { ERR } = QpState.values
+const { SQE, ERR } = QpState.values
 
 const { ENTRIES, COUNTING } = CqKind.values
 const noThreshold = { count: 0, period: 0 }
@@ -121,7 +124,7 @@ export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => 
 
 /**
  * The engine's `Completions`. If a CQ overruns, its program gets one CQ_ERR event, and later completions are lost. The
- * queue pairs of lost completions are recorded for `failOverrunQps`.
+ * queue pairs of lost completions are recorded for `failQps`.
  */
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
@@ -132,7 +135,8 @@ export const cqCompletions = (device: RxeState, notify: Notify = completed): Com
       return
     }
     const params = { cq: cq.handle, entries: cq.state.ring.capacity }
-    device.overrunQps.push({ qpn: words[Completion.QPN], cause: createCause('COMPLETION_LOST', params) })
+    const cause = createCause('COMPLETION_LOST', params)
+    device.failingQps.push({ qpn: words[Completion.QPN], cause, isLost: true, isSend: false })
     if (hadOverrun) return
     device.failures.report({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
@@ -140,26 +144,29 @@ export const cqCompletions = (device: RxeState, notify: Notify = completed): Com
 })
 
 /**
- * Moves the queue pairs whose completions were lost to ERR, with an event (IBA 9.9.2 class F, 11.6.3: local work queue
- * catastrophic error). Linux's rxe continues and loses completions.
+ * Moves queue pairs to an error state. Those whose completions were lost get an event (IBA 9.9.2 class F, 11.6.3: local
+ * work queue catastrophic error). Linux's rxe continues and loses completions.
  */
-export const failOverrunQps = (device: RxeState): void => {
-  const { overrunQps } = device
-  for (let overrun = overrunQps.pop(); overrun !== undefined; overrun = overrunQps.pop()) {
-    const { qpn, cause } = overrun
+export const failQps = (device: RxeState): void => {
+  const { failingQps } = device
+  for (let failing = failingQps.pop(); failing !== undefined; failing = failingQps.pop()) {
+    const { qpn, cause, isLost, isSend } = failing
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue
-    device.failures.event(row, QP_FATAL, cause)
-    device.engine().modify(row, ERR, {}, cause)
-    for (const object of openersOf(qp)) raiseObjectEvent(object, QP_FATAL)
+    if (isLost) device.failures.event(row, QP_FATAL, cause)
+    device.engine().modify(row, isSend && !isReliable(qp.class) ? SQE : ERR, {}, cause)
+    if (isLost) for (const object of openersOf(qp)) raiseObjectEvent(object, QP_FATAL)
   }
 }
 
+const RELIABLE: readonly string[] = [RcQp.name, XrcIniQp.name, XrcTgtQp.name]
+const isReliable = ({ name }: ObjectClass): boolean => RELIABLE.includes(name)
+
 /**
- * The queue pair was reset or destroyed: its lost completions do not move it to ERR, nor, if it was QP 1, a later queue
- * pair with this number.
+ * The queue pair was reset or destroyed: its failed completions do not move it to ERR, nor, if it was QP 1, a later
+ * queue pair with this number.
  */
-export const forgetOverruns = ({ overrunQps }: RxeState, qpn: number): void => {
-  for (let i = overrunQps.length - 1; i >= 0; i--) if (overrunQps[i]!.qpn === qpn) overrunQps.splice(i, 1)
+export const forgetFailing = ({ failingQps }: RxeState, qpn: number): void => {
+  for (let i = failingQps.length - 1; i >= 0; i--) if (failingQps[i]!.qpn === qpn) failingQps.splice(i, 1)
 }

@@ -46,7 +46,7 @@ import {
   type SrqObject,
   stateOf,
 } from '../state.ts'
-import { forgetOverruns } from './cq-class.ts'
+import { forgetFailing } from './cq-class.ts'
 
 type Methods = AnyQp['methods']
 
@@ -81,7 +81,7 @@ export const endQueuePair = (device: RxeState, state: QueuePair): void => {
   device.sendResponses(row)
   device.engine().destroy(row)
   device.failures.forget(row)
-  forgetOverruns(device, qpn)
+  forgetFailing(device, qpn)
   device.feed?.reset(row)
   device.qpns.free(qpn)
   device.qps[row] = undefined
@@ -347,7 +347,7 @@ export const qpClass = (
           device.feed?.reset(state.row)
           state.destinations?.release()
           device.failures.forget(state.row)
-          forgetOverruns(device, state.qpn)
+          forgetFailing(device, state.qpn)
         }
         device.recheck(state.row)
         return {}

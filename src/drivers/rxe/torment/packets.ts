@@ -3,8 +3,9 @@
  * and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost, because few
  * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
  */
+
+import { parseFaults } from '../../../faults/rules.ts'
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
-import { parseFaults } from '../../../phy/faults/rules.ts'
 import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { Port } from '../../../phy/port.ts'
 import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'

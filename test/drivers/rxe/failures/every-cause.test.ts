@@ -346,6 +346,13 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   }),
   PORT_EVENT: onDevices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
   UNACKNOWLEDGED: unacknowledged,
+  INJECTED: onDevices(({ m, a, b }) => {
+    const decide = { number: 1, text: 'completion=SEND,status=RETRY_EXC_ERR', status: 'RETRY_EXC_ERR' }
+    a.p.rxe.injectCompletions(() => decide)
+    postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)])
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
+    m.settle()
+  }),
   OTHER_EVENT: onDevices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
 }
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
-import { parseFaults } from '../../../../src/phy/faults/rules.ts'
+import { parseFaults } from '../../../../src/faults/rules.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Ah } from '../../../../src/spec/classes/ah.ts'

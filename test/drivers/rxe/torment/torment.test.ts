@@ -8,7 +8,7 @@ import { type Device, invokeNow, unregister } from '../../../../src/core/index.t
 import { bindWindow } from '../../../../src/core/memory/windows.ts'
 import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
-import { parseFaults } from '../../../../src/phy/faults/rules.ts'
+import { parseFaults } from '../../../../src/faults/rules.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'

@@ -1,36 +1,15 @@
 /*
  * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
- * records. The selectors of a rule select packets; its effects apply to them. Several rules are separated
- * by `;`. Units are those of tc-netem, but a probability may be a plain number, and a time without a unit is in
- * milliseconds.
+ * records. The selectors of a rule select packets, or calls, posts, completions or contexts of programs; its effects
+ * apply to them. Several rules are separated by `;`. Units are those of tc-netem, but a probability may be a plain
+ * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
  */
-import { type FaultKind, FaultSettings, faultKinds } from '../../spec/faults.ts'
-import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
-
-export const faultDirections = ['received', 'sent', 'both'] as const
-export type FaultDirection = (typeof faultDirections)[number]
-
-/** 0 to 1. */
-type Probabilities = { readonly [K in FaultKind]: number }
-
-export interface FaultRule extends Probabilities {
-  /** Selector: name of the device; empty: all devices. */
-  readonly device: string
-  /** Selector: direction. */
-  readonly dir: FaultDirection
-  /** Selector: destination QPNs (BTH.destQP); empty: all. */
-  readonly qp: readonly number[]
-  /** Selector: opcode numbers (0x11), or names, where `*` stands for any characters; empty: all. */
-  readonly opcode: readonly string[]
-  /** Effect: delay of every packet, milliseconds. */
-  readonly delay: number
-  /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
-  readonly jitter: number
-  /** Effect: rate limit in bits per second, including UDP and IP headers; 0: unlimited. */
-  readonly rate: number
-  /** Seed of the random sequence. */
-  readonly seed: number
-}
+import { Errno, type ErrnoName } from '../spec/errno.ts'
+import { completionNames, FaultSettings, FaultTargets, requestNames, targetsOf } from '../spec/faults.ts'
+import { type OpcodeName, opcodes } from '../spec/wire/opcodes.ts'
+import { WcStatus } from '../spec/work.ts'
+import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
+import { type FaultRule, faultDirections, isActive, noFaults, ofKinds, packetEffects, targetOf } from './rule.ts'
 
 type Name = keyof typeof FaultSettings
 
@@ -52,7 +31,7 @@ const SIGNIFICANT_DIGITS = 12
  */
 const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
-  const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
+  const scale = digits === undefined ? undefined : units[(unit ?? '').toLowerCase()]
   if (scale === undefined) return undefined
   // Without the rounding error of the product: 0.1 % is exactly 0.001.
   const value = Number((Number(digits) * scale).toPrecision(SIGNIFICANT_DIGITS))
@@ -100,14 +79,61 @@ const opcodesOf = (pattern: string): number[] => {
 }
 const example: OpcodeName = 'RC_ACKNOWLEDGE'
 
-const ofKinds = <T>(value: T): Record<FaultKind, T> =>
-  Object.fromEntries(faultKinds.map(kind => [kind, value])) as Record<FaultKind, T>
+/** Maximum process id of Linux (PID_MAX_LIMIT). */
+const MAX_PID = 2 ** 22
+const MAX_COUNT = 1e9
+const upperCase = (text: string): string => text.toUpperCase().replace(/^RDMA_/, '')
+
+/** A list of words that `isAllowed` accepts, separated by `+`. */
+const listOf = (isAllowed: (word: string) => boolean, canonical: (word: string) => string = String) => ({
+  read(text: string): readonly string[] | undefined {
+    const words = text.split('+').map(canonical)
+    return words.every(isAllowed) ? words : undefined
+  },
+  write: (words: readonly string[]): string => words.join('+'),
+})
+const number: Setting<number> = {
+  read: text => (/^[0-9]+$/.test(text) ? inRange(Number(text), 1, MAX_COUNT) : undefined),
+  write: String,
+  allowed: `an integer from 1 to ${MAX_COUNT}`,
+}
+const errno: Setting<ErrnoName | ''> = {
+  read: text => (Object.hasOwn(Errno, text) ? (text as ErrnoName) : undefined),
+  write: String,
+  allowed: 'the name of an error, as ENOMEM',
+}
 
 const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
+  call: {
+    ...listOf(isCallPattern),
+    allowed: 'a method as traces name it (mr.create), a pattern (mr.*, *.create), or several separated by +',
+  },
+  completion: {
+    ...listOf(name => name === '*' || completionNames.includes(name), upperCase),
+    allowed: `${completionNames.join(', ')}, or *; several are separated by +`,
+  },
   device: {
     read: text => (/^[\w.:-]+$/.test(text) ? text : undefined),
     write: String,
     allowed: 'the name of a device',
+  },
+  program: {
+    read: text => (/^[^,;=]+$/.test(text) ? text : undefined),
+    write: String,
+    allowed: 'the name of a program',
+  },
+  pid: {
+    read: text => allOf(text.split('+').map(pid => (pid === '0' ? undefined : parseInteger(pid, MAX_PID)))),
+    write: pids => pids.join('+'),
+    allowed: 'a process id, or several separated by +',
+  },
+  class: {
+    ...listOf(isClassName),
+    allowed: 'a class of `userdma schema`, or several separated by +',
+  },
+  site: {
+    ...listOf(site => /^[0-9a-f]{8}$/.test(site)),
+    allowed: 'a call site of 8 hexadecimal digits, or several separated by +',
   },
   dir: {
     read: text => faultDirections.find(direction => direction === text),
@@ -127,7 +153,27 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: patterns => patterns.join('+'),
     allowed: `an opcode name of traces (${example}), a pattern (RC_READ_RESP_*) or a number, or several separated by +`,
   },
+  request: {
+    ...listOf(name => requestNames.includes(name), upperCase),
+    allowed: `${requestNames.join(', ')}; several are separated by +`,
+  },
+  nth: number,
+  every: number,
+  share: probability,
+  count: number,
   ...ofKinds(probability),
+  errno,
+  post: errno,
+  status: {
+    read: text => (text !== 'SUCCESS' && Object.hasOwn(WcStatus.values, text) ? text : undefined),
+    write: String,
+    allowed: 'the status of a failed completion, as RETRY_EXC_ERR',
+  },
+  event: {
+    read: text => (isEventName(text) ? text : undefined),
+    write: String,
+    allowed: 'an event that a rule can raise, as PORT_ERR',
+  },
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -138,25 +184,8 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   },
 }
 const settingNames = Object.keys(FaultSettings) as Name[]
-const effects: readonly (FaultKind | 'delay' | 'jitter' | 'rate')[] = [...faultKinds, 'delay', 'jitter', 'rate']
-
-/** A rule for all received packets, without effects. */
-export const noFaults: FaultRule = {
-  device: '',
-  dir: 'received',
-  qp: [],
-  opcode: [],
-  ...ofKinds(0),
-  delay: 0,
-  jitter: 0,
-  rate: 0,
-  seed: 1,
-}
-
 /** `Decisions.rateLimits` has a bit for each rule. */
 const MAX_RULES = 32
-
-export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
 /** The numbers of the opcodes that the rule selects; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
@@ -186,13 +215,34 @@ export const parseRule = (text: string): FaultRule => {
     settingTexts.set(key, value)
     rule = { ...rule, [key]: readSetting(key, value) }
   }
+  checkTarget(text, rule, settingTexts)
+  if (targetOf(rule) !== 'packet') {
+    checkProgramRule(text, rule, targetOf(rule))
+    return rule
+  }
   if (rule.jitter > rule.delay)
     throw new Error(
       `fault jitter=${rule.jitter}: more than delay=${rule.delay}; no packet can arrive before it was sent`,
     )
-  if (settingTexts.size > 0 && !effects.some(name => settingTexts.has(name)))
-    throw new Error(`fault "${text}": the rule has no effect; add one of ${effects.join(', ')}`)
+  if (settingTexts.size > 0 && !packetEffects.some(name => settingTexts.has(name)))
+    throw new Error(
+      `fault "${text}": the rule has no effect; add one of ${packetEffects.join(', ')}, or for programs ${programEffects.join(', ')}`,
+    )
   return rule
+}
+
+const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…']
+
+/** Throws an Error if the rule has settings of another target than its own. */
+const checkTarget = (text: string, rule: FaultRule, settingTexts: ReadonlyMap<Name, string>): void => {
+  const target = targetOf(rule)
+  for (const name of settingTexts.keys())
+    if (!targetsOf(name).includes(target)) {
+      const others = targetsOf(name).map(other => FaultTargets[other])
+      throw new Error(
+        `fault "${text}": ${name} is for ${others.join(' and ')}, and this rule is for ${FaultTargets[target]}; write two rules, separated by ;`,
+      )
+    }
 }
 
 /** The text of a rule for `parseRule`: only settings that differ from `noFaults`, in a fixed order. */

@@ -1,18 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import {
-  type FaultRule,
-  faultDirections,
-  formatFaults,
-  formatRule,
-  isActive,
-  noFaults,
-  opcodeNumbers,
-  parseFaults,
-  parseRule,
-} from '../../../src/phy/faults/rules.ts'
-import { opcodes } from '../../../src/spec/wire/opcodes.ts'
+import { type FaultRule, faultDirections, isActive, noFaults, targetOf } from '../../src/faults/rule.ts'
+import { formatFaults, formatRule, opcodeNumbers, parseFaults, parseRule } from '../../src/faults/rules.ts'
+import { opcodes } from '../../src/spec/wire/opcodes.ts'
 
 describe('fault rules', () => {
   it('are parsed with their selectors and effects', () => {
@@ -105,13 +96,80 @@ describe('fault rules', () => {
       ['device=a b', /device: "a b" is not the name/],
       ['seed=4', /fault "seed=4": the rule has no effect/],
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
-      ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup, reorder, delay, jitter, rate/],
+      [
+        'loss=0.1',
+        /no "loss"; there are call, completion, device, program, pid, class, site, dir, qp, opcode, request, nth, /,
+      ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],
       ['drop=1=1', /write drop=VALUE/],
       ['drop=0.1,', /there is no ""/],
       ['drop=0.1,drop=0.2', /drop: given twice, as 0\.1 and as 0\.2/],
       ['jitter=1', /jitter=1: more than delay=0/],
+    ]
+    for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)
+  })
+
+  it('for programs are parsed with their selectors and effects', () => {
+    assert.deepEqual(
+      parseRule('call=mr.create+cq.*,program=my app,pid=4711,class=mr,nth=3,every=2,share=50%,count=5,errno=ENOMEM'),
+      {
+        ...noFaults,
+        call: ['mr.create', 'cq.*'],
+        program: 'my app',
+        pid: [4711],
+        class: ['mr'],
+        nth: 3,
+        every: 2,
+        share: 0.5,
+        count: 5,
+        errno: 'ENOMEM',
+      },
+    )
+    assert.deepEqual(parseRule('completion=RDMA_WRITE+recv,class=rc_qp,status=WR_FLUSH_ERR'), {
+      ...noFaults,
+      completion: ['WRITE', 'RECV'],
+      class: ['rc_qp'],
+      status: 'WR_FLUSH_ERR',
+    })
+    for (const [text, target] of [
+      ['drop=1', 'packet'],
+      ['call=*.create,delay=2s', 'call'],
+      ['call=rc_qp.modify,event=QP_FATAL', 'call'],
+      ['post=ENOMEM,request=SEND_WITH_IMM+RECV,qp=0x12', 'post'],
+      ['completion=*,status=FATAL_ERR', 'completion'],
+      ['event=PORT_ERR,delay=1s', 'event'],
+    ] as const) {
+      const rule = parseRule(text)
+      assert.equal(targetOf(rule), target, text)
+      assert.deepEqual(parseRule(formatRule(rule)), rule, text)
+    }
+    assert.deepEqual(parseFaults('call=mr.create,errno=ENOMEM,share=0'), [])
+  })
+
+  it('for programs that no adapter could obey are refused with what is allowed', () => {
+    const refused: [string, RegExp][] = [
+      ['call=mr.open,errno=ENOMEM', /call: "mr\.open" is not a method as traces name it \(mr\.create\), a pattern/],
+      ['call=mr.create', /the rule has no effect; add one of errno, event, delay/],
+      ['call=mr.create,errno=EFOO', /errno: "EFOO" is not the name of an error/],
+      ['call=mr.destroy,errno=ENOMEM', /errno: ENOMEM is no error of mr\.destroy; allowed are EBUSY, EIO$/],
+      ['call=mr.create,class=cq,errno=ENOMEM', /mr\.create is no method of cq; leave out class/],
+      ['call=mr.create,event=QP_FATAL', /QP_FATAL is no event of an object of mr\.create; allowed are PORT_ERR, /],
+      ['call=mr.create,errno=EIO,event=PORT_ERR', /a call that fails raises no event/],
+      ['call=mr.create,drop=1%', /drop is for packets, and this rule is for calls; write two rules, separated by ;/],
+      ['post=EBUSY', /post: EBUSY is no error of a post; allowed are ENOMEM, EINVAL, EIO/],
+      ['post=EIO,class=mr', /class: nothing is posted to a mr; allowed are rc_qp, /],
+      ['post=EIO,request=FOO', /request: "FOO" is not WRITE, WRITE_WITH_IMM, SEND, /],
+      ['completion=SEND', /the rule has no effect; add status/],
+      ['completion=SEND,status=SUCCESS', /status: "SUCCESS" is not the status of a failed completion/],
+      ['completion=READ,class=ud_qp,status=GENERAL_ERR', /there is no READ on ud_qp; queue pairs are rc_qp, /],
+      ['completion=RECV,status=RETRY_EXC_ERR', /RETRY_EXC_ERR is no status of RECV; allowed are LOC_LEN_ERR, /],
+      ['completion=SEND,class=ud_qp+uc_qp,status=REM_OP_ERR', /REM_OP_ERR is no status of SEND on ud_qp\+uc_qp;/],
+      ['completion=SEND,status=MW_BIND_ERR', /MW_BIND_ERR is no status of SEND;/],
+      ['event=QP_FATAL', /QP_FATAL is an event of an object; name the call after which it comes/],
+      ['event=LID_CHANGE', /event: "LID_CHANGE" is not an event that a rule can raise/],
+      ['event=PORT_ERR,nth=0', /nth: "0" is not an integer from 1 to/],
+      ['post=ENOMEM,dir=sent', /dir is for packets, and this rule is for posts/],
     ]
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)
   })
@@ -133,7 +191,7 @@ describe('fault rules', () => {
         rate: fc.oneof(fc.constant(0), fc.integer({ min: 1000, max: 1e12 })),
         seed: fc.nat(),
       })
-      .map(values => ({ ...values, jitter: Math.min(values.jitter, values.delay) }))
+      .map(values => ({ ...noFaults, ...values, jitter: Math.min(values.jitter, values.delay) }))
       .filter(isActive)
     fc.assert(fc.property(rule, value => assert.deepEqual(parseRule(formatRule(value)), value)))
     fc.assert(

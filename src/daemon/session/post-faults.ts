@@ -1,0 +1,72 @@
+/*
+ * Answers POST messages of a session (spec/session.ts): whether a fault rule refuses a request that the program is
+ * about to post. Remembers the refused ones, because the preload library reports them to `userdma check` like posts
+ * that the provider has refused.
+ */
+import type { CoreObject } from '../../core/model.ts'
+import { findHandle } from '../../core/objects/handles.ts'
+import { Errno } from '../../spec/errno.ts'
+import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import type { Client } from './client.ts'
+
+type Refused = Pick<Request, 'tid' | 'queue' | 'number' | 'wrId'>
+
+/** Maximum remembered requests: a program may have any number of threads. */
+const MAX_REFUSED = 1024
+
+export class PostFaults {
+  readonly #client: Client
+  /** By thread: the last request that a rule has refused. */
+  readonly #refused = new Map<number, Omit<Refused, 'tid'>>()
+
+  constructor(client: Client) {
+    this.#client = client
+  }
+
+  /** The queue pair with this number, or the SRQ with this handle, of the request's context. */
+  #queueOf({ context: number, queue, number: queueNumber }: Request): CoreObject | undefined {
+    const { daemon, contexts } = this.#client
+    const open = daemon.contexts.byNumber(number)
+    if (open === undefined || !contexts.has(open)) return undefined
+    const { context } = open
+    if (queue === PostQueue.SHARED) return findHandle(context.handles, queueNumber)
+    const device = daemon.devices.network.find(other => other.device === context.device)
+    const qp = device?.queues?.qpOfNumber(queueNumber)
+    return qp?.context === context ? qp : undefined
+  }
+
+  /** Handles a message of type POST. */
+  answer(): void {
+    const { daemon, request, outgoing, caller, process } = this.#client
+    const { queue, number, wrId, opcode, tid, stack } = request
+    const object = this.#queueOf(request)
+    const refused =
+      object?.context &&
+      caller.process &&
+      daemon.faults.onPost(
+        {
+          context: object.context,
+          object,
+          qpn: queue === PostQueue.SHARED ? undefined : number,
+          isSend: queue === PostQueue.SEND,
+          opcode: opcode === UNKNOWN_OPCODE ? undefined : opcode,
+          wrId,
+          site: daemon.check?.siteOf(daemon.check.stackOf(process.pid, stack)),
+        },
+        caller.process,
+      )
+    if (refused !== undefined) {
+      if (this.#refused.size >= MAX_REFUSED) this.#refused.clear()
+      this.#refused.set(tid, { queue, number, wrId })
+    }
+    this.#client.reply(writeCallReply(outgoing, request, refused === undefined ? 0 : -Errno[refused]))
+  }
+
+  /** Whether a fault rule has refused the request of a REFUSED message. Forgets it. */
+  take({ tid, queue, number, wrId }: Refused): boolean {
+    const last = this.#refused.get(tid)
+    if (last === undefined || last.queue !== queue || last.number !== number || last.wrId !== wrId) return false
+    return this.#refused.delete(tid)
+  }
+}

@@ -1,0 +1,70 @@
+/*
+ * Completions that fault rules fail (faults/program-faults.ts): between the engine and the completion queues. The
+ * engine has executed the request, and perhaps the peer too, as when an adapter loses the last acknowledgement. The
+ * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
+ */
+import type { DecideCompletion, InjectedCompletion } from '../../core/network-device.ts'
+import { createCause, vendorErrorOf } from '../../spec/check/causes.ts'
+import { completionNameOf } from '../../spec/faults.ts'
+import { joinWords } from '../../spec/memory.ts'
+import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { Completion, type Completions, Send } from '../../transport/types.ts'
+import type { RxeState } from './state.ts'
+
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { RECV } = WcOpcode.values
+const { ID_LO, ID_HI, STATUS, OPCODE, QPN, VENDOR } = Completion
+
+/** The first ibv_wr_opcode with this ibv_wc_opcode. */
+const requestOpcodeOf = (completion: number): number =>
+  Number(Object.entries(sendOperations).find(([, operation]) => operation.completion === completion)?.[0] ?? 0)
+
+/** A failed completion of the same request. */
+const failedWords = (words: Uint32Array, status: number, vendorError: number): Uint32Array => {
+  const failed = new Uint32Array(words.length)
+  for (const field of [ID_LO, ID_HI, OPCODE, QPN]) failed[field] = words[field]
+  if ((words[OPCODE] & RECV) !== 0) failed[OPCODE] = RECV
+  failed[STATUS] = status
+  failed[VENDOR] = vendorError
+  return failed
+}
+
+/** `plain`: the completions without faults. */
+export const injectedCompletions = (state: RxeState, plain: Completions, decide: DecideCompletion): Completions => {
+  const report = (row: number, words: Uint32Array, status: number, { number, text }: InjectedCompletion) => {
+    const cause = createCause('INJECTED', { rule: number, text })
+    const isSend = (words[OPCODE] & RECV) === 0
+    if (isSend) {
+      const request = new Uint32Array(Send.SGE)
+      request[Send.OPCODE] = requestOpcodeOf(words[OPCODE])
+      request[Send.ID_HI] = words[ID_HI]
+      request[Send.ID_LO] = words[ID_LO]
+      state.failures.send(row, request, 0, status, cause)
+    } else state.failures.receive(row, words[ID_HI], words[ID_LO], status, cause)
+    state.failingQps.push({ qpn: words[QPN], cause, isLost: false, isSend })
+    return cause
+  }
+
+  return {
+    push(cq, words, solicited) {
+      const row = words[STATUS] === SUCCESS ? state.qpns.rowOf(words[QPN]) : -1
+      const qp = row < 0 ? undefined : state.qps[row]
+      if (qp === undefined) {
+        plain.push(cq, words, solicited)
+        return
+      }
+      if (state.failingQps.some(({ qpn, isLost }) => qpn === words[QPN] && !isLost)) {
+        plain.push(cq, failedWords(words, WR_FLUSH_ERR, vendorErrorOf('FLUSHED')), true)
+        return
+      }
+      const fault = decide(qp, words[QPN], completionNameOf(words[OPCODE]), joinWords(words[ID_HI], words[ID_LO]))
+      if (fault === undefined) {
+        plain.push(cq, words, solicited)
+        return
+      }
+      const status = WcStatus.values[fault.status as keyof typeof WcStatus.values]
+      const cause = report(row, words, status, fault)
+      plain.push(cq, failedWords(words, status, vendorErrorOf(cause.id)), true)
+    },
+  }
+}
