@@ -215,6 +215,10 @@ struct stack {
 extern bool shim_records_stacks;
 /* Sets shim_records_stacks, from the environment. */
 void stacks_detect(void);
+/* After stacks_detect: writes stacks of crashes to the file of USERDMA_CRASHES. */
+void crashes_detect(void);
+/* Writes the frames as the message STACK has them. Takes the loader's lock. */
+void stack_write_frames(const struct stack *stack, char *text, size_t size);
 /* Takes the caller's stack without frames of Python. For free(), in which Python's frames cannot be taken. */
 void stack_take_native(struct stack *stack);
 /* The number of a stack; 0: none. Sends a new stack to the daemon. Not with the session's lock held. */

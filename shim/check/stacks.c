@@ -146,7 +146,7 @@ static void write_python(const struct stack *stack, struct frame_text *frames)
  * frames. Called without the session's lock: dladdr takes the loader's lock, and a library's constructor, which holds
  * the loader's lock, may wait for the session's.
  */
-static void write_frames(const struct stack *stack, char *text, size_t size)
+void stack_write_frames(const struct stack *stack, char *text, size_t size)
 {
     struct frame_text frames = {.text = text, .size = size};
     text[0] = 0;
@@ -202,7 +202,7 @@ static uint32_t send_definition(uint64_t hash, struct definition *definition, co
 __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stack)
 {
     struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
-    write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
+    stack_write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
     struct shim_guard guard;
     if (!session_enter(&guard))
         return 0;

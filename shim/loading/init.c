@@ -197,6 +197,7 @@ __attribute__((constructor)) void shim_init(void)
     shim_is_traced = shim_tag[0] != 0;
     valgrind_detect();
     stacks_detect();
+    crashes_detect();
     events_detect();
     if (shim_is_active)
         path_folder_changed();

@@ -11,9 +11,30 @@ export interface AttemptResult {
   readonly failure: string | undefined
   /** The last MAX_OUTPUT characters of standard output and standard error. */
   readonly output: string
+  /** The last MAX_STREAM characters of each. */
+  readonly stdout: string
+  readonly stderr: string
+  /** The exit status; null: a signal has ended the program. */
+  readonly status: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly isTimedOut: boolean
+  /** Milliseconds. */
+  readonly duration: number
+}
+
+export interface AttemptLimits {
+  readonly seconds: number
+  /** Stops the run when it is aborted. */
+  readonly stop: AbortSignal
+  /**
+   * At the time limit the processes first get SIGQUIT, and so many milliseconds to write their stacks; default: they do
+   * not.
+   */
+  readonly quitMilliseconds?: number
 }
 
 const MAX_OUTPUT = 2000
+const MAX_STREAM = 2 ** 16
 /** Milliseconds to wait for the rest of the output after the program has ended. */
 const OUTPUT_TIMEOUT = 1000
 
@@ -22,28 +43,36 @@ export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  limitSeconds: number,
-  stop: AbortSignal,
+  { seconds: limitSeconds, stop, quitMilliseconds }: AttemptLimits,
 ): Promise<AttemptResult> =>
   new Promise((resolve, reject) => {
+    const begin = performance.now()
     let output = ''
+    const streams = { stdout: '', stderr: '' }
     let isTimedOut = false
     let child: ChildProcess | undefined
-    const kill = (): void => {
+    const signalGroup = (signal: NodeJS.Signals): void => {
       try {
-        if (child?.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+        if (child?.pid !== undefined) process.kill(-child.pid, signal)
       } catch {
         // All processes of the group have ended, or run as another user.
       }
     }
+    const kill = (): void => signalGroup('SIGKILL')
+    let quitTimer: NodeJS.Timeout | undefined
     stop.addEventListener('abort', kill)
     const cleanUp = (): void => {
       clearTimeout(limitTimer)
+      clearTimeout(quitTimer)
       stop.removeEventListener('abort', kill)
     }
     const limitTimer = setTimeout(() => {
       isTimedOut = true
-      kill()
+      if (quitMilliseconds === undefined) kill()
+      else {
+        signalGroup('SIGQUIT')
+        quitTimer = setTimeout(kill, quitMilliseconds)
+      }
     }, limitSeconds * 1000)
     const rejectSpawn = (error: unknown): void => {
       cleanUp()
@@ -55,12 +84,14 @@ export const attempt = (
       rejectSpawn(error)
       return
     }
-    for (const stream of [child.stdout, child.stderr])
-      stream?.setEncoding('utf8').on('data', (text: string) => {
+    for (const name of ['stdout', 'stderr'] as const)
+      child[name]?.setEncoding('utf8').on('data', (text: string) => {
         output = (output + text).slice(-MAX_OUTPUT)
+        streams[name] = (streams[name] + text).slice(-MAX_STREAM)
       })
     child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
+      const duration = performance.now() - begin
       cleanUp()
       // Child processes that still run would keep the devices and the output open.
       kill()
@@ -76,7 +107,7 @@ export const attempt = (
         // Open pipes would keep this process alive.
         child?.stdout?.destroy()
         child?.stderr?.destroy()
-        resolve({ failure, output })
+        resolve({ failure, output, ...streams, status, signal, isTimedOut, duration })
       }
       // A child in another process group may keep the output open.
       const outputTimer = setTimeout(finish, OUTPUT_TIMEOUT)

@@ -7,6 +7,7 @@ import { EACCES, EAGAIN, ECONNRESET, EMFILE, ENFILE, EPERM, errnoName, SystemErr
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
 import type { Finding } from '../spec/check/findings.ts'
+import type { FailedProgram, SurveySite } from '../spec/faults.ts'
 import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
 import {
   type Header,
@@ -66,6 +67,10 @@ export interface ToolClient {
   waits(): Promise<readonly WaitStat[]>
   /** The fault rules with their counts. `set`: rules that replace all present ones. */
   faults(set?: string): Promise<readonly FaultStat[]>
+  /** Begins a new survey of call sites. */
+  beginSurvey(): Promise<void>
+  /** The call sites of programs since `beginSurvey`, and the process into which a fault was injected. */
+  survey(): Promise<{ readonly sites: readonly SurveySite[]; readonly failed: FailedProgram | undefined }>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
@@ -330,6 +335,18 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
       const answer = await request(set === undefined ? { kind: 'fault' } : { kind: 'fault', set })
       if ('faults' in answer) return answer.faults
       throw unexpectedReply('fault')
+    },
+    async beginSurvey() {
+      await request({ kind: 'sites' })
+    },
+    async survey() {
+      const sites: SurveySite[] = []
+      for (;;) {
+        const answer = await request({ kind: 'sites', from: sites.length })
+        if (!('sites' in answer)) throw unexpectedReply('sites')
+        sites.push(...answer.sites)
+        if (sites.length >= answer.total || answer.sites.length === 0) return { sites, failed: answer.failed }
+      }
     },
     async changeDevices(change) {
       const answer = await request({ kind: 'device', ...change })

@@ -97,6 +97,16 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
       .option(RECORD_ON_FAILURE, 'with --record: keep the file only if the program fails; its last 64M')
+      .option('--fault-walk', 'fail the first call, post and completion of each call site, in a run for each')
+      .option('--points <n>', 'with --fault-walk: at most so many runs (default: 200)')
+      .option('--time-limit <seconds>', 'with --fault-walk: begin no run later (default: 600)')
+      .option(
+        '--hang <seconds>',
+        'with --fault-walk: a run that takes longer hangs (default: from the run without faults)',
+      )
+      .option('-o, --output <file>', 'with --fault-walk: write the report to this file', path)
+      .option('--json', 'with --fault-walk: print one JSON object per run')
+      .option('--sarif <file>', 'with --fault-walk: also write the findings to this file as SARIF 2.1.0', path)
       .addHelpText(
         'after',
         examples(
@@ -104,9 +114,19 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma run --private --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 -- ./test.sh',
           'userdma run --private --fault drop=5%,seed=7 -- ib_write_bw …',
           'userdma run --record session.udr -- ./my-test',
+          "userdma run --fault-walk -- sh -c './server & ./client localhost; wait'",
         ),
       )
-      .action(async (name, args, options) => (await import('./commands/run.ts')).run(name, args, options))
+      .action(async (name, args, options, command) => {
+        const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif'].find(
+          option => options[option] !== undefined,
+        )
+        if (options.faultWalk && options.record !== undefined)
+          command.error('error: --record and --fault-walk exclude each other: repeat the run of a finding')
+        else if (options.faultWalk) await (await import('./commands/fault-walk.ts')).faultWalk(name, args, options)
+        else if (walkOption === undefined) await (await import('./commands/run.ts')).run(name, args, options)
+        else command.error(`error: --${walkOption === 'timeLimit' ? 'time-limit' : walkOption} is for --fault-walk`)
+      })
   },
   trace(program) {
     withJoin(program.command('trace'))

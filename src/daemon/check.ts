@@ -9,7 +9,6 @@ import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import type { ContextWait } from '../core/network-device.ts'
-import { siteOf } from '../faults/program-faults.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
@@ -58,12 +57,6 @@ const POST_OFFSETS = offsetsOf(Messages.post)
 const HASH_OFFSETS = offsetsOf(Messages.hash)
 
 const NO_STACK: Stack = []
-
-/** Frames in libraries of the verbs API: the program has called them. */
-const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|libibumad|lib\w+-rdmav\d+)\.so/
-
-/** The innermost frame of the program, from which it has called the verbs API. */
-export const programFrame = (stack: Stack): string | undefined => stack.find(frame => !VERBS_LIBRARIES.test(frame))
 
 export class DaemonChecker {
   readonly #now: () => number
@@ -201,22 +194,11 @@ export class DaemonChecker {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
 
-  /** The site of a stack (`siteOf`): that of its innermost frame outside of the verbs libraries. Undefined: unknown. */
-  siteOf(stack: Stack): string | undefined {
-    const frame = programFrame(stack)
-    return frame === undefined ? undefined : siteOf([frame])
-  }
-
-  /** The site of the current call. */
-  get callSite(): string | undefined {
-    return this.currentStack && this.siteOf(this.currentStack)
-  }
-
-  /** The site of a request's post. Arguments as of `Messages.post`. */
-  postSite(context: Context, queue: number, number: number, wrId: bigint): string | undefined {
+  /** The stack of a request's post, also of a batch. Arguments as of `postStack`. */
+  requestStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
     const stack = this.postStack(context, queue, number, wrId)
     const isBatch = stack.length === 0 && queue === PostQueue.SEND
-    return this.siteOf(isBatch ? this.postStack(context, PostQueue.BATCH, number, 0n) : stack)
+    return isBatch ? this.postStack(context, PostQueue.BATCH, number, 0n) : stack
   }
 
   /** Reports a REFUSED message: a post that the program's provider library or the preload library refused. */

@@ -472,13 +472,13 @@ class RunningDaemon implements Daemon {
         const owner = failures.ownerOf(context)
         return owner && { pid: owner.pid, name: () => owner.command }
       },
-      callSite: () => this.#state.check?.callSite,
-      postSite: (...post) => this.#state.check?.postSite(...post),
+      callStack: () => this.#state.check?.currentStack ?? [],
+      postStack: (...post) => this.#state.check?.requestStack(...post) ?? [],
     })
     network.rulesChanged = () => {
       faults.rulesChanged()
       for (const device of devices.network) device.injectCompletions?.(faults.decideCompletion)
-      setWord(parkedPage.words, ParkedPage.POSTS, network.programFaults.has('post') ? 1 : 0)
+      setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
     }
     return faults
   }

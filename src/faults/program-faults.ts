@@ -16,7 +16,7 @@ export interface FaultSubject {
   readonly pid: number
   /** The program's command. */
   program(): string
-  /** The call site (`siteOf`); undefined: unknown. */
+  /** The call site (`siteOf` in survey.ts); undefined: unknown. */
   site?(): string | undefined
 }
 
@@ -73,9 +73,6 @@ export interface ProgramFaults {
   /** By index in the list of all rules; undefined for rules that are not for programs. */
   readonly counts: readonly (ProgramRuleCounts | undefined)[]
 }
-
-/** A 32-bit number of a call site, from the texts of its stack frames, as 8 hexadecimal digits. */
-export const siteOf = (frames: readonly string[]): string => hashOf(frames.join('\n')).toString(16).padStart(8, '0')
 
 /** Linux keeps this many characters of a program's name. */
 const COMMAND_LENGTH = 15

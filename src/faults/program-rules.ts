@@ -45,6 +45,9 @@ const methodsOfPattern = (pattern: string): readonly KnownMethod[] => {
   return methods.filter(({ name }) => expression.test(name))
 }
 
+/** The errors that a rule may inject into a method (`class.method`); none if there is no such method. */
+export const methodErrnos = (name: string): readonly string[] => methodsByName.get(name)?.errnos ?? []
+
 export const isCallPattern = (pattern: string): boolean => methodsOfPattern(pattern).length > 0
 export const isClassName = (name: string): boolean => classes.some(cls => cls.name === name)
 

@@ -23,7 +23,7 @@ export interface FaultRule extends Probabilities {
   readonly pid: readonly number[]
   /** Selector: names of classes; empty: all. */
   readonly class: readonly string[]
-  /** Selector: call sites (`siteOf` in program-faults.ts); empty: all. */
+  /** Selector: call sites (`siteOf` in survey.ts); empty: all. */
   readonly site: readonly string[]
   /** Selector: direction. */
   readonly dir: FaultDirection

@@ -65,7 +65,7 @@ export const FaultSettings = {
   },
   site: {
     example: 'site=1f0c33a9',
-    help: 'one call site, in programs whose stacks are recorded',
+    help: 'one call site, as `run --fault-walk` prints it',
     targets: ['call', ...REQUESTS],
   },
   dir: { example: 'dir=received|sent|both', help: 'packets that the device receives (the default) or sends' },
@@ -156,6 +156,28 @@ export const packetOutcomes = [
   'delayed',
 ] as const
 export type PacketOutcome = (typeof packetOutcomes)[number]
+/** Calls, posts or completions of one kind from one call site. */
+export interface SurveySite {
+  readonly target: FaultTarget
+  /** `class.method`, or the name of the request or completion. */
+  readonly name: string
+  /** Class of the object or queue. */
+  readonly class: string
+  /** As in rules; empty: unknown. */
+  readonly site: string
+  /** Command of the program that came first. */
+  readonly program: string
+  /** Of the first. */
+  readonly stack: readonly string[]
+  count: number
+}
+
+/** The first process of a survey into which a fault was injected, and how many objects it has destroyed since. */
+export interface FailedProgram {
+  readonly pid: number
+  readonly destroyed: number
+}
+
 // ---- calls ----
 
 const CREATE_ERRORS = ['ENOMEM', 'EINVAL', 'EIO', 'EPERM', 'EOPNOTSUPP'] as const

@@ -55,7 +55,8 @@ export const SESSION_VERSION = 3
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
  * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
  * all sends are hashed (`HashLog`). `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are
- * posted and not freed by a polled completion.
+ * posted and not freed by a polled completion. `crashes`: a file, to which the program appends its stacks if it crashes,
+ * and at SIGQUIT (shim/check/crashes.c).
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
@@ -63,6 +64,7 @@ export const SessionEnv = {
   stacks: 'USERDMA_STACKS',
   buffers: 'USERDMA_BUFFERS',
   slots: 'USERDMA_SLOTS',
+  crashes: 'USERDMA_CRASHES',
 } as const
 
 export const MessageType = {

@@ -8,7 +8,7 @@ import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
 import type { WaitId } from '../spec/check/waits.ts'
-import type { FaultRuleCounts, ProgramRuleCounts } from '../spec/faults.ts'
+import type { FailedProgram, FaultRuleCounts, ProgramRuleCounts, SurveySite } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
@@ -86,6 +86,8 @@ export type ToolRequest =
   | { readonly kind: 'closed'; readonly context: number }
   /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
+  /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */
+  | { readonly kind: 'sites'; readonly from?: number }
   /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /** Sends earlier and later findings as TRACE messages. `hang`: waits of this many seconds are findings. */
@@ -209,6 +211,8 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly closed: true }
   | { readonly faults: readonly FaultStat[] }
+  /** `total`: number of all sites; the rest follows in further replies. */
+  | { readonly sites: readonly SurveySite[]; readonly total: number; readonly failed?: FailedProgram }
   | { readonly tracing: true }
   /**
    * `captureError`: the error that has ended the capture; null: none. `lost`: number of records lost since the last

@@ -114,7 +114,10 @@ describe('a program that runs', () => {
     const flag = join(folder, 'has-own-session')
     const child = `setsid sh -c 'echo $$; : >${flag}; exec sleep 60'`
     const script = `${child} & until [ -e ${flag} ]; do sleep 0.01; done`
-    const { failure, output } = await attempt('sh', ['-c', script], process.env, 60, new AbortController().signal)
+    const { failure, output } = await attempt('sh', ['-c', script], process.env, {
+      seconds: 60,
+      stop: new AbortController().signal,
+    })
     t.after(() => process.kill(Number(output)))
     assert.equal(failure, undefined)
     // Handles close within two turns of the event loop.
@@ -137,7 +140,7 @@ describe('a program that runs', () => {
       message: `${orphan}: its interpreter does not exist`,
     })
     const { signal } = new AbortController()
-    await assert.rejects(attempt('true', [tooLong], process.env, 60, signal), { status: 126 })
+    await assert.rejects(attempt('true', [tooLong], process.env, { seconds: 60, stop: signal }), { status: 126 })
   })
 })
 

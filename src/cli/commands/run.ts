@@ -4,11 +4,11 @@
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
-import { shimLibrary } from '../paths.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
   endAs,
   type ProgramEnd,
+  preloadedLibraries,
   programEnvironment,
   type Recording,
   requireProgram,
@@ -67,15 +67,17 @@ export const run = async (
   options: JoinOptions & RecordOptions,
 ): Promise<void> => {
   checkProgram(program, args)
-  // Throws if the library is missing, before a daemon is started.
-  shimLibrary()
+  // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
+  const stacks = options.fault?.some(rule => rule.includes('site=')) === true
+  // Throws if a library is missing, before a daemon is started.
+  preloadedLibraries({ stacks })
   const recording = openRecordFile(options)
-  const joined = await joinDaemon(options)
+  const joined = await joinDaemon({ ...options, ...(stacks && { check: true }) })
   const { client } = joined
   let end: ProgramEnd
   try {
     await recording?.start(client)
-    end = await runUnder(joined, program, args)
+    end = await runUnder(joined, program, args, { stacks })
     const isComplete = (await recording?.end(client, end.status !== 0 || end.signal !== null)) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }
   } finally {

@@ -22,6 +22,7 @@ import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { type Output, openOutput } from '../output-file.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
+import { quoted } from '../program/quoted.ts'
 import { type CheckOptions, createJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
@@ -33,7 +34,7 @@ export interface SearchOptions extends CheckOptions {
 }
 
 /** A run of the program; its `failure` may also be a finding. */
-interface Run extends AttemptResult {
+interface Run extends Pick<AttemptResult, 'failure' | 'output'> {
   /** Undefined: without torment. */
   readonly setting: TormentSetting | undefined
   /** Number of decisions of torment. */
@@ -203,7 +204,7 @@ const runOnce = async <T extends TormentSetting | undefined>(
     await joined.client.subscribeFindings()
     if (stop.aborted) return undefined
     const env = programEnvironment(joined.client.socket, recording)
-    const result = await attempt(program, args, env, limitSeconds, stop)
+    const result = await attempt(program, args, env, { seconds: limitSeconds, stop })
     if (stop.aborted) return undefined
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { decisions = 0 } = await joined.client.counts()
@@ -246,6 +247,3 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   if (setting === undefined) return
   say(search, `what the devices did: ${commandLine(['trace', '--private', ...configArguments(runConfig)])}`)
 }
-
-/** A word in the syntax of a shell. */
-const quoted = (word: string): string => (/^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)

@@ -57,7 +57,10 @@ export const checkPrograms = async (): Promise<readonly Diagnosis[]> => {
       const [name, args] = probe()
       const path = requireProgram(name)
       const env = programEnvironment(joined.client.socket)
-      const { failure, output } = await attempt(path, args, env, TRY_SECONDS, new AbortController().signal)
+      const { failure, output } = await attempt(path, args, env, {
+        seconds: TRY_SECONDS,
+        stop: new AbortController().signal,
+      })
       if (failure !== undefined) return [say('fails', `${name} under a daemon: ${failure}: ${output.trim()}`)]
       return [say('ok', `${name} has opened rxe0 of a daemon`)]
     } finally {

@@ -46,6 +46,8 @@ export interface Recording {
   readonly buffers?: BufferCheck
   /** Sends are refused as by adapters that free slots of send queues at polls. Needs `stacks`. */
   readonly freesAtPoll?: boolean
+  /** The file to which it appends its stacks at a crash and at SIGQUIT (shim/check/crashes.c). Needs `stacks`. */
+  readonly crashes?: string
 }
 
 /** The libraries to preload, in the order of LD_PRELOAD. Throws as `shimLibrary`. */
@@ -57,8 +59,9 @@ export const preloadedLibraries = ({ stacks = false, events = false }: Recording
 
 /** The environment in which a program sees the devices of the daemon at `socket`. Throws as `shimLibrary`. */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
-  const { tag, stacks, events, buffers, freesAtPoll } = recording
-  const own: readonly string[] = [SessionEnv.tag, SessionEnv.stacks, SessionEnv.buffers, SessionEnv.slots]
+  const { tag, stacks, events, buffers, freesAtPoll, crashes } = recording
+  const { tag: tagName, stacks: stacksName, buffers: buffersName, slots, crashes: crashesName } = SessionEnv
+  const own: readonly string[] = [tagName, stacksName, buffersName, slots, crashesName]
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !own.includes(name)))
   return {
     ...env,
@@ -69,6 +72,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
     ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
     ...(stacks && freesAtPoll && { [SessionEnv.slots]: 'polled' }),
+    ...(stacks && crashes !== undefined && { [SessionEnv.crashes]: crashes }),
   }
 }
 

@@ -15,8 +15,10 @@ import type {
   FaultSubject,
   ProgramFaults,
 } from '../../faults/program-faults.ts'
+import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
+import type { Stack } from '../../spec/check/findings.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
 import { deviceEvents, requestNameOf } from '../../spec/faults.ts'
@@ -27,10 +29,10 @@ export interface FaultSources {
   wait(milliseconds: number): Promise<void>
   /** The process that has opened a context; undefined for a client inside the subsystem. */
   processOf(context: Context): CallingProcess | undefined
-  /** The site (`siteOf`) of the current call; undefined: unknown. Absent: always. */
-  callSite?(): string | undefined
-  /** The site of the post of a completed request. `queue`: a PostQueue. */
-  postSite?(context: Context, queue: number, number: number, wrId: bigint): string | undefined
+  /** The stack of the current call; empty: unknown. Absent: always. */
+  callStack?(): Stack
+  /** The stack of the post of a completed request. `queue`: a PostQueue. */
+  postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
 }
 
 /** A request that is posted to a queue pair or SRQ. */
@@ -44,37 +46,46 @@ export interface Posting {
   /** ibv_wr_opcode of a send; undefined: unknown. */
   readonly opcode: number | undefined
   readonly wrId: bigint
-  /** Undefined: unknown. */
-  readonly site?: string | undefined
+  /** Absent: unknown. */
+  readonly stack?: Stack | undefined
 }
 
 export interface InjectedFaults {
+  /** Begins a new survey of what rules can act on. Call `rulesChanged` after the first time. */
+  beginSurvey(): void
+  /** Undefined before `beginSurvey`. */
+  readonly survey: Survey | undefined
   /** Call this after each change of the rules, and once the sources can be used. */
   rulesChanged(): void
   /** The error of a post of `process`; undefined: none. Reports it as a failure. */
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
+  /** Whether each post must be announced by `onPost`. */
+  readonly hasPosts: boolean
   /** For drivers: whether a successful completion fails. Undefined while there is no such rule. */
   readonly decideCompletion:
     | ((queuePair: CoreObject, qpn: number, completion: string, wrId: bigint) => CompletionFault | undefined)
     | undefined
 }
 
+const NO_STACK: Stack = []
+const noStack = (): Stack => NO_STACK
+
 /** The port of events of ports: devices have one. */
 const PORT = 1
 
 const causeOfRule = ({ number, text }: ActingRule): Cause => createCause('INJECTED', { rule: number, text })
 
-/** `site`: looks the site up. */
+/** `stack`: looks the stack up. */
 const subjectOf = (
   { device }: Context,
   process: CallingProcess | undefined,
-  site?: () => string | undefined,
+  stack: () => Stack,
 ): FaultSubject | undefined =>
   process && {
     device: device.name,
     pid: process.pid,
     program: () => process.name(),
-    ...(site !== undefined && { site }),
+    site: () => siteOf(stack()),
   }
 
 const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
@@ -103,12 +114,14 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   const raising = new WeakMap<CallContext, CallFault>()
   /** Contexts to which the rules for events were applied. */
   let opened = new WeakSet<Context>()
+  let survey: Survey | undefined
+  const callStack = (): Stack => sources.callStack?.() ?? NO_STACK
 
   /** Applies the rules for events to a context that can get events, once. */
   const onOpen = (context: Context): void => {
     if (opened.has(context) || (context.asyncFd === undefined && !hasEventHandler(context))) return
     opened.add(context)
-    const subject = subjectOf(context, sources.processOf(context))
+    const subject = subjectOf(context, sources.processOf(context), noStack)
     if (subject === undefined) return
     for (const fault of faults.onOpen(subject))
       if (fault.delay === 0) raise(context, undefined, fault.event, fault)
@@ -117,11 +130,13 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
 
   const hook: Hook = {
     delay(call) {
-      const subject = subjectOf(call.context, call.caller.process, () => sources.callSite?.())
+      const subject = subjectOf(call.context, call.caller.process, callStack)
       if (subject === undefined) return undefined
       const method = `${call.entry.class.name}.${call.entry.name}`
+      survey?.note('call', call.entry.class.name, method, subject, callStack())
       const fault = faults.onCall(subject, method)
       if (fault === undefined) return undefined
+      survey?.injected(subject.pid)
       if (fault.event !== '') raising.set(call, fault)
       const fail = (): void => {
         if (fault.errno !== '')
@@ -154,20 +169,37 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const { context } = queuePair
     if (context === undefined) return undefined
     const queue = completion.startsWith('RECV') ? PostQueue.RECEIVE : PostQueue.SEND
-    const subject = subjectOf(context, sources.processOf(context), () => sources.postSite?.(context, queue, qpn, wrId))
-    return subject && faults.onCompletion(subject, queuePair.class.name, qpn, completion)
+    const stack = (): Stack => sources.postStack?.(context, queue, qpn, wrId) ?? NO_STACK
+    const subject = subjectOf(context, sources.processOf(context), stack)
+    if (subject === undefined) return undefined
+    survey?.note('completion', queuePair.class.name, completion, subject, stack())
+    const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
+    if (fault !== undefined) survey?.injected(subject.pid)
+    return fault
   }
   let unregister: (() => void) | undefined
   return {
-    get decideCompletion() {
-      return faults.has('completion') ? decideCompletion : undefined
+    beginSurvey() {
+      survey = createSurvey()
     },
-    onPost({ context, object, qpn, isSend, opcode, wrId, site }, process) {
-      const subject = subjectOf(context, process, () => site)
+    get survey() {
+      return survey
+    },
+    get hasPosts() {
+      return survey !== undefined || faults.has('post')
+    },
+    get decideCompletion() {
+      return survey !== undefined || faults.has('completion') ? decideCompletion : undefined
+    },
+    onPost({ context, object, qpn, isSend, opcode, wrId, stack = NO_STACK }, process) {
+      const subject = subjectOf(context, process, () => stack)
+      if (subject === undefined) return undefined
       const isUnknown = isSend && opcode === undefined
       const request = isUnknown ? undefined : requestNameOf(isSend ? opcode : undefined)
-      const fault = subject && faults.onPost(subject, object.class.name, qpn, request)
+      survey?.note('post', object.class.name, request ?? '', subject, stack)
+      const fault = faults.onPost(subject, object.class.name, qpn, request)
       if (fault === undefined) return undefined
+      survey?.injected(process.pid)
       const { device } = context
       const failure: Failure = {
         kind: 'post',
@@ -184,7 +216,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     },
     rulesChanged() {
       opened = new WeakSet()
-      const isNeeded = faults.has('call') || faults.has('event')
+      const isNeeded = survey !== undefined || faults.has('call') || faults.has('event')
       if (isNeeded && unregister === undefined) {
         const unregisterClient = registerClient(core, client)
         // rdma_cm, whose identifiers belong to no device.

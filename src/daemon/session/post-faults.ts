@@ -52,7 +52,7 @@ export class PostFaults {
           isSend: queue === PostQueue.SEND,
           opcode: opcode === UNKNOWN_OPCODE ? undefined : opcode,
           wrId,
-          site: daemon.check?.siteOf(daemon.check.stackOf(process.pid, stack)),
+          stack: daemon.check?.stackOf(process.pid, stack),
         },
         caller.process,
       )

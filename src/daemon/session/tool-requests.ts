@@ -39,6 +39,9 @@ const MAX_QUEUED = 10_000
 /** While this many requests have no sent reply, a further request ends the session. */
 const MAX_REPLIES = 16
 
+/** A site has at most 4 KiB of stack. */
+const SITES_PER_REPLY = 8
+
 interface Queued {
   /** Writes the message into the session's buffer, and returns its length. */
   write(): number
@@ -50,7 +53,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace, capture, record and end-record',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, findings, counts, trace, capture, record and end-record',
 }
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
@@ -90,7 +93,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context, hang } = fields
+  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context, hang, from } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'stat' && devices === undefined) return { kind }
@@ -103,6 +106,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
+  if (kind === 'sites' && from === undefined) return { kind }
+  if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
   if (kind === 'device') return isDeviceSpec(add) && remove === undefined ? { kind, add } : undefined
   if (kind !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
@@ -318,6 +323,17 @@ export class ToolRequests {
     }
   }
 
+  #sites(from: number | undefined): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see call sites' }
+    const { faults, network } = this.#daemon
+    const isFirst = faults.survey === undefined
+    if (from === undefined) faults.beginSurvey()
+    if (isFirst) network.rulesChanged()
+    const { sites = [], failed } = faults.survey ?? {}
+    const part = from === undefined ? [] : sites.slice(from, from + SITES_PER_REPLY)
+    return { sites: part, total: sites.length, ...(failed && { failed }) }
+  }
+
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
@@ -367,6 +383,8 @@ export class ToolRequests {
         const refusal = request.set === undefined ? undefined : this.#setFaults(request.set)
         return refusal ?? { faults: network.faultCounts() }
       }
+      case 'sites':
+        return this.#sites(request.from)
       case 'device':
         return this.#changeDevices(request)
       case 'findings':

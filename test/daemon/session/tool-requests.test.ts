@@ -125,7 +125,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace, capture, record and end-record',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, findings, counts, trace, capture, record and end-record',
       },
       text.slice(0, 60),
     )
