@@ -60,6 +60,7 @@ testOutput('fault show', ['fault', 'show', ...at])
 testOutput('doctor', ['doctor', '--json', 'ibv_devinfo', 'no-such-program'])
 testOutput('trace', ['trace', ...at, '--abi', '--', 'sh', '-c', `${failing} >&2`], 'lines')
 testOutput('trace -c', ['trace', ...at, '-c', '--', 'ibv_devinfo'], 'lines')
+testOutput('run --fault-walk', ['run', '--fault-walk', '--json', '--points', '2', '--', 'ibv_devinfo'], 'lines')
 testOutput('check', ['check', '--json', '--notes', '--', failing], 'lines')
 
 test('the page lists every definition and every command with --json', () => {
