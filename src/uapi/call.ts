@@ -82,6 +82,12 @@ export interface Decoded {
    * delivered, and core undoes the call: it destroys created objects and calls `putBack`. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
+  /**
+   * The result that Linux's kernel has written to the caller's memory, which `after` reads: the inverse of `answer`. The
+   * objects of descriptors are the caller's numbers. Undefined for calls that only our own devices answer. Throws
+   * CallError for memory that cannot be read.
+   */
+  readResult?(after: Pick<CallerView, 'copyIn'>): Result
 }
 
 /** Whether decoding has answered the call: it was refused, or needs no method. */

@@ -20,7 +20,7 @@ import {
   type Result,
 } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
+import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 
 /** Memory of the caller for a response. */
 export interface UserBuffer {
@@ -244,6 +244,21 @@ export const responseStruct = (
       installs.push({ descriptor, address: buffer.address + BigInt(slot.at), width: 4 })
   }
   return { bytes, installs }
+}
+
+/** The inverse of `responseStruct`: the result in a response of Linux's kernel, of which `bytes` may be the beginning. */
+export const readResponse = (compiled: CompiledLayout, bytes: Uint8Array): Result => {
+  const struct = new Uint8Array(compiled.layout.size)
+  struct.set(bytes.subarray(0, struct.length))
+  const out: AnyValues = {}
+  const facts: Facts = {}
+  readCells(compiled, struct, out, facts, false)
+  const descriptors = compiled.fds.flatMap(({ attribute }): NewDescriptor[] => {
+    const { [attribute]: fd } = out
+    delete out[attribute]
+    return typeof fd === 'number' ? [{ object: fd, attribute }] : []
+  })
+  return { out, ...(facts.object !== undefined && { object: facts.object }), descriptors }
 }
 
 export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>

@@ -26,6 +26,7 @@ import {
   isZero,
   type LayoutByClass,
   layoutByClass,
+  readResponse,
   refuse,
   responseStruct,
   type UserBuffer,
@@ -60,6 +61,8 @@ export interface DecodedCommand {
   readonly args: AnyValues
   /** Writes the response; `ret` of a successful Answer is 0. Throws CallError. */
   answer(outcome: Result | CallError): Answer
+  /** As `Decoded.readResult`. */
+  readResult(after: Pick<CallerView, 'copyIn'>): Result
 }
 
 /** By number; for an extended command with bit EXTENDED. */
@@ -158,6 +161,12 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
         installs = written.installs
       }
       return isAgain ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
+    },
+    readResult: after => {
+      const { response } = parts
+      const compiled = found.out?.(className, link)
+      if (compiled === undefined || response === undefined) return { out: {} }
+      return readResponse(compiled, after.copyIn(response.address, Math.min(response.length, compiled.layout.size)))
     },
   }
 }

@@ -8,7 +8,7 @@ import { linuxCall } from '../../spec/linux/coverage.ts'
 import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../../spec/schema/schema.ts'
-import type { Answer, Call, CallerView, Decoded, Install, Result } from '../call.ts'
+import type { Answer, Call, CallerView, Decoded, Install, NewDescriptor, Result } from '../call.ts'
 import { payloadOf } from '../object/format.ts'
 import { encodeRecords, viewOf } from '../scalar.ts'
 import {
@@ -143,6 +143,26 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
   }
 }
 
+/** The inverse of `writeOutputs`: the result that Linux's kernel has written. */
+const readOutputs = (message: Message, { className }: DecodedAttributes, after: Pick<CallerView, 'copyIn'>): Result => {
+  const answered = viewOf(after.copyIn(message.address, message.bytes.length))
+  const out: AnyValues = {}
+  const descriptors: NewDescriptor[] = []
+  let object: number | undefined
+  for (const { compiled, data, index, length } of message.passed.values()) {
+    const { spec, layout } = compiled
+    const dataAt = offsetOf(index) + IoctlAttr.data
+    if (spec.kind === 'newHandle') object = Number(answered.getBigUint64(dataAt, true))
+    else if (spec.kind === 'newFd') descriptors.push({ object: answered.getInt32(dataAt, true), attribute: 'object' })
+    else if (spec.kind === 'out' && spec.cells.length > 0 && layout(className).boundCells.length > 0) {
+      const struct = new Uint8Array(spec.max)
+      struct.set(after.copyIn(data, Math.min(length, spec.max)))
+      readCells(layout(className), struct, out, {}, false)
+    }
+  }
+  return { out, ...(object !== undefined && { object }), descriptors }
+}
+
 /** Runs `body`, which writes outputs, then writes the changes of the message. A thrown CallError becomes the answer. */
 const writeAnswer = (message: Message, answer: Answer, body: (changes: Changes) => void): Answer =>
   answering(() => {
@@ -254,6 +274,7 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
         changes.installs.push(...answer.installs)
       })
     },
+    readResult: decoded.readResult,
   }
 }
 
@@ -336,5 +357,6 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
           list?.write(outcome, changes)
         })
       },
+      readResult: after => readOutputs(message, decoded, after),
     }
   })

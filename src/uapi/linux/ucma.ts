@@ -16,7 +16,7 @@ import {
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf, writeScalar } from '../scalar.ts'
-import { answering, answeringAs, callOf, declaredMethod, refuse } from './caller.ts'
+import { answering, answeringAs, callOf, declaredMethod, readResponse, refuse } from './caller.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
@@ -269,5 +269,10 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
           }
           return { ret: length, installs: [] }
         }),
+      readResult: after => {
+        const { out: compiled } = found
+        if (compiled === undefined) return { out: {} }
+        return readResponse(compiled, after.copyIn(response, Math.min(outLength, compiled.layout.size)))
+      },
     }
   })

@@ -174,5 +174,6 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
         const answer = answering(() => decoded.answer(outcome))
         return answer.ret === 0 ? { ...answer, ret: bytes.length } : answer
       },
+      readResult: decoded.readResult,
     }
   })
