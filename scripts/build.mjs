@@ -10,10 +10,12 @@
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
+ *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
+ *   build/native/libuserdma_host.so      preload library that observes programs on the machine's devices, for `--host`
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C references and C sides of benchmarks (bench/references/NAME.c)
@@ -60,12 +62,12 @@ const buildTypeScript = purpose => {
 const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
-  const source = inRoot('dist', 'src', 'spec', 'session.js')
-  if (!existsSync(source)) {
-    say('build: shim/protocol.h was not generated: src/spec/session.ts did not compile')
+  const sources = ['session.js', 'observe.js'].map(name => inRoot('dist', 'src', 'spec', name))
+  if (!sources.every(source => existsSync(source))) {
+    say('build: the headers of shim/ were not generated: src/spec/session.ts or observe.ts did not compile')
     return false
   }
-  if (modified(header) >= Math.max(modified(generator), modified(source))) return true
+  if (modified(header) >= Math.max(modified(generator), ...sources.map(modified))) return true
   const hasSucceeded = run(process.execPath, [generator])
   if (!hasSucceeded) say('build: scripts/generate-protocol.mjs failed')
   return hasSucceeded

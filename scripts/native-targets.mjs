@@ -9,7 +9,7 @@ import { C_FLAGS, sourcesIn, VERBS } from './compile.mjs'
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
 /** True for sources of shim/ that belong to a separate library. */
-const isOwnLibrary = path => ['waits', 'frees'].some(name => path.startsWith(inRoot('shim', name) + sep))
+const isOwnLibrary = path => ['waits', 'frees', 'host'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
 export const nativeTargets = () => [
   {
@@ -39,5 +39,13 @@ export const nativeTargets = () => [
     flags: [...C_FLAGS, ...SHARED],
     libraries: ['-ldl'],
     without: '`userdma check` does not run',
+  },
+  {
+    output: 'native/libuserdma_host.so',
+    sources: sourcesIn('shim/host'),
+    flags: [...C_FLAGS, ...SHARED],
+    libraries: ['-ldl', '-lpthread'],
+    needs: VERBS,
+    without: "`--host` does not run: programs on the machine's devices are not observed",
   },
 ]

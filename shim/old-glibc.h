@@ -25,6 +25,8 @@ AT(dladdr1, NEXT_OF_DL);
 AT(dlinfo, NEXT_OF_DL);
 AT(pthread_attr_getstack, FIRST);
 AT(pthread_getattr_np, FIRST);
+AT(pthread_key_create, FIRST);
+AT(pthread_setspecific, FIRST);
 AT(pthread_sigmask, FIRST);
 
 #undef FIRST

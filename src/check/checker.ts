@@ -120,7 +120,7 @@ export class Checker {
   constructor(deviceWithGid: DeviceWithGid, report: ReportFinding, sources: CheckerSources = noSources) {
     this.#deviceWithGid = deviceWithGid
     this.#sources = sources
-    this.#reporter = new FindingReporter(report)
+    this.#reporter = new FindingReporter(report, sources.hasDevice !== false)
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
     const services = new DetectorServices(this.#objects, this.#reporter, deviceWithGid, sources)

@@ -41,6 +41,11 @@ export interface CheckerSources {
   readonly buffers?: BufferCheck
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
+  /**
+   * False: programs are observed on adapters of the machine, which report no fetches and no packets. Findings that need
+   * a device of ours are not made. Absent: true.
+   */
+  readonly hasDevice?: boolean
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */

@@ -64,10 +64,15 @@ export class FindingReporter {
   /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
+  readonly #hasDevice: boolean
 
-  /** `onFinding` is called once for each distinct finding. */
-  constructor(onFinding: ReportFinding) {
+  /**
+   * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
+   * not made.
+   */
+  constructor(onFinding: ReportFinding, hasDevice = true) {
     this.#onFinding = onFinding
+    this.#hasDevice = hasDevice
   }
 
   /** Something was left out, `count` times. */
@@ -86,6 +91,7 @@ export class FindingReporter {
     { time, device, context, program, stack, action = 'called' }: Occurrence,
     content: FindingContent,
   ): number | undefined {
+    if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
     const { text, details = [], advice, wasKilled } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an

@@ -75,6 +75,9 @@ const withRecord = (command: Command): Command =>
 
 const RECORD_ON_FAILURE = '--record-on-failure'
 
+const HOST = '--host'
+const HOST_HELP = "let the program keep the machine's own devices, and observe it"
+
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
 
 const faultHelp = `
@@ -93,6 +96,7 @@ ${examples(
 const commands: Readonly<Record<string, (program: Command) => void>> = {
   run(program) {
     withRecord(withJoin(program.command('run')))
+      .option(HOST, `${HOST_HELP}: print failed requests with their causes`)
       .description(
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
@@ -130,6 +134,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
   trace(program) {
     withJoin(program.command('trace'))
+      .option(HOST, HOST_HELP)
       .description('Runs a program and prints each of its calls to a device, decoded.')
       .option('-o, --output <file>', 'write the calls to this file instead of standard error', path)
       .option('-v, --verbose', 'print records, lists and byte strings in full, including zero fields')
@@ -152,6 +157,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
   check(program) {
     withRecord(withJoin(program.command('check'), '[program]'))
+      .option(HOST, `${HOST_HELP}, for the findings that need no device of userdma`)
       .description(
         'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
       )

@@ -57,6 +57,9 @@ export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
 /** The library that reports when threads wait, for `userdma check --races`. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
+/** The library that observes programs on the machine's own devices, for `--host`. Throws as `preloadLibrary`. */
+export const hostLibrary = (): string => preloadLibrary('libuserdma_host.so')
+
 /** Descriptors of the folders that `removeFolder` may remove (held-file.ts). They stay open until this process ends. */
 const heldFolders = new Map<string, number>()
 

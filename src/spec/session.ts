@@ -143,7 +143,7 @@ export type MessageValues<M extends MessageLayout> = {
 const SIZES: Record<IntegerType, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
 
 /** A struct without padding. A test checks that all fields are naturally aligned. */
-const layout = <const D extends DeclaredFields>(...declared: D): MessageLayout<D> => {
+export const layout = <const D extends DeclaredFields>(...declared: D): MessageLayout<D> => {
   let size = 0
   const fields = declared.map(([name, type]): MessageField => {
     const field: MessageField =

@@ -119,6 +119,11 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       })
     return countsOf(checker)
   },
+  observed() {
+    const checker = silentChecker()
+    checker.omit('observed', 1) // src/observe/observer.ts counts them
+    return countsOf(checker)
+  },
   'destroyed-objects'() {
     const checker = silentChecker()
     const base = {

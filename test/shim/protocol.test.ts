@@ -1,24 +1,28 @@
 /*
- * shim/protocol.h is what scripts/generate-protocol.mjs makes of src/spec/session.ts, and a C compiler agrees with the
- * layout of its structs.
+ * shim/protocol.h and shim/host/records.h are what scripts/generate-protocol.mjs makes of src/spec/session.ts and
+ * observe.ts, and a C compiler agrees with the layout of their structs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import * as observe from '../../src/spec/observe.ts'
 import * as session from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 
 interface Generator {
   protocolHeader(exports: typeof session): string
+  recordsHeader(exports: typeof observe): string
 }
-const { protocolHeader } = (await import(
+const { protocolHeader, recordsHeader } = (await import(
   pathToFileURL(join(repoRoot, 'scripts/generate-protocol.mjs')).href
 )) as Generator
 
-test('the committed header is current', () => {
+test('the committed headers are current', () => {
+  const records = readFileSync(join(repoRoot, 'shim/host/records.h'), 'utf8')
+  assert.equal(records, recordsHeader(observe), 'run `npm run build`, which generates shim/host/records.h')
   const committed = readFileSync(join(repoRoot, 'shim/protocol.h'), 'utf8')
   assert.equal(committed, protocolHeader(session), 'run `npm run build`, which generates shim/protocol.h')
 })
@@ -34,7 +38,7 @@ test('the header follows the table', () => {
 })
 
 test('fields of messages are naturally aligned, and sizes are multiples of 8 bytes', () => {
-  for (const [name, { fields, size }] of Object.entries(session.Messages)) {
+  for (const [name, { fields, size }] of Object.entries({ ...session.Messages, ...observe.ObserveStructs })) {
     for (const field of fields)
       assert.equal(field.offset % (field.type === 'bytes' ? 1 : field.size), 0, `${name}.${field.name}`)
     assert.equal(size % 8, 0, name)

@@ -25,12 +25,12 @@ import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
-import { endAs, type ProgramEnd, preloadedLibraries } from '../program/program.ts'
-import { openRecordFile, type RecordOptions } from '../record.ts'
-import { checkProgram, runUnder } from './run.ts'
+import { endAs, type ProgramEnd, preloadedLibraries, type Recording } from '../program/program.ts'
+import { openRecordFile, type RecordFile, type RecordOptions } from '../record.ts'
+import { checkProgram, directMessages, type HostOptions, runUnder } from './run.ts'
 
 /** As commander parses them. */
-export interface CheckOptions extends JoinOptions, RecordOptions {
+export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions {
   readonly output?: string
   readonly json?: boolean
   readonly sarif?: string
@@ -100,10 +100,12 @@ export const check = async (program: string, args: readonly string[], options: C
   if (options.genSuppressions && options.json)
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
+  const host = options.host ? await import('../program/host-program.ts') : undefined
+  host?.requireNoDevices({ ...options }, { races: '--races', hang: '--hang' })
   const recording = { stacks: true, events: options.races === true }
   const hang = options.hang === undefined ? undefined : secondsOf(options.hang)
   // Throws if a library is missing, before a daemon is started.
-  preloadedLibraries(recording)
+  if (host === undefined) preloadedLibraries(recording)
   const symbols = createSymbols()
   const judge = createJudge(options, symbols)
   requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
@@ -128,19 +130,57 @@ export const check = async (program: string, args: readonly string[], options: C
     print(`${findingText(finding, symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
+  const { programEnd, counts, omissions, hasCalls, isRecorded } = host
+    ? await checkOnHost(host, program, args, onFinding)
+    : await checkUnderDaemon(program, args, options, recording, hang, onFinding, {
+        file: record,
+        hasFindings: () => shown.length > 0,
+      })
+  // A shared daemon, or a child that still runs, may have sent further findings since.
+  const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
+  if (options.json) {
+    for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
+    for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
+  } else print(summary(counted, hidden, suppressed, omissions, hasCalls))
+  sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
+  const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
+  const { status, signal } = programEnd
+  if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
+  else endAs({ status: isIncomplete ? status || 1 : status, signal })
+}
+
+/** How a program has ended, and what the checker has counted. */
+interface Checked {
+  readonly programEnd: ProgramEnd
+  readonly counts: readonly number[]
+  readonly omissions: readonly Omission[]
+  /** Whether a program has made a call, or has a device open. */
+  readonly hasCalls: boolean
+  /** False: the file of --record lacks something. */
+  readonly isRecorded: boolean
+}
+
+const checkUnderDaemon = async (
+  program: string,
+  args: readonly string[],
+  options: CheckOptions,
+  recording: Recording,
+  hang: number | undefined,
+  onFinding: (finding: Finding) => void,
+  record: { readonly file: RecordFile | undefined; hasFindings(): boolean },
+): Promise<Checked> => {
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
-  let programEnd: ProgramEnd
-  let isRecorded = true
   try {
-    await record?.start(joined.client)
+    await record.file?.start(joined.client)
     const { buffers, adapters: like = [] } = await joined.client.config()
     const freesAtPoll = like.some(name => adapters[name].freesAtPoll !== undefined)
     await joined.client.subscribeFindings(hang)
     // The program gets the signal too, and may handle it.
     const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
     process.on('SIGINT', onInterrupt)
+    let programEnd: ProgramEnd
     try {
       programEnd = await runUnder(joined, program, args, { ...recording, freesAtPoll, ...(buffers && { buffers }) })
     } finally {
@@ -150,21 +190,23 @@ export const check = async (program: string, args: readonly string[], options: C
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
     if (isPrivate) warnRunning(contexts)
-    // A shared daemon, or a child that still runs, may have sent further findings since.
-    const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
-    if (options.json) {
-      for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
-      for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
-    } else print(summary(counted, hidden, suppressed, omissions, calls > 0 || contexts > 0))
-    isRecorded = (await record?.end(joined.client, programEnd.status !== 0 || shown.length > 0)) ?? true
-    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
+    const isRecorded = (await record.file?.end(joined.client, programEnd.status !== 0 || record.hasFindings())) ?? true
+    return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }
   } finally {
     await joined.leave()
   }
-  const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
-  const { status, signal } = programEnd
-  if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
-  else endAs({ status: isIncomplete ? status || 1 : status, signal })
+}
+
+const checkOnHost = async (
+  { Observer, runObserved }: typeof import('../program/host-program.ts'),
+  program: string,
+  args: readonly string[],
+  onFinding: (finding: Finding) => void,
+): Promise<Checked> => {
+  const observer = new Observer(onFinding, { direct: directMessages('check') })
+  const programEnd = await runObserved(program, args, observer, true)
+  const { counts, omissions, calls } = observer.checker
+  return { programEnd, counts, omissions, hasCalls: calls > 0 || observer.openContexts > 0, isRecorded: true }
 }
 
 /** Warns if programs still run, in the background for example: the private daemon that serves them ends now. */

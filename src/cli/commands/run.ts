@@ -2,6 +2,7 @@
  * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Ends as
  * the program: with its exit status, or by the same signal.
  */
+import { failureLine } from '../../trace/calls.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
 import { preloadProblems } from '../program/preload-check.ts'
@@ -60,13 +61,48 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
     process.stderr.write(`userdma: ${name} will find no devices: ${problem}\n`)
 }
 
+/** With `--host`. */
+export interface HostOptions {
+  /** The program keeps the machine's own devices, and is observed. */
+  readonly host?: boolean
+}
+
+/** Says once for each function that a program takes queues around libibverbs' tables. */
+export const directMessages = (command: string) => {
+  const told = new Set<string>()
+  return (
+    { program }: { readonly program: { readonly pid: number; readonly command: string } },
+    name: string,
+  ): void => {
+    if (told.has(name)) return
+    told.add(name)
+    process.stderr.write(
+      `userdma ${command}: ${program.command} takes queues by ${name}, around libibverbs: its requests and completions on them are not seen\n`,
+    )
+  }
+}
+
+/** `run --host`: prints each failed request with its cause. */
+const runOnHost = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
+  const { Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
+  requireNoDevices({ ...options })
+  const observer = new Observer(() => {}, {
+    failure: record => {
+      if (record.failure.isNote !== true) process.stderr.write(`userdma run: ${failureLine(record)}\n`)
+    },
+    direct: directMessages('run'),
+  })
+  endAs(await runObserved(program, args, observer, false))
+}
+
 /** The command. */
 export const run = async (
   program: string,
   args: readonly string[],
-  options: JoinOptions & RecordOptions,
+  options: JoinOptions & RecordOptions & HostOptions,
 ): Promise<void> => {
   checkProgram(program, args)
+  if (options.host) return runOnHost(program, args, options)
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
   const stacks = options.fault?.some(rule => rule.includes('site=')) === true
   // Throws if a library is missing, before a daemon is started.

@@ -12,16 +12,16 @@ import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../trace/calls.ts'
 import { isSelected, parseClasses, type Selection } from '../../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
-import type { TormentRecord, TraceEvent } from '../../uapi/tool.ts'
+import type { TormentRecord, TraceEvent, TraceRecord } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { createOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
-import { checkProgram, runUnder } from './run.ts'
+import { checkProgram, directMessages, type HostOptions, runUnder } from './run.ts'
 
 /** As commander parses them. */
-export interface TraceOptions extends JoinOptions {
+export interface TraceOptions extends JoinOptions, HostOptions {
   readonly output?: string
   readonly pcap?: string
   readonly verbose?: boolean
@@ -85,9 +85,42 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
   }
 }
 
+/** `trace --host`: the calls as the kernel answers them, and failed requests. */
+const traceOnHost = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
+  const { Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
+  requireNoDevices({ ...options }, { pcap: '--pcap' })
+  const output = openOutput(options.output)
+  const { onTrace, end } = printer(options, text => output.write(`${text}\n`))
+  let lost = 0
+  const observer = new Observer(() => {}, {
+    call: record => onTrace(options.abi || record.call === undefined ? record : withoutBytes(record)),
+    failure: onTrace,
+    direct: directMessages('trace'),
+  })
+  const reader = {
+    take: observer.take.bind(observer),
+    lost: (pid: number, count: number) => {
+      lost += count
+      observer.lost(pid, count)
+    },
+  }
+  let programEnd: ProgramEnd
+  try {
+    programEnd = await runObserved(program, args, reader, false)
+    end(lost)
+  } finally {
+    output.close()
+  }
+  const { status } = programEnd
+  endAs({ ...programEnd, status: output.hasFailed ? status || 1 : status })
+}
+
+const withoutBytes = ({ raw: _, ...record }: TraceRecord): TraceRecord => record
+
 /** The command. Throws UsageError. */
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
+  if (options.host) return traceOnHost(program, args, options)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))

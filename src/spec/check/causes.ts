@@ -396,6 +396,14 @@ const table = {
     ],
     text: 'injected by fault rule {rule} ({text})',
   },
+
+  // ---- 0xa..: adapters of the machine (--host) ----
+  NOT_OBSERVED: {
+    code: 0xa01,
+    // Any status of an adapter; `userdma explain` is about our devices.
+    results: [],
+    text: 'the calls and posts that were seen do not say why; the adapter says vendor_err {vendorErr:hex}',
+  },
 } as const satisfies Record<string, CauseRow>
 
 export type CauseName = keyof typeof table

@@ -82,8 +82,16 @@ export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
 /** Exit status if a finding makes the run fail: EX_DATAERR of sysexits.h. */
 export const FOUND_STATUS = 65
 
+/**
+ * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's
+ * program. `device`: what only a device of ours or our preload library sees: fetches, packets, memory, waits. Findings
+ * without `device` work on adapters of the machine too (`--host`).
+ */
+export type Need = 'call' | 'post' | 'completion' | 'peer' | 'device'
+
 interface FindingRow {
   readonly severity: Severity
+  readonly needs: readonly Need[]
   /** What is wrong: one sentence without its full stop. */
   readonly title: string
   /** The rule, with its source. */
@@ -104,6 +112,7 @@ const table = {
   // ---- connections: the attributes of both ends ----
   'no-peer-qp': {
     severity: 'error',
+    needs: ['call', 'completion', 'peer'],
     title: 'the peer has no queue pair of that number',
     why: 'Packets to an unknown queue pair are dropped without an answer (IBA 9.6.1): the retries of a connection run out, and datagrams are lost.',
     advice: 'check dest_qp_num and that the peer keeps its queue pair until the last acknowledgement',
@@ -113,6 +122,7 @@ const table = {
   },
   'peer-not-ready': {
     severity: 'error',
+    needs: ['call', 'completion', 'peer'],
     title: 'requests were sent to the peer while it was in RESET or INIT',
     why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1): the retries of a connection run out, and datagrams are lost.',
     advice: 'exchange a message outside the connection after both ends are in RTR, before the first request',
@@ -120,6 +130,7 @@ const table = {
   },
   'peer-in-error': {
     severity: 'error',
+    needs: ['call', 'completion', 'peer'],
     title: 'the peer is in an error state',
     why: 'A queue pair in ERR drops all packets (IBA 10.3.1): the retries of a connection run out, and datagrams are lost.',
     advice: "look for the first failure of the peer's queue pair; this one follows from it",
@@ -127,6 +138,7 @@ const table = {
   },
   'peer-connected-elsewhere': {
     severity: 'error',
+    needs: ['call', 'peer'],
     title: 'the peer is connected to another queue pair',
     why: 'A connected queue pair accepts only packets from its peer: both ends name each other by dest_qp_num and address (IBA 9.6.1).',
     advice: "check dest_qp_num and dgid at both ends: each is the other's",
@@ -135,6 +147,7 @@ const table = {
   },
   'service-mismatch': {
     severity: 'error',
+    needs: ['call', 'peer'],
     title: 'the ends have different types of queue pair',
     why: 'The opcode of a packet names its transport service, and a queue pair of another service drops the packet (IBA 9.6.1).',
     advice: 'create both queue pairs with the same qp_type',
@@ -143,6 +156,7 @@ const table = {
   },
   'path-mtu-mismatch': {
     severity: 'error',
+    needs: ['call', 'completion', 'peer'],
     title: 'the ends have different path MTUs',
     why: 'Messages are segmented into packets of the path MTU. A packet with an unexpected length is an invalid request or response (IBA 9.7.4).',
     advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
@@ -152,6 +166,7 @@ const table = {
   },
   'psn-mismatch': {
     severity: 'error',
+    needs: ['call', 'peer'],
     title: 'one end sends from another PSN than the other end expects',
     why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder acknowledges every request as a duplicate, and executes none. If sq_psn is higher, the responder waits for earlier packets, and the sender's retries run out.",
     advice:
@@ -161,6 +176,7 @@ const table = {
   },
   'rd-atomic-exceeds': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'more READs and atomics are outstanding than the peer accepts',
     why: 'A responder has resources for max_dest_rd_atomic READs and atomics, and refuses more as invalid requests (IBA 9.4.4).',
     advice: "set max_rd_atomic (to RTS) to at most the peer's max_dest_rd_atomic (to RTR)",
@@ -169,6 +185,7 @@ const table = {
   },
   'no-receive-posted': {
     severity: 'error',
+    needs: ['completion'],
     title: 'the peer had no receive posted, and the RNR retries ran out',
     why: 'A SEND or a WRITE with immediate needs a receive request. Without a receive request the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
     advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
@@ -178,6 +195,7 @@ const table = {
   },
   'no-answer': {
     severity: 'error',
+    needs: ['completion'],
     title: 'the peer does not answer, or packets are lost, though the known attributes of both ends match',
     why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6).',
     advice:
@@ -188,6 +206,7 @@ const table = {
   },
   'peer-refused': {
     severity: 'error',
+    needs: ['completion'],
     title: 'the peer refused the request, or its response does not match, for a reason that only the peer knows',
     why: 'A NAK has the kind of error but not the cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
@@ -195,6 +214,7 @@ const table = {
   },
   'key-mismatch': {
     severity: 'error',
+    needs: ['device'],
     title: 'the Q_Key of a datagram or the P_Key of a packet is not that of its destination',
     why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails.',
     advice:
@@ -205,6 +225,7 @@ const table = {
   },
   'message-dropped': {
     severity: 'note',
+    needs: ['device'],
     title: 'a message of UD or UC found no receive request and was dropped',
     why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
     advice: 'post receives before the peer may send, and as many as it may have outstanding',
@@ -212,6 +233,7 @@ const table = {
   },
   'invalid-request': {
     severity: 'error',
+    needs: ['device'],
     title: 'the responder refuses packets that break a rule of the protocol',
     why: 'The packets of a message come in order, have as many bytes as the first packet announces, and request an operation that the responder supports (IBA 9.7.4).',
     advice: 'look for a queue pair that was reset or modified while messages were in flight',
@@ -219,12 +241,14 @@ const table = {
   },
   'infinite-timeout': {
     severity: 'note',
+    needs: ['call'],
     title: 'timeout 0 waits without limit for an answer',
     why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes. The finding is a warning if a request waits and its peer is gone.',
     advice: 'set timeout to 14 (67 ms) or more',
   },
   'endless-rnr': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a message waits without limit for a receive of the peer',
     why: 'With rnr_retry 7 the sender repeats a message until the peer has posted a receive (IBA 9.7.5.2.8): if the peer posts none, the request never completes, and no failure tells why. The finding has the numbers of receives and messages. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice:
@@ -232,12 +256,14 @@ const table = {
   },
   'both-receive': {
     severity: 'note',
+    needs: ['device'],
     title: 'both ends of a connection wait for a message',
     why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
   },
   'connected-to-itself': {
     severity: 'note',
+    needs: ['call'],
     title: 'a queue pair is connected to itself',
     why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
     advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
@@ -247,18 +273,21 @@ const table = {
   // ---- rdma_cm ----
   'cm-id-destroyed-early': {
     severity: 'warning',
+    needs: ['device'],
     title: 'an identifier of rdma_cm was destroyed before its queue pair',
     why: 'rdma_destroy_id ends the connection and frees the identifier, but not the queue pair that rdma_create_qp has created (rdma_destroy_id(3)): rdma_destroy_qp needs the identifier, so afterwards only ibv_destroy_qp can destroy it.',
     advice: 'call rdma_destroy_qp before rdma_destroy_id, or rdma_destroy_ep instead of both',
   },
   'conn-param-uninitialised': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a field of rdma_conn_param has a value beyond its range',
     why: 'retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
     advice: 'initialise all fields: struct rdma_conn_param parameters = {0}, then set those that the connection needs',
   },
   'receives-after-accept': {
     severity: 'note',
+    needs: ['device'],
     title: 'the first receive was posted after the connection was accepted',
     why: 'The peer may send as soon as it has the acceptance: without a receive its message waits for RNR retries, or fails (IBA 9.7.5.2.8). The finding is a note because the peer may send later.',
     advice: 'post receives between rdma_create_qp and rdma_accept',
@@ -267,6 +296,7 @@ const table = {
   // ---- remote memory ----
   'stale-rkey': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'the rkey is of memory that was deregistered, or of a memory window that was deallocated or has a new rkey',
     why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
     advice: 'deregister only after the peer has said that it no longer uses the rkey',
@@ -275,6 +305,7 @@ const table = {
   },
   'unknown-rkey': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'no memory has this rkey',
     why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
     advice:
@@ -284,6 +315,7 @@ const table = {
   },
   'rkey-other-pd': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'the rkey belongs to another protection domain than the queue pair',
     why: 'Memory and queue pair must be of the same protection domain (IBA 10.2.3).',
     advice: "register the memory in the protection domain of the responder's queue pair",
@@ -291,6 +323,7 @@ const table = {
   },
   'remote-out-of-bounds': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'a remote access goes beyond the registered memory',
     why: 'All bytes of a request must lie within the region or window (IBA 10.6).',
     advice: 'check remote address and length against the region that the peer has registered',
@@ -298,6 +331,7 @@ const table = {
   },
   'rkey-no-right': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'the region does not allow this remote access',
     why: 'A region allows only the accesses that its access flags name (IBA 10.6).',
     advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
@@ -306,6 +340,7 @@ const table = {
   },
   'qp-no-right': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: "the responder's queue pair does not allow this remote access",
     why: 'qp_access_flags limit what a peer may request, beside the flags of the region (IBA 10.6).',
     advice: "set the right in qp_access_flags when the responder's queue pair moves to INIT",
@@ -314,6 +349,7 @@ const table = {
   },
   'window-not-bound': {
     severity: 'error',
+    needs: ['device'],
     title: 'the rkey is of a memory window that is not bound for this queue pair',
     why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
     advice: 'wait for the completion of the bind before the rkey is sent',
@@ -321,6 +357,7 @@ const table = {
   },
   'bind-refused': {
     severity: 'error',
+    needs: ['device'],
     title: 'a memory window could not be bound or invalidated',
     why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
     advice: "check the region's access flags and range, and that a type 2 window is not bound already",
@@ -339,6 +376,7 @@ const table = {
   },
   'remote-unmapped': {
     severity: 'error',
+    needs: ['device'],
     title: 'the registered memory of the responder is unmapped or protected',
     why: 'userdma accesses the memory by its addresses, and fails here. An adapter would write to the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect',
@@ -347,6 +385,7 @@ const table = {
   },
   'peer-ended': {
     severity: 'error',
+    needs: ['device'],
     title: 'the program that owns the remote memory has ended',
     why: 'Memory and queue pairs end with their program.',
     advice: 'exchange a last message before either end exits',
@@ -354,6 +393,7 @@ const table = {
   },
   'atomic-misaligned': {
     severity: 'error',
+    needs: ['call', 'post', 'completion', 'peer'],
     title: 'the address of an atomic is not a multiple of 8',
     why: 'Atomics work on 8 aligned bytes (IBA 9.4.5).',
     advice: 'align the remote address to 8 bytes',
@@ -363,6 +403,7 @@ const table = {
   // ---- local memory ----
   'stale-lkey': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'a request uses memory that was deregistered',
     why: 'The device uses the memory of a request until the request has completed (IBA 10.8).',
     advice: 'deregister only after the completions of all requests that name the region',
@@ -371,6 +412,7 @@ const table = {
   },
   'unknown-lkey': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'no region has this lkey',
     why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
     advice: "set lkey of each scatter/gather element to the region's lkey",
@@ -379,6 +421,7 @@ const table = {
   },
   'lkey-other-pd': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'the lkey belongs to another protection domain than the queue',
     why: 'Memory and queue must be of the same protection domain (IBA 10.2.3).',
     advice: 'register the memory in the protection domain of the queue pair or shared receive queue',
@@ -386,6 +429,7 @@ const table = {
   },
   'local-out-of-bounds': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'a scatter/gather element goes beyond the registered memory',
     why: 'All bytes of an element must lie within the region (IBA 10.6).',
     advice: 'check addr and length of the element against the region',
@@ -393,6 +437,7 @@ const table = {
   },
   'lkey-no-right': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'the region does not allow the device to write',
     why: 'Receives, READs and atomics write to local memory, which needs IBV_ACCESS_LOCAL_WRITE (IBA 10.6).',
     advice: 'register with IBV_ACCESS_LOCAL_WRITE',
@@ -401,6 +446,7 @@ const table = {
   },
   'local-unmapped': {
     severity: 'error',
+    needs: ['device'],
     title: 'the memory of a request is unmapped or protected',
     why: 'userdma accesses the memory by its addresses, and fails here. An adapter would use the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect, and after the last completion',
@@ -410,6 +456,7 @@ const table = {
   },
   'slow-memory': {
     severity: 'error',
+    needs: ['device'],
     title: 'the memory of a program took too long to access',
     why: 'A program or file system that serves the pages (userfaultfd, FUSE) does not answer.',
     advice: 'look at the program or file system that serves the pages',
@@ -417,6 +464,7 @@ const table = {
   },
   'region-in-use': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'a region was deregistered while requests that use it are outstanding',
     why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that is executed after the deregistration fails. The finding is a warning if the request is a receive, or if the request is complete and its completion was not polled.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
@@ -424,6 +472,7 @@ const table = {
   },
   'region-unmapped': {
     severity: 'warning',
+    needs: ['device'],
     title: 'memory was unmapped before its region was deregistered',
     why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. With userdma later requests to the region fail (local-unmapped, remote-unmapped). The finding is a note if no request that uses the region was outstanding. Then nothing is transferred: registration caches, such as that of UCX, deregister memory only some time after the program has unmapped it. mremap(), and free() of large blocks, also unmap. free() of small blocks is reported as buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
@@ -432,6 +481,7 @@ const table = {
   },
   'send-buffer-changed': {
     severity: 'warning',
+    needs: ['device'],
     title: 'the buffer of a send was changed before the request completed',
     why: 'The device may read the buffer at any time until the completion, and again after a loss: the peer may receive old, new or mixed bytes (IBA 10.6). The buffer is compared at the post, at the fetch by the device and at the end (at the fetch and the end for ibv_wr_* and for programs in TypeScript). A change after the device has finished the request is not found. The check covers a sample of the requests, and a sample of the bytes of messages above 4 KiB; with `--buffers all` it covers every byte of every request. A request that waits at its fence (IBV_SEND_FENCE) is not checked.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
@@ -439,18 +489,21 @@ const table = {
   },
   'buffer-freed': {
     severity: 'error',
+    needs: ['device'],
     title: 'memory of an outstanding request was freed',
     why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, other callers get the memory, and the device sends or overwrites their data. The finding is a warning if the request was complete at that time, and its completion not polled.',
     advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
   },
   'frame-returned': {
     severity: 'error',
+    needs: ['device'],
     title: 'a request uses memory of a stack frame that has returned',
     why: "The next calls of the thread use the frame's memory: the device sends or overwrites their data. The checker finds the mistake at a later post or poll of the same thread with a shallower stack. The finding is a warning if the request was complete at that time, and its completion not polled.",
     advice: 'poll the completion before the function returns, or use memory that lives longer',
   },
   'fork-outstanding': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a process forked while requests were outstanding, without ibv_fork_init',
     why: 'After a fork the first write to a page copies the page. Before Linux 5.12 the adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork; a program that has asked ibv_is_fork_initialized knows this, and is not reported. Shared memory and MADV_DONTFORK memory are not copied.',
     advice:
@@ -458,12 +511,14 @@ const table = {
   },
   'context-inherited': {
     severity: 'error',
+    needs: ['device'],
     title: 'a child process uses queues of its parent',
     why: 'Queues are mapped memory of the process that opened the device. With adapters a child does not inherit these mappings (ibv_fork_init(3)), and crashes. With userdma both processes change the same rings.',
     advice: 'open the device and create queues in the process that uses them',
   },
   'receive-overlap': {
     severity: 'note',
+    needs: ['post', 'completion'],
     title: 'two outstanding requests write to the same memory',
     why: 'The second message overwrites the first. The finding is a warning if this happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
     advice: 'give each outstanding receive and READ memory of its own',
@@ -471,6 +526,7 @@ const table = {
   },
   'program-ended': {
     severity: 'note',
+    needs: ['device'],
     title: 'the program ended with requests outstanding',
     why: 'The memory of the requests ended with the program.',
     advice: 'wait for all completions before exit',
@@ -480,6 +536,7 @@ const table = {
   // ---- requests ----
   'bad-request': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'the queue pair does not accept the work request',
     why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse other requests at the post, or complete them in error.',
     advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
@@ -489,14 +546,25 @@ const table = {
   },
   'no-rd-atomic': {
     severity: 'error',
+    needs: ['call', 'post', 'completion'],
     title: 'a READ or atomic was posted to a queue pair with max_rd_atomic 0',
     why: 'max_rd_atomic is the maximum number of outstanding READs and atomics (IBA 11.2.4).',
     advice: 'set max_rd_atomic to at least 1 when the queue pair moves to RTS',
     libraryAdvice: 'give qp.connect a maxRdAtomic of at least 1',
     causes: ['NO_READS'],
   },
+  'adapter-error': {
+    severity: 'error',
+    needs: ['completion'],
+    title: 'an adapter failed a request, and what was seen of the program does not say why',
+    why: "An adapter reports a status and a number of its vendor. With `--host` userdma sees the program's calls, posts and completions, not the adapter.",
+    advice:
+      'look up vendor_err in the documentation of the adapter; run the program on a device of userdma for the cause',
+    causes: ['NOT_OBSERVED'],
+  },
   'request-length': {
     severity: 'error',
+    needs: ['device'],
     title: 'the work request has a length that its operation does not allow',
     why: 'A message has at most 2^31 bytes, inline data at most max_inline_data; the result of an atomic needs 8 (IBA 9.4). A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
     advice: 'check the lengths of the scatter/gather elements; request max_inline_data when creating the queue pair',
@@ -505,6 +573,7 @@ const table = {
   },
   'receive-too-short': {
     severity: 'error',
+    needs: ['post', 'completion'],
     title: 'a message is longer than the receive request that it takes',
     why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message. Receives of UD need 40 more bytes for the GRH (IBA 11.4.1.2).',
     advice: 'post receives that are as long as the longest message that the peer may send',
@@ -514,6 +583,7 @@ const table = {
   // ---- queues and events ----
   'cq-overrun': {
     severity: 'error',
+    needs: ['device'],
     title: 'a completion queue was full when a completion came',
     why: 'The completion is lost, and the queue is unusable from then on (IBA 11.6.3).',
     advice: 'create the CQ with room for all requests that can be outstanding on its queue pairs, and poll it in time',
@@ -523,6 +593,7 @@ const table = {
   },
   'cq-too-small': {
     severity: 'note',
+    needs: ['call'],
     title: 'a completion queue is smaller than the number of requests that can complete into it',
     why: 'If all requests of its queue pairs complete before the program polls, the CQ overruns.',
     advice:
@@ -532,6 +603,7 @@ const table = {
   },
   'events-unacknowledged': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a destroy waits for events that are not acknowledged',
     why: 'ibv_destroy_cq, _qp and _srq and rdma_destroy_id wait until all events that were read are acknowledged (ibv_get_cq_event(3), rdma_get_cm_event(3)). The wait is reported after a second. Another thread may still acknowledge the events.',
     advice: 'call ibv_ack_cq_events, ibv_ack_async_event or rdma_ack_cm_event for each event that was read',
@@ -539,6 +611,7 @@ const table = {
   },
   'never-signaled': {
     severity: 'warning',
+    needs: ['call', 'post', 'completion'],
     title: 'more unsignaled sends follow each other than the send queue has slots',
     why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled request (ibv_post_send(3)). Without a signaled request the queue stays full, and posts are refused with ENOMEM.',
     advice: 'signal at least one request in max_send_wr, and poll its completion',
@@ -546,6 +619,7 @@ const table = {
   },
   'sends-unpolled': {
     severity: 'warning',
+    needs: ['device'],
     title: 'more sends are posted, without a polled completion, than the send queue has slots',
     why: 'Most adapters free a slot only when the completion of its request, or of a later one, is polled, and refuse further posts with ENOMEM (mlx5, irdma and efa). This device frees the slot when the request is complete, so the program works here and fails there. With `--like` and one of these adapters such posts are refused here too.',
     advice: 'poll completions before more than max_send_wr sends are posted, or request a larger max_send_wr',
@@ -553,12 +627,14 @@ const table = {
   },
   'undefined-flags': {
     severity: 'warning',
+    needs: ['post'],
     title: 'send_flags has bits that are not defined',
     why: 'ibv_send_flags has the bits 0x1 to 0x10 (ibv_post_send(3)). Others are ignored here; most often the struct was not initialised, or a flag of another call (IBV_ACCESS_…) or an opcode was given. Then defined bits may be missing too.',
     advice: 'initialise the whole request: struct ibv_send_wr wr = {0}, then set IBV_SEND_SIGNALED and the like',
   },
   'not-signaled': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a program waits, and its last sends are complete and not signaled',
     why: 'A send without IBV_SEND_SIGNALED, on a queue pair without sq_sig_all, has a completion only if it fails (IBA 10.8.6): a program that waits for its completion waits without end. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`; as a note if receives are posted, for which the program may wait instead.',
     advice:
@@ -566,6 +642,7 @@ const table = {
   },
   'late-receives': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a message arrived before a receive was posted',
     why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). With a smaller rnr_retry, or on another network, the sender fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
@@ -575,6 +652,7 @@ const table = {
   },
   'lost-wakeup': {
     severity: 'warning',
+    needs: ['device'],
     title:
       'a CQ was not polled for a second, and was not armed, or was armed with completions that the program did not poll afterwards',
     why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`).',
@@ -584,6 +662,7 @@ const table = {
   },
   'completions-unpolled': {
     severity: 'note',
+    needs: ['device'],
     title: 'a CQ was destroyed with completions that the program never polled',
     why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. The finding is a warning if one of the completions has an error status other than WR_FLUSH_ERR.',
     advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
@@ -592,6 +671,7 @@ const table = {
   // ---- order of accesses (--races) ----
   race: {
     severity: 'error',
+    needs: ['device'],
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
     why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The device may fetch the data of a request before earlier requests of its queue have arrived at the peer. The first request is before the second only if the thread that posts the second knows that the first is complete. The thread knows this if it has polled the completion, or if a thread that has polled the completion has passed this on by a message, an atomic or thread synchronization. The finding is an error if one thread posted both requests and did not wait between, and no thread had polled the completion of the first when the second was posted. Otherwise the finding is a warning: the program may know from memory that the first is complete. When the device executes the requests does not count: it differs from run to run. `userdma_check.h` lets a program say what it knows, or that accesses to some memory may overlap. Races with receives are warnings. Races of two accesses to one aligned word of 1, 2, 4 or 8 bytes are warnings, because programs use words as flags.',
     advice:
@@ -600,6 +680,7 @@ const table = {
   },
   'read-then-write-unfenced': {
     severity: 'error',
+    needs: ['device'],
     title: 'a READ is followed, without a fence, by a request that changes the bytes that it reads',
     why: 'A READ or atomic may be in progress when a later SEND, WRITE or atomic of the queue is executed. With IBV_SEND_FENCE the later request waits until earlier READs and atomics are complete (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
@@ -608,6 +689,7 @@ const table = {
   },
   'buffer-reused': {
     severity: 'error',
+    needs: ['device'],
     title: 'a request was posted with a buffer that another request still uses, and one of the two writes to it',
     why: 'The device may read and write the buffer of a request at any time until the completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after the completion of the READ. Later requests of the same queue must be fenced to see this data.',
     advice:
@@ -618,6 +700,7 @@ const table = {
   },
   'atomic-mixed-with-write': {
     severity: 'warning',
+    needs: ['device'],
     title: 'an access that is neither an atomic nor a READ of one word overlaps an atomic, and nothing orders the two',
     why: 'Atomics are atomic only among atomics (IBA 9.4.5). On some adapters a WRITE between the read and the write of an atomic is lost.',
     advice:
@@ -628,6 +711,7 @@ const table = {
   // ---- objects ----
   'destroy-busy': {
     severity: 'warning',
+    needs: ['call'],
     title: 'a program tried to destroy an object that other objects use',
     why: 'The call returns EBUSY and the object stays (IBA 11.2). A program that ignores the error leaks the object.',
     advice: 'destroy the objects that use it first, and check the result of every destroy',
@@ -635,12 +719,14 @@ const table = {
   },
   'refused-call': {
     severity: 'warning',
+    needs: ['call'],
     title: 'a call was refused for its arguments',
     why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {
     severity: 'warning',
+    needs: ['call', 'post'],
     title: 'a request was posted to a queue pair whose state does not allow it',
     why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
     advice: 'move the queue pair to RTS before the first send, and check the result of every post',
@@ -648,6 +734,7 @@ const table = {
   },
   'sends-lost': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a queue pair was moved to ERR, or its connection ended, while sends were outstanding',
     why: 'The move to ERR flushes requests that are not complete (IBA 10.3.1): their messages may have arrived, in part, or not. rdma_disconnect moves the queue pair to ERR too. The finding is a note if the program has polled the flushed completions, or the requests have none.',
     advice: 'wait for the completions of all sends before rdma_disconnect, or before the queue pair moves to ERR',
@@ -655,6 +742,7 @@ const table = {
   },
   'queue-full': {
     severity: 'note',
+    needs: ['post'],
     title: 'a request was posted to a full queue',
     why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
@@ -664,6 +752,7 @@ const table = {
   // ---- limits and operations of other adapters (--like) ----
   'adapter-limit': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a program requested more than an adapter named by `--like` allows',
     why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. docs/reference/adapters.md has the limits of the adapters for `--like`.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
@@ -671,18 +760,21 @@ const table = {
   },
   'adapter-operation': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a program used an operation that an adapter named by `--like` lacks',
     why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters for `--like` lack.',
     advice: 'query the device for the operation before use, and provide a fallback',
   },
   'adapter-memlock': {
     severity: 'warning',
+    needs: ['device'],
     title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
     why: 'Adapters pin registered memory, and the pages count against RLIMIT_MEMLOCK of the process. The registration succeeded here because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {
     severity: 'warning',
+    needs: ['device'],
     title: 'a program with registered memory forks without ibv_fork_init',
     why: 'After a fork the first write to a page copies the page. An adapter that has pinned the page keeps the old page: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork: only older kernels need ibv_fork_init. This finding is reported with `--like`. A fork with requests outstanding is reported in every run, as fork-outstanding.',
     advice:
@@ -692,6 +784,7 @@ const table = {
 
   leak: {
     severity: 'warning',
+    needs: ['call'],
     title: 'an object existed when its program closed the device or ended',
     why: 'An object that the program does not destroy stays allocated as long as the device is open.',
     advice: 'destroy objects in reverse order of creation before ibv_close_device',

@@ -25,6 +25,10 @@ export const omissions = {
     text: 'destroyed objects were forgotten: findings about their keys and numbers do not say whose they were',
     advice: SHORTER_RUN,
   },
+  observed: {
+    text: 'records of calls and posts were dropped: requests of their programs are not checked afterwards',
+    advice: 'give the command more processor time, or use fewer threads',
+  },
   'race-log': {
     text: 'times a log of posts and polls has lost entries: races of its queues are not found until their RESET',
     advice: 'give the program or the daemon more processor time, or post less at a time',

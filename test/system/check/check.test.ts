@@ -63,6 +63,7 @@ const markedLines = (id: string): string[] =>
 
 /** Findings whose programs need options, rights or another daemon: tests below run them. */
 const withOwnTest = [
+  'adapter-error', // host.test.ts
   'peer-refused',
   'slow-memory',
   'adapter-limit',

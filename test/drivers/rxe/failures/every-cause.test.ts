@@ -7,7 +7,7 @@ import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { type Caller, invokeNow, raiseDevice, raisePort, unregister } from '../../../../src/core/index.ts'
 import { createContainment } from '../../../../src/daemon/containment.ts'
 import { createDestroyWaits } from '../../../../src/daemon/destroy-waits.ts'
-import { type CauseName, causes } from '../../../../src/spec/check/causes.ts'
+import type { CauseName } from '../../../../src/spec/check/causes.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../../src/spec/classes/mw.ts'
@@ -193,7 +193,9 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-const raises: Readonly<Record<CauseName, Raise>> = {
+/** NOT_OBSERVED is for adapters of the machine (test/observe/causes.test.ts). */
+type OwnCause = Exclude<CauseName, 'NOT_OBSERVED'>
+const raises: Readonly<Record<OwnCause, Raise>> = {
   BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode
   TOO_MANY_SGE: sends(() => ({ numSge: 99 })), // above max_send_sge
   NOT_INLINE: inCauseScript('NOT_INLINE'),
@@ -356,7 +358,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   OTHER_EVENT: onDevices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
 }
 
-for (const name of Object.keys(causes) as CauseName[])
+for (const name of Object.keys(raises) as OwnCause[])
   it(`${name} is raised`, () => {
     const reported = raises[name]()
     assert.ok(reported.includes(name), `reported: ${reported.join(', ') || 'no cause'}`)

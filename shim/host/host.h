@@ -1,0 +1,81 @@
+/*
+ * Common declarations of the library for `--host`: it observes a program on the machine's own devices. It redirects
+ * nothing: each function calls the next library's and records what it saw (records.h, src/observe/).
+ *
+ *   ring.c      the observation file: a ring for each thread; starts and ends of the process
+ *   calls.c     calls on descriptors of RDMA
+ *   queues.c    posts and polls by the tables of libibverbs' contexts
+ *   extended.c  posts by ibv_wr_*, polls of extended CQs
+ *   stacks.c    stacks of calls and posts
+ *   direct.c    programs that take a queue around the tables
+ *
+ * Rules for all files: a program behaves as without the library. So nothing waits, errno is kept, and no call of the
+ * system is added to a post or poll.
+ */
+#ifndef USERDMA_HOST_H
+#define USERDMA_HOST_H
+
+#undef _FORTIFY_SOURCE
+#undef _FILE_OFFSET_BITS
+
+#include <dlfcn.h>
+#include <infiniband/verbs.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../protocol.h"
+#include "records.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define TLS __thread __attribute__((tls_model("initial-exec")))
+
+/* The function `name` after this library's. */
+#define NEXT(name)                                                                                                     \
+    ({                                                                                                                 \
+        static __typeof__(&name) next;                                                                                 \
+        if (UNLIKELY(!__atomic_load_n(&next, __ATOMIC_RELAXED)))                                                       \
+            __atomic_store_n(&next, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);                     \
+        next;                                                                                                          \
+    })
+
+/* ---- ring.c ---- */
+
+/* Whether the program is observed. */
+extern bool host_is_active;
+/*
+ * Begins a record of at most `bytes` in this thread's ring: zeros of the record's header. NULL: it is dropped and
+ * counted. Nothing else may be recorded before record_end. `kind`: USERDMA_RECORD_.
+ */
+void *record_begin(uint32_t kind, size_t bytes);
+/* Ends the record with its size, the header included. */
+void record_end(void *record, size_t bytes);
+/* Records `kind` with a descriptor, a number and a text. */
+void record_text(uint32_t kind, int fd, uint32_t number, const char *text);
+/* Number of calls that this thread has recorded. */
+extern TLS uint32_t recorded_calls;
+
+/* ---- stacks.c ---- */
+
+void stacks_begin(void);
+void stacks_in_child(void);
+/* The number of the caller's stack; 0: stacks are not recorded. */
+uint32_t stack_here(void);
+
+/* ---- queues.c ---- */
+
+/* libibverbs' own function; NULL: the program has no libibverbs. */
+void *verbs_original(const char *name);
+/* Records requests before a post; `count` of them were refused. */
+struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements);
+void post_refused(int fd, uint32_t queue, uint32_t number, uint32_t count, int error);
+
+/* ---- extended.c ---- */
+
+/* Wraps the functions of a new extended CQ or QP. */
+void extended_cq(struct ibv_cq_ex *cq);
+void extended_qp(struct ibv_qp_ex *qp, uint64_t operations);
+
+#endif

@@ -1,0 +1,202 @@
+/*
+ * The observation file. A thread claims a ring at its first record and is its only writer, so a record takes no lock
+ * and no call of the system. The file is mapped when the library starts: a program gets no descriptor.
+ */
+#define _GNU_SOURCE
+#include "host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+bool host_is_active;
+TLS uint32_t recorded_calls;
+
+#define FILE_BYTES (USERDMA_OBSERVE_FIRST_RING + USERDMA_OBSERVE_RINGS * (size_t)USERDMA_OBSERVE_RING_BYTES)
+#define CAPACITY (USERDMA_OBSERVE_RING_BYTES - USERDMA_OBSERVE_RING_HEADER)
+
+static char *file;
+static pthread_key_t thread_end;
+/* Whether START is recorded: at the first record, so that a process without RDMA takes no ring. */
+static bool is_started;
+/* Of the child of a fork: its parent; else 0. */
+static uint32_t parent;
+/* A vfork child has its parent's memory, but another pid. */
+static uint32_t process;
+
+static TLS struct userdma_observe_ring *ring;
+static TLS uint32_t thread_id;
+/* A record is being written. A signal handler's records are dropped meanwhile. */
+static TLS bool is_writing;
+
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static struct userdma_observe_ring *ring_at(unsigned i)
+{
+    return (struct userdma_observe_ring *)(file + USERDMA_OBSERVE_FIRST_RING + i * (size_t)USERDMA_OBSERVE_RING_BYTES);
+}
+
+static void release(void *claimed)
+{
+    __atomic_store_n(&((struct userdma_observe_ring *)claimed)->ended, 1, __ATOMIC_RELEASE);
+    ring = NULL;
+}
+
+static struct userdma_observe_ring *claim(void)
+{
+    const uint32_t pid = (uint32_t)getpid();
+    thread_id = (uint32_t)syscall(SYS_gettid);
+    for (unsigned i = 0; i < USERDMA_OBSERVE_RINGS; i++) {
+        uint32_t free_ring = 0;
+        if (__atomic_compare_exchange_n(&ring_at(i)->pid, &free_ring, pid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+            pthread_setspecific(thread_end, ring_at(i));
+            return ring_at(i);
+        }
+    }
+    return NULL;
+}
+
+void *record_begin(uint32_t kind, size_t bytes)
+{
+    if (!host_is_active || is_writing)
+        return NULL;
+    if (UNLIKELY(!ring)) {
+        ring = claim();
+        if (!ring) {
+            __atomic_fetch_add(&((struct userdma_observe_head *)file)->lost, 1, __ATOMIC_RELAXED);
+            return NULL;
+        }
+        if (!__atomic_exchange_n(&is_started, true, __ATOMIC_RELAXED))
+            record_text(USERDMA_RECORD_START, -1, parent, program_invocation_short_name);
+    }
+    bytes = (bytes + 7) & ~(size_t)7;
+    const size_t at = ring->head % CAPACITY, left = CAPACITY - at;
+    const size_t padding = left < bytes ? left : 0;
+    if (ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) + padding + bytes > CAPACITY) {
+        __atomic_store_n(&ring->lost, ring->lost + 1, __ATOMIC_RELAXED);
+        return NULL;
+    }
+    char *data = (char *)ring + USERDMA_OBSERVE_RING_HEADER;
+    if (padding) {
+        ((uint32_t *)(data + at))[0] = (uint32_t)padding;
+        ((uint32_t *)(data + at))[1] = USERDMA_RECORD_PAD;
+        __atomic_store_n(&ring->head, ring->head + padding, __ATOMIC_RELEASE);
+    }
+    is_writing = true;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    struct userdma_record *record = (struct userdma_record *)(data + ring->head % CAPACITY);
+    *record = (struct userdma_record){.kind = kind, .tid = thread_id};
+    return record;
+}
+
+void record_end(void *record, size_t bytes)
+{
+    struct userdma_record *header = record;
+    const size_t size = (bytes + 7) & ~(size_t)7;
+    memset((char *)record + bytes, 0, size - bytes);
+    header->size = (uint32_t)size;
+    header->time = now();
+    __atomic_store_n(&ring->head, ring->head + size, __ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    is_writing = false;
+}
+
+void record_text(uint32_t kind, int fd, uint32_t number, const char *text)
+{
+    const int saved = errno;
+    const size_t length = strnlen(text, USERDMA_OBSERVE_MAX_RANGE_BYTES);
+    struct {
+        struct userdma_record record;
+        struct userdma_open_record open;
+        char text[];
+    } *made = record_begin(kind, sizeof *made + length);
+    if (made) {
+        made->open = (struct userdma_open_record){.fd = fd, .file_kind = number};
+        memcpy(made->text, text, length);
+        record_end(made, sizeof *made + length);
+    }
+    errno = saved;
+}
+
+static void in_child(void)
+{
+    ring = NULL;
+    is_writing = false;
+    is_started = false;
+    parent = process;
+    process = (uint32_t)getpid();
+    stacks_in_child();
+}
+
+static void note_end(void)
+{
+    if (is_started && process == (uint32_t)getpid())
+        record_text(USERDMA_RECORD_END, -1, 0, "");
+}
+
+/* Before the program's constructors. */
+__attribute__((constructor(101))) static void begin(void)
+{
+    const char *path = getenv(USERDMA_ENV_OBSERVE_FILE);
+    if (!path || !path[0])
+        return;
+    const int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    void *memory = MAP_FAILED;
+    if (lseek(fd, 0, SEEK_END) == (off_t)FILE_BYTES)
+        memory = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    syscall(SYS_close, fd);
+    if (memory == MAP_FAILED)
+        return;
+    file = memory;
+    if (((struct userdma_observe_head *)file)->version != USERDMA_OBSERVE_VERSION ||
+        pthread_key_create(&thread_end, release) != 0) {
+        munmap(memory, FILE_BYTES);
+        return;
+    }
+    process = (uint32_t)getpid();
+    /* The rings of the program that this one has replaced by exec. */
+    bool has_replaced = false;
+    for (unsigned i = 0; i < USERDMA_OBSERVE_RINGS; i++)
+        if (__atomic_load_n(&ring_at(i)->pid, __ATOMIC_RELAXED) == process) {
+            has_replaced = true;
+            __atomic_store_n(&ring_at(i)->ended, 1, __ATOMIC_RELEASE);
+        }
+    host_is_active = true;
+    stacks_begin();
+    pthread_atfork(NULL, NULL, in_child);
+    if (has_replaced) {
+        is_started = true;
+        record_text(USERDMA_RECORD_START, -1, 0, program_invocation_short_name);
+    }
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    note_end();
+}
+
+/* Ends without destructors. */
+EXPORT _Noreturn void _exit(int status)
+{
+    note_end();
+    for (;;)
+        syscall(SYS_exit_group, status);
+}
+
+EXPORT _Noreturn void _Exit(int status)
+{
+    _exit(status);
+}

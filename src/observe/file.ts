@@ -1,0 +1,136 @@
+/*
+ * The observation file of a command (spec/observe.ts): creates it, and reads what programs record. A record is read once
+ * all records that happened before it can be read: those that were complete when the reading began.
+ */
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { ObserveFile, ObserveStructs } from '../spec/observe.ts'
+import { offsetsOf } from '../spec/session.ts'
+import { isPadding, type ObservedRecord, recordOf, sizeOf, timeOf } from './records.ts'
+
+const { rings: RINGS, ringBytes: RING_BYTES, firstRing: FIRST_RING, ringHeader: RING_HEADER } = ObserveFile
+const CAPACITY = RING_BYTES - RING_HEADER
+const Head = offsetsOf(ObserveStructs.observeHead)
+const Ring = offsetsOf(ObserveStructs.observeRing)
+
+/** Whether a process exists, also one of another user. */
+const exists = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+export class ObservationFile {
+  readonly #fd: number
+  readonly #header = Buffer.alloc(RING_HEADER)
+  /** Not a Buffer, whose `slice` is a view: records copy their ranges. */
+  readonly #data = new Uint8Array(CAPACITY)
+  readonly #lostOf = new Map<number, bigint>()
+  /** Processes with records that are not known to have ended. */
+  readonly #seen = new Set<number>()
+
+  /**
+   * Creates the file, only for this user. All of its bytes are written: a program that stores to a hole on a full disk
+   * would be killed. Throws the system's error.
+   */
+  constructor(path: string) {
+    this.#fd = openSync(path, 'wx+', 0o600)
+    const head = Buffer.alloc(FIRST_RING)
+    head.writeUInt32LE(ObserveFile.version, Head.version)
+    head.writeUInt32LE(RINGS, Head.rings)
+    head.writeUInt32LE(RING_BYTES, Head.ringBytes)
+    writeSync(this.#fd, head, 0, head.length, 0)
+    const ring = Buffer.alloc(RING_BYTES)
+    for (let i = 0; i < RINGS; i++) writeSync(this.#fd, ring, 0, RING_BYTES, FIRST_RING + i * RING_BYTES)
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+
+  /** Records of threads that found no free ring. */
+  get lostThreads(): number {
+    const head = Buffer.alloc(FIRST_RING)
+    readSync(this.#fd, head, 0, FIRST_RING, 0)
+    return Number(head.readBigUInt64LE(Head.lost))
+  }
+
+  /**
+   * Reads the records that were complete at `now` (nanoseconds of CLOCK_MONOTONIC), in the order of time. `onLost` gets
+   * the number of records that a process has dropped since the last call.
+   */
+  read(now: bigint, onLost: (pid: number, count: number) => void): ObservedRecord[] {
+    const records: ObservedRecord[] = []
+    const withRing = new Set<number>()
+    for (let i = 0; i < RINGS; i++) {
+      const pid = this.#readRing(i, now, records, onLost)
+      if (pid !== 0) withRing.add(pid)
+    }
+    records.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0))
+    for (const pid of this.#seen)
+      if (!withRing.has(pid) && !exists(pid)) {
+        this.#seen.delete(pid)
+        records.push({ kind: 'gone', pid, tid: pid, time: now, stack: 0 })
+      }
+    return records
+  }
+
+  /** Returns the pid of the ring; 0: it is free now. */
+  #readRing(i: number, now: bigint, records: ObservedRecord[], onLost: (pid: number, count: number) => void): number {
+    const at = FIRST_RING + i * RING_BYTES
+    const header = this.#header
+    readSync(this.#fd, header, 0, RING_HEADER, at)
+    const pid = header.readUInt32LE(Ring.pid)
+    if (pid === 0) return 0
+    this.#seen.add(pid)
+    const head = header.readBigUInt64LE(Ring.head)
+    const lost = header.readBigUInt64LE(Ring.lost)
+    const known = this.#lostOf.get(i) ?? 0n
+    if (lost > known) {
+      this.#lostOf.set(i, lost)
+      onLost(pid, Number(lost - known))
+    }
+    const first = header.readBigUInt64LE(Ring.tail)
+    const tail = head === first ? first : this.#readRecords(at, pid, first, head, now, records)
+    const isOver = header.readUInt32LE(Ring.ended) === 1 || !exists(pid)
+    // A process that has ended since `head` was read may have more records.
+    if (tail === head && isOver && this.#isEmpty(at, head)) {
+      this.#lostOf.delete(i)
+      writeSync(this.#fd, Buffer.alloc(RING_HEADER), 0, RING_HEADER, at)
+      return 0
+    }
+    if (tail !== first) {
+      header.writeBigUInt64LE(tail, Ring.tail)
+      writeSync(this.#fd, header, Ring.tail, 8, at + Ring.tail)
+    }
+    return pid
+  }
+
+  #isEmpty(at: number, head: bigint): boolean {
+    const word = Buffer.alloc(8)
+    readSync(this.#fd, word, 0, 8, at + Ring.head)
+    return word.readBigUInt64LE(0) === head
+  }
+
+  /** Returns the new tail. */
+  #readRecords(at: number, pid: number, first: bigint, head: bigint, now: bigint, records: ObservedRecord[]): bigint {
+    readSync(this.#fd, this.#data, 0, CAPACITY, at + RING_HEADER)
+    const view = new DataView(this.#data.buffer, this.#data.byteOffset, CAPACITY)
+    let tail = first
+    while (tail < head) {
+      const start = Number(tail % BigInt(CAPACITY))
+      const size = sizeOf(view, start)
+      // The program has overwritten its own memory.
+      if (size < 8 || start + size > CAPACITY) return head
+      if (!isPadding(view, start)) {
+        if (timeOf(view, start) > now) break
+        const record = recordOf(this.#data.subarray(start, start + size), pid)
+        if (record !== undefined) records.push(record)
+      }
+      tail += BigInt(size)
+    }
+    return tail
+  }
+}

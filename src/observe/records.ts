@@ -1,0 +1,239 @@
+/*
+ * Records of the observation file (spec/observe.ts) as values.
+ */
+import type { Stack } from '../spec/check/findings.ts'
+import type { RequestElement } from '../spec/check/requests.ts'
+import { ObserveStructs, RecordKind } from '../spec/observe.ts'
+import { offsetsOf } from '../spec/session.ts'
+
+/** A range of the program's memory, as the kernel read it (before the call) or left it (after the call). */
+export interface MemoryRange {
+  readonly address: bigint
+  readonly bytes: Uint8Array
+}
+
+export interface ObservedPost {
+  readonly wrId: bigint
+  readonly remoteAddress: bigint
+  /** ibv_wr_opcode; −1: a receive. */
+  readonly opcode: number
+  readonly flags: number
+  readonly rkey: number
+  readonly destQpn: number
+  readonly elements: readonly RequestElement[]
+}
+
+export interface ObservedCompletion {
+  readonly wrId: bigint
+  readonly status: number
+  readonly opcode: number
+  readonly vendorErr: number
+  readonly bytes: number
+  readonly qpn: number
+}
+
+export interface ObservedCall {
+  readonly fd: number
+  /** CallEntry, FileKind. */
+  readonly entry: number
+  readonly fileKind: number
+  /** The request of an ioctl, or the length of a write. */
+  readonly request: bigint
+  readonly argument: bigint
+  readonly result: number
+  readonly ranges: readonly MemoryRange[]
+}
+
+interface Common {
+  readonly pid: number
+  readonly tid: number
+  /** Nanoseconds of CLOCK_MONOTONIC. */
+  readonly time: bigint
+  readonly stack: number
+}
+
+/** A record. `gone`: all of the process's records were read, and it has ended. */
+export type ObservedRecord = Common &
+  (
+    | { readonly kind: 'stack'; readonly frames: Stack }
+    | { readonly kind: 'start'; readonly parent: number; readonly command: string }
+    | { readonly kind: 'end' | 'gone' }
+    | { readonly kind: 'open'; readonly fd: number; readonly fileKind: number; readonly path: string }
+    | { readonly kind: 'close'; readonly fd: number }
+    | { readonly kind: 'context'; readonly fd: number; readonly device: string }
+    | { readonly kind: 'call' | 'return'; readonly call: ObservedCall }
+    | {
+        readonly kind: 'post'
+        readonly fd: number
+        readonly queue: number
+        readonly number: number
+        readonly requests: readonly ObservedPost[]
+      }
+    | {
+        readonly kind: 'refused'
+        readonly fd: number
+        readonly queue: number
+        readonly number: number
+        readonly count: number
+        readonly error: number
+      }
+    | {
+        readonly kind: 'poll'
+        readonly fd: number
+        readonly cq: number
+        readonly completions: readonly ObservedCompletion[]
+      }
+    | { readonly kind: 'notify'; readonly fd: number; readonly cq: number; readonly solicitedOnly: boolean }
+    | { readonly kind: 'direct'; readonly function: string }
+  )
+
+const {
+  record,
+  openRecord,
+  callRecord,
+  rangeRecord,
+  postRecord,
+  requestRecord,
+  elementRecord,
+  pollRecord,
+  completionRecord,
+} = ObserveStructs
+const Header = offsetsOf(record)
+const Open = offsetsOf(openRecord)
+const Call = offsetsOf(callRecord)
+const Range = offsetsOf(rangeRecord)
+const Post = offsetsOf(postRecord)
+const Request = offsetsOf(requestRecord)
+const Element = offsetsOf(elementRecord)
+const Poll = offsetsOf(pollRecord)
+const Completion = offsetsOf(completionRecord)
+
+const decoder = new TextDecoder()
+const textAt = (bytes: Uint8Array, at: number): string => {
+  const end = bytes.indexOf(0, at)
+  return decoder.decode(bytes.subarray(at, end < 0 ? bytes.length : end))
+}
+
+const rangesOf = (view: DataView, bytes: Uint8Array, first: number, count: number): MemoryRange[] => {
+  let at = first
+  return Array.from({ length: count }, () => {
+    const address = view.getBigUint64(at + Range.address, true)
+    const length = view.getUint32(at + Range.length, true)
+    const start = at + rangeRecord.size
+    at = start + ((length + 7) & ~7)
+    return { address, bytes: bytes.slice(start, start + length) }
+  })
+}
+
+const callOf = (view: DataView, bytes: Uint8Array, at: number): ObservedCall => ({
+  fd: view.getInt32(at + Call.fd, true),
+  entry: view.getUint32(at + Call.entry, true),
+  fileKind: view.getUint32(at + Call.fileKind, true),
+  request: view.getBigUint64(at + Call.request, true),
+  argument: view.getBigUint64(at + Call.argument, true),
+  result: Number(view.getBigInt64(at + Call.result, true)),
+  ranges: rangesOf(view, bytes, at + callRecord.size, view.getUint32(at + Call.ranges, true)),
+})
+
+const requestsOf = (view: DataView, first: number, count: number): ObservedPost[] => {
+  let at = first
+  return Array.from({ length: count }, () => {
+    const start = at
+    const elements = view.getUint32(start + Request.elements, true)
+    at += requestRecord.size + elements * elementRecord.size
+    return {
+      wrId: view.getBigUint64(start + Request.wrId, true),
+      remoteAddress: view.getBigUint64(start + Request.remoteAddress, true),
+      opcode: view.getInt32(start + Request.opcode, true),
+      flags: view.getUint32(start + Request.flags, true),
+      rkey: view.getUint32(start + Request.rkey, true),
+      destQpn: view.getUint32(start + Request.destQpn, true),
+      elements: Array.from({ length: elements }, (_, i) => {
+        const element = start + requestRecord.size + i * elementRecord.size
+        return {
+          address: Number(view.getBigUint64(element + Element.address, true)),
+          length: view.getUint32(element + Element.length, true),
+          lkey: view.getUint32(element + Element.lkey, true),
+        }
+      }),
+    }
+  })
+}
+
+const completionsOf = (view: DataView, first: number, count: number): ObservedCompletion[] =>
+  Array.from({ length: count }, (_, i) => {
+    const at = first + i * completionRecord.size
+    return {
+      wrId: view.getBigUint64(at + Completion.wrId, true),
+      status: view.getUint32(at + Completion.status, true),
+      opcode: view.getUint32(at + Completion.opcode, true),
+      vendorErr: view.getUint32(at + Completion.vendorErr, true),
+      bytes: view.getUint32(at + Completion.bytes, true),
+      qpn: view.getUint32(at + Completion.qpn, true),
+    }
+  })
+
+/** When a record was complete, nanoseconds. */
+export const timeOf = (view: DataView, at: number): bigint => view.getBigUint64(at + Header.time, true)
+export const sizeOf = (view: DataView, at: number): number => view.getUint32(at + Header.size, true)
+export const isPadding = (view: DataView, at: number): boolean =>
+  view.getUint32(at + Header.kind, true) === RecordKind.PAD
+
+/** Decodes the record in `bytes`. Throws RangeError if its sizes do not fit. Undefined: an unknown kind. */
+export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undefined => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const common: Common = {
+    pid,
+    tid: view.getUint32(Header.tid, true),
+    time: timeOf(view, 0),
+    stack: view.getUint32(Header.stack, true),
+  }
+  const at = record.size
+  const fd = (): number => view.getInt32(at + Open.fd, true)
+  const text = (): string => textAt(bytes, at + openRecord.size)
+  const queue = () => ({
+    fd: view.getInt32(at + Post.fd, true),
+    queue: view.getUint32(at + Post.queue, true),
+    number: view.getUint32(at + Post.number, true),
+  })
+  const count = (): number => view.getUint32(at + Post.count, true)
+  const cq = () => ({ fd: view.getInt32(at + Poll.fd, true), cq: view.getUint32(at + Poll.cq, true) })
+  switch (view.getUint32(Header.kind, true)) {
+    case RecordKind.STACK:
+      return { ...common, kind: 'stack', frames: textAt(bytes, at).split('\n').filter(Boolean) }
+    case RecordKind.START:
+      return { ...common, kind: 'start', parent: view.getUint32(at + Open.fileKind, true), command: text() }
+    case RecordKind.END:
+      return { ...common, kind: 'end' }
+    case RecordKind.OPEN:
+      return { ...common, kind: 'open', fd: fd(), fileKind: view.getUint32(at + Open.fileKind, true), path: text() }
+    case RecordKind.CLOSE:
+      return { ...common, kind: 'close', fd: fd() }
+    case RecordKind.CONTEXT:
+      return { ...common, kind: 'context', fd: fd(), device: text() }
+    case RecordKind.CALL:
+      return { ...common, kind: 'call', call: callOf(view, bytes, at) }
+    case RecordKind.RETURN:
+      return { ...common, kind: 'return', call: callOf(view, bytes, at) }
+    case RecordKind.POST:
+      return { ...common, kind: 'post', ...queue(), requests: requestsOf(view, at + postRecord.size, count()) }
+    case RecordKind.REFUSED:
+      return {
+        ...common,
+        kind: 'refused',
+        ...queue(),
+        count: count(),
+        error: view.getInt32(at + Post.error, true),
+      }
+    case RecordKind.POLL: {
+      const completions = view.getUint32(at + Poll.count, true)
+      return { ...common, kind: 'poll', ...cq(), completions: completionsOf(view, at + pollRecord.size, completions) }
+    }
+    case RecordKind.NOTIFY:
+      return { ...common, kind: 'notify', ...cq(), solicitedOnly: view.getUint32(at + Poll.solicitedOnly, true) !== 0 }
+    case RecordKind.DIRECT:
+      return { ...common, kind: 'direct', function: text() }
+    default:
+      return undefined
+  }
+}

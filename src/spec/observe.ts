@@ -1,0 +1,129 @@
+/*
+ * The observation file: memory that programs under `--host` share with the command that observes them. The preload
+ * library (shim/host/) writes, src/observe/ reads. shim/host/records.h is generated from this file.
+ *
+ * The file has a header and rings. A thread claims a ring at its first record, and is the ring's only writer. A record
+ * that finds no space is dropped and counted: a program never waits for its observer. `head` and `tail` count bytes and
+ * never wrap. A record is contiguous, and its size is a multiple of 8; PAD fills the end of a ring.
+ */
+import { layout } from './session.ts'
+
+/** Environment variables. `stacks`: present if calls and posts have stacks. */
+export const ObserveEnv = { file: 'USERDMA_OBSERVE', stacks: 'USERDMA_OBSERVE_STACKS' } as const
+
+/** `firstRing`: its offset; `ringHeader`: bytes of a ring before its data. */
+export const ObserveFile = { version: 1, rings: 64, ringBytes: 0x4_0000, firstRing: 4096, ringHeader: 64 } as const
+
+/** Maximum bytes of one range of memory, ranges of one call, requests of one POST, elements of one request. */
+export const ObserveLimits = { rangeBytes: 4096, ranges: 64, requests: 64, elements: 32 } as const
+
+export const RecordKind = {
+  PAD: 0,
+  /** A stack, before the first record with its number. The text of its frames follows, as of STACK in session.ts. */
+  STACK: 1,
+  /** The process has started, also by exec. Its name follows. */
+  START: 2,
+  /** The process ends by itself: a process without END was killed. */
+  END: 3,
+  OPEN: 4,
+  CLOSE: 5,
+  /** A call begins, with the memory that it may read; RETURN of the same thread has what it may have written. */
+  CALL: 6,
+  RETURN: 7,
+  /** libibverbs has a context on a descriptor. The name of its device follows. */
+  CONTEXT: 8,
+  /** Requests, before they are posted. */
+  POST: 9,
+  /** The last requests of the thread's last POST to this queue were refused. */
+  REFUSED: 10,
+  /** Completions that a poll has returned. */
+  POLL: 11,
+  /** A CQ was armed without a call. */
+  NOTIFY: 12,
+  /** The program takes a queue around libibverbs' tables, so its requests are not seen. The function's name follows. */
+  DIRECT: 13,
+} as const
+
+/** What a descriptor is. */
+export const FileKind = { VERBS: 1, CM: 2, MAD: 3 } as const
+
+/** By which function a call was made. */
+export const CallEntry = { IOCTL: 1, WRITE: 2 } as const
+
+export const RangeDirection = { IN: 0, OUT: 1 } as const
+
+/** Structs of the file. Every record begins with `record`. */
+export const ObserveStructs = {
+  observeHead: layout(
+    ['version', 'u32'],
+    ['rings', 'u32'],
+    ['ringBytes', 'u32'],
+    ['reserved', 'u32'],
+    /** Records of threads without a ring. */
+    ['lost', 'u64'],
+  ),
+  observeRing: layout(
+    /** 0: free. */
+    ['pid', 'u32'],
+    /** 1: its thread or program has ended. The observer frees the ring when it is empty. */
+    ['ended', 'u32'],
+    ['head', 'u64'],
+    ['tail', 'u64'],
+    /** Dropped records. */
+    ['lost', 'u64'],
+  ),
+  record: layout(
+    ['size', 'u32'],
+    ['kind', 'u32'],
+    /** Nanoseconds of CLOCK_MONOTONIC, when the record was complete. */
+    ['time', 'u64'],
+    ['tid', 'u32'],
+    /** Number of a stack of the process; 0: none. */
+    ['stack', 'u32'],
+  ),
+  openRecord: layout(['fd', 's32'], ['fileKind', 'u32']),
+  callRecord: layout(
+    ['request', 'u64'],
+    ['argument', 'u64'],
+    /** Of a RETURN: the result, or a negative errno. */
+    ['result', 's64'],
+    ['fd', 's32'],
+    ['entry', 'u32'],
+    ['ranges', 'u32'],
+    ['fileKind', 'u32'],
+  ),
+  rangeRecord: layout(['address', 'u64'], ['length', 'u32'], ['direction', 'u32']),
+  postRecord: layout(
+    ['fd', 's32'],
+    /** PostQueue. */
+    ['queue', 'u32'],
+    /** The QPN, or the handle of the SRQ. */
+    ['number', 'u32'],
+    ['count', 'u32'],
+    /** Of REFUSED. */
+    ['error', 's32'],
+    ['reserved', 'u32'],
+  ),
+  requestRecord: layout(
+    ['wrId', 'u64'],
+    ['remoteAddress', 'u64'],
+    /** ibv_wr_opcode; −1: a receive. */
+    ['opcode', 's32'],
+    ['flags', 'u32'],
+    ['rkey', 'u32'],
+    ['elements', 'u32'],
+    ['destQpn', 'u32'],
+    ['qkey', 'u32'],
+  ),
+  elementRecord: layout(['address', 'u64'], ['length', 'u32'], ['lkey', 'u32']),
+  pollRecord: layout(['fd', 's32'], ['cq', 'u32'], ['count', 'u32'], ['solicitedOnly', 'u32']),
+  completionRecord: layout(
+    ['wrId', 'u64'],
+    ['status', 'u32'],
+    ['opcode', 'u32'],
+    ['vendorErr', 'u32'],
+    ['bytes', 'u32'],
+    ['qpn', 'u32'],
+    ['flags', 'u32'],
+  ),
+} as const

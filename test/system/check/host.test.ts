@@ -1,0 +1,99 @@
+/*
+ * `--host`: programs on the machine's own devices, observed. Here the machine's devices are those of a daemon: the
+ * command itself runs under `userdma run`, whose preload library is below that of `--host`.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
+import { repoRoot } from '../../paths.ts'
+import { cleanEnvironment, lacking, runUserdma, type Scope, temporaryFolder, userdma } from '../programs.ts'
+import { type FindingJson, serverAndClient } from './checking.ts'
+
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', join(repoRoot, 'build', 'findings', 'leak'))
+const program = (name: string, fixed = false): string =>
+  join(repoRoot, 'build', 'findings', ...(fixed ? ['fixed'] : []), name)
+
+/** Runs a command of userdma on a script, inside `userdma run`. */
+const observe = async (scope: Scope, command: readonly string[], script: string) => {
+  const output = join(temporaryFolder(scope), 'output')
+  const [name = '', ...options] = command
+  const inner = [
+    userdma,
+    name,
+    '--host',
+    ...(name === 'run' ? [] : ['-o', output]),
+    ...options,
+    '--',
+    'sh',
+    '-c',
+    script,
+  ]
+  const ended = await runUserdma(scope, ['run', '--private', '--', ...inner], { env: cleanEnvironment() })
+  const text = name === 'run' ? '' : readFileSync(output, 'utf8')
+  return { ...ended, lines: text.split('\n').filter(Boolean) }
+}
+
+/** The findings that need no device, each with the program of docs/findings that has it. */
+const FOUND: readonly FindingId[] = [
+  'stale-rkey',
+  'lkey-other-pd',
+  'no-receive-posted',
+  'never-signaled',
+  'leak',
+  'adapter-error',
+]
+
+describe('check --host', { skip }, () => {
+  it('finds what needs no device of userdma, with the lines of the program', async t => {
+    const { status, lines } = await observe(t, ['check', '--json'], FOUND.map(id => program(id)).join('; '))
+    assert.equal(status, 65)
+    const found = lines.map(line => JSON.parse(line) as FindingJson)
+    for (const id of FOUND) {
+      assert.ok(!findings[id].needs.includes('device'), id)
+      const one = found.find(finding => finding.id === id && finding.program.command === id.slice(0, 15))
+      assert.ok(one, `${id} is not among ${found.map(finding => finding.id).join(', ')}`)
+      const files = one.moments.flatMap(({ frames }) => frames.map(({ file }) => file ?? ''))
+      assert.ok(
+        files.some(file => file.endsWith(`${id}.c`)),
+        `${id}: ${files.join(', ')}`,
+      )
+    }
+  })
+
+  it('finds nothing in programs without a fault, in batches of ibv_wr_ and extended polls too', async t => {
+    const pair = await serverAndClient('ibv_rc_pingpong -g 1 -n 20')
+    const batches = await serverAndClient('ib_write_bw -x 1 -n 48 -F --post_list=4')
+    const script = [`(${pair})`, `(${batches})`, ...FOUND.map(id => program(id, true))].join(' && ')
+    const { status, stdout, stderr, lines } = await observe(t, ['check'], script)
+    assert.equal(status, 0, `${lines.join('\n')}${stdout}${stderr}`)
+    assert.match(lines.join('\n'), /^userdma check: no findings/)
+  })
+})
+
+describe('trace --host', { skip }, () => {
+  it('decodes calls with the results of the kernel', async t => {
+    const { status, lines } = await observe(t, ['trace', '--json'], program('stale-rkey', true))
+    assert.equal(status, 0)
+    const calls = lines.map(line => JSON.parse(line) as Record<string, unknown>)
+    const created = calls.find(call => call.class === 'rc_qp' && call.method === 'create')
+    assert.ok(created, lines.join('\n'))
+    assert.equal(typeof (created.out as { readonly qpNum: unknown }).qpNum, 'number')
+    assert.ok(calls.some(call => call.class === 'mr' && call.method === 'destroy' && call.ret === 0))
+  })
+})
+
+describe('run --host', { skip }, () => {
+  it('prints failed requests with their causes, and ends as the program', async t => {
+    const { status, stderr } = await observe(t, ['run'], `${program('stale-rkey')}; exit 7`)
+    assert.equal(status, 7)
+    assert.match(stderr, /REM_ACCESS_ERR: peer QP 0x[0-9a-f]+: rkey 0x[0-9a-f]+ was deregistered/)
+  })
+
+  it('refuses options that configure devices of userdma', async t => {
+    const { status, stderr } = await runUserdma(t, ['check', '--host', '--fault', 'drop=1%', '--', 'true'])
+    assert.equal(status, 2)
+    assert.match(stderr, /--host and --fault exclude each other/)
+  })
+})
