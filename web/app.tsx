@@ -11,6 +11,7 @@ import { useStore } from './parts/use-store.ts'
 import { goTo, linkTo, type Route, useRoute } from './route.ts'
 import { Calls } from './views/calls.tsx'
 import { Charts } from './views/charts.tsx'
+import { Faults } from './views/faults.tsx'
 import { Findings } from './views/findings.tsx'
 import { Objects } from './views/objects.tsx'
 import { Overview } from './views/overview.tsx'
@@ -44,6 +45,7 @@ const VIEWS: readonly View[] = [
     view: Findings,
     count: ({ facts }) => facts.findings.length + facts.failures.length,
   },
+  { name: 'faults', title: 'Faults', view: Faults, isShown: ({ source }) => source.about.hasFaults },
 ]
 
 // ---- theme ----

@@ -344,10 +344,20 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   inspect(program) {
     program
       .command('inspect')
-      .argument('<file>', 'a session file of --record', path)
-      .description('Serves a page that shows a recorded session: packets and requests of connections, objects, calls.')
+      .argument('[file]', 'a session file of --record (default: what happens on a daemon now)', path)
+      .description(
+        'Serves a page that shows packets, requests, objects and failures: of a recorded session, or live of a daemon.',
+      )
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
-      .addHelpText('after', examples('userdma run --record session.udr -- ./my-test', 'userdma inspect session.udr'))
+      .addHelpText(
+        'after',
+        examples(
+          'userdma inspect --allow-faults',
+          'userdma run --record session.udr -- ./my-test && userdma inspect session.udr',
+        ),
+      )
       .action(async (file, options) => (await import('./commands/inspect.ts')).inspect(file, options))
   },
   devices(program) {

@@ -19,6 +19,9 @@ const findRoot = (): string => {
 /** The folder with package.json: the checkout, or the installed package. */
 export const packageRoot = findRoot()
 
+/** The built page of `userdma inspect`. */
+export const pageFolder = join(packageRoot, 'dist', 'page')
+
 /** The script for a new process of the command line. */
 export const userdmaScript = join(packageRoot, 'bin', 'userdma')
 

@@ -19,6 +19,8 @@ import { OverviewStrip } from './overview-strip.tsx'
 import { filteredRow, type Row, rowFields } from './rows.ts'
 
 const ROW_HEIGHT = 24
+/** Microseconds before the end of a live session from which the newest rows are shown. */
+const NEWEST = 50_000
 
 const isField = (name: string): boolean => fieldNames.includes(name) || (rowFields as readonly string[]).includes(name)
 
@@ -151,14 +153,15 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
     )
   const names = [qpText(connection.left, connection.left.qpn), qpText(connection.right, connection.rightQpn)] as const
   const problems = shown.reduce((sum, one) => sum + (isProblem(one) ? 1 : 0), 0)
+  const goFrom = (time: number): void => {
+    setParam('row', undefined)
+    setParam('from', Math.floor(time))
+  }
   const goToTime = (part: number): void => {
     const time = start + part * facts.traffic.length * facts.traffic.width
     const isLoaded = rows.length > 0 && time >= rows[0]!.time && (!hasMore || time <= rows[rows.length - 1]!.time)
     if (isLoaded) select(lowerBound(shown, time))
-    else {
-      setParam('row', undefined)
-      setParam('from', Math.floor(time))
-    }
+    else goFrom(time)
   }
   const span = Math.max(1, facts.traffic.length * facts.traffic.width)
   const part = (time: number | undefined): number => Math.min(1, Math.max(0, ((time ?? start) - start) / span))
@@ -260,6 +263,14 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
           to={part(rows[rows.length - 1]?.time)}
           onGo={goToTime}
         />
+        {store.source.about.isLive && hasMore && (
+          <p class="from-note">
+            The rows end before the newest events.{' '}
+            <button type="button" class="link" onClick={() => goFrom(store.session.end - NEWEST)}>
+              Go to the newest
+            </button>
+          </p>
+        )}
         {from !== undefined && (
           <p class="from-note">
             Rows begin in the middle of the session.{' '}

@@ -1,16 +1,21 @@
 /*
- * `userdma inspect`: serves a page that shows a session file.
+ * `userdma inspect`: serves a page that shows a session file, or what happens on a daemon.
  */
-import { join } from 'node:path'
 import { openFile } from '../../inspect/file.ts'
+import { type LiveClient, openLive } from '../../inspect/live.ts'
 import { readPage } from '../../inspect/page.ts'
-import { servePage } from '../../inspect/server.ts'
+import { type PageData, servePage } from '../../inspect/server.ts'
+import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
+import { openSession } from '../client.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
-import { packageRoot } from '../paths.ts'
+import { openOwnSession } from '../own-daemon.ts'
+import { packageVersion, pageFolder } from '../paths.ts'
 
 /** As commander parses them. */
 export interface InspectOptions {
+  readonly socket?: string
+  readonly allowFaults?: boolean
   readonly listen?: string
 }
 
@@ -26,13 +31,28 @@ const listenAddress = (text: string | undefined): { readonly host: string; reado
   return { host, port }
 }
 
-export const pageFolder = join(packageRoot, 'dist', 'page')
+/** The temporary file of a live page has at most so many bytes. */
+const LIVE_LIMIT = 128 * 2 ** 20
 
-/** The command. */
-export const inspect = async (file: string, options: InspectOptions): Promise<void> => {
+const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData; close(): Promise<void> }> => {
+  const named = namedSocket(options.socket)
+  return openLive({
+    name: named ?? userSocket(),
+    application: `userdma ${packageVersion()}`,
+    limit: LIVE_LIMIT,
+    allowsFaults: options.allowFaults === true,
+    connect: (): Promise<LiveClient> => (named === undefined ? openOwnSession(userSocket()) : openSession(named)),
+  })
+}
+
+/** The command. Without `file`: of a daemon. */
+export const inspect = async (file: string | undefined, options: InspectOptions): Promise<void> => {
   const address = listenAddress(options.listen)
+  if (file !== undefined && options.socket !== undefined)
+    throw new UsageError('--socket is for a daemon; a session file has none')
+  if (file !== undefined && options.allowFaults) throw new UsageError('--allow-faults is for a daemon')
   const page = readPage(pageFolder)
-  const opened = await openFile(file)
+  const opened = await (file === undefined ? openDaemon(options) : openFile(file))
   const server = await servePage(page, opened.data, address)
   process.stdout.write(`userdma inspect: open this link, which works once: ${server.link()}\n`)
   await new Promise<void>(resolve => onEndSignal(() => resolve()))

@@ -1,0 +1,134 @@
+/*
+ * `userdma inspect` as a user calls it, without a browser: the page's requests are made here.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import type { About, FaultState } from '../../src/inspect/server.ts'
+import { openSession, type SessionSource } from '../../src/record/reader.ts'
+import { repoRoot } from '../paths.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  ownProgram,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
+
+const LOOPBACK = ownProgram('loopback')
+const skip = lacking(LOOPBACK)
+
+/** `userdma inspect` with its session. */
+const inspect = async (t: Scope, ...args: readonly string[]) => {
+  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment() })
+  const [, origin, token] = await running.printed(/(http:\/\/127\.0\.0\.1:\d+\/)#token=(\S+)/)
+  const session = await (await fetch(`${origin}api/session`, { method: 'POST', body: token })).text()
+  const ask = (path: string, init: RequestInit = {}): Promise<Response> =>
+    fetch(`${origin}api/${path}`, { ...init, headers: { 'x-userdma-session': session } })
+  const about = async (): Promise<About> => (await (await ask('about')).json()) as About
+  const source = (size: number): SessionSource => ({
+    size,
+    read: async (offset, length) =>
+      new Uint8Array(await (await ask(`data?offset=${offset}&length=${length}`)).arrayBuffer()),
+  })
+  /** Calls `isReached` after each change until it is true. */
+  const until = async (isReached: (about: About) => boolean | Promise<boolean>): Promise<void> => {
+    const { body } = await ask('changes')
+    for await (const _ of body as AsyncIterable<Uint8Array>) if (await isReached(await about())) return
+  }
+  return { running, origin, token, session, ask, about, source, until }
+}
+
+const record = async (t: Scope): Promise<string> => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  assertGood(await runUserdma(t, ['run', '--private', '--record', file, '--', LOOPBACK]))
+  return file
+}
+
+describe('userdma inspect FILE', { skip }, () => {
+  it('serves the page and the bytes of the file, and has no secret in its arguments', async t => {
+    const file = await record(t)
+    const { running, origin, token, session, about, source } = await inspect(t, file)
+    assert.match(await (await fetch(origin)).text(), /<div id="app">/)
+    const { name, isLive, hasFaults, state } = await about()
+    assert.deepEqual({ name, isLive, hasFaults }, { name: file, isLive: false, hasFaults: false })
+    const opened = await openSession(source(state.size))
+    assert.ok(opened.events > 0)
+    assert.deepEqual(Buffer.from(await source(state.size).read(0, state.size)), readFileSync(file))
+    const shown = readFileSync(`/proc/${running.child.pid}/cmdline`, 'utf8')
+    for (const secret of [token, session]) assert.ok(!shown.includes(secret))
+    running.child.kill('SIGINT')
+    assert.equal((await running.ended).status, 0)
+  })
+
+  it('refuses what is no session, and options that do not fit', async t => {
+    const folder = temporaryFolder(t)
+    const garbled = join(folder, 'garbled')
+    writeFileSync(garbled, 'userdma session 1: x\nnot JSON\n')
+    const foreign = join(folder, 'foreign')
+    writeFileSync(foreign, 'hello')
+    for (const [args, message] of [
+      [[garbled], /garbled: the header of the session file is damaged/],
+      [[foreign], /foreign: this is no session file/],
+      [[join(folder, 'none')], /none/],
+      [[foreign, '--allow-faults'], /--allow-faults is for a daemon/],
+      [[foreign, '--socket', 'x'], /--socket is for a daemon/],
+      [['--listen', 'here'], /--listen "here": give an address/],
+      [['--socket', join(folder, 'sock')], /no daemon at/],
+    ] as const) {
+      const { status, stderr } = await runUserdma(t, ['inspect', ...args])
+      assert.notEqual(status, 0)
+      assert.match(stderr, message)
+    }
+  })
+})
+
+describe('userdma inspect of a daemon', { skip }, () => {
+  it('shows what programs do, changes faults, and goes on with the next daemon', async t => {
+    const daemon = await startDaemon(t)
+    const page = await inspect(t, '--socket', daemon.socket, '--allow-faults')
+    assert.equal((await page.about()).isLive, true)
+    const ran = runUserdma(t, ['run', '--socket', daemon.socket, '--', LOOPBACK])
+    await page.until(async ({ state }) => {
+      const { events } = await openSession(page.source(state.size))
+      return events > 10
+    })
+    assertGood(await ran)
+
+    const set = await page.ask('faults', { method: 'PUT', body: 'drop=1%;dir=sent,delay=1ms' })
+    assert.deepEqual(
+      ((await set.json()) as FaultState[]).map(({ rule }) => rule),
+      ['drop=0.01', 'dir=sent,delay=1'],
+    )
+    const wrong = await page.ask('faults', { method: 'PUT', body: 'drop=lots' })
+    assert.equal(wrong.status, 400)
+    assert.match(await wrong.text(), /drop/)
+
+    daemon.running.child.kill('SIGTERM')
+    await daemon.running.ended
+    await page.until(({ state }) => state.notice !== undefined)
+    const next = start(t, userdma, ['daemon', '--socket', daemon.socket], { env: cleanEnvironment() })
+    await next.printed(/ready/)
+    await page.until(({ state }) => state.recording === 2 && state.notice === undefined && state.size > 0)
+  })
+
+  it('keeps faults as they are without --allow-faults', async t => {
+    const daemon = await startDaemon(t)
+    const page = await inspect(t, '--socket', daemon.socket)
+    assert.equal((await page.about()).hasFaults, false)
+    assert.equal((await page.ask('faults', { method: 'PUT', body: 'drop=1%' })).status, 403)
+  })
+})
+
+describe('the built page', () => {
+  it('is small', () => {
+    const script = readFileSync(join(repoRoot, 'dist', 'page', 'page.js'))
+    assert.ok(script.length < 500_000, `${script.length} bytes`)
+  })
+})
