@@ -221,9 +221,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .command('export')
       .argument('<file>', 'a session file that `--record` has written')
       .description(
-        'Writes a session file in another format: for people, scripts, Wireshark or https://ui.perfetto.dev.',
+        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers.',
       )
-      .requiredOption('--to <format>', 'text, json (one object per line), pcapng, or perfetto')
+      .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
       .option('--redact', 'without paths, arguments and addresses; each has the same pseudonym everywhere')
       .addHelpText(

@@ -1,5 +1,6 @@
 /*
- * `userdma inspect` as a user calls it, without a browser: the page's requests are made here.
+ * `userdma inspect` and `userdma export --to html` as a user calls them, without a browser: the page's requests are made
+ * here.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -123,6 +124,21 @@ describe('userdma inspect of a daemon', { skip }, () => {
     const page = await inspect(t, '--socket', daemon.socket)
     assert.equal((await page.about()).hasFaults, false)
     assert.equal((await page.ask('faults', { method: 'PUT', body: 'drop=1%' })).status, 403)
+  })
+})
+
+describe('userdma export --to html', { skip }, () => {
+  it('writes the page with the session, and allows it no connection', async t => {
+    const file = await record(t)
+    for (const options of [[], ['--redact']]) {
+      const { status, stdout, stderr } = await runUserdma(t, ['export', file, '--to', 'html', ...options])
+      assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+      const [, policy] = /Content-Security-Policy" content="([^"]*)"/.exec(stdout) ?? []
+      assert.match(policy, /^default-src 'none'; script-src 'sha256-/)
+      assert.doesNotMatch(policy, /connect-src|unsafe/)
+      assert.equal([...stdout.matchAll(/<script type="module">/g)].length, 1)
+      assert.match(stdout, /data-name="session.udr"/)
+    }
   })
 })
 

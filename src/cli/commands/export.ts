@@ -2,16 +2,22 @@
  * `userdma export`: writes a session file (`--record`) in another format, event by event.
  */
 import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
+import { basename } from 'node:path'
 import { isatty } from 'node:tty'
+import { writeHtml } from '../../inspect/html.ts'
+import { readPage } from '../../inspect/page.ts'
+import { copyEvent } from '../../record/copy.ts'
 import { SessionFileError } from '../../record/error.ts'
 import type { SessionEvent } from '../../record/events.ts'
-import { openSession, type Session, type SessionSource } from '../../record/reader.ts'
+import { bytesSource, openSession, type Session, type SessionSource } from '../../record/reader.ts'
 import { createRedactor } from '../../record/redact.ts'
+import { SessionWriter } from '../../record/writer.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
 import { eventJson, eventLine } from '../export/text.ts'
 import { UsageError } from '../fail.ts'
 import { createOutput, writeAll } from '../output-file.ts'
+import { pageFolder } from '../paths.ts'
 
 /** As commander parses them. */
 export interface ExportOptions {
@@ -24,7 +30,13 @@ type Write = (data: string | Uint8Array) => void
 
 /** What a format needs of a session. */
 interface Exporting {
+  /** Of the file. */
+  readonly name: string
+  readonly source: SessionSource
   readonly session: Session
+  readonly isRedacted: boolean
+  /** Redacts an event if asked for. */
+  redacted(event: SessionEvent): SessionEvent
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
@@ -64,11 +76,42 @@ const toPerfetto: Exporter = async ({ session, forEach, write }) => {
   await forEach(event => perfetto.add(event))
 }
 
+/** The events in a session file in memory. */
+const inMemory = async ({ session, redacted, forEach }: Exporting): Promise<Uint8Array> => {
+  let bytes = new Uint8Array(2 ** 20)
+  let size = 0
+  const write = (position: number, part: Uint8Array, done: () => void): void => {
+    const end = position + part.length
+    if (end > bytes.length) {
+      const longer = new Uint8Array(Math.max(end, 2 * bytes.length))
+      longer.set(bytes)
+      bytes = longer
+    }
+    bytes.set(part, position)
+    size = Math.max(size, end)
+    done()
+  }
+  const { application, machine, origin, payload } = session.header
+  const writer = new SessionWriter({ write }, { application, machine, origin, payload })
+  const copy = (event: SessionEvent): void => copyEvent(writer, event.time, event)
+  for (const event of (await session.checkpointBefore(session.start)).events) copy(redacted(event))
+  await forEach(copy)
+  await writer.end(session.end, 'the session was exported')
+  return bytes.subarray(0, size)
+}
+
+const toHtml: Exporter = async exporting => {
+  const { name, source, isRedacted, write } = exporting
+  const shown = isRedacted ? bytesSource(await inMemory(exporting)) : source
+  await writeHtml(readPage(pageFolder), basename(name), shown, write)
+}
+
 const exporters: Readonly<Record<string, Exporter>> = {
   text: toText,
   json: toJson,
   pcapng: toPcapng,
   perfetto: toPerfetto,
+  html: toHtml,
 }
 /** Formats of `--to`. */
 export const formats = Object.keys(exporters)
@@ -149,7 +192,15 @@ export const exportSession = async (name: string, { to, output, redact }: Export
           unreadable++
         }
     }
-    await exporter({ session, forEach, write: buffer.write })
+    await exporter({
+      name,
+      source,
+      session,
+      isRedacted: redact === true,
+      redacted: redactor,
+      forEach,
+      write: buffer.write,
+    })
     buffer.flush()
     if (output !== undefined) closeSync(fd)
     const damaged = session.damaged + unreadable
