@@ -162,6 +162,7 @@ const PACKAGES = [
       }).map(([name, file]) => ({ name, for: ['long'], use: 'runs the image for arm64', found: program(file) }))
     : []),
   { name: 'lintian', for: ['long'], use: 'checks the Debian package', found: program('lintian') },
+  { name: 'chromium', for: ['long'], use: 'shows the page of `userdma inspect`', found: program('chromium') },
   { name: 'zsh', for: ['long'], use: 'reads its completion', found: program('zsh') },
   { name: 'fish', for: ['long'], use: 'reads its completion', found: program('fish') },
   { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },

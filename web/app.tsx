@@ -145,6 +145,11 @@ const Help = ({ onClose }: { readonly onClose: () => void }) => (
   </div>
 )
 
+/** What scrolls must be reachable with the keyboard. */
+const takeFocus = (element: HTMLElement | null): void => {
+  if (element !== null) element.tabIndex = 0
+}
+
 export const App = ({ store }: { readonly store: Store }) => {
   useStore(store)
   const route = useRoute()
@@ -179,7 +184,7 @@ export const App = ({ store }: { readonly store: Store }) => {
   return (
     <div class="app">
       <header class="top">
-        <span class="brand">userdma</span>
+        <h1 class="brand">userdma</h1>
         <nav aria-label="Views">
           {views.map(view => {
             const count = view.count?.(store) ?? 0
@@ -204,7 +209,7 @@ export const App = ({ store }: { readonly store: Store }) => {
         </button>
       </header>
       <ReadingState store={store} />
-      <main>
+      <main ref={takeFocus}>
         {Current ? <Current store={store} route={route} /> : <Empty title={`There is no view "${route.view}"`} />}
       </main>
       {isHelpShown && <Help onClose={() => setHelpShown(false)} />}

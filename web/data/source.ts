@@ -19,9 +19,9 @@ export interface Source {
 
 // ---- pages ----
 
-const PAGE_BYTES = 256 * 1024
+const PAGE_BYTES = 64 * 1024
 /** Pages in memory: 32 MB. */
-const MAX_PAGES = 128
+const MAX_PAGES = 512
 
 /** Reads pages of bytes, and keeps the newest. */
 class PageCache {
@@ -165,10 +165,12 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
   const { name = '', size: sizeText = '0', partBytes = '1' } = parts[0]!.dataset
   const size = Number(sizeText)
   const partSize = Number(partBytes)
+  let unpacked: { readonly element: HTMLScriptElement; readonly bytes: Promise<Uint8Array> } | undefined
   const cache = new PageCache(async offset => {
     const element = parts[Math.floor(offset / partSize)]
     if (element === undefined) return new Uint8Array(0)
-    const part = await unpack(element.textContent ?? '')
+    if (unpacked?.element !== element) unpacked = { element, bytes: unpack(element.textContent ?? '') }
+    const part = await unpacked.bytes
     const start = offset % partSize
     return part.subarray(start, start + PAGE_BYTES)
   })

@@ -10,7 +10,7 @@ import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
 /** Bytes of a session that are read without being asked. */
-const READ_AT_ONCE = 6 * 2 ** 20
+const READ_AT_ONCE = 3 * 2 ** 20
 /** A live session that is read so many bytes behind skips to its newest part. */
 const MAX_BEHIND = 16 * 2 ** 20
 const MAX_CALLS = 20_000

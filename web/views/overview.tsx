@@ -37,7 +37,7 @@ export const Overview = ({ store }: ViewProps) => {
   const connections = connectionsOf(objects)
   const perSecond = (value: number): string =>
     duration > 0 ? `${countText(Math.round(value / (duration / 1e6)))} per second` : ''
-  if (session.events === 0 && source.about.isLive)
+  if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
     return (
       <Empty title="Nothing has happened yet">
         <p>Run a program under this daemon, for example `userdma run -- ibv_rc_pingpong -g 1`.</p>

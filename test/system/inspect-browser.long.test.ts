@@ -1,0 +1,320 @@
+/*
+ * The page of `userdma inspect` in Chromium: each view on real programs, faults on sliders, a restart of the daemon, the
+ * page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { SessionWriter } from '../../src/record/writer.ts'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
+import { createMemorySink } from '../record/memory-sink.ts'
+import { findTool } from '../tools.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  suiteScope,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'findings'] as const
+const MAX_NODES = 2000
+const LIMIT = 30_000
+
+const skip = lacking('chromium', 'ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ibv_ud_pingpong')
+
+/** Two programs: a server, and a client that starts when the server listens. */
+const pair = (server: string, client: string): string => `${server} >/dev/null & sleep 1; ${client} >/dev/null; wait`
+
+const PROGRAMS = {
+  pingpong: { script: pair('ibv_rc_pingpong -g 1 -n 200', 'ibv_rc_pingpong -g 1 -n 200 localhost'), options: [] },
+  'perftest with loss': {
+    script: pair('ib_write_bw -x 1 -s 65536 -n 200 -t 16', 'ib_write_bw -x 1 -s 65536 -n 200 -t 16 localhost'),
+    options: ['--fault', 'drop=1%,seed=3'],
+  },
+  rping: { script: pair('rping -s -a 127.0.0.1 -C 10', 'rping -c -a 127.0.0.1 -C 10'), options: [] },
+  datagrams: { script: pair('ibv_ud_pingpong -g 1 -n 50', 'ibv_ud_pingpong -g 1 -n 50 localhost'), options: [] },
+} as const
+
+interface Opened {
+  readonly page: Page
+  /** Errors of the page, and messages of its policy. */
+  readonly errors: readonly string[]
+}
+
+const openPage = async (browser: BrowserContext | Browser, address: string): Promise<Opened> => {
+  const page = await browser.newPage()
+  page.setDefaultTimeout(LIMIT)
+  const errors: string[] = []
+  page.on('pageerror', error => errors.push(error.message))
+  page.on('console', message => message.type() === 'error' && errors.push(message.text()))
+  page.on('dialog', dialog => {
+    errors.push(`dialog ${dialog.message()}`)
+    void dialog.dismiss()
+  })
+  await page.goto(address)
+  await page.locator('nav').waitFor()
+  return { page, errors }
+}
+
+const goTo = async (page: Page, route: string): Promise<void> => {
+  await page.evaluate(`location.hash = ${JSON.stringify(`#/${route}`)}`)
+  await page.locator('nav [aria-current]').waitFor()
+}
+
+const nodesOf = (page: Page): Promise<number> => page.evaluate<number>('document.querySelectorAll("*").length')
+
+/** Serious faults that axe finds, as texts. */
+const faultsOf = async (page: Page): Promise<string[]> => {
+  if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(axe)
+  return page.evaluate(async () => {
+    const { violations } = await (
+      globalThis as unknown as {
+        axe: { run(): Promise<{ violations: { impact: string; id: string; nodes: { html: string }[] }[] }> }
+      }
+    ).axe.run()
+    return violations
+      .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+      .map(({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 120)}`)
+  })
+}
+
+const startInspect = async (t: Scope, ...args: readonly string[]) => {
+  const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment(), limit: 600_000 })
+  return (await running.printed(/http:\S+/))[0]
+}
+
+describe('the page in a browser', { skip }, () => {
+  let browser: Browser
+  const scope = suiteScope()
+  before(async () => {
+    browser = await chromium.launch({
+      executablePath: findTool('chromium') ?? 'chromium',
+      // Chromium's own sandbox does not work as root.
+      args: process.geteuid?.() === 0 ? ['--no-sandbox'] : [],
+    })
+  })
+  after(() => browser?.close())
+
+  const record = async (t: Scope, name: keyof typeof PROGRAMS): Promise<string> => {
+    const { script, options } = PROGRAMS[name]
+    const file = join(temporaryFolder(t), 'session.udr')
+    assertGood(await runUserdma(t, ['run', '--private', '--record', file, ...options, '--', 'sh', '-c', script]))
+    return file
+  }
+
+  for (const name of Object.keys(PROGRAMS) as (keyof typeof PROGRAMS)[])
+    it(`shows ${name} in every view, in light and dark, without serious faults for axe`, async t => {
+      const file = await record(t, name)
+      const html = join(temporaryFolder(t), 'session.html')
+      assertGood(await runUserdma(t, ['export', file, '--to', 'html', '-o', html]))
+      for (const colorScheme of ['light', 'dark'] as const) {
+        // axe runs code, which the page's policy forbids.
+        const context = await browser.newContext({ colorScheme, bypassCSP: true })
+        const { page, errors } = await openPage(context, `file://${html}`)
+        for (const view of VIEWS) {
+          await goTo(page, view)
+          if (view === 'ladder') {
+            await page.locator('.row.kind-packet').first().click()
+            await page.locator('.detail .field').first().hover()
+            assert.ok((await page.locator('.byte.marked').count()) > 0)
+          }
+          if (view === 'objects') await page.locator('.table-row[role=option]').first().click()
+          if (view === 'calls') await page.locator('.call-row[role=option]').first().click()
+          assert.deepEqual(await faultsOf(page), [], `${view}, ${colorScheme}`)
+          assert.ok((await nodesOf(page)) <= MAX_NODES, view)
+        }
+        assert.deepEqual(errors, [])
+        await context.close()
+      }
+    })
+
+  it('shows a lost packet, its NAK and its retransmission, and finds them by keys, filter and link', async t => {
+    const link = await startInspect(t, await record(t, 'perftest with loss'))
+    const { page, errors } = await openPage(browser, link)
+    await goTo(page, 'ladder?filter=userdma.outcome%20%3D%3D%20dropped')
+    await page.locator('.row.tone-lost').first().waitFor()
+    assert.equal(await page.locator('.row.tone-data').count(), 0)
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-packet').first().waitFor()
+    await page.keyboard.press('n')
+    await page.locator('.detail').waitFor()
+    const href = page.url()
+    const title = await page.locator('.detail h2').innerText()
+    await page.reload()
+    await page.locator('.detail').waitFor()
+    assert.equal(page.url(), href)
+    assert.equal(await page.locator('.detail h2').innerText(), title)
+    await page
+      .locator('.tone-retry .note', { hasText: /retransmission after NAK|not acknowledged/ })
+      .first()
+      .waitFor()
+    assert.deepEqual(errors, [])
+    // The link is used up.
+    const second = await browser.newPage()
+    await second.goto(link)
+    await second.getByText('used before').waitFor()
+  })
+
+  it('loses packets with a slider, and shows their retransmissions in ladder and chart; goes on after a restart', async t => {
+    const daemon = await startDaemon(t)
+    const { page } = await openPage(browser, await startInspect(t, '--socket', daemon.socket, '--allow-faults'))
+    await page.getByText('Nothing has happened yet').waitFor()
+    const script = pair('ibv_rc_pingpong -g 1 -n 100000', 'ibv_rc_pingpong -g 1 -n 100000 localhost')
+    const running = start(t, userdma, ['run', '--socket', daemon.socket, '--', 'sh', '-c', script], {
+      env: cleanEnvironment(),
+      detached: true,
+    })
+    await goTo(page, 'faults')
+    await page.locator('input[type=range]').first().fill('7')
+    await page.locator('td.mono', { hasText: 'drop=0.1' }).waitFor()
+    await goTo(page, 'charts')
+    await page.locator('.chart h2', { hasText: /[1-9]\d* lost, [1-9]\d* retransmitted/ }).waitFor()
+    await goTo(page, 'ladder?filter=userdma.retransmission')
+    const newest = page.getByText('Go to the newest')
+    await page.locator('.row.tone-retry').or(newest).first().waitFor()
+    if ((await page.locator('.row.tone-retry').count()) === 0) await newest.click()
+    await page.locator('.row.tone-retry .note', { hasText: 'retransmission' }).first().waitFor()
+
+    running.child.kill('SIGTERM')
+    daemon.running.child.kill('SIGTERM')
+    await page.locator('.notice', { hasText: 'the daemon has ended' }).waitFor()
+    const next = start(t, userdma, ['daemon', '--socket', daemon.socket], { env: cleanEnvironment() })
+    await next.printed(/ready/)
+    await page.locator('.notice').waitFor({ state: 'detached' })
+  })
+
+  it('opens a page in one file without a network', async t => {
+    const html = join(temporaryFolder(t), 'session.html')
+    const file = await record(t, 'pingpong')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '--redact', '-o', html]))
+    const context = await browser.newContext({ offline: true })
+    const requests: string[] = []
+    context.on('request', request => requests.push(request.url()))
+    const { page, errors } = await openPage(context, `file://${html}`)
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-packet').first().waitFor()
+    assert.deepEqual(errors, [])
+    assert.deepEqual(
+      requests.filter(url => !url.startsWith('file:') && !url.startsWith('data:')),
+      [],
+    )
+    await context.close()
+  })
+
+  it('shows hostile texts as texts', async t => {
+    const hostile = '<img src=x onerror=alert(1)><script>alert(2)</script>"\'javascript:alert(3)'
+    const sink = createMemorySink()
+    const writer = new SessionWriter(sink, { application: hostile, machine: hostile, origin: 0, payload: 0 })
+    writer.device(1, { change: 'added', device: 0, name: hostile, address: hostile })
+    for (const object of [1, 2])
+      writer.object(2, {
+        change: 'created',
+        object,
+        device: 0,
+        context: 1,
+        program: { pid: object, command: hostile },
+        class: object === 1 ? 'rc_qp' : hostile,
+        handle: 1,
+        number: 7,
+        method: hostile,
+        why: 'call',
+        stack: [hostile],
+        details: { uses: [2], values: { [hostile]: hostile } },
+      })
+    const failure = { kind: 'send', device: hostile, cause: hostile, vendorErr: 1, args: {}, text: hostile }
+    writer.failure(3, 1, { time: 0, pid: 1, command: hostile, device: hostile, failure } as never)
+    await writer.end(4, hostile)
+    const folder = temporaryFolder(t)
+    const file = join(folder, '<b>"session.udr')
+    writeFileSync(file, sink.bytes)
+    const html = join(folder, 'session.html')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '-o', html]))
+    const { page, errors } = await openPage(browser, `file://${html}`)
+    for (const view of [...VIEWS.slice(0, 2), 'objects?id=1', ...VIEWS.slice(3)]) {
+      await goTo(page, view)
+      assert.equal(await page.locator('main img, main script').count(), 0)
+    }
+    await goTo(page, 'findings')
+    await page.getByText('<img src=x').first().waitFor()
+    assert.deepEqual(errors, [])
+  })
+
+  it('reads at most 8 MB of a million events to open, and keeps at most 2,000 nodes', async () => {
+    const file = join(temporaryFolder(scope), 'million.udr')
+    const fd = openSync(file, 'w')
+    const writer = new SessionWriter(
+      {
+        write(position, bytes, done) {
+          writeSync(fd, bytes, 0, bytes.length, position)
+          done()
+        },
+      },
+      { application: 'test', machine: 'test', origin: 0, payload: 0 },
+    )
+    const qp = (object: number, state: number) => ({
+      change: state === 0 ? ('created' as const) : ('changed' as const),
+      object,
+      device: 0,
+      context: 1,
+      program: { pid: object, command: 'test' },
+      class: 'rc_qp',
+      handle: object,
+      number: object,
+      method: 'modify',
+      why: 'call',
+      stack: [],
+      details: { uses: [], values: { state, destQpn: 23 - object, sqPsn: 0 } },
+    })
+    writer.device(0, { change: 'added', device: 0, name: 'rxe0', address: '' })
+    for (const object of [11, 12]) for (const state of [0, 1, 2, 3]) writer.object(0, qp(object, state))
+    const bytes = new Uint8Array(16)
+    const view = new DataView(bytes.buffer)
+    const flow = {
+      source: new Uint8Array(16),
+      destination: new Uint8Array(16),
+      sourcePort: 1,
+      trafficClass: 0,
+      hopLimit: 1,
+      flowLabel: 0,
+    }
+    const facts = { device: 0, direction: 0, outcome: 0, flow, identification: 0 }
+    const EVENTS = 1_000_000
+    for (let i = 0; i < EVENTS; i++) {
+      view.setUint32(0, opcodeNumber.RC_SEND_ONLY * 2 ** 24 + 0xffff)
+      view.setUint32(4, i % 2 === 0 ? 12 : 11)
+      view.setUint32(8, (2 * i) % 2 ** 24)
+      writer.packets(i * 10, facts, bytes, view, 0, 16, 1, 16)
+    }
+    await writer.end(EVENTS * 10, 'done')
+    closeSync(fd)
+
+    let read = 0
+    const page = await browser.newPage()
+    page.on('response', response => {
+      if (response.url().includes('/api/data')) read += Number(response.headers()['content-length'] ?? 0)
+    })
+    await page.goto(await startInspect(scope, file))
+    await page.locator('nav').waitFor()
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-packet').first().waitFor()
+    await page.locator('.notice', { hasText: 'Read all' }).waitFor()
+    assert.ok(read <= 8 * 2 ** 20, `${read} bytes were read`)
+    assert.ok((await nodesOf(page)) <= MAX_NODES)
+    await page.locator('.list').evaluate(list => {
+      list.scrollTop = list.scrollHeight
+    })
+    await page.locator('.status', { hasText: /[5-9],\d{3} rows|10,\d{3} rows/ }).waitFor()
+    assert.ok((await nodesOf(page)) <= MAX_NODES)
+    await page.close()
+  })
+})
