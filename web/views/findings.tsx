@@ -21,6 +21,10 @@ const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | u
   return undefined
 }
 
+/** The innermost frame of the program itself, rather than of a library of the system. */
+const callerOf = (stack: readonly string[]): string =>
+  stack.find(frame => !/^\/(?:usr\/)?lib/.test(frame)) ?? stack[0] ?? ''
+
 const Card = ({
   event,
   facts,
@@ -75,7 +79,7 @@ const Card = ({
             {history.slice(0, 12).map(({ action, time, stack }) => (
               <li key={`${action} ${time}`}>
                 <span class="mono">{timeText(time - start)} s</span> {printable(action)}{' '}
-                <span class="quiet">{printable(stack[0] ?? '')}</span>
+                <span class="quiet">{printable(callerOf(stack))}</span>
               </li>
             ))}
           </ul>
