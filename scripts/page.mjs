@@ -1,6 +1,7 @@
 /*
- * Builds the page of `userdma inspect` from web/ into dist/page: index.html, page.js, page.css. The modules that it was
- * built from are listed in inputs.json, so that the page is built again only if one of them has changed.
+ * Builds the page of `userdma inspect` from web/ into dist/page: index.html, page.js, page.css, and the licences of the
+ * packages in page.js. The modules that it was built from are listed in inputs.json, so that the page is built again
+ * only if one of them has changed.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -20,13 +21,18 @@ const isCurrent = () => {
   return inputs.every(path => modified(inRoot(path)) <= built)
 }
 
-/** A plugin of vite that writes the list of modules. */
+/** Packages whose code is in page.js. */
+const PACKAGES = ['preact', 'uplot']
+
+/** A plugin of vite that writes the list of modules, and the licences. */
 const listInputs = {
   name: 'list inputs',
   writeBundle() {
     const modules = [...this.getModuleIds()]
       .map(id => relative(root, id.split('?')[0]))
       .filter(path => /^(web|src)\//.test(path))
+    const licence = name => `${name}\n\n${readFileSync(inRoot('node_modules', name, 'LICENSE'), 'utf8')}`
+    writeFileSync(join(OUTPUT, 'LICENSES.txt'), PACKAGES.map(licence).join('\n'))
     writeFileSync(INPUTS, `${JSON.stringify([...new Set([...OTHER_INPUTS, ...modules])].sort(), null, 2)}\n`)
   },
 }

@@ -42,6 +42,7 @@ const stageProgram = home => {
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
   for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/client.cjs', 'dist/run.cjs'])
     copy(inRoot(name), join(home, name))
+  copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))
   const { name, version, license } = manifest

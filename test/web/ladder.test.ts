@@ -68,7 +68,7 @@ describe('the rows of a ladder', () => {
     assert.match(notReady[1].note, /receiver not ready: wait 640 µs/)
     assert.deepEqual(
       notReady.map(({ waits }) => waits[0]),
-      [undefined, undefined, 'rnr', undefined],
+      [undefined, 'rnr', 'rnr', 'rnr'],
     )
     assert.equal(notReady[3].note, 'retransmission after RNR NAK, 698 µs')
 
@@ -79,7 +79,7 @@ describe('the rows of a ladder', () => {
     )
     assert.deepEqual(
       lost.map(({ kind, waits }) => `${kind} ${waits[0]}`),
-      ['packet undefined', 'posted timeout', 'idle timeout', 'packet undefined'],
+      ['packet timeout', 'posted timeout', 'idle timeout', 'packet timeout'],
     )
     assert.equal(lost[3].note, 'retransmission: not acknowledged for 67.0 ms')
   })

@@ -7,6 +7,7 @@ import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/record/e
 import { errnoName } from '../../src/spec/errno.ts'
 import type { PacketOutcome } from '../../src/spec/faults.ts'
 import {
+  nakCode,
   rnrTimerMicroseconds,
   SYNDROME_KIND_MASK,
   SYNDROME_VALUE_MASK,
@@ -277,11 +278,11 @@ export class LadderRows {
     }
   }
 
-  /** Rows after the time `since` belong to a wait of a side. */
+  /** Rows from the time `since` on belong to a wait of a side. */
   #markWait(side: Side, wait: Wait, since: number): void {
     for (let i = this.rows.length - 1; i >= 0; i--) {
       const { time, waits } = this.rows[i]!
-      if (time <= since || waits[side] === wait) return
+      if (time < since || waits[side] === wait) return
       waits[side] = wait
     }
   }
@@ -421,6 +422,8 @@ export class LadderRows {
     let request: PostedEvent | undefined
     let isRetransmission = false
     let waited: number | undefined
+    let endedWait: Wait | undefined
+    let nak: Direction['nak']
 
     if (this.#isDatagram) {
       request = sender === 0 ? own.posted.shift() : undefined
@@ -440,10 +443,12 @@ export class LadderRows {
         if (own.nak !== undefined) {
           waited = event.time - own.nak.time
           note = `retransmission after ${own.nak.text}, ${durationText(waited)}`
+          endedWait = own.nak.wait
         } else if (known !== undefined && this.#lastPacketFrom(sender)?.packet?.isRetransmission !== true) {
           waited = event.time - known.time
           note = `retransmission: not acknowledged for ${durationText(waited)}`
           this.#markWait(sender, 'timeout', known.time)
+          endedWait = 'timeout'
         }
         own.nak = undefined
       } else {
@@ -473,9 +478,15 @@ export class LadderRows {
         } else {
           tone = 'nak'
           note = syndromeText(syndrome)
-          if (kind === syndromeKind.RNR_NAK)
-            note = `receiver not ready: wait ${durationText(rnrTimerMicroseconds[syndrome & SYNDROME_VALUE_MASK] ?? 0)}`
-          else if ((syndrome & SYNDROME_VALUE_MASK) === 0) note = `sequence error: expects ${psnText(psn)}`
+          // After other NAKs the request has failed.
+          if (kind === syndromeKind.RNR_NAK) {
+            const timer = rnrTimerMicroseconds[syndrome & SYNDROME_VALUE_MASK] ?? 0
+            note = `receiver not ready: wait ${durationText(timer)}`
+            nak = { wait: 'rnr', time: event.time, text: 'RNR NAK' }
+          } else if (kind === syndromeKind.NAK && (syndrome & SYNDROME_VALUE_MASK) === nakCode.PSN_SEQUENCE) {
+            note = `sequence error: expects ${psnText(psn)}`
+            nak = { wait: 'nak', time: event.time, text: 'NAK' }
+          }
         }
       }
     }
@@ -488,13 +499,12 @@ export class LadderRows {
     const row = this.rows[this.rows.length - 1]!
     row.count = count
     if (waited !== undefined) row.waited = waited
+    if (endedWait !== undefined) row.waits[sender] = endedWait
     for (let i = 0; i < count; i++) remember(this.#arriving, arrivalKey(destQpn, (psn + i) & PSN_MASK, opcode), row)
-    if (tone === 'nak')
-      other.nak = {
-        wait: note.startsWith('receiver') ? 'rnr' : 'nak',
-        time: event.time,
-        text: note.startsWith('receiver') ? 'RNR NAK' : 'NAK',
-      }
+    if (nak !== undefined) {
+      other.nak = nak
+      this.#markWaits()
+    }
   }
 
   #lastPacketFrom(side: Side): Row | undefined {
