@@ -1,7 +1,7 @@
 /*
  * The frame around the views: navigation, the state of the recording, theme, keys.
  */
-import type { ComponentType } from 'preact'
+import { Component, type ComponentChildren, type ComponentType } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
@@ -94,7 +94,8 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
   if (store.isDisconnected && source.about.isLive) parts.push('not connected to `userdma inspect`')
   if (store.notice) parts.push(store.notice)
   if (facts.lost > 0) parts.push(`${plural(facts.lost, 'event')} were lost while recording`)
-  if (facts.skipped > 0) parts.push(`${plural(facts.skipped, 'event')} were skipped: more arrives than the page reads`)
+  if (facts.skipped > 0)
+    parts.push(`${plural(facts.skipped, 'event')} were skipped: they are damaged, or more arrives than the page reads`)
   if (session.damaged > 0) parts.push(`${plural(session.damaged, 'part')} of the file cannot be read`)
   return (
     <>
@@ -144,6 +145,26 @@ const Help = ({ onClose }: { readonly onClose: () => void }) => (
     </button>
   </div>
 )
+
+/** Shows a sentence in place of a view that cannot show a record: a file that was made by others may have any content. */
+class Guard extends Component<{ readonly children: ComponentChildren }, { readonly problem: string | undefined }> {
+  override state = { problem: undefined }
+
+  static override getDerivedStateFromError(error: unknown) {
+    return { problem: error instanceof Error ? error.message : String(error) }
+  }
+
+  override render() {
+    const { problem } = this.state
+    return problem === undefined ? (
+      this.props.children
+    ) : (
+      <Empty title="This view cannot show the session">
+        <p role="alert">A record of the file has unexpected content ({problem}).</p>
+      </Empty>
+    )
+  }
+}
 
 /** What scrolls must be reachable with the keyboard. */
 const takeFocus = (element: HTMLElement | null): void => {
@@ -210,7 +231,13 @@ export const App = ({ store }: { readonly store: Store }) => {
       </header>
       <ReadingState store={store} />
       <main ref={takeFocus}>
-        {Current ? <Current store={store} route={route} /> : <Empty title={`There is no view "${route.view}"`} />}
+        {Current ? (
+          <Guard key={current?.name}>
+            <Current store={store} route={route} />
+          </Guard>
+        ) : (
+          <Empty title={`There is no view "${route.view}"`} />
+        )}
       </main>
       {isHelpShown && <Help onClose={() => setHelpShown(false)} />}
     </div>

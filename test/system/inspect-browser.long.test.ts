@@ -211,6 +211,43 @@ describe('the page in a browser', { skip }, () => {
     await context.close()
   })
 
+  it('says which views cannot show records of unexpected content', async t => {
+    const sink = createMemorySink()
+    const writer = new SessionWriter(sink, { application: 'x', machine: 'x', origin: 0, payload: 0 })
+    for (const values of [{ state: {}, address: 7 }, { state: 99, destQpn: 'x' }, { sqPsn: null }])
+      writer.object(1, {
+        change: 'created',
+        object: 1,
+        device: 3,
+        context: 1,
+        program: undefined,
+        class: 'rc_qp',
+        handle: 1,
+        number: 7,
+        method: '',
+        why: '',
+        stack: [],
+        details: { uses: 'x', values } as never,
+      })
+    writer.call(2, { object: 1, stack: [], call: { ret: 'x', call: { message: 7 } } as never })
+    writer.failure(3, 1, { failure: null } as never)
+    writer.finding(4, { text: 7, moments: 'x', objects: [{}] } as never)
+    await writer.end(5, 'done')
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'session.udr')
+    writeFileSync(file, sink.bytes)
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    for (const view of VIEWS) {
+      await goTo(page, view)
+      await page.locator('main > *').first().waitFor()
+      assert.equal(await page.locator('nav').count(), 1)
+    }
+    assert.deepEqual(
+      errors.filter(error => /CSP|Content Security/.test(error)),
+      [],
+    )
+  })
+
   it('shows hostile texts as texts', async t => {
     const hostile = '<img src=x onerror=alert(1)><script>alert(2)</script>"\'javascript:alert(3)'
     const sink = createMemorySink()

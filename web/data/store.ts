@@ -34,7 +34,7 @@ export interface Facts {
   lost: number
   /** How many events were read. */
   events: number
-  /** Events that the page has skipped. */
+  /** Events that the page has skipped, or could not read. */
   skipped: number
   /** Whether the recording says that it has ended in order. */
   endReason: string | undefined
@@ -169,7 +169,7 @@ export class Store {
     try {
       if (facts.events === 0 && this.#next === 0) {
         const { events } = await this.session.checkpointBefore(this.session.start)
-        for (const event of events) addTo(facts, event)
+        for (const event of events) if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
       }
       while (facts === this.facts) {
         const remaining = this.#remaining()
@@ -207,7 +207,13 @@ export class Store {
       return
     }
     if (facts !== this.facts) return
-    for (const event of events) addTo(facts, event)
+    for (const event of events)
+      try {
+        addTo(facts, event)
+      } catch {
+        // A file that was made by others may have records of any content.
+        facts.skipped++
+      }
     facts.events += events.length
     // The browser draws between two blocks.
     await new Promise(resolve => setTimeout(resolve, 0))

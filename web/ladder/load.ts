@@ -63,7 +63,11 @@ const load = async (store: Store, connection: Connection, progress: Progress, on
       progress.time = event.time
       progress.atTime = 1
     }
-    progress.rows.add(event)
+    try {
+      progress.rows.add(event)
+    } catch {
+      // As in the store: a record of unexpected content.
+    }
     if (progress.rows.rows.length >= progress.limit) {
       progress.hasMore = true
       break
