@@ -89,13 +89,15 @@ const ThemeButton = () => {
 // ---- the state of the recording ----
 
 const ReadingState = ({ store }: { readonly store: Store }) => {
-  const { facts, readState, bytesDone, bytesTotal, source, session } = store
+  const { facts, readState, bytesDone, bytesTotal, session } = store
   const parts: string[] = []
-  if (store.isDisconnected && source.about.isLive) parts.push('not connected to `userdma inspect`')
+  if (store.isDisconnected) parts.push('not connected to `userdma inspect`')
   if (store.notice) parts.push(store.notice)
-  if (facts.lost > 0) parts.push(`${plural(facts.lost, 'event')} were lost while recording`)
+  if (facts.lost > 0) parts.push(`${plural(facts.lost, 'event')} lost while recording`)
   if (facts.skipped > 0)
-    parts.push(`${plural(facts.skipped, 'event')} were skipped: they are damaged, or more arrives than the page reads`)
+    parts.push(
+      `${plural(facts.skipped, 'event')} skipped, because they are damaged, or more arrives than the page reads`,
+    )
   if (session.damaged > 0) parts.push(`${plural(session.damaged, 'part')} of the file cannot be read`)
   return (
     <>

@@ -3,6 +3,8 @@
  * background: a part at once, all of a long session when the user asks. A live session is read as it grows; if more
  * arrives than the page reads, it skips and says so.
  */
+
+import { SessionFileError } from '../../src/record/error.ts'
 import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
 import { SessionObjects } from './objects.ts'
@@ -167,10 +169,7 @@ export class Store {
     this.readState = 'reading'
     const { facts } = this
     try {
-      if (facts.events === 0 && this.#next === 0) {
-        const { events } = await this.session.checkpointBefore(this.session.start)
-        for (const event of events) if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
-      }
+      if (facts.events === 0 && this.#next === 0) await this.#readCheckpoint(facts)
       while (facts === this.facts) {
         const remaining = this.#remaining()
         const behind = remaining.reduce((sum, { length }) => sum + length, 0)
@@ -189,24 +188,40 @@ export class Store {
         this.#changed(false)
       }
       this.readState = 'done'
+      this.isDisconnected = false
+    } catch {
+      // The server has ended.
+      this.isDisconnected = true
+      this.readState = 'paused'
     } finally {
       this.#isReading = false
       this.#changed()
     }
   }
 
+  /** The devices and objects that existed at the start of the session. */
+  async #readCheckpoint(facts: Facts): Promise<void> {
+    try {
+      const { events } = await this.session.checkpointBefore(this.session.start)
+      for (const event of events) if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
+    } catch (error) {
+      // Damaged: the events that follow are shown without them.
+      if (!(error instanceof SessionFileError)) throw error
+    }
+  }
+
   async #readBlock(block: SessionBlock, facts: Facts): Promise<void> {
-    this.#next = block.first + block.events
-    this.bytesDone += block.length
-    let events: readonly SessionEvent[]
+    let events: readonly SessionEvent[] = []
     try {
       events = await this.session.read(block)
-    } catch {
+    } catch (error) {
+      if (!(error instanceof SessionFileError)) throw error
       // Damaged, or overwritten meanwhile.
       facts.skipped += block.events
-      return
     }
     if (facts !== this.facts) return
+    this.#next = block.first + block.events
+    this.bytesDone += block.length
     for (const event of events)
       try {
         addTo(facts, event)

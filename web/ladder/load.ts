@@ -43,9 +43,12 @@ interface Progress {
   hasMore: boolean
 }
 
-const load = async (store: Store, connection: Connection, progress: Progress, onChange: () => void): Promise<void> => {
-  if (progress.isRunning) return
-  progress.isRunning = true
+const readRows = async (
+  store: Store,
+  connection: Connection,
+  progress: Progress,
+  onChange: () => void,
+): Promise<void> => {
   const keys = keysOf(connection)
   const range: EventRange = { from: progress.time, ...(keys && { keys }) }
   let toSkip = progress.atTime
@@ -77,6 +80,18 @@ const load = async (store: Store, connection: Connection, progress: Progress, on
       await new Promise(resolve => setTimeout(resolve, 0))
       sliceEnd = performance.now() + SLICE
     }
+  }
+}
+
+/** Adds rows until the limit or the end of the session. Does nothing while it runs. */
+const load = async (store: Store, connection: Connection, progress: Progress, onChange: () => void): Promise<void> => {
+  if (progress.isRunning) return
+  progress.isRunning = true
+  try {
+    await readRows(store, connection, progress, onChange)
+  } catch {
+    // The server has ended, of which the store tells the user, or the file was overwritten meanwhile.
+    progress.hasMore = true
   }
   progress.isRunning = false
   onChange()
