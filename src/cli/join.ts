@@ -10,8 +10,9 @@
  */
 import { join } from 'node:path'
 import { close, connect } from '../host/net/sockets.ts'
-import { makeSocketFolder, namedSocket } from '../verbs/remote/user-socket.ts'
-import { type Handlers, NoDaemonError, openSession, type ToolClient, VersionError } from './client.ts'
+import { NoDaemonError, VersionError } from '../session/errors.ts'
+import { type Handlers, openToolSession, type ToolSession } from '../session/tool-session.ts'
+import { makeSocketFolder, namedSocket } from '../session/user-socket.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'
@@ -25,7 +26,7 @@ export interface JoinOptions extends ConfigOptions {
 }
 
 export interface Joined {
-  readonly client: ToolClient
+  readonly client: ToolSession
   /** The last output of the daemon, if this command started it; otherwise empty. */
   lastOutput(): string
   /** Ends the session. A private daemon ends too, and its folder is removed. */
@@ -44,7 +45,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
     const socket = join(folder, 'sock')
     // If this process is killed, only the daemon can remove the folder.
     const daemon = await startInBackground(socket, fullConfig(wanted), [END_WITH_LAST_CLIENT, '--remove-folder'])
-    const client = await openSession(socket, handlers)
+    const client = await openToolSession(socket, handlers)
     return {
       client,
       lastOutput: daemon.lastOutput,
@@ -105,14 +106,14 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
   }
 }
 
-const asJoined = (client: ToolClient, lastOutput = noOutput): Joined => ({
+const asJoined = (client: ToolSession, lastOutput = noOutput): Joined => ({
   client,
   lastOutput,
   leave: async () => client.close(),
 })
 
 /** Throws an Error with a message if the daemon does not have the wanted settings. */
-const requireConfig = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
+const requireConfig = async (client: ToolSession, wanted: WantedConfig): Promise<void> => {
   if (Object.keys(wanted).length === 0) return
   const reason = await difference(wanted, await client.config())
   if (reason)
@@ -131,7 +132,7 @@ export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Pro
   }
   const named = namedSocket(options.socket)
   const joined =
-    named === undefined ? await joinOrStart(wanted, handlers) : asJoined(await openSession(named, handlers))
+    named === undefined ? await joinOrStart(wanted, handlers) : asJoined(await openToolSession(named, handlers))
   try {
     await requireConfig(joined.client, wanted)
   } catch (error) {

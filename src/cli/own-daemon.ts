@@ -3,22 +3,23 @@
  * socket and serves older programs, newer ones use a daemon at a socket beside it.
  */
 import { existsSync } from 'node:fs'
+import { NoDaemonError, VersionError } from '../session/errors.ts'
+import { type Handlers, openToolSession, type ToolSession } from '../session/tool-session.ts'
 import { SESSION_VERSION } from '../spec/session.ts'
-import { type Handlers, NoDaemonError, openSession, type ToolClient, VersionError } from './client.ts'
 
 export const socketBeside = (socket: string): string => `${socket}.v${SESSION_VERSION}`
 
 /**
- * Opens a session at the user's `socket` or, without a daemon of this version there, beside it. Throws as `openSession`
+ * Opens a session at the user's `socket` or, without a daemon of this version there, beside it. Throws as `openToolSession`
  * of `socket` if no daemon serves either.
  */
-export const openOwnSession = async (socket: string, handlers?: Handlers): Promise<ToolClient> => {
+export const openOwnSession = async (socket: string, handlers?: Handlers): Promise<ToolSession> => {
   try {
-    return await openSession(socket, handlers)
+    return await openToolSession(socket, handlers)
   } catch (error) {
     const beside = socketBeside(socket)
     if (!(error instanceof VersionError || error instanceof NoDaemonError) || !existsSync(beside)) throw error
-    return openSession(beside, handlers).catch(otherError => {
+    return openToolSession(beside, handlers).catch(otherError => {
       throw otherError instanceof NoDaemonError ? error : otherError
     })
   }

@@ -4,7 +4,7 @@
 import { closeSync, fstatSync } from 'node:fs'
 import { removeHeld } from '../host/held-file.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
-import type { ToolClient } from './client.ts'
+import type { ToolSession } from '../session/tool-session.ts'
 import { messageOf, UsageError } from './fail.ts'
 import { createOutput } from './output-file.ts'
 import { packageVersion } from './paths.ts'
@@ -43,12 +43,12 @@ export interface RecordFile {
   readonly fd: number
   readonly options: { readonly application: string; readonly payload: number; readonly limit?: number }
   /** Starts the recording of the client's daemon. Throws an Error. */
-  start(client: ToolClient): Promise<void>
+  start(client: ToolSession): Promise<void>
   /**
    * Ends the recording. With --record-on-failure removes the file, unless `hasFailed`. Returns false, with a message on
    * standard error, if the file lacks something.
    */
-  end(client: ToolClient, hasFailed: boolean): Promise<boolean>
+  end(client: ToolSession, hasFailed: boolean): Promise<boolean>
 }
 
 /** Creates the file of --record; undefined without the option. Throws UsageError. */

@@ -2,8 +2,10 @@
  * `userdma stat --watch`: prints rates per second, at each interval one line for each device with activity, until the
  * daemon ends or the user presses Ctrl-C. With --json each line is the whole stat instead.
  */
+
+import { NoDaemonError } from '../session/errors.ts'
+import type { ToolSession } from '../session/tool-session.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
-import { NoDaemonError, type ToolClient } from './client.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
 
@@ -61,7 +63,7 @@ export const rateTexts = (
 
 /** Prints until the daemon ends. */
 export const watchStat = async (
-  client: Pick<ToolClient, 'stat' | 'ended'>,
+  client: Pick<ToolSession, 'stat' | 'ended'>,
   seconds: number,
   json: boolean,
 ): Promise<void> => {

@@ -17,7 +17,7 @@ import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.t
 import { checkNetwork, createNetwork, type LocalNetwork, type Network, type RecordOptions } from './local/network.ts'
 import type { LocalPath } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
-import { socketPath } from './remote/user-socket.ts'
+import { socketPath } from './remote/socket-path.ts'
 
 /** Options of `open`. */
 export interface OpenOptions {

@@ -28,7 +28,7 @@ import { orElse, showAs } from './objects/show.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
 import { createCalls } from './remote/messages.ts'
 import { ASYNC_RECORD, readRecords } from './remote/records.ts'
-import { socketPath } from './remote/user-socket.ts'
+import { socketPath } from './remote/socket-path.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from './thread-end.ts'
 
 /** ibv_node_type by name. */

@@ -3,9 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { NoDaemonError, type ToolClient } from '../../src/cli/client.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
+import { NoDaemonError } from '../../src/session/errors.ts'
+import type { ToolSession } from '../../src/session/tool-session.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
 /** Seconds between the two counts of a rate. */
@@ -51,8 +52,8 @@ describe('userdma stat --watch', () => {
 
   it('ends without an error when the daemon ends before it replies', async () => {
     const replies = [Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat)]
-    const client: Pick<ToolClient, 'stat' | 'ended'> = {
-      stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('the daemon ended')),
+    const client: Pick<ToolSession, 'stat' | 'ended'> = {
+      stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('EIO', 'the daemon ended')),
       ended: new Promise(() => {}),
     }
     await watchStat(client, 0.001, NO_JSON)
@@ -62,7 +63,7 @@ describe('userdma stat --watch', () => {
   it('leaves no timer when the daemon has ended', async () => {
     const timers = (): number => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
     const before = timers()
-    const client: Pick<ToolClient, 'stat' | 'ended'> = {
+    const client: Pick<ToolSession, 'stat' | 'ended'> = {
       stat: () => Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat),
       ended: Promise.resolve(),
     }

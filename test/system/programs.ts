@@ -8,10 +8,10 @@ import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after } from 'node:test'
-import { openSession } from '../../src/cli/client.ts'
 import { freePort, untilListening } from '../../src/cli/listening.ts'
 import { programEnvironment } from '../../src/cli/program/program.ts'
 import { READY } from '../../src/cli/start.ts'
+import { openToolSession } from '../../src/session/tool-session.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 import { repoRoot } from '../paths.ts'
 import { findTool, inCi } from '../tools.ts'
@@ -250,7 +250,7 @@ export const startDaemon = async (
   started = running
   await running.printed(new RegExp(READY))
   const stat = async (): Promise<Stat> => {
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     try {
       return await client.stat()
     } finally {
@@ -277,7 +277,7 @@ export const startDaemon = async (
 /** Asserts that the fault rules of these daemons have affected packets: each kind of fault of each rule at least one. */
 export const assertFaultsInjected = async (...daemons: readonly TestDaemon[]): Promise<void> => {
   for (const { socket } of daemons) {
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     const stats = await client.faults().finally(() => client.close())
     assert.ok(stats.length > 0, 'the daemon has no fault rules')
     for (const { rule, dropped, duplicated, reordered, corrupted } of stats)

@@ -6,9 +6,9 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { openSession } from '../../src/cli/client.ts'
 import { READY } from '../../src/cli/start.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
+import { openToolSession } from '../../src/session/tool-session.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { open } from '../../src/verbs/index.ts'
 import { loopbackText } from '../loopback.ts'
@@ -185,7 +185,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const { env, socket } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     const results = await Promise.all(
       Array.from({ length: 4 }, () => runUserdma(t, ['run', ...shell(`"${userdma}" stat --json`)], { env })),
     )
@@ -379,7 +379,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
       return daemon
     }
     const first = await start1()
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     unlinkSync(socket)
     const second = await start1()
     await client.changeDevices({ add: { name: 'rxe7', address: '127.0.0.7' } })
@@ -435,7 +435,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     await cq.wait()
     assert.equal(qp.state, 'ERR')
     await device.close()
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     assert.equal((await client.stat()).sessions, 0)
     client.close()
   })

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { openSession, type ToolClient } from '../../src/cli/client.ts'
+import { openToolSession, type ToolSession } from '../../src/session/tool-session.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { createNetwork, open } from '../../src/verbs/index.ts'
@@ -72,10 +72,10 @@ describe('fault rules for programs in this process', () => {
 describe('fault rules for programs on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
   let daemon: TestDaemon
-  let client: ToolClient
+  let client: ToolSession
   before(async () => {
     daemon = await startDaemon(scope, { devices: TWO_DEVICES })
-    client = await openSession(daemon.socket)
+    client = await openToolSession(daemon.socket)
     scope.after(() => client.close())
   })
   tests(

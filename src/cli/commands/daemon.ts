@@ -14,10 +14,10 @@ import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
 import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
 import { commandName } from '../../host/process-status.ts'
+import { openToolSession } from '../../session/tool-session.ts'
+import { makeSocketFolder } from '../../session/user-socket.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
-import { makeSocketFolder } from '../../verbs/remote/user-socket.ts'
-import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, orUsageError, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
@@ -80,7 +80,7 @@ const settingsText = ({ devices, fault, link }: DaemonConfig): string =>
 /** The process that serves the socket, with its devices, as text; undefined if it opens no session for us. */
 const serverText = async (socket: string): Promise<string | undefined> => {
   try {
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     try {
       const name = commandName(client.daemon)
       return `process ${client.daemon}${name === undefined ? '' : ` (${name})`} with ${devicesText((await client.config()).devices)}`

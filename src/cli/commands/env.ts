@@ -2,9 +2,10 @@
  * `userdma env`: prints commands that export what `userdma run` sets for its program, for shells and for steps of CI
  * jobs. It starts no daemon: that would end with this command, its only client.
  */
+
+import { openToolSession } from '../../session/tool-session.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { SessionEnv } from '../../spec/session.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
-import { openSession } from '../client.ts'
 import { UsageError } from '../fail.ts'
 import { programEnvironment } from '../program/program.ts'
 
@@ -39,7 +40,7 @@ export const env = async ({ socket: option, shell = 'sh' }: EnvOptions): Promise
   if (line === undefined) throw new UsageError(`--shell "${shell}" is not one of ${Object.keys(shells).join(', ')}`)
   try {
     const socket = namedSocket(option) ?? userSocket()
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     client.close()
     const variables = programEnvironment(socket)
     for (const name of [SessionEnv.socket, 'LD_PRELOAD'] as const)

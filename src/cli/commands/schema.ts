@@ -4,6 +4,7 @@
  */
 import { classesWithClients } from '../../clients/clients.ts'
 import { oneDevicePerDriver } from '../../drivers/device-makers.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -16,7 +17,6 @@ import {
   type Schema,
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSystem } from '../../verbs/system.ts'
 import { UsageError } from '../fail.ts'
 import type { QueryOptions } from './stat.ts'

@@ -2,11 +2,11 @@
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
 import { setTimeout } from 'node:timers/promises'
+import { openToolSession, type ToolSession } from '../../session/tool-session.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { otherCounts } from '../../spec/counters.ts'
 import { printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
-import { openSession, type ToolClient } from '../client.ts'
 import { openOwnSession } from '../own-daemon.ts'
 
 /** Options of commands that query or change a daemon, as commander parses them. */
@@ -80,10 +80,10 @@ export const statText = (stat: Stat, socket: string): string => {
 /** Opens a session with the daemon, and prints the text that `show` returns. */
 export const printFromDaemon = async (
   options: QueryOptions,
-  show: (client: ToolClient) => Promise<string>,
+  show: (client: ToolSession) => Promise<string>,
 ): Promise<void> => {
   const named = namedSocket(options.socket)
-  const client = await (named === undefined ? openOwnSession(userSocket()) : openSession(named))
+  const client = await (named === undefined ? openOwnSession(userSocket()) : openToolSession(named))
   try {
     process.stdout.write(await show(client))
   } finally {
@@ -132,7 +132,7 @@ export const waitsText = (waits: readonly WaitStat[]): string =>
 const SECOND_LOOK = 250
 
 /** The waits that two looks find. */
-const lastingWaits = async (client: Pick<ToolClient, 'waits'>): Promise<readonly WaitStat[]> => {
+const lastingWaits = async (client: Pick<ToolSession, 'waits'>): Promise<readonly WaitStat[]> => {
   const first = await client.waits()
   if (first.length === 0) return first
   await setTimeout(SECOND_LOOK)

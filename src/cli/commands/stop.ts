@@ -4,8 +4,8 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { userText } from '../../host/exposure.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
-import { openSession } from '../client.ts'
+import { openToolSession } from '../../session/tool-session.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 
 const POLL_MS = 5
 /** Milliseconds after which a daemon counts as hung. */
@@ -22,7 +22,7 @@ const isRunning = (pid: number): boolean => {
 
 /** The command. Throws an Error if there is no daemon, or it belongs to root, or does not end. */
 export const stop = async (options: { readonly socket?: string }): Promise<void> => {
-  const client = await openSession(namedSocket(options.socket) ?? userSocket())
+  const client = await openToolSession(namedSocket(options.socket) ?? userSocket())
   const { daemon, socket, ended } = client
   try {
     process.kill(daemon, 'SIGTERM')

@@ -2,7 +2,8 @@
  * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or the
  * user quits. With `--batch` it prints each look, with `--json` one object per line.
  */
-import { NoDaemonError, type ToolClient } from '../client.ts'
+import { NoDaemonError } from '../../session/errors.ts'
+import type { ToolSession } from '../../session/tool-session.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { afterKey, keysOf } from '../top/keys.ts'
@@ -29,7 +30,7 @@ const CLEAR_LINE = '\x1b[K'
 const CLEAR_BELOW = '\x1b[J'
 
 /** A look at the daemon; undefined if it has ended. */
-const look = async (client: ToolClient): Promise<Look | undefined> => {
+const look = async (client: ToolSession): Promise<Look | undefined> => {
   try {
     const [stat, qps, waits] = await Promise.all([client.stat(), client.qps(), client.waits()])
     return { time: performance.now(), stat, qps, waits }
@@ -47,7 +48,7 @@ const lookCount = (text: string | undefined): number => {
 }
 
 /** Waits until the time, the daemon's end, or `wake`, whichever is first. */
-const pause = (client: ToolClient, milliseconds: number, wake?: Promise<void>): Promise<unknown> => {
+const pause = (client: ToolSession, milliseconds: number, wake?: Promise<void>): Promise<unknown> => {
   let timer: NodeJS.Timeout | undefined
   const time = new Promise<void>(resolve => {
     timer = setTimeout(resolve, milliseconds)
@@ -55,7 +56,7 @@ const pause = (client: ToolClient, milliseconds: number, wake?: Promise<void>): 
   return Promise.race([time, client.ended, ...(wake ? [wake] : [])]).finally(() => clearTimeout(timer))
 }
 
-const printLooks = async (client: ToolClient, view: View, count: number, json: boolean): Promise<void> => {
+const printLooks = async (client: ToolSession, view: View, count: number, json: boolean): Promise<void> => {
   // A first look without rates would be of little use: like vmstat's, the first one shown is that of an interval.
   let before = await look(client)
   for (let i = 0; i < count && before !== undefined; i++) {
@@ -68,7 +69,7 @@ const printLooks = async (client: ToolClient, view: View, count: number, json: b
   }
 }
 
-const showScreen = async (client: ToolClient, initial: View, count: number): Promise<void> => {
+const showScreen = async (client: ToolSession, initial: View, count: number): Promise<void> => {
   const { stdin, stdout } = process
   let view = initial
   let rates: Rates | undefined

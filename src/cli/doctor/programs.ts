@@ -4,10 +4,10 @@
  */
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { NoDaemonError } from '../../session/errors.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { createNetwork, open } from '../../verbs/index.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { attempt } from '../attempt.ts'
-import { NoDaemonError } from '../client.ts'
 import { messageOf } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openOwnSession } from '../own-daemon.ts'

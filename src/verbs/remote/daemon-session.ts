@@ -6,31 +6,24 @@
  * The daemon reads and writes the program's memory, which the session permits (PR_SET_PTRACER). If the kernel still
  * refuses, call messages are in a memory file that the session passes to the daemon (call-memory.ts).
  */
-import { EAGAIN, EMFILE, SystemError } from '../../host/errno.ts'
+import { EAGAIN, EMFILE } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { allowPtraceBy } from '../../host/memory/process.ts'
 import { hasNative } from '../../host/native.ts'
-import { close, recv, send } from '../../host/net/sockets.ts'
-import { Errno, errnoName } from '../../spec/errno.ts'
+import { close, send } from '../../host/net/sockets.ts'
+import { type Channel, helloRefusal, openChannel, type WriteRequest } from '../../session/channel.ts'
+import { SessionError } from '../../session/errors.ts'
+import { daemonCommand } from '../../session/user-socket.ts'
+import { Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, ParkedPage, SESSION_VERSION, SessionEnv } from '../../spec/session.ts'
-import {
-  type Header,
-  messageBuffer,
-  newReply,
-  type Reply,
-  readReply,
-  writeHello,
-  writeRequest,
-  writeTool,
-} from '../../uapi/session-codec.ts'
+import { newReply, type Reply, writeHello, writeRequest, writeTool } from '../../uapi/session-codec.ts'
 import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
-import { type RdmaError, refusal, refused } from '../error.ts'
+import { type RdmaError, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
 import { ringPool } from './file-rings.ts'
 import { areStacksWanted, createStackNumbers, isEventLogWanted } from './stack-numbers.ts'
-import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
 /** A reply and its descriptors, which the caller must close. */
 export interface Answer {
@@ -55,7 +48,7 @@ export interface Session {
    * process has too few free descriptors for those of the reply, EIO if the daemon has ended, does not answer, or sends
    * an invalid message.
    */
-  ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
+  ask(call: string, write: WriteRequest): Answer
   /** The daemon's number of the caller's stack; 0 without a number. */
   stackNumber(): number
   /** Sends a request as userdma's tools do (uapi/tool.ts). */
@@ -79,27 +72,28 @@ const MAX_WAITS = 8
 
 const sessionsByPath = new Map<string, JoinableSession>()
 
-/** Connects to the daemon at `socket`. Throws RdmaError; `call`: the call's name in errors. */
-const connectSocket = (socket: string, call: string): ReturnType<typeof connectToDaemon> => {
+/** The error of `call` for a session that cannot be opened; other errors as they are. */
+const openError = (call: string, error: unknown): unknown => {
+  if (!(error instanceof SessionError)) return error
+  const { code, reason } = error
+  const hint =
+    code === 'EMFILE'
+      ? 'close devices in other threads (a thread that was terminated with an open device keeps its session), or start the daemon with a higher limit (`ulimit -n`)'
+      : error.hint
+  return refused(code, call, reason, hint)
+}
+
+const openSocket = (socket: string, call: string): Channel => {
   try {
-    return connectToDaemon(socket)
+    return openChannel(socket)
   } catch (error) {
-    const code = error instanceof SystemError ? error.code : ''
-    if (code === 'ENOENT' || code === 'ECONNREFUSED')
-      throw refused('ECONNREFUSED', call, `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
-    if (error instanceof UntrustedDaemonError) throw refused('EACCES', call, error.message)
-    if (code === 'EACCES') throw refused('EACCES', call, notServed(socket))
-    if (error instanceof SystemError) throw refusal(error.code, error.errno, call, error.message)
-    if (error instanceof RangeError) throw refused('EINVAL', call, error.message)
-    throw error
+    throw openError(call, error)
   }
 }
 
 const newSession = (socket: string, openCall: string): JoinableSession => {
-  const { fd, peer } = connectSocket(socket, openCall)
-  const { pid } = peer
-  const buffer = messageBuffer()
-  let serial = 0
+  const channel = openSocket(socket, openCall)
+  const { fd, pid } = channel
   let isAlive = true
   let users = 0
   let parkedPage: Mapping | undefined
@@ -128,21 +122,16 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     end()
     return refused('EIO', call, reason, hint)
   }
-  const daemonEnded = (call: string): RdmaError =>
-    failed(call, `the daemon at ${socket} (process ${pid}) has ended`, restartHint(socket))
+  const daemonEnded = (call: string): RdmaError => failed(call, `${channel.daemon} has ended`, restartHint(socket))
   /** Sends a request, with descriptors to pass. False if the socket is closed or full. */
-  const sendRequest = (write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): boolean => {
-    serial = (serial + 1) >>> 0
-    // The tid of the main thread is the pid.
-    const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
-    return send(fd, buffer.bytes.subarray(0, length), passedFds) >= 0
-  }
+  const sendRequest = (write: WriteRequest, passedFds: readonly number[] = []): boolean =>
+    send(fd, channel.encode(write), passedFds) >= 0
   const sendWaits = (): void => {
     while (waits.size < MAX_WAITS && unsentWaits.length > 0) {
       const { context, onDestroyed } = unsentWaits.shift()!
       const text = JSON.stringify({ kind: 'closed', context } satisfies ToolRequest)
       const isSent = sendRequest((message, header) => writeTool(message, header, text))
-      waits.set(serial, onDestroyed)
+      waits.set(channel.serial, onDestroyed)
       if (!isSent) end()
     }
   }
@@ -157,21 +146,21 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   const readReplies = (): void => {
     const reply = newReply()
     while (isAlive) {
-      const { length, fds } = recv(fd, buffer.bytes)
+      const { length, fds, fault } = channel.receive(reply)
       if (length === -EAGAIN) return
       for (const passed of fds) close(passed)
-      if (length > 0 && readReply(buffer, length, reply) === undefined) onLateReply(reply.serial)
+      if (length > 0 && fault === undefined) onLateReply(reply.serial)
       else end()
     }
   }
   /** Sends a request, with descriptors to pass, and waits for its reply. */
-  const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds?: readonly number[]): Answer => {
+  const exchange = (call: string, write: WriteRequest, passedFds?: readonly number[]): Answer => {
     if (!isAlive) throw daemonEnded(call)
     if (!sendRequest(write, passedFds)) throw daemonEnded(call)
-    const requestSerial = serial
+    const requestSerial = channel.serial
     const reply = newReply()
     for (;;) {
-      const { length: received, fds } = recv(fd, buffer.bytes)
+      const { length: received, fds, fault } = channel.receive(reply)
       if (received === -EAGAIN) {
         if (!waitReadable(fd, ANSWER_TIMEOUT)) throw failed(call, `the daemon at ${socket} does not answer`)
         continue
@@ -180,7 +169,6 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       if (received === -EMFILE)
         throw refused('EMFILE', call, 'this process has too many open files', 'close some, or raise `ulimit -n`')
       if (received <= 0) throw daemonEnded(call)
-      const fault = readReply(buffer, received, reply)
       if (fault === undefined && reply.serial === requestSerial && (reply.type & MessageType.REPLY) !== 0)
         return { reply, fds }
       for (const passed of fds) close(passed)
@@ -261,22 +249,10 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       reply = answer.reply
       fds = answer.fds
     }
-    if (reply.version !== SESSION_VERSION)
-      throw failed(
-        openCall,
-        `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
-        `end it, and start one of this release with \`${daemonCommand(socket)}\``,
-      )
-    if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket), '')
-    if (reply.error === Errno.EMFILE)
-      throw refused(
-        'EMFILE',
-        openCall,
-        `the daemon at ${socket} refused the session: this process has too many sessions, or the daemon has no descriptors left for it`,
-        'close devices in other threads (a thread that was terminated with an open device keeps its session), or start the daemon with a higher limit (`ulimit -n`)',
-      )
-    if (reply.error !== 0)
-      throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
+    const refusal = helloRefusal(reply, channel)
+    if (refusal !== undefined) throw openError(openCall, refusal)
+    // It refuses the passed memory.
+    if (reply.error !== 0) throw refused('EIO', openCall, `${channel.daemon} refused the session: EACCES`)
     parkedPage = ringPool().map(fds[0]!, 0, ParkedPage.bytes, 'read')
   } catch (error) {
     end()

@@ -8,8 +8,8 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { openSession } from '../../../src/cli/client.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { openToolSession } from '../../../src/session/tool-session.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { repoRoot } from '../../paths.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -39,7 +39,7 @@ process.exit()
 test('a call of a program that has ended is traced with the name of the program', { skip: !hasNative() }, async t => {
   const daemon = await daemonOf(t, folder)
   const records: TraceRecord[] = []
-  const tool = await openSession(daemon.socket, {
+  const tool = await openToolSession(daemon.socket, {
     onTrace: event => {
       if (!('failure' in event)) records.push(event)
     },

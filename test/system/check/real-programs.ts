@@ -2,8 +2,8 @@
  * A daemon with --check for real programs, and the comparison of its findings with the table of known findings.
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
-import { openSession } from '../../../src/cli/client.ts'
 import { programEnvironment } from '../../../src/cli/program/program.ts'
+import { openToolSession } from '../../../src/session/tool-session.ts'
 import { type Finding, isFailure } from '../../../src/spec/check/findings.ts'
 import type { Frame } from '../../../src/trace/findings.ts'
 import { CATALOGUE_DEVICES } from '../../catalogue/run.ts'
@@ -35,7 +35,7 @@ export const startCheckedDaemon = async (
 ): Promise<CheckedDaemon> => {
   const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT_MS })
   const unread: Finding[] = []
-  const client = await openSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
+  const client = await openToolSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
   scope.after(() => client.close())
   await client.subscribeFindings()
   const symbols = createSymbols()

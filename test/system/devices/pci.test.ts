@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { openSession } from '../../../src/cli/client.ts'
 import { parseDevice } from '../../../src/daemon/devices/device-spec.ts'
+import { openToolSession } from '../../../src/session/tool-session.ts'
 import { lacking, run, runUserdma, type Scope, startDaemon, type TestDaemon } from '../programs.ts'
 
 const BDF = '0000:81:00.0'
@@ -24,7 +24,7 @@ const script = async (t: Scope, { env }: TestDaemon, text: string): Promise<stri
 
 /** The daemon's message, if it refuses the change. */
 const change = async ({ socket }: TestDaemon, request: { add: string } | { remove: string }): Promise<string> => {
-  const client = await openSession(socket)
+  const client = await openToolSession(socket)
   try {
     await client.changeDevices('add' in request ? { add: parseDevice(request.add) } : request)
     return ''

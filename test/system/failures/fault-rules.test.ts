@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { openSession, type ToolClient } from '../../../src/cli/client.ts'
+import { openToolSession, type ToolSession } from '../../../src/session/tool-session.ts'
 import type { FaultStat } from '../../../src/uapi/tool.ts'
 import { assertGoodPair, type PingpongCase, runCase, startPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from '../programs.ts'
@@ -24,8 +24,8 @@ const cases: readonly (readonly [rules: string, counters: readonly string[], ite
 ]
 const pingpong: PingpongCase = { waitsForEvents: false, checksData: true, size: 4096, mtu: 1024, usesTwoDevices: true }
 
-const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolClient> => {
-  const client = await openSession(socket)
+const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolSession> => {
+  const client = await openToolSession(socket)
   t.after(() => client.close())
   return client
 }

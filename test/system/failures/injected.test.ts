@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { openSession, type ToolClient } from '../../../src/cli/client.ts'
+import { openToolSession, type ToolSession } from '../../../src/session/tool-session.ts'
 import { vendorErrorOf } from '../../../src/spec/check/causes.ts'
 import { checkScript } from '../check/checking.ts'
 import { lacking, ownProgram, run, runUserdma, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
@@ -19,10 +19,10 @@ const [RTS, ERR] = [3, 6]
 describe('fault rules for programs', { skip: lacking(program) }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
-  let client: ToolClient
+  let client: ToolSession
   before(async () => {
     daemon = await startDaemon(suite)
-    client = await openSession(daemon.socket)
+    client = await openToolSession(daemon.socket)
     suite.after(() => client.close())
   })
 

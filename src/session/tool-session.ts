@@ -3,22 +3,13 @@
  * and records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
  * records that the daemon sent before it have arrived.
  */
-import { EACCES, EAGAIN, ECONNRESET, EMFILE, ENFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
+import { EAGAIN, ECONNRESET } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
-import { close, recv, send } from '../host/net/sockets.ts'
+import { close, send } from '../host/net/sockets.ts'
 import type { Finding } from '../spec/check/findings.ts'
 import type { FailedProgram, SurveySite } from '../spec/faults.ts'
-import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
-import {
-  type Header,
-  type MessageBuffer,
-  messageBuffer,
-  newReply,
-  type Reply,
-  readReply,
-  writeHello,
-  writeTool,
-} from '../uapi/session-codec.ts'
+import { MessageType, SessionLimits } from '../spec/session.ts'
+import { newReply, type Reply, writeHello, writeTool } from '../uapi/session-codec.ts'
 import {
   type DaemonConfig,
   type DeviceSpec,
@@ -35,17 +26,8 @@ import {
   traceReader,
   type WaitStat,
 } from '../uapi/tool.ts'
-import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
-
-/** No daemon serves the socket, or the session ended before the reply. */
-export class NoDaemonError extends Error {
-  override readonly name = 'NoDaemonError'
-}
-
-/** The daemon has another version of the session protocol. */
-export class VersionError extends Error {
-  override readonly name = 'VersionError'
-}
+import { type Channel, helloRefusal, openChannel, type WriteRequest } from './channel.ts'
+import { NoDaemonError } from './errors.ts'
 
 /**
  * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
@@ -53,7 +35,7 @@ export class VersionError extends Error {
  */
 const DEVICES_PER_STAT = 16
 
-export interface ToolClient {
+export interface ToolSession {
   readonly socket: string
   /** Process id of the daemon. */
   readonly daemon: number
@@ -102,23 +84,6 @@ export interface ToolClient {
   close(): void
 }
 
-/** Connects to a daemon. Throws NoDaemonError if none serves the socket, else an Error with a message. */
-const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
-  try {
-    return connectToDaemon(socket)
-  } catch (error) {
-    const code = error instanceof SystemError ? error.code : ''
-    if (code === 'ENOENT' || code === 'ECONNREFUSED')
-      throw new NoDaemonError(`no daemon at ${socket}; start one with \`${daemonCommand(socket)}\``, { cause: error })
-    if (code === 'EACCES') throw new Error(`${notServed(socket)} (EACCES)`, { cause: error })
-    if (code === 'EPROTOTYPE')
-      throw new Error(`${socket} is a socket of another program, not of a userdma daemon`, { cause: error })
-    if (code === 'EAGAIN')
-      throw new Error(`${socket}: the daemon does not answer (its backlog is full)`, { cause: error })
-    throw error
-  }
-}
-
 /** Handlers of records. The daemon sends records after `trace` and `subscribeFindings`. */
 export interface Handlers {
   /** Calls and failures of traced programs. */
@@ -141,32 +106,29 @@ interface UnsentMessage {
 
 /** Messages of a session with a daemon: requests with their replies, and records. */
 interface Exchange {
-  /** As in `ToolClient`. */
+  /** As in `ToolSession`. */
   readonly ended: Promise<void>
   /**
-   * Sends the message that `write` puts into the buffer, with descriptors; resolves with the reply. `write` returns the
-   * message's length, or 0 if it does not fit.
+   * Sends a request with descriptors; resolves with the reply.
    */
-  exchange(write: (buffer: MessageBuffer, header: Partial<Header>) => number, fds?: readonly number[]): Promise<Reply>
+  exchange(write: WriteRequest, fds?: readonly number[]): Promise<Reply>
   /** The error for requests pending at the session's end, and for later ones. */
   daemonEnded(): NoDaemonError
   /** Closes the session; requests without a reply fail with the error. */
   finish(error: Error): void
 }
 
-/** Takes over the descriptor of a session, and begins to read its messages. `daemon`: the subject of error messages. */
-const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTorment }: Handlers): Exchange => {
+/** Takes over the channel's descriptor, and begins to read its messages. */
+const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handlers): Exchange => {
+  const { fd, daemon } = channel
   /** Whether the daemon has sent a message. */
   let hasReplied = false
   const daemonEnded = (): NoDaemonError =>
-    new NoDaemonError(`${daemon} ${hasReplied ? 'ended' : 'closed the connection'}`)
-  const incoming = messageBuffer()
-  const outgoing = messageBuffer()
+    new NoDaemonError('EIO', `${daemon} ${hasReplied ? 'ended' : 'closed the connection'}`)
   const pending = new Map<number, PendingRequest>()
   const readTrace = traceReader()
   /** Requests that did not fit in the socket yet; they stay in order. */
   const unsent: UnsentMessage[] = []
-  let serial = 0
   let watcher: Watch | undefined
   let end = (): void => {}
   const ended = new Promise<void>(resolve => {
@@ -197,9 +159,7 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
     watcher?.update({ readable: true, writable: unsent.length > 0 })
   }
 
-  const receive = (length: number): void => {
-    const reply = newReply()
-    const fault = readReply(incoming, length, reply)
+  const receive = (reply: Reply, fault: string | undefined): void => {
     if (fault) finish(new Error(`${daemon} sent an invalid message: ${fault}`))
     else if (reply.type === MessageType.TRACE) {
       const record = readTrace(reply.text)
@@ -215,13 +175,14 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
 
   const drain = (): void => {
     while (watcher) {
-      const { length, fds } = recv(fd, incoming.bytes)
+      const reply = newReply()
+      const { length, fds, fault } = channel.receive(reply)
       for (const passed of fds) close(passed)
       if (length === -EAGAIN) return
       // The daemon ended with requests unread. Messages that it sent before follow this error.
       if (length === -ECONNRESET) continue
       hasReplied ||= length > 0
-      if (length > 0) receive(length)
+      if (length > 0) receive(reply, fault)
       else finish(daemonEnded())
     }
   }
@@ -239,14 +200,14 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
           reject(daemonEnded())
           return
         }
-        serial++
-        const length = write(outgoing, { serial, pid: process.pid, tid: process.pid })
-        if (length === 0) {
+        // A copy: the socket may take it later.
+        const bytes = channel.encode(write).slice()
+        if (bytes.length === 0) {
           reject(new Error(`the request to ${daemon} is longer than ${SessionLimits.bytes} bytes`))
           return
         }
-        pending.set(serial, { resolve, reject })
-        unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
+        pending.set(channel.serial, { resolve, reject })
+        unsent.push({ bytes, fds })
         flush()
       }),
     daemonEnded,
@@ -254,33 +215,14 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
   }
 }
 
-/** Sends HELLO. Throws, and closes the session, if the daemon has another version or refuses the session. */
-const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string, daemon: string): Promise<void> => {
-  const { version, error } = await exchange(writeHello)
-  // EACCES: the daemon cannot read the memory of this process. A tool does not need that.
-  if (version === SESSION_VERSION && (error === 0 || error === EACCES)) return
-  finish(daemonEnded())
-  if (error === EPERM) throw new Error(notServed(socket))
-  if (version !== SESSION_VERSION)
-    throw new VersionError(
-      `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`,
-    )
-  if (error === EMFILE || error === ENFILE)
-    throw new Error(`${daemon} has no sessions or descriptors left for this process or user`)
-  throw new Error(`${daemon} refused the session: ${errnoName(error)}`)
-}
-
 /**
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
  * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
  * protocol.
  */
-export const openSession = async (socket: string, handlers: Handlers = {}): Promise<ToolClient> => {
-  const { fd, peer } = connect(socket)
-  const daemon = peer.pid
-  const daemonText = `the daemon at ${socket} (process ${daemon})`
-  const session = openExchange(fd, daemonText, handlers)
-  const { ended, exchange, daemonEnded, finish } = session
+export const openToolSession = async (socket: string, handlers: Handlers = {}): Promise<ToolSession> => {
+  const channel = openChannel(socket)
+  const { ended, exchange, daemonEnded, finish } = openExchange(channel, handlers)
   const request = async (toolRequest: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
     const text = JSON.stringify(toolRequest)
     const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds)
@@ -290,11 +232,15 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
   }
   const unexpectedReply = (what: string): Error =>
     new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
-  await greet(session, socket, daemonText)
+  const refusal = helloRefusal(await exchange(writeHello), channel)
+  if (refusal !== undefined) {
+    finish(refusal)
+    throw refusal
+  }
 
   return {
     socket,
-    daemon,
+    daemon: channel.pid,
     ended,
     async config() {
       const answer = await request({ kind: 'config' })

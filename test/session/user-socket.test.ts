@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
-import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
-import { daemonCommand, makeSocketFolder, namedSocket, userSocket } from '../../../src/verbs/remote/user-socket.ts'
+import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
+import { daemonCommand, makeSocketFolder, namedSocket, userSocket } from '../../src/session/user-socket.ts'
 
 const uid = process.getuid?.() ?? 0
 const NOBODY = 65534

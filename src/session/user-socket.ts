@@ -1,5 +1,5 @@
 /*
- * Paths of daemons' sockets, and the check whether a daemon can be trusted.
+ * Paths of daemons' sockets.
  *
  * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, if that variable names no folder of the user, at
  * userdma-UID/sock in the temporary directory (docs/decisions/joining-a-daemon.md). Any user can create folders there,
@@ -9,10 +9,8 @@
 import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
-import { outerUser, userText } from '../../host/exposure.ts'
-import { close, connect, type PeerCredentials, peerCredentials } from '../../host/net/sockets.ts'
-import { SessionEnv } from '../../spec/session.ts'
-import { formatValue, invalidArgument, refused } from '../error.ts'
+import { outerUser, userText } from '../host/exposure.ts'
+import { SessionEnv } from '../spec/session.ts'
 
 const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false })
 const uid = (): number => process.geteuid?.() ?? 0
@@ -92,11 +90,6 @@ export const daemonCommand = (socket: string): string => {
   return `userdma daemon --socket ${shellWord(socket)}`
 }
 
-/** The daemon belongs neither to this user nor to root. */
-export class UntrustedDaemonError extends Error {
-  override readonly name = 'UntrustedDaemonError'
-}
-
 const allowOption = (user: number): string => {
   const outer = outerUser(user)
   // Root's daemon in this user namespace serves its root, so the daemon that refuses that user is outside.
@@ -113,34 +106,4 @@ export const notServed = (socket: string): string => {
     return `the folder of ${socket} is closed to you (user ${uid()})`
   }
   return `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with ${allowOption(uid())}`
-}
-
-/**
- * Connects to the daemon at `socket`. A daemon of another user, except root, is not trusted: it could read and change
- * our memory. Throws UntrustedDaemonError, and SystemError like `connect`.
- */
-export const connectToDaemon = (socket: string): { readonly fd: number; readonly peer: PeerCredentials } => {
-  const fd = connect(socket)
-  const peer = peerCredentials(fd)
-  if (peer.uid === 0 || peer.uid === uid()) return { fd, peer }
-  close(fd)
-  throw new UntrustedDaemonError(
-    `${socket} is served by ${userText(peer.uid)} (process ${peer.pid}), who could read and change the memory of your programs; only daemons of root and your own (user ${uid()}) are used`,
-  )
-}
-
-/**
- * The path of the daemon's socket for the option `socket`. `true`: the daemon under which the program runs, otherwise
- * the user's own daemon. Throws RdmaError: EINVAL for '' and other types, EACCES if the own daemon's folder is not
- * private.
- */
-export const socketPath = (call: string, socket: string | true): string => {
-  if (typeof socket === 'string' && socket !== '') return resolve(socket)
-  if (socket !== true)
-    throw invalidArgument(call, `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
-  try {
-    return namedSocket(undefined) ?? userSocket()
-  } catch (error) {
-    throw refused('EACCES', call, (error as Error).message)
-  }
 }

@@ -4,10 +4,11 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
-import { NoDaemonError, openSession } from '../../src/cli/client.ts'
 import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { accept, close, listen, recv, send } from '../../src/host/net/sockets.ts'
+import { NoDaemonError } from '../../src/session/errors.ts'
+import { openToolSession } from '../../src/session/tool-session.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { Messages, MessageType, SESSION_VERSION } from '../../src/spec/session.ts'
 import {
@@ -81,7 +82,7 @@ describe('a tool’s session', () => {
   })
 
   it('reports the path of the socket if no daemon listens', async () => {
-    await assert.rejects(openSession(join(folder, 'none')), error => {
+    await assert.rejects(openToolSession(join(folder, 'none')), error => {
       assert.ok(error instanceof NoDaemonError)
       assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon --socket \/.*none`$/)
       return true
@@ -89,7 +90,7 @@ describe('a tool’s session', () => {
   })
 
   it('treats a daemon that disconnects before it answers as absent', async () => {
-    await assert.rejects(openSession(serve((_request, _send, hangUp) => hangUp())), NoDaemonError)
+    await assert.rejects(openToolSession(serve((_request, _send, hangUp) => hangUp())), NoDaemonError)
   })
 
   it('refuses a daemon of another version', async () => {
@@ -100,35 +101,35 @@ describe('a tool’s session', () => {
       send(length)
     })
     const message = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)
-    await assert.rejects(openSession(socket), message)
+    await assert.rejects(openToolSession(socket), message)
   })
 
   it('reports why a daemon refuses', async () => {
     const refusing = (error: number): string =>
       serve((request, send) => send(writeHelloReply(out, request, { error, root: '' })))
-    await assert.rejects(openSession(refusing(Errno.EPROTO)), /refused the session: EPROTO/)
+    await assert.rejects(openToolSession(refusing(Errno.EPROTO)), /refused the session: EPROTO/)
     stop()
     const user = process.geteuid?.()
-    await assert.rejects(openSession(refusing(Errno.EPERM)), {
+    await assert.rejects(openToolSession(refusing(Errno.EPERM)), {
       message: `the daemon at ${join(folder, 'sock')} does not serve user ${user}; root's daemon does if it is started with \`--allow-user ${user}\``,
     })
   })
 
   it('works although the daemon may not read the tool’s memory', async () => {
     const socket = serve((request, send) => send(writeHelloReply(out, request, { error: Errno.EACCES, root: '' })))
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     client.close()
   })
 
   it('refuses malformed messages', async () => {
     const socket = serve((_request, send) => send(20))
-    await assert.rejects(openSession(socket), /sent an invalid message: /)
+    await assert.rejects(openToolSession(socket), /sent an invalid message: /)
   })
 
   it('gets answers, refusals, and traced calls in order', async () => {
     const seen: number[] = []
     const record = (pid: number): string => JSON.stringify({ pid })
-    const client = await openSession(
+    const client = await openToolSession(
       serve(
         afterHello((request, send) => {
           const { kind } = JSON.parse(request.text) as { kind: string }
@@ -167,7 +168,7 @@ describe('a tool’s session', () => {
           }
         }),
       )
-      const client = await openSession(socket, { onTrace: ({ pid }) => seen.push(pid) })
+      const client = await openToolSession(socket, { onTrace: ({ pid }) => seen.push(pid) })
       await client.trace('tag')
       if (!isBefore) end()
       const status = client.traceStatus()
@@ -178,14 +179,14 @@ describe('a tool’s session', () => {
 
   it('refuses a request that does not fit in a message, and continues', async () => {
     const socket = serve(afterHello((request, send) => send(writeToolReply(out, request, '{"faults":[]}'))))
-    const client = await openSession(socket)
+    const client = await openToolSession(socket)
     await assert.rejects(client.faults('x'.repeat(70_000)), /^Error: the request to .* is longer than 65536 bytes$/)
     assert.deepEqual(await client.faults(), [])
     client.close()
   })
 
   it('fails outstanding requests and closes when the daemon ends', async () => {
-    const client = await openSession(serve(afterHello((_request, _send, hangUp) => hangUp())))
+    const client = await openToolSession(serve(afterHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
     await client.ended
   })
