@@ -285,6 +285,11 @@ export class DaemonChecker {
     setInterval(join, READ_LOGS_INTERVAL).unref()
   }
 
+  /** All findings so far, oldest first; grows. */
+  get findings(): readonly Finding[] {
+    return this.#findings
+  }
+
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void {
     this.waits.start()

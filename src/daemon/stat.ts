@@ -16,7 +16,7 @@ const QPS_PER_MESSAGE = 50
  * Up to QPS_PER_MESSAGE queue pairs from `cursor` on, in the order of nodes (N of uverbsN); default: from the first
  * device's first queue pair.
  */
-export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
+export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): Extract<ToolReply, { readonly qps: unknown }> => {
   const qps: QpStat[] = []
   // A device can have the node of a removed one, so the order of creation is not the order of nodes.
   const devices = [...daemon.devices.all].sort((a, b) => a.device.index - b.device.index)

@@ -1,6 +1,6 @@
 /*
  * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies,
- * and records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
+ * and records that are not replies: those of subscriptions. Messages of a session stay in order: when a reply arrives, all
  * records that the daemon sent before it have arrived.
  */
 import { EAGAIN, ECONNRESET } from '../host/errno.ts'
@@ -19,8 +19,12 @@ import {
   type QpStat,
   type RecordingEnd,
   type Stat,
+  type ToolRecord,
   type ToolReply,
   type ToolRequest,
+  type Topic,
+  type TopicRecord,
+  type Topics,
   type TormentRecord,
   type TraceEvent,
   traceReader,
@@ -41,6 +45,17 @@ export interface ToolSession {
   readonly daemon: number
   /** Resolves when the daemon has ended or the session is closed. */
   readonly ended: Promise<void>
+  /** Sends a request with descriptors. Rejects if the daemon refuses it. */
+  request(request: ToolRequest, fds?: readonly number[]): Promise<ToolReply>
+  /**
+   * Calls `on` with the records of a topic (uapi/tool.ts): a snapshot, unless it has none, then changes. A slow tool gets
+   * `lost` at the place of changes that the daemon has dropped.
+   */
+  subscribe<T extends Topic>(
+    topic: T,
+    options: TopicOptions<T>,
+    on: (record: TopicRecord<T>) => void,
+  ): Promise<Subscription>
   config(): Promise<DaemonConfig>
   stat(): Promise<Stat>
   /** All queue pairs. */
@@ -56,15 +71,16 @@ export interface ToolSession {
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * From now on `onTrace` gets calls and failures of programs with this tag, and `onTorment` gets decisions of torment.
+   * From now on `onTrace` gets calls and failures of programs with this tag, `onTorment` gets decisions of torment, and
+   * `onLost` the number of lost ones.
    * `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of the calls.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /**
    * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the
-   * file. `lost`: number of lost records that no call reports.
+   * file.
    */
-  traceStatus(): Promise<{ readonly captureError: string | undefined; readonly lost: number }>
+  traceStatus(): Promise<{ readonly captureError: string | undefined }>
   /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
   record(fd: number, options: Omit<Extract<ToolRequest, { readonly kind: 'record' }>, 'kind'>): Promise<void>
   /** Ends the recording; resolves when the file is written. */
@@ -84,13 +100,26 @@ export interface ToolSession {
   close(): void
 }
 
-/** Handlers of records. The daemon sends records after `trace` and `subscribeFindings`. */
+/** Handlers of the records of `trace` and `subscribeFindings`. */
 export interface Handlers {
   /** Calls and failures of traced programs. */
   readonly onTrace?: (record: TraceEvent) => void
   readonly onFinding?: (finding: Finding) => void
   /** Decisions of torment: part of a trace, in order of time with its calls. */
   readonly onTorment?: (record: TormentRecord) => void
+  /** This many records of the trace were lost here, because this process read too slowly. */
+  readonly onLost?: (count: number) => void
+}
+
+export interface Subscription {
+  readonly id: number
+  /** Ends the subscription, after the records that the daemon has sent. Resolves with the number of lost changes. */
+  end(): Promise<number>
+}
+
+/** The options of `ToolSession.subscribe`. `pcap`: the descriptor of the capture file. */
+export type TopicOptions<T extends Topic> = {
+  readonly [O in keyof Topics[T]['options']]: O extends 'pcap' ? number | undefined : Topics[T]['options'][O]
 }
 
 /** A request without a reply yet. */
@@ -109,9 +138,9 @@ interface Exchange {
   /** As in `ToolSession`. */
   readonly ended: Promise<void>
   /**
-   * Sends a request with descriptors; resolves with the reply.
+   * Sends a request with descriptors; resolves with the reply. `onReply` gets it first, before the next message is read.
    */
-  exchange(write: WriteRequest, fds?: readonly number[]): Promise<Reply>
+  exchange(write: WriteRequest, fds?: readonly number[], onReply?: (reply: Reply) => void): Promise<Reply>
   /** The error for requests pending at the session's end, and for later ones. */
   daemonEnded(): NoDaemonError
   /** Closes the session; requests without a reply fail with the error. */
@@ -119,7 +148,7 @@ interface Exchange {
 }
 
 /** Takes over the channel's descriptor, and begins to read its messages. */
-const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handlers): Exchange => {
+const openExchange = (channel: Channel, onRecord: (record: ToolRecord) => void): Exchange => {
   const { fd, daemon } = channel
   /** Whether the daemon has sent a message. */
   let hasReplied = false
@@ -163,10 +192,7 @@ const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handl
     if (fault) finish(new Error(`${daemon} sent an invalid message: ${fault}`))
     else if (reply.type === MessageType.TRACE) {
       const record = readTrace(reply.text)
-      if (record === undefined) return
-      if ('finding' in record) onFinding?.(record.finding)
-      else if ('torment' in record) onTorment?.(record)
-      else onTrace?.(record)
+      if (record !== undefined) onRecord(record)
     } else {
       pending.get(reply.serial)?.resolve(reply)
       pending.delete(reply.serial)
@@ -194,7 +220,7 @@ const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handl
 
   return {
     ended,
-    exchange: (write, fds = []) =>
+    exchange: (write, fds = [], onReply) =>
       new Promise((resolve, reject) => {
         if (!watcher) {
           reject(daemonEnded())
@@ -206,7 +232,11 @@ const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handl
           reject(new Error(`the request to ${daemon} is longer than ${SessionLimits.bytes} bytes`))
           return
         }
-        pending.set(channel.serial, { resolve, reject })
+        const accept = (reply: Reply): void => {
+          onReply?.(reply)
+          resolve(reply)
+        }
+        pending.set(channel.serial, { resolve: accept, reject })
         unsent.push({ bytes, fds })
         flush()
       }),
@@ -222,16 +252,45 @@ const openExchange = (channel: Channel, { onTrace, onFinding, onTorment }: Handl
  */
 export const openToolSession = async (socket: string, handlers: Handlers = {}): Promise<ToolSession> => {
   const channel = openChannel(socket)
-  const { ended, exchange, daemonEnded, finish } = openExchange(channel, handlers)
-  const request = async (toolRequest: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
+  /** By number of the subscription. */
+  const receivers = new Map<number, (record: TopicRecord) => void>()
+  const { ended, exchange, daemonEnded, finish } = openExchange(channel, record => receivers.get(record.id)?.(record))
+  const { onTrace, onFinding, onTorment, onLost } = handlers
+  const request = async (
+    toolRequest: ToolRequest,
+    fds: readonly number[] = [],
+    onReply?: (reply: Reply) => void,
+  ): Promise<ToolReply> => {
     const text = JSON.stringify(toolRequest)
-    const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds)
+    const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds, onReply)
     const reply = JSON.parse(answer.text) as ToolReply
     if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.kind}: ${reply.error}`)
     return reply
   }
   const unexpectedReply = (what: string): Error =>
     new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
+  const subscribe = async <T extends Topic>(
+    topic: T,
+    options: TopicOptions<T>,
+    on: (record: TopicRecord<T>) => void,
+  ): Promise<Subscription> => {
+    const { pcap, ...others }: { readonly pcap?: number | undefined } = options
+    const subscribeRequest = { ...others, kind: 'subscribe', topic, pcap: pcap !== undefined } as ToolRequest
+    const answer = await request(subscribeRequest, pcap === undefined ? [] : [pcap], ({ text }) => {
+      const reply = JSON.parse(text) as ToolReply
+      if ('subscribed' in reply) receivers.set(reply.subscribed, on as (record: TopicRecord) => void)
+    })
+    if (!('subscribed' in answer)) throw unexpectedReply('subscribe')
+    const id = answer.subscribed
+    return {
+      id,
+      async end() {
+        const ending = await request({ kind: 'unsubscribe', id }, [], () => receivers.delete(id))
+        if ('unsubscribed' in ending) return ending.lost
+        throw unexpectedReply('unsubscribe')
+      },
+    }
+  }
   const refusal = helloRefusal(await exchange(writeHello), channel)
   if (refusal !== undefined) {
     finish(refusal)
@@ -242,6 +301,8 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     socket,
     daemon: channel.pid,
     ended,
+    request: (toolRequest, fds) => request(toolRequest, fds),
+    subscribe,
     async config() {
       const answer = await request({ kind: 'config' })
       if ('config' in answer) return answer.config
@@ -300,11 +361,16 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       throw unexpectedReply('device')
     },
     async trace(tag, pcap, abi = false) {
-      await request({ kind: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
+      await subscribe('trace', { tag, pcap, abi }, record => {
+        if ('lost' in record) onLost?.(record.lost)
+        else if (!('change' in record)) return
+        else if ('torment' in record.change) onTorment?.(record.change)
+        else onTrace?.(record.change)
+      })
     },
     async traceStatus() {
       const answer = await request({ kind: 'capture' })
-      if ('captureError' in answer) return { captureError: answer.captureError ?? undefined, lost: answer.lost }
+      if ('captureError' in answer) return { captureError: answer.captureError ?? undefined }
       throw unexpectedReply('capture')
     },
     async record(fd, options) {
@@ -317,7 +383,10 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       throw unexpectedReply('end-record')
     },
     async subscribeFindings(hang) {
-      await request({ kind: 'findings', ...(hang !== undefined && { hang }) })
+      await subscribe('findings', hang === undefined ? {} : { hang }, record => {
+        if ('snapshot' in record) for (const finding of record.snapshot) onFinding?.(finding)
+        else if ('change' in record) onFinding?.(record.change)
+      })
     },
     async reportWaits() {
       await request({ kind: 'report-waits' })

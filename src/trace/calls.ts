@@ -78,23 +78,20 @@ export const tormentLine = ({ device, torment: { number, kind, text } }: Torment
 export const lostLine = (lost: number): string => `[${lost} records were lost: the reader was too slow]`
 
 /**
- * The line of a call, after a line about lost calls if there were any. The bytes follow with `abi`. For an undecoded
+ * The line of a call. The bytes follow with `abi`. For an undecoded
  * call the bytes also follow with `verbose`, or if the call has no name. Never throws, whatever bytes the call has.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED
-  const { pid, tid, fd, command, duration, lost } = record
+  const { pid, tid, fd, command, duration } = record
   const thread = tid === pid ? '' : ` tid ${tid}`
   const descriptor = fd < 0 ? '' : `fd ${fd} `
-  const lostText = lost ? `${lostLine(lost)}\n` : ''
   const seconds = (duration / 1e6).toFixed(6)
   const decoded = decodeRecord(record, style.bytes)
   const text = `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
   const showsBytes = abi || (decoded === undefined && (verbose || record.attempt === undefined))
   const bytes = showsBytes ? rawLines(record, style) : []
-  return [`${lostText}[pid ${pid}${thread} ${safeText(command)}] ${descriptor}${text} <${seconds}>`, ...bytes].join(
-    '\n',
-  )
+  return [`[pid ${pid}${thread} ${safeText(command)}] ${descriptor}${text} <${seconds}>`, ...bytes].join('\n')
 }
 
 /** The record with decoded messages, for `JSON.stringify`. docs/reference/cli.md lists the keys. */

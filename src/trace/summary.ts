@@ -34,8 +34,9 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Adds the records that were lost before this one. Counts the call, unless `isSelected` is false. */
-  add(record: TraceRecord, isSelected?: boolean): void
+  /** Counts a call. */
+  add(record: TraceRecord): void
+  /** Counts lost records. */
   addLost(count: number): void
   /** By method, longest total time first. */
   rows(): SummaryRow[]
@@ -81,9 +82,7 @@ export const createSummary = (): Summary => {
     addLost(count) {
       lost += count
     },
-    add(record, isSelected = true) {
-      lost += record.lost ?? 0
-      if (!isSelected) return
+    add(record) {
       const decoded = decodeRecord(record, 0)
       const name = nameOf(record, decoded)
       const errors = hasFailed(record) ? 1 : 0

@@ -90,17 +90,13 @@ export type ToolRequest =
   | { readonly kind: 'sites'; readonly from?: number }
   /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
-  /** Sends earlier and later findings as TRACE messages. `hang`: waits of this many seconds are findings. */
-  | { readonly kind: 'findings'; readonly hang?: number }
+  /** Sends records of a topic as TRACE messages, from the reply on. */
+  | SubscribeRequest
+  /** Ends a subscription of this session. All its records precede the reply. */
+  | { readonly kind: 'unsubscribe'; readonly id: number }
   /** How often each finding was found so far, with leaks of ended programs; and totals. */
   | { readonly kind: 'counts' }
-  /**
-   * Sends calls and failures of processes with tag `tag` (empty: of all), and decisions of `--torment`, as TRACE
-   * messages. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also sends
-   * the memory that each call read and wrote.
-   */
-  | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
-  /** Whether all packets so far are in the file of `pcap`, and how many records were lost. */
+  /** Whether all packets so far are in the file of `pcap`. */
   | { readonly kind: 'capture' }
   /**
    * Records the events of all programs in the attached descriptor, an empty regular file, until `end-record` or the end
@@ -110,6 +106,65 @@ export type ToolRequest =
   | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
   /** The reply follows when the file is written. */
   | { readonly kind: 'end-record' }
+
+/**
+ * Topics of subscriptions: the options of the request, the state when it is answered, and the changes from then on. A
+ * topic whose snapshot is `never` has only changes.
+ */
+export interface Topics {
+  /**
+   * Calls and failures of processes with tag `tag` (empty: of all), and decisions of `--torment`. `pcap`: also writes
+   * all packets as pcapng to the attached descriptor, a regular file. `abi`: with the memory that each call read and
+   * wrote. A slow tool loses records.
+   */
+  readonly trace: {
+    readonly options: { readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
+    readonly snapshot: never
+    readonly change: TraceEvent | TormentRecord
+  }
+  /** The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. */
+  readonly findings: {
+    readonly options: { readonly hang?: number }
+    readonly snapshot: readonly Finding[]
+    readonly change: Finding
+  }
+  /**
+   * The daemon's state, then each `interval` milliseconds its changes, as a merge patch (uapi/merge-patch.ts). `qps`:
+   * with queue pairs and waits. A slow tool gets fewer changes, each since the preceding one.
+   */
+  readonly stat: {
+    readonly options: { readonly interval: number; readonly qps?: boolean }
+    readonly snapshot: StatView
+    readonly change: unknown
+  }
+}
+
+export type Topic = keyof Topics
+
+export type SubscribeRequest = {
+  readonly [T in Topic]: { readonly kind: 'subscribe'; readonly topic: T } & Topics[T]['options']
+}[Topic]
+
+/** What a subscription sends. `lost`: number of changes dropped at this place, because the tool read too slowly. */
+export type TopicRecord<T extends Topic = Topic> =
+  | { readonly snapshot: Topics[T]['snapshot'] }
+  | { readonly change: Topics[T]['change'] }
+  | { readonly lost: number }
+
+/** Limits of `interval`, milliseconds. */
+export const MIN_INTERVAL = 100
+export const MAX_INTERVAL = 3_600_000
+
+/** A `Stat` whose lists are by name, for merge patches. */
+export interface StatView {
+  /** Milliseconds since the epoch. */
+  readonly time: number
+  readonly daemon: Omit<Stat, 'devices'>
+  readonly devices: Readonly<Record<string, DeviceStat>>
+  /** By device and number. Present if requested. */
+  readonly qps?: Readonly<Record<string, QpStat>>
+  readonly waits?: readonly WaitStat[]
+}
 
 /** A fault rule, and its counts: of packets and faults, or for programs of matches and injected faults. */
 export interface FaultStat extends Readonly<Partial<FaultRuleCounts & ProgramRuleCounts>> {
@@ -213,12 +268,12 @@ export type ToolReply =
   | { readonly faults: readonly FaultStat[] }
   /** `total`: number of all sites; the rest follows in further replies. */
   | { readonly sites: readonly SurveySite[]; readonly total: number; readonly failed?: FailedProgram }
-  | { readonly tracing: true }
-  /**
-   * `captureError`: the error that has ended the capture; null: none. `lost`: number of records lost since the last
-   * call with `lost`.
-   */
-  | { readonly captureError: string | null; readonly lost: number }
+  | { readonly waitsReported: true }
+  | { readonly subscribed: number }
+  /** `lost`: number of all the subscription's lost changes. */
+  | { readonly unsubscribed: number; readonly lost: number }
+  /** The error that has ended the capture; null: none. */
+  | { readonly captureError: string | null }
   | { readonly recording: true }
   | { readonly recorded: RecordingEnd }
   /**
@@ -305,8 +360,6 @@ export interface TraceRecord {
   readonly reason?: string
   /** New descriptors by attribute. `fd`: the program's number, if known. */
   readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
-  /** Number of records (calls, failures, decisions) lost before this one, because the tool read too slowly. */
-  readonly lost?: number
 }
 
 /** One decision of `--torment`. */
@@ -317,20 +370,15 @@ export interface TormentRecord {
   readonly torment: TormentDecision
 }
 
-/** A finding for a checking tool. */
-export interface FindingRecord {
-  readonly finding: Finding
-}
-
 export type TraceEvent = TraceRecord | FailureRecord
-/** A record of TRACE messages. */
-export type ToolRecord = TraceEvent | TormentRecord | FindingRecord
+/** A record of TRACE messages. `id`: of the subscription. */
+export type ToolRecord = { readonly id: number } & TopicRecord
 
 // ---- records as texts ----
 
 /** Maximum characters of one text: at 3 bytes each (UTF-8), it fits in a message (SessionLimits.bytes). */
 const MAX_CHARACTERS = 16_000
-/** Maximum characters of a record. A longer record is sent without `call` and `raw`. */
+/** Maximum characters of a traced call's record. A longer one is sent without `call` and `raw`. */
 const MAX_RECORD = 4_000_000
 /** First character of a text that continues in the next text. JSON never begins with `+`. */
 const MORE = '+'
@@ -338,9 +386,9 @@ const MORE = '+'
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {
   let text = JSON.stringify(record)
-  if (text.length > MAX_RECORD) {
-    const { call: _call, raw: _raw, ...rest } = record as TraceRecord
-    text = JSON.stringify({ ...rest, reason: 'too long to trace' })
+  if (text.length > MAX_RECORD && 'change' in record) {
+    const { call: _call, raw: _raw, ...rest } = record.change as TraceRecord
+    text = JSON.stringify({ id: record.id, change: { ...rest, reason: 'too long to trace' } })
   }
   const texts: string[] = []
   while (text.length > MAX_CHARACTERS) {

@@ -128,11 +128,15 @@ describe('a tool’s session', () => {
 
   it('gets answers, refusals, and traced calls in order', async () => {
     const seen: number[] = []
-    const record = (pid: number): string => JSON.stringify({ pid })
+    const record = (pid: number): string => JSON.stringify({ id: 1, change: { pid } })
     const client = await openToolSession(
       serve(
         afterHello((request, send) => {
           const { kind } = JSON.parse(request.text) as { kind: string }
+          if (kind === 'subscribe') {
+            send(writeToolReply(out, request, '{"subscribed":1}'))
+            return
+          }
           send(writeTrace(out, record(1)))
           send(writeTrace(out, record(2)))
           const text =
@@ -143,6 +147,7 @@ describe('a tool’s session', () => {
       ),
       { onTrace: ({ pid }) => seen.push(pid) },
     )
+    await client.trace('')
     assert.deepEqual(await client.config(), { devices: [], fault: '', link: 'memory' })
     assert.deepEqual(seen.slice(0, 2), [1, 2])
     await assert.rejects(client.stat(), /refused stat: not today/)
@@ -161,9 +166,9 @@ describe('a tool’s session', () => {
       let end = (): void => {}
       const socket = serve(
         afterHello((request, send, hangUp) => {
-          send(writeToolReply(out, request, '{"tracing":true}'))
+          send(writeToolReply(out, request, '{"subscribed":1}'))
           end = () => {
-            for (const pid of [1, 2]) send(writeTrace(out, JSON.stringify({ pid })))
+            for (const pid of [1, 2]) send(writeTrace(out, JSON.stringify({ id: 1, change: { pid } })))
             hangUp()
           }
         }),

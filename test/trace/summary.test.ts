@@ -45,8 +45,7 @@ describe('a summary', () => {
   it('has an empty table without selected calls, and the number of lost records', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
-    const isSelected = false
-    summary.add({ ...records[0], lost: 4 }, isSelected)
+    summary.addLost(4)
     assert.equal(summary.total().calls, 0)
     assert.match(summaryText(summary), /\n4 records were lost: the reader was too slow$/)
     assert.equal(summaryJson(summary).at(-1)?.lost, 4)

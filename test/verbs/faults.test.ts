@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { openToolSession, type ToolSession } from '../../src/session/tool-session.ts'
 import { hasNative } from '../../src/host/native.ts'
+import { openToolSession, type ToolSession } from '../../src/session/tool-session.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { createNetwork, open } from '../../src/verbs/index.ts'
 import { startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../system/programs.ts'

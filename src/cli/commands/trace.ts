@@ -52,7 +52,6 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
   const selection = selectionOf(options)
   const { verbose = false, abi = false, json = false } = options
   const summary = options.summary ? createSummary() : undefined
-  const printLost = (lost: number): void => print(json ? JSON.stringify({ lost }) : lostLine(lost))
   return {
     onTrace(record: TraceEvent): void {
       if ('failure' in record) {
@@ -61,24 +60,21 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
           print(json ? JSON.stringify(record) : failureLine(record))
         return
       }
-      const isShown = isSelected(record, selection)
-      if (summary !== undefined) summary.add(record, isShown)
-      else if (isShown) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
-      // Lost records are reported even if this call is not selected.
-      else if (record.lost) printLost(record.lost)
+      if (!isSelected(record, selection)) return
+      if (summary !== undefined) summary.add(record)
+      else print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
+    },
+    onLost(lost: number): void {
+      if (summary !== undefined) summary.addLost(lost)
+      else print(json ? JSON.stringify({ lost }) : lostLine(lost))
     },
     /** A decision of torment has no class and is no error, so it is omitted if classes or errors are selected. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
         print(json ? JSON.stringify(record) : tormentLine(record))
     },
-    /** `lost`: number of lost records that no call has reported. */
-    end(lost: number): void {
-      if (summary === undefined) {
-        if (lost > 0) printLost(lost)
-        return
-      }
-      summary.addLost(lost)
+    end(): void {
+      if (summary === undefined) return
       if (json) for (const row of summaryJson(summary)) print(JSON.stringify(row))
       else print(summaryText(summary))
     },
@@ -123,11 +119,11 @@ export const trace = async (program: string, args: readonly string[], options: T
   if (options.host) return traceOnHost(program, args, options)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
-  const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))
+  const { end, ...handlers } = printer(options, text => output.write(`${text}\n`))
   requireDifferentFiles(['--output', options.output], ['--pcap', options.pcap])
   const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
-  const joined = await joinDaemon(options, { onTrace, onTorment })
+  const joined = await joinDaemon(options, handlers)
   let programEnd: ProgramEnd
   let captureError: string | undefined
   try {
@@ -138,7 +134,7 @@ export const trace = async (program: string, args: readonly string[], options: T
     // of the daemon.
     const status = await joined.client.traceStatus().catch(() => undefined)
     captureError = status?.captureError
-    end(status?.lost ?? 0)
+    end()
   } finally {
     await joined.leave()
     output.close()

@@ -241,7 +241,7 @@ class ClientSession implements Session, Client {
         this.#wantsWritable = wanted
         this.#updateWatcher()
       },
-      user: this.account.user,
+      account: this.account,
       isTrusted: this.standing === 'owner',
       close: () => this.close(),
     })

@@ -3,38 +3,23 @@
  * and faults, captures, and subscriptions to calls and findings.
  */
 import { fstatSync } from 'node:fs'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
-import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../../uapi/session-codec.ts'
-import {
-  type DeviceSpec,
-  type QpCursor,
-  type RecordingEnd,
-  type ToolRecord,
-  type ToolReply,
-  type ToolRequest,
-  traceTexts,
-} from '../../uapi/tool.ts'
+import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
+import type { DeviceSpec, QpCursor, RecordingEnd, ToolReply, ToolRequest } from '../../uapi/tool.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { type DaemonRecording, recordDaemon } from '../recording.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
+import { FINDINGS_REFUSED, parseSubscribe, Subscriptions } from './subscriptions.ts'
+import { type Outlet, ToolQueue } from './tool-queue.ts'
 
-export interface ToolSession {
-  readonly buffer: MessageBuffer
-  /** Sends the first `length` bytes of the buffer; false if the socket is full or broken. */
-  send(length: number): boolean
-  wantWritable(wanted: boolean): void
-  readonly user: number
+export interface ToolSession extends Outlet {
   /** Whether the client may see calls, findings and queue pairs, and change the daemon: only the daemon's user may. */
   readonly isTrusted: boolean
   /** Ends the session. No effect when repeated. */
   close(): void
 }
-
-/** With this many messages queued for a slow tool, further records are dropped and counted. */
-const MAX_QUEUED = 10_000
 
 /** While this many requests have no sent reply, a further request ends the session. */
 const MAX_REPLIES = 16
@@ -42,23 +27,14 @@ const MAX_REPLIES = 16
 /** A site has at most 4 KiB of stack. */
 const SITES_PER_REPLY = 8
 
-interface Queued {
-  /** Writes the message into the session's buffer, and returns its length. */
-  write(): number
-  readonly isReply: boolean
-}
-
-type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, findings, counts, trace, capture, record and end-record',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
 }
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
-
-const FINDINGS_REFUSED: ToolReply = { error: 'only the user of this daemon may see findings' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address, pci } = (value ?? {}) as Partial<DeviceSpec>
@@ -93,13 +69,14 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context, hang, from } = fields
+  const { kind, set, add, remove, cursor, devices, context, id, from } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'stat' && devices === undefined) return { kind }
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
-  if (kind === 'findings' && typeof hang === 'number') return { kind, hang }
-  if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
+  if (kind === 'subscribe') return parseSubscribe(fields)
+  if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
+  if (kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'record') return parseRecord(fields)
   if (kind === 'end-record') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
@@ -110,25 +87,18 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
   if (kind === 'device') return isDeviceSpec(add) && remove === undefined ? { kind, add } : undefined
-  if (kind !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
-    return undefined
-  return { kind, tag, pcap, abi }
+  return undefined
 }
 
 export class ToolRequests {
   readonly #daemon: DaemonState
   readonly #session: ToolSession
-  readonly #queue: Queued[] = []
+  readonly #queue: ToolQueue
+  readonly #subscriptions: Subscriptions
   /** Callbacks of `OpenContext.whenEnded` that answer requests. */
   readonly #onContextEnd = new Map<() => void, OpenContext>()
   #queuedReplies = 0
   #isClosed = false
-  /** Undefined without a subscription. */
-  #endSubscription: (() => void) | undefined
-  /** Why the capture ended early: the code of a system's error, or the text of another error. */
-  #captureError: string | undefined
-  /** Number of dropped records that the tool was not told about. */
-  #lost = 0
   #recording: DaemonRecording | undefined
   /** The end of the last recording. */
   #recorded: RecordingEnd = NOT_RECORDED
@@ -136,16 +106,20 @@ export class ToolRequests {
   constructor(daemon: DaemonState, session: ToolSession) {
     this.#daemon = daemon
     this.#session = session
+    this.#queue = new ToolQueue(session)
+    this.#subscriptions = new Subscriptions(daemon, this.#queue, session.isTrusted)
   }
 
   /** Answers a request. Takes over `fds`, the request's descriptors. */
   handle(request: Request, fds: readonly number[]): void {
     const toolRequest = parseRequest(request.text)
-    const takesFile = (toolRequest?.kind === 'trace' && toolRequest.pcap) || toolRequest?.kind === 'record'
+    const takesFile =
+      toolRequest?.kind === 'record' ||
+      (toolRequest?.kind === 'subscribe' && toolRequest.topic === 'trace' && toolRequest.pcap)
     const file = takesFile ? fds[0] : undefined
     for (const fd of fds) if (fd !== file) close(fd)
     // Send records of earlier calls before the answer.
-    if (this.#endSubscription !== undefined) this.#daemon.trace.settle()
+    this.#subscriptions.settle()
     if (this.#queuedReplies === MAX_REPLIES) {
       if (file !== undefined) close(file)
       this.#session.close()
@@ -160,11 +134,13 @@ export class ToolRequests {
         if (file !== undefined) close(file)
         return
       }
-      const text = JSON.stringify(this.#answer(toolRequest, file))
+      const answer = this.#answer(toolRequest, file)
+      const text = JSON.stringify(answer)
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
       const write = (): number => writeToolReply(buffer, header, text) || writeToolReply(buffer, header, tooLong)
-      this.#enqueue([{ write, isReply: true }])
+      this.#queue.reply(write, () => this.#queuedReplies--)
+      if ('subscribed' in answer) this.#subscriptions.start(answer.subscribed)
     }
     const { isTrusted } = this.#session
     // The release of objects of ended programs may add findings, so it comes before the counts.
@@ -177,7 +153,7 @@ export class ToolRequests {
       })
     else if (addsFindings)
       void this.#daemon
-        .untilContextsDestroyed(this.#session.user)
+        .untilContextsDestroyed(this.#session.account.user)
         .then(reply)
         .catch(error => {
           this.#daemon.containment.report('an answer to a tool', error)
@@ -189,16 +165,15 @@ export class ToolRequests {
 
   /** Call when the session's socket has space again. */
   onWritable(): void {
-    this.#sendQueued()
+    this.#queue.flush()
   }
 
   close(): void {
     this.#isClosed = true
     for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
-    this.#endSubscription?.()
-    this.#endSubscription = undefined
+    this.#subscriptions.endAll()
     void this.#endRecording()
-    this.#queue.length = 0
+    this.#queue.clear()
   }
 
   /** `file`: descriptor of the session file; stays open unless the answer is an error. */
@@ -236,83 +211,6 @@ export class ToolRequests {
     reply()
   }
 
-  #sendQueued(): void {
-    while (this.#queue.length > 0 && this.#session.send(this.#queue[0]!.write()))
-      if (this.#queue.shift()!.isReply) this.#queuedReplies--
-    this.#session.wantWritable(this.#queue.length > 0)
-  }
-
-  #enqueue(messages: readonly Queued[]): void {
-    const wasEmpty = this.#queue.length === 0
-    this.#queue.push(...messages)
-    if (wasEmpty) this.#sendQueued()
-  }
-
-  #post(record: ToolRecord): void {
-    if (this.#queue.length >= MAX_QUEUED) {
-      this.#lost++
-      return
-    }
-    const texts = traceTexts(this.#lost > 0 && 'ret' in record ? { ...record, lost: this.#takeLost() } : record)
-    const { buffer } = this.#session
-    this.#enqueue(texts.map(text => ({ write: () => writeTrace(buffer, text), isReply: false })))
-  }
-
-  #takeLost(): number {
-    const lost = this.#lost
-    this.#lost = 0
-    return lost
-  }
-
-  /** `file`: descriptor of the capture file; stays open unless the answer is an error. */
-  #startTrace({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply {
-    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may watch calls and packets' }
-    if (this.#endSubscription) return { error: 'this session is subscribed already' }
-    let stopCapture = (): void => {}
-    if (file !== undefined) {
-      try {
-        if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
-        const { network, devices } = this.#daemon
-        // A later device has no tap, so the receiver captures its packets.
-        const captured = new Set(devices.linked)
-        stopCapture = network.capture(
-          file,
-          address => devices.hasAddress(address, captured),
-          error => {
-            this.#captureError = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-          },
-        )
-      } catch (error) {
-        return { error: `packets cannot be written to this file: ${String(error)}` }
-      }
-    }
-    const unsubscribe = this.#daemon.trace.subscribe({
-      tag,
-      abi,
-      post: record => this.#post(record),
-      postFailure: record => this.#post(record),
-    })
-    const stopTorment = this.#daemon.torment?.listen((torment, device) =>
-      this.#post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
-    )
-    this.#endSubscription = () => {
-      unsubscribe()
-      stopTorment?.()
-      stopCapture()
-      if (file !== undefined) close(file)
-    }
-    return { tracing: true }
-  }
-
-  #watchFindings(hang: number | undefined): ToolReply {
-    if (!this.#session.isTrusted) return FINDINGS_REFUSED
-    if (this.#daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
-    if (this.#endSubscription) return { error: 'this session is subscribed already' }
-    if (hang !== undefined) this.#daemon.check.waits.reportAfter(hang)
-    this.#endSubscription = this.#daemon.check.subscribe(finding => this.#post({ finding }))
-    return { tracing: true }
-  }
-
   #setFaults(text: string): ToolReply | undefined {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may set faults' }
     try {
@@ -346,7 +244,7 @@ export class ToolRequests {
   }
 
   #countFindings(): ToolReply {
-    if (!this.#session.isTrusted) return FINDINGS_REFUSED
+    if (!this.#session.isTrusted) return { error: FINDINGS_REFUSED }
     const { check, torment } = this.#daemon
     return {
       counts: check?.counts ?? [],
@@ -374,9 +272,9 @@ export class ToolRequests {
           ? { waits: waitsOf(this.#daemon) }
           : { error: 'only the user of this daemon may see what programs wait for' }
       case 'report-waits':
-        if (!isTrusted) return FINDINGS_REFUSED
+        if (!isTrusted) return { error: FINDINGS_REFUSED }
         this.#daemon.check?.waits.reportAll()
-        return { tracing: true }
+        return { waitsReported: true }
       case 'closed':
         return { closed: true }
       case 'fault': {
@@ -387,19 +285,18 @@ export class ToolRequests {
         return this.#sites(request.from)
       case 'device':
         return this.#changeDevices(request)
-      case 'findings':
-        return this.#watchFindings(request.hang)
       case 'counts':
         return this.#countFindings()
       case 'capture':
-        return { captureError: this.#captureError ?? null, lost: this.#takeLost() }
+        return { captureError: this.#subscriptions.captureError }
       case 'record':
         return this.#startRecording(request, file)
       case 'end-record':
         return { recorded: this.#recorded }
-      case 'trace':
-        if (request.pcap && file === undefined) return { error: 'a capture needs the descriptor of a file' }
-        return this.#startTrace(request, file)
+      case 'subscribe':
+        return this.#subscriptions.open(request, file)
+      case 'unsubscribe':
+        return this.#subscriptions.end(request.id)
     }
   }
 

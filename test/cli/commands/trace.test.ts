@@ -19,18 +19,20 @@ const call: TraceRecord = {
   ret: -22,
 }
 
-/** The lines after an unselected call with two lost records, and three more at the end. */
+/** The lines after two lost records, an unselected call, and three more lost ones. */
 const linesOf = (options: Partial<TraceOptions>): string[] => {
   const lines: string[] = []
-  const { onTrace, end } = printer({ class: ['cq'], ...options } as TraceOptions, text =>
+  const { onLost, onTrace, end } = printer({ class: ['cq'], ...options } as TraceOptions, text =>
     lines.push(...text.split('\n')),
   )
-  onTrace({ ...call, lost: 2 })
-  end(3)
+  onLost(2)
+  onTrace(call)
+  onLost(3)
+  end()
   return lines
 }
 
-test('lost records are reported if the next call is not selected, and at the end', () => {
+test('lost records are reported at their place, also if no class of calls is shown', () => {
   const text = (lost: number) => `[${lost} records were lost: the reader was too slow]`
   assert.deepEqual(linesOf({}), [text(2), text(3)])
   assert.deepEqual(linesOf({ json: true }), ['{"lost":2}', '{"lost":3}'])

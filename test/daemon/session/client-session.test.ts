@@ -325,10 +325,10 @@ test('the daemon closes unexpected descriptors of a message', async t => {
     assert.equal((await client.next())?.error, Errno.ENOENT)
     assert.ok('error' in (await client.tool('{}', [extra, extra])))
     assert.ok('stat' in (await client.tool({ kind: 'stat' }, [extra])))
-    const traceRequest = { kind: 'trace', tag: '', pcap: false }
+    const traceRequest = { kind: 'subscribe', topic: 'trace', tag: '', pcap: false }
     const late = dial(t, daemon)
     await late.hello()
-    assert.ok('tracing' in (await late.tool(traceRequest, [extra])))
+    assert.ok('subscribed' in (await late.tool(traceRequest, [extra])))
     late.close()
   }
   await eventually(client, ({ sessions }) => sessions === 0)

@@ -59,7 +59,7 @@ test('a call that gets no descriptor is traced as refused', async t => {
   const daemon = await daemonOf(t, folder)
   const tool = dial(t, daemon)
   await tool.hello()
-  await tool.tool({ kind: 'trace', tag: '', pcap: false })
+  await tool.tool({ kind: 'subscribe', topic: 'trace', tag: '', pcap: false })
   const client = dial(t, daemon)
   await client.hello()
   // GET_CONTEXT creates the descriptor of asynchronous events.
@@ -72,7 +72,8 @@ test('a call that gets no descriptor is traced as refused', async t => {
   await client.refresh()
   const traced: unknown[] = []
   while (traced.length < 2) {
-    const { call, ret, reason, descriptors } = JSON.parse((await tool.next())?.text ?? '') as TraceRecord
+    const { change } = JSON.parse((await tool.next())?.text ?? '') as { change: TraceRecord }
+    const { call, ret, reason, descriptors } = change
     if (call !== undefined) traced.push([ret, reason !== undefined, descriptors?.map(({ fd }) => typeof fd)])
   }
   assert.deepEqual(traced, [

@@ -10,12 +10,13 @@ import type { Device } from '../../../src/core/model.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
+import { createMemoryQuotas } from '../../../src/daemon/memory-quota.ts'
 import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import type { RxeState } from '../../../src/drivers/rxe/state.ts'
 import { emptyTappedRun } from '../../../src/phy/port.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
-import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
+import { type ToolRecord, type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
@@ -108,11 +109,15 @@ test('an invalid request is answered with a list of valid requests', async t => 
     '{"kind":1}',
     '{"kind":"reboot"}',
     '{"kind":{"toString":1}}',
-    '{"kind":"trace","tag":{"toString":1}}',
+    '{"kind":"subscribe"}',
+    '{"kind":"subscribe","topic":"weather"}',
+    '{"kind":"subscribe","topic":"stat"}',
+    '{"kind":"subscribe","topic":"trace","tag":{"toString":1}}',
+    '{"kind":"unsubscribe","id":"1"}',
     '{"kind":"fault","set":["drop=1"]}',
-    '{"kind":"trace","tag":7,"pcap":false}',
-    '{"kind":"trace","tag":"","pcap":"yes"}',
-    '{"kind":"trace","tag":"","abi":1}',
+    '{"kind":"subscribe","topic":"trace","tag":7,"pcap":false}',
+    '{"kind":"subscribe","topic":"trace","tag":"","pcap":"yes"}',
+    '{"kind":"subscribe","topic":"trace","tag":"","abi":1}',
     '{"__proto__":{"kind":"stat"}}',
     '{"kind":"qps","cursor":{"node":0,"row":-1}}',
     '{"kind":"device"}',
@@ -125,19 +130,19 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, findings, counts, trace, capture, record and end-record',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
       },
       text.slice(0, 60),
     )
   assert.ok('stat' in (await client.tool({ kind: 'stat' })))
 })
 
-test('a capture needs a descriptor of a writable regular file, and a session has one subscription', async t => {
+test('a capture needs a descriptor of a writable regular file, and a session has 16 subscriptions', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
   const request = async (fds: number[]): Promise<string> => {
-    const reply = await client.tool({ kind: 'trace', tag: '', pcap: true }, fds)
+    const reply = await client.tool({ kind: 'subscribe', topic: 'trace', tag: '', pcap: true }, fds)
     return 'error' in reply ? reply.error : Object.keys(reply)[0]
   }
   const path = join(folder, 'x.pcapng')
@@ -147,19 +152,25 @@ test('a capture needs a descriptor of a writable regular file, and a session has
   assert.match(await request([]), /needs the descriptor/)
   assert.match(await request([other]), /regular file only/)
   assert.match(await request([readOnly]), /cannot be written.*EBADF/)
-  assert.equal(await request([good]), 'tracing')
-  assert.match(await request([good]), /already/)
+  assert.equal(await request([good]), 'subscribed')
+  for (let i = 1; i < 16; i++)
+    assert.ok('subscribed' in (await client.tool({ kind: 'subscribe', topic: 'trace' })))
+  assert.match(await request([good]), /16 subscriptions, the maximum/)
+  assert.deepEqual(await client.tool({ kind: 'unsubscribe', id: 16 }), { unsubscribed: 16, lost: 0 })
+  assert.deepEqual(await client.tool({ kind: 'unsubscribe', id: 16 }), { error: 'this session has no subscription 16' })
   assert.equal(readFileSync(path).readUInt32LE(0), 0x0a0d0d0a, 'a section header')
   for (const fd of [good, readOnly, other]) closeSync(fd)
 })
 
 // ---- requests without a daemon ----
 
+type Limits = Parameters<typeof createMemoryQuotas>[0]
+
 /**
  * Tool requests of a session of the daemon's user or of another user. The session records sent messages;
  * `setFreeMessages` sets how many more fit in its socket.
  */
-const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}) => {
+const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}, limits?: Limits) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   let settled = 0
   const daemon = {
@@ -177,6 +188,8 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
     ...more,
   } as unknown as DaemonState
   const buffer = messageBuffer()
+  const quotas = createMemoryQuotas(limits)
+  const account = quotas.of(1, 0)
   const sent: string[] = []
   let isWritableWanted = false
   let freeMessages = Number.POSITIVE_INFINITY
@@ -194,7 +207,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   const requests = new ToolRequests(daemon, {
     buffer,
     isTrusted: user === 'own user',
-    user: 0,
+    account,
     send: length => {
       if (freeMessages <= 0) return false
       freeMessages--
@@ -209,6 +222,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   return {
     requests,
     subscribers,
+    charged: () => quotas.bytes,
     sent,
     isWritableWanted: () => isWritableWanted,
     isClosed: () => isClosed,
@@ -239,7 +253,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   }
 }
 
-const trace = { kind: 'trace', tag: '', pcap: false }
+const trace = { kind: 'subscribe', topic: 'trace', tag: '', pcap: false }
 
 test('a capture has the packets that a device receives from a device added later', t => {
   const options = { hasNative: true, core: {}, clients: {}, torment: undefined, onPackets: () => {} }
@@ -252,7 +266,10 @@ test('a capture has the packets that a device receives from a device added later
   const { requests, close } = createRequests('own user', { network, devices })
   const path = join(folder, 'later.pcapng')
   const file = openSync(path, 'w')
-  requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'trace', tag: '', pcap: true }) }, [file])
+  requests.handle(
+    { ...newRequest(), text: JSON.stringify({ kind: 'subscribe', topic: 'trace', tag: '', pcap: true }) },
+    [file],
+  )
   t.after(close)
   /** rxe0 receives a packet from 127.0.0.`last`. Returns the number of captured packets. */
   const receive = (last: number): number => {
@@ -379,63 +396,106 @@ test('only the daemon’s user may trace calls, see findings and set faults', ()
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
-  for (const kind of ['findings', 'counts'])
-    assert.deepEqual(stranger.request({ kind }), { error: 'only the user of this daemon may see findings' })
+  for (const request of [{ kind: 'subscribe', topic: 'findings' }, { kind: 'counts' }])
+    assert.deepEqual(stranger.request(request), { error: 'only the user of this daemon may see findings' })
   const fault = stranger.request({ kind: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
   assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may see the configuration')
 })
 
-/** Further records are dropped while the socket is full. */
-const MAX_QUEUED_RECORDS = 10_000
+/** Further messages of records are dropped while the socket is full. */
+const MAX_QUEUED = 10_000
+const MAX_QUEUED_BYTES = 8 * 2 ** 20
 
-test('a slow tool gets records later and in order; records beyond 10,000 are dropped and counted', () => {
+const recordsOf = (texts: readonly string[]): ToolRecord[] => {
+  const read = traceReader()
+  return texts.map(read).filter(record => record !== undefined)
+}
+
+/** What a tool knows of the calls with results 0, 1, 2 …: the result, or how many were lost at this place. */
+const toldBy = (texts: readonly string[]): (number | string)[] =>
+  recordsOf(texts).map(record =>
+    'lost' in record ? `lost ${record.lost}` : (record as { change: TraceRecord }).change.ret,
+  )
+
+test('a slow tool gets records later and in order; beyond 10,000 their number, at their place', () => {
   const session = createRequests('own user')
-  assert.ok('tracing' in session.request(trace))
+  assert.deepEqual(session.request(trace), { subscribed: 1 })
   session.record({ ret: 0 })
   session.setFreeMessages(0)
-  for (let i = 1; i <= MAX_QUEUED_RECORDS + 50; i++) session.record({ ret: i })
+  for (let i = 1; i <= MAX_QUEUED + 50; i++) session.record({ ret: i })
   assert.equal(session.isWritableWanted(), true)
   assert.equal(session.sent.length, 1)
+  session.setFreeMessages(3)
+  session.requests.onWritable()
+  for (let i = 0; i < 5; i++) session.record({ ret: 20_000 + i })
   session.setFreeMessages(Number.POSITIVE_INFINITY)
   session.requests.onWritable()
   assert.equal(session.isWritableWanted(), false)
-  session.record({ ret: 20_000 })
-  const received = session.sent.map(text => JSON.parse(text) as TraceRecord)
-  assert.deepEqual(
-    received.map(({ ret }) => ret),
-    [...Array(1 + MAX_QUEUED_RECORDS).keys(), 20_000],
-  )
-  assert.deepEqual(
-    received.map(({ lost }) => lost).filter(lost => lost !== undefined),
-    [50],
-  )
-  session.close()
+  session.record({ ret: 30_000 })
+  assert.deepEqual(toldBy(session.sent), [
+    ...Array(1 + MAX_QUEUED).keys(),
+    'lost 50',
+    20_000,
+    20_001,
+    20_002,
+    'lost 2',
+    30_000,
+  ])
+  assert.equal(session.charged(), 0)
+  assert.deepEqual(session.request({ kind: 'unsubscribe', id: 1 }), { unsubscribed: 1, lost: 52 })
   assert.equal(session.subscribers.size, 0)
 })
 
-test('lost records are reported by the next call, or by the answer to `capture` if none follows', () => {
+test('a failure after a gap is told after the gap, and a reply after both', () => {
   const session = createRequests('own user')
   session.request(trace)
-  const lose = (count: number): void => {
+  session.setFreeMessages(0)
+  for (let i = 0; i < MAX_QUEUED + 3; i++) session.record({})
+  session.requests.handle({ ...newRequest(), text: '{"kind":"capture"}' }, [])
+  session.setFreeMessages(MAX_QUEUED)
+  session.requests.onWritable()
+  session.sent.length = 0
+  session.record({ failure: {} } as unknown as Partial<TraceRecord>)
+  session.setFreeMessages(Number.POSITIVE_INFINITY)
+  session.requests.onWritable()
+  const [gap, reply, failure] = session.sent.map(text => JSON.parse(text) as unknown)
+  assert.deepEqual([gap, reply], [{ id: 1, lost: 3 }, { captureError: null }])
+  assert.ok('failure' in (failure as { change: object }).change)
+})
+
+test('queued records are bounded in bytes, and charged to the tool until they are sent or the session ends', () => {
+  const call = { classId: 1, call: 2, message: 'A'.repeat(900_000), answer: '' }
+  const fill = (limits?: Limits) => {
+    const session = createRequests('own user', {}, limits)
+    session.request(trace)
     session.setFreeMessages(0)
-    for (let i = 0; i < MAX_QUEUED_RECORDS + count; i++) session.record({})
-    session.setFreeMessages(Number.POSITIVE_INFINITY)
-    session.requests.onWritable()
-    session.sent.length = 0
+    for (let ret = 0; ret < 10; ret++) session.record({ ret, call })
+    return session
   }
-  const failure = { failure: {} } as unknown as Partial<TraceRecord>
-  lose(3)
-  // A failure is no call: the reader would not look for the number.
-  for (const post of session.subscribers) post(failure as TraceRecord)
-  session.record({})
-  assert.deepEqual(
-    session.sent.map(text => (JSON.parse(text) as TraceRecord).lost),
-    [undefined, 3],
-  )
-  lose(4)
-  assert.deepEqual(session.request({ kind: 'capture' }), { captureError: null, lost: 4 })
-  assert.deepEqual(session.request({ kind: 'capture' }), { captureError: null, lost: 0 })
+  const slow = fill()
+  assert.ok(slow.charged() > 7_000_000 && slow.charged() <= MAX_QUEUED_BYTES, `${slow.charged()} bytes`)
+  slow.setFreeMessages(Number.POSITIVE_INFINITY)
+  slow.requests.onWritable()
+  assert.deepEqual([toldBy(slow.sent), slow.charged()], [[0, 1, 2, 3, 'lost 6'], 0])
+  const poor = fill({ process: 2_000_000, user: 2_000_000, daemon: 2_000_000 })
+  assert.ok(poor.charged() <= 2_000_000)
+  poor.close()
+  assert.equal(poor.charged(), 0)
+})
+
+test('subscriptions of a session have gaps of their own', () => {
+  const session = createRequests('own user')
+  session.request(trace)
+  session.request(trace)
+  session.setFreeMessages(0)
+  for (let i = 0; i <= MAX_QUEUED / 2; i++) session.record({})
+  session.setFreeMessages(Number.POSITIVE_INFINITY)
+  session.requests.onWritable()
+  assert.deepEqual(recordsOf(session.sent).slice(-2), [
+    { id: 1, lost: 1 },
+    { id: 2, lost: 1 },
+  ])
 })
 
 test('a record that is too long for one message is sent in parts; a record of megabytes is sent without its call', () => {
@@ -449,10 +509,7 @@ test('a record that is too long for one message is sent in parts; a record of me
   session.record({ ret: 6, reason: `B${faces}` })
   session.record({ ret: 7, call: call(5_000_000) })
   assert.ok(session.sent.length >= 3 * 2 + 1, 'each of the three long records is sent in two parts or more')
-  const read = traceReader()
-  const received = session.sent
-    .map(read)
-    .filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
+  const received = recordsOf(session.sent).map(record => (record as { change: TraceRecord }).change)
   assert.deepEqual(
     received.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
     [

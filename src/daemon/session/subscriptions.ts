@@ -1,0 +1,242 @@
+/*
+ * The subscriptions of a tool's session (uapi/tool.ts, `Topics`): which changes of the daemon go into its queue.
+ */
+import { fstatSync } from 'node:fs'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { close } from '../../host/net/sockets.ts'
+import { mergePatch } from '../../uapi/merge-patch.ts'
+import {
+  MAX_INTERVAL,
+  MIN_INTERVAL,
+  type QpCursor,
+  type QpStat,
+  type StatView,
+  type SubscribeRequest,
+  type ToolReply,
+  type TormentRecord,
+  type TraceEvent,
+} from '../../uapi/tool.ts'
+import { qpsOf, statOf, waitsOf } from '../stat.ts'
+import type { DaemonState } from '../state.ts'
+import type { Feed, Source, ToolQueue } from './tool-queue.ts'
+
+const MAX_SUBSCRIPTIONS = 16
+/** Maximum findings in a snapshot; the others follow as changes. A record of longer findings would not be sent. */
+const MAX_SNAPSHOT = 100
+
+export const FINDINGS_REFUSED = 'only the user of this daemon may see findings'
+
+type Fields = Partial<Record<string, unknown>>
+type Request<T extends SubscribeRequest['topic']> = Extract<SubscribeRequest, { readonly topic: T }>
+
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean'
+
+/** The request, without unknown fields; undefined if it is invalid. */
+export const parseSubscribe = (fields: Fields): SubscribeRequest | undefined => {
+  const { topic, tag = '', pcap = false, abi = false, hang, interval, qps = false } = fields
+  const kind = 'subscribe'
+  switch (topic) {
+    case 'trace':
+      return typeof tag === 'string' && isBoolean(pcap) && isBoolean(abi) ? { kind, topic, tag, pcap, abi } : undefined
+    case 'findings':
+      return typeof hang === 'number' ? { kind, topic, hang } : { kind, topic }
+    case 'stat': {
+      const isValid = Number.isSafeInteger(interval) && isBoolean(qps)
+      return isValid ? { kind, topic, interval: interval as number, qps } : undefined
+    }
+    default:
+      return undefined
+  }
+}
+
+interface Subscription {
+  readonly feed: Feed
+  /** Of a topic with a snapshot. */
+  readonly source?: Source
+  end(): void
+}
+
+/** All queue pairs, by device and number. */
+const queuePairsOf = (daemon: DaemonState): Record<string, QpStat> => {
+  const found: [string, QpStat][] = []
+  for (let cursor: QpCursor | undefined; ; ) {
+    const { qps, next } = qpsOf(daemon, cursor)
+    for (const qp of qps) found.push([`${qp.device}/${qp.qpn}`, qp])
+    if (next === undefined) return Object.fromEntries(found)
+    cursor = next
+  }
+}
+
+const viewOf = (daemon: DaemonState, withQps: boolean): StatView => {
+  const { devices, ...stat } = statOf(daemon)
+  return {
+    time: performance.timeOrigin + nowMicroseconds() / 1000,
+    daemon: stat,
+    devices: Object.fromEntries(devices.map(device => [device.name, device])),
+    ...(withQps && { qps: queuePairsOf(daemon), waits: waitsOf(daemon) }),
+  }
+}
+
+export class Subscriptions {
+  readonly #daemon: DaemonState
+  readonly #queue: ToolQueue
+  readonly #isTrusted: boolean
+  readonly #open = new Map<number, Subscription>()
+  #lastId = 0
+  /** Number of traces among the subscriptions. */
+  #traces = 0
+  /** Why the last capture ended early: the code of a system's error, or the text of another error; null: it did not. */
+  captureError: string | null = null
+
+  constructor(daemon: DaemonState, queue: ToolQueue, isTrusted: boolean) {
+    this.#daemon = daemon
+    this.#queue = queue
+    this.#isTrusted = isTrusted
+  }
+
+  /**
+   * Opens a subscription. `file`: descriptor of the capture file; stays open unless the answer is an error. Call `start`
+   * when the answer is queued.
+   */
+  open(request: SubscribeRequest, file: number | undefined): ToolReply {
+    if (this.#open.size === MAX_SUBSCRIPTIONS)
+      return { error: `this session has ${MAX_SUBSCRIPTIONS} subscriptions, the maximum; end one first` }
+    const feed = { id: this.#lastId + 1, lost: 0 }
+    const opened = this.#subscribe(request, feed, file)
+    if (typeof opened === 'string') return { error: opened }
+    this.#lastId = feed.id
+    this.#open.set(feed.id, { feed, ...opened })
+    return { subscribed: feed.id }
+  }
+
+  /** Queues the snapshot. */
+  start(id: number): void {
+    const source = this.#open.get(id)?.source
+    if (source !== undefined) this.#queue.wake(source)
+  }
+
+  /** Ends a subscription. */
+  end(id: number): ToolReply {
+    const subscription = this.#open.get(id)
+    if (subscription === undefined) return { error: `this session has no subscription ${id}` }
+    this.#open.delete(id)
+    subscription.end()
+    if (subscription.source !== undefined) this.#queue.end(subscription.source)
+    return { unsubscribed: id, lost: subscription.feed.lost }
+  }
+
+  endAll(): void {
+    for (const id of [...this.#open.keys()]) this.end(id)
+  }
+
+  /** Sends the records of calls that wait for descriptors, if this session traces. */
+  settle(): void {
+    if (this.#traces > 0) this.#daemon.trace.settle()
+  }
+
+  /** A string: why it is refused. */
+  #subscribe(request: SubscribeRequest, feed: Feed, file: number | undefined): Omit<Subscription, 'feed'> | string {
+    switch (request.topic) {
+      case 'trace':
+        return this.#trace(request, feed, file)
+      case 'findings':
+        return this.#watchFindings(request, feed)
+      case 'stat':
+        return this.#watchStat(request, feed)
+    }
+  }
+
+  #trace({ tag, pcap, abi = false }: Request<'trace'>, feed: Feed, file: number | undefined): { end(): void } | string {
+    if (!this.#isTrusted) return 'only the user of this daemon may watch calls and packets'
+    if (pcap && file === undefined) return 'a capture needs the descriptor of a file'
+    const stopCapture = file === undefined ? () => {} : this.#capture(file)
+    if (typeof stopCapture === 'string') return stopCapture
+    const post = (change: TraceEvent | TormentRecord): void => this.#queue.post(feed, { id: feed.id, change })
+    const unsubscribe = this.#daemon.trace.subscribe({ tag, abi, post, postFailure: post })
+    const stopTorment = this.#daemon.torment?.listen((torment, device) =>
+      post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
+    )
+    this.#traces++
+    return {
+      end: () => {
+        this.#traces--
+        unsubscribe()
+        stopTorment?.()
+        stopCapture()
+      },
+    }
+  }
+
+  /** Captures packets in the file. The returned function ends that and closes it; a string: why it is refused. */
+  #capture(file: number): (() => void) | string {
+    try {
+      if (!fstatSync(file).isFile()) return 'packets can be written to a regular file only'
+      const { network, devices } = this.#daemon
+      // A later device has no tap, so the receiver captures its packets.
+      const captured = new Set(devices.linked)
+      this.captureError = null
+      const stop = network.capture(
+        file,
+        address => devices.hasAddress(address, captured),
+        error => {
+          this.captureError = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+        },
+      )
+      return () => {
+        stop()
+        close(file)
+      }
+    } catch (error) {
+      return `packets cannot be written to this file: ${String(error)}`
+    }
+  }
+
+  #watchFindings({ hang }: Request<'findings'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
+    const { check } = this.#daemon
+    if (!this.#isTrusted) return FINDINGS_REFUSED
+    if (check === undefined) return 'this daemon does not check programs; start it with --check'
+    if (hang !== undefined) check.waits.reportAfter(hang)
+    let sent: number | undefined
+    const source: Source = {
+      next() {
+        if (sent === undefined) {
+          const snapshot = check.findings.slice(0, MAX_SNAPSHOT)
+          sent = snapshot.length
+          return { id, snapshot }
+        }
+        const change = check.findings[sent]
+        if (change === undefined) return undefined
+        sent++
+        return { id, change }
+      },
+    }
+    const wake = (): void => {
+      // The snapshot has the earlier ones.
+      if (sent !== undefined) this.#queue.wake(source)
+    }
+    return { source, end: check.subscribe(wake) }
+  }
+
+  #watchStat({ interval, qps = false }: Request<'stat'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
+    if (interval < MIN_INTERVAL || interval > MAX_INTERVAL)
+      return `interval ${interval} is not from ${MIN_INTERVAL} to ${MAX_INTERVAL} milliseconds`
+    if (qps && !this.#isTrusted) return 'only the user of this daemon may see queue pairs and what programs wait for'
+    let isDue = true
+    let sent: StatView | undefined
+    const source: Source = {
+      next: () => {
+        if (!isDue) return undefined
+        isDue = false
+        const before = sent
+        sent = viewOf(this.#daemon, qps)
+        return before === undefined ? { id, snapshot: sent } : { id, change: mergePatch(before, sent) ?? {} }
+      },
+    }
+    const tick = this.#daemon.containment.guard('a subscription to stat', () => {
+      isDue = true
+      this.#queue.wake(source)
+    })
+    const timer = setInterval(tick, interval).unref()
+    return { source, end: () => clearInterval(timer) }
+  }
+}
