@@ -3,11 +3,11 @@
  * daemon ends or the user presses Ctrl-C. With --json each line is the whole stat instead.
  */
 
-import { NoDaemonError } from '../session/errors.ts'
 import type { ToolSession } from '../session/tool-session.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
+import { openLooks } from './looks.ts'
 
 /** Limits of an interval, seconds. */
 export const MIN_SECONDS = 0.1
@@ -63,37 +63,20 @@ export const rateTexts = (
 
 /** Prints until the daemon ends. */
 export const watchStat = async (
-  client: Pick<ToolSession, 'stat' | 'ended'>,
+  client: Pick<ToolSession, 'subscribe' | 'ended'>,
   seconds: number,
   json: boolean,
 ): Promise<void> => {
-  let previous = await client.stat()
-  let isEnded = false
-  const end = (): void => {
-    isEnded = true
-  }
-  client.ended.then(end)
-  for (let time = performance.now(); ; ) {
-    let timer: NodeJS.Timeout | undefined
-    const interval = new Promise(resolve => {
-      timer = setTimeout(resolve, seconds * 1000)
-    })
-    await Promise.race([client.ended, interval])
-    // If the daemon has ended, the timer must not keep this process alive.
-    clearTimeout(timer)
-    if (isEnded) return
-    const stat = await client.stat().catch(error => {
-      // The daemon ended before it replied.
-      if (error instanceof NoDaemonError) return undefined
-      throw error
-    })
-    if (stat === undefined) return
-    const now = performance.now()
-    const lines = json ? [JSON.stringify(stat)] : rateTexts(previous.devices, stat.devices, (now - time) / 1000)
+  const looks = await openLooks(client, seconds, false)
+  let before = await looks.next()
+  while (before !== undefined) {
+    const after = await looks.next()
+    if (after === undefined) return
+    const elapsed = (after.time - before.time) / 1000
+    const lines = json ? [JSON.stringify(after.stat)] : rateTexts(before.stat.devices, after.stat.devices, elapsed)
     const clock = new Date().toTimeString().slice(0, 8)
     for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
-    previous = stat
-    time = now
+    before = after
   }
 }
 

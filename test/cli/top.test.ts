@@ -3,8 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Look } from '../../src/cli/looks.ts'
 import { afterKey, keysOf } from '../../src/cli/top/keys.ts'
-import { type Look, ratesBetween, sorted } from '../../src/cli/top/rates.ts'
+import { ratesBetween, sorted } from '../../src/cli/top/rates.ts'
 import { batchText, countText, screenLines, type View } from '../../src/cli/top/screen.ts'
 import type { DeviceStat, QpStat, Stat } from '../../src/uapi/tool.ts'
 

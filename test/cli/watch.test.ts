@@ -7,7 +7,7 @@ import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
 import { NoDaemonError } from '../../src/session/errors.ts'
 import type { ToolSession } from '../../src/session/tool-session.ts'
-import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
+import type { DeviceStat } from '../../src/uapi/tool.ts'
 
 /** Seconds between the two counts of a rate. */
 const INTERVAL = 2
@@ -50,25 +50,13 @@ describe('userdma stat --watch', () => {
     assert.deepEqual(rateTexts(before, after, INTERVAL), ['stays  out 0 B/s, in 0 B/s, sent_pkts 2/s', undefined])
   })
 
-  it('ends without an error when the daemon ends before it replies', async () => {
-    const replies = [Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat)]
-    const client: Pick<ToolSession, 'stat' | 'ended'> = {
-      stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('EIO', 'the daemon ended')),
-      ended: new Promise(() => {}),
-    }
-    await watchStat(client, 0.001, NO_JSON)
-    assert.deepEqual(replies, [])
-  })
-
-  it('leaves no timer when the daemon has ended', async () => {
-    const timers = (): number => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
-    const before = timers()
-    const client: Pick<ToolSession, 'stat' | 'ended'> = {
-      stat: () => Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat),
+  it('ends without an error when the daemon ends before it replies, or before a change', async () => {
+    const client: Pick<ToolSession, 'subscribe' | 'ended'> = {
+      subscribe: () => Promise.reject(new NoDaemonError('EIO', 'the daemon ended')),
       ended: Promise.resolve(),
     }
-    await watchStat(client, 3600, NO_JSON)
-    assert.equal(timers(), before)
+    await watchStat(client, 1, NO_JSON)
+    await watchStat({ ...client, subscribe: async () => ({ id: 1, end: async () => 0 }) }, 1, NO_JSON)
   })
 
   it('takes the interval in seconds, 1 by default', () => {

@@ -2,12 +2,12 @@
  * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or the
  * user quits. With `--batch` it prints each look, with `--json` one object per line.
  */
-import { NoDaemonError } from '../../session/errors.ts'
 import type { ToolSession } from '../../session/tool-session.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
+import { type Look, openLooks } from '../looks.ts'
 import { afterKey, keysOf } from '../top/keys.ts'
-import { type Look, type Rates, ratesBetween } from '../top/rates.ts'
+import { type Rates, ratesBetween } from '../top/rates.ts'
 import { batchText, screenLines, type View, visibleQps } from '../top/screen.ts'
 import { watchSeconds } from '../watch.ts'
 import { printFromDaemon } from './stat.ts'
@@ -29,17 +29,6 @@ const HOME = '\x1b[H'
 const CLEAR_LINE = '\x1b[K'
 const CLEAR_BELOW = '\x1b[J'
 
-/** A look at the daemon; undefined if it has ended. */
-const look = async (client: ToolSession): Promise<Look | undefined> => {
-  try {
-    const [stat, qps, waits] = await Promise.all([client.stat(), client.qps(), client.waits()])
-    return { time: performance.now(), stat, qps, waits }
-  } catch (error) {
-    if (error instanceof NoDaemonError) return undefined
-    throw error
-  }
-}
-
 const lookCount = (text: string | undefined): number => {
   if (text === undefined) return Number.POSITIVE_INFINITY
   if (!/^[1-9]\d{0,8}$/.test(text))
@@ -47,21 +36,12 @@ const lookCount = (text: string | undefined): number => {
   return Number(text)
 }
 
-/** Waits until the time, the daemon's end, or `wake`, whichever is first. */
-const pause = (client: ToolSession, milliseconds: number, wake?: Promise<void>): Promise<unknown> => {
-  let timer: NodeJS.Timeout | undefined
-  const time = new Promise<void>(resolve => {
-    timer = setTimeout(resolve, milliseconds)
-  })
-  return Promise.race([time, client.ended, ...(wake ? [wake] : [])]).finally(() => clearTimeout(timer))
-}
-
 const printLooks = async (client: ToolSession, view: View, count: number, json: boolean): Promise<void> => {
+  const looks = await openLooks(client, view.delay, true)
   // A first look without rates would be of little use: like vmstat's, the first one shown is that of an interval.
-  let before = await look(client)
+  let before = await looks.next()
   for (let i = 0; i < count && before !== undefined; i++) {
-    await pause(client, view.delay * 1000)
-    const after = await look(client)
+    const after = await looks.next()
     if (after === undefined) return
     const rates = ratesBetween(before, after)
     process.stdout.write(json ? `${JSON.stringify(rates)}\n` : `${i === 0 ? '' : '\n'}${batchText(rates, view)}`)
@@ -105,17 +85,23 @@ const showScreen = async (client: ToolSession, initial: View, count: number): Pr
   stdout.on('resize', draw)
   const restoreSignals = beforeEndBySignal(leave)
   try {
+    let looks = await openLooks(client, view.delay, true)
     let before: Look | undefined
-    for (let i = 0; i < count && !isEnded; i++) {
-      const after = await look(client)
+    for (let i = 0; i < count && !isEnded; ) {
+      const woken = new Promise<'woken'>(resolve => {
+        wake = () => resolve('woken')
+      })
+      const after = await Promise.race([looks.next(), woken])
+      if (after === 'woken') {
+        await looks.end()
+        if (!isEnded) looks = await openLooks(client, view.delay, true)
+        continue
+      }
       if (after === undefined) return
       rates = ratesBetween(before, after)
       before = after
+      i++
       draw()
-      const woken = new Promise<void>(resolve => {
-        wake = resolve
-      })
-      if (!isEnded && i + 1 < count) await pause(client, view.delay * 1000, woken)
     }
   } finally {
     restoreSignals()

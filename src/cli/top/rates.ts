@@ -3,15 +3,8 @@
  */
 import { type QpClassName, QpTypes } from '../../spec/classes/qp/qp.ts'
 import type { CounterFile } from '../../spec/counters.ts'
-import type { DeviceStat, QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
-
-/** One look at a daemon; `time` in milliseconds. */
-export interface Look {
-  readonly time: number
-  readonly stat: Stat
-  readonly qps: readonly QpStat[]
-  readonly waits: readonly WaitStat[]
-}
+import type { DeviceStat, QpStat, WaitStat } from '../../uapi/tool.ts'
+import type { Look } from '../looks.ts'
 
 export interface DeviceRates {
   readonly device: string
