@@ -137,6 +137,18 @@ export interface Topics {
     readonly snapshot: StatView
     readonly change: unknown
   }
+  /** The devices, and again all of them when one was added, removed or renamed. A slow tool gets only the newest list. */
+  readonly devices: {
+    readonly options: Readonly<Record<never, never>>
+    readonly snapshot: readonly ListedDevice[]
+    readonly change: readonly ListedDevice[]
+  }
+  /** The fault rules with their counts, and again all of them after each `interval` milliseconds in which one changed. */
+  readonly faults: {
+    readonly options: { readonly interval: number }
+    readonly snapshot: readonly FaultStat[]
+    readonly change: readonly FaultStat[]
+  }
 }
 
 export type Topic = keyof Topics

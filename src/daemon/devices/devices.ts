@@ -36,6 +36,8 @@ export interface Devices {
   readonly linked: readonly LinkedDevice[]
   /** As tools list them. */
   readonly listed: readonly ListedDevice[]
+  /** Called when `listed` has changed. */
+  readonly onChange: Set<() => void>
   /** Whether a loaded driver makes devices with this name. */
   readonly isLoaded: IsLoaded
   find(name: string): DaemonDevice | undefined
@@ -87,6 +89,10 @@ export const createDevices = (
   const all: DaemonDevice[] = []
   const polledDevices: NetworkDevice[] = []
   const linked: LinkedDevice[] = []
+  const onChange = new Set<() => void>()
+  const notify = (): void => {
+    for (const listener of onChange) listener()
+  }
 
   const addRxe = (spec: DeviceSpec): DaemonDevice => {
     const identity = identityOf(spec, interfaces)
@@ -128,6 +134,7 @@ export const createDevices = (
     all,
     network: polledDevices,
     linked,
+    onChange,
     get listed() {
       return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
     },
@@ -147,6 +154,7 @@ export const createDevices = (
         polled.push(created.network)
       }
       if (isLinked(created.network)) linked.push(created.network)
+      notify()
       return created
     },
     remove(name, onEnded) {
@@ -160,6 +168,7 @@ export const createDevices = (
         if (found.network !== undefined && list.includes(found.network)) list.splice(list.indexOf(found.network), 1)
       network.detach(name)
       unregister(found.device, onEnded)
+      notify()
     },
     rename(found, name) {
       const nameError = deviceNameError(name)
@@ -167,6 +176,7 @@ export const createDevices = (
       renameDevice(found.device, name)
       network.rename(found.spec.name, name)
       found.spec = { ...found.spec, name }
+      notify()
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

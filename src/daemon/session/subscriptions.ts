@@ -12,6 +12,7 @@ import {
   type QpStat,
   type StatView,
   type SubscribeRequest,
+  type ToolRecord,
   type ToolReply,
   type TormentRecord,
   type TraceEvent,
@@ -29,6 +30,7 @@ export const FINDINGS_REFUSED = 'only the user of this daemon may see findings'
 type Fields = Partial<Record<string, unknown>>
 type Request<T extends SubscribeRequest['topic']> = Extract<SubscribeRequest, { readonly topic: T }>
 
+const isInteger = (value: unknown): value is number => Number.isSafeInteger(value)
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean'
 
 /** The request, without unknown fields; undefined if it is invalid. */
@@ -40,10 +42,12 @@ export const parseSubscribe = (fields: Fields): SubscribeRequest | undefined => 
       return typeof tag === 'string' && isBoolean(pcap) && isBoolean(abi) ? { kind, topic, tag, pcap, abi } : undefined
     case 'findings':
       return typeof hang === 'number' ? { kind, topic, hang } : { kind, topic }
-    case 'stat': {
-      const isValid = Number.isSafeInteger(interval) && isBoolean(qps)
-      return isValid ? { kind, topic, interval: interval as number, qps } : undefined
-    }
+    case 'stat':
+      return isInteger(interval) && isBoolean(qps) ? { kind, topic, interval, qps } : undefined
+    case 'devices':
+      return { kind, topic }
+    case 'faults':
+      return isInteger(interval) ? { kind, topic, interval } : undefined
     default:
       return undefined
   }
@@ -143,6 +147,10 @@ export class Subscriptions {
         return this.#watchFindings(request, feed)
       case 'stat':
         return this.#watchStat(request, feed)
+      case 'devices':
+        return this.#watchDevices(feed)
+      case 'faults':
+        return this.#atIntervals(request.interval, feed, () => this.#daemon.network.faultCounts())
     }
   }
 
@@ -217,26 +225,49 @@ export class Subscriptions {
     return { source, end: check.subscribe(wake) }
   }
 
-  #watchStat({ interval, qps = false }: Request<'stat'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
+  #watchStat({ interval, qps = false }: Request<'stat'>, feed: Feed): Omit<Subscription, 'feed'> | string {
+    if (qps && !this.#isTrusted) return 'only the user of this daemon may see queue pairs and what programs wait for'
+    return this.#atIntervals(interval, feed, () => viewOf(this.#daemon, qps))
+  }
+
+  #watchDevices({ id }: Feed): Omit<Subscription, 'feed'> {
+    const { devices } = this.#daemon
+    const { source, refresh } = this.#state(id, () => devices.listed)
+    devices.onChange.add(refresh)
+    return { source, end: () => devices.onChange.delete(refresh) }
+  }
+
+  /** `interval`: milliseconds. */
+  #atIntervals(interval: number, { id }: Feed, read: () => unknown): Omit<Subscription, 'feed'> | string {
     if (interval < MIN_INTERVAL || interval > MAX_INTERVAL)
       return `interval ${interval} is not from ${MIN_INTERVAL} to ${MAX_INTERVAL} milliseconds`
-    if (qps && !this.#isTrusted) return 'only the user of this daemon may see queue pairs and what programs wait for'
+    const { source, refresh } = this.#state(id, read)
+    const timer = setInterval(this.#daemon.containment.guard('a subscription', refresh), interval).unref()
+    return { source, end: () => clearInterval(timer) }
+  }
+
+  /**
+   * A state: it is read when its record can be sent, first as a snapshot, and after each `refresh` as a merge patch, if it
+   * has changed.
+   */
+  #state(id: number, read: () => unknown): { readonly source: Source; refresh(): void } {
     let isDue = true
-    let sent: StatView | undefined
+    let sent: unknown
     const source: Source = {
-      next: () => {
+      next() {
         if (!isDue) return undefined
         isDue = false
         const before = sent
-        sent = viewOf(this.#daemon, qps)
-        return before === undefined ? { id, snapshot: sent } : { id, change: mergePatch(before, sent) ?? {} }
+        sent = read()
+        if (before === undefined) return { id, snapshot: sent } as ToolRecord
+        const change = mergePatch(before, sent)
+        return change === undefined ? undefined : ({ id, change } as ToolRecord)
       },
     }
-    const tick = this.#daemon.containment.guard('a subscription to stat', () => {
+    const refresh = (): void => {
       isDue = true
       this.#queue.wake(source)
-    })
-    const timer = setInterval(tick, interval).unref()
-    return { source, end: () => clearInterval(timer) }
+    }
+    return { source, refresh }
   }
 }

@@ -156,3 +156,27 @@ test('two subscriptions of a session have records of their own; one ends without
   await tool.config()
   assert.deepEqual(counts, [1, 2])
 })
+
+test('subscriptions to devices and faults have the state, then what it has become', { skip }, async t => {
+  const daemon = await daemonOf(t, folder)
+  const tool = await openToolSession(daemon.socket)
+  t.after(() => tool.close())
+  const seen: unknown[] = []
+  const named = (devices: readonly { readonly name: string }[]): string => devices.map(({ name }) => name).join()
+  const devices = await tool.subscribe('devices', {}, record => {
+    if (!('lost' in record)) seen.push('snapshot' in record ? named(record.snapshot) : [named(record.change)])
+  })
+  await tool.changeDevices({ add: { name: 'rxe1', address: '127.0.0.2' } })
+  await tool.changeDevices({ remove: 'rxe0' })
+  assert.equal(await devices.end(), 0)
+  await tool.changeDevices({ remove: 'rxe1' })
+  assert.deepEqual(seen, ['rxe0', ['rxe0,rxe1'], ['rxe1']])
+  const changed = new Promise(resolve => {
+    void tool.subscribe('faults', { interval: 100 }, record => {
+      if ('snapshot' in record) assert.deepEqual(record.snapshot, [])
+      else if ('change' in record) resolve(record.change.map(({ rule }) => rule))
+    })
+  })
+  await tool.faults('drop=1')
+  assert.deepEqual(await changed, ['drop=1'])
+})
