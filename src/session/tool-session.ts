@@ -72,13 +72,12 @@ export interface ToolSession {
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
    * From now on `onTrace` gets calls and failures of programs with this tag, `onTorment` gets decisions of torment, and
-   * `onLost` the number of lost ones.
-   * `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of the calls.
+   * `onLost` the number of lost ones. `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of
+   * the calls.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /**
-   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the
-   * file.
+   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the file.
    */
   traceStatus(): Promise<{ readonly captureError: string | undefined }>
   /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */

@@ -395,11 +395,14 @@ const MAX_RECORD = 4_000_000
 /** First character of a text that continues in the next text. JSON never begins with `+`. */
 const MORE = '+'
 
+const isTraceRecord = (value: unknown): value is TraceRecord =>
+  typeof value === 'object' && value !== null && 'dialect' in value
+
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {
   let text = JSON.stringify(record)
-  if (text.length > MAX_RECORD && 'change' in record) {
-    const { call: _call, raw: _raw, ...rest } = record.change as TraceRecord
+  if (text.length > MAX_RECORD && 'change' in record && isTraceRecord(record.change)) {
+    const { call: _call, raw: _raw, ...rest } = record.change
     text = JSON.stringify({ id: record.id, change: { ...rest, reason: 'too long to trace' } })
   }
   const texts: string[] = []

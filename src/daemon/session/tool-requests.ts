@@ -1,6 +1,6 @@
 /*
  * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries, changes of devices
- * and faults, captures, and subscriptions to calls and findings.
+ * and faults, recordings, and subscriptions.
  */
 import { fstatSync } from 'node:fs'
 import { close } from '../../host/net/sockets.ts'
