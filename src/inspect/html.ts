@@ -16,7 +16,7 @@ export const MAX_HTML_SESSION = 2 ** 30
 
 const attribute = (text: string): string => text.replace(/[&"<>]/g, character => `&#${character.codePointAt(0)};`)
 
-/** The script without a text that would end its element. Within a string or a regular expression the escape is the same. */
+/** Code for an element `end`. Throws an Error if the code would end the element. */
 const inElement = (code: string, end: string): string => {
   if (new RegExp(`</${end}`, 'i').test(code)) throw new Error(`the page's ${end} has "</${end}"`)
   return code
