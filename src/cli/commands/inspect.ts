@@ -5,8 +5,8 @@ import { openFile } from '../../inspect/file.ts'
 import { type LiveClient, openLive } from '../../inspect/live.ts'
 import { readPage } from '../../inspect/page.ts'
 import { type PageData, servePage } from '../../inspect/server.ts'
-import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
-import { openSession } from '../client.ts'
+import { openToolSession } from '../../session/tool-session.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { openOwnSession } from '../own-daemon.ts'
@@ -41,7 +41,7 @@ const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData;
     application: `userdma ${packageVersion()}`,
     limit: LIVE_LIMIT,
     allowsFaults: options.allowFaults === true,
-    connect: (): Promise<LiveClient> => (named === undefined ? openOwnSession(userSocket()) : openSession(named)),
+    connect: (): Promise<LiveClient> => (named === undefined ? openOwnSession(userSocket()) : openToolSession(named)),
   })
 }
 

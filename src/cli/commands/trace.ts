@@ -86,7 +86,7 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
   const { Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options }, { pcap: '--pcap' })
   const output = openOutput(options.output)
-  const { onTrace, end } = printer(options, text => output.write(`${text}\n`))
+  const { onTrace, onLost, end } = printer(options, text => output.write(`${text}\n`))
   let lost = 0
   const observer = new Observer(() => {}, {
     call: record => onTrace(options.abi || record.call === undefined ? record : withoutBytes(record)),
@@ -103,7 +103,8 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
   let programEnd: ProgramEnd
   try {
     programEnd = await runObserved(program, args, reader, false)
-    end(lost)
+    if (lost > 0) onLost(lost)
+    end()
   } finally {
     output.close()
   }
