@@ -28,7 +28,9 @@ test('examples and a third-party driver import only the package’s exports', ()
   const exportedFiles = Object.values<string>(exports).map(path =>
     path.replace('./dist/', '../').replace(/\.js$/, '.ts'),
   )
-  const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
+  const sources = readdirSync(join(repoRoot, 'examples'), { recursive: true, encoding: 'utf8' })
+    .filter(name => /\.m?[jt]s$/.test(name))
+    .map(name => join(repoRoot, 'examples', name))
   for (const source of sources)
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
       assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)

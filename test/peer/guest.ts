@@ -3,7 +3,7 @@
  * of this process.
  */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, readFileSync } from 'node:fs'
+import { copyFileSync, cpSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { repoRoot } from '../paths.ts'
 import { type Finished, type Running, run, type Scope, start, temporaryFolder } from '../system/programs.ts'
@@ -45,6 +45,10 @@ export interface Guest {
   startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv, limit?: number): Running
   /** Copies a program of the host, and returns its path in the guest. */
   copy(scope: Scope, program: string): Promise<string>
+  /** Puts a folder or file of the host into the guest's view, and returns its path there. */
+  share(path: string): string
+  /** Installs libraries of a Debian package that the guest lacks, by their files' names. */
+  installLibraries(scope: Scope, debianPackage: string, files: readonly string[]): Promise<void>
   untilListening(scope: Scope, port: number): Promise<void>
   /** Waits until a server of rdma_cm listens in the guest. */
   untilConnectable(scope: Scope, port: number): Promise<unknown>
@@ -118,6 +122,21 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       await command(testScope, `copying ${name}`, `cp /host/${name} ${guestPath}`)
       copied.add(program)
       return guestPath
+    },
+    share(path) {
+      const name = basename(path)
+      cpSync(path, join(sharedFolder, name), { recursive: true, verbatimSymlinks: true })
+      return `/host/${name}`
+    },
+    async installLibraries(testScope, debianPackage, files) {
+      const folder = temporaryFolder(testScope)
+      const { status, stderr } = spawnSync(script, ['unpack', folder, debianPackage], { env, encoding: 'utf8' })
+      if (status !== 0) throw new Error(`${debianPackage}: ${stderr}`)
+      for (const file of files) {
+        // Copies the file of a link: the shared folder need not have links.
+        copyFileSync(join(folder, 'usr', 'lib', 'x86_64-linux-gnu', file), join(sharedFolder, file))
+        await command(testScope, file, `cp /host/${file} /usr/lib/x86_64-linux-gnu/`)
+      }
     },
     async untilListening(testScope, port) {
       await untilPort(testScope, port, `grep -q "${listening(port)}" /proc/net/tcp /proc/net/tcp6`)

@@ -165,8 +165,11 @@ const BUDGET = 256
 /** One of CLOCK_INTERVAL idle drives reads the clock, because reading takes longer than the rest of the drive. */
 const CLOCK_INTERVAL = 32
 
-/** This process, as fault rules select it. */
-export const ownProcess: CallingProcess = { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
+/** This process, as fault rules select it. A browser has none. */
+export const ownProcess: CallingProcess =
+  typeof process === 'undefined'
+    ? { pid: 0, name: () => '' }
+    : { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
 
 /** Parses fault rules. Throws RdmaError EINVAL. */
 const faultRules = (call: string, text: string) => {
