@@ -12,10 +12,10 @@ import { findTool, scratchFolder } from '../tools.ts'
 /** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
-  for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts'])
+  for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts', 'src/spec/observe.ts'])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })
   symlinkSync(join(repoRoot, 'node_modules'), join(folder, 'node_modules'))
-  mkdirSync(join(folder, 'shim'))
+  mkdirSync(join(folder, 'shim', 'host'), { recursive: true })
   mkdirSync(join(folder, 'test', 'programs'), { recursive: true })
   return folder
 }

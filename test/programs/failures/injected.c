@@ -148,10 +148,12 @@ int main(int argc, char **argv)
         void (*run)(void);
     } cases[] = {{"regions", regions}, {"list", list_of_sends}, {"receives", receives}, {"sends", sends},
                  {"receive", receive}, {"event", event},        {"duration", duration}};
-    struct ibv_context *context = open_named(NULL);
-    create_pair(&ends[0], &ends[1], context, &default_options);
+    void (*run)(void) = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        if (argc > 1 && strcmp(argv[1], cases[i].name) == 0)
-            cases[i].run();
+        if (argc == 2 && strcmp(argv[1], cases[i].name) == 0)
+            run = cases[i].run;
+    NEED(run, "usage: injected CASE");
+    create_pair(&ends[0], &ends[1], open_named(NULL), &default_options);
+    run();
     return 0;
 }

@@ -75,8 +75,10 @@ static void exchange(struct ibv_context *context)
     destroy_endpoint(&ends[1]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argv;
+    NEED(argc == 1, "usage: walked");
     struct ibv_context *context = open_device();
     pd = ibv_alloc_pd(context);
     NEED(pd, "ibv_alloc_pd: %s", strerror(errno));

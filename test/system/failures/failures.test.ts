@@ -43,7 +43,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
   const shown = all.find(({ qpn }) => qpn === a.qpn)
   assert.equal(shown?.lastError?.cause, 'RKEY_UNKNOWN')
   assert.deepEqual(
-    { ...shown, lastError: undefined, send: undefined, receive: undefined },
+    { ...shown, lastError: undefined, send: undefined, receive: undefined, psn: undefined },
     {
       device: 'rxe0',
       pid: process.pid,
@@ -54,6 +54,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
       peer: { qpn: b.qpn, address: device.address },
       send: undefined,
       receive: undefined,
+      psn: undefined,
       lastError: undefined,
     },
   )
