@@ -33,10 +33,11 @@ interface Exporting {
   /** Of the file. */
   readonly name: string
   readonly source: SessionSource
-  readonly session: Session
+  /** Without its events, which `existing` and `forEach` redact if asked for. */
+  readonly session: Omit<Session, 'read' | 'eventsIn' | 'checkpointBefore'>
   readonly isRedacted: boolean
-  /** Redacts an event if asked for. */
-  redacted(event: SessionEvent): SessionEvent
+  /** Calls `use` for the events of the checkpoint before `time`, as `forEach`. */
+  existing(time: number, use: (event: SessionEvent) => void): Promise<void>
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
@@ -55,13 +56,13 @@ const toJson: Exporter = async ({ session, forEach, write }) => {
   await forEach(event => write(`${JSON.stringify(eventJson(event))}\n`))
 }
 
-const toPcapng: Exporter = async ({ session, forEach, write }) => {
+const toPcapng: Exporter = async ({ session, existing, forEach, write }) => {
   const devices = new Map<number, string>()
   const noteDevice = (event: SessionEvent): void => {
     if (event.kind === 'device' && event.change !== 'removed') devices.set(event.device, event.name)
   }
   // The interfaces stand at the start of a capture.
-  for (const event of (await session.checkpointBefore(Number.POSITIVE_INFINITY)).events) noteDevice(event)
+  await existing(Number.POSITIVE_INFINITY, noteDevice)
   await forEach(noteDevice)
   const add = createCapture(write, session.header, devices)
   await forEach(event => {
@@ -69,15 +70,15 @@ const toPcapng: Exporter = async ({ session, forEach, write }) => {
   })
 }
 
-const toPerfetto: Exporter = async ({ session, forEach, write }) => {
+const toPerfetto: Exporter = async ({ existing, forEach, write }) => {
   const perfetto = createPerfetto(write)
   // Objects that were created before the first event of a file with a limit.
-  for (const event of (await session.checkpointBefore(0)).events) perfetto.add(event)
+  await existing(0, event => perfetto.add(event))
   await forEach(event => perfetto.add(event))
 }
 
 /** The events in a session file in memory. */
-const inMemory = async ({ session, redacted, forEach }: Exporting): Promise<Uint8Array> => {
+const inMemory = async ({ session, existing, forEach }: Exporting): Promise<Uint8Array> => {
   let bytes = new Uint8Array(2 ** 20)
   let size = 0
   const write = (position: number, part: Uint8Array, done: () => void): void => {
@@ -94,7 +95,7 @@ const inMemory = async ({ session, redacted, forEach }: Exporting): Promise<Uint
   const { application, machine, origin, payload } = session.header
   const writer = new SessionWriter({ write }, { application, machine, origin, payload })
   const copy = (event: SessionEvent): void => copyEvent(writer, event.time, event)
-  for (const event of (await session.checkpointBefore(session.start)).events) copy(redacted(event))
+  await existing(session.start, copy)
   await forEach(copy)
   await writer.end(session.end, 'the session was exported')
   return bytes.subarray(0, size)
@@ -182,22 +183,28 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     const buffer = createBuffer(fd)
     const redactor = redact ? createRedactor() : (event: SessionEvent) => event
     let unreadable = 0
-    const forEach = async (use: (event: SessionEvent) => void): Promise<void> => {
-      for await (const event of session.eventsIn())
-        try {
-          use(redactor(event))
-        } catch (error) {
-          // A file that was made by others may have records of any content.
-          if (!(error instanceof TypeError) && !(error instanceof RangeError)) throw error
-          unreadable++
-        }
+    type Use = (event: SessionEvent) => void
+    const redactFor = (use: Use, event: SessionEvent): void => {
+      try {
+        use(redactor(event))
+      } catch (error) {
+        // A file that was made by others may have records of any content.
+        if (!(error instanceof TypeError) && !(error instanceof RangeError)) throw error
+        unreadable++
+      }
+    }
+    const existing = async (time: number, use: Use): Promise<void> => {
+      for (const event of (await session.checkpointBefore(time)).events) redactFor(use, event)
+    }
+    const forEach = async (use: Use): Promise<void> => {
+      for await (const event of session.eventsIn()) redactFor(use, event)
     }
     await exporter({
       name,
       source,
       session,
       isRedacted: redact === true,
-      redacted: redactor,
+      existing,
       forEach,
       write: buffer.write,
     })
