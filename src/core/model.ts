@@ -560,6 +560,8 @@ export interface RequestPoll {
    * Undefined: the payload cannot be read.
    */
   digest(request: WorkRequest, isWhole: boolean): number | undefined
+  /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: the queue pair is gone. */
+  window(request: WorkRequest): number | undefined
   /** Ends the reports. */
   end(): void
 }

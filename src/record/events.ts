@@ -159,7 +159,8 @@ export interface TormentEvent {
 
 /**
  * Counters (which only grow) and gauges at this time, by name: of a device, or of an object (0: of the device). Only
- * values that have changed since the last event.
+ * values that have changed since the last event. A queue pair has `window`, the bytes that it may have unacknowledged
+ * (`Engine.windowOf`), at its posts and ends.
  */
 export interface CountersEvent {
   readonly kind: 'counters'

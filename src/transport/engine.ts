@@ -19,7 +19,14 @@ import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, enterSqe, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
 import { QP, RES, ReqFlag, RespFlag, WQE } from './fields.ts'
-import { leaveWindow, nextWindowDeadline, onWindowTimer, requeue, takeWaiting } from './flow-control/peer-window.ts'
+import {
+  leaveWindow,
+  nextWindowDeadline,
+  onWindowTimer,
+  requeue,
+  takeWaiting,
+  windowOf,
+} from './flow-control/peer-window.ts'
 import { sendIdleFastPath } from './loopback/fast-path.ts'
 import { onMiddles } from './middle-batch.ts'
 import {
@@ -74,6 +81,8 @@ export interface Engine {
   query(row: number): QpSnapshot
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
+  /** Bytes that a queue pair may have unacknowledged, with 64 bytes per packet: `windowBytes`, or less after a loss. */
+  windowOf(row: number): number
   /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
   visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number) => void): void
   /** Number of RNR NAKs for the oldest outstanding request. */
@@ -170,6 +179,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
+    windowOf: row => windowOf(s, row),
     visitRnrWaits(visit) {
       for (const [row, { psn }] of s.rnrNaks) {
         const times = rnrNaksOf(s, row)

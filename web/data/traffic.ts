@@ -18,11 +18,18 @@ export const seriesNames = [
   'errors',
   'inFlight',
   'cqDepth',
+  'window',
 ] as const
 export type SeriesName = (typeof seriesNames)[number]
 
 /** Gauges: the largest value in an interval, not the sum. */
 const GAUGES: ReadonlySet<SeriesName> = new Set<SeriesName>(['inFlight', 'cqDepth'])
+
+/** Levels: the newest value, which stays until the next. */
+const LEVELS: ReadonlySet<SeriesName> = new Set<SeriesName>(['window'])
+/** An interval in which a level was not set. */
+const NOT_SET = -1
+const emptyValue = (name: SeriesName): number => (LEVELS.has(name) ? NOT_SET : 0)
 
 /** Bins of the histogram of latencies: four per doubling, from 1 µs. */
 export const LATENCY_BINS = 120
@@ -46,12 +53,17 @@ export class Traffic {
   readonly #outstanding = new Map<number, { readonly time: number; readonly bytes: number }>()
   readonly #produced = new Map<number, number>()
   readonly #polled = new Map<number, number>()
+  /** By queue pair: its window; and their sum. */
+  readonly #windows = new Map<number, number>()
+  #window = 0
   #inFlight = 0
 
   /** `start`: microseconds of the first interval. */
   constructor(start: number) {
     this.#start = start
-    this.series = Object.fromEntries(seriesNames.map(name => [name, new Float64Array(INTERVALS)])) as Traffic['series']
+    this.series = Object.fromEntries(
+      seriesNames.map(name => [name, new Float64Array(INTERVALS).fill(emptyValue(name))]),
+    ) as Traffic['series']
     this.totals = Object.fromEntries(seriesNames.map(name => [name, 0])) as Record<SeriesName, number>
   }
 
@@ -61,7 +73,13 @@ export class Traffic {
   }
 
   values(name: SeriesName): number[] {
-    return [...this.series[name].subarray(0, this.length)]
+    const values = [...this.series[name].subarray(0, this.length)]
+    let level = 0
+    if (!LEVELS.has(name)) return values
+    return values.map(value => {
+      if (value !== NOT_SET) level = value
+      return level
+    })
   }
 
   #halve(): void {
@@ -69,9 +87,10 @@ export class Traffic {
       const values = this.series[name]
       for (let i = 0; i < INTERVALS / 2; i++) {
         const [a, b] = [values[2 * i]!, values[2 * i + 1]!]
-        values[i] = GAUGES.has(name) ? Math.max(a, b) : a + b
+        if (LEVELS.has(name)) values[i] = b === NOT_SET ? a : b
+        else values[i] = GAUGES.has(name) ? Math.max(a, b) : a + b
       }
-      values.fill(0, INTERVALS / 2)
+      values.fill(emptyValue(name), INTERVALS / 2)
     }
     this.width *= 2
     this.length = Math.ceil(this.length / 2)
@@ -84,7 +103,10 @@ export class Traffic {
       interval = Math.floor((time - this.#start) / this.width)
     }
     const values = this.series[name]
-    if (GAUGES.has(name)) {
+    if (LEVELS.has(name)) {
+      values[interval] = value
+      this.totals[name] = Math.max(this.totals[name], value)
+    } else if (GAUGES.has(name)) {
       values[interval] = Math.max(values[interval]!, value)
       this.totals[name] = Math.max(this.totals[name], value)
     } else {
@@ -135,7 +157,23 @@ export class Traffic {
       case 'polled':
         this.#polled.set(event.cq, event.count)
         this.#depth(event.cq, time)
+        return
+      case 'counters':
+        if (event.values.window !== undefined) this.#setWindow(event.object, event.values.window, time)
+        return
+      case 'queueReset':
+        this.#setWindow(event.owner, 0, time)
     }
+  }
+
+  /** `window`: 0 for a queue pair that was reset. */
+  #setWindow(qp: number, window: number, time: number): void {
+    const before = this.#windows.get(qp) ?? 0
+    if (before === window) return
+    if (window === 0) this.#windows.delete(qp)
+    else this.#windows.set(qp, window)
+    this.#window += window - before
+    this.#add('window', time, this.#window)
   }
 
   #depth(cq: number, time: number): void {

@@ -1,6 +1,6 @@
 /*
- * Charts over time: bandwidth, packets and losses, completions, bytes in flight, depth of completion queues; and a
- * histogram of latencies.
+ * Charts over time: bandwidth, packets and losses, completions, bytes in flight, windows, depth of completion
+ * queues; and a histogram of latencies.
  */
 import { useEffect, useRef } from 'preact/hooks'
 import UPlot from 'uplot'
@@ -189,6 +189,14 @@ export const Charts = ({ store }: ViewProps) => {
         yText={value => bytesText(Math.round(value))}
         isBinary={true}
         lines={[{ label: 'in flight', color: '--data', values: traffic.values('inFlight') }]}
+      />
+      <Chart
+        {...common}
+        title="Window"
+        note={`what queue pairs may have in flight together, at most ${bytesText(totals.window)}`}
+        yText={value => bytesText(Math.round(value))}
+        isBinary={true}
+        lines={[{ label: 'window', color: '--data', values: traffic.values('window') }]}
       />
       <Chart
         {...common}

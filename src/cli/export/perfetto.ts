@@ -4,7 +4,7 @@
  * - a track per process, thread (its calls) and queue pair; requests that are outstanding together have lanes below
  *   their queue pair
  * - a slice from post to completion, with a flow to the receive of the message
- * - counters: bytes and requests in flight of a queue pair, completions that a program has not polled, and the device's
+ * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled, and the device's
  * - instants: NAKs, retransmissions, packets that a fault changed, failures, findings
  */
 import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../record/events.ts'
@@ -65,6 +65,8 @@ interface Queue {
   readonly lanes: { readonly track: number; isFree: boolean }[]
   readonly bytesTrack: number
   readonly requestsTrack: number
+  /** Tracks of its counters by name. */
+  readonly counters: Map<string, number>
   bytes: number
   requests: number
 }
@@ -198,17 +200,21 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
     return tracks
   }
 
+  const queueName = (id: number): string => {
+    const object = qps.get(id)
+    return object === undefined ? `queue ${id}` : `${object.class} ${hex(object.number || object.handle)}`
+  }
   const queueOf = (id: number): Queue => {
     let queue = queues.get(id)
     if (queue === undefined) {
-      const object = qps.get(id)
-      const name = object === undefined ? `queue ${id}` : `${object.class} ${hex(object.number || object.handle)}`
-      const track = addTrack(name, processTrack(object?.program))
+      const name = queueName(id)
+      const track = addTrack(name, processTrack(qps.get(id)?.program))
       queue = {
         track,
         lanes: [],
         bytesTrack: addCounter(`${name} bytes in flight`, track, 'bytes'),
         requestsTrack: addCounter(`${name} requests in flight`, track, 'requests'),
+        counters: new Map(),
         bytes: 0,
         requests: 0,
       }
@@ -414,12 +420,16 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
           break
         }
         case 'counters': {
-          if (event.object !== 0) break
-          const { track, counters } = deviceTracks(event.device)
+          const { object, device } = event
+          const { track, counters } = object === 0 ? deviceTracks(device) : queueOf(object)
           for (const [name, value] of Object.entries(event.values)) {
             let counter = counters.get(name)
             if (counter === undefined) {
-              counter = addCounter(name, track, '')
+              counter = addCounter(
+                object === 0 ? name : `${queueName(object)} ${name}`,
+                track,
+                object === 0 ? '' : 'bytes',
+              )
               counters.set(name, counter)
             }
             addEvent(time, counter, { type: Type.COUNTER, counter: value })

@@ -62,7 +62,9 @@ const eventText = (event: SessionEvent): string => {
     case 'torment':
       return tormentLine(event.torment)
     case 'counters':
-      return `counters of device ${event.device}: ${Object.entries(event.values)
+      return `counters of ${event.object === 0 ? `device ${event.device}` : `object ${event.object}`}: ${Object.entries(
+        event.values,
+      )
         .map(([name, value]) => `${name} ${value}`)
         .join(', ')}`
     case 'lost':

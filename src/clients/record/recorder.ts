@@ -6,7 +6,17 @@ import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { addFailureHandler } from '../../core/failures.ts'
-import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
+import type {
+  CallContext,
+  Context,
+  Core,
+  CoreObject,
+  Device,
+  Entry,
+  HandlerValues,
+  Hook,
+  RequestPoll,
+} from '../../core/model.ts'
 import type { PortTap, TappedRun } from '../../phy/port.ts'
 import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
 import type { SessionWriter } from '../../record/writer.ts'
@@ -241,15 +251,31 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     return context === undefined ? '' : (sources.postStack?.(context, queue, number, wrId).join('\n') ?? '')
   }
   const hasStacks = sources.postStack !== undefined
-  const watcher: RequestWatcher = {
-    posted: request => writer.posted(now(), request, hasStacks ? stackOf(request) : ''),
-    ended: request => writer.ended(now(), request),
+  /** The last recorded windows by the ids of their queue pairs. */
+  const windows = new Map<number, number>()
+  const recordWindow = (device: number, { owner }: WorkRequest, window: number | undefined): void => {
+    if (window === undefined || windows.get(owner) === window) return
+    windows.set(owner, window)
+    writer.counters(now(), device, owner, { window })
+  }
+  const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
+    posted(request) {
+      writer.posted(now(), request, hasStacks ? stackOf(request) : '')
+      if (request.opcode >= 0) recordWindow(index, request, windowOf(request))
+    },
+    ended(request) {
+      writer.ended(now(), request)
+      recordWindow(index, request, windowOf(request))
+    },
     completed: (request, completion) => writer.completed(now(), request, completion),
     receiveLost: request => writer.receiveLost(now(), request),
     receiverNotReady: qp => writer.receiverNotReady(now(), qp),
     polled: (cq, count) => writer.polled(now(), cq, count),
-    queueReset: owner => writer.queueReset(now(), owner),
-  }
+    queueReset(owner) {
+      windows.delete(owner)
+      writer.queueReset(now(), owner)
+    },
+  })
 
   // ---- packets ----
 
@@ -306,7 +332,11 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     writer.device(now(), { change, device: index, name, address: addressOf(device) })
     recordExisting(device)
     const removeHook = addHook(device, hookOf())
-    const poll = watchRequests(device, watcher, scratch)
+    const poll: RequestPoll | undefined = watchRequests(
+      device,
+      watcherOf(device, request => poll?.window(request)),
+      scratch,
+    )
     const removeTap = sources.addTap(device, tapOf(device))
     devices.set(index, { device, removers: [removeHook, () => poll?.end(), () => removeTap?.()] })
   }

@@ -51,6 +51,17 @@ const updateInFlight = (s: EngineState, row: number): void => {
   setInFlight(windows, row, outstanding - windows.writtenOff[row])
 }
 
+/**
+ * Window bytes that a row may have unacknowledged: its congestion window, or the window that it shares with other rows if
+ * that is less.
+ */
+export const windowOf = (s: EngineState, row: number): number => {
+  const { windows } = s
+  const cwnd = s.rows[row * QP.WORDS + QP.REQ_CWND]
+  const window = isBounded(windows) ? windows.windowOfRow[row] : -1
+  return window < 0 || windows.size[window] > cwnd ? cwnd : windows.size[window]
+}
+
 const renewPacingInterval = (s: EngineState, now: number): void => {
   const { windows } = s
   // The same sum as in `nextWindowDeadline`: `now - intervalStart` may be rounded to less than the interval.

@@ -130,10 +130,11 @@ describe('a trace of a session', async () => {
     assert.equal(instants.filter(([name]) => name === 'retransmission').length, 1)
   })
 
-  it('has counters of bytes in flight, completions that were not polled, and of the device', () => {
+  it('has counters of bytes in flight, the window, completions that were not polled, and of the device', () => {
     const values = (track: string) =>
       events.flatMap(event => (event.track === track && event.type === 'COUNTER' ? [event.doubleCounterValue] : []))
     assert.deepEqual(values('rc_qp 0x11 bytes in flight'), [64, 0, 64, 0])
+    assert.deepEqual(values('rc_qp 0x11 window'), [4096])
     assert.deepEqual(values('CQ 4 completions not polled'), [1, 0])
     assert.deepEqual(values('port.sentPackets'), [4])
   })

@@ -102,6 +102,7 @@ export const sessionFile = async (): Promise<Uint8Array> => {
   writer.posted(tick(), receive, '')
   const send = request(2, 1, {})
   writer.posted(tick(), send, 'main (/home/someone/server.c:9:1)')
+  writer.counters(tick(), 0, 1, { window: 4096 })
   const packet = (outcome: (typeof packetOutcomes)[number], bytes: Uint8Array, direction = 0): void =>
     writer.packets(
       tick(),

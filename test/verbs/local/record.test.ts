@@ -43,6 +43,31 @@ test('a recorded device has its calls, objects, requests and packets in the file
   assert.ok(events.some(event => event.kind === 'object' && event.object === create!.object))
 })
 
+test('a recording has the windows of queue pairs: they shrink after a loss, and grow again', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({ record: file, fault: 'opcode=RC_WRITE_*,drop=20%,seed=1' })
+  const device = await open({ network })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(2 ** 16))
+  const target = pd.register(new Uint8Array(2 ** 16), { remoteWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  for (let i = 0; i < 5; i++) await from.write(source.slice(), target.remote())
+  await device.close()
+  const events = await eventsIn(file)
+  const [post] = events.flatMap(event => (event.kind === 'posted' ? [event.request] : []))
+  const windows = events.flatMap(event =>
+    event.kind === 'counters' && event.object === post.owner ? [event.values.window] : [],
+  )
+  const [first] = windows
+  assert.ok(first >= 2 ** 16, String(windows))
+  assert.ok(Math.min(...windows) < first, String(windows))
+  assert.ok(
+    windows.every((window, i) => window !== windows[i - 1]),
+    String(windows),
+  )
+})
+
 test('a recorded network is in the file when the process ends', t => {
   const file = join(temporaryFolder(t), 'session.udr')
   const script = `

@@ -520,6 +520,10 @@ export const watchRequests = (
       const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
       return pd === undefined ? undefined : digest(pd.id, request, isWhole)
     },
+    window({ number }) {
+      const row = state.qpns.rowOf(number)
+      return row < 0 ? undefined : state.engine().windowOf(row)
+    },
     reportContext(context) {
       qps.forEach((qp, row) => {
         if (qp?.context !== context) return
