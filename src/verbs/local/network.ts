@@ -500,9 +500,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     add(name, address) {
       const { port: barePort, identity } = attach(name, address)
       const port = withFaults(barePort, name, rules)
+      // A recording taps the port while the device is added.
+      faultPorts.set(name, port)
       const device = assembly.addDevice(name, identity, port)
       device.injectCompletions?.(faults.decideCompletion)
-      faultPorts.set(name, port)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
