@@ -122,8 +122,8 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
       case 'device':
         return { ...event, address: event.address === '' ? '' : hostText(event.address) }
       case 'object': {
-        const { state } = event.details.values ?? {}
-        const values = state === undefined ? {} : { state }
+        const { state, destQpn } = event.details.values ?? {}
+        const values = { ...(state !== undefined && { state }), ...(destQpn !== undefined && { destQpn }) }
         return { ...event, stack: stack(event.stack), details: { ...event.details, values } }
       }
       case 'call': {

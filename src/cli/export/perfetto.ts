@@ -3,20 +3,26 @@
  *
  * - a track per process, thread (its calls) and queue pair; requests that are outstanding together have lanes below
  *   their queue pair
- * - a slice from post to completion, with a flow to the receive of the message
+ * - a slice from post to completion, with a flow to the responder's queue pair: to the receive of a message, or to the
+ *   first packet of a WRITE, READ or atomic
  * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled, and the device's
  * - instants: NAKs, retransmissions, packets that a fault changed, failures, findings
  */
 import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../record/events.ts'
 import type { Program } from '../../spec/check/findings.ts'
-import type { WorkRequest } from '../../spec/check/requests.ts'
+import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
 import {
   headerAt,
   OP_ACK,
+  OP_ATOMIC,
+  OP_ATOMIC_WRITE,
+  OP_FLUSH,
+  OP_READ,
   OP_REQUEST,
+  OP_WRITE,
   opcodeByNumber,
   opcodeFlags,
   TRANSPORT_MASK,
@@ -83,6 +89,17 @@ const PSN_BITS = 24
 /** Whether a PSN is not after another one, modulo 2^24 (IBA 9.7.5). */
 const isNotAfter = (psn: number, last: number): boolean => ((last - psn) << (32 - PSN_BITS)) >> (32 - PSN_BITS) >= 0
 
+const { RDMA_WRITE, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
+/** By opcode of a request: the flag of its packets' opcodes. */
+const operations: ReadonlyMap<number, number> = new Map([
+  [RDMA_WRITE, OP_WRITE],
+  [RDMA_READ, OP_READ],
+  [ATOMIC_CMP_AND_SWP, OP_ATOMIC],
+  [ATOMIC_FETCH_AND_ADD, OP_ATOMIC],
+  [ATOMIC_WRITE, OP_ATOMIC_WRITE],
+  [FLUSH, OP_FLUSH],
+])
+
 const isReliable = (opcode: number): boolean => {
   const service = opcode & TRANSPORT_MASK
   return service === transportBits.RC || service === transportBits.XRC
@@ -109,6 +126,10 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
   const qpIds = new Map<number, number>()
   const qps = new Map<number, ObjectEvent>()
   const requests = new Map<number, OpenRequest>()
+  /** Ids of queue pairs by their device and the QPN that they send to. */
+  const senders = new Map<number, Set<number>>()
+  /** By queue pair and id: WRITEs, READs and atomics that have not ended, and whose first packet was not sent. */
+  const unsent = new Map<number, Map<number, WorkRequest>>()
   /** By CQ: completions that were written, and polled. */
   const cqs = new Map<number, { readonly track: number; written: number; polled: number }>()
   /** The highest PSN of requests by destination queue pair. */
@@ -245,8 +266,12 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
       qps.set(object, event)
       qpIds.set(device * 2 ** PSN_BITS + number, object)
     }
+    const { state, destQpn } = event.details.values ?? {}
+    if (typeof destQpn === 'number') {
+      const key = device * 2 ** PSN_BITS + destQpn
+      senders.set(key, (senders.get(key) ?? new Set()).add(object))
+    }
     if (change === 'changed') {
-      const { state } = (event.details.values ?? {}) as { readonly state?: unknown }
       instant(
         event.time,
         queueOf(object).track,
@@ -263,7 +288,8 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
     addEvent(time, queue.requestsTrack, { type: Type.COUNTER, counter: queue.requests })
   }
 
-  const begin = (time: number, { id, owner, opcode, length, wrId, number, isSignaled }: WorkRequest): void => {
+  const begin = (time: number, request: WorkRequest): void => {
+    const { id, owner, opcode, length, wrId, number, isSignaled, remote } = request
     const queue = queueOf(owner)
     const lane = takeLane(queue)
     if (lane === undefined) return
@@ -277,6 +303,28 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
       annotations: { wr_id: String(wrId), length, queue: number },
     })
     if (isSend) count(time, queue, length, 1)
+    if (remote !== undefined && !takesReceive(request))
+      unsent.set(owner, (unsent.get(owner) ?? new Map()).set(id, request))
+  }
+
+  /** Ends the flow of the oldest request that a packet may begin. `at`: of the RETH or AtomicETH. */
+  const endFlow = (time: number, device: number, destQpn: number, flags: number, view: DataView, at: number): void => {
+    const address = view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4)
+    const rkey = view.getUint32(at + 8)
+    for (const sender of senders.get(device * 2 ** PSN_BITS + destQpn) ?? [])
+      for (const { id, opcode, remote } of unsent.get(sender)?.values() ?? []) {
+        if (remote?.address !== address || remote.rkey !== rkey || ((operations.get(opcode) ?? 0) & flags) === 0)
+          continue
+        unsent.get(sender)?.delete(id)
+        const name = `${nameIn(WrOpcode.values, opcode)} request`
+        addEvent(time, destinationTrack(destQpn, device), {
+          type: Type.INSTANT,
+          name,
+          category: 'message',
+          flowEnd: id,
+        })
+        return
+      }
   }
 
   const end = (time: number, id: number, annotations: Annotations = {}): void => {
@@ -290,6 +338,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
   const endAll = (time: number, owner: number): void => {
     const queue = queues.get(owner)
     for (const [id, open] of requests) if (open.queue === queue) end(time, id, { status: 'reset' })
+    unsent.delete(owner)
     if (queue !== undefined && queue.requests > 0) count(time, queue, -queue.bytes, -queue.requests)
   }
 
@@ -343,8 +392,10 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
     // Only reliable services retransmit.
     if ((flags & OP_REQUEST) === 0 || !isReliable(opcode)) return
     const last = psns.get(destQpn)
+    const at = headerAt.RETH[opcode]! || headerAt.AtomicETH[opcode]!
     if (last !== undefined && isNotAfter(psn, last))
       instant(time, track(), 'retransmission', 'retransmission', annotations)
+    else if (at !== 0 && at + 12 <= headerBytes) endFlow(time, device, destQpn, flags, view, at)
     const highest = (psn + packets - 1) & (2 ** PSN_BITS - 1)
     if (last === undefined || !isNotAfter(highest, last)) psns.set(destQpn, highest)
   }
@@ -375,6 +426,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
         case 'ended': {
           const open = requests.get(event.request)
           if (open !== undefined) count(time, open.queue, -open.length, -1)
+          unsent.get(event.owner)?.delete(event.request)
           if (open?.isSignaled === false) end(time, event.request)
           break
         }

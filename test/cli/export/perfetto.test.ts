@@ -115,6 +115,16 @@ describe('a trace of a session', async () => {
     }
   })
 
+  it('has a flow from each WRITE and READ to its first packet, on the track of the responder', () => {
+    for (const name of ['RDMA_WRITE', 'RDMA_READ']) {
+      const request = events.find(event => event.name === name)
+      const packet = events.find(event => event.name === `${name} request`)
+      assert.ok(request?.flowIds)
+      assert.deepEqual(packet?.terminatingFlowIds, request.flowIds)
+      assert.equal(packet?.track, 'rc_qp 0x12')
+    }
+  })
+
   it('has instants of the loss, the retransmission, the NAK and the finding, on the tracks that they are about', () => {
     const instants = events.filter(({ type }) => type === 'INSTANT').map(({ name, track }) => [name, track])
     for (const expected of [
@@ -133,7 +143,7 @@ describe('a trace of a session', async () => {
   it('has counters of bytes in flight, the window, completions that were not polled, and of the device', () => {
     const values = (track: string) =>
       events.flatMap(event => (event.track === track && event.type === 'COUNTER' ? [event.doubleCounterValue] : []))
-    assert.deepEqual(values('rc_qp 0x11 bytes in flight'), [64, 0, 64, 0])
+    assert.deepEqual(values('rc_qp 0x11 bytes in flight'), [64, 0, 64, 128, 64, 0])
     assert.deepEqual(values('rc_qp 0x11 window'), [4096])
     assert.deepEqual(values('CQ 4 completions not polled'), [1, 0])
     assert.deepEqual(values('port.sentPackets'), [4])

@@ -1,5 +1,5 @@
 /*
- * A small session: a SEND whose first packet is lost, and a WRITE that is refused.
+ * A small session: a SEND whose first packet is lost, a READ, and a WRITE that is refused.
  */
 import type { SessionEvent } from '../../../src/record/events.ts'
 import { bytesSource, openSession } from '../../../src/record/reader.ts'
@@ -64,7 +64,7 @@ export const sessionFile = async (): Promise<Uint8Array> => {
     return time
   }
   writer.device(tick(), { change: 'exists', device: 0, name: 'rxe0', address: '192.168.3.4' })
-  const qp = (object: number, number: number): void =>
+  const qp = (object: number, number: number, destQpn: number): void =>
     writer.object(tick(), {
       change: 'created',
       object,
@@ -77,10 +77,10 @@ export const sessionFile = async (): Promise<Uint8Array> => {
       method: 'create',
       why: 'call',
       stack: ['main (/home/someone/server.c:5:1)'],
-      details: { uses: [], values: { userHandle: '0x7f1234567000', state: 0 } },
+      details: { uses: [], values: { userHandle: '0x7f1234567000', state: 0, destQpn } },
     })
-  qp(1, 0x11)
-  qp(2, 0x12)
+  qp(1, 0x11, 0x12)
+  qp(2, 0x12, 0x11)
   writer.call(tick(), {
     object: 2,
     stack: [],
@@ -139,6 +139,19 @@ export const sessionFile = async (): Promise<Uint8Array> => {
     qp: 1,
     message: undefined,
   })
+  const read = request(4, 1, { opcode: 4, remote: { address: ADDRESS, length: 64, rkey: 9 } })
+  writer.posted(tick(), read, '')
+  packet(
+    'passed',
+    emitPacket({
+      kind: 'packet',
+      name: 'RC_READ_REQUEST',
+      BTH: { ...BTH, psn: 6 },
+      RETH: { va: BigInt(ADDRESS), rkey: 9, dmaLen: 64 },
+      payload: new Uint8Array(0),
+      icrc: 0,
+    }),
+  )
   const write = request(3, 1, { opcode: 0, remote: { address: ADDRESS, length: 64, rkey: 9 } })
   writer.posted(tick(), write, '')
   packet(
@@ -146,7 +159,7 @@ export const sessionFile = async (): Promise<Uint8Array> => {
     emitPacket({
       kind: 'packet',
       name: 'RC_WRITE_ONLY',
-      BTH: { ...BTH, psn: 6 },
+      BTH: { ...BTH, psn: 7 },
       RETH: { va: BigInt(ADDRESS), rkey: 9, dmaLen: 64 },
       payload: new Uint8Array(64),
       icrc: 0,
@@ -157,7 +170,7 @@ export const sessionFile = async (): Promise<Uint8Array> => {
     emitPacket({
       kind: 'packet',
       name: 'RC_ACKNOWLEDGE',
-      BTH: { ...BTH, destQp: 0x11, psn: 6 },
+      BTH: { ...BTH, destQp: 0x11, psn: 7 },
       AETH: { syndrome: syndromeKind.NAK | 2, msn: 1 },
       payload: new Uint8Array(0),
       icrc: 0,
@@ -175,6 +188,7 @@ export const sessionFile = async (): Promise<Uint8Array> => {
     moments: [],
     objects: [],
   })
+  writer.ended(tick(), read)
   writer.ended(tick(), write)
   writer.polled(tick(), 4, 1)
   writer.counters(tick(), 0, 0, { 'port.sentPackets': 4 })

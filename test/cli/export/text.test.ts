@@ -38,7 +38,7 @@ describe('a session', async () => {
     const add = createCapture(bytes => parts.push(bytes.slice()), { origin: 0 } as never, new Map([[0, 'rxe0']]))
     for (const event of events) if (event.kind === 'packets') add(event.time, event)
     const packets = readCapture(Buffer.concat(parts))
-    assert.equal(packets.length, 5)
+    assert.equal(packets.length, 6)
     const [first] = packets
     assert.equal(first.length - first.bytes.length, 64 + 4)
     // Behind Ethernet's 14 bytes and IPv4's 20, and the source port.
