@@ -163,6 +163,7 @@ const PACKAGES = [
     : []),
   { name: 'lintian', for: ['long'], use: 'checks the Debian package', found: program('lintian') },
   { name: 'chromium', for: ['long'], use: 'shows the page of `userdma inspect`', found: program('chromium') },
+  { name: 'protobuf-compiler', for: ['long'], use: 'decodes traces for Perfetto', found: program('protoc') },
   { name: 'zsh', for: ['long'], use: 'reads its completion', found: program('zsh') },
   { name: 'fish', for: ['long'], use: 'reads its completion', found: program('fish') },
   { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },
