@@ -58,3 +58,24 @@ test('docs/reference/provider-faults.md matches the installed provider', {
   assert.equal(lines.length, promised.length)
   for (const [i, line] of lines.entries()) assert.ok([promised[i], repaired[i]].includes(line), line)
 })
+
+test('docs/start/tools.md names existing commands and options', { skip: lacking() }, async t => {
+  const rows = page('start/tools.md')
+    .split('\n')
+    .filter(line => line.startsWith('| ') && line.includes('`'))
+  const commands = rows.flatMap(row => [...row.split(' | ')[1].matchAll(/`([a-z]+)(?![a-z])([^`]*)`/g)])
+  const wanted = new Map<string, string[]>()
+  // After `export … --to text` come other formats.
+  for (const [, name, rest] of commands) {
+    if (/^(?:json|pcapng|perfetto|html)$/.test(name)) continue
+    wanted.set(name, [...(wanted.get(name) ?? []), ...(rest.split(' -- ')[0].match(/(?<= )--?[a-z][a-z-]*/g) ?? [])])
+  }
+  assert.ok(wanted.size >= 9)
+  for (const [name, options] of wanted) {
+    const { status, stdout } = await run(t, join(repoRoot, 'bin', 'userdma'), [name, '--help'], {
+      env: cleanEnvironment({}),
+    })
+    assert.equal(status, 0, name)
+    for (const option of options) assert.match(stdout, new RegExp(`^ .*${option}\\b`, 'm'), `${name} ${option}`)
+  }
+})
