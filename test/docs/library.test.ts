@@ -12,18 +12,22 @@ const library = new URL('../../src/verbs/index.js', import.meta.url).href
 const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 
-test('the program on the library’s page runs and prints what the page shows', { skip: noEsbuild }, async () => {
-  const { transformSync } = await import('esbuild')
-  const page = readFileSync(join(repoRoot, 'docs', 'start', 'library.md'), 'utf8')
-  const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(match => match[1])
-  assert.ok(blocks.length >= 8)
-  const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
-  const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
-  const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })
-  const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
-  assert.equal(shown.length, 14, 'lines of the page that show their output')
-  for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
-})
+for (const [name, lines] of [
+  ['library.md', 14],
+  ['tutorials/key-value.md', 3],
+] as const)
+  test(`the program of docs/start/${name} runs and prints what the page shows`, { skip: noEsbuild }, async () => {
+    const { transformSync } = await import('esbuild')
+    const page = readFileSync(join(repoRoot, 'docs', 'start', name), 'utf8')
+    const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(match => match[1])
+    assert.ok(blocks.length >= 5)
+    const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
+    const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
+    const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })
+    const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
+    assert.equal(shown.length, lines, 'lines of the page that show their output')
+    for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
+  })
 
 test('the program on the first page runs', () => {
   const page = readFileSync(join(repoRoot, 'README.md'), 'utf8')

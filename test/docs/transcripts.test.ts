@@ -1,9 +1,10 @@
 /*
  * The commands in blocks of type `console` print what their pages show. `$ ` begins a command, and a line `…` stands for
- * any lines. Addresses, numbers of objects and processes, and times differ from run to run: they are not compared.
+ * any lines. Addresses, numbers of objects and processes, and times differ from run to run: they are not compared. `sleep`, with which pages wait
+ * for a server, returns when the server of ibv_rc_pingpong listens.
  */
 import assert from 'node:assert/strict'
-import { readFileSync, symlinkSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
@@ -12,6 +13,9 @@ import { cleanEnvironment, lacking, run, temporaryFolder } from '../system/progr
 /** Pages, and the programs that their commands need. */
 const pages: Readonly<Record<string, readonly string[]>> = {
   'README.md': ['cc'],
+  'docs/start/tutorials/first-ping-pong.md': ['ibv_devinfo', 'ibv_rc_pingpong'],
+  'docs/start/tutorials/break-the-network.md': ['ibv_rc_pingpong'],
+  'docs/start/tutorials/find-a-race.md': ['cc'],
 }
 
 interface Command {
@@ -35,7 +39,8 @@ const comparable = (line: string): string =>
   line
     .replaceAll(`${repoRoot}/`, '')
     .replace(/0x[0-9a-f]+/g, '0x#')
-    .replace(/\bprocess \d+/g, 'process #')
+    .replace(/\b(process|request|object|CQ) \d+/g, '$1 #')
+    .replace(/^\d+\.\d{6} /, '')
     .replace(/\bverbs\.h:\d+/g, 'verbs.h:#')
     .replace(/\d+(?:\.\d+)? (ms|s|us|µs|seconds|Mbit\/sec|usec\/iter)\b/g, '# $1')
     .trimEnd()
@@ -60,6 +65,11 @@ const assertShown = (command: string, shown: readonly string[], printed: readonl
   if (!skips) assert.deepEqual(printed.slice(from), [], `${command} prints more than is shown`)
 }
 
+/** Port 18515 (0x4853) in state LISTEN (0A). */
+const SLEEP = `#!/bin/sh
+until grep -qE ':4853 [0-9A-F]+:0000 0A' /proc/net/tcp /proc/net/tcp6; do /bin/sleep 0.02; done
+`
+
 const END = '\u0001'
 
 for (const [name, programs] of Object.entries(pages))
@@ -68,14 +78,20 @@ for (const [name, programs] of Object.entries(pages))
     assert.ok(commands.length >= 2, `only ${commands.length} commands were found`)
     const folder = temporaryFolder(t)
     for (const link of ['bin', 'docs', 'examples']) symlinkSync(join(repoRoot, link), join(folder, link))
-    const env = cleanEnvironment({ PATH: `${join(repoRoot, 'bin')}:${process.env.PATH}`, XDG_RUNTIME_DIR: folder })
+    const tools = join(folder, 'tools')
+    mkdirSync(tools)
+    writeFileSync(join(tools, 'sleep'), SLEEP, { mode: 0o755 })
+    const env = cleanEnvironment({
+      PATH: `${tools}:${join(repoRoot, 'bin')}:${process.env.PATH}`,
+      XDG_RUNTIME_DIR: folder,
+    })
     // The next command sees the exit status of the one before.
     const script = commands.map(({ command }) => `${command}\ns=$?; printf '${END}'; (exit $s)`).join('\n')
     const { stdout } = await run(t, 'bash', ['-c', `exec 2>&1\n${script}`], { cwd: folder, env, detached: true })
     const outputs = stdout.split(END)
     for (const [i, { command, shown }] of commands.entries()) {
       const lines = (outputs[i] ?? '').split('\n').map(comparable)
-      if (lines.at(-1) === '') lines.pop()
+      while (lines.at(-1) === '') lines.pop()
       assertShown(command, shown, lines)
     }
   })

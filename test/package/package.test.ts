@@ -296,7 +296,8 @@ const FLAGS = ['--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes']
 
 test('the programs of the guide and the README compile under `strict`, with and without the stricter options', () => {
   const others = ['docs/how-to/check.md', 'docs/reference/ip.md'].flatMap(blocksOf)
-  const programs = [blocksOf('docs/start/library.md').join('\n'), ...blocksOf('README.md'), ...others]
+  const whole = ['docs/start/library.md', 'docs/start/tutorials/key-value.md'].map(page => blocksOf(page).join('\n'))
+  const programs = [...whole, ...blocksOf('README.md'), ...others]
   const files = programs.map((program, i) => write(`snippet${i}.ts`, program))
   const compilers = [installed('typescript'), oldest].filter(existsSync)
   for (const compiler of compilers)
