@@ -57,6 +57,8 @@ interface Subscription {
   readonly feed: Feed
   /** Of a topic with a snapshot. */
   readonly source?: Source
+  /** Call when the answer is queued: what follows it. */
+  start?(): void
   end(): void
 }
 
@@ -113,10 +115,11 @@ export class Subscriptions {
     return { subscribed: feed.id }
   }
 
-  /** Queues the snapshot. */
+  /** Queues the snapshot, or what precedes the first change. */
   start(id: number): void {
-    const source = this.#open.get(id)?.source
+    const { source, start } = this.#open.get(id) ?? {}
     if (source !== undefined) this.#queue.wake(source)
+    start?.()
   }
 
   /** Ends a subscription. */
@@ -154,18 +157,26 @@ export class Subscriptions {
     }
   }
 
-  #trace({ tag, pcap, abi = false }: Request<'trace'>, feed: Feed, file: number | undefined): { end(): void } | string {
+  #trace(
+    { tag, pcap, abi = false }: Request<'trace'>,
+    feed: Feed,
+    file: number | undefined,
+  ): Omit<Subscription, 'feed'> | string {
     if (!this.#isTrusted) return 'only the user of this daemon may watch calls and packets'
     if (pcap && file === undefined) return 'a capture needs the descriptor of a file'
     const stopCapture = file === undefined ? () => {} : this.#capture(file)
     if (typeof stopCapture === 'string') return stopCapture
     const post = (change: TraceEvent | TormentRecord): void => this.#queue.post(feed, { id: feed.id, change })
     const unsubscribe = this.#daemon.trace.subscribe({ tag, abi, post, postFailure: post })
-    const stopTorment = this.#daemon.torment?.listen((torment, device) =>
-      post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
-    )
+    let stopTorment: (() => void) | undefined
     this.#traces++
     return {
+      // The listener gets the decisions about the devices' limits at once.
+      start: () => {
+        stopTorment = this.#daemon.torment?.listen((torment, device) =>
+          post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
+        )
+      },
       end: () => {
         this.#traces--
         unsubscribe()
