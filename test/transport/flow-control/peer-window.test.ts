@@ -121,6 +121,18 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.peak() > WINDOW - MTU && t.peak() <= WINDOW + 2 * MTU, String(t.peak()))
   })
 
+  it('is what a queue pair may have in flight, if its own window is larger', () => {
+    for (const [windowBytes, expected] of [
+      [WINDOW, WINDOW],
+      [2 * SHARED_WINDOW, SHARED_WINDOW],
+    ]) {
+      const t = start(1, { windowBytes })
+      t.node.post(t.rows[0], write(t.rows[0], MTU))
+      t.run(1)
+      assert.equal(t.node.engine.windowOf(t.rows[0]), expected)
+    }
+  })
+
   it('is shared fairly: no QP completes more than three messages ahead of another', () => {
     const t = start(20)
     for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
