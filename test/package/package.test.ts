@@ -296,7 +296,9 @@ const FLAGS = ['--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes']
 
 test('the programs of the guide and the README compile under `strict`, with and without the stricter options', () => {
   const others = ['docs/how-to/check.md', 'docs/reference/ip.md'].flatMap(blocksOf)
-  const whole = ['docs/start/library.md', 'docs/start/tutorials/key-value.md'].map(page => blocksOf(page).join('\n'))
+  const whole = ['library', 'tutorials/key-value', 'rdma-in-ten-minutes']
+    .map(name => `docs/start/${name}.md`)
+    .map(page => blocksOf(page).join('\n'))
   const programs = [...whole, ...blocksOf('README.md'), ...others]
   const files = programs.map((program, i) => write(`snippet${i}.ts`, program))
   const compilers = [installed('typescript'), oldest].filter(existsSync)
