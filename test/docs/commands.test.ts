@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { test } from 'node:test'
+import { Classes } from '../../src/spec/classes.ts'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, lacking, ownProgram, run, startDaemon, temporaryFolder } from '../system/programs.ts'
 
@@ -78,4 +79,13 @@ test('docs/start/tools.md names existing commands and options', { skip: lacking(
     assert.equal(status, 0, name)
     for (const option of options) assert.match(stdout, new RegExp(`^ .*${option}\\b`, 'm'), `${name} ${option}`)
   }
+})
+
+test('docs/why/object-model.md names existing methods', () => {
+  const methods = new Set(
+    Object.entries(Classes).flatMap(([name, cls]) => Object.keys(cls.methods).map(method => `${name}.${method}`)),
+  )
+  const named = [...page('why/object-model.md').matchAll(/`([a-z_]+\.[a-zA-Z]+)`/g)].map(match => match[1])
+  assert.ok(named.length > 20)
+  for (const name of named) assert.ok(methods.has(name), name)
 })

@@ -13,15 +13,16 @@ const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esb
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 
 for (const [name, lines] of [
-  ['library.md', 14],
-  ['tutorials/key-value.md', 3],
-  ['rdma-in-ten-minutes.md', 6],
+  ['start/library.md', 14],
+  ['start/tutorials/key-value.md', 3],
+  ['start/rdma-in-ten-minutes.md', 6],
+  ['why/object-model.md', 1],
 ] as const)
-  test(`the program of docs/start/${name} runs and prints what the page shows`, { skip: noEsbuild }, async () => {
+  test(`the program of docs/${name} runs and prints what the page shows`, { skip: noEsbuild }, async () => {
     const { transformSync } = await import('esbuild')
-    const page = readFileSync(join(repoRoot, 'docs', 'start', name), 'utf8')
+    const page = readFileSync(join(repoRoot, 'docs', name), 'utf8')
     const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(match => match[1])
-    assert.ok(blocks.length >= 4)
+    assert.ok(blocks.length > 0)
     const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
     const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })

@@ -16,6 +16,7 @@ const pages: Readonly<Record<string, readonly string[]>> = {
   'docs/start/tutorials/first-ping-pong.md': ['ibv_devinfo', 'ibv_rc_pingpong'],
   'docs/start/tutorials/break-the-network.md': ['ibv_rc_pingpong'],
   'docs/start/tutorials/find-a-race.md': ['cc'],
+  'docs/why/object-model.md': [],
 }
 
 interface Command {
