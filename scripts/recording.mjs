@@ -8,11 +8,11 @@ import { writeFileSync } from 'node:fs'
 import { inRoot, main, say } from './common.mjs'
 
 const OUTPUT = inRoot('docs', 'images', 'demo.svg')
-const COLUMNS = 96
+const COLUMNS = 104
 const ROWS = 26
 const LINE_PX = 16
 const LINES_PER_SECOND = 6
-/** The end of the output stays for this share of a round. */
+/** The first and the last screen stay for this share of a round. */
 const HOLD = 0.15
 
 const escapeXml = text => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
@@ -27,7 +27,8 @@ const classOf = line => {
 const svgOf = lines => {
   const width = COLUMNS * 8
   const height = (ROWS + 1) * LINE_PX
-  const seconds = Math.round(lines.length / LINES_PER_SECOND / (1 - HOLD))
+  const steps = lines.length - ROWS
+  const seconds = Math.round(steps / LINES_PER_SECOND / (1 - 2 * HOLD))
   const texts = lines.map((line, i) =>
     line === '' ? '' : `<text x="12" y="${(i + 1) * LINE_PX}"${classOf(line)}>${escapeXml(line)}</text>\n`,
   )
@@ -37,8 +38,11 @@ const svgOf = lines => {
 text { font: 13px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; fill: #d5dae1; white-space: pre }
 .heading { fill: #7cc7ff; font-weight: bold }
 .command { fill: #9be38a }
-@keyframes scroll { from { transform: translateY(${ROWS * LINE_PX}px) } ${100 * (1 - HOLD)}%, to { transform: translateY(${(ROWS - lines.length) * LINE_PX}px) } }
-#lines { animation: scroll ${seconds}s steps(${lines.length}) infinite }
+@keyframes scroll {
+  from, ${100 * HOLD}% { transform: none }
+  ${100 * (1 - HOLD)}%, to { transform: translateY(${-steps * LINE_PX}px) }
+}
+#lines { animation: scroll ${seconds}s steps(${steps}) infinite }
 @media (prefers-reduced-motion) { #lines { animation: none } }
 </style>
 <rect width="100%" height="100%" rx="6" fill="#16191f"/>
