@@ -16,7 +16,15 @@ export interface Frame {
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */
   framesOf(stack: Stack): readonly Frame[]
+  /** Looks up all frames of the stacks at once, which is faster than each stack by itself. */
+  prepare?(stacks: readonly Stack[]): void
 }
+
+/** The stacks of findings, for `prepare`. */
+export const stacksOf = (all: readonly Pick<Finding, 'moments' | 'objects'>[]): Stack[] =>
+  all.flatMap(({ moments, objects }) =>
+    [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
+  )
 
 /**
  * A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. Code outside of functions has
@@ -76,6 +84,7 @@ const adviceOf = ({ id, program, advice: own }: Finding): string => {
 
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
+  symbols.prepare?.(stacksOf([finding]))
   const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')

@@ -18,7 +18,7 @@
  */
 import { resolve } from 'node:path'
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
-import type { Frame, Symbols } from '../../trace/findings.ts'
+import { type Frame, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
@@ -164,10 +164,9 @@ export const suppressionOf = (
   )
 
 /** The stacks of a finding that suppressions match. */
-export const stacksOfFinding = (
-  { moments, objects }: Pick<Finding, 'moments' | 'objects'>,
-  symbols: Symbols,
-): FindingStacks => {
+export const stacksOfFinding = (finding: Pick<Finding, 'moments' | 'objects'>, symbols: Symbols): FindingStacks => {
+  const { moments, objects } = finding
+  symbols.prepare?.(stacksOf([finding]))
   const posted = moments.map(({ stack }) => symbols.framesOf(stack))
   const registered = objects.map(({ history: [creation] }) => symbols.framesOf(creation?.stack ?? []))
   return { all: [posted.flat()], posted, registered }

@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { closeSync, constants, openSync, readSync, statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
+import type { Stack } from '../../spec/check/findings.ts'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
 /** A frame of a C program. A frame of JavaScript may contain `+0x1` too, in the name of a file, but no space after it. */
@@ -24,6 +25,8 @@ const tools = [
  * information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
 const TIMEOUTS = { perLookUp: 20_000, total: 60_000 } as const
+/** Maximum addresses of one look-up, which are arguments of the tool. */
+const MAX_ADDRESSES = 1000
 /** Maximum bytes of a tool's output. */
 const MAX_OUTPUT = 2 ** 26
 
@@ -131,7 +134,8 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
   const lookUp = (object: string, addresses: readonly string[]): void => {
     const framesByAddress = cached.get(object) ?? new Map<string, readonly Frame[]>()
     cached.set(object, framesByAddress)
-    const missing = [...new Set(addresses)].filter(address => !framesByAddress.has(address))
+    const unknown = [...new Set(addresses)].filter(address => !framesByAddress.has(address))
+    const missing = unknown.slice(0, MAX_ADDRESSES)
     if (missing.length === 0) return
     for (const address of missing) framesByAddress.set(address, [])
     // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
@@ -155,19 +159,28 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
       if (status !== 0) continue
       for (const [address, frames] of parseOutput(stdout, missing)) framesByAddress.set(address, frames)
       if (isStripped(path)) stripped.add(object)
+      lookUp(object, unknown.slice(MAX_ADDRESSES))
       return
     }
   }
 
+  /** Runs a tool once for each file that has an unknown address in the stacks. */
+  const prepare = (stacks: readonly Stack[]): void => {
+    const byObject = new Map<string, string[]>()
+    for (const frame of stacks.flat()) {
+      const [, object, address] = NATIVE_FRAME.exec(frame) ?? []
+      if (object === undefined || address === undefined) continue
+      const addresses = byObject.get(object)
+      if (addresses === undefined) byObject.set(object, [address])
+      else addresses.push(address)
+    }
+    for (const [object, addresses] of byObject) lookUp(object, addresses)
+  }
+
   return {
+    prepare,
     framesOf(stack) {
-      const byObject = new Map<string, string[]>()
-      for (const frame of stack) {
-        const [, object, address] = NATIVE_FRAME.exec(frame) ?? []
-        if (object === undefined || address === undefined) continue
-        byObject.set(object, [...(byObject.get(object) ?? []), address])
-      }
-      for (const [object, addresses] of byObject) lookUp(object, addresses)
+      prepare([stack])
       const frames = stack.flatMap((frame): readonly Frame[] => {
         const [, object, address, symbol] = NATIVE_FRAME.exec(frame) ?? []
         if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]

@@ -16,7 +16,7 @@ import {
   severities,
 } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
-import { findingText, type Symbols } from '../../trace/findings.ts'
+import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import { parseSuppressions, stacksOfFinding, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
@@ -139,6 +139,7 @@ export const check = async (program: string, args: readonly string[], options: C
   // A shared daemon, or a child that still runs, may have sent further findings since.
   const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
   if (options.json) {
+    symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
     for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
   } else print(summary(counted, hidden, suppressed, omissions, hasCalls))

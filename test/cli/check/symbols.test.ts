@@ -77,6 +77,25 @@ test('a file that is not regular, or has an impossible name, is not opened', { s
     assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
 })
 
+test('prepare starts a tool once for each file', t => {
+  const bin = join(folder, 'bin')
+  const log = join(folder, 'starts')
+  mkdirSync(bin)
+  writeFileSync(join(bin, 'llvm-symbolizer'), `#!/bin/sh\necho >> ${log}\n`, { mode: 0o755 })
+  const before = process.env.PATH
+  t.after(() => {
+    process.env.PATH = before
+  })
+  process.env.PATH = `${bin}:${before}`
+  const files = ['first', 'second'].map(name => join(folder, name))
+  for (const file of files) writeFileSync(file, '')
+  const stacks = ['0x1', '0x2', '0x3'].map(address => files.map(file => `${file}+${address} symbol`))
+  const symbols = createSymbols()
+  symbols.prepare?.(stacks)
+  for (const stack of stacks) assert.equal(symbols.framesOf(stack).length, 2)
+  assert.equal(readFileSync(log, 'utf8').length, files.length)
+})
+
 test('a tool that does not end is started once for each file, and never after the total time limit', t => {
   const tools = join(folder, 'tools')
   const log = join(folder, 'log')

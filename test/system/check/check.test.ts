@@ -1,15 +1,14 @@
 /*
- * `userdma check` on the programs of docs/findings and test/programs/check, and on real programs.
+ * The options and the report of `userdma check`; findings of test/programs/check, of programs in TypeScript and Python; real
+ * programs.
  */
 import assert from 'node:assert/strict'
-import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
-import { loopbackText } from '../../loopback.ts'
-import { repoRoot } from '../../paths.ts'
-import { compileC, findTool } from '../../tools.ts'
+import { compileC } from '../../tools.ts'
 import {
   cleanEnvironment,
   lacking,
@@ -22,12 +21,7 @@ import {
   temporaryFolder,
   userdma,
 } from '../programs.ts'
-import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
-
-const sources = join(repoRoot, 'docs', 'findings')
-/** Programs of docs/findings, compiled with their fault and without. */
-const faulty = (name: string): string => join(repoRoot, 'build', 'findings', name)
-const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
+import { assertFound, checkScript, EX_DATAERR, faulty, fixed, linesOf, serverAndClient } from './checking.ts'
 
 /** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
 const CONSTRUCTOR = `
@@ -43,57 +37,6 @@ __attribute__((constructor)) static void begin(void)
 const PYTHON = '/usr/bin/python3'
 const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 
-/** Exit status of `userdma check` with findings. */
-const EX_DATAERR = 65
-
-/** Bytes that Linux keeps of a command's name (TASK_COMM_LEN - 1). */
-const COMM_BYTES = 15
-
-/** FILE:LINE of the frames in a finding's stacks. */
-const linesOf = ({ moments, objects }: FindingJson): string[] =>
-  [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
-    frames.map(({ file, line }) => `${file?.split('/').at(-1)}:${line}`),
-  )
-
-/** FILE:LINE of the lines that are marked FAULT. */
-const markedLines = (id: string): string[] =>
-  readFileSync(join(sources, `${id}.c`), 'utf8')
-    .split('\n')
-    .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
-
-/** Findings whose programs need options, rights or another daemon: tests below run them. */
-const withOwnTest = [
-  'adapter-error', // host.test.ts
-  'peer-refused',
-  'slow-memory',
-  'adapter-limit',
-  'adapter-operation',
-  'adapter-memlock',
-  'fork-unsafe',
-]
-const ids = readdirSync(sources)
-  .filter(name => name.endsWith('.c'))
-  .map(name => name.slice(0, -2))
-  .filter(id => !withOwnTest.includes(id))
-
-/**
- * Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. `name`: the
- * finding's id, or ID--VARIANT.
- */
-const assertFound = (name: string, found: readonly FindingJson[]): void => {
-  const [id] = name.split('--')
-  const ofProgram = found.filter(({ program: { command } }) => command === name.slice(0, COMM_BYTES))
-  const named = ofProgram.filter(one => one.id === id)
-  assert.ok(named.length > 0, `${name}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
-  const marked = markedLines(name)
-  const lines = named.flatMap(linesOf)
-  if (findTool('addr2line') || findTool('llvm-symbolizer'))
-    assert.ok(
-      lines.some(line => marked.includes(line)),
-      `${name}: ${lines.join(' ')} has no line of ${marked.join(' ')}`,
-    )
-}
-
 /** Writes a program that imports the library, and returns the program's path. `lines`: from line 2 on. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
@@ -102,81 +45,10 @@ const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   return file
 }
 
-describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
-  it('finds the fault of each program, with its line', async t => {
-    // Programs that hang end by a signal after seconds: they run at the same time.
-    const hanging = ids.filter(id => readFileSync(join(sources, `${id}.c`), 'utf8').includes('alarm('))
-    const others = ids.filter(id => !hanging.includes(id))
-    const script = [
-      ...hanging.map(id => `${faulty(id)} >&2 &`),
-      ...others.map(id => `${faulty(id)} >&2;`),
-      'wait; true',
-    ]
-    const { found, status } = await checkScript(t, script.join(' '), ['--races'])
-    for (const id of ids) assertFound(id, found)
-    assert.equal(status, EX_DATAERR)
-  })
-
-  it('finds nothing in the same programs without their faults', async t => {
-    const all = [...ids, ...withOwnTest]
-    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`, [
-      '--races',
-    ])
-    assert.deepEqual(
-      found.map(({ id, text }) => `${id}: ${text}`),
-      [],
-    )
-    assert.equal(status, 0, stderr)
-  })
-
-  it('a NAK of another daemon is reported without a cause', async t => {
-    const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
-    const { found } = await checkScript(
-      t,
-      faulty('peer-refused'),
-      ['--link', 'udp', '--device', `rxe0@${loopbackText(92)}`],
-      {
-        PEER_SOCKET: peer.socket,
-      },
-    )
-    assertFound('peer-refused', found)
-  })
-
-  it('memory that takes too long to access is reported', {
-    skip: process.geteuid?.() !== 0 && 'needs root',
-  }, async t => {
-    assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
-  })
-
-  it('uses that other adapters refuse are reported with --like', async t => {
-    for (const [id, adapters, text] of [
-      ['adapter-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
-      ['adapter-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
-      ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
-      ['adapter-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
-    ] as const) {
-      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
-      const { found, status } = await check(faulty(id))
-      assertFound(id, found)
-      assert.equal(status, 0)
-      assert.match(found.find(one => one.id === id)?.text ?? '', text)
-      assert.deepEqual((await check(fixed(id))).found, [])
-    }
-  })
-
-  it('sends without a slot are refused with --like, if the adapter frees slots at polls', async t => {
-    const post = async (adapter: string, program: string) => {
-      const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter])
-      const full = found.find(({ id }) => id === 'queue-full')
-      return { isRefused: stderr.includes('Cannot allocate memory'), details: full?.details.join() }
-    }
-    const { isRefused, details } = await post('mlx5', faulty('sends-unpolled'))
-    assert.ok(isRefused)
-    assert.match(details ?? '', /^mlx5 frees slots only when completions are polled/)
-    assert.deepEqual(await post('rxe', faulty('sends-unpolled')), { isRefused: false, details: undefined })
-    assert.deepEqual(await post('mlx5', fixed('sends-unpolled')), { isRefused: false, details: undefined })
-  })
-
+describe('userdma check', {
+  skip: lacking(faulty('leak'), fixed('leak'), ownProgram('check_cases')),
+  concurrency: 2,
+}, () => {
   it('findings of a JavaScript program have the lines of its calls and posts', { skip: !hasNative() }, async t => {
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
@@ -601,6 +473,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
 
 describe('userdma check reports no error in', {
   skip: lacking(faulty('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
+  concurrency: 2,
 }, () => {
   const commands = [
     'ibv_rc_pingpong -g 1 -n 100',

@@ -1,0 +1,101 @@
+/*
+ * `userdma check` on the programs of docs/findings: with its fault, each has its finding; without, none.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { loopbackText } from '../../loopback.ts'
+import { lacking, startDaemon } from '../programs.ts'
+import { assertFound, checkScript, EX_DATAERR, faulty, fixed, sources } from './checking.ts'
+
+/** Findings whose programs need options, rights or another daemon: tests below run them. */
+const withOwnTest = [
+  'adapter-error', // host.test.ts
+  'peer-refused',
+  'slow-memory',
+  'adapter-limit',
+  'adapter-operation',
+  'adapter-memlock',
+  'fork-unsafe',
+]
+const ids = readdirSync(sources)
+  .filter(name => name.endsWith('.c'))
+  .map(name => name.slice(0, -2))
+  .filter(id => !withOwnTest.includes(id))
+
+describe('userdma check on the programs of docs/findings', { skip: lacking(faulty('leak'), fixed('leak')) }, () => {
+  it('finds the fault of each program, with its line', async t => {
+    // Programs that hang end by a signal after seconds: they run at the same time.
+    const hanging = ids.filter(id => readFileSync(join(sources, `${id}.c`), 'utf8').includes('alarm('))
+    const others = ids.filter(id => !hanging.includes(id))
+    const script = [
+      ...hanging.map(id => `${faulty(id)} >&2 &`),
+      ...others.map(id => `${faulty(id)} >&2;`),
+      'wait; true',
+    ]
+    const { found, status } = await checkScript(t, script.join(' '), ['--races'])
+    for (const id of ids) assertFound(id, found)
+    assert.equal(status, EX_DATAERR)
+  })
+
+  it('finds nothing in the same programs without their faults', async t => {
+    const all = [...ids, ...withOwnTest]
+    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`, [
+      '--races',
+    ])
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
+  })
+
+  it('a NAK of another daemon is reported without a cause', async t => {
+    const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
+    const { found } = await checkScript(
+      t,
+      faulty('peer-refused'),
+      ['--link', 'udp', '--device', `rxe0@${loopbackText(92)}`],
+      {
+        PEER_SOCKET: peer.socket,
+      },
+    )
+    assertFound('peer-refused', found)
+  })
+
+  it('memory that takes too long to access is reported', {
+    skip: process.geteuid?.() !== 0 && 'needs root',
+  }, async t => {
+    assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
+  })
+
+  it('uses that other adapters refuse are reported with --like', async t => {
+    for (const [id, adapters, text] of [
+      ['adapter-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
+      ['adapter-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
+      ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
+      ['adapter-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
+    ] as const) {
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
+      const { found, status } = await check(faulty(id))
+      assertFound(id, found)
+      assert.equal(status, 0)
+      assert.match(found.find(one => one.id === id)?.text ?? '', text)
+      assert.deepEqual((await check(fixed(id))).found, [])
+    }
+  })
+
+  it('sends without a slot are refused with --like, if the adapter frees slots at polls', async t => {
+    const post = async (adapter: string, program: string) => {
+      const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter])
+      const full = found.find(({ id }) => id === 'queue-full')
+      return { isRefused: stderr.includes('Cannot allocate memory'), details: full?.details.join() }
+    }
+    const { isRefused, details } = await post('mlx5', faulty('sends-unpolled'))
+    assert.ok(isRefused)
+    assert.match(details ?? '', /^mlx5 frees slots only when completions are polled/)
+    assert.deepEqual(await post('rxe', faulty('sends-unpolled')), { isRefused: false, details: undefined })
+    assert.deepEqual(await post('mlx5', fixed('sends-unpolled')), { isRefused: false, details: undefined })
+  })
+})
