@@ -28,36 +28,37 @@ static struct newer_ops newer_provider;
 static __thread const struct ibv_qp_ex *batch_qp __attribute__((tls_model("initial-exec")));
 static __thread uint32_t batch_requests __attribute__((tls_model("initial-exec")));
 
-static void count_request(const struct ibv_qp_ex *qp)
+/* `sends`: the device sends the bytes of the request's elements. */
+static void count_request(const struct ibv_qp_ex *qp, bool sends)
 {
     if (batch_qp == qp)
         batch_requests++;
     else
         batch_qp = NULL; /* this thread builds batches of two queue pairs: their sizes are unknown */
-    outstanding_built(qp);
+    outstanding_built(qp, sends);
 }
 
 #define BUILDERS(X)                                                                                                    \
-    X(wr_atomic_cmp_swp, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t compare, uint64_t swap),    \
+    X(wr_atomic_cmp_swp, false, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t compare, uint64_t swap),    \
       (qp, rkey, address, compare, swap))                                                                              \
-    X(wr_atomic_fetch_add, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t add),                     \
+    X(wr_atomic_fetch_add, false, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t add),                     \
       (qp, rkey, address, add))                                                                                        \
-    X(wr_bind_mw, (struct ibv_qp_ex * qp, struct ibv_mw * mw, uint32_t rkey, const struct ibv_mw_bind_info *info),     \
+    X(wr_bind_mw, false, (struct ibv_qp_ex * qp, struct ibv_mw * mw, uint32_t rkey, const struct ibv_mw_bind_info *info),     \
       (qp, mw, rkey, info))                                                                                            \
-    X(wr_local_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                \
-    X(wr_rdma_read, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                     \
-    X(wr_rdma_write, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                    \
-    X(wr_rdma_write_imm, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, __be32 data),                        \
+    X(wr_local_inv, false, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                \
+    X(wr_rdma_read, false, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                     \
+    X(wr_rdma_write, true, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                    \
+    X(wr_rdma_write_imm, true, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, __be32 data),                        \
       (qp, rkey, address, data))                                                                                       \
-    X(wr_send, (struct ibv_qp_ex * qp), (qp))                                                                          \
-    X(wr_send_imm, (struct ibv_qp_ex * qp, __be32 data), (qp, data))                                                   \
-    X(wr_send_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                 \
-    X(wr_send_tso, (struct ibv_qp_ex * qp, void *header, uint16_t length, uint16_t mss), (qp, header, length, mss))
+    X(wr_send, true, (struct ibv_qp_ex * qp), (qp))                                                                          \
+    X(wr_send_imm, true, (struct ibv_qp_ex * qp, __be32 data), (qp, data))                                                   \
+    X(wr_send_inv, true, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                 \
+    X(wr_send_tso, false, (struct ibv_qp_ex * qp, void *header, uint16_t length, uint16_t mss), (qp, header, length, mss))
 
-#define BUILDER(name, parameters, arguments)                                                                           \
+#define BUILDER(name, sends, parameters, arguments)                                                                           \
     static void count_##name parameters                                                                                \
     {                                                                                                                  \
-        count_request(qp);                                                                                             \
+        count_request(qp, sends);                                                                                      \
         provider.name arguments;                                                                                       \
     }
 BUILDERS(BUILDER)
@@ -90,25 +91,25 @@ static void start_batch(struct ibv_qp_ex *qp)
 
 static void count_atomic_write(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value)
 {
-    count_request(qp);
+    count_request(qp, false);
     newer_provider.wr_atomic_write(qp, rkey, address, value);
 }
 
 static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type,
                         uint8_t level)
 {
-    count_request(qp);
+    count_request(qp, false);
     newer_provider.wr_flush(qp, rkey, address, length, type, level);
 }
 
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 {
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
-#define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
+#define IS_OTHER(name, sends, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
     const bool is_other_provider = (provider.wr_start && provider.wr_start != qp->wr_start) BUILDERS(IS_OTHER);
     if (is_other_provider)
         return;
-#define REPLACE(name, parameters, arguments)                                                                           \
+#define REPLACE(name, sends, parameters, arguments)                                                                           \
     if (qp->name) {                                                                                                    \
         provider.name = qp->name;                                                                                      \
         qp->name = count_##name;                                                                                       \

@@ -98,9 +98,14 @@ static bool hash_of(const struct ibv_sge *list, int count, uint32_t index, uint3
            add(list, count, last, USERDMA_HASH_LOG_SAMPLE_BYTES, crc);
 }
 
+bool hashes_are_wanted(uint32_t index)
+{
+    return hashes_all || index < USERDMA_HASH_LOG_FIRST_SENDS || index % USERDMA_HASH_LOG_INTERVAL == 0;
+}
+
 void hashes_note(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count)
 {
-    if (!hashes_all && index >= USERDMA_HASH_LOG_FIRST_SENDS && index % USERDMA_HASH_LOG_INTERVAL != 0)
+    if (!hashes_are_wanted(index))
         return;
     struct userdma_hash *log = events_hash_log(fd);
     const int saved = errno;

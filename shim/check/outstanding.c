@@ -112,11 +112,17 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
         add_request(fd, kind, number, list->wr_id, true, list->sg_list, list->num_sge, frame);
 }
 
-void outstanding_built(const struct ibv_qp_ex *qp)
+void outstanding_built(const struct ibv_qp_ex *qp, bool sends)
 {
     register_at_exit();
-    add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
-                qp->wr_flags & IBV_SEND_SIGNALED, NULL, 0, 0);
+    const uint32_t index = add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
+                                       qp->wr_flags & IBV_SEND_SIGNALED, NULL, 0, 0);
+    if (!sends || index == UINT32_MAX || !requests_lock())
+        return;
+    const struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
+    if (queue && queue->last != NONE && elements[queue->last].index == index + 1)
+        elements[queue->last].is_sent = true;
+    requests_unlock();
 }
 
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
@@ -130,6 +136,52 @@ void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list
     if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
         add_memory(queue, queue->last, list, count, outermost);
     requests_unlock();
+}
+
+/*
+ * With the lock held: copies the memory of the request at `slot`, the last of its elements, to `list` of MAX_SGE
+ * elements. Returns their number; 0: the device does not send them, or they are not all known.
+ */
+static int copy_memory(uint32_t slot, struct ibv_sge *list)
+{
+    const uint32_t index = elements[slot].index;
+    int count = 0;
+    uint32_t first = slot;
+    for (; slot != NONE && elements[slot].index == index && count < MAX_SGE; slot = elements[slot].previous) {
+        if (elements[slot].number == 0 || ranges[slot].end == 0)
+            return 0;
+        first = slot;
+        count++;
+    }
+    if (!elements[first].is_sent)
+        return 0;
+    slot = first;
+    for (int i = 0; i < count; i++, slot = elements[slot].next)
+        list[i] = (struct ibv_sge){.addr = ranges[slot].start, .length = (uint32_t)(ranges[slot].end - ranges[slot].start)};
+    return count;
+}
+
+void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)
+{
+    const int fd = qp->qp_base.context->cmd_fd;
+    struct ibv_sge list[MAX_SGE];
+    for (; count > 0 && !requests_are_full; count--) {
+        int found = 0;
+        if (!requests_lock())
+            return;
+        const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
+        const uint32_t index = queue ? queue->posted - count : 0;
+        if (queue && hashes_are_wanted(index)) {
+            uint32_t slot = queue->last;
+            while (slot != NONE && (int32_t)(elements[slot].index - (index + 1)) > 0)
+                slot = elements[slot].previous;
+            if (slot != NONE && elements[slot].index == index + 1)
+                found = copy_memory(slot, list);
+        }
+        requests_unlock();
+        if (found > 0)
+            hashes_note(fd, qp->qp_base.qp_num, index, list, found);
+    }
 }
 
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)

@@ -15,9 +15,13 @@
 /* Posts, before the device can see them. */
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
-/* A request that ibv_wr_* functions build, and then its scatter/gather elements. */
-void outstanding_built(const struct ibv_qp_ex *qp);
+/*
+ * A request that ibv_wr_* functions build, and then its scatter/gather elements. `sends`: the device sends their bytes.
+ */
+void outstanding_built(const struct ibv_qp_ex *qp, bool sends);
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
+/* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */
+void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count);
 /* The last `count` requests that were posted to the queue were refused. */
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */

@@ -66,6 +66,8 @@ struct element {
     uint32_t thread;
     uintptr_t outermost;
     bool is_signaled;
+    /* In the first element of a request of ibv_wr_*: the device sends the bytes of the request's elements. */
+    bool is_sent;
 };
 extern struct element elements[MAX_RANGES];
 /* Slots from this one on were never used. */
@@ -158,6 +160,8 @@ void exits_watch_faults(void);
 
 /* ---- hashes.c ---- */
 
+/* Whether the buffer of send number `index` (from 0) is a sample. */
+bool hashes_are_wanted(uint32_t index);
 /* Without the lock, before the post: hashes the buffer of send number `index` (from 0), if it is a sample. */
 void hashes_note(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count);
 

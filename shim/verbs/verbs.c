@@ -391,6 +391,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         if (shim_logs_events)
             events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
                         stack);
+        outstanding_completed_batch(qp, batch_size(qp));
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }

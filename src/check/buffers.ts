@@ -8,7 +8,7 @@
  * - registered memory that is unmapped.
  *
  * A send buffer is hashed when the program posts the send (by the preload library), when the device fetches it, and when
- * the device has finished it. Sends of the ibv_wr_ interface and of TypeScript are not hashed at the post. By default
+ * the device has finished it. Sends of TypeScript are not hashed at the post. By default
  * only samples of the sends and of long messages are hashed; with `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'

@@ -483,7 +483,7 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title: 'the buffer of a send was changed before the request completed',
-    why: 'The device may read the buffer at any time until the completion, and again after a loss: the peer may receive old, new or mixed bytes (IBA 10.6). The buffer is compared at the post, at the fetch by the device and at the end (at the fetch and the end for ibv_wr_* and for programs in TypeScript). A change after the device has finished the request is not found. The check covers a sample of the requests, and a sample of the bytes of messages above 4 KiB; with `--buffers all` it covers every byte of every request. A request that waits at its fence (IBV_SEND_FENCE) is not checked.',
+    why: 'The device may read the buffer at any time until the completion, and again after a loss: the peer may receive old, new or mixed bytes (IBA 10.6). The buffer is compared at the post, at the fetch by the device and at the end (at the fetch and the end for programs in TypeScript). A change after the device has finished the request is not found. The check covers a sample of the requests, and a sample of the bytes of messages above 4 KiB; with `--buffers all` it covers every byte of every request. A request that waits at its fence (IBV_SEND_FENCE) is not checked.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
     statuses: ['SUCCESS'],
   },
