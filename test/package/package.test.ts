@@ -61,8 +61,9 @@ const openAndClose = (link: string) => `
     await device.close()
   })`
 
-test('the package has the documents, the examples and their compiled files, and no tests', () => {
-  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts'])
+test('the package has the documents, the header, the examples and their compiled files, and no tests', () => {
+  const header = 'shim/include/userdma_check.h'
+  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', header])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
   assert.ok(!existsSync(pathOf('node_modules/userdma/dist/test')))
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
