@@ -37,6 +37,8 @@ export interface CheckerSources {
    * the preload library, so `Checker.misused` is never called.
    */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
+  /** Whether what programs wait for is found too, such as `endless-rnr`. Absent: it is not. */
+  readonly findsWaits?: boolean
   /** Absent: `sampled`. */
   readonly buffers?: BufferCheck
   /** The adapters of `--like`. */

@@ -117,6 +117,7 @@ export class DaemonChecker {
       },
       postStack: (context, queue, number, wrId) => this.postStack(context, queue, number, wrId),
       postHash: (context, request) => this.#postHash(context, request),
+      findsWaits: true,
       adapters,
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),

@@ -14,7 +14,14 @@ import type { CheckOptions } from './check/options.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.ts'
-import { checkNetwork, createNetwork, type LocalNetwork, type Network, type RecordOptions } from './local/network.ts'
+import {
+  checkNetwork,
+  checkRecording,
+  createNetwork,
+  type LocalNetwork,
+  type Network,
+  type RecordOptions,
+} from './local/network.ts'
 import type { LocalPath } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
 import { socketPath } from './remote/socket-path.ts'
@@ -190,6 +197,7 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const copy = { ...options }
   const { socket, device, network, link, name, address, rings, record } = copy
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
+  checkRecording('open', record)
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
     if (value !== undefined && typeof value !== 'string')

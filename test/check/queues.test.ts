@@ -109,7 +109,7 @@ it('a message that is answered RNR NAK again and again for a second is a finding
 })
 
 it('a message that its sender repeats without limit is no late receive until the receive comes', () => {
-  const s = requestScenario()
+  const s = requestScenario({ findsWaits: true })
   s.call('rc_qp', 'modify', s.peer, { rnrRetry: 7 })
   for (let i = 0; i < 100; i++) s.checker.requests.receiverNotReady(s.qp)
   s.advance(1_000_000)

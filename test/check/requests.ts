@@ -45,7 +45,7 @@ export const requestScenario = ({
   isLibrary = false,
   peerClass = 'rc_qp',
   ...sources
-}: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> & {
+}: Partial<Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'postStack'>> & {
   readonly hasChannel?: boolean
   readonly isLibrary?: boolean
   readonly peerClass?: string

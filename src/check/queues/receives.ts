@@ -77,7 +77,7 @@ export class ReceiveQueues {
     queue.rnrNaks++
     if (queue.isReported || queue.rnrNaks < MANY_RNR_NAKS || now - queue.rnrTimes.first < WAITING_MICROSECONDS) return
     // If no receive ever comes for a sender that retries without limit, that is the finding `endless-rnr`.
-    if (this.#senderOf(qp)?.attributes.rnrRetry === UNLIMITED) return
+    if (this.#services.sources.findsWaits && this.#senderOf(qp)?.attributes.rnrRetry === UNLIMITED) return
     queue.isReported = true
     const text = `${qp.name} has answered a message with RNR NAK ${queue.rnrNaks} times: no receive was posted yet`
     const { stack, action } = qp.creation

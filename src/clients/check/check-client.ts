@@ -23,7 +23,8 @@ import { watchRequests } from '../watched-requests.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
-export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
+export interface HostSources
+  extends Pick<CheckerSources, 'adapters' | 'buffers' | 'findsWaits' | 'lockLimit' | 'isCopiedByFork'> {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -172,7 +173,7 @@ const contextOf = (devices: Iterable<Pick<Device, 'contexts'>>, id: number): Con
 const checkerSources = (
   devices: ReadonlyMap<number, Device>,
   contextWithId: (id: number) => Context | undefined,
-  { now, isChecked, postStack, postHash, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
+  { now, isChecked, postStack, postHash, adapters, buffers, findsWaits, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
 ): CheckerSources => ({
@@ -180,6 +181,7 @@ const checkerSources = (
   ...(adapters && { adapters }),
   ...(buffers && { buffers }),
   ...(lockLimit && { lockLimit }),
+  ...(findsWaits && { findsWaits }),
   ...(isCopiedByFork && { isCopiedByFork }),
   hasUnchecked(index) {
     if (unchecked.has(index)) return true

@@ -387,6 +387,18 @@ export const checkNetwork = (call: string, value: unknown): void => {
     throw invalidArgument(call, `network ${formatValue(value)} is not a network`, 'make one with createNetwork()')
 }
 
+/** Checks that the option `record` has the path of a file. Throws RdmaError EINVAL. */
+export const checkRecording = (call: string, record: unknown): void => {
+  if (record === undefined) return
+  const file = typeof record === 'object' && record !== null && 'file' in record ? record.file : record
+  if (typeof file !== 'string' || file === '')
+    throw invalidArgument(
+      call,
+      `record ${formatValue(record)} is not the path of a file`,
+      'give a path or { file: path }',
+    )
+}
+
 const networkOptionNames: KnownOptions<NetworkOptions> = {
   fault: true,
   link: true,
@@ -406,6 +418,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkFunction('createNetwork', 'random', random)
   if (check !== undefined && typeof check !== 'boolean')
     checkRecord('createNetwork', 'check', check, 'give true, false or an object of options')
+  checkRecording('createNetwork', record)
   if (seed !== undefined && !isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
   const slices = createSlices(undefined, STEPS_PER_TURN)

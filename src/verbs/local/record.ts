@@ -97,8 +97,6 @@ export const recordNetwork = (
   record: string | RecordOptions,
 ): (() => Promise<void>) => {
   const { file, payload = 0, limit } = typeof record === 'string' ? { file: record } : record
-  if (typeof file !== 'string' || file === '')
-    throw invalidArgument(call, `record ${formatValue(file)} is not the path of a file`)
   checkInteger(call, 'record.payload', payload, 0, MAX_PAYLOAD)
   if (limit !== undefined) checkInteger(call, 'record.limit', limit, MIN_RECORD_LIMIT, Number.MAX_SAFE_INTEGER)
   const { core } = network

@@ -120,6 +120,8 @@ describe('an option of a wrong type is refused by an RdmaError that names it', (
       assert.ok(options.length > 0, unknown.hint)
       for (const option of options)
         for (const wrong of WRONG) {
+          // The path of a file, which would be made.
+          if (option === 'record' && wrong === 'x') continue
           const error = await errorWith({ [option]: wrong })
           const what = `${option}: ${String(wrong)}`
           if (error === undefined) assert.ok(ALLOWED[option]?.(wrong), `${what} was accepted`)
