@@ -28,8 +28,8 @@ export const currentShim = (folder: string): string => {
 }
 
 export const compileShimWith = (folder: string, extraOptions: readonly string[] = []): string => {
-  // Libraries of `userdma check`.
-  const separateFolders = ['waits', 'frees'].map(name => join(repoRoot, 'shim', name))
+  // Other libraries: those of `userdma check` and of `--host`.
+  const separateFolders = ['waits', 'frees', 'host'].map(name => join(repoRoot, 'shim', name))
   const isOfShim = (path: string): boolean =>
     path.endsWith('.c') && !separateFolders.some(separate => path.startsWith(separate))
   const sources = filesBelow(join(repoRoot, 'shim')).filter(isOfShim)
