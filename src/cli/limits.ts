@@ -19,17 +19,26 @@ const LIMITS = [
   { name: 'Max cpu time', option: '-t', unit: 1, enough: 60 },
 ] as const
 
-/** The limits that may be too low, to be appended to a message; empty: none. */
-export const lowLimits = (): string => {
+/**
+ * The soft limit of this process with this name in /proc/self/limits, in the file's unit; Infinity: none. Undefined if
+ * the file does not exist or lacks the name.
+ */
+export const limitOf = (name: string): number | undefined => {
   let limits = ''
   try {
     limits = readFileSync('/proc/self/limits', 'latin1')
   } catch {
     // /proc is not mounted.
   }
+  const value = new RegExp(`^${name}\\s+(\\S+)`, 'm').exec(limits)?.[1]
+  return value === 'unlimited' ? Number.POSITIVE_INFINITY : value === undefined ? undefined : Number(value)
+}
+
+/** The limits that may be too low, to be appended to a message; empty: none. */
+export const lowLimits = (): string => {
   const low = LIMITS.flatMap(({ name, option, unit, enough }) => {
-    const value = Number(new RegExp(`^${name}\\s+(\\d+)`, 'm').exec(limits)?.[1])
-    return value < enough ? [`\`ulimit ${option}\` is ${Math.floor(value / unit)}`] : []
+    const value = limitOf(name)
+    return value !== undefined && value < enough ? [`\`ulimit ${option}\` is ${Math.floor(value / unit)}`] : []
   })
   return low.length === 0 ? '' : `; a limit of this process may be too low: ${low.join(', ')}`
 }

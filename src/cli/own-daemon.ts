@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { NoDaemonError, VersionError } from '../session/errors.ts'
 import { type Handlers, openToolSession, type ToolSession } from '../session/tool-session.ts'
+import { namedSocket, userSocket } from '../session/user-socket.ts'
 import { SESSION_VERSION } from '../spec/session.ts'
 
 export const socketBeside = (socket: string): string => `${socket}.v${SESSION_VERSION}`
@@ -23,4 +24,10 @@ export const openOwnSession = async (socket: string, handlers?: Handlers): Promi
       throw otherError instanceof NoDaemonError ? error : otherError
     })
   }
+}
+
+/** Opens a session with the daemon that `--socket` or the environment names, else with the user's own. Throws as both. */
+export const openChosenSession = (option?: string): Promise<ToolSession> => {
+  const named = namedSocket(option)
+  return named === undefined ? openOwnSession(userSocket()) : openToolSession(named)
 }

@@ -5,20 +5,20 @@ import { readFileSync } from 'node:fs'
 import { SESSION_VERSION } from '../spec/session.ts'
 import { packageVersion, shimLibrary } from './paths.ts'
 
-/** The preload library as text; if it is missing, the reason. */
-const libraryText = (): string => {
+/** The preload library as text, or why it is missing. `isUsable`: it has this package's session protocol. */
+export const preloadLibraryVersion = (): { readonly text: string; readonly isUsable: boolean } => {
   let path: string
   try {
     path = shimLibrary()
   } catch (error) {
-    return `no preload library: ${(error as Error).message}`
+    return { text: `no preload library: ${(error as Error).message}`, isUsable: false }
   }
   // version_text of shim/session/connect.c
   const [, protocol] = /userdma session protocol (\d+)/.exec(readFileSync(path, 'latin1')) ?? []
-  const differs =
-    Number(protocol) === SESSION_VERSION ? '' : `, but this package has ${SESSION_VERSION}: install both again`
-  return `preload library ${path}, session protocol ${protocol ?? 'unknown'}${differs}`
+  const isUsable = Number(protocol) === SESSION_VERSION
+  const differs = isUsable ? '' : `, but this package has ${SESSION_VERSION}: install both again`
+  return { text: `preload library ${path}, session protocol ${protocol ?? 'unknown'}${differs}`, isUsable }
 }
 
 export const versionText = (): string =>
-  `userdma ${packageVersion()}\nNode.js ${process.versions.node}\n${libraryText()}`
+  `userdma ${packageVersion()}\nNode.js ${process.versions.node}\n${preloadLibraryVersion().text}`

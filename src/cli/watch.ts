@@ -4,6 +4,7 @@
  */
 
 import type { ToolSession } from '../session/tool-session.ts'
+import { DATA_UNIT_BYTES } from '../spec/counters.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
@@ -20,9 +21,6 @@ export const watchSeconds = (text: string | true, option = '--watch'): number =>
     throw new UsageError(`${option}: "${text}" is not a number of seconds from ${MIN_SECONDS} to ${MAX_SECONDS}`)
   return seconds
 }
-
-/** PortXmitData and PortRcvData count units of 4 bytes (IBA 16.1.3.5). */
-const DATA_UNIT_BYTES = 4
 
 type Kind = 'hw_counters' | 'counters' | 'faults'
 

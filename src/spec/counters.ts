@@ -107,8 +107,11 @@ export const portCounterFiles: readonly PortCounterFile[] = files
 /** The names of a folder's files. */
 export type CounterFile<F extends CounterFolder> = Extract<(typeof files)[number], { readonly folder: F }>['name']
 
+/** PortXmitData and PortRcvData count units of 4 bytes (IBA 16.1.3.5). */
+export const DATA_UNIT_BYTES = 4
+
 /** The sum of a file's sources is divided by this number. */
-const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
+const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': DATA_UNIT_BYTES }
 
 /** The values of a folder's files by file name, from the counts of engine and port. */
 export const counterValues = (

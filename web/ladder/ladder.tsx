@@ -1,7 +1,7 @@
 /*
  * The ladder: what happened between two queue pairs, in the order of time.
  */
-import { useMemo, useRef, useState } from 'preact/hooks'
+import { useMemo, useRef } from 'preact/hooks'
 import type { PostedEvent } from '../../src/record/events.ts'
 import { type Connection, connectionsOf, type QueuePair } from '../data/objects.ts'
 import type { Store } from '../data/store.ts'
@@ -9,6 +9,7 @@ import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
 import { Empty } from '../parts/basics.tsx'
+import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
@@ -88,7 +89,6 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
   const { rows, isLoading, hasMore, isFull, loadMore } = useLadder(store, connection, from, version)
   const source = route.params.get('filter') ?? ''
   const hidden = route.params.get('hide') ?? ''
-  const [draft, setDraft] = useState(source)
   const filterBox = useRef<HTMLInputElement>(null)
 
   const { filter, problem } = useMemo((): { filter: Filter | undefined; problem: string } => {
@@ -187,31 +187,20 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
               ))}
             </select>
           </label>
-          <form
-            class="filter"
-            onSubmit={event => {
-              event.preventDefault()
-              setParam('filter', draft.trim())
-            }}
+          <FilterForm
+            source={source}
+            label="Filter, in Wireshark's syntax"
+            placeholder="Filter: infiniband.bth.psn == 0x1 || userdma.retransmission"
+            problem={problem}
+            box={filterBox}
+            list="fields"
           >
-            <input
-              ref={filterBox}
-              type="search"
-              aria-label="Filter, in Wireshark's syntax"
-              aria-invalid={problem !== ''}
-              placeholder="Filter: infiniband.bth.psn == 0x1 || userdma.retransmission"
-              list="fields"
-              value={draft}
-              onInput={event => setDraft(event.currentTarget.value)}
-              onKeyDown={event => event.key !== 'Escape' && event.stopPropagation()}
-              onSearch={() => draft === '' && setParam('filter', undefined)}
-            />
             <datalist id="fields">
               {[...rowFields, ...fieldNames].map(name => (
                 <option key={name} value={name} />
               ))}
             </datalist>
-          </form>
+          </FilterForm>
           <span class="chips kinds">
             {KINDS.map(([kind, label]) => {
               const isHidden = hidden.split(',').includes(kind)
@@ -251,11 +240,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
             </button>
           </span>
         </div>
-        {problem !== '' && (
-          <p class="filter-problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <FilterProblem problem={problem} />
         <OverviewStrip
           traffic={facts.traffic}
           version={version}

@@ -1,7 +1,7 @@
 /*
  * The calls of all programs, decoded, with a search.
  */
-import { useMemo, useState } from 'preact/hooks'
+import { useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/record/events.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import type { ViewProps } from '../app.tsx'
@@ -9,6 +9,7 @@ import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
 import { Empty, Facts, StackView } from '../parts/basics.tsx'
+import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { DetailHead, stepOf } from '../parts/split.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, setParam } from '../route.ts'
@@ -91,7 +92,6 @@ export const Calls = ({ store, route }: ViewProps) => {
   const { start } = store.session
   const source = route.params.get('filter') ?? ''
   const failedOnly = route.params.get('failed') === '1'
-  const [draft, setDraft] = useState(source)
   const { filter, problem } = useMemo((): { filter: Filter; problem: string } => {
     try {
       return { filter: compileFilter(source, name => FIELDS.includes(name)), problem: '' }
@@ -118,22 +118,12 @@ export const Calls = ({ store, route }: ViewProps) => {
     <div class={`split${selected ? ' with-detail' : ''}`}>
       <div class="split-main">
         <div class="toolbar">
-          <form
-            class="filter"
-            onSubmit={event => {
-              event.preventDefault()
-              setParam('filter', draft.trim())
-            }}
-          >
-            <input
-              type="search"
-              aria-label="Filter of calls"
-              aria-invalid={problem !== ''}
-              placeholder={'Filter: modify, pid == 1234, class == rc_qp && duration > 1000'}
-              value={draft}
-              onInput={event => setDraft(event.currentTarget.value)}
-            />
-          </form>
+          <FilterForm
+            source={source}
+            label="Filter of calls"
+            placeholder="Filter: modify, pid == 1234, class == rc_qp && duration > 1000"
+            problem={problem}
+          />
           <button
             type="button"
             class="chip toggle"
@@ -143,11 +133,7 @@ export const Calls = ({ store, route }: ViewProps) => {
             failed only
           </button>
         </div>
-        {problem !== '' && (
-          <p class="filter-problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <FilterProblem problem={problem} />
         <div class="call-row table-head">
           <span class="mono end">time, s</span>
           <span class="mono end">took</span>

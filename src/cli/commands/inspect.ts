@@ -5,11 +5,10 @@ import { openFile } from '../../inspect/file.ts'
 import { type LiveClient, openLive } from '../../inspect/live.ts'
 import { readPage } from '../../inspect/page.ts'
 import { type PageData, servePage } from '../../inspect/server.ts'
-import { openToolSession } from '../../session/tool-session.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
-import { openOwnSession } from '../own-daemon.ts'
+import { openChosenSession } from '../own-daemon.ts'
 import { packageVersion, pageFolder } from '../paths.ts'
 
 /** As commander parses them. */
@@ -34,16 +33,14 @@ const listenAddress = (text: string | undefined): { readonly host: string; reado
 /** The temporary file of a live page has at most so many bytes. */
 const LIVE_LIMIT = 128 * 2 ** 20
 
-const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData; close(): Promise<void> }> => {
-  const named = namedSocket(options.socket)
-  return openLive({
-    name: named ?? userSocket(),
+const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData; close(): Promise<void> }> =>
+  openLive({
+    name: namedSocket(options.socket) ?? userSocket(),
     application: `userdma ${packageVersion()}`,
     limit: LIVE_LIMIT,
     allowsFaults: options.allowFaults === true,
-    connect: (): Promise<LiveClient> => (named === undefined ? openOwnSession(userSocket()) : openToolSession(named)),
+    connect: (): Promise<LiveClient> => openChosenSession(options.socket),
   })
-}
 
 /** The command. Without `file`: of a daemon. */
 export const inspect = async (file: string | undefined, options: InspectOptions): Promise<void> => {

@@ -2,12 +2,11 @@
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
 import { setTimeout } from 'node:timers/promises'
-import { openToolSession, type ToolSession } from '../../session/tool-session.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import type { ToolSession } from '../../session/tool-session.ts'
 import { otherCounts } from '../../spec/counters.ts'
 import { printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
-import { openOwnSession } from '../own-daemon.ts'
+import { openChosenSession } from '../own-daemon.ts'
 
 /** Options of commands that query or change a daemon, as commander parses them. */
 export interface QueryOptions {
@@ -82,8 +81,7 @@ export const printFromDaemon = async (
   options: QueryOptions,
   show: (client: ToolSession) => Promise<string>,
 ): Promise<void> => {
-  const named = namedSocket(options.socket)
-  const client = await (named === undefined ? openOwnSession(userSocket()) : openToolSession(named))
+  const client = await openChosenSession(options.socket)
   try {
     process.stdout.write(await show(client))
   } finally {

@@ -7,8 +7,9 @@ import { networkInterfaces } from 'node:os'
 import { koffi } from '../../host/native.ts'
 import { hasCapability } from '../../host/process-status.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import { limitOf } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
-import { versionText } from '../version.ts'
+import { preloadLibraryVersion } from '../version.ts'
 import { type Diagnosis, diagnoser } from './diagnosis.ts'
 
 const OLDEST_NODE = [20, 19] as const
@@ -74,17 +75,11 @@ export const checkLibraries = (): readonly Diagnosis[] => {
   const say = diagnoser('libraries')
   const missing = [shimLibrary, freesLibrary, waitsLibrary].map(messageOf).find(message => message !== undefined)
   const noKoffi = messageOf(koffi)
-  const version = versionText().split('\n').at(-1)!
+  const { text, isUsable } = preloadLibraryVersion()
   return [
-    missing === undefined ? say(/install both/.test(version) ? 'fails' : 'ok', version) : say('fails', missing),
+    missing === undefined ? say(isUsable ? 'ok' : 'fails', text) : say('fails', missing),
     ...(noKoffi === undefined ? [] : [say('fails', noKoffi)]),
   ]
-}
-
-/** A limit of this process: the value in effect, in the unit of /proc/self/limits; Infinity without a limit. */
-const limitOf = (name: string): number | undefined => {
-  const value = new RegExp(`^${name}\\s+(\\S+)`, 'm').exec(textOf('/proc/self/limits') ?? '')?.[1]
-  return value === 'unlimited' ? Number.POSITIVE_INFINITY : value === undefined ? undefined : Number(value)
 }
 
 /** Locked memory, files, mappings. */

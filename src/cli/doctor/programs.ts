@@ -5,12 +5,11 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { NoDaemonError } from '../../session/errors.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { createNetwork, open } from '../../verbs/index.ts'
 import { attempt } from '../attempt.ts'
 import { messageOf } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
-import { openOwnSession } from '../own-daemon.ts'
+import { openChosenSession } from '../own-daemon.ts'
 import { readElf } from '../program/elf.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import { findProgram, ProgramError, programEnvironment, requireProgram } from '../program/program.ts'
@@ -138,7 +137,7 @@ export const checkProviders = (): readonly Diagnosis[] => {
 export const checkDaemon = async (): Promise<readonly Diagnosis[]> => {
   const say = diagnoser('daemon')
   try {
-    const client = await openOwnSession(namedSocket(undefined) ?? userSocket())
+    const client = await openChosenSession()
     const { devices } = await client.config()
     client.close()
     const names = devices.map(({ name }) => name).join(', ') || 'no devices'

@@ -2,7 +2,7 @@
  * What `userdma top` shows: rates of devices, processes and queue pairs, from two looks at a daemon.
  */
 import { type QpClassName, QpTypes } from '../../spec/classes/qp/qp.ts'
-import type { CounterFile } from '../../spec/counters.ts'
+import { type CounterFile, DATA_UNIT_BYTES } from '../../spec/counters.ts'
 import type { DeviceStat, QpStat, WaitStat } from '../../uapi/tool.ts'
 import type { Look } from '../looks.ts'
 
@@ -56,8 +56,6 @@ export interface Rates {
   readonly queuePairs: readonly QpRates[]
 }
 
-/** PortXmitData and PortRcvData count units of 4 bytes (IBA 16.1.3.5). */
-const DATA_UNIT_BYTES = 4
 const PSN_MASK = 0xff_ffff
 /** Counters of requests that were sent again, or could not be (docs/reference/counters.md). */
 const RETRY_COUNTERS: readonly CounterFile<'hw_counters'>[] = [
@@ -69,7 +67,7 @@ const RETRY_COUNTERS: readonly CounterFile<'hw_counters'>[] = [
 const perSecond = (difference: number, seconds: number): number =>
   seconds === 0 || difference < 0 ? 0 : difference / seconds
 
-const deviceRates = (before: DeviceStat | undefined, after: DeviceStat, seconds: number, qps: readonly QpStat[]) => {
+const deviceRates = (before: DeviceStat | undefined, after: DeviceStat, seconds: number, queuePairs: number) => {
   const growth = (kind: 'counters' | 'hw_counters', name: string): number =>
     before === undefined ? 0 : perSecond((after[kind][name] ?? 0) - (before[kind][name] ?? 0), seconds)
   return {
@@ -78,7 +76,7 @@ const deviceRates = (before: DeviceStat | undefined, after: DeviceStat, seconds:
     bytesOut: growth('counters', 'port_xmit_data') * DATA_UNIT_BYTES,
     bytesIn: growth('counters', 'port_rcv_data') * DATA_UNIT_BYTES,
     retries: RETRY_COUNTERS.reduce((sum, name) => sum + growth('hw_counters', name), 0),
-    queuePairs: qps.filter(({ device }) => device === after.name).length,
+    queuePairs,
   }
 }
 
@@ -89,17 +87,23 @@ const typeName = (type: string): string => (Object.hasOwn(QpTypes, type) ? QpTyp
 
 const keyOf = ({ device, qpn, pid }: QpStat): string => `${device} ${qpn} ${pid}`
 
+const waiterOf = ({ device, pid }: { readonly device: string; readonly pid: number }): string => `${device} ${pid}`
+
 /** The packets between two PSNs. A move to RESET sets them anew: at most half of the numbers count as progress. */
 const packetsBetween = (before: number, after: number): number => {
   const count = (after - before) & PSN_MASK
   return count > PSN_MASK / 2 ? 0 : count
 }
 
-const qpRates = (before: QpStat | undefined, after: QpStat, seconds: number, waits: readonly WaitStat[]): QpRates => {
+const qpRates = (
+  before: QpStat | undefined,
+  after: QpStat,
+  seconds: number,
+  waits: ReadonlyMap<string, WaitStat>,
+): QpRates => {
   const { device, qpn, pid, command, type, state, peer, send, lastError } = after
   const rate = (part: 'next' | 'expected'): number =>
     before === undefined ? 0 : perSecond(packetsBetween(before.psn[part], after.psn[part]), seconds)
-  const wait = waits.find(one => one.pid === pid && one.device === device)
   return {
     device,
     qpn,
@@ -111,7 +115,7 @@ const qpRates = (before: QpStat | undefined, after: QpStat, seconds: number, wai
     sent: rate('next'),
     received: UNCOUNTED.has(typeName(type)) ? undefined : rate('expected'),
     pending: send.pending,
-    cause: lastError?.text ?? (send.pending > 0 ? wait?.text : undefined),
+    cause: lastError?.text ?? (send.pending > 0 ? waits.get(waiterOf(after))?.text : undefined),
   }
 }
 
@@ -134,7 +138,11 @@ const processRates = (qps: readonly QpRates[]): readonly ProcessRates[] => {
 export const ratesBetween = (before: Look | undefined, after: Look): Rates => {
   const seconds = before === undefined ? 0 : (after.time - before.time) / 1000
   const earlier = new Map(before?.qps.map(qp => [keyOf(qp), qp]))
-  const queuePairs = after.qps.map(qp => qpRates(earlier.get(keyOf(qp)), qp, seconds, after.waits))
+  // Of a program with several waits the first counts: they are in the order of reports.
+  const waits = new Map(after.waits.toReversed().map(wait => [waiterOf(wait), wait]))
+  const queuePairs = after.qps.map(qp => qpRates(earlier.get(keyOf(qp)), qp, seconds, waits))
+  const queuePairsOf = new Map<string, number>()
+  for (const { device } of after.qps) queuePairsOf.set(device, (queuePairsOf.get(device) ?? 0) + 1)
   return {
     daemon: after.stat.pid,
     seconds,
@@ -145,7 +153,7 @@ export const ratesBetween = (before: Look | undefined, after: Look): Rates => {
         before?.stat.devices.find(({ name }) => name === device.name),
         device,
         seconds,
-        after.qps,
+        queuePairsOf.get(device.name) ?? 0,
       ),
     ),
     processes: processRates(queuePairs),

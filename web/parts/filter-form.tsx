@@ -1,0 +1,54 @@
+/*
+ * The filter of a view, which the address has as its parameter `filter`.
+ */
+import type { ComponentChildren, Ref } from 'preact'
+import { useState } from 'preact/hooks'
+import { setParam } from '../route.ts'
+
+export interface FilterFormProps {
+  /** The present filter. */
+  readonly source: string
+  /** For screen readers. */
+  readonly label: string
+  readonly placeholder: string
+  /** Why the filter is not valid; '': it is. */
+  readonly problem: string
+  readonly box?: Ref<HTMLInputElement>
+  /** The id of the list of suggestions among the children. */
+  readonly list?: string
+  readonly children?: ComponentChildren
+}
+
+export const FilterForm = ({ source, label, placeholder, problem, box, list, children }: FilterFormProps) => {
+  const [draft, setDraft] = useState(source)
+  return (
+    <form
+      class="filter"
+      onSubmit={event => {
+        event.preventDefault()
+        setParam('filter', draft.trim())
+      }}
+    >
+      <input
+        {...(box && { ref: box })}
+        type="search"
+        aria-label={label}
+        aria-invalid={problem !== ''}
+        placeholder={placeholder}
+        {...(list !== undefined && { list })}
+        value={draft}
+        onInput={event => setDraft(event.currentTarget.value)}
+        onKeyDown={event => event.key !== 'Escape' && event.stopPropagation()}
+        onSearch={() => draft === '' && setParam('filter', undefined)}
+      />
+      {children}
+    </form>
+  )
+}
+
+export const FilterProblem = ({ problem }: { readonly problem: string }) =>
+  problem === '' ? null : (
+    <p class="filter-problem" role="alert">
+      {problem}
+    </p>
+  )
