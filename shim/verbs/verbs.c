@@ -395,11 +395,12 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
-    const bool has_slots = LIKELY(!shim_frees_at_poll) || slots_missing(&qp->qp_base) == 0;
-    const int fault = UNLIKELY(posts_may_fail()) ? fault_of_batch(qp) : has_slots ? 0 : ENOMEM;
-    if (UNLIKELY(fault != 0))
+    int refusal = UNLIKELY(posts_may_fail()) ? fault_of_batch(qp) : 0;
+    if (UNLIKELY(shim_frees_at_poll) && refusal == 0 && slots_missing(&qp->qp_base) != 0)
+        refusal = ENOMEM;
+    if (UNLIKELY(refusal != 0))
         qp->wr_abort(qp);
-    const int error = fault != 0 ? fault : original(qp);
+    const int error = refusal != 0 ? refusal : original(qp);
     if (LIKELY(error == 0 || !shim_records_stacks))
         return error;
     note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));

@@ -87,8 +87,8 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
   })
 
   it('sends without a slot are refused with --like, if the adapter frees slots at polls', async t => {
-    const post = async (adapter: string, program: string) => {
-      const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter])
+    const post = async (adapter: string, program: string, options: readonly string[] = []) => {
+      const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter, ...options])
       const full = found.find(({ id }) => id === 'queue-full')
       return { isRefused: stderr.includes('Cannot allocate memory'), details: full?.details.join() }
     }
@@ -97,5 +97,8 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     assert.match(details ?? '', /^mlx5 frees slots only when completions are polled/)
     assert.deepEqual(await post('rxe', faulty('sends-unpolled')), { isRefused: false, details: undefined })
     assert.deepEqual(await post('mlx5', fixed('sends-unpolled')), { isRefused: false, details: undefined })
+    // A batch, also while a fault rule may refuse posts.
+    for (const options of [[], ['--fault', 'post=ENOMEM,nth=1000000']])
+      assert.ok((await post('mlx5', faulty('sends-unpolled--extended'), options)).isRefused, options.join(' '))
   })
 })
