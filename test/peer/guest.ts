@@ -20,6 +20,9 @@ export type Kernel = keyof typeof SUITES
 
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
 
+/** Of libraries, here and in the guest. */
+const LIBRARIES = '/usr/lib/x86_64-linux-gnu'
+
 const whatGuestLacks = (): string | false => {
   if (process.arch !== 'x64') return 'the guest needs x86-64'
   const missing = ['qemu-system-x86_64', 'mke2fs', 'ip', 'apt-get', 'dpkg-deb'].filter(tool => !findTool(tool))
@@ -47,8 +50,8 @@ export interface Guest {
   copy(scope: Scope, program: string): Promise<string>
   /** Puts a folder or file of the host into the guest's view, and returns its path there. */
   share(path: string): string
-  /** Installs libraries of a Debian package that the guest lacks, by their files' names. */
-  installLibraries(scope: Scope, debianPackage: string, files: readonly string[]): Promise<void>
+  /** Copies a library of the host, which has the same release of Debian, by its file's name. */
+  installLibrary(scope: Scope, file: string): Promise<unknown>
   untilListening(scope: Scope, port: number): Promise<void>
   /** Waits until a server of rdma_cm listens in the guest. */
   untilConnectable(scope: Scope, port: number): Promise<unknown>
@@ -128,15 +131,10 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       cpSync(path, join(sharedFolder, name), { recursive: true, verbatimSymlinks: true })
       return `/host/${name}`
     },
-    async installLibraries(testScope, debianPackage, files) {
-      const folder = temporaryFolder(testScope)
-      const { status, stderr } = spawnSync(script, ['unpack', folder, debianPackage], { env, encoding: 'utf8' })
-      if (status !== 0) throw new Error(`${debianPackage}: ${stderr}`)
-      for (const file of files) {
-        // Copies the file of a link: the shared folder need not have links.
-        copyFileSync(join(folder, 'usr', 'lib', 'x86_64-linux-gnu', file), join(sharedFolder, file))
-        await command(testScope, file, `cp /host/${file} /usr/lib/x86_64-linux-gnu/`)
-      }
+    installLibrary(testScope, file) {
+      // Not `share`: the shared folder need not have links.
+      copyFileSync(join(LIBRARIES, file), join(sharedFolder, file))
+      return command(testScope, file, `cp /host/${file} ${LIBRARIES}/`)
     },
     async untilListening(testScope, port) {
       await untilPort(testScope, port, `grep -q "${listening(port)}" /proc/net/tcp /proc/net/tcp6`)
