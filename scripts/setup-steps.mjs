@@ -60,8 +60,8 @@ const PACKAGES = [
   },
   {
     name: 'librdmacm-dev',
-    for: ['bench'],
-    use: 'builds a benchmark of connections',
+    for: ['test', 'bench'],
+    use: 'builds test programs and a benchmark of connections',
     found: anyOf(['/usr/include/rdma/rdma_cma.h']),
   },
   {
