@@ -57,7 +57,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   record: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
-  observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'host', 'check', 'trace'], node: 'all' },
+  observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'faults', 'host', 'check', 'trace'], node: 'all' },
   session: { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
   verbs: { floor: 5, imports: [...FLOOR_5_IMPORTS, 'session'], node: 'all' },

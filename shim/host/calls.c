@@ -231,6 +231,16 @@ static void answer_range(struct ranges *ranges, uint32_t kind, const void *data,
     add(ranges, bytes > 0 ? header.response : 0, bytes, USERDMA_RANGE_OUT);
 }
 
+/* −1, with errno: a fault rule fails the recorded call. 0: it is executed. */
+static int failed_call(int fd)
+{
+    const int error = MUST_ASK(USERDMA_ASK_CALL) ? fault_of_call(fd) : 0;
+    if (LIKELY(error == 0))
+        return 0;
+    errno = error;
+    return -1;
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...)
 {
     va_list list;
@@ -239,7 +249,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_end(list);
     const uint32_t kind = kind_of(fd);
     const bool is_rdma = _IOC_TYPE(request) == RDMA_MAGIC && (kind != 0 || request == VERBS_IOCTL);
-    if (LIKELY(!is_rdma) || !host_is_active)
+    if (LIKELY(!is_rdma) || !host_is_active || is_injecting)
         return NEXT(ioctl)(fd, request, argument);
     int saved = errno;
     struct userdma_call_record facts = {.request = request,
@@ -254,7 +264,9 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         add(&ranges, facts.argument, _IOC_SIZE(request), USERDMA_RANGE_IN);
     record(USERDMA_RECORD_CALL, &facts, &ranges);
     errno = saved;
-    const int result = NEXT(ioctl)(fd, request, argument);
+    int result = failed_call(fd);
+    if (LIKELY(result == 0))
+        result = NEXT(ioctl)(fd, request, argument);
     saved = errno;
     facts.result = result < 0 ? -saved : result;
     ranges.count = 0;
@@ -271,7 +283,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 EXPORT ssize_t write(int fd, const void *data, size_t length)
 {
     const uint32_t kind = kind_of(fd);
-    if (LIKELY(kind == 0))
+    if (LIKELY(kind == 0) || is_injecting)
         return NEXT(write)(fd, data, length);
     int saved = errno;
     struct userdma_call_record facts = {
@@ -283,7 +295,9 @@ EXPORT ssize_t write(int fd, const void *data, size_t length)
     if (kind != USERDMA_FILE_MAD)
         answer_range(&ranges, kind, data, length);
     errno = saved;
-    const ssize_t result = NEXT(write)(fd, data, length);
+    ssize_t result = failed_call(fd);
+    if (LIKELY(result == 0))
+        result = NEXT(write)(fd, data, length);
     saved = errno;
     facts.result = result < 0 ? -saved : result;
     record(USERDMA_RECORD_RETURN, &facts, &ranges);

@@ -54,11 +54,34 @@ static struct entry *entry_of(const void *object, bool adds)
 
 /* ---- polls ---- */
 
+/* Queue pairs that go to ERR at the end of this thread's poll. */
+static TLS struct {
+    uint32_t count, qpns[USERDMA_OBSERVE_MAX_REQUESTS];
+} failing;
+
+/*
+ * Fails the completion that a poll has found. Its queue pair goes to ERR at the end of the poll: a provider may hold a
+ * lock until then.
+ */
+static void fail_completion(struct ibv_cq_ex *cq)
+{
+    struct userdma_polled_completion one = {cq->wr_id, cq->status == IBV_WC_SUCCESS ? cq->read_opcode(cq) : 0,
+                                            cq->read_qp_num ? cq->read_qp_num(cq) : 0, cq->status, 0};
+    struct userdma_completion_verdict verdict;
+    if (ask_completions(ibv_cq_ex_to_cq(cq), &one, 1, &verdict) == 0 || verdict.status == 0)
+        return;
+    cq->status = verdict.status;
+    if (verdict.fails && failing.count < USERDMA_OBSERVE_MAX_REQUESTS)
+        failing.qpns[failing.count++] = one.qpn;
+}
+
 static int note_completion(struct ibv_cq_ex *cq, int result)
 {
     if (result != 0)
         return result;
     const int saved = errno;
+    if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
+        fail_completion(cq);
     struct {
         struct userdma_record record;
         struct userdma_poll_record poll;
@@ -91,6 +114,13 @@ static int next_poll(struct ibv_cq_ex *cq)
     return note_completion(cq, entry_of(cq, false)->cq.next_poll(cq));
 }
 
+static void end_poll(struct ibv_cq_ex *cq)
+{
+    entry_of(cq, false)->cq.end_poll(cq);
+    while (UNLIKELY(failing.count > 0))
+        fail_queue_pair(cq->context, failing.qpns[--failing.count]);
+}
+
 void extended_cq(struct ibv_cq_ex *cq)
 {
     struct entry *entry = entry_of(cq, true);
@@ -100,6 +130,7 @@ void extended_cq(struct ibv_cq_ex *cq)
     cq->start_poll = start_poll;
     if (cq->next_poll)
         cq->next_poll = next_poll;
+    cq->end_poll = end_poll;
 }
 
 /* ---- batches ---- */
@@ -237,7 +268,17 @@ static void abort_batch(struct ibv_qp_ex *qp)
 static int complete(struct ibv_qp_ex *qp)
 {
     note_batch(qp);
-    const int error = PROVIDER.wr_complete(qp);
+    if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
+        faults_note(&qp->qp_base);
+    uint32_t index;
+    int error = MUST_ASK(USERDMA_ASK_POST) && batch.qp == qp
+                    ? fault_of_posts(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch.count,
+                                     &index)
+                    : 0;
+    if (UNLIKELY(error != 0))
+        PROVIDER.wr_abort(qp);
+    else
+        error = PROVIDER.wr_complete(qp);
     if (UNLIKELY(error != 0) && batch.qp == qp)
         post_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch.count, error);
     batch.qp = NULL;

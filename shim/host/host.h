@@ -8,9 +8,10 @@
  *   extended.c  posts by ibv_wr_*, polls of extended CQs
  *   stacks.c    stacks of calls and posts
  *   direct.c    programs that take a queue around the tables
+ *   faults.c    faults of calls, posts and completions (--allow-host-faults)
  *
- * Rules for all files: a program behaves as without the library. So nothing waits, errno is kept, and no call of the
- * system is added to a post or poll.
+ * Rules for all files: a program behaves as without the library, unless a fault rule acts. So nothing waits, errno is
+ * kept, and no call of the system is added to a post or poll while no rule may act on it.
  */
 #ifndef USERDMA_HOST_H
 #define USERDMA_HOST_H
@@ -63,6 +64,30 @@ void stacks_begin(void);
 void stacks_in_child(void);
 /* The number of the caller's stack; 0: stacks are not recorded. */
 uint32_t stack_here(void);
+
+/* ---- faults.c ---- */
+
+/* Bits of USERDMA_ASK_: what the observer must be asked about. */
+extern const uint32_t *host_asks;
+#define MUST_ASK(kind) UNLIKELY(__atomic_load_n(host_asks, __ATOMIC_RELAXED) & (kind))
+/* The library makes a call of its own, which is not the program's. */
+extern TLS bool is_injecting;
+
+void faults_begin(const uint32_t *asks);
+void faults_in_child(void);
+/* The error with which a call fails that has been recorded, after its delay; 0: it is executed. */
+int fault_of_call(int fd);
+/* The error of recorded posts of this thread to a queue; 0: none. `index`: the first refused one of the `count`. */
+int fault_of_posts(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t *index);
+/* A queue pair that `fail_queue_pair` can move. */
+void faults_note(struct ibv_qp *qp);
+/* Moves a queue pair to ERR. Nothing happens if it was destroyed. */
+void fail_queue_pair(struct ibv_context *context, uint32_t qpn);
+/* Changes the statuses of completions that fail, at most USERDMA_OBSERVE_MAX_REQUESTS. */
+void faults_of_poll(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count);
+/* Fills `verdicts` for at most as many completions. Returns their number; 0: none fails. */
+uint32_t ask_completions(const struct ibv_cq *cq, struct userdma_polled_completion *list, uint32_t count,
+                         struct userdma_completion_verdict *verdicts);
 
 /* ---- queues.c ---- */
 

@@ -167,33 +167,60 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
 
 /* ---- wrappers ---- */
 
+/*
+ * Calls `post`, an expression that posts `list`, which has been recorded. If a fault rule refuses a request, `post` gets
+ * the list before it, as of a provider that finds its queue full.
+ */
+#define POST(result, post, fd, queue, number)                                                                          \
+    do {                                                                                                               \
+        uint32_t index = 0;                                                                                            \
+        const int fault =                                                                                              \
+            MUST_ASK(USERDMA_ASK_POST) ? fault_of_posts(fd, queue, number, LENGTH(list), &index) : 0;                  \
+        __typeof__(list) before = NULL, failing = list;                                                                \
+        for (; fault != 0 && index > 0; index--, failing = failing->next)                                              \
+            before = failing;                                                                                          \
+        if (before)                                                                                                    \
+            before->next = NULL;                                                                                       \
+        (result) = before || fault == 0 ? (post) : 0;                                                                  \
+        if (before)                                                                                                    \
+            before->next = failing;                                                                                    \
+        if (UNLIKELY(fault != 0) && (result) == 0) {                                                                   \
+            (result) = fault;                                                                                          \
+            if (bad)                                                                                                   \
+                *bad = failing;                                                                                        \
+        }                                                                                                              \
+        if (UNLIKELY((result) != 0))                                                                                   \
+            post_refused(fd, queue, number, LENGTH(bad && *bad ? *bad : list), result);                                \
+    } while (0)
+
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
+    int error;
+    if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
+        faults_note(qp);
     note_sends(qp, list);
-    const int error = original(qp, list, bad);
-    if (UNLIKELY(error != 0))
-        post_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(bad && *bad ? *bad : list), error);
+    POST(error, original(qp, list, bad), qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num);
     return error;
 }
 
 static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
                      struct ibv_recv_wr **bad)
 {
+    int error;
+    if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
+        faults_note(qp);
     note_receives(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
-    const int error = original(qp, list, bad);
-    if (UNLIKELY(error != 0))
-        post_refused(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, LENGTH(bad && *bad ? *bad : list), error);
+    POST(error, original(qp, list, bad), qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num);
     return error;
 }
 
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
+    int error;
     note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
-    const int error = original(srq, list, bad);
-    if (UNLIKELY(error != 0))
-        post_refused(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, LENGTH(bad && *bad ? *bad : list), error);
+    POST(error, original(srq, list, bad), srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle);
     return error;
 }
 
@@ -202,7 +229,11 @@ static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw 
     /* A provider that posts the bind by post_send of its own does not come by the table. */
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
     note_sends(qp, &posted);
-    const int error = original(qp, mw, bind);
+    uint32_t index;
+    const int fault = MUST_ASK(USERDMA_ASK_POST)
+                          ? fault_of_posts(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, 1, &index)
+                          : 0;
+    const int error = fault != 0 ? fault : original(qp, mw, bind);
     if (UNLIKELY(error != 0))
         post_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, 1, error);
     return error;
@@ -231,6 +262,8 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     uint32_t left = found < 0 ? 0 : (uint32_t)found;
     while (left > 0) {
         const uint32_t count = left < USERDMA_OBSERVE_MAX_REQUESTS ? left : USERDMA_OBSERVE_MAX_REQUESTS;
+        if (MUST_ASK(USERDMA_ASK_COMPLETIONS))
+            faults_of_poll(cq, wc, count);
         note_completions(cq, wc, count);
         wc += count;
         left -= count;
@@ -276,6 +309,8 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
                                    struct ibv_qp_init_attr_ex *attributes)
 {
     struct ibv_qp *qp = original(context, attributes);
+    if (qp)
+        faults_note(qp);
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         extended_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
     return qp;

@@ -10,9 +10,10 @@
 /* Environment variables. */
 #define USERDMA_ENV_OBSERVE_FILE "USERDMA_OBSERVE"
 #define USERDMA_ENV_OBSERVE_STACKS "USERDMA_OBSERVE_STACKS"
+#define USERDMA_ENV_OBSERVE_FAULTS "USERDMA_OBSERVE_FAULTS"
 
 /* The file, and limits of records. */
-#define USERDMA_OBSERVE_VERSION 1u
+#define USERDMA_OBSERVE_VERSION 2u
 #define USERDMA_OBSERVE_RINGS 64u
 #define USERDMA_OBSERVE_RING_BYTES 0x40000u
 #define USERDMA_OBSERVE_FIRST_RING 4096u
@@ -47,11 +48,16 @@
 #define USERDMA_RANGE_IN 0u
 #define USERDMA_RANGE_OUT 1u
 
+/* Kinds of questions. */
+#define USERDMA_ASK_CALL 1u
+#define USERDMA_ASK_POST 2u
+#define USERDMA_ASK_COMPLETIONS 4u
+
 struct userdma_observe_head {
     uint32_t version;
     uint32_t rings;
     uint32_t ring_bytes;
-    uint32_t reserved;
+    uint32_t asks;
     uint64_t lost;
 };
 _Static_assert(sizeof(struct userdma_observe_head) == 24, "layout of struct userdma_observe_head");
@@ -145,5 +151,41 @@ struct userdma_completion_record {
     uint32_t flags;
 };
 _Static_assert(sizeof(struct userdma_completion_record) == 32, "layout of struct userdma_completion_record");
+
+struct userdma_question {
+    uint32_t kind;
+    uint32_t pid;
+    uint32_t tid;
+    int32_t fd;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t count;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_question) == 32, "layout of struct userdma_question");
+
+struct userdma_answer {
+    int32_t error;
+    uint32_t index;
+    uint64_t delay;
+};
+_Static_assert(sizeof(struct userdma_answer) == 16, "layout of struct userdma_answer");
+
+struct userdma_polled_completion {
+    uint64_t wr_id;
+    uint32_t opcode;
+    uint32_t qpn;
+    uint32_t status;
+    uint32_t can_fail;
+};
+_Static_assert(sizeof(struct userdma_polled_completion) == 24, "layout of struct userdma_polled_completion");
+
+struct userdma_completion_verdict {
+    uint32_t status;
+    uint32_t vendor_err;
+    uint32_t fails;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_completion_verdict) == 16, "layout of struct userdma_completion_verdict");
 
 #endif

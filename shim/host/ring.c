@@ -137,6 +137,7 @@ static void in_child(void)
     parent = process;
     process = (uint32_t)getpid();
     stacks_in_child();
+    faults_in_child();
 }
 
 static void note_end(void)
@@ -176,6 +177,7 @@ __attribute__((constructor(101))) static void begin(void)
         }
     host_is_active = true;
     stacks_begin();
+    faults_begin(&((struct userdma_observe_head *)file)->asks);
     pthread_atfork(NULL, NULL, in_child);
     if (has_replaced) {
         is_started = true;

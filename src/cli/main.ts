@@ -77,6 +77,8 @@ const RECORD_ON_FAILURE = '--record-on-failure'
 
 const HOST = '--host'
 const HOST_HELP = "let the program keep the machine's own devices, and observe it"
+const HOST_FAULTS = '--allow-host-faults'
+const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
 
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
 
@@ -97,6 +99,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   run(program) {
     withRecord(withJoin(program.command('run')))
       .option(HOST, `${HOST_HELP}: print failed requests with their causes`)
+      .option(HOST_FAULTS, HOST_FAULTS_HELP)
       .description(
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
@@ -125,7 +128,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         const walkOption = ['points', 'timeLimit', 'hang', 'output', 'json', 'sarif'].find(
           option => options[option] !== undefined,
         )
-        if (options.faultWalk && options.record !== undefined)
+        if (options.faultWalk && options.host)
+          command.error('error: --host and --fault-walk exclude each other: the walk needs devices of userdma')
+        else if (options.faultWalk && options.record !== undefined)
           command.error('error: --record and --fault-walk exclude each other: repeat the run of a finding')
         else if (options.faultWalk) await (await import('./commands/fault-walk.ts')).faultWalk(name, args, options)
         else if (walkOption === undefined) await (await import('./commands/run.ts')).run(name, args, options)
@@ -135,6 +140,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   trace(program) {
     withJoin(program.command('trace'))
       .option(HOST, HOST_HELP)
+      .option(HOST_FAULTS, HOST_FAULTS_HELP)
       .description('Runs a program and prints each of its calls to a device, decoded.')
       .option('-o, --output <file>', 'write the calls to this file instead of standard error', path)
       .option('-v, --verbose', 'print records, lists and byte strings in full, including zero fields')
@@ -158,6 +164,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   check(program) {
     withRecord(withJoin(program.command('check'), '[program]'))
       .option(HOST, `${HOST_HELP}, for the findings that need no device of userdma`)
+      .option(HOST_FAULTS, HOST_FAULTS_HELP)
       .description(
         'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 for errors (see --fail-on), else with the status of the program.',
       )
@@ -206,6 +213,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           const { explainFinding } = await import('./commands/explain.ts')
           explainFinding(options.explain)
         } else if (name === undefined) command.error("error: missing required argument 'program'")
+        else if (tormentSearch !== undefined && options.host)
+          command.error('error: --host and --torment-search exclude each other: torment needs devices of userdma')
         else if (tormentSearch !== undefined && options.record !== undefined)
           command.error(
             'error: --record is not for --torment-search; record the run that it has found, with its --torment',

@@ -57,6 +57,8 @@ export interface ProgramFaults {
   setRules(rules: readonly FaultRule[]): void
   /** Whether a rule may act on this target. */
   has(target: FaultTarget): boolean
+  /** As `has`, without rules that have acted as often as they may. */
+  canAct(target: FaultTarget): boolean
   /** `method`: `class.method`. */
   onCall(subject: FaultSubject, method: string): CallFault | undefined
   /** `cls`: class of the queue. `qpn`: undefined for an SRQ. `request`: a name of `requestNames`; undefined: unknown. */
@@ -152,6 +154,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
   return {
     setRules,
     has: target => targets.has(target),
+    canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
     onCall(subject, method) {
       const rules = acting('call', subject, ({ names }) => names.has(method))
       const failing = rules.find(({ rule }) => rule.errno !== '')

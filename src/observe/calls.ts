@@ -4,6 +4,7 @@
  */
 import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
+import { UmadIoctl } from '../spec/linux/umad.ts'
 import { CallEntry, FileKind } from '../spec/observe.ts'
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import {
@@ -73,6 +74,14 @@ const decode = (view: CallerView, { entry, fileKind, fd, request, argument }: Ob
   return { ret: 0, installs: [], attempt: name }
 }
 
+/** The name of a call on a umad file. */
+const madMethodOf = ({ entry, request }: ObservedCall): string | undefined => {
+  if (entry === CallEntry.WRITE) return 'mad_agent.send'
+  const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT } = UmadIoctl
+  if (request === BigInt(UNREGISTER_AGENT)) return 'mad_agent.destroy'
+  return request === BigInt(REGISTER_AGENT) || request === BigInt(REGISTER_AGENT2) ? 'mad_agent.create' : undefined
+}
+
 /** The memory that a call has left, where it differs from what it read, else what it read. */
 const readResult = (decoded: Decoded, after: ObservedCall): Result => {
   try {
@@ -81,6 +90,32 @@ const readResult = (decoded: Decoded, after: ObservedCall): Result => {
     if (error instanceof CallError) return { out: {} }
     throw error
   }
+}
+
+const viewOf = (
+  before: ObservedCall,
+  classOf: (handle: number) => ObjectClass | undefined,
+  hasContext: boolean,
+): CallerView => {
+  const isIoctl = before.entry === CallEntry.IOCTL && before.fileKind === FileKind.VERBS
+  return {
+    schema: schemaOf(isIoctl ? driverOf(before) : UNKNOWN_DRIVER),
+    copyIn: copyFrom(before.ranges),
+    copyOut: () => {},
+    classOf,
+    hasContext: hasContext || before.fileKind !== FileKind.VERBS,
+  }
+}
+
+/** The method of a call that has not returned, as `class.method`; undefined: it is not known. As `decodeCall`. */
+export const methodOf = (
+  before: ObservedCall,
+  classOf: (handle: number) => ObjectClass | undefined,
+  hasContext: boolean,
+): string | undefined => {
+  if (before.fileKind === FileKind.MAD) return madMethodOf(before)
+  const decoded = decode(viewOf(before, classOf, hasContext), before)
+  return isAnswer(decoded) ? undefined : `${decoded.call.class.name}.${decoded.call.methodName}`
 }
 
 /**
@@ -93,14 +128,7 @@ export const decodeCall = (
   classOf: (handle: number) => ObjectClass | undefined,
   hasContext: boolean,
 ): DecodedCall => {
-  const isIoctl = before.entry === CallEntry.IOCTL && before.fileKind === FileKind.VERBS
-  const view: CallerView = {
-    schema: schemaOf(isIoctl ? driverOf(before) : UNKNOWN_DRIVER),
-    copyIn: copyFrom(before.ranges),
-    copyOut: () => {},
-    classOf,
-    hasContext: hasContext || before.fileKind !== FileKind.VERBS,
-  }
+  const view = viewOf(before, classOf, hasContext)
   const decoded = decode(view, before)
   if (isAnswer(decoded)) return { view, attempt: decoded.attempt ?? 'a call that is not known' }
   return { view, call: decoded.call, result: after.result < 0 ? undefined : readResult(decoded, after) }

@@ -50,6 +50,13 @@ export class ObservationFile {
     closeSync(this.#fd)
   }
 
+  /** Sets what programs must ask: bits of AskKind. */
+  set asks(bits: number) {
+    const word = Buffer.alloc(4)
+    word.writeUInt32LE(bits)
+    writeSync(this.#fd, word, 0, word.length, Head.asks)
+  }
+
   /** Records of threads that found no free ring. */
   get lostThreads(): number {
     const head = Buffer.alloc(FIRST_RING)

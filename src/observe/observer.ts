@@ -3,17 +3,19 @@
  * with our own devices. Without a device it sees only what programs call, post and poll.
  */
 import { readdirSync, readFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { Checker } from '../check/checker.ts'
 import type { CheckedCall } from '../check/events.ts'
 import type { ReportFinding } from '../check/reporting.ts'
+import type { ActingRule } from '../faults/program-faults.ts'
 import { commandName } from '../host/process-status.ts'
-import { createCause } from '../spec/check/causes.ts'
+import { type Cause, createCause } from '../spec/check/causes.ts'
 import { type Failure, failureJson } from '../spec/check/failures.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpFlags, QpState } from '../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../spec/errno.ts'
-import { CallEntry, FileKind } from '../spec/observe.ts'
+import { AskKind, CallEntry, FileKind } from '../spec/observe.ts'
 import { CREATE, CREATE_FD } from '../spec/schema/schema.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcOpcode, WcStatus } from '../spec/work.ts'
@@ -21,8 +23,9 @@ import { messagesOf } from '../trace/call-messages.ts'
 import type { Call, Result } from '../uapi/call.ts'
 import type { FailureRecord, RawAccess, TraceRecord } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
-import { decodeCall } from './calls.ts'
+import { decodeCall, methodOf } from './calls.ts'
 import { causeOfFailure, type KnownEnd } from './causes.ts'
+import { causeOfRule, type ObservedFaults, type ObservedQuestion } from './faults.ts'
 import {
   type ObservedContext,
   type ObservedDevice,
@@ -90,6 +93,8 @@ const isQp = (name: string): boolean => (QP_CLASSES as readonly string[]).includ
 export class Observer {
   readonly checker: Checker
   readonly #output: ObserverOutput
+  /** Undefined: no fault rules. */
+  readonly #faults: ObservedFaults | undefined
   readonly #requests: ObservedRequests
   readonly #processes = new Map<number, ObservedProcess>()
   readonly #devices: ObservedDevice[] = []
@@ -104,8 +109,9 @@ export class Observer {
   #contextCount = 0
   #objectCount = 0
 
-  constructor(report: ReportFinding, output: ObserverOutput = {}) {
+  constructor(report: ReportFinding, output: ObserverOutput = {}, faults?: ObservedFaults) {
     this.#output = output
+    this.#faults = faults
     this.checker = new Checker(gid => this.#deviceWithGid(gid), report, {
       now: () => this.#time,
       deviceName: index => this.#devices[index]?.name ?? '',
@@ -129,6 +135,31 @@ export class Observer {
       this.#time = Number(record.time) / 1000
       this.#take(record)
     }
+  }
+
+  /**
+   * What happens to the call, posts or completions of a question. Take all records that were complete before it first.
+   */
+  answer({ kind, pid, tid, fd, queue, number, count, completions }: ObservedQuestion): Uint8Array {
+    const faults = this.#faults
+    if (faults === undefined) return new Uint8Array()
+    const process = this.#processOf(pid)
+    const context = this.#contextOf(process, fd)
+    const postStack = (of: number, at: number, wrId: bigint): Stack => this.#postStack(context.id, of, at, wrId)
+    if (kind === AskKind.CALL) {
+      const record = process.calls.get(tid)
+      const method = record && methodOf(record.call, handle => context.objects.get(handle)?.class, context.isOpen)
+      return faults.onCall(tid, context, method, process.stacks.get(record?.stack ?? 0) ?? NO_STACK)
+    }
+    if (kind === AskKind.POST) {
+      const isShared = queue === PostQueue.SHARED
+      const owner = isShared ? context.objects.get(number) : context.device.qps.get(number)
+      const qpn = isShared ? undefined : number
+      return faults.onPosts(tid, context, owner?.class.name, qpn, count, wrId => postStack(queue, number, wrId))
+    }
+    return faults.onCompletions(context, completions, ({ qpn, opcode, wrId }) =>
+      postStack((opcode & WcOpcode.values.RECV) === 0 ? PostQueue.SEND : PostQueue.RECEIVE, qpn, wrId),
+    )
   }
 
   /** A process has dropped records: which of its requests are outstanding is not known any more. */
@@ -156,6 +187,7 @@ export class Observer {
         this.#processes.delete(record.pid)
         break
       case 'open':
+        this.#opened(process, record)
         break
       case 'close':
         this.#close(process, record.fd, false)
@@ -175,12 +207,14 @@ export class Observer {
       case 'post': {
         const queue = process.isLossy ? undefined : this.#queueOf(process, record)
         const stack = process.stacks.get(record.stack) ?? NO_STACK
+        this.#faults?.posted(record.tid, record.requests)
         if (queue !== undefined) this.#requests.post(queue, record.requests, this.#time, stack)
         break
       }
       case 'refused': {
         const queue = process.isLossy ? undefined : this.#queueOf(process, record)
-        if (queue !== undefined) this.#refusedPost(process, record, queue)
+        const injected = this.#faults?.takeRefused(record.tid)
+        if (queue !== undefined) this.#refusedPost(process, record, queue, injected)
         break
       }
       case 'poll':
@@ -244,6 +278,7 @@ export class Observer {
       for (const held of contexts.values()) if (held === context) return
     for (const object of [...context.objects.values(), ...context.descriptors.values()].reverse()) {
       this.#resetQueues(object.id)
+      this.#faults?.reset(object.id)
       this.#forget(context, object)
       this.checker.called({
         ...this.#callFacts(context, NO_STACK),
@@ -279,6 +314,17 @@ export class Observer {
     return device
   }
 
+  /** Rules may name the device of a call that opens it. */
+  #opened(process: ObservedProcess, { fd, fileKind, path }: Extract<ObservedRecord, { readonly kind: 'open' }>): void {
+    if (this.#faults === undefined || fileKind !== FileKind.VERBS) return
+    try {
+      const device = readFileSync(`/sys/class/infiniband_verbs/${basename(path)}/ibdev`, 'utf8').trim()
+      this.#contextOf(process, fd).device = this.#deviceNamed(device)
+    } catch {
+      // Then the device has its name once libibverbs tells it.
+    }
+  }
+
   /** libibverbs tells the device's name once the context is open, before there are objects. */
   #named(context: ObservedContext, name: string): void {
     if (context.objects.size === 0) context.device = this.#deviceNamed(name)
@@ -306,6 +352,7 @@ export class Observer {
     const { result: ret } = after.call
     const decoded = decodeCall(before.call, after.call, handle => context.objects.get(handle)?.class, context.isOpen)
     const stack = process.stacks.get(before.stack) ?? NO_STACK
+    const injected = this.#faults?.takeCall(before.tid)
     const facts = {
       time: MONOTONIC_START + Number(before.time) / 1e6,
       duration: Number(after.time - before.time) / 1000,
@@ -316,12 +363,13 @@ export class Observer {
       device: context.device.name,
       dialect: dialectOf(before.call),
       ret,
+      ...(injected !== undefined && { reason: `injected by fault rule ${injected.number} (${injected.text})` }),
     } as const
     const raw = { in: rawOf(before.call), out: rawOf(after.call) }
     if ('attempt' in decoded) {
       this.#output.call?.({ ...facts, attempt: decoded.attempt, raw })
       if (ret >= 0) context.device.knowsAllKeys = false
-      if (ret < 0)
+      if (ret < 0 && injected === undefined)
         this.checker.refusedAttempt({
           ...this.#callFacts(context, stack),
           attempt: decoded.attempt,
@@ -340,7 +388,7 @@ export class Observer {
         descriptors: result.descriptors.map(({ attribute, object }) => ({ attribute, fd: object })),
       }),
     })
-    this.#checkCall(context, call, ret, result, stack)
+    if (injected === undefined) this.#checkCall(context, call, ret, result, stack)
   }
 
   #checkCall(context: ObservedContext, call: Call, ret: number, result: Result | undefined, stack: Stack): void {
@@ -434,7 +482,10 @@ export class Observer {
   #changed(context: ObservedContext, object: ObservedObject, method: string, args: Record<string, unknown>): void {
     const { regions } = context.device
     if (method === 'modify') Object.assign(object.attributes, args)
-    if (method === 'destroy' || (method === 'modify' && args.state === RESET)) this.#resetQueues(object.id)
+    if (method === 'destroy' || (method === 'modify' && args.state === RESET)) {
+      this.#resetQueues(object.id)
+      this.#faults?.reset(object.id)
+    }
     if (method === 'destroy' && object.class.name === 'mr')
       for (const key of [object.out.lkey, object.out.rkey]) {
         const region = typeof key === 'number' ? regions.get(key) : undefined
@@ -480,11 +531,27 @@ export class Observer {
     process: ObservedProcess,
     record: Extract<ObservedRecord, { readonly kind: 'refused' }>,
     queue: RequestQueue,
+    injected: ActingRule | undefined,
   ): void {
     const context = this.#contextOf(process, record.fd)
     const first = queue.outstanding.at(-record.count)
     const owner = record.queue === PostQueue.SHARED ? undefined : context.device.qps.get(record.number)
     this.#requests.refuse(queue, record.count)
+    if (injected !== undefined) {
+      const wrId = first?.wrId ?? 0n
+      const failure: Failure = {
+        kind: 'post',
+        device: context.device.name,
+        cause: causeOfRule(injected),
+        wrId,
+        errno: record.error,
+        queue: record.queue === PostQueue.SEND ? 'send' : 'receive',
+        ...(owner !== undefined && { qpn: record.number }),
+        ...(first !== undefined && first.opcode >= 0 && { opcode: first.opcode }),
+      }
+      this.#failed(context, failure, wrId, undefined)
+      return
+    }
     this.checker.refusedPost({
       ...this.#callFacts(context, process.stacks.get(record.stack) ?? NO_STACK),
       number: record.number,
@@ -524,15 +591,20 @@ export class Observer {
     this.#requests.polled(cq.id)
     if (completion.status === SUCCESS) return
     const isSend = queue === undefined || queue.queue === PostQueue.SEND
-    const failure = this.#failureOf(context, qp, completion, request, isSend)
+    const injected = this.#faults?.takeCompletion(qp, completion.wrId)
+    const failure = this.#failureOf(context, qp, completion, request, isSend, injected && causeOfRule(injected))
+    if (completion.status !== WR_FLUSH_ERR || injected !== undefined) qp.attributes.state = ERR
+    this.#failed(context, failure, completion.wrId, this.#peerDeviceOf(qp))
+  }
+
+  #failed(context: ObservedContext, failure: Failure, wrId: bigint, peerDevice: number | undefined): void {
     this.checker.failed({
       ...this.#callFacts(context, NO_STACK),
       failure,
-      peerDevice: this.#peerDeviceOf(qp),
-      postStack: (kind, number) => this.#postStack(context.id, kind, number, completion.wrId),
+      peerDevice,
+      postStack: (kind, number) => this.#postStack(context.id, kind, number, wrId),
     })
-    if (completion.status !== WR_FLUSH_ERR) qp.attributes.state = ERR
-    const { pid, command } = process.program
+    const { pid, command } = context.process.program
     this.#output.failure?.({
       time: MONOTONIC_START + this.#time / 1000,
       pid,
@@ -588,10 +660,11 @@ export class Observer {
     { status, vendorErr, wrId, qpn }: ObservedCompletion,
     request: ReturnType<ObservedRequests['complete']>,
     isSend: boolean,
+    injected: Cause | undefined,
   ): Failure {
     const { attributes, args, out } = qp
     const facts = { device: context.device.name, qpn, status }
-    if (status === WR_FLUSH_ERR) {
+    if (status === WR_FLUSH_ERR && injected === undefined) {
       const cause =
         attributes.state === ERR && !attributes.hasFailed
           ? createCause('MODIFIED', {})
@@ -603,17 +676,20 @@ export class Observer {
     const peerDevice = this.#peerDeviceOf(qp)
     const { dgid } = (attributes.address ?? {}) as { readonly dgid?: Uint8Array }
     const destQpn = numberOf(attributes.destQpn)
-    const { cause, isAtPeer } = causeOfFailure({
-      status,
-      vendorErr,
-      request,
-      own: this.#endOf(qp, context.device),
-      peer: peer && peerDevice !== undefined ? this.#endOf(peer, this.#devices[peerDevice]!) : undefined,
-      maxSendSge: numberOf(((out.cap ?? args.cap) as { readonly maxSendSge?: number } | undefined)?.maxSendSge),
-      maxRdAtomic: numberOf(attributes.maxRdAtomic),
-      retryCnt: numberOf(attributes.retryCnt),
-      rnrRetry: numberOf(attributes.rnrRetry),
-    })
+    const { cause, isAtPeer } =
+      injected !== undefined
+        ? { cause: injected, isAtPeer: undefined }
+        : causeOfFailure({
+            status,
+            vendorErr,
+            request,
+            own: this.#endOf(qp, context.device),
+            peer: peer && peerDevice !== undefined ? this.#endOf(peer, this.#devices[peerDevice]!) : undefined,
+            maxSendSge: numberOf(((out.cap ?? args.cap) as { readonly maxSendSge?: number } | undefined)?.maxSendSge),
+            maxRdAtomic: numberOf(attributes.maxRdAtomic),
+            retryCnt: numberOf(attributes.retryCnt),
+            rnrRetry: numberOf(attributes.rnrRetry),
+          })
     const state = numberOf(peer?.attributes.state)
     return {
       ...facts,

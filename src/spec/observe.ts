@@ -8,11 +8,15 @@
  */
 import { layout } from './session.ts'
 
-/** Environment variables. `stacks`: present if calls and posts have stacks. */
-export const ObserveEnv = { file: 'USERDMA_OBSERVE', stacks: 'USERDMA_OBSERVE_STACKS' } as const
+/** Environment variables. `stacks`: present if calls and posts have stacks. `faults`: the socket for questions. */
+export const ObserveEnv = {
+  file: 'USERDMA_OBSERVE',
+  stacks: 'USERDMA_OBSERVE_STACKS',
+  faults: 'USERDMA_OBSERVE_FAULTS',
+} as const
 
 /** `firstRing`: its offset; `ringHeader`: bytes of a ring before its data. */
-export const ObserveFile = { version: 1, rings: 64, ringBytes: 0x4_0000, firstRing: 4096, ringHeader: 64 } as const
+export const ObserveFile = { version: 2, rings: 64, ringBytes: 0x4_0000, firstRing: 4096, ringHeader: 64 } as const
 
 /** Maximum bytes of one range of memory, ranges of one call, requests of one POST, elements of one request. */
 export const ObserveLimits = { rangeBytes: 4096, ranges: 64, requests: 64, elements: 32 } as const
@@ -52,13 +56,22 @@ export const CallEntry = { IOCTL: 1, WRITE: 2 } as const
 
 export const RangeDirection = { IN: 0, OUT: 1 } as const
 
+/**
+ * What a program asks its observer before it acts (`--allow-host-faults`): bits of `asks` in the file's head, set while
+ * a fault rule may act. A question is one connection to the socket: `question`, and for COMPLETIONS `count` of
+ * `polledCompletion`. The answer is `answer`, and for COMPLETIONS as many of `completionVerdict`. Without an answer
+ * there is no fault. The records of what is asked about are complete before the question.
+ */
+export const AskKind = { CALL: 1, POST: 2, COMPLETIONS: 4 } as const
+
 /** Structs of the file. Every record begins with `record`. */
 export const ObserveStructs = {
   observeHead: layout(
     ['version', 'u32'],
     ['rings', 'u32'],
     ['ringBytes', 'u32'],
-    ['reserved', 'u32'],
+    /** Bits of AskKind. */
+    ['asks', 'u32'],
     /** Records of threads without a ring. */
     ['lost', 'u64'],
   ),
@@ -125,5 +138,43 @@ export const ObserveStructs = {
     ['bytes', 'u32'],
     ['qpn', 'u32'],
     ['flags', 'u32'],
+  ),
+  question: layout(
+    /** AskKind. */
+    ['kind', 'u32'],
+    ['pid', 'u32'],
+    ['tid', 'u32'],
+    ['fd', 's32'],
+    /** Of POST: as in `postRecord`. */
+    ['queue', 'u32'],
+    ['number', 'u32'],
+    /** Requests of the POSTs, or completions. */
+    ['count', 'u32'],
+    ['reserved', 'u32'],
+  ),
+  answer: layout(
+    /** Of CALL and POST; 0: none. */
+    ['error', 's32'],
+    /** Of POST: the first refused request. */
+    ['index', 'u32'],
+    /** Nanoseconds before the call. */
+    ['delay', 'u64'],
+  ),
+  polledCompletion: layout(
+    ['wrId', 'u64'],
+    ['opcode', 'u32'],
+    ['qpn', 'u32'],
+    /** ibv_wc_status. */
+    ['status', 'u32'],
+    /** 1: the library can move the queue pair to ERR. */
+    ['canFail', 'u32'],
+  ),
+  completionVerdict: layout(
+    /** The status that the program gets; 0: the adapter's. */
+    ['status', 'u32'],
+    ['vendorErr', 'u32'],
+    /** 1: the queue pair goes to ERR. */
+    ['fails', 'u32'],
+    ['reserved', 'u32'],
   ),
 } as const

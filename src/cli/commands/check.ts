@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
+import type { ObservedFaults } from '../../observe/faults.ts'
 import { adapters } from '../../spec/check/adapters.ts'
 import {
   type FailLimit,
@@ -25,9 +26,10 @@ import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
+import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd, preloadedLibraries, type Recording } from '../program/program.ts'
 import { openRecordFile, type RecordFile, type RecordOptions } from '../record.ts'
-import { checkProgram, directMessages, type HostOptions, runUnder } from './run.ts'
+import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
 
 /** As commander parses them. */
 export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions {
@@ -102,6 +104,8 @@ export const check = async (program: string, args: readonly string[], options: C
   checkProgram(program, args)
   const host = options.host ? await import('../program/host-program.ts') : undefined
   host?.requireNoDevices({ ...options }, { races: '--races', hang: '--hang' })
+  requireHost(options)
+  const faults = (await host?.hostFaults(options))?.faults
   const recording = { stacks: true, events: options.races === true }
   const hang = options.hang === undefined ? undefined : secondsOf(options.hang)
   // Throws if a library is missing, before a daemon is started.
@@ -131,7 +135,7 @@ export const check = async (program: string, args: readonly string[], options: C
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
   const { programEnd, counts, omissions, hasCalls, isRecorded } = host
-    ? await checkOnHost(host, program, args, onFinding)
+    ? await checkOnHost(host, program, args, onFinding, faults)
     : await checkUnderDaemon(program, args, options, recording, hang, onFinding, {
         file: record,
         hasFindings: () => shown.length > 0,
@@ -203,9 +207,10 @@ const checkOnHost = async (
   program: string,
   args: readonly string[],
   onFinding: (finding: Finding) => void,
+  faults: ObservedFaults | undefined,
 ): Promise<Checked> => {
-  const observer = new Observer(onFinding, { direct: directMessages('check') })
-  const programEnd = await runObserved(program, args, observer, true)
+  const observer = new Observer(onFinding, { direct: directMessages('check') }, faults)
+  const programEnd = await runObserved(program, args, observer, { stacks: true, faults })
   const { counts, omissions, calls } = observer.checker
   return { programEnd, counts, omissions, hasCalls: calls > 0 || observer.openContexts > 0, isRecorded: true }
 }

@@ -3,8 +3,11 @@
  * the program: with its exit status, or by the same signal.
  */
 import { failureLine } from '../../trace/calls.ts'
+import type { FailureRecord } from '../../uapi/tool.ts'
+import { UsageError } from '../fail.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
+import type { HostOptions } from '../program/host-program.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
   endAs,
@@ -61,10 +64,10 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
     process.stderr.write(`userdma: ${name} will find no devices: ${problem}\n`)
 }
 
-/** With `--host`. */
-export interface HostOptions {
-  /** The program keeps the machine's own devices, and is observed. */
-  readonly host?: boolean
+/** Throws UsageError for options that are for `--host`. */
+export const requireHost = ({ host, allowHostFaults }: HostOptions): void => {
+  if (allowHostFaults && !host)
+    throw new UsageError('--allow-host-faults is for --host; on devices of userdma --fault needs no other option')
 }
 
 /** Says once for each function that a program takes queues around libibverbs' tables. */
@@ -83,16 +86,22 @@ export const directMessages = (command: string) => {
 }
 
 /** `run --host`: prints each failed request with its cause. */
-const runOnHost = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
-  const { Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
+const runOnHost = async (
+  program: string,
+  args: readonly string[],
+  options: JoinOptions & HostOptions,
+): Promise<void> => {
+  const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options })
-  const observer = new Observer(() => {}, {
-    failure: record => {
+  const observing = await hostFaults(options)
+  const output = {
+    failure: (record: FailureRecord) => {
       if (record.failure.isNote !== true) process.stderr.write(`userdma run: ${failureLine(record)}\n`)
     },
     direct: directMessages('run'),
-  })
-  endAs(await runObserved(program, args, observer, false))
+  }
+  const observer = new Observer(() => {}, output, observing.faults)
+  endAs(await runObserved(program, args, observer, observing))
 }
 
 /** The command. */
@@ -103,6 +112,7 @@ export const run = async (
 ): Promise<void> => {
   checkProgram(program, args)
   if (options.host) return runOnHost(program, args, options)
+  requireHost(options)
   // Call sites are known of recorded stacks only, which a daemon keeps that checks programs.
   const stacks = options.fault?.some(rule => rule.includes('site=')) === true
   // Throws if a library is missing, before a daemon is started.

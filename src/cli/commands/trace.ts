@@ -17,8 +17,9 @@ import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { createOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
+import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
-import { checkProgram, directMessages, type HostOptions, runUnder } from './run.ts'
+import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
 
 /** As commander parses them. */
 export interface TraceOptions extends JoinOptions, HostOptions {
@@ -83,18 +84,21 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
 
 /** `trace --host`: the calls as the kernel answers them, and failed requests. */
 const traceOnHost = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
-  const { Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
+  const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options }, { pcap: '--pcap' })
+  const observing = await hostFaults(options)
   const output = openOutput(options.output)
   const { onTrace, onLost, end } = printer(options, text => output.write(`${text}\n`))
   let lost = 0
-  const observer = new Observer(() => {}, {
-    call: record => onTrace(options.abi || record.call === undefined ? record : withoutBytes(record)),
+  const handlers = {
+    call: (record: TraceRecord) => onTrace(options.abi || record.call === undefined ? record : withoutBytes(record)),
     failure: onTrace,
     direct: directMessages('trace'),
-  })
+  }
+  const observer = new Observer(() => {}, handlers, observing.faults)
   const reader = {
     take: observer.take.bind(observer),
+    answer: observer.answer.bind(observer),
     lost: (pid: number, count: number) => {
       lost += count
       observer.lost(pid, count)
@@ -102,7 +106,7 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
   }
   let programEnd: ProgramEnd
   try {
-    programEnd = await runObserved(program, args, reader, false)
+    programEnd = await runObserved(program, args, reader, observing)
     if (lost > 0) onLost(lost)
     end()
   } finally {
@@ -118,6 +122,7 @@ const withoutBytes = ({ raw: _, ...record }: TraceRecord): TraceRecord => record
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
   if (options.host) return traceOnHost(program, args, options)
+  requireHost(options)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const { end, ...handlers } = printer(options, text => output.write(`${text}\n`))

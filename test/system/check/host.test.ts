@@ -92,8 +92,8 @@ describe('run --host', { skip }, () => {
   })
 
   it('refuses options that configure devices of userdma', async t => {
-    const { status, stderr } = await runUserdma(t, ['check', '--host', '--fault', 'drop=1%', '--', 'true'])
+    const { status, stderr } = await runUserdma(t, ['check', '--host', '--torment', '7', '--', 'true'])
     assert.equal(status, 2)
-    assert.match(stderr, /--host and --fault exclude each other/)
+    assert.match(stderr, /--host and --torment exclude each other/)
   })
 })
