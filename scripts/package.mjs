@@ -17,22 +17,29 @@ import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { createProgress } from '../dist/src/cli/progress.js'
 import { inRoot, main, StepError, say } from './common.mjs'
 import { makeDeb, makeTarball } from './package/archives.mjs'
 import { makeImage, missingForImage } from './package/image.mjs'
 import { ARCHITECTURES, compileNative } from './package/native.mjs'
 import { packMain, packPlatform } from './package/npm.mjs'
 
-/** Makers of packages by name. Each gets the job, and returns the paths of the files that it has made. */
+/** A maker of one file for each architecture. */
+const perArchitecture = make => ({
+  parts: architectures => architectures,
+  make: ({ libraries, work, output }, arch) => make(arch, libraries(arch), work, output),
+})
+
+/** A maker of one file for all architectures. */
+const once = make => ({ parts: () => [undefined], make })
+
+/** By the names of packages: the files that are made, and what makes one, from the job; it returns the path. */
 const MAKERS = {
-  npm: ({ work, output }) => [packMain(work, output)],
-  platform: ({ architectures, libraries, work, output }) =>
-    architectures.map(arch => packPlatform(arch, libraries(arch), work, output)),
-  tarball: ({ architectures, libraries, work, output }) =>
-    architectures.map(arch => makeTarball(arch, libraries(arch), work, output)),
-  deb: ({ architectures, libraries, work, output }) =>
-    architectures.map(arch => makeDeb(arch, libraries(arch), work, output)),
-  image: ({ architectures, libraries, work, output }) => [makeImage(architectures, libraries, work, output)],
+  npm: once(({ work, output }) => packMain(work, output)),
+  platform: perArchitecture(packPlatform),
+  tarball: perArchitecture(makeTarball),
+  deb: perArchitecture(makeDeb),
+  image: once(({ architectures, libraries, work, output }) => makeImage(architectures, libraries, work, output)),
 }
 
 /** The names of all packages that can be made here. Says why the image cannot. */
@@ -69,16 +76,22 @@ main(async args => {
   mkdirSync(job.output, { recursive: true })
   const work = mkdtempSync(join(tmpdir(), 'userdma-package-'))
   const compiled = new Map()
+  // At once: the tools block the event loop.
+  const progress = createProgress('userdma package', { delay: 0 })
   const libraries = arch => {
     if (!compiled.has(arch)) compiled.set(arch, compileNative(arch, join(work, `native-${arch}`)))
     return compiled.get(arch)
   }
   try {
-    for (const name of names) {
-      const files = await MAKERS[name]({ ...job, libraries, work: mkdtempSync(join(work, `${name}-`)) })
-      for (const file of files) say(`${file}: ${(statSync(file).size / 1e6).toFixed(1)} MB`)
+    const parts = names.flatMap(name => MAKERS[name].parts(job.architectures).map(part => ({ name, part })))
+    for (const [i, { name, part }] of parts.entries()) {
+      progress.show(() => `${name}${part === undefined ? '' : ` for ${part}`}, ${i + 1} of ${parts.length}`)
+      const file = await MAKERS[name].make({ ...job, libraries, work: mkdtempSync(join(work, `${name}-`)) }, part)
+      progress.clear()
+      say(`${file}: ${(statSync(file).size / 1e6).toFixed(1)} MB`)
     }
   } finally {
+    progress.end()
     rmSync(work, { recursive: true, force: true })
   }
 })

@@ -64,12 +64,13 @@ const parseOutput = (output: string, addresses: readonly string[]): Map<string, 
   return found
 }
 
-/** False for a FIFO, on which a tool would block, and for a file that does not exist. */
-const isFile = (path: string): boolean => {
+/** Bytes; undefined for a FIFO, on which a tool would block, and for a file that does not exist. */
+const fileSize = (path: string): number | undefined => {
   try {
-    return statSync(path).isFile()
+    const stat = statSync(path)
+    return stat.isFile() ? stat.size : undefined
   } catch {
-    return false
+    return undefined
   }
 }
 
@@ -115,8 +116,14 @@ const trimFrames = (frames: readonly Frame[]): readonly Frame[] => {
   return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
-/** Creates a look-up, which remembers the frames that it has found. */
-export const createSymbols = (timeouts: { readonly perLookUp: number; readonly total: number } = TIMEOUTS): Symbols => {
+/**
+ * Creates a look-up, which remembers the frames that it has found. `onLookUp` is called before a tool runs, which blocks
+ * the event loop; `bytes`: the size of the file.
+ */
+export const createSymbols = (
+  timeouts: { readonly perLookUp: number; readonly total: number } = TIMEOUTS,
+  onLookUp: (path: string, bytes: number) => void = () => {},
+): Symbols => {
   /** Milliseconds that are left of `timeouts.total`. */
   let remaining = timeouts.total
   /** Files that are not looked up again. */
@@ -140,7 +147,9 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
     for (const address of missing) framesByAddress.set(address, [])
     // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
     const path = resolve(object)
-    if (slow.has(path) || !isFile(path)) return
+    const bytes = fileSize(path)
+    if (slow.has(path) || bytes === undefined) return
+    onLookUp(path, bytes)
     for (const [tool, ...args] of tools) {
       if (remaining <= 0) return
       const start = performance.now()

@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
+import { basename } from 'node:path'
 import type { ObservedFaults } from '../../observe/faults.ts'
 import { adapters } from '../../spec/check/adapters.ts'
 import {
@@ -28,6 +29,7 @@ import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd, preloadedLibraries, type Recording } from '../program/program.ts'
+import { createProgress, NO_PROGRESS, type Progress } from '../progress.ts'
 import { openRecordFile, type RecordFile, type RecordOptions } from '../record.ts'
 import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
 
@@ -50,6 +52,9 @@ export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions {
 
 /** The status of a program that Ctrl-C ended. It is kept, so that a script can tell that the user ended the program. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
+
+/** Bytes of a file in which a look-up of source lines may take seconds. */
+const LARGE_FILE = 2 ** 26
 
 const failLimitOf = (text: string): FailLimit => {
   const found = failLimits.find(limit => limit === text)
@@ -74,7 +79,8 @@ const readSuppressions = (paths: readonly string[]) => {
   }
 }
 
-const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
+/** `2 errors` */
+export const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
 /**
  * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
@@ -110,7 +116,13 @@ export const check = async (program: string, args: readonly string[], options: C
   const hang = options.hang === undefined ? undefined : secondsOf(options.hang)
   // Throws if a library is missing, before a daemon is started.
   if (host === undefined) preloadedLibraries(recording)
-  const symbols = createSymbols()
+  const progress = options.json ? NO_PROGRESS : createProgress('userdma check')
+  /** In which source lines are looked up now; empty: in none. */
+  let file = ''
+  const symbols = createSymbols(undefined, (path, bytes) => {
+    file = path
+    progress.refresh(bytes > LARGE_FILE)
+  })
   const judge = createJudge(options, symbols)
   requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
   requireDifferentFiles(['--output', options.output], ['--record', options.record])
@@ -118,12 +130,19 @@ export const check = async (program: string, args: readonly string[], options: C
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
   const record = openRecordFile(options)
-  const print = output.write
+  const print = (text: string): void => {
+    progress.clear()
+    output.write(text)
+  }
+  const describe = (): string =>
+    file === ''
+      ? 'the program has ended, its last events are checked'
+      : `source lines are looked up in ${printable(basename(file))}`
   const shown: Finding[] = []
   const hidden: Finding[] = []
   let suppressed = 0
   let hasFailure = false
-  const onFinding = (finding: Finding): void => {
+  const take = (finding: Finding): void => {
     const verdict = judge(finding)
     if (verdict === 'suppress') suppressed++
     if (verdict === 'hide') hidden.push(finding)
@@ -134,12 +153,25 @@ export const check = async (program: string, args: readonly string[], options: C
     print(`${findingText(finding, symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
+  const onFinding = (finding: Finding): void => {
+    take(finding)
+    file = ''
+  }
   const { programEnd, counts, omissions, hasCalls, isRecorded } = host
     ? await checkOnHost(host, program, args, onFinding, faults)
-    : await checkUnderDaemon(program, args, options, recording, hang, onFinding, {
-        file: record,
-        hasFindings: () => shown.length > 0,
-      })
+    : await checkUnderDaemon(
+        program,
+        args,
+        options,
+        recording,
+        hang,
+        onFinding,
+        { progress, describe },
+        {
+          file: record,
+          hasFindings: () => shown.length > 0,
+        },
+      ).finally(progress.end)
   // A shared daemon, or a child that still runs, may have sent further findings since.
   const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
   if (options.json) {
@@ -172,6 +204,7 @@ const checkUnderDaemon = async (
   recording: Recording,
   hang: number | undefined,
   onFinding: (finding: Finding) => void,
+  { progress, describe }: { readonly progress: Progress; describe(): string },
   record: { readonly file: RecordFile | undefined; hasFindings(): boolean },
 ): Promise<Checked> => {
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
@@ -191,9 +224,12 @@ const checkUnderDaemon = async (
     } finally {
       process.off('SIGINT', onInterrupt)
     }
+    // While the program runs, the terminal is the program's.
+    progress.show(describe)
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
+    progress.end()
     if (isPrivate) warnRunning(contexts)
     const isRecorded = (await record.file?.end(joined.client, programEnd.status !== 0 || record.hasFindings())) ?? true
     return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }

@@ -18,6 +18,8 @@ import { eventJson, eventLine } from '../export/text.ts'
 import { UsageError } from '../fail.ts'
 import { createOutput, writeAll } from '../output-file.ts'
 import { pageFolder } from '../paths.ts'
+import { createProgress, NO_PROGRESS } from '../progress.ts'
+import { bytesText } from './stat.ts'
 
 /** As commander parses them. */
 export interface ExportOptions {
@@ -41,6 +43,8 @@ interface Exporting {
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
+  /** How far the exporter is, 0 to 1, beside `forEach`, which reports itself. */
+  report(share: number): void
 }
 
 type Exporter = (exporting: Exporting) => Promise<void>
@@ -102,9 +106,13 @@ const inMemory = async ({ session, existing, forEach }: Exporting): Promise<Uint
 }
 
 const toHtml: Exporter = async exporting => {
-  const { name, source, isRedacted, write } = exporting
-  const shown = isRedacted ? bytesSource(await inMemory(exporting)) : source
-  await writeHtml(readPage(pageFolder), basename(name), shown, write)
+  const { name, source, isRedacted, write, report } = exporting
+  const { size, read } = isRedacted ? bytesSource(await inMemory(exporting)) : source
+  const reported = (offset: number, length: number): Promise<Uint8Array> => {
+    report(offset / size)
+    return read(offset, length)
+  }
+  await writeHtml(readPage(pageFolder), basename(name), { size, read: reported }, write)
 }
 
 const exporters: Readonly<Record<string, Exporter>> = {
@@ -116,6 +124,8 @@ const exporters: Readonly<Record<string, Exporter>> = {
 }
 /** Formats of `--to`. */
 export const formats = Object.keys(exporters)
+/** How often an exporter reads the whole session, if not once. */
+const PASSES: Readonly<Record<string, number>> = { pcapng: 2 }
 const BINARY: readonly string[] = ['pcapng', 'perfetto']
 
 /** Bytes that are collected for one write. */
@@ -170,6 +180,9 @@ const openFile = (name: string): SessionSource & { close(): void } => {
   }
 }
 
+/** Not if the reader of a pipe may write to the terminal too, as `less`, and not between lines on it. */
+const mayShowProgress = (output: string | undefined): boolean => output !== undefined || fstatSync(1).isFile()
+
 /** The command. Throws UsageError. */
 export const exportSession = async (name: string, { to, output, redact }: ExportOptions): Promise<void> => {
   const exporter = exporters[to]
@@ -177,6 +190,7 @@ export const exportSession = async (name: string, { to, output, redact }: Export
   if (output === undefined && BINARY.includes(to) && isatty(1))
     throw new UsageError(`--to ${to} is not text: name a file with -o FILE`)
   const source = openFile(name)
+  const progress = mayShowProgress(output) ? createProgress('userdma export') : NO_PROGRESS
   try {
     const session = await openSession(source)
     const fd = output === undefined ? 1 : createOutput(output)
@@ -196,9 +210,25 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     const existing = async (time: number, use: Use): Promise<void> => {
       for (const event of (await session.checkpointBefore(time)).events) redactFor(use, event)
     }
-    const forEach = async (use: Use): Promise<void> => {
-      for await (const event of session.eventsIn()) redactFor(use, event)
+    const passes = (PASSES[to] ?? 1) + (to === 'html' && redact ? 1 : 0)
+    const events = session.blocks.reduce((sum, block) => sum + block.events, 0)
+    let passed = 0
+    let share = 0
+    const report = (done: number): void => {
+      share = (passed + done) / passes
     }
+    const forEach = async (use: Use): Promise<void> => {
+      let read = 0
+      for await (const event of session.eventsIn()) {
+        redactFor(use, event)
+        report(++read / events)
+      }
+      passed++
+    }
+    progress.show(
+      () => `${Math.floor(share * 100)} % of ${bytesText(source.size)}`,
+      () => share,
+    )
     await exporter({
       name,
       source,
@@ -207,7 +237,9 @@ export const exportSession = async (name: string, { to, output, redact }: Export
       existing,
       forEach,
       write: buffer.write,
+      report,
     })
+    progress.end()
     buffer.flush()
     if (output !== undefined) closeSync(fd)
     const damaged = session.damaged + unreadable
@@ -216,6 +248,7 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     if (error instanceof SessionFileError) throw new UsageError(`${name}: ${error.message}`)
     throw error
   } finally {
+    progress.end()
     source.close()
   }
 }

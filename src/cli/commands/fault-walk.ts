@@ -17,10 +17,12 @@ import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion, privateFolder, removeFolder } from '../paths.ts'
 import { endAs, preloadedLibraries, programEnvironment } from '../program/program.ts'
+import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { takeCrashes } from '../walk/crashes.ts'
 import { outcomeOf, type WalkResult, type WalkRun } from '../walk/outcome.ts'
 import { pointsOf } from '../walk/points.ts'
 import { cleanLine, isFinding, resultJson, resultText, summaryText, walkSarif } from '../walk/report.ts'
+import { plural } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface WalkOptions extends JoinOptions {
@@ -120,10 +122,17 @@ export const faultWalk = async (program: string, args: readonly string[], option
   const walk: Walk = { program, args, options, stop: stop.signal, crashes: join(folder, 'crashes'), joined, leaks }
   const begin = performance.now()
   const results: WalkResult[] = []
+  const progress = options.json ? NO_PROGRESS : createProgress('userdma run')
+  const print = (text: string): void => {
+    progress.clear()
+    output.write(text)
+  }
   try {
+    progress.show(() => 'fault walk: a run without faults')
     await joined.client.subscribeFindings()
     const clean = await runOnce(walk, '', CLEAN_SECONDS)
     if (clean.result.failure !== undefined && !stop.signal.aborted) {
+      progress.end()
       process.stderr.write(
         `userdma run: ${printable(program)} fails without faults (${clean.result.failure}), so no fault was injected; its last output:\n${printable(clean.result.output)}\n`,
       )
@@ -131,20 +140,28 @@ export const faultWalk = async (program: string, args: readonly string[], option
       return
     }
     const points = pointsOf(clean.sites)
-    if (!options.json) output.write(cleanLine(clean, points.length))
+    if (!options.json) print(cleanLine(clean, points.length))
     const hang = numbers.hang ?? Math.ceil((HANG.factor * clean.result.duration) / 1000 + HANG.seconds)
-    for (const point of points.slice(0, numbers.maxPoints)) {
+    const walked = points.slice(0, numbers.maxPoints)
+    progress.show(
+      () =>
+        `fault walk: point ${Math.min(results.length + 1, walked.length)} of ${walked.length}, ${plural(results.filter(isFinding).length, 'finding')}`,
+      () => results.length / walked.length,
+    )
+    for (const point of walked) {
       if (stop.signal.aborted || performance.now() - begin > numbers.seconds * 1000) break
       const run = await runOnce(walk, point.rule, hang)
       if (stop.signal.aborted) break
       const result: WalkResult = { point, outcome: outcomeOf(point, clean, run), run }
       results.push(result)
-      if (options.json) output.write(`${JSON.stringify(resultJson(result, symbols))}\n`)
-      else if (isFinding(result)) output.write(resultText(result, symbols, [program, ...args], options))
+      if (options.json) print(`${JSON.stringify(resultJson(result, symbols))}\n`)
+      else if (isFinding(result)) print(resultText(result, symbols, [program, ...args], options))
     }
-    if (!options.json) output.write(summaryText(results, points.length, performance.now() - begin))
+    progress.end()
+    if (!options.json) print(summaryText(results, points.length, performance.now() - begin))
     sarif?.write(`${JSON.stringify(walkSarif(results, symbols, packageVersion()), null, 2)}\n`)
   } finally {
+    progress.end()
     removeHandlers()
     removeFolder(folder)
     await joined.leave()

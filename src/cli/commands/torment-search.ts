@@ -23,7 +23,8 @@ import { joinDaemon } from '../join.ts'
 import { type Output, openOutput } from '../output-file.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { quoted } from '../program/quoted.ts'
-import { type CheckOptions, createJudge } from './check.ts'
+import { createProgress, type Progress } from '../progress.ts'
+import { type CheckOptions, createJudge, plural } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface SearchOptions extends CheckOptions {
@@ -52,6 +53,7 @@ interface Search {
   readonly limitSeconds: number
   readonly judge: ReturnType<typeof createJudge>
   readonly output: Output
+  readonly progress: Progress
   /** Aborted when a signal ends the search; the reason is the signal. */
   readonly stop: AbortSignal
 }
@@ -102,9 +104,15 @@ export const tormentSearch = async (
     removeHandlers()
     stop.abort(signal)
   })
-  const search = { program, args, options, recording, limitSeconds, judge, output, stop: stop.signal }
-  const hasFailure = await searchSeeds(search, firstSeed, seedCount)
-  removeHandlers()
+  const progress = createProgress('userdma check')
+  const search = { program, args, options, recording, limitSeconds, judge, output, progress, stop: stop.signal }
+  let hasFailure: boolean
+  try {
+    hasFailure = await searchSeeds(search, firstSeed, seedCount)
+  } finally {
+    progress.end()
+    removeHandlers()
+  }
   const signal = endSignal(search)
   const status = hasFailure ? FOUND_STATUS : output.hasFailed ? 1 : 0
   if (signal === undefined) process.exitCode = status
@@ -116,6 +124,8 @@ const endSignal = ({ stop }: Search): NodeJS.Signals | undefined => stop.reason
 
 /** Searches, and prints the result. Resolves with whether a run failed, with or without torment. */
 const searchSeeds = async (search: Search, firstSeed: number, seedCount: number): Promise<boolean> => {
+  const { progress } = search
+  progress.show(() => 'a run without torment')
   const untormented = await runOnce(search, undefined)
   if (untormented?.failure !== undefined) {
     say(search, 'the program fails without torment, so no seed was tried')
@@ -125,6 +135,10 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
   }
   const failed: TormentedRun[] = []
   let tried = 0
+  progress.show(
+    () => `seed ${Math.min(tried + 1, seedCount)} of ${seedCount}, ${plural(failed.length, 'failure')}`,
+    () => tried / seedCount,
+  )
   for (; tried < seedCount && endSignal(search) === undefined; tried++) {
     const result = await runOnce(search, { seed: firstSeed + tried, maxDecisions: Number.POSITIVE_INFINITY })
     if (result === undefined) break
@@ -156,7 +170,13 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
 const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedRun> => {
   let shortest = failed
   // -1: a run without any decision is tried too, because it may fail by chance.
-  for (let passing = -1, failing = failed.decisions; failing - passing > 1; ) {
+  let passing = -1
+  let failing = failed.decisions
+  search.progress.show(() => {
+    const left = Math.ceil(Math.log2(failing - passing))
+    return `the shortest failing run is searched, at most ${plural(left, 'run')} left`
+  })
+  while (failing - passing > 1) {
     const maxDecisions = Math.floor((passing + failing) / 2)
     const result = await runOnce(search, { ...failed.setting, maxDecisions })
     if (result === undefined) break
@@ -173,6 +193,7 @@ const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedR
 const repeat = async (search: Search, setting: TormentSetting): Promise<void> => {
   let failures = 0
   let repeats = 0
+  search.progress.show(() => `the shortest failing run again, ${Math.min(repeats + 1, REPEATS)} of ${REPEATS}`)
   for (; repeats < REPEATS; repeats++) {
     const result = await runOnce(search, setting)
     if (result === undefined) break
@@ -218,13 +239,17 @@ const runOnce = async <T extends TormentSetting | undefined>(
 
 // ---- output ----
 
-const say = ({ output }: Search, line: string): void => output.write(`userdma check: ${line}\n`)
+const print = ({ output, progress }: Search, text: string): void => {
+  progress.clear()
+  output.write(text)
+}
+const say = (search: Search, line: string): void => print(search, `userdma check: ${line}\n`)
 
 /** Prints why a run failed, and the last lines of its output. */
 const sayFailure = (search: Search, { failure = '', output: printed }: Run): void => {
   say(search, printable(failure))
   const lines = printed.trim().split('\n').slice(-LAST_LINES).filter(Boolean)
-  for (const line of lines) search.output.write(`  ${printable(line)}\n`)
+  for (const line of lines) print(search, `  ${printable(line)}\n`)
 }
 
 /** Prints commands that repeat a run and, with torment, trace it. */
