@@ -9,7 +9,7 @@ import { targets } from './targets.ts'
 
 /** Executions by target: fewer for slow targets, more for the engine. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
-  engine: 12_000,
+  engine: 8000,
   'calls-object': 600,
   'calls-write': 400,
   'calls-ioctl': 400,
@@ -19,7 +19,7 @@ const EXECUTIONS: Readonly<Record<string, number>> = {
   agents: 4000,
   umad: 1500,
 }
-const DEFAULT_EXECUTIONS = 6000
+const DEFAULT_EXECUTIONS = 3000
 
 describe('fuzzing', () => {
   for (const target of targets) {
