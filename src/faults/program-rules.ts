@@ -6,6 +6,8 @@
 import { classes } from '../spec/classes.ts'
 import {
   completionNames,
+  connectionEventNames,
+  connectionEventsOf,
   deviceEvents,
   errnosOf,
   type FaultTarget,
@@ -51,14 +53,23 @@ export const methodErrnos = (name: string): readonly string[] => methodsByName.g
 export const isCallPattern = (pattern: string): boolean => methodsOfPattern(pattern).length > 0
 export const isClassName = (name: string): boolean => classes.some(cls => cls.name === name)
 
-const objectEvents: readonly string[] = classes.flatMap(({ name }) => objectEventsOf(name))
+const objectEvents: readonly string[] = [
+  ...classes.flatMap(({ name }) => objectEventsOf(name)),
+  ...connectionEventNames,
+]
 const isDeviceEvent = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
 export const isEventName = (name: string): boolean => isDeviceEvent(name) || objectEvents.includes(name)
 
 const isSelected = (rule: FaultRule, cls: string): boolean => rule.class.length === 0 || rule.class.includes(cls)
 
-const canRaise = (event: string, { class: cls }: KnownMethod): boolean =>
-  event === '' || isDeviceEvent(event) || objectEventsOf(cls).includes(event)
+/** The events of the object of a call. */
+const eventsOf = ({ name, class: cls }: KnownMethod): readonly string[] => [
+  ...objectEventsOf(cls),
+  ...connectionEventsOf(name),
+]
+
+const canRaise = (event: string, known: KnownMethod): boolean =>
+  event === '' || isDeviceEvent(event) || eventsOf(known).includes(event)
 
 /** The methods that the selectors of a rule for calls name. */
 const selectedMethods = (rule: FaultRule): readonly KnownMethod[] =>
@@ -114,7 +125,7 @@ const checkCall = (text: string, rule: FaultRule): void => {
     )
   if (!selected.some(known => canRaise(event, known)))
     throw new Error(
-      `fault event: ${event} is no event of an object of ${call.join('+')}; allowed are ${listText([...selected.flatMap(known => objectEventsOf(known.class)), ...deviceEvents])}`,
+      `fault event: ${event} is no event of an object of ${call.join('+')}; allowed are ${listText([...selected.flatMap(eventsOf), ...deviceEvents])}`,
     )
 }
 
@@ -148,6 +159,6 @@ export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTar
   else if (target === 'completion') checkCompletion(text, rule)
   else if (!isDeviceEvent(rule.event))
     throw new Error(
-      `fault event: ${rule.event} is an event of an object; name the call after which it comes, as call=rc_qp.modify, or one of ${deviceEvents.join(', ')}`,
+      `fault event: ${rule.event} is an event of an object; name the call after which it comes, as ${connectionEventNames.includes(rule.event) ? 'call=cm_id.connect' : 'call=rc_qp.modify'}, or one of ${deviceEvents.join(', ')}`,
     )
 }

@@ -2,7 +2,7 @@
  * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
  * do. faults/rules.ts parses rules; phy/faults/kinds.ts implements the kinds of faults of packets.
  */
-import { nameIn } from './enums.ts'
+import { type CmEventType, nameIn } from './enums.ts'
 import type { ErrnoName } from './errno.ts'
 import { CREATE, CREATE_FD, DESTROY, MODIFY, type ObjectClass, QUERY } from './schema/schema.ts'
 import { sendOperations, WcOpcode, type WcStatus, WrOpcode } from './work.ts'
@@ -94,7 +94,7 @@ export const FaultSettings = {
   },
   event: {
     example: 'event=PORT_ERR',
-    help: 'the program gets this event: after the call, or when it opens the device',
+    help: 'the program gets this event: after the call (of rdma_cm: in place of its result), or when it opens the device',
     targets: ['call', 'event'],
   },
   delay: {
@@ -294,3 +294,18 @@ export const objectEventsOf = (cls: string): readonly string[] => {
   if (cls === 'cq') return ['CQ_ERR']
   return cls === 'srq' || cls === 'xrc_srq' ? ['SRQ_ERR', 'SRQ_LIMIT_REACHED'] : []
 }
+
+/**
+ * The events of rdma_cm with which a call on an identifier may fail, by method. They come in place of what the call
+ * leads to; DISCONNECTED comes after it.
+ */
+const connectionEvents: Readonly<Record<string, readonly (keyof typeof CmEventType.values)[]>> = {
+  'cm_id.resolveAddress': ['ADDR_ERROR'],
+  'cm_id.resolveRoute': ['ROUTE_ERROR'],
+  'cm_id.connect': ['REJECTED', 'UNREACHABLE', 'CONNECT_ERROR'],
+  'cm_id.accept': ['REJECTED', 'UNREACHABLE', 'DISCONNECTED'],
+}
+
+/** The events of rdma_cm that a rule may raise after a call. `method`: `class.method`. */
+export const connectionEventsOf = (method: string): readonly string[] => connectionEvents[method] ?? []
+export const connectionEventNames: readonly string[] = [...new Set(Object.values(connectionEvents).flat())]

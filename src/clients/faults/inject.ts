@@ -19,10 +19,11 @@ import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
-import { AsyncEventType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
-import { deviceEvents, requestNameOf } from '../../spec/faults.ts'
+import { connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
 import { PostQueue } from '../../spec/session.ts'
+import type { Identifier } from '../rdma-cm/identifier.ts'
 
 export interface FaultSources {
   /** Fulfilled after so many milliseconds. */
@@ -88,6 +89,7 @@ const subjectOf = (
     site: () => siteOf(stack()),
   }
 
+const isOfConnection = (event: string): boolean => connectionEventNames.includes(event)
 const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
 
 /** Whether a program in this process gets the context's events. */
@@ -105,6 +107,22 @@ const raise = (context: Context, object: CoreObject | undefined, event: string, 
   if (object === undefined) return
   raiseObjectEvent(object, type)
   reportFailure({ kind: 'event', device: context.device.name, event: type, cause }, context.device, context)
+}
+
+/** Lets the call that begins on an identifier fail by an event (rdma-cm/rdma-cm.ts). */
+const failByEvent = ({ context }: CallContext, { state }: CoreObject, event: string, rule: ActingRule): void => {
+  const type = CmEventType.values[event as keyof typeof CmEventType.values]
+  const { device } = context
+  const report = (): void =>
+    reportFailure({ kind: 'event', device: device.name, cmEvent: type, cause: causeOfRule(rule) }, device, context)
+  const id = state as Identifier
+  id.injected = { type, report }
+}
+
+/** The call has ended: it was refused before the event. */
+const dropEvent = ({ state }: CoreObject): void => {
+  const id = state as Identifier | undefined
+  if (id !== undefined) id.injected = undefined
 }
 
 /** Begins to inject faults into the calls of a core's devices. */
@@ -129,7 +147,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   }
 
   const hook: Hook = {
-    delay(call) {
+    delay(call, object) {
       const subject = subjectOf(call.context, call.caller.process, callStack)
       if (subject === undefined) return undefined
       const method = `${call.entry.class.name}.${call.entry.name}`
@@ -137,7 +155,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       const fault = faults.onCall(subject, method)
       if (fault === undefined) return undefined
       survey?.injected(subject.pid)
-      if (fault.event !== '') raising.set(call, fault)
+      if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)
+      else if (fault.event !== '') raising.set(call, fault)
       const fail = (): void => {
         if (fault.errno !== '')
           throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
@@ -147,6 +166,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       return undefined
     },
     post(call, object, _args, _out, error) {
+      if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
       if (call.why !== 'call' || error !== undefined) return
       const fault = raising.get(call)
       if (fault !== undefined) raise(call.context, object, fault.event, fault)

@@ -221,7 +221,8 @@ export const handleEvent = (cm: EventHost, event: CmEvent): void => {
     return
   }
   const id = cm.idOf(connection)
-  if (id === undefined) return
+  // As in Linux (cma_ib_handler): what comes after the end of a connection is dropped.
+  if (id === undefined || (name !== 'TIMEWAIT_EXIT' && id.state !== 'CONNECT')) return
   switch (name) {
     case 'REQ_ERROR':
     case 'REP_ERROR':

@@ -59,6 +59,14 @@ export interface EventDetails {
   readonly argument?: bigint
 }
 
+/** An event with which a fault rule fails a call on an identifier. */
+export interface InjectedEvent {
+  /** CmEventType. */
+  readonly type: number
+  /** Tells of it. */
+  readonly report: () => void
+}
+
 /** The owner of an identifier: a program by its channel, or code in this process. */
 export interface IdOwner {
   /** `type`: CmEventType. `request`: the new identifier of a CONNECT_REQUEST. */
@@ -117,6 +125,8 @@ export class Identifier implements PortHolder {
   unreadEvents = 0
   /** Number of events of multicast memberships that the program has read, also of memberships that it has left. */
   readGroupEvents = 0
+  /** During a call on the identifier: how it fails, though it returns 0. */
+  injected: InjectedEvent | undefined
   /** RDMA_OPTION_ID_REUSEADDR. */
   reuseAddress = false
   /** RDMA_OPTION_ID_AFONLY. */

@@ -39,7 +39,7 @@ import {
   type IdOwner,
 } from './identifier.ts'
 import { Listeners, serviceIdOf } from './listeners.ts'
-import { HOP_LIMIT, privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
+import { connectionData, HOP_LIMIT, privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
 import { PACKET_LIFE_TIME } from './path-record.ts'
 import { PortTable } from './ports.ts'
 import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
@@ -86,7 +86,17 @@ const { TCP, UDP, IPOIB, IB } = CmPortSpace.values
 const PORT_BITS = 0xffffn
 /** By the identifier's port space: port spaces of service ids to which the identifier can be bound. */
 const boundSpaces: Readonly<Record<number, readonly number[]>> = { [IB]: [IB, TCP, UDP], [TCP]: [TCP], [UDP]: [UDP] }
-const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
+const {
+  ADDR_RESOLVED,
+  ADDR_ERROR,
+  ROUTE_RESOLVED,
+  ROUTE_ERROR,
+  UNREACHABLE,
+  REJECTED,
+  DISCONNECTED,
+  ADDR_CHANGE,
+  DEVICE_REMOVAL,
+} = CmEventType.values
 
 export class RdmaCm implements EventHost {
   readonly engine: CmEngine
@@ -211,6 +221,7 @@ export class RdmaCm implements EventHost {
       )
     if (id.source?.family !== destination.family)
       throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
+    if (this.#raiseInjected(id, ADDR_ERROR)) return
     try {
       const { device, localGid, remoteGid } = this.devices.route(destination, id.source, id.onlyDevice)
       id.destination = destination
@@ -239,6 +250,7 @@ export class RdmaCm implements EventHost {
   #enterRouteResolved(id: Identifier, call: string, chosenPath: ChosenPath | undefined): void {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `${call}: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
+    if (this.#raiseInjected(id, ROUTE_ERROR)) return
     id.state = 'ROUTE_RESOLVED'
     id.chosenPath = chosenPath
     // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which is
@@ -297,6 +309,7 @@ export class RdmaCm implements EventHost {
     id.state = 'CONNECT'
     id.connection = connection
     this.#idsByConnection.set(connection, id)
+    this.#failConnection(id, connection)
     this.flush()
   }
 
@@ -347,6 +360,7 @@ export class RdmaCm implements EventHost {
       throw asCallError(error)
     }
     id.isUnaccepted = false
+    this.#failConnection(id, connection)
     this.flush()
   }
 
@@ -531,6 +545,41 @@ export class RdmaCm implements EventHost {
 
   #notify(id: Identifier, type: number, details: EventDetails): void {
     id.owner.event(type, details)
+  }
+
+  /** Raises the injected event, if it is of this type. */
+  #raiseInjected(id: Identifier, type: number, details: EventDetails = { status: -Errno.ETIMEDOUT }): boolean {
+    const { injected } = id
+    if (injected?.type !== type) return false
+    id.injected = undefined
+    injected.report()
+    this.#notify(id, type, details)
+    return true
+  }
+
+  /**
+   * Fails a connection by the injected event, before its message is sent and can be answered. For a failure to connect, the peer gets a REJ,
+   * as from an end whose time is over. DISCONNECTED comes as if the peer had sent a DREQ, and the peer learns nothing.
+   */
+  #failConnection(id: Identifier, connection: CmConnection): void {
+    const type = id.injected?.type
+    if (type === undefined) return
+    if (type === DISCONNECTED) {
+      id.state = 'DISCONNECT'
+      this.#raiseInjected(id, type, {})
+      return
+    }
+    const isDatagram = id.qpType === QpType.values.UD
+    // Impossible: the answer to a SIDR_REQ has no answer, and its refusal is UNREACHABLE; or the connection exists.
+    if (isDatagram ? id.isRequest || type !== UNREACHABLE : connection.state === 'ESTABLISHED') return
+    if (isDatagram) {
+      this.#idsByConnection.delete(connection)
+      id.connection = undefined
+      this.engine.destroy(connection, this.#environment.now())
+    } else this.engine.reject(connection, { reason: rejReason.TIMEOUT }, this.#environment.now())
+    if (id.state === 'CONNECT' && !id.isRequest) id.state = 'ROUTE_RESOLVED'
+    const rejection = { status: rejReason.CONSUMER_DEFINED, connection: connectionData(new Uint8Array(0)) }
+    this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)
   }
 
   /** Binds the identifier to the port of an address, or to a free port. Returns the address with the port. */

@@ -5,7 +5,7 @@
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
  */
 
-import { AsyncEventType, nameIn, QpState } from '../enums.ts'
+import { AsyncEventType, CmEventType, nameIn, QpState } from '../enums.ts'
 import { errnoName } from '../errno.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
@@ -42,6 +42,8 @@ export interface Failure {
   readonly errno?: number
   /** ibv_event_type. */
   readonly event?: number
+  /** rdma_cm_event_type, of an injected `event` of rdma_cm. */
+  readonly cmEvent?: number
   /** Of a `flush` or `drop`. */
   readonly count?: number
   /** The queue of flushed or posted requests. */
@@ -78,7 +80,7 @@ const postText = ({ opcode, queue, wrId, errno = 0 }: Failure): string => {
 }
 
 const subjectText = (failure: Failure): string => {
-  const { kind, qpn, opcode, wrId, status, event, count = 1 } = failure
+  const { kind, qpn, opcode, wrId, status, event, cmEvent, count = 1 } = failure
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
   switch (kind) {
     case 'send':
@@ -90,7 +92,9 @@ const subjectText = (failure: Failure): string => {
     case 'drop':
       return `${qp} drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
     case 'event':
-      return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+      return cmEvent === undefined
+        ? `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+        : `event ${nameIn(CmEventType.values, cmEvent)}: `
     case 'post':
       return `${qp}${qp && ' '}${postText(failure)}: `
     case 'wait':
@@ -140,7 +144,8 @@ export interface FailureJson {
 }
 
 export const failureJson = (failure: Failure): FailureJson => {
-  const { kind, device, cause, qpn, opcode, wrId, status, errno, event, count, queue, peer, isCauseAtPeer } = failure
+  const { kind, device, cause, qpn, opcode, wrId, status, errno, event, cmEvent, count, queue, peer, isCauseAtPeer } =
+    failure
   return {
     kind,
     device,
@@ -150,6 +155,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(status !== undefined && { status: nameIn(WcStatus.values, status) }),
     ...(errno !== undefined && { errno: errnoName(errno) }),
     ...(event !== undefined && { event: nameIn(AsyncEventType.values, event) }),
+    ...(cmEvent !== undefined && { event: nameIn(CmEventType.values, cmEvent) }),
     ...(count !== undefined && { count }),
     ...(queue !== undefined && { queue }),
     ...(peer !== undefined && { peer }),

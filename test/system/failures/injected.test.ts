@@ -151,6 +151,30 @@ describe('fault rules for programs', { skip: lacking(program) }, () => {
     assert.match(stderr, /rdma_resolve_addr: No such device/)
   })
 
+  it('calls of rdma_cm fail by their events', { skip: lacking('rping') }, async t => {
+    const connect = ['rping', '-c', '-a', '127.0.0.1', '-C', '1']
+    for (const [method, event, status] of [
+      ['resolveAddress', 'ADDR_ERROR', -110],
+      ['resolveRoute', 'ROUTE_ERROR', -110],
+      ['connect', 'REJECTED', 28],
+      ['connect', 'UNREACHABLE', -110],
+    ] as const) {
+      await client.faults(`call=cm_id.${method},event=${event}`)
+      const { stderr } = await runUserdma(t, ['trace', '--errors', '--socket', daemon.socket, '--', ...connect])
+      assert.ok(stderr.includes(`RDMA_CM_EVENT_${event}, error ${status}\n`), stderr)
+      assert.ok(
+        stderr.includes(`event ${event}: injected by fault rule 1 (call=cm_id.${method},event=${event})`),
+        stderr,
+      )
+    }
+    await client.faults('call=cm_id.accept,event=DISCONNECTED,nth=1')
+    // Until the server listens, the client is rejected.
+    const script = `rping -s -C 3 & for i in $(seq 500); do ${connect.join(' ')} 2>&1 | grep DISCONNECT && break; done; wait $!; echo $?`
+    const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: daemon.env })
+    assert.match(stderr, /server DISCONNECT EVENT/)
+    assert.equal(stdout, 'client DISCONNECT EVENT...\n255\n')
+  })
+
   it('`fault show` prints the rules with their counts; `trace` says what a rule has injected', async t => {
     await client.faults('call=mr.create,nth=3,errno=ENOMEM;post=ENOMEM,nth=9')
     const traced = await runUserdma(t, ['trace', '--errors', '--socket', daemon.socket, '--', program, 'regions'])
@@ -192,6 +216,7 @@ describe('fault rules for programs', { skip: lacking(program) }, () => {
         'completion=SEND,class=ud_qp,status=RNR_RETRY_EXC_ERR',
         /RNR_RETRY_EXC_ERR is no status of SEND on ud_qp; allowed are LOC_LEN_ERR, /,
       ],
+      ['call=cm_id.connect,event=ADDR_ERROR', /ADDR_ERROR is no event of .*; allowed are REJECTED, UNREACHABLE, /],
       ['call=mr.create,errno=EADDRINUSE', /EADDRINUSE is no error of mr\.create; allowed are ENOMEM, EINVAL, /],
     ] as const) {
       const { status, stderr } = await runUserdma(t, ['fault', 'set', rule, '--socket', daemon.socket])
