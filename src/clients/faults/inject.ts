@@ -109,7 +109,7 @@ const raise = (context: Context, object: CoreObject | undefined, event: string, 
   reportFailure({ kind: 'event', device: context.device.name, event: type, cause }, context.device, context)
 }
 
-/** Lets the call that begins on an identifier fail by an event (rdma-cm/rdma-cm.ts). */
+/** Lets the call that begins on an identifier fail by an event (clients/rdma-cm/rdma-cm.ts). */
 const failByEvent = ({ context }: CallContext, { state }: CoreObject, event: string, rule: ActingRule): void => {
   const type = CmEventType.values[event as keyof typeof CmEventType.values]
   const { device } = context
