@@ -9,6 +9,7 @@ import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
 import type { Row } from './harness/harness.ts'
 import { hookRows } from './hooks.ts'
+import { hostRows } from './host.ts'
 import { icrcRows } from './icrc.ts'
 import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
@@ -33,6 +34,7 @@ export const rows: readonly Row[] = [
   ...pingpongRows,
   ...writeBwRows,
   ...checkRows,
+  ...hostRows,
   ...idleRows,
   ...objectRows,
   ...udpRows,

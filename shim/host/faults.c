@@ -218,7 +218,7 @@ uint32_t ask_completions(const struct ibv_cq *cq, struct userdma_polled_completi
     uint32_t wanted = 0;
     pthread_mutex_lock(&known_lock);
     for (uint32_t i = 0; i < count; i++) {
-        list[i].can_fail = known_with(cq->context, list[i].qpn) != NULL;
+        list[i].can_fail = list[i].status == IBV_WC_SUCCESS && known_with(cq->context, list[i].qpn) != NULL;
         wanted += list[i].can_fail;
     }
     pthread_mutex_unlock(&known_lock);

@@ -20,7 +20,7 @@ const Question = offsetsOf(question)
 const Answer = offsetsOf(answer)
 const Polled = offsetsOf(polledCompletion)
 const Verdict = offsetsOf(completionVerdict)
-const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { WR_FLUSH_ERR } = WcStatus.values
 
 /** Posts of a thread that are kept until it asks about them. */
 const MAX_POSTS = 4096
@@ -40,9 +40,8 @@ export interface ObservedQuestion {
 
 interface PolledCompletion {
   readonly wrId: bigint
-  /** ibv_wc_opcode, ibv_wc_status. */
+  /** ibv_wc_opcode. */
   readonly opcode: number
-  readonly status: number
   readonly qpn: number
   readonly canFail: boolean
 }
@@ -70,7 +69,6 @@ export const questionOf = (bytes: Uint8Array): ObservedQuestion | undefined => {
       return {
         wrId: view.getBigUint64(at + Polled.wrId, true),
         opcode: view.getUint32(at + Polled.opcode, true),
-        status: view.getUint32(at + Polled.status, true),
         qpn: view.getUint32(at + Polled.qpn, true),
         canFail: view.getUint32(at + Polled.canFail, true) !== 0,
       }
@@ -180,9 +178,9 @@ export class ObservedFaults {
     const bytes = new Uint8Array(completions.length * completionVerdict.size)
     const view = new DataView(bytes.buffer)
     for (const [i, completion] of completions.entries()) {
-      const { qpn, status, opcode, wrId, canFail } = completion
+      const { qpn, opcode, wrId, canFail } = completion
       const qp = context.device.qps.get(qpn)
-      if (qp === undefined || !canFail || status !== SUCCESS) continue
+      if (qp === undefined || !canFail) continue
       const at = i * completionVerdict.size
       if (this.#failed.has(qp.id)) {
         view.setUint32(at + Verdict.status, WR_FLUSH_ERR, true)

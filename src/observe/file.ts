@@ -27,6 +27,8 @@ export class ObservationFile {
   readonly #header = Buffer.alloc(RING_HEADER)
   /** Not a Buffer, whose `slice` is a view: records copy their ranges. */
   readonly #data = new Uint8Array(CAPACITY)
+  /** Number of rings that were in use. Programs claim the first free ring, and only `read` frees one. */
+  #used = 0
   readonly #lostOf = new Map<number, bigint>()
   /** Processes with records that are not known to have ended. */
   readonly #seen = new Set<number>()
@@ -71,7 +73,7 @@ export class ObservationFile {
   read(now: bigint, onLost: (pid: number, count: number) => void): ObservedRecord[] {
     const records: ObservedRecord[] = []
     const withRing = new Set<number>()
-    for (let i = 0; i < RINGS; i++) {
+    for (let i = 0; i < RINGS && i <= this.#used; i++) {
       const pid = this.#readRing(i, now, records, onLost)
       if (pid !== 0) withRing.add(pid)
     }
@@ -91,6 +93,7 @@ export class ObservationFile {
     readSync(this.#fd, header, 0, RING_HEADER, at)
     const pid = header.readUInt32LE(Ring.pid)
     if (pid === 0) return 0
+    this.#used = Math.max(this.#used, i + 1)
     this.#seen.add(pid)
     const head = header.readBigUInt64LE(Ring.head)
     const lost = header.readBigUInt64LE(Ring.lost)
@@ -123,7 +126,9 @@ export class ObservationFile {
 
   /** Returns the new tail. */
   #readRecords(at: number, pid: number, first: bigint, head: bigint, now: bigint, records: ObservedRecord[]): bigint {
-    readSync(this.#fd, this.#data, 0, CAPACITY, at + RING_HEADER)
+    const [from, to] = [Number(first % BigInt(CAPACITY)), Number(head % BigInt(CAPACITY))]
+    if (from < to) readSync(this.#fd, this.#data, from, to - from, at + RING_HEADER + from)
+    else readSync(this.#fd, this.#data, 0, CAPACITY, at + RING_HEADER)
     const view = new DataView(this.#data.buffer, this.#data.byteOffset, CAPACITY)
     let tail = first
     while (tail < head) {

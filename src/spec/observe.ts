@@ -166,7 +166,7 @@ export const ObserveStructs = {
     ['qpn', 'u32'],
     /** ibv_wc_status. */
     ['status', 'u32'],
-    /** 1: the library can move the queue pair to ERR. */
+    /** 1: it has succeeded, and the library can move the queue pair to ERR. */
     ['canFail', 'u32'],
   ),
   completionVerdict: layout(
