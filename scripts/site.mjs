@@ -5,12 +5,12 @@
  *   npm run site               makes it, and fails if a link is broken
  *   npm run site -- --serve    and serves it at http://localhost:4173
  *
- * VitePress and its packages are installed below site/ only, at the first run.
+ * VitePress and its packages, and Mermaid, which draws diagrams, are installed below site/ only, at the first run.
  */
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
-import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+import { filesBelow, findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 import { brokenLinks } from './site/links.mjs'
 import { siteMenu, sitePages } from './site/pages.mjs'
 
@@ -24,6 +24,8 @@ const config = menu => ({
   outDir: OUTPUT,
   cacheDir: join(SITE, 'node_modules', '.cache'),
   cleanUrls: false,
+  // Otherwise browsers request /favicon.ico.
+  head: [['link', { rel: 'icon', href: 'data:,' }]],
   // Some documents write <name> for a name that the reader puts in.
   markdown: { html: false },
   themeConfig: {
@@ -46,6 +48,19 @@ const installVitePress = () => {
     throw new StepError('npm ci in site/ failed (see above): check the network and the npm registry')
 }
 
+/**
+ * Mermaid's modules as its package has them, bundled: as a dependency of the theme they would double the time of the
+ * site. Not every web server knows the type of `.mjs`.
+ */
+const mermaidFiles = () => {
+  const folder = join(SITE, 'node_modules', 'mermaid', 'dist')
+  const named = text => text.replace(/\.mjs(?=["']|$)/g, '.js')
+  return filesBelow(folder, path => /mermaid\.esm\.min(?:\/.+)?\.mjs$/.test(path)).map(path => [
+    named(relative(folder, path)),
+    named(readFileSync(path, 'utf8')),
+  ])
+}
+
 const writePages = () => {
   rmSync(PAGES, { recursive: true, force: true })
   const { pages, pictures } = sitePages()
@@ -56,7 +71,17 @@ const writePages = () => {
   }
   for (const [path, text] of pages) writeFileSync(inPages(path), text)
   for (const path of pictures) copyFileSync(inRoot(path), inPages(path))
-  writeFileSync(inPages('.vitepress/config.mjs'), `export default ${JSON.stringify(config(siteMenu()), null, 2)}\n`)
+  for (const [path, text] of mermaidFiles()) writeFileSync(inPages(join('public', 'mermaid', path)), text)
+  cpSync(inRoot('scripts', 'site', 'theme'), join(PAGES, '.vitepress', 'theme'), { recursive: true })
+  writeFileSync(inPages('.vitepress/theme/index.mjs'), "export { theme as default } from './theme.mjs'\n")
+  writeFileSync(
+    inPages('.vitepress/config.mjs'),
+    `import { renderCode } from './theme/code.mjs'
+
+const config = ${JSON.stringify(config(siteMenu()), null, 2)}
+export default { ...config, markdown: { ...config.markdown, config: renderCode } }
+`,
+  )
   return pages.size
 }
 

@@ -44,7 +44,8 @@ const linkBetween = (from, to) => {
 
 const showFile = path => {
   const text = readFileSync(inRoot(path), 'utf8')
-  return `# ${path}\n\n\`\`\`\`${LANGUAGES[extname(path)] ?? 'text'}\n${text}\`\`\`\`\n`
+  // The search is for documents.
+  return `---\nsearch: false\n---\n\n# ${path}\n\n\`\`\`\`${LANGUAGES[extname(path)] ?? 'text'}\n${text}\`\`\`\`\n`
 }
 
 const showFolder = path => {
