@@ -19,6 +19,7 @@ import { errnoName } from '../spec/errno.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
+import { noDeviceText } from '../trace/suggest.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'
 import { asProgramCall, checkText, closedError, invalidArgument, refusal, refused, rethrow } from './error.ts'
@@ -251,8 +252,8 @@ export const openSystem = (options: SystemOptions = {}): System => {
         const entries = listDevices()
         const device = entries.find(entry => entry.name === name)
         if (device !== undefined) return declare(access.describe(device))
-        const names = entries.map(entry => entry.name).join(', ') || 'none'
-        throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
+        const names = entries.map(entry => entry.name)
+        throw refused('ENODEV', 'system.interface', noDeviceText(name, names))
       }),
     onChange: handler => handlers.add('system.onChange', handler),
     close: end,

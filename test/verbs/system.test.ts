@@ -59,7 +59,7 @@ test('invalid options, an unknown device and a closed system-wide device are ref
   const networkAndSocket = { network: createNetwork(), socket: '/x' }
   refused('openSystem', () => openSystem(networkAndSocket), 'EINVAL', /pass either network or socket/)
   const system = openSystem({ network: createNetwork() })
-  refused('system.interface', () => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
+  refused('system.interface', () => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are none/)
   system.close()
   refused('system.devices', () => system.devices(), 'ERR_CLOSED', /closed/)
 })

@@ -15,6 +15,7 @@ import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/topology.ts'
 import { driverOfName } from '../../spec/drivers/names.ts'
 import { CallError } from '../../spec/errno.ts'
+import { noDeviceText } from '../../trace/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
 import { checkDevices, deviceNameError, type IsLoaded, isSoftDevice, NO_NODE } from './device-spec.ts'
@@ -161,7 +162,10 @@ export const createDevices = (
       const found = devices.find(name)
       if (found === undefined)
         throw new Error(
-          `there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ') || 'none'}`,
+          noDeviceText(
+            name,
+            all.map(({ spec }) => spec.name),
+          ),
         )
       all.splice(all.indexOf(found), 1)
       for (const list of [polled, polledDevices, linked])

@@ -14,6 +14,7 @@ import type { Port, PortTap } from '../../phy/port.ts'
 import { addTap } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
+import { didYouMean } from '../../trace/suggest.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat } from '../../uapi/tool.ts'
 import { isSoftDevice } from './device-spec.ts'
 
@@ -87,10 +88,11 @@ const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
  */
 const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
+  const names = devices.map(({ name }) => name)
   for (const { device } of rules)
-    if (device !== '' && !devices.some(({ name }) => name === device))
+    if (device !== '' && !names.includes(device))
       throw new Error(
-        `fault device: there is no soft device "${device}"; there are ${devices.map(({ name }) => name).join(', ') || 'none'}`,
+        `fault device: there is no soft device "${device}"; there are ${names.join(', ') || 'none'}${didYouMean(device, names)}`,
       )
   return rules
 }

@@ -19,6 +19,7 @@ import { findHandle } from '../../core/objects/handles.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
+import { noDeviceText } from '../../trace/suggest.ts'
 import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../arguments/options.ts'
 import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../carrier.ts'
@@ -293,8 +294,7 @@ export const contextCarrier = (network: Network, name: string, startCheck?: Star
   const local = network as LocalNetwork
   const { devices } = local.core
   const device = devices.get(name)
-  if (device === undefined)
-    throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
+  if (device === undefined) throw refused('ENODEV', 'open', noDeviceText(name, [...devices.keys()]))
   const soft = local.softDevice(name)
   return carrierOn(local, device, soft, soft === undefined ? 'rxe' : 'compact', startCheck, () => undefined)
 }

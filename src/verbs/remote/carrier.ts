@@ -16,6 +16,7 @@ import { type ErrnoName, errnoName } from '../../spec/errno.ts'
 import { declare } from '../../spec/schema/description.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import { noDeviceText } from '../../trace/suggest.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
@@ -83,12 +84,11 @@ const openContext = (session: Session, name: string | undefined) => {
     )
   const devices = devicesOf(session, 'open')
   const device = devices.find(listed => (name === undefined ? listed.address !== '' : listed.name === name))
-  if (device === undefined)
-    throw refused(
-      'ENODEV',
-      'open',
-      `no device ${name ?? 'in a network'}; there are ${devices.map(listed => listed.name).join(', ') || 'none'}`,
-    )
+  if (device === undefined) {
+    const names = devices.map(listed => listed.name)
+    const inNetwork = `there is no device in a network; there are ${names.join(', ') || 'none'}`
+    throw refused('ENODEV', 'open', name === undefined ? inNetwork : noDeviceText(name, names))
+  }
   const { reply, fds } = session.ask('open', (buffer, header) =>
     writeRequest(buffer, 'OPEN', header, { node: device.node, wants: OpenWants.PACKED_RINGS }),
   )

@@ -77,6 +77,9 @@ describe('userdma schema', { skip: lacking() }, () => {
     )
     const wrong = await runSchema('rxe9')
     assert.equal(wrong.status, 1)
-    assert.match(wrong.stderr, /^userdma: system.interface: there is no device rxe9; there are: rxe0/)
+    assert.match(
+      wrong.stderr,
+      /^userdma: system.interface: there is no device rxe9; there are rxe0, did you mean "rxe0"\?/,
+    )
   })
 })

@@ -57,7 +57,9 @@ test('faults are set, shown and cleared', async t => {
   const two = { faults: [rule('device=rxe1,drop=0.01'), rule('rate=10mbit')] }
   assert.deepEqual(await faults('drop=1%,device=rxe1;rate=10mbit'), two)
   const refused = await faults('device=rxe2,drop=1')
-  assert.deepEqual(refused, { error: 'fault device: there is no soft device "rxe2"; there are rxe0, rxe1' })
+  assert.deepEqual(refused, {
+    error: 'fault device: there is no soft device "rxe2"; there are rxe0, rxe1, did you mean "rxe0"?',
+  })
   assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a probability/)
   assert.deepEqual(await faults(), two, 'a refused rule changes nothing')
   const { config } = (await client.tool({ kind: 'config' })) as { config: { fault: string } }

@@ -88,7 +88,7 @@ describe('devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () =
       [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
       [['add', 'ctx0@127.0.0.3'], /a device of driver ctx has no network; omit the address/],
       [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
-      [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
+      [['remove', 'rxe7'], /there is no device rxe7; there are rxe0, did you mean "rxe0"\?/],
     ] as const)
       assert.match(await changeDevice(t, daemon, ...args), message)
   })

@@ -32,3 +32,7 @@ export const didYouMean = (word: string, names: readonly string[]): string => {
     .sort((a, b) => a.edits - b.edits)[0]
   return nearest !== undefined && nearest.edits <= word.length / 3 ? `, did you mean "${nearest.name}"?` : ''
 }
+
+/** `there is no device NAME; there are …`, with the nearest of the names. */
+export const noDeviceText = (name: string, names: readonly string[]): string =>
+  `there is no device ${name}; there are ${names.join(', ') || 'none'}${didYouMean(name, names)}`
