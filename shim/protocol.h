@@ -139,6 +139,7 @@
 #define USERDMA_MISUSE_RETURNED 2u
 #define USERDMA_MISUSE_FORKED 3u
 #define USERDMA_MISUSE_INHERITED 4u
+#define USERDMA_MISUSE_CHANGED 5u
 
 struct userdma_header {
     uint32_t type;

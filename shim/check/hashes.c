@@ -1,7 +1,7 @@
 /*
- * Hashes of the buffers of sends at their post, for `userdma check`: the hash log in the context's memory file (HashLog
- * in spec/session.ts). The daemon hashes the same bytes when the device fetches the send: what differs has changed
- * meanwhile.
+ * Hashes of the buffers of sends at their post, for `userdma check`. The daemon hashes the same bytes when the device
+ * fetches the send, and compares with the hash log in the context's memory file (HashLog in spec/session.ts).
+ * outstanding.c compares when the completion is polled.
  *
  * The bytes are copied by a system call, and only from pages that are present: a scatter/gather element may have any
  * address, and the program's post must neither fault nor wait for a page (userfaultfd, a file system).
@@ -103,16 +103,20 @@ bool hashes_are_wanted(uint32_t index)
     return hashes_all || index < USERDMA_HASH_LOG_FIRST_SENDS || index % USERDMA_HASH_LOG_INTERVAL == 0;
 }
 
-void hashes_note(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count)
+bool hashes_take(uint32_t index, const struct ibv_sge *list, int count, uint32_t *hash)
 {
-    if (!hashes_are_wanted(index))
-        return;
+    *hash = 0;
+    return hash_of(list, count, index, hash);
+}
+
+void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t hash)
+{
     struct userdma_hash *log = events_hash_log(fd);
-    const int saved = errno;
-    uint32_t hash = 0;
-    if (log && hash_of(list, count, index, &hash)) {
-        const struct userdma_hash entry = {.number = qpn, .hashed = index + 1, .hash = hash, .is_whole = hashes_all};
-        log[(qpn * 31 + index) % USERDMA_HASH_LOG_ENTRIES] = entry;
-    }
-    errno = saved;
+    if (!log)
+        return;
+    struct userdma_hash *entry = &log[(qpn * 31 + index) % USERDMA_HASH_LOG_ENTRIES];
+    if (is_known)
+        *entry = (struct userdma_hash){.number = qpn, .hashed = index + 1, .hash = hash, .is_whole = hashes_all};
+    else if (entry->number == qpn && entry->hashed == index + 1)
+        entry->hashed = 0; /* of the queue's time before a RESET */
 }

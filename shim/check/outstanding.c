@@ -2,6 +2,7 @@
  * Memory of outstanding requests, for `userdma check`. Reports to the daemon
  * - memory that is freed (shim/frees/frees.c), or in a stack frame that has returned (frames.c);
  * - requests that are outstanding when the program forks;
+ * - memory of sends that has changed between the post and the poll of the completion;
  * - inherited queues that a child uses.
  *
  * The daemon knows what the device has done with the request, and decides whether a report is a finding.
@@ -58,9 +59,9 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
     }
 }
 
-/* Returns the position of the request in its queue, from 0; UINT32_MAX: unknown. */
-static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled,
-                        const struct ibv_sge *list, int num_sge, uintptr_t frame)
+/* `is_sent`: as in struct element. Returns the position of the request in its queue, from 0; UINT32_MAX: unknown. */
+static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled, bool is_sent,
+                            const struct ibv_sge *list, int num_sge, uintptr_t frame)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
@@ -70,7 +71,10 @@ static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_
     struct queue *queue = queue_of(fd, kind, number, true);
     if (queue) {
         index = queue->posted++;
-        add_memory(queue, element_append(queue, wr_id, is_signaled), list, count, outermost);
+        const uint32_t first = element_append(queue, wr_id, is_signaled);
+        if (first != NONE)
+            elements[first].is_sent = is_sent;
+        add_memory(queue, first, list, count, outermost);
     } else {
         requests_are_full = true;
     }
@@ -89,19 +93,69 @@ static void register_at_exit(void)
     }
 }
 
+/* With the lock held: the first element of the send with this position (from 0); NONE: unknown. */
+static uint32_t find_send(const struct queue *queue, uint32_t index)
+{
+    uint32_t slot = queue->last, first = NONE;
+    for (; slot != NONE && (int32_t)(elements[slot].index - (index + 1)) >= 0; slot = elements[slot].previous)
+        first = elements[slot].index == index + 1 ? slot : NONE;
+    return first;
+}
+
+/*
+ * With the lock held: copies the memory of the request with the first element `slot` to `list` of MAX_SGE elements.
+ * Returns their number; 0: the device does not send them, or they are not all known.
+ */
+static int copy_memory(uint32_t slot, struct ibv_sge *list)
+{
+    const uint32_t index = elements[slot].index;
+    int count = 0;
+    if (!elements[slot].is_sent)
+        return 0;
+    for (; slot != NONE && elements[slot].index == index; slot = elements[slot].next) {
+        if (elements[slot].number == 0 || ranges[slot].end == 0 || count == MAX_SGE)
+            return 0;
+        const uint32_t length = (uint32_t)(ranges[slot].end - ranges[slot].start);
+        list[count++] = (struct ibv_sge){.addr = ranges[slot].start, .length = length};
+    }
+    return count;
+}
+
+/* Before the post: hashes the buffer of a send. */
+static void hash_send(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count)
+{
+    const int saved = errno;
+    uint32_t hash;
+    const bool is_known = hashes_take(index, list, count, &hash);
+    hashes_note(fd, qpn, index, is_known, hash);
+    if (is_known && requests_lock()) {
+        const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+        const uint32_t slot = queue ? find_send(queue, index) : NONE;
+        if (slot != NONE) {
+            elements[slot].is_hashed = true;
+            elements[slot].hash = hash;
+        }
+        requests_unlock();
+    }
+    errno = saved;
+}
+
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
+    const int fd = qp->context->cmd_fd;
     register_at_exit();
     for (; list; list = list->next) {
         const bool has_memory = !(list->send_flags & IBV_SEND_INLINE) && list->num_sge > 0 &&
                                 list->opcode != IBV_WR_BIND_MW && list->opcode != IBV_WR_LOCAL_INV;
-        const uint32_t index =
-            add_request(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id,
-                        list->send_flags & IBV_SEND_SIGNALED, list->sg_list, has_memory ? list->num_sge : 0, frame);
         const bool is_read = list->opcode == IBV_WR_RDMA_READ || list->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
                              list->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
-        if (has_memory && !is_read && list->num_sge <= MAX_SGE && index != UINT32_MAX)
-            hashes_note(qp->context->cmd_fd, qp->qp_num, index, list->sg_list, list->num_sge);
+        const bool is_sent =
+            has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
+        const uint32_t index =
+            add_request(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, list->send_flags & IBV_SEND_SIGNALED, is_sent,
+                        list->sg_list, has_memory ? list->num_sge : 0, frame);
+        if (is_sent && index != UINT32_MAX && hashes_are_wanted(index))
+            hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
 
@@ -109,20 +163,14 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
 {
     register_at_exit();
     for (; list; list = list->next)
-        add_request(fd, kind, number, list->wr_id, true, list->sg_list, list->num_sge, frame);
+        add_request(fd, kind, number, list->wr_id, true, false, list->sg_list, list->num_sge, frame);
 }
 
 void outstanding_built(const struct ibv_qp_ex *qp, bool sends)
 {
     register_at_exit();
-    const uint32_t index = add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
-                                       qp->wr_flags & IBV_SEND_SIGNALED, NULL, 0, 0);
-    if (!sends || index == UINT32_MAX || !requests_lock())
-        return;
-    const struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
-    if (queue && queue->last != NONE && elements[queue->last].index == index + 1)
-        elements[queue->last].is_sent = true;
-    requests_unlock();
+    add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
+                qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE), NULL, 0, 0);
 }
 
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
@@ -138,29 +186,6 @@ void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list
     requests_unlock();
 }
 
-/*
- * With the lock held: copies the memory of the request at `slot`, the last of its elements, to `list` of MAX_SGE
- * elements. Returns their number; 0: the device does not send them, or they are not all known.
- */
-static int copy_memory(uint32_t slot, struct ibv_sge *list)
-{
-    const uint32_t index = elements[slot].index;
-    int count = 0;
-    uint32_t first = slot;
-    for (; slot != NONE && elements[slot].index == index && count < MAX_SGE; slot = elements[slot].previous) {
-        if (elements[slot].number == 0 || ranges[slot].end == 0)
-            return 0;
-        first = slot;
-        count++;
-    }
-    if (!elements[first].is_sent)
-        return 0;
-    slot = first;
-    for (int i = 0; i < count; i++, slot = elements[slot].next)
-        list[i] = (struct ibv_sge){.addr = ranges[slot].start, .length = (uint32_t)(ranges[slot].end - ranges[slot].start)};
-    return count;
-}
-
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)
 {
     const int fd = qp->qp_base.context->cmd_fd;
@@ -171,16 +196,12 @@ void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)
             return;
         const struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
         const uint32_t index = queue ? queue->posted - count : 0;
-        if (queue && hashes_are_wanted(index)) {
-            uint32_t slot = queue->last;
-            while (slot != NONE && (int32_t)(elements[slot].index - (index + 1)) > 0)
-                slot = elements[slot].previous;
-            if (slot != NONE && elements[slot].index == index + 1)
-                found = copy_memory(slot, list);
-        }
+        const uint32_t slot = queue && hashes_are_wanted(index) ? find_send(queue, index) : NONE;
+        if (slot != NONE)
+            found = copy_memory(slot, list);
         requests_unlock();
         if (found > 0)
-            hashes_note(fd, qp->qp_base.qp_num, index, list, found);
+            hash_send(fd, qp->qp_base.qp_num, index, list, found);
     }
 }
 
@@ -219,17 +240,69 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
 static void complete_shared(int fd, uint64_t wr_id)
 {
     for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
-        if (queue->fd == fd && request_complete(queue, wr_id))
+        if (queue->fd == fd && receive_complete(queue, wr_id))
             return;
+}
+
+/*
+ * A completion of a send was polled, and the program does not know it yet: removes the send and all sends before it,
+ * and reports those whose buffers have changed since the post.
+ *
+ * Buffers are hashed without the lock. If another thread polls a completion of the queue meanwhile, the program may
+ * already use the buffer again: then nothing is reported.
+ */
+static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
+{
+    struct ibv_sge list[MAX_SGE];
+    if (!requests_lock())
+        return;
+    struct queue *queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+    const uint32_t life = queue ? queue->life : 0, polled = queue ? ++queue->polled : 0;
+    const uint32_t found = queue ? send_find(queue, wr_id) : NONE;
+    const uint32_t last = found == NONE ? 0 : elements[found].index;
+    /* Sends complete in order. */
+    while (found != NONE && queue && queue->life == life && queue->first != NONE &&
+           (int32_t)(elements[queue->first].index - last) <= 0) {
+        const struct element first = elements[queue->first];
+        const int count = first.is_hashed && queue->polled == polled ? copy_memory(queue->first, list) : 0;
+        request_remove_first(queue);
+        if (count == 0)
+            continue;
+        requests_unlock();
+        const struct userdma_misuse misuse = {.wr_id = first.wr_id,
+                                              .address = list[0].addr,
+                                              .kind = USERDMA_MISUSE_CHANGED,
+                                              .queue = USERDMA_POST_SEND,
+                                              .number = qpn,
+                                              .index = first.index - 1 /* from 0 */};
+        const int saved = errno;
+        uint32_t hash;
+        const bool is_changed = hashes_take(misuse.index, list, count, &hash) && hash != first.hash;
+        errno = saved;
+        if (!requests_lock())
+            return;
+        queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+        if (is_changed && queue && queue->life == life && queue->polled == polled) {
+            requests_unlock();
+            stack_report(fd, USERDMA_MISUSE, 0, &misuse, sizeof misuse);
+            if (!requests_lock())
+                return;
+            queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+        }
+    }
+    requests_unlock();
 }
 
 void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive)
 {
+    if (!is_receive) {
+        complete_sends(fd, qpn, wr_id);
+        return;
+    }
     if (!requests_lock())
         return;
-    struct queue *queue = queue_of(fd, is_receive ? USERDMA_POST_RECEIVE : USERDMA_POST_SEND, qpn, false);
-    const bool is_found = queue && request_complete(queue, wr_id);
-    if (!is_found && is_receive)
+    struct queue *queue = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
+    if (!queue || !receive_complete(queue, wr_id))
         complete_shared(fd, wr_id);
     requests_unlock();
 }

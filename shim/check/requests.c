@@ -16,6 +16,7 @@ bool requests_are_full;
 struct queue *first_shared;
 
 static uint32_t first_free = NONE;
+static uint32_t lives;
 /* A hash table with linear probing. */
 static struct queue queues[MAX_QUEUES];
 static uint32_t is_locked;
@@ -54,7 +55,7 @@ struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_creat
     }
     if (!should_create || !unused)
         return NULL;
-    *unused = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE};
+    *unused = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE, .life = ++lives};
     if (kind == USERDMA_POST_SHARED) {
         unused->next_shared = first_shared;
         first_shared = unused;
@@ -143,30 +144,38 @@ void element_remove(struct queue *queue, uint32_t slot)
     first_free = slot;
 }
 
-bool request_complete(struct queue *queue, uint64_t wr_id)
+void request_remove_first(struct queue *queue)
 {
-    const bool is_send = queue->kind == USERDMA_POST_SEND;
+    /* All elements of a request have one index. */
+    const uint32_t index = elements[queue->first].index;
+    while (queue->first != NONE && elements[queue->first].index == index)
+        element_remove(queue, queue->first);
+}
+
+uint32_t send_find(const struct queue *queue, uint64_t wr_id)
+{
     uint32_t found = NONE;
-    /*
-     * Of sends, the first signaled one with this wr_id; if none is signaled, the first: it has failed. Of receives, the
-     * first.
-     */
+    /* The first signaled one with this wr_id; if none is signaled, the first: it has failed. */
     for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
         if (elements[slot].wr_id != wr_id)
             continue;
+        if (elements[slot].is_signaled)
+            return slot;
         if (found == NONE)
             found = slot;
-        if (!is_send || elements[slot].is_signaled) {
-            found = slot;
-            break;
-        }
     }
-    if (found == NONE)
+    return found;
+}
+
+bool receive_complete(struct queue *queue, uint64_t wr_id)
+{
+    uint32_t slot = queue->first;
+    while (slot != NONE && elements[slot].wr_id != wr_id)
+        slot = elements[slot].next;
+    if (slot == NONE)
         return false;
-    /* Sends complete in order, receives of an SRQ in any order. All elements of a request have one index. */
-    const uint32_t index = elements[found].index;
-    uint32_t slot = is_send ? queue->first : found;
-    while (slot != NONE && (int32_t)(elements[slot].index - index) <= 0) {
+    const uint32_t index = elements[slot].index;
+    while (slot != NONE && elements[slot].index == index) {
         const uint32_t next = elements[slot].next;
         element_remove(queue, slot);
         slot = next;

@@ -66,8 +66,12 @@ struct element {
     uint32_t thread;
     uintptr_t outermost;
     bool is_signaled;
-    /* In the first element of a request of ibv_wr_*: the device sends the bytes of the request's elements. */
-    bool is_sent;
+    /*
+     * In the first element of a request: the device sends the bytes of the request's elements, which do not change
+     * before; and hash is that of these bytes at the post.
+     */
+    bool is_sent, is_hashed;
+    uint32_t hash;
 };
 extern struct element elements[MAX_RANGES];
 /* Slots from this one on were never used. */
@@ -86,6 +90,10 @@ struct queue {
     uint32_t posted;
     /* max_send_wr of a send queue (slots.c); 0: not known yet. */
     uint32_t slots;
+    /* Unlike that of earlier queues with this number. */
+    uint32_t life;
+    /* Number of polled completions of a send queue. */
+    uint32_t polled;
     struct queue *next_shared;
 };
 /* Shared receive queues, linked by `next_shared`. */
@@ -111,8 +119,12 @@ uint32_t element_append(struct queue *queue, uint64_t wr_id, bool is_signaled);
 void element_remove(struct queue *queue, uint32_t slot);
 /* Stops watching the element's memory. */
 void element_clear(uint32_t slot);
-/* Removes a polled request: a receive, or a send with all sends before it. False: unknown request. */
-bool request_complete(struct queue *queue, uint64_t wr_id);
+/* Removes a polled receive. False: unknown request. */
+bool receive_complete(struct queue *queue, uint64_t wr_id);
+/* The first element of the send with this wr_id that has completed; NONE: unknown. */
+uint32_t send_find(const struct queue *queue, uint64_t wr_id);
+/* Removes all elements of the queue's first request. */
+void request_remove_first(struct queue *queue);
 void queue_forget(struct queue *queue);
 /* Forgets all queues of the context with this descriptor. */
 void queues_forget(int fd);
@@ -162,8 +174,12 @@ void exits_watch_faults(void);
 
 /* Whether the buffer of send number `index` (from 0) is a sample. */
 bool hashes_are_wanted(uint32_t index);
-/* Without the lock, before the post: hashes the buffer of send number `index` (from 0), if it is a sample. */
-void hashes_note(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count);
+/*
+ * Without the lock: hashes the buffer of send number `index` (from 0). False if it cannot be read. May change errno.
+ */
+bool hashes_take(uint32_t index, const struct ibv_sge *list, int count, uint32_t *hash);
+/* Before the post: tells the daemon the hash of a sample; with `is_known` false, that there is none. */
+void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t hash);
 
 /* ---- outstanding.c ---- */
 

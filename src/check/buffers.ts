@@ -7,17 +7,18 @@
  * - regions that are deregistered while requests use them;
  * - registered memory that is unmapped.
  *
- * A send buffer is hashed when the program posts the send (by the preload library), when the device fetches it, and when
- * the device has finished it. Sends of TypeScript are not hashed at the post. By default
+ * A send buffer is hashed when the program posts the send and polls its completion (by the preload library), when the
+ * device fetches it, and when the device has finished it. Of TypeScript, only the last two. By default
  * only samples of the sends and of long messages are hashed; with `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
-import { HashLog } from '../spec/session.ts'
+import { HashLog, MisuseKind } from '../spec/session.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
+import { createDeviceWrites } from './device-writes.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -33,6 +34,8 @@ const FIRST_OVERLAPS = 64
 const MAX_COMPARED = 64
 /** If a queue has more outstanding requests, new requests are not compared. */
 const MAX_OUTSTANDING = 1024
+/** Maximum finished sends of a queue that may be reported when they are polled, the latest. */
+const MAX_FINISHED = 256
 
 /** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`. */
 export const requestText = ({ opcode, wrId }: WorkRequest): string =>
@@ -78,6 +81,12 @@ interface FilledReceive {
   readonly cqPosition: number
 }
 
+/** A hashed send that the device has finished, at `time` in microseconds. */
+interface FinishedSend {
+  readonly request: WorkRequest
+  readonly time: number
+}
+
 /** Overlaps of outstanding requests of a queue. */
 interface QueueOverlaps {
   /** The number of the last finding; undefined if it was left out. */
@@ -97,6 +106,11 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   const overlaps = new Map<number, QueueOverlaps>()
   /** By CQ: the number of polled completions. */
   const polledCounts = new Map<number, number>()
+
+  /** Hashed sends without a finding, by queue, oldest first. */
+  const finished = new Map<number, FinishedSend[]>()
+  /** Absent: no preload library reports changes at polls. */
+  const writes = services.sources.postHash && createDeviceWrites(services)
 
   const checksAll = services.sources.buffers === 'all'
   const hashOf = ({ device }: KnownObject, request: WorkRequest): number | undefined =>
@@ -276,12 +290,34 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     hashes.delete(request)
     const owner = services.objects.find(request.owner)
     const hash = owner && hashOf(owner, request)
-    if (hash !== undefined && hash !== hashAtFetch && owner !== undefined) reportChanged(owner, request)
+    if (hash === undefined || owner === undefined) return
+    if (hash !== hashAtFetch) reportChanged(owner, request)
+    else if (writes !== undefined) {
+      const sends = finished.get(request.owner) ?? []
+      finished.set(request.owner, sends)
+      sends.push({ request, time: services.sources.now() })
+      if (sends.length > MAX_FINISHED) sends.shift()
+    }
+  }
+
+  /**
+   * The bytes of a polled send are not those of its post, and the device found no change. So the program has changed
+   * them after the device had finished, unless a device has. If the peer has answered since, the program may know that
+   * the buffer is free.
+   */
+  const changedAtPoll = (owner: KnownObject, index: number): void => {
+    const sends = finished.get(owner.id) ?? []
+    const at = sends.findIndex(({ request }) => request.index === index)
+    const [send] = at < 0 ? [] : sends.splice(at, 1)
+    if (send === undefined || writes === undefined || !hasProgramAddresses(owner, send.request)) return
+    if (writes.hasAnswered(owner, send.time) || writes.mayHaveWritten(send.request, owner, outstanding.values())) return
+    reportChanged(owner, send.request)
   }
 
   const reportChanged = (owner: KnownObject, request: WorkRequest): void => {
     const region = services.objects.region(owner.device, request.elements[0]!.lkey)
-    const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
+    const completion = request.isSignaled ? 'its completion' : 'the completion of a later request'
+    const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before ${completion} was polled`
     services.report('send-buffer-changed', services.occurrenceAtPost(owner, request), {
       text,
       objects: [owner, region],
@@ -308,24 +344,33 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     },
     ended(request) {
       removeOutstanding(request)
+      writes?.ended(request, request.owner)
       checkBytes(request)
     },
     completed(request, completion) {
       const { status, opcode, bytes } = completion
       if (request.opcode >= 0) return
       removeOutstanding(request)
+      writes?.ended(request, completion.qp)
       // A WRITE with immediate data does not write to the receive's buffer.
       const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
       if (isFilled) checkOverwritten(request, completion)
     },
-    receiveLost: removeOutstanding,
+    receiveLost(request) {
+      removeOutstanding(request)
+      writes?.ended(request, request.owner)
+    },
     polled(cq, polled) {
       polledCounts.set(cq, polled)
       removePolled(cq, polled)
     },
     queueReset(owner) {
-      for (const request of outstanding.get(owner) ?? []) hashes.delete(request)
+      for (const request of outstanding.get(owner) ?? []) {
+        hashes.delete(request)
+        writes?.ended(request, owner)
+      }
       outstanding.delete(owner)
+      finished.delete(owner)
       filled.delete(owner)
       // Receives of an SRQ that the queue pair took.
       removeFilled(({ qp }) => qp === owner)
@@ -337,6 +382,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       if (name !== 'cq') return
       polledCounts.delete(object.id)
       removePolled(object.id, Number.POSITIVE_INFINITY)
+    },
+    misused({ kind, index }, owner) {
+      if (kind === MisuseKind.CHANGED) changedAtPoll(owner, index)
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

@@ -161,7 +161,9 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       unpolled.delete(id)
     },
     misused(misuse, owner) {
-      const { queue, wrId, index, address } = misuse
+      const { kind, queue, wrId, index, address } = misuse
+      // buffers.ts
+      if (kind === MisuseKind.CHANGED) return
       const { requests, fetched } = queueOf(owner.id)
       // A request with a higher index was posted after the misuse: the report may be late.
       for (const [request, isFinished] of requests)

@@ -9,6 +9,8 @@ import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
+const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+
 /** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
 export interface ObjectName {
   readonly id: number
@@ -99,6 +101,8 @@ export class KnownObject {
   start: number | undefined
   #iova: number | undefined
   #isZeroBased = false
+  /** Whether peers may write to a region, or windows may be bound to it. */
+  isRemoteWritable = false
   /** Requested max_send_wr and max_recv_wr of a queue pair; else 0. */
   readonly requestedSends: number
   readonly requestedReceives: number
@@ -196,7 +200,9 @@ export class KnownObject {
 
   /** `access`: `AccessFlags` of a region; undefined: unchanged. */
   #noteAccess(access: unknown): void {
-    if (typeof access === 'number') this.#isZeroBased = (access & AccessFlags.values.ZERO_BASED) !== 0
+    if (typeof access !== 'number') return
+    this.#isZeroBased = (access & ZERO_BASED) !== 0
+    this.isRemoteWritable = (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0
   }
 
   addChange(moment: Moment): void {

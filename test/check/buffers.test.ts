@@ -6,11 +6,11 @@ import { it } from 'node:test'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import { PostQueue } from '../../src/spec/session.ts'
+import { MisuseKind, PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
-const { SEND, RDMA_READ, RDMA_WRITE_WITH_IMM } = WrOpcode.values
+const { SEND, RDMA_READ, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 const { FENCE } = SendFlags.values
 
 /** Fields of a request for a range of the region. */
@@ -323,4 +323,58 @@ it('a send buffer that is changed between the post and the fetch is found, not t
     s.end(s.post({ flags }))
     assert.deepEqual(s.ids(), ids)
   }
+})
+
+it('a change after the device has finished the send is found, if no device may have written and the peer has not answered', () => {
+  type Scenario = ReturnType<typeof requestScenario>
+  const remote = (offset: number, rkey = LKEY) => ({ remote: { address: START + offset, length: 64, rkey } })
+  const atStart = at(0, 64)
+  for (const [events, ids] of [
+    [{}, ['send-buffer-changed warning']],
+    // Writes to other bytes, or before the send.
+    [
+      { during: (s: Scenario) => s.complete(s.post({ opcode: RDMA_READ, ...at(1000, 64) })) },
+      ['send-buffer-changed warning'],
+    ],
+    [{ before: (s: Scenario) => s.complete(s.post({ ...receive(0, 64) })) }, ['send-buffer-changed warning']],
+    [{ during: (s: Scenario) => s.end(s.post({ opcode: RDMA_READ, ...atStart })) }, []],
+    [{ during: (s: Scenario) => s.post({ opcode: RDMA_READ, ...atStart }) }, []],
+    [{ before: (s: Scenario) => s.post({ ...receive(0, 64) }) }, []],
+    // WRITEs of the first queue pair to the same memory, and to an unknown key.
+    [{ during: (s: Scenario) => s.end(s.post({ opcode: RDMA_WRITE, index: 1, ...at(1000, 64), ...remote(0) })) }, []],
+    [
+      { during: (s: Scenario) => s.end(s.post({ opcode: RDMA_WRITE, index: 1, ...at(1000, 64), ...remote(0, 7) })) },
+      [],
+    ],
+    [
+      { during: (s: Scenario) => s.end(s.post({ opcode: RDMA_WRITE, index: 1, ...at(1000, 64), ...remote(2000) })) },
+      ['send-buffer-changed warning'],
+    ],
+    // Answers of the peer.
+    [{ during: (s: Scenario) => s.complete(s.post(receive(2000, 64))) }, []],
+    [{ during: (s: Scenario) => s.end(s.post({ owner: s.peer, number: 2, ...at(1000, 64), ...remote(2000) })) }, []],
+  ] as const) {
+    const { before, during }: { before?: (s: Scenario) => void; during?: (s: Scenario) => void } = events
+    const s = requestScenario()
+    s.hashAtPost()
+    before?.(s)
+    s.advance(1)
+    const send = s.post({ opcode: SEND, ...atStart })
+    s.end(send)
+    s.advance(1)
+    during?.(s)
+    s.misuse(MisuseKind.CHANGED, send)
+    s.misuse(MisuseKind.CHANGED, send)
+    assert.deepEqual(s.ids(), ids, String(during ?? before))
+  }
+})
+
+it('a change that was found at the fetch or at the end is not found again at the poll', () => {
+  const s = requestScenario()
+  s.hashAtPost()
+  const send = s.post()
+  s.changeSampledBytes()
+  s.end(send)
+  s.misuse(MisuseKind.CHANGED, send)
+  assert.deepEqual(s.ids(), ['send-buffer-changed warning'])
 })

@@ -141,6 +141,20 @@ export const requestScenario = ({
     hashAtPost(): void {
       digests.atPost = digests.sampledDigest
     },
+    /** A report of the preload library. `kind`: MisuseKind. */
+    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest): void =>
+      checker.misused({
+        ...origin,
+        time: now,
+        kind,
+        queue,
+        number,
+        wrId,
+        index,
+        address: START,
+        more: 0,
+        stack: [],
+      }),
     /** The program changes buffers: bytes that are digested only if all are. */
     changeOtherBytes: () => void digests.otherDigest++,
     register: (memory: Record<string, bigint | number>, key: number) => create('mr', memory, { lkey: key, rkey: key }),

@@ -406,7 +406,7 @@ export const kinds = {
         }),
       ),
     findings: ['send-buffer-changed'],
-    legalIf: 'the device has finished the request before',
+    legalIf: 'the peer has answered before',
   },
   'inline-too-long': {
     mistake: 'sends a long message inline',
