@@ -9,6 +9,7 @@ import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
 import { useStore } from './parts/use-store.ts'
 import { goTo, linkTo, type Route, useRoute } from './route.ts'
+import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
 import { Calls } from './views/calls.tsx'
 import { Charts } from './views/charts.tsx'
 import { Faults } from './views/faults.tsx'
@@ -50,35 +51,17 @@ const VIEWS: readonly View[] = [
 
 // ---- theme ----
 
-const THEMES = ['auto', 'light', 'dark'] as const
-type Theme = (typeof THEMES)[number]
-const THEME = 'userdma theme'
-
-/** Pages in files of some browsers have no storage. */
-const storedTheme = (): Theme => {
-  try {
-    return THEMES.find(theme => theme === localStorage.getItem(THEME)) ?? 'auto'
-  } catch {
-    return 'auto'
-  }
-}
-
-const applyTheme = (theme: Theme): void => {
-  document.documentElement.dataset.theme = theme
-  try {
-    localStorage.setItem(THEME, theme)
-  } catch {}
-}
-
 const ThemeButton = () => {
-  const [theme, setTheme] = useState<Theme>(storedTheme)
-  useEffect(() => applyTheme(theme), [theme])
+  const [theme, setTheme] = useState(chosenTheme)
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]!
   return (
     <button
       type="button"
       class="chip"
-      onClick={() => setTheme(next)}
+      onClick={() => {
+        chooseTheme(next)
+        setTheme(next)
+      }}
       aria-label={`Colours: ${theme}. Change to ${next}`}
     >
       {theme === 'auto' ? '◐' : theme === 'light' ? '○' : '●'} {theme}

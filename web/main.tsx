@@ -6,10 +6,12 @@ import { App } from './app.tsx'
 import { findSource } from './data/source.ts'
 import { Store } from './data/store.ts'
 import { Empty } from './parts/basics.tsx'
+import { startTheme } from './theme.ts'
 
 const root = document.getElementById('app')!
 
 const start = async (): Promise<void> => {
+  startTheme()
   render(<Empty title="Opening the session …" />, root)
   try {
     const store = await Store.open(await findSource())

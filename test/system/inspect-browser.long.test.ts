@@ -138,6 +138,40 @@ describe('the page in a browser', { skip }, () => {
       }
     })
 
+  it('has the colours of the browser, or the chosen ones, and draws the strip anew with them', async t => {
+    const file = await record(t, 'perftest with loss')
+    const html = join(temporaryFolder(t), 'session.html')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '-o', html]))
+    const context = await browser.newContext({ colorScheme: 'dark' })
+    const { page, errors } = await openPage(context, `file://${html}`)
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-packet').first().waitFor()
+    const look = () =>
+      page.evaluate<{ background: string; strip: string }>(
+        `({
+          background: getComputedStyle(document.body).backgroundColor,
+          strip: document.querySelector('.strip').toDataURL(),
+        })`,
+      )
+    const [darkBackground, lightBackground] = ['rgb(20, 24, 29)', 'rgb(255, 255, 255)']
+    const dark = await look()
+    assert.equal(dark.background, darkBackground)
+    await page.getByRole('button', { name: 'Colours: auto' }).click()
+    const light = await look()
+    assert.equal(light.background, lightBackground)
+    assert.notEqual(light.strip, dark.strip)
+    await page.emulateMedia({ colorScheme: 'light' })
+    await page.getByRole('button', { name: 'Colours: light' }).click()
+    assert.equal((await look()).background, darkBackground)
+    await page.getByRole('button', { name: 'Colours: dark' }).click()
+    assert.equal((await look()).background, lightBackground)
+    await page.emulateMedia({ colorScheme: 'dark' })
+    await page.waitForFunction(`document.documentElement.dataset.theme === 'dark'`)
+    assert.equal((await look()).background, darkBackground)
+    assert.deepEqual(errors, [])
+    await context.close()
+  })
+
   it('shows a lost packet, its NAK and its retransmission, and finds them by keys, filter and link', async t => {
     const link = await startInspect(t, await record(t, 'perftest with loss'))
     const { page, errors } = await openPage(browser, link)

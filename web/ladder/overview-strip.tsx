@@ -3,6 +3,7 @@
  */
 import { useEffect, useRef } from 'preact/hooks'
 import type { Traffic } from '../data/traffic.ts'
+import { onThemeChange } from '../theme.ts'
 
 interface StripProps {
   readonly traffic: Traffic
@@ -57,11 +58,10 @@ export const OverviewStrip = ({ traffic, version, from, to, onGo }: StripProps) 
     draw()
     const observer = new ResizeObserver(draw)
     observer.observe(element)
-    const scheme = matchMedia('(prefers-color-scheme: dark)')
-    scheme.addEventListener('change', draw)
+    const removeThemes = onThemeChange(draw)
     return () => {
       observer.disconnect()
-      scheme.removeEventListener('change', draw)
+      removeThemes()
     }
   }, [traffic, version, from, to])
   return (

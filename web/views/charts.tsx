@@ -8,6 +8,7 @@ import type { ViewProps } from '../app.tsx'
 import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
 import { bytesText, countText, durationText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
+import { onThemeChange } from '../theme.ts'
 
 interface Line {
   readonly label: string
@@ -85,14 +86,10 @@ const Chart = ({ title, note, x, lines, xText, yText, isLog = false, isBinary = 
       plot.current?.setSize({ width: Math.max(200, element.clientWidth), height: HEIGHT }),
     )
     observer.observe(element)
-    const scheme = matchMedia('(prefers-color-scheme: dark)')
-    const themes = new MutationObserver(build)
-    scheme.addEventListener('change', build)
-    themes.observe(document.documentElement, { attributeFilter: ['data-theme'] })
+    const removeThemes = onThemeChange(build)
     return () => {
       observer.disconnect()
-      themes.disconnect()
-      scheme.removeEventListener('change', build)
+      removeThemes()
       plot.current?.destroy()
       plot.current = undefined
     }
