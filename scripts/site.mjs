@@ -77,8 +77,10 @@ const writePages = () => {
   writeFileSync(
     inPages('.vitepress/config.mjs'),
     `import { renderCode } from './theme/code.mjs'
+import { searchOptions } from './theme/search.mjs'
 
 const config = ${JSON.stringify(config(siteMenu()), null, 2)}
+config.themeConfig.search.options = searchOptions
 export default { ...config, markdown: { ...config.markdown, config: renderCode } }
 `,
   )
