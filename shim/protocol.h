@@ -37,6 +37,7 @@
 #define USERDMA_TRACE 17u
 #define USERDMA_BENIGN 18u
 #define USERDMA_POST 19u
+#define USERDMA_UNMAP 20u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */

@@ -6,9 +6,9 @@ int main(void)
     struct end one = {0}, other = {0};
     make_pair(&one, &other);
 #ifndef FIXED
-    check(munmap(one.buffer, SIZE), "munmap");
+    check(munmap(one.buffer, SIZE), "munmap"); /* FAULT */
 #endif
-    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
     completion(&one);
     return destroy_pair(&one, &other);
 }

@@ -379,6 +379,7 @@ IN_CHILD void outstanding_child(void)
     ranges_forget_all();
     reports_forget_all();
     frames_forget_all();
+    unmaps_forget_all();
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
         if (contexts[fd] == OWN) {
             contexts[fd] = INHERITED;

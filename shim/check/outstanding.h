@@ -48,6 +48,19 @@ void outstanding_fork(void);
 /* After a fork, in the child. */
 void outstanding_child(void);
 
+/* ---- unmaps.c ---- */
+
+/* Number of known regions. */
+EXPORT extern uint32_t userdma_registered;
+
+/* A region was registered, or got other memory. */
+void unmaps_registered(const struct ibv_mr *mr);
+void unmaps_deregistered(const struct ibv_mr *mr);
+/* This memory may be unmapped next: tells the daemon the caller's stack if it overlaps a region. Preserves errno. */
+void unmaps_before(const void *memory, size_t bytes);
+/* In the child of a fork. */
+void unmaps_forget_all(void);
+
 /*
  * The number of sends, of those posted last to the queue pair, for which an adapter that frees slots at polls has none.
  * They are noted as posted. Only if shim_frees_at_poll.

@@ -9,6 +9,7 @@
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
+ *   unmaps.c       stacks of unmapping
  *   hashes.c       hashes of send buffers at the post
  *   slots.c        sends that adapters refuse
  */

@@ -324,6 +324,8 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
             return MAP_FAILED; /* attaching it failed; errno is set */
         /* FD_CONTEXT is a memory file, whose pages the kernel maps. */
     }
+    if (UNLIKELY((flags & MAP_FIXED) && userdma_registered != 0))
+        unmaps_before(address, length);
     /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */
     if (UNLIKELY(!shim_is_ready()))
         return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);

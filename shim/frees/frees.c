@@ -1,7 +1,7 @@
 /*
  * A preload library for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program frees while it
- * has outstanding requests. Without outstanding requests, a free costs one more load. Before exec it tells the shim
- * (shim/check/exits.c) to send the reports about such blocks.
+ * has outstanding requests, and (shim/check/unmaps.c) which memory it may unmap while it has regions. Without both, a
+ * free costs two more loads. Before exec it tells the shim (shim/check/exits.c) to send the reports about such blocks.
  *
  * The allocator's functions are looked up when libraries are initialised, never in an allocation: dlsym may allocate,
  * and some allocators call dlsym. Blocks that are freed earlier are leaked.
@@ -12,10 +12,13 @@
 #include <errno.h>
 #include <malloc.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -29,11 +32,16 @@
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) extern uint64_t userdma_latest;
 __attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes, uint64_t latest);
+/* Of the shim (shim/check/unmaps.c). */
+__attribute__((weak, visibility("default"))) extern uint32_t userdma_registered;
+__attribute__((weak, visibility("default"))) void userdma_unmaps(const void *memory, size_t bytes);
 /* Of the shim (shim/check/exits.c). */
 __attribute__((weak, visibility("default"))) void userdma_ends(void);
 
 static __typeof__(&free) next_free;
 static __typeof__(&realloc) next_realloc;
+static __typeof__(&munmap) next_munmap;
+static __typeof__(&mremap) next_mremap;
 static __typeof__(&execve) next_execve;
 static __typeof__(&execv) next_execv;
 static __typeof__(&execvp) next_execvp;
@@ -46,6 +54,8 @@ static __typeof__(&fexecve) next_fexecve;
 /* Before the program's constructors: they may free. */
 __attribute__((constructor(101))) static void look_up(void)
 {
+    next_munmap = (__typeof__(&munmap))dlsym(RTLD_NEXT, "munmap");
+    next_mremap = (__typeof__(&mremap))dlsym(RTLD_NEXT, "mremap");
     next_execve = (__typeof__(&execve))dlsym(RTLD_NEXT, "execve");
     next_execv = (__typeof__(&execv))dlsym(RTLD_NEXT, "execv");
     next_execvp = (__typeof__(&execvp))dlsym(RTLD_NEXT, "execvp");
@@ -53,6 +63,24 @@ __attribute__((constructor(101))) static void look_up(void)
     next_fexecve = (__typeof__(&fexecve))dlsym(RTLD_NEXT, "fexecve");
     next_realloc = (__typeof__(&realloc))dlsym(RTLD_NEXT, "realloc");
     next_free = (__typeof__(&free))dlsym(RTLD_NEXT, "free");
+}
+
+/* free() unmaps blocks of at least M_MMAP_THRESHOLD, by default 128 KiB. */
+#define MIN_UNMAPPED 65536
+
+static inline bool has_regions(void)
+{
+    return &userdma_registered && UNLIKELY(__atomic_load_n(&userdma_registered, __ATOMIC_RELAXED) != 0);
+}
+
+/* A block may be unmapped next. */
+static inline void block_ends(void *block)
+{
+    if (has_regions() && block) {
+        const size_t bytes = malloc_usable_size(block);
+        if (bytes >= MIN_UNMAPPED)
+            userdma_unmaps(block, bytes);
+    }
 }
 
 /* The size of a block if requests are outstanding, else 0. */
@@ -68,6 +96,7 @@ EXPORT void free(void *block)
     const size_t bytes = watched_size(block);
     if (UNLIKELY(bytes != 0))
         userdma_freed(block, bytes, UINT64_MAX);
+    block_ends(block);
     if (next_free)
         next_free(block);
 }
@@ -87,6 +116,7 @@ EXPORT void *realloc(void *block, size_t size)
         return early_realloc(block, size);
     const size_t before = watched_size(block);
     const uint64_t latest = before == 0 ? 0 : __atomic_load_n(&userdma_latest, __ATOMIC_RELAXED);
+    block_ends(block);
     void *result = next_realloc(block, size);
     if (LIKELY(before == 0) || (!result && size != 0))
         return result;
@@ -105,6 +135,36 @@ EXPORT void *reallocarray(void *block, size_t count, size_t size)
         return NULL;
     }
     return realloc(block, bytes);
+}
+
+/* ---- unmapping ---- */
+
+EXPORT int munmap(void *address, size_t length)
+{
+    if (has_regions())
+        userdma_unmaps(address, length);
+    return LIKELY(next_munmap) ? next_munmap(address, length) : (int)syscall(SYS_munmap, address, length);
+}
+
+EXPORT void *mremap(void *address, size_t old_length, size_t length, int flags, ...)
+{
+    void *target = NULL;
+    if (flags & MREMAP_FIXED) {
+        va_list arguments;
+        va_start(arguments, flags);
+        target = va_arg(arguments, void *);
+        va_end(arguments);
+    }
+    if (has_regions()) {
+        if (flags & MREMAP_MAYMOVE)
+            userdma_unmaps(address, old_length);
+        else if (length < old_length)
+            userdma_unmaps((char *)address + length, old_length - length);
+        if (target)
+            userdma_unmaps(target, length);
+    }
+    return LIKELY(next_mremap) ? next_mremap(address, old_length, length, flags, target)
+                               : (void *)syscall(SYS_mremap, address, old_length, length, flags, target);
 }
 
 /* ---- exec ---- */

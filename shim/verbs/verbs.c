@@ -683,6 +683,63 @@ EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int 
     return error;
 }
 
+/* ---- regions, whose unmapping is reported (shim/check/unmaps.c) ---- */
+
+static struct ibv_mr *registered(struct ibv_mr *mr)
+{
+    if (UNLIKELY(shim_records_stacks) && mr && fd_kind(mr->context->cmd_fd) == FD_CONTEXT)
+        unmaps_registered(mr);
+    return mr;
+}
+
+static void *not_found(void)
+{
+    errno = ENOSYS;
+    return NULL;
+}
+
+/* Macros of verbs.h. */
+#undef ibv_reg_mr
+#undef ibv_reg_mr_iova
+EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *address, size_t length, int access)
+{
+    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int) = find_original("ibv_reg_mr");
+    return original ? registered(original(pd, address, length, access)) : not_found();
+}
+
+EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
+{
+    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int) = find_original("ibv_reg_mr_iova");
+    return original ? registered(original(pd, address, length, iova, access)) : not_found();
+}
+
+EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
+                                       unsigned int access)
+{
+    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, unsigned int) =
+        find_original("ibv_reg_mr_iova2");
+    return original ? registered(original(pd, address, length, iova, access)) : not_found();
+}
+
+EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
+{
+    int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int) = find_original("ibv_rereg_mr");
+    const int error = original ? original(mr, flags, pd, address, length, access) : ENOSYS;
+    if (error == 0)
+        registered(mr);
+    return error;
+}
+
+EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
+{
+    int (*original)(struct ibv_mr *) = find_original("ibv_dereg_mr");
+    const int error = original ? original(mr) : ENOSYS;
+    /* Only the address of `mr` is used. */
+    if (UNLIKELY(userdma_registered != 0) && error == 0)
+        unmaps_deregistered(mr);
+    return error;
+}
+
 EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
 {
     int (*original)(struct ibv_srq *) = find_original("ibv_destroy_srq");

@@ -164,6 +164,12 @@ export class Checker {
   /** A program has unmapped memory of the region with this id. */
   unmapped(id: number): void {
     const region = this.#objects.find(id)
+    const { program, start, size } = region ?? {}
+    const stack =
+      program && start !== undefined && size !== undefined
+        ? this.#sources.unmapStack?.(program, start, start + size)
+        : undefined
+    if (stack !== undefined) region?.addChange(moment('unmapped', this.#sources.now(), stack))
     if (region !== undefined) for (const detector of this.#detectors) detector.unmapped?.(region)
   }
 

@@ -30,6 +30,8 @@ export interface CheckerSources {
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
   /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/session.ts). */
   postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
+  /** The stack of the call that has unmapped memory of this range of a program; undefined: unknown. */
+  unmapStack?(program: Program, start: number, end: number): Stack | undefined
   /** Makes the driver report all receives that a context has posted, and all completions that it has polled. */
   scanContext?(device: number, context: number): void
   /**

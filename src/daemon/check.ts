@@ -31,6 +31,7 @@ import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
+import { Unmappings } from './unmappings.ts'
 import { WaitWatch } from './wait-watch.ts'
 
 /** Maximum number of frames of a stack. */
@@ -75,6 +76,7 @@ export class DaemonChecker {
   readonly #hash = new DataView(this.#hashBytes.buffer)
   #totalBytes = 0
   #areLogsRead = false
+  readonly #unmappings = new Unmappings()
   readonly #checker: Checker
   readonly #core: Core
   /** Contexts that their program closes, or whose program ends by exit(3), _exit(2) or exec(2). */
@@ -116,6 +118,7 @@ export class DaemonChecker {
         return () => stack
       },
       postStack: (context, queue, number, wrId) => this.postStack(context, queue, number, wrId),
+      unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),
       findsWaits: true,
       adapters,
@@ -255,6 +258,11 @@ export class DaemonChecker {
    */
   allowRaces(session: object, pid: number, start: bigint, length: bigint): boolean {
     return this.#checker.races?.allow(session, pid, Number(start), Number(start + length)) ?? true
+  }
+
+  /** Message UNMAP of a process. */
+  unmaps(pid: number, stack: Stack, { address, length }: { readonly address: bigint; readonly length: bigint }): void {
+    this.#unmappings.add({ pid, stack, start: Number(address), end: Number(address + length), time: this.#now() })
   }
 
   /** Message END of a process: about one context, or all contexts that the process has opened. */

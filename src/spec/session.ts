@@ -32,13 +32,14 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, FORK, MISUSE, BENIGN and END are for `userdma check`. STACK gives a stack of the program an id for later headers
+ * - STACK, REFUSED, FORK, MISUSE, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the program an id for later headers
  *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
+ * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
@@ -46,7 +47,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -89,6 +90,7 @@ export const MessageType = {
   TRACE: 17,
   BENIGN: 18,
   POST: 19,
+  UNMAP: 20,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -310,6 +312,7 @@ export const Exchanges = {
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
+  UNMAP: { request: 'range', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

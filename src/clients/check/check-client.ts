@@ -24,7 +24,7 @@ import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
 export interface HostSources
-  extends Pick<CheckerSources, 'adapters' | 'buffers' | 'findsWaits' | 'lockLimit' | 'isCopiedByFork'> {
+  extends Pick<CheckerSources, 'adapters' | 'buffers' | 'findsWaits' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'> {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -173,7 +173,18 @@ const contextOf = (devices: Iterable<Pick<Device, 'contexts'>>, id: number): Con
 const checkerSources = (
   devices: ReadonlyMap<number, Device>,
   contextWithId: (id: number) => Context | undefined,
-  { now, isChecked, postStack, postHash, adapters, buffers, findsWaits, lockLimit, isCopiedByFork }: HostSources,
+  {
+    now,
+    isChecked,
+    postStack,
+    postHash,
+    adapters,
+    buffers,
+    findsWaits,
+    lockLimit,
+    isCopiedByFork,
+    unmapStack,
+  }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
 ): CheckerSources => ({
@@ -183,6 +194,7 @@ const checkerSources = (
   ...(lockLimit && { lockLimit }),
   ...(findsWaits && { findsWaits }),
   ...(isCopiedByFork && { isCopiedByFork }),
+  ...(unmapStack && { unmapStack }),
   hasUnchecked(index) {
     if (unchecked.has(index)) return true
     for (const context of devices.get(index)?.contexts ?? []) if (!isChecked(context)) return true

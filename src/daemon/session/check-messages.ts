@@ -1,6 +1,6 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, FORK, BENIGN and END in spec/session.ts) to the
- * daemon's checker, if there is one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, FORK, BENIGN, UNMAP and END in
+ * spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
@@ -46,6 +46,10 @@ export const createCheckMessages = (client: Client, postFaults: PostFaults): Rea
     [MessageType.BENIGN]() {
       const hasSpace = daemon.check?.allowRaces(client, process.pid, request.address, request.length) ?? true
       reply(hasSpace ? 0 : -Errno.ENOSPC)
+    },
+    [MessageType.UNMAP]() {
+      daemon.check?.unmaps(process.pid, stackOfRequest() ?? [], request)
+      reply(0)
     },
     [MessageType.END]() {
       daemon.check?.ends(process.pid, contextOfRequest())

@@ -474,7 +474,7 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title: 'memory was unmapped before its region was deregistered',
-    why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. With userdma later requests to the region fail (local-unmapped, remote-unmapped). The finding is a note if no request that uses the region was outstanding. Then nothing is transferred: registration caches, such as that of UCX, deregister memory only some time after the program has unmapped it. mremap(), and free() of large blocks, also unmap. free() of small blocks is reported as buffer-freed.',
+    why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. With userdma later requests to the region fail (local-unmapped, remote-unmapped). The finding is a note if no request that uses the region was outstanding. Then nothing is transferred: registration caches, such as that of UCX, deregister memory only some time after the program has unmapped it. mremap(), mmap() with MAP_FIXED, and free() and realloc() of large blocks also unmap. The history of the region tells the call. free() of small blocks is reported as buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
     libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],

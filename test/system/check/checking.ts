@@ -18,6 +18,7 @@ interface FrameJson {
 }
 /** A call, a request, or an event in the history of an object. */
 interface MomentJson {
+  readonly action: string
   readonly frames: readonly FrameJson[]
 }
 export interface FindingJson {

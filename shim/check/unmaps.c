@@ -1,0 +1,110 @@
+/*
+ * Memory that the program unmaps while it is registered, for `userdma check`: the daemon learns of the unmapping by a
+ * userfaultfd, and of the caller's stack by a message before it (UNMAP in spec/session.ts).
+ *
+ * munmap is called by allocators, with their locks held: nothing here allocates. The table of regions is read without a
+ * lock. What a reader misses lacks only the stack.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+
+#include "../session/session_internal.h"
+#include "outstanding.h"
+#include "requests.h"
+
+/* The daemon watches no more regions of a process. */
+#define MAX_REGIONS 1024
+
+struct region {
+    const struct ibv_mr *mr;
+    uintptr_t start, end;
+};
+static struct region regions[MAX_REGIONS];
+/* Entries from this one on were never used. */
+static uint32_t used_regions;
+
+uint32_t userdma_registered;
+
+static struct region *region_of(const struct ibv_mr *mr)
+{
+    for (uint32_t i = 0; i < used_regions; i++)
+        if (regions[i].mr == mr)
+            return &regions[i];
+    return NULL;
+}
+
+void unmaps_registered(const struct ibv_mr *mr)
+{
+    const uintptr_t start = (uintptr_t)mr->addr, end = start + mr->length;
+    if (end <= start || !requests_lock())
+        return;
+    struct region *region = region_of(mr);
+    if (!region) {
+        region = region_of(NULL);
+        if (!region && used_regions < MAX_REGIONS)
+            region = &regions[used_regions++];
+        if (region)
+            __atomic_fetch_add(&userdma_registered, 1, __ATOMIC_RELAXED);
+    }
+    if (region)
+        *region = (struct region){.mr = mr, .start = start, .end = end};
+    requests_unlock();
+}
+
+void unmaps_deregistered(const struct ibv_mr *mr)
+{
+    if (!requests_lock())
+        return;
+    struct region *region = region_of(mr);
+    if (region) {
+        *region = (struct region){0};
+        __atomic_fetch_sub(&userdma_registered, 1, __ATOMIC_RELAXED);
+    }
+    requests_unlock();
+}
+
+/* Not inlined: unmaps_before needs little stack. */
+__attribute__((noinline)) static void report(uintptr_t start, uintptr_t end)
+{
+    struct stack stack;
+    stack_take_native(&stack);
+    const uint32_t number = stack_number(&stack);
+    const struct userdma_range range = {.address = start, .length = end - start};
+    struct request request = {.header = {.type = USERDMA_UNMAP, .fd = -1, .stack = number}};
+    memcpy((char *)&request + sizeof request.header, &range, sizeof range);
+    struct shim_guard guard;
+    struct reply reply;
+    if (number == 0 || !session_enter(&guard))
+        return;
+    if (session_is_connected() && session_exchange(&request, sizeof range, &reply, &guard) == 0)
+        reply_close_all(&reply);
+    session_leave(&guard);
+}
+
+void unmaps_before(const void *memory, size_t bytes)
+{
+    const uintptr_t start = (uintptr_t)memory, end = start + bytes;
+    for (uint32_t i = 0; i < used_regions; i++) {
+        if (LIKELY(regions[i].end <= start || regions[i].start >= end))
+            continue;
+        const int saved = errno;
+        if (!shim_is_other_process())
+            report(start, end);
+        errno = saved;
+        return;
+    }
+}
+
+/* Called by shim/frees/frees.c. */
+EXPORT void userdma_unmaps(const void *memory, size_t bytes);
+void userdma_unmaps(const void *memory, size_t bytes)
+{
+    unmaps_before(memory, bytes);
+}
+
+IN_CHILD void unmaps_forget_all(void)
+{
+    userdma_registered = 0;
+    used_regions = 0;
+}
