@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import type { FindingJson } from '../system/check/checking.ts'
-import { lacking, suiteScope, temporaryFolder } from '../system/programs.ts'
+import { lacking, ownProgram, suiteScope, temporaryFolder } from '../system/programs.ts'
 import { type Guest, startGuest, whyNoGuest } from './guest.ts'
 
 /** Mistakes that are found without a device of userdma. */
@@ -49,6 +49,32 @@ describe("programs on Linux's rxe, observed", {
     userdma = `${guest.share(join(unpacked, readdirSync(unpacked)[0]!))}/bin/userdma`
     await guest.installLibrary(scope, 'libstdc++.so.6')
     guest.share(join(repoRoot, 'build', 'findings'))
+  })
+
+  it('faults of calls, posts and completions act', async () => {
+    const injected = guest.share(ownProgram('injected'))
+    const command = `${userdma} run --host --allow-host-faults --fault`
+    const script = [
+      `${command} call=mr.create,nth=5,errno=ENOMEM -- ${injected} regions`,
+      `${command} call=pd.create,nth=3,delay=100ms -- ${injected} duration`,
+      `${command} post=ENOMEM,request=WRITE,nth=3 -- ${injected} list`,
+      `${command} completion=WRITE,status=RETRY_EXC_ERR,nth=2 -- ${injected} sends`,
+    ].join('\n')
+    const { stdout, stderr } = await guest.start(scope, 'sh', ['-c', script], LIMIT_SECONDS).ended
+    assert.deepEqual(
+      stdout
+        .trim()
+        .split('\n')
+        .map(line => line.replace(/, vendor_err .*/, '')),
+      [
+        ...['ok', 'ok', 'ENOMEM', 'ok'].map(outcome => `ibv_reg_mr: ${outcome}`),
+        'ibv_alloc_pd: ok after 100 or more ms',
+        ...['ibv_post_send: ENOMEM, bad_wr 3', 'wr_id 1: success', 'wr_id 2: success', 'state 3', 'list unchanged'],
+        ...['wr_id 1: success', 'wr_id 2: transport retry counter exceeded'],
+        ...['wr_id 3: Work Request Flushed Error', 'wr_id 4: Work Request Flushed Error', 'state 6'],
+      ],
+      stderr,
+    )
   })
 
   /** Runs a script under `check --host`: its output, and the findings. */
