@@ -6,7 +6,6 @@
 #include "host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/ioctl.h>
 #include <stdarg.h>
 #include <string.h>
@@ -24,139 +23,22 @@
 #define WRITE_HEADER 8
 #define EXTENDED_HEADER 16
 
-/* By descriptor: USERDMA_FILE_, 0: another file. Higher descriptors are not observed. */
-#define MAX_FD 65536
-static uint8_t kinds[MAX_FD];
-
-static uint32_t kind_of(int fd)
-{
-    return (unsigned)fd < MAX_FD ? __atomic_load_n(&kinds[fd], __ATOMIC_RELAXED) : 0;
-}
-
-/* ---- opens and closes ---- */
-
-static uint32_t kind_of_path(const char *path)
-{
-    if ((uintptr_t)path < 4096 || strncmp(path, "/dev/", 5) != 0)
-        return 0;
-    const char *name = strrchr(path, '/') + 1;
-    if (strcmp(name, "rdma_cm") == 0)
-        return USERDMA_FILE_CM;
-    if (strncmp(path, "/dev/infiniband/", 16) != 0)
-        return 0;
-    if (strncmp(name, "uverbs", 6) == 0)
-        return USERDMA_FILE_VERBS;
-    return strncmp(name, "umad", 4) == 0 ? USERDMA_FILE_MAD : 0;
-}
-
-static int opened(int fd, const char *path)
-{
-    if (UNLIKELY(fd >= 0 && fd < MAX_FD && host_is_active)) {
-        const uint32_t kind = kind_of_path(path);
-        __atomic_store_n(&kinds[fd], (uint8_t)kind, __ATOMIC_RELAXED);
-        if (kind != 0)
-            record_text(USERDMA_RECORD_OPEN, fd, kind, path);
-    }
-    return fd;
-}
-
-static void closing(int fd)
-{
-    if (LIKELY(kind_of(fd) == 0))
-        return;
-    record_text(USERDMA_RECORD_CLOSE, fd, 0, "");
-    __atomic_store_n(&kinds[fd], 0, __ATOMIC_RELAXED);
-}
-
-/* The mode is read also if the program passed none: the next function ignores it. */
-#define MODE(last)                                                                                                     \
-    ({                                                                                                                 \
-        va_list list;                                                                                                  \
-        va_start(list, last);                                                                                          \
-        const mode_t value = va_arg(list, mode_t);                                                                     \
-        va_end(list);                                                                                                  \
-        value;                                                                                                         \
-    })
-
-int __open_2(const char *path, int flags);
-int __open64_2(const char *path, int flags);
-
-EXPORT int open(const char *path, int flags, ...)
-{
-    return opened(NEXT(open)(path, flags, MODE(flags)), path);
-}
-
-EXPORT int open64(const char *path, int flags, ...)
-{
-    return opened(NEXT(open64)(path, flags, MODE(flags)), path);
-}
-
-EXPORT int openat(int folder, const char *path, int flags, ...)
-{
-    return opened(NEXT(openat)(folder, path, flags, MODE(flags)), path);
-}
-
-EXPORT int openat64(int folder, const char *path, int flags, ...)
-{
-    return opened(NEXT(openat64)(folder, path, flags, MODE(flags)), path);
-}
-
-EXPORT int __open_2(const char *path, int flags)
-{
-    return opened(NEXT(__open_2)(path, flags), path);
-}
-
-EXPORT int __open64_2(const char *path, int flags)
-{
-    return opened(NEXT(__open64_2)(path, flags), path);
-}
-
-EXPORT int close(int fd)
-{
-    closing(fd);
-    return NEXT(close)(fd);
-}
-
-EXPORT int dup2(int from, int to)
-{
-    if (from != to)
-        closing(to);
-    return NEXT(dup2)(from, to);
-}
-
-EXPORT int dup3(int from, int to, int flags)
-{
-    if (from != to)
-        closing(to);
-    return NEXT(dup3)(from, to, flags);
-}
-
-/* ---- calls ---- */
-
 struct call {
     struct userdma_record record;
     struct userdma_call_record call;
     char ranges[];
 };
 
-/* A range of memory to copy into a record. */
-struct range {
-    uint64_t address;
-    uint32_t length, direction;
-};
+TLS uint32_t recorded_calls;
 
-struct ranges {
-    unsigned count;
-    struct range list[USERDMA_OBSERVE_MAX_RANGES];
-};
-
-static void add(struct ranges *ranges, uint64_t address, size_t length, uint32_t direction)
+void add_range(struct ranges *ranges, uint64_t address, size_t length, uint32_t direction)
 {
+    if (length > USERDMA_OBSERVE_MAX_CALL_BYTES - ranges->bytes)
+        length = USERDMA_OBSERVE_MAX_CALL_BYTES - ranges->bytes;
     if (length == 0 || address == 0 || ranges->count == USERDMA_OBSERVE_MAX_RANGES)
         return;
-    if (length > USERDMA_OBSERVE_MAX_RANGE_BYTES)
-        length = USERDMA_OBSERVE_MAX_RANGE_BYTES;
-    ranges->list[ranges->count++] = (struct range){address, (uint32_t)length, direction};
+    ranges->list[ranges->count++] = (struct userdma_range_record){address, (uint32_t)length, direction};
+    ranges->bytes += length;
 }
 
 static bool copy(void *to, uint64_t from, size_t length)
@@ -165,7 +47,7 @@ static bool copy(void *to, uint64_t from, size_t length)
     return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)length;
 }
 
-static void record(uint32_t kind, const struct userdma_call_record *facts, const struct ranges *ranges)
+void record_call(uint32_t kind, const struct userdma_call_record *facts, const struct ranges *ranges)
 {
     const uint32_t stack = kind == USERDMA_RECORD_CALL ? stack_here() : 0;
     size_t bytes = sizeof(struct call);
@@ -177,14 +59,18 @@ static void record(uint32_t kind, const struct userdma_call_record *facts, const
     made->record.stack = stack;
     made->call = *facts;
     made->call.ranges = 0;
+    made->call.number = recorded_calls;
     char *at = made->ranges;
     for (unsigned i = 0; i < ranges->count; i++) {
-        const struct range *range = &ranges->list[i];
+        const struct userdma_range_record *range = &ranges->list[i];
         struct userdma_range_record *header = (struct userdma_range_record *)at;
         char *data = at + sizeof *header;
-        if (!copy(data, range->address, range->length))
+        /* No call of the system for an event: the kernel has just written to this memory. */
+        if (facts->file_kind == USERDMA_FILE_COMPLETIONS || facts->file_kind == USERDMA_FILE_ASYNC)
+            memcpy(data, (const void *)(uintptr_t)range->address, range->length);
+        else if (!copy(data, range->address, range->length))
             continue;
-        *header = (struct userdma_range_record){range->address, range->length, range->direction};
+        *header = *range;
         memset(data + range->length, 0, -range->length & 7);
         at = data + ((range->length + 7) & ~7u);
         made->call.ranges++;
@@ -200,7 +86,7 @@ static void ioctl_ranges(struct ranges *ranges, uint64_t message, uint32_t direc
     } header;
     if (!copy(&header, message, sizeof header))
         return;
-    add(ranges, message, header.length < IOCTL_HEADER ? IOCTL_HEADER : header.length, direction);
+    add_range(ranges, message, header.length < IOCTL_HEADER ? IOCTL_HEADER : header.length, direction);
     for (unsigned i = 0; i < header.count && i < USERDMA_OBSERVE_MAX_RANGES; i++) {
         struct {
             uint16_t id, length, flags, data;
@@ -209,10 +95,13 @@ static void ioctl_ranges(struct ranges *ranges, uint64_t message, uint32_t direc
         if (!copy(&attribute, message + IOCTL_HEADER + i * IOCTL_ATTRIBUTE, sizeof attribute))
             return;
         if (attribute.length > IOCTL_INLINE || direction == USERDMA_RANGE_OUT)
-            add(ranges, attribute.length > 0 && attribute.address > 4096 ? attribute.address : 0, attribute.length,
-                direction);
+            add_range(ranges, attribute.length > 0 && attribute.address > 4096 ? attribute.address : 0, attribute.length,
+                      direction);
     }
 }
+
+/* The command of rdma_cm files whose answer's address is not the first field of its struct, but the second. */
+#define CREATE_ID 0
 
 /* Where the kernel writes the answer to a write(2): its address and length are in the headers of the request. */
 static void answer_range(struct ranges *ranges, uint32_t kind, const void *data, size_t length)
@@ -221,14 +110,21 @@ static void answer_range(struct ranges *ranges, uint32_t kind, const void *data,
         uint32_t command;
         uint16_t in, out;
         uint64_t response;
-        uint16_t driver_in, driver_out;
+        union {
+            struct {
+                uint16_t driver_in, driver_out;
+            };
+            uint64_t second;
+        };
     } header = {0};
     if (!copy(&header, (uintptr_t)data, length < sizeof header ? length : sizeof header) || length < 16)
         return;
     size_t bytes = header.out;
+    if (kind == USERDMA_FILE_CM && header.command == CREATE_ID)
+        header.response = header.second;
     if (kind == USERDMA_FILE_VERBS)
         bytes = header.command & EXTENDED ? (header.out + header.driver_out) * 8u : header.out * 4u;
-    add(ranges, bytes > 0 ? header.response : 0, bytes, USERDMA_RANGE_OUT);
+    add_range(ranges, bytes > 0 ? header.response : 0, bytes, USERDMA_RANGE_OUT);
 }
 
 /* −1, with errno: a fault rule fails the recorded call. 0: it is executed. */
@@ -247,22 +143,27 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_start(list, request);
     void *argument = va_arg(list, void *);
     va_end(list);
-    const uint32_t kind = kind_of(fd);
-    const bool is_rdma = _IOC_TYPE(request) == RDMA_MAGIC && (kind != 0 || request == VERBS_IOCTL);
-    if (LIKELY(!is_rdma) || !host_is_active || is_injecting)
+    if (LIKELY(_IOC_TYPE(request) != RDMA_MAGIC) || !host_is_active || is_injecting)
         return NEXT(ioctl)(fd, request, argument);
     int saved = errno;
+    uint32_t kind = kind_for_call(fd);
+    if (kind == 0 && request == VERBS_IOCTL) {
+        descriptor_received(fd, USERDMA_RECORD_RECEIVED);
+        kind = kind_of(fd);
+    }
+    if (kind == 0)
+        return NEXT(ioctl)(fd, request, argument);
     struct userdma_call_record facts = {.request = request,
                                         .argument = (uintptr_t)argument,
                                         .fd = fd,
                                         .entry = USERDMA_ENTRY_IOCTL,
-                                        .file_kind = kind != 0 ? kind : USERDMA_FILE_VERBS};
+                                        .file_kind = kind};
     struct ranges ranges = {0};
     if (request == VERBS_IOCTL)
         ioctl_ranges(&ranges, facts.argument, USERDMA_RANGE_IN);
     else
-        add(&ranges, facts.argument, _IOC_SIZE(request), USERDMA_RANGE_IN);
-    record(USERDMA_RECORD_CALL, &facts, &ranges);
+        add_range(&ranges, facts.argument, _IOC_SIZE(request), USERDMA_RANGE_IN);
+    record_call(USERDMA_RECORD_CALL, &facts, &ranges);
     errno = saved;
     int result = failed_call(fd);
     if (LIKELY(result == 0))
@@ -273,8 +174,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     if (request == VERBS_IOCTL)
         ioctl_ranges(&ranges, facts.argument, USERDMA_RANGE_OUT);
     else
-        add(&ranges, facts.argument, _IOC_SIZE(request), USERDMA_RANGE_OUT);
-    record(USERDMA_RECORD_RETURN, &facts, &ranges);
+        add_range(&ranges, facts.argument, _IOC_SIZE(request), USERDMA_RANGE_OUT);
+    record_call(USERDMA_RECORD_RETURN, &facts, &ranges);
     recorded_calls++;
     errno = saved;
     return result;
@@ -282,17 +183,20 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 
 EXPORT ssize_t write(int fd, const void *data, size_t length)
 {
-    const uint32_t kind = kind_of(fd);
-    if (LIKELY(kind == 0) || is_injecting)
+    const uint32_t expected = kind_of(fd);
+    if (LIKELY(expected == 0 || expected > USERDMA_FILE_MAD) || is_injecting)
         return NEXT(write)(fd, data, length);
     int saved = errno;
+    const uint32_t kind = kind_for_call(fd);
+    if (kind == 0)
+        return NEXT(write)(fd, data, length);
     struct userdma_call_record facts = {
         .request = length, .argument = (uintptr_t)data, .fd = fd, .entry = USERDMA_ENTRY_WRITE, .file_kind = kind};
     struct ranges ranges = {0};
-    add(&ranges, facts.argument, length, USERDMA_RANGE_IN);
-    record(USERDMA_RECORD_CALL, &facts, &ranges);
+    add_range(&ranges, facts.argument, length, USERDMA_RANGE_IN);
+    record_call(USERDMA_RECORD_CALL, &facts, &ranges);
     ranges.count = 0;
-    if (kind != USERDMA_FILE_MAD)
+    if (kind == USERDMA_FILE_VERBS || kind == USERDMA_FILE_CM)
         answer_range(&ranges, kind, data, length);
     errno = saved;
     ssize_t result = failed_call(fd);
@@ -300,7 +204,7 @@ EXPORT ssize_t write(int fd, const void *data, size_t length)
         result = NEXT(write)(fd, data, length);
     saved = errno;
     facts.result = result < 0 ? -saved : result;
-    record(USERDMA_RECORD_RETURN, &facts, &ranges);
+    record_call(USERDMA_RECORD_RETURN, &facts, &ranges);
     recorded_calls++;
     errno = saved;
     return result;

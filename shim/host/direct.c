@@ -21,5 +21,6 @@ typedef int direct_function(uintptr_t, uintptr_t, uintptr_t, uintptr_t);
 
 DIRECT(mlx5dv_init_obj)
 DIRECT(mlx4dv_init_obj)
+DIRECT(manadv_init_obj)
 DIRECT(efadv_query_qp_wqs)
 DIRECT(efadv_query_cq)

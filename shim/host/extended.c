@@ -312,3 +312,36 @@ void extended_qp(struct ibv_qp_ex *qp, uint64_t operations)
     if (qp->wr_set_ud_addr)
         qp->wr_set_ud_addr = set_ud_addr;
 }
+
+/* ---- functions of providers that create extended objects, around the tables ---- */
+
+#define CREATES_QP(name)                                                                                               \
+    EXPORT struct ibv_qp *name(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes, void *own,         \
+                               uint32_t bytes);                                                                        \
+    struct ibv_qp *name(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes, void *own,                \
+                        uint32_t bytes)                                                                                \
+    {                                                                                                                  \
+        __typeof__(&name) original = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                                       \
+        struct ibv_qp *qp = original ? original(context, attributes, own, bytes) : (errno = ENOSYS, NULL);             \
+        if (qp && host_is_active && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)                           \
+            extended_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);                                           \
+        return qp;                                                                                                     \
+    }
+CREATES_QP(mlx5dv_create_qp)
+CREATES_QP(efadv_create_qp_ex)
+CREATES_QP(hnsdv_create_qp)
+
+#define CREATES_CQ(name)                                                                                               \
+    EXPORT struct ibv_cq_ex *name(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes, void *own,      \
+                                  uint32_t bytes);                                                                     \
+    struct ibv_cq_ex *name(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes, void *own,             \
+                           uint32_t bytes)                                                                             \
+    {                                                                                                                  \
+        __typeof__(&name) original = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                                       \
+        struct ibv_cq_ex *cq = original ? original(context, attributes, own, bytes) : (errno = ENOSYS, NULL);          \
+        if (cq && host_is_active)                                                                                      \
+            extended_cq(cq);                                                                                           \
+        return cq;                                                                                                     \
+    }
+CREATES_CQ(mlx5dv_create_cq)
+CREATES_CQ(efadv_create_cq)

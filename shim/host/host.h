@@ -2,13 +2,15 @@
  * Common declarations of the library for `--host`: it observes a program on the machine's own devices. It redirects
  * nothing: each function calls the next library's and records what it saw (records.h, src/observe/).
  *
- *   ring.c      the observation file: a ring for each thread; starts and ends of the process
- *   calls.c     calls on descriptors of RDMA
- *   queues.c    posts and polls by the tables of libibverbs' contexts
- *   extended.c  posts by ibv_wr_*, polls of extended CQs
- *   stacks.c    stacks of calls and posts
- *   direct.c    programs that take a queue around the tables
- *   faults.c    faults of calls, posts and completions (--allow-host-faults)
+ *   ring.c         the observation file: a ring for each thread; starts and ends of the process
+ *   descriptors.c  which descriptors are RDMA's: opens, duplicates, passing, closes
+ *   calls.c        calls on descriptors of RDMA
+ *   messages.c     messages that are read or sent: events, management datagrams, netlink
+ *   queues.c       posts and polls by the tables of libibverbs' contexts
+ *   extended.c     posts by ibv_wr_*, polls of extended CQs
+ *   stacks.c       stacks of calls and posts
+ *   direct.c       programs that take a queue around the tables
+ *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
  * Rules for all files: a program behaves as without the library, unless a fault rule acts. So nothing waits, errno is
  * kept, and no call of the system is added to a post or poll while no rule may act on it.
@@ -55,8 +57,42 @@ void *record_begin(uint32_t kind, size_t bytes);
 void record_end(void *record, size_t bytes);
 /* Records `kind` with a descriptor, a number and a text. */
 void record_text(uint32_t kind, int fd, uint32_t number, const char *text);
+/* The time of a record, now. */
+uint64_t record_time(void);
+/* False in the child of vfork: memory is that of the parent. */
+bool is_own_memory(void);
+
+/* ---- descriptors.c ---- */
+
+/* What a descriptor is: USERDMA_FILE_; 0: not of RDMA, or unknown. */
+uint32_t kind_of(int fd);
+/* As kind_of, for a call: 0 also if the descriptor was closed unseen, and is another file's now. */
+uint32_t kind_for_call(int fd);
+/* The program has opened a file. Returns `fd`. */
+int descriptor_opened(int fd, uint32_t kind, const char *path);
+/* Finds out what a descriptor is that another process has opened. `record`: USERDMA_RECORD_RECEIVED or _KEPT. */
+void descriptor_received(int fd, uint32_t record);
+/* The descriptor may get to another process. */
+void descriptor_passed(int fd);
+/* Finds the descriptors that the program has inherited. */
+void descriptors_begin(uint32_t record);
+
+/* ---- calls.c ---- */
+
 /* Number of calls that this thread has recorded. */
 extern TLS uint32_t recorded_calls;
+
+/* Memory to copy into a record. */
+struct ranges {
+    unsigned count;
+    size_t bytes;
+    struct userdma_range_record list[USERDMA_OBSERVE_MAX_RANGES];
+};
+
+/* Adds as much of the memory as a record may have. */
+void add_range(struct ranges *ranges, uint64_t address, size_t length, uint32_t direction);
+/* Records a CALL or RETURN. `kind`: USERDMA_RECORD_. */
+void record_call(uint32_t kind, const struct userdma_call_record *facts, const struct ranges *ranges);
 
 /* ---- stacks.c ---- */
 

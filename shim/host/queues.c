@@ -6,6 +6,7 @@
 #include "host.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Maximum different functions of one kind in a program: one for each provider, and libibverbs' own. */
@@ -61,10 +62,12 @@ void post_refused(int fd, uint32_t queue, uint32_t number, uint32_t count, int e
     struct {
         struct userdma_record record;
         struct userdma_post_record post;
-    } *made = record_begin(USERDMA_RECORD_REFUSED, sizeof *made);
+    } *made;
+    const uint32_t stack = stack_here();
+    made = record_begin(USERDMA_RECORD_REFUSED, sizeof *made);
     if (!made)
         return;
-    made->record.stack = stack_here();
+    made->record.stack = stack;
     made->post =
         (struct userdma_post_record){.fd = fd, .queue = queue, .number = number, .count = count, .error = error};
     record_end(made, sizeof *made);
@@ -350,13 +353,25 @@ KINDS(WRAPPERS)
         }                                                                                                              \
     } while (0)
 
+/* A descriptor of a context's events. */
+static void event_descriptor(const struct ibv_context *context, int fd, uint32_t kind)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", context->cmd_fd);
+    descriptor_opened(fd, kind, number);
+}
+
 /* Wraps the functions of a context. `is_new`: the program gets the context, whose device has its name. */
 static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
 {
     if (!context || !host_is_active)
         return context;
-    if (is_new && context->device)
+    if (is_new && context->device) {
+        if (kind_of(context->cmd_fd) == 0)
+            descriptor_received(context->cmd_fd, USERDMA_RECORD_RECEIVED);
         record_text(USERDMA_RECORD_CONTEXT, context->cmd_fd, 0, context->device->name);
+        event_descriptor(context, context->async_fd, USERDMA_FILE_ASYNC);
+    }
     WRAP(context->ops.poll_cq, poll_cq);
     WRAP(context->ops.req_notify_cq, req_notify_cq);
     WRAP(context->ops.post_send, post_send);
@@ -399,6 +414,19 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
         return NULL;
     }
     return wrap(original(device), true);
+}
+
+EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *context)
+{
+    __typeof__(&ibv_create_comp_channel) original = verbs_original("ibv_create_comp_channel");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    struct ibv_comp_channel *channel = original(context);
+    if (channel)
+        event_descriptor(context, channel->fd, USERDMA_FILE_COMPLETIONS);
+    return channel;
 }
 
 EXPORT struct ibv_context *ibv_import_device(int fd)

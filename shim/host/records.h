@@ -13,12 +13,14 @@
 #define USERDMA_ENV_OBSERVE_FAULTS "USERDMA_OBSERVE_FAULTS"
 
 /* The file, and limits of records. */
-#define USERDMA_OBSERVE_VERSION 2u
+#define USERDMA_OBSERVE_VERSION 3u
 #define USERDMA_OBSERVE_RINGS 64u
-#define USERDMA_OBSERVE_RING_BYTES 0x40000u
+#define USERDMA_OBSERVE_RING_BYTES 0x80000u
 #define USERDMA_OBSERVE_FIRST_RING 4096u
 #define USERDMA_OBSERVE_RING_HEADER 64u
-#define USERDMA_OBSERVE_MAX_RANGE_BYTES 4096u
+#define USERDMA_OBSERVE_RESERVE 16384u
+#define USERDMA_OBSERVE_MAX_TEXT_BYTES 4096u
+#define USERDMA_OBSERVE_MAX_CALL_BYTES 0x10000u
 #define USERDMA_OBSERVE_MAX_RANGES 64u
 #define USERDMA_OBSERVE_MAX_REQUESTS 64u
 #define USERDMA_OBSERVE_MAX_ELEMENTS 32u
@@ -38,13 +40,23 @@
 #define USERDMA_RECORD_POLL 11u
 #define USERDMA_RECORD_NOTIFY 12u
 #define USERDMA_RECORD_DIRECT 13u
+#define USERDMA_RECORD_DUPLICATE 14u
+#define USERDMA_RECORD_RECEIVED 15u
+#define USERDMA_RECORD_KEPT 16u
+#define USERDMA_RECORD_PASSED 17u
+#define USERDMA_RECORD_FORK 18u
 
 /* Kinds of files, functions of calls, directions of ranges. */
 #define USERDMA_FILE_VERBS 1u
 #define USERDMA_FILE_CM 2u
 #define USERDMA_FILE_MAD 3u
+#define USERDMA_FILE_NETLINK 4u
+#define USERDMA_FILE_COMPLETIONS 5u
+#define USERDMA_FILE_ASYNC 6u
 #define USERDMA_ENTRY_IOCTL 1u
 #define USERDMA_ENTRY_WRITE 2u
+#define USERDMA_ENTRY_READ 3u
+#define USERDMA_ENTRY_SEND 4u
 #define USERDMA_RANGE_IN 0u
 #define USERDMA_RANGE_OUT 1u
 
@@ -68,8 +80,10 @@ struct userdma_observe_ring {
     uint64_t head;
     uint64_t tail;
     uint64_t lost;
+    uint64_t lost_at;
+    uint64_t lost_tail;
 };
-_Static_assert(sizeof(struct userdma_observe_ring) == 32, "layout of struct userdma_observe_ring");
+_Static_assert(sizeof(struct userdma_observe_ring) == 48, "layout of struct userdma_observe_ring");
 
 struct userdma_record {
     uint32_t size;
@@ -90,12 +104,15 @@ struct userdma_call_record {
     uint64_t request;
     uint64_t argument;
     int64_t result;
+    uint64_t started;
     int32_t fd;
     uint32_t entry;
     uint32_t ranges;
     uint32_t file_kind;
+    uint32_t number;
+    uint32_t reserved;
 };
-_Static_assert(sizeof(struct userdma_call_record) == 40, "layout of struct userdma_call_record");
+_Static_assert(sizeof(struct userdma_call_record) == 56, "layout of struct userdma_call_record");
 
 struct userdma_range_record {
     uint64_t address;

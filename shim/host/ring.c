@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 bool host_is_active;
-TLS uint32_t recorded_calls;
+
 
 #define FILE_BYTES (USERDMA_OBSERVE_FIRST_RING + USERDMA_OBSERVE_RINGS * (size_t)USERDMA_OBSERVE_RING_BYTES)
 #define CAPACITY (USERDMA_OBSERVE_RING_BYTES - USERDMA_OBSERVE_RING_HEADER)
@@ -25,8 +25,11 @@ static char *file;
 static pthread_key_t thread_end;
 /* Whether START is recorded: at the first record, so that a process without RDMA takes no ring. */
 static bool is_started;
-/* Of the child of a fork: its parent; else 0. */
+/* Of the child of a fork: its parent, else 0, and the number of the parent's fork. */
 static uint32_t parent;
+static uint32_t own_fork;
+/* Number of forks of this process. */
+static uint32_t forks;
 /* A vfork child has its parent's memory, but another pid. */
 static uint32_t process;
 
@@ -34,8 +37,10 @@ static TLS struct userdma_observe_ring *ring;
 static TLS uint32_t thread_id;
 /* A record is being written. A signal handler's records are dropped meanwhile. */
 static TLS bool is_writing;
+/* The number of this thread's last fork. */
+static TLS uint32_t last_fork;
 
-static uint64_t now(void)
+uint64_t record_time(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -67,25 +72,52 @@ static struct userdma_observe_ring *claim(void)
     return NULL;
 }
 
+/* Records of descriptors and processes, which the reserve of a ring is for. */
+static bool is_structural(uint32_t kind)
+{
+    return kind == USERDMA_RECORD_START || kind == USERDMA_RECORD_END || kind == USERDMA_RECORD_OPEN ||
+           kind == USERDMA_RECORD_CLOSE || kind == USERDMA_RECORD_CONTEXT || kind >= USERDMA_RECORD_DUPLICATE;
+}
+
+static void *drop(void)
+{
+    uint64_t *lost = &((struct userdma_observe_head *)file)->lost;
+    if (ring) {
+        const uint64_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
+        lost = &ring->lost;
+        if (*lost == 0 || ring->lost_tail != tail) {
+            ring->lost_at = ring->head;
+            ring->lost_tail = tail;
+        }
+    }
+    __atomic_fetch_add(lost, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
 void *record_begin(uint32_t kind, size_t bytes)
 {
-    if (!host_is_active || is_writing)
+    if (!host_is_active)
         return NULL;
+    if (UNLIKELY(is_writing))
+        return drop();
     if (UNLIKELY(!ring)) {
+        is_writing = true;
         ring = claim();
-        if (!ring) {
-            __atomic_fetch_add(&((struct userdma_observe_head *)file)->lost, 1, __ATOMIC_RELAXED);
-            return NULL;
-        }
+        is_writing = false;
+        if (!ring)
+            return drop();
         if (!__atomic_exchange_n(&is_started, true, __ATOMIC_RELAXED))
-            record_text(USERDMA_RECORD_START, -1, parent, program_invocation_short_name);
+            record_text(USERDMA_RECORD_START, (int)own_fork, parent, program_invocation_short_name);
     }
+    is_writing = true;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     bytes = (bytes + 7) & ~(size_t)7;
     const size_t at = ring->head % CAPACITY, left = CAPACITY - at;
     const size_t padding = left < bytes ? left : 0;
-    if (ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) + padding + bytes > CAPACITY) {
-        __atomic_store_n(&ring->lost, ring->lost + 1, __ATOMIC_RELAXED);
-        return NULL;
+    const size_t limit = is_structural(kind) ? CAPACITY : CAPACITY - USERDMA_OBSERVE_RESERVE;
+    if (ring->head - __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) + padding + bytes > limit) {
+        is_writing = false;
+        return drop();
     }
     char *data = (char *)ring + USERDMA_OBSERVE_RING_HEADER;
     if (padding) {
@@ -93,8 +125,6 @@ void *record_begin(uint32_t kind, size_t bytes)
         ((uint32_t *)(data + at))[1] = USERDMA_RECORD_PAD;
         __atomic_store_n(&ring->head, ring->head + padding, __ATOMIC_RELEASE);
     }
-    is_writing = true;
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     struct userdma_record *record = (struct userdma_record *)(data + ring->head % CAPACITY);
     *record = (struct userdma_record){.kind = kind, .tid = thread_id};
     return record;
@@ -106,7 +136,7 @@ void record_end(void *record, size_t bytes)
     const size_t size = (bytes + 7) & ~(size_t)7;
     memset((char *)record + bytes, 0, size - bytes);
     header->size = (uint32_t)size;
-    header->time = now();
+    header->time = record_time();
     __atomic_store_n(&ring->head, ring->head + size, __ATOMIC_RELEASE);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     is_writing = false;
@@ -115,7 +145,7 @@ void record_end(void *record, size_t bytes)
 void record_text(uint32_t kind, int fd, uint32_t number, const char *text)
 {
     const int saved = errno;
-    const size_t length = strnlen(text, USERDMA_OBSERVE_MAX_RANGE_BYTES);
+    const size_t length = strnlen(text, USERDMA_OBSERVE_MAX_TEXT_BYTES);
     struct {
         struct userdma_record record;
         struct userdma_open_record open;
@@ -129,12 +159,25 @@ void record_text(uint32_t kind, int fd, uint32_t number, const char *text)
     errno = saved;
 }
 
+bool is_own_memory(void)
+{
+    return process == (uint32_t)getpid();
+}
+
+static void before_fork(void)
+{
+    last_fork = __atomic_add_fetch(&forks, 1, __ATOMIC_RELAXED);
+    if (is_started)
+        record_text(USERDMA_RECORD_FORK, (int)last_fork, 0, "");
+}
+
 static void in_child(void)
 {
     ring = NULL;
     is_writing = false;
     is_started = false;
     parent = process;
+    own_fork = last_fork;
     process = (uint32_t)getpid();
     stacks_in_child();
     faults_in_child();
@@ -142,7 +185,7 @@ static void in_child(void)
 
 static void note_end(void)
 {
-    if (is_started && process == (uint32_t)getpid())
+    if (is_started && is_own_memory())
         record_text(USERDMA_RECORD_END, -1, 0, "");
 }
 
@@ -178,11 +221,11 @@ __attribute__((constructor(101))) static void begin(void)
     host_is_active = true;
     stacks_begin();
     faults_begin(&((struct userdma_observe_head *)file)->asks);
-    pthread_atfork(NULL, NULL, in_child);
-    if (has_replaced) {
-        is_started = true;
-        record_text(USERDMA_RECORD_START, -1, 0, program_invocation_short_name);
-    }
+    pthread_atfork(before_fork, NULL, in_child);
+    is_started = has_replaced;
+    descriptors_begin(has_replaced ? USERDMA_RECORD_KEPT : USERDMA_RECORD_RECEIVED);
+    if (has_replaced)
+        record_text(USERDMA_RECORD_START, 0, 0, program_invocation_short_name);
 }
 
 __attribute__((destructor)) static void end(void)

@@ -124,7 +124,7 @@ static uint32_t slot_of(uint64_t hash)
 /* Not inlined: its buffer is large. */
 __attribute__((noinline)) static uint32_t add(const struct stack *stack)
 {
-    char text[USERDMA_OBSERVE_MAX_RANGE_BYTES];
+    char text[USERDMA_OBSERVE_MAX_TEXT_BYTES];
     const size_t length = write_frames(stack, text, sizeof text);
     struct {
         struct userdma_record record;

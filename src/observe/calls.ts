@@ -4,7 +4,6 @@
  */
 import { Classes } from '../spec/classes.ts'
 import { CallError } from '../spec/errno.ts'
-import { UmadIoctl } from '../spec/linux/umad.ts'
 import { CallEntry, FileKind } from '../spec/observe.ts'
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import {
@@ -19,7 +18,9 @@ import {
 import { decodeVerbsIoctl } from '../uapi/linux/ioctl.ts'
 import { IoctlHeader } from '../uapi/linux/ioctl-message.ts'
 import { decodeUcma } from '../uapi/linux/ucma.ts'
+import { decodeUmadIoctl, decodeUmadRead, decodeUmadWrite, type UmadMode } from '../uapi/linux/umad.ts'
 import { decodeWrite } from '../uapi/linux/write.ts'
+import type { ObservedContext } from './objects.ts'
 import type { MemoryRange, ObservedCall } from './records.ts'
 
 const classesByName: Readonly<Record<string, ObjectClass | undefined>> = Classes
@@ -61,7 +62,11 @@ const driverOf = ({ argument, ranges }: ObservedCall): number => {
   return new DataView(message.buffer, message.byteOffset).getUint32(IoctlHeader.driverId, true)
 }
 
-const decode = (view: CallerView, { entry, fileKind, fd, request, argument }: ObservedCall): Decoded | Answer => {
+const decode = (
+  view: CallerView,
+  { entry, fileKind, fd, request, argument }: ObservedCall,
+  mode: UmadMode,
+): Decoded | Answer => {
   if (fileKind === FileKind.VERBS)
     return entry === CallEntry.IOCTL
       ? decodeVerbsIoctl(view, Number(request & 0xffffffffn), argument)
@@ -70,22 +75,19 @@ const decode = (view: CallerView, { entry, fileKind, fd, request, argument }: Ob
     const channel = { object: fd, fd, reportsTo: () => true, kindOf: () => 'channel' as const }
     return decodeUcma(view, channel, argument, Number(request))
   }
+  if (fileKind === FileKind.MAD) {
+    const file = { object: fd, fd, mode }
+    if (entry === CallEntry.IOCTL) return decodeUmadIoctl(view, file, Number(request & 0xffffffffn), argument)
+    return (entry === CallEntry.READ ? decodeUmadRead : decodeUmadWrite)(view, file, argument, Number(request))
+  }
   const name = entry === CallEntry.IOCTL ? `ioctl 0x${request.toString(16)}` : `write of ${request} bytes`
   return { ret: 0, installs: [], attempt: name }
-}
-
-/** The name of a call on a umad file. */
-const madMethodOf = ({ entry, request }: ObservedCall): string | undefined => {
-  if (entry === CallEntry.WRITE) return 'mad_agent.send'
-  const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT } = UmadIoctl
-  if (request === BigInt(UNREGISTER_AGENT)) return 'mad_agent.destroy'
-  return request === BigInt(REGISTER_AGENT) || request === BigInt(REGISTER_AGENT2) ? 'mad_agent.create' : undefined
 }
 
 /** The memory that a call has left, where it differs from what it read, else what it read. */
 const readResult = (decoded: Decoded, after: ObservedCall): Result => {
   try {
-    return decoded.readResult?.({ copyIn: copyFrom(after.ranges) }) ?? { out: {} }
+    return decoded.readResult?.({ copyIn: copyFrom(after.ranges) }, after.result) ?? { out: {} }
   } catch (error) {
     if (error instanceof CallError) return { out: {} }
     throw error
@@ -111,25 +113,57 @@ const viewOf = (
 export const methodOf = (
   before: ObservedCall,
   classOf: (handle: number) => ObjectClass | undefined,
-  hasContext: boolean,
+  { isOpen, mode }: Pick<ObservedContext, 'isOpen' | 'mode'>,
 ): string | undefined => {
-  if (before.fileKind === FileKind.MAD) return madMethodOf(before)
-  const decoded = decode(viewOf(before, classOf, hasContext), before)
+  const decoded = decode(viewOf(before, classOf, isOpen), before, { ...mode })
   return isAnswer(decoded) ? undefined : `${decoded.call.class.name}.${decoded.call.methodName}`
 }
 
 /**
- * Decodes a call from its records before and after. `classOf`: as in CallerView. `hasContext`: whether a context is
- * open on the descriptor.
+ * Decodes a call from its records before and after. `classOf`: as in CallerView.
  */
 export const decodeCall = (
   before: ObservedCall,
   after: ObservedCall,
   classOf: (handle: number) => ObjectClass | undefined,
-  hasContext: boolean,
+  context: Pick<ObservedContext, 'isOpen' | 'mode'>,
 ): DecodedCall => {
-  const view = viewOf(before, classOf, hasContext)
-  const decoded = decode(view, before)
+  const view = viewOf(before, classOf, context.isOpen)
+  const decoded = decode(view, before, context.mode)
   if (isAnswer(decoded)) return { view, attempt: decoded.attempt ?? 'a call that is not known' }
   return { view, call: decoded.call, result: after.result < 0 ? undefined : readResult(decoded, after) }
+}
+
+const { COMPLETIONS } = FileKind
+const EVENT_BYTES = { completion: 8, async: 16 } as const
+/** By struct ib_uverbs_async_event_desc. */
+const ASYNC_TYPE_OFFSET = 8
+
+/** The events in the memory that a read of an event descriptor has filled, each as a call that takes one event. */
+export const decodeEvents = ({
+  fileKind,
+  fd,
+  ranges,
+}: ObservedCall): Extract<DecodedCall, { readonly call: Call }>[] => {
+  const bytes = ranges[0]?.bytes ?? new Uint8Array()
+  const values = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const cls = fileKind === COMPLETIONS ? Classes.comp_channel : Classes.async_fd
+  const size = fileKind === COMPLETIONS ? EVENT_BYTES.completion : EVENT_BYTES.async
+  const view: CallerView = {
+    schema: schemaOf(UNKNOWN_DRIVER),
+    copyIn: copyFrom(ranges),
+    copyOut: () => {},
+    classOf: () => undefined,
+    hasContext: true,
+  }
+  return Array.from({ length: Math.floor(bytes.length / size) }, (_, i) => {
+    const at = i * size
+    const first = values.getBigUint64(at, true)
+    const out =
+      fileKind === COMPLETIONS
+        ? { userHandle: first }
+        : { element: first, type: values.getUint32(at + ASYNC_TYPE_OFFSET, true) }
+    const call: Call = { class: cls, methodName: 'getEvent', method: cls.methods.getEvent, object: fd, args: {} }
+    return { view, call, result: { out } }
+  })
 }

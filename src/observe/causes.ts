@@ -143,7 +143,12 @@ const refusedCause = (
     : undefined
 }
 
+/** With the opcodes of adapters, DRIVER1 and TSO. */
+const OPCODES: readonly number[] = [...Object.values(WrOpcode.values), 10, 11]
+
 const operationCause = (request: WorkRequest, { maxSendSge, maxRdAtomic }: FailedRequest): Cause | undefined => {
+  const { opcode } = request
+  if (!OPCODES.includes(opcode)) return createCause('BAD_OPCODE', { opcode })
   if (maxSendSge !== undefined && request.elements.length > maxSendSge)
     return createCause('TOO_MANY_SGE', { max: maxSendSge })
   const reads = request.opcode === RDMA_READ || remoteRight(request.opcode) === REMOTE_ATOMIC

@@ -66,15 +66,12 @@ export class ObservationFile {
     return Number(head.readBigUInt64LE(Head.lost))
   }
 
-  /**
-   * Reads the records that were complete at `now` (nanoseconds of CLOCK_MONOTONIC), in the order of time. `onLost` gets
-   * the number of records that a process has dropped since the last call.
-   */
-  read(now: bigint, onLost: (pid: number, count: number) => void): ObservedRecord[] {
+  /** Reads the records that were complete at `now` (nanoseconds of CLOCK_MONOTONIC), in the order of time. */
+  read(now: bigint): ObservedRecord[] {
     const records: ObservedRecord[] = []
     const withRing = new Set<number>()
     for (let i = 0; i < RINGS && i <= this.#used; i++) {
-      const pid = this.#readRing(i, now, records, onLost)
+      const pid = this.#readRing(i, now, records)
       if (pid !== 0) withRing.add(pid)
     }
     records.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0))
@@ -87,7 +84,7 @@ export class ObservationFile {
   }
 
   /** Returns the pid of the ring; 0: it is free now. */
-  #readRing(i: number, now: bigint, records: ObservedRecord[], onLost: (pid: number, count: number) => void): number {
+  #readRing(i: number, now: bigint, records: ObservedRecord[]): number {
     const at = FIRST_RING + i * RING_BYTES
     const header = this.#header
     readSync(this.#fd, header, 0, RING_HEADER, at)
@@ -96,17 +93,20 @@ export class ObservationFile {
     this.#used = Math.max(this.#used, i + 1)
     this.#seen.add(pid)
     const head = header.readBigUInt64LE(Ring.head)
-    const lost = header.readBigUInt64LE(Ring.lost)
-    const known = this.#lostOf.get(i) ?? 0n
-    if (lost > known) {
-      this.#lostOf.set(i, lost)
-      onLost(pid, Number(lost - known))
-    }
     const first = header.readBigUInt64LE(Ring.tail)
-    const tail = head === first ? first : this.#readRecords(at, pid, first, head, now, records)
+    const lost = header.readBigUInt64LE(Ring.lost)
+    const count = Number(lost - (this.#lostOf.get(i) ?? 0n))
+    const lostAt = count > 0 ? header.readBigUInt64LE(Ring.lostAt) : undefined
+    // A loss after records that are not complete yet is told when they are.
+    const onLost = (time: bigint): void => {
+      this.#lostOf.set(i, lost)
+      records.push({ kind: 'lost', pid, tid: pid, time, stack: 0, count })
+    }
+    const hasRecords = head !== first || lostAt !== undefined
+    const tail = hasRecords ? this.#readRecords(at, pid, first, head, now, records, lostAt, onLost) : first
     const isOver = header.readUInt32LE(Ring.ended) === 1 || !exists(pid)
-    // A process that has ended since `head` was read may have more records.
-    if (tail === head && isOver && this.#isEmpty(at, head)) {
+    // A process that has ended since the header was read may have recorded or dropped more.
+    if (tail === head && isOver && this.#isUnchanged(at, head, this.#lostOf.get(i) ?? 0n)) {
       this.#lostOf.delete(i)
       writeSync(this.#fd, Buffer.alloc(RING_HEADER), 0, RING_HEADER, at)
       return 0
@@ -118,31 +118,56 @@ export class ObservationFile {
     return pid
   }
 
-  #isEmpty(at: number, head: bigint): boolean {
-    const word = Buffer.alloc(8)
-    readSync(this.#fd, word, 0, 8, at + Ring.head)
-    return word.readBigUInt64LE(0) === head
+  #isUnchanged(at: number, head: bigint, lost: bigint): boolean {
+    const header = Buffer.alloc(RING_HEADER)
+    readSync(this.#fd, header, 0, RING_HEADER, at)
+    return header.readBigUInt64LE(Ring.head) === head && header.readBigUInt64LE(Ring.lost) === lost
   }
 
-  /** Returns the new tail. */
-  #readRecords(at: number, pid: number, first: bigint, head: bigint, now: bigint, records: ObservedRecord[]): bigint {
-    const [from, to] = [Number(first % BigInt(CAPACITY)), Number(head % BigInt(CAPACITY))]
-    if (from < to) readSync(this.#fd, this.#data, from, to - from, at + RING_HEADER + from)
-    else readSync(this.#fd, this.#data, 0, CAPACITY, at + RING_HEADER)
+  /** Returns the new tail. `onLost` gets the time of the last record before `lostAt`. */
+  #readRecords(
+    at: number,
+    pid: number,
+    first: bigint,
+    head: bigint,
+    now: bigint,
+    records: ObservedRecord[],
+    lostAt: bigint | undefined,
+    onLost: (time: bigint) => void,
+  ): bigint {
+    const length = Number(head - first)
+    // The program has overwritten its own memory, here and below.
+    if (length < 0 || length > CAPACITY) return head
+    const begin = Number(first % BigInt(CAPACITY))
+    const untilEnd = Math.min(length, CAPACITY - begin)
+    readSync(this.#fd, this.#data, begin, untilEnd, at + RING_HEADER + begin)
+    if (untilEnd < length) readSync(this.#fd, this.#data, 0, length - untilEnd, at + RING_HEADER)
     const view = new DataView(this.#data.buffer, this.#data.byteOffset, CAPACITY)
     let tail = first
+    let time = 0n
+    let toldLoss = lostAt === undefined
+    const tellLoss = (): void => {
+      if (toldLoss || tail < lostAt!) return
+      toldLoss = true
+      onLost(time)
+    }
     while (tail < head) {
+      tellLoss()
       const start = Number(tail % BigInt(CAPACITY))
       const size = sizeOf(view, start)
-      // The program has overwritten its own memory.
-      if (size < 8 || start + size > CAPACITY) return head
+      if (size < 8 || start + size > CAPACITY) {
+        tail = head
+        break
+      }
       if (!isPadding(view, start)) {
         if (timeOf(view, start) > now) break
+        time = timeOf(view, start)
         const record = recordOf(this.#data.subarray(start, start + size), pid)
         if (record !== undefined) records.push(record)
       }
       tail += BigInt(size)
     }
+    tellLoss()
     return tail
   }
 }

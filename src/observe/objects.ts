@@ -4,8 +4,9 @@
 
 import type { Program, Stack } from '../spec/check/findings.ts'
 import type { ObjectClass } from '../spec/schema/schema.ts'
+import type { UmadMode } from '../uapi/linux/umad.ts'
 import type { KnownRegion } from './causes.ts'
-import type { ObservedRecord } from './records.ts'
+import type { DescriptorRecord, ObservedRecord } from './records.ts'
 
 /** An adapter of the machine. Devices of the same name in one machine are one device. */
 export interface ObservedDevice {
@@ -31,13 +32,22 @@ export interface ObservedObject {
   readonly attributes: Record<string, unknown>
 }
 
+/** An open file. Descriptors are duplicated, inherited and passed; each of them refers to one context. */
 export interface ObservedContext {
   /** Numbers contexts, from 1. */
   readonly id: number
+  /** FileKind. */
+  readonly fileKind: number
   readonly process: ObservedProcess
   device: ObservedDevice
   /** Whether the context was opened (GET_CONTEXT). */
   isOpen: boolean
+  /** Whether other processes may have a descriptor: their calls are not among this context's, nor is its end known. */
+  isShared: boolean
+  /** Number of forked children that have recorded nothing yet, and may have a descriptor. */
+  pendingForks: number
+  /** Of a umad file. */
+  readonly mode: UmadMode
   /** By handle, in the order of their creation. */
   readonly objects: Map<number, ObservedObject>
   /** Objects with a descriptor, by its number. */
@@ -49,6 +59,10 @@ export interface ObservedProcess {
   readonly stacks: Map<number, Stack>
   /** By descriptor. */
   readonly contexts: Map<number, ObservedContext>
+  /** The contexts of event descriptors. */
+  readonly events: Map<number, ObservedContext>
+  /** Descriptors that were open before exec, until START. */
+  readonly kept: Map<number, DescriptorRecord>
   /** Calls that have not returned, by thread. */
   readonly calls: Map<number, Extract<ObservedRecord, { readonly kind: 'call' | 'return' }>>
   /** Whether it has ended by itself. */

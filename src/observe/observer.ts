@@ -13,17 +13,19 @@ import { type Cause, createCause } from '../spec/check/causes.ts'
 import { type Failure, failureJson } from '../spec/check/failures.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
-import { QpFlags, QpState } from '../spec/enums.ts'
+import { Classes } from '../spec/classes.ts'
+import { CmEventType, QpFlags, QpState } from '../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../spec/errno.ts'
 import { AskKind, CallEntry, FileKind } from '../spec/observe.ts'
 import { CREATE, CREATE_FD } from '../spec/schema/schema.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcOpcode, WcStatus } from '../spec/work.ts'
 import { messagesOf } from '../trace/call-messages.ts'
+import { netlinkText } from '../trace/netlink.ts'
 import type { Call, Result } from '../uapi/call.ts'
 import type { FailureRecord, RawAccess, TraceRecord } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
-import { decodeCall, methodOf } from './calls.ts'
+import { decodeCall, decodeEvents, methodOf } from './calls.ts'
 import { causeOfFailure, type KnownEnd } from './causes.ts'
 import { causeOfRule, type ObservedFaults, type ObservedQuestion } from './faults.ts'
 import {
@@ -33,18 +35,21 @@ import {
   type ObservedProcess,
   objectIn,
 } from './objects.ts'
-import type { ObservedCall, ObservedCompletion, ObservedRecord } from './records.ts'
+import type { DescriptorRecord, ObservedCall, ObservedCompletion, ObservedRecord } from './records.ts'
 import { ObservedRequests, type RequestQueue } from './requests.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const { RESET, ERR } = QpState.values
 const { SQ_SIG_ALL } = QpFlags.values
+const { CONNECT_REQUEST } = CmEventType.values
 const NO_STACK: Stack = []
 /** The beginning of CLOCK_MONOTONIC, in milliseconds since the epoch. */
 const MONOTONIC_START = Date.now() - Number(process.hrtime.bigint()) / 1e6
 
 /** As Linux keeps them of a command's name (TASK_COMM_LEN - 1). */
 const COMMAND_CHARACTERS = 15
+/** Maximum children that have recorded nothing yet, of which it is known what they have. */
+const MAX_FORKS = 1024
 
 type Started = Extract<ObservedRecord, { readonly kind: 'start' }>
 type CallRecord = Extract<ObservedRecord, { readonly kind: 'call' | 'return' }>
@@ -53,9 +58,14 @@ const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base6
 const rawOf = ({ ranges }: ObservedCall): RawAccess[] =>
   ranges.map(({ address, bytes }) => [`0x${address.toString(16)}`, base64(bytes), bytes.length])
 
+/** The bytes of a message in several parts. */
+const bytesOf = ({ ranges }: ObservedCall): Uint8Array => Buffer.concat(ranges.map(({ bytes }) => bytes))
+
 const dialectOf = ({ fileKind, entry }: ObservedCall): TraceRecord['dialect'] => {
   if (fileKind === FileKind.CM) return 'rdma_cm'
   if (fileKind === FileKind.MAD) return 'umad'
+  if (fileKind === FileKind.NETLINK) return 'netlink'
+  if (fileKind === FileKind.COMPLETIONS || fileKind === FileKind.ASYNC) return 'event'
   return entry === CallEntry.IOCTL ? 'ioctl' : 'write'
 }
 
@@ -63,8 +73,23 @@ const dialectOf = ({ fileKind, entry }: ObservedCall): TraceRecord['dialect'] =>
 export interface ObserverOutput {
   call?(record: TraceRecord): void
   failure?(record: FailureRecord): void
+  /** Records were dropped. */
+  lost?(count: number): void
   /** A program takes queues around libibverbs' tables by this function, so its requests are not seen. */
   direct?(process: ObservedProcess, name: string): void
+}
+
+const SYSTEM = 'system'
+
+/** The adapter of a file in /dev/infiniband, from sysfs; undefined: unknown. */
+const adapterOf = ({ fileKind, path }: Pick<DescriptorRecord, 'fileKind' | 'path'>): string | undefined => {
+  if (fileKind === FileKind.CM) return SYSTEM
+  const folder = fileKind === FileKind.VERBS ? 'infiniband_verbs' : 'infiniband_mad'
+  try {
+    return readFileSync(`/sys/class/${folder}/${basename(path)}/ibdev`, 'utf8').trim()
+  } catch {
+    return undefined
+  }
 }
 
 /** The GIDs of an adapter, from sysfs; none if it cannot be read. */
@@ -102,6 +127,8 @@ export class Observer {
   readonly #deviceOfGid = new Map<string, number>()
   /** By the id of a queue pair or SRQ: its send queue, receive queue or shared queue. */
   readonly #queues = new Map<number, RequestQueue[]>()
+  /** What children of forks have, by parent and number, until their START. */
+  readonly #forks = new Map<string, Pick<ObservedProcess, 'contexts' | 'events'>>()
   /** Contexts by their numbers. */
   readonly #contexts = new Map<number, ObservedContext>()
   /** Microseconds of the last record. */
@@ -144,11 +171,12 @@ export class Observer {
     const faults = this.#faults
     if (faults === undefined) return new Uint8Array()
     const process = this.#processOf(pid)
-    const context = this.#contextOf(process, fd)
+    const context = this.#contextOf(process, fd, process.calls.get(tid)?.call.fileKind)
     const postStack = (of: number, at: number, wrId: bigint): Stack => this.#postStack(context.id, of, at, wrId)
     if (kind === AskKind.CALL) {
       const record = process.calls.get(tid)
-      const method = record && methodOf(record.call, handle => context.objects.get(handle)?.class, context.isOpen)
+      const classOf = (handle: number) => this.#objectOf(process, context, handle)?.class
+      const method = record && methodOf(record.call, classOf, context)
       return faults.onCall(tid, context, method, process.stacks.get(record?.stack ?? 0) ?? NO_STACK)
     }
     if (kind === AskKind.POST) {
@@ -162,10 +190,15 @@ export class Observer {
     )
   }
 
-  /** A process has dropped records: which of its requests are outstanding is not known any more. */
-  lost(pid: number, count: number): void {
+  /** Records of threads without a ring were dropped. */
+  lostThreads(count: number): void {
     this.checker.omit('observed', count)
-    const process = this.#processOf(pid)
+    this.#output.lost?.(count)
+  }
+
+  /** A process has dropped records: which of its requests are outstanding is not known any more. */
+  #lost(process: ObservedProcess, count: number): void {
+    this.lostThreads(count)
     process.isLossy = true
     for (const { objects } of process.contexts.values()) for (const { id } of objects.values()) this.#resetQueues(id)
   }
@@ -175,6 +208,9 @@ export class Observer {
     switch (record.kind) {
       case 'stack':
         process.stacks.set(record.stack, record.frames)
+        break
+      case 'lost':
+        this.#lost(process, record.count)
         break
       case 'start':
         this.#started(process, record)
@@ -187,10 +223,25 @@ export class Observer {
         this.#processes.delete(record.pid)
         break
       case 'open':
+      case 'received':
         this.#opened(process, record)
+        break
+      case 'kept':
+        process.kept.set(record.fd, record)
         break
       case 'close':
         this.#close(process, record.fd, false)
+        break
+      case 'duplicate':
+        this.#duplicated(process, record.fd, record.from)
+        break
+      case 'passed': {
+        const context = process.contexts.get(record.fd)
+        if (context !== undefined) this.#share(context)
+        break
+      }
+      case 'fork':
+        this.#forked(process, record.fork)
         break
       case 'context':
         this.#named(this.#contextOf(process, record.fd), record.device)
@@ -201,7 +252,9 @@ export class Observer {
       case 'return': {
         const before = process.calls.get(record.tid)
         process.calls.delete(record.tid)
-        if (before !== undefined) this.#called(process, before, record)
+        const { entry, started, number } = record.call
+        if (entry === CallEntry.READ || entry === CallEntry.SEND) this.#message(process, record, started)
+        else if (before?.call.number === number) this.#called(process, before, record)
         break
       }
       case 'post': {
@@ -238,6 +291,8 @@ export class Observer {
         program: { pid, command: commandName(pid) ?? '?' },
         stacks: new Map(),
         contexts: new Map(),
+        events: new Map(),
+        kept: new Map(),
         calls: new Map(),
         hasEnded: false,
         isLossy: false,
@@ -248,35 +303,90 @@ export class Observer {
   }
 
   /**
-   * A child of fork has its parent's contexts. A process that starts another program by exec has none: their
-   * descriptors are closed.
+   * A child of fork has what its parent had then. A process that starts another program by exec has what it has kept
+   * open.
    */
-  #started({ program, ...process }: ObservedProcess, { command, parent }: Started): void {
+  #started(process: ObservedProcess, { command, parent, fork }: Started): void {
+    const { program, kept } = process
+    const named = { pid: program.pid, command: command.slice(0, COMMAND_CHARACTERS) }
     if (parent !== 0) {
-      for (const [fd, context] of this.#processes.get(parent)?.contexts ?? []) process.contexts.set(fd, context)
+      const inherited = this.#forks.get(`${parent} ${fork}`)
+      if (inherited !== undefined) this.#forgetFork(`${parent} ${fork}`, inherited)
+      this.#processes.set(program.pid, { ...process, ...inherited, program: named })
       return
     }
-    this.#ended({ program, ...process, hasEnded: true })
-    this.#processes.set(program.pid, {
-      ...process,
-      program: { pid: program.pid, command: command.slice(0, COMMAND_CHARACTERS) },
+    for (const fd of [...process.contexts.keys()]) if (!kept.has(fd)) this.#close(process, fd, false)
+    const { contexts } = process
+    const started: ObservedProcess = {
+      program: named,
       stacks: new Map(),
-      contexts: new Map(),
+      contexts,
+      events: new Map(),
+      kept: new Map(),
       calls: new Map(),
-    })
+      hasEnded: false,
+      isLossy: process.isLossy && contexts.size > 0,
+    }
+    this.#processes.set(program.pid, started)
+    for (const [fd, record] of kept) if (!contexts.has(fd)) this.#opened(started, record)
+  }
+
+  #forked(process: ObservedProcess, fork: number): void {
+    const { contexts, events, program } = process
+    if (contexts.size === 0) return
+    for (const context of new Set(contexts.values())) context.pendingForks++
+    this.#forks.set(`${program.pid} ${fork}`, { contexts: new Map(contexts), events: new Map(events) })
+    const [oldest] = this.#forks
+    if (this.#forks.size > MAX_FORKS && oldest !== undefined) this.#forgetFork(...oldest)
+  }
+
+  #forgetFork(key: string, { contexts }: Pick<ObservedProcess, 'contexts'>): void {
+    this.#forks.delete(key)
+    for (const context of new Set(contexts.values())) context.pendingForks--
   }
 
   #ended(process: ObservedProcess): void {
     for (const fd of [...process.contexts.keys()]) this.#close(process, fd, !process.hasEnded)
   }
 
+  #opened(process: ObservedProcess, record: DescriptorRecord): void {
+    const { fd, fileKind, kind, path } = record
+    this.#close(process, fd, false)
+    if (fileKind === FileKind.NETLINK) return
+    if (fileKind === FileKind.COMPLETIONS || fileKind === FileKind.ASYNC) {
+      process.events.set(fd, this.#contextOf(process, Number(path)))
+      return
+    }
+    const context = this.#addContext(process, fd, fileKind, adapterOf(record))
+    if (fileKind === FileKind.VERBS) this.#readGids(context.device)
+    if (kind !== 'open') this.#share(context)
+  }
+
+  #duplicated(process: ObservedProcess, fd: number, from: number): void {
+    const events = process.events.get(from)
+    this.#close(process, fd, false)
+    const context = process.contexts.get(from)
+    if (events !== undefined) process.events.set(fd, events)
+    if (context !== undefined) process.contexts.set(fd, context)
+  }
+
+  /** Other processes may use the context: it has objects and keys that no call has shown. */
+  #share(context: ObservedContext): void {
+    context.isShared = true
+    context.isOpen = true
+    context.device.knowsAllKeys = false
+  }
+
   #close(process: ObservedProcess, fd: number, wasKilled: boolean): void {
+    process.events.delete(fd)
     const context = process.contexts.get(fd)
     if (context === undefined) return
     process.contexts.delete(fd)
     for (const { contexts } of this.#processes.values())
       for (const held of contexts.values()) if (held === context) return
-    for (const object of [...context.objects.values(), ...context.descriptors.values()].reverse()) {
+    if (context.pendingForks > 0) return
+    const objects = context.isShared ? [] : [...context.objects.values(), ...context.descriptors.values()]
+    for (const object of objects.reverse()) {
       this.#resetQueues(object.id)
       this.#faults?.reset(object.id)
       this.#forget(context, object)
@@ -291,17 +401,33 @@ export class Observer {
         ...(wasKilled && { wasKilled: true }),
       })
     }
+    this.#contexts.delete(context.id)
   }
 
-  #contextOf(process: ObservedProcess, fd: number): ObservedContext {
-    let context = process.contexts.get(fd)
-    if (context === undefined) {
-      const id = ++this.#contextCount
-      const device = this.#deviceNamed(`fd ${fd} of process ${process.program.pid}`)
-      context = { id, process, device, isOpen: false, objects: new Map(), descriptors: new Map() }
-      process.contexts.set(fd, context)
-      this.#contexts.set(id, context)
+  /** The context of a descriptor. If its opening was not recorded, its objects are not known. */
+  #contextOf(process: ObservedProcess, fd: number, fileKind: number = FileKind.VERBS): ObservedContext {
+    const known = process.contexts.get(fd)
+    if (known !== undefined) return known
+    const context = this.#addContext(process, fd, fileKind, undefined)
+    this.#share(context)
+    return context
+  }
+
+  #addContext(process: ObservedProcess, fd: number, fileKind: number, adapter: string | undefined): ObservedContext {
+    const context: ObservedContext = {
+      id: ++this.#contextCount,
+      fileKind,
+      process,
+      device: this.#deviceNamed(adapter ?? `fd ${fd} of process ${process.program.pid}`),
+      isOpen: false,
+      isShared: false,
+      pendingForks: 0,
+      mode: { hasPkeys: fileKind === FileKind.MAD, isUsed: false },
+      objects: new Map(),
+      descriptors: new Map(),
     }
+    process.contexts.set(fd, context)
+    this.#contexts.set(context.id, context)
     return context
   }
 
@@ -315,16 +441,6 @@ export class Observer {
   }
 
   /** Rules may name the device of a call that opens it. */
-  #opened(process: ObservedProcess, { fd, fileKind, path }: Extract<ObservedRecord, { readonly kind: 'open' }>): void {
-    if (this.#faults === undefined || fileKind !== FileKind.VERBS) return
-    try {
-      const device = readFileSync(`/sys/class/infiniband_verbs/${basename(path)}/ibdev`, 'utf8').trim()
-      this.#contextOf(process, fd).device = this.#deviceNamed(device)
-    } catch {
-      // Then the device has its name once libibverbs tells it.
-    }
-  }
-
   /** libibverbs tells the device's name once the context is open, before there are objects. */
   #named(context: ObservedContext, name: string): void {
     if (context.objects.size === 0) context.device = this.#deviceNamed(name)
@@ -346,29 +462,60 @@ export class Observer {
     return { time: this.#time, device: device.name, deviceNumber: device.index, context: id, program, stack }
   }
 
+  #factsOf(process: ObservedProcess, { call, tid }: CallRecord, started: bigint, ended: bigint, device: string) {
+    const { pid, command } = process.program
+    return {
+      time: MONOTONIC_START + Number(started) / 1e6,
+      duration: Number(ended - started) / 1000,
+      pid,
+      tid,
+      fd: call.fd,
+      command,
+      device,
+      dialect: dialectOf(call),
+      ret: call.result,
+    } as const
+  }
+
+  /** A message was read or sent. */
+  #message(process: ObservedProcess, record: CallRecord, started: bigint): void {
+    const { call, time } = record
+    const isRead = call.entry === CallEntry.READ
+    if (call.fileKind === FileKind.MAD) {
+      this.#called(process, { ...record, time: started, call: { ...call, ranges: [] } }, record)
+      return
+    }
+    const context = process.events.get(call.fd)
+    const facts = this.#factsOf(process, record, started, time, context?.device.name ?? SYSTEM)
+    const raw = { in: isRead ? [] : rawOf(call), out: isRead ? rawOf(call) : [] }
+    if (call.fileKind === FileKind.NETLINK) {
+      const { name, detail } = netlinkText(bytesOf(call))
+      const attempt = `${isRead ? 'receive' : 'send'} ${name}`
+      this.#output.call?.({ ...facts, attempt, detail, raw })
+      return
+    }
+    const events = decodeEvents(call)
+    for (const { view, call: taken, result } of events)
+      this.#output.call?.({ ...facts, call: messagesOf(view, taken, result ?? { out: {} }), raw })
+    if (events.length === 0) this.#output.call?.({ ...facts, attempt: 'read', raw })
+  }
+
   #called(process: ObservedProcess, before: CallRecord, after: CallRecord): void {
-    const { fd } = before.call
-    const context = this.#contextOf(process, fd)
+    const { fd, fileKind } = before.call
+    const context = this.#contextOf(process, fd, fileKind)
     const { result: ret } = after.call
-    const decoded = decodeCall(before.call, after.call, handle => context.objects.get(handle)?.class, context.isOpen)
+    const find = (handle: number): ObservedObject | undefined => this.#objectOf(process, context, handle)
+    const decoded = decodeCall(before.call, after.call, handle => find(handle)?.class, context)
     const stack = process.stacks.get(before.stack) ?? NO_STACK
     const injected = this.#faults?.takeCall(before.tid)
     const facts = {
-      time: MONOTONIC_START + Number(before.time) / 1e6,
-      duration: Number(after.time - before.time) / 1000,
-      pid: before.pid,
-      tid: before.tid,
-      fd,
-      command: process.program.command,
-      device: context.device.name,
-      dialect: dialectOf(before.call),
-      ret,
+      ...this.#factsOf(process, after, before.time, after.time, context.device.name),
       ...(injected !== undefined && { reason: `injected by fault rule ${injected.number} (${injected.text})` }),
-    } as const
+    }
     const raw = { in: rawOf(before.call), out: rawOf(after.call) }
     if ('attempt' in decoded) {
       this.#output.call?.({ ...facts, attempt: decoded.attempt, raw })
-      if (ret >= 0) context.device.knowsAllKeys = false
+      if (ret >= 0 && fileKind === FileKind.VERBS) context.device.knowsAllKeys = false
       if (ret < 0 && injected === undefined)
         this.checker.refusedAttempt({
           ...this.#callFacts(context, stack),
@@ -388,15 +535,31 @@ export class Observer {
         descriptors: result.descriptors.map(({ attribute, object }) => ({ attribute, fd: object })),
       }),
     })
-    if (injected === undefined) this.#checkCall(context, call, ret, result, stack)
+    if (injected === undefined) this.#checkCall(context, call, find(call.object), ret, result, stack)
   }
 
-  #checkCall(context: ObservedContext, call: Call, ret: number, result: Result | undefined, stack: Stack): void {
+  /** The object with a handle. Identifiers of rdma_cm are those of all channels: a call can move one to another channel. */
+  #objectOf({ contexts }: ObservedProcess, context: ObservedContext, handle: number): ObservedObject | undefined {
+    const found = context.objects.get(handle)
+    if (found !== undefined || context.fileKind !== FileKind.CM) return found
+    for (const { fileKind, objects } of contexts.values())
+      if (fileKind === FileKind.CM && objects.has(handle)) return objects.get(handle)
+    return undefined
+  }
+
+  #checkCall(
+    context: ObservedContext,
+    call: Call,
+    target: ObservedObject | undefined,
+    ret: number,
+    result: Result | undefined,
+    stack: Stack,
+  ): void {
     const { class: cls, methodName, method } = call
     if (cls.name === 'device' && methodName === 'open' && result !== undefined) context.isOpen = true
     const args = this.#namedArguments(context, call)
     const creates = method.call === CREATE || method.call === CREATE_FD
-    const object = creates ? this.#create(context, call, args, result) : context.objects.get(call.object)
+    const object = creates ? this.#create(context, call, args, result) : target
     const checked: CheckedCall = {
       ...this.#callFacts(context, stack),
       class: cls.name,
@@ -408,11 +571,20 @@ export class Observer {
       why: 'call',
     }
     const { program } = context.process
+    if (cls.name === 'cm_channel' && result !== undefined) this.#takeRequest(context, result)
     if (!creates && object !== undefined)
       this.checker.calling({ class: cls.name, method: methodName, program, args, stack }, object.id)
     if (result !== undefined && object !== undefined && !creates) this.#changed(context, object, methodName, args)
     this.checker.called(checked)
     if (result !== undefined && methodName === 'destroy' && object !== undefined) this.#forget(context, object)
+  }
+
+  /** The event of a peer's request has a new identifier. */
+  #takeRequest({ objects }: ObservedContext, { out }: Result): void {
+    const { object: handle, type } = out
+    if (type !== CONNECT_REQUEST || typeof handle !== 'number') return
+    const id = ++this.#objectCount
+    objects.set(handle, { id, handle, class: Classes.cm_id, args: {}, out: {}, qpn: undefined, attributes: {} })
   }
 
   /** Arguments with objects in place of handles and descriptors. */
@@ -482,6 +654,11 @@ export class Observer {
   #changed(context: ObservedContext, object: ObservedObject, method: string, args: Record<string, unknown>): void {
     const { regions } = context.device
     if (method === 'modify') Object.assign(object.attributes, args)
+    if (method === 'modify' && object.class.name === 'cm_id') {
+      for (const { fileKind, objects } of context.process.contexts.values())
+        if (fileKind === FileKind.CM && objects.get(object.handle) === object) objects.delete(object.handle)
+      context.objects.set(object.handle, object)
+    }
     if (method === 'destroy' || (method === 'modify' && args.state === RESET)) {
       this.#resetQueues(object.id)
       this.#faults?.reset(object.id)

@@ -41,6 +41,10 @@ export interface ObservedCall {
   readonly request: bigint
   readonly argument: bigint
   readonly result: number
+  /** Of READ and SEND: when they began, as `Common.time`. */
+  readonly started: bigint
+  /** Counts the calls of a thread. */
+  readonly number: number
   readonly ranges: readonly MemoryRange[]
 }
 
@@ -52,14 +56,25 @@ interface Common {
   readonly stack: number
 }
 
-/** A record. `gone`: all of the process's records were read, and it has ended. */
+/**
+ * A record. `gone`: all of the process's records were read, and it has ended. `lost`: the process has dropped records
+ * here.
+ */
 export type ObservedRecord = Common &
   (
     | { readonly kind: 'stack'; readonly frames: Stack }
-    | { readonly kind: 'start'; readonly parent: number; readonly command: string }
+    | { readonly kind: 'start'; readonly parent: number; readonly fork: number; readonly command: string }
     | { readonly kind: 'end' | 'gone' }
-    | { readonly kind: 'open'; readonly fd: number; readonly fileKind: number; readonly path: string }
-    | { readonly kind: 'close'; readonly fd: number }
+    | {
+        readonly kind: 'open' | 'received' | 'kept'
+        readonly fd: number
+        readonly fileKind: number
+        readonly path: string
+      }
+    | { readonly kind: 'close' | 'passed'; readonly fd: number }
+    | { readonly kind: 'duplicate'; readonly fd: number; readonly from: number }
+    | { readonly kind: 'fork'; readonly fork: number }
+    | { readonly kind: 'lost'; readonly count: number }
     | { readonly kind: 'context'; readonly fd: number; readonly device: string }
     | { readonly kind: 'call' | 'return'; readonly call: ObservedCall }
     | {
@@ -86,6 +101,9 @@ export type ObservedRecord = Common &
     | { readonly kind: 'notify'; readonly fd: number; readonly cq: number; readonly solicitedOnly: boolean }
     | { readonly kind: 'direct'; readonly function: string }
   )
+
+/** A descriptor that the process did not have, or has kept. */
+export type DescriptorRecord = Extract<ObservedRecord, { readonly path: string }>
 
 const {
   record,
@@ -132,6 +150,8 @@ const callOf = (view: DataView, bytes: Uint8Array, at: number): ObservedCall => 
   request: view.getBigUint64(at + Call.request, true),
   argument: view.getBigUint64(at + Call.argument, true),
   result: Number(view.getBigInt64(at + Call.result, true)),
+  started: view.getBigUint64(at + Call.started, true),
+  number: view.getUint32(at + Call.number, true),
   ranges: rangesOf(view, bytes, at + callRecord.size, view.getUint32(at + Call.ranges, true)),
 })
 
@@ -190,6 +210,7 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
   }
   const at = record.size
   const fd = (): number => view.getInt32(at + Open.fd, true)
+  const number = (): number => view.getUint32(at + Open.fileKind, true)
   const text = (): string => textAt(bytes, at + openRecord.size)
   const queue = () => ({
     fd: view.getInt32(at + Post.fd, true),
@@ -202,11 +223,21 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
     case RecordKind.STACK:
       return { ...common, kind: 'stack', frames: textAt(bytes, at).split('\n').filter(Boolean) }
     case RecordKind.START:
-      return { ...common, kind: 'start', parent: view.getUint32(at + Open.fileKind, true), command: text() }
+      return { ...common, kind: 'start', parent: number(), fork: fd(), command: text() }
     case RecordKind.END:
       return { ...common, kind: 'end' }
     case RecordKind.OPEN:
-      return { ...common, kind: 'open', fd: fd(), fileKind: view.getUint32(at + Open.fileKind, true), path: text() }
+      return { ...common, kind: 'open', fd: fd(), fileKind: number(), path: text() }
+    case RecordKind.RECEIVED:
+      return { ...common, kind: 'received', fd: fd(), fileKind: number(), path: text() }
+    case RecordKind.KEPT:
+      return { ...common, kind: 'kept', fd: fd(), fileKind: number(), path: text() }
+    case RecordKind.DUPLICATE:
+      return { ...common, kind: 'duplicate', fd: fd(), from: number() }
+    case RecordKind.PASSED:
+      return { ...common, kind: 'passed', fd: fd() }
+    case RecordKind.FORK:
+      return { ...common, kind: 'fork', fork: fd() }
     case RecordKind.CLOSE:
       return { ...common, kind: 'close', fd: fd() }
     case RecordKind.CONTEXT:

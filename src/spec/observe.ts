@@ -15,23 +15,47 @@ export const ObserveEnv = {
   faults: 'USERDMA_OBSERVE_FAULTS',
 } as const
 
-/** `firstRing`: its offset; `ringHeader`: bytes of a ring before its data. */
-export const ObserveFile = { version: 2, rings: 64, ringBytes: 0x4_0000, firstRing: 4096, ringHeader: 64 } as const
+/**
+ * `firstRing`: its offset; `ringHeader`: bytes of a ring before its data; `reserve`: bytes of a ring that only records of
+ * descriptors and processes use: whose the later calls are is known also after a loss.
+ */
+export const ObserveFile = {
+  version: 3,
+  rings: 64,
+  ringBytes: 0x8_0000,
+  firstRing: 4096,
+  ringHeader: 64,
+  reserve: 0x4000,
+} as const
 
-/** Maximum bytes of one range of memory, ranges of one call, requests of one POST, elements of one request. */
-export const ObserveLimits = { rangeBytes: 4096, ranges: 64, requests: 64, elements: 32 } as const
+/**
+ * Maximum bytes of a text, bytes of all ranges of one call, ranges of one call, requests of one POST, elements of one
+ * request.
+ */
+export const ObserveLimits = {
+  textBytes: 4096,
+  callBytes: 0x1_0000,
+  ranges: 64,
+  requests: 64,
+  elements: 32,
+} as const
 
 export const RecordKind = {
   PAD: 0,
   /** A stack, before the first record with its number. The text of its frames follows, as of STACK in session.ts. */
   STACK: 1,
-  /** The process has started, also by exec. Its name follows. */
+  /** The process has started: by fork (`fd`: the number of the parent's FORK, `fileKind`: the parent) or by exec. Its
+   * name follows. */
   START: 2,
   /** The process ends by itself: a process without END was killed. */
   END: 3,
+  /** The path of the file follows, of an event file the number of its context's descriptor. */
   OPEN: 4,
   CLOSE: 5,
-  /** A call begins, with the memory that it may read; RETURN of the same thread has what it may have written. */
+  /**
+   * A call begins, with the memory that it may read; RETURN of the same thread and number has what it may have written.
+   * READ and SEND have only a RETURN.
+   */
   CALL: 6,
   RETURN: 7,
   /** libibverbs has a context on a descriptor. The name of its device follows. */
@@ -46,13 +70,23 @@ export const RecordKind = {
   NOTIFY: 12,
   /** The program takes a queue around libibverbs' tables, so its requests are not seen. The function's name follows. */
   DIRECT: 13,
+  /** `fd` was duplicated from descriptor `fileKind`. */
+  DUPLICATE: 14,
+  /** As OPEN, of a descriptor that another process has opened. */
+  RECEIVED: 15,
+  /** As RECEIVED, before the START of exec: the descriptor was open before it. */
+  KEPT: 16,
+  /** Another process may get the descriptor. */
+  PASSED: 17,
+  /** The process forks: number `fd` of its forks. A child that records nothing has no START. */
+  FORK: 18,
 } as const
 
-/** What a descriptor is. */
-export const FileKind = { VERBS: 1, CM: 2, MAD: 3 } as const
+/** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */
+export const FileKind = { VERBS: 1, CM: 2, MAD: 3, NETLINK: 4, COMPLETIONS: 5, ASYNC: 6 } as const
 
-/** By which function a call was made. */
-export const CallEntry = { IOCTL: 1, WRITE: 2 } as const
+/** By which kind of function a call was made. READ: also a receive from a socket. */
+export const CallEntry = { IOCTL: 1, WRITE: 2, READ: 3, SEND: 4 } as const
 
 export const RangeDirection = { IN: 0, OUT: 1 } as const
 
@@ -72,7 +106,7 @@ export const ObserveStructs = {
     ['ringBytes', 'u32'],
     /** Bits of AskKind. */
     ['asks', 'u32'],
-    /** Records of threads without a ring. */
+    /** Records of threads without a ring, which are dropped. */
     ['lost', 'u64'],
   ),
   observeRing: layout(
@@ -84,6 +118,9 @@ export const ObserveStructs = {
     ['tail', 'u64'],
     /** Dropped records. */
     ['lost', 'u64'],
+    /** `head` at the first dropped record since `tail` changed, and that `tail`. */
+    ['lostAt', 'u64'],
+    ['lostTail', 'u64'],
   ),
   record: layout(
     ['size', 'u32'],
@@ -100,10 +137,15 @@ export const ObserveStructs = {
     ['argument', 'u64'],
     /** Of a RETURN: the result, or a negative errno. */
     ['result', 's64'],
+    /** Of READ and SEND: when they began, as `time` of the record. */
+    ['started', 'u64'],
     ['fd', 's32'],
     ['entry', 'u32'],
     ['ranges', 'u32'],
     ['fileKind', 'u32'],
+    /** Counts the calls of a thread. */
+    ['number', 'u32'],
+    ['reserved', 'u32'],
   ),
   rangeRecord: layout(['address', 'u64'], ['length', 'u32'], ['direction', 'u32']),
   postRecord: layout(

@@ -28,7 +28,7 @@ const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: 
   if (decoded === undefined) {
     const { call, dialect } = record
     return call === undefined
-      ? `${dialect}(${safeText(record.attempt ?? '?')})`
+      ? `${dialect}(${[record.attempt ?? '?', ...(record.detail ? [record.detail] : [])].map(safeText).join(', ')})`
       : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message), style.bytes)})`
   }
   const { args } = decoded

@@ -84,10 +84,10 @@ export interface Decoded {
   answer(outcome: Result | CallError): Answer
   /**
    * The result that Linux's kernel has written to the caller's memory, which `after` reads: the inverse of `answer`. The
-   * objects of descriptors are the caller's numbers. Undefined for calls that only our own devices answer. Throws
-   * CallError for memory that cannot be read.
+   * objects of descriptors are the caller's numbers. `ret`: the call's result, ≥ 0. Undefined for calls that only our own
+   * devices answer. Throws CallError for memory that cannot be read.
    */
-  readResult?(after: Pick<CallerView, 'copyIn'>): Result
+  readResult?(after: Pick<CallerView, 'copyIn'>, ret: number): Result
 }
 
 /** Whether decoding has answered the call: it was refused, or needs no method. */

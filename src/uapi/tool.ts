@@ -343,12 +343,17 @@ export interface TraceRecord {
   /** Name of the process. */
   readonly command: string
   readonly device: string
-  /** `driver`: a call on a descriptor of a driver's interface. */
-  readonly dialect: 'ioctl' | 'write' | 'rdma_cm' | 'umad' | 'object' | 'driver'
+  /**
+   * `driver`: a call on a descriptor of a driver's interface. `event`: a read of an event descriptor. `netlink`: a
+   * message on a NETLINK_RDMA socket. The last two only with `--host`.
+   */
+  readonly dialect: 'ioctl' | 'write' | 'rdma_cm' | 'umad' | 'object' | 'driver' | 'event' | 'netlink'
   /** The request of an ioctl of the object dialect or of a driver. */
   readonly request?: number
   /** Name of a call that was not decoded into a method, or text of a driver's call. */
   readonly attempt?: string
+  /** The arguments of a call that has no method, as text. */
+  readonly detail?: string
   /** Absent when the bytes could not be decoded. */
   readonly call?: {
     readonly classId: number

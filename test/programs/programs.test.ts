@@ -50,6 +50,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   races: [['-q'], /usage: .*races/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
+  observed: [['-q'], /usage: observed/],
   netlink: [['-q'], /usage: netlink/],
   ucma: [['-q'], /usage: .*ucma/],
   umad: [['-q'], /usage: .*umad/],

@@ -94,19 +94,14 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
     call: (record: TraceRecord) => onTrace(options.abi || record.call === undefined ? record : withoutBytes(record)),
     failure: onTrace,
     direct: directMessages('trace'),
-  }
-  const observer = new Observer(() => {}, handlers, observing.faults)
-  const reader = {
-    take: observer.take.bind(observer),
-    answer: observer.answer.bind(observer),
-    lost: (pid: number, count: number) => {
+    lost: (count: number) => {
       lost += count
-      observer.lost(pid, count)
     },
   }
+  const observer = new Observer(() => {}, handlers, observing.faults)
   let programEnd: ProgramEnd
   try {
-    programEnd = await runObserved(program, args, reader, observing)
+    programEnd = await runObserved(program, args, observer, observing)
     if (lost > 0) onLost(lost)
     end()
   } finally {

@@ -26,7 +26,7 @@ const INTERVAL = 10
 export interface RecordReader {
   answer(question: ObservedQuestion): Uint8Array
   take(records: readonly ObservedRecord[]): void
-  lost(pid: number, count: number): void
+  lostThreads(count: number): void
 }
 
 /** Options that configure devices of userdma, of which `--host` has none. */
@@ -144,8 +144,7 @@ export const runObserved = async (
   const folder = privateFolder()
   const path = join(folder, 'observed')
   const file = new ObservationFile(path)
-  const onLost = (pid: number, count: number): void => reader.lost(pid, count)
-  const read = (): void => reader.take(file.read(process.hrtime.bigint(), onLost))
+  const read = (): void => reader.take(file.read(process.hrtime.bigint()))
   const timer = setInterval(read, INTERVAL)
   const questions = faults && join(folder, 'questions')
   let close: (() => void) | undefined
@@ -167,7 +166,7 @@ export const runObserved = async (
     // The second reading tells of the ends of processes whose last records the first has read.
     read()
     read()
-    if (file.lostThreads > 0) reader.lost(process.pid, file.lostThreads)
+    if (file.lostThreads > 0) reader.lostThreads(file.lostThreads)
     return end
   } finally {
     clearInterval(timer)

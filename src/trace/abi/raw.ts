@@ -284,17 +284,21 @@ const rdmaCmLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[]
   ]
 }
 
-const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => [
-  'umad',
-  ...rangeLines('in', inputs, style),
-  ...rangeLines('out', out, style),
-]
+const messageLines =
+  (name: string) =>
+  (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => [
+    name,
+    ...rangeLines('in', inputs, style),
+    ...rangeLines('out', out, style),
+  ]
 
 const linesOfDialect = {
   write: writeLines,
   ioctl: ioctlLines,
   rdma_cm: rdmaCmLines,
-  umad: umadLines,
+  umad: messageLines('umad'),
+  event: messageLines('event'),
+  netlink: messageLines('netlink'),
   object: objectLines,
   driver: driverLines,
 }
@@ -303,8 +307,9 @@ const linesOfDialect = {
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [inputs, out] = [raw?.in.map(memoryRangeOf) ?? [], raw?.out.map(memoryRangeOf) ?? []]
-  // An ioctl of a driver and a read(2) on a umad file can have outputs without inputs.
-  const hasOnlyOutputs = inputs.length === 0 && out.length > 0 && (dialect === 'driver' || dialect === 'umad')
+  // An ioctl of a driver and a read(2) of a message can have outputs without inputs.
+  const canLackInputs = ['driver', 'umad', 'event', 'netlink'].includes(dialect)
+  const hasOnlyOutputs = inputs.length === 0 && out.length > 0 && canLackInputs
   if (inputs.length === 0 && !hasOnlyOutputs) return []
   return linesOfDialect[dialect](inputs, out, style, record).map(line => `    ${line}`)
 }

@@ -94,6 +94,12 @@ const withoutDefaults = (args: AnyValues): AnyValues => {
   }
 }
 
+/** The kernel has created an agent. */
+const registered = (mode: UmadMode, isVersion2: boolean): void => {
+  if (isVersion2 && !mode.isUsed) mode.hasPkeys = true
+  mode.isUsed = true
+}
+
 /** `isVersion2`: REGISTER_AGENT2. If it creates the file's first agent, headers get a P_Key index. */
 const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, isVersion2: boolean): Decoded => {
   const struct = isVersion2 ? RegisterAgent2 : RegisterAgent
@@ -114,10 +120,13 @@ const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, is
       answering(() => {
         if (outcome instanceof CallError) return refuse(outcome)
         view.copyOut(argument + BigInt(struct.id), u32(outcome.object!))
-        if (isVersion2 && !mode.isUsed) mode.hasPkeys = true
-        mode.isUsed = true
+        registered(mode, isVersion2)
         return { ret: 0, installs: [] }
       }),
+    readResult: after => {
+      registered(mode, isVersion2)
+      return { object: viewOf(after.copyIn(argument + BigInt(struct.id), 4)).getUint32(0, true), out: {} }
+    },
   }
 }
 
@@ -166,6 +175,25 @@ export const decodeUmadIoctl = (
     }
   })
 
+/** The other end of a message, in its header. */
+const readAddress = (bytes: Uint8Array): AnyValues => {
+  const header = viewOf(bytes)
+  return {
+    address: {
+      dgid: bytes.slice(UmadHeader.gid, UmadHeader.gid + 16),
+      flowLabel: header.getUint32(UmadHeader.flowLabel),
+      sgidIndex: bytes[UmadHeader.gidIndex]!,
+      hopLimit: bytes[UmadHeader.hopLimit]!,
+      trafficClass: bytes[UmadHeader.trafficClass]!,
+      sl: 0,
+      staticRate: 0,
+      isGlobal: bytes[UmadHeader.grhPresent] === 0 ? 0 : 1,
+      port: 1,
+    },
+    qpn: header.getUint32(UmadHeader.qpn),
+  }
+}
+
 /** Decodes a write(2) to a umad file of the `length` bytes at `address`: a header and a message. */
 export const decodeUmadWrite = (
   view: CallerView,
@@ -191,18 +219,7 @@ export const decodeUmadWrite = (
     const tag = new Uint8Array(MAD_TAG_BYTES)
     tag.set(written.subarray(0, headerSize))
     const args: AnyValues = {
-      address: {
-        dgid: written.slice(UmadHeader.gid, UmadHeader.gid + 16),
-        flowLabel: header.getUint32(UmadHeader.flowLabel),
-        sgidIndex: written[UmadHeader.gidIndex]!,
-        hopLimit: written[UmadHeader.hopLimit]!,
-        trafficClass: written[UmadHeader.trafficClass]!,
-        sl: 0,
-        staticRate: 0,
-        isGlobal: written[UmadHeader.grhPresent] === 0 ? 0 : 1,
-        port: 1,
-      },
-      qpn: header.getUint32(UmadHeader.qpn),
+      ...readAddress(written),
       ...(mode.hasPkeys && { pkeyIndex: header.getUint16(UmadHeader.pkeyIndex, true) }),
       timeout: header.getUint32(UmadHeader.timeout, true),
       retries: header.getUint32(UmadHeader.retries, true),
@@ -238,6 +255,26 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (mode.hasPkeys) view.setUint16(UmadHeader.pkeyIndex, values.pkeyIndex as number, true)
 }
 
+/** The results of `mad_channel.receive` in a header and a message: the inverse of `writeHeader`. */
+const readReceived = (bytes: Uint8Array, mode: UmadMode): AnyValues => {
+  const headerSize = headerBytes(mode)
+  const header = viewOf(bytes.subarray(0, headerSize))
+  const status = header.getUint32(UmadHeader.status, true)
+  const data = bytes.slice(headerSize)
+  const values = { agent: header.getUint32(UmadHeader.id, true), status, data }
+  if (status !== 0) {
+    const tag = new Uint8Array(MAD_TAG_BYTES)
+    tag.set(bytes.subarray(0, headerSize))
+    return { ...values, length: data.length, tag }
+  }
+  return {
+    ...values,
+    length: header.getUint32(UmadHeader.length, true) - headerSize,
+    ...readAddress(bytes),
+    ...(mode.hasPkeys && { pkeyIndex: header.getUint16(UmadHeader.pkeyIndex, true) }),
+  }
+}
+
 /** Decodes a read(2) of `length` bytes from a umad file to `address`. */
 export const decodeUmadRead = (
   view: CallerView,
@@ -269,5 +306,6 @@ export const decodeUmadRead = (
           // the caller reads again with the length in the header
           return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
         }),
+      readResult: (after, ret) => ({ out: readReceived(after.copyIn(address, Math.max(ret, headerSize)), mode) }),
     }
   })

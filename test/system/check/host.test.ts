@@ -8,10 +8,28 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { repoRoot } from '../../paths.ts'
-import { cleanEnvironment, lacking, runUserdma, type Scope, temporaryFolder, userdma } from '../programs.ts'
+import {
+  cleanEnvironment,
+  freePort,
+  lacking,
+  ownProgram,
+  runUserdma,
+  type Scope,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
 import { type FindingJson, serverAndClient } from './checking.ts'
 
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', join(repoRoot, 'build', 'findings', 'leak'))
+const OBSERVED = ownProgram('observed')
+const TALK = ownProgram('umad_talk')
+const skip = lacking(
+  'ibv_rc_pingpong',
+  'ib_write_bw',
+  'rping',
+  join(repoRoot, 'build', 'findings', 'leak'),
+  OBSERVED,
+  TALK,
+)
 const program = (name: string, fixed = false): string =>
   join(repoRoot, 'build', 'findings', ...(fixed ? ['fixed'] : []), name)
 
@@ -81,6 +99,51 @@ describe('trace --host', { skip }, () => {
     assert.ok(created, lines.join('\n'))
     assert.equal(typeof (created.out as { readonly qpNum: unknown }).qpNum, 'number')
     assert.ok(calls.some(call => call.class === 'mr' && call.method === 'destroy' && call.ret === 0))
+  })
+
+  it('decodes calls of rdma_cm, events, management datagrams and netlink', async t => {
+    const port = await freePort()
+    const rping = `rping -a 127.0.0.1 -p ${port} -C 1`
+    const isListening = `rdma resource show cm_id | grep -q 'state LISTEN.*:${port} '`
+    const pair = `${rping} -s > /dev/null & until ${isListening}; do :; done; ${rping} -c > /dev/null; wait $!`
+    const { status, lines } = await observe(
+      t,
+      ['trace'],
+      `${pair}; ${TALK} client rxe0 ${'0'.repeat(20)}ffff7f000001 10`,
+    )
+    const output = lines.join('\n')
+    assert.equal(status, 1, 'no server answers the client of umad_talk')
+    for (const expected of [
+      /fd \d+ cm_id\.resolveAddress\(object 0, destination \w+….*, timeout 2000\) = 280/,
+      /cm_channel\.getEvent\(object \d+\) = 16 \{userHandle \w+, object 1, type CONNECT_REQUEST/,
+      /cm_id\.accept\(object 1, /,
+      /comp_channel\.getEvent\(object \d+\) = 8 \{userHandle 0x/,
+      /netlink\(send RES_CM_ID_GET list, DEV_INDEX 0\) = 24/,
+      /netlink\(receive RES_CM_ID_GET, DEV_INDEX 0, DEV_NAME "rxe0", RES_CM_ID \{RES_CM_ID_ENTRY \{PORT_INDEX 1/,
+      /umad\(umad ENABLE_PKEY\) = 0/,
+      /mad_agent\.send\(object 0, address \{dgid ::ffff:127\.0\.0\.1, .* qpn 1, pkeyIndex 0, .* = 320/,
+      /mad_channel\.receive\(.*bufferBytes 256\) = 320 \{agent 0, status 0, length 256, data 013201/,
+    ])
+      assert.match(output, expected)
+    assert.doesNotMatch(output, /rdma_cm\(ucma/, 'every call of rdma_cm is decoded')
+  })
+
+  it('knows descriptors that are duplicated, inherited, passed or kept over exec, and no reused ones', async t => {
+    const { status, lines, stderr } = await observe(t, ['trace', '--json', '--class', 'pd'], `${OBSERVED} descriptors`)
+    assert.equal(status, 0, stderr)
+    const calls = lines.map(line => JSON.parse(line) as Record<string, number>)
+    assert.deepEqual(
+      calls.map(({ method, device, command, ret }) => `${method} ${device} ${command} ${ret}`),
+      [
+        ...Array.from({ length: 4 }, () => ['create', 'destroy']).flat(),
+        // the parent's, and between them the child's: inherited, then passed
+        ...['create', 'create', 'destroy', 'destroy', 'create', 'create', 'destroy', 'destroy'],
+        // before exec, and after it
+        ...['create', 'create', 'destroy'],
+      ].map(method => `${method} rxe0 observed 0`),
+    )
+    assert.equal(new Set(calls.slice(0, 8).map(({ fd }) => fd)).size, 5)
+    assert.equal(new Set(calls.map(({ pid }) => pid)).size, 3)
   })
 })
 
