@@ -398,17 +398,29 @@ export class Checker {
   /** A program waits for a completion, an event or a message that does not come. */
   waits({ wait, ...at }: CheckedWait): void {
     const { deviceNumber, context } = at
-    const { id, severity, text, qpns = [], cq: handle, request } = wait
+    const { id, severity, text, qpns = [], cq: handle, channel: channelHandle, request } = wait
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
+    const channel =
+      channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
+    const withoutChannel =
+      channel === undefined
+        ? []
+        : this.#objects.existingIn(context).filter(({ class: name, uses }) => name === 'cq' && !uses.has('channel'))
+    const waited = cq ?? channel
     const arming = cq && this.#queues.reportsWait(cq)
     const occurrence: Occurrence =
       request === undefined
-        ? { ...at, stack: arming ?? cq?.creation.stack ?? [], action: arming ? 'armed' : (cq?.creation.action ?? '') }
+        ? {
+            ...at,
+            stack: arming ?? waited?.creation.stack ?? [],
+            action: arming ? 'armed' : (waited?.creation.action ?? ''),
+          }
         : { ...at, stack: this.#services.postStackIn(context, request), action: 'posted' }
     this.#reporter.report(id, occurrence, {
       text,
       ...(severity && { severity }),
-      objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), cq],
+      ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
+      objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), waited, ...withoutChannel],
     })
   }
 

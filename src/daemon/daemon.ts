@@ -432,7 +432,7 @@ class RunningDaemon implements Daemon {
         ? new DaemonChecker(
             core,
             nowMicroseconds,
-            { contexts, failures, containment, waits: () => waitsOfQueues(devices.all) },
+            { contexts, failures, containment, waits: () => waitsOfQueues({ devices, failures }) },
             config,
           )
         : undefined,

@@ -8,6 +8,7 @@ import { stat as coreStat } from '../core/stat.ts'
 import { failureText } from '../spec/check/failures.ts'
 import { inReportOrder } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
+import { waitsOfChannels } from './channel-waits.ts'
 import type { DaemonState } from './state.ts'
 
 const QPS_PER_MESSAGE = 50
@@ -42,14 +43,14 @@ export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): Extract<ToolReply
 const MAX_WAITS = 100
 
 /** What programs wait for: destroys, then queues, in the order of reports. */
-export const waitsOf = ({ destroyWaits, devices, failures }: DaemonState): readonly WaitStat[] => {
+export const waitsOf = ({ destroyWaits, failures, ...daemon }: DaemonState): readonly WaitStat[] => {
   const destroys = destroyWaits.current().map(({ object: { context }, failure }) => ({
     context,
     device: failure.device,
     id: 'events-unacknowledged' as const,
     text: failureText(failure),
   }))
-  const ofQueues = waitsOfQueues(devices.all).map(({ context, wait: { id, text } }) => ({
+  const ofQueues = waitsOfQueues({ ...daemon, failures }).map(({ context, wait: { id, text } }) => ({
     context,
     device: context.device.name,
     id,
@@ -64,8 +65,10 @@ export const waitsOf = ({ destroyWaits, devices, failures }: DaemonState): reado
 }
 
 /** The waits of programs for queues of devices. */
-export const waitsOfQueues = (devices: DaemonState['devices']['all']): ContextWait[] =>
-  devices.flatMap(({ network }) => network?.waits?.() ?? [])
+export const waitsOfQueues = (daemon: Pick<DaemonState, 'devices' | 'failures'>): ContextWait[] => {
+  const ofDrivers = daemon.devices.all.flatMap(({ network }) => network?.waits?.() ?? [])
+  return [...ofDrivers, ...waitsOfChannels(daemon, ofDrivers)]
+}
 
 /** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10

@@ -1,7 +1,7 @@
 /*
  * Facts about a process, from /proc and prlimit(2).
  */
-import { readFileSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { TWO_32 } from './halves.ts'
 import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
@@ -77,4 +77,23 @@ export const isCopiedByFork = (pid: number, address: number): boolean | undefine
     }
   } catch {}
   return undefined
+}
+
+/** Numbers of read(2) and recvfrom(2). */
+const READ_CALLS: ReadonlySet<number> = new Set(process.arch === 'arm64' ? [63, 207] : [0, 45])
+
+/**
+ * What threads of a process read from now, in read(2) or recv(2): targets of links in /proc/PID/fd by descriptor, such as
+ * `socket:[1]`. Empty for a process of another user, or if /proc does not tell.
+ */
+export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
+  const found = new Map<number, string>()
+  try {
+    if (statSync(`/proc/${pid}`).uid !== process.geteuid?.()) return found
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      const [call, fd] = readFileSync(`/proc/${pid}/task/${thread}/syscall`, 'latin1').split(' ', 2).map(Number)
+      if (READ_CALLS.has(call!)) found.set(fd!, readlinkSync(`/proc/${pid}/fd/${fd}`))
+    }
+  } catch {}
+  return found
 }

@@ -1,12 +1,18 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
+import { closeSync, readlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import { createRingPool, mapArena } from '../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_SHRINK } from '../../src/host/memory/memfd.ts'
 import { hasNative, libcFunctions } from '../../src/host/native.ts'
-import { hasCapability, INITIAL_USER_NAMESPACE, isCopiedByFork, lockLimit } from '../../src/host/process-status.ts'
+import {
+  hasCapability,
+  INITIAL_USER_NAMESPACE,
+  isCopiedByFork,
+  lockLimit,
+  readDescriptors,
+} from '../../src/host/process-status.ts'
 
 const skip = !hasNative() && 'needs native calls'
 const PAGE = 4096
@@ -52,4 +58,14 @@ test('an absent process has no capability', () => {
       [hasCapability(UNUSED_PID, capability), hasCapability(UNUSED_PID, capability, INITIAL_USER_NAMESPACE)],
       [false, false],
     )
+})
+
+test('readDescriptors tells what a process reads from, and nothing of an absent process', async () => {
+  const program = spawn('cat')
+  const target = readlinkSync(`/proc/${program.pid}/fd/0`)
+  while (!readDescriptors(program.pid!).has(0)) await new Promise(setImmediate)
+  assert.deepEqual([...readDescriptors(program.pid!)], [[0, target]])
+  program.stdin.end()
+  await once(program, 'close')
+  assert.deepEqual([...readDescriptors(UNUSED_PID)], [])
 })

@@ -555,7 +555,7 @@ export const kinds = {
       change(text, argument(text, 'ibv_create_cq', 3), () => 'NULL').filter(
         ({ from, to }) => text.slice(from, to) !== 'NULL',
       ),
-    findings: [],
+    findings: ['lost-wakeup'],
     legalIf: 'the program does not wait for events',
   },
 

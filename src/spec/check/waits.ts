@@ -35,6 +35,8 @@ export interface Wait {
   readonly qpns?: readonly number[]
   /** The handle of the CQ that the wait names. */
   readonly cq?: number
+  /** The handle of a completion channel that no CQ has. */
+  readonly channel?: number
   readonly request?: WaitingRequest
 }
 

@@ -1,0 +1,65 @@
+/*
+ * Threads that wait for an event of a completion channel for which no event can come: no CQ uses the channel, or its CQs
+ * were never armed. Waits for CQs with completions are those of the driver.
+ */
+import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
+import type { ContextWait } from '../core/network-device.ts'
+import { readDescriptors } from '../host/process-status.ts'
+import { EventSocket } from './context/event-socket.ts'
+import type { DaemonState } from './state.ts'
+
+/** Whether no completion of a CQ has raised an event, and none will. */
+const isNeverArmed = ({ events }: CoreObject): boolean =>
+  events?.armed === Armed.NO && (events.state?.completions ?? 0) === 0
+
+const waitOf = (context: Context, channel: FdObject, fd: number, cqs: readonly CoreObject[]): ContextWait => ({
+  context,
+  wait:
+    cqs.length === 0
+      ? {
+          id: 'lost-wakeup',
+          text: `a thread waits for an event of a completion channel (descriptor ${fd}) that no CQ has`,
+          channel: channel.handle,
+        }
+      : {
+          id: 'lost-wakeup',
+          text: `a thread waits for an event of CQ ${cqs.map(({ handle }) => handle).join(', ')} (channel: descriptor ${fd}), which was never armed (ibv_req_notify_cq)`,
+          cq: cqs[0]!.handle,
+        },
+})
+
+/** The channels of a context in which no event is unread. */
+const emptyChannels = ({ descriptors }: Context): { readonly channel: FdObject; readonly target: string }[] =>
+  [...descriptors].flatMap(channel => {
+    const { class: cls, sink, isClosed } = channel
+    const isEmpty = cls.name === 'comp_channel' && !isClosed && sink instanceof EventSocket && sink.unread() === 0
+    return isEmpty ? [{ channel, target: sink.target }] : []
+  })
+
+const waitsOfContext = (context: Context, pid: number): ContextWait[] => {
+  const channels = emptyChannels(context)
+  const reads = channels.length === 0 ? [] : [...readDescriptors(pid)]
+  return channels.flatMap(({ channel, target }) => {
+    const [fd] = reads.find(read => read[1] === target) ?? []
+    if (fd === undefined) return []
+    const cqs = context.handles.slots.filter(
+      object => object?.class.name === 'cq' && object.events?.route.channel === channel,
+    ) as CoreObject[]
+    return cqs.every(isNeverArmed) ? [waitOf(context, channel, fd, cqs)] : []
+  })
+}
+
+/** `known`: the waits that the drivers have found. */
+export const waitsOfChannels = (
+  { devices, failures }: Pick<DaemonState, 'devices' | 'failures'>,
+  known: readonly ContextWait[],
+): ContextWait[] => {
+  const contexts = devices.all.flatMap(({ device }) => [...device.contexts])
+  const found = contexts.flatMap(context => {
+    const pid = failures.ownerOf(context)?.pid
+    return pid === undefined ? [] : waitsOfContext(context, pid)
+  })
+  const isKnown = (one: ContextWait): boolean =>
+    known.some(({ wait, context }) => context === one.context && wait.cq !== undefined && wait.cq === one.wait.cq)
+  return found.filter(one => !isKnown(one))
+}
