@@ -2,7 +2,7 @@
  * Faults of `--allow-host-faults`: before a call or post, and after a poll, the observer is asked what happens. The
  * observation file says which questions there are: while no rule may act there is none, and no call of the system. A
  * question is a connection of its own, so threads, forks and programs that close all descriptors need no care. Without
- * an answer there is no fault.
+ * an answer there is no fault; an observer that does not answer in time is not asked again.
  */
 #define _GNU_SOURCE
 #include "host.h"
@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 static const uint32_t no_questions;
+/* For an answer. */
+static const struct timeval time_limit = {.tv_sec = 10};
 const uint32_t *host_asks = &no_questions;
 TLS bool is_injecting;
 
@@ -38,6 +40,8 @@ static bool receive(int fd, void *to, size_t length)
 {
     for (size_t got = 0; got < length;) {
         const long bytes = syscall(SYS_recvfrom, fd, (char *)to + got, length - got, 0, NULL, NULL);
+        if (bytes < 0 && errno == EAGAIN)
+            __atomic_store_n(&host_asks, &no_questions, __ATOMIC_RELAXED);
         if (bytes <= 0 && !(bytes < 0 && errno == EINTR))
             return false;
         got += bytes > 0 ? (size_t)bytes : 0;
@@ -53,6 +57,8 @@ static int ask(struct userdma_question question, const void *more, size_t bytes)
     const int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, &time_limit, sizeof time_limit);
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &time_limit, sizeof time_limit);
     long done;
     do
         done = syscall(SYS_connect, fd, &observer, sizeof observer);
@@ -116,6 +122,8 @@ int fault_of_posts(int fd, uint32_t queue, uint32_t number, uint32_t count, uint
 static struct known {
     struct known *next;
     struct ibv_qp *qp;
+    const struct ibv_context *context;
+    uint32_t qpn;
 } *known[BUCKETS];
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -127,7 +135,7 @@ static struct known **bucket_of(uint32_t qpn)
 static struct known *known_with(const struct ibv_context *context, uint32_t qpn)
 {
     struct known *one = *bucket_of(qpn);
-    while (one && (one->qp->qp_num != qpn || one->qp->context != context))
+    while (one && (one->qpn != qpn || one->context != context))
         one = one->next;
     return one;
 }
@@ -140,7 +148,7 @@ void faults_note(struct ibv_qp *qp)
     if (one)
         one->qp = qp;
     else if ((one = malloc(sizeof *one))) {
-        *one = (struct known){*bucket_of(qp->qp_num), qp};
+        *one = (struct known){*bucket_of(qp->qp_num), qp, qp->context, qp->qp_num};
         *bucket_of(qp->qp_num) = one;
     }
     pthread_mutex_unlock(&known_lock);
