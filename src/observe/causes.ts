@@ -148,11 +148,20 @@ const OPCODES: readonly number[] = [...Object.values(WrOpcode.values), 10, 11]
 
 const operationCause = (request: WorkRequest, { maxSendSge, maxRdAtomic }: FailedRequest): Cause | undefined => {
   const { opcode } = request
-  if (!OPCODES.includes(opcode)) return createCause('BAD_OPCODE', { opcode })
+  if (opcode >= 0 && !OPCODES.includes(opcode)) return createCause('BAD_OPCODE', { opcode })
   if (maxSendSge !== undefined && request.elements.length > maxSendSge)
     return createCause('TOO_MANY_SGE', { max: maxSendSge })
   const reads = request.opcode === RDMA_READ || remoteRight(request.opcode) === REMOTE_ATOMIC
   return reads && maxRdAtomic === 0 ? createCause('NO_READS', {}) : undefined
+}
+
+/** A receive that is shorter than the peer's message, as far as the peer's post was seen. */
+const tooShortCause = (request: WorkRequest, peer: KnownEnd | undefined): Cause | undefined => {
+  const length = peer?.send?.length ?? 0
+  const bufferBytes = request.length
+  return request.opcode < 0 && length > bufferBytes
+    ? createCause('RECEIVE_TOO_SHORT', { bufferBytes, length })
+    : undefined
 }
 
 const atPeer = (cause: Cause | undefined): FoundCause | undefined => cause && { cause, isAtPeer: true }
@@ -180,8 +189,10 @@ const knownCause = (failed: FailedRequest): FoundCause | undefined => {
     case WcStatus.values.LOC_PROT_ERR:
       return here(request && localCause(request, own))
     case WcStatus.values.LOC_QP_OP_ERR:
-      // Linux's rxe completes requests with a wrong lkey with this status too.
-      return here(request && (operationCause(request, failed) ?? localCause(request, own)))
+      // Linux's rxe completes requests with a wrong lkey with this status too, and receives that are too short.
+      return here(
+        request && (operationCause(request, failed) ?? localCause(request, own) ?? tooShortCause(request, peer)),
+      )
     case WcStatus.values.LOC_LEN_ERR: {
       const length = peer?.send?.length
       if (request === undefined || request.opcode >= 0) return undefined

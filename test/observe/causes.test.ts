@@ -104,6 +104,13 @@ test('the peer says why it refuses a request, if it is observed', () => {
   assert.equal(causeOf(REM_INV_REQ_ERR, { request: atomic, peer: end({ accessFlags: undefined }) }), 'ATOMIC_ADDRESS')
 })
 
+test('a receive that is too short has its cause by both statuses', () => {
+  const receive = request({ opcode: -1, elements: [] })
+  const peer = end({ send: request({ opcode: SEND, length: 16 }) })
+  for (const status of [LOC_LEN_ERR, LOC_QP_OP_ERR])
+    assert.equal(causeOf(status, { request: receive, peer }), 'RECEIVE_TOO_SHORT')
+})
+
 test('what cannot be known is said, with the number of the adapter', () => {
   for (const status of [LOC_QP_OP_ERR, LOC_LEN_ERR, MW_BIND_ERR]) assert.equal(causeOf(status), 'NOT_OBSERVED')
   assert.equal(causeOf(LOC_PROT_ERR, { request: undefined }), 'NOT_OBSERVED')
