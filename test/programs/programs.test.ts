@@ -44,6 +44,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   injected: [['-q'], /usage: injected CASE/],
   walked: [['-q'], /usage: walked/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],
+  unmaps: [['-q'], /usage: unmaps CASE/],
+  wrapped: [['0'], /usage: wrapped ROUNDS/],
   extended_polls: [['-q'], /usage: extended_polls CASE/],
   check_cases: [['-q'], /usage: .*check_cases/],
   torment_cases: [['-q'], /usage: torment_cases/],

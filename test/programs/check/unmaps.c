@@ -77,13 +77,16 @@ int main(int argc, char **argv)
         void (*run)(struct ibv_pd *);
     } cases[] = {{"munmap", by_munmap}, {"mremap", by_mremap}, {"fixed", by_fixed},
                  {"free", by_free},     {"realloc", by_realloc}, {"child", by_child}};
-    struct end one = {0};
-    open_device();
-    make_end(&one);
-    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
-        if (argc > 1 && strcmp(argv[1], cases[i].name) == 0)
+    for (unsigned i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++)
+        if (strcmp(argv[1], cases[i].name) == 0) {
+            struct end one = {0};
+            open_device();
+            make_end(&one);
             cases[i].run(one.pd);
-    destroy_end(&one);
-    check(ibv_close_device(context), "ibv_close_device");
-    return 0;
+            destroy_end(&one);
+            check(ibv_close_device(context), "ibv_close_device");
+            return 0;
+        }
+    fprintf(stderr, "usage: unmaps CASE\n");
+    return 1;
 }
