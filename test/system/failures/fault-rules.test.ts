@@ -68,7 +68,10 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.match(shown.stdout, /^drop=0\.1,seed=3 {9}# of \d+ packets: dropped \d+\ndevice=rxe0,rate=1mbit {2}# of /)
     const wrong = await fault('set', 'device=rxe7,drop=1')
     assert.equal(wrong.status, 1)
-    assert.match(wrong.stderr, /refused fault: fault device: there is no soft device "rxe7"; there are rxe0, rxe1, did you mean "rxe0"\?\n$/)
+    assert.match(
+      wrong.stderr,
+      /refused fault: fault device: there is no soft device "rxe7"; there are rxe0, rxe1, did you mean "rxe0"\?\n$/,
+    )
     assert.equal((await fault('clear')).status, 0)
     assert.equal((await fault('show')).stdout, 'no faults\n')
     assertGoodPair(await pair.ended())
