@@ -21,7 +21,7 @@ import {
   temporaryFolder,
   userdma,
 } from '../programs.ts'
-import { assertFound, checkScript, EX_DATAERR, faulty, fixed, linesOf, serverAndClient } from './checking.ts'
+import { assertFound, checkScript, EX_DATAERR, faulty, fixed, linesOf } from './checking.ts'
 
 /** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
 const CONSTRUCTOR = `
@@ -469,27 +469,4 @@ describe('userdma check', {
     // The name of a cause and of an event.
     assert.match(await outputOf('explain', 'DEVICE_REMOVED'), /^vendor_err 0x603 {2}DEVICE_REMOVED: /)
   })
-})
-
-describe('userdma check reports no error in', {
-  skip: lacking(faulty('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
-  concurrency: 2,
-}, () => {
-  const commands = [
-    'ibv_rc_pingpong -g 1 -n 100',
-    'ibv_ud_pingpong -g 1 -e -n 100',
-    'ibv_srq_pingpong -g 1 -n 100',
-    'ib_write_bw -d rxe0 -n 100',
-    'ib_send_lat -d rxe0 -n 100',
-    'ib_atomic_bw -d rxe0 -n 100',
-  ]
-  for (const command of commands)
-    it(command, async t => {
-      const { found, status, stderr } = await checkScript(t, await serverAndClient(command))
-      assert.deepEqual(
-        found.filter(({ severity }) => severity === 'error').map(({ id, text }) => `${id}: ${text}`),
-        [],
-      )
-      assert.equal(status, 0, stderr)
-    })
 })
