@@ -59,8 +59,8 @@ export interface ProgramFaults {
   has(target: FaultTarget): boolean
   /** As `has`, without rules that have acted as often as they may. */
   canAct(target: FaultTarget): boolean
-  /** `method`: `class.method`. */
-  onCall(subject: FaultSubject, method: string): CallFault | undefined
+  /** `method`: `class.method`. `canRaise`: whether the call can lead to an event; rules with other events do not match. */
+  onCall(subject: FaultSubject, method: string, canRaise?: (event: string) => boolean): CallFault | undefined
   /** `cls`: class of the queue. `qpn`: undefined for an SRQ. `request`: a name of `requestNames`; undefined: unknown. */
   onPost(
     subject: FaultSubject,
@@ -155,8 +155,8 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     setRules,
     has: target => targets.has(target),
     canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
-    onCall(subject, method) {
-      const rules = acting('call', subject, ({ names }) => names.has(method))
+    onCall(subject, method, canRaise = () => true) {
+      const rules = acting('call', subject, ({ rule, names }) => names.has(method) && canRaise(rule.event))
       const failing = rules.find(({ rule }) => rule.errno !== '')
       const raising = rules.find(({ rule }) => rule.event !== '')
       const [first] = rules

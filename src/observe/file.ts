@@ -9,6 +9,9 @@ import { isPadding, type ObservedRecord, recordOf, sizeOf, timeOf } from './reco
 
 const { rings: RINGS, ringBytes: RING_BYTES, firstRing: FIRST_RING, ringHeader: RING_HEADER } = ObserveFile
 const CAPACITY = RING_BYTES - RING_HEADER
+/** Bytes of a record's header, and what the sizes of records are multiples of: the size of the least padding. */
+const RECORD_BYTES = ObserveStructs.record.size
+const UNIT = 8
 const Head = offsetsOf(ObserveStructs.observeHead)
 const Ring = offsetsOf(ObserveStructs.observeRing)
 
@@ -137,7 +140,7 @@ export class ObservationFile {
   ): bigint {
     const length = Number(head - first)
     // The program has overwritten its own memory, here and below.
-    if (length < 0 || length > CAPACITY) return head
+    if (length < 0 || length > CAPACITY || first % BigInt(UNIT) !== 0n) return head
     const begin = Number(first % BigInt(CAPACITY))
     const untilEnd = Math.min(length, CAPACITY - begin)
     readSync(this.#fd, this.#data, begin, untilEnd, at + RING_HEADER + begin)
@@ -155,15 +158,18 @@ export class ObservationFile {
       tellLoss()
       const start = Number(tail % BigInt(CAPACITY))
       const size = sizeOf(view, start)
-      if (size < 8 || start + size > CAPACITY) {
-        tail = head
-        break
-      }
+      const least = isPadding(view, start) ? UNIT : RECORD_BYTES
+      if (size < least || size % UNIT !== 0 || start + size > CAPACITY) return head
       if (!isPadding(view, start)) {
         if (timeOf(view, start) > now) break
         time = timeOf(view, start)
-        const record = recordOf(this.#data.subarray(start, start + size), pid)
-        if (record !== undefined) records.push(record)
+        try {
+          const record = recordOf(this.#data.subarray(start, start + size), pid)
+          if (record !== undefined) records.push(record)
+        } catch (error) {
+          if (!(error instanceof RangeError)) throw error
+          return head
+        }
       }
       tail += BigInt(size)
     }

@@ -19,7 +19,7 @@ import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
-import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
 import { connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
 import { PostQueue } from '../../spec/session.ts'
@@ -109,6 +109,17 @@ const raise = (context: Context, object: CoreObject | undefined, event: string, 
   reportFailure({ kind: 'event', device: context.device.name, event: type, cause }, context.device, context)
 }
 
+/** Whether a call on an identifier can lead to an event of its connection. */
+const canFailBy = ({ state }: CoreObject, method: string, event: string): boolean => {
+  const { qpType, isRequest } = state as Identifier
+  const isDatagram = qpType === QpType.values.UD
+  // The answer to a SIDR_REQ has no answer, and its refusal is UNREACHABLE.
+  if (method === 'connect') return !isDatagram || event === 'UNREACHABLE'
+  // The active side accepts a connection that exists.
+  if (method === 'accept') return !isDatagram && (isRequest || event === 'DISCONNECTED')
+  return true
+}
+
 /** Lets the call that begins on an identifier fail by an event (clients/rdma-cm/rdma-cm.ts). */
 const failByEvent = ({ context }: CallContext, { state }: CoreObject, event: string, rule: ActingRule): void => {
   const type = CmEventType.values[event as keyof typeof CmEventType.values]
@@ -152,7 +163,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       if (subject === undefined) return undefined
       const method = `${call.entry.class.name}.${call.entry.name}`
       survey?.note('call', call.entry.class.name, method, subject, callStack())
-      const fault = faults.onCall(subject, method)
+      const canRaise = (event: string): boolean => !isOfConnection(event) || canFailBy(object, call.entry.name, event)
+      const fault = faults.onCall(subject, method, canRaise)
       if (fault === undefined) return undefined
       survey?.injected(subject.pid)
       if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)

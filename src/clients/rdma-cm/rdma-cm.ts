@@ -570,8 +570,6 @@ export class RdmaCm implements EventHost {
       return
     }
     const isDatagram = id.qpType === QpType.values.UD
-    // Impossible: the answer to a SIDR_REQ has no answer, and its refusal is UNREACHABLE; or the connection exists.
-    if (isDatagram ? id.isRequest || type !== UNREACHABLE : connection.state === 'ESTABLISHED') return
     if (isDatagram) {
       this.#idsByConnection.delete(connection)
       id.connection = undefined

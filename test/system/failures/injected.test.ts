@@ -175,6 +175,19 @@ describe('fault rules for programs', { skip: lacking(program) }, () => {
     assert.equal(stdout, 'client DISCONNECT EVENT...\n255\n')
   })
 
+  it('events that a call of rdma_cm cannot lead to are not counted, and the call works', {
+    skip: lacking('udaddy'),
+  }, async t => {
+    await client.faults('call=cm_id.accept,event=DISCONNECTED;call=cm_id.connect,event=REJECTED')
+    // Until the server listens, the client is refused.
+    const script =
+      'udaddy -C 1 >&2 & for i in $(seq 500); do udaddy -s 127.0.0.1 -C 1 2>/dev/null && break; done; wait $!'
+    const { stdout, status } = await run(t, 'sh', ['-c', script], { env: daemon.env })
+    assert.equal(status, 0, stdout)
+    const { stdout: rules } = await runUserdma(t, ['fault', 'show', '--socket', daemon.socket])
+    assert.equal(rules.match(/# of 0 calls: none/g)?.length, 2, rules)
+  })
+
   it('`fault show` prints the rules with their counts; `trace` says what a rule has injected', async t => {
     await client.faults('call=mr.create,nth=3,errno=ENOMEM;post=ENOMEM,nth=9')
     const traced = await runUserdma(t, ['trace', '--errors', '--socket', daemon.socket, '--', program, 'regions'])
