@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 static const uint32_t no_questions;
-/* For an answer. */
-static const struct timeval time_limit = {.tv_sec = 10};
+/* For each wait of a question, and for its waits that signals interrupt together, in seconds. */
+#define TIME_LIMIT 10
 const uint32_t *host_asks = &no_questions;
 TLS bool is_injecting;
 
@@ -35,14 +35,29 @@ void faults_begin(const uint32_t *asks)
     host_asks = asks;
 }
 
+static time_t seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+/* Whether a wait that has failed is to be repeated. After the time limit there are no more questions. */
+static bool is_interrupted(time_t began)
+{
+    const bool has_time = seconds() - began < TIME_LIMIT;
+    if (errno == EAGAIN || (errno == EINTR && !has_time))
+        __atomic_store_n(&host_asks, &no_questions, __ATOMIC_RELAXED);
+    return errno == EINTR && has_time;
+}
+
 /* Calls of the system by number: they are no cancellation points, and no other library sees them. */
 static bool receive(int fd, void *to, size_t length)
 {
+    const time_t began = seconds();
     for (size_t got = 0; got < length;) {
         const long bytes = syscall(SYS_recvfrom, fd, (char *)to + got, length - got, 0, NULL, NULL);
-        if (bytes < 0 && errno == EAGAIN)
-            __atomic_store_n(&host_asks, &no_questions, __ATOMIC_RELAXED);
-        if (bytes <= 0 && !(bytes < 0 && errno == EINTR))
+        if (bytes == 0 || (bytes < 0 && !is_interrupted(began)))
             return false;
         got += bytes > 0 ? (size_t)bytes : 0;
     }
@@ -57,19 +72,21 @@ static int ask(struct userdma_question question, const void *more, size_t bytes)
     const int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
+    const struct timeval time_limit = {.tv_sec = TIME_LIMIT};
+    const time_t began = seconds();
     syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, &time_limit, sizeof time_limit);
     syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &time_limit, sizeof time_limit);
     long done;
     do
         done = syscall(SYS_connect, fd, &observer, sizeof observer);
-    while (done < 0 && errno == EINTR);
+    while (done < 0 && is_interrupted(began));
     struct iovec parts[] = {{&question, sizeof question}, {(void *)(uintptr_t)more, bytes}};
     const struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     /* The empty buffer of a new connection has space for all of it. */
     if (done == 0)
         do
             done = syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
-        while (done < 0 && errno == EINTR);
+        while (done < 0 && is_interrupted(began));
     if (done == (long)(sizeof question + bytes))
         return fd;
     syscall(SYS_close, fd);

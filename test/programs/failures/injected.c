@@ -4,6 +4,8 @@
  *   injected CASE
  */
 #include <poll.h>
+#include <signal.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "../endpoint.h"
@@ -60,6 +62,23 @@ static void regions(void)
         if (mr)
             ibv_dereg_mr(mr);
     }
+}
+
+static void ignore(int number)
+{
+    (void)number;
+}
+
+/* A call while the parent, which is asked about faults, is stopped, and a timer interrupts each wait. */
+static void stopped(void)
+{
+    const struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART};
+    const struct itimerval often = {.it_interval = {.tv_usec = 10000}, .it_value = {.tv_usec = 10000}};
+    NEED(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0, "setitimer");
+    kill(getppid(), SIGSTOP);
+    struct ibv_mr *mr = ibv_reg_mr(ends[0].pd, ends[0].buffer, 64, IBV_ACCESS_LOCAL_WRITE);
+    printf("ibv_reg_mr: %s\n", outcome(mr ? 0 : errno));
+    kill(getppid(), SIGCONT);
 }
 
 /* A list of requests, of which a rule refuses one: those before it are posted. */
@@ -147,7 +166,8 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } cases[] = {{"regions", regions}, {"list", list_of_sends}, {"receives", receives}, {"sends", sends},
-                 {"receive", receive}, {"event", event},        {"duration", duration}};
+                 {"receive", receive}, {"event", event},        {"duration", duration},
+                 {"stopped", stopped}};
     void (*run)(void) = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         if (argc == 2 && strcmp(argv[1], cases[i].name) == 0)

@@ -12,9 +12,10 @@ import { repoRoot } from '../../paths.ts'
 import { cleanEnvironment, lacking, ownProgram, runUserdma, type Scope, temporaryFolder, userdma } from '../programs.ts'
 
 const OBSERVED = ownProgram('observed')
+const INJECTED = ownProgram('injected')
 const THREADS = ownProgram('threads')
 const LIBRARY = join(repoRoot, 'build', 'native', 'libuserdma_host.so')
-const skip = lacking('ibv_rc_pingpong', OBSERVED, THREADS, LIBRARY)
+const skip = lacking('ibv_rc_pingpong', OBSERVED, INJECTED, THREADS, LIBRARY)
 
 /** Runs a script with the devices of a daemon. */
 const runScript = (scope: Scope, script: string) =>
@@ -67,6 +68,12 @@ describe('--host under hardship', { skip }, () => {
     )
     assert.equal(status, 0, stderr)
     assert.match(report, /^userdma check: no findings\n {2}left out: \d+ records of calls and posts were dropped/)
+  })
+
+  it('a program that signals interrupt does not wait for a stopped observer that decides about faults', async t => {
+    const options = '--host --allow-host-faults --fault call=mr.create,nth=1000,errno=ENOMEM'
+    const { stdout, stderr } = await runScript(t, `timeout -s KILL 60 ${userdma} run ${options} -- ${INJECTED} stopped`)
+    assert.equal(stdout, 'ibv_reg_mr: ok\n', stderr)
   })
 
   it('a program goes on after its observer was killed', async t => {
