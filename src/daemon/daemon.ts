@@ -18,7 +18,7 @@ import type { Context } from '../core/model.ts'
 import type { LoadedDriver } from '../drivers/device-makers.ts'
 import type { createRxeDevice } from '../drivers/index.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import { nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
@@ -467,7 +467,7 @@ class RunningDaemon implements Daemon {
   #injectFaults(failures: FailureReports): InjectedFaults {
     const { core, network, devices, parkedPage } = this.#parts
     const faults = injectFaults(core, network.programFaults, {
-      wait: milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds)),
+      wait: milliseconds => waitAtLeast(milliseconds, true),
       processOf(context) {
         const owner = failures.ownerOf(context)
         return owner && { pid: owner.pid, name: () => owner.command }

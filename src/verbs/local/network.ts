@@ -25,7 +25,7 @@ import { type LocalDevice, ScanScope } from '../../core/network-device.ts'
 import { createProgramFaults } from '../../faults/program-faults.ts'
 import { targetOf } from '../../faults/rule.ts'
 import { formatRule, parseFaults } from '../../faults/rules.ts'
-import { MAX_TIMER_DELAY, nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { MAX_TIMER_DELAY, nowMicroseconds, waitAtLeast } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
 import { commandName } from '../../host/process-status.ts'
@@ -486,10 +486,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const programFaults = createProgramFaults(rules)
   const faults = injectFaults(core, programFaults, {
-    wait: milliseconds =>
-      new Promise(resolve => {
-        setTimeout(resolve, milliseconds).unref()
-      }),
+    wait: milliseconds => waitAtLeast(milliseconds, false),
     // Contexts without a handler for events are clients' own.
     processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
   })

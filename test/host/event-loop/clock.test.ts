@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
+import { nowMicroseconds, waitAtLeast } from '../../../src/host/event-loop/clock.ts'
 import { yieldProcessor } from '../../../src/host/event-loop/yield.ts'
 
 test('the clock counts microseconds and never goes back', () => {
@@ -20,4 +20,14 @@ test('the clock counts microseconds and never goes back', () => {
   assert.ok(last > first)
   assert.ok(last - first <= wholeTime + 1, `${last - first} µs within ${wholeTime} µs of wall time`)
   assert.ok(last - first > wholeTime / 100, 'the unit is microseconds')
+})
+
+test('a wait is not shorter, wherever in a millisecond it begins', async () => {
+  for (let part = 0; part < 10; part++) {
+    const turn = nowMicroseconds()
+    while (nowMicroseconds() - turn < part * 100) yieldProcessor()
+    const start = nowMicroseconds()
+    await waitAtLeast(2, true)
+    assert.ok(nowMicroseconds() - start >= 2000, `${nowMicroseconds() - start} µs`)
+  }
 })
