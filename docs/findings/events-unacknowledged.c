@@ -8,12 +8,7 @@ int main(void)
     struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
     make_end(&one);
     make_end(&other);
-    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
-    check(ibv_destroy_cq(one.cq), "ibv_destroy_cq");
-    struct ibv_qp_init_attr init = small_qp();
-    one.cq = init.send_cq = init.recv_cq = need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq");
-    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
-    to_init(&one);
+    replace_cq(&one, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
     connect_ends(&one, &other);
     check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
     post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);

@@ -122,6 +122,17 @@ static inline void make_end(struct end *end)
     make_end_with(end, small_qp(), 16);
 }
 
+/* Replaces the end's CQ, and its queue pair by one that uses this CQ. */
+static inline void replace_cq(struct end *end, struct ibv_cq *cq)
+{
+    check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
+    check(ibv_destroy_cq(end->cq), "ibv_destroy_cq");
+    struct ibv_qp_init_attr init = small_qp();
+    end->cq = init.send_cq = init.recv_cq = cq;
+    end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+    to_init(end);
+}
+
 /* Replaces the end's queue pair by one that supports ibv_wr_* for these ibv_qp_create_send_ops_flags. */
 static inline void recreate_extended(struct end *end, uint64_t operations)
 {

@@ -5,7 +5,7 @@
  */
 import type { ActingRule, FaultSubject, ProgramFaults } from '../faults/program-faults.ts'
 import { siteOf } from '../faults/survey.ts'
-import { type Cause, createCause, vendorErrorOf } from '../spec/check/causes.ts'
+import { vendorErrorOf } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import { Errno } from '../spec/errno.ts'
 import { completionNameOf, requestNameOf } from '../spec/faults.ts'
@@ -75,8 +75,6 @@ export const questionOf = (bytes: Uint8Array): ObservedQuestion | undefined => {
     }),
   }
 }
-
-export const causeOfRule = ({ number, text }: ActingRule): Cause => createCause('INJECTED', { rule: number, text })
 
 const subjectOf = ({ device, process: { program } }: ObservedContext, stack: () => Stack): FaultSubject => ({
   device: device.name,

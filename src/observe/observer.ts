@@ -9,7 +9,7 @@ import type { CheckedCall } from '../check/events.ts'
 import type { ReportFinding } from '../check/reporting.ts'
 import type { ActingRule } from '../faults/program-faults.ts'
 import { commandName } from '../host/process-status.ts'
-import { type Cause, createCause } from '../spec/check/causes.ts'
+import { type Cause, causeOfRule, createCause } from '../spec/check/causes.ts'
 import { type Failure, failureJson } from '../spec/check/failures.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
@@ -27,7 +27,7 @@ import type { FailureRecord, RawAccess, TraceRecord } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import { decodeCall, decodeEvents, methodOf } from './calls.ts'
 import { causeOfFailure, type KnownEnd } from './causes.ts'
-import { causeOfRule, type ObservedFaults, type ObservedQuestion } from './faults.ts'
+import type { ObservedFaults, ObservedQuestion } from './faults.ts'
 import {
   type ObservedContext,
   type ObservedDevice,

@@ -16,7 +16,7 @@ import type {
   ProgramFaults,
 } from '../../faults/program-faults.ts'
 import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
-import { type Cause, createCause } from '../../spec/check/causes.ts'
+import { causeOfRule } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import { AsyncEventType, CmEventType, QpType } from '../../spec/enums.ts'
@@ -73,8 +73,6 @@ const noStack = (): Stack => NO_STACK
 
 /** The port of events of ports: devices have one. */
 const PORT = 1
-
-const causeOfRule = ({ number, text }: ActingRule): Cause => createCause('INJECTED', { rule: number, text })
 
 /** `stack`: looks the stack up. */
 const subjectOf = (

@@ -4,7 +4,7 @@
  * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
  */
 import type { DecideCompletion, InjectedCompletion } from '../../core/network-device.ts'
-import { createCause, vendorErrorOf } from '../../spec/check/causes.ts'
+import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
 import { completionNameOf } from '../../spec/faults.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
@@ -31,8 +31,8 @@ const failedWords = (words: Uint32Array, status: number, vendorError: number): U
 
 /** `plain`: the completions without faults. */
 export const injectedCompletions = (state: RxeState, plain: Completions, decide: DecideCompletion): Completions => {
-  const report = (row: number, words: Uint32Array, status: number, { number, text }: InjectedCompletion) => {
-    const cause = createCause('INJECTED', { rule: number, text })
+  const report = (row: number, words: Uint32Array, status: number, rule: InjectedCompletion) => {
+    const cause = causeOfRule(rule)
     const isSend = (words[OPCODE] & RECV) === 0
     if (isSend) {
       const request = new Uint32Array(Send.SGE)

@@ -425,6 +425,10 @@ export interface Cause {
 
 export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
+/** The cause of what a fault rule does. `number`: from 1, as `userdma fault show` counts rules. */
+export const causeOfRule = ({ number, text }: { readonly number: number; readonly text: string }): Cause =>
+  createCause('INJECTED', { rule: number, text })
+
 export const vendorErrorOf = (id: CauseName): number => causes[id].code
 
 const byCode = new Map<number, CauseName>(Object.entries(table).map(([name, { code }]) => [code, name as CauseName]))
