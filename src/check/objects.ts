@@ -214,8 +214,6 @@ export class KnownObject {
 const numberOf = (value: unknown): number | undefined =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
 
-export const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
-
 export const hex = (value: bigint | number): string => `0x${value.toString(16)}`
 
 /** The name of an ibv_qp_state. */

@@ -2,8 +2,9 @@
  * Findings about receive queues and SRQs: a receive that is posted after the first message came for it.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { counted } from '../../spec/text.ts'
 import type { DetectorServices } from '../detector.ts'
-import { counted, type KnownObject } from '../objects.ts'
+import type { KnownObject } from '../objects.ts'
 import { WAITING_MICROSECONDS } from './wakeups.ts'
 
 /** RNR NAKs before the first receive that make a finding, if the first is at least WAITING_MICROSECONDS ago. */

@@ -6,11 +6,12 @@
  */
 import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { counted } from '../../spec/text.ts'
 import { DEFINED_SEND_FLAGS, WcStatus } from '../../spec/work.ts'
 import { isRead, requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import type { CheckedCall } from '../events.ts'
-import { counted, hex, type KnownObject, unreleasedIn } from '../objects.ts'
+import { hex, type KnownObject, unreleasedIn } from '../objects.ts'
 import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values

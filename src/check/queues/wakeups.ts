@@ -2,8 +2,9 @@
  * Findings about events of CQs: CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions.
  */
 import type { Stack } from '../../spec/check/findings.ts'
+import { counted } from '../../spec/text.ts'
 import type { DetectorServices } from '../detector.ts'
-import { counted, type KnownObject } from '../objects.ts'
+import type { KnownObject } from '../objects.ts'
 import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */

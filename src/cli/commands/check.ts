@@ -18,6 +18,7 @@ import {
   severities,
 } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
@@ -78,9 +79,6 @@ const readSuppressions = (paths: readonly string[]) => {
     throw new UsageError(`--suppressions: ${(error as Error).message}`)
   }
 }
-
-/** `2 errors` */
-export const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
 /**
  * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
@@ -173,13 +171,13 @@ export const check = async (program: string, args: readonly string[], options: C
         },
       ).finally(progress.end)
   // A shared daemon, or a child that still runs, may have sent further findings since.
-  const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
+  const reported = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
-    for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
+    for (const [finding, count] of reported) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
     for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
-  } else print(summary(counted, hidden, suppressed, omissions, hasCalls))
-  sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
+  } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
+  sarif?.write(`${JSON.stringify(sarifLog(reported, symbols, packageVersion(), omissions), null, 2)}\n`)
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
   const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
@@ -255,7 +253,7 @@ const checkOnHost = async (
 const warnRunning = (contexts: number): void => {
   if (contexts > 0)
     process.stderr.write(
-      `userdma check: ${plural(contexts, 'device context')} still open in processes that are still running; their devices are removed now\n`,
+      `userdma check: ${counted(contexts, 'device context')} still open in processes that are still running; their devices are removed now\n`,
     )
 }
 
@@ -264,15 +262,15 @@ const hiddenText = (hidden: readonly Finding[]): string => {
   const notes = hidden.filter(({ severity }) => severity === 'note').length
   const leaks = hidden.length - notes
   const texts = [
-    ...(notes > 0 ? [`${plural(notes, 'note')}: \`--notes\``] : []),
-    ...(leaks > 0 ? [`${plural(leaks, 'leak')} of programs that a signal ended: \`--leaks\``] : []),
+    ...(notes > 0 ? [`${counted(notes, 'note')}: \`--notes\``] : []),
+    ...(leaks > 0 ? [`${counted(leaks, 'leak')} of programs that a signal ended: \`--leaks\``] : []),
   ]
   return texts.length === 0 ? '' : ` (${texts.join('; ')})`
 }
 
 /** The last lines of the output. `hasCalls`: a program has made a call, or has a device open. */
 const summary = (
-  counted: readonly (readonly [Finding, number])[],
+  reported: readonly (readonly [Finding, number])[],
   hidden: readonly Finding[],
   suppressed: number,
   omissions: readonly Omission[],
@@ -280,12 +278,12 @@ const summary = (
 ): string => {
   const severityTexts = [...severities]
     .reverse()
-    .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
+    .map(severity => [severity, reported.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
-    .map(([severity, found]) => plural(found.length, severity))
+    .map(([severity, found]) => counted(found.length, severity))
   // A program that made no calls was not checked, so the summary must not look like a success.
   const noFindings = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
-  const repeated = counted.filter(([, count]) => count > 1)
+  const repeated = reported.filter(([, count]) => count > 1)
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),

@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import os from 'node:os'
 import { join } from 'node:path'
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
+import { counted } from '../../spec/text.ts'
 import { printable } from '../../trace/printable.ts'
 import { attempt } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
@@ -22,7 +23,6 @@ import { takeCrashes } from '../walk/crashes.ts'
 import { outcomeOf, type WalkResult, type WalkRun } from '../walk/outcome.ts'
 import { pointsOf } from '../walk/points.ts'
 import { cleanLine, isFinding, resultJson, resultText, summaryText, walkSarif } from '../walk/report.ts'
-import { plural } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface WalkOptions extends JoinOptions {
@@ -145,7 +145,7 @@ export const faultWalk = async (program: string, args: readonly string[], option
     const walked = points.slice(0, numbers.maxPoints)
     progress.show(
       () =>
-        `fault walk: point ${Math.min(results.length + 1, walked.length)} of ${walked.length}, ${plural(results.filter(isFinding).length, 'finding')}`,
+        `fault walk: point ${Math.min(results.length + 1, walked.length)} of ${walked.length}, ${counted(results.filter(isFinding).length, 'finding')}`,
       () => results.length / walked.length,
     )
     for (const point of walked) {

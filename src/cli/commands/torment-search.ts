@@ -13,6 +13,7 @@
 import os from 'node:os'
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
 import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
+import { counted } from '../../spec/text.ts'
 import { printable } from '../../trace/printable.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
@@ -24,7 +25,7 @@ import { type Output, openOutput } from '../output-file.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { quoted } from '../program/quoted.ts'
 import { createProgress, type Progress } from '../progress.ts'
-import { type CheckOptions, createJudge, plural } from './check.ts'
+import { type CheckOptions, createJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface SearchOptions extends CheckOptions {
@@ -136,7 +137,7 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
   const failed: TormentedRun[] = []
   let tried = 0
   progress.show(
-    () => `seed ${Math.min(tried + 1, seedCount)} of ${seedCount}, ${plural(failed.length, 'failure')}`,
+    () => `seed ${Math.min(tried + 1, seedCount)} of ${seedCount}, ${counted(failed.length, 'failure')}`,
     () => tried / seedCount,
   )
   for (; tried < seedCount && endSignal(search) === undefined; tried++) {
@@ -174,7 +175,7 @@ const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedR
   let failing = failed.decisions
   search.progress.show(() => {
     const left = Math.ceil(Math.log2(failing - passing))
-    return `the shortest failing run is searched, at most ${plural(left, 'run')} left`
+    return `the shortest failing run is searched, at most ${counted(left, 'run')} left`
   })
   while (failing - passing > 1) {
     const maxDecisions = Math.floor((passing + failing) / 2)

@@ -558,8 +558,9 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Fails a connection by the injected event, before its message is sent and can be answered. For a failure to connect, the peer gets a REJ,
-   * as from an end whose time is over. DISCONNECTED comes as if the peer had sent a DREQ, and the peer learns nothing.
+   * Fails a connection by the injected event, before its message is sent and can be answered. For a failure to connect,
+   * the peer gets a REJ, as from an end whose time is over. DISCONNECTED comes as if the peer had sent a DREQ, and the
+   * peer learns nothing.
    */
   #failConnection(id: Identifier, connection: CmConnection): void {
     const type = id.injected?.type

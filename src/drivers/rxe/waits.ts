@@ -11,6 +11,7 @@ import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { counted } from '../../spec/text.ts'
 import { SendFlags } from '../../spec/work.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
@@ -24,7 +25,6 @@ const UNLIMITED = 7
 const MIN_RNR_NAKS = 2
 
 const hex = (value: number): string => `0x${value.toString(16)}`
-const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
 
 const pendingSends = ({ ring, retiredIndex }: SendQueue): number => (loadProducer(ring) - retiredIndex) & ring.wrap
 
