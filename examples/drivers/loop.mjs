@@ -275,16 +275,18 @@ const qpClass = core.driverClass(
 
 const { interface: Interface, device: Device, port: Port, async_fd, comp_channel, event_queue, pd, mr } = Classes
 
-const loop = {
+export const driver = {
   name: 'loop',
   id: spec.RXE_DRIVER_ID,
   abi: spec.RXE_ABI,
+  linux: spec.RxeAbi,
   link: 'roce',
   classes: [
     ...[Interface, Device, Port, async_fd, comp_channel, event_queue, pd, mr].map(cls => core.driverClass(cls)),
     cqClass,
     qpClass,
   ],
+  createDevice: (owner, name, site) => createDevice(owner, name, site),
   /** The device is being removed: programs that only poll get their completions. */
   *removing({ state }) {
     for (const qp of state.qps.values()) yield fail(qp)
@@ -295,7 +297,7 @@ const loop = {
 
 const { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortState, GidType } = spec
 
-const createDevice = (owner, name, allocate) => {
+const createDevice = (owner, name, { allocate }) => {
   const guid = Uint8Array.of(2, 0x6c, 0x6f, 0xff, 0xfe, 0x6f, 0x70, owner.devices.size)
   const state = {
     qps: new Map(),
@@ -307,7 +309,7 @@ const createDevice = (owner, name, allocate) => {
   }
   const device = core.register(owner, {
     name,
-    driver: loop,
+    driver,
     state,
     attributes: {
       ...spec.zeroRecord(spec.DeviceAttributes),
@@ -380,5 +382,3 @@ const networkDevice = device => {
     },
   }
 }
-
-export const driver = { name: 'loop', createDevice }

@@ -6,10 +6,10 @@ import { Clients, classesWithClients } from '../clients/clients.ts'
 import type { RdmaCmEnvironment } from '../clients/rdma-cm/rdma-cm.ts'
 import type { Identity } from '../core/devices/identity.ts'
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'
-import type { Core } from '../core/model.ts'
-import type { LocalDevice } from '../core/network-device.ts'
-import { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from '../drivers/device-makers.ts'
-import { createRxeDevice, type RxeOptions } from '../drivers/index.ts'
+import type { NetworkDevice } from '../core/driver-contract.ts'
+import type { Core, Device } from '../core/model.ts'
+import { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from '../drivers/registered.ts'
+import type { RoceSite } from '../drivers/roce-site.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { secureRandom } from '../host/random.ts'
@@ -30,9 +30,12 @@ export interface AssemblyOptions {
   readonly torment: TormentSetting | undefined
   /** Packets have arrived for a device at a socket. */
   readonly onPackets: () => void
-  readonly inError?: RxeOptions['inError']
-  /** Replaced by tests. */
-  readonly createDevice?: typeof createRxeDevice | undefined
+  readonly inError?: RoceSite['network']['inError']
+}
+
+/** A driver as the assembly uses it: `D` is the type of its devices. */
+interface DeviceMaker<D extends Device | NetworkDevice> {
+  createDevice(core: Core, name: string, site: RoceSite): D
 }
 
 export interface Assembly {
@@ -42,35 +45,47 @@ export interface Assembly {
   readonly link: NetworkLink
   readonly torment: Torment | undefined
   /**
-   * Creates a soft device on a port of the link, which may be wrapped; it closes the port at its end, and if this fails.
-   * Throws CallError EEXIST, EINVAL, and the errors of `Port.addAddress`.
+   * Creates a device of `driver`. `network`: for a device with an address; `attach` makes a port of the link, which may
+   * be wrapped, and is closed if this fails. Throws CallError EEXIST, EINVAL, and the errors of `attach` and of
+   * `Port.addAddress`.
    */
-  addDevice(name: string, identity: Identity, port: Port): LocalDevice
+  addDevice<D extends Device | NetworkDevice>(
+    driver: DeviceMaker<D>,
+    name: string,
+    network: { readonly identity: Identity; attach(): Port } | undefined,
+  ): D
 }
 
 export const assemble = (options: AssemblyOptions): Assembly => {
-  const { hasNative, createDevice = createRxeDevice, torment: setting, inError } = options
+  const { hasNative, torment: setting, inError, onPackets } = options
   const link = createLink(options.link, options.path, hasNative)
-  const core = createCore({ classes: classesWithClients(() => clients), now: nowMicroseconds, ...options.core })
+  const core = createCore({ ...classesWithClients(() => clients), now: nowMicroseconds, ...options.core })
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
     ...options.clients,
     ...(link.isMemory && { routing: { isClosed: true } }),
   })
-  const torment = setting && createTorment(setting, (hasNative ? mapArena : plainArena)(TORMENT_SCRATCH_BYTES))
+  const allocate = hasNative ? mapArena : plainArena
+  const torment = setting && createTorment(setting, allocate(TORMENT_SCRATCH_BYTES))
   return {
     core,
     clients,
     link,
     torment,
-    addDevice(name, identity, port) {
+    addDevice(driver, name, network) {
+      let port: Port | undefined
+      const attach = (): Port => {
+        port = network!.attach()
+        if (!link.isMemory) port.wake = onPackets
+        return port
+      }
+      const described = network && { identity: network.identity, now: nowMicroseconds, attach, torment, inError }
       try {
-        const device = createDevice(core, { name, identity, port, now: nowMicroseconds, torment, inError })
-        if (!link.isMemory) port.wake = options.onPackets
-        return device
+        // The driver sees to it that it has a network if it needs one (`Driver.hasAddress`).
+        return driver.createDevice(core, name, { allocate, network: described } as RoceSite)
       } catch (error) {
-        port.close()
+        port?.close()
         throw error
       }
     },

@@ -1,7 +1,7 @@
 /*
  * Counters of a device by the names of Linux's counter files (spec/counters.ts).
  */
-import type { NetworkDevice } from '../core/network-device.ts'
+import type { NetworkDevice } from '../core/driver-contract.ts'
 import { counterValues } from '../spec/counters.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 

@@ -3,7 +3,8 @@
  * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
-import { checkDevices, defaultDevice, deviceText, type IsLoaded, parseDevice } from '../daemon/devices/device-spec.ts'
+import type { RegisteredDriver } from '../core/driver-contract.ts'
+import { checkDevices, defaultDevice, deviceText, driverOf, parseDevice } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
 import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
@@ -86,14 +87,24 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
   }
 }
 
-/** Parses the options. Throws UsageError. `isLoaded`: as for `parseDevice`. */
+/** Whether the name, and so the driver, of a device decides whether its address may be absent, or is `driver=`. */
+const needsDriver = ({ address, driver }: DeviceSpec): boolean => address === '' || driver !== undefined
+
+/**
+ * Parses the options. Throws UsageError. `loaded`: drivers from files. The registered drivers are loaded only for devices
+ * that need them, because all commands parse options.
+ */
 export const wantedConfig = (
   { device, fault, link, path, ignoreMemlock, check, torment, like, buffers }: ConfigOptions,
-  isLoaded?: IsLoaded,
+  loaded: readonly RegisteredDriver[] = [],
 ): Promise<WantedConfig> =>
   orUsageError(async () => {
-    const devices = device?.map(text => parseDevice(text, isLoaded))
+    const devices = device?.map(text => parseDevice(text))
     if (devices) checkDevices(devices)
+    for (const spec of devices?.filter(needsDriver) ?? []) {
+      const { registeredDrivers } = await import('../drivers/registered.ts')
+      driverOf(spec, [...loaded, ...registeredDrivers])
+    }
     return {
       ...(devices && { devices }),
       ...(fault !== undefined && { fault: await canonicalFaults(fault) }),

@@ -4,7 +4,10 @@
  * use the clients before it in the table. If a client fails to start, clients that do not use it work.
  */
 import { coreClasses } from '../core/base/all.ts'
-import type { Core, DriverClass } from '../core/model.ts'
+import { driverClass } from '../core/devices/driver.ts'
+import type { CoreOptions } from '../core/devices/registry.ts'
+import type { DriverClass } from '../core/driver-contract.ts'
+import type { Core } from '../core/model.ts'
 import { ipClasses } from './ipoib/classes.ts'
 import { IpOverDevice } from './ipoib/ip-over-device.ts'
 import { madClasses } from './mad/classes.ts'
@@ -91,10 +94,20 @@ export class Clients {
   }
 }
 
+/** A line of a device's table: the class with the handlers of core. */
+const asListed = ({ class: cls }: DriverClass): DriverClass => driverClass(cls)
+
 /** The classes of a core with clients. A method starts the client that it needs. */
-export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
-  ...coreClasses,
-  ...madClasses(() => clients().use('mad')),
-  ...cmClasses(() => clients().use('rdma_cm')),
-  ...ipClasses(() => clients().use('ipoib')),
-]
+export const classesWithClients = (
+  clients: () => Clients,
+): Required<Pick<CoreOptions, 'classes' | 'clientClasses'>> => {
+  const overManagement = [...madClasses(() => clients().use('mad')), ...cmClasses(() => clients().use('rdma_cm'))]
+  const overDatagrams = ipClasses(() => clients().use('ipoib'))
+  return {
+    classes: [...coreClasses, ...overManagement, ...overDatagrams],
+    clientClasses: [
+      { needs: 'openManagement', classes: overManagement.map(asListed) },
+      { needs: 'openDatagrams', classes: overDatagrams.map(asListed) },
+    ],
+  }
+}

@@ -2,7 +2,9 @@
  * The requests of a device for several watchers: the checker and the recorder. A driver reports to one watcher per
  * device (`Driver.watch` in core/model.ts).
  */
-import type { Device, RequestPoll } from '../core/model.ts'
+
+import type { RequestPoll } from '../core/driver-contract.ts'
+import type { Device } from '../core/model.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import type { Arena } from '../wire/arena.ts'
 

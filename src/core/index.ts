@@ -31,6 +31,23 @@ export { systemDevice } from './devices/system.ts'
 export { callerView, type Dialect, dispatch } from './dispatch/dispatch.ts'
 export { findObject, invoke, invokeNow, type ReturnOf } from './dispatch/invoke.ts'
 export { tableSlots } from './dispatch/lookup.ts'
+export type {
+  DeviceNetwork,
+  DeviceQueues,
+  DeviceSite,
+  Driver,
+  DriverClass,
+  DriverOps,
+  LayerCounts,
+  MethodAdditions,
+  NetworkDevice,
+  OpsCall,
+  OpsState,
+  QpFacts,
+  QpResource,
+  RegisteredDriver,
+  ScanScope,
+} from './driver-contract.ts'
 export {
   affiliate,
   arm,
@@ -78,9 +95,6 @@ export {
   type Device,
   type DeviceEvent,
   type DeviceEventHandler,
-  type Driver,
-  type DriverClass,
-  type DriverOps,
   type EventHandlers,
   type EventRecord,
   type EventSink,
@@ -89,12 +103,8 @@ export {
   type HandlerValues,
   type Hook,
   Lifecycle,
-  type MethodAdditions,
-  type OpsCall,
-  type OpsState,
   type Port,
 } from './model.ts'
-export type { DeviceQueues, LayerCounts, NetworkDevice, QpFacts, QpResource, ScanScope } from './network-device.ts'
 export { closeDescriptor, findDescriptor } from './objects/descriptors.ts'
 export { addParent, createDescriptor, dropParent } from './objects/lifetime.ts'
 export { type CoreCounts, type DeviceCounts, stat } from './stat.ts'

@@ -7,16 +7,15 @@
  * A carrier is the code that connects a client with core: a session of the daemon, or the library in this process.
  */
 
-import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device/device.ts'
 import type { PortAttributes } from '../spec/classes/device/port.ts'
-import type { LinkName } from '../spec/links.ts'
-import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
+import type { AnyValue, Attributes, Capability, Method, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
 import type { ArgumentShape } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { GidTable } from './devices/gids.ts'
-import type { AddressSpace, Bytes } from './memory/address-space.ts'
-import type { MappedChunk, MappedMemory } from './memory/mappable-memory.ts'
+import type { ClientClasses, Driver, DriverClass } from './driver-contract.ts'
+import type { AddressSpace } from './memory/address-space.ts'
+import type { MappedMemory } from './memory/mappable-memory.ts'
 import type { MemoryTable } from './memory/region-table.ts'
 import type { HandleTable } from './objects/handles.ts'
 
@@ -451,173 +450,6 @@ export interface Device<D = unknown> {
   isAlive: boolean
 }
 
-/** Attributes (ids from 0x8000) that a driver adds to methods of a common class, by method name. */
-export type MethodAdditions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
-
-/** A class in a driver's table, with the types of its handlers erased. */
-export interface DriverClass {
-  readonly class: ObjectClass
-  readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
-  readonly additions: MethodAdditions
-  /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
-  readonly methods: Methods
-  /** Handlers for devices of one link, used instead of those in `handlers` (R27). */
-  readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
-  /** Optional attributes that the driver does not support, in any method, each with the reason. */
-  readonly unsupported?: Readonly<Record<string, string>>
-}
-
-// ---- a driver's own calls (R28, R30; core/devices/driver-ops.ts) ----
-
-/** A call on a descriptor of a driver's interface. */
-export interface OpsCall<S = unknown> {
-  readonly fd: FdObject<OpsState<S>>
-  readonly context: Context
-  readonly device: Device
-  readonly caller: Caller
-}
-
-/** State of a `driver_ops` object. */
-export interface OpsState<S = unknown> {
-  readonly name: string
-  readonly ops: DriverOps<S>
-  interfaceState: S
-}
-
-/**
- * One of a driver's interfaces in addition to its classes. All functions are optional: without one, the call fails as
- * on a Linux file without it. A function is synchronous, and throws CallError to refuse. It reports the end of longer
- * work by a record that the client can poll for and read (`postRecord`).
- */
-export interface DriverOps<S = unknown> {
-  /** A descriptor was created; returns the state for its calls. */
-  open?(call: OpsCall<undefined>): S
-  /** Gets the second and third argument of ioctl(2); returns its value, ≥ 0. Without it: ENOTTY. */
-  ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
-  /** Gets the bytes of a write(2), at most 1 MiB; returns the number of accepted bytes. Without it: EINVAL. */
-  write?(call: OpsCall<S>, bytes: Uint8Array): number
-  /** The memory of `length` bytes at `offset`, which is a multiple of the page size. Without it: ENODEV. */
-  mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
-  /** The descriptor was closed, or its object destroyed. Cannot refuse. */
-  close?(call: OpsCall<S>): void
-}
-
-// ---- management datagrams (IBA 13, 16; R40) ----
-
-/** The other end of a datagram, and the path to it. */
-export interface MadAddress {
-  /** 16 bytes each. */
-  readonly localGid: Uint8Array
-  readonly remoteGid: Uint8Array
-  /** Number of the peer's queue pair: 1 for the general services. */
-  readonly qpn: number
-  readonly pkey: number
-  readonly flowLabel: number
-  readonly trafficClass: number
-  readonly hopLimit: number
-}
-
-/** Queue pair 1 of a port, for the MAD layer. */
-export interface ManagementPort {
-  /**
-   * Sends a datagram of 256 bytes, now or when the port can take it. Returns false if the datagram is dropped, because
-   * too many wait or there is no path to the address.
-   */
-  send(mad: Uint8Array, to: MadAddress): boolean
-  /** The device's own answer to a request that no agent claims; undefined if it has none. */
-  answer?(mad: Uint8Array): Uint8Array | undefined
-  close(): void
-}
-
-/** A datagram queue pair of a client in core, in state RTS, without rings and completions. */
-export interface DatagramPort {
-  readonly qpn: number
-  /** Maximum bytes of a payload. */
-  readonly mtu: number
-  /**
-   * Sends a datagram, now or when the port can take it. The caller must not change `payload` afterwards. Returns false
-   * if the datagram is dropped, because too many wait or there is no path to the address.
-   */
-  send(payload: Uint8Array, to: MadAddress): boolean
-  /** Joins a multicast group, for the user of `account`. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
-  join(gid: Uint8Array, account?: MemoryAccount): void
-  /** Leaves a multicast group. Throws CallError EINVAL if it was not joined. */
-  leave(gid: Uint8Array): void
-  close(): void
-}
-
-/**
- * Examines a watched device. The functions named `report` tell its `RequestWatcher` what the program has done since the
- * last report.
- */
-export interface RequestPoll {
-  /** Reports polled completions of a CQ. */
-  reportCq(cq: CoreObject): void
-  /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
-  reportContext(context: Context): void
-  /**
-   * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.
-   * Undefined: the payload cannot be read.
-   */
-  digest(request: WorkRequest, isWhole: boolean): number | undefined
-  /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: the queue pair is gone. */
-  window(request: WorkRequest): number | undefined
-  /** Ends the reports. */
-  end(): void
-}
-
-export interface Driver<D = unknown> {
-  readonly name: string
-  /** Linux's rdma_driver_id (RDMA_DRIVER_RXE = 14). The ioctl dialect checks it. */
-  readonly id: number
-  /** Node type of its devices (`NodeType`); default CA. */
-  readonly nodeType?: number
-  /** Version of the driver's part of Linux's ABI; default 1. */
-  readonly abi?: number
-  /**
-   * The classes of the driver's devices. A class without handlers has core's own; a class that is not listed is absent
-   * (R19).
-   */
-  readonly classes: readonly DriverClass[]
-  /** By versioned name, newest first. The interface with the driver's own name is its provider channel. */
-  readonly interfaces?: Readonly<Record<string, DriverOps>>
-  /** Link of the driver's devices: attributes of other links are absent (R10, R27). Undefined: all attributes exist. */
-  readonly link?: LinkName
-  /**
-   * The device is being removed, and its objects still exist. Ends their work with errors, for programs that only poll
-   * shared memory (`MappedMemory.keepMapped`). Yields after a few objects.
-   */
-  removing?(device: Device<D>): Iterable<unknown>
-  /**
-   * Opens queue pair 1 of port 1. `receive` gets each management datagram, and may keep `mad` and `from`. It is called
-   * in the middle of the device's work, so it must not make calls. Throws CallError EBUSY if the queue pair is open
-   * already.
-   */
-  openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
-  /**
-   * A context was closed, and its objects still exist: its queue pairs stop sending and responding now. Yields after a
-   * few objects.
-   */
-  closing?(context: Context<unknown, D>): Iterable<unknown>
-  /**
-   * Opens a datagram queue pair on port 1. `receive` as for `openManagement`. Datagrams with another Q_Key are dropped.
-   */
-  openDatagrams?(
-    device: Device<D>,
-    qkey: number,
-    receive: (payload: Uint8Array, from: MadAddress) => void,
-  ): DatagramPort
-  /**
-   * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
-   * `scratch`: a buffer of SCRATCH_BYTES.
-   */
-  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestPoll
-  /** A context was closed, and all its objects were destroyed. */
-  closed?(context: Context<unknown, D>): void
-  /** The device was removed, and all its objects were destroyed. */
-  removed?(device: Device<D>): void
-}
-
 /** The account to which the objects of a context are charged. */
 export interface MemoryAccount {
   /** Throws CallError ENOMEM if the quota would be exceeded. */
@@ -669,6 +501,7 @@ export interface Core {
   readonly descriptors: Map<number, FdObject>
   /** Core's classes with core's handlers, by name. */
   readonly classes: ReadonlyMap<string, DriverClass>
+  readonly clientClasses: readonly ClientClasses[]
   readonly tables: TablePool
   /** In order of registration. */
   readonly clients: ClientEntry[]

@@ -2,8 +2,9 @@
  * Threads that wait for an event of a completion channel for which no event can come: no CQ uses the channel, or its CQs
  * were never armed. Waits for CQs with completions are those of the driver.
  */
+
+import type { ContextWait } from '../core/driver-contract.ts'
 import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
-import type { ContextWait } from '../core/network-device.ts'
 import { readDescriptors } from '../host/process-status.ts'
 import { EventSocket } from './context/event-socket.ts'
 import type { DaemonState } from './state.ts'

@@ -11,12 +11,12 @@ import { type InjectedFaults, injectFaults } from '../clients/faults/inject.ts'
 import type { RecordingOptions } from '../clients/record/recording.ts'
 import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
+import type { RegisteredDriver } from '../core/driver-contract.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
-import type { LoadedDriver } from '../drivers/device-makers.ts'
-import type { createRxeDevice } from '../drivers/index.ts'
+import { registeredDrivers } from '../drivers/registered.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -73,14 +73,13 @@ export interface DaemonOptions {
   readonly served?: Served
   /** A recording from the start to the end of the daemon. `fd`: an empty regular file, which the daemon closes. */
   readonly record?: RecordingOptions & { readonly fd: number }
-  /** Drivers from files (devices/driver-file.ts). */
-  readonly drivers?: readonly LoadedDriver[]
+  /** Drivers besides the registered ones, for example from files (devices/driver-file.ts). They come first. */
+  readonly drivers?: readonly RegisteredDriver[]
   /** Parts that tests replace. */
   readonly parts?: Partial<DaemonParts>
 }
 
 export interface DaemonParts {
-  readonly createRxeDevice: typeof createRxeDevice
   readonly dispatch: typeof dispatch
   /** Default: console.error. */
   readonly log: (...words: unknown[]) => void
@@ -204,10 +203,10 @@ interface Running {
 const createParts = (
   config: DaemonConfig,
   interfaces: Interfaces | undefined,
-  { log, createRxeDevice }: Partial<DaemonParts>,
+  { log }: Partial<DaemonParts>,
   running: Running,
   parkedPage: PageOfWords,
-  drivers: readonly LoadedDriver[] | undefined,
+  drivers: readonly RegisteredDriver[] = [],
 ) => {
   const containment = createContainment(log)
   /** Begins a new turn (`DaemonState.turn`). */
@@ -251,7 +250,6 @@ const createParts = (
     onPackets: () => running.loop?.kick(),
     inError: (qpn, isInError) =>
       addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1),
-    createDevice: createRxeDevice,
   })
   const { core, clients, link, torment } = assembly
   for (const name of clientNames) clients.use(name)
@@ -261,11 +259,11 @@ const createParts = (
   const polled = [thresholds, clientTimers]
   const network = createNetwork(config, link, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
   const addDevice: typeof assembly.addDevice = (...description) => {
-    const device = assembly.addDevice(...description)
-    device.injectCompletions?.(running.state?.faults.decideCompletion)
-    return device
+    const created = assembly.addDevice(...description)
+    if ('poll' in created) created.injectCompletions?.(running.state?.faults.decideCompletion)
+    return created
   }
-  const devices = createDevices(core, network, interfaces, polled, addDevice, drivers)
+  const devices = createDevices(core, network, interfaces, polled, addDevice, [...drivers, ...registeredDrivers])
   return {
     parkedPage,
     interfaces,

@@ -10,7 +10,7 @@
  * very many queues, the last poll is done in slices.
  */
 
-import { ScanScope } from '../core/network-device.ts'
+import { ScanScope } from '../core/driver-contract.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { createTimer } from '../host/event-loop/timer.ts'
 import { yieldOnce } from '../host/event-loop/yield.ts'

@@ -3,7 +3,7 @@
  */
 
 import { countersOf } from '../assembly/counters.ts'
-import type { ContextWait } from '../core/network-device.ts'
+import type { ContextWait } from '../core/driver-contract.ts'
 import { stat as coreStat } from '../core/stat.ts'
 import { failureText } from '../spec/check/failures.ts'
 import { inReportOrder } from '../spec/check/waits.ts'

@@ -3,8 +3,9 @@
  * progress, so the queues are looked at now and then: what is the same for MIN_WAIT is a wait. It becomes a finding
  * when a signal ends its program, after the time of `--hang`, or on request.
  */
+
+import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context } from '../core/model.ts'
-import type { ContextWait } from '../core/network-device.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { Containment } from './containment.ts'
 

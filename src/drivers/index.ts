@@ -3,7 +3,8 @@
  */
 
 export { type Identity, identify } from '../core/devices/identity.ts'
+export type { DeviceNetwork, DeviceSite, RegisteredDriver } from '../core/driver-contract.ts'
 export { createCtxDevice } from './ctx/device.ts'
-export type { LoadedDriver } from './device-makers.ts'
 export { createNullDevice, Sink } from './null/device.ts'
+export type { RoceSite } from './roce-site.ts'
 export { createRxeDevice, type RxeDevice, type RxeOptions } from './rxe/device.ts'

@@ -3,7 +3,9 @@
  * the tables do not know stays bytes.
  */
 import { Classes } from '../spec/classes.ts'
+import { RXE_DRIVER_ID, RxeAbi } from '../spec/drivers/rxe.ts'
 import { CallError } from '../spec/errno.ts'
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import { CallEntry, FileKind } from '../spec/observe.ts'
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import {
@@ -26,9 +28,13 @@ import type { MemoryRange, ObservedCall } from './records.ts'
 const classesByName: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const classesById = new Map(Object.values(Classes).map((cls: ObjectClass) => [cls.id, cls]))
 
+/** The kernel's drivers whose bytes in responses are known. */
+const abis: Readonly<Record<number, LinuxAbi>> = { [RXE_DRIVER_ID]: RxeAbi }
+
 /** Every class, for the driver that a message names. */
 const schemaOf = (driverId: number): Schema => ({
   driverId,
+  linux: abis[driverId],
   classById: id => classesById.get(id),
   classByName: name => classesByName[name],
 })

@@ -5,7 +5,7 @@
 import { Interface } from '../spec/classes/device/interface.ts'
 import { AttributeFlag } from '../spec/classes/ids.ts'
 import { Classes } from '../spec/classes.ts'
-import { RxeAttributes } from '../spec/drivers/rxe.ts'
+import { knownAdditions } from '../spec/drivers/known.ts'
 import { CallError } from '../spec/errno.ts'
 import type { AnyValue, Attributes, Method, ObjectClass } from '../spec/schema/schema.ts'
 import type { Call, CallerView, Result } from '../uapi/call.ts'
@@ -33,8 +33,6 @@ export interface Access {
 
 // ---- methods of drivers ----
 
-const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: Attributes; out?: Attributes }>>>> =
-  RxeAttributes
 const commonClasses: Readonly<Record<string, ObjectClass | undefined>> = Classes
 /** Results of `isKnown`. Classes may share a method, and devices may have their own versions of a class's method. */
 const knownMethods = new WeakMap<ObjectClass, WeakMap<Method, boolean>>()
@@ -45,13 +43,13 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = methods.get(method)
   if (known === undefined) {
     const commonMethod = commonClasses[cls.name]?.id === cls.id ? commonClasses[cls.name]?.methods[name] : undefined
-    const added = driverAttributes[cls.name]?.[name]
+    const added = knownAdditions[cls.name]?.[name]
     const inputs = { ...commonMethod?.in, ...added?.in }
     const outputs = { ...commonMethod?.out, ...added?.out }
     known =
       commonMethod !== undefined &&
-      Object.keys(method.in).every(attribute => inputs[attribute] !== undefined) &&
-      Object.keys(method.out).every(attribute => outputs[attribute] !== undefined)
+      Object.keys(method.in).every(attribute => inputs[attribute] === method.in[attribute]) &&
+      Object.keys(method.out).every(attribute => outputs[attribute] === method.out[attribute])
     knownMethods.set(cls, methods.set(method, known))
   }
   return known

@@ -3,7 +3,7 @@
  * record (uapi/tool.ts) has every call in the object dialect, so one decoder serves all dialects.
  */
 import { classes } from '../spec/classes.ts'
-import { RxeAttributes } from '../spec/drivers/rxe.ts'
+import { knownAdditions } from '../spec/drivers/known.ts'
 import type { Attributes, Method, ObjectClass } from '../spec/schema/schema.ts'
 import type { Declaration, TraceRecord } from '../uapi/tool.ts'
 import { type ReadMessage, readMessage } from './message.ts'
@@ -18,10 +18,6 @@ export interface DecodedCall {
   readonly args: ReadMessage
   readonly result: ReadMessage
 }
-
-/** Attributes that a driver adds to a method. */
-type AddedAttributes = { readonly in?: Attributes; readonly out?: Attributes }
-const driverAttributes: Readonly<Record<string, Readonly<Record<string, AddedAttributes>>>> = RxeAttributes
 
 const classesById = new Map(classes.map(cls => [cls.id, cls]))
 
@@ -44,7 +40,7 @@ export interface MessageContext {
 }
 
 /**
- * A method by class id and call number, with the attributes that the rxe driver adds; undefined: unknown. `declared`:
+ * A method by class id and call number, with the attributes of drivers that tools know; undefined: unknown. `declared`:
  * see `MessageContext`.
  */
 export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
@@ -57,7 +53,7 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
   const entry = found && Object.entries<Method>(found.methods).find(([, method]) => method.call === call)
   if (found === undefined || entry === undefined) return undefined
   const [name, method] = entry
-  const added = driverAttributes[found.name]?.[name]
+  const added = knownAdditions[found.name]?.[name]
   return { class: found, name, in: { ...method.in, ...added?.in }, out: { ...method.out, ...added?.out } }
 }
 

@@ -7,6 +7,7 @@
  */
 import type { CallError } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema/schema.ts'
 
 export interface Call {
@@ -97,6 +98,8 @@ export const isAnswer = (decoded: Decoded | Answer): decoded is Answer => 'ret' 
 export interface Schema {
   /** Driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly driverId: number
+  /** The driver's bytes in Linux's dialects; absent: none. */
+  readonly linux?: LinuxAbi | undefined
   /** Selects among alternatives in Linux's structs; RoCE if undefined. */
   readonly link?: LinkName | undefined
   classById(id: number): ObjectClass | undefined

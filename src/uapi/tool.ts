@@ -20,11 +20,13 @@ export interface PciFunction {
   readonly model: AdapterName
 }
 
-/** `--device NAME@ADDRESS[,pci=BDF[,numa=N][,model=MODEL]]`. */
+/** `--device NAME@ADDRESS[,driver=NAME][,pci=BDF[,numa=N][,model=MODEL]]`. */
 export interface DeviceSpec {
   readonly name: string
   /** IPv4 or IPv6 address as text; empty for a device without a network. */
   readonly address: string
+  /** The name of the driver; absent: as daemon/devices/device-spec.ts says. */
+  readonly driver?: string
   readonly pci?: PciFunction
 }
 

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openContext, unregister } from '../../src/core/devices/registry.ts'
 import { dispatch } from '../../src/core/dispatch/dispatch.ts'
+import type { RegisteredDriver } from '../../src/core/driver-contract.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
@@ -15,7 +16,8 @@ import { Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createMemoryQuotas } from '../../src/daemon/memory-quota.ts'
 import { createSession } from '../../src/daemon/session/client-session.ts'
 import type { DaemonState } from '../../src/daemon/state.ts'
-import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts'
+import type { RoceSite } from '../../src/drivers/roce-site.ts'
+import { type RxeDevice, rxeDriver } from '../../src/drivers/rxe/device.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { close, socketPair } from '../../src/host/net/sockets.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -51,8 +53,14 @@ const failOnUncaught = (t: TestContext): void => {
   }
 }
 
+/** The soft device's driver, whose devices are what `change` makes of them. */
+const changedDriver = (change: (rxe: RxeDevice, name: string) => RxeDevice): RegisteredDriver => ({
+  ...rxeDriver,
+  createDevice: (core, name, site: RoceSite) => change(rxeDriver.createDevice(core, name, site), name),
+})
+
 let daemons = 0
-const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>): Promise<Daemon> => {
+const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>, driver?: RegisteredDriver): Promise<Daemon> => {
   failOnUncaught(t)
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
@@ -63,6 +71,7 @@ const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>): Promise<
     },
     endWithLastClient: false,
     parts,
+    ...(driver && { drivers: [driver] }),
   })
   t.after(() => daemon.close())
   return daemon
@@ -101,28 +110,25 @@ for (const method of ['poll', 'nextTimeout'] as const)
   test(`a device whose ${method} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
     const { lines, log } = createLog()
     let isBroken = false
-    const daemon = await daemonWith(t, {
-      log,
-      createRxeDevice: (core, options) => {
-        const rxe = createRxeDevice(core, options)
-        if (options.name !== 'rxe1') return rxe
-        const fault = (): void => {
-          if (isBroken) throw new Error('injected into the device')
-        }
-        const device: RxeDevice = {
-          ...membersOf(rxe),
-          poll: (now, scope) => {
-            if (method === 'poll') fault()
-            return rxe.poll(now, scope)
-          },
-          nextTimeout: () => {
-            if (method === 'nextTimeout') fault()
-            return rxe.nextTimeout()
-          },
-        }
-        return device
-      },
+    const driver = changedDriver((rxe, name) => {
+      if (name !== 'rxe1') return rxe
+      const fault = (): void => {
+        if (isBroken) throw new Error('injected into the device')
+      }
+      const device: RxeDevice = {
+        ...membersOf(rxe),
+        poll: (now, scope) => {
+          if (method === 'poll') fault()
+          return rxe.poll(now, scope)
+        },
+        nextTimeout: () => {
+          if (method === 'nextTimeout') fault()
+          return rxe.nextTimeout()
+        },
+      }
+      return device
     })
+    const daemon = await daemonWith(t, { log }, driver)
     const client = await connect(t, daemon)
     const healthy = await client.context(0)
     const { context, descriptors } = await client.open(1)
@@ -179,23 +185,18 @@ test('a call that throws, immediately or later, is answered with EIO; all sessio
 /** A daemon whose devices throw `reason` when they are asked for `counters` or `link` while `fault.isActive`. */
 const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) => void, reason: string) => {
   const fault = { isActive: false }
-  const daemon = await daemonWith(t, {
-    log,
-    createRxeDevice: (core, options) => {
-      const rxe = createRxeDevice(core, options)
-      return {
-        ...membersOf(rxe),
-        counters() {
-          if (fault.isActive) throw new Error(reason)
-          return rxe.counters()
-        },
-        get link() {
-          if (fault.isActive) throw new Error(reason)
-          return rxe.link
-        },
-      }
+  const driver = changedDriver(rxe => ({
+    ...membersOf(rxe),
+    counters() {
+      if (fault.isActive) throw new Error(reason)
+      return rxe.counters()
     },
-  })
+    get link() {
+      if (fault.isActive) throw new Error(reason)
+      return rxe.link
+    },
+  }))
+  const daemon = await daemonWith(t, { log }, driver)
   return { daemon, fault }
 }
 

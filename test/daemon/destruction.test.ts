@@ -10,7 +10,8 @@ import { callerWithoutMemory } from '../../src/core/dispatch/caller.ts'
 import { invoke } from '../../src/core/dispatch/invoke.ts'
 import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
-import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
+import type { RoceSite } from '../../src/drivers/roce-site.ts'
+import { rxeDriver } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
 import type { FaultPort } from '../../src/phy/faults/layer.ts'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -45,20 +46,27 @@ const setUp = async (t: TestContext) => {
       link: 'memory',
     },
     endWithLastClient: false,
-    parts: {
-      createRxeDevice(daemonCore, options) {
-        core = daemonCore
-        ports.push(options.port as FaultPort)
-        const rxe = createRxeDevice(daemonCore, options)
-        const { poll } = rxe
-        return Object.assign(rxe, {
-          poll(...args: Parameters<typeof poll>) {
-            polls.count++
-            return poll.apply(rxe, args)
-          },
-        })
+    drivers: [
+      {
+        ...rxeDriver,
+        createDevice(daemonCore, name, { network, ...site }: RoceSite) {
+          core = daemonCore
+          const attach = () => {
+            const port = network.attach()
+            ports.push(port as FaultPort)
+            return port
+          }
+          const rxe = rxeDriver.createDevice(daemonCore, name, { ...site, network: { ...network, attach } })
+          const { poll } = rxe
+          return Object.assign(rxe, {
+            poll(...args: Parameters<typeof poll>) {
+              polls.count++
+              return poll.apply(rxe, args)
+            },
+          })
+        },
       },
-    },
+    ],
   })
   t.after(() => daemon.close())
   assert.ok(core)

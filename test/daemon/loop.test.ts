@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { ScanScope } from '../../src/core/driver-contract.ts'
 import { storeProducer } from '../../src/core/memory/rings.ts'
-import { ScanScope } from '../../src/core/network-device.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
 import { createPostScan, SLICE_ROWS } from '../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'

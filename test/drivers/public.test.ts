@@ -20,7 +20,7 @@ const importsOf = (source: string): { names: string[]; module: string }[] =>
 /** Names that an entry point exports, listed or through `export *`. */
 const exportsOf = (folder: string): Set<string> => {
   const source = read(folder, 'index.ts')
-  const listed = [...source.matchAll(/export \{([^}]+)\} from/g)].flatMap(([, names]) => names.split(','))
+  const listed = [...source.matchAll(/export (?:type )?\{([^}]+)\} from/g)].flatMap(([, names]) => names.split(','))
   const whole = [...source.matchAll(/export \* from '\.\/([^']+)'/g)].flatMap(([, module]) =>
     [...read(folder, module).matchAll(/^export (?:const|class|type|interface) (\w+)/gm)].map(([, name]) => name),
   )

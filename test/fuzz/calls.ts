@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
 import { ChainErrors, Interface } from '../../src/spec/classes/device/interface.ts'
-import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ioctlRequest } from '../../src/uapi/index.ts'
@@ -123,7 +122,8 @@ const callTarget = (dialect: DialectName): Target => {
         const records: Uint8Array[] = []
         while (records.length < SEED_MESSAGES) {
           const state = clientStateOf(client, random)
-          const message = dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, RXE_DRIVER_ID)
+          const message =
+            dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, client.context.device.schema)
           // only short messages; chains have their own target
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
           if (runOne(client, message).ret >= 0) records.push(recordOf(message))

@@ -8,6 +8,7 @@ import type { Identifier, IdOwner } from '../../src/clients/rdma-cm/identifier.t
 import { type Mads, RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
 import { addressSize, emitAddress, type SocketAddress } from '../../src/clients/rdma-cm/socket-address.ts'
 import { CmError } from '../../src/cm/error.ts'
+import type { MadAddress } from '../../src/core/driver-contract.ts'
 import {
   closeContext,
   dispatch,
@@ -18,7 +19,7 @@ import {
   stat,
   systemDevice,
 } from '../../src/core/index.ts'
-import type { Caller, Core, Device, MadAddress } from '../../src/core/model.ts'
+import type { Caller, Core, Device } from '../../src/core/model.ts'
 import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
 import { createRandom } from '../../src/faults/random.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'

@@ -132,10 +132,10 @@ describe('each mistake in a call of the object dialect gets its errno and messag
 describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno', () => {
   /** The result of the call in each Linux encoding that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
-    encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
+    encodings(call, client.context.device.schema, BUFFERS_AT).flatMap(encoding => {
       // `expressible` omits the arguments that this encoding cannot carry.
       const expressed = expressible(encoding, call)
-      const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, BUFFERS_AT).find(
+      const encodingOfExpressed = encodings(expressed, client.context.device.schema, BUFFERS_AT).find(
         ({ name, form }) => name === encoding.name && form === encoding.form,
       )
       if (
@@ -176,7 +176,7 @@ describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno',
     }
     for (const [title, code, change, attribute] of wrong) {
       const call = change(goodCall(cls, methodName, attribute))
-      if (encodings(call, client.context.device.driver.id, BUFFERS_AT).length === 0) continue
+      if (encodings(call, client.context.device.schema, BUFFERS_AT).length === 0) continue
       it(`${cls.name}.${methodName}: ${title}`, () => {
         const outcomes = run(call, attribute)
         assert.notEqual(outcomes.length, 0)

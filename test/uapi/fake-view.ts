@@ -2,7 +2,7 @@
  * A caller's view for codec tests: classes of an rxe device, memory of a simulated process, chosen handles.
  */
 import { classes } from '../../src/spec/classes.ts'
-import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
+import { RXE_DRIVER_ID, RxeAbi, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
 import type { Attributes, Method, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { CallerView, Schema } from '../../src/uapi/call.ts'
 import { type FakeMemory, fakeMemory } from './abilog.ts'
@@ -25,6 +25,7 @@ const byName = new Map(rxeClasses.map(cls => [cls.name, cls]))
 
 export const rxeSchema: Schema = {
   driverId: RXE_DRIVER_ID,
+  linux: RxeAbi,
   classById: id => byId.get(id),
   classByName: name => byName.get(name),
 }

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { callerView, type Driver, dispatch, driverClass, invokeNow } from '../../src/core/index.ts'
 import { qpAttributes } from '../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { RXE_DRIVER_ID, RxeAbi } from '../../src/spec/drivers/rxe.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import type { LinkName } from '../../src/spec/links.ts'
 import { WriteCommands } from '../../src/spec/linux/names.ts'
@@ -27,7 +27,7 @@ const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
 /** `handled`: the arguments that the driver's handlers of MODIFY_QP and CREATE_AH got. */
-const deviceOn = (link: LinkName, id = NO_DRIVER) => {
+const deviceOn = (link: LinkName, own: Partial<Driver<TestState>> = { id: NO_DRIVER }) => {
   const handled: AnyValues[] = []
   const note = (_call: unknown, _object: unknown, args: AnyValues) => {
     handled.push(args)
@@ -40,7 +40,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
     const handlers = (overrides as Record<string, object>)[entry.class.name]
     return handlers === undefined ? entry : driverClass(entry.class, { ...entry.handlers, ...handlers } as never)
   })
-  const driver: Driver<TestState> = { ...testDriver(classes), id, link }
+  const driver: Driver<TestState> = { ...testDriver(classes), ...own, link }
   const setup = openTestDevice({}, driver)
   const make = (cls: typeof Pd | typeof Cq | typeof RcQp, args: object) =>
     invokeNow(setup.context, cls, 'create', 0, args as never, setup.caller).object as number
@@ -163,8 +163,8 @@ for (const link of ['ib', 'roce', 'opa'] as const)
     )
   })
 
-test('a driver that uses rxe’s driver id without rxe’s outputs answers with zeros', () => {
-  const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
+test('a driver that uses rxe’s ABI without rxe’s outputs answers with zeros', () => {
+  const { context, caller, pd } = deviceOn('roce', { id: RXE_DRIVER_ID, linux: RxeAbi })
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true) // length of the response buffer, in words
   let driverPart: Uint8Array | undefined

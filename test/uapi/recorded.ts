@@ -2,8 +2,7 @@
  * Recorded calls, and their results: the kernel's bytes, decoded with the tables of spec/linux.
  */
 
-import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
-import { driverLayouts } from '../../src/spec/linux/drivers.ts'
+import { RxeAbi } from '../../src/spec/drivers/rxe.ts'
 import { InvokeWrite, RDMA_VERBS_IOCTL, UHW_OUT } from '../../src/spec/linux/ioctl.ts'
 import { type AnyValues, recordSize } from '../../src/spec/schema/schema.ts'
 import {
@@ -57,7 +56,7 @@ const readStruct = (reading: Reading, compiled: CompiledLayout, bytes: Uint8Arra
 }
 
 const readDriver = (reading: Reading, call: Call, bytes: Uint8Array): void => {
-  const layout = driverLayouts(RXE_DRIVER_ID)?.[`${call.class.name}.${call.methodName}`]
+  const layout = RxeAbi.layouts[`${call.class.name}.${call.methodName}`]
   if (layout !== undefined) readStruct(reading, compileLayout('driver', layout.out, call.method.out), bytes)
 }
 

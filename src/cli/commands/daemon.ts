@@ -156,8 +156,7 @@ const socketOf = ({ socket }: DaemonOptions, inherited: InheritedSocket | undefi
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const drivers = await orUsageError(() => loadDrivers(options.driver ?? []))
-  const isLoaded = (name: string): boolean => drivers.some(driver => name.startsWith(driver.name))
-  const config = fullConfig(await wantedConfig(options, isLoaded))
+  const config = fullConfig(await wantedConfig(options, drivers))
   for (const name of ['like', 'buffers'] as const)
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)

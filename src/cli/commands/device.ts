@@ -8,7 +8,7 @@ import { printFromDaemon, type QueryOptions } from './stat.ts'
 
 /** Adds a device to a daemon. `text`: NAME@ADDRESS or NAME. Throws UsageError if it is no such text. */
 export const addDevice = async (text: string, options: QueryOptions): Promise<void> => {
-  const device = await orUsageError(() => parseDevice(text, () => true))
+  const device = await orUsageError(() => parseDevice(text))
   await printFromDaemon(options, async client => {
     await client.changeDevices({ add: device })
     return ''

@@ -3,7 +3,7 @@
  * or all declared ones, each with the drivers that have it.
  */
 import { classesWithClients } from '../../clients/clients.ts'
-import { oneDevicePerDriver } from '../../drivers/device-makers.ts'
+import { oneDevicePerDriver } from '../../drivers/registered.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'

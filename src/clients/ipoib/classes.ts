@@ -2,8 +2,9 @@
  * The classes of IP over the device: interfaces and sockets. Received datagrams of a socket are queued here.
  */
 import { driverClass } from '../../core/devices/driver.ts'
+import type { DriverClass } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
-import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
+import type { CoreObject, FdObject } from '../../core/model.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
 import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'

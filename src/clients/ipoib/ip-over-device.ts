@@ -5,7 +5,8 @@
  */
 
 import { registerClient } from '../../core/devices/clients.ts'
-import type { Context, Core, DatagramPort, Device, MemoryAccount } from '../../core/model.ts'
+import type { DatagramPort } from '../../core/driver-contract.ts'
+import type { Context, Core, Device, MemoryAccount } from '../../core/model.ts'
 import { IpError } from '../../ip/error.ts'
 import { IpInterface } from '../../ip/interface.ts'
 import { CallError } from '../../spec/errno.ts'

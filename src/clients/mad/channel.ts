@@ -2,8 +2,10 @@
  * The queue of a channel: received messages, and sends that timed out. For each message there is a record on the
  * channel's descriptor, which wakes the program.
  */
+
+import type { MadAddress } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
-import type { FdObject, MadAddress } from '../../core/model.ts'
+import type { FdObject } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BYTES } from '../../spec/wire/mad.ts'
 

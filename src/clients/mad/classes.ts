@@ -4,7 +4,8 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { findGid, getGid } from '../../core/devices/gids.ts'
-import type { CoreObject, DriverClass, FdObject, MadAddress } from '../../core/model.ts'
+import type { DriverClass, MadAddress } from '../../core/driver-contract.ts'
+import type { CoreObject, FdObject } from '../../core/model.ts'
 import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { methodsOf } from '../../mad/registrations.ts'

@@ -9,7 +9,8 @@
  * supported", as in Linux.
  */
 import { registerClient } from '../../core/devices/clients.ts'
-import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
+import type { MadAddress, ManagementPort } from '../../core/driver-contract.ts'
+import type { Core, Device } from '../../core/model.ts'
 import { MadAgentEngine, type SendOptions, type SendOutcome } from '../../mad/agent.ts'
 import { type MadClaim, Registrations } from '../../mad/registrations.ts'
 import { CallError } from '../../spec/errno.ts'

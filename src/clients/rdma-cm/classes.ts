@@ -4,8 +4,9 @@
  * uses only this device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
+import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
-import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
+import type { CallContext, CoreObject, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lifetime.ts'
 import { onUndelivered } from '../../core/undelivered.ts'

@@ -5,18 +5,9 @@
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
+import type { RequestPoll } from '../../core/driver-contract.ts'
 import { addFailureHandler } from '../../core/failures.ts'
-import type {
-  CallContext,
-  Context,
-  Core,
-  CoreObject,
-  Device,
-  Entry,
-  HandlerValues,
-  Hook,
-  RequestPoll,
-} from '../../core/model.ts'
+import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
 import type { PortTap, TappedRun } from '../../phy/port.ts'
 import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
 import type { SessionWriter } from '../../record/writer.ts'

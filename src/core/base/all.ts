@@ -3,7 +3,7 @@
  */
 import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'
-import type { DriverClass } from '../model.ts'
+import type { DriverClass } from '../driver-contract.ts'
 import { deviceClass, portClass } from './device.ts'
 import { ahClass, cqClass, qpClasses, srqClass, tmSrqClass, wqClass, xrcdClass, xrcSrqClass } from './driver-objects.ts'
 import { driverOpsClass } from './driver-ops.ts'

@@ -5,7 +5,8 @@
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
-import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
+import type { OpsCall, OpsState } from '../driver-contract.ts'
+import type { CallContext, Device, FdObject } from '../model.ts'
 
 /** In the driver's order: newest version first. */
 export const interfaceNames = (device: Device): string[] => Object.keys(device.driver.interfaces ?? {})

@@ -6,8 +6,9 @@ import type { PortAttributes } from '../../spec/classes/device/port.ts'
 import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
 import { compile } from '../dispatch/compile.ts'
 import { classTable } from '../dispatch/lookup.ts'
+import type { Driver } from '../driver-contract.ts'
 import { createMemoryTable } from '../memory/region-table.ts'
-import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
+import { type Core, type CoreObject, type Device, Lifecycle, type Limit, type Port } from '../model.ts'
 import { createLimit } from '../objects/limits.ts'
 import { createGidTable } from './gids.ts'
 
@@ -50,6 +51,13 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
     }),
   )
 
+/** The driver, with the classes of core's clients whose needs it meets. */
+const withClientClasses = (driver: Driver, { clientClasses }: Core): Driver => {
+  const listed = new Set(driver.classes.map(({ class: cls }) => cls.name))
+  const added = clientClasses.flatMap(({ needs, classes }) => (driver[needs] === undefined ? [] : classes))
+  return { ...driver, classes: [...driver.classes, ...added.filter(({ class: cls }) => !listed.has(cls.name))] }
+}
+
 /** Throws an Error if the driver's table is invalid. `index`: `Device.index`. */
 export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
@@ -57,7 +65,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
   const gidTables = ports.map(({ gidTblLen }, i) => createGidTable(i + 1, gidTblLen))
   const memory = createMemoryTable(core.random)
   const limits = limitsOf(description.limits)
-  const table = compile(core.tables, core.classes, driver as Driver)
+  const table = compile(core.tables, core.classes, withClientClasses(driver as Driver, core))
   const classByName = (className: string): ObjectClass | undefined => device.sharedTable.byName.get(className)?.class
   const fixed = new Map<string, CoreObject>()
   for (const { class: cls } of table.byName.values())
@@ -73,6 +81,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     state: description.state,
     schema: {
       driverId: driver.id,
+      linux: driver.linux,
       link: driver.link,
       classById: id => classTable(device.sharedTable, id)?.class,
       classByName,

@@ -8,8 +8,9 @@
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import type { OpsCall, OpsState } from '../driver-contract.ts'
 import type { MappedChunk } from '../memory/mappable-memory.ts'
-import type { Caller, FdObject, OpsCall, OpsState } from '../model.ts'
+import type { Caller, FdObject } from '../model.ts'
 
 const MAX_WRITE_BYTES = 1 << 20
 

@@ -13,7 +13,8 @@
  */
 import type { LinkName } from '../../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../../spec/schema/schema.ts'
-import type { CallContext, CoreObject, DriverClass, MethodAdditions } from '../model.ts'
+import type { DriverClass, MethodAdditions } from '../driver-contract.ts'
+import type { CallContext, CoreObject } from '../model.ts'
 
 /** Attributes `X` and the attributes for direction `D` of `A`, the additions to the method. */
 type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =

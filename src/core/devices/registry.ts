@@ -19,9 +19,10 @@ import { attempt, attemptSteps } from '../attempt.ts'
 import { coreClasses } from '../base/all.ts'
 import { createPool, releaseTable } from '../dispatch/compile.ts'
 import { withHooks } from '../dispatch/hooks.ts'
+import type { ClientClasses, DriverClass } from '../driver-contract.ts'
 import { DEVICE_FATAL, forgetEvents, noRoute, raiseDevice } from '../events/events.ts'
 import type { MappedMemory } from '../memory/mappable-memory.ts'
-import type { Context, Core, Device, DriverClass, Hook, MemoryAccount } from '../model.ts'
+import type { Context, Core, Device, Hook, MemoryAccount } from '../model.ts'
 import { createHandles } from '../objects/handles.ts'
 import { destroyAll } from '../objects/lifetime.ts'
 import { assembleDevice, type DeviceDescription } from './assemble.ts'
@@ -42,6 +43,8 @@ const FIRST_DESCRIPTOR = 2 ** 30
 export interface CoreOptions {
   /** Default: `coreClasses`. */
   readonly classes?: readonly DriverClass[]
+  /** Those of `classes` that belong to clients of core; default none. */
+  readonly clientClasses?: readonly ClientClasses[]
   /**
    * Microseconds: the clock for event thresholds and device.queryClock. The owner of core calls `expire` at `nextDue`.
    * Default: always 0.
@@ -75,6 +78,7 @@ const runToEnd = (job: Iterator<unknown>): void => {
 /** Creates a core without devices. */
 export const createCore = ({
   classes = coreClasses,
+  clientClasses = [],
   now = () => 0,
   random = () => 0,
   report = () => {},
@@ -85,6 +89,7 @@ export const createCore = ({
   devices: new Map(),
   descriptors: new Map(),
   classes: new Map(classes.map(cls => [cls.class.name, cls])),
+  clientClasses,
   tables: createPool(),
   clients: [],
   system: undefined,

@@ -32,17 +32,8 @@ import {
   type RefusedArgument,
 } from '../../spec/schema/schema.ts'
 import { shapeOf } from '../../uapi/argument-check.ts'
-import type {
-  AnyHandler,
-  Bank,
-  ClassTable,
-  DispatchTable,
-  Driver,
-  DriverClass,
-  Entry,
-  ReferenceAttribute,
-  TablePool,
-} from '../model.ts'
+import type { Driver, DriverClass } from '../driver-contract.ts'
+import type { AnyHandler, Bank, ClassTable, DispatchTable, Entry, ReferenceAttribute, TablePool } from '../model.ts'
 import { createInState } from '../objects/create-in-state.ts'
 
 export const createPool = (): TablePool => ({

@@ -1,13 +1,16 @@
 /*
- * Parses `--device`: NAME@ADDRESS for a soft device, NAME for a device without a network. After that may follow the PCI
- * function that sysfs shows as the device's parent: pci=BDF, numa=N, model=MODEL (daemon/files/pci-files.ts).
+ * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
+ * driver; pci=BDF, numa=N and model=MODEL describe the PCI function that sysfs shows as the device's parent
+ * (daemon/files/pci-files.ts).
  *
- * A name that begins with the name of another driver, for example ctx0, is a device of that driver
- * (spec/drivers/names.ts, or a driver that the daemon has loaded). A soft device may have any other name: libibverbs asks netlink for the driver. (Before
- * version 23, libibverbs chooses the provider by the prefix `rxe`.)
+ * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for the
+ * driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
+ * begins with the name of its driver, for example ctx0. Only the daemon knows all drivers (`driverOf`).
  */
+
+import type { Driver } from '../../core/driver-contract.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
-import { Drivers, driverOfName } from '../../spec/drivers/names.ts'
+import { didYouMean } from '../../trace/suggest.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 import { parseAddress, reasonUnusable } from '../../wire/address.ts'
 
@@ -19,9 +22,6 @@ const MAX_NAME_LENGTH = 63
 /** A device with an address is a soft device, whatever its name: `rdma link add` accepts all names. */
 export const isSoftDevice = ({ address }: DeviceSpec): boolean => address !== ''
 
-/** Whether a loaded driver (drivers/device-makers.ts) makes the device with this name. */
-export type IsLoaded = (name: string) => boolean
-
 /** Why a device cannot have this name; undefined if it can. */
 export const deviceNameError = (name: string): string | undefined =>
   /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= MAX_NAME_LENGTH
@@ -32,8 +32,8 @@ const pciText = ({ address, node, model }: PciFunction): string =>
   `,pci=${address}${node === NO_NODE ? '' : `,numa=${node}`},model=${model}`
 
 /** The inverse of `parseDevice`. */
-export const deviceText = ({ name, address, pci }: DeviceSpec): string =>
-  `${name}${address === '' ? '' : `@${address}`}${pci === undefined ? '' : pciText(pci)}`
+export const deviceText = ({ name, address, driver, pci }: DeviceSpec): string =>
+  `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${pci === undefined ? '' : pciText(pci)}`
 
 /** NUMA_NO_NODE. */
 export const NO_NODE = -1
@@ -67,63 +67,104 @@ const parseModel = (text: string): AdapterName => {
   return model
 }
 
-/** Parses `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
-const parsePci = (settings: readonly string[]): PciFunction | undefined => {
-  const found: { pci?: string; numa?: string; model?: string } = {}
+/** Parses `driver=NAME`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
+const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'pci'> => {
+  const found: { driver?: string; pci?: string; numa?: string; model?: string } = {}
   for (const setting of settings) {
-    const [, key, value] = /^(pci|numa|model)=(.*)$/s.exec(setting) ?? []
+    const [, key, value] = /^(driver|pci|numa|model)=(.*)$/s.exec(setting) ?? []
     if (key === undefined)
-      throw new Error(`"${setting}" is no setting of a device; after the address may follow pci=, numa= and model=`)
+      throw new Error(
+        `"${setting}" is no setting of a device; after the address may follow driver=, pci=, numa= and model=`,
+      )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
   }
-  const { pci, numa, model } = found
-  if (pci === undefined) {
-    if (settings.length === 0) return undefined
-    throw new Error(`${settings[0]} needs a PCI function: give its address too, for example pci=0000:81:00.0`)
-  }
-  return {
-    address: parsePciAddress(pci),
-    node: numa === undefined ? NO_NODE : parseNode(numa),
-    model: model === undefined ? DEFAULT_MODEL : parseModel(model),
-  }
+  const { driver, pci, numa, model } = found
+  const chosen = driver === undefined ? {} : { driver }
+  if (pci !== undefined)
+    return {
+      ...chosen,
+      pci: {
+        address: parsePciAddress(pci),
+        node: numa === undefined ? NO_NODE : parseNode(numa),
+        model: model === undefined ? DEFAULT_MODEL : parseModel(model),
+      },
+    }
+  const needsFunction = settings.find(setting => !setting.startsWith('driver='))
+  if (needsFunction === undefined) return chosen
+  throw new Error(`${needsFunction} needs a PCI function: give its address too, for example pci=0000:81:00.0`)
 }
 
 /**
- * Parses NAME@ADDRESS or NAME, and the settings after it. Throws an Error with a message for people. A command that
- * cannot know the drivers of its daemon says that all are loaded; the daemon then refuses the name.
+ * Parses NAME@ADDRESS or NAME, and the settings after it. Throws an Error with a message for people. Whether a driver
+ * makes such a device is the matter of `driverOf`.
  */
-export const parseDevice = (text: string, isLoaded: IsLoaded = () => false): DeviceSpec => {
+export const parseDevice = (text: string): DeviceSpec => {
   const [device = '', ...settings] = text.split(',')
-  const spec = parseNameAndAddress(device, isLoaded)
+  const spec = parseNameAndAddress(device)
   try {
-    const pci = parsePci(settings)
-    return pci === undefined ? spec : { ...spec, pci }
+    return { ...spec, ...parseSettings(settings) }
   } catch (error) {
     throw new Error(`device "${text}": ${(error as Error).message}`, { cause: error })
   }
 }
 
 /** Throws an Error with a message for people. */
-const parseNameAndAddress = (text: string, isLoaded: IsLoaded): DeviceSpec => {
+const parseNameAndAddress = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
   const nameError = deviceNameError(name)
   if (nameError !== undefined) throw new Error(nameError)
-  const driver = driverOfName(name)
-  if (driver !== undefined && !Drivers[driver].hasNetwork) {
-    if (at < 0) return { name, address: '' }
-    throw new Error(`device "${text}": a device of driver ${driver} has no network; omit the address`)
-  }
-  if (at < 0 && isLoaded(name)) return { name, address: '' }
-  if (at < 0)
-    throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
+  if (at < 0) return { name, address: '' }
   const address = text.slice(at + 1)
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`device "${text}": "${address}" is not an IPv4 or IPv6 address`)
   const reason = reasonUnusable(bytes)
   if (reason) throw new Error(`device "${text}": ${address} ${reason}; each device needs its own address`)
   return { name, address }
+}
+
+/** What `driverOf` needs of a driver. */
+type NamedDriver = Pick<Driver, 'name' | 'hasAddress'>
+
+const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name }) => name).join(', ')
+
+/**
+ * The driver of a device, among `drivers`; the first one with addresses is the default for devices with an address.
+ * Throws an Error with a message for people if no driver makes the device.
+ */
+export const driverOf = <D extends NamedDriver>(
+  { name, address, driver: wanted }: DeviceSpec,
+  drivers: readonly D[],
+): D => {
+  const refuse = (reason: string): Error =>
+    new Error(`device "${name}${address === '' ? '' : `@${address}`}": ${reason}`)
+  const named =
+    wanted === undefined
+      ? drivers.find(driver => name.startsWith(driver.name) && !driver.hasAddress)
+      : drivers.find(driver => driver.name === wanted)
+  if (wanted !== undefined && named === undefined)
+    throw refuse(
+      `driver="${wanted}" is not one of ${namesOf(drivers)}${didYouMean(
+        wanted,
+        drivers.map(one => one.name),
+      )}`,
+    )
+  const found = named ?? (address === '' ? undefined : drivers.find(driver => driver.hasAddress))
+  if (found === undefined || (found.hasAddress && address === ''))
+    throw refuse(
+      `the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1 (names of devices without an address begin with ${namesOf(drivers.filter(driver => !driver.hasAddress))})`,
+    )
+  if (!found.hasAddress && address !== '')
+    throw refuse(`a device of driver ${found.name} has no network; omit the address`)
+  return found
+}
+
+/** A device with an address, of a driver of `drivers`. Its `driver` is absent if the device has it anyway. */
+export const specOf = (name: string, address: string, driver: string, drivers: readonly NamedDriver[]): DeviceSpec => {
+  const isDefault = drivers.find(one => one.hasAddress)?.name === driver
+  const hasOtherName = drivers.some(one => !one.hasAddress && name.startsWith(one.name))
+  return isDefault && !hasOtherName ? { name, address } : { name, address, driver }
 }
 
 /** Names, addresses and PCI functions must be unique. Throws like parseDevice. */

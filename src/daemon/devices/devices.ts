@@ -7,18 +7,15 @@ import type { Assembly } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
+import { isLinked, type LinkedDevice, type NetworkDevice, type RegisteredDriver } from '../../core/driver-contract.ts'
 import type { Core, Device } from '../../core/model.ts'
-import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
-import { deviceMakers, type LoadedDriver } from '../../drivers/device-makers.ts'
-import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/topology.ts'
-import { driverOfName } from '../../spec/drivers/names.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../trace/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
-import { checkDevices, deviceNameError, type IsLoaded, isSoftDevice, NO_NODE } from './device-spec.ts'
+import { checkDevices, deviceNameError, driverOf, isSoftDevice, NO_NODE } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -39,8 +36,7 @@ export interface Devices {
   readonly listed: readonly ListedDevice[]
   /** Called when `listed` has changed. */
   readonly onChange: Set<() => void>
-  /** Whether a loaded driver makes devices with this name. */
-  readonly isLoaded: IsLoaded
+  readonly drivers: readonly RegisteredDriver[]
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
@@ -77,7 +73,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 
 /**
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; devices are
- * added and removed here. `addDevice`: creates soft devices. `loaded`: drivers from files.
+ * added and removed here. `drivers`: as for `driverOf`.
  */
 export const createDevices = (
   core: Core,
@@ -85,7 +81,7 @@ export const createDevices = (
   interfaces: Interfaces | undefined,
   polled: Pollable[],
   addDevice: Assembly['addDevice'],
-  loaded: readonly LoadedDriver[] = [],
+  drivers: readonly RegisteredDriver[],
 ): Devices => {
   const all: DaemonDevice[] = []
   const polledDevices: NetworkDevice[] = []
@@ -95,40 +91,28 @@ export const createDevices = (
     for (const listener of onChange) listener()
   }
 
-  const addRxe = (spec: DeviceSpec): DaemonDevice => {
-    const identity = identityOf(spec, interfaces)
-    const port = network.attach(spec, identity)
+  const create = (spec: DeviceSpec): DaemonDevice => {
+    const { name } = spec
+    const driver = driverOf(spec, drivers)
+    const refuse = (): Error =>
+      new Error(`device "${name}": driver ${driver.name} returned no device of this name and core`)
+    const identity = isSoftDevice(spec) ? identityOf(spec, interfaces) : undefined
     try {
-      const created = addDevice(spec.name, identity, port)
-      return { spec, device: created.device, network: created }
+      // The driver may be JavaScript, without types.
+      const created: Device | NetworkDevice | undefined = addDevice(
+        driver,
+        name,
+        identity && { identity, attach: () => network.attach(spec, identity) },
+      )
+      if (created === undefined) throw refuse()
+      const polledDevice = 'poll' in created ? created : undefined
+      const device = polledDevice?.device ?? (created as Device)
+      if (device.core !== core || device.name !== name) throw refuse()
+      return { spec, device, network: polledDevice }
     } catch (error) {
-      network.detach(spec.name)
+      network.detach(name)
       throw error
     }
-  }
-
-  const addLoaded = (spec: DeviceSpec, driver: LoadedDriver): DaemonDevice => {
-    const { name } = spec
-    // The driver may be JavaScript, without types.
-    const created = driver.createDevice(core, name, mapArena) as Device | NetworkDevice | undefined
-    const network = created !== undefined && 'poll' in created ? created : undefined
-    const device = network?.device ?? (created as Device | undefined)
-    if (device?.core !== core || device.name !== name)
-      throw new Error(`device "${name}": driver ${driver.name} returned no device of this name and core`)
-    return { spec, device, network }
-  }
-
-  /** A device without a network. */
-  const addOther = (spec: DeviceSpec): DaemonDevice => {
-    const { name } = spec
-    const driver = loaded.find(one => name.startsWith(one.name))
-    if (driver !== undefined) return addLoaded(spec, driver)
-    const builtIn = driverOfName(name)
-    if (builtIn === undefined || builtIn === 'rxe')
-      throw new Error(
-        `device "${name}": no driver of this daemon makes devices with this name; load one with --driver, or give an address`,
-      )
-    return { spec, device: deviceMakers[builtIn](core, name), network: undefined }
   }
 
   const devices: Devices = {
@@ -139,7 +123,7 @@ export const createDevices = (
     get listed() {
       return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
     },
-    isLoaded: name => loaded.some(driver => name.startsWith(driver.name)),
+    drivers,
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
     hasAddress: (address, among) =>
@@ -148,7 +132,7 @@ export const createDevices = (
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       checkPciFunction(spec)
-      const created = isSoftDevice(spec) ? addRxe(spec) : addOther(spec)
+      const created = create(spec)
       all.push(created)
       if (created.network !== undefined) {
         polledDevices.push(created.network)

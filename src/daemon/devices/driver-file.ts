@@ -5,9 +5,9 @@
 import { realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import type { LoadedDriver } from '../../drivers/device-makers.ts'
+import type { RegisteredDriver } from '../../core/driver-contract.ts'
+import { registeredDrivers } from '../../drivers/registered.ts'
 import { exposure, userText } from '../../host/exposure.ts'
-import { driverOfName } from '../../spec/drivers/names.ts'
 
 const WRITABLE_BY_OTHERS = 0o022
 /** Names of devices begin with the name, and a number usually follows. */
@@ -22,13 +22,14 @@ const exposureOf = (file: string): string | undefined => {
   return exposure(dirname(file))
 }
 
-const isDriver = (value: unknown): value is LoadedDriver => {
-  const { name, createDevice } = (value ?? {}) as Partial<Record<keyof LoadedDriver, unknown>>
-  return typeof name === 'string' && NAME.test(name) && typeof createDevice === 'function'
+const isDriver = (value: unknown): value is RegisteredDriver => {
+  const { name, id, classes, createDevice } = (value ?? {}) as Partial<Record<keyof RegisteredDriver, unknown>>
+  const isNamed = typeof name === 'string' && NAME.test(name)
+  return isNamed && Number.isInteger(id) && Array.isArray(classes) && typeof createDevice === 'function'
 }
 
 /** Loads one file. Throws an Error with a message for people. */
-const loadDriver = async (path: string): Promise<LoadedDriver> => {
+const loadDriver = async (path: string): Promise<RegisteredDriver> => {
   const refuse = (reason: string, cause?: unknown): Error => new Error(`--driver "${path}": ${reason}`, { cause })
   if (!path.endsWith('.mjs')) throw refuse('a driver is a module of JavaScript, whose name ends with .mjs')
   let file: string
@@ -50,21 +51,20 @@ const loadDriver = async (path: string): Promise<LoadedDriver> => {
   const { driver } = module
   if (!isDriver(driver))
     throw refuse(
-      'it exports no `driver` with a `name` of small letters and underscores, and a function `createDevice(core, name)`',
+      'it exports no `driver` with a `name` of small letters and underscores, an `id`, `classes`, and a function `createDevice(core, name, site)`',
     )
   return driver
 }
 
 /** Loads drivers. Throws an Error with a message for people. */
-export const loadDrivers = async (paths: readonly string[]): Promise<readonly LoadedDriver[]> => {
-  const drivers: LoadedDriver[] = []
+export const loadDrivers = async (paths: readonly string[]): Promise<readonly RegisteredDriver[]> => {
+  const drivers: RegisteredDriver[] = []
   for (const path of paths) {
     const driver = await loadDriver(path)
     const { name } = driver
-    const other =
-      driverOfName(name) ?? drivers.find(one => one.name.startsWith(name) || name.startsWith(one.name))?.name
+    const other = [...registeredDrivers, ...drivers].find(one => one.name.startsWith(name) || name.startsWith(one.name))
     if (other !== undefined)
-      throw new Error(`--driver "${path}": its name "${name}" cannot be told from that of driver ${other}`)
+      throw new Error(`--driver "${path}": its name "${name}" cannot be told from that of driver ${other.name}`)
     drivers.push(driver)
   }
   return drivers

@@ -1,5 +1,5 @@
 /*
- * Devices follow their network interfaces: addresses, link state, MTU (`DeviceLink` in core/network-device.ts).
+ * Devices follow their network interfaces: addresses, link state, MTU (`DeviceLink` in core/driver-contract.ts).
  *
  * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
  * interface become GIDs of the device too. There are exceptions:
@@ -16,8 +16,8 @@
  */
 
 import type { Identity } from '../../core/devices/identity.ts'
+import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import { raisePort } from '../../core/events/events.ts'
-import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/network-device.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'

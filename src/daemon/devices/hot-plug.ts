@@ -3,7 +3,7 @@
  * (daemon/files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
  */
 import type { Identity } from '../../core/devices/identity.ts'
-import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/network-device.ts'
+import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/driver-contract.ts'
 import type { Slices } from '../../host/event-loop/slices.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'

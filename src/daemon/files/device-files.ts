@@ -8,7 +8,7 @@
  * logged, because calls still return correct results.
  */
 import { closeSync } from 'node:fs'
-import type { NetworkDevice } from '../../core/network-device.ts'
+import type { NetworkDevice } from '../../core/driver-contract.ts'
 import { holdFile, isAt, removeHeld } from '../../host/held-file.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'

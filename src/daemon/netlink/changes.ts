@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import type { Device } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
-import { deviceNameError } from '../devices/device-spec.ts'
+import { deviceNameError, specOf } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
 
@@ -43,14 +43,16 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
   const nameError = deviceNameError(name)
   if (nameError !== undefined) throw new CallError('EINVAL', nameError)
   const address = addressOf(interfaceName)
-  if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
+  const types = daemon.devices.drivers.filter(driver => driver.hasAddress).map(driver => driver.name)
+  if (!types.includes(type))
+    throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use ${types.join(' or ')}`)
   const existing = daemon.devices.linked.find(({ link }) => link.identity.interfaceName === interfaceName)
   if (existing !== undefined)
     throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
   // ENFILE is Linux's errno for a name in use.
   if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
   try {
-    daemon.plug({ name, address })
+    daemon.plug(specOf(name, address, type, daemon.devices.drivers))
   } catch (error) {
     throw new CallError('EINVAL', error instanceof Error ? error.message : String(error))
   }

@@ -2,7 +2,7 @@
  * Sends events of devices to netlink group RDMA_NL_GROUP_NOTIFY, for `rdma monitor` (Linux: rdma_nl_notify_event).
  */
 import type { Identity } from '../../core/devices/identity.ts'
-import type { LinkedDevice } from '../../core/network-device.ts'
+import type { LinkedDevice } from '../../core/driver-contract.ts'
 import {
   MONITOR,
   MonitorEvent,

@@ -4,8 +4,8 @@
  * QPN. Other objects, and contexts, have core's numbers, which are never reused.
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
+import type { QpResource } from '../../core/driver-contract.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
-import type { QpResource } from '../../core/network-device.ts'
 import { countOf, objectsOf, openedContexts, pdOf } from '../../core/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import {

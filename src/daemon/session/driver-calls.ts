@@ -5,7 +5,8 @@
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
-import type { Caller, FdObject, OpsState } from '../../core/model.ts'
+import type { OpsState } from '../../core/driver-contract.ts'
+import type { Caller, FdObject } from '../../core/model.ts'
 import { CtxIoctl } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'

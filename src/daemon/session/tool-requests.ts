@@ -37,8 +37,9 @@ const UNKNOWN_REQUEST: ToolReply = {
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
-  const { name, address, pci } = (value ?? {}) as Partial<DeviceSpec>
-  return typeof name === 'string' && typeof address === 'string' && pci !== null
+  const { name, address, driver, pci } = (value ?? {}) as Partial<DeviceSpec>
+  const hasDriver = driver === undefined || typeof driver === 'string'
+  return typeof name === 'string' && typeof address === 'string' && hasDriver && pci !== null
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {
@@ -235,7 +236,7 @@ export class ToolRequests {
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
-      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add), this.#daemon.devices.isLoaded))
+      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add)))
       if (remove !== undefined) this.#daemon.unplug(remove)
       return { devices: this.#daemon.devices.listed }
     } catch (error) {

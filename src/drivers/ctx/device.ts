@@ -10,12 +10,12 @@ import {
   type Core,
   type CoreObject,
   type Device,
-  type Driver,
   driverClass,
   encodeRecords,
   type FdObject,
   mappedMemoryOf,
   postRecord,
+  type RegisteredDriver,
   register,
 } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
@@ -139,11 +139,12 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
 
 /** All ctx devices share this record. */
-const ctxDriver: Driver<CtxState> = {
+export const ctxDriver: RegisteredDriver<CtxState> = {
   name: 'ctx',
   id: 0, // RDMA_DRIVER_UNKNOWN
   nodeType: NodeType.values.UNSPECIFIED,
   classes: [...[Interface, DeviceClass, AsyncFd, DriverOps].map(cls => driverClass(cls)), contextClass],
+  createDevice: (core, name) => createCtxDevice(core, name),
   interfaces,
 }
 

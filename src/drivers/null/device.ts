@@ -2,7 +2,7 @@
  * An example of a driver (R19, R22, R29; docs/how-to/drivers.md explains it): a device that counts bytes and discards
  * them. Of core, it imports only the public driver interface; it knows no dialect, process or socket.
  */
-import { type Core, type Device, driverClass, register } from '../../core/index.ts'
+import { type Core, type Device, driverClass, type RegisteredDriver, register } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -47,10 +47,11 @@ const sinkClass = driverClass<typeof Sink, { taken: bigint }>(Sink, {
 
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
-const nullDriver = {
+export const nullDriver: RegisteredDriver = {
   name: 'null',
   id: 0, // RDMA_DRIVER_UNKNOWN
   classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), sinkClass],
+  createDevice: (core, name) => createNullDevice(core, name),
 }
 
 /** Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name. */

@@ -4,7 +4,9 @@
  * passed to the client's function. A sent payload waits until a `poll` of the device finds room in the port. As on
  * Linux, AckReq is set, although datagrams are not acknowledged.
  */
-import type { DatagramPort, MadAddress, ManagementPort, MemoryAccount } from '../../core/model.ts'
+
+import type { DatagramPort, MadAddress, ManagementPort } from '../../core/driver-contract.ts'
+import type { MemoryAccount } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'

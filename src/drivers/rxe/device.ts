@@ -8,8 +8,6 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
-import { raiseObjectEvent } from '../../core/events/events.ts'
-import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
 import {
   type ContextWait,
   type DecideCompletion,
@@ -18,34 +16,33 @@ import {
   type LayerCounts,
   type LocalDevice,
   type LocalRings,
+  type RegisteredDriver,
   ScanScope,
-} from '../../core/network-device.ts'
+} from '../../core/driver-contract.ts'
+import { raiseObjectEvent } from '../../core/events/events.ts'
+import { type Context, type Core, type Device, Lifecycle } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { failureReason } from '../../spec/check/failures.ts'
-import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
-import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { IpInterface, IpSocket } from '../../spec/classes/device/ip.ts'
 import { Port as PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueue } from '../../spec/classes/events/event_queue.ts'
-import { MadAgent } from '../../spec/classes/mad/mad_agent.ts'
-import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
-import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
+import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
 import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
+import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
@@ -140,12 +137,14 @@ function* resetQps(context: Context, { qps, engine, sendResponses }: RxeState): 
   }
 }
 
-/** The driver record for a core without clients. All soft devices share one dispatch table. */
-const rxeDriver: Driver<RxeState> = {
+/** All soft devices share one dispatch table. */
+export const rxeDriver = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
   abi: RXE_ABI,
+  linux: RxeAbi,
   link: 'roce',
+  hasAddress: true,
   classes: [
     driverClass(Interface),
     driverClass(DeviceClass),
@@ -165,6 +164,8 @@ const rxeDriver: Driver<RxeState> = {
     xrcSrqClass,
     xrcdClass,
   ],
+  createDevice: (core: Core, name: string, { network: { attach, ...network } }: RoceSite): RxeDevice =>
+    createRxeDevice(core, { name, port: attach(), ...network }),
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
@@ -175,19 +176,7 @@ const rxeDriver: Driver<RxeState> = {
     state.port.close()
   },
   watch: (device, watcher, scratch) => device.state.watch(device, watcher, scratch),
-}
-
-/** The driver record for a core that has the classes of its clients (clients/clients.ts). */
-const clientsDriver: Driver<RxeState> = {
-  ...rxeDriver,
-  classes: [
-    ...rxeDriver.classes,
-    ...[CmChannel, CmId, CmMulticast, MadChannel, MadAgent, IpInterface, IpSocket].map(cls => driverClass(cls)),
-  ],
-}
-
-const driverFor = ({ classes }: Core): Driver<RxeState> =>
-  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : clientsDriver
+} satisfies RegisteredDriver<RxeState>
 
 /** Maximum calls of `Engine.pollTransmit` in one `poll`. A call ends when it has sent 1 MiB to local peers. */
 const MAX_TRANSMIT_CALLS = 4
@@ -310,7 +299,7 @@ class SoftDevice implements RxeDevice {
     const attributes = deviceAttributes(identity.guid, state.limits)
     const device = register(core, {
       name,
-      driver: driverFor(core),
+      driver: rxeDriver,
       state,
       attributes,
       extended: extendedAttributes(),

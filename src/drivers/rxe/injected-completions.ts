@@ -3,7 +3,7 @@
  * engine has executed the request, and perhaps the peer too, as when an adapter loses the last acknowledgement. The
  * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
  */
-import type { DecideCompletion, InjectedCompletion } from '../../core/network-device.ts'
+import type { DecideCompletion, InjectedCompletion } from '../../core/driver-contract.ts'
 import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
 import { completionNameOf } from '../../spec/faults.ts'
 import { joinWords } from '../../spec/memory.ts'

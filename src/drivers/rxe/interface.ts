@@ -9,8 +9,8 @@
  * `deviceLink` joins these functions with the port.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
+import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
-import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/network-device.ts'
 import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RxeState } from './state.ts'

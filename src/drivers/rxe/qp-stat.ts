@@ -2,8 +2,8 @@
  * Queue pairs of one soft device for `userdma stat --qps`.
  */
 
+import type { DeviceQueues, QpFacts } from '../../core/driver-contract.ts'
 import { loadProducer } from '../../core/memory/rings.ts'
-import type { DeviceQueues, QpFacts } from '../../core/network-device.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'

@@ -1,8 +1,9 @@
 /*
- * The queues of a soft device, for tools (core/network-device.ts).
+ * The queues of a soft device, for tools (core/driver-contract.ts).
  */
+
+import type { DeviceQueues, QpResource } from '../../core/driver-contract.ts'
 import type { CoreObject } from '../../core/model.ts'
-import type { DeviceQueues, QpResource } from '../../core/network-device.ts'
 import { QpState } from '../../spec/enums.ts'
 import { qpsFrom } from './qp-stat.ts'
 import type { CqRing } from './rings/completion-ring.ts'

@@ -3,7 +3,8 @@
  */
 
 import type { Identity } from '../../core/devices/identity.ts'
-import type { CallContext, Context, CoreObject, Device, RequestPoll } from '../../core/model.ts'
+import type { RequestPoll } from '../../core/driver-contract.ts'
+import type { CallContext, Context, CoreObject, Device } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'

@@ -3,9 +3,9 @@
  * recorded while requests run.
  */
 
+import type { ContextWait } from '../../core/driver-contract.ts'
 import { elementAt, loadProducer } from '../../core/memory/rings.ts'
 import { Armed, type Context } from '../../core/model.ts'
-import type { ContextWait } from '../../core/network-device.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { nameIn, QpState } from '../../spec/enums.ts'

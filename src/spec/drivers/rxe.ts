@@ -8,8 +8,9 @@
  */
 
 import { MAX_AHS } from '../classes/pd.ts'
-import { embed, type Layout, layout, value } from '../linux/layout.ts'
+import { embed, layout, value } from '../linux/layout.ts'
 import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
+import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 
 /** RDMA_DRIVER_RXE */
 export const RXE_DRIVER_ID = 14
@@ -53,17 +54,6 @@ export const RxeAttributes = {
   },
 } as const
 
-export interface DriverLayout {
-  readonly out: Layout
-  /** Minimum bytes of the caller's buffer; default `out.size`. 0: a shorter buffer is accepted and not written. */
-  readonly minBytes?: number
-  /**
-   * The driver's bytes of the request. `none`: EINVAL if there are any. `pointer`: the address of the response; EINVAL
-   * if there are fewer than 8 bytes. Absent: the bytes are ignored.
-   */
-  readonly input?: 'none' | 'pointer'
-}
-
 /** struct rxe_create_srq_resp. The driver does not write the last 4 bytes. */
 const SRQ_RESPONSE_BYTES = 24
 const srqCreate: DriverLayout = {
@@ -92,3 +82,6 @@ export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'xrc_srq.create': srqCreate,
   'xrc_srq.modify': srqModify,
 }
+
+/** The driver's part of Linux's ABI. */
+export const RxeAbi: LinuxAbi = { layouts: RxeLayouts, attributes: RxeAttributes }

@@ -4,7 +4,7 @@
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
-import { driverLayouts, driverOutputs } from '../../spec/linux/drivers.ts'
+import type { DriverLayout } from '../../spec/drivers/linux-abi.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import { typeTables } from '../../spec/linux/structs.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -170,7 +170,7 @@ interface DriverPart {
 }
 
 /** The layouts of drivers' structs, by driver id and method. */
-const driverStructs = new Map<string, CompiledLayout>()
+const driverStructs = new WeakMap<DriverLayout, CompiledLayout>()
 /** Bytes of a pointer as a driver's input. */
 const POINTER_BYTES = 8
 
@@ -186,18 +186,17 @@ export const driverPart = (
   buffer: UserBuffer | undefined,
 ): DriverPart | undefined => {
   const name = `${call.class.name}.${call.methodName}`
-  const part = driverLayouts(view.schema.driverId)?.[name]
-  if (part === undefined) return undefined
+  const { linux } = view.schema
+  const part = linux?.layouts[name]
+  if (linux === undefined || part === undefined) return undefined
   const { out, input: inputKind } = part
   if (inputKind === 'none' && input.length > 0)
     throw new CallError('EINVAL', `${name}: the driver has no input of its own, but ${input.length} bytes are passed`)
-  const key = `${view.schema.driverId} ${name}`
-  let compiled = driverStructs.get(key)
+  let compiled = driverStructs.get(part)
   if (compiled === undefined) {
-    // not `call.method.out`: another driver with the same id may lack these attributes
-    const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
-    compiled = compileLayout(name, out, attributes)
-    driverStructs.set(key, compiled)
+    // not `call.method.out`: another driver with the same ABI may lack these attributes
+    compiled = compileLayout(name, out, linux.attributes[call.class.name]?.[call.methodName]?.out ?? {})
+    driverStructs.set(part, compiled)
   }
   if (inputKind === 'pointer') {
     if (input.length < POINTER_BYTES)

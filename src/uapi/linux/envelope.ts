@@ -7,7 +7,6 @@
  */
 
 import { AttributeFlag } from '../../spec/classes/ids.ts'
-import { driverLayouts } from '../../spec/linux/drivers.ts'
 import {
   InvokeWrite,
   type IoctlAttribute,
@@ -20,7 +19,7 @@ import type { Cell } from '../../spec/linux/layout.ts'
 import { LinuxObject } from '../../spec/linux/names.ts'
 import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
-import type { Call } from '../call.ts'
+import type { Call, Schema } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { attributeOf, isAttributeValue } from './cells.ts'
 import { findMethod, INLINE_BYTES, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
@@ -37,10 +36,13 @@ export interface Encoding {
   readonly legacy: Uint8Array
 }
 
+/** The driver of the device that a call is for. */
+type CallDriver = Pick<Schema, 'driverId' | 'linux'>
+
 /** Bytes of the driver's parts of request and response. In rxe's MODIFY_SRQ, the request has the response's address. */
-const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
+const driverSizes = (hasDriverBytes: boolean, call: Call, driver: CallDriver): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
-  const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
+  const part = driver.linux?.layouts[`${call.class.name}.${call.methodName}`]
   if (part?.input === 'pointer') return { input: 8, output: 0 }
   return { input: 0, output: part === undefined ? 0 : Math.max(part.minBytes ?? 0, part.out.size) }
 }
@@ -62,9 +64,9 @@ const requestSize = ({ in: layout, isExtended }: WriteCommand, call: Call): numb
   return isExtended ? (size + 7) & ~7 : size
 }
 
-const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
+const legacyWrite = (command: WriteCommand, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
   const start = requestStart(command.isExtended)
-  const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
+  const { input, output } = driverSizes(command.hasDriverBytes, call, driver)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
@@ -133,12 +135,12 @@ const packIoctl = (
 /** Method number of the object DEVICE. */
 const INVOKE_WRITE = 0
 
-const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
-  const { input, output } = driverSizes(command.hasDriverBytes, call, driverId)
+const legacyInvoke = (command: WriteCommand, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
+  const { input, output } = driverSizes(command.hasDriverBytes, call, driver)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
-  return packIoctl(LinuxObject.DEVICE, INVOKE_WRITE, driverId, memoryAddress, [
+  return packIoctl(LinuxObject.DEVICE, INVOKE_WRITE, driver.driverId, memoryAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
@@ -181,17 +183,17 @@ const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 
-const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, memoryAddress: bigint): Uint8Array => {
-  const { output } = driverSizes(spec.hasDriverAttributes, call, driverId)
+const legacyIoctl = (spec: IoctlMethod, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
+  const { output } = driverSizes(spec.hasDriverAttributes, call, driver)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, output))
-  return packIoctl(spec.object, spec.number, driverId, memoryAddress, parts)
+  return packIoctl(spec.object, spec.number, driver.driverId, memoryAddress, parts)
 }
 
 // ---- all of them ----
 
-/** All encodings of a call, with memory from `memoryAddress` on. */
-export const encodings = (call: Call, driverId: number, memoryAddress: bigint): Encoding[] => [
+/** All encodings of a call to a device of `driver`, with memory from `memoryAddress` on. */
+export const encodings = (call: Call, driver: CallDriver, memoryAddress: bigint): Encoding[] => [
   ...writeCommands
     .filter(
       entry =>
@@ -201,8 +203,8 @@ export const encodings = (call: Call, driverId: number, memoryAddress: bigint): 
         tailFits(entry.in, call),
     )
     .flatMap((entry): Encoding[] => [
-      { name: entry.name, form: 'write', legacy: legacyWrite(entry, call, driverId, memoryAddress) },
-      { name: entry.name, form: 'invoke', legacy: legacyInvoke(entry, call, driverId, memoryAddress) },
+      { name: entry.name, form: 'write', legacy: legacyWrite(entry, call, driver, memoryAddress) },
+      { name: entry.name, form: 'invoke', legacy: legacyInvoke(entry, call, driver, memoryAddress) },
     ]),
   ...ioctlMethods
     .filter(entry => canExpress(entry, call))
@@ -210,7 +212,7 @@ export const encodings = (call: Call, driverId: number, memoryAddress: bigint): 
       (entry): Encoding => ({
         name: entry.name,
         form: 'ioctl',
-        legacy: legacyIoctl(entry, call, driverId, memoryAddress),
+        legacy: legacyIoctl(entry, call, driver, memoryAddress),
       }),
     ),
 ]

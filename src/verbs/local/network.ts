@@ -18,10 +18,11 @@ import type { Clients } from '../../clients/clients.ts'
 import { type InjectedFaults, injectFaults } from '../../clients/faults/inject.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
+import { type LocalDevice, ScanScope } from '../../core/driver-contract.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { CallingProcess, Core, Device as CoreDevice } from '../../core/model.ts'
-import { type LocalDevice, ScanScope } from '../../core/network-device.ts'
+import { rxeDriver } from '../../drivers/registered.ts'
 import { createProgramFaults } from '../../faults/program-faults.ts'
 import { targetOf } from '../../faults/rule.ts'
 import { formatRule, parseFaults } from '../../faults/rules.ts'
@@ -512,7 +513,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const port = withFaults(barePort, name, rules)
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
-      const device = assembly.addDevice(name, identity, port)
+      const device = assembly.addDevice(rxeDriver, name, { identity, attach: () => port })
       device.injectCompletions?.(faults.decideCompletion)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)

@@ -81,7 +81,7 @@ export class Host {
 
   constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
     this.#network = network
-    this.core = createCore({ classes: classesWithClients(() => this.clients), random: createRandom(seed) })
+    this.core = createCore({ ...classesWithClients(() => this.clients), random: createRandom(seed) })
     this.clients = new Clients(this.core, { now: () => network.now, random: createRandom(seed + 1), ...environment })
     if (startsRdmaCm) this.clients.use('rdma_cm')
   }

@@ -7,7 +7,7 @@ import { driverClass, withMethods, withoutOptions } from '../../../src/core/devi
 import { compile, createPool, releaseTable } from '../../../src/core/dispatch/compile.ts'
 import { withHooks } from '../../../src/core/dispatch/hooks.ts'
 import { findEntry, tableSlots } from '../../../src/core/dispatch/lookup.ts'
-import type { Driver, DriverClass } from '../../../src/core/model.ts'
+import type { Driver, DriverClass } from '../../../src/core/driver-contract.ts'
 import {
   Block,
   CREATE,

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { isIP } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { checkDevices, deviceText, parseDevice } from '../../../src/daemon/devices/device-spec.ts'
+import { checkDevices, deviceText, driverOf, parseDevice, specOf } from '../../../src/daemon/devices/device-spec.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
@@ -86,11 +86,9 @@ test('NAME@ADDRESS is parsed, and mistakes are refused with a message', () => {
   for (const [text, message] of [
     ['', /device name "".*begins with a letter or digit/],
     ['-rxe@127.0.0.1', /"-rxe".*begins with a letter or digit/],
-    ['ctx0@127.0.0.1', /a device of driver ctx has no network; omit the address/],
     ['rxe/0@127.0.0.1', /"rxe\/0"/],
     ['../rxe@127.0.0.1', /"\.\.\/rxe"/],
     [`rxe${'x'.repeat(61)}@127.0.0.1`, /at most 63/],
-    ['rxe0', /address is missing.*rxe0@127\.0\.0\.1/],
     ['rxe0@', /"" is not an IPv4 or IPv6 address/],
     ['rxe0@localhost', /"localhost" is not an IPv4/],
     ['rxe0@1.2.3.4@5', /"1\.2\.3\.4@5" is not/],
@@ -110,12 +108,43 @@ test('a device of a driver without a network has only a name; a soft device may 
   for (const text of ['ctx0', 'rxe0@127.0.0.1', 'mlx5_0@::1']) assert.equal(deviceText(parseDevice(text)), text)
 })
 
-test('a device of a loaded driver has only a name', () => {
-  assert.deepEqual(
-    parseDevice('loop0', name => name.startsWith('loop')),
-    { name: 'loop0', address: '' },
-  )
-  assert.throws(() => parseDevice('loop0'), /the address is missing/)
+const drivers = [
+  { name: 'rxe', hasAddress: true },
+  { name: 'efa', hasAddress: true },
+  { name: 'ctx' },
+  { name: 'loop' },
+]
+
+test('the driver of a device follows from driver=, from its address, or from its name', () => {
+  for (const [text, name] of [
+    ['rxe0@127.0.0.1', 'rxe'],
+    ['efa0@127.0.0.1', 'rxe'],
+    ['efa0@127.0.0.1,driver=efa', 'efa'],
+    ['ctx0@127.0.0.1,driver=efa,pci=81:00.0', 'efa'],
+    ['loop0', 'loop'],
+    ['any,driver=ctx', 'ctx'],
+  ] as const) {
+    assert.equal(driverOf(parseDevice(text), drivers).name, name, text)
+    assert.deepEqual(parseDevice(deviceText(parseDevice(text))), parseDevice(text))
+  }
+  for (const [text, message] of [
+    ['rxe0', /device "rxe0": the address is missing.*rxe0@127\.0\.0\.1.*begin with ctx, loop\)/],
+    ['mlx5_0', /the address is missing/],
+    ['x,driver=efa', /the address is missing/],
+    ['ctx0@127.0.0.1', /a device of driver ctx has no network; omit the address/],
+    ['x@127.0.0.1,driver=loop', /a device of driver loop has no network/],
+    ['x@127.0.0.1,driver=efs', /driver="efs" is not one of rxe, efa, ctx, loop, did you mean "efa"\?/],
+    ['x@127.0.0.1,driver=', /driver="" is not one of/],
+  ] as const)
+    assert.throws(() => driverOf(parseDevice(text), drivers), { name: 'Error', message }, text)
+  assert.throws(() => parseDevice('x,driver=a,driver=b'), /driver= is given twice/)
+})
+
+test('a device that netlink adds has a driver= only if it needs one', () => {
+  const textOf = (name: string, driver: string) => deviceText(specOf(name, '::1', driver, drivers))
+  assert.equal(textOf('any', 'rxe'), 'any@::1')
+  assert.equal(textOf('ctx7', 'rxe'), 'ctx7@::1,driver=rxe')
+  assert.equal(textOf('any', 'efa'), 'any@::1,driver=efa')
 })
 
 test('a list with a duplicate name or address is refused, in any spelling of the address', () => {
@@ -146,7 +175,7 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['pci=81:00.0,model=rxe', /model="rxe" is not one of mlx5, efa, irdma/],
     ['pci=81:00.0,pci=82:00.0', /pci= is given twice/],
     ['numa=0', /numa=0 needs a PCI function/],
-    ['bus=1', /"bus=1" is no setting of a device; after the address may follow pci=, numa= and model=/],
+    ['bus=1', /"bus=1" is no setting of a device; after the address may follow driver=, pci=, numa= and model=/],
     ['', /"" is no setting/],
   ] as const)
     assert.throws(() => parseDevice(`rxe0@127.0.0.1,${settings}`), { name: 'Error', message })

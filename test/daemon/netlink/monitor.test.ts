@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { identify } from '../../../src/core/devices/identity.ts'
-import { isLinked } from '../../../src/core/network-device.ts'
+import { isLinked } from '../../../src/core/driver-contract.ts'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
 import { notifyAdded, notifyMoved } from '../../../src/daemon/netlink/monitor.ts'
 import type { Netlink } from '../../../src/daemon/netlink/netlink.ts'

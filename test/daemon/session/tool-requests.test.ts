@@ -13,6 +13,7 @@ import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { createMemoryQuotas } from '../../../src/daemon/memory-quota.ts'
 import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
+import { registeredDrivers } from '../../../src/drivers/registered.ts'
 import type { RxeState } from '../../../src/drivers/rxe/state.ts'
 import { emptyTappedRun } from '../../../src/phy/port.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
@@ -260,7 +261,7 @@ test('a capture has the packets that a device receives from a device added later
   const options = { hasNative: true, core: {}, clients: {}, torment: undefined, onPackets: () => {} }
   const { core, link, addDevice } = assemble({ link: 'memory', path: 'direct', ...options })
   const network = createNetwork({ devices: [], fault: '' }, link)
-  const devices = createDevices(core, network, undefined, [], addDevice)
+  const devices = createDevices(core, network, undefined, [], addDevice, registeredDrivers)
   const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')

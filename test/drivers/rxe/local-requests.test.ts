@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { ScanScope } from '../../../src/core/driver-contract.ts'
 import { invokeNow } from '../../../src/core/index.ts'
 import { type Bind, bindWindow } from '../../../src/core/memory/windows.ts'
-import { ScanScope } from '../../../src/core/network-device.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'

@@ -8,7 +8,7 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
 import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
-import type { Answer } from '../../../src/uapi/call.ts'
+import type { Answer, Schema } from '../../../src/uapi/call.ts'
 import { decodeIoctl, decodeWrite, EntryPoint, encodeLinux, encodings, ioctlRequest } from '../../../src/uapi/index.ts'
 import { ENTRY_HEADER } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
@@ -148,17 +148,17 @@ export const objectMessage = (state: ClientState): Message | undefined => {
 export const linuxMessage = (
   state: ClientState,
   systemCall: 'write' | 'ioctl',
-  driverId: number,
+  driver: Schema,
 ): Message | undefined => {
   const { random } = state
   const call = plausibleCall(state)
-  const wanted = encodings(call, driverId, BUFFERS_AT).filter(
+  const wanted = encodings(call, driver, BUFFERS_AT).filter(
     ({ form }) => (form === 'write') === (systemCall === 'write'),
   )
   if (wanted.length === 0) return undefined
   const encoding = random.pick(wanted)
   const expressed = expressible(encoding, call)
-  const encodingOfExpressed = encodings(expressed, driverId, BUFFERS_AT).find(
+  const encodingOfExpressed = encodings(expressed, driver, BUFFERS_AT).find(
     ({ name, form }) => name === encoding.name && form === encoding.form,
   )
   if (encodingOfExpressed === undefined) return undefined

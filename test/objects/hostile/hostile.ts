@@ -66,7 +66,7 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
       for (let inContext = 0; inContext < MESSAGES_PER_CONTEXT && done < count; inContext++) {
         const state = clientStateOf(client, random)
         const plausible =
-          dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, client.context.device.driver.id)
+          dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, client.context.device.schema)
         if (plausible === undefined) continue
         message = changed(dialect, plausible, last, random)
         last = plausible.bytes

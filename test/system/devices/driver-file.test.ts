@@ -74,6 +74,37 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
     )
   })
 
+  it('makes devices with addresses, by --device and by netlink, if it says so', async t => {
+    const file = copyDriver(t)
+    const wire = join(file, '..', 'wire.mjs')
+    writeFileSync(
+      wire,
+      `import { driver as loop } from './loop.mjs'
+      const createDevice = (core, name, site) => {
+        if (site.network?.identity.gids.length !== 2) throw new Error('no identity')
+        return loop.createDevice(core, name, site)
+      }
+      export const driver = { ...loop, name: 'wire', hasAddress: true, createDevice }`,
+      { mode: 0o644 },
+    )
+    const options = ['--driver', wire, '--device', 'rxe0@127.0.0.1', '--device', 'any0@127.0.0.2,driver=wire']
+    const daemon = await startDaemon(t, { devices: [], options })
+    const { env, socket } = daemon
+    const pair = { devices: ['any0', 'any0'] as const }
+    assertGoodPair(await runPair(t, daemon, ['-g', '0', '-n', '10'], pair))
+    const devices = async (): Promise<string> => (await runUserdma(t, ['devices', '--socket', socket])).stdout
+    assert.match(await devices(), /any0/)
+    assert.equal((await runUserdma(t, ['device', 'remove', 'rxe0', '--socket', socket])).status, 0)
+    const add = (...args: string[]) => run(t, 'rdma', ['link', 'add', ...args, 'netdev', 'lo'], { env })
+    const unknown = await add('new0', 'type', 'siw')
+    assert.notEqual(unknown.status, 0)
+    assert.equal((await runUserdma(t, ['device', 'remove', 'any0', '--socket', socket])).status, 0)
+    assert.equal((await add('new0', 'type', 'wire')).status, 0)
+    assertGoodPair(await runPair(t, daemon, ['-g', '0', '-n', '10'], { devices: ['new0', 'new0'] }))
+    const { stderr } = await runUserdma(t, ['device', 'add', 'x@127.0.0.9,driver=wrie', '--socket', socket])
+    assert.match(stderr, /driver="wrie" is not one of wire, rxe, ctx, null, did you mean "wire"\?/)
+  })
+
   it('is refused if others could change it, or if it is no driver', async t => {
     const file = copyDriver(t)
     const folder = join(file, '..')

@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { ioctlMethods } from '../../../src/spec/linux/ioctl.ts'
 import { EXTENDED, writeCommands } from '../../../src/spec/linux/write.ts'
@@ -105,7 +104,7 @@ for (const { name, form, classes, method } of kinds)
         fc.property(callsOf(cls, method), someChanges, (generated, changes) => {
           const call = expressible({ name, form }, generated.call)
           fc.pre(hasDistinctHandles(call))
-          const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.form === form)
+          const encoding = encodings(call, rxeSchema, ARENA).find(one => one.name === name && one.form === form)
           // A mandatory attribute of the ioctl may be optional in the class.
           fc.pre(encoding !== undefined)
           const image = encodeLinux(call, encoding.legacy)

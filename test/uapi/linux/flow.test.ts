@@ -251,7 +251,7 @@ test('a rule that Linux cannot express has no encoding; a LEGACY attribute of an
   const cls = rxeSchema.classByName('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
-  const formsOf = (other: Call) => encodings(other, rxeSchema.driverId, ARENA).map(({ form }) => form)
+  const formsOf = (other: Call) => encodings(other, rxeSchema, ARENA).map(({ form }) => form)
   assert.deepEqual(formsOf(call), ['write', 'invoke'])
   const [one] = args.specs as AnyRecord[]
   assert.deepEqual(formsOf({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }), [])

@@ -4,7 +4,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { RXE_DRIVER_ID } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { WriteCommands } from '../../../src/spec/linux/names.ts'
 import type { Call } from '../../../src/uapi/call.ts'
@@ -34,7 +33,7 @@ const encodeOrRefuse = (attribute: Uint8Array): void => {
 }
 
 test('a forged LEGACY attribute is encoded or throws a CallError', () => {
-  const seeds = encodings(modify, RXE_DRIVER_ID, ARENA).map(({ legacy }) => legacy)
+  const seeds = encodings(modify, rxeSchema, ARENA).map(({ legacy }) => legacy)
   const { GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ } = WriteCommands
   const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
   for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
@@ -68,14 +67,14 @@ test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
     object: 0,
     args: {},
   }
-  const queryAttributes = encodings(query, RXE_DRIVER_ID, ARENA).map(({ legacy }) => legacy)
+  const queryAttributes = encodings(query, rxeSchema, ARENA).map(({ legacy }) => legacy)
   assert.notEqual(queryAttributes.length, 0)
   for (const legacy of queryAttributes)
     assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
 test('a LEGACY attribute with an ioctl of wrong length is EINVAL', () => {
-  const ioctls = encodings(modify, RXE_DRIVER_ID, ARENA)
+  const ioctls = encodings(modify, rxeSchema, ARENA)
     .map(({ legacy }) => unpackLegacy(legacy))
     .filter(({ entryPoint }) => entryPoint === IOCTL)
   assert.notEqual(ioctls.length, 0)

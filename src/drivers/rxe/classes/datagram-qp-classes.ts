@@ -5,7 +5,8 @@
  */
 
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'
-import type { AnyHandler, DriverClass } from '../../../core/model.ts'
+import type { DriverClass } from '../../../core/driver-contract.ts'
+import type { AnyHandler } from '../../../core/model.ts'
 import { GsiQp } from '../../../spec/classes/qp/gsi_qp.ts'
 import { UdQp } from '../../../spec/classes/qp/ud_qp.ts'
 import { CallError } from '../../../spec/errno.ts'

@@ -6,10 +6,11 @@
  * for `query`.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import { type MmapInfo, mmapInfo } from '../../../core/memory/rings.ts'
 import { unbindWindowsOf } from '../../../core/memory/windows.ts'
-import type { Context, DriverClass } from '../../../core/model.ts'
+import type { Context } from '../../../core/model.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpQueues } from '../../../spec/drivers/rxe.ts'

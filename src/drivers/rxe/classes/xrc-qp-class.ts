@@ -6,8 +6,9 @@
  * an object of its own. Each message names its SRQ (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
-import type { AnyHandler, DriverClass } from '../../../core/model.ts'
+import type { AnyHandler } from '../../../core/model.ts'
 import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'

@@ -9,7 +9,8 @@
  * message, it is assumed to be the oldest message from its sender to the receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
-import type { Device, RequestPoll } from '../../../core/model.ts'
+import type { RequestPoll } from '../../../core/driver-contract.ts'
+import type { Device } from '../../../core/model.ts'
 import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import {
   type RequestElement,

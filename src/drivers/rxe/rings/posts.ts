@@ -13,8 +13,8 @@
  * posts. Then it passes the queues with binds or invalidations to the engine, and then the others.
  */
 
+import { ScanScope } from '../../../core/driver-contract.ts'
 import { loadProducer, NO_INDEX } from '../../../core/memory/rings.ts'
-import { ScanScope } from '../../../core/network-device.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'

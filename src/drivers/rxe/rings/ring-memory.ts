@@ -9,9 +9,10 @@
  * A slab has slots for rings of one size, first all headers, then all elements. An unused queue touches only its
  * header, and the system allocates only touched pages, so unused queues cost little memory.
  */
+
+import type { LocalRings } from '../../../core/driver-contract.ts'
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { emptyRing, type RingLocation, type RingMemory } from '../../../core/memory/rings.ts'
-import type { LocalRings } from '../../../core/network-device.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../../spec/drivers/ring-layout.ts'
 import { ELEMENTS_OFFSET } from '../../../spec/drivers/rxe-rings.ts'

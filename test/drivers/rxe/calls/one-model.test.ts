@@ -5,7 +5,6 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addHook, arm, completed, dispatch } from '../../../../src/core/index.ts'
 import { findHandle } from '../../../../src/core/objects/handles.ts'
-import { RXE_DRIVER_ID } from '../../../../src/spec/drivers/rxe.ts'
 import { MwType } from '../../../../src/spec/enums.ts'
 import { errnoName } from '../../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../../src/spec/linux/ioctl.ts'
@@ -18,7 +17,7 @@ import { EntryPoint } from '../../../../src/uapi/linux/legacy.ts'
 import { decodeWrite } from '../../../../src/uapi/linux/write.ts'
 import { encodeCall } from '../../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../../src/uapi/object/dialect.ts'
-import { ARENA, AT, arena, rxeClasses } from '../../../uapi/fake-view.ts'
+import { ARENA, AT, arena, rxeClasses, rxeSchema } from '../../../uapi/fake-view.ts'
 import { machine, makeChannel, program } from '../machine.ts'
 
 const p = program(machine(1))
@@ -32,7 +31,7 @@ const callOf = (className: string, methodName: string, object: number, args: Any
 /** The interfaces that have the call. */
 const interfacesOf = (call: Call): string[] => [
   'object',
-  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ form }) => form)),
+  ...new Set(encodings(call, rxeSchema, ARENA).map(({ form }) => form)),
 ]
 
 /** Makes a call through one interface; returns 'OK' or the errno. */
@@ -44,7 +43,7 @@ const perform = (form: string, call: Call): string => {
     memory.map(AT, encodeCall(call))
     answer = dispatch(p.context, decodeObject, [call.method.call, AT], caller)
   } else {
-    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.form === form)
+    const encoding = encodings(call, rxeSchema, ARENA).find(one => one.form === form)
     assert.ok(encoding)
     const image = encodeLinux(call, encoding.legacy)
     memory.map(AT, image.bytes)

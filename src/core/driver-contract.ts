@@ -1,0 +1,421 @@
+/*
+ * What a driver provides, in the order in which its author needs it (R19 to R23; docs/how-to/drivers.md):
+ *
+ *   1. the driver's record: its name, its classes, and how it makes a device;
+ *   2. a line of that record for each class;
+ *   3. the device, if its queues are polled: `NetworkDevice`;
+ *   4. the device's network interface;
+ *   5. queue pairs for core's clients: management datagrams and other datagrams;
+ *   6. what tools may ask;
+ *   7. what the library needs of a device that the program's own event loop drives;
+ *   8. calls of the driver's own.
+ *
+ * Three members of the record are mandatory, and four of a polled device. A new capability is an optional member here:
+ * core, the daemon and the library use what a driver has, and tools do not show what it lacks.
+ *
+ * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
+ */
+import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
+import type { Wait } from '../spec/check/waits.ts'
+import type { RingLayout } from '../spec/drivers/ring-layout.ts'
+import type { LinkName } from '../spec/links.ts'
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
+import type { Attributes, Methods, ObjectClass } from '../spec/schema/schema.ts'
+import type { QpStat } from '../uapi/tool.ts'
+import type { Identity } from './devices/identity.ts'
+import type { Bytes } from './memory/address-space.ts'
+import type { MappedChunk } from './memory/mappable-memory.ts'
+import type { RingLocation } from './memory/rings.ts'
+import type { AnyHandler, Caller, Context, Core, CoreObject, Device, FdObject, MemoryAccount } from './model.ts'
+
+// ---- 1. the driver ----
+
+/** What the owner of core offers to a new device. */
+export interface DeviceSite {
+  /** Memory of this process, to and from which programs' memory can be copied (`AddressSpace`). */
+  allocate(bytes: number): Bytes
+  /** Present for devices of drivers with `hasAddress`. */
+  readonly network?: DeviceNetwork
+}
+
+/** The network of a device with an address. drivers/roce-site.ts adds ports for RoCE. */
+export interface DeviceNetwork {
+  /** The GUID, GIDs and interface that follow from the device's address. */
+  readonly identity: Identity
+  /** The clock of `NetworkDevice.poll`, microseconds. */
+  readonly now: () => number
+}
+
+export interface Driver<D = unknown> {
+  /**
+   * Names of its devices without an address begin with it. The value of `driver=` in `--device`, and of `type` in
+   * `rdma link add`.
+   */
+  readonly name: string
+  /** Linux's rdma_driver_id (RDMA_DRIVER_RXE = 14). The ioctl dialect checks it. */
+  readonly id: number
+  /**
+   * The classes of the driver's devices. A class without handlers has core's own; a class that is not listed is absent
+   * (R19). Classes of core's clients need no line: a device has those whose needs its driver meets (`ClientClasses`).
+   */
+  readonly classes: readonly DriverClass[]
+  /**
+   * Registers a device with this name, and returns it; as a NetworkDevice if it has queues to poll. Absent: code makes
+   * the devices (`register`). Throws CallError EEXIST, EINVAL.
+   */
+  createDevice?(core: Core, name: string, site: DeviceSite): Device | NetworkDevice
+  /** Its devices have an address: `--device NAME@ADDRESS`, `rdma link add NAME type DRIVER netdev INTERFACE`. */
+  readonly hasAddress?: boolean
+  /** Node type of its devices (`NodeType`); default CA. */
+  readonly nodeType?: number
+  /** Version of the driver's part of Linux's ABI; default 1. */
+  readonly abi?: number
+  /** The driver's bytes in requests and responses of Linux's ABI; default none. */
+  readonly linux?: LinuxAbi
+  /** By versioned name, newest first. The interface with the driver's own name is its provider channel. */
+  readonly interfaces?: Readonly<Record<string, DriverOps>>
+  /** Link of the driver's devices: attributes of other links are absent (R10, R27). Undefined: all attributes exist. */
+  readonly link?: LinkName
+  /**
+   * The device is being removed, and its objects still exist. Ends their work with errors, for programs that only poll
+   * shared memory (`MappedMemory.keepMapped`). Yields after a few objects.
+   */
+  removing?(device: Device<D>): Iterable<unknown>
+  /**
+   * A context was closed, and its objects still exist: its queue pairs stop sending and responding now. Yields after a
+   * few objects.
+   */
+  closing?(context: Context<unknown, D>): Iterable<unknown>
+  /** A context was closed, and all its objects were destroyed. */
+  closed?(context: Context<unknown, D>): void
+  /** The device was removed, and all its objects were destroyed. */
+  removed?(device: Device<D>): void
+  /**
+   * Opens queue pair 1 of port 1. `receive` gets each management datagram, and may keep `mad` and `from`. It is called
+   * in the middle of the device's work, so it must not make calls. Throws CallError EBUSY if the queue pair is open
+   * already.
+   */
+  openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
+  /**
+   * Opens a datagram queue pair on port 1. `receive` as for `openManagement`. Datagrams with another Q_Key are dropped.
+   */
+  openDatagrams?(
+    device: Device<D>,
+    qkey: number,
+    receive: (payload: Uint8Array, from: MadAddress) => void,
+  ): DatagramPort
+  /**
+   * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
+   * `scratch`: a buffer of SCRATCH_BYTES.
+   */
+  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestPoll
+}
+
+/** A driver whose devices are made by name. */
+export type RegisteredDriver<D = unknown> = Driver<D> & Required<Pick<Driver<D>, 'createDevice'>>
+
+// ---- 2. classes ----
+
+/** Attributes (ids from 0x8000) that a driver adds to methods of a common class, by method name. */
+export type MethodAdditions = { readonly [method: string]: { readonly in?: Attributes; readonly out?: Attributes } }
+
+/** A class in a driver's table, with the types of its handlers erased. */
+export interface DriverClass {
+  readonly class: ObjectClass
+  readonly handlers: Readonly<Record<string, AnyHandler | null | undefined>>
+  readonly additions: MethodAdditions
+  /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
+  readonly methods: Methods
+  /** Handlers for devices of one link, used instead of those in `handlers` (R27). */
+  readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
+  /** Optional attributes that the driver does not support, in any method, each with the reason. */
+  readonly unsupported?: Readonly<Record<string, string>>
+}
+
+/** Classes of one of core's clients. A device has them if its driver has the member `needs`, or lists them itself. */
+export interface ClientClasses {
+  readonly needs: 'openManagement' | 'openDatagrams'
+  readonly classes: readonly DriverClass[]
+}
+
+// ---- 3. the device ----
+
+/**
+ * The queues that a poll checks for new requests; each scope includes CHANGED. CHANGED: those named by `onDoorbell` or
+ * changed by calls. USED: also the recently used ones. ALL: all queues. The daemon's loop checks all queues in slices,
+ * so that idle queue pairs of one program do not delay others: BEGIN begins a round over all queues with the first
+ * slice, CONTINUE checks the next slice. A round begins where the previous slice ended. A device with few queues may
+ * check all of them at every poll.
+ */
+export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
+export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
+
+/**
+ * A device with queues that are polled. A device that only answers calls needs none of this. Times are microseconds of
+ * the clock that polls the device.
+ */
+export interface NetworkDevice {
+  readonly device: Device
+  /** Processes work requests, packets and timers; true if there was anything to do. `scope`: default ALL. */
+  poll(now: number, scope?: ScanScope): boolean
+  /** Whether a round over all queues has slices left (`ScanScope.CONTINUE`). Absent: never. */
+  isUnfinished?(): boolean
+  /** When `poll` must be called even if nothing else happens; Infinity for never. */
+  nextTimeout(): number
+  /** Requests were posted to the queue pair with this handle. Other handles are ignored. */
+  onDoorbell(context: Context, handle: number): void
+  counters?(): LayerCounts
+  readonly queues?: DeviceQueues
+  readonly link?: DeviceLink
+  /** Why programs wait for queues of the device, in no order (spec/check/waits.ts). */
+  waits?(): readonly ContextWait[]
+  /** Fails completions for which `decide` says so, until the next call. Undefined: none. */
+  injectCompletions?(decide: DecideCompletion | undefined): void
+  /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */
+  explain?(qpn: number, wrId: bigint): string | undefined
+}
+
+// ---- 4. the network interface ----
+
+/** State of a network interface. */
+export interface LinkState {
+  /** Administratively up. */
+  readonly isUp: boolean
+  /** Has a carrier. */
+  readonly hasCarrier: boolean
+  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface was removed. */
+  readonly pathMtu?: number
+}
+
+/** `AsyncEventType`; NO_EVENT for a change without an event. */
+export type PortEvent = number
+export const NO_EVENT = -1
+
+/**
+ * The network interface of a device. The functions that change it return the event that the caller sends
+ * (`raisePort`); undefined if nothing changed.
+ */
+export interface DeviceLink {
+  /** Changes when another interface replaces the device's own. */
+  readonly identity: Identity
+  /** Largest path MTU of the port, bytes. */
+  readonly pathMtu: number
+  /** Sets the port's state and active MTU. */
+  setState(state: LinkState): PortEvent | undefined
+  /**
+   * The interface has a new address: the port receives its packets, and the GID is added, unless the table has it or is
+   * full. 'spare': an additional address. Throws SystemError if the port cannot use it.
+   */
+  addAddress(address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined
+  /** The interface has lost an address. GID 0 stays. */
+  removeAddress(address: Uint8Array): PortEvent | undefined
+  /**
+   * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
+   * SystemError if the port cannot join a group on it.
+   */
+  moveTo(interfaceName: string, interfaceIndex: number): void
+}
+
+/** A device with a network interface. */
+export type LinkedDevice = NetworkDevice & { readonly link: DeviceLink }
+
+export const isLinked = (device: NetworkDevice | undefined): device is LinkedDevice => device?.link !== undefined
+
+// ---- 5. queue pairs for core's clients (IBA 13, 16; R40) ----
+
+/** The other end of a datagram, and the path to it. */
+export interface MadAddress {
+  /** 16 bytes each. */
+  readonly localGid: Uint8Array
+  readonly remoteGid: Uint8Array
+  /** Number of the peer's queue pair: 1 for the general services. */
+  readonly qpn: number
+  readonly pkey: number
+  readonly flowLabel: number
+  readonly trafficClass: number
+  readonly hopLimit: number
+}
+
+/** Queue pair 1 of a port, for the MAD layer. */
+export interface ManagementPort {
+  /**
+   * Sends a datagram of 256 bytes, now or when the port can take it. Returns false if the datagram is dropped, because
+   * too many wait or there is no path to the address.
+   */
+  send(mad: Uint8Array, to: MadAddress): boolean
+  /** The device's own answer to a request that no agent claims; undefined if it has none. */
+  answer?(mad: Uint8Array): Uint8Array | undefined
+  close(): void
+}
+
+/** A datagram queue pair of a client in core, in state RTS, without rings and completions. */
+export interface DatagramPort {
+  readonly qpn: number
+  /** Maximum bytes of a payload. */
+  readonly mtu: number
+  /**
+   * Sends a datagram, now or when the port can take it. The caller must not change `payload` afterwards. Returns false
+   * if the datagram is dropped, because too many wait or there is no path to the address.
+   */
+  send(payload: Uint8Array, to: MadAddress): boolean
+  /** Joins a multicast group, for the user of `account`. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
+  join(gid: Uint8Array, account?: MemoryAccount): void
+  /** Leaves a multicast group. Throws CallError EINVAL if it was not joined. */
+  leave(gid: Uint8Array): void
+  close(): void
+}
+
+// ---- 6. what tools may ask ----
+
+/** A queue pair as iproute2's `rdma resource` lists it. */
+export interface QpResource {
+  readonly qpn: number
+  /** 0 if the port is not set. */
+  readonly port: number
+  /** `QpState`. */
+  readonly state: number
+  readonly destQpn: number
+  readonly rqPsn: number
+  readonly sqPsn: number
+}
+
+/** A queue pair as `userdma stat --qps` lists it, without device and process, which the caller adds. */
+export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
+
+/** The queues of a device, for tools. */
+export interface DeviceQueues {
+  qpOfNumber(qpn: number): CoreObject | undefined
+  /** Undefined if the object has opened an XRC target that another object created, or belongs to another device. */
+  qp(object: CoreObject): QpResource | undefined
+  /** Maximum number of completions in a CQ. */
+  cqEntries(cq: CoreObject): number
+  /** At most `max` queue pairs from position `from` on. `next`: position of the next queue pair; undefined at the end. */
+  list(
+    from: number,
+    max: number,
+  ): {
+    readonly qps: readonly { readonly facts: QpFacts; readonly context: Context | undefined }[]
+    readonly next?: number
+  }
+  /**
+   * Number of queue pairs of programs. An XRC target counts once. Yields undefined now and then, so that the caller can
+   * return to the event loop. Absent: each object is a queue pair of its own.
+   */
+  count?(): Generator<undefined, number>
+  /** Queue pairs of core's clients. */
+  clientQps?(): readonly QpResource[]
+  /** QPNs of the queue pairs that use a shared receive queue. Yields as `count`. */
+  qpsOfSrq?(srq: CoreObject): Iterable<number | undefined>
+}
+
+/** A wait, and the context whose program waits. */
+export interface ContextWait {
+  readonly context: Context
+  readonly wait: Wait
+}
+
+/** Counts since the device was added, by their names in spec/counters.ts. */
+export interface LayerCounts {
+  readonly engine: Readonly<Record<string, number>>
+  readonly port: Readonly<Record<string, number>>
+}
+
+/** A completion that a fault rule fails. */
+export interface InjectedCompletion {
+  /** The number of the rule, from 1, and its text. */
+  readonly number: number
+  readonly text: string
+  /** A name of `WcStatus`. */
+  readonly status: string
+}
+
+/** Whether a successful completion fails. `completion`: a name of `completionNames` (spec/faults.ts). */
+export type DecideCompletion = (
+  queuePair: CoreObject,
+  qpn: number,
+  completion: string,
+  wrId: bigint,
+) => InjectedCompletion | undefined
+
+/**
+ * Examines a watched device. The functions named `report` tell its `RequestWatcher` what the program has done since the
+ * last report.
+ */
+export interface RequestPoll {
+  /** Reports polled completions of a CQ. */
+  reportCq(cq: CoreObject): void
+  /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
+  reportContext(context: Context): void
+  /**
+   * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.
+   * Undefined: the payload cannot be read.
+   */
+  digest(request: WorkRequest, isWhole: boolean): number | undefined
+  /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: the queue pair is gone. */
+  window(request: WorkRequest): number | undefined
+  /** Ends the reports. */
+  end(): void
+}
+
+// ---- 7. a device in the program's own process ----
+
+/** The rings of a context whose program is in this process. */
+export interface LocalRings {
+  readonly layout: RingLayout
+  /** The ring at an offset that a call returned. Throws an Error if no ring was ever allocated there. */
+  at(offset: bigint): RingLocation
+}
+
+/** What the library needs in addition of a device that the program's own event loop drives. */
+export interface LocalDevice extends LinkedDevice {
+  readonly counters: NonNullable<NetworkDevice['counters']>
+  /** Passes new requests of the queue pairs named by `onDoorbell` to the engine; true if there were any. */
+  scanChanged(): boolean
+  /**
+   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if
+   * the device cannot tell.
+   */
+  hasWork(): boolean
+  /**
+   * The context's program is in this process. Call before its first call. Undefined if its rings are in its own memory
+   * (`Context.mapped`).
+   */
+  openRings(context: Context): LocalRings | undefined
+  /** Calls `visit` for each send that has got at least `minRnrNaks` RNR NAKs. */
+  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void
+}
+
+// ---- 8. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
+
+/** A call on a descriptor of a driver's interface. */
+export interface OpsCall<S = unknown> {
+  readonly fd: FdObject<OpsState<S>>
+  readonly context: Context
+  readonly device: Device
+  readonly caller: Caller
+}
+
+/** State of a `driver_ops` object. */
+export interface OpsState<S = unknown> {
+  readonly name: string
+  readonly ops: DriverOps<S>
+  interfaceState: S
+}
+
+/**
+ * One of a driver's interfaces in addition to its classes. All functions are optional: without one, the call fails as
+ * on a Linux file without it. A function is synchronous, and throws CallError to refuse. It reports the end of longer
+ * work by a record that the client can poll for and read (`postRecord`).
+ */
+export interface DriverOps<S = unknown> {
+  /** A descriptor was created; returns the state for its calls. */
+  open?(call: OpsCall<undefined>): S
+  /** Gets the second and third argument of ioctl(2); returns its value, ≥ 0. Without it: ENOTTY. */
+  ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
+  /** Gets the bytes of a write(2), at most 1 MiB; returns the number of accepted bytes. Without it: EINVAL. */
+  write?(call: OpsCall<S>, bytes: Uint8Array): number
+  /** The memory of `length` bytes at `offset`, which is a multiple of the page size. Without it: ENODEV. */
+  mmap?(call: OpsCall<S>, offset: number, length: number, isWritable: boolean): MappedChunk
+  /** The descriptor was closed, or its object destroyed. Cannot refuse. */
+  close?(call: OpsCall<S>): void
+}

@@ -1,0 +1,38 @@
+/*
+ * The drivers that every daemon and network has; and one device of each, for `userdma schema` and the generated pages of
+ * docs/reference/. A new driver is a folder, and a line here.
+ */
+import { identify } from '../core/devices/identity.ts'
+import { type CoreOptions, createCore } from '../core/devices/registry.ts'
+import type { RegisteredDriver } from '../core/driver-contract.ts'
+import type { Device } from '../core/model.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import { parseAddress } from '../wire/address.ts'
+import { plainArena } from '../wire/arena.ts'
+import { ctxDriver } from './ctx/device.ts'
+import { nullDriver } from './null/device.ts'
+import type { RoceSite } from './roce-site.ts'
+import { rxeDriver } from './rxe/device.ts'
+
+export { rxeDriver } from './rxe/device.ts'
+export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
+
+export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, ctxDriver, nullDriver]
+
+/** The driver of a device with an address and without `driver=`. */
+export const defaultDriver: RegisteredDriver = rxeDriver
+
+/** One device of every driver, in a new core with `classes`. */
+export const oneDevicePerDriver = (classes: Pick<CoreOptions, 'classes' | 'clientClasses'>): readonly Device[] => {
+  const core = createCore(classes)
+  const site: RoceSite = {
+    allocate: plainArena,
+    network: {
+      identity: identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 }),
+      now: () => 0,
+      attach: () => createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand' }).attach(),
+    },
+  }
+  for (const driver of registeredDrivers) driver.createDevice(core, driver.name, site)
+  return [...core.devices.values()]
+}

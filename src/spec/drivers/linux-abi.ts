@@ -1,0 +1,25 @@
+/*
+ * What a driver adds to Linux's ABI: its bytes after the structs of the common commands.
+ */
+
+import type { Layout } from '../linux/layout.ts'
+import type { Attributes } from '../schema/schema.ts'
+
+/** A driver's bytes of one method. */
+export interface DriverLayout {
+  readonly out: Layout
+  /** Minimum bytes of the caller's buffer; default `out.size`. 0: a shorter buffer is accepted and not written. */
+  readonly minBytes?: number
+  /**
+   * The driver's bytes of the request. `none`: EINVAL if there are any. `pointer`: the address of the response; EINVAL
+   * if there are fewer than 8 bytes. Absent: the bytes are ignored.
+   */
+  readonly input?: 'none' | 'pointer'
+}
+
+export interface LinuxAbi {
+  /** Layouts of the driver's bytes in responses, by 'class.method'. */
+  readonly layouts: Readonly<Record<string, DriverLayout>>
+  /** The outputs that the layouts encode, by class and method. */
+  readonly attributes: Readonly<Record<string, Readonly<Record<string, { readonly out: Attributes }>>>>
+}
