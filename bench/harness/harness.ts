@@ -4,7 +4,8 @@
  * with `isJudgedByValue`, is judged by the median of its values.
  *
  * A probe before and after each round checks that the machine is quiet. Further rounds replace noisy ones, up to a
- * maximum. A missed floor does not fail the run.
+ * maximum. A reference shares the noise of its round; rows without one are repeated longer, until they are quiet. A
+ * missed floor does not fail the run.
  */
 
 /** One measurement of one side, in the row's unit. */
@@ -79,6 +80,7 @@ export type NoiseProbe = () => NoiseSample | Promise<NoiseSample>
 const ROUNDS = 5
 /** Maximum rounds, noisy ones included, as a multiple of the wanted number. */
 const MAX_ROUNDS_FACTOR = 2
+const MAX_ROUNDS_FACTOR_WITHOUT_REFERENCE = 8
 
 /** The median. At least one value. */
 export const median = (values: readonly number[]): number => {
@@ -135,8 +137,10 @@ const measureRounds = async (
   await bench.ours()
   await bench.reference?.()
   const rounds: Round[] = []
+  const hasReference = bench.reference !== undefined && row.isJudgedByValue !== true
+  const maxRounds = wantedRounds * (hasReference ? MAX_ROUNDS_FACTOR : MAX_ROUNDS_FACTOR_WITHOUT_REFERENCE)
   let quietRounds = 0
-  while (quietRounds < wantedRounds && rounds.length < wantedRounds * MAX_ROUNDS_FACTOR) {
+  while (quietRounds < wantedRounds && rounds.length < maxRounds) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)
     rounds.push(round)
     if (round.quiet) quietRounds++

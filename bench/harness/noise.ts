@@ -1,6 +1,7 @@
 /*
- * A probe for a quiet machine, with two short measurements. A fixed loop takes longer if another process uses the core,
- * or if the frequency drops. A ping-pong over shared memory with a spinning worker takes milliseconds without two free
+ * A probe for a quiet machine, with two short measurements. A fixed loop of several independent chains takes longer if
+ * another process uses the core, if the frequency drops, or if the other hardware thread of the core is busy: a single
+ * chain of dependent steps leaves the core half idle, so it would not notice the other thread. A ping-pong over shared memory with a spinning worker takes milliseconds without two free
  * cores, otherwise less than a microsecond.
  */
 import { once } from 'node:events'
@@ -23,12 +24,21 @@ const SPINS_PER_CHECK = 4096
 
 let sink = 0
 
-/** Milliseconds of LOOP_STEPS steps of a linear congruential generator. */
+/** Milliseconds of LOOP_STEPS steps of eight chains that do not wait for each other, two operations each. */
 const timeLoop = (): number => {
   const start = performance.now()
-  let x = sink | 1
-  for (let i = 0; i < LOOP_STEPS; i++) x = Math.imul(x, 1_664_525) + i
-  sink = x
+  let [a, b, c, d, e, f, g, h] = [sink | 0, 1, 2, 3, 4, 5, 6, 7]
+  for (let i = 0; i < LOOP_STEPS; i++) {
+    a = ((a ^ i) + 1) | 0
+    b = ((b ^ i) + 3) | 0
+    c = ((c ^ i) + 5) | 0
+    d = ((d ^ i) + 7) | 0
+    e = ((e ^ i) + 9) | 0
+    f = ((f ^ i) + 11) | 0
+    g = ((g ^ i) + 13) | 0
+    h = ((h ^ i) + 15) | 0
+  }
+  sink = a ^ b ^ c ^ d ^ e ^ f ^ g ^ h
   return performance.now() - start
 }
 

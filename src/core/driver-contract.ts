@@ -17,9 +17,9 @@
  */
 import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { Attributes, Methods, ObjectClass } from '../spec/schema/schema.ts'
 import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'

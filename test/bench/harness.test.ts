@@ -103,11 +103,13 @@ describe('measure', () => {
     assert.deepEqual([outcome.ours, outcome.noisy], [1, 0])
   })
 
-  it('counts all rounds if the machine stays noisy, and notes it in the table', async () => {
+  it('counts all rounds if the machine stays noisy, later without a reference, and notes it in the table', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
     // Twice the wanted five rounds are the maximum.
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
     assert.match(table([outcome])[1], /floor met, 10 of 10 rounds noisy$/)
+    const alone = await measure(row({ prepare: () => ({ ours: () => 3 }) }), () => noisy, silent)
+    assert.equal(alone.rounds.length, 40)
   })
 
   it('judges a row without a reference by its value', async () => {

@@ -19,12 +19,13 @@ import { testCaller } from '../../core/fixture.ts'
 import { fakeView, rxeClasses } from '../../uapi/fake-view.ts'
 
 const cq = rxeClasses.find(({ name }) => name === 'cq')!
-/** A driver's CQ class, whose `destroy` returns an attribute `colour`. */
+/** A driver's CQ class: `destroy` returns an attribute `colour`, `modify` a number with the name of a record of rxe. */
 const coloured: ObjectClass = {
   ...cq,
   methods: {
     ...cq.methods,
     destroy: { ...cq.methods.destroy, out: { ...cq.methods.destroy.out, colour: u32(0x8009) } },
+    modify: { ...cq.methods.modify, out: { ...cq.methods.modify.out, queue: u32(0x8000) } },
   },
 }
 const byName = new Map<string, ObjectClass>(rxeClasses.map(cls => [cls.name, cls]))
@@ -64,6 +65,7 @@ test('private classes and driver attributes of common classes are shown by name'
     lineOf(callOf('sink', 'query', 3), { out: { taken: 7n } }),
     'sink.query(object 3) = 0 {taken 7} <0.000000>',
   )
+  assert.match(lineOf(callOf('cq', 'modify', 4, { cqe: 8 }), { out: { cqe: 8, queue: 5 } }), /\{cqe 8, queue 5\}/)
   assert.equal(callJson(recordOf(take, { out: {} })).class, 'sink')
   assert.ok(isSelected(recordOf(take, { out: {} }), { classes: new Set(['sink']) }))
   const destroy = callOf('cq', 'destroy', 4)
