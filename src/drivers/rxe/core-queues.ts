@@ -5,6 +5,7 @@
  * Linux, AckReq is set, although datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort, MemoryAccount } from '../../core/model.ts'
+import { SystemError } from '../../host/errno.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -96,8 +97,8 @@ class DatagramQueue implements CoreQueue {
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
-      // the port cannot send to this address
-      if (error instanceof RangeError) return false
+      // the port cannot send to this address, or there is no route
+      if (error instanceof RangeError || error instanceof SystemError) return false
       throw error
     }
   }
