@@ -139,7 +139,7 @@ export interface Port {
   leaveGroup(group: Uint8Array): void
   /**
    * Opens a flow. Returns its number; equal records have the same number. Throws a RangeError if a value is out of
-   * range, or if this port cannot send on this path.
+   * range, or if this port cannot send on this path; SystemError, with the system's errno, if a UDP port has no route.
    */
   openFlow(address: FlowAddress): number
   /** Opens an open flow once more, so that it needs one more `closeFlow`. Throws an Error if it is not open. */

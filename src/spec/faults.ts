@@ -194,6 +194,9 @@ const commonErrors: Readonly<Record<number, readonly ErrnoName[]>> = {
 /** What Linux's calls on this class or method return in addition. */
 const additionalErrors: Readonly<Record<string, readonly ErrnoName[]>> = {
   'mr.create': ['EFAULT', 'EACCES'],
+  'ah.create': ['ENETUNREACH', 'ETIMEDOUT'],
+  'rc_qp.modify': ['ENETUNREACH'],
+  'uc_qp.modify': ['ENETUNREACH'],
   'device.open': ['EMFILE', 'ENFILE', 'EPERM'],
   'cm_id.create': ['ENODEV'],
   'cm_id.bind': ['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES', 'ENODEV'],

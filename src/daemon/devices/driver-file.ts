@@ -1,26 +1,16 @@
 /*
  * Loads drivers from files, for `userdma daemon --driver FILE` (docs/how-to/drivers.md). A driver runs in the daemon with
- * all its rights, so its file must be as trusted as the daemon's own: nobody else may be able to write or replace it.
+ * all its rights, so its file must be as trusted as the daemon's own: nobody else may be able to write or replace it. The
+ * same goes for what it imports (driver-modules.ts).
  */
-import { realpathSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { realpathSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import type { RegisteredDriver } from '../../core/driver-contract.ts'
 import { registeredDrivers } from '../../drivers/registered.ts'
-import { exposure, userText } from '../../host/exposure.ts'
+import { exposureOf, guardModules } from './driver-modules.ts'
 
-const WRITABLE_BY_OTHERS = 0o022
 /** Names of devices begin with the name, and a number usually follows. */
 const NAME = /^[a-z][a-z_]{0,31}$/
-
-/** Why others than this user and root could change the file, for a message; undefined if they cannot. */
-const exposureOf = (file: string): string | undefined => {
-  const { uid, mode } = statSync(file)
-  if (uid !== 0 && uid !== process.geteuid?.()) return `it belongs to ${userText(uid)}`
-  if ((mode & WRITABLE_BY_OTHERS) !== 0)
-    return `others may write to it (mode ${(mode & 0o7777).toString(8).padStart(4, '0')})`
-  return exposure(dirname(file))
-}
 
 const isDriver = (value: unknown): value is RegisteredDriver => {
   const { name, id, classes, createDevice } = (value ?? {}) as Partial<Record<keyof RegisteredDriver, unknown>>
@@ -43,6 +33,7 @@ const loadDriver = async (path: string): Promise<RegisteredDriver> => {
   if (reason !== undefined)
     throw refuse(`${reason}, so it could be changed by them; a driver must be a file that only you and root can write`)
   let module: { readonly driver?: unknown }
+  guardModules()
   try {
     module = await import(pathToFileURL(file).href)
   } catch (error) {

@@ -4,9 +4,9 @@
  * passed to the client's function. A sent payload waits until a `poll` of the device finds room in the port. As on
  * Linux, AckReq is set, although datagrams are not acknowledged.
  */
-
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/driver-contract.ts'
 import type { MemoryAccount } from '../../core/model.ts'
+import { SystemError } from '../../host/errno.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -98,8 +98,8 @@ class DatagramQueue implements CoreQueue {
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
-      // the port cannot send to this address
-      if (error instanceof RangeError) return false
+      // the port cannot send to this address, or there is no route
+      if (error instanceof RangeError || error instanceof SystemError) return false
       throw error
     }
   }

@@ -8,6 +8,7 @@ import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
 import { completionNameOf } from '../../spec/faults.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { wrapper } from '../../spec/wrapper.ts'
 import { Completion, type Completions, Send } from '../../transport/types.ts'
 import type { RxeState } from './state.ts'
 
@@ -45,7 +46,7 @@ export const injectedCompletions = (state: RxeState, plain: Completions, decide:
     return cause
   }
 
-  return {
+  return wrapper<Completions>({
     push(cq, words, solicited) {
       const row = words[STATUS] === SUCCESS ? state.qpns.rowOf(words[QPN]) : -1
       const qp = row < 0 ? undefined : state.qps[row]
@@ -66,5 +67,5 @@ export const injectedCompletions = (state: RxeState, plain: Completions, decide:
       const cause = report(row, words, status, fault)
       plain.push(cq, failedWords(words, status, vendorErrorOf(cause.id)), true)
     },
-  }
+  })
 }

@@ -1,5 +1,6 @@
 /*
- * The source address that the system chooses for a destination, found by connecting a UDP socket. No packet is sent.
+ * Routes of the system: the source address for a destination, and whether there is a route, found by connecting a UDP
+ * socket. No packet is sent.
  */
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
@@ -9,6 +10,7 @@ import { putAddress } from './udp.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
+  bind: 'int bind(int fd, int64_t address, int length)',
   connect: 'int connect(int fd, int64_t address, int length)',
   getsockname: 'int getsockname(int fd, int64_t address, int64_t length)',
 })
@@ -22,29 +24,54 @@ const SOCKADDR_IN6 = 28
 /** Offsets of the address in sockaddr_in and sockaddr_in6. */
 const SIN_ADDR = 4
 const SIN6_ADDR = 8
-/** Offset of the socklen_t behind the sockaddr in the arena. */
+/** Offsets in the arena, behind the sockaddr: a socklen_t, and the sockaddr of the source. */
 const LENGTH_AT = 64
+const SOURCE_AT = 128
 
 let arena: Arena | undefined
+
+/**
+ * Connects a UDP socket to `destination`, and returns the result of `read`, which gets its descriptor; -errno if there is
+ * no route. `source`: the address to bind first.
+ */
+const withRoute = <T>(
+  destination: Uint8Array,
+  scope: number,
+  source: Uint8Array | undefined,
+  read: (fd: number, memory: Arena) => T,
+): T | number => {
+  arena ??= mapArena(4096)
+  const { address } = arena
+  const length = putAddress(arena, 0, destination, PORT, scope)
+  const fd = sys().socket(length === SOCKADDR_IN ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0)
+  if (fd < 0) return -lastErrno()
+  try {
+    if (source !== undefined) {
+      const sourceLength = putAddress(arena, SOURCE_AT, source, 0, scope)
+      if (sys().bind(fd, address + SOURCE_AT, sourceLength) < 0) return -lastErrno()
+    }
+    return sys().connect(fd, address, length) < 0 ? -lastErrno() : read(fd, arena)
+  } finally {
+    close(fd)
+  }
+}
 
 /**
  * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; -errno if there is no route.
  * `scope`: the interface index of a link-local destination.
  */
-export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | number => {
-  arena ??= mapArena(4096)
-  const { address, bytes, view } = arena
-  const length = putAddress(arena, 0, destination, PORT, scope)
-  const isIpv4 = length === SOCKADDR_IN
-  const fd = sys().socket(isIpv4 ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0)
-  if (fd < 0) return -lastErrno()
-  try {
-    if (sys().connect(fd, address, length) < 0) return -lastErrno()
+export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | number =>
+  withRoute(destination, scope, undefined, (fd, { address, bytes, view }) => {
     view.setInt32(LENGTH_AT, SOCKADDR_IN6, true)
     if (sys().getsockname(fd, address, address + LENGTH_AT) < 0) return -lastErrno()
-    if (!isIpv4) return bytes.slice(SIN6_ADDR, SIN6_ADDR + 16)
+    if (view.getUint16(0, true) === AF_INET6) return bytes.slice(SIN6_ADDR, SIN6_ADDR + 16)
     return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(SIN_ADDR, SIN_ADDR + 4))
-  } finally {
-    close(fd)
-  }
-}
+  })
+
+/**
+ * 0 if the system has a route from its address `source` to `destination`, otherwise -errno: ENETUNREACH without a route,
+ * EHOSTUNREACH or EACCES if a route refuses, EINVAL from a loopback address to another machine. Addresses and `scope`: as
+ * for `sourceAddress`. Whether the destination answers is not known: no packet is sent.
+ */
+export const routeError = (source: Uint8Array, destination: Uint8Array, scope: number): number =>
+  withRoute(destination, scope, source, () => 0)

@@ -8,6 +8,7 @@
 
 import type { FaultRule } from '../../faults/rule.ts'
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
+import type { AllMembers } from '../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
@@ -38,7 +39,7 @@ interface LayerState {
 type AccessorProperties = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
 /** In a shared prototype, because an object with its own accessors is slow, and ports are read for every run. */
-const accessors: AccessorProperties & ThisType<LayerState> = {
+const accessors: AllMembers<AccessorProperties> & ThisType<LayerState> = {
   get windowBytes() {
     return this.port.windowBytes
   },
@@ -138,7 +139,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     connect()
   }
 
-  const properties: Omit<FaultPort, keyof AccessorProperties> & LayerState = {
+  const properties: AllMembers<Omit<FaultPort, keyof AccessorProperties>> & LayerState = {
     port,
     ownReceiver: port.receiver,
     ownTap: null,
@@ -162,7 +163,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,
     joinGroup: port.joinGroup,
-    ...(port.setInterface !== undefined && { setInterface: port.setInterface }),
+    setInterface: port.setInterface,
     leaveGroup: port.leaveGroup,
     openFlow: address => {
       const flow = port.openFlow(address)

@@ -5,6 +5,7 @@
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import { routeError } from '../../host/net/route.ts'
 import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../../host/net/udp.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal } from '../../wire/address.ts'
@@ -171,6 +172,16 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
           `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
         )
       }
+      // a group needs no route: it is sent through the port's interface
+      const error = isMulticast(address.destination)
+        ? 0
+        : routeError(address.source, address.destination, currentInterface)
+      if (error !== 0)
+        throw new SystemError(
+          'route',
+          error,
+          `from ${addressText(address.source)} to ${addressText(address.destination)}`,
+        )
       const flow = flows.open(ONLY_PORT, address)
       if (flow >= MAX_FLOWS) {
         flows.close(ONLY_PORT, flow)

@@ -2,8 +2,17 @@
  * A driver with verbs from outside, examples/drivers/loop.mjs, in a daemon beside rxe (`userdma daemon --driver`).
  */
 import assert from 'node:assert/strict'
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  lchownSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadDrivers } from '../../../src/daemon/devices/driver-file.ts'
 import { repoRoot } from '../../paths.ts'
@@ -12,12 +21,9 @@ import { isEmpty, lacking, run, runUserdma, type Scope, startDaemon, temporaryFo
 
 const EXAMPLE = 'examples/drivers/loop.mjs'
 
-/** A copy of the driver, as a user has it, in a folder that imports this checkout's package. */
+/** A copy of the driver, as a user has it, in a folder without the package. */
 const copyDriver = (t: Scope): string => {
-  const folder = temporaryFolder(t)
-  mkdirSync(join(folder, 'node_modules'))
-  symlinkSync(repoRoot, join(folder, 'node_modules', 'userdma'))
-  const file = join(folder, 'loop.mjs')
+  const file = join(temporaryFolder(t), 'loop.mjs')
   copyFileSync(join(repoRoot, EXAMPLE), file)
   chmodSync(file, 0o644)
   return file
@@ -126,12 +132,81 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
       /cannot be loaded: of the driver/,
     )
     chmodSync(file, 0o664)
-    assert.match(await refusal(file), /others may write to it \(mode 0664\)/)
+    assert.match(await refusal(file), /others may write to \S+loop\.mjs \(mode 0664\)/)
     chmodSync(file, 0o644)
     const { status, stderr } = await runUserdma(t, ['daemon', '--driver', file, '--device', 'other0'])
     assert.match(stderr, /device "other0": the address is missing/)
     assert.equal(status, 2)
     chmodSync(folder, 0o777)
     assert.match(await refusal(file), /others may write to \S+ \(mode 0777\)/)
+  })
+
+  it('gets the running package, and no module that others could have written or chosen', {
+    skip: process.geteuid?.() !== 0 && 'only root can give files away',
+  }, async t => {
+    const OTHER_USER = 65534
+    const open = join(temporaryFolder(t), 'open')
+    const own = join(open, 'own')
+    const modules = join(open, 'node_modules')
+    for (const folder of [own, join(own, 'node_modules/good'), join(own, 'node_modules/loose'), modules])
+      mkdirSync(folder, { recursive: true })
+    chmodSync(open, 0o1777)
+    const write = (path: string, text: string, mode = 0o644): void => {
+      mkdirSync(dirname(path), { recursive: true })
+      writeFileSync(path, text)
+      chmodSync(path, mode)
+    }
+    const foreignCode = 'export const createCore = 0; globalThis.ranForeignCode = true'
+    const package_ = (name: string): string => JSON.stringify({ name, type: 'module', exports: './index.js' })
+    for (const name of ['userdma', 'foreign']) {
+      write(
+        join(modules, name, 'package.json'),
+        JSON.stringify({ name, type: 'module', exports: { './core': './index.js', '.': './index.js' } }),
+      )
+      write(join(modules, name, 'index.js'), foreignCode)
+    }
+    write(join(own, 'node_modules/good/package.json'), package_('good'))
+    write(join(own, 'node_modules/good/index.js'), "import './part.js'")
+    write(join(own, 'node_modules/good/part.js'), '')
+    write(join(own, 'node_modules/loose/package.json'), package_('loose'))
+    write(join(own, 'node_modules/loose/index.js'), '', 0o666)
+    symlinkSync(join(own, 'node_modules/good'), join(modules, 'chosen'))
+    for (const path of [modules, ...['userdma', 'foreign', 'chosen'].map(name => join(modules, name))])
+      lchownSync(path, OTHER_USER, OTHER_USER)
+    for (const name of ['userdma', 'foreign']) chownSync(join(modules, name, 'index.js'), OTHER_USER, OTHER_USER)
+    write(join(own, 'part.mjs'), "import 'good'")
+    write(join(own, 'loose.mjs'), '', 0o666)
+    write(join(own, 'required.cjs'), "require('foreign')")
+
+    let count = 0
+    const load = (code: string) => {
+      const path = join(own, `driver${count++}.mjs`)
+      write(path, `${code}\nexport const driver = { name: 'own', createDevice() {} }`)
+      return loadDrivers([path])
+    }
+    const requiring = (name: string): string =>
+      `import { createRequire } from 'node:module'\nconst found = createRequire(import.meta.url)('${name}')`
+    await load(
+      "import { createCore } from 'userdma/core'\nif (typeof createCore !== 'function') throw new Error('foreign')",
+    )
+    await load(`${requiring('userdma/core')}\nif (typeof found.createCore !== 'function') throw new Error('foreign')`)
+    await load("import 'node:fs'\nimport './part.mjs'\nimport 'good'")
+    for (const [code, reason] of [
+      [
+        "import './loose.mjs'",
+        /import of "\.\/loose\.mjs" is refused: others may write to \S+loose\.mjs \(mode 0666\)/,
+      ],
+      ["import 'loose'", /import of "loose" is refused: others may write to \S+index\.js/],
+      ["import 'foreign'", /import of "foreign" is refused: \S+open\/node_modules belongs to user 65534/],
+      ["import 'chosen'", /import of "chosen" is refused: \S+open\/node_modules belongs to user 65534/],
+      ["await import('foreign')", /import of "foreign" is refused/],
+      [requiring('foreign'), /import of "foreign" is refused/],
+      [requiring('./required.cjs'), /import of "foreign" is refused/],
+    ] as const)
+      await assert.rejects(load(code), reason, code)
+    write(join(open, 'package.json'), JSON.stringify({ name: 'self', exports: './own/part.mjs' }))
+    chownSync(join(open, 'package.json'), OTHER_USER, OTHER_USER)
+    await assert.rejects(load("import 'self'"), /import of "self" is refused: \S+package\.json belongs to user 65534/)
+    assert.ok(!('ranForeignCode' in globalThis))
   })
 })

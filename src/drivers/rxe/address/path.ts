@@ -3,12 +3,13 @@
  * IBA annex A17).
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
+import { SystemError } from '../../../host/errno.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
 import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { CallError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
+import { addressText, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
@@ -129,13 +130,19 @@ export const flowAddress = (source: Uint8Array, address: Address): FlowAddress =
 
 /**
  * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port does not have the source address or has
- * too many flows. `method` begins the message.
+ * too many flows, and with the system's errno if there is no route (docs/decisions/routes.md). `method` begins the
+ * message.
  */
 export const openPath = (port: Port, path: FlowAddress, method: string): number => {
   try {
     return port.openFlow(path)
   } catch (error) {
     if (error instanceof RangeError) throw new CallError('EADDRNOTAVAIL', `${method}: ${error.message}`)
+    if (error instanceof SystemError)
+      throw new CallError(
+        knownErrno(error.code, 'ENETUNREACH'),
+        `${method}: the system has no route from ${addressText(path.source)} to ${addressText(path.destination)} (${error.code}); \`ip route get\` shows why`,
+      )
     throw error
   }
 }

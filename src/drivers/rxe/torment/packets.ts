@@ -9,6 +9,7 @@ import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { Port } from '../../../phy/port.ts'
 import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
+import { wrapper } from '../../../spec/wrapper.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
 
 /** Probabilities that a packet is duplicated or reordered, if that of the kind is 1. */
@@ -17,38 +18,60 @@ const REORDERED = 0.05
 const DATAGRAMS_REORDERED = 0.25
 
 /** Reads the functions of `port` at each call: a fault layer below replaces them when its rules change. */
-const delegate = (port: Port): Port => ({
-  ...port,
-  reserve: bytes => port.reserve(bytes),
-  commit: (offset, packetBytes, count, lastBytes, flow) => port.commit(offset, packetBytes, count, lastBytes, flow),
-  flush: () => port.flush(),
-  receive: run => port.receive(run),
-  release: () => port.release(),
-  ...(port.receiverOf !== undefined && { receiverOf: flow => port.receiverOf?.(flow) ?? null }),
-  ...(port.isWaiting !== undefined && { isWaiting: () => port.isWaiting?.() ?? true }),
-  nextTimeout: () => port.nextTimeout(),
-  onTimeout: now => port.onTimeout(now),
-  get windowBytes() {
-    return port.windowBytes
-  },
-  get sharedWindowBytes() {
-    return port.sharedWindowBytes
-  },
-  get receiver() {
-    return port.receiver
-  },
-  set receiver(receiver) {
-    port.receiver = receiver
-  },
-  get wake() {
-    return port.wake
-  },
-  set wake(wake) {
-    port.wake = wake
-  },
-  // captures are taken at `port`; what the layer sets here is ignored
-  tap: null,
-})
+const delegate = (port: Port): Port =>
+  wrapper<Port>({
+    arena: port.arena,
+    scratch: port.scratch,
+    maxPackets: port.maxPackets,
+    maxSinglePacketRun: port.maxSinglePacketRun,
+    maxBytes: port.maxBytes,
+    pathMtu: port.pathMtu,
+    get windowBytes() {
+      return port.windowBytes
+    },
+    get sharedWindowBytes() {
+      return port.sharedWindowBytes
+    },
+    counters: port.counters,
+    addAddress: port.addAddress,
+    removeAddress: port.removeAddress,
+    joinGroup: port.joinGroup,
+    setInterface: port.setInterface,
+    leaveGroup: port.leaveGroup,
+    openFlow: port.openFlow,
+    reopenFlow: port.reopenFlow,
+    closeFlow: port.closeFlow,
+    peerOf: port.peerOf,
+    reserve: bytes => port.reserve(bytes),
+    commit: (offset, packetBytes, count, lastBytes, flow) => port.commit(offset, packetBytes, count, lastBytes, flow),
+    flush: () => port.flush(),
+    receive: run => port.receive(run),
+    release: () => port.release(),
+    get wake() {
+      return port.wake
+    },
+    set wake(wake) {
+      port.wake = wake
+    },
+    get receiver() {
+      return port.receiver
+    },
+    set receiver(receiver) {
+      port.receiver = receiver
+    },
+    staging: port.staging,
+    receiverOf: port.receiverOf && (flow => port.receiverOf?.(flow) ?? null),
+    peerAt: port.peerAt,
+    isWaiting: port.isWaiting && (() => port.isWaiting?.() ?? true),
+    // captures are taken at `port`; what the layer sets here is ignored
+    tap: null,
+    requireSeal: port.requireSeal,
+    takeLayerBuffer: port.takeLayerBuffer,
+    releaseLayerBuffer: port.releaseLayerBuffer,
+    nextTimeout: () => port.nextTimeout(),
+    onTimeout: now => port.onTimeout(now),
+    close: port.close,
+  })
 
 /** The port with the fault layer; undefined if the seed does not use the kind. */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {

@@ -14,6 +14,7 @@
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import type { Decisions, Sequence } from '../../../phy/faults/torment-decisions.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
+import { wrapper } from '../../../spec/wrapper.ts'
 import { upperWord } from '../../../transport/address.ts'
 import { Access, type Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
@@ -203,10 +204,12 @@ export const createPartialWrites = (
     return 0
   }
 
-  // without the optional functions of the loopback fast path, which copies the whole message in one step
-  const { locate: _, canLocate: _1, resolveAndLocate: _2, copyLocated: _3, ...otherFunctions } = inner
-  const memory: Memory = {
-    ...otherFunctions,
+  const memory = wrapper<Memory>({
+    // absent: the loopback fast path would copy the whole message in one step
+    locate: undefined,
+    canLocate: undefined,
+    resolveAndLocate: undefined,
+    copyLocated: undefined,
     resolve(pd, key, hi, lo, length, access, qpn) {
       if (waiting.size > 0 && access !== REMOTE_WRITE && access !== LOCAL_WRITE) completeWrites(qpn)
       lastResolve.pd = pd
@@ -225,7 +228,15 @@ export const createPartialWrites = (
       writeAll()
       return inner.invalidate(pd, qpn, key)
     },
-  }
+    explain: inner.explain,
+    grants: inner.grants,
+    read: inner.read,
+    hasProcessEnded: inner.hasProcessEnded,
+    hasTimedOut: inner.hasTimedOut,
+    compareSwap: inner.compareSwap,
+    fetchAdd: inner.fetchAdd,
+    explainBind: inner.explainBind,
+  })
   return {
     memory,
     readyAt: qpn => waiting.get(qpn)?.reduce((latest, { due }) => Math.max(latest, due), 0) ?? 0,

@@ -10,6 +10,7 @@
 
 import { type Ring, storeConsumer } from '../../../core/memory/rings.ts'
 import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
+import { wrapper } from '../../../spec/wrapper.ts'
 import type { WorkSource } from '../../../transport/types.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
 import type { QpRings } from '../rings/work-source.ts'
@@ -52,8 +53,8 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
   return {
     work(plain, rings) {
       const ringsOf = rings as readonly QpRings[] // the engine passes only rows that exist
-      return {
-        ...plain,
+      return wrapper<WorkSource>({
+        loadSend: plain.loadSend,
         retireSend(row, count) {
           const { send } = ringsOf[row]
           if (exact.has(send)) send.retiredIndex = (send.retiredIndex + count) & send.ring.wrap
@@ -67,7 +68,9 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
           checkLimit(receive)
           return true
         },
-      }
+        copyInline: plain.copyInline,
+        selectShared: plain.selectShared,
+      })
     },
 
     limit(device, rings, qpn, { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }) {

@@ -14,10 +14,12 @@ import type { FaultPort } from '../../../phy/faults/layer.ts'
 import { createDecisions, type Decisions } from '../../../phy/faults/torment-decisions.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
+import { wrapper } from '../../../spec/wrapper.ts'
 import {
   Completion,
   type Completions,
   type Environment,
+  type Events,
   type Memory,
   type WorkSource,
 } from '../../../transport/types.ts'
@@ -241,20 +243,25 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       return {
-        environment: environment => ({
-          ...environment,
-          choices: responder.choices,
-          memory: writes.memory,
-          completions: {
-            push: (number, words, solicited) => completions.push(state.cqs.get(number), words, solicited),
-          },
-          events: {
-            raise(row, type, cause) {
-              completions.deliverAll()
-              environment.events.raise(row, type, cause)
-            },
-          },
-        }),
+        environment: ({ localDevice, grh, work, events, causes }) =>
+          wrapper<Environment>({
+            localDevice,
+            grh,
+            work,
+            causes,
+            choices: responder.choices,
+            memory: writes.memory,
+            completions: wrapper<Completions>({
+              push: (number, words, solicited) => completions.push(state.cqs.get(number), words, solicited),
+            }),
+            events: wrapper<Events>({
+              raise(row, type, cause) {
+                completions.deliverAll()
+                events.raise(row, type, cause)
+              },
+              inError: events.inError,
+            }),
+          }),
         onDoorbell: doorbells.ring,
         poll: pollAll,
         nextTimeout: () =>
