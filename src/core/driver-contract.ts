@@ -26,7 +26,7 @@ import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
 import type { MappedChunk } from './memory/mappable-memory.ts'
 import type { RingLocation } from './memory/rings.ts'
-import type { AnyHandler, Caller, Context, Core, CoreObject, Device, FdObject, MemoryAccount } from './model.ts'
+import type { Account, AnyHandler, Caller, Context, Core, CoreObject, Device, FdObject } from './model.ts'
 
 // ---- 1. the driver ----
 
@@ -98,10 +98,12 @@ export interface Driver<D = unknown> {
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /**
    * Opens a datagram queue pair on port 1. `receive` as for `openManagement`. Datagrams with another Q_Key are dropped.
+   * `account`: charged for groups and for waiting datagrams.
    */
   openDatagrams?(
     device: Device<D>,
     qkey: number,
+    account: Account | undefined,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
   /**
@@ -258,8 +260,8 @@ export interface DatagramPort {
    * if the datagram is dropped, because too many wait or there is no path to the address.
    */
   send(payload: Uint8Array, to: MadAddress): boolean
-  /** Joins a multicast group, for the user of `account`. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
-  join(gid: Uint8Array, account?: MemoryAccount): void
+  /** Joins a multicast group. Throws CallError EINVAL, ENOMEM, EMFILE, ENFILE, EADDRNOTAVAIL. */
+  join(gid: Uint8Array): void
   /** Leaves a multicast group. Throws CallError EINVAL if it was not joined. */
   leave(gid: Uint8Array): void
   close(): void

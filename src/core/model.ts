@@ -9,6 +9,7 @@
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device/device.ts'
 import type { PortAttributes } from '../spec/classes/device/port.ts'
+import type { ErrnoName } from '../spec/errno.ts'
 import type { AnyValue, Attributes, Capability, Method, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
 import type { ArgumentShape } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
@@ -407,14 +408,25 @@ export interface Port {
   readonly object: CoreObject
 }
 
-/** The maximum and current number of objects of one class, or of several together, or of something else (limits.ts). */
+/** What accounts share: objects of one class, or of several together, or bytes, or something else (limits.ts). */
 export interface Limit {
-  /** What is counted, in the plural. */
+  /** What is counted: `objects of class pd`. */
   readonly subject: string
   readonly max: number
-  live: number
-  /** The numbers of users, without those of core and of callers in this process. */
-  readonly users: Map<number, number>
+  /** A process or user may have this much, also if it is more than its share. */
+  readonly minimum: number
+  /** Whether the processes of a user have shares of what the user may have. */
+  readonly hasProcessShares: boolean
+  /** An amount as text. */
+  readonly format: (amount: number) => string
+  /** For a charge beyond a share, and for one beyond `max`. */
+  readonly errno: ErrnoName
+  readonly fullErrno: ErrnoName
+  /** What the user can do. */
+  readonly advice: string
+  used: number
+  /** Amounts by `Holder.name`, without those of core and of callers in this process. */
+  readonly held: Map<string, number>
 }
 
 export interface Device<D = unknown> {
@@ -450,17 +462,30 @@ export interface Device<D = unknown> {
   isAlive: boolean
 }
 
-/** The account to which the objects of a context are charged. */
-export interface MemoryAccount {
-  /** Throws CallError ENOMEM if the quota would be exceeded. */
-  charge(bytes: number): void
-  /** Charges bytes, also beyond the quota: undoes a `release` for a call that then failed. */
-  recharge(bytes: number): void
-  release(bytes: number): void
-  /** The client's uid. */
+/** A process, a user, or users together, with a share of each limit (objects/limits.ts). */
+export interface Holder {
+  /** Unique among holders: `process 12`, `user 7`. */
+  readonly name: string
+  /** The part that it may have of what others leave it, 0 to 1. */
+  readonly part: number
+  /** Whether it may have `Limit.minimum` in any case. */
+  readonly hasMinimum: boolean
+  /** `part` in words. */
+  readonly text: string
+}
+
+/** Who pays for what a client has (objects/limits.ts), and what all clients of the daemon share besides devices. */
+export interface Account {
+  /** The client's uid. Another user may pay (daemon/accounts.ts). */
   readonly user: number
-  /** Whether the user has only a share of what is limited in number (core/objects/limits.ts). */
-  readonly hasShare: boolean
+  /** Each is a part of the next: process, user, all users but the owner. */
+  readonly holders: readonly Holder[]
+  /** Bytes of objects and queued messages (objects/object-bytes.ts). */
+  readonly memory: Limit
+  readonly descriptors: Limit
+  /** Mappings of rings, and bytes of their addresses. */
+  readonly mappings: Limit
+  readonly addresses: Limit
 }
 
 /** A client's use of a device: handles, fd objects, lifetime. In Linux' terms: an open device file. */
@@ -484,7 +509,7 @@ export interface Context<S = unknown, D = unknown> {
   /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Undefined: the context's objects are not charged. */
-  readonly account: MemoryAccount | undefined
+  readonly account: Account | undefined
   /** The default destination of async events: the first async fd that was created. */
   asyncFd: FdObject | undefined
   /** Parents and event route of the last created object. The next object usually shares these records (R15). */

@@ -36,6 +36,7 @@ import { secureRandom } from '../host/random.ts'
 import { readTorment } from '../spec/check/torment.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
+import { createSharedLimits } from './accounts.ts'
 import { DaemonChecker } from './check.ts'
 import { createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
@@ -46,13 +47,10 @@ import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
 import { createFailureReports, type FailureReports } from './failures.ts'
-import { createFdQuotas } from './fd-quota.ts'
 import { Loop, type Pollable } from './loop.ts'
-import { createMemoryQuotas } from './memory-quota.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { type DaemonRecording, recordDaemon } from './recording.ts'
-import { createRingQuotas } from './ring-quota.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve, type Reserve } from './session/reserve.ts'
@@ -243,7 +241,6 @@ const createParts = (
         const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
         return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
       },
-      limitedUserOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
       wake: () => running.loop?.advance(),
     },
     torment: config.torment === undefined ? undefined : readTorment(config.torment),
@@ -257,7 +254,7 @@ const createParts = (
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   /** `createDevices` adds devices, now and later. */
   const polled = [thresholds, clientTimers]
-  const network = createNetwork(config, link, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
+  const network = createNetwork(config, link)
   const addDevice: typeof assembly.addDevice = (...description) => {
     const created = assembly.addDevice(...description)
     if ('poll' in created) created.injectCompletions?.(running.state?.faults.decideCompletion)
@@ -418,9 +415,7 @@ class RunningDaemon implements Daemon {
           this.#endIfUnused()
         },
       ),
-      fdQuotas: createFdQuotas(),
-      memoryQuotas: createMemoryQuotas(),
-      ringQuotas: createRingQuotas(),
+      limits: createSharedLimits(),
       slices,
       trace: this.#trace,
       cm: clients.use('rdma_cm'),

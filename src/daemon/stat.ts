@@ -8,6 +8,7 @@ import { stat as coreStat } from '../core/stat.ts'
 import { failureText } from '../spec/check/failures.ts'
 import { inReportOrder } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
+import { memoryOfProcesses } from './accounts.ts'
 import { waitsOfChannels } from './channel-waits.ts'
 import type { DaemonState } from './state.ts'
 
@@ -90,7 +91,6 @@ export const deviceStat = (
 export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => {
   const counts = coreStat(daemon.core)
   const memory = process.memoryUsage()
-  const { memoryQuotas } = daemon
   const { mapped, mappedBytes } = daemon.ringPool.counters
   const { listed } = daemon.devices
   const devices = names === undefined ? listed : listed.filter(({ name }) => names.includes(name))
@@ -103,7 +103,7 @@ export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => 
     mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count + daemon.netlink.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
-    charged: { bytes: memoryQuotas.bytes, processes: memoryQuotas.processes().slice(0, MAX_PROCESSES) },
+    charged: { bytes: daemon.limits.memory.used, processes: memoryOfProcesses(daemon.limits).slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
     devices: devices.map(device => deviceStat(daemon, device, counts.devices[device.name]?.objects)),
   }

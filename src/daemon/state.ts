@@ -12,6 +12,7 @@ import type { ProcessHandle } from '../host/memory/process.ts'
 import type { PeerCredentials } from '../host/net/sockets.ts'
 import type { Decisions } from '../phy/faults/torment-decisions.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
+import type { SharedLimits } from './accounts.ts'
 import type { DaemonChecker } from './check.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -20,11 +21,8 @@ import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
-import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
-import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
-import type { RingQuotas } from './ring-quota.ts'
 import type { RefuseConnection } from './session/refuse-connection.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
@@ -42,9 +40,8 @@ export interface DaemonState {
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
-  readonly fdQuotas: FdQuotas
-  readonly memoryQuotas: MemoryQuotas
-  readonly ringQuotas: RingQuotas
+  /** What all clients share, besides devices. */
+  readonly limits: SharedLimits
   /** For long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub

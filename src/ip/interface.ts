@@ -59,6 +59,9 @@ export interface IpOptions {
   /** Join and leave a multicast group of the link. `join` may throw. */
   readonly join: (group: LinkAddress) => void
   readonly leave: (group: LinkAddress) => void
+  /** Charge and release bytes of memory that neighbours and sockets' groups take; `reserve` false: there is none. */
+  readonly reserve: (bytes: number) => boolean
+  readonly release: (bytes: number) => void
 }
 
 /** The counter of a received packet: `delivered` to a socket, or the reason to drop it. */
@@ -79,6 +82,8 @@ export interface Frame {
 
 /** Maximum frames that wait for `pollTransmit`. */
 const MAX_FRAMES = 1024
+/** An estimate of the memory of a socket's membership in a group. */
+const MEMBERSHIP_BYTES = 512
 const HOP_LIMIT = 64
 /** RFC 4861, 7.1: no router has forwarded the packet. */
 const DISCOVERY_HOP_LIMIT = 255
@@ -167,6 +172,7 @@ export class IpInterface implements NeighbourHost {
   close(socket: IpSocket): void {
     this.#sockets.close(socket)
     for (const group of socket.groups) this.#leave(group)
+    this.release(socket.groups.size * MEMBERSHIP_BYTES)
     socket.groups.clear()
   }
 
@@ -180,7 +186,13 @@ export class IpInterface implements NeighbourHost {
     if (socket.groups.has(text)) throw new IpError('EADDRINUSE', `the socket is in group ${text} already`)
     if (socket.groups.size >= SocketLimits.groupsEach)
       throw new IpError('ENOMEM', `the socket is in ${SocketLimits.groupsEach} groups already, the maximum`)
-    this.#join(group)
+    if (!this.reserve(MEMBERSHIP_BYTES)) throw new IpError('ENOMEM', `group ${text}: the user has no memory left`)
+    try {
+      this.#join(group)
+    } catch (error) {
+      this.release(MEMBERSHIP_BYTES)
+      throw error
+    }
     socket.groups.add(text)
   }
 
@@ -189,6 +201,7 @@ export class IpInterface implements NeighbourHost {
     const text = addressText(group)
     if (!socket.groups.delete(text)) throw new IpError('EADDRNOTAVAIL', `the socket is not in group ${text}`)
     this.#leave(text)
+    this.release(MEMBERSHIP_BYTES)
   }
 
   /**
@@ -225,8 +238,9 @@ export class IpInterface implements NeighbourHost {
     this.#sendIp(icmpPacket(this.#headerTo(destination), { type: this.#echo.request, code: 0, body }), now)
   }
 
-  /** Leaves all groups, and drops waiting packets. */
+  /** Closes all sockets, leaves all groups, and drops waiting packets. */
   shutDown(): void {
+    for (const socket of this.#sockets.all) this.close(socket)
     this.#neighbours.clear()
     this.#frames.length = 0
     for (const { link } of this.#groups.values()) this.#options.leave(link)
@@ -394,6 +408,14 @@ export class IpInterface implements NeighbourHost {
   transmit(bytes: Uint8Array, to: LinkAddress): void {
     if (this.#frames.length < MAX_FRAMES) this.#frames.push({ bytes, to })
     else this.counters.dropped++
+  }
+
+  reserve(bytes: number): boolean {
+    return this.#options.reserve(bytes)
+  }
+
+  release(bytes: number): void {
+    this.#options.release(bytes)
   }
 
   countDropped(packets: number): void {

@@ -22,9 +22,16 @@ export interface NeighbourHost {
   /** Solicits an address: at `link`, or by multicast if `link` is unknown. */
   solicit(address: Uint8Array, link: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
+  /** Charges memory of an entry or a waiting packet; false: there is none. */
+  reserve(bytes: number): boolean
+  release(bytes: number): void
   /** Counts packets that the cache has dropped. */
   countDropped(packets: number): void
 }
+
+/** An estimate of the memory of an entry, and of a waiting packet in addition to its bytes. */
+const ENTRY_BYTES = 512
+const PACKET_OVERHEAD = 128
 
 interface Neighbour {
   readonly key: string
@@ -80,6 +87,10 @@ export class NeighbourCache {
   /** Sends a packet, or keeps it until the neighbour is resolved. Solicits an unconfirmed neighbour. */
   send(address: Uint8Array, frame: Uint8Array, now: number): void {
     const entry = this.#entries.get(keyOf(address)) ?? this.#add(address, undefined)
+    if (entry === undefined) {
+      this.#host.countDropped(1)
+      return
+    }
     if (entry.solicitations === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
     if (entry.link !== undefined) this.#host.transmit(frame, entry.link)
     else this.#queue(entry, frame)
@@ -93,6 +104,7 @@ export class NeighbourCache {
     const known = this.#entries.get(keyOf(address))
     if (known === undefined && !canCreate) return
     const entry = known ?? this.#add(address, link)
+    if (entry === undefined) return
     entry.link = link
     this.#unresolved.delete(entry)
     entry.solicitations = 0
@@ -100,8 +112,7 @@ export class NeighbourCache {
     this.#solicited.delete(entry)
     this.#entries.delete(entry.key)
     this.#entries.set(entry.key, entry)
-    this.#waiting -= entry.waiting.length
-    for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
+    for (const frame of this.#takeWaiting(entry, entry.waiting.length)) this.#host.transmit(frame, link)
   }
 
   /**
@@ -125,8 +136,10 @@ export class NeighbourCache {
     for (const entry of [...this.#entries.values()]) this.#remove(entry)
   }
 
-  #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
+  /** Undefined: there is no memory for an entry. */
+  #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour | undefined {
     if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
+    if (!this.#host.reserve(ENTRY_BYTES)) return undefined
     const key = keyOf(address)
     // The caller may use its array again before the next solicitation.
     const copy = copyOfBytes(address)
@@ -152,8 +165,20 @@ export class NeighbourCache {
     this.#entries.delete(entry.key)
     this.#solicited.delete(entry)
     this.#unresolved.delete(entry)
-    this.#waiting -= entry.waiting.length
-    if (entry.waiting.length > 0) this.#host.countDropped(entry.waiting.splice(0).length)
+    this.#host.release(ENTRY_BYTES)
+    this.#drop(entry, entry.waiting.length)
+  }
+
+  /** Takes the oldest waiting packets of an entry. */
+  #takeWaiting(entry: Neighbour, count: number): Uint8Array[] {
+    const taken = entry.waiting.splice(0, count)
+    this.#waiting -= taken.length
+    for (const { length } of taken) this.#host.release(length + PACKET_OVERHEAD)
+    return taken
+  }
+
+  #drop(entry: Neighbour, count: number): void {
+    if (count > 0) this.#host.countDropped(this.#takeWaiting(entry, count).length)
   }
 
   #solicit(entry: Neighbour, now: number): void {
@@ -166,15 +191,11 @@ export class NeighbourCache {
 
   /**
    * Keeps a packet until the neighbour is resolved. If the neighbour has `waitingEach` packets, its oldest packet is
-   * dropped. If all neighbours together have `waiting` packets, the new packet is dropped.
+   * dropped. If all neighbours together have `waiting` packets, or there is no memory, the new packet is dropped.
    */
   #queue(entry: Neighbour, frame: Uint8Array): void {
-    if (entry.waiting.length >= NeighbourLimits.waitingEach) {
-      entry.waiting.shift()
-      this.#waiting--
-      this.#host.countDropped(1)
-    }
-    if (this.#waiting >= NeighbourLimits.waiting) {
+    if (entry.waiting.length >= NeighbourLimits.waitingEach) this.#drop(entry, 1)
+    if (this.#waiting >= NeighbourLimits.waiting || !this.#host.reserve(frame.length + PACKET_OVERHEAD)) {
       this.#host.countDropped(1)
       return
     }

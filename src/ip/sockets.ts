@@ -50,6 +50,10 @@ export class IpSockets {
     return Object.values(this.#byPort).reduce((sum, sockets) => sum + sockets.size, 0)
   }
 
+  get all(): IpSocket[] {
+    return Object.values(this.#byPort).flatMap(sockets => [...sockets.values()])
+  }
+
   find(protocol: SocketProtocol, port: number): IpSocket | undefined {
     return this.#byPort[protocol].get(port)
   }

@@ -3,9 +3,9 @@
  * the tables do not know stays bytes.
  */
 import { Classes } from '../spec/classes.ts'
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import { RXE_DRIVER_ID, RxeAbi } from '../spec/drivers/rxe.ts'
 import { CallError } from '../spec/errno.ts'
-import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import { CallEntry, FileKind } from '../spec/observe.ts'
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import {

@@ -369,6 +369,7 @@ export const createDgramPort = ({
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
+    hasGroupSockets: true,
     windowBytes: MAX_WINDOW_BYTES_WITHOUT_GSO,
     sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
     counters,

@@ -256,6 +256,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       maxPackets: RUN_PACKETS,
       maxBytes: RUN_BYTES,
       pathMtu: PATH_MTU,
+      hasGroupSockets: false,
       counters: { sentPackets: 0, sentBytes: 0, receivedPackets: 0, receivedBytes: 0, icrcErrors: 0, dropped: 0 },
       wake: null,
       tap: null,

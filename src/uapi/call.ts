@@ -5,9 +5,10 @@
  * A dialect turns the bytes of a system call into a `Call`. Core runs the call. The dialect turns the `Result`, or the
  * refusal, into bytes, return value and new file descriptors. Objects are handles here.
  */
+
+import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { CallError } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema/schema.ts'
 
 export interface Call {

@@ -21,7 +21,7 @@ import {
   stat,
   unregister,
 } from '../../src/core/index.ts'
-import { type AnyHandler, type CoreObject, Lifecycle, type MemoryAccount } from '../../src/core/model.ts'
+import { type AnyHandler, type CoreObject, Lifecycle } from '../../src/core/model.ts'
 import { objectBytes } from '../../src/core/objects/object-bytes.ts'
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { QpAddress } from '../../src/spec/classes/qp/qp.ts'
@@ -31,6 +31,7 @@ import { CallError } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, zeroRecord } from '../../src/spec/schema/schema.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
+import { ownAccount } from './accounts.ts'
 import {
   cap,
   channelWithEvent,
@@ -134,23 +135,8 @@ const setUp = () => {
   })
   const caller = testCaller()
   const start = BigInt(caller.memory.add(new Uint8Array(64)))
-  let charged = 0
-  /** Memory for about 30 objects. */
-  const account: MemoryAccount = {
-    user: 0,
-    hasShare: false,
-    charge(bytes) {
-      if (charged + bytes > 40_000) throw new CallError('ENOMEM', 'the quota is used up')
-      charged += bytes
-    },
-    /** A recharge is never refused. */
-    recharge(bytes) {
-      charged += bytes
-    },
-    release(bytes) {
-      charged -= bytes
-    },
-  }
+  /** With memory for about 30 objects. */
+  const account = ownAccount(40_000)
   return {
     gate,
     jobs,
@@ -158,7 +144,7 @@ const setUp = () => {
     caller,
     start,
     account,
-    charged: () => charged,
+    charged: () => account.memory.used,
     faults,
     devices: [] as Device[],
     contexts: [] as Context[],

@@ -8,12 +8,11 @@ import { type TestContext, test } from 'node:test'
 import { openContext, unregister } from '../../src/core/devices/registry.ts'
 import { dispatch } from '../../src/core/dispatch/dispatch.ts'
 import type { RegisteredDriver } from '../../src/core/driver-contract.ts'
+import { createSharedLimits } from '../../src/daemon/accounts.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
-import { createFdQuotas } from '../../src/daemon/fd-quota.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { createMemoryQuotas } from '../../src/daemon/memory-quota.ts'
 import { createSession } from '../../src/daemon/session/client-session.ts'
 import type { DaemonState } from '../../src/daemon/state.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
@@ -25,11 +24,11 @@ import { Errno } from '../../src/spec/errno.ts'
 import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 import type { Entries } from '../../src/uapi/nldev/attributes.ts'
+import { ownAccount } from '../core/accounts.ts'
 import { machine } from '../drivers/rxe/machine.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, Command, CommandBytes, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
-import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
 
@@ -234,12 +233,11 @@ test('connections whose sessions cannot start because of an exception are hung u
   await connect(t, daemon)
 })
 
-test('a session that cannot start because of an exception takes no descriptors of the quota', t => {
-  const fdQuotas = createFdQuotas(100)
+test('a session that cannot start because of an exception takes no descriptors of its account', t => {
+  const limits = createSharedLimits({ descriptors: 100 })
   const state = {
     serves: () => true,
-    fdQuotas,
-    memoryQuotas: createMemoryQuotas(),
+    limits,
     // Called before the charge: the next call of geteuid comes after it.
     sessionsOf() {
       t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
@@ -251,7 +249,7 @@ test('a session that cannot start because of an exception takes no descriptors o
   const [fd, programEnd] = socketPair()
   t.after(() => [fd, programEnd].map(close))
   assert.throws(() => createSession(state as unknown as DaemonState, fd, () => {}), /injected/)
-  assert.equal(fdQuotas.charged, 0)
+  assert.equal(limits.descriptors.used, 0)
 })
 
 test('a netlink request or list that throws is answered with EIO, and the socket continues', async t => {
@@ -334,7 +332,7 @@ test('errors in the handling of a doorbell and in a timer are logged, and the co
       resolveRung = done
     })
   const node = 0
-  const { open, doorbell } = contexts.open(m.devices[0].device, node, unbounded)
+  const { open, doorbell } = contexts.open(m.devices[0].device, node, ownAccount())
   const held = open.memory.share()
   const doorbellRung = nextRung()
   closeSync(doorbell)

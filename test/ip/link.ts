@@ -29,6 +29,9 @@ export interface WireFrame {
 export class Host {
   readonly ip: IpInterface
   readonly link: LinkAddress
+  /** Bytes that the interface has reserved, and may reserve. */
+  reserved = 0
+  maxReserved = Number.POSITIVE_INFINITY
   /** GIDs of groups, as text. */
   readonly groups = new Set<string>()
 
@@ -43,6 +46,14 @@ export class Host {
       random: createRandom(number),
       join: ({ gid }) => this.groups.add(addressText(gid)),
       leave: ({ gid }) => this.groups.delete(addressText(gid)),
+      reserve: bytes => {
+        if (this.reserved + bytes > this.maxReserved) return false
+        this.reserved += bytes
+        return true
+      },
+      release: bytes => {
+        this.reserved -= bytes
+      },
     })
   }
 

@@ -214,6 +214,8 @@ export interface DaemonSettings {
   readonly netns?: string
   /** Limit of open descriptors. */
   readonly descriptors?: number
+  /** A command that runs the daemon's command, appended to it. */
+  readonly wrapper?: readonly string[]
   /** UID of another user; only root's daemon can be shared. */
   readonly guest?: number
   /** More options of `userdma daemon`. */
@@ -225,7 +227,17 @@ export interface DaemonSettings {
 /** The daemon is killed at the end of the scope. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
+  {
+    devices = ONE_DEVICE,
+    fault,
+    link,
+    netns,
+    descriptors,
+    wrapper = [],
+    guest,
+    options = [],
+    limit = 600_000,
+  }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   let started: Running | undefined
   const cleanups: (() => unknown)[] = []
@@ -240,11 +252,9 @@ export const startDaemon = async (
   const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device]), ...options]
   if (fault !== undefined) args.push('--fault', fault)
   if (link !== undefined) args.push('--link', link)
-  if (guest !== undefined) {
-    chmodSync(folder, 0o755)
-    args.push('--allow-user', `${guest}`)
-  }
-  const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
+  chmodSync(folder, 0o755)
+  if (guest !== undefined) args.push('--allow-user', `${guest}`)
+  const command = [...wrapper, ...(netns === undefined ? [] : ['ip', 'netns', 'exec', netns]), userdma]
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit })
   started = running

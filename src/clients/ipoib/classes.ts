@@ -5,6 +5,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, FdObject } from '../../core/model.ts'
+import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
 import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
@@ -14,6 +15,8 @@ import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
 /** Bytes charged for a queued datagram in addition to its payload. */
 const DATAGRAM_OVERHEAD = 256
+
+const sizeOf = ({ payload }: Datagram): number => payload.length + DATAGRAM_OVERHEAD
 
 /** An event record of zeros: while one is unread, the socket's descriptor is readable. */
 const READABLE = new Uint8Array(8)
@@ -29,7 +32,7 @@ class ProgramSocket {
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
   #freeBytes = SOCKET_RECEIVE_BYTES
-  /** Number of datagrams dropped because the queue was full. */
+  /** Number of datagrams dropped because the queue was full, or the share of memory used up. */
   overflowed = 0
 
   constructor(service: IpOverDevice, object: FdObject, iface: DeviceInterface, protocol: SocketProtocol, port: number) {
@@ -45,8 +48,8 @@ class ProgramSocket {
   }
 
   #received(datagram: Datagram): void {
-    const bytes = datagram.payload.length + DATAGRAM_OVERHEAD
-    if (bytes > this.#freeBytes) {
+    const bytes = sizeOf(datagram)
+    if (bytes > this.#freeBytes || !mayChargeMemory(this.#object.context.account, 'a datagram', bytes)) {
       this.overflowed++
       return
     }
@@ -58,7 +61,7 @@ class ProgramSocket {
   take(): Datagram {
     const datagram = this.#waiting.shift()
     if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is pending')
-    this.#freeBytes += datagram.payload.length + DATAGRAM_OVERHEAD
+    this.#release(sizeOf(datagram))
     if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
     return datagram
   }
@@ -67,8 +70,19 @@ class ProgramSocket {
   putBack(datagram: Datagram): void {
     if (this.#object.isClosed) return
     // May become negative: other datagrams may have used the space.
-    this.#freeBytes -= datagram.payload.length + DATAGRAM_OVERHEAD
+    this.#freeBytes -= sizeOf(datagram)
+    addMemory(this.#object.context.account, sizeOf(datagram))
     if (this.#waiting.unshift(datagram) === 1) postRecord(this.#object, READABLE)
+  }
+
+  /** Drops all datagrams. */
+  clear(): void {
+    for (const datagram of this.#waiting.splice(0)) this.#release(sizeOf(datagram))
+  }
+
+  #release(bytes: number): void {
+    this.#freeBytes += bytes
+    releaseMemory(this.#object.context.account, bytes)
   }
 }
 
@@ -126,9 +140,9 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       waiting,
       overflowed: BigInt(overflowed),
     }),
-    destroy(_call, { state: { interface: iface, socket } }) {
-      // If the interface was removed with its device or context, it has left the socket's groups.
-      if (service().exists(iface)) iface.ip.close(socket)
+    destroy(_call, { state }) {
+      state.clear()
+      state.interface.ip.close(state.socket)
       return {}
     },
     send(_call, { state: { interface: iface, socket } }, { address, port, payload }) {

@@ -6,7 +6,15 @@
 
 import { registerClient } from '../../core/devices/clients.ts'
 import type { DatagramPort } from '../../core/driver-contract.ts'
-import type { Context, Core, Device, MemoryAccount } from '../../core/model.ts'
+import type { Account, Context, Core, Device } from '../../core/model.ts'
+import {
+  addTo,
+  createLimit,
+  mayChargeMemory,
+  releaseMemory,
+  removeFrom,
+  requireShare,
+} from '../../core/objects/limits.ts'
 import { IpError } from '../../ip/error.ts'
 import { IpInterface } from '../../ip/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -27,8 +35,8 @@ const HOP_LIMIT = 64
 /** Prefix lengths, bits. */
 const DEFAULT_IPV4_PREFIX = 24
 const DEFAULT_IPV6_PREFIX = 64
-/** Maximum number of interfaces of all programs of one user, on all devices. */
-const MAX_INTERFACES = 64
+/** Maximum number of interfaces of all programs, on all devices. */
+const MAX_INTERFACES = 256
 
 /**
  * The destination GID of packets to a multicast GID. If the local GID is IPv4-mapped, RoCE sends with an IPv4 header,
@@ -44,15 +52,14 @@ const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
 class IpPort {
   readonly gid: Uint8Array
   readonly queuePair: DatagramPort
-  readonly #account: MemoryAccount | undefined
   /** By link-layer group: number of joins without a leave. Several IP groups may map to one link-layer group. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
-  constructor(device: Device, account: MemoryAccount | undefined, receive: (packet: Uint8Array) => void) {
+  constructor(device: Device, account: Account | undefined, receive: (packet: Uint8Array) => void) {
     const gids = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = gids.find(candidate => !isLinkLocal(candidate)) ?? gids[0]
-    const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
+    const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, account, receive)
     if (gid === undefined || queuePair === undefined)
       throw new CallError(
         'EOPNOTSUPP',
@@ -60,14 +67,13 @@ class IpPort {
       )
     this.gid = gid
     this.queuePair = queuePair
-    this.#account = account
   }
 
   join({ gid }: LinkAddress): void {
     const group = wireGid(gid, this.gid)
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
-    if (uses === 0) this.queuePair.join(group, this.#account)
+    if (uses === 0) this.queuePair.join(group)
     this.#groups.set(key, uses + 1)
   }
 
@@ -94,8 +100,8 @@ class IpPort {
 
 export interface DeviceInterface {
   readonly device: Device
-  /** The user of the program that created the interface; undefined for this process. */
-  readonly user: number | undefined
+  /** Of the program that created the interface; undefined for this process. */
+  readonly account: Account | undefined
   readonly ip: IpInterface
   readonly port: IpPort
 }
@@ -104,6 +110,7 @@ export class IpOverDevice {
   readonly #environment: IpEnvironment
   readonly #devices = new Set<Device>()
   readonly #interfaces = new Set<DeviceInterface>()
+  readonly #limit = createLimit('IP interfaces', MAX_INTERFACES)
   readonly #close: () => void
 
   constructor(core: Core, environment: IpEnvironment) {
@@ -156,7 +163,7 @@ export class IpOverDevice {
 
   /**
    * Creates an interface for a program's context. `address`: 16 bytes. Throws CallError: EINVAL for a wrong address or
-   * prefix length, EADDRINUSE, EOPNOTSUPP, ENOMEM beyond a limit, and EADDRNOTAVAIL if the port cannot join a group.
+   * prefix length, EADDRINUSE, EOPNOTSUPP, ENOMEM beyond a share, and EADDRNOTAVAIL if the port cannot join a group.
    */
   create(
     { device, account }: Pick<Context, 'device' | 'account'>,
@@ -165,14 +172,7 @@ export class IpOverDevice {
   ): DeviceInterface {
     if (!this.#devices.has(device))
       throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no UD queue pairs for clients`)
-    const user = account?.user
-    let existing = 0
-    for (const iface of this.#interfaces) if (iface.user === user) existing++
-    if (existing >= MAX_INTERFACES)
-      throw new CallError(
-        'ENOMEM',
-        `ip_interface.create: the user has ${existing} interfaces already; ${MAX_INTERFACES} is the maximum`,
-      )
+    requireShare(this.#limit, account, 'ip_interface.create')
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
@@ -190,13 +190,16 @@ export class IpOverDevice {
         random: this.#environment.random,
         join: group => port.join(group),
         leave: group => port.leave(group),
+        reserve: bytes => mayChargeMemory(account, 'ip_interface', bytes),
+        release: bytes => releaseMemory(account, bytes),
       })
-      created = { device, user, ip, port }
+      created = { device, account, ip, port }
     } catch (error) {
       port.queuePair.close()
       throw asCallError('ip_interface.create', error)
     }
     this.#interfaces.add(created)
+    addTo(this.#limit, account)
     return created
   }
 
@@ -207,6 +210,7 @@ export class IpOverDevice {
   /** No effect when repeated. */
   remove(iface: DeviceInterface): void {
     if (!this.#interfaces.delete(iface)) return
+    removeFrom(this.#limit, iface.account)
     iface.ip.shutDown()
     iface.port.queuePair.close()
   }

@@ -5,7 +5,8 @@
 
 import type { MadAddress } from '../../core/driver-contract.ts'
 import { postRecord } from '../../core/events/events.ts'
-import type { FdObject } from '../../core/model.ts'
+import type { Account, FdObject } from '../../core/model.ts'
+import { addMemory, chargeMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BYTES } from '../../spec/wire/mad.ts'
 
@@ -51,36 +52,35 @@ export class MadQueue {
     this.#channel = channel
   }
 
+  get #account(): Account | undefined {
+    return this.#channel.context.account
+  }
+
   get unread(): number {
     return this.#waiting.length
   }
 
-  /** Charges the bytes of a send until `endSend`. Throws CallError ENOMEM beyond MAX_BYTES or the memory quota. */
+  /** Charges the bytes of a send until `endSend`. Throws CallError ENOMEM beyond MAX_BYTES or the share of memory. */
   beginSend({ length }: Uint8Array): void {
     if (this.#sendingBytes + length > MAX_BYTES)
       throw new CallError(
         'ENOMEM',
         `mad_agent.send: unfinished sends have ${this.#sendingBytes} bytes, and may have ${MAX_BYTES}`,
       )
-    this.#channel.context.account?.charge(length)
+    chargeMemory(this.#account, 'mad_agent.send', length)
     this.#sendingBytes += length
   }
 
   endSend({ length }: Uint8Array): void {
-    this.#channel.context.account?.release(length)
+    releaseMemory(this.#account, length)
     this.#sendingBytes -= length
   }
 
-  /** Adds a message. Drops it if MAX_BYTES or the memory quota would be exceeded, or if the channel is closed. */
+  /** Adds a message. Drops it beyond MAX_BYTES or the share of memory, or if the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return
-    try {
-      this.#channel.context.account?.charge(bytes)
-    } catch (error) {
-      if (error instanceof CallError) return
-      throw error
-    }
+    if (!mayChargeMemory(this.#account, 'a management datagram', bytes)) return
     this.#unreadBytes += bytes
     this.#waiting.push(message)
     postRecord(this.#channel, RECORD)
@@ -107,11 +107,11 @@ export class MadQueue {
     return { message, data, isTaken: true }
   }
 
-  /** Puts a message back at the front after its delivery failed. Ignores MAX_BYTES and the quota, so it cannot fail. */
+  /** Puts a message back at the front after its delivery failed. Ignores MAX_BYTES and the share, so it cannot fail. */
   putBack(message: WaitingMessage): void {
     if (this.#channel.isClosed) return
     const bytes = sizeOf(message)
-    this.#channel.context.account?.recharge(bytes)
+    addMemory(this.#account, bytes)
     this.#unreadBytes += bytes
     this.#waiting.unshift(message)
     postRecord(this.#channel, RECORD)
@@ -124,7 +124,7 @@ export class MadQueue {
   }
 
   #release(bytes: number): void {
-    this.#channel.context.account?.release(bytes)
+    releaseMemory(this.#account, bytes)
     this.#unreadBytes -= bytes
   }
 }

@@ -1,9 +1,9 @@
 /*
  * Ports of rdma_cm, by the rules of Linux's cma_check_port. They are independent of TCP and UDP ports.
- *
- * In each port space a limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports
- * that no other user has, and in any case MIN_SHARE.
+ * Users have shares of the ephemeral ports of each port space (core/objects/limits.ts).
  */
+import type { Account, Limit } from '../../core/model.ts'
+import { createLimit, take } from '../../core/objects/limits.ts'
 import { CallError } from '../../spec/errno.ts'
 import { isLinkLocal, isSameAddress } from '../../wire/address.ts'
 import { Family, isAny, type SocketAddress } from './socket-address.ts'
@@ -25,7 +25,7 @@ export interface PortHolder {
 const FIRST_EPHEMERAL = 32768
 const LAST_EPHEMERAL = 60999
 const EPHEMERAL_PORTS = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
-/** A limited user may always have this many ephemeral ports. */
+/** A user may have this many ephemeral ports, also beyond its share. */
 const MIN_SHARE = 64
 
 const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
@@ -58,10 +58,10 @@ const conflict = (
 export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
-  /** Number of holders of ephemeral ports, by port space, and by port space and limited user. */
-  readonly #ephemeralCounts = new Map<string, number>()
-  /** The keys of `#ephemeralCounts` that count a holder. */
-  readonly #countedUnder = new Map<PortHolder, readonly string[]>()
+  /** Of holders of ephemeral ports, by port space. */
+  readonly #limits = new Map<number, Limit>()
+  /** Releases a holder of an ephemeral port from its limit. */
+  readonly #releases = new Map<PortHolder, () => void>()
 
   /** `random` returns a u32. */
   constructor(random: () => number) {
@@ -69,16 +69,16 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. `user`: the holder's user,
-   * if limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
-  bind(holder: PortHolder, source: SocketAddress, user?: number): number {
+  bind(holder: PortHolder, source: SocketAddress, account: Account | undefined): number {
     const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port
     const key = portKey(holder.portSpace, port)
     const others = this.#holders.get(key)
     for (const other of others ?? [])
       this.#throwIf(conflict(holder, source, other, holder.reuseAddress && other.reuseAddress), port)
-    if (port >= FIRST_EPHEMERAL && port <= LAST_EPHEMERAL) this.#count(holder, user)
+    if (port >= FIRST_EPHEMERAL && port <= LAST_EPHEMERAL)
+      this.#releases.set(holder, take(this.#limitOf(holder.portSpace), account, 'cm_id'))
     if (others === undefined) this.#holders.set(key, new Set([holder]))
     else others.add(holder)
     return port
@@ -97,40 +97,15 @@ export class PortTable {
     const holders = this.#holders.get(key)
     if (!holders?.delete(holder)) return
     if (holders.size === 0) this.#holders.delete(key)
-    this.#changeCounts(this.#countedUnder.get(holder) ?? [], -1)
-    this.#countedUnder.delete(holder)
+    this.#releases.get(holder)?.()
+    this.#releases.delete(holder)
   }
 
-  #countOf(key: string): number {
-    return this.#ephemeralCounts.get(key) ?? 0
-  }
-
-  #changeCounts(keys: readonly string[], change: 1 | -1): void {
-    for (const key of keys) {
-      const count = this.#countOf(key) + change
-      if (count === 0) this.#ephemeralCounts.delete(key)
-      else this.#ephemeralCounts.set(key, count)
-    }
-  }
-
-  /** Counts an ephemeral port. Throws CallError EADDRNOTAVAIL if the user has its share. */
-  #count(holder: PortHolder, user: number | undefined): void {
-    const spaceKey = `${holder.portSpace}`
-    const keys = [spaceKey]
-    if (user !== undefined) {
-      const userKey = `${holder.portSpace} of user ${user}`
-      const held = this.#countOf(userKey)
-      const others = this.#countOf(spaceKey) - held
-      const max = Math.max(MIN_SHARE, (EPHEMERAL_PORTS - others) >> 1)
-      if (held >= max)
-        throw new CallError(
-          'EADDRNOTAVAIL',
-          `cm_id: user ${user} holds ${held} ephemeral ports and may hold ${max}: half of those that no other user holds, and at least ${MIN_SHARE}`,
-        )
-      keys.push(userKey)
-    }
-    this.#changeCounts(keys, 1)
-    this.#countedUnder.set(holder, keys)
+  #limitOf(portSpace: number): Limit {
+    const settings = { minimum: MIN_SHARE, errno: 'EADDRNOTAVAIL', advice: 'destroy some identifiers' } as const
+    const limit = this.#limits.get(portSpace) ?? createLimit('ephemeral ports', EPHEMERAL_PORTS, settings)
+    this.#limits.set(portSpace, limit)
+    return limit
   }
 
   #throwIf(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {

@@ -53,8 +53,6 @@ export interface RdmaCmEnvironment {
   readonly routing?: Routing
   /** Whether a context may connect a queue pair of the device. Absent: yes. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
-  /** The user of a context, if the user may have only a share of the ports. Absent or undefined: no limit. */
-  readonly limitedUserOf?: (client: Context) => number | undefined
   /** Called when messages wait for the devices' next poll. */
   readonly wake?: () => void
   /**
@@ -584,15 +582,14 @@ export class RdmaCm implements EventHost {
 
   /** Binds the identifier to the port of an address, or to a free port. Returns the address with the port. */
   #bindPort(id: Identifier, address: SocketAddress): SocketAddress {
-    const client = id.object?.context
-    const user = client && this.#environment.limitedUserOf?.(client)
-    if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
+    const account = id.object?.context?.account
+    if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, account) }
     // A mask of 0 asks for a free port.
     const wanted = Number(address.serviceId & address.serviceMask & PORT_BITS)
     const { portSpace } = id
     id.portSpace = portSpaceOf(id, address)
     try {
-      const port = this.#ports.bind(id, { ...address, port: wanted }, user)
+      const port = this.#ports.bind(id, { ...address, port: wanted }, account)
       return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
     } catch (error) {
       id.portSpace = portSpace

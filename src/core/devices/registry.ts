@@ -22,7 +22,7 @@ import { withHooks } from '../dispatch/hooks.ts'
 import type { ClientClasses, DriverClass } from '../driver-contract.ts'
 import { DEVICE_FATAL, forgetEvents, noRoute, raiseDevice } from '../events/events.ts'
 import type { MappedMemory } from '../memory/mappable-memory.ts'
-import type { Context, Core, Device, Hook, MemoryAccount } from '../model.ts'
+import type { Account, Context, Core, Device, Hook } from '../model.ts'
 import { createHandles } from '../objects/handles.ts'
 import { destroyAll } from '../objects/lifetime.ts'
 import { assembleDevice, type DeviceDescription } from './assemble.ts'
@@ -212,7 +212,7 @@ const hasOpenMethod = ({ sharedTable }: Device): boolean => sharedTable.byName.h
  */
 export const openContext = <D>(
   device: Device<D>,
-  options: { isOpened?: boolean; mapped?: MappedMemory; account?: MemoryAccount } = {},
+  options: { isOpened?: boolean; mapped?: MappedMemory; account?: Account } = {},
 ): Context<unknown, D> => {
   if (!device.isAlive) throw new CallError('EIO', `device ${device.name} was removed`)
   const { core } = device

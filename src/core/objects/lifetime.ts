@@ -23,7 +23,7 @@ import {
   Lifecycle,
 } from '../model.ts'
 import { freeHandle, takeHandle } from './handles.ts'
-import { addTo, removeFrom, requireBelow } from './limits.ts'
+import { addTo, chargeMemory, releaseMemory, removeFrom, requireShare } from './limits.ts'
 import { objectBytes } from './object-bytes.ts'
 
 const throwNoCaller = (operation: string): never => {
@@ -44,15 +44,16 @@ const noCaller: Caller = {
 const countAndCharge = ({ account, device }: Context, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
-  if (limit !== undefined) requireBelow(limit, account, `${name}.create: device ${device.name}`)
-  account?.charge(objectBytes(cls))
+  const what = `${name}.create: device ${device.name}`
+  if (limit !== undefined) requireShare(limit, account, what)
+  chargeMemory(account, what, objectBytes(cls))
   if (limit !== undefined) addTo(limit, account)
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
 /**
- * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws ENOMEM at the device's
- * limit of the class, at the user's share of it, and at the limit of the context's account.
+ * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws ENOMEM beyond the account's
+ * share of the device's limit of the class, or of memory.
  */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
@@ -129,12 +130,13 @@ export const removeObject = (object: CoreObject): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.DESTROYED) return
   object.life = Lifecycle.DESTROYED
+  const { account } = context
   const { counts, limits } = context.device
   const { name } = object.class
   counts[name]!--
-  context.account?.release(objectBytes(object.class))
+  releaseMemory(account, objectBytes(object.class))
   const limit = limits.get(name)
-  if (limit !== undefined) removeFrom(limit, context.account)
+  if (limit !== undefined) removeFrom(limit, account)
   if (object.class.identity === 'fd') {
     const fd = object as FdObject
     closeEvents(fd)

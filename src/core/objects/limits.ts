@@ -1,50 +1,148 @@
 /*
- * Limits in number: of objects of a device, of groups, of whatever users share. They have one rule: each user other
- * than the owner may have half of what no other user has, and at least one. So the owner's program can have all that a
- * device reports, and other users leave something to each other (docs/decisions/shares.md).
+ * Limits, and the shares of accounts in them: of the objects of a device, of multicast groups, ports, memory,
+ * descriptors, and whatever else users share (docs/decisions/shares.md). There is one rule. An account has holders, each
+ * a part of the next: a process, its user, and all users but the owner together. A process or user may have half of what
+ * is left by others in the same next holder; all users but the owner may have seven eighths of what the owner leaves. So
+ * the owner, who runs the daemon, always keeps a reserve, and users leave something to each other.
  */
 import { CallError } from '../../spec/errno.ts'
-import type { Limit, MemoryAccount } from '../model.ts'
+import type { Account, Holder, Limit } from '../model.ts'
 
-/** Undefined: core itself, or a caller in this process, without a share. */
-type Holder = Pick<MemoryAccount, 'user' | 'hasShare'> | undefined
+/** `subject`: what is counted, as in `3 objects of class pd`. */
+export const createLimit = (
+  subject: string,
+  max: number,
+  settings: Partial<Pick<Limit, 'minimum' | 'hasProcessShares' | 'format' | 'errno' | 'fullErrno' | 'advice'>> = {},
+): Limit => {
+  const { errno = 'ENOMEM' } = settings
+  const defaults = { minimum: 1, hasProcessShares: false, format: String, fullErrno: errno, advice: 'destroy some' }
+  return { subject, max, ...defaults, errno, ...settings, used: 0, held: new Map() }
+}
 
-/** `subject`: what is counted, in the plural. */
-export const createLimit = (subject: string, max: number): Limit => ({ subject, max, live: 0, users: new Map() })
+/**
+ * The account of a process. `user`: its uid. `owner`: the uid that runs the daemon. `payer`: the uid whose share it
+ * uses. `limits`: of the daemon.
+ */
+export const createAccount = (
+  limits: Omit<Account, 'user' | 'holders'>,
+  { pid, user, owner, payer = user }: { pid: number; user: number; owner: number | undefined; payer?: number },
+): Account => {
+  const half = { part: 1 / 2, hasMinimum: true }
+  const ofProcess = { name: `process ${pid}`, ...half, text: 'half of what no other process of its user has' }
+  const name = `user ${payer}`
+  const ofUser: readonly Holder[] =
+    payer === owner
+      ? [{ name, part: 1, hasMinimum: false, text: 'all' }]
+      : [
+          { name, ...half, text: 'half of what no other user has and the owner does not keep' },
+          {
+            name: `all users but ${owner} together`,
+            part: 7 / 8,
+            hasMinimum: false,
+            text: 'seven eighths of what the owner does not have',
+          },
+        ]
+  return { ...limits, user, holders: [ofProcess, ...ofUser] }
+}
 
-const heldBy = ({ users }: Limit, user: number): number => users.get(user) ?? 0
+export const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
 
-const refusalOf = (limit: Limit, holder: Holder): string | undefined => {
-  const { subject, max, live, users } = limit
-  if (live >= max) {
-    const [user, held] = [...users].reduce((most, next) => (next[1] > most[1] ? next : most), [0, 0])
-    const most = held === 0 ? '' : `; user ${user} has the most of them, ${held}`
-    return `there are ${live} ${subject}, the maximum${most}; destroy some`
+const fullText = ({ subject, format, used, max, held }: Limit): string => {
+  const [user, most] = [...held]
+    .filter(([name]) => name.startsWith('user '))
+    .reduce((first, next) => (next[1] > first[1] ? next : first), ['', 0])
+  const mostText = most === 0 ? '' : `; ${user} has the most of them, ${format(most)}`
+  return `${format(used)} ${subject} are in use, of ${format(max)}${mostText}`
+}
+
+/** Index of the innermost holder that has a share in the limit. */
+const innermost = ({ hasProcessShares }: Limit): number => (hasProcessShares ? 0 : 1)
+
+/** Charges also beyond shares and limit. `account` undefined: core itself, or a caller in this process. */
+export const addTo = (limit: Limit, account: Account | undefined, amount = 1): void => {
+  limit.used += amount
+  if (account === undefined) return
+  for (let i = innermost(limit); i < account.holders.length; i++) {
+    const { name } = account.holders[i]!
+    const sum = heldBy(limit, name) + amount
+    if (sum > 0) limit.held.set(name, sum)
+    else limit.held.delete(name)
   }
-  if (holder?.hasShare !== true) return undefined
-  const held = heldBy(limit, holder.user)
-  const share = Math.max(1, Math.floor((max - live + held) / 2))
-  if (held < share) return undefined
-  return `user ${holder.user} has ${held} ${subject} and may have ${share}, half of those that no other user has; destroy some`
 }
 
-/** Counts one more, also beyond the limit. */
-export const addTo = (limit: Limit, holder: Holder): void => {
-  limit.live++
-  if (holder !== undefined) limit.users.set(holder.user, heldBy(limit, holder.user) + 1)
+export const removeFrom = (limit: Limit, account: Account | undefined, amount = 1): void =>
+  addTo(limit, account, -amount)
+
+/** Throws CallError, with the limit's errno, if the account may not have `amount` more. `what` begins the message. */
+export const requireShare = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+  const { max, used, minimum, subject, format, errno, fullErrno, advice } = limit
+  const need = amount === 1 ? '' : `, but needs ${format(amount)} more`
+  if (used + amount > max) throw new CallError(fullErrno, `${what}: ${fullText(limit)}${need}; ${advice}`)
+  if (account === undefined) return
+  let [available, taken] = [max, used]
+  for (let i = account.holders.length - 1; i >= innermost(limit); i--) {
+    const { name, part, hasMinimum, text } = account.holders[i]!
+    const held = heldBy(limit, name)
+    available = Math.floor(part * (available - (taken - held)))
+    if (hasMinimum) available = Math.max(minimum, available)
+    taken = held
+    if (held + amount > available)
+      throw new CallError(
+        errno,
+        `${what}: ${name} has ${format(held)} ${subject} and may have ${format(available)}, ${text}${need}; ${advice}`,
+      )
+  }
 }
 
-/** Throws CallError ENOMEM if the holder may not have one more. `name`: of the class or call, for the message. */
-export const requireBelow = (limit: Limit, holder: Holder, name: string): void => {
-  const refusal = refusalOf(limit, holder)
-  if (refusal !== undefined) throw new CallError('ENOMEM', `${name}: ${refusal}`)
+/** `requireShare`, then `addTo`. */
+export const charge = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+  requireShare(limit, account, what, amount)
+  addTo(limit, account, amount)
 }
 
-/** Counts one less. */
-export const removeFrom = (limit: Limit, holder: Holder): void => {
-  limit.live--
-  if (holder === undefined) return
-  const held = heldBy(limit, holder.user) - 1
-  if (held > 0) limit.users.set(holder.user, held)
-  else limit.users.delete(holder.user)
+/** As `charge`. The returned function releases the amount; it has no effect when repeated. */
+export const take = (limit: Limit, account: Account | undefined, what: string, amount = 1): (() => void) => {
+  charge(limit, account, what, amount)
+  let isTaken = true
+  return () => {
+    if (isTaken) removeFrom(limit, account, amount)
+    isTaken = false
+  }
 }
+
+/** As `take`, but undefined if the account may not have it. */
+export const tryTake = (limit: Limit, account: Account, what: string, amount: number): (() => void) | undefined => {
+  try {
+    return take(limit, account, what, amount)
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
+/** Runs `make`; if that throws, calls `release`. */
+export const orRelease = <T>(release: () => void, make: () => T): T => {
+  try {
+    return make()
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+// ---- memory: clients in this process have no account, and are not charged ----
+
+export const chargeMemory = (account: Account | undefined, what: string, bytes: number): void => {
+  if (account !== undefined) charge(account.memory, account, what, bytes)
+}
+
+/** As `chargeMemory`, but false if the account may not have it. */
+export const mayChargeMemory = (account: Account | undefined, what: string, bytes: number): boolean =>
+  account === undefined || tryTake(account.memory, account, what, bytes) !== undefined
+
+/** Charges also beyond the share, to undo a release. */
+export const addMemory = (account: Account | undefined, bytes: number): void => {
+  if (account !== undefined) addTo(account.memory, account, bytes)
+}
+
+export const releaseMemory = (account: Account | undefined, bytes: number): void => addMemory(account, -bytes)

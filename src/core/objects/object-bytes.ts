@@ -1,9 +1,8 @@
 /*
  * Approximate bytes of memory for an object of each class, with the records of the driver and of the daemon about it,
- * but without the memory of rings. They are charged to the client's memory quota. Most were measured in a daemon with
- * one client that creates 10,000 objects of a class, and rounded up.
+ * but without the memory of rings and of queued messages. They are charged to the client's account. Most were measured
+ * in a daemon with one client that creates 10,000 objects of a class, and rounded up.
  */
-import { SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -16,9 +15,8 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  // With the maximum of queued packets and datagrams.
-  ip_interface: 3 << 20,
-  ip_socket: SOCKET_RECEIVE_BYTES + 2048,
+  ip_interface: 16384,
+  ip_socket: 3072,
 }
 const QUEUE_PAIR_BYTES = 3840
 const OTHER_BYTES = 1024

@@ -13,7 +13,9 @@
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
+import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
+import { orRelease } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
 import { type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import {
@@ -31,8 +33,7 @@ import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 import { ContextFile, EventLog, firstRingOffset, TakenCounts } from '../../spec/session.ts'
-import { orRelease } from '../fd-quota.ts'
-import { type RingQuota, unlimitedRings } from '../ring-quota.ts'
+import { takeRings } from '../accounts.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -44,7 +45,7 @@ const { chunk: CHUNK } = ContextFile
 
 interface ChargedMapping {
   readonly mapping: Mapping
-  readonly releaseQuota: () => void
+  readonly release: () => void
 }
 
 /** A part of the file with one mapping, for many ranges. */
@@ -66,7 +67,7 @@ interface FreedRange {
 }
 
 /**
- * `isPacked`: see `MappedMemory.packed`. `quota` is charged for mappings. Ranges begin and end at multiples of
+ * `isPacked`: see `MappedMemory.packed`. `account` is charged for mappings. Ranges begin and end at multiples of
  * `pageBytes`.
  */
 export class ContextMemory implements MappedMemory {
@@ -86,7 +87,7 @@ export class ContextMemory implements MappedMemory {
   /** File offset of the end of the next new chunk. */
   #end: number
   readonly #start: number
-  readonly #quota: RingQuota
+  readonly #account: Account | undefined
   readonly #pageBytes: number
   #usedBytes = 0
   /** Set by `keepMapped`: freed ranges are not reused. */
@@ -96,9 +97,9 @@ export class ContextMemory implements MappedMemory {
   readonly dev: number
   readonly inode: number
 
-  constructor(pool: RingPool, isPacked = false, quota = unlimitedRings, pageBytes = pageSize()) {
+  constructor(pool: RingPool, isPacked = false, account?: Account, pageBytes = pageSize()) {
     this.#pool = pool
-    this.#quota = quota
+    this.#account = account
     this.#pageBytes = pageBytes
     this.#start = firstRingOffset(pageBytes)
     // The library maps whole chunks, which begin at multiples of CHUNK from the start.
@@ -187,10 +188,10 @@ export class ContextMemory implements MappedMemory {
     close(this.fd)
   }
 
-  /** Throws CallError ENOMEM if the quota is exhausted. */
+  /** Throws CallError ENOMEM beyond the account's share. */
   #charged(bytes: number, map: () => Mapping): ChargedMapping {
-    const releaseQuota = this.#quota.take(bytes)
-    return { mapping: orRelease(releaseQuota, map), releaseQuota }
+    const release = takeRings(this.#account, bytes)
+    return { mapping: orRelease(release, map), release }
   }
 
   #addChunk(length: number): Chunk {
@@ -240,9 +241,9 @@ export class ContextMemory implements MappedMemory {
     return { chunk, at: chunk.end }
   }
 
-  #unmap({ mapping, releaseQuota }: ChargedMapping): void {
+  #unmap({ mapping, release }: ChargedMapping): void {
     this.#pool.release(mapping)
-    releaseQuota()
+    release()
   }
 
   #dropChunk(chunk: Chunk): void {

@@ -9,7 +9,8 @@
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
-import type { Context, Device, MemoryAccount } from '../../core/model.ts'
+import type { Account, Context, Device } from '../../core/model.ts'
+import { orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, EMSGSIZE } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
 import { oneSlice } from '../../host/event-loop/slices.ts'
@@ -17,8 +18,6 @@ import type { RingPool } from '../../host/memory/mapping.ts'
 import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvBytes, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
-import { type FdQuota, orRelease } from '../fd-quota.ts'
-import type { RingQuota } from '../ring-quota.ts'
 import { ContextMemory } from './context-file.ts'
 
 export interface OpenContext {
@@ -54,8 +53,8 @@ export class Contexts {
   readonly #ending = new Set<OpenContext>()
   /** The daemon's ends of the doorbell sockets: descriptors, with the functions that close them. */
   readonly #doorbells = new Map<OpenContext, Map<number, () => void>>()
-  /** Functions that release the memory files' descriptors from the quota. */
-  readonly #quotaReleases = new Map<OpenContext, () => void>()
+  /** Functions that release the memory files' descriptors from the accounts. */
+  readonly #fileReleases = new Map<OpenContext, () => void>()
   readonly #token = new Uint8Array(TOKEN_BYTES)
   readonly #tokenView = new DataView(this.#token.buffer)
   #nextNumber = 1
@@ -80,36 +79,33 @@ export class Contexts {
 
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
-   * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
-   * (OpenWants.PACKED_RINGS). `account`: charged for the context's objects. `rings`: charged for its rings. Throws
-   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
-   * refuses a descriptor or mapping.
+   * passes the end to the client and then closes it. `account`: charged for the context's descriptors, objects and
+   * rings. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was
+   * removed, EMFILE or ENFILE beyond the share of descriptors; SystemError if the system refuses a descriptor or mapping.
    */
   open(
     device: Device,
     node: number,
-    quota: FdQuota,
+    account: Account,
     isPacked?: boolean,
-    account?: MemoryAccount,
-    rings?: RingQuota,
   ): { readonly open: OpenContext; readonly doorbell: number } {
-    const releaseQuota = quota.take(1)
-    const memory = orRelease(releaseQuota, () => new ContextMemory(this.#pool, isPacked, rings))
+    const releaseFile = take(account.descriptors, account, 'a context')
+    const memory = orRelease(releaseFile, () => new ContextMemory(this.#pool, isPacked, account))
     let context: Context
     try {
       if (this.#isChecked) memory.mapTakenCounts()
-      context = openContext(device, { mapped: memory, ...(account && { account }) })
+      context = openContext(device, { mapped: memory, account })
     } catch (error) {
       memory.close()
-      releaseQuota()
+      releaseFile()
       throw error
     }
     const open: OpenContext = { number: this.#nextNumber++, node, context, memory, whenEnded: new Set() }
     this.#contexts.set(open.number, open)
-    this.#quotaReleases.set(open, releaseQuota)
+    this.#fileReleases.set(open, releaseFile)
     this.#doorbells.set(open, new Map())
     try {
-      return { open, doorbell: this.addDoorbell(open, quota) }
+      return { open, doorbell: this.addDoorbell(open, account) }
     } catch (error) {
       this.#end(open)
       throw error
@@ -117,17 +113,17 @@ export class Contexts {
   }
 
   /** Creates another doorbell socket and returns the client's end. Throws the errors of `open`, except EIO. */
-  addDoorbell(open: OpenContext, quota: FdQuota): number {
+  addDoorbell(open: OpenContext, account: Account): number {
     const contextDoorbells = this.#doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
-    const releaseQuota = quota.take(1)
-    const [ours, theirs] = orRelease(releaseQuota, socketPair)
+    const releaseDescriptor = take(account.descriptors, account, 'a doorbell')
+    const [ours, theirs] = orRelease(releaseDescriptor, socketPair)
     /** False if it is closed already. */
     const closeDoorbell = (): boolean => {
       if (!contextDoorbells.delete(ours)) return false
       watcher.stop()
       close(ours)
-      releaseQuota()
+      releaseDescriptor()
       return true
     }
     const onClosed = (): void => {
@@ -249,13 +245,13 @@ export class Contexts {
     this.#withoutDoorbells.delete(open)
     const contextDoorbells = this.#doorbells.get(open)
     this.#doorbells.delete(open)
-    const releaseQuota = this.#quotaReleases.get(open)
-    this.#quotaReleases.delete(open)
+    const releaseFile = this.#fileReleases.get(open)
+    this.#fileReleases.delete(open)
     const ended = (): void =>
       this.#containment.runAll('the end of a context', [
         () => this.#ending.delete(open),
         () => open.memory.close(),
-        () => releaseQuota?.(),
+        () => releaseFile?.(),
         ...open.whenEnded,
         this.#onRung,
       ])

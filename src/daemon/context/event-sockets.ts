@@ -5,8 +5,9 @@
  */
 
 import { attachSink } from '../../core/events/events.ts'
-import type { Core, FdObject } from '../../core/model.ts'
+import type { Account, Core, FdObject } from '../../core/model.ts'
 import { closeDescriptor } from '../../core/objects/descriptors.ts'
+import { orRelease, take } from '../../core/objects/limits.ts'
 import { oneSlice } from '../../host/event-loop/slices.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import { setSendTimeout } from '../../host/net/sockets.ts'
@@ -14,16 +15,15 @@ import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
-import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { EventSocket, type EventSocketParts } from './event-socket.ts'
 
 export interface EventSockets {
   /**
    * Creates a socket for an fd object; the caller passes `peerEnd` to the program. `rdev`: st_rdev, if opening a node
-   * created the object. Throws CallError EMFILE, ENFILE if `quota` is exhausted; SystemError if the system refuses a
+   * created the object. Throws CallError EMFILE, ENFILE beyond the share of descriptors; SystemError if the system refuses a
    * descriptor.
    */
-  create(fd: FdObject, quota: FdQuota, rdev?: number): EventSocket
+  create(fd: FdObject, account: Account, rdev?: number): EventSocket
   /**
    * The handle of the fd object behind 'socket:[inode]', which is descriptor `number` of `process`; undefined if it is
    * no event socket. The event socket remembers this descriptor (`setPeerEnd`).
@@ -53,10 +53,10 @@ export const createEventSockets = (
   const handles = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
-    create(fd, quota, rdev = 0) {
-      const releaseQuota = quota.take(1)
+    create(fd, account, rdev = 0) {
+      const releaseDescriptor = take(account.descriptors, account, fd.class.name)
       const socket = orRelease(
-        releaseQuota,
+        releaseDescriptor,
         () => new EventSocket(holders, () => core.runJob(oneSlice(peerClosed)), parts),
       )
       const mark = DescriptorMark.FIRST + installKindOf(fd) + DescriptorMark.RDEV * rdev
@@ -70,7 +70,7 @@ export const createEventSockets = (
         handles.delete(socket.target)
         sockets.delete(socket.target)
         socket.close()
-        releaseQuota()
+        releaseDescriptor()
       }
       handles.set(socket.target, fd.handle)
       sockets.set(socket.target, socket)

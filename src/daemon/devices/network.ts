@@ -10,7 +10,7 @@ import type { FaultRule } from '../../faults/rule.ts'
 import { formatFaults, formatRule, parseFaults } from '../../faults/rules.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
-import type { Port, PortTap } from '../../phy/port.ts'
+import type { PortTap } from '../../phy/port.ts'
 import { addTap } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
@@ -48,40 +48,6 @@ export interface Network {
   capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
 }
 
-/** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
-type ChargeDescriptor = () => () => void
-
-/** Charges a descriptor for each multicast group of the port, because each has a socket of its own. */
-const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
-  const releases = new Map<string, () => void>()
-  const { joinGroup, leaveGroup, close } = port
-  const release = (key: string): void => {
-    releases.get(key)?.()
-    releases.delete(key)
-  }
-  return Object.assign(port, {
-    joinGroup(group: Uint8Array) {
-      const key = String(group)
-      if (releases.has(key)) return
-      releases.set(key, charge())
-      try {
-        joinGroup(group)
-      } catch (error) {
-        release(key)
-        throw error
-      }
-    },
-    leaveGroup(group: Uint8Array) {
-      leaveGroup(group)
-      release(String(group))
-    },
-    close() {
-      close()
-      for (const key of [...releases.keys()]) release(key)
-    },
-  })
-}
-
 /**
  * Parses fault rules for these soft devices. Throws an Error with a message for people: invalid text, or an unknown
  * device.
@@ -97,11 +63,9 @@ const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] =
   return rules
 }
 
-/** `charge`: called for the socket of each multicast group. */
 export const createNetwork = (
   { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
   link: NetworkLink,
-  charge: ChargeDescriptor = () => () => {},
 ): Network => {
   let rules = faultRules(fault, devices.filter(isSoftDevice))
   const programFaults = createProgramFaults(rules)
@@ -112,8 +76,7 @@ export const createNetwork = (
     programFaults,
     rulesChanged: () => {},
     attach(device, identity) {
-      const bare = link.attach(device, identity)
-      const port = withFaults(link.isMemory ? bare : withGroupCharges(bare, charge), device.name, rules)
+      const port = withFaults(link.attach(device, identity), device.name, rules)
       ports.push({ port, device })
       return port
     },

@@ -4,26 +4,26 @@
  */
 import { closeSync } from 'node:fs'
 import { fileMemory, isAppending } from '../../assembly/file-memory.ts'
-import type { FileMemory } from '../../core/model.ts'
+import type { Account, FileMemory } from '../../core/model.ts'
+import { orRelease, take } from '../../core/objects/limits.ts'
 import { EINVAL } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
-import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
  * The file behind descriptor `number` of a program. Throws CallError: EBADF if the descriptor cannot be duplicated;
- * EINVAL if it is not of a memory file, or has O_APPEND; EMFILE or ENFILE if the quota, the daemon or the system has no
+ * EINVAL if it is not of a memory file, or has O_APPEND; EMFILE or ENFILE if the account, the daemon or the system has no
  * descriptors left.
  */
-export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
-  const releaseQuota = quota.take(1)
-  const { space, close } = orRelease(releaseQuota, () => open(process, number))
+export const openFileMemory = (process: ProcessHandle, number: number, account: Account): FileMemory => {
+  const releaseDescriptor = take(account.descriptors, account, 'a memory file')
+  const { space, close } = orRelease(releaseDescriptor, () => open(process, number))
   return {
     space,
     close() {
       close()
-      releaseQuota()
+      releaseDescriptor()
     },
   }
 }

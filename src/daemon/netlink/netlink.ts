@@ -3,13 +3,14 @@
  * sockets. requests.ts answers the requests.
  */
 
+import type { Account } from '../../core/model.ts'
+import { orRelease, take } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Slices } from '../../host/event-loop/slices.ts'
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOption } from '../../spec/linux/nldev.ts'
 import { type Message, readMessages } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
-import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
 /** Answers a message on a socket. Returns a promise if the answer takes long. */
@@ -33,7 +34,7 @@ export interface Sender {
 
 export interface Netlink {
   /** A new socket. The caller passes `peerEnd` to the program. Throws CallError EMFILE, ENFILE; SystemError. */
-  open(type: number, isAdmin: boolean, quota: FdQuota): NetlinkSocket
+  open(type: number, isAdmin: boolean, account: Account): NetlinkSocket
   /** `target`: 'socket:[inode]', the target of the program's end in /proc/PID/fd. */
   find(target: string): NetlinkSocket | undefined
   /**
@@ -64,7 +65,7 @@ const SLICE = 500
 
 export const createNetlink = ({ containment, slices, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
   const sockets = new Map<string, NetlinkSocket>()
-  const quotaReleases = new Map<NetlinkSocket, () => void>()
+  const descriptorReleases = new Map<NetlinkSocket, () => void>()
   const ports = new Map<number, NetlinkSocket>()
   let nextSparePort = FIRST_SPARE_PORT
 
@@ -72,8 +73,8 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     if (!sockets.delete(socket.target)) return
     if (ports.get(socket.port) === socket) ports.delete(socket.port)
     socket.close()
-    quotaReleases.get(socket)?.()
-    quotaReleases.delete(socket)
+    descriptorReleases.get(socket)?.()
+    descriptorReleases.delete(socket)
     onClosed()
   }
 
@@ -108,8 +109,8 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
   }
 
   const netlink: Netlink = {
-    open(type, isAdmin, quota) {
-      const releaseQuota = quota.take(1)
+    open(type, isAdmin, account) {
+      const releaseDescriptor = take(account.descriptors, account, 'a netlink socket')
       const parts = {
         containment,
         slices,
@@ -117,9 +118,9 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
           netlink.receive(socket, { pid: 0, isAdmin: socket.isAdmin }, datagram),
         onHangUp: removeSocket,
       }
-      const socket = orRelease(releaseQuota, () => createNetlinkSocket(parts, type, isAdmin))
+      const socket = orRelease(releaseDescriptor, () => createNetlinkSocket(parts, type, isAdmin))
       sockets.set(socket.target, socket)
-      quotaReleases.set(socket, releaseQuota)
+      descriptorReleases.set(socket, releaseDescriptor)
       return socket
     },
     find: target => sockets.get(target),

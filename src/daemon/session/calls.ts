@@ -53,11 +53,11 @@ export class SessionCalls {
   constructor(client: Client) {
     this.#client = client
     this.#request = client.request
-    const { daemon, process, quota, standing, caller } = client
+    const { daemon, process, account, standing, caller } = client
     this.#daemon = daemon
     this.#netlinkCaller = {
       isAdmin: standing === 'owner',
-      quota,
+      account,
       target: number => {
         const target = fdTarget(process.pid, number)
         return typeof target === 'string' ? target : undefined
@@ -152,7 +152,7 @@ export class SessionCalls {
         const created = findDescriptor(this.#daemon.core, descriptor.object)
         if (created.context.descriptors.size > MAX_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} descriptors`)
-        sockets.push(this.#daemon.events.create(created, this.#client.quota))
+        sockets.push(this.#daemon.events.create(created, this.#client.account))
         installPoints.push({ address, width, kind: installKindOf(created) })
       }
       this.#createdTargets = sockets.map(({ target }) => target)

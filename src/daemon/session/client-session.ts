@@ -4,7 +4,8 @@
  * message is disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
  */
 
-import type { Caller, MemoryAccount } from '../../core/model.ts'
+import type { Account, Caller } from '../../core/model.ts'
+import { orRelease, tryTake } from '../../core/objects/limits.ts'
 import { EAGAIN, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -23,7 +24,7 @@ import {
 import { close, peerCredentials, peerPidfd, type Received, recv, recvGuarded, send } from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
-import { CallError, Errno } from '../../spec/errno.ts'
+import { Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import { printable } from '../../trace/printable.ts'
 import {
@@ -35,8 +36,8 @@ import {
   writeHelloReply,
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
+import { accountOf, payerOf } from '../accounts.ts'
 import type { OpenContext } from '../context/contexts.ts'
-import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
@@ -73,7 +74,7 @@ const outgoing = messageBuffer()
 
 /**
  * Starts the session of an accepted connection. Refuses the connection and returns undefined if the daemon does not
- * serve the user, the process has ended, a quota of descriptors or sessions is exhausted, or the process is a guest whose
+ * serve the user, the process has ended, its share of descriptors or sessions is used up, or the process is a guest whose
  * user's waiting time is used up (`Guest.isLate`). `ended` is called at the end of the session.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
@@ -83,49 +84,42 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     return undefined
   }
   const { pid, uid, gid } = peer
+  const payer = payerOf(uid)
   const pidfd = peerPidfd(fd)
-  const quota = daemon.fdQuotas.of(pid, uid)
-  const account = daemon.memoryQuotas.of(pid, uid)
-  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? tryTake(quota) : undefined
-  if (releaseQuota === undefined) {
+  const account = accountOf(daemon.limits, pid, uid, payer)
+  const releaseDescriptors =
+    daemon.sessionsOf(pid) < MAX_SESSIONS
+      ? tryTake(account.descriptors, account, 'a session', SESSION_DESCRIPTORS)
+      : undefined
+  if (releaseDescriptors === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
   }
-  return orRelease(releaseQuota, () => {
+  return orRelease(releaseDescriptors, () => {
     const owner = needsOwner(uid) ? { uid, gid } : undefined
-    const guestUid = uid === process.geteuid?.() ? undefined : uid
+    const guestUid = uid === process.geteuid?.() ? undefined : payer
     // ENOPROTOOPT: this kernel has no pidfds of peers, so the process is opened by its pid. Other errors refuse the
     // connection: before Linux 6.16 there is no pidfd of a peer that has ended, and its pid may be another process's.
     const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
     if (handle instanceof SystemError) {
       daemon.refuseConnection(fd, handle.errno)
-      releaseQuota()
+      releaseDescriptors()
       return undefined
     }
     const standing = guestUid === undefined ? 'owner' : 'guest'
-    return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
-      releaseQuota()
+    return new ClientSession(daemon, fd, handle, account, standing, () => {
+      releaseDescriptors()
       ended()
     })
   })
-}
-
-/** As `quota.take`, but undefined if the quota is exhausted. */
-const tryTake = (quota: FdQuota): (() => void) | undefined => {
-  try {
-    return quota.take(SESSION_DESCRIPTORS)
-  } catch (error) {
-    if (error instanceof CallError) return undefined
-    throw error
-  }
 }
 
 /** The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. */
 const createCaller = (
   daemon: DaemonState,
   process: ProcessHandle,
-  quota: FdQuota,
+  account: Account,
   space: ProcessSpace,
   name: () => string,
   passedMemory: () => PassedMemory | undefined,
@@ -141,7 +135,7 @@ const createCaller = (
       return isFound ? daemon.events.find(target, process, number) : undefined
     },
     file: number => fdFile(process, number),
-    openFile: number => openFileMemory(process, number, quota),
+    openFile: number => openFileMemory(process, number, account),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
@@ -151,8 +145,7 @@ const createCaller = (
 class ClientSession implements Session, Client {
   readonly daemon: DaemonState
   readonly process: ProcessHandle
-  readonly quota: FdQuota
-  readonly account: MemoryAccount
+  readonly account: Account
   readonly standing: ClientStanding
   readonly caller: Caller
   readonly request = newRequest()
@@ -188,14 +181,12 @@ class ClientSession implements Session, Client {
     daemon: DaemonState,
     fd: number,
     process: ProcessHandle,
-    quota: FdQuota,
-    account: MemoryAccount,
+    account: Account,
     standing: ClientStanding,
     ended: () => void,
   ) {
     this.daemon = daemon
     this.process = process
-    this.quota = quota
     this.account = account
     this.standing = standing
     this.#fd = fd
@@ -209,7 +200,7 @@ class ClientSession implements Session, Client {
       log: message => daemon.log(`userdma daemon: ${message}`),
     })
     const name = (): string => this.name()
-    this.caller = createCaller(daemon, process, quota, this.#space, name, () => this.#passedMemory)
+    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#opening = new NodeOpening(this)

@@ -1,11 +1,10 @@
 /*
  * What the parts of a session share (client-session.ts): the client, its current message, and functions to answer it.
  */
-import type { Caller, MemoryAccount } from '../../core/model.ts'
+import type { Account, Caller } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
-import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
 /** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
@@ -17,8 +16,7 @@ export const MAX_DESCRIPTORS = 8192
 export interface Client {
   readonly daemon: DaemonState
   readonly process: ProcessHandle
-  readonly quota: FdQuota
-  readonly account: MemoryAccount
+  readonly account: Account
   readonly standing: ClientStanding
   readonly caller: Caller
   /** The current message. The next message overwrites it. */

@@ -102,7 +102,7 @@ export class NodeOpening {
     const rdev = nodeRdev(node)
     let socket: EventSocket
     try {
-      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.quota, rdev)
+      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.account, rdev)
     } catch (error) {
       closeDescriptor(this.#daemon.core, number)
       throw error
@@ -129,14 +129,7 @@ export class NodeOpening {
     if (this.#opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this session has ${MAX_CONTEXTS} contexts open already, the maximum`)
     const isPacked = (this.#request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = this.#daemon.contexts.open(
-      device,
-      this.#request.node,
-      this.#client.quota,
-      isPacked,
-      this.#client.account,
-      this.#daemon.ringQuotas.of(this.#client.process.pid, this.#client.account.user),
-    )
+    const { open, doorbell } = this.#daemon.contexts.open(device, this.#request.node, this.#client.account, isPacked)
     this.#opened.add(open.number)
     this.#setOwner(open.context)
     let file: number
@@ -207,7 +200,7 @@ export class NodeOpening {
     try {
       const open = this.#daemon.contexts.byFile(fd)
       if (!open) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
-      this.#grantOpen(open, this.#daemon.contexts.addDoorbell(open, this.#client.quota), [])
+      this.#grantOpen(open, this.#daemon.contexts.addDoorbell(open, this.#client.account), [])
     } finally {
       close(fd)
     }

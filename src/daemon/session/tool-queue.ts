@@ -3,8 +3,8 @@
  * slow tool. Records beyond a bound are dropped, and at their place a record tells their number: what is sent and what is
  * told as lost add up. A state is not queued: its record is made when the socket has space for it (`Source`).
  */
-import type { MemoryAccount } from '../../core/model.ts'
-import { CallError } from '../../spec/errno.ts'
+import type { Account } from '../../core/model.ts'
+import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { type MessageBuffer, writeTrace } from '../../uapi/session-codec.ts'
 import { type ToolRecord, traceTexts } from '../../uapi/tool.ts'
 import { Fifo } from './fifo.ts'
@@ -16,7 +16,7 @@ export interface Outlet {
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   /** Pays for queued records. */
-  readonly account: MemoryAccount
+  readonly account: Account
 }
 
 /** Maximum messages with records, and maximum bytes of their texts. The longest record fits (`traceTexts`). */
@@ -77,7 +77,7 @@ export class ToolQueue {
   /** Drops all messages. */
   clear(): void {
     while (this.#entries.length > 0) this.#entries.shift()
-    this.#outlet.account.release(this.#bytes)
+    releaseMemory(this.#outlet.account, this.#bytes)
     this.#bytes = 0
     this.#messages = 0
     this.#gaps.clear()
@@ -126,7 +126,10 @@ export class ToolQueue {
             }
             texts = traceTexts(record)
             for (const text of texts) this.#count(bytesOf(text), 1)
-            this.#outlet.account.recharge(texts.reduce((sum, text) => sum + bytesOf(text), 0))
+            addMemory(
+              this.#outlet.account,
+              texts.reduce((sum, text) => sum + bytesOf(text), 0),
+            )
           }
           return writeTrace(this.#outlet.buffer, texts[0]!)
         },
@@ -174,16 +177,10 @@ export class ToolQueue {
     return this.#messages + messages <= MAX_MESSAGES && this.#bytes + bytes <= MAX_BYTES
   }
 
-  /** Charges a record to the tool; false if the queue or the tool's quota has no space for it. */
+  /** Charges a record to the tool; false if the queue or the tool's share of memory has no space for it. */
   #charge(texts: readonly string[]): boolean {
     const bytes = texts.reduce((sum, text) => sum + bytesOf(text), 0)
-    if (!this.#hasSpace(texts.length, bytes)) return false
-    try {
-      this.#outlet.account.charge(bytes)
-    } catch (error) {
-      if (error instanceof CallError) return false
-      throw error
-    }
+    if (!this.#hasSpace(texts.length, bytes) || !mayChargeMemory(this.#outlet.account, 'a record', bytes)) return false
     this.#count(bytes, texts.length)
     return true
   }
@@ -195,7 +192,7 @@ export class ToolQueue {
 
   #onSent(text: string): true {
     this.#count(-bytesOf(text), -1)
-    this.#outlet.account.release(bytesOf(text))
+    releaseMemory(this.#outlet.account, bytesOf(text))
     return true
   }
 }

@@ -5,7 +5,8 @@
  * Linux, AckReq is set, although datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/driver-contract.ts'
-import type { MemoryAccount } from '../../core/model.ts'
+import type { Account } from '../../core/model.ts'
+import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
@@ -53,9 +54,14 @@ interface QueueOptions {
   readonly maxBytes: number
   /** Maximum number of datagrams that wait for room in the port. */
   readonly maxWaiting: number
+  /** Charged for them, and for groups. Undefined: core itself, or a client in this process. */
+  readonly account: Account | undefined
   /** Called with a copy of each received payload, by `poll` of the device. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
+
+/** Bytes charged for a waiting datagram in addition to its payload. */
+const DATAGRAM_OVERHEAD = 256
 
 /** A copy of a GID; or `last`, if it is equal. */
 const copyOf = (gid: Uint8Array, last: Uint8Array): Uint8Array => (isSameAddress(gid, last) ? last : gid.slice())
@@ -85,12 +91,14 @@ class DatagramQueue implements CoreQueue {
   }
 
   send(payload: Uint8Array, destination: MadAddress): boolean {
-    const { minBytes, maxBytes, maxWaiting } = this.options
+    const { minBytes, maxBytes, maxWaiting, account } = this.options
     if (payload.length < minBytes || payload.length > maxBytes)
       throw new Error(
         `a datagram of queue pair ${this.qpn} has ${minBytes} to ${maxBytes} bytes, not ${payload.length}`,
       )
-    if (this.#isClosed || this.#waiting.length >= maxWaiting) return false
+    const charged = payload.length + DATAGRAM_OVERHEAD
+    if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, 'a datagram', charged))
+      return false
     const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
       const address = flowAddress(localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
@@ -98,6 +106,7 @@ class DatagramQueue implements CoreQueue {
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
+      releaseMemory(account, charged)
       // the port cannot send to this address, or there is no route
       if (error instanceof RangeError || error instanceof SystemError) return false
       throw error
@@ -107,13 +116,20 @@ class DatagramQueue implements CoreQueue {
   close(): void {
     this.#isClosed = true
     const { coreQueues, port } = this.device
-    coreQueues.waiting -= this.#waiting.length
-    for (const { flow } of this.#waiting.splice(0)) port.closeFlow(flow)
+    for (const { flow } of this.#waiting) port.closeFlow(flow)
+    this.#dequeue(this.#waiting.length)
     coreQueues.byNumber.delete(this.qpn)
   }
 
+  /** Removes the oldest waiting datagrams. */
+  #dequeue(count: number): void {
+    for (const { payload } of this.#waiting.splice(0, count))
+      releaseMemory(this.options.account, payload.length + DATAGRAM_OVERHEAD)
+    this.device.coreQueues.waiting -= count
+  }
+
   transmit(): void {
-    const { port, releasedFlows, coreQueues } = this.device
+    const { port, releasedFlows } = this.device
     const { counters } = this.device.engine()
     const { qpn, qkey } = this.options
     let sent = 0
@@ -135,8 +151,7 @@ class DatagramQueue implements CoreQueue {
       releasedFlows.push(flow)
       sent++
     }
-    this.#waiting.splice(0, sent)
-    coreQueues.waiting -= sent
+    this.#dequeue(sent)
   }
 
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void {
@@ -194,7 +209,14 @@ export const openManagement = (
   if (device.coreQueues.byNumber.has(GSI_QPN) || device.qpns.rowOf(GSI_QPN) >= 0)
     throw new CallError('EBUSY', 'queue pair 1 of port 1 is in use')
   const length = { minBytes: MAD_BYTES, maxBytes: MAD_BYTES }
-  return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...length, maxWaiting: 4096, receive })
+  return new ManagementQueue(device, {
+    qpn: GSI_QPN,
+    qkey: GSI_QKEY,
+    ...length,
+    maxWaiting: 4096,
+    account: undefined,
+    receive,
+  })
 }
 
 /** Multicast LID of memberships: RoCE has no LIDs. */
@@ -207,8 +229,8 @@ class MulticastQueue extends DatagramQueue implements DatagramPort {
   }
 
   /** `Groups` knows a queue pair of a core client by its negated QPN. */
-  join(gid: Uint8Array, account?: MemoryAccount): void {
-    this.device.groups.attach(-this.qpn, gid, MLID, account)
+  join(gid: Uint8Array): void {
+    this.device.groups.attach(-this.qpn, gid, MLID, this.options.account)
   }
 
   leave(gid: Uint8Array): void {
@@ -227,6 +249,9 @@ export const openDatagrams = (
   device: RxeState,
   mtu: number,
   qkey: number,
+  account: Account | undefined,
   receive: (payload: Uint8Array, from: MadAddress) => void,
-): DatagramPort =>
-  new MulticastQueue(device, { qpn: device.qpns.take(), qkey, minBytes: 0, maxBytes: mtu, maxWaiting: 256, receive })
+): DatagramPort => {
+  const bytes = { minBytes: 0, maxBytes: mtu }
+  return new MulticastQueue(device, { qpn: device.qpns.take(), qkey, ...bytes, maxWaiting: 256, account, receive })
+}

@@ -169,8 +169,8 @@ export const rxeDriver = {
   removing: ({ state }) => failAllQps(state),
   closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
-  openDatagrams: ({ state, ports }, qkey, receive) =>
-    openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, receive),
+  openDatagrams: ({ state, ports }, qkey, account, receive) =>
+    openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, account, receive),
   removed({ state }) {
     state.torment?.close()
     state.port.close()

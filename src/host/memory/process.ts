@@ -127,7 +127,7 @@ export interface ProcessOptions {
   readonly pidfd?: number | undefined
   /** The handle gives access only while the process belongs to this user and group. Required if `needsOwner`. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
-  /** Uid of the process, if that user might block us on purpose. */
+  /** If the process might block us on purpose: the uid whose waiting time is charged. */
   readonly guestUid?: number | undefined
 }
 

@@ -101,6 +101,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     maxSinglePacketRun: FLUSH_EARLY_PACKETS,
     maxBytes: RUN_BYTES,
     pathMtu: pathMtuOf(mtu),
+    hasGroupSockets: true,
     windowBytes: MAX_WINDOW_BYTES,
     sharedWindowBytes: MAX_SHARED_WINDOW_BYTES,
     counters,

@@ -2,9 +2,9 @@
  * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
  */
 import { Classes } from '../../spec/classes.ts'
+import type { DriverLayout } from '../../spec/drivers/linux-abi.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
-import type { DriverLayout } from '../../spec/drivers/linux-abi.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import { typeTables } from '../../spec/linux/structs.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'

@@ -4,11 +4,12 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { NeighbourLimits } from '../../../src/ip/neighbours.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { SOCKET_RECEIVE_BYTES } from '../../../src/spec/classes/device/ip.ts'
 import { GSI_QPN } from '../../../src/spec/wire/mad.ts'
 import { addressText } from '../../../src/wire/address.ts'
 import { ENCAPSULATION_BYTES } from '../../../src/wire/ipoib.ts'
+import { accountIn, GUEST, OWNER, ownAccount } from '../../core/accounts.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { address } from '../../ip/link.ts'
 import { type Host, twoHosts, type VirtualNetwork } from '../rdma-cm/hosts.ts'
@@ -16,8 +17,7 @@ import { Stack } from './stack.ts'
 
 /** Path MTU of the devices. */
 const MTU = 4096
-/** Maximum interfaces of one user, and bytes charged for a queued datagram besides the payload (src/clients/ipoib/). */
-const MAX_INTERFACES = 64
+/** Bytes charged for a queued datagram besides the payload (src/clients/ipoib/). */
 const DATAGRAM_OVERHEAD = 256
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
@@ -252,26 +252,6 @@ describe('an interface', () => {
     stackA.destroy()
   })
 
-  it('is refused beyond 64 interfaces of a user', () => {
-    const { a } = twoHosts()
-    const stackOf = (user: number, i: number): Stack =>
-      new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, {
-        user,
-        hasShare: false,
-        charge: () => {},
-        recharge: () => {},
-        release: () => {},
-      })
-    const [first] = Array.from({ length: MAX_INTERFACES }, (_, i) => stackOf(1, i))
-    assert.equal(
-      errnoOf(() => stackOf(1, MAX_INTERFACES)),
-      'ENOMEM',
-    )
-    for (const user of [2, 3, 4, 5]) for (let i = 0; i < MAX_INTERFACES; i++) stackOf(user, i)
-    first?.destroy()
-    stackOf(1, MAX_INTERFACES)
-  })
-
   it('reaches other interfaces of the same device', () => {
     const { network, a, base, stackA } = two()
     const third = new Stack(deviceOf(a, 1), `${base}3`)
@@ -283,31 +263,73 @@ describe('an interface', () => {
   })
 })
 
-it('a process is charged for buffers that peers may fill, until their release', () => {
-  const { a } = twoHosts()
-  let charged = 0
-  const account = {
-    user: 0,
-    hasShare: false,
-    charge(bytes: number) {
-      charged += bytes
-    },
-    recharge(bytes: number) {
-      charged += bytes
-    },
-    release(bytes: number) {
-      charged -= bytes
-    },
-  }
-  const stack = new Stack(deviceOf(a, 1), '10.9.0.5', 24, account)
-  const ofInterface = charged
-  assert.ok(ofInterface >= NeighbourLimits.waiting * MTU, 'packets that wait for neighbours')
-  const socket = stack.udp()
-  assert.ok(charged - ofInterface >= SOCKET_RECEIVE_BYTES, 'datagrams that are not read')
-  socket.close()
-  assert.equal(charged, ofInterface)
+it('a process is charged for what its interface and sockets use, until its release', () => {
+  const { a, b, base, network, stackB } = two()
+  const account = ownAccount()
+  const { memory } = account
+  const stack = new Stack(deviceOf(a, 1), `${base}5`, 24, account)
+  const ofInterface = memory.used
+  const socket = stack.udp(7)
+  assert.ok(memory.used < 2 ** 15, `an unused socket costs little: ${memory.used} bytes`)
+  // Packets to a neighbour that does not answer, and unread datagrams.
+  const before = memory.used
+  for (let i = 0; i < 5; i++) socket.send(`${base}99`, 7, new Uint8Array(1000))
+  assert.ok(memory.used > before + 5000)
+  network.runTimers()
+  assert.equal(memory.used, before, 'the packets and the neighbour were dropped')
+  for (let i = 0; i < 5; i++) stackB.udp(8 + i).send(`${base}5`, 7, new Uint8Array(1000))
+  socket.join('239.1.1.1')
+  network.settle()
+  const { waiting } = socket.query()
+  assert.ok(waiting === 5 && memory.used > before + 5000)
+  socket.receive()
+  assert.equal(b.devices.size, 1)
+  socket.receiveInVain()
+  assert.equal(socket.query().waiting, 4)
   stack.close()
-  assert.equal(charged, 0)
+  assert.deepEqual([memory.used, memory.held.size], [0, 0])
+  assert.ok(ofInterface > 0)
+})
+
+it('drops datagrams and packets for which its account has no memory', () => {
+  const { a, base, network, stackA, stackB } = two()
+  const account = ownAccount(60_000)
+  const stack = new Stack(deviceOf(a, 1), `${base}5`, 24, account)
+  const socket = stack.udp(7)
+  const sender = stackB.udp()
+  for (let i = 0; i < 50; i++) {
+    sender.send(`${base}5`, 7, new Uint8Array(2000))
+    network.settle()
+  }
+  const { waiting, overflowed } = socket.query()
+  assert.deepEqual([waiting > 5 && waiting < 25, BigInt(waiting) + overflowed], [true, 50n])
+  const { dropped } = stack.query().statistics
+  for (let i = 0; i < 20; i++) socket.send(`${base}${100 + i}`, 7, new Uint8Array(4000))
+  assert.ok(stack.query().statistics.dropped > dropped)
+  assert.ok(account.memory.used <= 60_000)
+  // The interface still answers.
+  const echo = stackA.echo()
+  while (socket.receive() !== undefined);
+  echo.send(`${base}5`, 1, bytes(1))
+  network.settle()
+  assert.equal(echo.receive()?.port, 1)
+  stack.close()
+  assert.equal(account.memory.used, 0)
+})
+
+it('thousands of sockets of three guest processes leave memory to the owner', () => {
+  const { a } = twoHosts()
+  const limits = createSharedLimits()
+  const stacks = [GUEST, GUEST, GUEST + 1].flatMap((user, i) =>
+    Array.from(
+      { length: 8 },
+      (_, net) => new Stack(deviceOf(a, 1), `10.${i + 1}.${net}.1`, 24, accountIn(limits, user, i + 1)),
+    ),
+  )
+  for (const stack of stacks) for (let i = 0; i < 300; i++) stack.udp()
+  const own = new Stack(deviceOf(a, 1), '10.9.0.1', 24, accountIn(limits, OWNER, 9))
+  own.udp()
+  assert.ok(limits.memory.used < 2 ** 25, `${limits.memory.used} bytes`)
 })
 
 describe('a socket', () => {

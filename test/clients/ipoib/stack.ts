@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
-import type { Caller, Context, Core, Device, MemoryAccount } from '../../../src/core/model.ts'
+import type { Account, Caller, Context, Core, Device } from '../../../src/core/model.ts'
 import { IpInterface, IpSocket } from '../../../src/spec/classes/device/ip.ts'
 import { IpProtocol } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
@@ -80,7 +80,7 @@ export class Stack {
   /** The outputs of ip_interface.create. */
   readonly linkAttributes: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
-  constructor(device: Device, localAddress: string, prefixLength?: number, account?: MemoryAccount) {
+  constructor(device: Device, localAddress: string, prefixLength?: number, account?: Account) {
     this.context = openContext(device, { isOpened: true, ...(account && { account }) })
     const args = { address: address(localAddress), ...(prefixLength !== undefined && { prefixLength }) }
     const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)

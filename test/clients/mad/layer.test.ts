@@ -6,8 +6,9 @@ import { describe, it } from 'node:test'
 import type { MadAgent, MadLayer } from '../../../src/clients/mad/layer.ts'
 import type { MadAddress } from '../../../src/core/driver-contract.ts'
 import { closeContext, invokeNow, openContext } from '../../../src/core/index.ts'
-import type { Caller, Device, MemoryAccount } from '../../../src/core/model.ts'
+import type { Account, Caller, Device } from '../../../src/core/model.ts'
 import { findDescriptor } from '../../../src/core/objects/descriptors.ts'
+import { addMemory, releaseMemory } from '../../../src/core/objects/limits.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { MadAgent as MadAgentClass } from '../../../src/spec/classes/mad/mad_agent.ts'
 import { MAD_TAG_BYTES, MadChannel } from '../../../src/spec/classes/mad/mad_channel.ts'
@@ -19,6 +20,7 @@ import { GSI_QPN, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { addressText } from '../../../src/wire/address.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
+import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { longMessage, plainMad, SA_HEADERS } from '../../mad/pair.ts'
 import { twoHosts } from '../rdma-cm/hosts.ts'
@@ -187,7 +189,7 @@ describe('the MAD layer', () => {
 describe('the classes of management datagrams', () => {
   const toHostB = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
 
-  const programOn = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
+  const programOn = (device: Device, caller?: Partial<Caller>, account?: Account) => {
     const context = openContext(device, { isOpened: true, ...(account && { account }) })
     const callerWithoutMemory = {
       memory: undefined as never,
@@ -311,50 +313,37 @@ describe('the classes of management datagrams', () => {
 
   it('charge sends and unread messages to the memory quota of the program', () => {
     const { network, a, deviceA } = setUp()
-    let charged = 0
     const limit = 100_000
-    const account: MemoryAccount = {
-      user: 0,
-      hasShare: false,
-      charge(bytes) {
-        if (charged + bytes > limit) throw new CallError('ENOMEM', 'no memory')
-        charged += bytes
-      },
-      recharge(bytes) {
-        charged += bytes
-      },
-      release: bytes => {
-        charged -= bytes
-      },
-    }
+    const account = ownAccount(limit)
+    const { memory } = account
     const { context, createChannel, createAgent, send, receive } = programOn(deviceA, {}, account)
     const channel = createChannel()
     const agent = createAgent(channel)
-    const before = charged
+    const before = memory.used
     let sent = 0
     assertRefused(Errno.ENOMEM, () => {
       for (; sent < 1000; sent++) send(agent, plainMad(PERFORMANCE, SEND, sent))
     })
-    assert.equal(charged, before + sent * MAD_BYTES)
+    assert.equal(memory.used, before + sent * MAD_BYTES)
     network.runTimers()
     // An undelivered message is put back, although other messages have used its part of the quota.
     const { out, putBack } = receive(channel)
-    const used = limit - charged
-    account.charge(used)
+    const used = limit - memory.used
+    addMemory(account, used)
     putBack!()
-    account.release(used)
+    releaseMemory(account, used)
     const again = receive(channel)
     assert.deepEqual(again.out.data, out.data)
     again.putBack!()
     // The quota is full: a header that does not fit is dropped. A header is charged with less than 300 bytes.
-    assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
-    while (charged > limit / 2) receive(channel)
+    assert.ok(memory.used > limit - 300 && memory.used <= limit, `${memory.used} bytes`)
+    while (memory.used > limit / 2) receive(channel)
     // A send that fails is not charged: here the layer has no queue pair 1 any more.
     a.mads.close()
-    const beforeFailure = charged
+    const beforeFailure = memory.used
     assertRefused(Errno.EIO, () => send(agent, plainMad(PERFORMANCE, SEND, 0)))
-    assert.equal(charged, beforeFailure)
+    assert.equal(memory.used, beforeFailure)
     closeContext(context)
-    assert.equal(charged, 0)
+    assert.equal(memory.used, 0)
   })
 })

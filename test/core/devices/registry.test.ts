@@ -20,9 +20,11 @@ import {
   unregister,
 } from '../../../src/core/index.ts'
 import { openedContexts } from '../../../src/core/resources.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { objectClass } from '../../../src/spec/schema/schema.ts'
+import { accountIn } from '../accounts.ts'
 import {
   cap,
   deferJobs,
@@ -175,7 +177,7 @@ test('a context that is being closed is not listed, and only its own user waits 
   const [USER, OTHER_USER] = [1, 2]
   const context = openContext(device, {
     isOpened: true,
-    account: { user: USER, hasShare: false, charge() {}, recharge() {}, release() {} },
+    account: accountIn(createSharedLimits(), USER),
   })
   const { deferredJobs, runJob } = deferJobs(core)
   assert.equal([...openedContexts(device as Device)].length, 2)

@@ -4,21 +4,21 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closeContext, createCore, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
-import { createMemoryQuotas } from '../../../src/daemon/memory-quota.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { createNullDevice } from '../../../src/drivers/null/device.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
+import { accountIn, GUEST, OWNER } from '../accounts.ts'
 
 /** Maximum protection domains of a null device. */
 const MAX_PDS = 256
-const OWNER = 1000
 const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () => {}, descriptor: () => undefined }
 
 const setUp = () => {
-  const quotas = createMemoryQuotas(undefined, OWNER)
+  const limits = createSharedLimits()
   const device = createNullDevice(createCore(), 'null0')
   let pid = 1
   const open = (user?: number) =>
-    openContext(device, { isOpened: true, ...(user !== undefined && { account: quotas.of(pid++, user) }) })
+    openContext(device, { isOpened: true, ...(user !== undefined && { account: accountIn(limits, user, pid++) }) })
   const createPd = (context: ReturnType<typeof open>) => invokeNow(context, Pd, 'create', 0, {}, caller)
   /** Creates until refused; returns the number. */
   const createAll = (context: ReturnType<typeof open>): number => {
@@ -30,32 +30,44 @@ const setUp = () => {
         return count
       }
   }
-  return { open, createPd, createAll }
+  return { limits, open, createPd, createAll }
 }
 
-test('all processes of another user together may have half of a device’s objects of a class', () => {
+test('the processes of a guest together may have half of what no other guest has and the owner does not keep', () => {
   const { open, createPd, createAll } = setUp()
-  const [first, second, other] = [open(7), open(7), open(8)]
-  assert.deepEqual([createAll(first), createAll(second), createAll(other)], [128, 0, 64])
+  const [first, second, other] = [open(GUEST), open(GUEST), open(8)]
+  // The owner keeps 32 of 256.
+  assert.deepEqual([createAll(first), createAll(second), createAll(other)], [112, 0, 56])
   assert.throws(() => createPd(second), {
     code: 'ENOMEM',
     message:
-      'pd.create: device null0: user 7 has 128 objects of class pd and may have 96, half of those that no other user has; destroy some',
+      'pd.create: device null0: user 7 has 112 objects of class pd and may have 84, half of what no other user has and the owner does not keep; destroy some',
   })
   closeContext(first)
-  assert.equal(createAll(second), 96, 'half of what user 8 left')
+  assert.equal(createAll(second), 84, 'half of what user 8 left')
 })
 
 test('a process of the daemon’s user, or of this process, may have all; the refusal of others says who has them', () => {
   for (const user of [OWNER, undefined]) {
     const { open, createPd, createAll } = setUp()
-    const guest = open(7)
+    const guest = open(GUEST)
     createPd(guest)
     assert.equal(createAll(open(user)), MAX_PDS - 1)
-    const most = `user ${user ?? 7} has the most of them, ${user === undefined ? 1 : MAX_PDS - 1}`
+    const most = `user ${user ?? GUEST} has the most of them, ${user === undefined ? 1 : MAX_PDS - 1}`
     assert.throws(() => createPd(guest), {
       code: 'ENOMEM',
-      message: `pd.create: device null0: there are 256 objects of class pd, the maximum; ${most}; destroy some`,
+      message: `pd.create: device null0: 256 objects of class pd are in use, of 256; ${most}; destroy some`,
     })
   }
+})
+
+test('a create that is refused charges nothing, neither the limit nor memory', () => {
+  const { limits, open, createAll } = setUp()
+  const contexts = [open(GUEST), open(OWNER)]
+  for (const context of contexts) createAll(context)
+  const perPd = limits.memory.used / MAX_PDS
+  closeContext(contexts[0]!)
+  assert.equal(limits.memory.used, (MAX_PDS - 112) * perPd)
+  closeContext(contexts[1]!)
+  assert.deepEqual([limits.memory.used, limits.memory.held.size], [0, 0])
 })

@@ -7,7 +7,6 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
-import { unlimitedRings } from '../../../src/daemon/ring-quota.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { ContextFile } from '../../../src/spec/session.ts'
@@ -57,7 +56,7 @@ test('a ring is visible in the file at its offset, after the first page', () =>
 test('rings begin and end at page boundaries, also with pages larger than 4 KiB', () => {
   const pool = createRingPool()
   const [isPacked, pageBytes] = [false, 2 ** 16]
-  const memory = new ContextMemory(pool, isPacked, unlimitedRings, pageBytes)
+  const memory = new ContextMemory(pool, isPacked, undefined, pageBytes)
   const file = createFileRings(memory.fd, pageBytes)
   // A large ring has its own mapping, and crosses a chunk boundary in the library.
   for (const bytes of [1, 70_000, 2_000_000, 1]) {

@@ -5,19 +5,17 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { stat, unregister } from '../../../src/core/index.ts'
+import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { Contexts } from '../../../src/daemon/context/contexts.ts'
-import { createFdQuotas } from '../../../src/daemon/fd-quota.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
 import { close, sendBytes } from '../../../src/host/net/sockets.ts'
+import { accountIn, ownAccount } from '../../core/accounts.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
-import { unbounded } from '../unbounded.ts'
 
 const NODE = 0 // uverbs0
-/** Of a program with a quota of descriptors. */
-const [PID, UID] = [1, 1]
 
 /** Milliseconds from the close of the last doorbell to the first check (CHECK_INTERVAL, contexts.ts). */
 const FIRST_CHECK = 10
@@ -55,8 +53,8 @@ test('only the close of the last doorbell ends the context and releases its memo
   const self = openProcess(process.pid) as ProcessHandle
   const before = countDescriptors()
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
-  const second = setup.contexts.addDoorbell(open, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
+  const second = setup.contexts.addDoorbell(open, ownAccount())
   const copy = pidfdGetfd(self, second)
   open.memory.allocate(5000)
   open.memory.free(open.memory.allocate(100)) // not counted below
@@ -78,17 +76,17 @@ test('only the close of the last doorbell ends the context and releases its memo
   assert.deepEqual([setup.contexts.count, stat(setup.m.core).contexts, setup.pool.counters.mapped], [0, 0, 0])
   assert.deepEqual(setup.contexts.rings, { count: 0, bytes: 0 })
   assert.equal(setup.contexts.byNumber(open.number), undefined)
-  assert.throws(() => setup.contexts.addDoorbell(open, unbounded), /closed/)
+  assert.throws(() => setup.contexts.addDoorbell(open, ownAccount()), /closed/)
   assert.equal(countDescriptors(), before)
 })
 
-test('a context and each of its doorbells take a descriptor of the quota until they end', async () => {
+test('a context and each of its doorbells take a descriptor of the account until they end', async () => {
   const { contexts, device, nextRing } = setUp()
-  const quotas = createFdQuotas(1000)
-  const quota = quotas.of(PID, UID)
-  const { open, doorbell } = contexts.open(device, NODE, quota)
-  const second = contexts.addDoorbell(open, quota)
-  assert.equal(quotas.charged, 3)
+  const limits = createSharedLimits({ descriptors: 1000 })
+  const account = accountIn(limits)
+  const { open, doorbell } = contexts.open(device, NODE, account)
+  const second = contexts.addDoorbell(open, account)
+  assert.equal(limits.descriptors.used, 3)
   for (const [end, charged] of [
     [second, 2],
     [doorbell, 0],
@@ -96,36 +94,36 @@ test('a context and each of its doorbells take a descriptor of the quota until t
     const rung = nextRing()
     close(end)
     await rung
-    assert.equal(quotas.charged, charged)
+    assert.equal(limits.descriptors.used, charged)
   }
 })
 
 test('a context that cannot be opened takes no descriptors', () => {
   const { contexts, device, m } = setUp()
   // The first open may load libraries, which need descriptors.
-  close(contexts.open(device, NODE, unbounded).doorbell)
+  close(contexts.open(device, NODE, ownAccount()).doorbell)
   contexts.closeAll()
   const before = countDescriptors()
-  const [none, one, enough] = [0, 1, 2].map(available => createFdQuotas(available))
-  for (const quotas of [none, one]) {
-    assert.throws(() => contexts.open(device, NODE, quotas!.of(PID, UID)), { code: 'ENFILE' })
-    assert.equal(quotas!.charged, 0)
+  const [none, one, enough] = [0, 1, 2].map(descriptors => createSharedLimits({ descriptors }))
+  for (const limits of [none, one]) {
+    assert.throws(() => contexts.open(device, NODE, accountIn(limits!)), { code: 'ENFILE' })
+    assert.equal(limits!.descriptors.used, 0)
   }
   unregister(device)
-  assert.throws(() => contexts.open(device, NODE, enough!.of(PID, UID)), { code: 'EIO' })
-  assert.deepEqual([enough!.charged, contexts.count, stat(m.core).contexts], [0, 0, 0])
+  assert.throws(() => contexts.open(device, NODE, accountIn(enough!)), { code: 'EIO' })
+  assert.deepEqual([enough!.descriptors.used, contexts.count, stat(m.core).contexts], [0, 0, 0])
   assert.equal(countDescriptors(), before)
 })
 
 test('a context without doorbells exists while a program holds its file, and can get new doorbells', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
   const held = open.memory.share()
   const doorbellClosed = setup.nextRing()
   close(doorbell)
   await doorbellClosed
   assert.equal(setup.contexts.byNumber(open.number), open, 'in transit to another program')
-  const again = setup.contexts.addDoorbell(open, unbounded)
+  const again = setup.contexts.addDoorbell(open, ownAccount())
   // The next check finds the doorbell.
   await setup.nextRing()
   close(held)
@@ -144,7 +142,7 @@ test('a context without doorbells exists while a program holds its file, and can
 
 test('a context that no program holds can be ended immediately', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
   const file = open.memory.share()
   const nextRing = setup.nextRing()
   close(doorbell)
@@ -160,7 +158,7 @@ test('a context that loses its last doorbell does not delay the check of an earl
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const setup = setUp()
   const openHeld = () => {
-    const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
+    const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
     return { doorbell, file: open.memory.share() }
   }
   const closeDoorbell = async ({ doorbell }: { doorbell: number }) => {
@@ -182,7 +180,7 @@ test('a context that loses its last doorbell does not delay the check of an earl
 
 test('a context ends if the handling of its last doorbell throws', async () => {
   const setup = setUp({ throwsOnPost: true })
-  const { doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
+  const { doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
   const ended = setup.nextRing()
   sendBytes(doorbell, new Uint8Array(4))
   await ended
@@ -192,7 +190,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
 
 test('every packet rings the doorbell, and a packet of 4 bytes is a token; context numbers are not reused', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, ownAccount())
   for (const size of [4, 1, 5, 1000]) {
     const nextRing = setup.nextRing()
     assert.equal(sendBytes(doorbell, new Uint8Array(size)), size)
@@ -208,7 +206,7 @@ test('every packet rings the doorbell, and a packet of 4 bytes is a token; conte
   assert.equal(setup.tokens.length, 101)
   setup.contexts.closeAll()
   assert.equal(setup.contexts.count, 0)
-  const again = setup.contexts.open(setup.device, NODE, unbounded)
+  const again = setup.contexts.open(setup.device, NODE, ownAccount())
   assert.notEqual(again.open.number, open.number)
   close(doorbell)
   setup.contexts.closeAll()
@@ -217,8 +215,8 @@ test('every packet rings the doorbell, and a packet of 4 bytes is a token; conte
 
 test('only the memory file itself identifies a context', () => {
   const setup = setUp()
-  const first = setup.contexts.open(setup.device, NODE, unbounded)
-  const second = setup.contexts.open(setup.device, NODE, unbounded)
+  const first = setup.contexts.open(setup.device, NODE, ownAccount())
+  const second = setup.contexts.open(setup.device, NODE, ownAccount())
   assert.equal(setup.contexts.byFile(first.open.memory.fd), first.open)
   assert.equal(setup.contexts.byFile(second.open.memory.fd), second.open)
   const similarFile = createMemfd('userdma-context', 2 ** 30)
@@ -234,7 +232,8 @@ test('opening a removed device fails and leaves nothing', () => {
   const setup = setUp()
   const before = countDescriptors()
   unregister(setup.device)
-  for (let i = 0; i < 5; i++) assert.throws(() => setup.contexts.open(setup.device, NODE, unbounded), { code: 'EIO' })
+  for (let i = 0; i < 5; i++)
+    assert.throws(() => setup.contexts.open(setup.device, NODE, ownAccount()), { code: 'EIO' })
   assert.equal(countDescriptors(), before)
   assert.equal(setup.contexts.count, 0)
 })

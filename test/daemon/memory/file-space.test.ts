@@ -9,9 +9,11 @@ import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { ownAccount } from '../../core/accounts.ts'
 import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
 import { takeDescriptors } from '../../soft-limits.ts'
-import { unbounded } from '../unbounded.ts'
+
+const account = ownAccount()
 
 const GUEST_UID = 1234
 
@@ -35,7 +37,7 @@ const bufferOf = (...bytes: number[]): Bytes => {
 
 test('strided copies to and from the file work, and the program sees the written bytes', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, unbounded)
+    const { space, close } = openFileMemory(self, fd, account)
     assert.equal(writeSpace(space, 4000, bufferOf(1, 2, 0, 3, 4, 0), { chunk: 2, stride: 3, total: 4 }), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
@@ -55,7 +57,7 @@ test('a descriptor that cannot be duplicated is refused with EMFILE, ENFILE or E
   for (const code of ['EMFILE', 'ENFILE', 'EBADF'] as const) {
     const handle = { guest: { descriptor: () => -Errno[code] } } as unknown as ProcessHandle
     assert.throws(
-      () => openFileMemory(handle, 3, unbounded),
+      () => openFileMemory(handle, 3, account),
       (error: unknown) => error instanceof CallError && error.code === code,
     )
   }
@@ -63,7 +65,7 @@ test('a descriptor that cannot be duplicated is refused with EMFILE, ENFILE or E
 
 test('accesses beyond the end of a shortened file fault, and writes do not extend the file', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, unbounded)
+    const { space, close } = openFileMemory(self, fd, account)
     assert.ok(space.check(0, 4096, 4096, true))
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
@@ -78,7 +80,7 @@ test('accesses beyond the end of a shortened file fault, and writes do not exten
 
 test('atomics carry into the high half, and compare all 64 bits', () => {
   withFile(64, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, unbounded)
+    const { space, close } = openFileMemory(self, fd, account)
     /** Offset of the atomic word. */
     const at = 8
     const word = () => {
@@ -102,7 +104,7 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
     /** 'ok', or the error's code. */
     const openResult = (descriptor: number): string => {
       try {
-        openFileMemory(self, descriptor, unbounded).close()
+        openFileMemory(self, descriptor, account).close()
         return 'ok'
       } catch (error) {
         assert.ok(error instanceof CallError)
@@ -117,7 +119,7 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
     assert.equal(openResult(appending), 'EINVAL')
     closeSync(appending)
     const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
-    const { space, close } = openFileMemory(self, readOnly, unbounded)
+    const { space, close } = openFileMemory(self, readOnly, account)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
     assert.equal(writeSpace(space, 0, bufferOf(1), { total: 1 }), Errno.EFAULT)
@@ -133,13 +135,13 @@ test('EMFILE if the daemon has no descriptors left', () => {
       for (const left of [0, 1]) {
         taken.free(left)
         assert.throws(
-          () => openFileMemory(self, fd, unbounded),
+          () => openFileMemory(self, fd, account),
           (error: unknown) => error instanceof CallError && error.code === 'EMFILE',
           `${left} left`,
         )
       }
       taken.free(10)
-      openFileMemory(self, fd, unbounded).close()
+      openFileMemory(self, fd, account).close()
     } finally {
       taken.release()
     }

@@ -14,7 +14,7 @@ import { recvBytes } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { NetlinkOption, type NldevCommandName, NldevCommands } from '../../../src/spec/linux/nldev.ts'
 import { readMessages } from '../../../src/uapi/nldev/messages.ts'
-import { unbounded } from '../unbounded.ts'
+import { ownAccount } from '../../core/accounts.ts'
 import { errnoOf, requestOf } from './test-socket.ts'
 
 const SOCKETS = 20
@@ -85,7 +85,7 @@ for (const steps of [0, 10])
 const createSockets = (t: TestContext, answer: AnswerMessage = () => undefined) => {
   const netlink = createNetlink({ containment: createContainment(), slices: createSlices(), answer })
   t.after(() => netlink.closeAll())
-  return { netlink, open: (isAdmin = true): NetlinkSocket => netlink.open(SOCK_RAW, isAdmin, unbounded) }
+  return { netlink, open: (isAdmin = true): NetlinkSocket => netlink.open(SOCK_RAW, isAdmin, ownAccount()) }
 }
 
 test('the port is the pid, or above all pids if another socket has it; a port in use is refused', t => {

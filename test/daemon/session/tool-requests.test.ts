@@ -10,7 +10,6 @@ import type { Device } from '../../../src/core/model.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
-import { createMemoryQuotas } from '../../../src/daemon/memory-quota.ts'
 import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { registeredDrivers } from '../../../src/drivers/registered.ts'
@@ -20,6 +19,7 @@ import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uap
 import { type ToolRecord, type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
+import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
 import { Command, createCq, createRcQp, daemonOf, dial } from '../client.ts'
@@ -166,13 +166,11 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 
 // ---- requests without a daemon ----
 
-type Limits = Parameters<typeof createMemoryQuotas>[0]
-
 /**
  * Tool requests of a session of the daemon's user or of another user. The session records sent messages;
  * `setFreeMessages` sets how many more fit in its socket.
  */
-const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}, limits?: Limits) => {
+const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}, memoryBytes?: number) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   let settled = 0
   const daemon = {
@@ -190,8 +188,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
     ...more,
   } as unknown as DaemonState
   const buffer = messageBuffer()
-  const quotas = createMemoryQuotas(limits)
-  const account = quotas.of(1, 0)
+  const account = ownAccount(memoryBytes)
   const sent: string[] = []
   let isWritableWanted = false
   let freeMessages = Number.POSITIVE_INFINITY
@@ -224,7 +221,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   return {
     requests,
     subscribers,
-    charged: () => quotas.bytes,
+    charged: () => account.memory.used,
     sent,
     isWritableWanted: () => isWritableWanted,
     isClosed: () => isClosed,
@@ -470,8 +467,8 @@ test('a failure after a gap is told after the gap, and a reply after both', () =
 
 test('queued records are bounded in bytes, and charged to the tool until they are sent or the session ends', () => {
   const call = { classId: 1, call: 2, message: 'A'.repeat(900_000), answer: '' }
-  const fill = (limits?: Limits) => {
-    const session = createRequests('own user', {}, limits)
+  const fill = (memoryBytes?: number) => {
+    const session = createRequests('own user', {}, memoryBytes)
     session.request(trace)
     session.setFreeMessages(0)
     for (let ret = 0; ret < 10; ret++) session.record({ ret, call })
@@ -482,7 +479,7 @@ test('queued records are bounded in bytes, and charged to the tool until they ar
   slow.setFreeMessages(Number.POSITIVE_INFINITY)
   slow.requests.onWritable()
   assert.deepEqual([toldBy(slow.sent), slow.charged()], [[0, 1, 2, 3, 'lost 6'], 0])
-  const poor = fill({ process: 2_000_000, user: 2_000_000, daemon: 2_000_000 })
+  const poor = fill(2_000_000)
   assert.ok(poor.charged() <= 2_000_000)
   poor.close()
   assert.equal(poor.charged(), 0)

@@ -5,8 +5,8 @@
  * GID with another LID adds a membership. RoCE packets have no LID.
  */
 
-import type { Limit, MemoryAccount } from '../../../core/model.ts'
-import { addTo, createLimit, removeFrom, requireBelow } from '../../../core/objects/limits.ts'
+import type { Account, Limit } from '../../../core/model.ts'
+import { addTo, createLimit, removeFrom, requireShare } from '../../../core/objects/limits.ts'
 import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
@@ -26,10 +26,10 @@ export interface MulticastLimits {
  */
 export interface Groups {
   /**
-   * EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit or the share of `account`'s user, EMFILE or ENFILE
-   * if the daemon's descriptors are exhausted, EADDRNOTAVAIL if the port cannot join for another reason.
+   * EINVAL for a GID that is no multicast GID, ENOMEM beyond the account's share of a limit, EMFILE or ENFILE beyond that
+   * of descriptors, EADDRNOTAVAIL if the port cannot join for another reason.
    */
-  attach(row: number, gid: Uint8Array, mlid: number, account?: MemoryAccount): void
+  attach(row: number, gid: Uint8Array, mlid: number, account?: Account): void
   /** EINVAL if the queue pair is not attached with this LID. */
   detach(row: number, gid: Uint8Array, mlid: number): void
   detachAll(row: number): void
@@ -44,13 +44,13 @@ interface Group {
   rows: number[]
   /** The queue pairs of programs. */
   readonly members: Limit
-  /** The account of the first row: it has the group. */
-  holder: MemoryAccount | undefined
+  /** The account of the first row: it has the group, and the socket of a group on a port with sockets. */
+  holder: Account | undefined
 }
 
 /** Memberships of a queue pair. */
 interface Memberships {
-  readonly account: MemoryAccount | undefined
+  readonly account: Account | undefined
   /** Multicast LIDs by key of the group. */
   readonly lids: Map<string, Set<number>>
 }
@@ -58,7 +58,12 @@ interface Memberships {
 const noMembers: readonly number[] = []
 const keyOf = (gid: Uint8Array): string => gid.join('.')
 
-export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
+const ATTACH = 'ud_qp.attachMcast'
+
+export const createGroups = (
+  port: Pick<Port, 'joinGroup' | 'leaveGroup' | 'hasGroupSockets'>,
+  limits: MulticastLimits,
+): Groups => {
   const groups = new Map<string, Group>()
   /** By row. */
   const memberships = new Map<number, Memberships>()
@@ -71,31 +76,38 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
 
-  const join = (gid: Uint8Array, holder: MemoryAccount | undefined): Group => {
-    requireBelow(groupLimit, holder, 'ud_qp.attachMcast')
+  /** Counts a group as the holder's, or as no longer the holder's, also beyond its share. */
+  const count = (holder: Account | undefined, change: 1 | -1): void => {
+    addTo(groupLimit, holder, change)
+    if (port.hasGroupSockets && holder !== undefined) addTo(holder.descriptors, holder, change)
+  }
+
+  const join = (gid: Uint8Array, holder: Account | undefined): Group => {
+    requireShare(groupLimit, holder, ATTACH)
+    if (port.hasGroupSockets && holder !== undefined) requireShare(holder.descriptors, holder, ATTACH)
     const members = createLimit(`queue pairs in group ${addressText(gid)}`, limits.members)
     const group: Group = { gid: copyOfBytes(gid), rows: [], members, holder }
     try {
       port.joinGroup(group.gid)
     } catch (error) {
       const code = error instanceof CallError ? (error.code as ErrnoName) : 'EADDRNOTAVAIL'
-      throw new CallError(code, `ud_qp.attachMcast: group ${addressText(gid)}: ${(error as Error).message}`)
+      throw new CallError(code, `${ATTACH}: group ${addressText(gid)}: ${(error as Error).message}`)
     }
     groups.set(keyOf(gid), group)
-    addTo(groupLimit, holder)
+    count(holder, 1)
     return group
   }
 
-  const leave = (row: number, key: string, account: MemoryAccount | undefined): void => {
+  const leave = (row: number, key: string, account: Account | undefined): void => {
     const group = groups.get(key) as Group
     group.rows = group.rows.filter(member => member !== row)
     if (row >= 0) removeFrom(group.members, account)
     lastGid = undefined
-    removeFrom(groupLimit, group.holder)
+    count(group.holder, -1)
     const [next] = group.rows
     if (next !== undefined) {
       group.holder = memberships.get(next)?.account
-      addTo(groupLimit, group.holder)
+      count(group.holder, 1)
       return
     }
     port.leaveGroup(group.gid)
@@ -120,10 +132,10 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       const key = keyOf(gid)
       const lids = memberships.get(row)?.lids.get(key)
       if (lids?.has(mlid)) return
-      requireBelow(membershipLimit, account, 'ud_qp.attachMcast')
+      requireShare(membershipLimit, account, ATTACH)
       if (lids === undefined) {
         const existing = groups.get(key)
-        if (row >= 0 && existing !== undefined) requireBelow(existing.members, account, 'ud_qp.attachMcast')
+        if (row >= 0 && existing !== undefined) requireShare(existing.members, account, ATTACH)
         const group = existing ?? join(gid, account)
         group.rows = [...group.rows, row]
         if (row >= 0) addTo(group.members, account)

@@ -3,21 +3,22 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { MemoryAccount } from '../../../../src/core/model.ts'
-import { createMemoryQuotas } from '../../../../src/daemon/memory-quota.ts'
+import type { Account } from '../../../../src/core/model.ts'
+import { createSharedLimits } from '../../../../src/daemon/accounts.ts'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
+import { accountIn, GUEST } from '../../../core/accounts.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
 
 /** `joined` lists the groups that the port joins (+) and leaves (-), by the last byte of the GID. */
-const createTestGroups = (limits: Parameters<typeof createGroups>[1]) => {
+const createTestGroups = (limits: Parameters<typeof createGroups>[1], hasGroupSockets = false) => {
   const joined: string[] = []
   const groups = createGroups(
-    { joinGroup: gid => joined.push(`+${gid[15]}`), leaveGroup: gid => joined.push(`-${gid[15]}`) },
+    { joinGroup: gid => joined.push(`+${gid[15]}`), leaveGroup: gid => joined.push(`-${gid[15]}`), hasGroupSockets },
     limits,
   )
   /** Attaches the queue pair of a row to group 239.0.0.`group`; returns the errno, or 'ok'. */
-  const attach = (row: number, group: number, mlid = 0, account?: MemoryAccount) =>
+  const attach = (row: number, group: number, mlid = 0, account?: Account) =>
     errnoOf(() => groups.attach(row, address(`239.0.0.${group}`), mlid, account))
   return { groups, joined, attach }
 }
@@ -74,34 +75,21 @@ it("queue pairs of core's clients do not count towards the limit of members", ()
   assert.deepEqual(groups.rowsOf(gid), [-17, -18, -19, 0, 1, -20])
 })
 
-it('another user may have half of the groups, of the members of a group, and of the memberships', () => {
-  const quotas = createMemoryQuotas(undefined, 1000)
-  const [owner, guest] = [quotas.of(1, 1000), quotas.of(2, 7)]
-  const many = createTestGroups({ groups: 4, members: 99, memberships: 99 })
+it('a group, and its socket on a port with sockets, is of the first member; after that, of the next one', () => {
+  const limits = createSharedLimits({ descriptors: 64 })
+  const [owner, guest] = [accountIn(limits), accountIn(limits, GUEST, 2)]
+  const { groups, attach } = createTestGroups({ groups: 8, members: 99, memberships: 99 }, true)
+  const held = () => ['user 1000', 'user 7'].map(name => limits.descriptors.held.get(name))
+  // Three of the seven that the owner does not keep.
   assert.deepEqual(
-    [1, 2, 3].map(group => many.attach(0, group, 0, guest)),
-    ['ok', 'ok', 'ENOMEM'],
+    [1, 2, 3, 4].map(group => attach(0, group, 0, guest)),
+    ['ok', 'ok', 'ok', 'ENOMEM'],
   )
-  assert.deepEqual(
-    [3, 4, 5].map(group => many.attach(1, group, 0, owner)),
-    ['ok', 'ok', 'ENOMEM'],
-  )
-  // A group whose first member leaves is its next member's.
-  assert.equal(many.attach(2, 3, 0, guest), 'ok')
-  many.groups.detach(1, address('239.0.0.3'), 0)
-  many.groups.detach(0, address('239.0.0.1'), 0)
-  assert.deepEqual([many.attach(0, 1, 0, guest), many.attach(1, 1, 0, owner)], ['ENOMEM', 'ok'])
-
-  const large = createTestGroups({ groups: 9, members: 4, memberships: 99 })
-  assert.deepEqual(
-    [0, 1, 2].map(row => large.attach(row, 1, 0, guest)),
-    ['ok', 'ok', 'ENOMEM'],
-  )
-  assert.deepEqual([large.attach(3, 1, 0, owner), large.attach(4, 1, 0, owner)], ['ok', 'ok'])
-
-  const limited = createTestGroups({ groups: 9, members: 9, memberships: 4 })
-  assert.deepEqual(
-    [1, 2, 3].map(mlid => limited.attach(0, 1, mlid, guest)),
-    ['ok', 'ok', 'ENOMEM'],
-  )
+  assert.equal(attach(1, 1, 0, owner), 'ok')
+  assert.deepEqual(held(), [undefined, 3])
+  groups.detach(0, address('239.0.0.1'), 0)
+  assert.deepEqual(held(), [1, 2])
+  assert.equal(attach(0, 4, 0, guest), 'ok')
+  for (const row of [0, 1]) groups.detachAll(row)
+  assert.equal(limits.descriptors.used, 0)
 })
