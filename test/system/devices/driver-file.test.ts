@@ -181,7 +181,7 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
     let count = 0
     const load = (code: string) => {
       const path = join(own, `driver${count++}.mjs`)
-      write(path, `${code}\nexport const driver = { name: 'own', createDevice() {} }`)
+      write(path, `${code}\nexport const driver = { name: 'own', id: 0, classes: [], createDevice() {} }`)
       return loadDrivers([path])
     }
     const requiring = (name: string): string =>
