@@ -8,6 +8,7 @@
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
+ *   dist/lib/                            the library's entry points, bundled (scripts/bundle.mjs)
  *   dist/page/                           the page of `userdma inspect` (scripts/page.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   shim/host/records.h                  observation file for C, generated from src/spec/observe.ts

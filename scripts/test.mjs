@@ -27,8 +27,18 @@ const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
  */
 const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
 
-/** The compiled test files whose paths have one of the words, or all. Throws StepError if a word is in no path. */
-export const testFiles = (isLong, words) => {
+/** Why no file of `paths` has `word` in its path, with the nearest word that would be. */
+const noTestText = async (word, paths) => {
+  const files = paths.map(path => path.slice('dist/test/'.length, -'.test.js'.length))
+  const names = new Set(files.flatMap(file => [...file.split('/'), file]))
+  const folders = new Set(files.map(file => file.split('/')[0]))
+  const { didYouMean } = await import('../dist/src/trace/suggest.js')
+  const near = didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
+  return `no test file has "${word}" in its path${near}`
+}
+
+/** The compiled test files whose paths have one of the words, or all. Rejects with StepError if a word is in no path. */
+export const testFiles = async (isLong, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
     .map(path => relative(root, path))
     .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
@@ -37,7 +47,7 @@ export const testFiles = (isLong, words) => {
   const has = (path, word) => path.slice('dist/test/'.length).includes(word)
   for (const word of words) {
     if (wanted.some(path => has(path, word))) continue
-    throw new StepError(`no test file has "${word}" in its path; there are:\n  ${wanted.join('\n  ')}`)
+    throw new StepError(await noTestText(word, wanted))
   }
   return wanted.filter(path => words.some(word => has(path, word)))
 }
@@ -104,11 +114,11 @@ const readArguments = args => {
   }
 }
 
-const runTests = args => {
+const runTests = async args => {
   const { values, positionals } = readArguments(args)
   const { long: isLong, 'test-name-pattern': names = [] } = values
   const words = positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
-  const files = testFiles(isLong, words)
+  const files = await testFiles(isLong, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   const isAll = words.length === 0 && names.length === 0
   const isTidy = !isAll || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])

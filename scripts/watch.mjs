@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /*
- * Builds after each change of a source, then runs the tests nearest to it.
+ * Builds after each change of a source, then runs the tests nearest to it. `userdma inspect` serves the new page after a
+ * reload.
  *
  *   npm run watch                   tests that import what changed (affected-tests.mjs), at most MAX_FILES files
  *   npm run watch -- wire core      these tests, as of `npm test -- wire core`, after each change
@@ -9,22 +10,25 @@ import { watch } from 'node:fs'
 import { join, relative } from 'node:path'
 import { affectedTests } from './affected-tests.mjs'
 import { build } from './build.mjs'
-import { inRoot, main, root, say } from './common.mjs'
+import { inRoot, isMain, main, root, say } from './common.mjs'
 import { runFiles, testFiles } from './test.mjs'
 
-const FOLDERS = ['src', 'test', 'shim', 'native', 'examples', 'bench', 'docs/findings']
+const FOLDERS = ['src', 'web', 'test', 'shim', 'native', 'examples', 'bench', 'docs/findings']
 /** A change of a file that everything imports affects almost all tests, which take many minutes. */
 const MAX_FILES = 12
 /** Milliseconds without a further change before a build: editors and git write several files. */
 const QUIET = 100
 
-const compiledOf = source => inRoot('dist', source.replace(/\.ts$/, '.js'))
+/** Whether a change of this file, named below one of FOLDERS, is followed by a build. */
+export const isSource = name => /\.(tsx?|css|html|c|h)$/.test(name) && name !== 'protocol.h'
 
-/** The compiled test files to run after changes of `sources`, paths in the checkout. */
-const testsAfter = (sources, words) => {
+const compiledOf = source => inRoot('dist', source.replace(/\.tsx?$/, '.js'))
+
+/** Resolves with the compiled test files to run after changes of `sources`, paths in the checkout. */
+const testsAfter = async (sources, words) => {
   if (words.length > 0) return testFiles(false, words)
-  const wanted = new Set(testFiles(false, []))
-  const affected = affectedTests(inRoot('dist'), sources.filter(path => path.endsWith('.ts')).map(compiledOf))
+  const wanted = new Set(await testFiles(false, []))
+  const affected = affectedTests(inRoot('dist'), sources.filter(path => /\.tsx?$/.test(path)).map(compiledOf))
     .map(path => relative(root, path))
     .filter(path => wanted.has(path))
   if (affected.length > MAX_FILES)
@@ -34,7 +38,7 @@ const testsAfter = (sources, words) => {
   return affected.slice(0, MAX_FILES)
 }
 
-main(async words => {
+const watchSources = async words => {
   const changed = new Set()
   let timer
   let isBusy = false
@@ -46,7 +50,7 @@ main(async words => {
     changed.clear()
     say(`changed: ${sources.join(', ')}`)
     if (await build('test')) {
-      const files = testsAfter(sources, words)
+      const files = await testsAfter(sources, words)
       if (files.length > 0) runFiles(files)
     }
     say('waiting for changes')
@@ -56,12 +60,14 @@ main(async words => {
 
   for (const folder of FOLDERS)
     watch(inRoot(folder), { recursive: true }, (_, name) => {
-      if (!/\.(ts|c|h)$/.test(name ?? '') || name === 'protocol.h') return
+      if (!isSource(name ?? '')) return
       changed.add(join(folder, name))
       clearTimeout(timer)
       timer = setTimeout(onQuiet, QUIET)
     })
-  if (words.length > 0) testFiles(false, words)
+  if (words.length > 0) await testFiles(false, words)
   await build('test')
   say('waiting for changes')
-})
+}
+
+if (isMain(import.meta.url)) main(watchSources)

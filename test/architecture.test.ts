@@ -158,37 +158,38 @@ const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined
 }
 
+/** A cycle of imports between `sources`, text by path, as a sentence; [] if there is none. */
+const cyclesIn = (sources: ReadonlyMap<string, string>): string[] => {
+  const graph = new Map<string, string[]>()
+  for (const [path, source] of sources) {
+    const relative = importsOf(source).filter(module => module.startsWith('.'))
+    const imported = relative.map(module => posix.join(posix.dirname(path), module))
+    graph.set(path, path === MUTUAL[0] ? imported.filter(file => file !== MUTUAL[1]) : imported)
+  }
+  const cycle = findCycle(graph)
+  return cycle === undefined ? [] : [`imports form a cycle: ${cycle.join(' → ')}`]
+}
+
 /** The violations of rules, one sentence each. `sources`: text of files of src/ by path. */
 const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   const found: string[] = []
-  const graph = new Map<string, string[]>()
   for (const [path, source] of sources) {
     const rules = FOLDERS[folderOf(path)]
     if (rules === undefined || path.split('/').length < 3) {
       found.push(`${path}: is in no folder of the table: ${Object.keys(FOLDERS).join(', ')}`)
       continue
     }
-    const modules = importsOf(source)
-    for (const module of modules) {
+    for (const module of importsOf(source)) {
       const violation = wrongImport(path, module)
       if (violation) found.push(`${path}: ${violation}`)
     }
-    const relative = modules.filter(module => module.startsWith('.'))
-    graph.set(
-      path,
-      relative
-        .map(module => posix.join(posix.dirname(path), module))
-        .filter(imported => path !== MUTUAL[0] || imported !== MUTUAL[1]),
-    )
     const code = withoutComments(source)
     const clock = rules.isTimeless && CLOCKS_AND_RANDOMNESS.exec(code)
     if (clock) found.push(`${path}: uses ${clock[0]}; time, randomness and process are arguments here`)
     const untyped = UNTYPED.exec(code) ?? SUPPRESSION.exec(source)
     if (untyped) found.push(`${path}: has "${untyped[0]}"`)
   }
-  const cycle = findCycle(graph)
-  if (cycle) found.push(`imports form a cycle: ${cycle.join(' → ')}`)
-  return found
+  return [...found, ...cyclesIn(sources)]
 }
 
 /** Path from the root, and text, of the sources below a folder. */
@@ -205,9 +206,11 @@ describe('the source tree', () => {
     assert.deepEqual(findViolations(sources), [])
   })
 
-  it('lets the page import only what runs in browsers, and types of its server', () => {
+  it('lets the page import only what runs in browsers, and types of its server, without cycles', () => {
     const allowed = /^src\/(?:spec|wire|trace|record)\/|^web\//
-    for (const [path, source] of readSources('web', ['.ts', '.tsx'])) {
+    const sources = readSources('web', ['.ts', '.tsx'])
+    assert.deepEqual(cyclesIn(new Map(sources)), [])
+    for (const [path, source] of sources) {
       const values = withoutComments(source).replace(/^import type [^\n]*$/gm, '')
       for (const module of importsOf(source)) {
         const target = module.startsWith('.') ? posix.join(posix.dirname(path), module) : module
@@ -259,12 +262,12 @@ describe('the source tree', () => {
 
   it('exports only existing sources', () => {
     const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {
-      exports: Record<string, string>
+      exports: Record<string, string | { types: string }>
     }
     const sources = new Set(readSources('src', ['.ts']).map(([path]) => path))
     for (const [name, target] of Object.entries(exports)) {
-      if (target === './package.json') continue
-      const source = target.replace('./dist/', '').replace(/\.js$/, '.ts')
+      if (typeof target === 'string') continue
+      const source = target.types.replace('./dist/', '').replace(/\.d\.ts$/, '.ts')
       assert.ok(sources.has(source), `package.json exports ${name} from ${source}, which does not exist`)
     }
   })

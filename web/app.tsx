@@ -8,7 +8,7 @@ import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
 import { useStore } from './parts/use-store.ts'
-import { goTo, linkTo, type Route, useRoute } from './route.ts'
+import { goTo, linkTo, useRoute } from './route.ts'
 import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
 import { Calls } from './views/calls.tsx'
 import { Charts } from './views/charts.tsx'
@@ -17,11 +17,7 @@ import { Findings } from './views/findings.tsx'
 import { Objects } from './views/objects.tsx'
 import { Overview } from './views/overview.tsx'
 import { States } from './views/states.tsx'
-
-export interface ViewProps {
-  readonly store: Store
-  readonly route: Route
-}
+import type { ViewProps } from './views/view-props.ts'
 
 interface View {
   readonly name: string

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { inRoot, StepError } from '../common.mjs'
+import { filesBelow, inRoot, StepError } from '../common.mjs'
 import { foreignPackages } from './foreign.mjs'
 import { ARCHITECTURES } from './native.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
@@ -25,11 +25,20 @@ const pack = (folder, output) => {
   return join(output, JSON.parse(stdout)[0].filename)
 }
 
+/** Removes the names of source maps, which no package has, from the compiled files in a folder. */
+export const forgetMaps = folder => {
+  for (const path of filesBelow(folder, file => file.endsWith('.js'))) {
+    const code = readFileSync(path, 'utf8')
+    writeFileSync(path, code.replace(/^\/\/# sourceMappingURL=\S+\.map\n?$/m, ''))
+  }
+}
+
 /** Copies what the package userdma has, its manifest included, into a new folder. */
 export const stageMain = folder => {
   mkdirSync(folder, { recursive: true })
   for (const name of manifest.files)
     if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
+  forgetMaps(join(folder, 'dist'))
   const { scripts: _, devDependencies: __, ...fields } = manifest
   const platforms = Object.fromEntries(Object.keys(ARCHITECTURES).map(arch => [platformPackage(arch), fields.version]))
   // dist/*.cjs contain commander.

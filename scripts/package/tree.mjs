@@ -15,7 +15,7 @@ import { basename, dirname, join, relative } from 'node:path'
 import { filesBelow, inRoot, StepError } from '../common.mjs'
 import { extract, foreignPackages, strip } from './foreign.mjs'
 import { tooNewSymbols } from './native.mjs'
-import { manifest } from './npm.mjs'
+import { forgetMaps, manifest } from './npm.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
 /** It resolves links to itself: the tree may be anywhere. */
@@ -45,8 +45,10 @@ const stageProgram = home => {
   copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))
-  const { name, version, license } = manifest
-  write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module' }, null, 2)}\n`)
+  forgetMaps(join(home, 'dist', 'src'))
+  // by `exports` a daemon finds what its drivers import (src/daemon/devices/driver-modules.ts)
+  const { name, version, license, exports } = manifest
+  write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module', exports }, null, 2)}\n`)
 }
 
 const stageForeign = (home, doc, arch) => {

@@ -23,7 +23,6 @@ import {
   type RecordOptions,
 } from './local/network.ts'
 import type { LocalPath } from './plan.ts'
-import { remoteCarrier } from './remote/carrier.ts'
 import { socketPath } from './remote/socket-path.ts'
 
 /** Options of `open`. */
@@ -150,8 +149,9 @@ const openNetworkDevice = (network: Network, name: string, startCheck: StartChec
   })
 
 /** `device`: the device's name; undefined for the daemon's first device with a network. */
-const openDaemonDevice = (socket: string, device: string | undefined): Device =>
-  withCarrier(remoteCarrier(socket, device), carrier => {
+const openDaemonDevice = async (socket: string, device: string | undefined): Promise<Device> => {
+  const { remoteCarrier } = await import('./remote/carrier.ts')
+  return withCarrier(remoteCarrier(socket, device), carrier => {
     const { name, address } = carrier.device
     // A device without a network has no address.
     if (address === '') return createDevice(carrier, name, address, NO_PATH, carrier.check)
@@ -162,6 +162,7 @@ const openDaemonDevice = (socket: string, device: string | undefined): Device =>
     const path = { gid, gidIndex: entry?.index ?? ADDRESS_GID_INDEX, pathMtu: mtuBytes(activeMtu) }
     return createDevice(carrier, name, address, path, carrier.check)
   })
+}
 
 const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
   if (link !== undefined && link !== network.link)

@@ -24,9 +24,9 @@ const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(
 /** Test files that `npm test` runs, or `npm test -- words`. */
 const filesToRun = async (words: readonly string[] = []): Promise<string[]> => {
   const { testFiles } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
-    testFiles(long: boolean, words: readonly string[]): string[]
+    testFiles(long: boolean, words: readonly string[]): Promise<string[]>
   }
-  return testFiles(false, words).map(path => path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))
+  return (await testFiles(false, words)).map(path => path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))
 }
 
 test('every requirement has a row, in order', () => {

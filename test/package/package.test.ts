@@ -68,9 +68,17 @@ describe('the preload library', { skip: !hasNative() && 'native code does not wo
   })
 })
 
-test('there are no source maps, which would name files outside the package; stacks begin at the program', () => {
+test('there are no source maps, which would name files outside the package, and none is named; stacks begin at the program', () => {
+  const root = pathOf('node_modules/userdma')
+  const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
   assert.deepEqual(
-    readdirSync(pathOf('node_modules/userdma'), { recursive: true }).filter(name => String(name).endsWith('.map')),
+    files.filter(name => name.endsWith('.map')),
+    [],
+  )
+  const compiled = files.filter(name => /^dist\/.*\.js$/.test(name))
+  assert.ok(compiled.length > 100)
+  assert.deepEqual(
+    compiled.filter(name => readFileSync(join(root, name), 'utf8').includes('sourceMappingURL')),
     [],
   )
   const program = write('throws.mjs', "import { open } from 'userdma'\n(await open()).cq({ entries: 0 })")

@@ -1,5 +1,6 @@
 /*
- * scripts/bundle.mjs: often used commands in bundles (dist/NAME.cjs) with their compiled code (dist/NAME.cache).
+ * scripts/bundle.mjs: often used commands in bundles (dist/NAME.cjs) with their compiled code (dist/NAME.cache), and the
+ * library (dist/lib).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -72,4 +73,34 @@ test('other commands, and `run` without dist/run.cjs, need the compiled modules'
   assert.deepEqual(run('schema'), unbuilt)
   rmSync(join(folder, 'dist', 'run.cjs'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)
+})
+
+/** A program that imports the package, with a hook that lists the files that are loaded; ends by printing `result`. */
+const importing = (...modules: string[]) => {
+  const hook = `import { writeSync } from 'node:fs'
+    export const load = (url, context, next) => { if (url.startsWith('file:')) writeSync(1, url + '\\n'); return next(url, context) }`
+  const program = `import { register } from 'node:module'
+    register('data:text/javascript,' + ${JSON.stringify(encodeURIComponent(hook))})
+    const [library, drivers] = await Promise.all(${JSON.stringify(modules)}.map(name => import(name)))
+    const network = library.createNetwork()
+    if (drivers !== undefined) network.addDevice(core => drivers.createNullDevice(core, 'null0'))
+    console.log((await library.open({ network, device: drivers && 'null0' })).name)
+    process.exit()`
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    cwd: repoRoot,
+    encoding: 'utf8',
+  })
+  const lines = stdout.trim().split('\n')
+  return { result: lines.pop() ?? stderr, files: lines }
+}
+
+test('the library, with a device in this process, is loaded from few files', { skip }, () => {
+  const { result, files } = importing('userdma')
+  assert.equal(result, 'rxe0')
+  assert.ok(files.length > 1 && files.length <= 64, `${files.length} files: ${files.join(' ')}`)
+  assert.ok(!files.some(file => file.includes('/dist/src/')), files.join(' '))
+})
+
+test('the entry points of the library share their parts', { skip }, () => {
+  assert.equal(importing('userdma', 'userdma/drivers').result, 'null0')
 })

@@ -39,6 +39,25 @@ test('the tests of a changed file are those that import it, the nearest first', 
   assert.deepEqual(affectedBy('src/absent.js'), [])
 })
 
+test('sources of the page are watched too', async () => {
+  const { isSource } = (await import(pathToFileURL(script('watch.mjs')).href)) as { isSource(name: string): boolean }
+  for (const name of ['a.ts', 'views/calls.tsx', 'style.css', 'index.html', 'host/shim.c', 'host/records.h'])
+    assert.ok(isSource(name), name)
+  for (const name of ['protocol.h', 'a.ts~', 'README.md', '']) assert.ok(!isSource(name), name)
+})
+
+test('a word that selects no test is answered with the nearest one that does', () => {
+  const { NODE_TEST_CONTEXT: _context, ...env } = process.env
+  const refusal = (word: string): string =>
+    spawnSync(process.execPath, [script('test.mjs'), word], { encoding: 'utf8', env }).stderr
+  assert.equal(refusal('wrie'), 'userdma: no test file has "wrie" in its path, did you mean "wire"?\n')
+  assert.match(
+    refusal('conection'),
+    /^userdma: no test file has "conection" in its path, did you mean "connections?"\?\n$/,
+  )
+  assert.match(refusal('nothinglikethis'), /in its path; folders and files of test\/ are .*, cli, .*, wire\n$/)
+})
+
 test('--test-name-pattern selects tests; an unknown option, and a pattern that no name matches, are failures', () => {
   const { NODE_TEST_CONTEXT: _context, ...env } = process.env
   const runTests = (...args: string[]) => {

@@ -4,7 +4,6 @@
 import { useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/record/events.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
-import type { ViewProps } from '../app.tsx'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
@@ -13,6 +12,7 @@ import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { DetailHead, stepOf } from '../parts/split.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, setParam } from '../route.ts'
+import type { ViewProps } from './view-props.ts'
 
 const ROW_HEIGHT = 24
 const FIELDS = ['pid', 'command', 'device', 'ret', 'duration', 'class', 'method']

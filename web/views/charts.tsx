@@ -4,11 +4,11 @@
  */
 import { useEffect, useRef } from 'preact/hooks'
 import UPlot from 'uplot'
-import type { ViewProps } from '../app.tsx'
 import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
 import { bytesText, countText, durationText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { onThemeChange } from '../theme.ts'
+import type { ViewProps } from './view-props.ts'
 
 interface Line {
   readonly label: string

@@ -4,8 +4,8 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { FaultState } from '../../src/inspect/server.ts'
 import { FaultSettings } from '../../src/spec/faults.ts'
-import type { ViewProps } from '../app.tsx'
 import { countText } from '../format.ts'
+import type { ViewProps } from './view-props.ts'
 
 /** Values on each slider; the first is the absence of the setting. */
 const SLIDERS = {

@@ -4,11 +4,11 @@
 import type { FindingEvent } from '../../src/record/events.ts'
 import { findings as kinds } from '../../src/spec/check/findings.ts'
 import { printable } from '../../src/trace/printable.ts'
-import type { ViewProps } from '../app.tsx'
 import type { Facts, Timed } from '../data/store.ts'
 import { countText, plural, timeText } from '../format.ts'
 import { Empty, StackView } from '../parts/basics.tsx'
 import { linkTo, type Route } from '../route.ts'
+import type { ViewProps } from './view-props.ts'
 
 const MAX_SHOWN = 40
 

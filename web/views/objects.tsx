@@ -3,7 +3,6 @@
  */
 import { useMemo } from 'preact/hooks'
 import { classes } from '../../src/spec/classes.ts'
-import type { ViewProps } from '../app.tsx'
 import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../data/objects.ts'
 import { countText, hexText, plural, timeText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'
@@ -11,6 +10,7 @@ import { Empty, Facts, StackView } from '../parts/basics.tsx'
 import { DetailHead, stepOf } from '../parts/split.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, setParam } from '../route.ts'
+import type { ViewProps } from './view-props.ts'
 
 const ROW_HEIGHT = 26
 /** Columns of values. */

@@ -2,11 +2,11 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
-import type { ViewProps } from '../app.tsx'
 import { connectionsOf } from '../data/objects.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { linkTo } from '../route.ts'
+import type { ViewProps } from './view-props.ts'
 
 const MAX_ROWS = 60
 

@@ -4,11 +4,11 @@
  */
 import { useState } from 'preact/hooks'
 import { type QpTypeName, qpTransitions, transitionOf } from '../../src/spec/qp-states.ts'
-import type { ViewProps } from '../app.tsx'
 import type { QpStateName, QueuePair } from '../data/objects.ts'
 import { durationText, hexText, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { linkTo, setParam } from '../route.ts'
+import type { ViewProps } from './view-props.ts'
 
 /** Middle of each state in the drawing. */
 const PLACES: Readonly<Record<QpStateName, readonly [x: number, y: number]>> = {

@@ -7,16 +7,17 @@
  * This file is loaded twice: in this thread, where `guardModules` replaces the function by which `require` finds a file,
  * and in Node's thread for hooks (module.register), where `resolve` sees what is imported.
  */
-import { lstatSync, statSync } from 'node:fs'
-import Module, { createRequire, isBuiltin, type ResolveHook, register } from 'node:module'
+import { lstatSync, readFileSync, statSync } from 'node:fs'
+import Module, { isBuiltin, type ResolveHook, register } from 'node:module'
 import { dirname, isAbsolute, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { exposure, userText } from '../../host/exposure.ts'
 
 const WRITABLE_BY_OTHERS = 0o022
 
-/** This package's compiled files, and the only one of them that imports a driver. */
-const OWN_FILES = new URL('../../../', import.meta.url).href
+/** This package, its compiled files, and the only one of them that imports a driver. */
+const ROOT = new URL('../../../../', import.meta.url)
+const OWN_FILES = new URL('dist/', ROOT).href
 const LOADER = new URL('./driver-file.js', import.meta.url).href
 
 /** Why others than this user and root could change a file or folder, for a message; undefined if they cannot. */
@@ -80,10 +81,30 @@ const onResolved = (way: Way, specifier: string, url: string): void => {
   if (way === 'checked' && url.startsWith('file:')) requireSafe(specifier, fileURLToPath(url))
 }
 
+/**
+ * The file of the running package that an import of userdma means: next to its types, not the bundle (scripts/bundle.mjs),
+ * whose objects the daemon does not know. Throws if the package does not export it.
+ */
+const ownFile = (specifier: string): URL => {
+  const manifest = new URL('package.json', ROOT)
+  const { exports } = JSON.parse(readFileSync(manifest, 'utf8')) as {
+    readonly exports: Readonly<Record<string, { readonly types?: string }>>
+  }
+  const types = exports[specifier.replace(/^userdma/, '.')]?.types
+  if (types === undefined) {
+    const names = Object.keys(exports).filter(name => exports[name]?.types !== undefined)
+    throw new Error(
+      `the package has no "${specifier}"; it has ${names.map(name => name.replace('.', 'userdma')).join(', ')}`,
+    )
+  }
+  return new URL(types.replace(/\.d\.ts$/, '.js'), ROOT)
+}
+
 export const resolve: ResolveHook = async (specifier, context, next) => {
   if (context.parentURL === undefined) return next(specifier, context)
   const way = wayOf(specifier, context.parentURL)
-  const resolved = await next(specifier, way === 'own' ? { ...context, parentURL: import.meta.url } : context)
+  if (way === 'own') return { url: ownFile(specifier).href, shortCircuit: true }
+  const resolved = await next(specifier, context)
   onResolved(way, specifier, resolved.url)
   return resolved
 }
@@ -102,11 +123,10 @@ export const guardModules = (): void => {
   register(import.meta.url)
   const resolver = Module as unknown as Resolver
   const plain = resolver._resolveFilename
-  const { resolve: resolveAsOwn } = createRequire(import.meta.url)
   resolver._resolveFilename = (request, parent, ...rest) => {
     if (!parent?.filename) return plain.call(resolver, request, parent, ...rest)
     const way = wayOf(request, pathToFileURL(parent.filename).href)
-    if (way === 'own') return resolveAsOwn(request)
+    if (way === 'own') return fileURLToPath(ownFile(request))
     const resolved = plain.call(resolver, request, parent, ...rest)
     if (isAbsolute(resolved)) onResolved(way, request, pathToFileURL(resolved).href)
     return resolved

@@ -18,11 +18,16 @@ const capture = (above?: (...args: never[]) => unknown): { stack?: unknown } => 
   return holder
 }
 
-/** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */
+/**
+ * The folder of the package, from the frame of this file, which is also in a part of the bundled library
+ * (scripts/bundle.mjs); undefined if another bundler has moved it.
+ */
 const [, root] =
-  /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(String(capture().stack)) ?? []
-/** Folders of userdma's code: dist/src, or src if Node applies source maps. */
-const ownFolders = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
+  /(?:file:\/\/)?(\/[^:]*?\/)(?:(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s|dist\/lib\/parts\/[A-Z0-9]{8}\.js)/.exec(
+    String(capture().stack),
+  ) ?? []
+/** Folders of userdma's code: dist/lib and dist/src, or src if Node applies source maps. */
+const ownFolders = root === undefined ? [] : [`${root}dist/lib/`, `${root}dist/src/`, `${root}src/`]
 
 /** A captured stack; the first call formats it. */
 export type LazyStack = () => Stack
