@@ -30,8 +30,8 @@ export interface NeighbourHost {
 }
 
 /** An estimate of the memory of an entry, and of a waiting packet in addition to its bytes. */
-const ENTRY_BYTES = 512
-const PACKET_OVERHEAD = 128
+const ENTRY_BYTES = 1024
+const PACKET_OVERHEAD = 256
 
 interface Neighbour {
   readonly key: string

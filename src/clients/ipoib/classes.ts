@@ -49,7 +49,7 @@ class ProgramSocket {
 
   #received(datagram: Datagram): void {
     const bytes = sizeOf(datagram)
-    if (bytes > this.#freeBytes || !mayChargeMemory(this.#object.context.account, 'a datagram', bytes)) {
+    if (bytes > this.#freeBytes || !mayChargeMemory(this.#object.context.account, bytes)) {
       this.overflowed++
       return
     }

@@ -190,7 +190,7 @@ export class IpOverDevice {
         random: this.#environment.random,
         join: group => port.join(group),
         leave: group => port.leave(group),
-        reserve: bytes => mayChargeMemory(account, 'ip_interface', bytes),
+        reserve: bytes => mayChargeMemory(account, bytes),
         release: bytes => releaseMemory(account, bytes),
       })
       created = { device, account, ip, port }

@@ -80,7 +80,7 @@ export class MadQueue {
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return
-    if (!mayChargeMemory(this.#account, 'a management datagram', bytes)) return
+    if (!mayChargeMemory(this.#account, bytes)) return
     this.#unreadBytes += bytes
     this.#waiting.push(message)
     postRecord(this.#channel, RECORD)

@@ -45,7 +45,7 @@ export const createAccount = (
   return { ...limits, user, holders: [ofProcess, ...ofUser] }
 }
 
-export const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
+const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0
 
 const fullText = ({ subject, format, used, max, held }: Limit): string => {
   const [user, most] = [...held]
@@ -73,25 +73,40 @@ export const addTo = (limit: Limit, account: Account | undefined, amount = 1): v
 export const removeFrom = (limit: Limit, account: Account | undefined, amount = 1): void =>
   addTo(limit, account, -amount)
 
-/** Throws CallError, with the limit's errno, if the account may not have `amount` more. `what` begins the message. */
-export const requireShare = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
-  const { max, used, minimum, subject, format, errno, fullErrno, advice } = limit
-  const need = amount === 1 ? '' : `, but needs ${format(amount)} more`
-  if (used + amount > max) throw new CallError(fullErrno, `${what}: ${fullText(limit)}${need}; ${advice}`)
-  if (account === undefined) return
-  let [available, taken] = [max, used]
+/** The outermost holder of an account that may not have `amount` more, and what it may have. */
+const exceeded = (
+  limit: Limit,
+  account: Account,
+  amount: number,
+): { readonly holder: Holder; readonly available: number } | undefined => {
+  let [available, taken] = [limit.max, limit.used]
   for (let i = account.holders.length - 1; i >= innermost(limit); i--) {
-    const { name, part, hasMinimum, text } = account.holders[i]!
-    const held = heldBy(limit, name)
-    available = Math.floor(part * (available - (taken - held)))
-    if (hasMinimum) available = Math.max(minimum, available)
+    const holder = account.holders[i]!
+    const held = heldBy(limit, holder.name)
+    available = Math.floor(holder.part * (available - (taken - held)))
+    if (holder.hasMinimum) available = Math.max(limit.minimum, available)
     taken = held
-    if (held + amount > available)
-      throw new CallError(
-        errno,
-        `${what}: ${name} has ${format(held)} ${subject} and may have ${format(available)}, ${text}${need}; ${advice}`,
-      )
+    if (held + amount > available) return { holder, available }
   }
+  return undefined
+}
+
+/** Whether the account may have `amount` more. `account` undefined: as in `addTo`. */
+export const hasShare = (limit: Limit, account: Account | undefined, amount: number): boolean =>
+  limit.used + amount <= limit.max && (account === undefined || exceeded(limit, account, amount) === undefined)
+
+/** Throws CallError, with the limit's errno, unless `hasShare`. `what` begins the message. */
+export const requireShare = (limit: Limit, account: Account | undefined, what: string, amount = 1): void => {
+  const { max, used, subject, format, errno, fullErrno, advice } = limit
+  const need = amount === 1 ? '' : `; ${format(amount)} more are needed`
+  if (used + amount > max) throw new CallError(fullErrno, `${what}: ${fullText(limit)}${need}; ${advice}`)
+  const share = account && exceeded(limit, account, amount)
+  if (share === undefined) return
+  const { name, text } = share.holder
+  throw new CallError(
+    errno,
+    `${what}: ${name} has ${format(heldBy(limit, name))} ${subject} and may have ${format(share.available)}, ${text}${need}; ${advice}`,
+  )
 }
 
 /** `requireShare`, then `addTo`. */
@@ -107,16 +122,6 @@ export const take = (limit: Limit, account: Account | undefined, what: string, a
   return () => {
     if (isTaken) removeFrom(limit, account, amount)
     isTaken = false
-  }
-}
-
-/** As `take`, but undefined if the account may not have it. */
-export const tryTake = (limit: Limit, account: Account, what: string, amount: number): (() => void) | undefined => {
-  try {
-    return take(limit, account, what, amount)
-  } catch (error) {
-    if (error instanceof CallError) return undefined
-    throw error
   }
 }
 
@@ -137,8 +142,11 @@ export const chargeMemory = (account: Account | undefined, what: string, bytes: 
 }
 
 /** As `chargeMemory`, but false if the account may not have it. */
-export const mayChargeMemory = (account: Account | undefined, what: string, bytes: number): boolean =>
-  account === undefined || tryTake(account.memory, account, what, bytes) !== undefined
+export const mayChargeMemory = (account: Account | undefined, bytes: number): boolean => {
+  if (account !== undefined && !hasShare(account.memory, account, bytes)) return false
+  addMemory(account, bytes)
+  return true
+}
 
 /** Charges also beyond the share, to undo a release. */
 export const addMemory = (account: Account | undefined, bytes: number): void => {

@@ -15,7 +15,7 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  ip_interface: 16384,
+  ip_interface: 10240,
   ip_socket: 3072,
 }
 const QUEUE_PAIR_BYTES = 3840

@@ -5,7 +5,7 @@
  */
 
 import type { Account, Caller } from '../../core/model.ts'
-import { orRelease, tryTake } from '../../core/objects/limits.ts'
+import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -87,15 +87,13 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const payer = payerOf(uid)
   const pidfd = peerPidfd(fd)
   const account = accountOf(daemon.limits, pid, uid, payer)
-  const releaseDescriptors =
-    daemon.sessionsOf(pid) < MAX_SESSIONS
-      ? tryTake(account.descriptors, account, 'a session', SESSION_DESCRIPTORS)
-      : undefined
-  if (releaseDescriptors === undefined) {
+  const { descriptors } = account
+  if (daemon.sessionsOf(pid) >= MAX_SESSIONS || !hasShare(descriptors, account, SESSION_DESCRIPTORS)) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
   }
+  const releaseDescriptors = take(descriptors, account, 'a session', SESSION_DESCRIPTORS)
   return orRelease(releaseDescriptors, () => {
     const owner = needsOwner(uid) ? { uid, gid } : undefined
     const guestUid = uid === process.geteuid?.() ? undefined : payer

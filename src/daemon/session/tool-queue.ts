@@ -180,7 +180,7 @@ export class ToolQueue {
   /** Charges a record to the tool; false if the queue or the tool's share of memory has no space for it. */
   #charge(texts: readonly string[]): boolean {
     const bytes = texts.reduce((sum, text) => sum + bytesOf(text), 0)
-    if (!this.#hasSpace(texts.length, bytes) || !mayChargeMemory(this.#outlet.account, 'a record', bytes)) return false
+    if (!this.#hasSpace(texts.length, bytes) || !mayChargeMemory(this.#outlet.account, bytes)) return false
     this.#count(bytes, texts.length)
     return true
   }

@@ -61,7 +61,7 @@ interface QueueOptions {
 }
 
 /** Bytes charged for a waiting datagram in addition to its payload. */
-const DATAGRAM_OVERHEAD = 256
+const DATAGRAM_OVERHEAD = 512
 
 /** A copy of a GID; or `last`, if it is equal. */
 const copyOf = (gid: Uint8Array, last: Uint8Array): Uint8Array => (isSameAddress(gid, last) ? last : gid.slice())
@@ -97,7 +97,7 @@ class DatagramQueue implements CoreQueue {
         `a datagram of queue pair ${this.qpn} has ${minBytes} to ${maxBytes} bytes, not ${payload.length}`,
       )
     const charged = payload.length + DATAGRAM_OVERHEAD
-    if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, 'a datagram', charged))
+    if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged))
       return false
     const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
