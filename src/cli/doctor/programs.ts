@@ -174,7 +174,7 @@ const linkedText = (name: string, needed: readonly string[]): readonly Diagnosis
           say(
             'limited',
             `${name} is built with AddressSanitizer`,
-            'set ASAN_OPTIONS=verify_asan_link_order=0 (docs/how-to/debuggers.md)',
+            'set ASAN_OPTIONS=verify_asan_link_order=0 (`userdma help how-to/debuggers`)',
           ),
         ]
       : []),
@@ -202,7 +202,7 @@ export const checkProgramNamed = (name: string): readonly Diagnosis[] => {
       say(
         'fails',
         `${found.name} will find no devices: ${found.problem}`,
-        'see "What a program sees" in docs/reference/cli.md',
+        'see `userdma help reference/cli#what-a-program-sees`',
       ),
     )
   const started = startedPrograms(name, []).map(({ name, path }) => ({ name, needed: readElf(path)?.needed ?? [] }))
