@@ -307,13 +307,17 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   env(program) {
     program
       .command('env')
-      .description('Prints the commands with which a shell sets what `run` sets for its program. A daemon must run.')
+      .description(
+        'Prints the commands with which a shell sets what `run` sets for its program. A daemon must run, but not for --unset.',
+      )
       .option(SOCKET, 'the daemon at this socket', path)
       .option('--shell <name>', 'sh (the default), bash, zsh, fish, or github: lines for $GITHUB_ENV')
+      .option('--unset', 'print the commands that undo it')
       .addHelpText(
         'after',
         examples(
           'eval "$(userdma env)"',
+          'userdma stop && eval "$(userdma env --unset)"',
           'userdma env --shell fish | source',
           'userdma env --shell github >> "$GITHUB_ENV"',
         ),
