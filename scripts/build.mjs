@@ -2,8 +2,8 @@
 /*
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
- *   build.mjs [--for start|test|long|bench]
- *                                        start: everything but tests and benchmarks; test (the default), long and
+ *   build.mjs [--for start|package|test|long|bench]
+ *                                        start, package: everything but tests and benchmarks; test (the default), long and
  *                                        bench: everything
  *
  *   dist/                                compiled src, test, bench and examples
@@ -43,6 +43,9 @@ const removeOrphans = () => {
   }
 }
 
+/** Without tests and benchmarks. */
+const isForUse = purpose => purpose === 'start' || purpose === 'package'
+
 const buildTypeScript = purpose => {
   // node_modules/.bin may have the tsc of another TypeScript, which a test uses.
   const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
@@ -53,7 +56,7 @@ const buildTypeScript = purpose => {
   const hasCompiled = run(process.execPath, [
     tsc,
     '-b',
-    inRoot('scripts', purpose === 'start' ? 'tsconfig.examples.json' : 'tsconfig.all.json'),
+    inRoot('scripts', isForUse(purpose) ? 'tsconfig.examples.json' : 'tsconfig.all.json'),
   ])
   removeOrphans()
   if (!hasCompiled) say('build: tsc found the errors above')
@@ -115,7 +118,7 @@ const testTargets = () => [
 ]
 
 const targets = purpose =>
-  [...nativeTargets(), ...(purpose === 'start' ? [] : testTargets())].filter(target => target.sources.length > 0)
+  [...nativeTargets(), ...(isForUse(purpose) ? [] : testTargets())].filter(target => target.sources.length > 0)
 
 /** Builds outdated parts that `purpose` needs. Steps run even after the failure of an earlier step. True on success. */
 export const build = async purpose => {
@@ -129,12 +132,14 @@ export const build = async purpose => {
   return successes.every(Boolean)
 }
 
-/** The value of `--for start|test|long|bench`, by default test. Throws StepError for other arguments. */
+const PURPOSES = ['start', 'package', 'test', 'long', 'bench']
+
+/** The value of `--for PURPOSE`, by default test. Throws StepError for other arguments. */
 export const purposeOf = (args, script) => {
   if (args.length === 0) return 'test'
   const [option, purpose] = args
-  if (args.length === 2 && option === '--for' && ['start', 'test', 'long', 'bench'].includes(purpose)) return purpose
-  throw new StepError(`usage: node scripts/${script} [--for start|test|long|bench]; got: ${args.join(' ')}`)
+  if (args.length === 2 && option === '--for' && PURPOSES.includes(purpose)) return purpose
+  throw new StepError(`usage: node scripts/${script} [--for ${PURPOSES.join('|')}]; got: ${args.join(' ')}`)
 }
 
 if (isMain(import.meta.url)) main(async args => ((await build(purposeOf(args, 'build.mjs'))) ? 0 : 1))

@@ -27,7 +27,8 @@ const compiler = () =>
   findProgram('gcc') ||
   findProgram('clang')
 
-const hasHeader = (cc, header) =>
+/** Whether a compiler finds a header of the system. */
+export const hasHeader = (cc, header) =>
   spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
     .status === 0
 

@@ -42,19 +42,19 @@ const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 const PACKAGES = [
   {
     name: 'gcc',
-    for: ['start', 'test', 'bench'],
+    for: ['start', 'package', 'test', 'bench'],
     use: 'builds the preload shim',
     found: () => ['cc', 'gcc', 'clang'].some(name => findProgram(name)),
   },
   {
     name: 'libc6-dev',
-    for: ['start', 'test', 'bench'],
+    for: ['start', 'package', 'test', 'bench'],
     use: 'builds the preload shim',
     found: anyOf(['/usr/include/stdio.h']),
   },
   {
     name: 'libibverbs-dev',
-    for: ['start', 'test', 'bench'],
+    for: ['start', 'package', 'test', 'bench'],
     use: 'builds the preload shim',
     found: anyOf(['/usr/include/infiniband/verbs.h']),
   },
@@ -110,14 +110,20 @@ const PACKAGES = [
         },
         {
           name: 'gcc-aarch64-linux-gnu',
-          for: ['long'],
+          for: ['package', 'long'],
           use: 'compiles the packages for arm64',
           found: program('aarch64-linux-gnu-gcc'),
         },
         { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
-        { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
       ]
     : []),
+  {
+    name: 'xz-utils',
+    for: ['package', 'test'],
+    use: "compresses packages, and unpacks the guest's kernel modules",
+    found: program('xz'),
+  },
+  { name: 'binutils', for: ['package'], use: 'strips programs of packages', found: program('objdump') },
   {
     name: 'musl-tools',
     for: ['test'],
@@ -147,19 +153,29 @@ const PACKAGES = [
   })),
   {
     name: 'mmdebstrap',
-    for: ['long'],
+    for: ['package', 'long'],
     use: 'makes the image, and fresh roots to install in',
     found: program('mmdebstrap'),
   },
   { name: 'skopeo', for: ['long'], use: 'reads the image', found: program('skopeo') },
   { name: 'umoci', for: ['long'], use: 'unpacks the image', found: program('umoci') },
   ...(process.arch === 'x64'
-    ? Object.entries({
-        'arch-test': 'arch-test',
-        'qemu-user-static': 'qemu-aarch64-static',
-        'qemu-system-arm': 'qemu-system-aarch64',
-        cpio: 'cpio',
-      }).map(([name, file]) => ({ name, for: ['long'], use: 'runs the image for arm64', found: program(file) }))
+    ? [
+        ...Object.entries({ 'arch-test': 'arch-test', 'qemu-user-static': 'qemu-aarch64-static' }).map(
+          ([name, file]) => ({
+            name,
+            for: ['package', 'long'],
+            use: 'makes the image for arm64',
+            found: program(file),
+          }),
+        ),
+        ...Object.entries({ 'qemu-system-arm': 'qemu-system-aarch64', cpio: 'cpio' }).map(([name, file]) => ({
+          name,
+          for: ['long'],
+          use: 'runs the image for arm64',
+          found: program(file),
+        })),
+      ]
     : []),
   { name: 'lintian', for: ['long'], use: 'checks the Debian package', found: program('lintian') },
   { name: 'chromium', for: ['long'], use: 'shows the page of `userdma inspect`', found: program('chromium') },

@@ -3,7 +3,7 @@
  * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing.
  * `npm start` and `npm test` run it first.
  *
- *   node scripts/setup.mjs [--for start|test|long|bench]
+ *   node scripts/setup.mjs [--for start|package|test|long|bench]
  *                                        what the checkout is for: decides which Debian packages are installed, and
  *                                        which parts are built (build.mjs). Default: test; long: also the packages of
  *                                        the long tests

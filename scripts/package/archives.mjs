@@ -3,7 +3,16 @@
  * same bytes.
  */
 import { spawnSync } from 'node:child_process'
-import { lutimesSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  lutimesSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { filesBelow, inRoot } from '../common.mjs'
 import { ARCHITECTURES } from './native.mjs'
@@ -78,6 +87,8 @@ const stageDebian = (folder, arch, libraries) => {
   gzip([join(doc, 'changelog'), ...filesBelow(join(folder, 'usr', 'share', 'man'), () => true)])
   const files = filesBelow(join(folder, 'usr'), () => true)
   writeBelow(folder, 'DEBIAN/control', control(arch, files))
+  copyFileSync(inRoot('scripts', 'package', 'debian', 'prerm'), join(folder, 'DEBIAN', 'prerm'))
+  chmodSync(join(folder, 'DEBIAN', 'prerm'), 0o755)
   const sums = spawnSync(
     'md5sum',
     files.map(path => relative(folder, path)),

@@ -6,7 +6,8 @@ import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { findProgram, inRoot, StepError } from '../common.mjs'
+import { inRoot, StepError } from '../common.mjs'
+import { toolFor } from './native.mjs'
 
 /** Node.js 24 for glibc 2.28 and newer. A new version needs the `dist.integrity` of both packages (`npm view`). */
 const NODE = {
@@ -64,7 +65,6 @@ export const extract = (foreign, files, folder) => {
 
 /** Removes the symbols of an ELF file that only debuggers read: a seventh of Node.js. Throws StepError. */
 export const strip = (arch, path) => {
-  const names = { x64: 'x86_64-linux-gnu-strip', arm64: 'aarch64-linux-gnu-strip' }
-  const { status, error, stderr } = spawnSync(findProgram(names[arch]) ?? 'strip', [path], { encoding: 'utf8' })
+  const { status, error, stderr } = spawnSync(toolFor(arch, 'strip'), [path], { encoding: 'utf8' })
   if (status !== 0) throw new StepError(`strip ${path}: ${error?.message ?? stderr}`)
 }

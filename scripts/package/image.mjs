@@ -4,7 +4,7 @@
  */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { findProgram, inRoot, StepError } from '../common.mjs'
+import { inRoot } from '../common.mjs'
 import { ARCHITECTURES } from './native.mjs'
 import { manifest } from './npm.mjs'
 import { writeOciArchive } from './oci.mjs'
@@ -28,17 +28,13 @@ const HOOKS = [
   'rm -f "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/passwd- "$1"/etc/group- "$1"/etc/shadow- "$1"/etc/gshadow-',
 ]
 
-/** Debian packages that are missing to make images of these architectures. */
-export const missingForImage = architectures => {
-  const isForeign = architectures.includes('arm64') && process.arch !== 'arm64'
-  const needed = {
-    mmdebstrap: 'mmdebstrap',
-    ...(isForeign ? { 'arch-test': 'arch-test', 'qemu-aarch64-static': 'qemu-user-static' } : {}),
-  }
-  return Object.keys(needed)
-    .filter(program => !findProgram(program))
-    .map(program => needed[program])
-}
+/** Programs that an image of an architecture needs, and their Debian packages, beside those of its tree. */
+export const toolsForImage = arch => ({
+  mmdebstrap: 'mmdebstrap',
+  ...(arch === 'arm64' && process.arch !== 'arm64'
+    ? { 'arch-test': 'arch-test', 'qemu-aarch64-static': 'qemu-user-static' }
+    : {}),
+})
 
 const makeRoot = (arch, path) => {
   const options = [
@@ -81,11 +77,9 @@ const config = {
 
 /**
  * Makes the image in `output`, of the architectures; returns its path. `libraries`: a function to an architecture's
- * compiled C libraries. `work`: an empty folder. Throws StepError, also if `missingForImage` is not empty.
+ * compiled C libraries. `work`: an empty folder. Throws StepError.
  */
 export const makeImage = (architectures, libraries, work, output) => {
-  const missing = missingForImage(architectures)
-  if (missing.length > 0) throw new StepError(`the image needs Debian's packages ${missing.join(' ')}`)
   const images = architectures.map(arch => {
     const [debian, tree] = ['debian', 'tree'].map(layer => join(work, `${layer}-${arch}.tar`))
     makeRoot(arch, debian)

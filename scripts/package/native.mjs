@@ -5,13 +5,27 @@
 import { spawnSync } from 'node:child_process'
 import { basename, join } from 'node:path'
 import { findProgram, inRoot, StepError } from '../common.mjs'
-import { compile } from '../compile.mjs'
+import { compile, hasHeader, VERBS } from '../compile.mjs'
 import { nativeTargets } from '../native-targets.mjs'
 
-/** Compilers by process.arch; `debian`: the architecture's name in Debian. */
+/** By process.arch. `tools`: what the names of its compiler and strip begin with; `debian`: its name in Debian. */
 export const ARCHITECTURES = {
-  x64: { compilers: ['x86_64-linux-gnu-gcc', 'gcc'], debian: 'amd64', package: 'gcc' },
-  arm64: { compilers: ['aarch64-linux-gnu-gcc', 'gcc'], debian: 'arm64', package: 'gcc-aarch64-linux-gnu' },
+  x64: { tools: 'x86_64-linux-gnu-', debian: 'amd64', compiler: 'gcc-x86-64-linux-gnu' },
+  arm64: { tools: 'aarch64-linux-gnu-', debian: 'arm64', compiler: 'gcc-aarch64-linux-gnu' },
+}
+
+/** The name of gcc or strip for an architecture; undefined if it is missing. */
+export const toolFor = (arch, name) =>
+  [`${ARCHITECTURES[arch].tools}${name}`, ...(arch === process.arch ? [name] : [])].find(findProgram)
+
+/** Debian packages that are missing to compile for an architecture. */
+export const missingForNative = arch => {
+  const compiler = toolFor(arch, 'gcc')
+  return [
+    ...(compiler === undefined ? [arch === process.arch ? 'gcc' : ARCHITECTURES[arch].compiler] : []),
+    ...(compiler === undefined || hasHeader(compiler, VERBS.header) ? [] : [VERBS.package]),
+    ...(findProgram('objdump') ? [] : ['binutils']),
+  ]
 }
 
 const OLDEST_GLIBC = [2, 28]
@@ -19,15 +33,6 @@ const OLDEST_GLIBC = [2, 28]
 const FLAGS = ['-s', '-include', inRoot('shim', 'old-glibc.h')]
 /** By file: `-ldl` and `-lpthread` name static libraries, which are empty. */
 const OLD_LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpthread.so.0', '-Wl,--pop-state']
-
-/** The compiler for an architecture: `gcc` only on a machine of that architecture. Throws StepError. */
-const compilerFor = arch => {
-  const { compilers, package: name } = ARCHITECTURES[arch]
-  const found = (arch === process.arch ? compilers : compilers.slice(0, 1)).find(findProgram)
-  if (found === undefined)
-    throw new StepError(`${compilers[0]} is missing, which compiles for ${arch} (Debian: apt-get install ${name})`)
-  return found
-}
 
 /**
  * The symbols of ELF files that need a newer glibc than 2.28, as `FILE: SYMBOL VERSION`. Throws StepError if objdump
@@ -45,13 +50,13 @@ export const tooNewSymbols = files =>
       .map(([, major, minor, symbol]) => `${basename(file)}: ${symbol} GLIBC_${major}.${minor}`)
   })
 
-/** Compiles the libraries for an architecture into `folder`; returns their paths. Throws StepError. */
+/** Compiles the libraries for an architecture into `folder`; returns their paths. Needs all of `missingForNative`. Throws StepError. */
 export const compileNative = (arch, folder) => {
-  const compiler = compilerFor(arch)
+  const compiler = toolFor(arch, 'gcc')
   const paths = nativeTargets().map(({ libraries: _, ...target }) => {
     const path = join(folder, basename(target.output))
     if (!compile(compiler, { ...target, libraries: OLD_LIBRARIES }, path, FLAGS))
-      throw new StepError(`${compiler} failed (see above; Debian: apt-get install libibverbs-dev)`)
+      throw new StepError(`${compiler} failed (see above)`)
     return path
   })
   const tooNew = tooNewSymbols(paths)

@@ -1,13 +1,13 @@
 /*
- * The npm packages: userdma, and per platform one package with the C libraries, which userdma names as an optional
- * dependency. npm chooses by `os`, `cpu` and `libc`, so nothing is compiled or run when userdma is installed.
+ * The npm packages: userdma, and per platform one package with the C libraries, so nothing is compiled or run when
+ * userdma is installed. userdma does not name them as dependencies: while nothing is published, whoever takes the names
+ * on a registry would be installed.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { filesBelow, inRoot, StepError } from '../common.mjs'
 import { foreignPackages } from './foreign.mjs'
-import { ARCHITECTURES } from './native.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
 export const manifest = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
@@ -40,16 +40,11 @@ export const stageMain = folder => {
     if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
   forgetMaps(join(folder, 'dist'))
   const { scripts: _, devDependencies: __, ...fields } = manifest
-  const platforms = Object.fromEntries(Object.keys(ARCHITECTURES).map(arch => [platformPackage(arch), fields.version]))
   // dist/*.cjs contain commander.
   const { commander } = foreignPackages(process.arch)
   cpSync(inRoot('node_modules', commander.name, 'LICENSE'), join(folder, 'licenses', commander.name, 'LICENSE'))
   writeFileSync(join(folder, SBOM), sbomOf(fields, [commander]))
-  writeManifest(folder, {
-    ...fields,
-    files: [...fields.files, 'licenses', SBOM],
-    optionalDependencies: { ...fields.optionalDependencies, ...platforms },
-  })
+  writeManifest(folder, { ...fields, files: [...fields.files, 'licenses', SBOM] })
 }
 
 /** Makes the package userdma in the folder `output`; returns its path. `work`: an empty folder. */

@@ -3,7 +3,7 @@
  * (/usr in the Debian package).
  *
  *   bin/userdma                     starts lib/userdma/bin/node
- *   lib/userdma/                    Node.js, the compiled program, the C libraries, npm packages
+ *   lib/userdma/                    Node.js, the compiled program, its pages, the C libraries, npm packages
  *   lib/systemd/                    units of a user and of the system
  *   include/                        userdma_check.h, for programs that say something to `userdma check --races`
  *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
@@ -36,8 +36,13 @@ const write = (path, text, mode = 0o644) => {
   chmodSync(path, mode)
 }
 
-/** The program: JavaScript and what it reads, without types and maps, which only programs that import userdma use. */
-const stageProgram = home => {
+/**
+ * The program: JavaScript and what it reads, without types and maps, which only programs that import userdma use. The
+ * pages of `userdma help` are here, not in share/doc, which slim images leave out.
+ */
+export const stageProgram = home => {
+  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md')))
+    if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
   for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/client.cjs', 'dist/run.cjs'])

@@ -307,13 +307,17 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   env(program) {
     program
       .command('env')
-      .description('Prints the commands with which a shell sets what `run` sets for its program. A daemon must run.')
+      .description(
+        'Prints the commands with which a shell sets what `run` sets for its program. A daemon must run, but not for --unset.',
+      )
       .option(SOCKET, 'the daemon at this socket', path)
       .option('--shell <name>', 'sh (the default), bash, zsh, fish, or github: lines for $GITHUB_ENV')
+      .option('--unset', 'print the commands that undo it')
       .addHelpText(
         'after',
         examples(
           'eval "$(userdma env)"',
+          'userdma stop && eval "$(userdma env --unset)"',
           'userdma env --shell fish | source',
           'userdma env --shell github >> "$GITHUB_ENV"',
         ),
@@ -385,7 +389,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .option('--device <name>', 'the classes of this device of a daemon, from its own description')
       .option(SOCKET, 'the daemon at this socket', path)
-      .option('--json', 'as JSON (docs/reference/schema.md)')
+      .option('--json', 'as JSON (`userdma help reference/schema`)')
       .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
       .action(async options => (await import('./commands/schema.ts')).schema(options))
   },
@@ -476,7 +480,7 @@ const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
     .helpOption('-h, --help', 'print this help')
-    .helpCommand('help [command]', 'print the help of a command')
+    .helpCommand('help [command]', 'print the help of a command, or a page: `userdma help pages` lists them')
     .enablePositionalOptions()
     .showSuggestionAfterError()
     .exitOverride()
@@ -528,9 +532,15 @@ const main = async (): Promise<void> => {
       // For an unknown word after `help`, commander would print the help of userdma on standard error, without a message.
       if (first === 'help' && second !== undefined && !Object.hasOwn(commands, second)) {
         if (OWN_HELP.includes(second)) program.help()
-        program.error(`error: unknown ${second.startsWith('-') ? 'option' : 'command'} '${second}'`)
-      }
-      await program.parseAsync()
+        const text = (await import('./pages.ts')).pageText(second)
+        if (text === undefined)
+          program.error(
+            second.startsWith('-')
+              ? `error: unknown option '${second}'`
+              : `error: unknown command or page '${second}'; \`userdma help pages\` lists the pages`,
+          )
+        else writeHelp(text)
+      } else await program.parseAsync()
     }
   } catch (error) {
     if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2

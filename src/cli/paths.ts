@@ -36,7 +36,7 @@ const missingLibrary = (name: string): string => {
     return `programs find devices through the preload library ${name}, which is for Linux; this is ${process.platform}`
   const build = `\`node ${join(packageRoot, 'scripts', 'build-native.mjs')}\` (${needs})`
   return hasPlatformPackage
-    ? `the preload library ${name} is missing, because the npm package ${platformPackage()} is not installed (--omit=optional, or a lock file of another platform); run \`npm install ${platformPackage()}@${packageVersion()}\`, or build it: ${build}`
+    ? `the preload library ${name} is missing, because the npm package ${platformPackage()} is not installed; run \`npm install ./${platformPackage()}-${packageVersion()}.tgz\` with the file that comes with this package's, or build it: ${build}`
     : `there is no package with the preload library ${name} for ${process.arch}; build it: ${build}`
 }
 

@@ -20,7 +20,8 @@ const hostMethods: ReadonlySet<string> = new Set([
   'mad_agent.send',
 ])
 
-const ALLOWED = 'allowed are call=…,errno=…, call=…,delay=…, post=… and completion=…,status=… (docs/how-to/adapters.md)'
+const ALLOWED =
+  'allowed are call=…,errno=…, call=…,delay=…, post=… and completion=…,status=… (`userdma help how-to/adapters`)'
 
 /** Throws an Error for a rule that can do nothing with `--host`: the rule, why, and what is allowed. */
 export const checkHostRule = (rule: FaultRule): void => {

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, chownSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { checkProgram } from '../../src/cli/commands/run.ts'
 import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
 import { preloadProblems } from '../../src/cli/program/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
@@ -35,7 +36,14 @@ test('a static program and a program for another processor are reported, a trunc
   const source = join(folder, 'main.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')
   const staticProgram = compileC(join(folder, 'static'), [source], ['-static'])
-  assert.match(preloadProblem(staticProgram, []) ?? '', /linked statically/)
+  assert.match(preloadProblem(staticProgram, []) ?? '', /linked statically, .*; link it against glibc without -static$/)
+  // As Go's linker marks its programs.
+  writeFileSync(
+    source,
+    'int main(void) { return 0; }\n__asm__(".section .note.go.buildid,\\"a\\",@note\\n.long 4,4,4\\n.asciz \\"Go\\"\\n.byte 0\\n.long 1");\n',
+  )
+  const go = compileC(join(folder, 'go'), [source], ['-static', '-Wl,--build-id=none'])
+  assert.match(preloadProblem(go, []) ?? '', /a static program of Go, .*; build it with CGO_ENABLED=1/)
   const foreign = join(folder, 'foreign')
   // The copy gives the new file its executable mode.
   copyFileSync(process.execPath, foreign)
@@ -50,14 +58,20 @@ test('a static program and a program for another processor are reported, a trunc
   assert.equal(preloadProblem(foreign, []), undefined)
 })
 
-test('a program of musl is reported, the dynamic linker itself is not', t => {
+test('a program of musl is refused, the dynamic linker itself is not', t => {
   const linker = linkerOf('/bin/true')
   if (linker === undefined) return t.skip('/bin/true has no dynamic linker')
   const musl = join(folder, 'musl')
   const bytes = readFileSync('/bin/true')
   bytes.write('/lib/ld-musl-x.so.1\0', bytes.indexOf(linker))
   writeFileSync(musl, bytes, { mode: 0o755 })
-  assert.match(preloadProblem(musl, []) ?? '', /it uses musl/)
+  const message = 'it uses musl, and the preload library needs glibc; build it for glibc'
+  assert.deepEqual(preloadProblems(musl, []), [{ name: musl, problem: message, isFatal: true }])
+  assert.throws(() => checkProgram(musl, []), {
+    name: 'ProgramError',
+    status: 126,
+    message: `${musl} cannot run here: ${message}`,
+  })
   assert.equal(preloadProblem(linker, ['/bin/true']), undefined)
 })
 
@@ -99,7 +113,7 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   }
   const problemsOf = (program: string, ...args: readonly string[]): readonly string[] =>
     preloadProblems(program, args).map(({ name, problem }) => `${name}: ${problem}`)
-  const reason = 'it is linked statically, so nothing can be preloaded'
+  const reason = 'it is linked statically, so nothing can be preloaded; link it against glibc without -static'
   const direct = [`${staticProgram}: ${reason}`]
 
   const interpreted = script('interpreted', `#!${staticProgram} -x`)

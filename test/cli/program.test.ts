@@ -52,6 +52,16 @@ describe('a program that cannot be run', () => {
     })
 })
 
+it('a missing program of a Debian package is named with the package', t => {
+  const { PATH } = process.env
+  t.after(() => {
+    process.env.PATH = PATH
+  })
+  process.env.PATH = folder
+  const message = 'ibv_srq_pingpong: there is no such program in PATH (Debian: apt-get install ibverbs-utils)'
+  assert.throws(() => requireProgram('ibv_srq_pingpong'), { message })
+})
+
 describe('the search for a program', () => {
   it('skips files that are not executable', () => {
     requireProgram(good)

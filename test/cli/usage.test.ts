@@ -21,7 +21,7 @@ const emptyPath = (option: string, ...args: string[]): Case => [
 const cases: readonly Case[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
-  [['help', 'rum'], 2, /^userdma: unknown command 'rum'\n$/],
+  [['help', 'rum'], 2, /^userdma: unknown command or page 'rum'; `userdma help pages` lists the pages\n$/],
   [['--foo'], 2, /^userdma: unknown option '--foo'\n/],
   [['run', '--foo'], 2, /^userdma run: unknown option '--foo'\nsee `userdma run --help`\n$/],
   [['run'], 2, /^userdma run: missing required argument 'program'\nsee `userdma run --help`\n$/],

@@ -56,7 +56,10 @@ describe('the preload library', { skip: !hasNative() && 'native code does not wo
   test('is missed with a message that says what to do', () => {
     const { status, stderr } = run('true')
     assert.equal(status, 1)
-    assert.match(stderr, new RegExp(`^userdma: .* is not installed .*npm install ${platform}@${version}.*build-native`))
+    assert.match(
+      stderr,
+      new RegExp(`^userdma: .* is not installed; .*npm install \\./${platform}-${version}\\.tgz.*build-native`),
+    )
   })
 
   test('comes with a package, without a compiler', t => {

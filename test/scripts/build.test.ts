@@ -75,5 +75,5 @@ test('a C program is compiled again if a header in another folder has changed', 
 test('an unknown purpose is refused', () => {
   const { status, output } = build(repoRoot, '--for', 'fun')
   assert.equal(status, 1)
-  assert.equal(output, 'userdma: usage: node scripts/build.mjs [--for start|test|long|bench]; got: --for fun\n')
+  assert.equal(output, 'userdma: usage: node scripts/build.mjs [--for start|package|test|long|bench]; got: --for fun\n')
 })

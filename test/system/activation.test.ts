@@ -2,14 +2,21 @@
  * A daemon that systemd starts when a client connects (sd_listen_fds(3)). The tests pass the socket as systemd does.
  */
 import assert from 'node:assert/strict'
-import { existsSync, openSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { programEnvironment } from '../../src/cli/program/program.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
+import { repoRoot } from '../paths.ts'
+import { findTool } from '../tools.ts'
 import {
+  assertGood,
   cleanEnvironment,
   lacking,
+  NOBODY,
+  noOtherUser,
   type Running,
+  run,
   runUserdma,
   type Scope,
   start,
@@ -64,5 +71,51 @@ describe('a socket of systemd', { skip: lacking('ibv_devices') }, () => {
     const two = await activate(t, fd, [], { count: '2' }).ended
     assert.match(two.stderr, /^userdma: 2 sockets were passed .*\n$/)
     assert.deepEqual([wrong.status, two.status], [1, 1])
+  })
+})
+
+/** Values of the unit of the system, by name. */
+const unit = new Map(
+  [
+    ...readFileSync(join(repoRoot, 'scripts/package/systemd/system/userdma.service'), 'utf8').matchAll(
+      /^(\w+)=(.*)$/gm,
+    ),
+  ].map(([, name, value]) => [name, value]),
+)
+
+describe("the system's unit", {
+  skip:
+    lacking('ibv_rc_pingpong') ||
+    (['setpriv', 'unshare'].every(name => findTool(name)) ? noOtherUser() : 'setpriv or unshare is missing'),
+}, () => {
+  // RestrictNamespaces, RestrictAddressFamilies and SystemCallFilter are seccomp's, which no tool here can install.
+  it('leaves the daemon what it needs to serve other users: capabilities, and one folder to write to', async t => {
+    assert.deepEqual(
+      ['NoNewPrivileges', 'ProtectSystem', 'ReadWritePaths'].map(name => unit.get(name)),
+      ['yes', 'strict', '-/run/userdma'],
+    )
+    const folder = mkdtempSync('/run/userdma-test-')
+    t.after(() => rmSync(folder, { recursive: true }))
+    chmodSync(folder, 0o755)
+    const socket = join(folder, 'sock')
+    const fd = listen(socket)
+    chmodSync(socket, 0o666)
+    t.after(() => close(fd))
+    const capabilities = unit.get('CapabilityBoundingSet')?.toLowerCase().replaceAll('cap_', '+').replaceAll(' ', ',')
+    const script = `mount --bind ${folder} ${folder}; mount -o remount,bind,ro /; mount -t tmpfs tmpfs /tmp
+      touch ${folder}/writable; touch /run/userdma-writable 2>/dev/null && exit 3
+      LISTEN_PID=$$ exec setpriv --no-new-privs --bounding-set=-all,${capabilities} "$0" daemon --allow-user=${NOBODY}`
+    const daemon = start(t, 'unshare', ['--mount', 'sh', '-ec', script, userdma], {
+      env: cleanEnvironment({ LISTEN_FDS: '1' }),
+      stdio: ['ignore', 'pipe', 'pipe', fd],
+    })
+    await daemon.printed(/ready on /)
+    const pair = 'ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost 2>/dev/null; do :; done; wait'
+    const asNobody = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', 'sh', '-c', pair]
+    const finished = await run(t, 'setpriv', asNobody, { env: programEnvironment(socket) })
+    assertGood(finished)
+    assert.equal([...finished.stdout.matchAll(/5 iters/g)].length, 2, finished.stdout)
+    daemon.child.kill()
+    assert.equal((await daemon.ended).stderr, '')
   })
 })

@@ -63,13 +63,15 @@ describe('a daemon in the background', { skip: lacking('ibv_devices') }, () => {
       ibv_devices; sh -c ibv_devices
       userdma env --shell toString || echo "status $?"
       userdma stop; echo stopped
+      LD_PRELOAD="$LD_PRELOAD:libm.so.6"; eval "$(userdma env --unset)"
+      echo "s\${USERDMA_SOCKET-}: $LD_PRELOAD"; unset LD_PRELOAD
       (eval "$(userdma env)"; echo wrong)`
     const { status, stdout, stderr } = await run(t, 'sh', ['-ec', script], { env })
     const [ready, ...lines] = stdout.trim().split('\n')
     assert.match(ready!, /^userdma daemon: ready on .* \(mlx5_0@127\.0\.0\.1\)$/)
     assert.deepEqual(
       lines.filter(line => /^[sw]/.test(line)),
-      ['status 1', 'status 1', 'status 2', 'stopped'],
+      ['status 1', 'status 1', 'status 2', 'stopped', 's: libm.so.6'],
     )
     assert.equal(lines.filter(line => line.includes('mlx5_0')).length, 2 + others.length)
     const errors = stderr.trim().split('\n')
@@ -86,8 +88,10 @@ describe('a daemon in the background', { skip: lacking('ibv_devices') }, () => {
 
 interface Step {
   readonly id?: string
+  readonly if?: string
+  readonly uses?: string
   readonly env?: Readonly<Record<string, string>>
-  readonly run: string
+  readonly run?: string
 }
 
 interface Action {
@@ -117,7 +121,7 @@ const playAction = async (
       if (expression === 'github.action_path') return actionPath
       const name = expression.split('.').at(-1)!
       if (expression.startsWith('inputs.')) return given[name] ?? inputs[name]!.default
-      assert.match(expression, /^steps\.start\.outputs\./)
+      assert.match(expression, /^steps\.\w+\.outputs\./)
       return valuesOf('GITHUB_OUTPUT')[name]!
     })
   const runStep = (script: string, env: NodeJS.ProcessEnv = {}): Promise<Finished> => {
@@ -134,12 +138,25 @@ const playAction = async (
       },
     })
   }
-  for (const { env = {}, run: script } of runs.steps)
-    assertGood(
-      await runStep(script, Object.fromEntries(Object.entries(env).map(([name, text]) => [name, evaluated(text)]))),
-    )
+  const isWanted = (condition = ''): boolean =>
+    condition
+      .split(' && ')
+      .filter(Boolean)
+      .every(term => {
+        const [, output = '', value] = /^steps\.look\.outputs\.(\w+) == '(\w+)'$/.exec(term) ?? []
+        return valuesOf('GITHUB_OUTPUT')[output] === value
+      })
+  const used: string[] = []
+  for (const { if: condition, uses, env = {}, run: script = '' } of runs.steps) {
+    if (!isWanted(condition)) continue
+    if (uses !== undefined) used.push(uses)
+    else
+      assertGood(
+        await runStep(script, Object.fromEntries(Object.entries(env).map(([name, text]) => [name, evaluated(text)]))),
+      )
+  }
   const results = Object.fromEntries(Object.entries(outputs).map(([name, { value }]) => [name, evaluated(value)]))
-  return { runStep, results }
+  return { runStep, results, used }
 }
 
 describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopback')) }, () => {
@@ -159,8 +176,9 @@ describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopbac
       /PORT_ACTIVE[\s\S]*\/sys\/devices\/pci0000:81\/0000:81:00\.0\ndrop=0\.01,seed=7[\s\S]*device=rxe0,delay/,
     )
     assert.match(readFileSync(results.log!, 'utf8'), /serves .*mlx5_0@127\.0\.0\.2/)
-    assertGood(await runStep('userdma stop; echo USERDMA_SOCKET= >> "$GITHUB_ENV"'))
-    assertGood(await runStep('ls /'))
+    assertGood(await runStep('userdma stop && userdma env --unset --shell github >> "$GITHUB_ENV"'))
+    const after = await runStep('echo "[$USERDMA_SOCKET$LD_PRELOAD]"')
+    assert.equal(after.stdout, '[]\n')
   })
 
   it('builds its own checkout if userdma is not installed', async t => {
@@ -170,8 +188,25 @@ describe('the GitHub action', { skip: lacking('ibv_devinfo', ownProgram('loopbac
     mkdirSync(join(actionPath, 'scripts'))
     const setup = "import { execFileSync } from 'node:child_process'\nexecFileSync('setup', process.argv.slice(2))\n"
     writeFileSync(join(actionPath, 'scripts', 'setup.mjs'), setup)
-    const { runStep } = await playAction(t, {}, { path: [folder], actionPath })
-    assert.deepEqual(calls(), ['dpkg -s gcc libibverbs-dev ibverbs-providers ibverbs-utils', 'setup --for start'])
+    const { runStep, used } = await playAction(t, {}, { path: [folder], actionPath })
+    const packages = 'gcc libc6-dev libibverbs-dev ibverbs-providers ibverbs-utils'
+    assert.deepEqual(calls(), [`dpkg -s ${packages}`, 'setup --for start'])
+    // Node.js is installed only where it is missing.
+    assert.deepEqual(used, [])
+    assert.match((await runStep('ibv_devices')).stdout, /rxe0/)
+  })
+})
+
+describe('the GitHub action in a container, as root without sudo', {
+  skip: lacking('ibv_devices') || (process.geteuid?.() !== 0 && 'only root can'),
+}, () => {
+  it('installs a package from a URL', async t => {
+    const { folder, calls } = stubs(t, 'apt-get', 'curl', 'sudo')
+    const { runStep } = await playAction(t, { package: 'https://a.example/u_amd64.deb' }, { path: [folder, bin] })
+    const [update, fetch, install, ...others] = calls()
+    assert.deepEqual([update, others], ['apt-get update', []])
+    const [, file = ''] = /^curl .* --output (\S+\.deb) https:\/\/a\.example\/u_amd64\.deb$/.exec(fetch ?? '') ?? []
+    assert.equal(install, `apt-get install -y --no-install-recommends ${file} ibverbs-utils`)
     assert.match((await runStep('ibv_devices')).stdout, /rxe0/)
   })
 })
@@ -182,15 +217,27 @@ describe('the GitLab template', { skip: lacking('ibv_devices') }, () => {
       '.userdma': { readonly before_script: readonly string[]; readonly after_script: readonly string[] }
     }
     const { before_script: before, after_script: after } = template['.userdma']
-    const { folder, calls } = stubs(t, 'apt-get', 'npm')
+    const { folder, calls } = stubs(t, 'apt-get', 'curl')
     const { env } = setUp(t, [folder, bin])
-    const job = { ...env, USERDMA_OPTIONS: '--device mlx5_0@127.0.0.1 --fault drop=1%,seed=7' }
+    const forgotten = await run(t, 'bash', ['-ec', before.join('\n')], { env })
+    assert.deepEqual([forgotten.status, calls()], [1, []])
+    assert.match(forgotten.stderr, /set USERDMA_PACKAGE to the URL or file/)
+    const url = 'https://a.example/u_amd64.deb'
+    const job = {
+      ...env,
+      USERDMA_PACKAGE: url,
+      USERDMA_OPTIONS: '--device mlx5_0@127.0.0.1 --fault drop=1%,seed=7',
+    }
     const { stdout, stderr, status } = await run(t, 'bash', ['-ec', [...before, 'ibv_devices'].join('\n')], {
       env: job,
     })
     assert.match(stdout, /mlx5_0/, stderr)
     assert.equal(status, 0)
-    assert.deepEqual(calls().slice(0, 1), ['apt-get update'])
+    const [update, tools = '', fetch = '', install] = calls()
+    assert.equal(update, 'apt-get update')
+    assert.match(tools, / curl ibverbs-utils$/)
+    assert.match(fetch, new RegExp(`^curl .* /tmp/userdma.deb ${url}$`))
+    assert.equal(install, 'apt-get install -y --no-install-recommends /tmp/userdma.deb')
     assertGood(await run(t, 'bash', ['-ec', after.join('\n')], { env: job }))
   })
 })

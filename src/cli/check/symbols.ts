@@ -4,17 +4,19 @@
  * frame of JavaScript or Python contains function, file and line already.
  */
 import { spawnSync } from 'node:child_process'
-import { closeSync, constants, openSync, readSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
 import type { Stack } from '../../spec/check/findings.ts'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
+import { readLines } from './line-table.ts'
+import { withSections } from './sections.ts'
 
 /** A frame of a C program. A frame of JavaScript may contain `+0x1` too, in the name of a file, but no space after it. */
 const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
 /**
- * The tools, with their options, the preferred one first: addr2line of binutils 2.40 attributes inlined functions of
- * headers to the wrong file. Both print each address, followed by pairs of lines: function, and FILE:LINE. There
- * are several pairs if functions were inlined, the innermost first.
+ * The tools, with their options, the preferred one first: addr2line needs our help with files (line-table.ts). Both
+ * print each address, followed by pairs of lines: function, and FILE:LINE. There are several pairs if functions were
+ * inlined, the innermost first.
  */
 const tools = [
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
@@ -74,31 +76,21 @@ const fileSize = (path: string): number | undefined => {
   }
 }
 
-/** Offsets in the file header (Elf64_Ehdr): e_shoff, e_shentsize, e_shnum; its size. */
-const FILE_HEADER = { SHOFF: 40, SHENTSIZE: 58, SHNUM: 60, BYTES: 64 } as const
-/** In a section header (Elf64_Shdr): the offset of sh_type; its size. */
-const SECTION_HEADER = { TYPE: 4, BYTES: 64 } as const
 const SHT_SYMTAB = 2
 
 /** Whether an ELF file has no symbol table (`strip`); false if that is unknown. */
-const isStripped = (path: string): boolean => {
-  let fd: number | undefined
-  try {
-    // Not blocked by a FIFO that has replaced the file.
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    const header = Buffer.alloc(FILE_HEADER.BYTES)
-    if (readSync(fd, header, 0, header.length, 0) < header.length) return false
-    if (header.readUInt16LE(FILE_HEADER.SHENTSIZE) !== SECTION_HEADER.BYTES) return false
-    const sections = Buffer.alloc(SECTION_HEADER.BYTES * header.readUInt16LE(FILE_HEADER.SHNUM))
-    const length = readSync(fd, sections, 0, sections.length, header.readBigInt64LE(FILE_HEADER.SHOFF))
-    for (let start = 0; start + SECTION_HEADER.BYTES <= length; start += SECTION_HEADER.BYTES)
-      if (sections.readUInt32LE(start + SECTION_HEADER.TYPE) === SHT_SYMTAB) return false
-    return true
-  } catch {
-    return false
-  } finally {
-    if (fd !== undefined) closeSync(fd)
-  }
+const isStripped = (path: string): boolean =>
+  withSections(path, sections => [...sections.values()].every(({ type }) => type !== SHT_SYMTAB)) ?? false
+
+/** The frames of a file's addresses, with the files of the line table in the innermost frames that it has. */
+const withTableFiles = (path: string, found: ReadonlyMap<string, readonly Frame[]>) => {
+  const lines = readLines(path, [...found.keys()].map(Number))
+  return [...found].map(([address, frames]): [string, readonly Frame[]] => {
+    const [inner, ...outer] = frames
+    const known = lines.get(Number(address))
+    const isKnown = inner !== undefined && known !== undefined && inner.line === known.line
+    return [address, isKnown ? [{ ...inner, ...sourceOf(`${known.file}:${known.line}`) }, ...outer] : frames]
+  })
 }
 
 /** The verbs libraries, whose internal functions do not help the author of a program. */
@@ -166,7 +158,9 @@ export const createSymbols = (
         return
       }
       if (status !== 0) continue
-      for (const [address, frames] of parseOutput(stdout, missing)) framesByAddress.set(address, frames)
+      const found = parseOutput(stdout, missing)
+      for (const [address, frames] of tool === 'addr2line' ? withTableFiles(path, found) : found)
+        framesByAddress.set(address, frames)
       if (isStripped(path)) stripped.add(object)
       lookUp(object, unknown.slice(MAX_ADDRESSES))
       return

@@ -45,7 +45,7 @@ const machineChecks: Readonly<Record<Exclude<CheckName, 'program'>, Check>> = {
 const lineOf = ({ check, verdict, text, advice }: Diagnosis): string => {
   const indent = ' '.repeat(MARKS.ok.length + 2 + WIDTH + 2)
   const head = `${MARKS[verdict]}  ${check.padEnd(WIDTH)}  ${text.replaceAll('\n', `\n${indent}`)}\n`
-  const page = verdict === 'fails' || verdict === 'limited' ? ` (${pageOf(check)})` : ''
+  const page = verdict === 'fails' || verdict === 'limited' ? ` (userdma help ${pageOf(check)})` : ''
   return advice === undefined && page === '' ? head : `${head}${indent}${advice ?? 'more'}${page}\n`
 }
 const WIDTH = Math.max(...Object.keys(doctorChecks).map(name => name.length))

@@ -1,18 +1,19 @@
 /*
- * `userdma env`: prints commands that export what `userdma run` sets for its program, for shells and for steps of CI
- * jobs. It starts no daemon: that would end with this command, its only client.
+ * `userdma env`: prints commands that export what `userdma run` sets for its program, or that undo it (`--unset`), for
+ * shells and for steps of CI jobs. It starts no daemon: that would end with this command, its only client.
  */
 
 import { openToolSession } from '../../session/tool-session.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { UsageError } from '../fail.ts'
-import { programEnvironment } from '../program/program.ts'
+import { programEnvironment, withoutShim } from '../program/program.ts'
 
 /** As commander parses them. */
 export interface EnvOptions {
   readonly socket?: string
   readonly shell?: string
+  readonly unset?: boolean
 }
 
 const quoted = (value: string): string => `'${value.replaceAll("'", "'\\''")}'`
@@ -23,28 +24,39 @@ const plain = (value: string): string => {
   return value
 }
 
-const posix = (name: string, value: string): string => `export ${name}=${quoted(value)}`
+/** A line that sets a variable, or removes it if its value is undefined. */
+type Line = (name: string, value: string | undefined) => string
 
-/** How each shell sets a variable. `github`: the lines of the file $GITHUB_ENV. */
-const shells: Readonly<Record<string, (name: string, value: string) => string>> = {
+const posix: Line = (name, value) => (value === undefined ? `unset ${name}` : `export ${name}=${quoted(value)}`)
+
+/** The lines of each shell. `github`: those of the file $GITHUB_ENV, which can only empty a variable. */
+const shells: Readonly<Record<string, Line>> = {
   sh: posix,
   bash: posix,
   zsh: posix,
-  fish: (name, value) => `set -gx ${name} '${value.replace(/[\\']/g, '\\$&')}'`,
-  github: (name, value) => `${name}=${plain(value)}`,
+  fish: (name, value) =>
+    value === undefined ? `set -e ${name}` : `set -gx ${name} '${value.replace(/[\\']/g, '\\$&')}'`,
+  github: (name, value) => `${name}=${plain(value ?? '')}`,
+}
+
+/** The variables that `run` sets for its program. Throws an Error if no daemon runs. */
+const joined = async (option: string | undefined): Promise<NodeJS.ProcessEnv> => {
+  const socket = namedSocket(option) ?? userSocket()
+  const client = await openToolSession(socket)
+  client.close()
+  return programEnvironment(socket)
 }
 
 /** The command. For a shell it prints `false` if it fails, so that `eval "$(userdma env)"` fails too. */
-export const env = async ({ socket: option, shell = 'sh' }: EnvOptions): Promise<void> => {
+export const env = async ({ socket, shell = 'sh', unset = false }: EnvOptions): Promise<void> => {
   const line = Object.hasOwn(shells, shell) ? shells[shell] : undefined
+  if (unset && socket !== undefined) throw new UsageError('--unset needs no daemon; leave out --socket')
   if (line === undefined) throw new UsageError(`--shell "${shell}" is not one of ${Object.keys(shells).join(', ')}`)
   try {
-    const socket = namedSocket(option) ?? userSocket()
-    const client = await openToolSession(socket)
-    client.close()
-    const variables = programEnvironment(socket)
+    const { [SessionEnv.socket]: _, ...own } = withoutShim(process.env)
+    const variables = unset ? own : await joined(socket)
     for (const name of [SessionEnv.socket, 'LD_PRELOAD'] as const)
-      process.stdout.write(`${line(name, variables[name] ?? '')}\n`)
+      process.stdout.write(`${line(name, variables[name])}\n`)
   } catch (error) {
     if (shell !== 'github') process.stdout.write('false\n')
     throw error

@@ -12,6 +12,7 @@ import { preloadProblems } from '../program/preload-check.ts'
 import {
   endAs,
   type ProgramEnd,
+  ProgramError,
   preloadedLibraries,
   programEnvironment,
   type Recording,
@@ -56,12 +57,15 @@ export const runUnder = async (
 }
 
 /**
- * Throws if the program cannot be executed, and warns of each program on the command line that will find no devices.
+ * Throws if the program cannot be executed, also with the preload library, and warns of each program on the command line
+ * that will find no devices.
  */
 export const checkProgram = (program: string, args: readonly string[]): void => {
   requireProgram(program)
-  for (const { name, problem } of preloadProblems(program, args))
-    process.stderr.write(`userdma: ${name} will find no devices: ${problem}\n`)
+  for (const { name, problem, isFatal } of preloadProblems(program, args)) {
+    if (isFatal && name === program) throw new ProgramError(126, `${name} cannot run here: ${problem}`)
+    process.stderr.write(`userdma: ${name} will ${isFatal ? 'not start' : 'find no devices'}: ${problem}\n`)
+  }
 }
 
 /** Throws UsageError for options that are for `--host`. */

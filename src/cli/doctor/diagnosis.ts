@@ -37,5 +37,5 @@ export const diagnoser =
   (check: CheckName) =>
   (verdict: Verdict, text: string, advice?: string): Diagnosis => ({ check, verdict, text, ...(advice && { advice }) })
 
-/** The section of a check, relative to the package's folder. */
-export const pageOf = (check: CheckName): string => `docs/how-to/doctor.md#${check}`
+/** The section of a check, for `userdma help`. */
+export const pageOf = (check: CheckName): string => `how-to/doctor#${check}`

@@ -10,6 +10,7 @@ import { attempt } from '../attempt.ts'
 import { messageOf } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openChosenSession } from '../own-daemon.ts'
+import { programsOfPackages } from '../program/debian-packages.ts'
 import { readElf } from '../program/elf.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import { findProgram, ProgramError, programEnvironment, requireProgram } from '../program/program.ts'
@@ -85,13 +86,8 @@ const findProvider = (): string | undefined =>
     .flatMap(folder => readdirSync(folder).map(name => join(folder, name)))
     .find(path => basename(path).startsWith('librxe-'))
 
-/** Debian's programs, by package. */
-const PROGRAMS = {
-  'ibverbs-utils': 'ibv_devinfo',
-  perftest: 'ib_write_bw',
-  'rdmacm-utils': 'rping',
-  iproute2: 'rdma',
-} as const
+/** Packages whose programs many guides use. */
+const USUAL = ['ibverbs-utils', 'perftest', 'rdmacm-utils', 'iproute2'] as const
 
 /** From the name of the library's file: libibverbs.so.1.14.44.0 is of rdma-core 44.0. */
 const rdmaCoreVersion = (library: string): string => {
@@ -112,7 +108,9 @@ export const checkProviders = (): readonly Diagnosis[] => {
       ),
     ]
   const provider = findProvider()
-  const missing = Object.entries(PROGRAMS).filter(([, program]) => findProgram(program) === undefined)
+  const missing = USUAL.map(name => [name, programsOfPackages[name]![0]] as const).filter(
+    ([, program]) => findProgram(program) === undefined,
+  )
   return [
     say('ok', `libibverbs of ${rdmaCoreVersion(verbs)} (${verbs})`),
     provider === undefined
@@ -174,7 +172,7 @@ const linkedText = (name: string, needed: readonly string[]): readonly Diagnosis
           say(
             'limited',
             `${name} is built with AddressSanitizer`,
-            'set ASAN_OPTIONS=verify_asan_link_order=0 (docs/how-to/debuggers.md)',
+            'set ASAN_OPTIONS=verify_asan_link_order=0 (`userdma help how-to/debuggers`)',
           ),
         ]
       : []),
@@ -202,7 +200,7 @@ export const checkProgramNamed = (name: string): readonly Diagnosis[] => {
       say(
         'fails',
         `${found.name} will find no devices: ${found.problem}`,
-        'see "What a program sees" in docs/reference/cli.md',
+        'see `userdma help reference/cli#what-a-program-sees`',
       ),
     )
   const started = startedPrograms(name, []).map(({ name, path }) => ({ name, needed: readElf(path)?.needed ?? [] }))

@@ -14,6 +14,9 @@ const PROGRAM_HEADER = { TYPE: 0, OFFSET: 8, ADDRESS: 16, FILESZ: 32, MIN_BYTES:
 const PT_LOAD = 1
 const PT_DYNAMIC = 2
 const PT_INTERP = 3
+const PT_NOTE = 4
+/** After the sizes in a note's header (Elf64_Nhdr): its owner. */
+const NOTE = { OWNER: 12, BYTES: 16 } as const
 /** An entry of the dynamic section (Elf64_Dyn): d_tag, d_val; tags. */
 const DYNAMIC = { TAG: 0, VALUE: 8, BYTES: 16, NEEDED: 1n, STRTAB: 5n } as const
 /** Maximum lengths of a path or name, and of a dynamic section, bytes; the rest is not read. */
@@ -29,6 +32,8 @@ export interface ElfProgram {
   readonly linker: string | undefined
   /** The libraries that it needs, such as libibverbs.so.1; not those of its libraries. */
   readonly needed: readonly string[]
+  /** It was built by Go. */
+  readonly isGo: boolean
 }
 
 interface Segment {
@@ -89,7 +94,7 @@ const parse = (fd: number): ElfProgram | undefined => {
   if (header.length < FILE_HEADER.BYTES || header.readUInt32BE(0) !== ELF_MAGIC) return undefined
   const is64Bit = header[FILE_HEADER.CLASS] === ELFCLASS64
   const machine = header.readUInt16LE(FILE_HEADER.MACHINE)
-  if (!is64Bit) return { is64Bit, machine, linker: undefined, needed: [] }
+  if (!is64Bit) return { is64Bit, machine, linker: undefined, needed: [], isGo: false }
   const segments = segmentsOf(fd, header)
   const linker = segments.find(({ type }) => type === PT_INTERP)
   return {
@@ -97,6 +102,10 @@ const parse = (fd: number): ElfProgram | undefined => {
     machine,
     linker: linker && readName(fd, linker.offset, linker.size),
     needed: neededLibraries(fd, segments),
+    isGo: segments.some(
+      ({ type, offset }) =>
+        type === PT_NOTE && read(fd, NOTE.BYTES, offset).toString('latin1', NOTE.OWNER) === 'Go\0\0',
+    ),
   }
 }
 

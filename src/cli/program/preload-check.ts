@@ -13,6 +13,11 @@ const { S_IXGRP } = constants
 const S_ISUID = 0o4000
 const S_ISGID = 0o2000
 
+const STATIC = 'so nothing can be preloaded'
+
+/** Whether a program's dynamic linker is that of musl, which loads no library of glibc: the program would not start. */
+const usesMusl = (path: string): boolean => basename(readElf(path)?.linker ?? '').startsWith('ld-musl')
+
 /** Why this file will not load the preload library, as in `problemOf`. */
 const problemOfFile = (path: string): string | undefined => {
   const file = readElf(path)
@@ -20,8 +25,11 @@ const problemOfFile = (path: string): string | undefined => {
   const machine = MACHINES[process.arch]
   if (!file.is64Bit || (machine !== undefined && file.machine !== machine))
     return 'it is built for another processor than the preload library'
-  if (file.linker === undefined) return 'it is linked statically, so nothing can be preloaded'
-  if (basename(file.linker).startsWith('ld-musl')) return 'it uses musl; the preload library needs glibc'
+  if (file.linker === undefined)
+    return file.isGo
+      ? `it is a static program of Go, ${STATIC}; build it with CGO_ENABLED=1, and call libibverbs through cgo`
+      : `it is linked statically, ${STATIC}; link it against glibc without -static`
+  if (usesMusl(path)) return 'it uses musl, and the preload library needs glibc; build it for glibc'
   return undefined
 }
 
@@ -58,17 +66,20 @@ export interface PreloadProblem {
   readonly name: string
   /** Why it will not load the preload library: a sentence about "it". */
   readonly problem: string
+  /** It would not even start with the preload library. */
+  readonly isFatal: boolean
 }
 
 /** The programs that a command line starts (started-programs.ts) and that will not load the preload library. */
 export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
-  const problems = new Map<string, string>()
+  const problems = new Map<string, Omit<PreloadProblem, 'name'>>()
   for (const started of startedPrograms(program, args)) {
     const { name, path, script } = started
     const problem = problemOf(path, started.args, name === program)
     if (problem === undefined) continue
-    if (script === undefined) problems.set(name, problem)
-    else problems.set(script, `the cause is its interpreter ${path}: ${problem}`)
+    const isFatal = usesMusl(path)
+    if (script === undefined) problems.set(name, { problem, isFatal })
+    else problems.set(script, { problem: `the cause is its interpreter ${path}: ${problem}`, isFatal })
   }
-  return [...problems].map(([name, problem]) => ({ name, problem }))
+  return [...problems].map(([name, found]) => ({ name, ...found }))
 }

@@ -11,6 +11,7 @@ import type { BufferCheck } from '../../spec/check/requests.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { lowLimits } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
+import { debianRemedy } from './debian-packages.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
@@ -116,7 +117,10 @@ export const requireProgram = (program: string): string => {
       existing.stat?.isDirectory() ? `${name} is a folder, not a program` : `${name} is not executable for you`,
     )
   }
-  throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
+  throw new ProgramError(
+    127,
+    `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}${debianRemedy(program)}`,
+  )
 }
 
 /** Whether there is a controlling terminal, which sends SIGINT and SIGQUIT to the program too. */

@@ -754,7 +754,7 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title: 'a program requested more than an adapter named by `--like` allows',
-    why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. docs/reference/adapters.md has the limits of the adapters for `--like`.',
+    why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. `userdma help reference/adapters` has the limits of the adapters for `--like`.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
     libraryAdvice: 'ask for less, or at most the limit that device.query() returns',
   },
@@ -762,7 +762,7 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title: 'a program used an operation that an adapter named by `--like` lacks',
-    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters for `--like` lack.',
+    why: 'Some types of queue pairs, operations and objects are optional. `userdma help reference/adapters` says what the adapters for `--like` lack.',
     advice: 'query the device for the operation before use, and provide a fallback',
   },
   'adapter-memlock': {

@@ -46,7 +46,7 @@ export const TormentKinds = {
     rule: 'ibv_create_qp(3): a queue pair has at least the requested limits; ibv_post_send(3): a full queue refuses a request with ENOMEM',
   },
   adapter: {
-    help: "some of the device's limits on requests, elements, inline bytes, CQ entries and READs in flight are the smallest of the adapters with RC in docs/reference/adapters.md",
+    help: "some of the device's limits on requests, elements, inline bytes, CQ entries and READs in flight are the smallest of the adapters with RC in `userdma help reference/adapters`",
     rule: 'ibv_query_device(3): a program asks the device for its limits',
   },
 } as const

@@ -3,15 +3,25 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import type { Symbols } from '../../../src/trace/findings.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
+import { compileWithHeader } from './with-header.ts'
 
 const folder = scratchFolder()
 const lacking = ['cc', 'nm', 'addr2line'].every(name => findTool(name)) ? false : 'cc, nm or addr2line is missing'
+
+/** Sets PATH until the test has ended. */
+const setPath = (path: string, t: TestContext): void => {
+  const before = process.env.PATH
+  t.after(() => {
+    process.env.PATH = before
+  })
+  process.env.PATH = path
+}
 
 /** Compiles a program with debug information; returns its path and the address of its function `found`. */
 const build = (...options: string[]) => {
@@ -70,6 +80,17 @@ test('a relative path in debug information stays as it is, because its folder is
   assert.equal(createSymbols().framesOf([`${program}+${address} found`])[0]?.file, '././program.c')
 })
 
+test('addr2line alone names the header of a function that is the first of its program', { skip: lacking }, t => {
+  const { header, program, address } = compileWithHeader(folder, '-gdwarf-5')
+  const bin = join(folder, 'addr2line-only')
+  mkdirSync(bin)
+  symlinkSync(findTool('addr2line') ?? '', join(bin, 'addr2line'))
+  setPath(bin, t)
+  assert.deepEqual(createSymbols().framesOf([`${program}+${address} inHeader`]), [
+    { function: 'inHeader', file: header, line: 3, object: program },
+  ])
+})
+
 test('a file that is not regular, or has an impossible name, is not opened', { skip: lacking }, () => {
   const fifo = join(folder, 'fifo')
   spawnSync('mkfifo', [fifo])
@@ -82,11 +103,7 @@ test('prepare starts a tool once for each file', t => {
   const log = join(folder, 'starts')
   mkdirSync(bin)
   writeFileSync(join(bin, 'llvm-symbolizer'), `#!/bin/sh\necho >> ${log}\n`, { mode: 0o755 })
-  const before = process.env.PATH
-  t.after(() => {
-    process.env.PATH = before
-  })
-  process.env.PATH = `${bin}:${before}`
+  setPath(`${bin}:${process.env.PATH}`, t)
   const files = ['first', 'second'].map(name => join(folder, name))
   for (const file of files) writeFileSync(file, '')
   const stacks = ['0x1', '0x2', '0x3'].map(address => files.map(file => `${file}+${address} symbol`))
@@ -102,11 +119,7 @@ test('a tool that does not end is started once for each file, and never after th
   mkdirSync(tools)
   for (const tool of ['addr2line', 'llvm-symbolizer'])
     writeFileSync(join(tools, tool), `#!/bin/sh\necho >> ${log}\nexec sleep 1000\n`, { mode: 0o755 })
-  const before = process.env.PATH
-  t.after(() => {
-    process.env.PATH = before
-  })
-  process.env.PATH = `${tools}:${before}`
+  setPath(`${tools}:${process.env.PATH}`, t)
   /** The number of started tools: each start adds a byte to the log. */
   const started = (): number => readFileSync(log, 'utf8').length
   for (const name of ['one', 'two', 'three']) writeFileSync(join(folder, name), '')
