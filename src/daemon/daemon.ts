@@ -15,6 +15,7 @@ import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
+import { createLimit } from '../core/objects/limits.ts'
 import type { LoadedDriver } from '../drivers/device-makers.ts'
 import type { createRxeDevice } from '../drivers/index.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
@@ -57,8 +58,10 @@ import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve, type Reserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
+import { createToolStates } from './session/tool-states.ts'
 import { waitsOfQueues } from './stat.ts'
 import type { DaemonState } from './state.ts'
+import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonOptions {
@@ -104,6 +107,8 @@ export class SocketInUseError extends Error {
 const MAX_SOCKET_PATH = 107
 /** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
 const MAX_ACCEPTS = 16
+/** Maximum subscriptions of all tools; of the daemon's own user up to all, of guests a share. */
+const MAX_SUBSCRIPTIONS = 2048
 /** Microseconds that a chain of calls may delay other programs; the rest runs in steps. */
 const MAX_CALL_TIME = 10_000
 
@@ -395,6 +400,12 @@ class RunningDaemon implements Daemon {
     const pool = createRingPool()
     const contexts = this.#createContexts(pool)
     const log = replacements.log ?? console.error
+    const toolTime = new ToolTime({
+      isBusy: () => this.#loop.isBusy,
+      beforeSlices: () => {
+        this.#state.turn++
+      },
+    })
     const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) =>
       this.#trace.postFailure(tag, record),
     )
@@ -424,6 +435,9 @@ class RunningDaemon implements Daemon {
       memoryQuotas: createMemoryQuotas(),
       ringQuotas: createRingQuotas(),
       slices,
+      toolTime,
+      toolStates: createToolStates(() => this.#state),
+      subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
       trace: this.#trace,
       cm: clients.use('rdma_cm'),
       failures,
@@ -443,7 +457,6 @@ class RunningDaemon implements Daemon {
       refreshCounters: () => hotPlug.refreshCounters(),
       netlink: createNetlink({
         containment,
-        slices,
         answer: createRequests(() => this.#state),
         onClosed: () => this.#endIfUnused(),
       }),

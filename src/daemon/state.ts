@@ -5,7 +5,7 @@
 import type { InjectedFaults } from '../clients/faults/inject.ts'
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
-import type { Core } from '../core/model.ts'
+import type { Core, Limit } from '../core/model.ts'
 import type { Slices } from '../host/event-loop/slices.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
@@ -26,6 +26,8 @@ import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
 import type { RingQuotas } from './ring-quota.ts'
 import type { RefuseConnection } from './session/refuse-connection.ts'
+import type { SharedState } from './session/shared-state.ts'
+import type { ToolTime } from './tool-time.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -47,6 +49,12 @@ export interface DaemonState {
   readonly ringQuotas: RingQuotas
   /** For long work of calls. */
   readonly slices: Slices
+  /** The time for requests of tools. */
+  readonly toolTime: ToolTime
+  /** What tools subscribe to. */
+  readonly toolStates: Readonly<Record<'stat' | 'statWithQps' | 'devices' | 'faults', SharedState>>
+  /** Counts the subscriptions of tools. */
+  readonly subscriptions: Limit
   readonly trace: TraceHub
   /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined

@@ -7,6 +7,7 @@ import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts
 import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
+import type { ToolShare } from '../tool-time.ts'
 
 /** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
 export type ClientStanding = 'owner' | 'guest'
@@ -20,6 +21,8 @@ export interface Client {
   readonly quota: FdQuota
   readonly account: MemoryAccount
   readonly standing: ClientStanding
+  /** For requests of tools and netlink. */
+  readonly time: ToolShare
   readonly caller: Caller
   /** The current message. The next message overwrites it. */
   readonly request: Request

@@ -11,10 +11,13 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { type DaemonRecording, recordDaemon } from '../recording.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
+import type { ToolShare } from '../tool-time.ts'
 import { FINDINGS_REFUSED, parseSubscribe, Subscriptions } from './subscriptions.ts'
 import { type Outlet, ToolQueue } from './tool-queue.ts'
 
 export interface ToolSession extends Outlet {
+  /** The user's time for requests. */
+  readonly time: ToolShare
   /** Whether the client may see calls, findings and queue pairs, and change the daemon: only the daemon's user may. */
   readonly isTrusted: boolean
   /** Ends the session. No effect when repeated. */
@@ -107,7 +110,7 @@ export class ToolRequests {
     this.#daemon = daemon
     this.#session = session
     this.#queue = new ToolQueue(session)
-    this.#subscriptions = new Subscriptions(daemon, this.#queue, session.isTrusted)
+    this.#subscriptions = new Subscriptions(daemon, this.#queue, session.account, session.isTrusted)
   }
 
   /** Answers a request. Takes over `fds`, the request's descriptors. */
@@ -128,13 +131,13 @@ export class ToolRequests {
     this.#queuedReplies++
     // A copy: the session reads its next request into the same object.
     const header = { ...request }
-    const reply = (): void => {
+    const reply = (made?: ToolReply): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
       if (this.#isClosed) {
         if (file !== undefined) close(file)
         return
       }
-      const answer = this.#answer(toolRequest, file)
+      const answer = made ?? this.#answer(toolRequest, file)
       const text = JSON.stringify(answer)
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
@@ -152,20 +155,23 @@ export class ToolRequests {
         reply()
       })
     else if (addsFindings)
-      void this.#daemon
-        .untilContextsDestroyed(this.#session.account.user)
-        .then(reply)
-        .catch(error => {
-          this.#daemon.containment.report('an answer to a tool', error)
-          // Otherwise the tool would wait for the answer.
-          this.#session.close()
-        })
+      this.#answerLater(this.#daemon.untilContextsDestroyed(this.#session.account.user).then(() => reply()))
+    else if (toolRequest?.kind === 'waits' && isTrusted)
+      this.#answerLater(this.#session.time.run(waitsOf(this.#daemon)).then(waits => reply({ waits })))
     else reply()
+  }
+
+  #answerLater(answered: Promise<void>): void {
+    void answered.catch(error => {
+      this.#daemon.containment.report('an answer to a tool', error)
+      // Otherwise the tool would wait for the answer.
+      this.#session.close()
+    })
   }
 
   /** Call when the session's socket has space again. */
   onWritable(): void {
-    this.#queue.flush()
+    this.#queue.onWritable()
   }
 
   close(): void {
@@ -173,7 +179,7 @@ export class ToolRequests {
     for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
     this.#subscriptions.endAll()
     void this.#endRecording()
-    this.#queue.clear()
+    this.#queue.close()
   }
 
   /** `file`: descriptor of the session file; stays open unless the answer is an error. */
@@ -268,9 +274,8 @@ export class ToolRequests {
           ? qpsOf(this.#daemon, request.cursor)
           : { error: 'only the user of this daemon may see queue pairs' }
       case 'waits':
-        return isTrusted
-          ? { waits: waitsOf(this.#daemon) }
-          : { error: 'only the user of this daemon may see what programs wait for' }
+        // `handle` answers the daemon's user.
+        return { error: 'only the user of this daemon may see what programs wait for' }
       case 'report-waits':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
         this.#daemon.check?.waits.reportAll()

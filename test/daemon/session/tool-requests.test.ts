@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { assemble } from '../../../src/assembly/assembly.ts'
 import type { Device } from '../../../src/core/model.ts'
+import { createLimit } from '../../../src/core/objects/limits.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
@@ -22,6 +23,7 @@ import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
 import { Command, createCq, createRcQp, daemonOf, dial } from '../client.ts'
+import { unboundedTime } from '../unbounded.ts'
 
 const folder = scratchFolder()
 
@@ -177,6 +179,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
     network: { faults: '' },
+    subscriptions: createLimit('subscriptions', 16),
     trace: {
       settle: () => {
         settled++
@@ -209,6 +212,8 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
     buffer,
     isTrusted: user === 'own user',
     account,
+    time: unboundedTime,
+    run: job => void unboundedTime.run(job),
     send: length => {
       if (freeMessages <= 0) return false
       freeMessages--
@@ -485,6 +490,15 @@ test('queued records are bounded in bytes, and charged to the tool until they ar
   assert.ok(poor.charged() <= 2_000_000)
   poor.close()
   assert.equal(poor.charged(), 0)
+})
+
+test('the subscriptions of all sessions have a limit', () => {
+  const { request } = createRequests('own user', { subscriptions: createLimit('subscriptions', 2) })
+  const subscribe = (): ToolReply => request({ kind: 'subscribe', topic: 'trace' })
+  assert.deepEqual([subscribe(), subscribe()], [{ subscribed: 1 }, { subscribed: 2 }])
+  assert.match(JSON.stringify(subscribe()), /subscribe trace: there are 2 subscriptions, the maximum/)
+  assert.deepEqual(request({ kind: 'unsubscribe', id: 1 }), { unsubscribed: 1, lost: 0 })
+  assert.deepEqual(subscribe(), { subscribed: 3 })
 })
 
 test('subscriptions of a session have gaps of their own', () => {
