@@ -22,7 +22,8 @@ const obey = async ({ socket }: ToolsOrder): Promise<void> => {
   for (let i = 0; i < SESSIONS; i++) {
     const session = await openToolSession(socket)
     sessions.push(session)
-    for (let j = 0; j < SUBSCRIPTIONS; j++) await session.subscribe('stat', { interval: INTERVAL }, () => {})
+    const subscribe = () => session.subscribe('stat', { interval: INTERVAL }, () => {})
+    await Promise.all(Array.from({ length: SUBSCRIPTIONS }, subscribe))
   }
 }
 

@@ -94,9 +94,13 @@ export interface Daemon {
   readonly socket: string
   /** An earlier daemon, which was killed or lost its socket, had left its socket or files. They were removed. */
   readonly hadPredecessor: boolean
-  readonly ended: Promise<void>
+  /** Resolves with the reason. */
+  readonly ended: Promise<DaemonEnd>
   close(): Promise<void>
 }
+
+/** Why a daemon has ended. */
+export type DaemonEnd = 'closed' | 'on a request' | 'its last client has ended'
 
 /** Thrown if another daemon serves the socket. */
 export class SocketInUseError extends Error {
@@ -323,7 +327,7 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
 
 class RunningDaemon implements Daemon {
   readonly socket: string
-  readonly ended: Promise<void>
+  readonly ended: Promise<DaemonEnd>
   readonly #parts: Parts
   readonly #options: DaemonOptions
   readonly #listening: Listening
@@ -336,7 +340,7 @@ class RunningDaemon implements Daemon {
   readonly #reserve: Reserve
   readonly #firstClientTimer: NodeJS.Timeout
   readonly #recording: DaemonRecording | undefined
-  #resolveEnded = (): void => {}
+  #resolveEnded = (_reason: DaemonEnd): void => {}
   #isEnded = false
 
   /**
@@ -349,7 +353,7 @@ class RunningDaemon implements Daemon {
     this.#parts = parts
     this.#listening = listening
     const { devices, interfaces, objectJobs } = parts
-    this.ended = new Promise<void>(done => {
+    this.ended = new Promise(done => {
       this.#resolveEnded = done
     })
     this.#hotPlug = new HotPlug(devices, objectJobs, () => this.#state)
@@ -379,7 +383,7 @@ class RunningDaemon implements Daemon {
   }
 
   async close(): Promise<void> {
-    this.#end()
+    this.#end('closed')
     await this.ended
   }
 
@@ -470,6 +474,7 @@ class RunningDaemon implements Daemon {
       refuseConnection: createRefusal(containment),
       refuseStranger: createRefusal(containment),
       serves: (fd, peer) => isServed(served, fd, peer),
+      stop: () => void setImmediate(() => this.#end('on a request')),
       sessions: () => this.#sessions.size,
       sessionsOf: pid => [...this.#sessions].filter(({ process }) => process.pid === pid).length,
       turn: 0,
@@ -539,11 +544,11 @@ class RunningDaemon implements Daemon {
   #endIfUnused(): void {
     if (this.#isUnused())
       setImmediate(() => {
-        if (this.#isUnused()) this.#end()
+        if (this.#isUnused()) this.#end('its last client has ended')
       })
   }
 
-  #end(): void {
+  #end(reason: DaemonEnd): void {
     if (this.#isEnded) return
     this.#isEnded = true
     clearTimeout(this.#firstClientTimer)
@@ -567,7 +572,7 @@ class RunningDaemon implements Daemon {
       // Last: while the socket exists, no other daemon starts here, and makes its tree.
       () => stopListening(this.socket, this.#listening),
     ])
-    const resolveEnded = this.#resolveEnded
+    const resolveEnded = (): void => this.#resolveEnded(reason)
     if (this.#recording === undefined) resolveEnded()
     else void this.#recording.end('the daemon has ended').finally(resolveEnded)
   }

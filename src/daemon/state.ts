@@ -88,6 +88,8 @@ export interface DaemonState {
   readonly refuseConnection: RefuseConnection
   /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
   readonly refuseStranger: RefuseConnection
+  /** Ends the daemon, after the current message. */
+  stop(): void
   /** Number of connected sessions, of all processes. */
   readonly sessions: () => number
   /** Number of connected sessions of one process. */

@@ -106,6 +106,8 @@ export type ToolRequest =
   | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
   /** The reply follows when the file is written. */
   | { readonly kind: 'end-record' }
+  /** Ends the daemon, after the reply. The attached descriptor stays open until the daemon's process has ended. */
+  | { readonly kind: 'stop' }
 
 /**
  * Topics of subscriptions: the options of the request, the state soon after its answer, and the changes from then on. A
@@ -288,6 +290,7 @@ export type ToolReply =
   | { readonly captureError: string | null }
   | { readonly recording: true }
   | { readonly recorded: RecordingEnd }
+  | { readonly stopping: true }
   /**
    * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
    * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.

@@ -34,7 +34,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
 }
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
@@ -81,7 +81,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
   if (kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'record') return parseRecord(fields)
-  if (kind === 'end-record') return { kind }
+  if (kind === 'end-record' || kind === 'stop') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
@@ -118,6 +118,7 @@ export class ToolRequests {
     const toolRequest = parseRequest(request.text)
     const takesFile =
       toolRequest?.kind === 'record' ||
+      toolRequest?.kind === 'stop' ||
       (toolRequest?.kind === 'subscribe' && toolRequest.topic === 'trace' && toolRequest.pcap)
     const file = takesFile ? fds[0] : undefined
     for (const fd of fds) if (fd !== file) close(fd)
@@ -238,6 +239,12 @@ export class ToolRequests {
     return { sites: part, total: sites.length, ...(failed && { failed }) }
   }
 
+  #stop(): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may stop it' }
+    this.#daemon.stop()
+    return { stopping: true }
+  }
+
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
@@ -298,6 +305,8 @@ export class ToolRequests {
         return this.#startRecording(request, file)
       case 'end-record':
         return { recorded: this.#recorded }
+      case 'stop':
+        return this.#stop()
       case 'subscribe':
         return this.#subscriptions.open(request, file)
       case 'unsubscribe':
@@ -305,7 +314,7 @@ export class ToolRequests {
     }
   }
 
-  /** The answer to a request. Closes `file`, unless a capture has started. */
+  /** The answer to a request. Closes `file` if that is an error; otherwise a capture, a recording or `stop` keeps it. */
   #answer(request: ToolRequest | undefined, file: number | undefined): ToolReply {
     const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
     if (file !== undefined && 'error' in reply) close(file)

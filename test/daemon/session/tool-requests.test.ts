@@ -134,7 +134,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
       },
       text.slice(0, 60),
     )
@@ -397,7 +397,7 @@ test('only a tool that traces completes the records that wait for descriptors', 
   assert.equal(settled(), 1)
 })
 
-test('only the daemon’s user may trace calls, see findings and set faults', () => {
+test('only the daemon’s user may trace calls, see findings, set faults and stop the daemon', () => {
   const stranger = createRequests('other user')
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
@@ -408,6 +408,7 @@ test('only the daemon’s user may trace calls, see findings and set faults', ()
   assert.match('error' in stat ? stat.error : '', /only the user of this daemon may see queue pairs/)
   const fault = stranger.request({ kind: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
+  assert.deepEqual(stranger.request({ kind: 'stop' }), { error: 'only the user of this daemon may stop it' })
   assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may see the configuration')
 })
 
