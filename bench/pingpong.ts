@@ -20,21 +20,21 @@ export const roundTrip = async (daemon: Daemon, size: number, iterations: number
   return Number(found[1])
 }
 
+/** Round trips of `side` that take about TARGET_US. */
+export const iterationsFor = async (side: (iterations: number) => Promise<number>): Promise<number> => {
+  let iterations = TRIAL
+  // The first run is slower: V8 has not compiled the code.
+  for (let i = 0; i < 2; i++)
+    iterations = Math.min(MAX_ITERATIONS, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
+  return iterations
+}
+
 const compare = async (size: number): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   const daemon = await startDaemon()
   const ours = (iterations: number): Promise<number> => roundTrip(daemon, size, iterations)
   const reference = (iterations: number): Promise<number> => runReference('unix_pingpong', size, iterations)
   try {
-    /** Round trips that take about TARGET_US. */
-    const iterationsFor = async (side: (iterations: number) => Promise<number>): Promise<number> => {
-      let iterations = TRIAL
-      // The first run is slower: V8 has not compiled the code.
-      for (let i = 0; i < 2; i++) {
-        iterations = Math.min(MAX_ITERATIONS, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
-      }
-      return iterations
-    }
     const ourIterations = await iterationsFor(ours)
     const referenceIterations = await iterationsFor(reference)
     return {

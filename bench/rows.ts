@@ -17,6 +17,7 @@ import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { rpcRows } from './rpc.ts'
 import { startRows } from './start.ts'
+import { toolRows } from './tools.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
 
@@ -32,6 +33,7 @@ export const rows: readonly Row[] = [
   ...controlRows,
   ...startRows,
   ...pingpongRows,
+  ...toolRows,
   ...writeBwRows,
   ...checkRows,
   ...hostRows,

@@ -169,8 +169,8 @@ export interface NetworkDevice {
   counters?(): LayerCounts
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink
-  /** Why programs wait for queues of the device, in no order (spec/check/waits.ts). */
-  waits?(): readonly ContextWait[]
+  /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
+  waits?(): Iterable<ContextWait | undefined>
   /** Fails completions for which `decide` says so, until the next call. Undefined: none. */
   injectCompletions?(decide: DecideCompletion | undefined): void
   /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */

@@ -50,17 +50,17 @@ const waitsOfContext = (context: Context, pid: number): ContextWait[] => {
   })
 }
 
-/** `known`: the waits that the drivers have found. */
-export const waitsOfChannels = (
+/** `known`: the waits that the drivers have found. Undefined between steps. */
+export function* waitsOfChannels(
   { devices, failures }: Pick<DaemonState, 'devices' | 'failures'>,
   known: readonly ContextWait[],
-): ContextWait[] => {
-  const contexts = devices.all.flatMap(({ device }) => [...device.contexts])
-  const found = contexts.flatMap(context => {
-    const pid = failures.ownerOf(context)?.pid
-    return pid === undefined ? [] : waitsOfContext(context, pid)
-  })
+): Generator<ContextWait | undefined, void> {
   const isKnown = (one: ContextWait): boolean =>
     known.some(({ wait, context }) => context === one.context && wait.cq !== undefined && wait.cq === one.wait.cq)
-  return found.filter(one => !isKnown(one))
+  for (const { device } of [...devices.all])
+    for (const context of [...device.contexts]) {
+      const pid = failures.ownerOf(context)?.pid
+      if (pid !== undefined) yield* waitsOfContext(context, pid).filter(one => !isKnown(one))
+      yield undefined
+    }
 }

@@ -98,7 +98,7 @@ export class DaemonChecker {
       readonly failures: FailureReports
       readonly containment: Containment
       /** What programs wait for now. */
-      readonly waits: () => readonly ContextWait[]
+      readonly waits: () => Iterable<ContextWait | undefined>
     },
     { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
   ) {
@@ -134,7 +134,7 @@ export class DaemonChecker {
     this.waits = new WaitWatch(
       () => {
         this.#checker.scan()
-        return waits()
+        return [...waits()].filter(wait => wait !== undefined)
       },
       now,
       (context, wait) => this.#checker.waits({ ...this.#originOf(context), wait }),

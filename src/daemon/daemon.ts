@@ -16,6 +16,7 @@ import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
+import { createLimit } from '../core/objects/limits.ts'
 import { registeredDrivers } from '../drivers/registered.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
@@ -55,8 +56,10 @@ import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve, type Reserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
+import { createToolStates } from './session/tool-states.ts'
 import { waitsOfQueues } from './stat.ts'
 import type { DaemonState } from './state.ts'
+import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonOptions {
@@ -88,9 +91,13 @@ export interface Daemon {
   readonly socket: string
   /** An earlier daemon, which was killed or lost its socket, had left its socket or files. They were removed. */
   readonly hadPredecessor: boolean
-  readonly ended: Promise<void>
+  /** Resolves with the reason. */
+  readonly ended: Promise<DaemonEnd>
   close(): Promise<void>
 }
+
+/** Why a daemon has ended. */
+export type DaemonEnd = 'closed' | 'on a request' | 'its last client has ended'
 
 /** Thrown if another daemon serves the socket. */
 export class SocketInUseError extends Error {
@@ -101,6 +108,8 @@ export class SocketInUseError extends Error {
 const MAX_SOCKET_PATH = 107
 /** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
 const MAX_ACCEPTS = 16
+/** Maximum subscriptions of all tools; of the daemon's own user up to all, of guests a share. */
+const MAX_SUBSCRIPTIONS = 2048
 /** Microseconds that a chain of calls may delay other programs; the rest runs in steps. */
 const MAX_CALL_TIME = 10_000
 
@@ -313,7 +322,7 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
 
 class RunningDaemon implements Daemon {
   readonly socket: string
-  readonly ended: Promise<void>
+  readonly ended: Promise<DaemonEnd>
   readonly #parts: Parts
   readonly #options: DaemonOptions
   readonly #listening: Listening
@@ -326,7 +335,7 @@ class RunningDaemon implements Daemon {
   readonly #reserve: Reserve
   readonly #firstClientTimer: NodeJS.Timeout
   readonly #recording: DaemonRecording | undefined
-  #resolveEnded = (): void => {}
+  #resolveEnded = (_reason: DaemonEnd): void => {}
   #isEnded = false
 
   /**
@@ -339,7 +348,7 @@ class RunningDaemon implements Daemon {
     this.#parts = parts
     this.#listening = listening
     const { devices, interfaces, objectJobs } = parts
-    this.ended = new Promise<void>(done => {
+    this.ended = new Promise(done => {
       this.#resolveEnded = done
     })
     this.#hotPlug = new HotPlug(devices, objectJobs, () => this.#state)
@@ -369,7 +378,7 @@ class RunningDaemon implements Daemon {
   }
 
   async close(): Promise<void> {
-    this.#end()
+    this.#end('closed')
     await this.ended
   }
 
@@ -390,6 +399,12 @@ class RunningDaemon implements Daemon {
     const pool = createRingPool()
     const contexts = this.#createContexts(pool)
     const log = replacements.log ?? console.error
+    const toolTime = new ToolTime({
+      isBusy: () => this.#loop.isBusy,
+      beforeSlices: () => {
+        this.#state.turn++
+      },
+    })
     const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) =>
       this.#trace.postFailure(tag, record),
     )
@@ -417,6 +432,9 @@ class RunningDaemon implements Daemon {
       ),
       limits: createSharedLimits(),
       slices,
+      toolTime,
+      toolStates: createToolStates(() => this.#state),
+      subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
       trace: this.#trace,
       cm: clients.use('rdma_cm'),
       failures,
@@ -436,7 +454,6 @@ class RunningDaemon implements Daemon {
       refreshCounters: () => hotPlug.refreshCounters(),
       netlink: createNetlink({
         containment,
-        slices,
         answer: createRequests(() => this.#state),
         onClosed: () => this.#endIfUnused(),
       }),
@@ -450,6 +467,7 @@ class RunningDaemon implements Daemon {
       refuseConnection: createRefusal(containment),
       refuseStranger: createRefusal(containment),
       serves: (fd, peer) => isServed(served, fd, peer),
+      stop: () => void setImmediate(() => this.#end('on a request')),
       sessions: () => this.#sessions.size,
       sessionsOf: pid => [...this.#sessions].filter(({ process }) => process.pid === pid).length,
       turn: 0,
@@ -519,11 +537,11 @@ class RunningDaemon implements Daemon {
   #endIfUnused(): void {
     if (this.#isUnused())
       setImmediate(() => {
-        if (this.#isUnused()) this.#end()
+        if (this.#isUnused()) this.#end('its last client has ended')
       })
   }
 
-  #end(): void {
+  #end(reason: DaemonEnd): void {
     if (this.#isEnded) return
     this.#isEnded = true
     clearTimeout(this.#firstClientTimer)
@@ -547,7 +565,7 @@ class RunningDaemon implements Daemon {
       // Last: while the socket exists, no other daemon starts here, and makes its tree.
       () => stopListening(this.socket, this.#listening),
     ])
-    const resolveEnded = this.#resolveEnded
+    const resolveEnded = (): void => this.#resolveEnded(reason)
     if (this.#recording === undefined) resolveEnded()
     else void this.#recording.end('the daemon has ended').finally(resolveEnded)
   }

@@ -31,6 +31,8 @@ export interface Pollable {
 const SLICE = 500
 /** Microseconds without work before the loop parks. */
 const LINGER = 20
+/** Microseconds without work after which the queues are idle. */
+const BUSY = 10_000
 /** Polls with work in a row after which `advance` starts the loop. */
 const MAX_ADVANCES = 8
 
@@ -52,6 +54,8 @@ export class Loop {
   readonly #onTurn: () => void
   readonly #onFailure: (device: Pollable, error: unknown) => void
   #isRunning = false
+  /** When a poll last had work. */
+  #lastWork = Number.NEGATIVE_INFINITY
   /** Whether devices are polled by `#pollParked`. */
   #isPolling = false
   /** Whether `touch` or `advance` was called during `#pollParked`. */
@@ -118,6 +122,11 @@ export class Loop {
     return this.#isRunning || this.#nextSlice !== undefined
   }
 
+  /** Whether there is work, or was any within the last BUSY. */
+  get isBusy(): boolean {
+    return this.isAwake || nowMicroseconds() - this.#lastWork < BUSY
+  }
+
   stop(): void {
     this.#isStopped = true
     this.#timer.close()
@@ -147,6 +156,7 @@ export class Loop {
         this.#noteThrown(this.#devices[i]!, error)
       }
     if (this.#thrown !== undefined) this.#reportThrown()
+    if (hadWork) this.#lastWork = now
     return hadWork
   }
 

@@ -4,10 +4,12 @@
 
 import { countersOf } from '../assembly/counters.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
+import type { Context } from '../core/model.ts'
 import { stat as coreStat } from '../core/stat.ts'
+import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { failureText } from '../spec/check/failures.ts'
-import { inReportOrder } from '../spec/check/waits.ts'
-import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
+import { inReportOrder, type WaitId } from '../spec/check/waits.ts'
+import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply, WaitStat } from '../uapi/tool.ts'
 import { memoryOfProcesses } from './accounts.ts'
 import { waitsOfChannels } from './channel-waits.ts'
 import type { DaemonState } from './state.ts'
@@ -43,20 +45,22 @@ export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): Extract<ToolReply
 /** Maximum waits in a reply, which must fit into one message. */
 const MAX_WAITS = 100
 
-/** What programs wait for: destroys, then queues, in the order of reports. */
-export const waitsOf = ({ destroyWaits, failures, ...daemon }: DaemonState): readonly WaitStat[] => {
+/** What programs wait for: destroys, then queues, in the order of reports. Made in steps. */
+export function* waitsOf({ destroyWaits, failures, ...daemon }: DaemonState): Generator<void, readonly WaitStat[]> {
   const destroys = destroyWaits.current().map(({ object: { context }, failure }) => ({
     context,
     device: failure.device,
     id: 'events-unacknowledged' as const,
     text: failureText(failure),
   }))
-  const ofQueues = waitsOfQueues({ ...daemon, failures }).map(({ context, wait: { id, text } }) => ({
-    context,
-    device: context.device.name,
-    id,
-    text,
-  }))
+  const ofQueues: { context: Context; device: string; id: WaitId; text: string }[] = []
+  for (const found of waitsOfQueues({ ...daemon, failures })) {
+    if (found === undefined) yield
+    else {
+      const { context, wait } = found
+      ofQueues.push({ context, device: context.device.name, id: wait.id, text: wait.text })
+    }
+  }
   return inReportOrder([...destroys, ...ofQueues])
     .slice(0, MAX_WAITS)
     .map(({ context, device, id, text }) => {
@@ -65,10 +69,17 @@ export const waitsOf = ({ destroyWaits, failures, ...daemon }: DaemonState): rea
     })
 }
 
-/** The waits of programs for queues of devices. */
-export const waitsOfQueues = (daemon: Pick<DaemonState, 'devices' | 'failures'>): ContextWait[] => {
-  const ofDrivers = daemon.devices.all.flatMap(({ network }) => network?.waits?.() ?? [])
-  return [...ofDrivers, ...waitsOfChannels(daemon, ofDrivers)]
+/** The waits of programs for queues of devices; undefined between steps. */
+export function* waitsOfQueues(
+  daemon: Pick<DaemonState, 'devices' | 'failures'>,
+): Generator<ContextWait | undefined, void> {
+  const ofDrivers: ContextWait[] = []
+  for (const { network } of [...daemon.devices.all])
+    for (const found of network?.waits?.() ?? []) {
+      if (found !== undefined) ofDrivers.push(found)
+      yield found
+    }
+  yield* waitsOfChannels(daemon, ofDrivers)
 }
 
 /** Maximum number of processes in a stat. */
@@ -107,4 +118,28 @@ export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => 
     connections: daemon.cm.counts,
     devices: devices.map(device => deviceStat(daemon, device, counts.devices[device.name]?.objects)),
   }
+}
+
+/** All queue pairs, by device and number. Made in steps. */
+function* queuePairsOf(daemon: DaemonState): Generator<void, ReadonlyMap<string, QpStat>> {
+  const found = new Map<string, QpStat>()
+  for (let cursor: QpCursor | undefined; ; ) {
+    const { qps, next } = qpsOf(daemon, cursor)
+    for (const qp of qps) found.set(`${qp.device}/${qp.qpn}`, qp)
+    if (next === undefined) return found
+    cursor = next
+    yield
+  }
+}
+
+/** A `StatView`, with queue pairs as a Map. Made in steps. */
+export function* viewOf(daemon: DaemonState, withQps: boolean) {
+  const qps = withQps ? { qps: yield* queuePairsOf(daemon), waits: yield* waitsOf(daemon) } : {}
+  const { devices, ...stat } = statOf(daemon)
+  return {
+    time: performance.timeOrigin + nowMicroseconds() / 1000,
+    daemon: stat,
+    devices: Object.fromEntries(devices.map(device => [device.name, device])),
+    ...qps,
+  } satisfies Omit<StatView, 'qps'>
 }

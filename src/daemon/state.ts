@@ -5,7 +5,7 @@
 import type { InjectedFaults } from '../clients/faults/inject.ts'
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
-import type { Core } from '../core/model.ts'
+import type { Core, Limit } from '../core/model.ts'
 import type { Slices } from '../host/event-loop/slices.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
@@ -24,6 +24,8 @@ import type { FailureReports } from './failures.ts'
 import type { Loop } from './loop.ts'
 import type { Netlink } from './netlink/netlink.ts'
 import type { RefuseConnection } from './session/refuse-connection.ts'
+import type { SharedState } from './session/shared-state.ts'
+import type { ToolTime } from './tool-time.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -44,6 +46,12 @@ export interface DaemonState {
   readonly limits: SharedLimits
   /** For long work of calls. */
   readonly slices: Slices
+  /** The time for requests of tools. */
+  readonly toolTime: ToolTime
+  /** What tools subscribe to. */
+  readonly toolStates: Readonly<Record<'stat' | 'statWithQps' | 'devices' | 'faults', SharedState>>
+  /** Counts the subscriptions of tools. */
+  readonly subscriptions: Limit
   readonly trace: TraceHub
   /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined
@@ -77,6 +85,8 @@ export interface DaemonState {
   readonly refuseConnection: RefuseConnection
   /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
   readonly refuseStranger: RefuseConnection
+  /** Ends the daemon, after the current message. */
+  stop(): void
   /** Number of connected sessions, of all processes. */
   readonly sessions: () => number
   /** Number of connected sessions of one process. */

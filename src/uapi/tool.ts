@@ -108,10 +108,12 @@ export type ToolRequest =
   | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
   /** The reply follows when the file is written. */
   | { readonly kind: 'end-record' }
+  /** Ends the daemon, after the reply. The attached descriptor stays open until the daemon's process has ended. */
+  | { readonly kind: 'stop' }
 
 /**
- * Topics of subscriptions: the options of the request, the state when it is answered, and the changes from then on. A
- * topic whose snapshot is `never` has only changes.
+ * Topics of subscriptions: the options of the request, the state soon after its answer, and the changes from then on. A
+ * topic whose snapshot is `never` has only changes. A tool that is far behind may get a new snapshot of a state.
  */
 export interface Topics {
   /**
@@ -290,6 +292,7 @@ export type ToolReply =
   | { readonly captureError: string | null }
   | { readonly recording: true }
   | { readonly recorded: RecordingEnd }
+  | { readonly stopping: true }
   /**
    * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
    * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.
@@ -399,28 +402,63 @@ export type ToolRecord = { readonly id: number } & TopicRecord
 const MAX_CHARACTERS = 16_000
 /** Maximum characters of a traced call's record. A longer one is sent without `call` and `raw`. */
 const MAX_RECORD = 4_000_000
+/** Characters around the JSON of a record: `{"id":N,"snapshot":` and `}`. */
+const MARGIN = 64
 /** First character of a text that continues in the next text. JSON never begins with `+`. */
 const MORE = '+'
 
 const isTraceRecord = (value: unknown): value is TraceRecord =>
   typeof value === 'object' && value !== null && 'dialect' in value
 
+/** The parts of a text that fit in one message. */
+const partsOf = (text: string): string[] => {
+  const parts: string[] = []
+  let rest = text
+  while (rest.length > MAX_CHARACTERS) {
+    // surrogate pairs stay together
+    const isPair = /[\ud800-\udbff]/.test(rest[MAX_CHARACTERS - 1]!)
+    const end = isPair ? MAX_CHARACTERS - 1 : MAX_CHARACTERS
+    parts.push(rest.slice(0, end))
+    rest = rest.slice(end)
+  }
+  return [...parts, rest]
+}
+
+const messagesOf = (parts: readonly string[]): string[] =>
+  parts.map((part, i) => (i < parts.length - 1 ? MORE + part : part))
+
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {
-  let text = JSON.stringify(record)
-  if (text.length > MAX_RECORD && 'change' in record && isTraceRecord(record.change)) {
-    const { call: _call, raw: _raw, ...rest } = record.change
-    text = JSON.stringify({ id: record.id, change: { ...rest, reason: 'too long to trace' } })
+  const text = JSON.stringify(record)
+  if (text.length <= MAX_RECORD || !('change' in record) || !isTraceRecord(record.change))
+    return messagesOf(partsOf(text))
+  const { call: _call, raw: _raw, ...rest } = record.change
+  return messagesOf(partsOf(JSON.stringify({ id: record.id, change: { ...rest, reason: 'too long to trace' } })))
+}
+
+/** The JSON of a snapshot or change in texts, of which each fits in one message: the same for all subscribers. */
+export interface RecordParts {
+  readonly kind: 'snapshot' | 'change'
+  readonly texts: readonly string[]
+}
+
+/** Joins pieces to `texts` of RecordParts, in steps. */
+export function* piecesText(pieces: Iterable<string>, texts: string[]): Generator<void> {
+  let text = ''
+  for (const piece of pieces) {
+    const parts = partsOf(text + piece)
+    text = parts.pop()!
+    texts.push(...parts)
+    yield
   }
-  const texts: string[] = []
-  while (text.length > MAX_CHARACTERS) {
-    // surrogate pairs stay together
-    const isPair = /[\ud800-\udbff]/.test(text[MAX_CHARACTERS - 1]!)
-    const end = isPair ? MAX_CHARACTERS - 1 : MAX_CHARACTERS
-    texts.push(MORE + text.slice(0, end))
-    text = text.slice(end)
-  }
-  return [...texts, text]
+  if (text !== '') texts.push(text)
+}
+
+/** The texts of TRACE messages of a subscription's record. */
+export const recordTexts = (id: number, { kind, texts }: RecordParts): string[] => {
+  const head = `{"id":${id},"${kind}":`
+  const isShort = texts.length === 1 && texts[0]!.length <= MAX_CHARACTERS - MARGIN
+  return messagesOf(isShort ? [`${head}${texts[0]}}`] : [head, ...texts, '}'])
 }
 
 /** Returns a function that takes texts in order and returns each record with its last text, otherwise undefined. */

@@ -2,6 +2,7 @@
  * A daemon that systemd starts when a client connects (sd_listen_fds(3)). The tests pass the socket as systemd does.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -49,6 +50,29 @@ describe('a socket of systemd', { skip: lacking('ibv_devices') }, () => {
       assert.ok(existsSync(socket))
       assert.ok(!existsSync(`${socket}.tree`))
     }
+  })
+
+  it('is served until `userdma stop`, also from another PID namespace, which signals no process', async t => {
+    const folder = temporaryFolder(t)
+    const socket = join(folder, 'sock')
+    // The kernel names this process as the other end of the sockets.
+    const fd = listen(socket)
+    t.after(() => close(fd))
+    const hasNamespaces = spawnSync('unshare', ['--pid', '--fork', 'true']).status === 0
+    const signals: string[] = []
+    const onSignal = (signal: string): void => void signals.push(signal)
+    process.on('SIGTERM', onSignal)
+    t.after(() => process.off('SIGTERM', onSignal))
+    for (const prefix of hasNamespaces ? [[], ['unshare', '--pid', '--fork']] : [[]]) {
+      const daemon = activate(t, fd, [])
+      await daemon.printed(/ready on /)
+      const [command = userdma, ...args] = [...prefix, userdma, 'stop', '--socket', socket]
+      const stopped = await start(t, command, args, { env: cleanEnvironment() }).ended
+      assert.deepEqual([stopped.status, stopped.stderr], [0, ''])
+      assert.equal((await daemon.ended).status, 0)
+    }
+    assert.deepEqual(signals, [])
+    assert.ok(existsSync(socket))
   })
 
   it('for another process is left alone', async t => {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { applyPatch, mergePatch } from '../../src/uapi/merge-patch.ts'
+import { applyPatch, mergePatch, patchPieces } from '../../src/uapi/merge-patch.ts'
 
 /** With an own field `__proto__`. */
 const proto = (a: number): unknown => JSON.parse(`{"__proto__":{"a":${a}}}`)
@@ -20,5 +20,8 @@ const cases: readonly (readonly [name: string, before: unknown, after: unknown, 
 for (const [name, before, after, patch] of cases)
   test(`the merge patch of ${name} has only the difference`, () => {
     assert.deepEqual(mergePatch(before, after), patch)
+    const text = [...patchPieces(before, after)].join('')
+    assert.deepEqual(text === '' ? undefined : JSON.parse(text), patch)
+    assert.equal([...patchPieces(undefined, after)].join(''), JSON.stringify(after))
     if (patch !== undefined) assert.deepEqual(applyPatch(before, JSON.parse(JSON.stringify(patch))), after)
   })

@@ -196,8 +196,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     if (options.background) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
   }
   note(`serves ${socket} (${settings})${options.endWithLastClient ? ' until its last client has ended' : ''}`)
-  const hasSignal = await Promise.race([stopped.then(() => true), running.ended])
-  note(hasSignal ? 'ends on a signal' : 'ends: its last client has ended')
+  note(`ends: ${(await Promise.race([stopped, running.ended])) ?? 'on a signal'}`)
   await running.close()
   // If the socket is another daemon's now, so is the folder.
   if (options.removeFolder && !existsSync(socket)) removeFolder(dirname(socket))

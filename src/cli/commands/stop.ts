@@ -1,47 +1,43 @@
 /*
- * `userdma stop`: ends a daemon, and waits until its process has ended.
+ * `userdma stop`: ends a daemon by a request, and waits until its process has ended. No process is signalled: the pid that
+ * a socket gives is that of the process that listens, which may be systemd, or 0 if it is in another PID namespace.
  */
-import { readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
-import { userText } from '../../host/exposure.ts'
+import { watch } from '../../host/event-loop/poll.ts'
+import { close, recvBytes, socketPair } from '../../host/net/sockets.ts'
 import { openToolSession } from '../../session/tool-session.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 
-const POLL_MS = 5
 /** Milliseconds after which a daemon counts as hung. */
 const END_TIMEOUT = 10_000
 
-/** Whether a process runs. A zombie has ended: in a container there may be no process that waits for it. */
-const isRunning = (pid: number): boolean => {
-  try {
-    return !/^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'))
-  } catch {
-    return false
-  }
-}
+/** Resolves when the other end of a socket pair is closed. */
+const untilClosed = (fd: number): Promise<'closed'> =>
+  new Promise(resolve => {
+    const watcher = watch(fd, { readable: true }, () => {
+      if (recvBytes(fd, new Uint8Array(1)) !== 0) return
+      watcher.stop()
+      resolve('closed')
+    })
+  })
 
-/** The command. Throws an Error if there is no daemon, or it belongs to root, or does not end. */
+/** The command. Throws an Error if there is no daemon, or it belongs to another user, or does not end. */
 export const stop = async (options: { readonly socket?: string }): Promise<void> => {
   const client = await openToolSession(namedSocket(options.socket) ?? userSocket())
-  const { daemon, socket, ended } = client
+  // The daemon gets one end, which its process closes when it ends.
+  const [ours, theirs] = socketPair()
+  const late = new AbortController()
+  const timeout = setTimeout(END_TIMEOUT, 'late' as const, late).catch(() => undefined)
   try {
-    process.kill(daemon, 'SIGTERM')
-  } catch (error) {
+    const request = client.request({ kind: 'stop' }, [theirs])
+    request.catch(() => {})
+    if ((await Promise.race([request, timeout])) !== 'late') {
+      close(theirs)
+      if ((await Promise.race([untilClosed(ours), timeout])) === 'closed') return
+    }
+    throw new Error(`the daemon at ${client.socket} has not ended within ${END_TIMEOUT / 1000} s`)
+  } finally {
+    late.abort()
     client.close()
-    const { code } = error as NodeJS.ErrnoException
-    throw new Error(
-      code === 'EPERM'
-        ? `the daemon at ${socket} (process ${daemon}) is not yours; ${userText(0)} can stop it`
-        : `the daemon at ${socket} (process ${daemon}) cannot be stopped (${code})`,
-      { cause: error },
-    )
   }
-  const deadline = performance.now() + END_TIMEOUT
-  await Promise.race([ended, setTimeout(END_TIMEOUT, undefined, { ref: false })])
-  while (isRunning(daemon)) {
-    if (performance.now() > deadline)
-      throw new Error(`the daemon at ${socket} (process ${daemon}) has not ended within ${END_TIMEOUT / 1000} s`)
-    await setTimeout(POLL_MS)
-  }
-  client.close()
 }

@@ -5,6 +5,7 @@ import type { Account } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
 import type { Request } from '../../uapi/session-codec.ts'
+import type { ToolShare } from '../tool-time.ts'
 import type { Netlink } from './netlink.ts'
 import type { NetlinkSocket } from './netlink-socket.ts'
 
@@ -13,6 +14,8 @@ export interface NetlinkCaller {
   /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
   readonly account: Account
+  /** For requests on sockets that it opens. */
+  readonly time: ToolShare
   /** The target of a descriptor in /proc/PID/fd; undefined if the descriptor is not open. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
@@ -52,7 +55,7 @@ export const netlinkCall = (
   request: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
   const { operation, extra, argument, fd, pid } = request
-  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.isAdmin, caller.account) }
+  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.isAdmin, caller.account, caller.time) }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
   if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)

@@ -8,7 +8,6 @@
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
-import type { Slices } from '../../host/event-loop/slices.ts'
 import {
   close,
   MAX_MESSAGE,
@@ -22,6 +21,7 @@ import { NetlinkOption, NlmsgType } from '../../spec/linux/nldev.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { writeMessage } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
+import type { ToolShare } from '../tool-time.ts'
 
 /** Yields the datagrams of a list, in order, and undefined after a step that has completed none. */
 export type Datagrams = Generator<Uint8Array | undefined>
@@ -33,6 +33,8 @@ export interface NetlinkSocket {
   readonly target: string
   /** Whether the process that opened the socket may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
+  /** The time for requests of the socket's user. */
+  readonly time: ToolShare
   /** SOCK_RAW or SOCK_DGRAM, as the program has requested. */
   readonly type: number
   /** 0: not bound. */
@@ -55,8 +57,8 @@ export interface NetlinkSocket {
   close(): void
 }
 
-/** A step, such as making a datagram of 40 queue pairs, takes up to half a millisecond. */
-const STEPS_PER_SLICE = 3
+/** Of a list: most lists end with them. A step, such as making a datagram of 40 queue pairs, takes up to half a millisecond. */
+const FIRST_STEPS = 3
 /** Maximum number of datagrams that one callback of the event loop reads. */
 const BURST = 16
 
@@ -64,7 +66,7 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 
 export interface NetlinkSocketParts {
   readonly containment: Containment
-  readonly slices: Slices
+  readonly time: ToolShare
   /** Called with a datagram that bypassed the shim. Returns a promise if the answer takes long. */
   onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
   /** Called when the peer end was closed, or a callback of the socket has thrown. */
@@ -75,7 +77,7 @@ export interface NetlinkSocketParts {
 const incoming = new Uint8Array(MAX_MESSAGE)
 
 export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isAdmin: boolean): NetlinkSocket => {
-  const { containment, slices } = parts
+  const { containment, time } = parts
   const [ours, peerEnd] = socketPair()
   setBlocking(peerEnd)
   // The mark by which shims recognize the peer end.
@@ -108,8 +110,8 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
    * Sends datagrams of the list, then takes one more step, to notice the end of the list. True if the list has not
    * ended and its next datagram may fit.
    */
-  const advance = (): boolean => {
-    for (let steps = 0; steps < STEPS_PER_SLICE && list !== undefined && !isClosed; steps++) {
+  const advance = (maxSteps: number): boolean => {
+    for (let steps = 0; steps < maxSteps && list !== undefined && !isClosed; steps++) {
       if (nextDatagram === undefined) takeStep()
       if (nextDatagram !== undefined && !trySend(nextDatagram)) return false
       nextDatagram = undefined
@@ -118,7 +120,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     return list !== undefined && !isClosed
   }
   function* remaining(): Generator<undefined, void> {
-    while (advance()) yield
+    while (advance(1)) yield
   }
   /** Sends the rest of the list in slices. */
   const continueSending = (): void => {
@@ -131,7 +133,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
       isSending = false
       updateWatcher()
     }
-    slices.run(remaining()).then(ended, error => {
+    time.run(remaining()).then(ended, error => {
       containment.report('a list of a netlink socket', error)
       // The program waits for the end of the list, which it would never get.
       parts.onHangUp(socket)
@@ -173,6 +175,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     peerEnd,
     target: `socket:[${fstatSync(peerEnd).ino}]`,
     isAdmin,
+    time,
     type,
     port: 0,
     groups: 0,
@@ -192,7 +195,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     sendList(datagrams) {
       list = datagrams
       try {
-        advance()
+        advance(FIRST_STEPS)
       } catch (error) {
         list = nextDatagram = undefined
         throw error

@@ -5,12 +5,12 @@
 
 import type { Account } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import type { Slices } from '../../host/event-loop/slices.ts'
+import { oneSlice } from '../../host/event-loop/slices.ts'
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOption } from '../../spec/linux/nldev.ts'
 import { type Message, readMessages } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
+import type { ToolShare } from '../tool-time.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
 /** Answers a message on a socket. Returns a promise if the answer takes long. */
@@ -18,7 +18,6 @@ export type AnswerMessage = (socket: NetlinkSocket, message: Message, isAdmin: b
 
 export interface NetlinkParts {
   readonly containment: Containment
-  readonly slices: Slices
   readonly answer: AnswerMessage
   /** Called when a socket was closed. */
   onClosed?(): void
@@ -33,8 +32,11 @@ export interface Sender {
 }
 
 export interface Netlink {
-  /** A new socket. The caller passes `peerEnd` to the program. Throws CallError EMFILE, ENFILE; SystemError. */
-  open(type: number, isAdmin: boolean, account: Account): NetlinkSocket
+  /**
+   * A new socket. `time`: for its requests. The caller passes `peerEnd` to the program. Throws CallError EMFILE, ENFILE;
+   * SystemError.
+   */
+  open(type: number, isAdmin: boolean, account: Account, time: ToolShare): NetlinkSocket
   /** `target`: 'socket:[inode]', the target of the program's end in /proc/PID/fd. */
   find(target: string): NetlinkSocket | undefined
   /**
@@ -60,10 +62,7 @@ const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
 /** The first port for programs whose pid is unknown or in use as a port. As in Linux, it is above all pids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Microseconds after which `answerAll` lets other work run. The last message may take a few milliseconds more. */
-const SLICE = 500
-
-export const createNetlink = ({ containment, slices, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
+export const createNetlink = ({ containment, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
   const sockets = new Map<string, NetlinkSocket>()
   const descriptorReleases = new Map<NetlinkSocket, () => void>()
   const ports = new Map<number, NetlinkSocket>()
@@ -91,29 +90,28 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     return nextSparePort
   }
 
-  /** Answers messages from index `first` on, in order. After each SLICE, waits for one slice of other work's jobs. */
+  /** Answers messages from index `first` on, in order, each when the socket's user has time. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],
     isAdmin: boolean,
     first = 0,
   ): Promise<void> | undefined => {
-    const sliceEnd = nowMicroseconds() + SLICE
+    const { time } = socket
     for (let i = first; i < messages.length; i++) {
-      if (i > first && nowMicroseconds() >= sliceEnd)
-        return slices.run([].values()).then(() => answerAll(socket, messages, isAdmin, i))
-      const pending = answer(socket, messages[i]!, isAdmin)
+      const answerNext = (): Promise<void> | undefined => answer(socket, messages[i]!, isAdmin)
+      const pending = time.hasTime ? time.charge(answerNext) : time.run(oneSlice(answerNext))
       if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, i + 1))
     }
     return undefined
   }
 
   const netlink: Netlink = {
-    open(type, isAdmin, account) {
+    open(type, isAdmin, account, time) {
       const releaseDescriptor = take(account.descriptors, account, 'a netlink socket')
       const parts = {
         containment,
-        slices,
+        time,
         onDatagram: (socket: NetlinkSocket, datagram: Uint8Array) =>
           netlink.receive(socket, { pid: 0, isAdmin: socket.isAdmin }, datagram),
         onHangUp: removeSocket,

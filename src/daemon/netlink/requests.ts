@@ -121,12 +121,10 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       answerOne(socket, message, value)
       return undefined
     }
-    return daemon()
-      .slices.run(work)
-      .then(
-        entries => answerOne(socket, message, entries),
-        error => refuse(socket, message, error),
-      )
+    return socket.time.run(work).then(
+      entries => answerOne(socket, message, entries),
+      error => refuse(socket, message, error),
+    )
   }
 
   /** Runs the handler of a request. Throws CallError to refuse. */

@@ -53,11 +53,12 @@ export class SessionCalls {
   constructor(client: Client) {
     this.#client = client
     this.#request = client.request
-    const { daemon, process, account, standing, caller } = client
+    const { daemon, process, account, standing, caller, time } = client
     this.#daemon = daemon
     this.#netlinkCaller = {
       isAdmin: standing === 'owner',
       account,
+      time,
       target: number => {
         const target = fdTarget(process.pid, number)
         return typeof target === 'string' ? target : undefined

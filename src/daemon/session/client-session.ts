@@ -9,6 +9,7 @@ import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
+import { oneSlice } from '../../host/event-loop/slices.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
 import { MAX_WAIT } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
@@ -42,6 +43,7 @@ import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
 import type { DaemonState } from '../state.ts'
+import type { ToolShare } from '../tool-time.ts'
 import { SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
@@ -161,6 +163,7 @@ class ClientSession implements Session, Client {
   readonly #calls: SessionCalls
   readonly #postFaults: PostFaults
   readonly #checkMessages: Readonly<Record<number, () => void>>
+  readonly time: ToolShare
   readonly #toolRequests: ToolRequests
   /** The process's last known name, for log lines after its end. */
   #command: string
@@ -187,6 +190,7 @@ class ClientSession implements Session, Client {
     this.process = process
     this.account = account
     this.standing = standing
+    this.time = daemon.toolTime.of(account.user, standing === 'guest')
     this.#fd = fd
     this.#ended = ended
     const { containment } = daemon
@@ -231,6 +235,13 @@ class ClientSession implements Session, Client {
         this.#updateWatcher()
       },
       account: this.account,
+      time: this.time,
+      run: job => {
+        void this.time.run(job).catch(error => {
+          this.daemon.containment.report('messages for a tool', error)
+          this.close()
+        })
+      },
       isTrusted: this.standing === 'owner',
       close: () => this.close(),
     })
@@ -365,8 +376,30 @@ class ClientSession implements Session, Client {
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.POST) this.#postFaults.answer()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
-    else if (isTool) this.#toolRequests.handle(request, fds)
+    else if (isTool) this.#tool(fds)
     else this.#calls.call()
+  }
+
+  /** Answers a request of a tool when the user has time for it. */
+  #tool(fds: readonly number[]): void {
+    const time = this.time
+    if (time.hasTime) {
+      time.charge(() => this.#toolRequests.handle(this.request, fds))
+      return
+    }
+    const request = { ...this.request }
+    this.#callsInProgress++
+    this.#updateWatcher()
+    void time
+      .run(oneSlice(() => this.#toolRequests.handle(request, fds)))
+      .catch(error => {
+        this.daemon.containment.report('a request of a tool', error)
+        this.close()
+      })
+      .finally(() => {
+        this.#callsInProgress--
+        this.#updateWatcher()
+      })
   }
 
   /**

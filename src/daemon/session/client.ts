@@ -6,6 +6,7 @@ import type { ProcessHandle } from '../../host/memory/process.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { DaemonState } from '../state.ts'
+import type { ToolShare } from '../tool-time.ts'
 
 /** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
 export type ClientStanding = 'owner' | 'guest'
@@ -18,6 +19,8 @@ export interface Client {
   readonly process: ProcessHandle
   readonly account: Account
   readonly standing: ClientStanding
+  /** For requests of tools and netlink. */
+  readonly time: ToolShare
   readonly caller: Caller
   /** The current message. The next message overwrites it. */
   readonly request: Request

@@ -2,26 +2,29 @@
  * The subscriptions of a tool's session (uapi/tool.ts, `Topics`): which changes of the daemon go into its queue.
  */
 import { fstatSync } from 'node:fs'
+import type { Account } from '../../core/model.ts'
+import { addTo, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
-import { mergePatch } from '../../uapi/merge-patch.ts'
+import { CallError } from '../../spec/errno.ts'
 import {
   MAX_INTERVAL,
   MIN_INTERVAL,
-  type QpCursor,
-  type QpStat,
-  type StatView,
+  recordTexts,
   type SubscribeRequest,
-  type ToolRecord,
   type ToolReply,
   type TormentRecord,
   type TraceEvent,
+  traceTexts,
 } from '../../uapi/tool.ts'
-import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
+import type { SharedState } from './shared-state.ts'
 import type { Feed, Source, ToolQueue } from './tool-queue.ts'
 
+/** Of a session. */
 const MAX_SUBSCRIPTIONS = 16
+/** Milliseconds: a state that was read so short a time ago is not read again at the end of an interval. */
+const MAX_AGE = MIN_INTERVAL / 2
 /** Maximum findings in a snapshot; the others follow as changes. A record of longer findings would not be sent. */
 const MAX_SNAPSHOT = 100
 
@@ -62,30 +65,10 @@ interface Subscription {
   end(): void
 }
 
-/** All queue pairs, by device and number. */
-const queuePairsOf = (daemon: DaemonState): Record<string, QpStat> => {
-  const found: [string, QpStat][] = []
-  for (let cursor: QpCursor | undefined; ; ) {
-    const { qps, next } = qpsOf(daemon, cursor)
-    for (const qp of qps) found.push([`${qp.device}/${qp.qpn}`, qp])
-    if (next === undefined) return Object.fromEntries(found)
-    cursor = next
-  }
-}
-
-const viewOf = (daemon: DaemonState, withQps: boolean): StatView => {
-  const { devices, ...stat } = statOf(daemon)
-  return {
-    time: performance.timeOrigin + nowMicroseconds() / 1000,
-    daemon: stat,
-    devices: Object.fromEntries(devices.map(device => [device.name, device])),
-    ...(withQps && { qps: queuePairsOf(daemon), waits: waitsOf(daemon) }),
-  }
-}
-
 export class Subscriptions {
   readonly #daemon: DaemonState
   readonly #queue: ToolQueue
+  readonly #account: Account
   readonly #isTrusted: boolean
   readonly #open = new Map<number, Subscription>()
   #lastId = 0
@@ -94,9 +77,10 @@ export class Subscriptions {
   /** Why the last capture ended early: the code of a system's error, or the text of another error; null: it did not. */
   captureError: string | null = null
 
-  constructor(daemon: DaemonState, queue: ToolQueue, isTrusted: boolean) {
+  constructor(daemon: DaemonState, queue: ToolQueue, account: Account, isTrusted: boolean) {
     this.#daemon = daemon
     this.#queue = queue
+    this.#account = account
     this.#isTrusted = isTrusted
   }
 
@@ -107,9 +91,17 @@ export class Subscriptions {
   open(request: SubscribeRequest, file: number | undefined): ToolReply {
     if (this.#open.size === MAX_SUBSCRIPTIONS)
       return { error: `this session has ${MAX_SUBSCRIPTIONS} subscriptions, the maximum; end one first` }
+    const { subscriptions } = this.#daemon
+    try {
+      requireShare(subscriptions, this.#account, `subscribe ${request.topic}`)
+    } catch (error) {
+      if (error instanceof CallError) return { error: error.message }
+      throw error
+    }
     const feed = { id: this.#lastId + 1, lost: 0 }
     const opened = this.#subscribe(request, feed, file)
     if (typeof opened === 'string') return { error: opened }
+    addTo(subscriptions, this.#account)
     this.#lastId = feed.id
     this.#open.set(feed.id, { feed, ...opened })
     return { subscribed: feed.id }
@@ -127,6 +119,7 @@ export class Subscriptions {
     const subscription = this.#open.get(id)
     if (subscription === undefined) return { error: `this session has no subscription ${id}` }
     this.#open.delete(id)
+    removeFrom(this.#daemon.subscriptions, this.#account)
     subscription.end()
     if (subscription.source !== undefined) this.#queue.end(subscription.source)
     return { unsubscribed: id, lost: subscription.feed.lost }
@@ -153,7 +146,7 @@ export class Subscriptions {
       case 'devices':
         return this.#watchDevices(feed)
       case 'faults':
-        return this.#atIntervals(request.interval, feed, () => this.#daemon.network.faultCounts())
+        return this.#atIntervals(request.interval, feed, this.#daemon.toolStates.faults)
     }
   }
 
@@ -217,16 +210,17 @@ export class Subscriptions {
     if (hang !== undefined) check.waits.reportAfter(hang)
     let sent: number | undefined
     const source: Source = {
-      next() {
+      *next() {
+        yield
         if (sent === undefined) {
           const snapshot = check.findings.slice(0, MAX_SNAPSHOT)
           sent = snapshot.length
-          return { id, snapshot }
+          return traceTexts({ id, snapshot })
         }
         const change = check.findings[sent]
         if (change === undefined) return undefined
         sent++
-        return { id, change }
+        return traceTexts({ id, change })
       },
     }
     const wake = (): void => {
@@ -238,47 +232,62 @@ export class Subscriptions {
 
   #watchStat({ interval, qps = false }: Request<'stat'>, feed: Feed): Omit<Subscription, 'feed'> | string {
     if (qps && !this.#isTrusted) return 'only the user of this daemon may see queue pairs and what programs wait for'
-    return this.#atIntervals(interval, feed, () => viewOf(this.#daemon, qps))
+    const { stat, statWithQps } = this.#daemon.toolStates
+    return this.#atIntervals(interval, feed, qps ? statWithQps : stat)
   }
 
   #watchDevices({ id }: Feed): Omit<Subscription, 'feed'> {
-    const { devices } = this.#daemon
-    const { source, refresh } = this.#state(id, () => devices.listed)
+    const { devices, toolStates } = this.#daemon
+    const { source, expect, end } = this.#follow(id, toolStates.devices)
+    const refresh = (): void => expect(0)
     devices.onChange.add(refresh)
-    return { source, end: () => devices.onChange.delete(refresh) }
+    return {
+      source,
+      end: () => {
+        devices.onChange.delete(refresh)
+        end()
+      },
+    }
   }
 
-  /** `interval`: milliseconds. */
-  #atIntervals(interval: number, { id }: Feed, read: () => unknown): Omit<Subscription, 'feed'> | string {
+  /** `interval`: milliseconds between a record and the next. */
+  #atIntervals(interval: number, { id }: Feed, state: SharedState): Omit<Subscription, 'feed'> | string {
     if (interval < MIN_INTERVAL || interval > MAX_INTERVAL)
       return `interval ${interval} is not from ${MIN_INTERVAL} to ${MAX_INTERVAL} milliseconds`
-    const { source, refresh } = this.#state(id, read)
-    const timer = setInterval(this.#daemon.containment.guard('a subscription', refresh), interval).unref()
-    return { source, end: () => clearInterval(timer) }
+    const { source, expect, end } = this.#follow(id, state, () => timer.refresh())
+    const timer = setTimeout(
+      this.#daemon.containment.guard('a subscription', () => expect(MAX_AGE)),
+      interval,
+    ).unref()
+    return {
+      source,
+      end: () => {
+        clearTimeout(timer)
+        end()
+      },
+    }
   }
 
   /**
-   * A state: it is read when its record can be sent, first as a snapshot, and after each `refresh` as a merge patch, if it
-   * has changed.
+   * A state: its record is made when it can be sent, first as a snapshot, and after each `expect` (`maxAge` in
+   * milliseconds) as a merge patch, if it has changed. `isTaken` is called when the tool has got that.
    */
-  #state(id: number, read: () => unknown): { readonly source: Source; refresh(): void } {
-    let isDue = true
-    let sent: unknown
+  #follow(id: number, state: SharedState, isTaken = (): void => {}) {
+    const follower = state.follow()
     const source: Source = {
-      next() {
-        if (!isDue) return undefined
-        isDue = false
-        const before = sent
-        sent = read()
-        if (before === undefined) return { id, snapshot: sent } as ToolRecord
-        const change = mergePatch(before, sent)
-        return change === undefined ? undefined : ({ id, change } as ToolRecord)
+      *next() {
+        const parts = yield* state.next(follower)
+        if (parts === undefined) isTaken()
+        return parts && recordTexts(id, parts)
       },
     }
-    const refresh = (): void => {
-      isDue = true
-      this.#queue.wake(source)
+    return {
+      source,
+      expect: (maxAge: number): void => {
+        state.expect(follower, maxAge * 1000)
+        this.#queue.wake(source)
+      },
+      end: () => state.end(follower),
     }
-    return { source, refresh }
   }
 }

@@ -5,11 +5,12 @@
  */
 import type { Account } from '../../core/model.ts'
 import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
+import type { Job } from '../../host/event-loop/slices.ts'
 import { type MessageBuffer, writeTrace } from '../../uapi/session-codec.ts'
 import { type ToolRecord, traceTexts } from '../../uapi/tool.ts'
 import { Fifo } from './fifo.ts'
 
-/** The session's socket. */
+/** The session's socket, and its user's time. */
 export interface Outlet {
   readonly buffer: MessageBuffer
   /** Sends the first `length` bytes of the buffer; false if the socket is full or broken. */
@@ -17,6 +18,8 @@ export interface Outlet {
   wantWritable(wanted: boolean): void
   /** Pays for queued records. */
   readonly account: Account
+  /** Sends in steps. A failure ends the session. */
+  run(job: Job<void>): void
 }
 
 /** Maximum messages with records, and maximum bytes of their texts. The longest record fits (`traceTexts`). */
@@ -27,6 +30,8 @@ const MAX_BYTES = 8 * 2 ** 20
 const bytesOf = (text: string): number => 2 * text.length
 
 interface Entry {
+  /** Makes what `write` sends, in steps. */
+  prepare?(): Generator<void>
   /** Writes a message into the buffer, and returns its length; 0: there is nothing to send. */
   write(): number
   /** The message is sent. True if the entry has no further one. */
@@ -42,8 +47,8 @@ export interface Feed {
 
 /** A subscription to a state or a list, of which nothing is lost. */
 export interface Source {
-  /** The next record; undefined: none until the next `ToolQueue.wake`. */
-  next(): ToolRecord | undefined
+  /** Makes the texts of the next record in steps; undefined: none until the next `ToolQueue.wake`. */
+  next(): Generator<void, readonly string[] | undefined>
 }
 
 /** The place of dropped records in the queue. */
@@ -59,23 +64,27 @@ export class ToolQueue {
   readonly #awake = new Set<Source>()
   #messages = 0
   #bytes = 0
+  /** Whether a job sends. */
+  #isSending = false
+  /** Whether messages wait for space in the socket. */
+  #isBlocked = false
+  #isClosed = false
 
   constructor(outlet: Outlet) {
     this.#outlet = outlet
   }
 
-  /** Sends what fits in the socket. */
-  flush(): void {
-    for (let entry = this.#entries.first; entry !== undefined; entry = this.#entries.first) {
-      const length = entry.write()
-      if (length > 0 && !this.#outlet.send(length)) break
-      if (length === 0 || entry.onSent()) this.#entries.shift()
-    }
-    this.#outlet.wantWritable(this.#entries.length > 0)
+  /** Call when the socket has space again. */
+  onWritable(): void {
+    if (!this.#isBlocked) return
+    this.#isBlocked = false
+    this.#outlet.wantWritable(false)
+    this.#sendLater()
   }
 
-  /** Drops all messages. */
-  clear(): void {
+  /** Drops all messages, now and later. */
+  close(): void {
+    this.#isClosed = true
     while (this.#entries.length > 0) this.#entries.shift()
     releaseMemory(this.#outlet.account, this.#bytes)
     this.#bytes = 0
@@ -112,33 +121,31 @@ export class ToolQueue {
 
   /** The source has a next record. */
   wake(source: Source): void {
-    if (this.#awake.has(source)) return
+    if (this.#awake.has(source) || this.#isClosed) return
     this.#awake.add(source)
-    let texts: string[] = []
-    this.#push([
-      {
-        write: () => {
-          if (texts.length === 0) {
-            const record = this.#awake.has(source) ? source.next() : undefined
-            if (record === undefined) {
-              this.#awake.delete(source)
-              return 0
-            }
-            texts = traceTexts(record)
-            for (const text of texts) this.#count(bytesOf(text), 1)
-            addMemory(
-              this.#outlet.account,
-              texts.reduce((sum, text) => sum + bytesOf(text), 0),
-            )
-          }
-          return writeTrace(this.#outlet.buffer, texts[0]!)
-        },
-        onSent: () => {
-          this.#onSent(texts.shift()!)
-          return false
-        },
+    let texts: readonly string[] = []
+    let sent = 0
+    this.#entries.push({
+      prepare: function* (this: ToolQueue): Generator<void> {
+        if (sent < texts.length) return
+        const next = this.#awake.has(source) ? yield* source.next() : undefined
+        if (this.#isClosed) return
+        if (next === undefined) this.#awake.delete(source)
+        texts = next ?? []
+        sent = 0
+        for (const text of texts) this.#count(bytesOf(text), 1)
+        addMemory(
+          this.#outlet.account,
+          texts.reduce((sum, text) => sum + bytesOf(text), 0),
+        )
+      }.bind(this),
+      write: () => (sent < texts.length ? writeTrace(this.#outlet.buffer, texts[sent]!) : 0),
+      onSent: () => {
+        this.#onSent(texts[sent++]!)
+        return false
       },
-    ])
+    })
+    this.#sendLater()
   }
 
   /** The source has no further records. A record that is sent in part is completed. */
@@ -167,10 +174,36 @@ export class ToolQueue {
     ])
   }
 
+  /** What is not a state is sent at once, unless other messages wait. */
   #push(entries: readonly Entry[]): void {
     const wasEmpty = this.#entries.length === 0
     for (const entry of entries) this.#entries.push(entry)
-    if (wasEmpty) this.flush()
+    while (wasEmpty && this.#sendFirst());
+  }
+
+  /** Sends the first message; false if no other one can follow. */
+  #sendFirst(): boolean {
+    const entry = this.#entries.first
+    if (entry === undefined || this.#isBlocked) return false
+    const length = entry.write()
+    this.#isBlocked = length > 0 && !this.#outlet.send(length)
+    if (this.#isBlocked) this.#outlet.wantWritable(true)
+    else if (length === 0 || entry.onSent()) this.#entries.shift()
+    return !this.#isBlocked
+  }
+
+  #sendLater(): void {
+    if (this.#isSending || this.#isBlocked) return
+    this.#isSending = true
+    this.#outlet.run(this.#sending())
+  }
+
+  *#sending(): Generator<void> {
+    do {
+      yield
+      yield* this.#entries.first?.prepare?.() ?? []
+    } while (this.#sendFirst())
+    this.#isSending = false
   }
 
   #hasSpace(messages: number, bytes: number): boolean {

@@ -11,10 +11,13 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { type DaemonRecording, recordDaemon } from '../recording.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
+import type { ToolShare } from '../tool-time.ts'
 import { FINDINGS_REFUSED, parseSubscribe, Subscriptions } from './subscriptions.ts'
 import { type Outlet, ToolQueue } from './tool-queue.ts'
 
 export interface ToolSession extends Outlet {
+  /** The user's time for requests. */
+  readonly time: ToolShare
   /** Whether the client may see calls, findings and queue pairs, and change the daemon: only the daemon's user may. */
   readonly isTrusted: boolean
   /** Ends the session. No effect when repeated. */
@@ -31,7 +34,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
 }
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
@@ -79,7 +82,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
   if (kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'record') return parseRecord(fields)
-  if (kind === 'end-record') return { kind }
+  if (kind === 'end-record' || kind === 'stop') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
@@ -108,7 +111,7 @@ export class ToolRequests {
     this.#daemon = daemon
     this.#session = session
     this.#queue = new ToolQueue(session)
-    this.#subscriptions = new Subscriptions(daemon, this.#queue, session.isTrusted)
+    this.#subscriptions = new Subscriptions(daemon, this.#queue, session.account, session.isTrusted)
   }
 
   /** Answers a request. Takes over `fds`, the request's descriptors. */
@@ -116,6 +119,7 @@ export class ToolRequests {
     const toolRequest = parseRequest(request.text)
     const takesFile =
       toolRequest?.kind === 'record' ||
+      toolRequest?.kind === 'stop' ||
       (toolRequest?.kind === 'subscribe' && toolRequest.topic === 'trace' && toolRequest.pcap)
     const file = takesFile ? fds[0] : undefined
     for (const fd of fds) if (fd !== file) close(fd)
@@ -129,13 +133,13 @@ export class ToolRequests {
     this.#queuedReplies++
     // A copy: the session reads its next request into the same object.
     const header = { ...request }
-    const reply = (): void => {
+    const reply = (made?: ToolReply): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
       if (this.#isClosed) {
         if (file !== undefined) close(file)
         return
       }
-      const answer = this.#answer(toolRequest, file)
+      const answer = made ?? this.#answer(toolRequest, file)
       const text = JSON.stringify(answer)
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
@@ -153,20 +157,23 @@ export class ToolRequests {
         reply()
       })
     else if (addsFindings)
-      void this.#daemon
-        .untilContextsDestroyed(this.#session.account.user)
-        .then(reply)
-        .catch(error => {
-          this.#daemon.containment.report('an answer to a tool', error)
-          // Otherwise the tool would wait for the answer.
-          this.#session.close()
-        })
+      this.#answerLater(this.#daemon.untilContextsDestroyed(this.#session.account.user).then(() => reply()))
+    else if (toolRequest?.kind === 'waits' && isTrusted)
+      this.#answerLater(this.#session.time.run(waitsOf(this.#daemon)).then(waits => reply({ waits })))
     else reply()
+  }
+
+  #answerLater(answered: Promise<void>): void {
+    void answered.catch(error => {
+      this.#daemon.containment.report('an answer to a tool', error)
+      // Otherwise the tool would wait for the answer.
+      this.#session.close()
+    })
   }
 
   /** Call when the session's socket has space again. */
   onWritable(): void {
-    this.#queue.flush()
+    this.#queue.onWritable()
   }
 
   close(): void {
@@ -174,7 +181,7 @@ export class ToolRequests {
     for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
     this.#subscriptions.endAll()
     void this.#endRecording()
-    this.#queue.clear()
+    this.#queue.close()
   }
 
   /** `file`: descriptor of the session file; stays open unless the answer is an error. */
@@ -233,6 +240,12 @@ export class ToolRequests {
     return { sites: part, total: sites.length, ...(failed && { failed }) }
   }
 
+  #stop(): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may stop it' }
+    this.#daemon.stop()
+    return { stopping: true }
+  }
+
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
@@ -269,9 +282,8 @@ export class ToolRequests {
           ? qpsOf(this.#daemon, request.cursor)
           : { error: 'only the user of this daemon may see queue pairs' }
       case 'waits':
-        return isTrusted
-          ? { waits: waitsOf(this.#daemon) }
-          : { error: 'only the user of this daemon may see what programs wait for' }
+        // `handle` answers the daemon's user.
+        return { error: 'only the user of this daemon may see what programs wait for' }
       case 'report-waits':
         if (!isTrusted) return { error: FINDINGS_REFUSED }
         this.#daemon.check?.waits.reportAll()
@@ -294,6 +306,8 @@ export class ToolRequests {
         return this.#startRecording(request, file)
       case 'end-record':
         return { recorded: this.#recorded }
+      case 'stop':
+        return this.#stop()
       case 'subscribe':
         return this.#subscriptions.open(request, file)
       case 'unsubscribe':
@@ -301,7 +315,7 @@ export class ToolRequests {
     }
   }
 
-  /** The answer to a request. Closes `file`, unless a capture has started. */
+  /** The answer to a request. Closes `file` if that is an error; otherwise a capture, a recording or `stop` keeps it. */
   #answer(request: ToolRequest | undefined, file: number | undefined): ToolReply {
     const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
     if (file !== undefined && 'error' in reply) close(file)

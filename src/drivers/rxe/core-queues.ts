@@ -97,8 +97,7 @@ class DatagramQueue implements CoreQueue {
         `a datagram of queue pair ${this.qpn} has ${minBytes} to ${maxBytes} bytes, not ${payload.length}`,
       )
     const charged = payload.length + DATAGRAM_OVERHEAD
-    if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged))
-      return false
+    if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged)) return false
     const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
       const address = flowAddress(localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })

@@ -445,7 +445,7 @@ class SoftDevice implements RxeDevice {
     return { engine: this.#engine.counters, port: { ...port.counters, linkDowned } }
   }
 
-  waits(): readonly ContextWait[] {
+  waits(): Iterable<ContextWait | undefined> {
     return waitsOfDevice(this.#state)
   }
 

@@ -184,18 +184,24 @@ const lostWakeup = (cq: CqObject): Wait | undefined => {
   }
 }
 
-/** The waits of all programs for queues of a device, in no order. */
-export const waitsOfDevice = (state: RxeState): ContextWait[] => {
-  const found: ContextWait[] = []
+/** Queues that are looked at in a step. */
+const STEP = 32
+
+/** The waits of all programs for queues of a device, in no order; undefined between steps. */
+export function* waitsOfDevice(state: RxeState): Generator<ContextWait | undefined, void> {
   // The TypeScript library arms its CQs itself, and polls them on an event.
   const isProgram = (context: Context | undefined): context is Context =>
     context !== undefined && context.mapped?.packed === undefined
-  for (const object of state.qps)
+  let looked = 0
+  for (let row = 0; row < state.qps.length; row++) {
+    const object = state.qps[row]
     if (object !== undefined && isProgram(object.context))
-      for (const wait of waitsOfQp(state, object)) found.push({ context: object.context, wait })
+      for (const wait of waitsOfQp(state, object)) yield { context: object.context, wait }
+    if (++looked % STEP === 0) yield undefined
+  }
   for (const cq of state.cqs.values()) {
     const wait = isProgram(cq.context) ? lostWakeup(cq) : undefined
-    if (wait !== undefined && cq.context !== undefined) found.push({ context: cq.context, wait })
+    if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }
+    if (++looked % STEP === 0) yield undefined
   }
-  return found
 }

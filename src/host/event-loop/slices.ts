@@ -23,9 +23,7 @@ export interface Slices {
 }
 
 /** A job of one slice. */
-export function* oneSlice(slice: () => void): Generator<void> {
-  yield slice()
-}
+export const oneSlice = <T>(slice: () => T): Job<T> => ({ next: () => ({ done: true, value: slice() }) })
 
 /** `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn with waiting jobs, before its slices. */
 export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1): Slices => {

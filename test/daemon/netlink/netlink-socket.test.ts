@@ -9,12 +9,13 @@ import { type AnswerMessage, createNetlink } from '../../../src/daemon/netlink/n
 import { createNetlinkSocket, type NetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
 import { createRequests } from '../../../src/daemon/netlink/requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
-import { createSlices } from '../../../src/host/event-loop/slices.ts'
+import { ToolTime } from '../../../src/daemon/tool-time.ts'
 import { recvBytes } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { NetlinkOption, type NldevCommandName, NldevCommands } from '../../../src/spec/linux/nldev.ts'
 import { readMessages } from '../../../src/uapi/nldev/messages.ts'
 import { ownAccount } from '../../core/accounts.ts'
+import { unboundedTime } from '../unbounded-time.ts'
 import { errnoOf, requestOf } from './test-socket.ts'
 
 const SOCKETS = 20
@@ -28,15 +29,19 @@ const SOCK_RAW = 3
 const NO_ADMIN = false
 
 test('twenty lists take at most as many steps in a turn of the event loop as one list', async t => {
-  const slices = createSlices()
+  // Each step takes as long as tools have in a turn.
+  let milliseconds = performance.now()
+  t.mock.method(performance, 'now', () => milliseconds)
+  const time = new ToolTime({ isBusy: () => false, beforeSlices() {} }).of(1, false)
   let steps = 0
   const list = function* (): Generator<Uint8Array> {
     for (let i = 0; i < DATAGRAMS; i++) {
       steps++
+      milliseconds += 0.1
       yield new Uint8Array(LENGTH)
     }
   }
-  const parts = { containment: createContainment(), slices, onDatagram: () => undefined, onHangUp() {} }
+  const parts = { containment: createContainment(), time, onDatagram: () => undefined, onHangUp() {} }
   const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, SOCK_RAW, NO_ADMIN))
   t.after(() => {
     for (const socket of sockets) socket.close()
@@ -65,7 +70,7 @@ for (const steps of [0, 10])
   test(`a list that fails after ${steps} steps ${steps === 0 ? 'is refused' : 'hangs up the socket'}`, async t => {
     const containment = createContainment(() => {})
     let hangUps = 0
-    const parts = { containment, slices: createSlices(), onDatagram: () => undefined, onHangUp: () => void hangUps++ }
+    const parts = { containment, time: unboundedTime, onDatagram: () => undefined, onHangUp: () => void hangUps++ }
     const socket = createNetlinkSocket(parts, SOCK_RAW, NO_ADMIN)
     t.after(() => socket.close())
     const failing = function* (): Generator<undefined> {
@@ -83,9 +88,12 @@ for (const steps of [0, 10])
   })
 
 const createSockets = (t: TestContext, answer: AnswerMessage = () => undefined) => {
-  const netlink = createNetlink({ containment: createContainment(), slices: createSlices(), answer })
+  const netlink = createNetlink({ containment: createContainment(), answer })
   t.after(() => netlink.closeAll())
-  return { netlink, open: (isAdmin = true): NetlinkSocket => netlink.open(SOCK_RAW, isAdmin, ownAccount()) }
+  return {
+    netlink,
+    open: (isAdmin = true): NetlinkSocket => netlink.open(SOCK_RAW, isAdmin, ownAccount(), unboundedTime),
+  }
 }
 
 test('the port is the pid, or above all pids if another socket has it; a port in use is refused', t => {

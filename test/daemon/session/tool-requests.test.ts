@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { assemble } from '../../../src/assembly/assembly.ts'
 import type { Device } from '../../../src/core/model.ts'
+import { createLimit } from '../../../src/core/objects/limits.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
@@ -23,6 +24,7 @@ import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
 import { Command, createCq, createRcQp, daemonOf, dial } from '../client.ts'
+import { unboundedTime } from '../unbounded-time.ts'
 
 const folder = scratchFolder()
 
@@ -133,7 +135,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record and end-record',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
       },
       text.slice(0, 60),
     )
@@ -176,6 +178,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
     network: { faults: '' },
+    subscriptions: createLimit('subscriptions', 16),
     trace: {
       settle: () => {
         settled++
@@ -207,6 +210,8 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
     buffer,
     isTrusted: user === 'own user',
     account,
+    time: unboundedTime,
+    run: job => void unboundedTime.run(job),
     send: length => {
       if (freeMessages <= 0) return false
       freeMessages--
@@ -390,7 +395,7 @@ test('only a tool that traces completes the records that wait for descriptors', 
   assert.equal(settled(), 1)
 })
 
-test('only the daemon’s user may trace calls, see findings and set faults', () => {
+test('only the daemon’s user may trace calls, see findings, set faults and stop the daemon', () => {
   const stranger = createRequests('other user')
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
@@ -401,6 +406,7 @@ test('only the daemon’s user may trace calls, see findings and set faults', ()
   assert.match('error' in stat ? stat.error : '', /only the user of this daemon may see queue pairs/)
   const fault = stranger.request({ kind: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
+  assert.deepEqual(stranger.request({ kind: 'stop' }), { error: 'only the user of this daemon may stop it' })
   assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may see the configuration')
 })
 
@@ -483,6 +489,15 @@ test('queued records are bounded in bytes, and charged to the tool until they ar
   assert.ok(poor.charged() <= 2_000_000)
   poor.close()
   assert.equal(poor.charged(), 0)
+})
+
+test('the subscriptions of all sessions have a limit', () => {
+  const { request } = createRequests('own user', { subscriptions: createLimit('subscriptions', 2) })
+  const subscribe = (): ToolReply => request({ kind: 'subscribe', topic: 'trace' })
+  assert.deepEqual([subscribe(), subscribe()], [{ subscribed: 1 }, { subscribed: 2 }])
+  assert.match(JSON.stringify(subscribe()), /subscribe trace: there are 2 subscriptions, the maximum/)
+  assert.deepEqual(request({ kind: 'unsubscribe', id: 1 }), { unsubscribed: 1, lost: 0 })
+  assert.deepEqual(subscribe(), { subscribed: 3 })
 })
 
 test('subscriptions of a session have gaps of their own', () => {

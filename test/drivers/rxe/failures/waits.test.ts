@@ -14,7 +14,9 @@ import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 /** The waits of both devices: id and text, with numbers as #. */
 const waitsOf = ({ m }: Pick<ReturnType<typeof pair>, 'm'>): string[] =>
   m.devices.flatMap(({ device: { state } }) =>
-    waitsOfDevice(state).map(({ wait: { id, text } }) => `${id}: ${text.replace(/0x[0-9a-f]+/g, '#')}`),
+    Array.from(waitsOfDevice(state))
+      .flatMap(found => found?.wait ?? [])
+      .map(({ id, text }) => `${id}: ${text.replace(/0x[0-9a-f]+/g, '#')}`),
   )
 
 const send = ({ a }: ReturnType<typeof pair>, flags?: number): void =>
