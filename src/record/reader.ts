@@ -18,7 +18,7 @@ import {
   SegmentBytes,
   SegmentFooter,
 } from '../spec/session-file.ts'
-import { eventsOf, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
+import { eventsOf, hasTimes, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
 import { SessionFileError } from './error.ts'
 import type { SessionEvent, SessionHeader } from './events.ts'
 
@@ -92,12 +92,15 @@ export interface Session {
   eventsIn(range?: EventRange): AsyncGenerator<SessionEvent>
   /**
    * The events of the newest checkpoint before `time`: the devices and objects at its time, which is the time of the
-   * events that follow it. `eventsIn` from its `end` on has the changes since.
+   * events that follow it. `eventsIn` from its `end` on has the changes since. Damaged blocks are skipped.
    */
   checkpointBefore(time: number): Promise<{ readonly end: number; readonly events: readonly SessionEvent[] }>
 }
 
 // ---- header ----
+
+/** Milliseconds from 1970, in both directions: with the latest time of a block, still a date of JavaScript. */
+const MAX_ORIGIN = 8e15
 
 const HEADER_NUMBERS = ['origin', 'payload', 'segmentBytes', 'segments'] as const
 
@@ -117,7 +120,7 @@ const parseHeader = (bytes: Uint8Array): SessionHeader => {
     throw new SessionFileError('the header of the session file is damaged')
   }
   const hasNumbers = HEADER_NUMBERS.every(name => Number.isFinite(header?.[name]))
-  const { segmentBytes = 0, segments = 0, application, machine } = header as Partial<SessionHeader>
+  const { segmentBytes = 0, segments = 0, origin = 0, application, machine } = header as Partial<SessionHeader>
   const isValid =
     hasNumbers &&
     Number.isInteger(segmentBytes) &&
@@ -125,6 +128,7 @@ const parseHeader = (bytes: Uint8Array): SessionHeader => {
     segmentBytes >= SegmentBytes.min &&
     segmentBytes <= SegmentBytes.max &&
     segments >= 0 &&
+    Math.abs(origin) <= MAX_ORIGIN &&
     typeof application === 'string' &&
     typeof machine === 'string'
   if (!isValid) throw new SessionFileError('the header of the session file is damaged')
@@ -165,6 +169,7 @@ const segmentOfIndex = (bytes: Uint8Array, sequence: number, position: number): 
   const blocks: SessionBlock[] = []
   for (let i = 0; i < count; i++, at += IndexBlock.size) {
     const entry = readFields(view, at, IndexBlock)
+    if (!hasTimes(entry)) return undefined
     // Checkpoints are the first blocks, and have no events.
     blocks.push(blockOf(entry, position + entry.offset, sequence, entry.events === 0))
   }
@@ -189,13 +194,15 @@ class OpenSession implements Session {
   readonly end: number
   readonly #segments: readonly Segment[]
   readonly #source: SessionSource
-  #damaged: number
+  /** Segments that could not be read. */
+  readonly #damagedSegments: number
+  readonly #damagedBlocks = new Set<SessionBlock>()
 
   constructor(source: SessionSource, header: SessionHeader, segments: readonly Segment[], damaged: number) {
     this.#source = source
     this.header = header
     this.#segments = segments
-    this.#damaged = damaged
+    this.#damagedSegments = damaged
     this.blocks = segments.flatMap(({ blocks }) => blocks)
     const last = this.blocks[this.blocks.length - 1]
     this.events = last === undefined ? 0 : last.first + last.events
@@ -205,7 +212,7 @@ class OpenSession implements Session {
   }
 
   get damaged(): number {
-    return this.#damaged
+    return this.#damagedSegments + this.#damagedBlocks.size
   }
 
   async read({ position, length, sequence }: SessionBlock): Promise<readonly SessionEvent[]> {
@@ -216,20 +223,23 @@ class OpenSession implements Session {
     return [...eventsOf(bytes, header)]
   }
 
+  /** The events of a block; none of a damaged one, which is counted. */
+  async #readWhole(block: SessionBlock): Promise<readonly SessionEvent[]> {
+    try {
+      return await this.read(block)
+    } catch (error) {
+      if (!(error instanceof SessionFileError)) throw error
+      this.#damagedBlocks.add(block)
+      return []
+    }
+  }
+
   async *eventsIn({ from = 0, to = Number.POSITIVE_INFINITY, keys }: EventRange = {}): AsyncGenerator<SessionEvent> {
     for (const segment of this.#segments) {
       const wanted = keys && segment.keys && new Set(keys.flatMap(key => segment.keys?.get(key) ?? []))
       for (const [i, block] of segment.blocks.entries()) {
         if (block.isCheckpoint || block.end < from || block.start > to || wanted?.has(i) === false) continue
-        let events: readonly SessionEvent[]
-        try {
-          events = await this.read(block)
-        } catch (error) {
-          if (!(error instanceof SessionFileError)) throw error
-          this.#damaged++
-          continue
-        }
-        for (const event of events) if (event.time >= from && event.time <= to) yield event
+        for (const event of await this.#readWhole(block)) if (event.time >= from && event.time <= to) yield event
       }
     }
   }
@@ -238,9 +248,9 @@ class OpenSession implements Session {
     // The first segment is the answer for times before the file's first event.
     const before = this.#segments.filter(({ blocks }, i) => i === 0 || (blocks[0]?.end ?? 0) < time)
     const checkpoints = before[before.length - 1]?.blocks.filter(({ isCheckpoint }) => isCheckpoint) ?? []
-    const events: SessionEvent[] = []
-    for (const block of checkpoints) events.push(...(await this.read(block)))
-    return { end: checkpoints[0]?.end ?? 0, events }
+    const events: (readonly SessionEvent[])[] = []
+    for (const block of checkpoints) events.push(await this.#readWhole(block))
+    return { end: checkpoints[0]?.end ?? 0, events: events.flat() }
   }
 }
 
