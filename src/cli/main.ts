@@ -361,6 +361,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(SOCKET, 'the daemon at this socket', path)
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
+      .option(
+        '--host-name <name[:port]>',
+        "a name by which browsers reach the page, beside the machine's own; may be given several times",
+        collect,
+      )
       .addHelpText(
         'after',
         examples(

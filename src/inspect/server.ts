@@ -10,8 +10,10 @@
  * The page decodes the session file itself. A failure of a request is a sentence, as text.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import { hostname, networkInterfaces } from 'node:os'
 import { createAccess } from './access.ts'
+import { limitConnections, plainAddress } from './connections.ts'
 import { type Page, SERVED_POLICY } from './page.ts'
 
 /** The state of the recording that the page shows. */
@@ -59,6 +61,8 @@ export interface ServerOptions {
   readonly host?: string
   /** 0: a free one. */
   readonly port?: number
+  /** Further names by which browsers reach the server, `NAME` or `NAME:PORT` if the port is another one for them. */
+  readonly names?: readonly string[]
 }
 
 export interface PageServer {
@@ -120,11 +124,35 @@ const wholeNumber = (url: URL, name: string, max: number): number => {
   return value
 }
 
-/** The names by which browsers reach a server at this address. */
-const hostsOf = (host: string, port: number): string[] => {
-  const names = host.includes(':') ? [`[${host}]`] : [host]
-  if (host === '127.0.0.1' || host === '::1') names.push('localhost')
-  return names.map(name => `${name.toLowerCase()}:${port}`)
+const urlHost = (address: string): string => (address.includes(':') ? `[${address}]` : address)
+
+const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.')
+
+/**
+ * The names by which a browser reaches the server on this connection: the address that it has connected to, which is one
+ * of the machine, and the machine's names. Names that others may give to the address are refused: their pages could
+ * send requests here (DNS rebinding).
+ */
+const hostsOf = ({ localAddress = '' }: Socket, port: number, names: readonly string[]): string[] => {
+  const address = plainAddress(localAddress)
+  const name = hostname()
+  const own = [urlHost(address), name, name.replace(/\..*$/, '')]
+  if (isLoopback(address)) own.push('localhost')
+  const hosts = [
+    ...own.map(host => `${host}:${port}`),
+    ...names.map(host => (host.includes(':') ? host : `${host}:${port}`)),
+  ]
+  return [...new Set(hosts.map(host => host.toLowerCase()))]
+}
+
+/** The address for the link: of a server on all addresses, one by which other machines reach it too. */
+const linkAddress = (host: string): string => {
+  const family = { '0.0.0.0': 'IPv4', '::': 'IPv6' }[host]
+  if (family === undefined) return host
+  const outer = Object.values(networkInterfaces())
+    .flat()
+    .find(one => one?.family === family && !one.internal && !one.address.startsWith('fe80:'))
+  return outer?.address ?? (family === 'IPv4' ? '127.0.0.1' : '::1')
 }
 
 /** Sends the state after each change, at most every CHANGE_INTERVAL, and not while the client is slow. */
@@ -154,7 +182,7 @@ const streamChanges = (data: PageData, response: ServerResponse): void => {
 
 /** Starts the server. Throws the system's error if the address cannot be used. */
 export const servePage = async (page: Page, data: PageData, options: ServerOptions = {}): Promise<PageServer> => {
-  const { host = '127.0.0.1', port = 0 } = options
+  const { host = '127.0.0.1', port = 0, names = [] } = options
   const files: Readonly<Record<string, readonly [type: string, body: string]>> = {
     '/': ['text/html; charset=utf-8', page.html],
     '/page.js': ['text/javascript; charset=utf-8', page.script],
@@ -166,7 +194,8 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
     server.listen(port, host, resolve)
   })
   const bound = server.address() as AddressInfo
-  const access = createAccess(hostsOf(host, bound.port))
+  const access = createAccess(({ socket }) => hostsOf(socket, bound.port, names))
+  const connections = limitConnections(server)
 
   const changeFaults = async (rules?: string): Promise<readonly FaultState[]> => {
     if (data.faults === undefined)
@@ -216,6 +245,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       return send(response, 200, 'text/plain', session)
     }
     if (!access.hasSession(request)) throw new RequestError(401, 'the request has no session of this server')
+    connections.noteSession(request)
     return answerApi(request, response, url)
   }
 
@@ -227,7 +257,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
     })
   })
 
-  const origin = `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/`
+  const origin = `http://${urlHost(linkAddress(host))}:${bound.port}/`
   return {
     port: bound.port,
     link: () => `${origin}#token=${access.createToken()}`,
