@@ -5,6 +5,7 @@
  *   GET  /api/about       what is shown (`About`)
  *   GET  /api/data        bytes of the session file: ?offset=…&length=…
  *   GET  /api/changes     of a live recording: a line of JSON for each change, until the client closes
+ *   GET  /api/waits       what programs of the daemon wait for (`WaitState`)
  *   GET  /api/faults      the fault rules; PUT replaces them
  *
  * The page decodes the session file itself. A failure of a request is a sentence, as text.
@@ -35,6 +36,15 @@ export interface FaultState {
   readonly faults: number
 }
 
+/** What a program waits for. */
+export interface WaitState {
+  readonly device: string
+  readonly pid: number
+  readonly command: string
+  /** A sentence without its full stop. */
+  readonly text: string
+}
+
 /** What the server shows. */
 export interface PageData {
   /** The name of the file or daemon. */
@@ -44,6 +54,8 @@ export interface PageData {
   read(offset: number, length: number): Promise<Uint8Array>
   /** Calls `listener` after changes of the state; returns a function that ends this. */
   onChange(listener: () => void): () => void
+  /** Absent: no programs run. What lasts for two looks; throws an Error if the daemon has ended meanwhile. */
+  waits?(): Promise<readonly WaitState[]>
   /** Absent: the page may not change faults. Reads the rules, or replaces them; throws an Error for a wrong rule. */
   faults?(rules?: string): Promise<readonly FaultState[]>
 }
@@ -223,6 +235,8 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       }
       case 'GET /api/changes':
         return streamChanges(data, response)
+      case 'GET /api/waits':
+        return sendJson(response, (await data.waits?.()) ?? [])
       case 'GET /api/faults':
         return sendJson(response, await changeFaults())
       case 'PUT /api/faults':

@@ -2,7 +2,7 @@
  * Where the page gets its session file from: the server of `userdma inspect` (src/inspect/server.ts), or the page itself
  * if it is one file (src/inspect/html.ts).
  */
-import type { About, DataState, FaultState } from '../../src/inspect/server.ts'
+import type { About, DataState, FaultState, WaitState } from '../../src/inspect/server.ts'
 import type { SessionSource } from '../../src/record/reader.ts'
 
 export interface Source {
@@ -13,6 +13,8 @@ export interface Source {
   changes(): AsyncGenerator<DataState>
   /** The fault rules; with `rules` replaces them first. Throws an Error with a sentence. */
   faults(rules?: string): Promise<readonly FaultState[]>
+  /** What programs of the daemon wait for; nothing for a file. */
+  waits(): Promise<readonly WaitState[]>
   /** Bytes that were read so far. */
   readonly bytesRead: number
 }
@@ -137,6 +139,9 @@ const connect = async (): Promise<Source> => {
         if (newest !== undefined) yield JSON.parse(newest) as DataState
       }
     },
+    async waits() {
+      return (await (await request('waits')).json()) as readonly WaitState[]
+    },
     async faults(rules) {
       const init = rules === undefined ? {} : { method: 'PUT', body: rules }
       return (await (await request('faults', init)).json()) as readonly FaultState[]
@@ -173,6 +178,9 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
     bytesRead: size,
     open: state => sourceOf(cache, state.size),
     async *changes() {},
+    async waits() {
+      return []
+    },
     async faults() {
       throw new Error('a page in a file has no daemon')
     },

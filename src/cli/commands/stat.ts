@@ -1,7 +1,7 @@
 /*
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
-import { setTimeout } from 'node:timers/promises'
+import { lastingWaits } from '../../session/lasting-waits.ts'
 import type { ToolSession } from '../../session/tool-session.ts'
 import { otherCounts } from '../../spec/counters.ts'
 import { jsonText, printable } from '../../trace/printable.ts'
@@ -128,26 +128,12 @@ export const waitsText = (waits: readonly WaitStat[]): string =>
     .map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${printable(text)}\n`)
     .join('')
 
-/** Milliseconds between two looks at what programs wait for: what has changed is work in progress. */
-const SECOND_LOOK = 250
-
-/** The waits that two looks find. */
-const lastingWaits = async (client: Pick<ToolSession, 'waits'>): Promise<readonly WaitStat[]> => {
-  const first = await client.waits()
-  if (first.length === 0) return first
-  await setTimeout(SECOND_LOOK)
-  const second = await client.waits()
-  return second.filter(({ pid, device, text }) =>
-    first.some(wait => wait.pid === pid && wait.device === device && wait.text === text),
-  )
-}
-
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
-      return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(client))
+      return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))
     }
     const current = await client.stat()
     return options.json ? `${jsonText(current, 2)}\n` : statText(current, client.socket)
