@@ -73,10 +73,8 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
   if (store.isDisconnected) parts.push('not connected to `userdma inspect`')
   if (store.notice) parts.push(store.notice)
   if (facts.lost > 0) parts.push(`${plural(facts.lost, 'event')} lost while recording`)
-  if (facts.skipped > 0)
-    parts.push(
-      `${plural(facts.skipped, 'event')} skipped, because they are damaged, or more arrives than the page reads`,
-    )
+  if (facts.damaged > 0) parts.push(`${plural(facts.damaged, 'event')} could not be read: the recording is damaged`)
+  if (facts.skipped > 0) parts.push(`${plural(facts.skipped, 'event')} skipped: more arrived than the page could read`)
   if (session.damaged > 0) parts.push(`${plural(session.damaged, 'part')} of the file cannot be read`)
   return (
     <>

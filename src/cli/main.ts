@@ -235,6 +235,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
       .option('--redact', 'without paths, arguments and addresses; each has the same pseudonym everywhere')
+      .option('--max-size <size>', 'the most bytes of the output, e.g. 4G (default: 512 times the events)')
       .addHelpText(
         'after',
         examples(
@@ -364,6 +365,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(SOCKET, 'the daemon at this socket', path)
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
+      .option(
+        '--host-name <name[:port]>',
+        "a name by which browsers reach the page, beside the machine's own; may be given several times",
+        collect,
+      )
       .addHelpText(
         'after',
         examples(

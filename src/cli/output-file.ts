@@ -1,27 +1,29 @@
 /*
- * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error.
+ * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error, and so is a file that
+ * the command also reads.
  */
 import { closeSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { waitWritable } from '../host/event-loop/wait.ts'
-import { createOutputFile } from '../host/output-file.ts'
+import { createResultFile, emptyOutputFile, openOutputFile, type ResultFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
-/**
- * Creates an empty file, or opens a device or FIFO, for writing; returns its descriptor. Throws UsageError with a
- * message.
- */
-export const createOutput = (name: string): number => {
+const orUsageError = <T>(open: () => T): T => {
   try {
-    return createOutputFile(name)
+    return open()
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
 }
 
+/** A file that is written in place: its descriptor, as `openOutputFile`. Throws UsageError with a message. */
+export const openInPlace = (name: string): number => orUsageError(() => openOutputFile(name))
+
+/** A file for a result, as `createResultFile`. Throws UsageError with a message. */
+export const createResult = (name: string): ResultFile => orUsageError(() => createResultFile(name))
+
 /**
- * The path without symbolic links in its folder. The last name stays: `createOutput` refuses a file that is a symbolic
- * link.
+ * The path without symbolic links in its folder. The last name stays: an output file that is a symbolic link is refused.
  */
 const pathOf = (name: string): string => {
   try {
@@ -40,22 +42,33 @@ const statOf = (name: string): Stats | undefined => {
   }
 }
 
-/**
- * Throws UsageError if two options name one file: each would overwrite what the other has written. Devices and FIFOs
- * may be named twice.
- */
-export const requireDifferentFiles = (
-  [option, name]: readonly [option: string, name: string | undefined],
-  [otherOption, otherName]: readonly [option: string, name: string | undefined],
-): void => {
+/** A file with what the user calls it: an option, for example. `name` undefined: the option is not set. */
+export type NamedFile = readonly [what: string, name: string | undefined]
+
+const requireDifferent = ([what, name]: NamedFile, [otherWhat, otherName]: NamedFile): void => {
   if (name === undefined || otherName === undefined) return
   const stat = statOf(name)
   const other = statOf(otherName)
   // /dev/stdout and /dev/fd/1 are two names of one file.
   const isSame = stat && other ? stat.dev === other.dev && stat.ino === other.ino : pathOf(name) === pathOf(otherName)
   if (!isSame || stat?.isFile() === false) return
-  throw new UsageError(`${option} and ${otherOption} name the same file ${name}`)
+  throw new UsageError(`${what} and ${otherWhat} are the same file ${name}`)
 }
+
+/**
+ * Throws UsageError if an output is the same file as another output, or as an input, by whatever names: one would
+ * overwrite what the other has. Devices and FIFOs may be named twice.
+ */
+export const requireDifferentFiles = (outputs: readonly NamedFile[], inputs: readonly NamedFile[] = []): void => {
+  for (const [i, output] of outputs.entries())
+    for (const other of [...outputs.slice(i + 1), ...inputs]) requireDifferent(output, other)
+}
+
+/** A program and its arguments, as inputs. An argument may name a file. */
+export const programFiles = (program: string, args: readonly string[]): NamedFile[] => [
+  ['the program', program.includes('/') ? program : undefined],
+  ...args.map((arg): NamedFile => ['the argument of the program', arg === '' ? undefined : arg]),
+]
 
 /** Text output of a command that runs a program. */
 export interface Output {
@@ -69,20 +82,17 @@ export interface Output {
   close(): void
 }
 
-const STDERR = 2
-
-/** The output of a command that runs a program: the file, or standard error. Throws UsageError as `createOutput`. */
-export const openOutput = (name: string | undefined): Output => {
-  const fd = name === undefined ? STDERR : createOutput(name)
+/** `put` throws an Error. */
+const outputOf = (name: string | undefined, put: (text: string) => void, close: () => void): Output => {
   let hasFailed = false
   return {
     write(text) {
       if (hasFailed) return
       try {
-        writeAll(fd, text)
+        put(text)
       } catch (error) {
         hasFailed = true
-        if (fd !== STDERR)
+        if (name !== undefined)
           process.stderr.write(
             `userdma: cannot write to ${name}: ${(error as NodeJS.ErrnoException).code}; the rest is missing\n`,
           )
@@ -91,10 +101,55 @@ export const openOutput = (name: string | undefined): Output => {
     get hasFailed() {
       return hasFailed
     },
-    close() {
-      if (fd !== STDERR) closeSync(fd)
-    },
+    close,
   }
+}
+
+const STDERR = 2
+
+/**
+ * The output of a command that runs a program: the file, which is written in place, or standard error. An older file is
+ * emptied by the first write, or by `close`. Throws UsageError.
+ */
+export const openOutput = (name: string | undefined): Output => {
+  if (name === undefined)
+    return outputOf(
+      name,
+      text => writeAll(STDERR, text),
+      () => {},
+    )
+  const fd = openInPlace(name)
+  let isEmptied = false
+  const empty = (): void => {
+    if (!isEmptied) emptyOutputFile(fd)
+    isEmptied = true
+  }
+  const put = (text: string): void => {
+    empty()
+    writeAll(fd, text)
+  }
+  return outputOf(name, put, () => {
+    empty()
+    closeSync(fd)
+  })
+}
+
+/** A report that one `write` writes as a whole: a result. Throws UsageError. */
+export const openReport = (name: string): Pick<Output, 'write' | 'hasFailed'> => {
+  const result = createResult(name)
+  return outputOf(
+    name,
+    text => {
+      try {
+        writeAll(result.open(), text)
+        result.commit()
+      } catch (error) {
+        result.discard()
+        throw error
+      }
+    },
+    () => {},
+  )
 }
 
 /** Writes everything, and waits while a pipe is full. If the reader of the pipe has closed it, the rest is dropped. */

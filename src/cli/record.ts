@@ -6,7 +6,7 @@ import { removeHeld } from '../host/held-file.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
 import type { ToolSession } from '../session/tool-session.ts'
 import { messageOf, UsageError } from './fail.ts'
-import { createOutput } from './output-file.ts'
+import { openInPlace } from './output-file.ts'
 import { packageVersion } from './paths.ts'
 
 /** As commander parses them. */
@@ -20,16 +20,16 @@ export interface RecordOptions {
 /** The largest --payload: that of the largest packet. */
 const MAX_PAYLOAD = 4096
 /** The limit with --record-on-failure, if there is no --record-limit. */
-const FAILURE_LIMIT = 64 * 2 ** 20
-const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }
+const MIB = 2 ** 20
+const FAILURE_LIMIT = 64 * MIB
+const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: MIB, G: 2 ** 30 }
 
-const limitOf = (text: string): number => {
+/** The bytes of a size such as 64M. Throws UsageError if they are fewer than `least`, a number of MiB. */
+export const sizeOf = (option: string, text: string, least: number): number => {
   const [, digits, unit = ''] = /^(\d{1,12})([KMG]?)$/i.exec(text) ?? []
   const bytes = Number(digits) * (UNITS[unit.toUpperCase()] ?? Number.NaN)
-  if (bytes >= MIN_RECORD_LIMIT) return bytes
-  throw new UsageError(
-    `--record-limit "${text}": give bytes, such as 64M or 1G; at least ${MIN_RECORD_LIMIT / 2 ** 20}M`,
-  )
+  if (bytes >= least * MIB) return bytes
+  throw new UsageError(`${option} "${text}": give bytes, such as 64M or 1G; at least ${least}M`)
 }
 
 const payloadOf = (text: string): number => {
@@ -51,7 +51,10 @@ export interface RecordFile {
   end(client: ToolSession, hasFailed: boolean): Promise<boolean>
 }
 
-/** Creates the file of --record; undefined without the option. Throws UsageError. */
+/**
+ * Opens the file of --record; undefined without the option. An older file is emptied when the recording starts. Throws
+ * UsageError.
+ */
 export const openRecordFile = ({
   record: name,
   payload,
@@ -64,13 +67,18 @@ export const openRecordFile = ({
     if (lacking !== undefined) throw new UsageError(`${lacking} is for --record FILE`)
     return undefined
   }
-  const limit = recordLimit === undefined ? (recordOnFailure ? FAILURE_LIMIT : undefined) : limitOf(recordLimit)
+  const limit =
+    recordLimit === undefined
+      ? recordOnFailure
+        ? FAILURE_LIMIT
+        : undefined
+      : sizeOf('--record-limit', recordLimit, MIN_RECORD_LIMIT / MIB)
   const options = {
     application: `userdma ${packageVersion()}`,
     payload: payload === undefined ? 0 : payloadOf(payload),
     ...(limit !== undefined && { limit }),
   }
-  const fd = createOutput(name)
+  const fd = openInPlace(name)
   if (!fstatSync(fd).isFile()) {
     closeSync(fd)
     throw new UsageError(`--record ${name}: a recording needs a regular file`)

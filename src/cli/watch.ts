@@ -5,6 +5,7 @@
 
 import type { ToolSession } from '../session/tool-session.ts'
 import { DATA_UNIT_BYTES } from '../spec/counters.ts'
+import { jsonText } from '../trace/printable.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
@@ -71,7 +72,7 @@ export const watchStat = async (
     const after = await looks.next()
     if (after === undefined) return
     const elapsed = (after.time - before.time) / 1000
-    const lines = json ? [JSON.stringify(after.stat)] : rateTexts(before.stat.devices, after.stat.devices, elapsed)
+    const lines = json ? [jsonText(after.stat)] : rateTexts(before.stat.devices, after.stat.devices, elapsed)
     const clock = new Date().toTimeString().slice(0, 8)
     for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
     before = after

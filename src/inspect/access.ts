@@ -54,16 +54,24 @@ export interface Access {
   hasSession(request: IncomingMessage): boolean
 }
 
-/** `hosts`: the values of `Host` by which browsers may name the server, `127.0.0.1:8080`. */
-export const createAccess = (hosts: readonly string[]): Access => {
+/** A `Host` with its port: browsers leave out that of HTTP. */
+const withPort = (host: string): string => (/:\d+$/.test(host) ? host : `${host}:80`)
+
+/**
+ * `hostsOf`: the values of `Host`, such as `127.0.0.1:8080`, by which a browser may name the server on the connection of
+ * a request.
+ */
+export const createAccess = (hostsOf: (request: IncomingMessage) => readonly string[]): Access => {
   const tokens = new Secrets()
   const sessions = new Secrets()
   return {
     createToken: () => tokens.create(),
     exchange: token => (tokens.take(token) ? sessions.create() : undefined),
-    refuseOrigin({ headers }) {
-      if (headers.host === undefined || !hosts.includes(headers.host.toLowerCase()))
-        return `the request is for host "${headers.host ?? ''}"; this server is ${hosts.join(', ')}`
+    refuseOrigin(request) {
+      const { headers } = request
+      const hosts = hostsOf(request)
+      if (headers.host === undefined || !hosts.includes(withPort(headers.host.toLowerCase())))
+        return `the request is for host "${headers.host ?? ''}"; this server is ${hosts.join(', ')}: for another name, start \`userdma inspect\` with --host-name NAME`
       if (headers.origin !== undefined && headers.origin !== `http://${headers.host}`)
         return `the request comes from a page of "${headers.origin}"`
       const site = headers['sec-fetch-site']

@@ -5,7 +5,8 @@
 import { mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { FaultStat } from '../uapi/tool.ts'
+import { lastingWaits } from '../session/lasting-waits.ts'
+import type { FaultStat, WaitStat } from '../uapi/tool.ts'
 import { readAt } from './file.ts'
 import type { DataState, FaultState, PageData } from './server.ts'
 
@@ -16,6 +17,7 @@ export interface LiveClient {
   /** As the request of tools. */
   record(fd: number, options: { application: string; payload: number; limit: number }): Promise<void>
   faults(set?: string): Promise<readonly FaultStat[]>
+  waits(): Promise<readonly WaitStat[]>
   close(): void
 }
 
@@ -109,6 +111,17 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
     setState({ size })
   }
 
+  /** The present look at what programs wait for: all pages share it. */
+  let looking: Promise<readonly WaitStat[]> | undefined
+  const waits = (): Promise<readonly WaitStat[]> => {
+    const asked = client
+    if (asked === undefined) return Promise.resolve([])
+    looking ??= lastingWaits(() => asked.waits()).finally(() => {
+      looking = undefined
+    })
+    return looking
+  }
+
   await start()
   // The header is written before the first reply of a page.
   while (state.size === 0) {
@@ -127,6 +140,7 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
         listeners.add(listener)
         return () => listeners.delete(listener)
       },
+      waits,
       ...(allowsFaults && {
         async faults(rules?: string) {
           if (client === undefined) throw new Error('the daemon has ended')

@@ -5,13 +5,16 @@
  *   GET  /api/about       what is shown (`About`)
  *   GET  /api/data        bytes of the session file: ?offset=…&length=…
  *   GET  /api/changes     of a live recording: a line of JSON for each change, until the client closes
+ *   GET  /api/waits       what programs of the daemon wait for (`WaitState`)
  *   GET  /api/faults      the fault rules; PUT replaces them
  *
  * The page decodes the session file itself. A failure of a request is a sentence, as text.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import { hostname, networkInterfaces } from 'node:os'
 import { createAccess } from './access.ts'
+import { limitConnections, plainAddress } from './connections.ts'
 import { type Page, SERVED_POLICY } from './page.ts'
 
 /** The state of the recording that the page shows. */
@@ -33,6 +36,15 @@ export interface FaultState {
   readonly faults: number
 }
 
+/** What a program waits for. */
+export interface WaitState {
+  readonly device: string
+  readonly pid: number
+  readonly command: string
+  /** A sentence without its full stop. */
+  readonly text: string
+}
+
 /** What the server shows. */
 export interface PageData {
   /** The name of the file or daemon. */
@@ -42,6 +54,8 @@ export interface PageData {
   read(offset: number, length: number): Promise<Uint8Array>
   /** Calls `listener` after changes of the state; returns a function that ends this. */
   onChange(listener: () => void): () => void
+  /** Absent: no programs run. What lasts for two looks; throws an Error if the daemon has ended meanwhile. */
+  waits?(): Promise<readonly WaitState[]>
   /** Absent: the page may not change faults. Reads the rules, or replaces them; throws an Error for a wrong rule. */
   faults?(rules?: string): Promise<readonly FaultState[]>
 }
@@ -59,6 +73,8 @@ export interface ServerOptions {
   readonly host?: string
   /** 0: a free one. */
   readonly port?: number
+  /** Further names by which browsers reach the server, `NAME` or `NAME:PORT` if the port is another one for them. */
+  readonly names?: readonly string[]
 }
 
 export interface PageServer {
@@ -120,11 +136,35 @@ const wholeNumber = (url: URL, name: string, max: number): number => {
   return value
 }
 
-/** The names by which browsers reach a server at this address. */
-const hostsOf = (host: string, port: number): string[] => {
-  const names = host.includes(':') ? [`[${host}]`] : [host]
-  if (host === '127.0.0.1' || host === '::1') names.push('localhost')
-  return names.map(name => `${name.toLowerCase()}:${port}`)
+const urlHost = (address: string): string => (address.includes(':') ? `[${address}]` : address)
+
+const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.')
+
+/**
+ * The names by which a browser reaches the server on this connection: the address that it has connected to, which is one
+ * of the machine, and the machine's names. Names that others may give to the address are refused: their pages could
+ * send requests here (DNS rebinding).
+ */
+const hostsOf = ({ localAddress = '' }: Socket, port: number, names: readonly string[]): string[] => {
+  const address = plainAddress(localAddress)
+  const name = hostname()
+  const own = [urlHost(address), name, name.replace(/\..*$/, '')]
+  if (isLoopback(address)) own.push('localhost')
+  const hosts = [
+    ...own.map(host => `${host}:${port}`),
+    ...names.map(host => (host.includes(':') ? host : `${host}:${port}`)),
+  ]
+  return [...new Set(hosts.map(host => host.toLowerCase()))]
+}
+
+/** The address for the link: of a server on all addresses, one by which other machines reach it too. */
+const linkAddress = (host: string): string => {
+  const family = { '0.0.0.0': 'IPv4', '::': 'IPv6' }[host]
+  if (family === undefined) return host
+  const outer = Object.values(networkInterfaces())
+    .flat()
+    .find(one => one?.family === family && !one.internal && !one.address.startsWith('fe80:'))
+  return outer?.address ?? (family === 'IPv4' ? '127.0.0.1' : '::1')
 }
 
 /** Sends the state after each change, at most every CHANGE_INTERVAL, and not while the client is slow. */
@@ -154,7 +194,7 @@ const streamChanges = (data: PageData, response: ServerResponse): void => {
 
 /** Starts the server. Throws the system's error if the address cannot be used. */
 export const servePage = async (page: Page, data: PageData, options: ServerOptions = {}): Promise<PageServer> => {
-  const { host = '127.0.0.1', port = 0 } = options
+  const { host = '127.0.0.1', port = 0, names = [] } = options
   const files: Readonly<Record<string, readonly [type: string, body: string]>> = {
     '/': ['text/html; charset=utf-8', page.html],
     '/page.js': ['text/javascript; charset=utf-8', page.script],
@@ -166,7 +206,8 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
     server.listen(port, host, resolve)
   })
   const bound = server.address() as AddressInfo
-  const access = createAccess(hostsOf(host, bound.port))
+  const access = createAccess(({ socket }) => hostsOf(socket, bound.port, names))
+  const connections = limitConnections(server)
 
   const changeFaults = async (rules?: string): Promise<readonly FaultState[]> => {
     if (data.faults === undefined)
@@ -194,6 +235,8 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       }
       case 'GET /api/changes':
         return streamChanges(data, response)
+      case 'GET /api/waits':
+        return sendJson(response, (await data.waits?.()) ?? [])
       case 'GET /api/faults':
         return sendJson(response, await changeFaults())
       case 'PUT /api/faults':
@@ -216,6 +259,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       return send(response, 200, 'text/plain', session)
     }
     if (!access.hasSession(request)) throw new RequestError(401, 'the request has no session of this server')
+    connections.noteSession(request)
     return answerApi(request, response, url)
   }
 
@@ -227,7 +271,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
     })
   })
 
-  const origin = `http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/`
+  const origin = `http://${urlHost(linkAddress(host))}:${bound.port}/`
   return {
     port: bound.port,
     link: () => `${origin}#token=${access.createToken()}`,

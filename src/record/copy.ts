@@ -3,10 +3,7 @@
  */
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { packetOutcomes } from '../spec/faults.ts'
-import { BTH_BYTES } from '../wire/bth.ts'
-import { viewOf } from './decode.ts'
 import type { AnyEvent } from './events.ts'
-import { expandPackets } from './packets.ts'
 import type { SessionWriter } from './writer.ts'
 
 type Write<K> = (writer: SessionWriter, time: number, event: Extract<AnyEvent, { kind: K }>) => void
@@ -35,15 +32,6 @@ const NO_REQUEST: WorkRequest = {
   destination: undefined,
 }
 
-const copyPackets: Write<'packets'> = (writer, time, event) => {
-  const { direction, outcome, packetBytes, count, lastBytes } = event
-  const bytes = new Uint8Array(Math.max(BTH_BYTES, (count - 1) * packetBytes + lastBytes))
-  for (const [i, packet] of [...expandPackets(event)].entries())
-    bytes.set(packet.bytes.subarray(0, packet.length), i * packetBytes)
-  const facts = { ...event, direction: direction === 'sent' ? 0 : 1, outcome: packetOutcomes.indexOf(outcome) }
-  writer.packets(time, facts, bytes, viewOf(bytes), 0, packetBytes, count, lastBytes)
-}
-
 /** The kinds of events that the writer does not make itself. */
 const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' | 'lost'>]: Write<K> } = {
   device: (writer, time, event) => writer.device(time, event),
@@ -60,7 +48,10 @@ const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' |
   receiverNotReady: (writer, time, { qp }) => writer.receiverNotReady(time, qp),
   polled: (writer, time, { cq, count }) => writer.polled(time, cq, count),
   queueReset: (writer, time, { owner }) => writer.queueReset(time, owner),
-  packets: copyPackets,
+  packets(writer, time, { direction, outcome, bytes, ...facts }) {
+    const numbers = { direction: direction === 'sent' ? 0 : 1, outcome: packetOutcomes.indexOf(outcome) }
+    writer.run(time, { ...facts, ...numbers, source: bytes, offset: 0, recorded: bytes.length })
+  },
   failure: (writer, time, { object, failure }) => writer.failure(time, object, failure),
   finding: (writer, time, { finding }) => writer.finding(time, finding),
   torment: (writer, time, { torment }) => writer.torment(time, torment),

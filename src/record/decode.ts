@@ -7,10 +7,12 @@ import {
   BLOCK_MAGIC,
   BLOCK_TRAILER,
   BlockHeader,
+  BlockType,
   DeviceChange,
   ELEMENT_BYTES,
   fieldBytes,
   type LayoutValues,
+  MAX_BLOCK,
   ObjectChange,
   PostedBit,
   RECORD_HEADER,
@@ -23,13 +25,17 @@ import {
 import type { PacketFlow } from '../wire/flow.ts'
 import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
-import type { AnyEvent, DeviceEvent, ObjectEvent, SessionEvent } from './events.ts'
+import type { AnyEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionEvent } from './events.ts'
 
 const utf8 = new TextDecoder()
 const GID_BYTES = 16
 const KIND_SHIFT = 24
 /** More packets than a port has in a run. */
 const MAX_RUN = 2 ** 16
+/** The longest payload of a UDP datagram. */
+const MAX_PACKET = 2 ** 16
+/** The latest time of a recorder's clock, nanoseconds: 292 years. Later ones are no dates of JavaScript. */
+const MAX_TIME = 2 ** 63
 const LENGTH_MASK = 0xff_ffff
 
 export type BlockFacts = LayoutValues<typeof BlockHeader>
@@ -57,6 +63,10 @@ export const readFields = <L extends RecordLayout>(
   return values as LayoutValues<L>
 }
 
+/** Whether a block's times are times, in their order. */
+export const hasTimes = ({ base, last }: { readonly base: number; readonly last: number }): boolean =>
+  base >= 0 && base <= last && last <= MAX_TIME
+
 /**
  * The header of a block of segment `sequence` (0: of any) at the start of `bytes`; undefined: there is none, because the
  * segment ends here or was being overwritten.
@@ -67,7 +77,8 @@ export const readBlockHeader = (bytes: Uint8Array, sequence: number): BlockFacts
   const isBlock =
     header.magic === BLOCK_MAGIC &&
     header.length >= BlockHeader.size + BLOCK_TRAILER &&
-    header.length <= SegmentBytes.max &&
+    header.length <= (header.type === BlockType.INDEX ? SegmentBytes.max : MAX_BLOCK) &&
+    hasTimes(header) &&
     (sequence === 0 || header.sequence === sequence)
   return isBlock ? header : undefined
 }
@@ -79,7 +90,6 @@ export const isWhole = (block: Uint8Array, { length }: BlockFacts): boolean => {
   return view.getUint32(length - BLOCK_TRAILER, true) === checksum(view, length - BLOCK_TRAILER)
 }
 
-const stackOf = (text: string): Stack => (text === '' ? [] : text.split('\n'))
 const programOf = (pid: number, command: string): Program | undefined => (pid === 0 ? undefined : { pid, command })
 const nameOf = <T extends Readonly<Record<string, number>>>(table: T, value: number): Lowercase<keyof T & string> => {
   const name = Object.keys(table).find(key => table[key] === value)
@@ -91,6 +101,8 @@ const nameOf = <T extends Readonly<Record<string, number>>>(table: T, value: num
 interface BlockTables {
   readonly texts: string[]
   readonly flows: PacketFlow[]
+  /** By text: many records have the same stack. */
+  readonly stacks: Map<string, Stack>
 }
 
 /** The body of a record: its fields at 0, its tail after them. */
@@ -100,8 +112,23 @@ interface Body {
   readonly tables: BlockTables
 }
 
-const fieldsOf = <K extends RecordKind>(kind: K, { view, tables }: Body): LayoutValues<(typeof Records)[K]> =>
-  readFields(view, 0, Records[kind] as RecordLayout, tables.texts) as LayoutValues<(typeof Records)[K]>
+/** Throws for a number that is none, or negative: all numbers of 64 bits are ids, counts, lengths or addresses. */
+const fieldsOf = <K extends RecordKind>(kind: K, { view, tables }: Body): LayoutValues<(typeof Records)[K]> => {
+  const layout: RecordLayout = Records[kind]
+  const values = readFields(view, 0, layout, tables.texts)
+  for (const [name, type] of layout.fields)
+    if (type === 'f64' && !(Number(values[name]) >= 0 && Number.isFinite(values[name])))
+      throw new SessionFileError(`a record "${kind}" has the number ${values[name]} as ${name}`)
+  return values as LayoutValues<(typeof Records)[K]>
+}
+
+const stackOf = (text: string, { tables: { stacks } }: Body): Stack => {
+  const known = stacks.get(text)
+  if (known !== undefined) return known
+  const stack = text === '' ? [] : text.split('\n')
+  stacks.set(text, stack)
+  return stack
+}
 
 const tailOf = (kind: RecordKind, { bytes }: Body): Uint8Array => bytes.subarray(Records[kind].size)
 
@@ -115,6 +142,15 @@ const jsonOf = <T>(kind: RecordKind, body: Body): T => {
   if (typeof value !== 'object' || value === null)
     throw new SessionFileError(`the JSON of a record "${kind}" is no object`)
   return value as T
+}
+
+/** Others than writers of ours may have written `uses` and `values` of any type. */
+const detailsOf = (body: Body): ObjectDetails => {
+  const details = jsonOf<ObjectDetails>('object', body)
+  const { uses = [], values = {} } = details
+  if (!Array.isArray(uses) || typeof values !== 'object' || values === null)
+    throw new SessionFileError('the JSON of a record "object" has other values than an object')
+  return details
 }
 
 /** `count` parts of `size` bytes behind the fields of a record. Throws if the record has fewer. */
@@ -144,13 +180,13 @@ const decoders: Decoders = {
       change: nameOf(ObjectChange, change) as ObjectEvent['change'],
       ...fields,
       program: programOf(pid, command),
-      stack: stackOf(stack),
-      details: jsonOf('object', body),
+      stack: stackOf(stack, body),
+      details: detailsOf(body),
     }
   },
   call(body) {
     const { object, stack } = fieldsOf('call', body)
-    return { kind: 'call', object, stack: stackOf(stack), call: jsonOf('call', body) }
+    return { kind: 'call', object, stack: stackOf(stack, body), call: jsonOf('call', body) }
   },
   posted(body) {
     const fields = fieldsOf('posted', body)
@@ -164,7 +200,7 @@ const decoders: Decoders = {
     const hasDestination = (bits & PostedBit.DESTINATION) !== 0
     return {
       kind: 'posted',
-      stack: stackOf(fields.stack),
+      stack: stackOf(fields.stack, body),
       request: {
         id: fields.request,
         // Set by `eventsOf`: the time of the record.
@@ -206,7 +242,9 @@ const decoders: Decoders = {
     if (flow === undefined || outcome === undefined)
       throw new SessionFileError('packets refer to a flow or outcome that does not exist')
     const bytes = tailOf('packets', body).slice()
-    if (fields.headerBytes > bytes.length || fields.count > MAX_RUN)
+    const { headerBytes, count, packetBytes, lastBytes } = fields
+    const longest = Math.max(bytes.length, packetBytes, lastBytes)
+    if (headerBytes > bytes.length || count === 0 || count > MAX_RUN || longest > MAX_PACKET)
       throw new SessionFileError('packets are longer than their record')
     return { kind: 'packets', ...fields, direction: direction === 0 ? 'sent' : 'received', outcome, flow, bytes }
   },
@@ -244,7 +282,7 @@ const flowOf = (body: Body): PacketFlow => {
 /** The events of a whole block, whose header is `header`. Throws a SessionFileError at the first damaged record. */
 export function* eventsOf(block: Uint8Array, header: BlockFacts): Generator<SessionEvent> {
   const view = viewOf(block)
-  const tables: BlockTables = { texts: [], flows: [] }
+  const tables: BlockTables = { texts: [], flows: [], stacks: new Map() }
   const end = header.length - BLOCK_TRAILER
   for (let at: number = BlockHeader.size; at < end; ) {
     const word = at + RECORD_HEADER > end ? 0 : view.getUint32(at, true)

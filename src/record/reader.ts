@@ -18,7 +18,7 @@ import {
   SegmentBytes,
   SegmentFooter,
 } from '../spec/session-file.ts'
-import { eventsOf, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
+import { eventsOf, hasTimes, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
 import { SessionFileError } from './error.ts'
 import type { SessionEvent, SessionHeader } from './events.ts'
 
@@ -28,6 +28,8 @@ export interface SessionSource {
   readonly size: number
   /** Bytes from `offset` on: `length`, or fewer at the end of the file. */
   read(offset: number, length: number): Promise<Uint8Array>
+  /** A source that keeps bytes reads these again: they may have changed. */
+  forget?(from: number, to: number): void
 }
 
 /** A file that is in memory. */
@@ -92,12 +94,17 @@ export interface Session {
   eventsIn(range?: EventRange): AsyncGenerator<SessionEvent>
   /**
    * The events of the newest checkpoint before `time`: the devices and objects at its time, which is the time of the
-   * events that follow it. `eventsIn` from its `end` on has the changes since.
+   * events that follow it. `eventsIn` from its `end` on has the changes since. Damaged blocks are skipped.
    */
   checkpointBefore(time: number): Promise<{ readonly end: number; readonly events: readonly SessionEvent[] }>
+  /** The session after its file has grown, or has overwritten its oldest part. Reads only what is new. */
+  continued(source: SessionSource): Promise<Session>
 }
 
 // ---- header ----
+
+/** Milliseconds from 1970, in both directions: with the latest time of a block, still a date of JavaScript. */
+const MAX_ORIGIN = 8e15
 
 const HEADER_NUMBERS = ['origin', 'payload', 'segmentBytes', 'segments'] as const
 
@@ -117,7 +124,7 @@ const parseHeader = (bytes: Uint8Array): SessionHeader => {
     throw new SessionFileError('the header of the session file is damaged')
   }
   const hasNumbers = HEADER_NUMBERS.every(name => Number.isFinite(header?.[name]))
-  const { segmentBytes = 0, segments = 0, application, machine } = header as Partial<SessionHeader>
+  const { segmentBytes = 0, segments = 0, origin = 0, application, machine } = header as Partial<SessionHeader>
   const isValid =
     hasNumbers &&
     Number.isInteger(segmentBytes) &&
@@ -125,6 +132,7 @@ const parseHeader = (bytes: Uint8Array): SessionHeader => {
     segmentBytes >= SegmentBytes.min &&
     segmentBytes <= SegmentBytes.max &&
     segments >= 0 &&
+    Math.abs(origin) <= MAX_ORIGIN &&
     typeof application === 'string' &&
     typeof machine === 'string'
   if (!isValid) throw new SessionFileError('the header of the session file is damaged')
@@ -165,6 +173,7 @@ const segmentOfIndex = (bytes: Uint8Array, sequence: number, position: number): 
   const blocks: SessionBlock[] = []
   for (let i = 0; i < count; i++, at += IndexBlock.size) {
     const entry = readFields(view, at, IndexBlock)
+    if (!hasTimes(entry)) return undefined
     // Checkpoints are the first blocks, and have no events.
     blocks.push(blockOf(entry, position + entry.offset, sequence, entry.events === 0))
   }
@@ -181,6 +190,12 @@ const segmentOfIndex = (bytes: Uint8Array, sequence: number, position: number): 
   return { sequence, blocks, keys }
 }
 
+/** Where the next block of a segment is, which is at `position`. */
+const endOf = ({ blocks }: Segment, position: number): number => {
+  const last = blocks[blocks.length - 1]
+  return last === undefined ? position : last.position + last.length
+}
+
 class OpenSession implements Session {
   readonly header: SessionHeader
   readonly blocks: readonly SessionBlock[]
@@ -189,13 +204,15 @@ class OpenSession implements Session {
   readonly end: number
   readonly #segments: readonly Segment[]
   readonly #source: SessionSource
-  #damaged: number
+  /** Segments that could not be read. */
+  readonly #damagedSegments: number
+  readonly #damagedBlocks = new Set<SessionBlock>()
 
   constructor(source: SessionSource, header: SessionHeader, segments: readonly Segment[], damaged: number) {
     this.#source = source
     this.header = header
     this.#segments = segments
-    this.#damaged = damaged
+    this.#damagedSegments = damaged
     this.blocks = segments.flatMap(({ blocks }) => blocks)
     const last = this.blocks[this.blocks.length - 1]
     this.events = last === undefined ? 0 : last.first + last.events
@@ -205,7 +222,7 @@ class OpenSession implements Session {
   }
 
   get damaged(): number {
-    return this.#damaged
+    return this.#damagedSegments + this.#damagedBlocks.size
   }
 
   async read({ position, length, sequence }: SessionBlock): Promise<readonly SessionEvent[]> {
@@ -216,64 +233,99 @@ class OpenSession implements Session {
     return [...eventsOf(bytes, header)]
   }
 
+  /** The events of a block; none of a damaged one, which is counted. */
+  async #readWhole(block: SessionBlock): Promise<readonly SessionEvent[]> {
+    try {
+      return await this.read(block)
+    } catch (error) {
+      if (!(error instanceof SessionFileError)) throw error
+      this.#damagedBlocks.add(block)
+      return []
+    }
+  }
+
   async *eventsIn({ from = 0, to = Number.POSITIVE_INFINITY, keys }: EventRange = {}): AsyncGenerator<SessionEvent> {
     for (const segment of this.#segments) {
       const wanted = keys && segment.keys && new Set(keys.flatMap(key => segment.keys?.get(key) ?? []))
       for (const [i, block] of segment.blocks.entries()) {
         if (block.isCheckpoint || block.end < from || block.start > to || wanted?.has(i) === false) continue
-        let events: readonly SessionEvent[]
-        try {
-          events = await this.read(block)
-        } catch (error) {
-          if (!(error instanceof SessionFileError)) throw error
-          this.#damaged++
-          continue
-        }
-        for (const event of events) if (event.time >= from && event.time <= to) yield event
+        for (const event of await this.#readWhole(block)) if (event.time >= from && event.time <= to) yield event
       }
     }
+  }
+
+  async continued(source: SessionSource): Promise<Session> {
+    const { header } = this
+    const segments = [...this.#segments]
+    let newest = segments.pop()
+    let damaged = this.damaged
+    const { scan, readSegment } = segmentReader(source, header, () => damaged++)
+    while (newest !== undefined) {
+      const { sequence, blocks } = newest
+      const position = slotOf(header, sequence)
+      const next = slotOf(header, sequence + 1)
+      source.forget?.(endOf(newest, position), position + header.segmentBytes)
+      source.forget?.(next, next + header.segmentBytes)
+      const following = readBlockHeader(await source.read(next, BlockHeader.size), 0)?.sequence ?? 0
+      // More was overwritten than one segment.
+      if (following > sequence + 1) break
+      const isLast = following !== sequence + 1
+      const added = await scan(sequence, position, endOf(newest, position), isLast)
+      const known: Segment = { sequence, blocks: [...blocks, ...added], keys: undefined }
+      if (isLast) {
+        const oldest = header.segments === 0 ? 0 : sequence - header.segments
+        const existing = [...segments, known].filter(one => one.sequence > oldest)
+        return new OpenSession(source, header, existing, damaged)
+      }
+      // Now it is complete, and has an index.
+      const complete = await readSegment(position)
+      segments.push(complete?.sequence === sequence ? complete : known)
+      newest = { sequence: following, blocks: [], keys: undefined }
+    }
+    return openSession(source)
   }
 
   async checkpointBefore(time: number): Promise<{ end: number; events: readonly SessionEvent[] }> {
     // The first segment is the answer for times before the file's first event.
     const before = this.#segments.filter(({ blocks }, i) => i === 0 || (blocks[0]?.end ?? 0) < time)
     const checkpoints = before[before.length - 1]?.blocks.filter(({ isCheckpoint }) => isCheckpoint) ?? []
-    const events: SessionEvent[] = []
-    for (const block of checkpoints) events.push(...(await this.read(block)))
-    return { end: checkpoints[0]?.end ?? 0, events }
+    const events: (readonly SessionEvent[])[] = []
+    for (const block of checkpoints) events.push(await this.#readWhole(block))
+    return { end: checkpoints[0]?.end ?? 0, events: events.flat() }
   }
 }
 
-/**
- * Opens a session file, also one that is being written: then the session ends where the file ended. Throws a
- * SessionFileError with a sentence for people if it is no session file, or of another version.
- */
-export const openSession = async (source: SessionSource): Promise<Session> => {
-  const header = parseHeader(await source.read(0, FileHeader.bytes))
-  const { segmentBytes } = header
-  let damaged = 0
+/** Position of a segment in the file. */
+const slotOf = ({ segmentBytes, segments }: SessionHeader, sequence: number): number =>
+  FileHeader.bytes + (segments === 0 ? sequence - 1 : (sequence - 1) % segments) * segmentBytes
 
-  /** Reads the segment by the headers of its blocks. */
-  const scan = async (sequence: number, position: number): Promise<Segment> => {
+/** Reads segments of a file. `onDamage` is called for what cannot be read. */
+const segmentReader = (source: SessionSource, { segmentBytes }: SessionHeader, onDamage: () => void) => {
+  /**
+   * The blocks of a segment from `at` on, by their headers. `isGrowing`: up to the first that is not written entirely; a
+   * writer may still write it.
+   */
+  const scan = async (sequence: number, position: number, at: number, isGrowing: boolean): Promise<SessionBlock[]> => {
     const blocks: SessionBlock[] = []
-    for (let at = position; at < position + segmentBytes; ) {
+    while (at < position + segmentBytes) {
       const facts = readBlockHeader(await source.read(at, BlockHeader.size), sequence)
       // The last block may not be written entirely.
       if (facts === undefined || facts.type === BlockType.INDEX) break
       if (at + facts.length > Math.min(source.size, position + segmentBytes)) {
-        damaged++
+        if (!isGrowing) onDamage()
         break
       }
+      if (isGrowing && !isWhole(await source.read(at, facts.length), facts)) break
       blocks.push(blockOf(facts, at, sequence, facts.type === BlockType.CHECKPOINT))
       at += facts.length
     }
-    return { sequence, blocks, keys: undefined }
+    return blocks
   }
 
   const readSegment = async (position: number): Promise<Segment | undefined> => {
     const first = readBlockHeader(await source.read(position, BlockHeader.size), 0)
     if (first === undefined) {
-      damaged++
+      onDamage()
       return undefined
     }
     const { sequence } = first
@@ -285,16 +337,28 @@ export const openSession = async (source: SessionSource): Promise<Session> => {
         const index = await source.read(position + footer.offset, footer.length)
         const segment = segmentOfIndex(index, sequence, position)
         if (segment !== undefined) return segment
-        damaged++
+        onDamage()
       }
     }
-    return scan(sequence, position)
+    return { sequence, blocks: await scan(sequence, position, position, false), keys: undefined }
   }
 
+  return { scan, readSegment }
+}
+
+/**
+ * Opens a session file, also one that is being written: then the session ends where the file ended. Throws a
+ * SessionFileError with a sentence for people if it is no session file, or of another version.
+ */
+export const openSession = async (source: SessionSource): Promise<Session> => {
+  source.forget?.(0, Number.POSITIVE_INFINITY)
+  const header = parseHeader(await source.read(0, FileHeader.bytes))
+  let damaged = 0
+  const { readSegment } = segmentReader(source, header, () => damaged++)
   const segments: Segment[] = []
   const slots = header.segments === 0 ? Number.POSITIVE_INFINITY : header.segments
   for (let slot = 0; slot < slots; slot++) {
-    const position = FileHeader.bytes + slot * segmentBytes
+    const position = FileHeader.bytes + slot * header.segmentBytes
     const segment = position < source.size ? await readSegment(position) : undefined
     // Without a limit segments follow each other.
     if (segment === undefined && (header.segments === 0 || position >= source.size)) break

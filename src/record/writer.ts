@@ -40,6 +40,7 @@ import {
   postedBytes,
   putFields,
 } from './block.ts'
+import { viewOf } from './decode.ts'
 import type { CallEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionHeader } from './events.ts'
 import { continuesRun, headerBytesAt } from './packets.ts'
 
@@ -196,8 +197,8 @@ export class SessionWriter {
   }
 
   object(time: number, event: Omit<ObjectEvent, 'kind'>): void {
-    this.#noteObject(event)
     this.#addObject(time, event)
+    this.#noteObject(event)
     this.#note(event.object)
   }
 
@@ -287,11 +288,22 @@ export class SessionWriter {
       record.headerBytes = headers
       record.offset = at
       record.recorded = Math.min(headers + payload, isLast ? lastBytes : packetBytes)
-      const now = this.#nanoseconds(time)
-      this.#blockFor(now, packetsBytes(record.recorded))?.packets(now, record)
+      this.#addRun(time, record)
       if (headers >= 8) this.#note(packetKey(bthDestQp(view, at)))
       i = next
     }
+  }
+
+  /** A run that was read from a session file. The bytes are copied. */
+  run(time: number, record: PacketsRecord): void {
+    this.#addRun(time, record)
+    const { source, headerBytes } = record
+    if (headerBytes >= 8) this.#note(packetKey(bthDestQp(viewOf(source), record.offset)))
+  }
+
+  #addRun(time: number, record: PacketsRecord): void {
+    const now = this.#nanoseconds(time)
+    this.#blockFor(now, packetsBytes(record.recorded))?.packets(now, record)
   }
 
   /** `object`: the id of the queue pair; 0: unknown. */

@@ -110,12 +110,12 @@ const cases: readonly Case[] = [
   [
     ['trace', '-o', '/nonexistent/x', '--pcap', '/nonexistent/y/../x', '--', 'true'],
     2,
-    /^userdma: --output and --pcap name the same file /,
+    /^userdma: --output and --pcap are the same file /,
   ],
   [
     ['check', '--output=/nonexistent/x', '--sarif=/nonexistent/x', '--', 'true'],
     2,
-    /^userdma: --output and --sarif name the same file /,
+    /^userdma: --output and --sarif are the same file /,
   ],
   [['check', '--time-limit', '3', '--', 'true'], 2, /^userdma check: --time-limit is for --torment-search\n/],
   [

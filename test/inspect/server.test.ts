@@ -2,8 +2,13 @@
  * The server of the page: who gets what. Each rule of src/inspect/access.ts and page.ts has a request that breaks it.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { request } from 'node:http'
+import { connect } from 'node:net'
+import { hostname } from 'node:os'
 import { after, before, describe, it } from 'node:test'
+import { MAX_CONNECTIONS } from '../../src/inspect/connections.ts'
 import { filePolicy, SERVED_POLICY } from '../../src/inspect/page.ts'
 import { type PageData, type PageServer, servePage } from '../../src/inspect/server.ts'
 
@@ -32,9 +37,10 @@ const ask = (
   headers: Record<string, string> = {},
   method = 'GET',
   body?: string,
+  address = '127.0.0.1',
 ): Promise<Reply> =>
   new Promise((resolve, reject) => {
-    const sent = request({ host: '127.0.0.1', port, path, method, headers }, async response => {
+    const sent = request({ host: address, port, path, method, headers }, async response => {
       const parts: Buffer[] = []
       for await (const part of response as AsyncIterable<Buffer>) parts.push(part)
       resolve({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(parts) })
@@ -95,6 +101,25 @@ describe('the server of the page', () => {
     assert.equal((await ask(server.port, '/', { host: `localhost:${server.port}` })).status, 200)
   })
 
+  it('on all addresses, accepts those and the names of the machine, and --host-name', async t => {
+    const names = ['lab7.example', 'proxy.example:9000']
+    const everywhere = await servePage(page, dataOf(), { host: '0.0.0.0', names })
+    t.after(() => everywhere.close())
+    const { port } = everywhere
+    assert.notEqual(new URL(everywhere.link()).hostname, '0.0.0.0')
+    const outer = new URL(everywhere.link()).host
+    const to = async (host: string, address = '127.0.0.1') =>
+      (await ask(port, '/', { host }, 'GET', '', address)).status
+    assert.equal(await to(outer, outer.replace(/:\d+$/, '')), 200)
+    for (const host of ['127.0.0.1', 'localhost', hostname(), 'LAB7.example'])
+      assert.equal(await to(`${host}:${port}`), 200, host)
+    assert.equal(await to('proxy.example:9000'), 200)
+    for (const host of ['attacker.example', '127.0.0.2', 'proxy.example', 'lab7.example.attacker.example'])
+      assert.equal(await to(`${host}:${port}`), 403, host)
+    const { body } = await ask(port, '/', { host: 'attacker.example' })
+    assert.match(body.toString(), /host "attacker\.example".*--host-name NAME/)
+  })
+
   it('refuses pages of other origins', async () => {
     const session = await enter(server)
     for (const origin of ['http://attacker.example', 'null', `https://127.0.0.1:${server.port}`, 'http://127.0.0.1:1'])
@@ -131,6 +156,45 @@ describe('the server of the page', () => {
     const { status, body } = await ask(server.port, '/api/faults', await enter(server), 'PUT', 'drop=1%')
     assert.equal(status, 403)
     assert.match(body.toString(), /--allow-faults/)
+  })
+})
+
+const isRoot = process.geteuid?.() === 0
+
+describe('connections of another user', { skip: !isRoot && 'only root can be another user' }, () => {
+  it('close each other at the limit, and none of the owner', async t => {
+    const server = await servePage(page, dataOf())
+    t.after(() => server.close())
+    // One that has sent nothing yet, as browsers make them.
+    const silent = connect(server.port, '127.0.0.1')
+    t.after(() => silent.destroy())
+    await once(silent, 'connect')
+    // Waits for the reply to a request on the newest connection: the server has accepted all before it.
+    const flood = `
+      const net = require('net')
+      let open = 0
+      const make = () => {
+        const socket = net.connect({ host: '127.0.0.1', port: ${server.port}, localAddress: '127.0.0.' + (1 + (open % 9)) })
+        socket.on('error', () => {})
+        socket.on('connect', () => { if (++open < ${4 * MAX_CONNECTIONS}) make(); else socket.write('GET / HTTP/1.1\\r\\n\\r\\n') })
+        socket.once('data', () => console.log('flooded'))
+      }
+      make()`
+    const other = spawn(process.execPath, ['-e', flood], {
+      uid: 65534,
+      gid: 65534,
+      stdio: ['ignore', 'pipe', 'inherit'],
+      cwd: '/',
+    })
+    t.after(() => other.kill())
+    await once(other.stdout, 'data')
+    assert.equal((await ask(server.port, '/api/about', await enter(server))).status, 200)
+    // Those of the server and of this client.
+    const open = process.getActiveResourcesInfo().filter(name => name === 'TCPSocketWrap').length
+    assert.ok(open <= MAX_CONNECTIONS + 4, `${open} connections`)
+    silent.write(`GET / HTTP/1.1\r\nHost: 127.0.0.1:${server.port}\r\n\r\n`)
+    const [reply] = await once(silent, 'data')
+    assert.match(String(reply), /^HTTP\/1.1 200/)
   })
 })
 

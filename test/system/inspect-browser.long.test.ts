@@ -10,6 +10,7 @@ import { after, before, describe, it } from 'node:test'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 import { SessionWriter } from '../../src/record/writer.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
+import { repoRoot } from '../paths.ts'
 import { createMemorySink } from '../record/memory-sink.ts'
 import { findTool } from '../tools.ts'
 import {
@@ -26,6 +27,7 @@ import {
 } from './programs.ts'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
 const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'findings'] as const
 const MAX_NODES = 2000
 const LIMIT = 30_000
@@ -228,6 +230,22 @@ describe('the page in a browser', { skip }, () => {
     const next = start(t, userdma, ['daemon', '--socket', daemon.socket], { env: cleanEnvironment() })
     await next.printed(/ready/)
     await page.locator('.notice').waitFor({ state: 'detached' })
+  })
+
+  it('says first what programs wait for', async t => {
+    const daemon = await startDaemon(t)
+    const context = await browser.newContext({ bypassCSP: true })
+    const { page } = await openPage(context, await startInspect(t, '--socket', daemon.socket))
+    // Its peer posts no receive: each waits for three seconds.
+    const program = ['sh', '-c', 'for i in 1 2 3 4 5 6 7 8; do "$0"; done', ENDLESS]
+    start(t, userdma, ['run', '--socket', daemon.socket, '--', ...program], { env: cleanEnvironment() })
+    await page
+      .locator('.sentences li', { hasText: /endless-rnr \d+.*rnr_retry/i })
+      .first()
+      .waitFor()
+    assert.equal(await page.locator('.page section').first().locator('h2').innerText(), 'What programs wait for')
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    assert.deepEqual(await faultsOf(page), [])
   })
 
   it('opens a page in one file without a network', async t => {

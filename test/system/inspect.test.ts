@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { About, FaultState } from '../../src/inspect/server.ts'
+import type { About, FaultState, WaitState } from '../../src/inspect/server.ts'
 import { openSession, type SessionSource } from '../../src/record/reader.ts'
 import { repoRoot } from '../paths.ts'
 import {
@@ -24,6 +24,8 @@ import {
 
 const LOOPBACK = ownProgram('loopback')
 const skip = lacking(LOOPBACK)
+/** Its peer posts no receive: it waits until an alarm. */
+const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
 
 /** `userdma inspect` with its session. */
 const inspect = async (t: Scope, ...args: readonly string[]) => {
@@ -60,7 +62,10 @@ describe('userdma inspect FILE', { skip }, () => {
     const { name, isLive, hasFaults, state } = await about()
     assert.deepEqual({ name, isLive, hasFaults }, { name: file, isLive: false, hasFaults: false })
     const opened = await openSession(source(state.size))
-    assert.ok(opened.events > 0)
+    const addresses: string[] = []
+    for await (const event of opened.eventsIn()) if (event.kind === 'device') addresses.push(event.address)
+    // The IPv4 address, not the link-local one of GID 0.
+    assert.equal(addresses[0], '127.0.0.1')
     assert.deepEqual(Buffer.from(await source(state.size).read(0, state.size)), readFileSync(file))
     const shown = readFileSync(`/proc/${running.child.pid}/cmdline`, 'utf8')
     for (const secret of [token, session]) assert.ok(!shown.includes(secret))
@@ -117,6 +122,20 @@ describe('userdma inspect of a daemon', { skip }, () => {
     const next = start(t, userdma, ['daemon', '--socket', daemon.socket], { env: cleanEnvironment() })
     await next.printed(/ready/)
     await page.until(({ state }) => state.recording === 2 && state.notice === undefined && state.size > 0)
+  })
+
+  it('says what programs wait for', { skip: lacking(ENDLESS) }, async t => {
+    const daemon = await startDaemon(t)
+    const page = await inspect(t, '--socket', daemon.socket)
+    const waits = async (): Promise<readonly WaitState[]> => (await (await page.ask('waits')).json()) as WaitState[]
+    assert.deepEqual(await waits(), [])
+    // Each ends after three seconds.
+    const program = ['sh', '-c', 'for i in 1 2 3 4 5 6 7 8; do "$0"; done', ENDLESS]
+    start(t, userdma, ['run', '--socket', daemon.socket, '--', ...program], { env: cleanEnvironment() })
+    let found: readonly WaitState[] = []
+    while (found.length === 0) found = await waits()
+    assert.equal(found[0].command, 'endless-rnr')
+    assert.match(found[0].text, /rnr_retry/i)
   })
 
   it('keeps faults as they are without --allow-faults', async t => {

@@ -153,20 +153,22 @@ export interface Connection {
 }
 
 /** The queue pair that `qp` is connected to: of those with the peer's number, the one that points back, if there is one. */
-const peerOf = (qp: QueuePair, all: readonly QueuePair[]): QueuePair | undefined => {
-  const candidates = all.filter(other => other !== qp && other.qpn === qp.peerQpn)
+const peerOf = (qp: QueuePair, byQpn: ReadonlyMap<number, readonly QueuePair[]>): QueuePair | undefined => {
+  const candidates = (byQpn.get(qp.peerQpn ?? -1) ?? []).filter(other => other !== qp)
   return candidates.find(other => other.peerQpn === qp.qpn) ?? candidates[0]
 }
 
 /** One connection for each queue pair that has been used, in the order of their creation. */
 export const connectionsOf = ({ queuePairs }: SessionObjects): Connection[] => {
   const all = [...queuePairs.values()]
+  const byQpn = new Map<number, QueuePair[]>()
+  for (const qp of all) byQpn.set(qp.qpn, [...(byQpn.get(qp.qpn) ?? []), qp])
   const done = new Set<QueuePair>()
   const connections: Connection[] = []
   for (const left of all) {
     if (done.has(left)) continue
     done.add(left)
-    const right = left.peerQpn === undefined ? undefined : peerOf(left, all)
+    const right = left.peerQpn === undefined ? undefined : peerOf(left, byQpn)
     if (right !== undefined && right.peerQpn === left.qpn) done.add(right)
     connections.push({ left, right, rightQpn: left.peerQpn })
   }

@@ -2,7 +2,7 @@
  * Where the page gets its session file from: the server of `userdma inspect` (src/inspect/server.ts), or the page itself
  * if it is one file (src/inspect/html.ts).
  */
-import type { About, DataState, FaultState } from '../../src/inspect/server.ts'
+import type { About, DataState, FaultState, WaitState } from '../../src/inspect/server.ts'
 import type { SessionSource } from '../../src/record/reader.ts'
 
 export interface Source {
@@ -13,6 +13,8 @@ export interface Source {
   changes(): AsyncGenerator<DataState>
   /** The fault rules; with `rules` replaces them first. Throws an Error with a sentence. */
   faults(rules?: string): Promise<readonly FaultState[]>
+  /** What programs of the daemon wait for; nothing for a file. */
+  waits(): Promise<readonly WaitState[]>
   /** Bytes that were read so far. */
   readonly bytesRead: number
 }
@@ -32,9 +34,10 @@ class PageCache {
     this.#load = load
   }
 
-  /** Forgets what may have changed: all pages, or those that end after `size`. */
-  forget(size = 0): void {
-    for (const page of this.#pages.keys()) if ((page + 1) * PAGE_BYTES > size) this.#pages.delete(page)
+  /** Forgets the pages of the bytes from `from` to `to`. */
+  forget(from: number, to: number): void {
+    for (const page of this.#pages.keys())
+      if (page * PAGE_BYTES < to && (page + 1) * PAGE_BYTES > from) this.#pages.delete(page)
   }
 
   #page(number: number): Promise<Uint8Array> {
@@ -77,6 +80,7 @@ const sourceOf = (cache: PageCache, size: number): SessionSource => ({
   size,
   read: (offset, length) =>
     offset >= size ? Promise.resolve(new Uint8Array(0)) : cache.read(offset, Math.min(length, size - offset)),
+  forget: (from, to) => cache.forget(from, to),
 })
 
 // ---- the server ----
@@ -113,25 +117,17 @@ const connect = async (): Promise<Source> => {
   }
   const about = (await (await request('about')).json()) as About
   let bytesRead = 0
-  let recording = about.state.recording
   const cache = new PageCache(async (offset, length) => {
     const bytes = new Uint8Array(await (await request(`data?offset=${offset}&length=${length}`)).arrayBuffer())
     bytesRead += bytes.length
     return bytes
   })
-  let size = 0
   return {
     about,
     get bytesRead() {
       return bytesRead
     },
-    open(state) {
-      // A file that does not grow any more overwrites its oldest part.
-      cache.forget(state.recording === recording && state.size > size ? size : 0)
-      recording = state.recording
-      size = state.size
-      return sourceOf(cache, state.size)
-    },
+    open: state => sourceOf(cache, state.size),
     async *changes() {
       const { body } = await request('changes')
       let text = ''
@@ -142,6 +138,9 @@ const connect = async (): Promise<Source> => {
         const newest = lines.at(-1)
         if (newest !== undefined) yield JSON.parse(newest) as DataState
       }
+    },
+    async waits() {
+      return (await (await request('waits')).json()) as readonly WaitState[]
     },
     async faults(rules) {
       const init = rules === undefined ? {} : { method: 'PUT', body: rules }
@@ -179,6 +178,9 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
     bytesRead: size,
     open: state => sourceOf(cache, state.size),
     async *changes() {},
+    async waits() {
+      return []
+    },
     async faults() {
       throw new Error('a page in a file has no daemon')
     },

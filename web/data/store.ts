@@ -19,6 +19,19 @@ const MAX_CALLS = 20_000
 const MAX_PROBLEMS = 5_000
 /** Milliseconds between two notices to views while events are read. */
 const NOTICE_INTERVAL = 200
+/** Milliseconds of reading after which the browser may draw. */
+const TURN = 12
+
+/** Resolves when the browser has had a turn. Browsers slow down the timers of hidden pages, but not messages. */
+const nextTask = (): Promise<void> =>
+  new Promise(resolve => {
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = () => {
+      port1.close()
+      resolve()
+    }
+    port2.postMessage(undefined)
+  })
 
 export type Timed<E> = E & { readonly time: number }
 
@@ -36,7 +49,9 @@ export interface Facts {
   lost: number
   /** How many events were read. */
   events: number
-  /** Events that the page has skipped, or could not read. */
+  /** Events that the page could not read. */
+  damaged: number
+  /** Events of a live recording that the page has not read, because newer ones arrived faster. */
   skipped: number
   /** Whether the recording says that it has ended in order. */
   endReason: string | undefined
@@ -54,6 +69,7 @@ const newFacts = (start: number): Facts => ({
   omittedProblems: 0,
   lost: 0,
   events: 0,
+  damaged: 0,
   skipped: 0,
   endReason: undefined,
   counters: new Map(),
@@ -123,6 +139,8 @@ export class Store {
   #recording: number
   #isReading = false
   #lastNotice = 0
+  /** When the browser could draw last. */
+  #turn = 0
 
   private constructor(source: Source, session: Session) {
     this.source = source
@@ -177,10 +195,11 @@ export class Store {
         let block = remaining[0]
         if (block === undefined) break
         const { isLive } = this.source.about
-        if (isLive && behind > MAX_BEHIND) {
-          block = remaining[remaining.length - 1]!
-          facts.skipped += block.first - this.#next
-        } else if (!isLive && this.bytesDone + block.length > this.#budget) {
+        const isBehind = isLive && behind > MAX_BEHIND
+        if (isBehind) block = remaining[remaining.length - 1]!
+        // Blocks before the first remaining one were overwritten; those before the page's first look are not missing.
+        if (isBehind || (isLive && this.#next > 0)) facts.skipped += block.first - this.#next
+        if (!isLive && this.bytesDone + block.length > this.#budget) {
           this.readState = 'paused'
           return
         }
@@ -201,13 +220,13 @@ export class Store {
 
   /** The devices and objects that existed at the start of the session. */
   async #readCheckpoint(facts: Facts): Promise<void> {
-    try {
-      const { events } = await this.session.checkpointBefore(this.session.start)
-      for (const event of events) if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
-    } catch (error) {
-      // Damaged: the events that follow are shown without them.
-      if (!(error instanceof SessionFileError)) throw error
-    }
+    const { events } = await this.session.checkpointBefore(this.session.start)
+    for (const event of events)
+      try {
+        if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
+      } catch {
+        facts.damaged++
+      }
   }
 
   async #readBlock(block: SessionBlock, facts: Facts): Promise<void> {
@@ -216,8 +235,9 @@ export class Store {
       events = await this.session.read(block)
     } catch (error) {
       if (!(error instanceof SessionFileError)) throw error
-      // Damaged, or overwritten meanwhile.
-      facts.skipped += block.events
+      // The blocks of a live recording were whole when the session was opened, and are overwritten meanwhile.
+      if (this.source.about.isLive) facts.skipped += block.events
+      else facts.damaged += block.events
     }
     if (facts !== this.facts) return
     this.#next = block.first + block.events
@@ -227,11 +247,13 @@ export class Store {
         addTo(facts, event)
       } catch {
         // A file that was made by others may have records of any content.
-        facts.skipped++
+        facts.damaged++
       }
     facts.events += events.length
-    // The browser draws between two blocks.
-    await new Promise(resolve => setTimeout(resolve, 0))
+    const now = performance.now()
+    if (now - this.#turn < TURN) return
+    await nextTask()
+    this.#turn = performance.now()
   }
 
   /** Follows a live recording, and connects again after a lost connection. */
@@ -243,7 +265,10 @@ export class Store {
           this.notice = state.notice
           const isNew = state.recording !== this.#recording
           if (state.size > 0) {
-            const session = await openSession(this.source.open(state))
+            const { source } = this
+            const session = isNew
+              ? await openSession(source.open(state))
+              : await this.session.continued(source.open(state))
             this.session = session
             if (isNew) {
               this.#recording = state.recording

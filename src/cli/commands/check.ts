@@ -20,13 +20,13 @@ import {
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
-import { printable } from '../../trace/printable.ts'
+import { jsonText, printable } from '../../trace/printable.ts'
 import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import { parseSuppressions, stacksOfFinding, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { openOutput, requireDifferentFiles } from '../output-file.ts'
+import { type NamedFile, openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd, preloadedLibraries, type Recording } from '../program/program.ts'
@@ -80,6 +80,10 @@ const readSuppressions = (paths: readonly string[]) => {
   }
 }
 
+/** The files of --suppressions, as inputs. */
+export const suppressionFiles = ({ suppressions = [] }: CheckOptions): NamedFile[] =>
+  suppressions.map(path => ['--suppressions', path])
+
 /**
  * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
  * signal ended, that was not asked for: only counted); `suppress` (only counted); `show`; or `fail`: it is shown, and
@@ -122,11 +126,16 @@ export const check = async (program: string, args: readonly string[], options: C
     progress.refresh(bytes > LARGE_FILE)
   })
   const judge = createJudge(options, symbols)
-  requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
-  requireDifferentFiles(['--output', options.output], ['--record', options.record])
-  requireDifferentFiles(['--sarif', options.sarif], ['--record', options.record])
+  requireDifferentFiles(
+    [
+      ['--output', options.output],
+      ['--sarif', options.sarif],
+      ['--record', options.record],
+    ],
+    [...suppressionFiles(options), ...programFiles(program, args)],
+  )
   const output = openOutput(options.output)
-  const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
+  const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
   const record = openRecordFile(options)
   const print = (text: string): void => {
     progress.clear()
@@ -174,10 +183,10 @@ export const check = async (program: string, args: readonly string[], options: C
   const reported = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
-    for (const [finding, count] of reported) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
-    for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
+    for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
+    for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
   } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
-  sarif?.write(`${JSON.stringify(sarifLog(reported, symbols, packageVersion(), omissions), null, 2)}\n`)
+  sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions), 2)}\n`)
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
   const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS

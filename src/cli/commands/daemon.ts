@@ -21,6 +21,7 @@ import type { DaemonConfig } from '../../uapi/tool.ts'
 import { type ConfigOptions, devicesText, fullConfig, orUsageError, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
+import { requireDifferentFiles } from '../output-file.ts'
 import { holdFolder, removeFolder } from '../paths.ts'
 import { openRecordFile, type RecordOptions } from '../record.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
@@ -167,6 +168,10 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     return
   }
   if (options.removeFolder) holdFolder(dirname(socket))
+  requireDifferentFiles(
+    [['--record', options.record]],
+    (options.driver ?? []).map(file => ['--driver', file]),
+  )
   const record = openRecordFile(options)
   const stopped = stopSignal()
   const starting = startDaemon({

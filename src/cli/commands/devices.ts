@@ -1,7 +1,9 @@
 /*
  * `userdma devices`: lists the devices of a daemon, as its system-wide device describes them (R13).
  */
+
 import { classes } from '../../spec/classes.ts'
+import { jsonText } from '../../trace/printable.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
 import { printFromDaemon, type QueryOptions } from './stat.ts'
@@ -53,9 +55,8 @@ export const devices = (options: QueryOptions): Promise<void> =>
     try {
       const found = system.devices().map(entry => ({ ...entry, ...configOf(entry.name) }))
       if (!options.json) return devicesText(found)
-      return `${JSON.stringify(
+      return `${jsonText(
         found.map(({ classes: ids, ...device }) => ({ ...device, classes: ids.map(classNameOf) })),
-        null,
         2,
       )}\n`
     } finally {

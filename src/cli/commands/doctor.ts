@@ -1,6 +1,7 @@
 /*
  * `userdma doctor`: looks at the machine and at programs, and says what works, what does not, and what to do.
  */
+import { jsonText } from '../../trace/printable.ts'
 import { type CheckName, type Diagnosis, doctorChecks, pageOf, type Verdict } from '../doctor/diagnosis.ts'
 import {
   checkAdapters,
@@ -62,7 +63,7 @@ export const doctor = async (programs: readonly string[], { json = false }: Doct
   const works = found.every(({ verdict }) => verdict !== 'fails')
   if (json) {
     const diagnoses = found.map(diagnosis => ({ ...diagnosis, page: pageOf(diagnosis.check) }))
-    process.stdout.write(`${JSON.stringify({ works, diagnoses }, null, 2)}\n`)
+    process.stdout.write(`${jsonText({ works, diagnoses }, 2)}\n`)
   }
   if (!works) process.exitCode = 1
 }

@@ -1,5 +1,8 @@
 /*
  * `userdma export`: writes a session file (`--record`) in another format, event by event.
+ *
+ * The file may be from somebody else. So its texts are made printable, records of any content are left out and counted,
+ * and the output is bounded: a record can stand for many packets, and many records for one text.
  */
 import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
 import { basename } from 'node:path'
@@ -12,13 +15,16 @@ import type { SessionEvent } from '../../record/events.ts'
 import { bytesSource, openSession, type Session, type SessionSource } from '../../record/reader.ts'
 import { createRedactor } from '../../record/redact.ts'
 import { SessionWriter } from '../../record/writer.ts'
+import { jsonText, printable } from '../../trace/printable.ts'
+import { beforeEndBySignal } from '../end-signals.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
 import { eventJson, eventLine } from '../export/text.ts'
 import { UsageError } from '../fail.ts'
-import { createOutput, writeAll } from '../output-file.ts'
+import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
 import { pageFolder } from '../paths.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
+import { sizeOf } from '../record.ts'
 import { bytesText } from './stat.ts'
 
 /** As commander parses them. */
@@ -26,6 +32,7 @@ export interface ExportOptions {
   readonly to: string
   readonly output?: string
   readonly redact?: boolean
+  readonly maxSize?: string
 }
 
 type Write = (data: string | Uint8Array) => void
@@ -43,21 +50,23 @@ interface Exporting {
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
+  /** Writes a line of text, made printable. */
+  writeLine(text: string): void
   /** How far the exporter is, 0 to 1, beside `forEach`, which reports itself. */
   report(share: number): void
 }
 
 type Exporter = (exporting: Exporting) => Promise<void>
 
-const toText: Exporter = async ({ session, forEach, write }) => {
+const toText: Exporter = async ({ session, forEach, writeLine }) => {
   const { application, machine, origin } = session.header
-  write(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}\n`)
-  await forEach(event => write(`${eventLine(event)}\n`))
+  writeLine(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}`)
+  await forEach(event => writeLine(eventLine(event)))
 }
 
 const toJson: Exporter = async ({ session, forEach, write }) => {
-  write(`${JSON.stringify({ kind: 'session', ...session.header })}\n`)
-  await forEach(event => write(`${JSON.stringify(eventJson(event))}\n`))
+  write(`${jsonText({ kind: 'session', ...session.header })}\n`)
+  await forEach(event => write(`${jsonText(eventJson(event))}\n`))
 }
 
 const toPcapng: Exporter = async ({ session, existing, forEach, write }) => {
@@ -128,27 +137,61 @@ export const formats = Object.keys(exporters)
 const PASSES: Readonly<Record<string, number>> = { pcapng: 2 }
 const BINARY: readonly string[] = ['pcapng', 'perfetto']
 
+/**
+ * The output has at most so many times the bytes of the session's blocks. The most is needed for captures of small
+ * packets, since one record stands for a run (phy/runs/limits.ts): 87 times for messages of 1 MiB at an MTU of 256.
+ */
+const MAX_RATIO = 512
+/** The output may always have so many bytes. */
+const LEAST_MAX_SIZE = 16 * 2 ** 20
+
+/** The output cannot be written, or would be too long. */
+class OutputError extends Error {
+  override readonly name = 'OutputError'
+}
+
 /** Bytes that are collected for one write. */
 const CHUNK = 2 ** 16
 
-/** Collects output into larger writes. */
-const createBuffer = (fd: number) => {
+/** Collects output into larger writes. `open`: returns the descriptor, and throws an Error. `limit`: bytes in total. */
+const createBuffer = (name: string, open: () => number, limit: number, limitText: string) => {
   const chunk = new Uint8Array(CHUNK)
   let length = 0
+  let total = 0
+  const put = (bytes: Uint8Array): void => {
+    try {
+      writeAll(open(), bytes)
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException
+      throw new OutputError(code === undefined ? message : `cannot write to ${name}: ${code}`)
+    }
+  }
   const flush = (): void => {
-    writeAll(fd, chunk.subarray(0, length))
+    put(chunk.subarray(0, length))
     length = 0
+  }
+  const spend = (bytes: number): void => {
+    total += bytes
+    if (total > limit) throw new OutputError(limitText)
+  }
+  const write = (data: string | Uint8Array): void => {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data
+    spend(bytes.length)
+    if (length + bytes.length > CHUNK) flush()
+    if (bytes.length > CHUNK) put(bytes)
+    else {
+      chunk.set(bytes, length)
+      length += bytes.length
+    }
   }
   return {
     flush,
-    write(data: string | Uint8Array): void {
-      const bytes = typeof data === 'string' ? Buffer.from(data) : data
-      if (length + bytes.length > CHUNK) flush()
-      if (bytes.length > CHUNK) writeAll(fd, bytes)
-      else {
-        chunk.set(bytes, length)
-        length += bytes.length
-      }
+    write,
+    writeLine(text: string): void {
+      const line = printable(text)
+      // Characters that are left out have cost time too.
+      spend(text.length - line.length)
+      write(`${line}\n`)
     },
   }
 }
@@ -183,18 +226,48 @@ const openFile = (name: string): SessionSource & { close(): void } => {
 /** Not if the reader of a pipe may write to the terminal too, as `less`, and not between lines on it. */
 const mayShowProgress = (output: string | undefined): boolean => output !== undefined || fstatSync(1).isFile()
 
-/** The command. Throws UsageError. */
-export const exportSession = async (name: string, { to, output, redact }: ExportOptions): Promise<void> => {
+/** The most bytes of the output, and the sentence if it would have more. Throws UsageError. */
+const limitOf = (maxSize: string | undefined, name: string, size: number) => {
+  if (maxSize !== undefined) {
+    const limit = sizeOf('--max-size', maxSize, 1)
+    return { limit, limitText: `the output has more than ${bytesText(limit)}, the --max-size` }
+  }
+  const limit = Math.max(LEAST_MAX_SIZE, MAX_RATIO * size)
+  const reason = limit === LEAST_MAX_SIZE ? '' : `, ${MAX_RATIO} times the events of ${name}`
+  return {
+    limit,
+    limitText: `the output has more than ${bytesText(limit)}${reason}: if you trust the file, allow more with --max-size`,
+  }
+}
+
+/** The command. Throws UsageError, and OutputError. */
+export const exportSession = async (name: string, options: ExportOptions): Promise<void> => {
+  const { to, output, redact, maxSize } = options
   const exporter = exporters[to]
   if (exporter === undefined) throw new UsageError(`--to "${to}" is not one of ${formats.join(', ')}`)
   if (output === undefined && BINARY.includes(to) && isatty(1))
     throw new UsageError(`--to ${to} is not text: name a file with -o FILE`)
+  const outputFile =
+    output === undefined ? (['standard output', '/dev/stdout'] as const) : (['--output', output] as const)
+  requireDifferentFiles([outputFile], [['the session', name]])
   const source = openFile(name)
   const progress = mayShowProgress(output) ? createProgress('userdma export') : NO_PROGRESS
+  let discard = (): void => {}
+  let removeHandlers = (): void => {}
   try {
     const session = await openSession(source)
-    const fd = output === undefined ? 1 : createOutput(output)
-    const buffer = createBuffer(fd)
+    // A file with holes, or whose index names a block often, has fewer bytes of events, or fewer bytes.
+    const size = Math.min(
+      source.size,
+      session.blocks.reduce((sum, { length }) => sum + length, 0),
+    )
+    const { limit, limitText } = limitOf(maxSize, name, size)
+    const result = output === undefined ? undefined : createResult(output)
+    if (result !== undefined) {
+      discard = result.discard
+      removeHandlers = beforeEndBySignal(discard)
+    }
+    const buffer = createBuffer(output ?? 'standard output', () => result?.open() ?? 1, limit, limitText)
     const redactor = redact ? createRedactor() : (event: SessionEvent) => event
     let unreadable = 0
     type Use = (event: SessionEvent) => void
@@ -203,7 +276,7 @@ export const exportSession = async (name: string, { to, output, redact }: Export
         use(redactor(event))
       } catch (error) {
         // A file that was made by others may have records of any content.
-        if (!(error instanceof TypeError) && !(error instanceof RangeError)) throw error
+        if (error instanceof OutputError) throw error
         unreadable++
       }
     }
@@ -237,11 +310,13 @@ export const exportSession = async (name: string, { to, output, redact }: Export
       existing,
       forEach,
       write: buffer.write,
+      writeLine: buffer.writeLine,
       report,
     })
     progress.end()
     buffer.flush()
-    if (output !== undefined) closeSync(fd)
+    discard = () => {}
+    result?.commit()
     const damaged = session.damaged + unreadable
     if (damaged > 0) process.stderr.write(`userdma: ${damaged} damaged parts of ${name} were left out\n`)
   } catch (error) {
@@ -249,6 +324,8 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     throw error
   } finally {
     progress.end()
+    removeHandlers()
+    discard()
     source.close()
   }
 }

@@ -8,14 +8,14 @@ import os from 'node:os'
 import { join } from 'node:path'
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
 import { counted } from '../../spec/text.ts'
-import { printable } from '../../trace/printable.ts'
+import { jsonText, printable } from '../../trace/printable.ts'
 import { attempt } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { orUsageError, parseCount } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
-import { openOutput, requireDifferentFiles } from '../output-file.ts'
+import { openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion, privateFolder, removeFolder } from '../paths.ts'
 import { endAs, preloadedLibraries, programEnvironment } from '../program/program.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
@@ -103,9 +103,13 @@ export const faultWalk = async (program: string, args: readonly string[], option
   checkProgram(program, args)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks: true })
-  requireDifferentFiles(['--output', options.output], ['--sarif', options.sarif])
+  const outputs = [
+    ['--output', options.output],
+    ['--sarif', options.sarif],
+  ] as const
+  requireDifferentFiles(outputs, programFiles(program, args))
   const output = openOutput(options.output)
-  const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
+  const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
   const symbols = createSymbols()
   const folder = privateFolder()
   const stop = new AbortController()
@@ -154,12 +158,12 @@ export const faultWalk = async (program: string, args: readonly string[], option
       if (stop.signal.aborted) break
       const result: WalkResult = { point, outcome: outcomeOf(point, clean, run), run }
       results.push(result)
-      if (options.json) print(`${JSON.stringify(resultJson(result, symbols))}\n`)
+      if (options.json) print(`${jsonText(resultJson(result, symbols))}\n`)
       else if (isFinding(result)) print(resultText(result, symbols, [program, ...args], options))
     }
     progress.end()
     if (!options.json) print(summaryText(results, points.length, performance.now() - begin))
-    sarif?.write(`${JSON.stringify(walkSarif(results, symbols, packageVersion()), null, 2)}\n`)
+    sarif?.write(`${jsonText(walkSarif(results, symbols, packageVersion()), 2)}\n`)
   } finally {
     progress.end()
     removeHandlers()

@@ -1,9 +1,11 @@
 /*
  * `userdma fault`: shows and changes the fault rules of a running daemon; changes take effect immediately.
  */
+
 import { targetOf } from '../../faults/rule.ts'
 import { parseRule } from '../../faults/rules.ts'
 import { FaultTargets } from '../../spec/faults.ts'
+import { jsonText } from '../../trace/printable.ts'
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
@@ -26,7 +28,7 @@ const faultsText = (faults: readonly FaultStat[]): string => {
 export const showFaults = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
     const faults = await client.faults()
-    return options.json ? `${JSON.stringify(faults, null, 2)}\n` : faultsText(faults)
+    return options.json ? `${jsonText(faults, 2)}\n` : faultsText(faults)
   })
 
 /** Throws UsageError for invalid rules. */

@@ -16,6 +16,7 @@ export interface InspectOptions {
   readonly socket?: string
   readonly allowFaults?: boolean
   readonly listen?: string
+  readonly hostName?: readonly string[]
 }
 
 /** ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; by default a free port of 127.0.0.1. */
@@ -28,6 +29,15 @@ const listenAddress = (text: string | undefined): { readonly host: string; reado
   if (host === undefined || port > 65_535)
     throw new UsageError(`--listen "${text}": give an address, such as 127.0.0.1, 127.0.0.1:8080 or [::1]:8080`)
   return { host, port }
+}
+
+/** NAME or NAME:PORT. */
+const hostNames = (names: readonly string[] = []): readonly string[] => {
+  const wrong = names.find(name => !/^[\w.-]{1,253}(?::\d{1,5})?$/.test(name))
+  if (wrong === undefined) return names
+  throw new UsageError(
+    `--host-name "${wrong}": give a name, such as lab7.example.org, or with a port lab7.example.org:80`,
+  )
 }
 
 /** The temporary file of a live page has at most so many bytes. */
@@ -44,7 +54,7 @@ const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData;
 
 /** The command. Without `file`: of a daemon. */
 export const inspect = async (file: string | undefined, options: InspectOptions): Promise<void> => {
-  const address = listenAddress(options.listen)
+  const address = { ...listenAddress(options.listen), names: hostNames(options.hostName) }
   if (file !== undefined && options.socket !== undefined)
     throw new UsageError('--socket is for a daemon; a session file has none')
   if (file !== undefined && options.allowFaults) throw new UsageError('--allow-faults is for a daemon')

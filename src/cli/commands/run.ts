@@ -7,6 +7,7 @@ import type { FailureRecord } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { lowLimits } from '../limits.ts'
+import { programFiles, requireDifferentFiles } from '../output-file.ts'
 import type { HostOptions } from '../program/host-program.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
@@ -121,6 +122,7 @@ export const run = async (
   const stacks = options.fault?.some(rule => rule.includes('site=')) === true
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries({ stacks })
+  requireDifferentFiles([['--record', options.record]], programFiles(program, args))
   const recording = openRecordFile(options)
   const joined = await joinDaemon({ ...options, ...(stacks && { check: true }) })
   const { client } = joined

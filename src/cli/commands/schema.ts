@@ -2,6 +2,7 @@
  * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description;
  * or all declared ones, each with the drivers that have it.
  */
+
 import { classesWithClients } from '../../clients/clients.ts'
 import { oneDevicePerDriver } from '../../drivers/registered.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
@@ -17,6 +18,7 @@ import {
   type Schema,
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
+import { jsonText } from '../../trace/printable.ts'
 import { openSystem } from '../../verbs/system.ts'
 import { UsageError } from '../fail.ts'
 import type { QueryOptions } from './stat.ts'
@@ -161,5 +163,5 @@ export const schema = ({ socket, device, json }: SchemaOptions): void => {
   if (socket !== undefined && device === undefined)
     throw new UsageError('--socket selects a daemon; select one of its devices with --device')
   const found = device === undefined ? declaredSchema() : deviceSchema(namedSocket(socket) ?? userSocket(), device)
-  process.stdout.write(json ? `${JSON.stringify(found, null, 2)}\n` : schemaText(found))
+  process.stdout.write(json ? `${jsonText(found, 2)}\n` : schemaText(found))
 }

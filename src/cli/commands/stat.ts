@@ -1,10 +1,10 @@
 /*
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
-import { setTimeout } from 'node:timers/promises'
+import { lastingWaits } from '../../session/lasting-waits.ts'
 import type { ToolSession } from '../../session/tool-session.ts'
 import { otherCounts } from '../../spec/counters.ts'
-import { printable } from '../../trace/printable.ts'
+import { jsonText, printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { openChosenSession } from '../own-daemon.ts'
 
@@ -117,36 +117,24 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   for (const [i, row] of rows.entries()) {
     lines.push(line(row))
     const { lastError } = qps[i]!
-    if (lastError !== undefined) lines.push(`    last error: ${lastError.text}`)
+    if (lastError !== undefined) lines.push(`    last error: ${printable(lastError.text)}`)
   }
   return `${lines.join('\n')}\n`
 }
 
 /** The end of the output of `userdma stat --qps`: what programs wait for. */
 export const waitsText = (waits: readonly WaitStat[]): string =>
-  waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${text}\n`).join('')
-
-/** Milliseconds between two looks at what programs wait for: what has changed is work in progress. */
-const SECOND_LOOK = 250
-
-/** The waits that two looks find. */
-const lastingWaits = async (client: Pick<ToolSession, 'waits'>): Promise<readonly WaitStat[]> => {
-  const first = await client.waits()
-  if (first.length === 0) return first
-  await setTimeout(SECOND_LOOK)
-  const second = await client.waits()
-  return second.filter(({ pid, device, text }) =>
-    first.some(wait => wait.pid === pid && wait.device === device && wait.text === text),
-  )
-}
+  waits
+    .map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${printable(text)}\n`)
+    .join('')
 
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
-      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(client))
+      return options.json ? `${jsonText(qps, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(() => client.waits()))
     }
     const current = await client.stat()
-    return options.json ? `${JSON.stringify(current, null, 2)}\n` : statText(current, client.socket)
+    return options.json ? `${jsonText(current, 2)}\n` : statText(current, client.socket)
   })

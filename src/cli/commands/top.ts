@@ -2,7 +2,9 @@
  * `userdma top`: shows devices, processes and queue pairs with their rates, as top(1) does, until the daemon ends or the
  * user quits. With `--batch` it prints each look, with `--json` one object per line.
  */
+
 import type { ToolSession } from '../../session/tool-session.ts'
+import { jsonText } from '../../trace/printable.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { type Look, openLooks } from '../looks.ts'
@@ -44,7 +46,7 @@ const printLooks = async (client: ToolSession, view: View, count: number, json: 
     const after = await looks.next()
     if (after === undefined) return
     const rates = ratesBetween(before, after)
-    process.stdout.write(json ? `${JSON.stringify(rates)}\n` : `${i === 0 ? '' : '\n'}${batchText(rates, view)}`)
+    process.stdout.write(json ? `${jsonText(rates)}\n` : `${i === 0 ? '' : '\n'}${batchText(rates, view)}`)
     before = after
   }
 }

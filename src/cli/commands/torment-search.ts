@@ -21,11 +21,11 @@ import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wa
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
-import { type Output, openOutput } from '../output-file.ts'
+import { type Output, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { endAs, preloadedLibraries, programEnvironment, type Recording } from '../program/program.ts'
 import { quoted } from '../program/quoted.ts'
 import { createProgress, type Progress } from '../progress.ts'
-import { type CheckOptions, createJudge } from './check.ts'
+import { type CheckOptions, createJudge, suppressionFiles } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface SearchOptions extends CheckOptions {
@@ -97,6 +97,8 @@ export const tormentSearch = async (
   const recording = { stacks: true, events: options.races === true }
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(recording)
+  const inputs = [...suppressionFiles(options), ...programFiles(program, args)]
+  requireDifferentFiles([['--output', options.output]], inputs)
   const output = openOutput(options.output)
   const judge = createJudge(options, createSymbols())
   const stop = new AbortController()

@@ -5,17 +5,20 @@
  * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file
  * contains the packets of all programs of the daemon, so both ends of a connection within the daemon are in it.
  */
+
 import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { Sink } from '../../drivers/null/device.ts'
+import { emptyOutputFile } from '../../host/output-file.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../trace/calls.ts'
+import { jsonText } from '../../trace/printable.ts'
 import { isSelected, parseClasses, type Selection } from '../../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TormentRecord, TraceEvent, TraceRecord } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
+import { openInPlace, openOutput, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
@@ -58,25 +61,25 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
       if ('failure' in record) {
         // A failure has no class, so it is omitted if classes are selected.
         if (summary === undefined && selection.classes === undefined)
-          print(json ? JSON.stringify(record) : failureLine(record))
+          print(json ? jsonText(record) : failureLine(record))
         return
       }
       if (!isSelected(record, selection)) return
       if (summary !== undefined) summary.add(record)
-      else print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
+      else print(json ? jsonText(callJson(record)) : callLine(record, { verbose, abi }))
     },
     onLost(lost: number): void {
       if (summary !== undefined) summary.addLost(lost)
-      else print(json ? JSON.stringify({ lost }) : lostLine(lost))
+      else print(json ? jsonText({ lost }) : lostLine(lost))
     },
     /** A decision of torment has no class and is no error, so it is omitted if classes or errors are selected. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
-        print(json ? JSON.stringify(record) : tormentLine(record))
+        print(json ? jsonText(record) : tormentLine(record))
     },
     end(): void {
       if (summary === undefined) return
-      if (json) for (const row of summaryJson(summary)) print(JSON.stringify(row))
+      if (json) for (const row of summaryJson(summary)) print(jsonText(row))
       else print(summaryText(summary))
     },
   }
@@ -87,6 +90,7 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
   const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options }, { pcap: '--pcap' })
   const observing = await hostFaults(options)
+  requireDifferentFiles([['--output', options.output]], programFiles(program, args))
   const output = openOutput(options.output)
   const { onTrace, onLost, end } = printer(options, text => output.write(`${text}\n`))
   let lost = 0
@@ -121,14 +125,19 @@ export const trace = async (program: string, args: readonly string[], options: T
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const { end, ...handlers } = printer(options, text => output.write(`${text}\n`))
-  requireDifferentFiles(['--output', options.output], ['--pcap', options.pcap])
+  const outputs = [
+    ['--output', options.output],
+    ['--pcap', options.pcap],
+  ] as const
+  requireDifferentFiles(outputs, programFiles(program, args))
   const output = openOutput(options.output)
-  const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
+  const pcap = options.pcap === undefined ? undefined : openInPlace(options.pcap)
   const joined = await joinDaemon(options, handlers)
   let programEnd: ProgramEnd
   let captureError: string | undefined
   try {
     const tag = newTag()
+    if (pcap !== undefined) emptyOutputFile(pcap)
     await joined.client.trace(tag, pcap, options.abi === true)
     programEnd = await runUnder(joined, program, args, { tag })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end

@@ -5,13 +5,13 @@ import type { PacketsEvent, SessionHeader } from '../../record/events.ts'
 import { expandPackets } from '../../record/packets.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
 
-/** Longer than any packet of a port: a damaged file may name any length. */
-const MAX_PACKET = 2 ** 14
+/** Most characters of an interface's name; Linux's have 15. */
+const MAX_NAME = 255
 
 /** A packet of `length` bytes with the recorded ones at its start, and zeros after them. */
 export const paddedPacket = (recorded: Uint8Array, length: number): Uint8Array => {
-  const bytes = new Uint8Array(Math.min(Math.max(length, recorded.length), MAX_PACKET))
-  bytes.set(recorded.subarray(0, bytes.length))
+  const bytes = new Uint8Array(Math.max(length, recorded.length))
+  bytes.set(recorded)
   return bytes
 }
 
@@ -25,7 +25,8 @@ export const createCapture = (
   devices: ReadonlyMap<number, string>,
 ): ((time: number, event: PacketsEvent) => void) => {
   const numbers = [...devices.keys()]
-  const writePacket = createPcapng(write, { interfaces: numbers.length === 0 ? ['none'] : [...devices.values()] })
+  const names = [...devices.values()].map(name => name.slice(0, MAX_NAME))
+  const writePacket = createPcapng(write, { interfaces: names.length === 0 ? ['none'] : names })
   return (time, event) => {
     const { device, flow, direction, outcome } = event
     for (const { bytes, length, identification } of expandPackets(event))
@@ -35,7 +36,7 @@ export const createCapture = (
         flow,
         identification,
         payload: paddedPacket(bytes, length),
-        captured: Math.min(bytes.length, MAX_PACKET),
+        captured: bytes.length,
         direction,
         ...(outcome !== 'passed' && { comment: outcome }),
       })

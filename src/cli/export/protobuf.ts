@@ -18,8 +18,10 @@ export class Message {
     return this.#bytes.subarray(0, this.#length)
   }
 
-  /** An integer from 0 to 2^53 - 1, or a bigint of 64 bits. */
+  /** An integer from 0 to 2^53 - 1, or a bigint of 64 bits. Throws a RangeError for another number. */
   varint(field: number, value: number | bigint): this {
+    if (typeof value === 'number' && !(Number.isSafeInteger(value) && value >= 0))
+      throw new RangeError(`${value} is no integer from 0 to 2^53 - 1`)
     this.#reserve(20)
     this.#putVarint(field * 8 + VARINT)
     if (typeof value === 'number') this.#putVarint(value)

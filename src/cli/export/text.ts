@@ -6,7 +6,6 @@ import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { callJson, callLine, failureLine, tormentLine } from '../../trace/calls.ts'
 import { packetText } from '../../trace/packets.ts'
-import { printable } from '../../trace/printable.ts'
 import { paddedPacket } from './packets.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`
@@ -19,7 +18,7 @@ const packetsText = (event: PacketsEvent): string => {
   return `device ${device} ${direction} ${outcome === 'passed' ? '' : `(${outcome}) `}${text}${more}`
 }
 
-/** The event without its time. Texts of programs may have any characters: `eventLine` makes them printable. */
+/** The event without its time. Texts of programs may have any characters. */
 const eventText = (event: SessionEvent): string => {
   switch (event.kind) {
     case 'device':
@@ -76,9 +75,8 @@ const eventText = (event: SessionEvent): string => {
   }
 }
 
-/** One line: seconds of the recorder's clock, and the event. */
-export const eventLine = (event: SessionEvent): string =>
-  `${(event.time / 1e6).toFixed(6)} ${printable(eventText(event)).replaceAll('\n', ' ')}`
+/** Seconds of the recorder's clock, and the event. The caller makes it printable. */
+export const eventLine = (event: SessionEvent): string => `${(event.time / 1e6).toFixed(6)} ${eventText(event)}`
 
 /** An event for `JSON.stringify`: bytes are hexadecimal, 64-bit numbers decimal text, and calls are decoded. */
 export const eventJson = (event: SessionEvent): Record<string, unknown> => {

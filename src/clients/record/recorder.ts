@@ -16,7 +16,7 @@ import type { Program, Stack } from '../../spec/check/findings.ts'
 import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../spec/check/requests.ts'
 import { type PacketOutcome, packetOutcomes } from '../../spec/faults.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
-import { addressText } from '../../wire/address.ts'
+import { addressText, isLinkLocal, isMappedIpv4 } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import type { PacketFlow } from '../../wire/flow.ts'
 import { watchRequests } from '../watched-requests.ts'
@@ -308,7 +308,9 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   // ---- devices ----
 
   const addressOf = ({ ports }: Device): string => {
-    const gid = ports[0]?.gids.entries.find(entry => entry !== undefined)?.gid
+    const gids = (ports[0]?.gids.entries ?? []).flatMap(entry => entry?.gid ?? [])
+    // GID 0 is the link-local address, which says nothing.
+    const gid = gids.find(isMappedIpv4) ?? gids.find(one => !isLinkLocal(one)) ?? gids[0]
     return gid === undefined ? '' : addressText(gid)
   }
 

@@ -4,6 +4,7 @@
 import { close } from 'node:fs'
 import os from 'node:os'
 import { createFileSink } from '../../host/file-sink.ts'
+import { emptyOutputFile } from '../../host/output-file.ts'
 import { SessionWriter } from '../../record/writer.ts'
 import type { RecordingEnd } from '../../uapi/tool.ts'
 
@@ -30,8 +31,8 @@ export interface Recording {
 }
 
 /**
- * Starts a session file in `fd`, an empty regular file that is closed at the end. `now`: microseconds. `sample` records
- * counters: once per second, and at the end. Throws a RangeError if the limit is too small.
+ * Starts a session file in `fd`, a regular file that is emptied now and closed at the end. `now`: microseconds. `sample`
+ * records counters: once per second, and at the end. Throws a RangeError if the limit is too small.
  */
 export const startRecording = (
   fd: number,
@@ -39,6 +40,7 @@ export const startRecording = (
   options: RecordingOptions,
   sample: () => void,
 ): Recording => {
+  emptyOutputFile(fd)
   const sink = createFileSink(fd)
   const writer = new SessionWriter(sink, {
     ...options,

@@ -7,7 +7,7 @@ import { type RecorderSources, startRecorder } from '../../clients/record/record
 import { startRecording } from '../../clients/record/recording.ts'
 import type { Device, HandlerValues } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { createOutputFile } from '../../host/output-file.ts'
+import { openOutputFile } from '../../host/output-file.ts'
 import { addTap } from '../../phy/tap.ts'
 import { MIN_RECORD_LIMIT } from '../../record/writer.ts'
 import { CallError, knownErrno } from '../../spec/errno.ts'
@@ -26,7 +26,7 @@ const MAX_PAYLOAD = 4096
 const openFile = (call: string, file: string): number => {
   let fd: number
   try {
-    fd = createOutputFile(file)
+    fd = openOutputFile(file)
   } catch (error) {
     const { code = 'EINVAL', message } = error as NodeJS.ErrnoException
     throw refused(knownErrno(code, 'EINVAL'), call, message)
