@@ -34,10 +34,11 @@ export interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /**
-   * `isConsequence`: the request was flushed, or the queue pair was closed or reset, or the device is gone. Node then
-   * does not report an unhandled rejection.
+   * `error` makes the error, and may be called only before `reject` returns: errors cost much, and the library needs
+   * few of those of its own requests. `isConsequence`: the request was flushed, or the queue pair was closed or reset,
+   * or the device is gone. Node then does not report an unhandled rejection.
    */
-  reject(error: RdmaError, isConsequence: boolean): void
+  reject(error: () => RdmaError, isConsequence: boolean): void
 }
 
 const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
@@ -104,7 +105,7 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
       },
       reject(error, isConsequence) {
         endLimits()
-        reject(error)
+        reject(error())
         // Later than `withAwaitedStack`: V8 finds the program's `await` only while nothing else waits for the promise.
         if (isConsequence) queueMicrotask(() => promise.catch(ignore))
       },
@@ -232,7 +233,7 @@ export class RequestPromises {
   cancel(reason: string): void {
     for (const [id, request] of this.#outstandingById) {
       // Not `refused`, which names a method that is running now, such as `qp.close`.
-      request.reject(new RdmaError('ECANCELED', Errno.ECANCELED, request.call, reason), true)
+      request.reject(() => new RdmaError('ECANCELED', Errno.ECANCELED, request.call, reason), true)
       this.#remove(id, request)
     }
     this.#failure = undefined
@@ -288,8 +289,13 @@ export class RequestPromises {
   #fail(request: Outstanding, wc: Completion): void {
     const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
     const earlier = isFlushed ? this.#failure : undefined
-    const error = new RequestError(request.call, wc, this.#explain(wc.id), this.#hint(request, isFlushed), earlier)
-    this.#failure ??= error
+    const hint = this.#hint(request, isFlushed)
+    let made: RequestError | undefined
+    const error = (): RequestError => {
+      made ??= new RequestError(request.call, wc, this.#explain(wc.id), hint, earlier)
+      return made
+    }
+    this.#failure ??= error()
     if (request.queue === 'receive') this.#isInErr = true
     request.reject(error, isFlushed)
   }

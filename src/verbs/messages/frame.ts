@@ -23,6 +23,8 @@ export const FrameType = {
   ACK: 4,
   /** Only a header: no DATA and no OFFER follows. */
   END: 5,
+  /** Only a header: uses a grant that the sender does not need. */
+  UNUSED: 6,
 } as const
 
 /** The parameters of one side. */

@@ -14,7 +14,7 @@ const post =
     for (const bytes of frames) await qp.send(bytes)
   }
 
-const [DATA, OFFER, ACK, END] = [2, 3, 4, 5]
+const [DATA, OFFER, ACK, END, UNUSED] = [2, 3, 4, 5, 6]
 const offer = (length: number, address = words(0, 4096), size = 28): Uint8Array =>
   frame(OFFER, 12, 0, length, [...address, ...words(7)]).slice(0, size)
 const RESERVED = frame(ACK, 12)
@@ -41,10 +41,10 @@ const attacks: Readonly<Record<string, readonly [attack: (qp: RawQp) => Promise<
   'short offer': [post(HELLO, offer(5000, undefined, 27)), /OFFER in a frame of 27 bytes/],
   'offer beyond 2^64': [post(HELLO, offer(5000, words(2 ** 32 - 1, 2 ** 32 - 1))), /OFFER beyond the address space/],
   'offer of foreign memory': [post(HELLO, offer(5000)), /the connection has failed: .*REM_ACCESS_ERR/s],
-  'too much credit': [post(HELLO, frame(ACK, 13)), /credit for 13 frames, although it has 12 buffers/],
-  'credit taken back': [post(HELLO, frame(ACK, 11)), /although it has 12 buffers/],
+  'credit taken back': [post(HELLO, frame(ACK, 11)), /11 frames granted, after 12/],
+  'UNUSED with a message': [post(HELLO, frame(UNUSED, 12, 0, 0, [1])), /a frame without a message has 17 bytes/],
   'nothing was offered': [post(HELLO, frame(ACK, 12, 1)), /1 messages read, although 0 were offered/],
-  'no credit': [post(HELLO, ...Array<Uint8Array>(13).fill(frame(DATA, 12))), /a message without a credit/],
+  'no credit': [post(HELLO, ...Array<Uint8Array>(15).fill(frame(DATA, 12))), /a message without a credit/],
   'WRITE with immediate': [
     async qp => {
       await qp.send(HELLO)
