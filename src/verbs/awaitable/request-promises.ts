@@ -132,6 +132,7 @@ export class RequestPromises {
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
   #isPolling = false
+  #isClosed = false
   /** The first failed or flushed request since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
   /** Whether the program has moved the queue pair to ERR, or a receive has failed, which moves it there too. */
@@ -256,6 +257,7 @@ export class RequestPromises {
 
   /** Cancels all requests and closes the completion queue: the queue pair is closed. */
   close(): void {
+    this.#isClosed = true
     this.cancel('the queue pair was closed before the request was complete')
     this.#cq.close()
   }
@@ -312,6 +314,8 @@ export class RequestPromises {
         this.onSettled?.()
         if (this.#outstandingById.size === 0) return
         await this.#cq.wait()
+        // All requests were canceled.
+        if (this.#isClosed) return
       }
     } catch {
       this.cancel('the device is closed or removed')
