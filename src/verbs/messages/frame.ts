@@ -23,6 +23,8 @@ export const FrameType = {
   ACK: 4,
   /** Only a header: no DATA and no OFFER follows. */
   END: 5,
+  /** Text: the sender has given up, and messages are missing. No frame follows. */
+  ABORT: 6,
 } as const
 
 /** The parameters of one side. */

@@ -11,7 +11,7 @@ import { checkLimits, limitNames, promisesOf, type WaitLimits } from '../awaitab
 import { type Outstanding, type RequestPromises, startLimits } from '../awaitable/request-promises.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { CloseReason } from '../connections/events.ts'
-import { checkBytes, checkInteger, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
+import { checkBytes, checkInteger, formatValue, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
 import type { MemoryRegion, Slice } from '../mr/region.ts'
 import { type RemoteMemory, remoteMemory } from '../mr/remote-memory.ts'
 import { orElse, showAs } from '../objects/show.ts'
@@ -62,6 +62,8 @@ export interface MessagesOptions extends WaitLimits {
 /**
  * Messages over a connection: each `send` of one side is one `receive` of the other, in order. `for await` yields the
  * messages until this side or the peer closes, and rejects with RdmaError ERR_CLOSED if the connection has failed.
+ * `await using` closes in order if `end` or `close` was called, and aborts otherwise, because a block that is left by an
+ * error must not look finished.
  */
 export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Longest message that the peer takes, in bytes. */
@@ -87,9 +89,17 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly closed: Promise<CloseReason>
   /**
    * Closes the connection when the peer has received the short messages whose `send` has resolved; waits a second at
-   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED.
+   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED; if there are such sends, the peer is told as by
+   * `abort`.
    */
   close(): Promise<void>
+  /**
+   * Closes the connection, and tells the peer that messages are missing: there `receive`, `send`, `end` and loops reject
+   * with RdmaError ERR_CLOSED after the messages that have arrived. The `cause` of the errors at both ends has the code
+   * ECONNABORTED and this reason: a text, or the `message` of an error. The peer gets as much of it as fits a receive
+   * buffer. Waits a second at most. Does nothing after the end.
+   */
+  abort(reason?: unknown): Promise<void>
 }
 
 /** What messages need of a `Connection`, which imports this file. */
@@ -107,13 +117,13 @@ const messagesOptionNames: KnownOptions<MessagesOptions> = {
   ...limitNames,
 }
 
-const { HELLO, DATA, OFFER, ACK, END } = FrameType
+const { HELLO, DATA, OFFER, ACK, END, ABORT } = FrameType
 const DEFAULT_SLOT_BYTES = 4096
 const DEFAULT_MAX_MESSAGE_BYTES = 2 ** 26
 const DEFAULT_KEEPALIVE = 10_000
 const DEFAULT_TIMEOUT = 10_000
 const MAX_TIMER_DELAY = 2 ** 31 - 1
-/** Milliseconds that `close` waits for the sends in flight. */
+/** Milliseconds that `close` waits for the sends in flight, or for a peer that has aborted. */
 const CLOSE_TIMEOUT = 1000
 /** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
 const CONTROL_RECEIVES = 4
@@ -185,6 +195,12 @@ const endedError = (call: string, { failure, text }: End): RdmaError => {
   return error
 }
 
+/** The end by `abort`, of this side or the peer. */
+const abortedEnd = (who: string, reason: string): End => ({
+  failure: refused('ECONNABORTED', 'messages.abort', reason, ''),
+  text: reason === '' ? `${who} has aborted` : `${who} has aborted: ${reason}`,
+})
+
 const isComplete = ({ slot, read, length }: Incoming): boolean => slot >= 0 || read === length
 
 class MessagesObject implements Messages {
@@ -236,10 +252,16 @@ class MessagesObject implements Messages {
   #offersDone = 0
   #isEnding = false
   #isEndPosted = false
+  /** The reason for the peer; undefined unless this side aborts. */
+  #abortReason: string | undefined
+  #isAbortPosted = false
   /** Called after completions, and at the end. */
   #watchers: (() => void)[] = []
 
   #end: End | undefined
+  #hasPeerAborted = false
+  /** What ends the messages if nothing else does before `#closing` has told the peer. */
+  #ownEnd: End = { failure: undefined, text: 'the program has closed the messages' }
   #closing: Promise<void> | undefined
   #onHello: (() => void) | undefined
   /** Completions since the last check of the peer. */
@@ -290,7 +312,7 @@ class MessagesObject implements Messages {
     promises.onSettled = () => this.#onSettled()
     for (let i = 0; i < maxRecvWr; i++) this.#postReceive(i)
     putHello(this.#sentView, 0, { version: VERSION, slotBytes, maxMessageBytes })
-    this.#postControl(HELLO, HELLO_BYTES)
+    this.#postControl(HELLO, 0, HELLO_BYTES)
     void connection.closed.then(reason => this.#onClosed(reason))
   }
 
@@ -387,7 +409,10 @@ class MessagesObject implements Messages {
       () => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0,
       limits => startLimits('messages.end', options, 'the peer has not taken all messages', limits),
     )
-    if (this.#end?.failure !== undefined) throw endedError('messages.end', this.#end)
+    // A peer that has ended and closes may take the last acknowledgement with it.
+    const isCut = this.#end !== undefined && (!this.#isEndPosted || this.#offered.length > 0)
+    if (this.#end !== undefined && (isCut || this.#end.failure !== undefined))
+      throw endedError('messages.end', this.#end)
   }
 
   close(): Promise<void> {
@@ -395,23 +420,45 @@ class MessagesObject implements Messages {
     return this.#closing
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  abort(reason?: unknown): Promise<void> {
+    if (this.#abortReason === undefined) {
+      this.#abortReason = reasonText(reason)
+      this.#ownEnd = abortedEnd('the program', this.#abortReason)
+      this.#pump()
+    }
     return this.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#isEnding ? this.close() : this.abort('the block was left without end() or close()')
   }
 
   async #closeOnce(): Promise<void> {
     if (this.#end === undefined) {
-      const end: End = { failure: undefined, text: 'the program has closed the messages' }
-      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', end))
+      if (this.#waiting.length > 0 || this.#offered.length > 0)
+        this.#abortReason ??= 'it was closed before all messages were sent'
+      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#ownEnd))
       this.#isEnding = true
       this.#pump()
       // Without HELLO nothing was sent, and the peer may never receive.
-      const isSent = (): boolean => this.#onHello !== undefined || (this.#isEndPosted && this.#sendsInFlight === 0)
+      const isTold = (): boolean => (this.#abortReason === undefined ? this.#isEndPosted : this.#isAbortPosted)
+      const isSent = (): boolean => this.#onHello !== undefined || (isTold() && this.#sendsInFlight === 0)
       const timeout = { timeout: CLOSE_TIMEOUT }
       await this.#until(isSent, reject => startLimits('messages.close', timeout, '', reject)).catch(() => {})
-      this.#finish(end)
-    }
+      this.#finish(this.#ownEnd)
+    } else if (this.#hasPeerAborted) await this.#disconnected()
     await this.#release()
+  }
+
+  /** A peer that has aborted disconnects. Resolves when it has, or after a second. */
+  #disconnected(): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, CLOSE_TIMEOUT)
+      void this.#connection.closed.then(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   /** Resolves when `isOver`, or when the messages have ended. `start`: starts limits of the wait. */
@@ -551,6 +598,11 @@ class MessagesObject implements Messages {
         this.#hasPeerEnded = true
         this.#deliver()
       }
+    } else if (type === ABORT) {
+      if (bytes !== HEADER_BYTES + length) return `ABORT of ${length} bytes in a frame of ${bytes}`
+      this.#hasPeerAborted = true
+      this.#finish(abortedEnd('the peer', textOf(this.#received.buffer.subarray(at + HEADER_BYTES, at + bytes))))
+      return undefined
     } else return type === undefined ? 'reserved bytes are not 0' : `unknown frame type ${type}`
     this.#postReceive(slot)
     return undefined
@@ -654,10 +706,22 @@ class MessagesObject implements Messages {
     this.#sendsInFlight++
   }
 
-  #postControl(type: number, bytes = HEADER_BYTES): void {
+  /** `length`: as in the header. */
+  #postControl(type: number, length = 0, bytes = HEADER_BYTES + length): void {
     const slot = this.#controlSlot!
     this.#controlSlot = undefined
-    this.#postFrame(slot, type, bytes, 0)
+    this.#postFrame(slot, type, bytes, length)
+  }
+
+  /** Tells the peer as much of the reason as fits its receive buffer. */
+  #postAbort(reason: string): void {
+    const start = this.#controlSlot!.at + HEADER_BYTES
+    const { written } = new TextEncoder().encodeInto(
+      reason,
+      this.#sent.buffer.subarray(start, start + this.#maxDataBytes),
+    )
+    this.#isAbortPosted = true
+    this.#postControl(ABORT, written)
   }
 
   #postData(message: Uint8Array): void {
@@ -694,10 +758,13 @@ class MessagesObject implements Messages {
   #pump(): void {
     if (this.#end !== undefined || this.#onHello !== undefined) return
     try {
-      while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
-      this.#postReads()
-      if (this.#controlSlot === undefined || this.#promises.sendRoom === 0) return
-      if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
+      if (this.#abortReason === undefined) {
+        while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
+        this.#postReads()
+      }
+      if (this.#controlSlot === undefined || this.#promises.sendRoom === 0 || this.#isAbortPosted) return
+      if (this.#abortReason !== undefined) this.#postAbort(this.#abortReason)
+      else if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
         this.#isEndPosted = true
         this.#postControl(END)
       } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
@@ -820,6 +887,16 @@ class MessagesObject implements Messages {
   }
 }
 showAs<MessagesObject>(MessagesObject.prototype, 'Messages', MessagesObject.shown, MessagesObject.is)
+
+/** The text of a reason as programs give it. */
+const reasonText = (reason: unknown): string => {
+  if (reason === undefined || typeof reason === 'string') return reason ?? ''
+  const message = (reason as { readonly message?: unknown } | null)?.message
+  return typeof message === 'string' ? message : formatValue(reason)
+}
+
+/** A text of the peer, without control characters: it is part of error messages. */
+const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\p{Cc}/gu, ' ')
 
 /** An error gets the stack of the program's `await`. */
 const withStack = async <T>(promise: Promise<T>): Promise<T> => {

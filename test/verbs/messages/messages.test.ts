@@ -60,10 +60,7 @@ eachCarrier(openTwo => {
     waits.push(assert.rejects(near.send(messageOf(10_000)), closed))
     await near.close()
     await Promise.all(waits)
-    assert.deepEqual(
-      (await collect(far)).flatMap(message => [...message]),
-      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
-    )
+    for (let i = 0; i < 12; i++) assert.deepEqual(await far.receive(), Uint8Array.of(i))
     assert.equal(await far.closed, 'peer')
     await assert.rejects(far.send(Uint8Array.of(1)), closed)
     await assert.rejects(far.receive(), closed)
