@@ -149,6 +149,8 @@ interface SendSlot extends Outstanding {
 
 interface WaitingSend {
   readonly message: Uint8Array
+  /** Bytes of the message when `send` was called. */
+  readonly length: number
   isSettled: boolean
   settle(error?: unknown): void
 }
@@ -361,6 +363,7 @@ class MessagesObject implements Messages {
       new Promise((resolve, reject) => {
         const waiting: WaitingSend = {
           message,
+          length: message.length,
           isSettled: false,
           settle(error) {
             this.isSettled = true
@@ -486,7 +489,11 @@ class MessagesObject implements Messages {
 
   #postReceive(slot: number): void {
     const slice = this.#receiveSlices[slot]
-    this.#promises.post(this.#receives[slot]!, id => rcPosts.receive.call(this.#qp, slice, id))
+    try {
+      this.#promises.post(this.#receives[slot]!, id => rcPosts.receive.call(this.#qp, slice, id))
+    } catch (error) {
+      this.#onFailure(error, false)
+    }
   }
 
   #next(call: string, limits: WaitLimits): Promise<Uint8Array | undefined> {
@@ -696,21 +703,30 @@ class MessagesObject implements Messages {
     return this.#limit !== this.#sentFrames && this.#freeSlots.length > 0 && this.#promises.sendRoom > 0
   }
 
+  /** Posts the frame whose bytes after the header are in `slot`. If that throws, nothing has changed. */
   #postFrame(slot: SendSlot, type: number, bytes: number, length: number): void {
     const { at } = slot
     putHeader(this.#sentView, at, type, this.#granted, this.#done, length)
-    this.#announced = this.#granted
-    this.#doneAnnounced = this.#done
     if (slot.slice.length !== bytes) slot.slice = this.#sent.slice(at, bytes)
     this.#promises.post(slot, id => rcPosts.send.call(this.#qp, slot.slice, { id }))
+    this.#announced = this.#granted
+    this.#doneAnnounced = this.#done
     this.#sendsInFlight++
+    if (at === 0) this.#controlSlot = undefined
+    else {
+      this.#freeSlots.pop()
+      this.#sentFrames = (this.#sentFrames + 1) >>> 0
+    }
+  }
+
+  /** The next slot for a message; `#canSend` says whether there is one. */
+  get #nextSlot(): SendSlot {
+    return this.#freeSlots[this.#freeSlots.length - 1]!
   }
 
   /** `length`: as in the header. */
   #postControl(type: number, length = 0, bytes = HEADER_BYTES + length): void {
-    const slot = this.#controlSlot!
-    this.#controlSlot = undefined
-    this.#postFrame(slot, type, bytes, length)
+    this.#postFrame(this.#controlSlot!, type, bytes, length)
   }
 
   /** Tells the peer as much of the reason as fits its receive buffer. */
@@ -720,14 +736,13 @@ class MessagesObject implements Messages {
       reason,
       this.#sent.buffer.subarray(start, start + this.#maxDataBytes),
     )
-    this.#isAbortPosted = true
     this.#postControl(ABORT, written)
+    this.#isAbortPosted = true
   }
 
   #postData(message: Uint8Array): void {
-    const slot = this.#freeSlots.pop()!
+    const slot = this.#nextSlot
     this.#sent.buffer.set(message, slot.at + HEADER_BYTES)
-    this.#sentFrames = (this.#sentFrames + 1) >>> 0
     this.#postFrame(slot, DATA, HEADER_BYTES + message.length, message.length)
   }
 
@@ -735,16 +750,20 @@ class MessagesObject implements Messages {
   #postOffer(waiting: WaitingSend): void {
     const { message } = waiting
     const region = this.#connection.pd.register(message, { localWrite: false, remoteRead: true })
+    const slot = this.#nextSlot
+    putOffer(this.#sentView, slot.at, region)
+    try {
+      this.#postFrame(slot, OFFER, OFFER_BYTES, message.length)
+    } catch (error) {
+      region.close()
+      throw error
+    }
     this.#offered.push({
       region,
       settle: error => {
         if (!waiting.isSettled) waiting.settle(error)
       },
     })
-    const slot = this.#freeSlots.pop()!
-    putOffer(this.#sentView, slot.at, region)
-    this.#sentFrames = (this.#sentFrames + 1) >>> 0
-    this.#postFrame(slot, OFFER, OFFER_BYTES, message.length)
   }
 
   #onSent(slot: SendSlot): void {
@@ -765,8 +784,8 @@ class MessagesObject implements Messages {
       if (this.#controlSlot === undefined || this.#promises.sendRoom === 0 || this.#isAbortPosted) return
       if (this.#abortReason !== undefined) this.#postAbort(this.#abortReason)
       else if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
-        this.#isEndPosted = true
         this.#postControl(END)
+        this.#isEndPosted = true
       } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
     } catch (error) {
       this.#onFailure(error, false)
@@ -774,15 +793,18 @@ class MessagesObject implements Messages {
   }
 
   #postWaiting(waiting: WaitingSend): void {
-    if (waiting.message.length <= this.#maxDataBytes) {
-      this.#postData(waiting.message)
-      waiting.settle()
-      return
-    }
+    const { message, length } = waiting
     try {
-      this.#postOffer(waiting)
+      if (message.length !== length) {
+        const reason = `the message had ${length} bytes and has ${message.length}: its buffer was transferred or resized`
+        throw invalidArgument('messages.send', reason, 'change nothing before send resolves')
+      }
+      if (length > this.#maxDataBytes) this.#postOffer(waiting)
+      else {
+        this.#postData(message)
+        waiting.settle()
+      }
     } catch (error) {
-      // The buffer cannot be registered.
       waiting.settle(error)
     }
   }
