@@ -7,8 +7,8 @@ import type { MemoryRegion, Slice } from '../mr/region.ts'
 import type { ProtectionDomain } from '../pd.ts'
 
 /** Maximum bytes of a slab, unless one buffer is longer, and its maximum of buffers. */
-const SLAB_BYTES = 2 ** 18
-const SLAB_BUFFERS = 64
+const SLAB_BYTES = 2 ** 17
+const SLAB_BUFFERS = 32
 /** Buffers of the first slab: an idle connection has so many receives. */
 const FIRST_SLAB_BUFFERS = 4
 

@@ -16,7 +16,7 @@ import {
 } from '../awaitable/request-promises.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { CloseReason } from '../connections/events.ts'
-import { checkBytes, checkInteger, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
+import { checkBytes, checkInteger, formatValue, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
 import type { MemoryRegion } from '../mr/region.ts'
 import { type RemoteMemory, remoteMemory } from '../mr/remote-memory.ts'
 import { orElse, showAs } from '../objects/show.ts'
@@ -69,6 +69,8 @@ export interface MessagesOptions extends WaitLimits {
 /**
  * Messages over a connection: each `send` of one side is one `receive` of the other, in order. `for await` yields the
  * messages until this side or the peer closes, and rejects with RdmaError ERR_CLOSED if the connection has failed.
+ * `await using` closes in order if `end` or `close` was called, and aborts otherwise, because a block that is left by an
+ * error must not look finished.
  */
 export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Longest message that the peer takes, in bytes. */
@@ -94,9 +96,17 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly closed: Promise<CloseReason>
   /**
    * Closes the connection when the peer has received the short messages whose `send` has resolved; waits a second at
-   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED.
+   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED; if there are such sends, the peer is told as by
+   * `abort`.
    */
   close(): Promise<void>
+  /**
+   * Closes the connection, and tells the peer that messages are missing: there `receive`, `send`, `end` and loops reject
+   * with RdmaError ERR_CLOSED after the messages that have arrived. The `cause` of the errors at both ends has the code
+   * ECONNABORTED and this reason: a text, or the `message` of an error. The peer gets as much of it as fits a receive
+   * buffer. Waits a second at most. Does nothing after the end.
+   */
+  abort(reason?: unknown): Promise<void>
 }
 
 /** What messages need of a `Connection`, which imports this file. */
@@ -114,13 +124,13 @@ const messagesOptionNames: KnownOptions<MessagesOptions> = {
   ...limitNames,
 }
 
-const { HELLO, DATA, OFFER, ACK, END, UNUSED } = FrameType
+const { HELLO, DATA, OFFER, ACK, END, ABORT, UNUSED } = FrameType
 const DEFAULT_SLOT_BYTES = 4096
 const DEFAULT_MAX_MESSAGE_BYTES = 2 ** 26
 const DEFAULT_KEEPALIVE = 10_000
 const DEFAULT_TIMEOUT = 10_000
 const MAX_TIMER_DELAY = 2 ** 31 - 1
-/** Milliseconds that `close` waits for the sends in flight. */
+/** Milliseconds that `close` waits for the sends in flight, or for a peer that has aborted. */
 const CLOSE_TIMEOUT = 1000
 /** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
 const CONTROL_RECEIVES = 2
@@ -167,6 +177,8 @@ class FrameRequest implements Outstanding {
 
 interface WaitingSend {
   readonly message: Uint8Array
+  /** Bytes of the message when `send` was called. */
+  readonly length: number
   isSettled: boolean
   settle(error?: unknown): void
 }
@@ -220,6 +232,12 @@ const isComplete = ({ frame, read, length }: Incoming): boolean => frame !== und
 const copyOfMessage = ({ bytes, at }: FrameBuffer, length: number): Uint8Array =>
   bytes.slice(at + HEADER_BYTES, at + HEADER_BYTES + length)
 
+/** The end by `abort`, of this side or the peer. */
+const abortedEnd = (who: string, reason: string): End => ({
+  failure: refused('ECONNABORTED', 'messages.abort', reason, ''),
+  text: reason === '' ? `${who} has aborted` : `${who} has aborted: ${reason}`,
+})
+
 class MessagesObject implements Messages {
   maxMessageBytes = 0
   readonly #connection: Carrier
@@ -265,9 +283,9 @@ class MessagesObject implements Messages {
   /** For HELLO, ACK and END, one at a time. */
   readonly #controlBuffer: FrameBuffer
   #isControlInFlight = false
-  /** Buffers that messages may use at the same time, and those that do. */
+  /** Buffers that may be in flight beside it, and those that are. */
   readonly #maxSends: number
-  #messagesInFlight = 0
+  #buffersInFlight = 0
   #sendsInFlight = 0
   readonly #waiting: WaitingSend[] = []
   readonly #offered: OfferedMessage[] = []
@@ -281,12 +299,18 @@ class MessagesObject implements Messages {
   #offersDone = 0
   #isEnding = false
   #isEndPosted = false
+  /** The reason for the peer; undefined unless this side aborts. */
+  #abortReason: string | undefined
+  #isAbortPosted = false
   /** Called after completions, and at the end. */
   #watchers: (() => void)[] = []
 
   #end: End | undefined
   /** Whether a request has failed as a consequence. */
   #isFlushed = false
+  #hasPeerAborted = false
+  /** What ends the messages if nothing else does before `#closing` has told the peer. */
+  #ownEnd: End = { failure: undefined, text: 'the program has closed the messages' }
   #closing: Promise<void> | undefined
   #onHello: (() => void) | undefined
   /** Completions since the last check of the peer. */
@@ -374,6 +398,7 @@ class MessagesObject implements Messages {
       new Promise((resolve, reject) => {
         const waiting: WaitingSend = {
           message,
+          length: message.length,
           isSettled: false,
           settle(error) {
             this.isSettled = true
@@ -422,7 +447,10 @@ class MessagesObject implements Messages {
       () => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0,
       limits => startLimits('messages.end', options, 'the peer has not taken all messages', limits),
     )
-    if (this.#end?.failure !== undefined) throw endedError('messages.end', this.#end)
+    // A peer that has ended and closes may take the last acknowledgement with it.
+    const isCut = this.#end !== undefined && (!this.#isEndPosted || this.#offered.length > 0)
+    if (this.#end !== undefined && (isCut || this.#end.failure !== undefined))
+      throw endedError('messages.end', this.#end)
   }
 
   close(): Promise<void> {
@@ -430,23 +458,45 @@ class MessagesObject implements Messages {
     return this.#closing
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  abort(reason?: unknown): Promise<void> {
+    if (this.#abortReason === undefined) {
+      this.#abortReason = reasonText(reason)
+      this.#ownEnd = abortedEnd('the program', this.#abortReason)
+      this.#pump()
+    }
     return this.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#isEnding ? this.close() : this.abort('the block was left without end() or close()')
   }
 
   async #closeOnce(): Promise<void> {
     if (this.#end === undefined) {
-      const end: End = { failure: undefined, text: 'the program has closed the messages' }
-      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', end))
+      if (this.#waiting.length > 0 || this.#offered.length > 0)
+        this.#abortReason ??= 'it was closed before all messages were sent'
+      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#ownEnd))
       this.#isEnding = true
       this.#pump()
       // Without HELLO nothing was sent, and the peer may never receive.
-      const isSent = (): boolean => this.#onHello !== undefined || (this.#isEndPosted && this.#sendsInFlight === 0)
+      const isTold = (): boolean => (this.#abortReason === undefined ? this.#isEndPosted : this.#isAbortPosted)
+      const isSent = (): boolean => this.#onHello !== undefined || (isTold() && this.#sendsInFlight === 0)
       const timeout = { timeout: CLOSE_TIMEOUT }
       await this.#until(isSent, reject => startLimits('messages.close', timeout, '', reject)).catch(() => {})
-      this.#finish(end)
-    }
+      this.#finish(this.#ownEnd)
+    } else if (this.#hasPeerAborted) await this.#disconnected()
     await this.#release()
+  }
+
+  /** A peer that has aborted disconnects. Resolves when it has, or after a second. */
+  #disconnected(): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, CLOSE_TIMEOUT)
+      void this.#connection.closed.then(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   /** Resolves when `isOver`, or when the messages have ended. `start`: starts limits of the wait. */
@@ -661,6 +711,12 @@ class MessagesObject implements Messages {
         this.#window = Math.min(this.#window, Math.max(IDLE_WINDOW, this.#openGrants - 1))
         this.#renewGrant()
       }
+    } else if (type === ABORT) {
+      if (bytes !== HEADER_BYTES + length) return `ABORT of ${length} bytes in a frame of ${bytes}`
+      this.#hasPeerAborted = true
+      this.#finish(abortedEnd('the peer', textOf(frame.buffer.bytes.subarray(at + HEADER_BYTES, at + bytes))))
+      frame.buffer.giveBack()
+      return undefined
     } else return type === undefined ? 'reserved bytes are not 0' : `unknown frame type ${type}`
     this.#reuse(frame)
     return undefined
@@ -754,9 +810,10 @@ class MessagesObject implements Messages {
   // Sending
 
   #canSend(): boolean {
-    return this.#limit !== this.#sentFrames && this.#messagesInFlight < this.#maxSends && this.#promises.sendRoom > 0
+    return this.#limit !== this.#sentFrames && this.#buffersInFlight < this.#maxSends && this.#promises.sendRoom > 0
   }
 
+  /** Posts the frame whose bytes after the header are in `buffer`. If that throws, nothing has changed. */
   #postFrame(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
     putHeader(buffer.view, buffer.at, type, this.#granted, this.#done, length)
     const slice = buffer.slice(bytes)
@@ -772,30 +829,37 @@ class MessagesObject implements Messages {
     this.#isControlInFlight = true
   }
 
-  /** Posts a frame that uses a grant of the peer. `put` writes what follows the header. */
-  #postGranted(
-    pool: BufferPool,
-    type: number,
-    bytes: number,
-    length: number,
-    put?: (buffer: FrameBuffer) => void,
-  ): void {
-    const buffer = pool.take()
+  /** As `#postFrame`, in a buffer that is given back when the frame was sent or cannot be posted. */
+  #postOwned(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
     try {
-      put?.(buffer)
       this.#postFrame(buffer, type, bytes, length)
     } catch (error) {
       buffer.giveBack()
       throw error
     }
-    this.#messagesInFlight++
+    this.#buffersInFlight++
+  }
+
+  /** As `#postOwned`, for frames that use a grant of the peer. */
+  #postGranted(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
+    this.#postOwned(buffer, type, bytes, length)
     this.#sentFrames = (this.#sentFrames + 1) >>> 0
   }
 
+  /** Tells the peer as much of the reason as fits its receive buffer. */
+  #postAbort(reason: string): void {
+    const buffer = this.#buffers.take()
+    const start = buffer.at + HEADER_BYTES
+    const room = buffer.bytes.subarray(start, start + this.#maxDataBytes)
+    const { written } = new TextEncoder().encodeInto(reason, room)
+    this.#postOwned(buffer, ABORT, HEADER_BYTES + written, written)
+    this.#isAbortPosted = true
+  }
+
   #postData(message: Uint8Array): void {
-    this.#postGranted(this.#buffers, DATA, HEADER_BYTES + message.length, message.length, ({ bytes, at }) =>
-      bytes.set(message, at + HEADER_BYTES),
-    )
+    const buffer = this.#buffers.take()
+    buffer.bytes.set(message, buffer.at + HEADER_BYTES)
+    this.#postGranted(buffer, DATA, HEADER_BYTES + message.length, message.length)
   }
 
   /** Registers a long message, and tells the peer its address. */
@@ -803,9 +867,9 @@ class MessagesObject implements Messages {
     const { message } = waiting
     const region = this.#connection.pd.register(message, { localWrite: false, remoteRead: true })
     try {
-      this.#postGranted(this.#controlBuffers, OFFER, OFFER_BYTES, message.length, ({ view, at }) =>
-        putOffer(view, at, region),
-      )
+      const buffer = this.#controlBuffers.take()
+      putOffer(buffer.view, buffer.at, region)
+      this.#postGranted(buffer, OFFER, OFFER_BYTES, message.length)
     } catch (error) {
       region.close()
       throw error
@@ -822,7 +886,7 @@ class MessagesObject implements Messages {
   #returnGrants(): void {
     try {
       while ((this.#limit - this.#sentFrames) >>> 0 > IDLE_WINDOW && this.#canSend())
-        this.#postGranted(this.#controlBuffers, UNUSED, HEADER_BYTES, 0)
+        this.#postGranted(this.#controlBuffers.take(), UNUSED, HEADER_BYTES, 0)
     } catch (error) {
       this.#onFailure(() => error, false)
     }
@@ -834,7 +898,7 @@ class MessagesObject implements Messages {
     this.#sendsInFlight--
     if (buffer === this.#controlBuffer) this.#isControlInFlight = false
     else {
-      this.#messagesInFlight--
+      this.#buffersInFlight--
       buffer.giveBack()
     }
   }
@@ -848,12 +912,15 @@ class MessagesObject implements Messages {
   #pump(): void {
     if (this.#end !== undefined || this.#onHello !== undefined) return
     try {
-      while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
-      this.#postReads()
-      if (this.#isControlInFlight || this.#promises.sendRoom === 0) return
-      if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
-        this.#isEndPosted = true
+      if (this.#abortReason === undefined) {
+        while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
+        this.#postReads()
+      }
+      if (this.#isControlInFlight || this.#promises.sendRoom === 0 || this.#isAbortPosted) return
+      if (this.#abortReason !== undefined) this.#postAbort(this.#abortReason)
+      else if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
         this.#postControl(END)
+        this.#isEndPosted = true
       } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
     } catch (error) {
       this.#onFailure(() => error, false)
@@ -861,15 +928,18 @@ class MessagesObject implements Messages {
   }
 
   #postWaiting(waiting: WaitingSend): void {
-    if (waiting.message.length <= this.#maxDataBytes) {
-      this.#postData(waiting.message)
-      waiting.settle()
-      return
-    }
+    const { message, length } = waiting
     try {
-      this.#postOffer(waiting)
+      if (message.length !== length) {
+        const reason = `the message had ${length} bytes and has ${message.length}: its buffer was transferred or resized`
+        throw invalidArgument('messages.send', reason, 'change nothing before send resolves')
+      }
+      if (length > this.#maxDataBytes) this.#postOffer(waiting)
+      else {
+        this.#postData(message)
+        waiting.settle()
+      }
     } catch (error) {
-      // The buffer cannot be registered.
       waiting.settle(error)
     }
   }
@@ -986,6 +1056,16 @@ class MessagesObject implements Messages {
   }
 }
 showAs<MessagesObject>(MessagesObject.prototype, 'Messages', MessagesObject.shown, MessagesObject.is)
+
+/** The text of a reason as programs give it. */
+const reasonText = (reason: unknown): string => {
+  if (reason === undefined || typeof reason === 'string') return reason ?? ''
+  const message = (reason as { readonly message?: unknown } | null)?.message
+  return typeof message === 'string' ? message : formatValue(reason)
+}
+
+/** A text of the peer, without control characters: it is part of error messages. */
+const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\p{Cc}/gu, ' ')
 
 /** An error gets the stack of the program's `await`. */
 const withStack = async <T>(promise: Promise<T>): Promise<T> => {

@@ -7,8 +7,8 @@ import type { Messages } from './messages.ts'
 
 /**
  * The messages of a connection as a stream: each `write` of bytes or text sends one message, and each chunk that is
- * read is one message (`readableObjectMode`). `end` ends this direction, `destroy` closes the connection; the stream
- * ends when the peer ends. A message that is too long for the peer destroys the stream (EMSGSIZE).
+ * read is one message (`readableObjectMode`). `end` ends this direction; `destroy` closes the connection, and with an error
+ * or before `finish` it aborts the messages, with the error's message for the peer. The stream ends when the peer ends. A message that is too long for the peer destroys the stream (EMSGSIZE).
  */
 export const messageStream = (messages: Messages): Duplex => {
   const incoming = messages[Symbol.asyncIterator]()
@@ -29,7 +29,9 @@ export const messageStream = (messages: Messages): Duplex => {
       messages.end().then(() => callback(), callback)
     },
     destroy(error, callback) {
-      messages.close().then(() => callback(error), callback)
+      const isFinished = error === null && stream.writableFinished
+      const closing = isFinished ? messages.close() : messages.abort(error ?? 'the stream was destroyed')
+      closing.then(() => callback(error), callback)
     },
   })
   return stream

@@ -44,7 +44,8 @@ eachCarrier(openTwo => {
     // The other direction works meanwhile.
     await far.send(Uint8Array.of(1))
     await near.receive()
-    await nextTurn()
+    while (resolved < 14) await nextTurn()
+    for (let i = 0; i < 10; i++) await nextTurn()
     assert.equal(resolved, 14, 'as many as the peer has buffers')
     for (let i = 0; i < 100; i++) assert.deepEqual(await far.receive(), Uint8Array.of(i))
     await Promise.all(sends)
@@ -60,10 +61,7 @@ eachCarrier(openTwo => {
     waits.push(assert.rejects(near.send(messageOf(10_000)), closed))
     await near.close()
     await Promise.all(waits)
-    assert.deepEqual(
-      (await collect(far)).flatMap(message => [...message]),
-      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
-    )
+    for (let i = 0; i < 14; i++) assert.deepEqual(await far.receive(), Uint8Array.of(i))
     assert.equal(await far.closed, 'peer')
     await assert.rejects(far.send(Uint8Array.of(1)), closed)
     await assert.rejects(far.receive(), closed)
