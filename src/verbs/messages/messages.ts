@@ -1114,7 +1114,8 @@ export const openMessages = async (connection: Carrier, options: MessagesOptions
   const hint = 'the peer has to call connection.messages() too'
   let endLimits = (): void => {}
   const limit = new Promise<never>((_, reject) => {
-    endLimits = startLimits(call, { signal, timeout }, hint, reject)
+    // The event loop may have been blocked, by many new connections for example: HELLO may have arrived.
+    endLimits = startLimits(call, { signal, timeout }, hint, error => void nextTurn().then(() => reject(error)))
   })
   try {
     await Promise.race([hello, limit])
