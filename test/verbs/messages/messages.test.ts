@@ -149,6 +149,38 @@ test('a loop rejects when the peer’s device is closed without an end', async (
   await cleanup()
 })
 
+test('a stream has several chunks in flight, and their callbacks wait for them', async () => {
+  const { near, far, cleanup } = await messagePair(await inProcess())
+  let inFlight = 0
+  let most = 0
+  const counted: Messages = Object.create(near, {
+    send: {
+      value: async (message: Uint8Array) => {
+        most = Math.max(most, ++inFlight)
+        await near.send(message)
+        inFlight--
+      },
+    },
+    end: { value: () => near.end() },
+    close: { value: () => near.close() },
+    [Symbol.asyncIterator]: { value: () => near[Symbol.asyncIterator]() },
+  })
+  const stream = messageStream(counted)
+  const receiving = collect(far)
+  // More than sends may wait.
+  const lengths = [...Array.from({ length: 40 }, (_, i) => 5000 + i), ...Array<number>(5000).fill(1)]
+  let written = 0
+  for (const length of lengths) stream.write(messageOf(length), () => written++)
+  await new Promise<void>(resolve => stream.end(resolve))
+  assert.equal(written, lengths.length)
+  assert.deepEqual(
+    (await receiving).map(({ length }) => length),
+    lengths,
+  )
+  assert.equal(most, 16)
+  await cleanup()
+})
+
 test('a stream sends each written chunk as a message, and ends in both directions', async () => {
   const { near, far, cleanup } = await messagePair(await inProcess())
   const [client, server] = [messageStream(near), messageStream(far)]
