@@ -27,6 +27,7 @@ import {
   dataOf,
   LazyAddresses,
   SharedDevice,
+  withTimeout,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { hostAndPort, type ListenerAddress, resolveUrl, shownAddress, urlText } from './url.ts'
@@ -130,9 +131,19 @@ export function connect(
 export async function connect(address: ListenerAddress, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
   const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
-  checked.signal?.throwIfAborted()
-  const url = urlText('connect', address)
-  const destination = await resolveUrl('connect', url)
+  return withTimeout('connect', checked, limited => connectTo(urlText('connect', address), limited))
+}
+
+/** Settles as `promise`, or rejects with the signal's reason. */
+const unlessAborted = <T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', onAbort))
+  })
+
+const connectTo = async (url: string, checked: ConnectToOptions<never>): Promise<Connection<never>> => {
+  const destination = await unlessAborted(resolveUrl('connect', url), checked.signal)
   if (destination.port === 0)
     throw invalidArgument(
       'connect',
@@ -178,12 +189,11 @@ class RequestObject implements ConnectionRequest {
   readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
     const checked = copyConnectionOptions('request.accept', options as ConnectionOptions<never>, MAX_REP_DATA)
-    checked.signal?.throwIfAborted()
     const id = this.#takeIdentifier('request.accept')
     const end = new ConnectionEnd('request.accept', this.#shared)
     end.setIdentifier(id, this.privateData)
     try {
-      return await end.accept(checked)
+      return await withTimeout('request.accept', checked, limited => end.accept(limited))
     } catch (error) {
       await end.close()
       throw error

@@ -198,20 +198,20 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const serverEnd = await (await nextRequest(server)).accept({ maxRdAtomic: 3 })
     const clientEnd = await connecting
     for (const { qp } of [clientEnd, serverEnd]) {
-      const { retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic } = qp.query()
-      assert.deepEqual([retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic], [7, 7, 14, 3, 3])
+      const { retryCount, rnrRetryCount, ackTimeoutExponent, maxRdAtomic, maxDestRdAtomic } = qp.query()
+      assert.deepEqual([retryCount, rnrRetryCount, ackTimeoutExponent, maxRdAtomic, maxDestRdAtomic], [7, 7, 19, 3, 3])
     }
     await clientEnd.close()
     await serverEnd.close()
   })
 
   it('each side chooses the timeouts and retries of its queue pair, as for `qp.connect`', async () => {
-    const options = { timeoutExponent: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
+    const options = { ackTimeoutExponent: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
     const accepted = nextRequest(server).then(request => request.accept(options))
-    const connected = [await connect(url, { device: clientDevice, timeout: 2 }), await accepted]
+    const connected = [await connect(url, { device: clientDevice, ackTimeout: 2 }), await accepted]
     const attributes = connected.map(({ qp }) => {
-      const { timeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = qp.query()
-      return [timeoutExponent, retryCount, rnrRetryCount, minRnrTimer]
+      const { ackTimeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = qp.query()
+      return [ackTimeoutExponent, retryCount, rnrRetryCount, minRnrTimer]
     })
     assert.deepEqual(attributes, [
       [9, 7, 7, 12],
@@ -219,7 +219,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     ])
     for (const end of connected) await end.close()
     for (const [name, value] of Object.entries({
-      timeoutExponent: 32,
+      ackTimeoutExponent: 32,
       retryCount: 8,
       rnrRetryCount: -1,
       minRnrTimer: 1.5,
@@ -290,6 +290,23 @@ const connectionTests = (openTwo: OpenTwo): void => {
       reason: `url "rdma://0.0.0.0:${server.port}": port ${server.port} is in use`,
     })
     assert.deepEqual(serverDevice.handles(CmId), identifiers)
+  })
+
+  it('`timeout` ends `connect` and `accept`, also beside a signal', async () => {
+    const timedOut = { name: 'ConnectionError', code: 'ETIMEDOUT', reason: /not established after 20 ms/ }
+    const { signal } = new AbortController()
+    const silent = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const silentUrl = `rdma://${serverDevice.address}:${silent.port}`
+    await assert.rejects(connect(silentUrl, { device: clientDevice, timeout: 20, signal }), timedOut)
+    await silent.close()
+    await assert.rejects(connect(url, { device: clientDevice, timeout: 0 }), { code: 'EINVAL', reason: /timeout 0 is/ })
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    let resume = (): void => {}
+    const prepare = () => new Promise<void>(resolve => (resume = resolve))
+    const unaccepted = (await nextRequest(server)).accept({ timeout: 20, prepare })
+    setTimeout(() => resume(), 21)
+    await assert.rejects(unaccepted, { ...timedOut, call: 'request.accept' })
+    await refused
   })
 
   it('`connect` rejects with the reason of its signal, and the peer cannot accept the request', async () => {

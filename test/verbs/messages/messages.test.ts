@@ -130,7 +130,7 @@ test('connections that cannot have messages are refused with a sentence', async 
 
 test('messages arrive over a network that loses packets', async () => {
   const network = createNetwork({ fault: 'drop=3%,seed=5' })
-  const { near, far, cleanup } = await messagePair(await openTwoInProcess(network)(), {}, { timeout: 5 })
+  const { near, far, cleanup } = await messagePair(await openTwoInProcess(network)(), {}, { ackTimeout: 5 })
   const sizes = Array.from({ length: 60 }, (_, i) => (i % 10 === 0 ? 20_000 + i : i))
   const [received] = await Promise.all([
     collect(far),
