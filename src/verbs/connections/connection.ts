@@ -365,6 +365,8 @@ export class ConnectionEnd {
   /** The private data of the peer's REQ or REP. */
   privateData: Uint8Array = noData
   readonly #addresses = new LazyAddresses()
+  /** Called when the end has ended, perhaps again when it is closed. */
+  onEnded: (() => void) | undefined
   #isEstablished = false
   /** Address of the peer as text, for errors. */
   #destination = ''
@@ -509,6 +511,7 @@ export class ConnectionEnd {
 
   #setCloseReason(reason: CloseReason): void {
     this.#closeReason ??= reason
+    this.onEnded?.()
     this.#shared.context.waiters.wake(this.userHandle)
   }
 

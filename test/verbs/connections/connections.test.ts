@@ -230,6 +230,56 @@ const connectionTests = (openTwo: OpenTwo): void => {
       })
   })
 
+  it('`close` of a server waits until its connections have ended, also of requests answered meanwhile', async () => {
+    const closing = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const closingUrl = `rdma://${serverDevice.address}:${closing.port}`
+    const [clientEnd, serverEnd] = await pair(closing, closingUrl, clientDevice)
+    const connecting = connect(closingUrl, { device: clientDevice })
+    const request = await nextRequest(closing)
+    const order: string[] = []
+    const closed = closing.close().then(() => order.push('server'))
+    await assert.rejects(connect(closingUrl, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    await clientEnd.qp.ping()
+    const later = await request.accept()
+    order.push('accepted')
+    await (await connecting).close()
+    await later.closed
+    order.push('first')
+    await clientEnd.close()
+    await closed
+    assert.deepEqual(order, ['accepted', 'first', 'server'])
+    assert.equal(await serverEnd.closed, 'peer')
+    for (const end of [serverEnd, later]) await end.close()
+  })
+
+  it('the signal of `close` ends what is left of a server; so does the end of a block', async () => {
+    for (const kind of ['signal', 'later signal', 'second close', 'block'] as const) {
+      const ending = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+      const endingUrl = `rdma://${serverDevice.address}:${ending.port}`
+      const [clientEnd, serverEnd] = await pair(ending, endingUrl, clientDevice)
+      const refused = assert.rejects(connect(endingUrl, { device: clientDevice }), { code: 'ECONNREFUSED' })
+      await nextRequest(ending)
+      const controller = new AbortController()
+      const { signal } = controller
+      if (kind === 'block') {
+        await using _ = ending
+      } else if (kind === 'signal') {
+        controller.abort()
+        await ending.close({ signal })
+      } else {
+        const first = ending.close(kind === 'later signal' ? { signal } : {})
+        controller.abort()
+        if (kind === 'second close') await ending.close({ signal })
+        await first
+      }
+      assert.equal(await serverEnd.closed, 'local', kind)
+      assert.equal(await clientEnd.closed, 'peer', kind)
+      await refused
+      await clientEnd.close()
+    }
+    await assert.rejects(server.close(untyped({ timeout: 1 })), { code: 'EINVAL', reason: /"timeout" is unknown/ })
+  })
+
   it('a request that a loop drops by an exception is rejected; after `break` it can still be accepted at once', async () => {
     const dropped = connect(url, { device: clientDevice })
     const loop = (async () => {
@@ -678,13 +728,14 @@ describe('`listen` and `connect` without the option `device`', { skip: !hasNativ
     const url = `rdma://${server.device.address}:${server.port}`
     const connecting = [connect(url), connect(url)] as const
     const requests = [await nextRequest(server), await nextRequest(server)] as const
-    await server.close()
+    const closing = server.close()
     const accepted = await requests[0].accept()
     requests[1].reject()
     const [clientEnd, rejected] = await Promise.allSettled(connecting)
     assert.equal(rejected.status, 'rejected')
     assert.ok(clientEnd.status === 'fulfilled')
     await clientEnd.value.close()
+    await closing
     await accepted.close()
   })
 
