@@ -59,7 +59,8 @@ export interface MessagesOptions extends WaitLimits {
   readonly maxMessageBytes?: number | undefined
   /**
    * Milliseconds, 30 to 2^31 - 1, after which a peer that does not answer counts as dead, also on an idle connection;
-   * default 10,000.
+   * default 10,000. It is noticed up to a third later. The transport may notice earlier: with the default of `ackTimeout`
+   * after 17 seconds.
    */
   readonly keepalive?: number | undefined
   /** Milliseconds to wait until the peer has called `messages()` too; default 10,000. */
@@ -144,7 +145,7 @@ const OTHER_SENDS = 2 + READS
 const MIN_QUEUE = 8
 /** Maximum calls of `send` that wait. */
 const MAX_WAITING = 4096
-/** A dead peer is noticed in the third part without a sign of life. */
+/** A dead peer is noticed after three whole parts without a sign of life, the fourth part at most. */
 const KEEPALIVE_PARTS = 3
 
 const SENT = Promise.resolve()
@@ -957,7 +958,7 @@ class MessagesObject implements Messages {
     this.#silentParts = this.#signs > 0 ? 0 : this.#silentParts + 1
     this.#signs = 0
     if (this.#silentParts === 1 && this.#sendsInFlight === 0 && this.#promises.sendRoom > 0) this.#ping()
-    if (this.#silentParts < KEEPALIVE_PARTS - 1) return
+    if (this.#silentParts < KEEPALIVE_PARTS) return
     // The event loop may have been blocked: packets that wait in a socket are read first.
     await nextTurn()
     if (this.#signs > 0 || this.#end !== undefined) return

@@ -131,7 +131,7 @@ test('connections that cannot have messages are refused with a sentence', async 
 
 test('messages arrive over a network that loses packets', async () => {
   const network = createNetwork({ fault: 'drop=3%,seed=5' })
-  const { near, far, cleanup } = await messagePair(await openTwoInProcess(network)(), {}, { timeout: 5 })
+  const { near, far, cleanup } = await messagePair(await openTwoInProcess(network)(), {}, { ackTimeout: 5 })
   const sizes = Array.from({ length: 60 }, (_, i) => (i % 10 === 0 ? 20_000 + i : i))
   const [received] = await Promise.all([
     collect(far),
@@ -147,6 +147,38 @@ test('a loop rejects when the peer’s device is closed without an end', async (
   const loop = collect(near)
   await server.device.close()
   await assert.rejects(loop, (error: RdmaError) => error.code === 'ERR_CLOSED' && error.cause instanceof Error)
+  await cleanup()
+})
+
+test('a stream has several chunks in flight, and their callbacks wait for them', async () => {
+  const { near, far, cleanup } = await messagePair(await inProcess())
+  let inFlight = 0
+  let most = 0
+  const counted: Messages = Object.create(near, {
+    send: {
+      value: async (message: Uint8Array) => {
+        most = Math.max(most, ++inFlight)
+        await near.send(message)
+        inFlight--
+      },
+    },
+    end: { value: () => near.end() },
+    close: { value: () => near.close() },
+    [Symbol.asyncIterator]: { value: () => near[Symbol.asyncIterator]() },
+  })
+  const stream = messageStream(counted)
+  const receiving = collect(far)
+  // More than sends may wait.
+  const lengths = [...Array.from({ length: 40 }, (_, i) => 5000 + i), ...Array<number>(5000).fill(1)]
+  let written = 0
+  for (const length of lengths) stream.write(messageOf(length), () => written++)
+  await new Promise<void>(resolve => stream.end(resolve))
+  assert.equal(written, lengths.length)
+  assert.deepEqual(
+    (await receiving).map(({ length }) => length),
+    lengths,
+  )
+  assert.equal(most, 16)
   await cleanup()
 })
 
