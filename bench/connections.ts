@@ -1,6 +1,7 @@
 /*
  * Rows "connections": simultaneous connections of the library with one message and answer, compared with node:net;
- * successive connections of librdmacm, compared with a C program over TCP; and the cost of idle connections.
+ * successive connections of librdmacm, compared with a C program over TCP; and the cost of idle connections, without
+ * and with messages.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
@@ -9,6 +10,7 @@ import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'
 import { benchProgram, runReference, startDaemon } from './harness/processes.ts'
 import type { IdleCost, IdleOrder } from './sides/connections-side.ts'
+import type { ConnectionCost, MessagesOrder } from './sides/messages-side.ts'
 
 /** Port of the RDMA servers. */
 const PORT = 7471
@@ -118,6 +120,35 @@ const idleCost = async (intervals: number): Promise<IdleCost> => {
   }
 }
 
+/** Idle connections with messages. */
+const MESSAGES_CONNECTIONS = 1000
+
+const messagesCost = async (kind: MessagesOrder['kind']): Promise<ConnectionCost> => {
+  const child = startChild<MessagesOrder>('messages-side.js')
+  try {
+    return await child.ask<ConnectionCost>({ kind, count: MESSAGES_CONNECTIONS })
+  } finally {
+    await child.stop()
+  }
+}
+
+const messagesRow = (cost: keyof ConnectionCost, quantity: string, unit: string, floor: number, aim: number): Row => ({
+  name: `messages ${cost}`,
+  quantity: `${quantity} of a connection with messages, both ends`,
+  unit,
+  better: 'lower',
+  cores: cost === 'bytes' ? 0 : 1,
+  reference: 'node:net',
+  floor,
+  aim,
+  rounds: 3,
+  prepare: () => ({
+    ours: async () => (await messagesCost('messages'))[cost],
+    reference: async () => (await messagesCost('net'))[cost],
+    note: `${MESSAGES_CONNECTIONS} connections a round`,
+  }),
+})
+
 export const connectionRows: readonly Row[] = [
   {
     name: 'connections',
@@ -169,4 +200,7 @@ export const connectionRows: readonly Row[] = [
       note: `median of ${IDLE_INTERVALS} intervals`,
     }),
   },
+  messagesRow('bytes', 'bytes', 'B', 5, 4),
+  messagesRow('open', 'CPU of the opening', 'ms', 4, 2),
+  messagesRow('close', 'CPU of the closing', 'ms', 4, 2),
 ]

@@ -17,6 +17,7 @@ import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { rpcRows } from './rpc.ts'
 import { startRows } from './start.ts'
+import { streamRows } from './streams.ts'
 import { toolRows } from './tools.ts'
 import { udpRows } from './udp.ts'
 import { writeBwRows } from './write-bw.ts'
@@ -29,6 +30,7 @@ export const rows: readonly Row[] = [
   ...callRows,
   ...connectionRows,
   ...rpcRows,
+  ...streamRows,
   ...chainRows,
   ...controlRows,
   ...startRows,

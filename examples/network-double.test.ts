@@ -22,7 +22,7 @@ const sendParts = async (
   const cq = device.cq()
   const qp = pd.polledRcQp({ sendCq: cq, maxSendWr: 64 })
   // Timeout 10: 4.096 µs · 2^10 = 4.2 ms.
-  qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 4 })
+  qp.connect(connect(qp.endpoint), { retryCount: RETRIES, ackTimeout: 4 })
   let incomplete = Math.ceil(file.length / partBytes)
   for (let at = 0; at < file.length; at += partBytes) qp.send(mr.slice(at, Math.min(partBytes, file.length - at)))
   for await (const wc of cq) {

@@ -236,6 +236,18 @@ export const checkBytes = (call: string, option: string, value: unknown): void =
   // Not by `instanceof`: test runners with their own globals have another Uint8Array.
   if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
     throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, bytesHint(value))
+  checkAttached(call, option, value as Uint8Array)
+}
+
+/** Checks that the buffer of `bytes` was not transferred to another thread. Cheap unless `bytes` is empty. */
+export const checkAttached = (call: string, option: string, { length, buffer }: Uint8Array): void => {
+  if (length > 0) return
+  try {
+    new Uint8Array(buffer)
+  } catch {
+    const reason = 'its buffer was transferred (for example by postMessage) and has no bytes any more'
+    throw invalidArgument(call, `${option}: ${reason}`, 'transfer a copy')
+  }
 }
 
 const bytesHint = (value: unknown): string => {

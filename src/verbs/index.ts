@@ -89,7 +89,14 @@ export type {
   UcQueuePair,
   UcQueuePairOptions,
 } from './qp/connected.ts'
-export type { Connectable, ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
+export type {
+  Connectable,
+  ConnectOptions,
+  Endpoint,
+  PeerOptions,
+  RcConnectOptions,
+  RetryOptions,
+} from './qp/connection.ts'
 export {
   type AddressHandle,
   type AwaitableUdOptions,

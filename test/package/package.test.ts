@@ -146,16 +146,16 @@ test('options accept undefined, counters and buffers keep their types', () => {
     const cq = device.cq({ entries: u, vector: u, kind: u })
     const a = pd.rcQp({ sendCq: u, maxSendWr: u, maxRecvWr: u, maxInlineData: u, initial: u, peer: u, connection: u })
     const b = pd.polledRcQp({ sendCq: cq, recvCq: u, srq: u, signalAll: u })
-    a.connect(b.endpoint, { timeout: u, timeoutExponent: u, retryCount: u, pathMtu: u, access: u, maxRdAtomic: u })
+    a.connect(b.endpoint, { ackTimeout: u, ackTimeoutExponent: u, retryCount: u, pathMtu: u, access: u, maxRdAtomic: u })
     b.connect(a.endpoint)
     await a.write(Uint8Array.of(1), mr.remote(), { fence: u, immediate: u, solicited: u })
     b.write(Uint8Array.of(2), mr.remote(), { id: u, signaled: u })
     await cq.wait({ signal: u, completions: u })
-    const { timeoutExponent, retryCount, rnrRetryCount } = a.query()
+    const { ackTimeoutExponent, retryCount, rnrRetryCount } = a.query()
     const name: MetricName = 'transport.sends'
     const values = [device.counters().transport.retransmissions, device.metrics()[name], device.counters().hw_counters.rcvd_rnr_err]
-    const options = { device, pd: u, qp: u, prepare: u, privateData: u, maxRdAtomic: u, timeout: u, signal: u }
-    await connect('rdma://127.0.0.1:9', options).catch(({ code }) => console.log(code, timeoutExponent, retryCount, rnrRetryCount, values))
+    const options = { device, pd: u, qp: u, prepare: u, privateData: u, maxRdAtomic: u, ackTimeout: u, timeout: u, signal: u }
+    await connect('rdma://127.0.0.1:9', options).catch(({ code }) => console.log(code, ackTimeoutExponent, retryCount, rnrRetryCount, values))
     await device.close({ drain: u, signal: u })`,
   )
   const options = [

@@ -15,8 +15,8 @@ eachCarrier(openTwo => {
   test('one call creates a connected queue pair of every connected service', async () => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
-    const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeoutExponent: 10 } })
-    assert.deepEqual([rcPeer.state, rcPeer.query().timeoutExponent, rcPeer.query().pathMtu], ['RTS', 10, 256])
+    const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, ackTimeoutExponent: 10 } })
+    assert.deepEqual([rcPeer.state, rcPeer.query().ackTimeoutExponent, rcPeer.query().pathMtu], ['RTS', 10, 256])
     rc.connect(rcPeer.endpoint, { pathMtu: 256 })
     const reset = a.pd.rcQp()
     assert.throws(() => reset.modify({ pathMtu: 300 }), { code: 'EINVAL', reason: /^pathMtu 300 is not 256, 512/ })

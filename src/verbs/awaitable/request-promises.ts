@@ -34,10 +34,11 @@ export interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /**
-   * `isConsequence`: the request was flushed, or the queue pair was closed or reset, or the device is gone. Node then
-   * does not report an unhandled rejection.
+   * `error` makes the error, and may be called only before `reject` returns: errors cost much, and the library needs
+   * few of those of its own requests. `isConsequence`: the request was flushed, or the queue pair was closed or reset,
+   * or the device is gone. Node then does not report an unhandled rejection.
    */
-  reject(error: RdmaError, isConsequence: boolean): void
+  reject(error: () => RdmaError, isConsequence: boolean): void
 }
 
 const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
@@ -104,7 +105,7 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
       },
       reject(error, isConsequence) {
         endLimits()
-        reject(error)
+        reject(error())
         // Later than `withAwaitedStack`: V8 finds the program's `await` only while nothing else waits for the promise.
         if (isConsequence) queueMicrotask(() => promise.catch(ignore))
       },
@@ -131,6 +132,7 @@ export class RequestPromises {
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
   #isPolling = false
+  #isClosed = false
   /** The first failed or flushed request since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
   /** Whether the program has moved the queue pair to ERR, or a receive has failed, which moves it there too. */
@@ -232,7 +234,7 @@ export class RequestPromises {
   cancel(reason: string): void {
     for (const [id, request] of this.#outstandingById) {
       // Not `refused`, which names a method that is running now, such as `qp.close`.
-      request.reject(new RdmaError('ECANCELED', Errno.ECANCELED, request.call, reason), true)
+      request.reject(() => new RdmaError('ECANCELED', Errno.ECANCELED, request.call, reason), true)
       this.#remove(id, request)
     }
     this.#failure = undefined
@@ -255,6 +257,7 @@ export class RequestPromises {
 
   /** Cancels all requests and closes the completion queue: the queue pair is closed. */
   close(): void {
+    this.#isClosed = true
     this.cancel('the queue pair was closed before the request was complete')
     this.#cq.close()
   }
@@ -288,8 +291,13 @@ export class RequestPromises {
   #fail(request: Outstanding, wc: Completion): void {
     const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
     const earlier = isFlushed ? this.#failure : undefined
-    const error = new RequestError(request.call, wc, this.#explain(wc.id), this.#hint(request, isFlushed), earlier)
-    this.#failure ??= error
+    const hint = this.#hint(request, isFlushed)
+    let made: RequestError | undefined
+    const error = (): RequestError => {
+      made ??= new RequestError(request.call, wc, this.#explain(wc.id), hint, earlier)
+      return made
+    }
+    this.#failure ??= error()
     if (request.queue === 'receive') this.#isInErr = true
     request.reject(error, isFlushed)
   }
@@ -306,6 +314,8 @@ export class RequestPromises {
         this.onSettled?.()
         if (this.#outstandingById.size === 0) return
         await this.#cq.wait()
+        // All requests were canceled.
+        if (this.#isClosed) return
       }
     } catch {
       this.cancel('the device is closed or removed')

@@ -11,7 +11,7 @@ import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.t
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
 import { checkInteger, formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
-import { type Arrivals, createMailbox, type Mailbox } from '../mailbox.ts'
+import { type AbortOptions, type Arrivals, checkAbortOptions, createMailbox, type Mailbox } from '../mailbox.ts'
 import { showAs } from '../objects/show.ts'
 import { open } from '../open.ts'
 import { destroy } from '../plan.ts'
@@ -27,6 +27,7 @@ import {
   dataOf,
   LazyAddresses,
   SharedDevice,
+  withTimeout,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { hostAndPort, type ListenerAddress, resolveUrl, shownAddress, urlText } from './url.ts'
@@ -103,8 +104,14 @@ export interface Server extends Arrivals<ConnectionRequest>, AsyncDisposable, As
   readonly address: string
   /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
-  /** Stops listening, and rejects the requests that were not yielded; accepted connections stay open. */
-  close(): Promise<void>
+  /**
+   * Stops listening, and rejects the requests that were not yielded; the others can still be answered. Resolves when the
+   * accepted connections have ended, or the device is closed or removed. If the signal is aborted, now or later, the
+   * unanswered requests are rejected and these connections closed. May be called again, with a signal too.
+   */
+  close(options?: AbortOptions): Promise<void>
+  /** What `await using` calls: `close` without the wait, as with an aborted signal. */
+  [Symbol.asyncDispose](): Promise<void>
 }
 
 export const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOptionNames, device: true }
@@ -130,9 +137,19 @@ export function connect(
 export async function connect(address: ListenerAddress, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
   const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
-  checked.signal?.throwIfAborted()
-  const url = urlText('connect', address)
-  const destination = await resolveUrl('connect', url)
+  return withTimeout('connect', checked, limited => connectTo(urlText('connect', address), limited))
+}
+
+/** Settles as `promise`, or rejects with the signal's reason. */
+const unlessAborted = <T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', onAbort))
+  })
+
+const connectTo = async (url: string, checked: ConnectToOptions<never>): Promise<Connection<never>> => {
+  const destination = await unlessAborted(resolveUrl('connect', url), checked.signal)
   if (destination.port === 0)
     throw invalidArgument(
       'connect',
@@ -152,18 +169,59 @@ export async function connect(address: ListenerAddress, options: object = {}): P
   }
 }
 
+/** The unanswered requests and the open connections of a server. */
+class OpenEnds {
+  // How to end each of them. A request that its peer has canceled stays: nothing tells of the cancellation.
+  readonly #requests = new Set<() => unknown>()
+  readonly #connections = new Set<() => unknown>()
+  /** Called when a connection has ended. */
+  readonly #onRemoved: () => void
+
+  constructor(onRemoved: () => void) {
+    this.#onRemoved = onRemoved
+  }
+
+  get hasConnections(): boolean {
+    return this.#connections.size > 0
+  }
+
+  /** Returns the function that removes the request. */
+  addRequest(end: () => unknown): () => void {
+    this.#requests.add(end)
+    return () => void this.#requests.delete(end)
+  }
+
+  /** Returns the function that removes the connection. */
+  addConnection(end: () => unknown): () => void {
+    this.#connections.add(end)
+    return () => {
+      this.#connections.delete(end)
+      this.#onRemoved()
+    }
+  }
+
+  /** Rejects the requests and closes the connections. */
+  async endAll(): Promise<void> {
+    await Promise.allSettled([...this.#requests, ...this.#connections].map(async end => end()))
+  }
+}
+
 class RequestObject implements ConnectionRequest {
   readonly privateData: Uint8Array
   readonly #shared: SharedDevice
   /** Handle of the request's identifier; undefined once the request is accepted or refused. */
   #id: number | undefined
   readonly #addresses = new LazyAddresses()
+  readonly #open: OpenEnds
+  readonly #remove: () => void
 
-  constructor(shared: SharedDevice, event: ConnectionEvent) {
+  constructor(shared: SharedDevice, event: ConnectionEvent, open: OpenEnds) {
     this.privateData = dataOf(event)
     // A request can be answered after its server is closed.
     this.#shared = shared.share()
     this.#id = event.object
+    this.#open = open
+    this.#remove = open.addRequest(() => rejectUnlessEnded(this))
   }
 
   get remoteAddress(): string {
@@ -178,12 +236,13 @@ class RequestObject implements ConnectionRequest {
   readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
     const checked = copyConnectionOptions('request.accept', options as ConnectionOptions<never>, MAX_REP_DATA)
-    checked.signal?.throwIfAborted()
     const id = this.#takeIdentifier('request.accept')
     const end = new ConnectionEnd('request.accept', this.#shared)
     end.setIdentifier(id, this.privateData)
+    end.onEnded = this.#open.addConnection(() => end.close())
+    this.#remove()
     try {
-      return await end.accept(checked)
+      return await withTimeout('request.accept', checked, limited => end.accept(limited))
     } catch (error) {
       await end.close()
       throw error
@@ -205,6 +264,7 @@ class RequestObject implements ConnectionRequest {
       throw isCanceled ? invalidArgument('request.reject', 'the peer has canceled the request') : error
     } finally {
       destroy(carrier, CmId, id)
+      this.#remove()
       void this.#shared.release()
     }
   }
@@ -285,28 +345,40 @@ export const listen = async (listenAt: ListenerAddress, options: ListenOptions =
   const { carrier, waiters } = context
   const requests: Mailbox<ConnectionRequest> = createMailbox(context, 'server')
   const userHandle = waiters.add()
+  const openEnds = new OpenEnds(() => waiters.wake(userHandle))
   let id: number | undefined
-  /** Settles when the server is closed; undefined while it is open. */
+  /** Settles when the server is closed and drained; undefined while it is open. */
   let closed: Promise<void> | undefined
   const closeOnce = async (): Promise<void> => {
     try {
       connectionEvents(context).removeHandler(userHandle)
       for (let request = requests.poll(); request !== undefined; request = requests.poll()) rejectUnlessEnded(request)
       if (id !== undefined) destroy(carrier, CmId, id)
+      requests.end()
+      while (openEnds.hasConnections && !waiters.isOver) await waiters.wait(userHandle)
     } finally {
       requests.end()
       waiters.remove(userHandle)
       await shared.release()
     }
   }
-  const close = (): Promise<void> => {
+  const close = async (options: AbortOptions = {}): Promise<void> => {
+    checkAbortOptions('server.close', options)
     closed ??= closeOnce()
-    return closed
+    const { signal } = options
+    const endAll = (): void => void openEnds.endAll()
+    if (signal?.aborted) endAll()
+    signal?.addEventListener('abort', endAll, { once: true })
+    try {
+      await closed
+    } finally {
+      signal?.removeEventListener('abort', endAll)
+    }
   }
   try {
     const events = connectionEvents(context)
     events.setHandler(userHandle, event => {
-      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(shared, event))
+      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(shared, event, openEnds))
     })
     const args = { channel: events.channel, userHandle: BigInt(userHandle), portSpace: CmPortSpace.values.TCP }
     id = carrier.call(CmId, 'create', 0, args).object
@@ -327,7 +399,7 @@ export const listen = async (listenAt: ListenerAddress, options: ListenOptions =
       arrivals,
       [Symbol.asyncIterator]: () => arrivals(),
       close,
-      [Symbol.asyncDispose]: close,
+      [Symbol.asyncDispose]: () => close({ signal: AbortSignal.abort() }),
     }
     showAs(server, 'Server', () => ({
       device: device.name,

@@ -12,7 +12,7 @@ import { copyOfBytes } from '../../spec/memory.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { copyRecord, type KnownOptions } from '../arguments/options.ts'
-import { setConnectionHints } from '../awaitable/queue-pair.ts'
+import { checkLimits, limitNames, setConnectionHints } from '../awaitable/queue-pair.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Device } from '../device.ts'
 import {
@@ -27,13 +27,12 @@ import {
   refusal,
 } from '../error.ts'
 import { LazyEventTarget, type Listenable } from '../event-target.ts'
-import { checkSignal } from '../mailbox.ts'
 import { type Messages, type MessagesOptions, openMessages } from '../messages/messages.ts'
 import { orElse, type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
-import { type RetryOptions, retryOptionNames, timeoutExponentOf } from '../qp/connection.ts'
+import { ackTimeoutExponentOf, type RetryOptions, retryOptionNames } from '../qp/connection.ts'
 import { markReady } from '../qp/queue-pair.ts'
 import { type CloseReason, type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { hostAndPort, type ShownAddress, shownAddress } from './url.ts'
@@ -109,9 +108,14 @@ export interface ConnectionOptions<P = AwaitableRcOptions> extends RetryOptions 
   readonly maxRdAtomic?: number | undefined
   /**
    * Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. If the signal is
-   * aborted while a name is looked up or `prepare` runs, the call rejects afterwards.
+   * aborted while `prepare` runs, the call rejects afterwards.
    */
   readonly signal?: AbortSignal | undefined
+  /**
+   * Milliseconds, 1 to 2^31 - 1, after which `connect` or `accept` rejects with ConnectionError ETIMEDOUT, as by a
+   * signal. Default: none; the connection manager gives up after its retries.
+   */
+  readonly timeout?: number | undefined
 }
 
 export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
@@ -121,7 +125,7 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   prepare: true,
   maxRdAtomic: true,
   ...retryOptionNames,
-  signal: true,
+  ...limitNames,
 }
 
 /**
@@ -171,6 +175,11 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
 /** Maximum of the option `maxRdAtomic` (the device's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
+/**
+ * Default of the local ACK timeout: 2.1 s, which with all retries is 17 s. A peer whose event loop is blocked does not
+ * acknowledge; it is lost only after the default of `keepalive`, 10 s. Linux's rdma_cm has this default over RoCE, too.
+ */
+const ACK_TIMEOUT_EXPONENT = 19
 /** retry_cnt and rnr_retry; for rnr_retry 7 means unlimited. */
 const RETRIES = 7
 
@@ -192,19 +201,19 @@ export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   options: O,
   maxBytes: number,
 ): O => {
-  const { privateData, maxRdAtomic, prepare, qp, timeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = options
-  timeoutExponentOf(call, options)
+  const { privateData, maxRdAtomic, prepare, qp, ackTimeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = options
+  ackTimeoutExponentOf(call, options)
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
   for (const [name, value, max] of [
-    ['timeoutExponent', timeoutExponent, 31],
+    ['ackTimeoutExponent', ackTimeoutExponent, 31],
     ['retryCount', retryCount, RETRIES],
     ['rnrRetryCount', rnrRetryCount, RETRIES],
     ['minRnrTimer', minRnrTimer, 31],
   ] as const)
     if (value !== undefined) checkInteger(call, name, value, 0, max)
-  checkSignal(call, options)
+  checkLimits(call, options)
   return {
     ...options,
     ...(privateData !== undefined && { privateData: copyOfBytes(privateData) }),
@@ -216,6 +225,32 @@ export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes
   checkBytes(call, 'privateData', privateData)
   if (privateData.length > maxBytes)
     throw invalidArgument(call, `privateData has ${privateData.length} bytes, at most ${maxBytes} are possible`)
+}
+
+/**
+ * Calls `establish` with the options, whose signal also aborts after the option `timeout`, with ConnectionError
+ * ETIMEDOUT.
+ */
+export const withTimeout = async <O extends ConnectionOptions<never>, T>(
+  call: string,
+  options: O,
+  establish: (options: O) => Promise<T>,
+): Promise<T> => {
+  const { signal, timeout } = options
+  if (timeout === undefined) return establish(options)
+  const controller = new AbortController()
+  const reason = `the connection is not established after ${timeout} ms`
+  const timer = setTimeout(() => controller.abort(new ConnectionError('ETIMEDOUT', call, reason)), timeout)
+  const anySignal = signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal])
+  try {
+    return await establish({ ...options, signal: anySignal })
+  } catch (error) {
+    // The timer has created the error.
+    if (error === controller.signal.reason) beginStackAtProgram(error as Error)
+    throw error
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 const noParameters = zeroRecord(CmConnectionParameters)
@@ -243,7 +278,7 @@ const parametersOf = ({
 const chosenAttributesOf = (call: string, options: ConnectionOptions<never>) => {
   const { retryCount = RETRIES, rnrRetryCount = RETRIES, minRnrTimer } = options
   return {
-    timeout: timeoutExponentOf(call, options),
+    timeout: ackTimeoutExponentOf(call, options, ACK_TIMEOUT_EXPONENT),
     retryCnt: retryCount,
     rnrRetry: rnrRetryCount,
     ...(minRnrTimer !== undefined && { minRnrTimer }),
@@ -330,6 +365,8 @@ export class ConnectionEnd {
   /** The private data of the peer's REQ or REP. */
   privateData: Uint8Array = noData
   readonly #addresses = new LazyAddresses()
+  /** Called when the end has ended, perhaps again when it is closed. */
+  onEnded: (() => void) | undefined
   #isEstablished = false
   /** Address of the peer as text, for errors. */
   #destination = ''
@@ -474,6 +511,7 @@ export class ConnectionEnd {
 
   #setCloseReason(reason: CloseReason): void {
     this.#closeReason ??= reason
+    this.onEnded?.()
     this.#shared.context.waiters.wake(this.userHandle)
   }
 

@@ -23,6 +23,10 @@ export const FrameType = {
   ACK: 4,
   /** Only a header: no DATA and no OFFER follows. */
   END: 5,
+  /** Text: the sender has given up, and messages are missing. No frame follows. */
+  ABORT: 6,
+  /** Only a header: uses a grant that the sender does not need. */
+  UNUSED: 7,
 } as const
 
 /** The parameters of one side. */

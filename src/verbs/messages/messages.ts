@@ -8,17 +8,23 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { Errno } from '../../spec/errno.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { checkLimits, limitNames, promisesOf, type WaitLimits } from '../awaitable/queue-pair.ts'
-import { type Outstanding, type RequestPromises, startLimits } from '../awaitable/request-promises.ts'
+import {
+  type CompletedRequest,
+  type Outstanding,
+  type RequestPromises,
+  startLimits,
+} from '../awaitable/request-promises.ts'
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { CloseReason } from '../connections/events.ts'
-import { checkBytes, checkInteger, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
-import type { MemoryRegion, Slice } from '../mr/region.ts'
+import { checkBytes, checkInteger, formatValue, hideFields, invalidArgument, RdmaError, refused } from '../error.ts'
+import type { MemoryRegion } from '../mr/region.ts'
 import { type RemoteMemory, remoteMemory } from '../mr/remote-memory.ts'
 import { orElse, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { rcPosts } from '../qp/connected.ts'
 import { postPing } from '../qp/operations.ts'
 import type { QueuedQp } from '../qp/queue-pair.ts'
+import { type BufferPool, bufferPool, type FrameBuffer } from './buffers.ts'
 import {
   doneAt,
   FrameType,
@@ -41,8 +47,9 @@ import {
 export interface MessagesOptions extends WaitLimits {
   /**
    * Bytes of a receive buffer, 64 to 2^20; default 4096. Messages of up to this many bytes, less 16, and of the peer's
-   * value, travel as one SEND; the peer reads longer ones by RDMA READ. There are `maxRecvWr` of these buffers, and
-   * fewer than `maxSendWr` for sends (option `qp` of `connect` and `accept`).
+   * value, travel as one SEND; the peer reads longer ones by RDMA READ. A connection has 4 of these buffers, up to
+   * `maxRecvWr` while messages arrive, and one for each message in flight, fewer than `maxSendWr` (option `qp` of
+   * `connect` and `accept`).
    */
   readonly slotBytes?: number | undefined
   /**
@@ -52,7 +59,8 @@ export interface MessagesOptions extends WaitLimits {
   readonly maxMessageBytes?: number | undefined
   /**
    * Milliseconds, 30 to 2^31 - 1, after which a peer that does not answer counts as dead, also on an idle connection;
-   * default 10,000.
+   * default 10,000. It is noticed up to a third later. The transport may notice earlier: with the default of `ackTimeout`
+   * after 17 seconds.
    */
   readonly keepalive?: number | undefined
   /** Milliseconds to wait until the peer has called `messages()` too; default 10,000. */
@@ -62,6 +70,8 @@ export interface MessagesOptions extends WaitLimits {
 /**
  * Messages over a connection: each `send` of one side is one `receive` of the other, in order. `for await` yields the
  * messages until this side or the peer closes, and rejects with RdmaError ERR_CLOSED if the connection has failed.
+ * `await using` closes in order if `end` or `close` was called, and aborts otherwise, because a block that is left by an
+ * error must not look finished.
  */
 export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Longest message that the peer takes, in bytes. */
@@ -87,9 +97,17 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly closed: Promise<CloseReason>
   /**
    * Closes the connection when the peer has received the short messages whose `send` has resolved; waits a second at
-   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED.
+   * most. Other sends, and receives, reject with RdmaError ERR_CLOSED; if there are such sends, the peer is told as by
+   * `abort`.
    */
   close(): Promise<void>
+  /**
+   * Closes the connection, and tells the peer that messages are missing: there `receive`, `send`, `end` and loops reject
+   * with RdmaError ERR_CLOSED after the messages that have arrived. The `cause` of the errors at both ends has the code
+   * ECONNABORTED and this reason: a text, or the `message` of an error. The peer gets as much of it as fits a receive
+   * buffer. Waits a second at most. Does nothing after the end.
+   */
+  abort(reason?: unknown): Promise<void>
 }
 
 /** What messages need of a `Connection`, which imports this file. */
@@ -107,16 +125,18 @@ const messagesOptionNames: KnownOptions<MessagesOptions> = {
   ...limitNames,
 }
 
-const { HELLO, DATA, OFFER, ACK, END } = FrameType
+const { HELLO, DATA, OFFER, ACK, END, ABORT, UNUSED } = FrameType
 const DEFAULT_SLOT_BYTES = 4096
 const DEFAULT_MAX_MESSAGE_BYTES = 2 ** 26
 const DEFAULT_KEEPALIVE = 10_000
 const DEFAULT_TIMEOUT = 10_000
 const MAX_TIMER_DELAY = 2 ** 31 - 1
-/** Milliseconds that `close` waits for the sends in flight. */
+/** Milliseconds that `close` waits for the sends in flight, or for a peer that has aborted. */
 const CLOSE_TIMEOUT = 1000
 /** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
-const CONTROL_RECEIVES = 4
+const CONTROL_RECEIVES = 2
+/** Credits of a peer that has not needed more. With one, each message of a dialogue would use up the credits. */
+const IDLE_WINDOW = 2
 /** Bytes of one READ, and READs in flight. */
 const READ_BYTES = 2 ** 20
 const READS = 2
@@ -125,20 +145,41 @@ const OTHER_SENDS = 2 + READS
 const MIN_QUEUE = 8
 /** Maximum calls of `send` that wait. */
 const MAX_WAITING = 4096
-/** A dead peer is noticed in the third part without a sign of life. */
+/** A dead peer is noticed after three whole parts without a sign of life, the fourth part at most. */
 const KEEPALIVE_PARTS = 3
 
 const SENT = Promise.resolve()
 
-/** A send buffer, and the request that uses it. */
-interface SendSlot extends Outstanding {
-  readonly at: number
-  /** The slice of the last frame. */
-  slice: Slice
+/** A posted receive, or a SEND, and its buffer. A class, so that a frame costs one small object. */
+class FrameRequest implements Outstanding {
+  readonly queue: Outstanding['queue']
+  readonly buffer: FrameBuffer
+  readonly #owner: MessagesObject
+
+  constructor(owner: MessagesObject, queue: Outstanding['queue'], buffer: FrameBuffer) {
+    this.#owner = owner
+    this.queue = queue
+    this.buffer = buffer
+  }
+
+  get call(): string {
+    return this.queue === 'receive' ? 'messages.receive' : 'messages.send'
+  }
+
+  resolve({ bytes, opcode }: CompletedRequest): void {
+    if (this.queue === 'receive') this.#owner.frameReceived(this, bytes, opcode)
+    else this.#owner.frameSent(this.buffer)
+  }
+
+  reject(error: () => RdmaError, isConsequence: boolean): void {
+    this.#owner.frameFailed(this.buffer, error, isConsequence)
+  }
 }
 
 interface WaitingSend {
   readonly message: Uint8Array
+  /** Bytes of the message when `send` was called. */
+  readonly length: number
   isSettled: boolean
   settle(error?: unknown): void
 }
@@ -152,8 +193,10 @@ interface OfferedMessage {
 /** A message that has arrived, or was offered. */
 interface Incoming {
   readonly length: number
-  /** The receive buffer; -1 for an offered message. */
-  readonly slot: number
+  /** The receive whose buffer has the message; undefined for an offered message, and after the end. */
+  frame: FrameRequest | undefined
+  /** The message, unless a frame has it. */
+  bytes: Uint8Array | undefined
   /** Offered: the peer's memory. */
   readonly remote: RemoteMemory | undefined
   /** Offered: where the message is read to. */
@@ -185,7 +228,16 @@ const endedError = (call: string, { failure, text }: End): RdmaError => {
   return error
 }
 
-const isComplete = ({ slot, read, length }: Incoming): boolean => slot >= 0 || read === length
+const isComplete = ({ frame, read, length }: Incoming): boolean => frame !== undefined || read === length
+
+const copyOfMessage = ({ bytes, at }: FrameBuffer, length: number): Uint8Array =>
+  bytes.slice(at + HEADER_BYTES, at + HEADER_BYTES + length)
+
+/** The end by `abort`, of this side or the peer. */
+const abortedEnd = (who: string, reason: string): End => ({
+  failure: refused('ECONNABORTED', 'messages.abort', reason, ''),
+  text: reason === '' ? `${who} has aborted` : `${who} has aborted: ${reason}`,
+})
 
 class MessagesObject implements Messages {
   maxMessageBytes = 0
@@ -193,18 +245,28 @@ class MessagesObject implements Messages {
   readonly #qp: QueuedQp
   readonly #promises: RequestPromises
   readonly #limits: Pick<Hello, 'slotBytes' | 'maxMessageBytes'>
+  readonly #buffers: BufferPool
+  /** For HELLO, ACK, END and UNUSED. */
+  readonly #controlBuffers: BufferPool
+  /** Buffers of requests that have failed: the queue pair may use them until it is closed. */
+  readonly #failedBuffers: FrameBuffer[] = []
 
   // Receiving. Counters are modulo 2^32.
-  readonly #received: MemoryRegion
-  readonly #receivedView: DataView
-  readonly #receiveSlices: readonly Slice[]
-  readonly #receives: readonly Outstanding[]
-  /** Receive buffers for DATA and OFFER. */
-  readonly #credits: number
+  /** How many frames DATA and OFFER the peer may have granted or not taken by the program; grows to `#maxWindow`. */
+  #window = IDLE_WINDOW
+  readonly #maxWindow: number
+  /** Whether the peer does not know yet that the window has grown. */
+  #hasGrown = false
+  /** Whether the peer has used up its grants since the last check of the peer. */
+  #wasExhausted = false
+  /** Receives that are posted or have a message: for each frame of the window, and CONTROL_RECEIVES. */
+  #receives = 0
   /** Frames DATA and OFFER that the peer may send, as known here and as told to the peer. */
-  #granted: number
-  #announced: number
+  #granted = IDLE_WINDOW
+  #announced = IDLE_WINDOW
+  /** Frames that used a grant: those that have arrived, and those whose message the program has taken. */
   #arrived = 0
+  #taken = 0
   readonly #incoming: Incoming[] = []
   readonly #takers: Taker[] = []
   /** The offered messages of `#incoming` for which not all READs are posted. */
@@ -219,27 +281,37 @@ class MessagesObject implements Messages {
   #lost: readonly Incoming[] = []
 
   // Sending.
-  readonly #sent: MemoryRegion
-  readonly #sentView: DataView
-  readonly #freeSlots: SendSlot[] = []
-  /** For HELLO, ACK and END; undefined while it is in flight. */
-  #controlSlot: SendSlot | undefined
+  /** For HELLO, ACK and END, one at a time. */
+  readonly #controlBuffer: FrameBuffer
+  #isControlInFlight = false
+  /** Buffers that may be in flight beside it, and those that are. */
+  readonly #maxSends: number
+  #buffersInFlight = 0
   #sendsInFlight = 0
   readonly #waiting: WaitingSend[] = []
   readonly #offered: OfferedMessage[] = []
   /** Longest message in DATA. */
   #maxDataBytes = 0
-  /** Frames DATA and OFFER that the peer has granted, and the number of its buffers for them. */
+  /** Frames DATA and OFFER that the peer has granted. */
   #limit = 0
-  #peerCredits = 0
   #sentFrames = 0
+  /** `#sentFrames` at the last check of the peer. */
+  #checkedFrames = 0
   #offersDone = 0
   #isEnding = false
   #isEndPosted = false
+  /** The reason for the peer; undefined unless this side aborts. */
+  #abortReason: string | undefined
+  #isAbortPosted = false
   /** Called after completions, and at the end. */
   #watchers: (() => void)[] = []
 
   #end: End | undefined
+  /** Whether a request has failed as a consequence. */
+  #isFlushed = false
+  #hasPeerAborted = false
+  /** What ends the messages if nothing else does before `#closing` has told the peer. */
+  #ownEnd: End = { failure: undefined, text: 'the program has closed the messages' }
   #closing: Promise<void> | undefined
   #onHello: (() => void) | undefined
   /** Completions since the last check of the peer. */
@@ -260,37 +332,25 @@ class MessagesObject implements Messages {
     this.#promises = promises
     this.#limits = { slotBytes, maxMessageBytes }
     this.#onHello = onHello
-    const { maxSendWr, maxRecvWr } = this.#qp
-    this.#received = pd.register(new Uint8Array(maxRecvWr * slotBytes))
-    this.#sent = pd.register(new Uint8Array((maxSendWr - OTHER_SENDS + 1) * slotBytes), { localWrite: false })
-    this.#receivedView = new DataView(this.#received.buffer.buffer)
-    this.#sentView = new DataView(this.#sent.buffer.buffer)
-    this.#receiveSlices = Array.from({ length: maxRecvWr }, (_, i) => this.#received.slice(i * slotBytes, slotBytes))
-    this.#receives = this.#receiveSlices.map((_, i) => ({
-      call: 'messages.receive',
-      queue: 'receive',
-      resolve: ({ bytes, opcode }) => this.#onFrame(i, bytes, opcode),
-      reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
-    }))
-    this.#credits = maxRecvWr - CONTROL_RECEIVES
-    this.#granted = this.#credits
-    this.#announced = this.#credits
-    for (let at = 0; at < this.#sent.length; at += slotBytes) {
-      const slot: SendSlot = {
-        call: 'messages.send',
-        queue: 'send',
-        at,
-        slice: this.#sent.slice(at, 0),
-        resolve: () => this.#onSent(slot),
-        reject: (error, isConsequence) => this.#onFailure(error, isConsequence),
-      }
-      if (at === 0) this.#controlSlot = slot
-      else this.#freeSlots.push(slot)
+    this.#buffers = bufferPool(pd, slotBytes)
+    this.#controlBuffers = bufferPool(pd, HELLO_BYTES)
+    this.#maxWindow = this.#qp.maxRecvWr - CONTROL_RECEIVES
+    this.#maxSends = this.#qp.maxSendWr - OTHER_SENDS
+    const buffers = this.#buffers.takeMany(IDLE_WINDOW + CONTROL_RECEIVES)
+    try {
+      this.#controlBuffer = this.#controlBuffers.take()
+    } catch (error) {
+      for (const buffer of buffers) buffer.giveBack()
+      throw error
     }
     promises.onSettled = () => this.#onSettled()
-    for (let i = 0; i < maxRecvWr; i++) this.#postReceive(i)
-    putHello(this.#sentView, 0, { version: VERSION, slotBytes, maxMessageBytes })
-    this.#postControl(HELLO, HELLO_BYTES)
+    for (const buffer of buffers) this.#addReceive(buffer)
+    putHello(this.#controlBuffer.view, this.#controlBuffer.at, { version: VERSION, slotBytes, maxMessageBytes })
+    try {
+      this.#postControl(HELLO, HELLO_BYTES)
+    } catch (error) {
+      this.#onFailure(() => error, false)
+    }
     void connection.closed.then(reason => this.#onClosed(reason))
   }
 
@@ -339,6 +399,7 @@ class MessagesObject implements Messages {
       new Promise((resolve, reject) => {
         const waiting: WaitingSend = {
           message,
+          length: message.length,
           isSettled: false,
           settle(error) {
             this.isSettled = true
@@ -387,7 +448,10 @@ class MessagesObject implements Messages {
       () => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0,
       limits => startLimits('messages.end', options, 'the peer has not taken all messages', limits),
     )
-    if (this.#end?.failure !== undefined) throw endedError('messages.end', this.#end)
+    // A peer that has ended and closes may take the last acknowledgement with it.
+    const isCut = this.#end !== undefined && (!this.#isEndPosted || this.#offered.length > 0)
+    if (this.#end !== undefined && (isCut || this.#end.failure !== undefined))
+      throw endedError('messages.end', this.#end)
   }
 
   close(): Promise<void> {
@@ -395,23 +459,45 @@ class MessagesObject implements Messages {
     return this.#closing
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  abort(reason?: unknown): Promise<void> {
+    if (this.#abortReason === undefined) {
+      this.#abortReason = reasonText(reason)
+      this.#ownEnd = abortedEnd('the program', this.#abortReason)
+      this.#pump()
+    }
     return this.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#isEnding ? this.close() : this.abort('the block was left without end() or close()')
   }
 
   async #closeOnce(): Promise<void> {
     if (this.#end === undefined) {
-      const end: End = { failure: undefined, text: 'the program has closed the messages' }
-      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', end))
+      if (this.#waiting.length > 0 || this.#offered.length > 0)
+        this.#abortReason ??= 'it was closed before all messages were sent'
+      for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#ownEnd))
       this.#isEnding = true
       this.#pump()
       // Without HELLO nothing was sent, and the peer may never receive.
-      const isSent = (): boolean => this.#onHello !== undefined || (this.#isEndPosted && this.#sendsInFlight === 0)
+      const isTold = (): boolean => (this.#abortReason === undefined ? this.#isEndPosted : this.#isAbortPosted)
+      const isSent = (): boolean => this.#onHello !== undefined || (isTold() && this.#sendsInFlight === 0)
       const timeout = { timeout: CLOSE_TIMEOUT }
       await this.#until(isSent, reject => startLimits('messages.close', timeout, '', reject)).catch(() => {})
-      this.#finish(end)
-    }
+      this.#finish(this.#ownEnd)
+    } else if (this.#hasPeerAborted) await this.#disconnected()
     await this.#release()
+  }
+
+  /** A peer that has aborted disconnects. Resolves when it has, or after a second. */
+  #disconnected(): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, CLOSE_TIMEOUT)
+      void this.#connection.closed.then(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   /** Resolves when `isOver`, or when the messages have ended. `start`: starts limits of the wait. */
@@ -437,9 +523,66 @@ class MessagesObject implements Messages {
 
   // Receiving
 
-  #postReceive(slot: number): void {
-    const slice = this.#receiveSlices[slot]
-    this.#promises.post(this.#receives[slot]!, id => rcPosts.receive.call(this.#qp, slice, id))
+  #postReceive(frame: FrameRequest): void {
+    const { buffer } = frame
+    try {
+      const slice = buffer.slice(this.#limits.slotBytes)
+      this.#promises.post(frame, id => rcPosts.receive.call(this.#qp, slice, id))
+    } catch (error) {
+      this.frameFailed(buffer, () => error, false)
+    }
+  }
+
+  /** Posts one more receive. */
+  #addReceive(buffer: FrameBuffer): void {
+    this.#receives++
+    this.#postReceive(new FrameRequest(this, 'receive', buffer))
+  }
+
+  /** Posts the receive of a frame again, or gives its buffer back if there are more than the window needs. */
+  #reuse(frame: FrameRequest): void {
+    if (this.#receives <= this.#openGrants + CONTROL_RECEIVES) this.#postReceive(frame)
+    else {
+      this.#receives--
+      frame.buffer.giveBack()
+    }
+  }
+
+  /** Frames that the peer may send, and frames whose message the program has not taken. */
+  get #openGrants(): number {
+    return (this.#granted - this.#taken) >>> 0
+  }
+
+  /** The peer has used up its grants: doubles the window, if there is memory for it. */
+  #grow(): void {
+    this.#wasExhausted = true
+    const window = Math.min(2 * this.#window, this.#maxWindow)
+    if (this.#openGrants >= window) return
+    try {
+      while (this.#openGrants < window) {
+        if (this.#receives <= this.#openGrants + CONTROL_RECEIVES) this.#addReceive(this.#buffers.take())
+        this.#granted = (this.#granted + 1) >>> 0
+      }
+    } catch {
+      return
+    }
+    this.#window = window
+    this.#hasGrown = true
+  }
+
+  /** Called from time to time: buffers that a burst has needed are given back, at both ends. */
+  #shrink(): void {
+    if (!this.#wasExhausted && this.#arrived !== this.#announced)
+      this.#window = Math.max(IDLE_WINDOW, this.#window >>> 1)
+    this.#wasExhausted = false
+    if (this.#sentFrames === this.#checkedFrames && !this.#isEnding) this.#returnGrants()
+    this.#checkedFrames = this.#sentFrames
+  }
+
+  /** A frame no longer needs its grant; the peer gets another one, unless it has as many as it needs. */
+  #renewGrant(): void {
+    this.#taken = (this.#taken + 1) >>> 0
+    if (this.#openGrants < this.#window) this.#granted = (this.#granted + 1) >>> 0
   }
 
   #next(call: string, limits: WaitLimits): Promise<Uint8Array | undefined> {
@@ -489,46 +632,51 @@ class MessagesObject implements Messages {
   }
 
   /** The bytes of a complete message. Gives its buffer and its credit back. */
-  #take({ slot, length, region }: Incoming): Uint8Array {
+  #take(incoming: Incoming): Uint8Array {
+    const { frame, length, region } = incoming
     if (region !== undefined) this.#offeredBytes -= length
-    const start = slot * this.#limits.slotBytes + HEADER_BYTES
-    const message = region?.buffer ?? this.#received.buffer.slice(start, start + length)
-    if (this.#end !== undefined) return message
-    if (slot >= 0) this.#postReceive(slot)
-    this.#granted = (this.#granted + 1) >>> 0
+    const message = incoming.bytes ?? copyOfMessage(frame!.buffer, length)
+    if (this.#end !== undefined) {
+      frame?.buffer.giveBack()
+      return message
+    }
+    this.#renewGrant()
+    if (frame !== undefined) this.#reuse(frame)
     if (region !== undefined || this.#owesCredits()) this.#pump()
     return message
   }
 
   #owesCredits(): boolean {
-    return (this.#granted - this.#announced) >>> 0 >= this.#credits >>> 1
+    return this.#hasGrown || (this.#granted - this.#announced) >>> 0 >= Math.max(IDLE_WINDOW, this.#window >>> 1)
   }
 
   /** A receive is complete. Runs while completions are settled, so it must not throw. */
-  #onFrame(slot: number, bytes: number, opcode: string): void {
-    if (this.#end !== undefined) return
+  frameReceived(frame: FrameRequest, bytes: number, opcode: string): void {
     this.#signs++
-    const problem = this.#readFrame(slot, bytes, opcode)
-    if (problem !== undefined) this.#finish(brokenRule(problem))
+    if (this.#end === undefined) {
+      const problem = this.#readFrame(frame, bytes, opcode)
+      if (problem === undefined) return
+      this.#finish(brokenRule(problem))
+    }
+    frame.buffer.giveBack()
   }
 
   /** Executes a frame. Returns what is wrong with it. */
-  #readFrame(slot: number, bytes: number, opcode: string): string | undefined {
+  #readFrame(frame: FrameRequest, bytes: number, opcode: string): string | undefined {
     if (opcode !== 'RECV') return `${opcode} instead of a SEND`
     if (bytes < HEADER_BYTES) return `a frame of ${bytes} bytes is shorter than a header`
-    const view = this.#receivedView
-    const at = slot * this.#limits.slotBytes
+    const { view, at } = frame.buffer
     const type = typeAt(view, at)
     const length = lengthAt(view, at)
     const isHello = type === HELLO
     if (isHello !== (this.#onHello !== undefined))
       return isHello ? 'a second HELLO' : 'the first frame is not HELLO: does the peer call connection.messages()?'
-    const problem = this.#readCounters(grantedAt(view, at), doneAt(view, at), isHello)
+    const problem = this.#readCounters(grantedAt(view, at), doneAt(view, at))
     if (problem !== undefined) return problem
     if (type === DATA) {
       if (bytes !== HEADER_BYTES + length) return `DATA of ${length} bytes in a frame of ${bytes}`
       if (length > this.#limits.maxMessageBytes) return this.#tooLong(length)
-      return this.#arrive({ length, slot, remote: undefined, region: undefined, posted: 0, read: 0 })
+      return this.#arrive({ length, frame, bytes: undefined, remote: undefined, region: undefined, posted: 0, read: 0 })
     }
     if (type === OFFER) {
       if (bytes !== OFFER_BYTES) return `OFFER in a frame of ${bytes} bytes`
@@ -537,7 +685,15 @@ class MessagesObject implements Messages {
       const offer = offerAt(view, at)
       if (offer.address + BigInt(length) > 2n ** 64n) return 'OFFER beyond the address space'
       const remote = remoteMemory({ ...offer, length })
-      const incoming: Incoming = { length, slot: -1, remote, region: undefined, posted: 0, read: 0 }
+      const incoming: Incoming = {
+        length,
+        frame: undefined,
+        bytes: undefined,
+        remote,
+        region: undefined,
+        posted: 0,
+        read: 0,
+      }
       const tooMany = this.#arrive(incoming)
       if (tooMany !== undefined) return tooMany
       this.#unread.push(incoming)
@@ -545,14 +701,25 @@ class MessagesObject implements Messages {
       if (bytes !== HELLO_BYTES || length !== 0) return `HELLO in a frame of ${bytes} bytes`
       const wrong = this.#readHello(helloAt(view, at))
       if (wrong !== undefined) return wrong
-    } else if (type === ACK || type === END) {
+    } else if (type === ACK || type === END || type === UNUSED) {
       if (bytes !== HEADER_BYTES || length !== 0) return `a frame without a message has ${bytes} bytes`
       if (type === END) {
         this.#hasPeerEnded = true
         this.#deliver()
+      } else if (type === UNUSED) {
+        const withoutGrant = this.#useGrant()
+        if (withoutGrant !== undefined) return withoutGrant
+        this.#window = Math.min(this.#window, Math.max(IDLE_WINDOW, this.#openGrants - 1))
+        this.#renewGrant()
       }
+    } else if (type === ABORT) {
+      if (bytes !== HEADER_BYTES + length) return `ABORT of ${length} bytes in a frame of ${bytes}`
+      this.#hasPeerAborted = true
+      this.#finish(abortedEnd('the peer', textOf(frame.buffer.bytes.subarray(at + HEADER_BYTES, at + bytes))))
+      frame.buffer.giveBack()
+      return undefined
     } else return type === undefined ? 'reserved bytes are not 0' : `unknown frame type ${type}`
-    this.#postReceive(slot)
+    this.#reuse(frame)
     return undefined
   }
 
@@ -573,13 +740,8 @@ class MessagesObject implements Messages {
   }
 
   /** Takes over the counters of a header. */
-  #readCounters(granted: number, done: number, isFirst: boolean): string | undefined {
-    // The peer has at most as many buffers as in its HELLO, which every later value confirms.
-    const added = (granted - this.#limit) >>> 0
-    const open = (granted - this.#sentFrames) >>> 0
-    if (isFirst) this.#peerCredits = granted
-    if (added > this.#peerCredits || open > this.#peerCredits)
-      return `credit for ${open} frames, although it has ${this.#peerCredits} buffers`
+  #readCounters(granted: number, done: number): string | undefined {
+    if (((granted - this.#limit) | 0) < 0) return `${granted} frames granted, after ${this.#limit}`
     this.#limit = granted
     const finished = (done - this.#offersDone) >>> 0
     if (finished > this.#offered.length)
@@ -594,11 +756,18 @@ class MessagesObject implements Messages {
 
   /** Queues a message. The program may be faster than the end of this function. */
   #arrive(incoming: Incoming): string | undefined {
-    this.#arrived = (this.#arrived + 1) >>> 0
-    if ((this.#announced - this.#arrived) >>> 0 > this.#credits) return 'a message without a credit'
+    const withoutGrant = this.#useGrant()
+    if (withoutGrant !== undefined) return withoutGrant
     if (this.#hasPeerEnded) return 'a message after END'
+    if (this.#arrived === this.#announced) this.#grow()
     this.#incoming.push(incoming)
     this.#deliver()
+    return undefined
+  }
+
+  #useGrant(): string | undefined {
+    if (this.#arrived === this.#announced) return 'a message without a credit'
+    this.#arrived = (this.#arrived + 1) >>> 0
     return undefined
   }
 
@@ -609,7 +778,8 @@ class MessagesObject implements Messages {
       const { length, posted } = incoming
       if (incoming.region === undefined) {
         if (this.#offeredBytes > 0 && this.#offeredBytes + length > this.#limits.maxMessageBytes) return
-        incoming.region = this.#connection.pd.register(new Uint8Array(length))
+        incoming.bytes = new Uint8Array(length)
+        incoming.region = this.#connection.pd.register(incoming.bytes)
         this.#offeredBytes += length
       }
       const bytes = Math.min(READ_BYTES, length - posted)
@@ -641,81 +811,136 @@ class MessagesObject implements Messages {
   // Sending
 
   #canSend(): boolean {
-    return this.#limit !== this.#sentFrames && this.#freeSlots.length > 0 && this.#promises.sendRoom > 0
+    return this.#limit !== this.#sentFrames && this.#buffersInFlight < this.#maxSends && this.#promises.sendRoom > 0
   }
 
-  #postFrame(slot: SendSlot, type: number, bytes: number, length: number): void {
-    const { at } = slot
-    putHeader(this.#sentView, at, type, this.#granted, this.#done, length)
+  /** Posts the frame whose bytes after the header are in `buffer`. If that throws, nothing has changed. */
+  #postFrame(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
+    putHeader(buffer.view, buffer.at, type, this.#granted, this.#done, length)
+    const slice = buffer.slice(bytes)
+    this.#promises.post(new FrameRequest(this, 'send', buffer), id => rcPosts.send.call(this.#qp, slice, { id }))
     this.#announced = this.#granted
+    this.#hasGrown = false
     this.#doneAnnounced = this.#done
-    if (slot.slice.length !== bytes) slot.slice = this.#sent.slice(at, bytes)
-    this.#promises.post(slot, id => rcPosts.send.call(this.#qp, slot.slice, { id }))
     this.#sendsInFlight++
   }
 
   #postControl(type: number, bytes = HEADER_BYTES): void {
-    const slot = this.#controlSlot!
-    this.#controlSlot = undefined
-    this.#postFrame(slot, type, bytes, 0)
+    this.#postFrame(this.#controlBuffer, type, bytes, 0)
+    this.#isControlInFlight = true
+  }
+
+  /** As `#postFrame`, in a buffer that is given back when the frame was sent or cannot be posted. */
+  #postOwned(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
+    try {
+      this.#postFrame(buffer, type, bytes, length)
+    } catch (error) {
+      buffer.giveBack()
+      throw error
+    }
+    this.#buffersInFlight++
+  }
+
+  /** As `#postOwned`, for frames that use a grant of the peer. */
+  #postGranted(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
+    this.#postOwned(buffer, type, bytes, length)
+    this.#sentFrames = (this.#sentFrames + 1) >>> 0
+  }
+
+  /** Tells the peer as much of the reason as fits its receive buffer. */
+  #postAbort(reason: string): void {
+    const buffer = this.#buffers.take()
+    const start = buffer.at + HEADER_BYTES
+    const room = buffer.bytes.subarray(start, start + this.#maxDataBytes)
+    const { written } = new TextEncoder().encodeInto(reason, room)
+    this.#postOwned(buffer, ABORT, HEADER_BYTES + written, written)
+    this.#isAbortPosted = true
   }
 
   #postData(message: Uint8Array): void {
-    const slot = this.#freeSlots.pop()!
-    this.#sent.buffer.set(message, slot.at + HEADER_BYTES)
-    this.#sentFrames = (this.#sentFrames + 1) >>> 0
-    this.#postFrame(slot, DATA, HEADER_BYTES + message.length, message.length)
+    const buffer = this.#buffers.take()
+    buffer.bytes.set(message, buffer.at + HEADER_BYTES)
+    this.#postGranted(buffer, DATA, HEADER_BYTES + message.length, message.length)
   }
 
   /** Registers a long message, and tells the peer its address. */
   #postOffer(waiting: WaitingSend): void {
     const { message } = waiting
     const region = this.#connection.pd.register(message, { localWrite: false, remoteRead: true })
+    try {
+      const buffer = this.#controlBuffers.take()
+      putOffer(buffer.view, buffer.at, region)
+      this.#postGranted(buffer, OFFER, OFFER_BYTES, message.length)
+    } catch (error) {
+      region.close()
+      throw error
+    }
     this.#offered.push({
       region,
       settle: error => {
         if (!waiting.isSettled) waiting.settle(error)
       },
     })
-    const slot = this.#freeSlots.pop()!
-    putOffer(this.#sentView, slot.at, region)
-    this.#sentFrames = (this.#sentFrames + 1) >>> 0
-    this.#postFrame(slot, OFFER, OFFER_BYTES, message.length)
   }
 
-  #onSent(slot: SendSlot): void {
+  /** Tells the peer that its grants above IDLE_WINDOW are not used. */
+  #returnGrants(): void {
+    try {
+      while ((this.#limit - this.#sentFrames) >>> 0 > IDLE_WINDOW && this.#canSend())
+        this.#postGranted(this.#controlBuffers.take(), UNUSED, HEADER_BYTES, 0)
+    } catch (error) {
+      this.#onFailure(() => error, false)
+    }
+  }
+
+  /** A SEND is complete. */
+  frameSent(buffer: FrameBuffer): void {
     this.#signs++
     this.#sendsInFlight--
-    if (slot.at === 0) this.#controlSlot = slot
-    else this.#freeSlots.push(slot)
+    if (buffer === this.#controlBuffer) this.#isControlInFlight = false
+    else {
+      this.#buffersInFlight--
+      buffer.giveBack()
+    }
+  }
+
+  frameFailed(buffer: FrameBuffer, error: () => unknown, isConsequence: boolean): void {
+    if (buffer !== this.#controlBuffer) this.#failedBuffers.push(buffer)
+    this.#onFailure(error, isConsequence)
   }
 
   /** Posts what can be posted: waiting messages, READs, and a frame without a message if the peer needs the counters. */
   #pump(): void {
     if (this.#end !== undefined || this.#onHello !== undefined) return
     try {
-      while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
-      this.#postReads()
-      if (this.#controlSlot === undefined || this.#promises.sendRoom === 0) return
-      if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
-        this.#isEndPosted = true
+      if (this.#abortReason === undefined) {
+        while (this.#waiting.length > 0 && this.#canSend()) this.#postWaiting(this.#waiting.shift()!)
+        this.#postReads()
+      }
+      if (this.#isControlInFlight || this.#promises.sendRoom === 0 || this.#isAbortPosted) return
+      if (this.#abortReason !== undefined) this.#postAbort(this.#abortReason)
+      else if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
         this.#postControl(END)
+        this.#isEndPosted = true
       } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
     } catch (error) {
-      this.#onFailure(error, false)
+      this.#onFailure(() => error, false)
     }
   }
 
   #postWaiting(waiting: WaitingSend): void {
-    if (waiting.message.length <= this.#maxDataBytes) {
-      this.#postData(waiting.message)
-      waiting.settle()
-      return
-    }
+    const { message, length } = waiting
     try {
-      this.#postOffer(waiting)
+      if (message.length !== length) {
+        const reason = `the message had ${length} bytes and has ${message.length}: its buffer was transferred or resized`
+        throw invalidArgument('messages.send', reason, 'change nothing before send resolves')
+      }
+      if (length > this.#maxDataBytes) this.#postOffer(waiting)
+      else {
+        this.#postData(message)
+        waiting.settle()
+      }
     } catch (error) {
-      // The buffer cannot be registered.
       waiting.settle(error)
     }
   }
@@ -729,10 +954,11 @@ class MessagesObject implements Messages {
 
   /** Called three times in the time of `keepalive`. */
   async #checkPeer(milliseconds: number): Promise<void> {
+    this.#shrink()
     this.#silentParts = this.#signs > 0 ? 0 : this.#silentParts + 1
     this.#signs = 0
     if (this.#silentParts === 1 && this.#sendsInFlight === 0 && this.#promises.sendRoom > 0) this.#ping()
-    if (this.#silentParts < KEEPALIVE_PARTS - 1) return
+    if (this.#silentParts < KEEPALIVE_PARTS) return
     // The event loop may have been blocked: packets that wait in a socket are read first.
     await nextTurn()
     if (this.#signs > 0 || this.#end !== undefined) return
@@ -750,19 +976,20 @@ class MessagesObject implements Messages {
     try {
       this.#promises.post(request, id => postPing(this.#qp, { id }))
     } catch (error) {
-      this.#onFailure(error, false)
+      this.#onFailure(() => error, false)
     }
   }
 
   /** A request has failed. `isConsequence`: the reason is another failure, or the end of the connection. */
-  #onFailure(error: unknown, isConsequence: boolean): void {
-    const finish = (): void => {
-      const failure = error instanceof RdmaError ? error : refused('EIO', 'messages', String(error))
-      this.#finish({ failure, text: `the connection has failed: ${failure.reason}` })
-    }
-    if (this.#end !== undefined) return
-    if (isConsequence) void nextTurn().then(finish)
-    else finish()
+  #onFailure(makeError: () => unknown, isConsequence: boolean): void {
+    if (this.#end !== undefined || (isConsequence && this.#isFlushed)) return
+    const error = makeError()
+    const failure = error instanceof RdmaError ? error : refused('EIO', 'messages', String(error))
+    const finish = (): void => this.#finish({ failure, text: `the connection has failed: ${failure.reason}` })
+    if (isConsequence) {
+      this.#isFlushed = true
+      void nextTurn().then(finish)
+    } else finish()
   }
 
   #onClosed(reason: CloseReason): void {
@@ -801,9 +1028,19 @@ class MessagesObject implements Messages {
       await this.#connection.close()
     } finally {
       for (const { region } of [...this.#offered.splice(0), ...this.#lost]) region?.close()
-      this.#received.close()
-      this.#sent.close()
     }
+    // If the connection cannot be closed, the queue pair keeps its buffers.
+    for (const buffer of this.#failedBuffers.splice(0)) buffer.giveBack()
+    for (const { frame } of this.#lost) frame?.buffer.giveBack()
+    for (const incoming of this.#incoming) {
+      const { frame, length } = incoming
+      if (frame === undefined) continue
+      incoming.bytes = copyOfMessage(frame.buffer, length)
+      incoming.frame = undefined
+      incoming.read = length
+      frame.buffer.giveBack()
+    }
+    this.#controlBuffer.giveBack()
   }
 
   /** Why the messages have ended, for `openMessages`. */
@@ -820,6 +1057,16 @@ class MessagesObject implements Messages {
   }
 }
 showAs<MessagesObject>(MessagesObject.prototype, 'Messages', MessagesObject.shown, MessagesObject.is)
+
+/** The text of a reason as programs give it. */
+const reasonText = (reason: unknown): string => {
+  if (reason === undefined || typeof reason === 'string') return reason ?? ''
+  const message = (reason as { readonly message?: unknown } | null)?.message
+  return typeof message === 'string' ? message : formatValue(reason)
+}
+
+/** A text of the peer, without control characters: it is part of error messages. */
+const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\p{Cc}/gu, ' ')
 
 /** An error gets the stack of the program's `await`. */
 const withStack = async <T>(promise: Promise<T>): Promise<T> => {
@@ -868,7 +1115,8 @@ export const openMessages = async (connection: Carrier, options: MessagesOptions
   const hint = 'the peer has to call connection.messages() too'
   let endLimits = (): void => {}
   const limit = new Promise<never>((_, reject) => {
-    endLimits = startLimits(call, { signal, timeout }, hint, reject)
+    // The event loop may have been blocked, by many new connections for example: HELLO may have arrived.
+    endLimits = startLimits(call, { signal, timeout }, hint, error => void nextTurn().then(() => reject(error)))
   })
   try {
     await Promise.race([hello, limit])

@@ -7,7 +7,7 @@ import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 
 /** The library's names by the names of the class. */
-const libraryNames = { timeout: 'timeoutExponent', retryCnt: 'retryCount', rnrRetry: 'rnrRetryCount' } as const
+const libraryNames = { timeout: 'ackTimeoutExponent', retryCnt: 'retryCount', rnrRetry: 'rnrRetryCount' } as const
 type LibraryNames = typeof libraryNames
 
 /** The attributes `A` of a class by the library's names. */

@@ -37,11 +37,14 @@ export interface ConnectOptions extends PathOptions {
 export interface RetryOptions {
   /**
    * Local ACK timeout in milliseconds, 0 to 8,796,093; 0: none. The device has timeouts of 4.096 µs · 2^n: the next
-   * larger one is used. Default 67 ms.
+   * larger one is used. Default of `qp.connect` 67 ms, of connections by address 2.1 s.
    */
-  readonly timeout?: number | undefined
-  /** Local ACK timeout as its exponent n, 0–31; 0: none. In place of `timeout`. Default 14. */
-  readonly timeoutExponent?: number | undefined
+  readonly ackTimeout?: number | undefined
+  /**
+   * Local ACK timeout as its exponent n, 0–31; 0: none. In place of `ackTimeout`. Default of `qp.connect` 14, of
+   * connections by address 19.
+   */
+  readonly ackTimeoutExponent?: number | undefined
   /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
   readonly retryCount?: number | undefined
   /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
@@ -58,8 +61,8 @@ export interface RcConnectOptions extends ConnectOptions, RetryOptions {
 
 const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
 export const retryOptionNames: KnownOptions<RetryOptions> = {
-  timeout: true,
-  timeoutExponent: true,
+  ackTimeout: true,
+  ackTimeoutExponent: true,
   retryCount: true,
   rnrRetryCount: true,
   minRnrTimer: true,
@@ -149,21 +152,25 @@ export const connectSteps = (
 /** An exponent of 5 bits means 4.096 µs · 2^n; 14: 67 ms. */
 const MAX_EXPONENT = 31
 const DEFAULT_EXPONENT = 14
-const MAX_TIMEOUT = Math.floor(0.004096 * 2 ** MAX_EXPONENT)
+const MAX_ACK_TIMEOUT = Math.floor(0.004096 * 2 ** MAX_EXPONENT)
 
 /** The exponent of the local ACK timeout. Throws RdmaError EINVAL. */
-export const timeoutExponentOf = (call: string, { timeout, timeoutExponent }: RetryOptions): number => {
-  if (timeout === undefined) return timeoutExponent === undefined ? DEFAULT_EXPONENT : timeoutExponent
-  if (timeoutExponent !== undefined)
-    throw invalidArgument(call, 'timeout and timeoutExponent exclude each other', 'give one of them')
-  if (typeof timeout !== 'number' || !(timeout >= 0 && timeout <= MAX_TIMEOUT))
-    throw invalidArgument(call, `timeout ${formatValue(timeout)} is not in 0 to ${MAX_TIMEOUT} milliseconds`)
-  return timeout === 0 ? 0 : Math.max(1, Math.ceil(Math.log2(timeout / 0.004096)))
+export const ackTimeoutExponentOf = (
+  call: string,
+  { ackTimeout, ackTimeoutExponent }: RetryOptions,
+  defaultExponent = DEFAULT_EXPONENT,
+): number => {
+  if (ackTimeout === undefined) return ackTimeoutExponent === undefined ? defaultExponent : ackTimeoutExponent
+  if (ackTimeoutExponent !== undefined)
+    throw invalidArgument(call, 'ackTimeout and ackTimeoutExponent exclude each other', 'give one of them')
+  if (typeof ackTimeout !== 'number' || !(ackTimeout >= 0 && ackTimeout <= MAX_ACK_TIMEOUT))
+    throw invalidArgument(call, `ackTimeout ${formatValue(ackTimeout)} is not in 0 to ${MAX_ACK_TIMEOUT} milliseconds`)
+  return ackTimeout === 0 ? 0 : Math.max(1, Math.ceil(Math.log2(ackTimeout / 0.004096)))
 }
 
 /** The names of the options by their attributes, see `OptionNames`. */
 export const optionsByQpAttribute = {
-  timeout: 'timeoutExponent',
+  timeout: 'ackTimeoutExponent',
   retryCnt: 'retryCount',
   rnrRetry: 'rnrRetryCount',
   maxDestRdAtomic: 'maxRdAtomic',
@@ -177,7 +184,7 @@ export const optionsByQpAttribute = {
  * needs only `timeout` for RTS.
  */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
-  const timeout = timeoutExponentOf('qp.connect', options)
+  const timeout = ackTimeoutExponentOf('qp.connect', options)
   const { retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {
     responder: { maxDestRdAtomic: maxRdAtomic, minRnrTimer },

@@ -18,6 +18,7 @@ import { checkRequestOptions, type SendOptions } from '../arguments/request-opti
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
 import {
+  checkAttached,
   closedError,
   injectedError,
   invalidArgument,
@@ -506,6 +507,7 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: SendData):
         `${local.length} bytes inline, at most ${qp.maxInlineData} are possible`,
         'register the buffer and send a slice of it, or ask for a larger maxInlineData',
       )
+    checkAttached(call, 'data', local)
     putInline(ring, at, local)
     return
   }

@@ -75,7 +75,7 @@ it('different PSNs of two ends are in the log and in stat', { skip: !hasNative()
   /** The request of a queue pair whose peer expects another first PSN: the text of its failure in the log. */
   const failureWith = async (difference: number): Promise<string> => {
     const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
-    a.connect(b.endpoint, { pathMtu: 1024, timeout: 8, retryCount: 1 })
+    a.connect(b.endpoint, { pathMtu: 1024, ackTimeout: 8, retryCount: 1 })
     b.connect({ ...a.endpoint, psn: a.endpoint.psn + difference }, { pathMtu: 1024 })
     a.write(mr.slice(0, 4096), mr.remote(4096, 4096), { id: 7 })
     while (a.state !== 'ERR') await cq.wait()

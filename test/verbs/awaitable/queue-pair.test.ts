@@ -352,7 +352,7 @@ test('a completed request resolves even if the queue pair is reset before the pr
 test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer is closed', async () => {
   const { a, b, close } = await pair(openTwoInProcess())
   a.qp.modify({ state: 'RESET' })
-  a.qp.connect(b.qp.endpoint, { timeoutExponent: 1, retryCount: 1 })
+  a.qp.connect(b.qp.endpoint, { ackTimeoutExponent: 1, retryCount: 1 })
   await a.qp.ping()
   await b.device.close()
   const error = await failureOf(a.qp.ping())

@@ -85,7 +85,7 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
   },
   'psn-mismatch': async ({ a, b }) => {
     a.qp.modify({ state: 'RESET' })
-    a.qp.connect({ ...b.qp.endpoint, psn: 5 }, { retryCount: 0, timeoutExponent: 1 }) // FAULT psn-mismatch
+    a.qp.connect({ ...b.qp.endpoint, psn: 5 }, { retryCount: 0, ackTimeoutExponent: 1 }) // FAULT psn-mismatch
     b.qp.modify({ state: 'RESET' })
     b.qp.connect({ ...a.qp.endpoint, psn: (a.qp.endpoint.psn - 5) & 0xffffff }) // FAULT psn-mismatch
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))

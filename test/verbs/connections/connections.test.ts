@@ -198,20 +198,20 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const serverEnd = await (await nextRequest(server)).accept({ maxRdAtomic: 3 })
     const clientEnd = await connecting
     for (const { qp } of [clientEnd, serverEnd]) {
-      const { retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic } = qp.query()
-      assert.deepEqual([retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic], [7, 7, 14, 3, 3])
+      const { retryCount, rnrRetryCount, ackTimeoutExponent, maxRdAtomic, maxDestRdAtomic } = qp.query()
+      assert.deepEqual([retryCount, rnrRetryCount, ackTimeoutExponent, maxRdAtomic, maxDestRdAtomic], [7, 7, 19, 3, 3])
     }
     await clientEnd.close()
     await serverEnd.close()
   })
 
   it('each side chooses the timeouts and retries of its queue pair, as for `qp.connect`', async () => {
-    const options = { timeoutExponent: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
+    const options = { ackTimeoutExponent: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
     const accepted = nextRequest(server).then(request => request.accept(options))
-    const connected = [await connect(url, { device: clientDevice, timeout: 2 }), await accepted]
+    const connected = [await connect(url, { device: clientDevice, ackTimeout: 2 }), await accepted]
     const attributes = connected.map(({ qp }) => {
-      const { timeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = qp.query()
-      return [timeoutExponent, retryCount, rnrRetryCount, minRnrTimer]
+      const { ackTimeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = qp.query()
+      return [ackTimeoutExponent, retryCount, rnrRetryCount, minRnrTimer]
     })
     assert.deepEqual(attributes, [
       [9, 7, 7, 12],
@@ -219,7 +219,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     ])
     for (const end of connected) await end.close()
     for (const [name, value] of Object.entries({
-      timeoutExponent: 32,
+      ackTimeoutExponent: 32,
       retryCount: 8,
       rnrRetryCount: -1,
       minRnrTimer: 1.5,
@@ -228,6 +228,56 @@ const connectionTests = (openTwo: OpenTwo): void => {
         code: 'EINVAL',
         message: new RegExp(`^connect: ${name} ${value} is not an integer from 0 to`),
       })
+  })
+
+  it('`close` of a server waits until its connections have ended, also of requests answered meanwhile', async () => {
+    const closing = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const closingUrl = `rdma://${serverDevice.address}:${closing.port}`
+    const [clientEnd, serverEnd] = await pair(closing, closingUrl, clientDevice)
+    const connecting = connect(closingUrl, { device: clientDevice })
+    const request = await nextRequest(closing)
+    const order: string[] = []
+    const closed = closing.close().then(() => order.push('server'))
+    await assert.rejects(connect(closingUrl, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    await clientEnd.qp.ping()
+    const later = await request.accept()
+    order.push('accepted')
+    await (await connecting).close()
+    await later.closed
+    order.push('first')
+    await clientEnd.close()
+    await closed
+    assert.deepEqual(order, ['accepted', 'first', 'server'])
+    assert.equal(await serverEnd.closed, 'peer')
+    for (const end of [serverEnd, later]) await end.close()
+  })
+
+  it('the signal of `close` ends what is left of a server; so does the end of a block', async () => {
+    for (const kind of ['signal', 'later signal', 'second close', 'block'] as const) {
+      const ending = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+      const endingUrl = `rdma://${serverDevice.address}:${ending.port}`
+      const [clientEnd, serverEnd] = await pair(ending, endingUrl, clientDevice)
+      const refused = assert.rejects(connect(endingUrl, { device: clientDevice }), { code: 'ECONNREFUSED' })
+      await nextRequest(ending)
+      const controller = new AbortController()
+      const { signal } = controller
+      if (kind === 'block') {
+        await using _ = ending
+      } else if (kind === 'signal') {
+        controller.abort()
+        await ending.close({ signal })
+      } else {
+        const first = ending.close(kind === 'later signal' ? { signal } : {})
+        controller.abort()
+        if (kind === 'second close') await ending.close({ signal })
+        await first
+      }
+      assert.equal(await serverEnd.closed, 'local', kind)
+      assert.equal(await clientEnd.closed, 'peer', kind)
+      await refused
+      await clientEnd.close()
+    }
+    await assert.rejects(server.close(untyped({ timeout: 1 })), { code: 'EINVAL', reason: /"timeout" is unknown/ })
   })
 
   it('a request that a loop drops by an exception is rejected; after `break` it can still be accepted at once', async () => {
@@ -290,6 +340,23 @@ const connectionTests = (openTwo: OpenTwo): void => {
       reason: `url "rdma://0.0.0.0:${server.port}": port ${server.port} is in use`,
     })
     assert.deepEqual(serverDevice.handles(CmId), identifiers)
+  })
+
+  it('`timeout` ends `connect` and `accept`, also beside a signal', async () => {
+    const timedOut = { name: 'ConnectionError', code: 'ETIMEDOUT', reason: /not established after 20 ms/ }
+    const { signal } = new AbortController()
+    const silent = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const silentUrl = `rdma://${serverDevice.address}:${silent.port}`
+    await assert.rejects(connect(silentUrl, { device: clientDevice, timeout: 20, signal }), timedOut)
+    await silent.close()
+    await assert.rejects(connect(url, { device: clientDevice, timeout: 0 }), { code: 'EINVAL', reason: /timeout 0 is/ })
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    let resume = (): void => {}
+    const prepare = () => new Promise<void>(resolve => (resume = resolve))
+    const unaccepted = (await nextRequest(server)).accept({ timeout: 20, prepare })
+    setTimeout(() => resume(), 21)
+    await assert.rejects(unaccepted, { ...timedOut, call: 'request.accept' })
+    await refused
   })
 
   it('`connect` rejects with the reason of its signal, and the peer cannot accept the request', async () => {
@@ -661,13 +728,14 @@ describe('`listen` and `connect` without the option `device`', { skip: !hasNativ
     const url = `rdma://${server.device.address}:${server.port}`
     const connecting = [connect(url), connect(url)] as const
     const requests = [await nextRequest(server), await nextRequest(server)] as const
-    await server.close()
+    const closing = server.close()
     const accepted = await requests[0].accept()
     requests[1].reject()
     const [clientEnd, rejected] = await Promise.allSettled(connecting)
     assert.equal(rejected.status, 'rejected')
     assert.ok(clientEnd.status === 'fulfilled')
     await clientEnd.value.close()
+    await closing
     await accepted.close()
   })
 

@@ -50,7 +50,7 @@ test('two loops with endless replies do not starve timers', async () => {
 test('polling alone drives retries: time advances without the event loop', async () => {
   const { a, b } = await pair()
   a.qp.modify({ state: 'RESET' })
-  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeoutExponent: 8, retryCount: 2 })
+  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { ackTimeoutExponent: 8, retryCount: 2 })
   a.qp.write(Uint8Array.of(1), b.mr.remote())
   while (!a.cq.poll());
   assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')

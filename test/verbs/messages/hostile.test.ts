@@ -14,7 +14,7 @@ const post =
     for (const bytes of frames) await qp.send(bytes)
   }
 
-const [DATA, OFFER, ACK, END] = [2, 3, 4, 5]
+const [DATA, OFFER, ACK, END, UNUSED] = [2, 3, 4, 5, 7]
 const offer = (length: number, address = words(0, 4096), size = 28): Uint8Array =>
   frame(OFFER, 12, 0, length, [...address, ...words(7)]).slice(0, size)
 const RESERVED = frame(ACK, 12)
@@ -35,16 +35,17 @@ const attacks: Readonly<Record<string, readonly [attack: (qp: RawQp) => Promise<
   'short DATA': [post(HELLO, frame(DATA, 12, 0, 1, [1, 2])), /DATA of 1 bytes in a frame of 18/],
   'ACK with a message': [post(HELLO, frame(ACK, 12, 0, 0, [1])), /a frame without a message has 17 bytes/],
   'ACK with a length': [post(HELLO, frame(ACK, 12, 0, 5)), /a frame without a message/],
+  'long ABORT': [post(HELLO, frame(6, 12, 0, 5, [1])), /ABORT of 5 bytes in a frame of 17/],
   'message after END': [post(HELLO, frame(END, 12), frame(DATA, 12)), /a message after END/],
   'offer of nothing': [post(HELLO, offer(0)), /OFFER of 0 bytes/],
   'huge offer': [post(HELLO, offer(2 ** 31)), /a message of 2147483648 bytes, although 1048576 were agreed/],
   'short offer': [post(HELLO, offer(5000, undefined, 27)), /OFFER in a frame of 27 bytes/],
   'offer beyond 2^64': [post(HELLO, offer(5000, words(2 ** 32 - 1, 2 ** 32 - 1))), /OFFER beyond the address space/],
   'offer of foreign memory': [post(HELLO, offer(5000)), /the connection has failed: .*REM_ACCESS_ERR/s],
-  'too much credit': [post(HELLO, frame(ACK, 13)), /credit for 13 frames, although it has 12 buffers/],
-  'credit taken back': [post(HELLO, frame(ACK, 11)), /although it has 12 buffers/],
+  'credit taken back': [post(HELLO, frame(ACK, 11)), /11 frames granted, after 12/],
+  'UNUSED with a message': [post(HELLO, frame(UNUSED, 12, 0, 0, [1])), /a frame without a message has 17 bytes/],
   'nothing was offered': [post(HELLO, frame(ACK, 12, 1)), /1 messages read, although 0 were offered/],
-  'no credit': [post(HELLO, ...Array<Uint8Array>(13).fill(frame(DATA, 12))), /a message without a credit/],
+  'no credit': [post(HELLO, ...Array<Uint8Array>(15).fill(frame(DATA, 12))), /a message without a credit/],
   'WRITE with immediate': [
     async qp => {
       await qp.send(HELLO)

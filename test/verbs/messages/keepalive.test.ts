@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { describe, test } from 'node:test'
+import { describe, mock, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { hasNative } from '../../../src/host/native.ts'
@@ -68,6 +68,35 @@ describe('a dead peer', () => {
       await assert.rejects(messages.receive(), noAnswer)
       await device.close()
     })
+})
+
+test('a silent peer is not given up before the time of `keepalive`, also by the transport', async () => {
+  const network = createNetwork({ path: 'packets' })
+  mock.timers.enable({ apis: ['setInterval'] })
+  try {
+    const { client, near, cleanup } = await messagePair(await openTwoInProcess(network)(), { keepalive: 10_000 })
+    const { retryCount, ackTimeoutExponent } = client.qp.query()
+    assert.ok((retryCount + 1) * 0.004096 * 2 ** ackTimeoutExponent > 10_000)
+    let isOver = false
+    const waiting = near.receive().catch(error => {
+      isOver = true
+      return error
+    })
+    network.setFaults('drop=100%')
+    const pass = async (): Promise<void> => {
+      mock.timers.tick(3333)
+      for (let i = 0; i < 5; i++) await nextTurn()
+    }
+    await pass() // the first third had signs of the peer: HELLO
+    for (let i = 0; i < 2; i++) await pass()
+    assert.equal(isOver, false, 'silent for two thirds')
+    await pass()
+    assert.match((await waiting).message, /the peer has not answered for 10000 ms/)
+    network.setFaults('')
+    await cleanup()
+  } finally {
+    mock.timers.reset()
+  }
 })
 
 test('an idle connection lives on while its peer answers', async () => {

@@ -83,7 +83,7 @@ eachCarrier(openTwo => {
     refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
       qp.connect(untyped({ ...endpoint, psn: undefined })),
     )
-    refuses('pd.rcQp', /^connection is given without peer$/, () => pd.rcQp({ sendCq, connection: { timeout: 3 } }))
+    refuses('pd.rcQp', /^connection is given without peer$/, () => pd.rcQp({ sendCq, connection: { ackTimeout: 3 } }))
     refuses('pd.rcQp', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
     assert.equal(qp.state, 'RESET')
     refuses('pd.addressHandle', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))

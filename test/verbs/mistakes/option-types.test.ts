@@ -18,7 +18,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   random: value => typeof value === 'function',
   onFinding: value => typeof value === 'function',
   // Milliseconds.
-  timeout: value => value === 1.5,
+  ackTimeout: value => value === 1.5,
   name: value => value === 'x',
   ignore: Array.isArray,
   like: Array.isArray,

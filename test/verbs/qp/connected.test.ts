@@ -338,16 +338,16 @@ test('a connected queue pair says so when it is connected again, and a timeout i
       /^qp\.connect: the queue pair is connected already: it is in RTS \(EINVAL\); modify\(\{ state: "RESET" \}\)/,
   })
   const exponents: number[] = []
-  for (const timeout of [0, 0.001, 67.1, 67.2, 8_796_093]) {
+  for (const ackTimeout of [0, 0.001, 67.1, 67.2, 8_796_093]) {
     a.qp.modify({ state: 'RESET' })
-    a.qp.connect(b.qp.endpoint, { timeout })
-    exponents.push(a.qp.query().timeoutExponent)
+    a.qp.connect(b.qp.endpoint, { ackTimeout })
+    exponents.push(a.qp.query().ackTimeoutExponent)
   }
   assert.deepEqual(exponents, [0, 1, 14, 15, 31])
   a.qp.modify({ state: 'RESET' })
   for (const [options, message] of [
-    [{ timeout: -1 }, /timeout -1 is not in 0 to 8796093 milliseconds/],
-    [{ timeout: 1, timeoutExponent: 1 }, /timeout and timeoutExponent exclude each other/],
+    [{ ackTimeout: -1 }, /ackTimeout -1 is not in 0 to 8796093 milliseconds/],
+    [{ ackTimeout: 1, ackTimeoutExponent: 1 }, /ackTimeout and ackTimeoutExponent exclude each other/],
   ] as const)
     assert.throws(() => a.qp.connect(b.qp.endpoint, options), { code: 'EINVAL', message })
   await closeAll(a, b)
