@@ -19,8 +19,8 @@ export interface RecordOptions {
 
 /** The largest --payload: that of the largest packet. */
 const MAX_PAYLOAD = 4096
-/** The limit with --record-on-failure, if there is no --record-limit. */
 const MIB = 2 ** 20
+/** The limit with --record-on-failure, if there is no --record-limit. */
 const FAILURE_LIMIT = 64 * MIB
 const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: MIB, G: 2 ** 30 }
 

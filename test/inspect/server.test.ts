@@ -169,12 +169,12 @@ describe('connections of another user', { skip: !isRoot && 'only root can be ano
     const silent = connect(server.port, '127.0.0.1')
     t.after(() => silent.destroy())
     await once(silent, 'connect')
-    // Waits for the reply to a request on the newest connection: the server has accepted all before it.
+    // Each from another address. The reply to the newest says that the server has accepted all before it.
     const flood = `
       const net = require('net')
       let open = 0
       const make = () => {
-        const socket = net.connect({ host: '127.0.0.1', port: ${server.port}, localAddress: '127.0.0.' + (1 + (open % 9)) })
+        const socket = net.connect({ host: '127.0.0.1', port: ${server.port}, localAddress: '127.0.' + (open >> 6) + '.' + (1 + (open & 63)) })
         socket.on('error', () => {})
         socket.on('connect', () => { if (++open < ${4 * MAX_CONNECTIONS}) make(); else socket.write('GET / HTTP/1.1\\r\\n\\r\\n') })
         socket.once('data', () => console.log('flooded'))

@@ -315,8 +315,8 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
     })
     progress.end()
     buffer.flush()
-    discard = () => {}
     result?.commit()
+    discard = () => {}
     const damaged = session.damaged + unreadable
     if (damaged > 0) process.stderr.write(`userdma: ${damaged} damaged parts of ${name} were left out\n`)
   } catch (error) {
