@@ -55,10 +55,19 @@ const MAKERS = {
   },
 }
 
+/** parseArgs; throws StepError for an unknown option. */
+const parsedArgs = config => {
+  try {
+    return parseArgs(config)
+  } catch (error) {
+    throw new StepError(`package: ${error.message}`)
+  }
+}
+
 /** The values of the command line. Throws StepError. */
 const optionsOf = args => {
   const options = { arch: { type: 'string' }, all: { type: 'boolean' }, output: { type: 'string' } }
-  const { values, positionals } = parseArgs({ args, options, allowPositionals: true })
+  const { values, positionals } = parsedArgs({ args, options, allowPositionals: true })
   const architectures = values.arch?.split(',') ?? Object.keys(ARCHITECTURES)
   const unknown = [
     ...positionals.filter(name => !Object.hasOwn(MAKERS, name)),

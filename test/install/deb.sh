@@ -14,7 +14,7 @@ install() {
 remove() {
   # A daemon that runs is not ended, and named.
   userdma daemon --detach --socket "$project/sock"
-  sudo apt-get -q purge -y userdma 2>purge.log || { cat purge.log >&2; exit 1; }
+  sudo apt-get -q purge -y userdma >purge.log 2>&1 || { cat purge.log >&2; exit 1; }
   daemon=$(sed -n "s/^userdma: process \([0-9]*\) of $(id -un) still runs .*/\1/p" purge.log)
   kill "$daemon"
   left=$(find /usr /etc /var/lib /var/cache -xdev \( -name 'userdma*' -o -name _userdma \) -not -path "$packages/*" \

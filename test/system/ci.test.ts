@@ -118,7 +118,6 @@ const playAction = async (
     )
   const evaluated = (text: string): string =>
     text.replace(/\$\{\{ ([\w.]+) \}\}/g, (_, expression: string) => {
-      if (expression === 'github.action_path') return actionPath
       const name = expression.split('.').at(-1)!
       if (expression.startsWith('inputs.')) return given[name] ?? inputs[name]!.default
       assert.match(expression, /^steps\.\w+\.outputs\./)
@@ -132,6 +131,7 @@ const playAction = async (
         ...runnerEnv,
         ...files,
         RUNNER_TEMP: folder,
+        GITHUB_ACTION_PATH: actionPath,
         ...valuesOf('GITHUB_ENV'),
         PATH: [...added, runnerEnv.PATH].join(delimiter),
         ...env,
