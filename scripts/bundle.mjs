@@ -6,8 +6,9 @@
  * from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  *
  * The library's entry points (`exports` of package.json) are dist/lib/NAME.js, with common parts in dist/lib/parts: an import
- * of userdma loads some dozen files instead of hundreds, in less than half the time. Without esbuild they only pass on
- * what the compiled modules export.
+ * of userdma loads some dozen files instead of hundreds, in less than half the time. They are for Node.js: bundlers for a
+ * browser get the compiled modules, of which they leave out what is not used. Without esbuild the files only pass on what
+ * the compiled modules export.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
@@ -21,12 +22,12 @@ const BUNDLED = inRoot('scripts', 'bundled.json')
 const codeOf = name => inRoot('dist', `${name}.cjs`)
 const compiledOf = name => inRoot('dist', `${name}.cache`)
 
-/** By name of a file in LIBRARY: the compiled module, which is next to its types. */
+/** The names of the files in LIBRARY, each with the compiled module that it bundles. */
 const LIBRARY = inRoot('dist', 'lib')
 const entryPoints = () => {
   const { exports } = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
-  const entries = Object.values(exports).filter(entry => entry.types !== undefined)
-  return entries.map(({ types, default: file }) => [basename(file, '.js'), inRoot(types.replace(/\.d\.ts$/, '.js'))])
+  const entries = Object.values(exports).filter(entry => entry.node !== undefined)
+  return entries.map(entry => [basename(entry.node, '.js'), inRoot(entry.default)])
 }
 
 /** A plugin of esbuild that leaves all commands but `commands` out of a bundle. */
@@ -139,6 +140,8 @@ const bundleLibrary = async newest => {
   } catch (error) {
     say(`build: dist/lib was not written: ${error.message}`)
     return false
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true })
   }
 }
 

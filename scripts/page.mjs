@@ -1,11 +1,14 @@
+#!/usr/bin/env node
 /*
+ *   npm run page -- LINK      serves web/ itself, for work on the page; LINK is what `userdma inspect` has printed
+ *
  * Builds the page of `userdma inspect` from web/ into dist/page: index.html, page.js, page.css, and the licences of the
  * packages in page.js. The modules that it was built from are listed in inputs.json, so that the page is built again
  * only if one of them has changed.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { inRoot, modified, root, say } from './common.mjs'
+import { inRoot, isMain, main, modified, root, StepError, say } from './common.mjs'
 
 const SOURCE = inRoot('web')
 const OUTPUT = inRoot('dist', 'page')
@@ -37,6 +40,12 @@ const listInputs = {
   },
 }
 
+const SETTINGS = {
+  configFile: false,
+  root: SOURCE,
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+}
+
 /** Builds the page if it is out of date. Does nothing without its sources. False after a failure. */
 export const buildPage = async () => {
   if (!existsSync(join(SOURCE, 'index.html')) || isCurrent()) return true
@@ -49,11 +58,9 @@ export const buildPage = async () => {
   }
   try {
     await vite.build({
-      configFile: false,
-      root: SOURCE,
+      ...SETTINGS,
       base: './',
       logLevel: 'warn',
-      oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
       build: {
         outDir: OUTPUT,
         emptyOutDir: true,
@@ -73,3 +80,37 @@ export const buildPage = async () => {
     return false
   }
 }
+
+/**
+ * Serves the sources of the page, which the browser loads again after each change. Its data comes from the server of
+ * `userdma inspect` at `link`, which accepts only requests of its own page: so a request loses the `Origin` of this server,
+ * and gets the other `Host`. Resolves with the link to open, and a function that ends the server.
+ */
+export const servePage = async link => {
+  const { origin, hash } = new URL(link)
+  const { createServer } = await import('vite')
+  const forgetOrigin = proxy => proxy.on('proxyReq', request => request.removeHeader('origin'))
+  const server = await createServer({
+    ...SETTINGS,
+    logLevel: 'error',
+    // the packages are ES modules: nothing has to be bundled for development
+    optimizeDeps: { noDiscovery: true },
+    server: {
+      host: '127.0.0.1',
+      cors: false,
+      fs: { allow: [root] },
+      proxy: { '/api': { target: origin, changeOrigin: true, configure: forgetOrigin } },
+    },
+  })
+  await server.listen()
+  return { link: `${server.resolvedUrls.local[0]}${hash}`, close: () => server.close() }
+}
+
+if (isMain(import.meta.url))
+  main(async ([link]) => {
+    if (!URL.canParse(link ?? ''))
+      throw new StepError(
+        `usage: npm run page -- LINK, the link that \`userdma inspect\` has printed and nobody has opened; got: ${link ?? 'nothing'}`,
+      )
+    say(`open ${(await servePage(link)).link}`)
+  })

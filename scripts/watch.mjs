@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /*
- * Builds after each change of a source, then runs the tests nearest to it. `userdma inspect` serves the new page after a
- * reload.
+ * Builds after each change of a source, then runs the tests nearest to it.
  *
  *   npm run watch                   tests that import what changed (affected-tests.mjs), at most MAX_FILES files
  *   npm run watch -- wire core      these tests, as of `npm test -- wire core`, after each change

@@ -80,7 +80,7 @@ export const isCopiedByFork = (pid: number, address: number): boolean | undefine
 }
 
 /** Numbers of read(2) and recvfrom(2). */
-const READ_CALLS: ReadonlySet<number> = new Set(process.arch === 'arm64' ? [63, 207] : [0, 45])
+const readCalls = (): readonly number[] => (process.arch === 'arm64' ? [63, 207] : [0, 45])
 
 /**
  * What threads of a process read from now, in read(2) or recv(2): targets of links in /proc/PID/fd by descriptor, such as
@@ -92,7 +92,7 @@ export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
     if (statSync(`/proc/${pid}`).uid !== process.geteuid?.()) return found
     for (const thread of readdirSync(`/proc/${pid}/task`)) {
       const [call, fd] = readFileSync(`/proc/${pid}/task/${thread}/syscall`, 'latin1').split(' ', 2).map(Number)
-      if (READ_CALLS.has(call!)) found.set(fd!, readlinkSync(`/proc/${pid}/fd/${fd}`))
+      if (readCalls().includes(call!)) found.set(fd!, readlinkSync(`/proc/${pid}/fd/${fd}`))
     }
   } catch {}
   return found

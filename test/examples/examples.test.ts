@@ -25,8 +25,8 @@ const run = (name: string, args: readonly string[] = [], options: readonly strin
 
 test('examples and a third-party driver import only the package’s exports', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
-  const exportedFiles = Object.values<{ types?: string }>(exports).map(({ types }) =>
-    types?.replace('./dist/', '../').replace(/\.d\.ts$/, '.ts'),
+  const exportedFiles = Object.values<{ default?: string }>(exports).map(entry =>
+    entry.default?.replace('./dist/', '../').replace(/\.js$/, '.ts'),
   )
   const sources = readdirSync(join(repoRoot, 'examples'), { recursive: true, encoding: 'utf8' })
     .filter(name => /\.m?[jt]s$/.test(name))

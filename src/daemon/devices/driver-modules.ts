@@ -82,22 +82,22 @@ const onResolved = (way: Way, specifier: string, url: string): void => {
 }
 
 /**
- * The file of the running package that an import of userdma means: next to its types, not the bundle (scripts/bundle.mjs),
- * whose objects the daemon does not know. Throws if the package does not export it.
+ * The file of the running package that an import of userdma means: the daemon's own module, not the bundle of it for other
+ * programs (scripts/bundle.mjs), whose objects the daemon does not know. Throws if the package does not export it.
  */
 const ownFile = (specifier: string): URL => {
   const manifest = new URL('package.json', ROOT)
   const { exports } = JSON.parse(readFileSync(manifest, 'utf8')) as {
-    readonly exports: Readonly<Record<string, { readonly types?: string }>>
+    readonly exports: Readonly<Record<string, { readonly default?: string }>>
   }
-  const types = exports[specifier.replace(/^userdma/, '.')]?.types
-  if (types === undefined) {
-    const names = Object.keys(exports).filter(name => exports[name]?.types !== undefined)
+  const file = exports[specifier.replace(/^userdma/, '.')]?.default
+  if (file === undefined) {
+    const names = Object.keys(exports).filter(name => exports[name]?.default !== undefined)
     throw new Error(
       `the package has no "${specifier}"; it has ${names.map(name => name.replace('.', 'userdma')).join(', ')}`,
     )
   }
-  return new URL(types.replace(/\.d\.ts$/, '.js'), ROOT)
+  return new URL(file, ROOT)
 }
 
 export const resolve: ResolveHook = async (specifier, context, next) => {
