@@ -1,19 +1,47 @@
 /*
  * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error.
  */
-import { closeSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { waitWritable } from '../host/event-loop/wait.ts'
+import { removeHeld } from '../host/held-file.ts'
 import { createOutputFile } from '../host/output-file.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { UsageError } from './fail.ts'
 
+/** Names of the files that do not stay yet, by descriptor. */
+const unfinished = new Map<number, string>()
+
+const removeUnfinished = (): void => {
+  for (const [fd, name] of unfinished) removeHeld(name, fd)
+  unfinished.clear()
+}
+
+/** Closes a file of `createOutput`, and removes it unless it stays. */
+export const closeOutput = (fd: number): void => {
+  const name = unfinished.get(fd)
+  unfinished.delete(fd)
+  if (name !== undefined) removeHeld(name, fd)
+  closeSync(fd)
+}
+
+/** The file stays: it is complete, or what is still written into it completes it. */
+export const keepOutput = (fd: number): void => void unfinished.delete(fd)
+
 /**
- * Creates an empty file, or opens a device or FIFO, for writing; returns its descriptor. Throws UsageError with a
- * message.
+ * Creates an empty file, or opens a device or FIFO, for writing; returns its descriptor. The file is removed if this
+ * process ends before `keepOutput`. Throws UsageError with a message.
  */
 export const createOutput = (name: string): number => {
   try {
-    return createOutputFile(name)
+    const fd = createOutputFile(name)
+    if (!fstatSync(fd).isFile()) return fd
+    if (unfinished.size === 0) {
+      process.once('exit', removeUnfinished)
+      beforeEndBySignal(removeUnfinished)
+    }
+    unfinished.set(fd, name)
+    return fd
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
@@ -66,6 +94,8 @@ export interface Output {
   write(text: string): void
   /** Whether a write failed. */
   readonly hasFailed: boolean
+  /** As `keepOutput`. */
+  keep(): void
   close(): void
 }
 
@@ -91,8 +121,9 @@ export const openOutput = (name: string | undefined): Output => {
     get hasFailed() {
       return hasFailed
     },
+    keep: () => keepOutput(fd),
     close() {
-      if (fd !== STDERR) closeSync(fd)
+      if (fd !== STDERR) closeOutput(fd)
     },
   }
 }

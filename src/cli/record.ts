@@ -1,12 +1,12 @@
 /*
  * The options of commands that record: `--record`, `--payload`, `--record-limit` and `--record-on-failure`.
  */
-import { closeSync, fstatSync } from 'node:fs'
+import { fstatSync } from 'node:fs'
 import { removeHeld } from '../host/held-file.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
 import type { ToolSession } from '../session/tool-session.ts'
 import { messageOf, UsageError } from './fail.ts'
-import { createOutput } from './output-file.ts'
+import { closeOutput, createOutput, keepOutput } from './output-file.ts'
 import { packageVersion } from './paths.ts'
 
 /** As commander parses them. */
@@ -42,8 +42,10 @@ const payloadOf = (text: string): number => {
 export interface RecordFile {
   readonly fd: number
   readonly options: { readonly application: string; readonly payload: number; readonly limit?: number }
-  /** Starts the recording of the client's daemon. Throws an Error. */
+  /** Starts the recording of the client's daemon, which completes the file if the session ends. Throws an Error. */
   start(client: ToolSession): Promise<void>
+  /** As `keepOutput`. */
+  keep(): void
   /**
    * Ends the recording. With --record-on-failure removes the file, unless `hasFailed`. Returns false, with a message on
    * standard error, if the file lacks something.
@@ -72,14 +74,18 @@ export const openRecordFile = ({
   }
   const fd = createOutput(name)
   if (!fstatSync(fd).isFile()) {
-    closeSync(fd)
+    closeOutput(fd)
     throw new UsageError(`--record ${name}: a recording needs a regular file`)
   }
   const warn = (text: string): void => void process.stderr.write(`userdma: ${name}: ${text}\n`)
   return {
     fd,
     options,
-    start: client => client.record(fd, options),
+    async start(client) {
+      await client.record(fd, options)
+      keepOutput(fd)
+    },
+    keep: () => keepOutput(fd),
     async end(client, hasFailed) {
       try {
         const { lost, error } = await client.endRecording()
@@ -92,7 +98,7 @@ export const openRecordFile = ({
         warn(`the recording ended early: ${messageOf(error)}`)
         return false
       } finally {
-        closeSync(fd)
+        closeOutput(fd)
       }
     },
   }

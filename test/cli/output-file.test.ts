@@ -23,17 +23,23 @@ import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { UsageError } from '../../src/cli/fail.ts'
-import { createOutput, requireDifferentFiles, writeAll } from '../../src/cli/output-file.ts'
+import { createOutput, keepOutput, requireDifferentFiles, writeAll } from '../../src/cli/output-file.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 
+const created = (path: string): number => {
+  const fd = createOutput(path)
+  keepOutput(fd)
+  return fd
+}
+
 test('a file is created, or truncated, with mode 0600', () => {
   const path = join(folder, 'calls')
   for (const umask of [0, 0o777]) {
     const previous = process.umask(umask)
-    const fd = createOutput(path)
+    const fd = created(path)
     process.umask(previous)
     assert.equal(fstatSync(fd).size, 0)
     writeSync(fd, 'text')
@@ -62,7 +68,7 @@ test('two options may not name one file, by whatever names', () => {
       message: `--output and --pcap name the same file ${name}`,
     })
   refuse(path, join(folder, '.', 'one'))
-  const fd = createOutput(path)
+  const fd = created(path)
   for (const name of [`/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) refuse(path, name)
   closeSync(fd)
   requireDifferentFiles(['--output', path], ['--pcap', join(folder, 'other')])
@@ -78,8 +84,8 @@ test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'onl
 })
 
 test('devices and the program’s own descriptors may be written to', () => {
-  const fd = createOutput(join(folder, 'own'))
-  for (const path of ['/dev/null', `/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) closeSync(createOutput(path))
+  const fd = created(join(folder, 'own'))
+  for (const path of ['/dev/null', `/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) closeSync(created(path))
   closeSync(fd)
 })
 
@@ -93,7 +99,7 @@ test(title, { skip: process.geteuid?.() !== 0 && 'only root can make such a file
     chownSync(name, 65534, 65534)
     const fd = openSync(name, 'r+')
     t.after(() => closeSync(fd))
-    const output = createOutput(`/dev/fd/${fd}`)
+    const output = created(`/dev/fd/${fd}`)
     writeSync(output, 'ok')
     closeSync(output)
     const read = Buffer.alloc(8)

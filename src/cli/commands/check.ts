@@ -178,6 +178,8 @@ export const check = async (program: string, args: readonly string[], options: C
     for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
   } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
   sarif?.write(`${JSON.stringify(sarifLog(reported, symbols, packageVersion(), omissions), null, 2)}\n`)
+  output.keep()
+  sarif?.keep()
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
   const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS

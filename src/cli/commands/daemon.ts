@@ -187,6 +187,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   })
   // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
   if (running === undefined) process.exit(0)
+  record?.keep()
   const settings = settingsText(config)
   process.stdout.write(`${READY}${socket} (${settings})\n`)
   logUncaughtErrors()

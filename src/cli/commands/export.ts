@@ -16,7 +16,7 @@ import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
 import { eventJson, eventLine } from '../export/text.ts'
 import { UsageError } from '../fail.ts'
-import { createOutput, writeAll } from '../output-file.ts'
+import { closeOutput, createOutput, keepOutput, writeAll } from '../output-file.ts'
 import { pageFolder } from '../paths.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { bytesText } from './stat.ts'
@@ -241,7 +241,10 @@ export const exportSession = async (name: string, { to, output, redact }: Export
     })
     progress.end()
     buffer.flush()
-    if (output !== undefined) closeSync(fd)
+    if (output !== undefined) {
+      keepOutput(fd)
+      closeOutput(fd)
+    }
     const damaged = session.damaged + unreadable
     if (damaged > 0) process.stderr.write(`userdma: ${damaged} damaged parts of ${name} were left out\n`)
   } catch (error) {

@@ -160,6 +160,8 @@ export const faultWalk = async (program: string, args: readonly string[], option
     progress.end()
     if (!options.json) print(summaryText(results, points.length, performance.now() - begin))
     sarif?.write(`${JSON.stringify(walkSarif(results, symbols, packageVersion()), null, 2)}\n`)
+    output.keep()
+    sarif?.keep()
   } finally {
     progress.end()
     removeHandlers()

@@ -110,6 +110,7 @@ export const tormentSearch = async (
   let hasFailure: boolean
   try {
     hasFailure = await searchSeeds(search, firstSeed, seedCount)
+    output.keep()
   } finally {
     progress.end()
     removeHandlers()

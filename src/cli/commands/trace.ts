@@ -6,7 +6,6 @@
  * contains the packets of all programs of the daemon, so both ends of a connection within the daemon are in it.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync } from 'node:fs'
 import { Sink } from '../../drivers/null/device.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../trace/calls.ts'
@@ -15,7 +14,7 @@ import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TormentRecord, TraceEvent, TraceRecord } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
+import { closeOutput, createOutput, keepOutput, openOutput, requireDifferentFiles } from '../output-file.ts'
 import { shimLibrary } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
 import { endAs, type ProgramEnd } from '../program/program.ts'
@@ -101,6 +100,7 @@ const traceOnHost = async (program: string, args: readonly string[], options: Tr
   const observer = new Observer(() => {}, handlers, observing.faults)
   let programEnd: ProgramEnd
   try {
+    output.keep()
     programEnd = await runObserved(program, args, observer, observing)
     if (lost > 0) onLost(lost)
     end()
@@ -130,6 +130,8 @@ export const trace = async (program: string, args: readonly string[], options: T
   try {
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
+    output.keep()
+    if (pcap !== undefined) keepOutput(pcap)
     programEnd = await runUnder(joined, program, args, { tag })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
     // of the daemon.
@@ -139,7 +141,7 @@ export const trace = async (program: string, args: readonly string[], options: T
   } finally {
     await joined.leave()
     output.close()
-    if (pcap !== undefined) closeSync(pcap)
+    if (pcap !== undefined) closeOutput(pcap)
   }
   if (captureError !== undefined)
     process.stderr.write(`userdma: cannot write to ${options.pcap}: ${captureError}; the rest is missing\n`)
