@@ -12,6 +12,9 @@ import { UsageError } from './fail.ts'
 /** Names of the files that do not stay yet, by descriptor. */
 const unfinished = new Map<number, string>()
 
+/** Whether `removeUnfinished` is called at the end of this process. */
+let isCleaning = false
+
 const removeUnfinished = (): void => {
   for (const [fd, name] of unfinished) removeHeld(name, fd)
   unfinished.clear()
@@ -36,9 +39,10 @@ export const createOutput = (name: string): number => {
   try {
     const fd = createOutputFile(name)
     if (!fstatSync(fd).isFile()) return fd
-    if (unfinished.size === 0) {
+    if (!isCleaning) {
       process.once('exit', removeUnfinished)
       beforeEndBySignal(removeUnfinished)
+      isCleaning = true
     }
     unfinished.set(fd, name)
     return fd
