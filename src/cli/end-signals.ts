@@ -31,17 +31,24 @@ export const onEndSignal = (handler: (signal: EndSignal) => void): (() => void) 
   }
 }
 
+const cleanUps = new Set<() => void>()
+let removeHandlers = (): void => {}
+
 /**
- * Calls `cleanUp` before a signal ends this process; not if there is another handler of the signal. Returns a function
- * that removes the handlers.
+ * Calls `cleanUp` before a signal ends this process; not if there is a handler of the signal that does not end it. Returns
+ * a function that ends this.
  */
 export const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
-  const removeHandlers = onEndSignal(signal => {
-    if (process.listenerCount(signal) > 1) return
-    cleanUp()
-    removeHandlers()
-    endBySignal(signal)
-    process.exit(128 + os.signals[signal])
-  })
-  return removeHandlers
+  if (cleanUps.size === 0)
+    removeHandlers = onEndSignal(signal => {
+      if (process.listenerCount(signal) > 1) return
+      for (const each of cleanUps) each()
+      removeHandlers()
+      endBySignal(signal)
+      process.exit(128 + os.signals[signal])
+    })
+  cleanUps.add(cleanUp)
+  return () => {
+    if (cleanUps.delete(cleanUp) && cleanUps.size === 0) removeHandlers()
+  }
 }

@@ -2,10 +2,12 @@
  * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error, and so is a file that
  * the command also reads.
  */
-import { closeSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, lstatSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { waitWritable } from '../host/event-loop/wait.ts'
+import { holdFile, removeHeld } from '../host/held-file.ts'
 import { createResultFile, emptyOutputFile, openOutputFile, type ResultFile } from '../host/output-file.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { UsageError } from './fail.ts'
 
 const orUsageError = <T>(open: () => T): T => {
@@ -16,8 +18,40 @@ const orUsageError = <T>(open: () => T): T => {
   }
 }
 
-/** A file that is written in place: its descriptor, as `openOutputFile`. Throws UsageError with a message. */
-export const openInPlace = (name: string): number => orUsageError(() => openOutputFile(name))
+/** The files that this process has created, by name, each held by a descriptor (held-file.ts). */
+const created = new Map<string, number>()
+
+/** Removes the created files that are empty: the command ended before there was anything to write. */
+const removeEmpty = (): void => {
+  for (const [name, held] of created) if (fstatSync(held).size === 0) removeHeld(name, held)
+  created.clear()
+}
+
+const noteCreated = (name: string): void => {
+  if (created.size === 0) {
+    process.once('exit', removeEmpty)
+    beforeEndBySignal(removeEmpty)
+  }
+  created.set(name, holdFile(name))
+}
+
+/**
+ * A file that is written in place: its descriptor, as `openOutputFile`. A new file is removed at the end of this process
+ * if it is still empty, unless `keepEmpty`. Throws UsageError with a message.
+ */
+export const openInPlace = (name: string): number => {
+  const isNew = lstatSync(name, { throwIfNoEntry: false }) === undefined
+  const fd = orUsageError(() => openOutputFile(name))
+  if (isNew && fstatSync(fd).isFile()) noteCreated(resolve(name))
+  return fd
+}
+
+/** A new file stays, also if it is empty: what belongs in it is complete. */
+const keepEmpty = (name: string): void => {
+  const held = created.get(resolve(name))
+  created.delete(resolve(name))
+  if (held !== undefined) closeSync(held)
+}
 
 /** A file for a result, as `createResultFile`. Throws UsageError with a message. */
 export const createResult = (name: string): ResultFile => orUsageError(() => createResultFile(name))
@@ -130,6 +164,7 @@ export const openOutput = (name: string | undefined): Output => {
   }
   return outputOf(name, put, () => {
     empty()
+    keepEmpty(name)
     closeSync(fd)
   })
 }

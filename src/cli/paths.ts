@@ -1,11 +1,12 @@
 /*
  * Paths of the package (a checkout or an installed package) and of its preload libraries, and temporary folders.
  */
-import { chmodSync, existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { holdFile, removeHeld } from '../host/held-file.ts'
+import { removeHeld } from '../host/held-file.ts'
+import { lockShared, openOwn, removeLeftBehind } from '../host/left-behind.ts'
 import { libraryPath, platformPackage } from '../host/library.ts'
 
 const thisFile = fileURLToPath(import.meta.url)
@@ -66,22 +67,43 @@ export const hostLibrary = (): string => preloadLibrary('libuserdma_host.so')
 /** Descriptors of the folders that `removeFolder` may remove (held-file.ts). They stay open until this process ends. */
 const heldFolders = new Map<string, number>()
 
-/** Notes the folder at the path for `removeFolder`. Throws the system's error. */
-export const holdFolder = (folder: string): void => void heldFolders.set(folder, holdFile(folder))
+/**
+ * Notes the folder at the path for `removeFolder`, and keeps it from being removed as left behind. False if it is being
+ * removed. Throws the system's error.
+ */
+export const holdFolder = (folder: string): boolean => {
+  const fd = openOwn(folder)
+  const isHeld = lockShared(folder, fd)
+  if (isHeld) heldFolders.set(folder, fd)
+  else closeSync(fd)
+  return isHeld
+}
 
-/** Creates a folder that only this user can enter, in the temporary folder. Throws an Error after a failure. */
+const PRIVATE_PREFIX = 'userdma-private-'
+const PRIVATE_NAME = new RegExp(`^${PRIVATE_PREFIX}\\w{6}$`)
+
+/**
+ * Creates a folder that only this user can enter, in the temporary folder, and removes those that killed processes have
+ * left there. Throws an Error after a failure.
+ */
 export const privateFolder = (): string => {
-  let folder: string
-  try {
-    folder = mkdtempSync(resolve(tmpdir(), 'userdma-'))
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    throw new Error(`cannot make a folder in ${tmpdir()} (${code}); set TMPDIR to a folder of yours`, { cause: error })
+  removeLeftBehind(tmpdir(), PRIVATE_NAME)
+  for (;;) {
+    let folder: string
+    try {
+      folder = mkdtempSync(resolve(tmpdir(), PRIVATE_PREFIX))
+      // mkdtemp's mode depends on the umask.
+      chmodSync(folder, 0o700)
+      if (holdFolder(folder)) return folder
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      // Another process has removed the folder before it was held.
+      if (code === 'ENOENT' && existsSync(tmpdir())) continue
+      throw new Error(`cannot make a folder in ${tmpdir()} (${code}); set TMPDIR to a folder of yours`, {
+        cause: error,
+      })
+    }
   }
-  // mkdtemp's mode depends on the umask.
-  chmodSync(folder, 0o700)
-  holdFolder(folder)
-  return folder
 }
 
 /** Removes a folder of `privateFolder` or `holdFolder`, unless another folder is at its path now. */

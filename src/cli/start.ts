@@ -10,6 +10,7 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { removeHeld } from '../host/held-file.ts'
+import { lockShared, removeLeftBehind } from '../host/left-behind.ts'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
@@ -38,6 +39,8 @@ export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
+/** The log of a daemon that starts. It is locked by the command that starts the daemon, and by the daemon. */
+const OWN_LOG = /^daemon\.log\.[0-9a-f]{16}\.new$/
 /** Maximum lines of a log that messages contain, the last ones. */
 const MAX_LINES = 5
 
@@ -80,7 +83,8 @@ export const startInBackground = async (
 ): Promise<StartedDaemon> => {
   const log = join(dirname(socket), 'daemon.log')
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
-  const ownLog = `${log}.${randomBytes(8).toString('hex')}`
+  const ownLog = `${log}.${randomBytes(8).toString('hex')}.new`
+  removeLeftBehind(dirname(socket), OWN_LOG)
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutInspector(withoutShim(process.env))
   // Before the log exists: a signal must not end the process between the two.
   let output: number | undefined
@@ -90,6 +94,8 @@ export const startInBackground = async (
   const restoreSignals = beforeEndBySignal(removeLog)
   try {
     output = openSync(ownLog, 'wx', 0o600)
+    if (!lockShared(ownLog, output))
+      throw new StartError(`the daemon cannot be started: another command has removed its log ${ownLog}`)
     const child = spawn(
       process.execPath,
       [

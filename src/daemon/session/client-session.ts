@@ -32,6 +32,7 @@ import {
   type Header,
   messageBuffer,
   newRequest,
+  type Request,
   readRequest,
   writeCallReply,
   writeHelloReply,
@@ -370,28 +371,28 @@ class ClientSession implements Session, Client {
     else if (!this.#hasGreeted) this.close()
     else if (type === MessageType.OPEN) this.#opening.open()
     else if (type === MessageType.ATTACH) this.#opening.attach()
-    else if (type === MessageType.REFRESH) this.reply(writeCallReply(outgoing, request, -this.daemon.refreshCounters()))
+    else if (type === MessageType.REFRESH)
+      this.#whenTime(refresh => this.reply(writeCallReply(outgoing, refresh, -this.daemon.refreshCounters())))
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.POST) this.#postFaults.answer()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
-    else if (isTool) this.#tool(fds)
+    else if (isTool) this.#whenTime(tool => this.#toolRequests.handle(tool, fds))
     else this.#calls.call()
   }
 
-  /** Answers a request of a tool when the user has time for it. */
-  #tool(fds: readonly number[]): void {
-    const time = this.time
-    if (time.hasTime) {
-      time.charge(() => this.#toolRequests.handle(this.request, fds))
+  /** Answers a request now, or when the user has time for it; until then no message of the client is read. */
+  #whenTime(answer: (request: Request) => void): void {
+    if (this.time.hasTime) {
+      this.time.charge(() => answer(this.request))
       return
     }
     const request = { ...this.request }
     this.#callsInProgress++
     this.#updateWatcher()
-    void time
-      .run(oneSlice(() => this.#toolRequests.handle(request, fds)))
+    void this.time
+      .run(oneSlice(() => answer(request)))
       .catch(error => {
         this.daemon.containment.report('a request of a tool', error)
         this.close()
@@ -399,6 +400,8 @@ class ClientSession implements Session, Client {
       .finally(() => {
         this.#callsInProgress--
         this.#updateWatcher()
+        // As after each message.
+        this.daemon.loop.touch()
       })
   }
 

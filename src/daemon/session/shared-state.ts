@@ -6,9 +6,6 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { patchPieces } from '../../uapi/merge-patch.ts'
 import { piecesText, type RecordParts } from '../../uapi/tool.ts'
 
-/** Maximum states that are kept for changes. A subscriber that is further behind gets a new snapshot. */
-const MAX_KEPT = 16
-
 /** What a subscriber has got and waits for, as numbers of states; 0: none. */
 export interface Follower {
   seen: number
@@ -48,6 +45,7 @@ interface Encoding {
 
 export class SharedState {
   readonly #read: () => Iterator<unknown, unknown>
+  readonly #maxKept: number
   readonly #followers = new Set<Follower>()
   /** The latest states, by number. */
   readonly #states = new Map<number, unknown>()
@@ -59,9 +57,13 @@ export class SharedState {
   /** When the last read began. */
   #begunAt = Number.NEGATIVE_INFINITY
 
-  /** `read`: reads the state in steps. */
-  constructor(read: () => Iterator<unknown, unknown>) {
+  /**
+   * `read`: reads the state in steps. `maxKept`: maximum states that are kept for changes. A subscriber that is further
+   * behind gets a new snapshot.
+   */
+  constructor(read: () => Iterator<unknown, unknown>, maxKept: number) {
     this.#read = read
+    this.#maxKept = maxKept
   }
 
   /** A new subscriber, which waits for a state that is read from now on. */
@@ -74,6 +76,9 @@ export class SharedState {
 
   end(follower: Follower): void {
     this.#followers.delete(follower)
+    if (this.#followers.size > 0) return
+    this.#states.clear()
+    this.#encodings.clear()
   }
 
   /** The subscriber waits for a state whose read began at most `maxAge` microseconds ago; default: begins from now on. */
@@ -112,7 +117,7 @@ export class SharedState {
     let oldest = this.#latest
     for (const { seen } of this.#followers) if (seen > 0 && seen < oldest) oldest = seen
     for (const number of this.#states.keys())
-      if (number < oldest || number <= this.#latest - MAX_KEPT) this.#states.delete(number)
+      if (number < oldest || number <= this.#latest - this.#maxKept) this.#states.delete(number)
   }
 
   *#encode(before: number, to: number): Generator<void, Encoding> {

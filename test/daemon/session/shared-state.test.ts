@@ -13,7 +13,7 @@ const setUp = () => {
     reads++
     yield
     return value
-  })
+  }, 16)
   /** Runs the step generators of all followers in turns; returns their records. */
   const next = (...followers: readonly Follower[]) => {
     const running = followers.map(follower => state.next(follower))

@@ -3,10 +3,12 @@
  * programs.
  */
 import assert from 'node:assert/strict'
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { watch } from '../../../src/host/event-loop/poll.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { accept, close, listen } from '../../../src/host/net/sockets.ts'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import { compileC } from '../../tools.ts'
 import {
@@ -357,6 +359,38 @@ describe('userdma check', {
     const { stderr } = await runUserdma(t, ['check', '--', program], { env: cleanEnvironment() })
     assert.match(stderr, /alone will find no devices: it is linked statically, so nothing can be preloaded\n/)
     assert.match(stderr, /userdma check: no findings: no program made a call of verbs\n/)
+  })
+
+  it('Ctrl-C before the program starts, or a failure, leaves no output files', async t => {
+    const folder = temporaryFolder(t)
+    const socket = join(folder, 'sock')
+    // A daemon that never answers.
+    const listening = listen(socket)
+    t.after(() => close(listening))
+    const file = (name: string): string => join(folder, name)
+    const commands = [
+      ['check', '-o', file('report'), '--sarif', file('sarif'), '--record', file('check.udr')],
+      ['trace', '-o', file('calls'), '--pcap', file('packets')],
+      ['run', '--record', file('run.udr')],
+    ]
+    for (const command of commands) {
+      const running = start(t, userdma, [...command, '--socket', socket, '--', 'true'], { env: cleanEnvironment() })
+      await new Promise<void>(resolve => {
+        const watcher = watch(listening, { readable: true }, () => {
+          const session = accept(listening)
+          if (session < 0) return
+          t.after(() => close(session))
+          watcher.stop()
+          resolve()
+        })
+      })
+      running.child.kill('SIGINT')
+      assert.equal((await running.ended).signal, 'SIGINT')
+      assert.deepEqual(readdirSync(folder), ['sock'], command[0])
+      const failed = await runUserdma(t, [...command, '--socket', file('none'), '--', 'true'])
+      assert.match(failed.stderr, /no daemon at/)
+      assert.deepEqual(readdirSync(folder), ['sock'], command[0])
+    }
   })
 
   it('after Ctrl-C the findings so far are printed, and the command ends by SIGINT', async t => {
