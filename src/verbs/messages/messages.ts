@@ -556,7 +556,8 @@ class MessagesObject implements Messages {
   /** The peer has used up its grants: doubles the window, if there is memory for it. */
   #grow(): void {
     this.#wasExhausted = true
-    const window = Math.min(2 * this.#window, this.#maxWindow)
+    // The window may have shrunk below the grants whose messages nobody has taken.
+    const window = Math.min(2 * Math.max(this.#window, this.#openGrants), this.#maxWindow)
     if (this.#openGrants >= window) return
     try {
       while (this.#openGrants < window) {
