@@ -246,7 +246,7 @@ export const withTimeout = async <O extends ConnectionOptions<never>, T>(
     return await establish({ ...options, signal: anySignal })
   } catch (error) {
     // The timer has created the error.
-    if (error === controller.signal.reason) beginStackAtProgram(error as Error)
+    if (controller.signal.aborted && error === controller.signal.reason) beginStackAtProgram(error as Error)
     throw error
   } finally {
     clearTimeout(timer)

@@ -147,6 +147,8 @@ const MIN_QUEUE = 8
 const MAX_WAITING = 4096
 /** A dead peer is noticed after three whole parts without a sign of life, the fourth part at most. */
 const KEEPALIVE_PARTS = 3
+/** Milliseconds without a completion, the first time, after which requests in flight are followed by a ping. */
+const PROBE_DELAY = 67
 
 const SENT = Promise.resolve()
 
@@ -314,10 +316,14 @@ class MessagesObject implements Messages {
   #ownEnd: End = { failure: undefined, text: 'the program has closed the messages' }
   #closing: Promise<void> | undefined
   #onHello: (() => void) | undefined
-  /** Completions since the last check of the peer. */
+  /** Completions: signs that the peer lives. */
   #signs = 0
+  /** `#signs` at the last check of the peer. */
+  #checkedSigns = 0
   #silentParts = 0
   #timer: NodeJS.Timeout | undefined
+  #probeTimer: NodeJS.Timeout | undefined
+  #probeDelay = PROBE_DELAY
 
   constructor(
     connection: Carrier,
@@ -556,7 +562,8 @@ class MessagesObject implements Messages {
   /** The peer has used up its grants: doubles the window, if there is memory for it. */
   #grow(): void {
     this.#wasExhausted = true
-    const window = Math.min(2 * this.#window, this.#maxWindow)
+    // The window may have shrunk below the grants whose messages nobody has taken.
+    const window = Math.min(2 * Math.max(this.#window, this.#openGrants), this.#maxWindow)
     if (this.#openGrants >= window) return
     try {
       while (this.#openGrants < window) {
@@ -794,6 +801,7 @@ class MessagesObject implements Messages {
       this.#promises.post(request, id => rcPosts.read.call(this.#qp, local, remote, { id }))
       incoming.posted += bytes
       this.#readsInFlight++
+      this.#watchForLoss()
       if (incoming.posted === length) this.#unread.shift()
     }
   }
@@ -823,6 +831,7 @@ class MessagesObject implements Messages {
     this.#hasGrown = false
     this.#doneAnnounced = this.#done
     this.#sendsInFlight++
+    this.#watchForLoss()
   }
 
   #postControl(type: number, bytes = HEADER_BYTES): void {
@@ -955,15 +964,33 @@ class MessagesObject implements Messages {
   /** Called three times in the time of `keepalive`. */
   async #checkPeer(milliseconds: number): Promise<void> {
     this.#shrink()
-    this.#silentParts = this.#signs > 0 ? 0 : this.#silentParts + 1
-    this.#signs = 0
+    this.#silentParts = this.#signs === this.#checkedSigns ? this.#silentParts + 1 : 0
+    this.#checkedSigns = this.#signs
     if (this.#silentParts === 1 && this.#sendsInFlight === 0 && this.#promises.sendRoom > 0) this.#ping()
     if (this.#silentParts < KEEPALIVE_PARTS) return
     // The event loop may have been blocked: packets that wait in a socket are read first.
     await nextTurn()
-    if (this.#signs > 0 || this.#end !== undefined) return
+    if (this.#signs !== this.#checkedSigns || this.#end !== undefined) return
     const text = `the peer has not answered for ${milliseconds} ms`
     this.#finish({ failure: refused('ETIMEDOUT', 'messages.keepalive', text), text })
+  }
+
+  /**
+   * Follows requests in flight with pings, at intervals that double. If the last packets before were lost, the peer
+   * notices the gap and reports it; the ACK timeout, which tolerates a busy peer, would take seconds.
+   */
+  #watchForLoss(): void {
+    if (this.#probeTimer !== undefined) return
+    const signs = this.#signs
+    this.#probeTimer = setTimeout(() => {
+      this.#probeTimer = undefined
+      const isSilent = this.#signs === signs
+      this.#probeDelay = isSilent ? 2 * this.#probeDelay : PROBE_DELAY
+      if (this.#end !== undefined || this.#sendsInFlight + this.#readsInFlight === 0) return
+      if (isSilent && this.#promises.sendRoom > 0) this.#ping()
+      this.#watchForLoss()
+    }, this.#probeDelay)
+    this.#probeTimer.unref?.()
   }
 
   #ping(): void {
@@ -1013,6 +1040,7 @@ class MessagesObject implements Messages {
         ? { failure: refused('ECONNRESET', 'messages', text, ''), text }
         : end
     clearInterval(this.#timer)
+    clearTimeout(this.#probeTimer)
     for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#end))
     for (const { settle } of this.#offered) settle(endedError('messages.send', this.#end))
     this.#deliver()

@@ -142,6 +142,34 @@ test('messages arrive over a network that loses packets', async () => {
   await cleanup()
 })
 
+test('the last packets of a burst are sent again without an ACK timeout, whichever is lost', async () => {
+  const network = createNetwork({ path: 'packets' })
+  const { client, server, near, far, cleanup } = await messagePair(
+    await openTwoInProcess(network)(),
+    {},
+    { ackTimeout: 0 },
+  )
+  // A device in memory keeps the process alive only while it has a timer.
+  const alive = setInterval(() => {}, 1000)
+  const dropped = (): number => client.device.counters().faults.dropped + server.device.counters().faults.dropped
+  for (const [opcode, length] of [
+    ['RC_SEND_ONLY', 1],
+    ['RC_ACKNOWLEDGE', 1],
+    ['RC_SEND_ONLY', 9000],
+    ['RC_READ_*', 9000],
+  ] as const) {
+    const before = dropped()
+    network.setFaults(`opcode=${opcode},drop=100%`)
+    const transfer = Promise.all([far.receive(), near.send(messageOf(length))])
+    while (dropped() === before) await nextTurn()
+    network.setFaults('')
+    assert.deepEqual((await transfer)[0], messageOf(length))
+  }
+  await near.end()
+  clearInterval(alive)
+  await cleanup()
+})
+
 test('a loop rejects when the peer’s device is closed without an end', async () => {
   const { server, near, cleanup } = await messagePair(await inProcess())
   const loop = collect(near)
