@@ -113,6 +113,7 @@ export interface Output {
   write(text: string): void
   /** Whether a write failed. */
   readonly hasFailed: boolean
+  /** The output is complete, also if it is empty: a new file stays. */
   close(): void
 }
 

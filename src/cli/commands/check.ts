@@ -187,6 +187,7 @@ export const check = async (program: string, args: readonly string[], options: C
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
   } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
   sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions), 2)}\n`)
+  output.close()
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
   const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS

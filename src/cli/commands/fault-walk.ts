@@ -164,6 +164,7 @@ export const faultWalk = async (program: string, args: readonly string[], option
     progress.end()
     if (!options.json) print(summaryText(results, points.length, performance.now() - begin))
     sarif?.write(`${jsonText(walkSarif(results, symbols, packageVersion()), 2)}\n`)
+    output.close()
   } finally {
     progress.end()
     removeHandlers()

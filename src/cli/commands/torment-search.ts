@@ -112,6 +112,7 @@ export const tormentSearch = async (
   let hasFailure: boolean
   try {
     hasFailure = await searchSeeds(search, firstSeed, seedCount)
+    output.close()
   } finally {
     progress.end()
     removeHandlers()

@@ -383,7 +383,7 @@ test('classes may share a limit, as queue pairs of all types do (Linux: max_qp)'
   ])
     assert.throws(create, {
       code: 'ENOMEM',
-      message: /create: device test0: there are 3 objects of class pd or cq, the maximum; destroy some$/,
+      message: /create: device test0: 3 objects of class pd or cq are in use, of 3; destroy some$/,
     })
   invokeNow(context, Cq, 'destroy', 1, {}, caller)
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
