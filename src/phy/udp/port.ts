@@ -173,21 +173,17 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
           `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
         )
       }
-      // a group needs no route: it is sent through the port's interface
-      const error = isMulticast(address.destination)
-        ? 0
-        : routeError(address.source, address.destination, currentInterface)
-      if (error !== 0)
-        throw new SystemError(
-          'route',
-          error,
-          `from ${addressText(address.source)} to ${addressText(address.destination)}`,
-        )
       const flow = flows.open(ONLY_PORT, address)
-      if (flow >= MAX_FLOWS) {
+      const refuse = (error: Error): Error => {
         flows.close(ONLY_PORT, flow)
-        throw new RangeError(`flow: this port has ${MAX_FLOWS} flows already`)
+        return error
       }
+      if (flow >= MAX_FLOWS) throw refuse(new RangeError(`flow: this port has ${MAX_FLOWS} flows already`))
+      // a group needs no route: it is sent through the port's interface
+      const { source, destination } = address
+      const error = isMulticast(destination) ? 0 : routeError(source, destination, currentInterface)
+      if (error !== 0)
+        throw refuse(new SystemError('route', error, `from ${addressText(source)} to ${addressText(destination)}`))
       sending.addFlow(flow, socketNumber)
       batches.setDestination(flow, address.destination, ROCE_UDP_PORT, currentInterface)
       return flow
