@@ -476,8 +476,10 @@ export interface Holder {
 
 /** Who pays for what a client has (objects/limits.ts), and what all clients of the daemon share besides devices. */
 export interface Account {
-  /** The client's uid. Another user may pay (daemon/accounts.ts). */
+  /** The client's uid. */
   readonly user: number
+  /** The uid whose shares, also of time, the client uses. */
+  readonly payer: number
   /** Each is a part of the next: process, user, all users but the owner. */
   readonly holders: readonly Holder[]
   /** Bytes of objects and queued messages (objects/object-bytes.ts). */

@@ -19,7 +19,7 @@ const OWN_MAPPINGS = 4096
 const DEFAULT_MAPPINGS = 65_530
 
 /** What all clients share. */
-export type SharedLimits = Omit<Account, 'user' | 'holders'>
+export type SharedLimits = Omit<Account, 'user' | 'payer' | 'holders'>
 
 const numberIn = (path: string, pattern: RegExp): number => {
   try {

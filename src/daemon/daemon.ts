@@ -108,6 +108,8 @@ export class SocketInUseError extends Error {
 const MAX_SOCKET_PATH = 107
 /** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
 const MAX_ACCEPTS = 16
+/** Microseconds after which the next ones wait for the next callback: a session's start takes milliseconds. */
+const MAX_ACCEPT_TIME = 1000
 /** Maximum subscriptions of all tools; of the daemon's own user up to all, of guests a share. */
 const MAX_SUBSCRIPTIONS = 2048
 /** Microseconds that a chain of calls may delay other programs; the rest runs in steps. */
@@ -309,7 +311,8 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
     guard: containment.guard,
   })
   const onConnection = (): void => {
-    for (let accepted = 0; accepted < MAX_ACCEPTS; accepted++) {
+    const begin = nowMicroseconds()
+    for (let accepted = 0; accepted < MAX_ACCEPTS && nowMicroseconds() - begin < MAX_ACCEPT_TIME; accepted++) {
       const fd = accept(listening)
       if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext(-fd)
       if (fd < 0) return

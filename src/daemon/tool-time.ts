@@ -4,6 +4,7 @@
  * slices. Each user has a budget, so that many processes of one user get no more than one process does. Work beyond the
  * budget waits.
  */
+import type { Account } from '../core/model.ts'
 import { type Budget, createBudget } from '../host/budget.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { Slices } from '../host/event-loop/slices.ts'
@@ -59,11 +60,11 @@ export class ToolTime {
     this.#parts = parts
   }
 
-  /** The share of a user. `isGuest`: not the daemon's own user. */
-  of(uid: number, isGuest: boolean): ToolShare {
+  /** The share of the user who pays. `isGuest`: not the daemon's own user. */
+  of({ payer }: Pick<Account, 'payer'>, isGuest: boolean): ToolShare {
     const share = isGuest ? GUEST_SHARE : OWNER_SHARE
-    const user = this.#users.get(uid) ?? { budget: createBudget(MAX_SAVED, share), isGuest, slices: [] }
-    this.#users.set(uid, user)
+    const user = this.#users.get(payer) ?? { budget: createBudget(MAX_SAVED, share), isGuest, slices: [] }
+    this.#users.set(payer, user)
     const hasTime = (): boolean => this.#turnLeft > 0 && this.#untilTime(user, 0) <= 0
     return {
       get hasTime() {

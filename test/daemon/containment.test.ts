@@ -32,6 +32,8 @@ import { openTestSocket } from './netlink/test-socket.ts'
 
 const folder = scratchFolder()
 
+/** From this connection on, the start of a session takes 0.4 ms. */
+const SLOW_FROM = 50
 /** Offset of the type in struct ib_uverbs_async_event_desc. */
 const EVENT_TYPE_AT = 8
 
@@ -213,20 +215,26 @@ test('an exception while a message is handled ends only the session', async t =>
   assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
 })
 
-test('connections whose sessions cannot start because of an exception are hung up, at most 16 in a turn', async t => {
+test('connections whose sessions cannot start because of an exception are hung up, at most 16 or 1 ms in a turn', async t => {
   const { lines, log } = createLog()
   const daemon = await daemonWith(t, { log })
   const clients = Array.from({ length: 100 }, () => dial(t, daemon))
+  let milliseconds = performance.now()
+  t.mock.method(performance, 'now', () => milliseconds)
   const fault = t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
+    if (fault.mock.callCount() >= SLOW_FROM) milliseconds += 0.4
     throw new Error('injected into the start of a session')
   })
   const startsByTurn: number[] = []
+  const slowStarts: number[] = []
   while (fault.mock.callCount() < clients.length) {
     const before = fault.mock.callCount()
     await new Promise(resolve => setImmediate(resolve))
     startsByTurn.push(fault.mock.callCount() - before)
+    if (before >= SLOW_FROM) slowStarts.push(fault.mock.callCount() - before)
   }
   assert.ok(Math.max(...startsByTurn) <= 16, `new sessions in each turn: ${startsByTurn}`)
+  assert.equal(Math.max(...slowStarts), 3, `new sessions in each turn: ${slowStarts}`)
   for (const client of clients) assert.equal(await client.next(), undefined)
   fault.mock.restore()
   assert.match(lines[0], /a new session: Error: injected into the start of a session\n\s+at /)

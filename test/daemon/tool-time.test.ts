@@ -3,10 +3,20 @@
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import { createAccount } from '../../src/core/objects/limits.ts'
+import { createSharedLimits } from '../../src/daemon/accounts.ts'
 import { ToolTime } from '../../src/daemon/tool-time.ts'
 
 const OWNER = 1
 const GUEST = 2
+const SUBORDINATE = 3
+
+const limits = createSharedLimits()
+const [owner, guest, subordinate] = [
+  [OWNER, OWNER],
+  [GUEST, GUEST],
+  [SUBORDINATE, GUEST],
+].map(([user, payer]) => createAccount(limits, { pid: user, user, payer, owner: OWNER }))
 
 /** `turns`: number of turns with work. `work`: a job of `slices` slices of 0.2 ms each. */
 const setUp = (t: TestContext, isBusy: boolean) => {
@@ -38,9 +48,9 @@ const setUp = (t: TestContext, isBusy: boolean) => {
   return { time, work, log, sleep, settle, turns: () => turns }
 }
 
-test('a guest gets what is saved up, then a twentieth of the time; processes of the guest share it', async t => {
+test('a guest gets what is saved up, then a twentieth of the time; its processes, also with subordinate uids, share it', async t => {
   const { time, work, log, sleep, settle, turns } = setUp(t, false)
-  const shares = [time.of(GUEST, true), time.of(GUEST, true)]
+  const shares = [guest, guest, subordinate].map(account => time.of(account, true))
   for (const share of shares) void share.run(work(GUEST, 10_000))
   await settle()
   const first = log.length
@@ -58,8 +68,8 @@ test('the time of a guest bounds no other user; the daemon’s own user is bound
   for (const isBusy of [false, true])
     await t.test(isBusy ? 'busy' : 'idle', async s => {
       const { time, work, log, settle } = setUp(s, isBusy)
-      void time.of(GUEST, true).run(work(GUEST, 1000))
-      const owned = time.of(OWNER, false).run(work(OWNER, 1000))
+      void time.of(guest, true).run(work(GUEST, 1000))
+      const owned = time.of(owner, false).run(work(OWNER, 1000))
       await settle()
       const slices = log.filter(user => user === OWNER).length
       if (isBusy) assert.ok(slices < 320, `${slices} slices`)
@@ -73,7 +83,7 @@ test('the time of a guest bounds no other user; the daemon’s own user is bound
 
 test('work at once uses up the time of the turn; in the next turn there is time again', async t => {
   const { time, sleep } = setUp(t, false)
-  const share = time.of(OWNER, false)
+  const share = time.of(owner, false)
   assert.equal(share.hasTime, true)
   assert.equal(
     share.charge(() => {
@@ -89,7 +99,7 @@ test('work at once uses up the time of the turn; in the next turn there is time 
 
 test('a job that throws rejects, and the others continue', async t => {
   const { time, work } = setUp(t, false)
-  const share = time.of(OWNER, false)
+  const share = time.of(owner, false)
   const failing = share.run(
     (function* () {
       yield

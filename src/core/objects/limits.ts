@@ -24,7 +24,7 @@ export const createLimit = (
  * uses. `limits`: of the daemon.
  */
 export const createAccount = (
-  limits: Omit<Account, 'user' | 'holders'>,
+  limits: Omit<Account, 'user' | 'payer' | 'holders'>,
   { pid, user, owner, payer = user }: { pid: number; user: number; owner: number | undefined; payer?: number },
 ): Account => {
   const half = { part: 1 / 2, hasMinimum: true }
@@ -42,7 +42,7 @@ export const createAccount = (
             text: 'seven eighths of what the owner does not have',
           },
         ]
-  return { ...limits, user, holders: [ofProcess, ...ofUser] }
+  return { ...limits, user, payer, holders: [ofProcess, ...ofUser] }
 }
 
 const heldBy = ({ held }: Limit, name: string): number => held.get(name) ?? 0

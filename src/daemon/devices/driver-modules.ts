@@ -7,9 +7,9 @@
  * This file is loaded twice: in this thread, where `guardModules` replaces the function by which `require` finds a file,
  * and in Node's thread for hooks (module.register), where `resolve` sees what is imported.
  */
-import { lstatSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readFileSync, statSync } from 'node:fs'
 import Module, { isBuiltin, type ResolveHook, register } from 'node:module'
-import { dirname, isAbsolute, join } from 'node:path'
+import { dirname, isAbsolute, join, resolve as resolvePath } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { exposure, userText } from '../../host/exposure.ts'
 
@@ -32,11 +32,21 @@ export const exposureOf = (path: string): string | undefined => {
 
 const exists = (path: string): boolean => lstatSync(path, { throwIfNoEntry: false }) !== undefined
 
+/** Whether `specifier` is looked for in `node_modules` and package.json. */
+const isPackage = (specifier: string): boolean => !/^(\.|\/|[a-z][a-z+.-]*:)/i.test(specifier)
+
+const manifestsIn = (folders: readonly string[]): string[] =>
+  folders.map(folder => join(folder, 'package.json')).filter(path => existsSync(path))
+
 /**
- * What decides where Node finds a package for a file: the package.json of the file, which may name itself or other files,
- * and the first folder of the package.
+ * What decides which file Node finds for an import of `file`: the package.json of a folder; of a package, the
+ * package.json of `file`, which may name itself or other files, and the package's first folder, with its package.json.
  */
 function* lookups(specifier: string, file: string): Generator<string> {
+  if (!isPackage(specifier)) {
+    yield* manifestsIn([resolvePath(dirname(file), specifier)])
+    return
+  }
   const [name] = /^(@[^/]*\/)?[^/]*/.exec(specifier) ?? ['']
   let hasScope = false
   for (let folder = dirname(file), last = ''; folder !== last; last = folder, folder = dirname(folder)) {
@@ -46,6 +56,7 @@ function* lookups(specifier: string, file: string): Generator<string> {
     const found = join(folder, 'node_modules', name)
     if (!exists(found)) continue
     yield found
+    yield* manifestsIn([found, join(folder, 'node_modules', specifier)])
     return
   }
 }
@@ -56,21 +67,18 @@ const requireSafe = (specifier: string, path: string): void => {
     throw new Error(`its import of "${specifier}" is refused: ${reason}; only you and root may be able to write there`)
 }
 
-/** Whether `specifier` is looked for in `node_modules` and package.json. */
-const isPackage = (specifier: string): boolean => !/^(\.|\/|[a-z][a-z+.-]*:)/i.test(specifier)
-
 /** URLs of what this package's files have imported, and so on. */
 const ownImports = new Set<string>()
 
 /** How an import is resolved: unchecked, as one of this package's files would, or with a check of what was found. */
 type Way = 'unchecked' | 'own' | 'checked'
 
-/** The way for an import of the module `parent`, a URL. Throws if others decide where Node finds the package. */
+/** The way for an import of the module `parent`, a URL. Throws if others decide which file Node finds. */
 const wayOf = (specifier: string, parent: string): Way => {
   if (parent.startsWith(OWN_FILES) && parent !== LOADER) return 'unchecked'
   if (ownImports.has(parent) || isBuiltin(specifier)) return 'unchecked'
   if (specifier === 'userdma' || specifier.startsWith('userdma/')) return 'own'
-  if (isPackage(specifier) && parent.startsWith('file:'))
+  if (parent.startsWith('file:'))
     for (const path of lookups(specifier, fileURLToPath(parent))) requireSafe(specifier, path)
   return 'checked'
 }

@@ -6,7 +6,7 @@
 
 import type { Account, Caller } from '../../core/model.ts'
 import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
-import { EAGAIN, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
+import { EAGAIN, EBUSY, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
 import { oneSlice } from '../../host/event-loop/slices.ts'
@@ -176,6 +176,8 @@ class ClientSession implements Session, Client {
   #isCutOff = false
   /** Number of messages with a pending answer. Unless it is 0, no message of the client is read. */
   #callsInProgress = 0
+  /** Whether a message has arrived. The first one may bring descriptors without waiting for the user's time. */
+  #hasReceived = false
   /** Whether messages for a tool wait for space in the socket. */
   #wantsWritable = false
 
@@ -191,7 +193,7 @@ class ClientSession implements Session, Client {
     this.process = process
     this.account = account
     this.standing = standing
-    this.time = daemon.toolTime.of(account.user, standing === 'guest')
+    this.time = daemon.toolTime.of(account, standing === 'guest')
     this.#fd = fd
     this.#ended = ended
     const { containment } = daemon
@@ -329,19 +331,25 @@ class ClientSession implements Session, Client {
 
   #onReadable(): void {
     for (let messages = 0; messages < BURST && !this.isClosed && this.#callsInProgress === 0; messages++) {
-      const { length, fds } = this.#receive()
-      if (length === -EAGAIN) return
-      // End of the connection, or an invalid message.
-      if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, this.request)) {
-        for (const extra of fds) close(extra)
-        this.close()
-        return
-      }
-      this.daemon.turn++
-      this.#calls.settleTrace()
-      this.#handle(fds)
-      this.daemon.loop.touch()
+      const received = this.#receive()
+      if (received.length === -EAGAIN) return
+      if (received.length === -EBUSY) this.#later(() => this.isClosed || this.#take(this.#receiveGuarded()))
+      else this.#take(received)
     }
+  }
+
+  #take({ length, fds }: Received): void {
+    // End of the connection, or an invalid message.
+    if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, this.request)) {
+      for (const extra of fds) close(extra)
+      this.close()
+      return
+    }
+    this.#hasReceived = true
+    this.daemon.turn++
+    this.#calls.settleTrace()
+    this.#handle(fds)
+    this.daemon.loop.touch()
   }
 
   /**
@@ -349,15 +357,21 @@ class ClientSession implements Session, Client {
    * function polls for LINGER, unless there is other work.
    */
   #receive(): Received {
-    // Another user's program could send a descriptor with which even close(2) blocks.
-    const receive = this.standing === 'owner' ? recv : recvGuarded
     const begin = nowMicroseconds()
     for (;;) {
-      const received = receive(this.#fd, incoming.bytes)
+      const received =
+        this.standing === 'owner'
+          ? recv(this.#fd, incoming.bytes)
+          : this.#receiveGuarded(this.#hasReceived ? this.time : undefined)
       if (received.length !== -EAGAIN || this.daemon.loop.isAwake || hasReadyEvents()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
+  }
+
+  /** As `recvGuarded`: another user's program could send a descriptor with which even close(2) blocks. */
+  #receiveGuarded(time?: ToolShare): Received {
+    return recvGuarded(this.#fd, incoming.bytes, { user: this.account.payer, time })
   }
 
   #handle(fds: readonly number[]): void {
@@ -389,10 +403,15 @@ class ClientSession implements Session, Client {
       return
     }
     const request = { ...this.request }
+    this.#later(() => answer(request))
+  }
+
+  /** Does `work` when the user has time for it. */
+  #later(work: () => void): void {
     this.#callsInProgress++
     this.#updateWatcher()
     void this.time
-      .run(oneSlice(() => answer(request)))
+      .run(oneSlice(work))
       .catch(error => {
         this.daemon.containment.report('a request of a tool', error)
         this.close()

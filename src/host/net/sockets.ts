@@ -11,6 +11,7 @@ import { chmodSync, lstatSync } from 'node:fs'
 import {
   EADDRINUSE,
   EAGAIN,
+  EBUSY,
   ECONNREFUSED,
   EEXIST,
   EINTR,
@@ -324,6 +325,16 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
   return { length, fds }
 }
 
+export interface GuardedOptions {
+  /** Id of the user whose movers are counted; default: the peer. */
+  readonly user?: number
+  /**
+   * Who pays for messages with descriptors, each of which costs a process. While there is no time, such a message stays
+   * in the socket, and the length is -EBUSY. Default: nobody.
+   */
+  readonly time?: { readonly hasTime: boolean; charge<T>(work: () => T): T } | undefined
+}
+
 /**
  * Receives like `recv`, from a peer who may pass descriptors whose close blocks, for example of a file on a server that
  * does not answer. So a mover (host/memory/mover.ts) receives a message with descriptors. Longer than 128 KiB, it is
@@ -331,7 +342,11 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
  * exactly one, of a memory file; otherwise, also after errors of the mover, `fds` is [-1]. If the native library is
  * absent, the kernel closes all descriptors, and `fds` is empty.
  */
-export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
+export const recvGuarded = (
+  fd: number,
+  buffer: Uint8Array,
+  { user = peerCredentials(fd).uid, time }: GuardedOptions = {},
+): Received => {
   const memory = workArena()
   const { u32 } = memory
   u32[BODY_LENGTH >> 2] = 0
@@ -341,8 +356,16 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
   // Without room for control data the kernel reports MSG_CTRUNC if the message has descriptors.
   const hasDescriptors = (u32[MsgField.FLAGS >> 2]! & MSG_CTRUNC) !== 0
-  const mover = hasDescriptors ? createMover({ inheritedFds: [fd], user: peerCredentials(fd).uid }) : undefined
+  if (!hasDescriptors) return { length: recvBytes(fd, buffer), fds: NO_FDS }
+  if (time === undefined) return recvByMover(fd, buffer, user)
+  return time.hasTime ? time.charge(() => recvByMover(fd, buffer, user)) : { length: -EBUSY, fds: NO_FDS }
+}
+
+/** Receives a message with descriptors (`recvGuarded`). */
+const recvByMover = (fd: number, buffer: Uint8Array, user: number): Received => {
+  const mover = createMover({ inheritedFds: [fd], user })
   if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
+  const memory = workArena()
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MOVER_MESSAGE) }
   const passed = { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }
   const received = mover.receive(fd, body, passed, MAX_WAIT)

@@ -32,7 +32,7 @@ test('twenty lists take at most as many steps in a turn of the event loop as one
   // Each step takes as long as tools have in a turn.
   let milliseconds = performance.now()
   t.mock.method(performance, 'now', () => milliseconds)
-  const time = new ToolTime({ isBusy: () => false, beforeSlices() {} }).of(1, false)
+  const time = new ToolTime({ isBusy: () => false, beforeSlices() {} }).of(ownAccount(), false)
   let steps = 0
   const list = function* (): Generator<Uint8Array> {
     for (let i = 0; i < DATAGRAMS; i++) {

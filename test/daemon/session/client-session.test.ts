@@ -3,10 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import type { Daemon } from '../../../src/daemon/daemon.ts'
+import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts'
 import { EAGAIN, ECONNRESET, EPIPE } from '../../../src/host/errno.ts'
+import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -345,6 +347,44 @@ test('the daemon closes unexpected descriptors of a message', async t => {
   early.close()
   assert.equal(openDescriptors(), before)
   closeSync(extra)
+})
+
+test('another user’s messages with descriptors, each of which costs a process, wait for the user’s time', {
+  skip: nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received directly',
+}, async t => {
+  let milliseconds = performance.now()
+  let step = 0
+  t.mock.method(performance, 'now', () => (milliseconds += step))
+  const daemon = await startDaemon({
+    socket: join(folder, 'shared'),
+    config: { devices: [], fault: '', link: 'memory' },
+    endWithLastClient: false,
+    served: { users: [process.getuid?.() ?? 0], groups: [] },
+  })
+  t.after(() => daemon.close())
+  // From now on this process's user is a guest.
+  const effective = t.mock.method(process as { geteuid(): number }, 'geteuid', () => 12345)
+  t.after(() => effective.mock.restore())
+  const [passing, other] = [dial(t, daemon), dial(t, daemon)]
+  const file = createMemfd('passed', 4096)
+  t.after(() => closeSync(file))
+  const written = message(MessageType.WRITTEN)
+  for (const client of [passing, other]) {
+    await client.hello()
+  }
+  step = 100
+  passing.send(written, [file])
+  assert.ok(await passing.next(), 'what the user has saved up')
+  step = 0
+  passing.send(written, [file])
+  const answer = passing.next()
+  for (let i = 0; i < 3; i++) {
+    other.send(written)
+    assert.ok(await other.next())
+  }
+  assert.equal(await Promise.race([answer, 'none']), 'none')
+  milliseconds += 60_000
+  assert.ok(await answer)
 })
 
 const openUntilRefused = async (client: Client, max: number): Promise<number> => {

@@ -170,6 +170,10 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
     write(join(own, 'node_modules/good/part.js'), '')
     write(join(own, 'node_modules/loose/package.json'), package_('loose'))
     write(join(own, 'node_modules/loose/index.js'), '', 0o666)
+    for (const folder of ['node_modules/listed', 'node_modules/plain/sub', 'folder']) {
+      write(join(own, folder, 'package.json'), JSON.stringify({ name: 'listed', main: './index.js' }), 0o666)
+      write(join(own, folder, 'index.js'), '')
+    }
     symlinkSync(join(own, 'node_modules/good'), join(modules, 'chosen'))
     for (const path of [modules, ...['userdma', 'foreign', 'chosen'].map(name => join(modules, name))])
       lchownSync(path, OTHER_USER, OTHER_USER)
@@ -200,6 +204,9 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
       ["import 'foreign'", /import of "foreign" is refused: \S+open\/node_modules belongs to user 65534/],
       ["import 'chosen'", /import of "chosen" is refused: \S+open\/node_modules belongs to user 65534/],
       ["await import('foreign')", /import of "foreign" is refused/],
+      ["import 'listed'", /import of "listed" is refused: others may write to \S+listed\/package\.json/],
+      [requiring('plain/sub'), /import of "plain\/sub" is refused: others may write to \S+sub\/package\.json/],
+      [requiring('./folder'), /import of "\.\/folder" is refused: others may write to \S+folder\/package\.json/],
       [requiring('foreign'), /import of "foreign" is refused/],
       [requiring('./required.cjs'), /import of "foreign" is refused/],
     ] as const)
