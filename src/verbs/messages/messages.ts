@@ -131,7 +131,7 @@ const DEFAULT_MAX_MESSAGE_BYTES = 2 ** 26
 const DEFAULT_KEEPALIVE = 10_000
 const DEFAULT_TIMEOUT = 10_000
 const MAX_TIMER_DELAY = 2 ** 31 - 1
-/** Milliseconds that `close` waits for the sends in flight, or for a peer that has aborted. */
+/** Milliseconds to wait for the sends in flight, or for the disconnection by the peer. */
 const CLOSE_TIMEOUT = 1000
 /** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
 const CONTROL_RECEIVES = 2
@@ -495,7 +495,7 @@ class MessagesObject implements Messages {
     await this.#release()
   }
 
-  /** A peer that has aborted disconnects. Resolves when it has, or after a second. */
+  /** After an abort of the peer, or flushed requests: resolves when the connection has ended, or after a second. */
   #disconnected(): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(resolve, CLOSE_TIMEOUT)
@@ -1015,7 +1015,8 @@ class MessagesObject implements Messages {
     const finish = (): void => this.#finish({ failure, text: `the connection has failed: ${failure.reason}` })
     if (isConsequence) {
       this.#isFlushed = true
-      void nextTurn().then(finish)
+      // On a daemon the reason may arrive after the flushed requests.
+      void this.#disconnected().then(finish)
     } else finish()
   }
 

@@ -14,12 +14,14 @@ import {
   createNetwork,
   type Device,
   listen,
+  type Messages,
   open,
   type RdmaError,
   reconnect,
 } from '../../../src/verbs/index.ts'
 import { loopbackText } from '../../loopback.ts'
 import { repoRoot } from '../../paths.ts'
+import { startDaemon, TWO_DEVICES } from '../../system/programs.ts'
 import { openTwoInProcess } from '../connections/endpoints.ts'
 import { messagePair } from './pairs.ts'
 
@@ -68,6 +70,39 @@ describe('a dead peer', () => {
       await assert.rejects(messages.receive(), noAnswer)
       await device.close()
     })
+})
+
+const CONNECTIONS = 4
+test('the end of a process on a daemon closes its connections as the peer', {
+  skip: !hasNative() && 'koffi is missing',
+}, async t => {
+  const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
+  const device = await open({ socket })
+  const server = await listen('rdma://0.0.0.0:0', { device })
+  const program = `
+    import { connect, open } from '${pathToFileURL(`${repoRoot}/dist/src/verbs/index.js`)}'
+    const device = await open({ socket: '${socket}', device: 'rxe1' })
+    const flood = async () => {
+      const messages = await (await connect('rdma://${device.address}:${server.port}', { device })).messages()
+      for (;;) await Promise.all(Array.from({ length: 8 }, () => messages.send(new Uint8Array(300_000))))
+    }
+    for (let i = 0; i < ${CONNECTIONS}; i++) flood()
+  `
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'inherit' })
+  const all: Messages[] = []
+  for await (const request of server) if (all.push(await (await request.accept()).messages()) === CONNECTIONS) break
+  const taken = Promise.all(all.map(messages => messages.receive()))
+  const ends = all.map(async messages => {
+    try {
+      for (;;) await messages.receive()
+    } catch (error) {
+      return [((error as RdmaError).cause as RdmaError).code, await messages.closed]
+    }
+  })
+  await taken
+  child.kill('SIGKILL')
+  assert.deepEqual(await Promise.all(ends), Array(CONNECTIONS).fill(['ECONNRESET', 'peer']))
+  await device.close()
 })
 
 test('a silent peer is not given up before the time of `keepalive`, also by the transport', async () => {
