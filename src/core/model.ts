@@ -485,6 +485,7 @@ export interface Account {
   /** Bytes of objects and queued messages (objects/object-bytes.ts). */
   readonly memory: Limit
   readonly descriptors: Limit
+  readonly sessions: Limit
   /** Mappings of rings, and bytes of their addresses. */
   readonly mappings: Limit
   readonly addresses: Limit

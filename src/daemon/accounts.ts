@@ -12,6 +12,8 @@ const [MIB, GIB] = [2 ** 20, 2 ** 30]
 /** Of all objects and queued messages. */
 const MEMORY_BYTES = 1280 * MIB
 const ADDRESS_BYTES = 64 * GIB
+/** Each takes about 26 KiB, which `memory` does not count. */
+const SESSIONS = 16_384
 /** Descriptors for the daemon itself: sockets of devices that are added later, programs' ends of sockets. */
 const OWN_DESCRIPTORS = 32
 const OWN_MAPPINGS = 4096
@@ -60,6 +62,11 @@ export const createSharedLimits = (max: Readonly<Partial<Record<keyof SharedLimi
     errno: 'EMFILE',
     fullErrno: 'ENFILE',
     advice: 'close some, or start the daemon with a higher RLIMIT_NOFILE',
+  }),
+  sessions: createLimit('sessions of the daemon', max.sessions ?? SESSIONS, {
+    errno: 'EMFILE',
+    fullErrno: 'ENFILE',
+    advice: 'end programs',
   }),
   mappings: createLimit('mappings of the daemon for rings', max.mappings ?? freeMappings(), {
     minimum: 16,

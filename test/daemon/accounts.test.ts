@@ -36,7 +36,7 @@ const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () =
 type Take = (account: Account) => unknown
 
 /** Maxima for the tests. */
-const max = { memory: 64 * MIB, descriptors: 1024, mappings: 1024, addresses: 2 ** 36 }
+const max = { memory: 64 * MIB, descriptors: 1024, sessions: 1024, mappings: 1024, addresses: 2 ** 36 }
 const UNITS = 1024
 
 const groupsOf = (limits: Partial<Parameters<typeof createGroups>[1]>, hasGroupSockets = false) => {
@@ -53,6 +53,7 @@ const rows: Readonly<Record<string, () => { readonly units: number; readonly tak
     take: account => take(account.memory, account, 'a test', max.memory / UNITS),
   }),
   descriptors: () => ({ units: max.descriptors, take: account => take(account.descriptors, account, 'a test') }),
+  sessions: () => ({ units: max.sessions, take: account => take(account.sessions, account, 'a test') }),
   'mappings of rings': () => ({ units: max.mappings, take: account => takeRings(account, 4096) }),
   'addresses of rings': () => ({ units: 512, take: account => takeRings(account, max.addresses / 512) }),
   'objects of a class': () => {

@@ -90,14 +90,20 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const payer = payerOf(uid)
   const pidfd = peerPidfd(fd)
   const account = accountOf(daemon.limits, pid, uid, payer)
-  const { descriptors } = account
-  if (daemon.sessionsOf(pid) >= MAX_SESSIONS || !hasShare(descriptors, account, SESSION_DESCRIPTORS)) {
+  const { descriptors, sessions } = account
+  const mayHave = hasShare(descriptors, account, SESSION_DESCRIPTORS) && hasShare(sessions, account, 1)
+  if (daemon.sessionsOf(pid) >= MAX_SESSIONS || !mayHave) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
   }
+  const releaseSession = take(sessions, account, 'a session')
   const releaseDescriptors = take(descriptors, account, 'a session', SESSION_DESCRIPTORS)
-  return orRelease(releaseDescriptors, () => {
+  const release = (): void => {
+    releaseSession()
+    releaseDescriptors()
+  }
+  return orRelease(release, () => {
     const owner = needsOwner(uid) ? { uid, gid } : undefined
     const guestUid = uid === process.geteuid?.() ? undefined : payer
     // ENOPROTOOPT: this kernel has no pidfds of peers, so the process is opened by its pid. Other errors refuse the
@@ -105,12 +111,12 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
     if (handle instanceof SystemError) {
       daemon.refuseConnection(fd, handle.errno)
-      releaseDescriptors()
+      release()
       return undefined
     }
     const standing = guestUid === undefined ? 'owner' : 'guest'
     return new ClientSession(daemon, fd, handle, account, standing, () => {
-      releaseDescriptors()
+      release()
       ended()
     })
   })
