@@ -233,7 +233,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       env: { ...env, TMPDIR: tmp },
     })
     assert.equal(status, 0, stderr)
-    assert.match(stdout, /\nrxe7 .* 127\.0\.0\.7\nuserdma-\w+\n$/)
+    assert.match(stdout, /\nrxe7 .* 127\.0\.0\.7\nuserdma-private-\w+\n$/)
     assert.deepEqual(readdirSync(tmp), [])
     assert.deepEqual(readdirSync(folder), [])
   })
