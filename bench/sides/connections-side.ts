@@ -3,6 +3,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { answerOnce } from '../harness/answer-once.ts'
 import { median } from '../harness/harness.ts'
 import { memoryAfterCollection } from '../memory.ts'
 
@@ -78,12 +79,4 @@ const costOf = async ({ count, intervals }: IdleOrder): Promise<IdleCost> => {
   return { bytes, cpuPercent: intervals ? median(percents) : 0 }
 }
 
-process.on('message', async (order: IdleOrder) => {
-  try {
-    process.send?.(await costOf(order))
-  } catch (error) {
-    process.send?.({ failed: (error as Error).message })
-  }
-  process.disconnect()
-  process.exit()
-})
+answerOnce(costOf)

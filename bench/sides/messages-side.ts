@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { answerOnce } from '../harness/answer-once.ts'
 import { memoryAfterCollection } from '../memory.ts'
 
 export interface MessagesOrder {
@@ -115,12 +116,4 @@ const costOf = async ({ kind, count }: MessagesOrder): Promise<ConnectionCost> =
   return { bytes, open, close }
 }
 
-process.on('message', async (order: MessagesOrder) => {
-  try {
-    process.send?.(await costOf(order))
-  } catch (error) {
-    process.send?.({ failed: (error as Error).message })
-  }
-  process.disconnect()
-  process.exit()
-})
+answerOnce(costOf)

@@ -8,6 +8,7 @@ import { createDevice } from '../../src/verbs/device.ts'
 import { localCarrier } from '../../src/verbs/local/carrier.ts'
 import { createNetwork } from '../../src/verbs/local/network.ts'
 import { parseAddress } from '../../src/wire/address.ts'
+import { answerOnce } from '../harness/answer-once.ts'
 import { memoryAfterCollection } from '../memory.ts'
 import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from '../object-makers.ts'
 
@@ -81,12 +82,6 @@ const measureConnections = async (count: number): Promise<ObjectsCost> => {
   return costOf(count, () => connect(count / 2))
 }
 
-process.on('message', async ({ kind, count }: ObjectsOrder) => {
-  try {
-    process.send?.(await (kind === 'tcp' ? measureConnections(count) : measureObjects(kind, count)))
-  } catch (error) {
-    process.send?.({ failed: (error as Error).message })
-  }
-  process.disconnect()
-  process.exit()
-})
+answerOnce(({ kind, count }: ObjectsOrder) =>
+  kind === 'tcp' ? measureConnections(count) : measureObjects(kind, count),
+)

@@ -75,14 +75,19 @@ export const assemble = (options: AssemblyOptions): Assembly => {
     torment,
     addDevice(driver, name, network) {
       let port: Port | undefined
-      const attach = (): Port => {
-        port = network!.attach()
-        if (!link.isMemory) port.wake = onPackets
-        return port
+      const described = network && {
+        identity: network.identity,
+        now: nowMicroseconds,
+        attach: (): Port => {
+          port = network.attach()
+          if (!link.isMemory) port.wake = onPackets
+          return port
+        },
+        torment,
+        inError,
       }
-      const described = network && { identity: network.identity, now: nowMicroseconds, attach, torment, inError }
       try {
-        // The driver sees to it that it has a network if it needs one (`Driver.hasAddress`).
+        // Callers give a network to drivers with `hasAddress`; others do not look for one.
         return driver.createDevice(core, name, { allocate, network: described } as RoceSite)
       } catch (error) {
         port?.close()

@@ -17,10 +17,8 @@ import { rxeDriver } from './rxe/device.ts'
 export { rxeDriver } from './rxe/device.ts'
 export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
 
+/** The first one is the driver of a device with an address and without `driver=`. */
 export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, ctxDriver, nullDriver]
-
-/** The driver of a device with an address and without `driver=`. */
-export const defaultDriver: RegisteredDriver = rxeDriver
 
 /** One device of every driver, in a new core with `classes`. */
 export const oneDevicePerDriver = (classes: Pick<CoreOptions, 'classes' | 'clientClasses'>): readonly Device[] => {
