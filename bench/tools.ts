@@ -11,6 +11,8 @@ import type { ToolsOrder } from './sides/tools-side.ts'
 /** Processes with 256 subscriptions: 2048 together. */
 const TOOLS = 8
 const SIZE = 64
+/** A round takes some ten intervals of the subscriptions, so that it has more than their first records. */
+const INTERVALS = 20
 /** Tools take what the programs leave: the row is about the daemon's time. */
 const LAST = ['nice', '-n', '19']
 
@@ -24,7 +26,7 @@ const prepare = async (): Promise<Bench> => {
     await daemon.stop()
   }
   try {
-    const iterations = await iterationsFor(count => roundTrip(daemon, SIZE, count))
+    const iterations = INTERVALS * (await iterationsFor(count => roundTrip(daemon, SIZE, count)))
     return {
       async ours() {
         await all({ socket: daemon.socket })
