@@ -136,12 +136,13 @@ static void keep(const struct stack *stack, const uintptr_t *locations, uint32_t
     last.number = number;
     last.epoch = __atomic_load_n(&epoch, __ATOMIC_RELAXED);
     last.depth = number == 0 || stack->python_depth != 0 ? 0 : stack->depth;
-    for (unsigned i = 0; i < last.depth; i++) {
+    /* The first frame, in stack_here, is not compared: its return address was overwritten by later calls. */
+    for (unsigned i = 1; i < last.depth; i++) {
         last.frames[i] = stack->frames[i];
         last.locations[i] = locations[i];
         /* For a frame that a signal has interrupted, the kernel has stored the return address elsewhere. */
         if (!unwind_is_on_stack(locations[i]) || *(void *const *)locations[i] != stack->frames[i] ||
-            (i > 0 && locations[i] <= locations[i - 1]))
+            locations[i] <= locations[i - 1])
             last.depth = 0;
     }
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -150,7 +151,6 @@ static void keep(const struct stack *stack, const uintptr_t *locations, uint32_t
 
 /*
  * Whether the stack is the last one, and its number still valid. `location`: where the return address of stack_here is.
- * The frame before it, in stack_here, is not compared.
  */
 static bool is_last(uintptr_t location)
 {
