@@ -27,12 +27,12 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { failureReason } from '../../spec/check/failures.ts'
-import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { Port as PortClass } from '../../spec/classes/device/port.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
-import { EventQueue } from '../../spec/classes/events/event_queue.ts'
+import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
@@ -154,7 +154,7 @@ export const rxeDriver = {
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
-    driverClass(EventQueue),
+    driverClass(EventQueueClass),
     cqClass,
     ...qpClasses,
     ...datagramQpClasses,
