@@ -201,7 +201,8 @@ const FIRST_CLIENT_TIMEOUT = 10_000
 
 /**
  * Creates the parts that need no files, each with those that it needs, in this order. Core and loop are created before
- * the devices, the checker and the faults that they call later. Throws an Error with a message for people if the fault
+ * the devices, the checker and the faults that they call later. `undo`: gets what is to
+ * be called if the daemon does not start. Throws an Error with a message for people if the fault
  * rules are invalid.
  */
 const createParts = (
@@ -209,6 +210,7 @@ const createParts = (
   interfaces: Interfaces | undefined,
   parkedPage: PageOfWords,
   lifetime: Lifetime,
+  undo: (() => void)[],
 ) => {
   const containment = createContainment(log)
   const turn: Turn = { count: 0, callingProcess: undefined }
@@ -227,6 +229,7 @@ const createParts = (
     if (device !== undefined) removeFaulty(device, error)
     else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
   })
+  undo.push(() => loop.stop())
   // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
   // last turn are polled, as after each message.
   const callJobs = createSlices(
@@ -353,14 +356,14 @@ const createParts = (
 }
 type Parts = ReturnType<typeof createParts>
 
-/** Writes the files of the daemon at `socket`, and creates the parts that programs and tools reach. */
+/** Creates the parts that programs and tools reach. */
 const createServices = (parts: Parts, socket: string, served: Served) => {
-  const { config, containment, core, devices, interfaces, lifetime, loop, network, objectJobs, contexts } = parts
+  const { config, containment, core, devices, lifetime, loop, network, objectJobs, contexts } = parts
   const root = treeOf(socket)
   const answer = createRequests({ core, devices, failures: parts.failures, root }, containment)
   const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
   lifetime.watch(() => netlink.count)
-  const hotPlug = new HotPlug({ ...parts, root, netlink }, interfaces)
+  const hotPlug = new HotPlug({ ...parts, root, netlink })
   const stat = new DaemonStat({ ...parts, netlink })
   const sessionParts: SessionParts = {
     ...parts,
@@ -450,6 +453,7 @@ class RunningDaemon implements Daemon {
     const { netlink, hotPlug, sessionParts } = createServices(parts, socket, served)
     this.#recording = record && recordDaemon(sessionParts, record.fd, record)
     try {
+      hotPlug.start(interfaces)
       parts.network.rulesChanged()
       const { listener, reserve } = acceptSessions(sessionParts, listening.fd, lifetime.endIfUnused)
       this.#steps = [
@@ -509,18 +513,18 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const parkedPage = createParkedPage()
   let daemon: RunningDaemon | undefined
   const lifetime = new Lifetime(endWithLastClient, reason => daemon?.end(reason))
-  let parts: Parts | undefined
+  const undo: (() => void)[] = []
   let listening: Listening | undefined
   try {
-    parts = createParts(options, interfaces, parkedPage, lifetime)
+    const parts = createParts(options, interfaces, parkedPage, lifetime, undo)
+    undo.push(() => parts.devices.removeAll())
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
     daemon = new RunningDaemon(options, socket, parts, listening)
     return daemon
   } catch (error) {
-    parts?.loop.stop()
-    parts?.devices.removeAll()
+    for (const step of undo) step()
     parkedPage.close()
     interfaces?.close()
     if (listening !== undefined) stopListening(socket, listening)

@@ -27,55 +27,51 @@ export interface HotPlugParts {
 
 export class HotPlug implements DeviceListener {
   readonly #parts: HotPlugParts
-  readonly #files: DeviceFiles
-  readonly #follower: InterfaceFollower | undefined
+  #files: DeviceFiles | undefined
+  #follower: InterfaceFollower | undefined
+
+  constructor(parts: HotPlugParts) {
+    this.#parts = parts
+  }
 
   /** Writes the files of all devices. `interfaces`: as for `createDevices`. Throws the system's error. */
-  constructor(parts: HotPlugParts, interfaces: Interfaces | undefined) {
-    const { devices, root, cm, netlink, removeFaulty } = parts
-    this.#parts = parts
+  start(interfaces: Interfaces | undefined): void {
+    const { devices, root, cm, netlink, removeFaulty } = this.#parts
     const files = createDeviceFiles(root, devices.all)
     this.#files = files
     // The follower may find a device that throws, and is removed.
     devices.listeners.add(this)
-    try {
-      this.#follower =
-        interfaces &&
-        new InterfaceFollower(
-          interfaces,
-          devices,
-          (device, previous) => {
-            files.update(device)
-            if (previous !== undefined) notifyMoved(netlink, device, previous)
-          },
-          removeFaulty,
-          {
-            ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
-            neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
-          },
-        )
-    } catch (error) {
-      this.stop()
-      files.close()
-      throw error
-    }
+    if (interfaces)
+      this.#follower = new InterfaceFollower(
+        interfaces,
+        devices,
+        (device, previous) => {
+          files.update(device)
+          if (previous !== undefined) notifyMoved(netlink, device, previous)
+        },
+        removeFaulty,
+        {
+          ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
+          neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
+        },
+      )
   }
 
   added(added: DaemonDevice): void {
-    this.#files.add(added)
+    this.#files?.add(added)
     if (isLinked(added.network)) this.#follower?.follow(added.network)
     this.#parts.loop.kick()
     notifyAdded(this.#parts.netlink, added)
   }
 
   renamed(renamed: DaemonDevice, previous: string): void {
-    this.#files.rename(renamed, previous)
+    this.#files?.rename(renamed, previous)
     notifyRenamed(this.#parts.netlink, renamed)
   }
 
   removed(removed: DaemonDevice): void {
     this.#parts.contexts.hangUp(removed.device)
-    this.#files.remove(removed)
+    this.#files?.remove(removed)
     notifyRemoved(this.#parts.netlink, removed)
   }
 
@@ -85,7 +81,7 @@ export class HotPlug implements DeviceListener {
 
   /** Returns as `DeviceFiles.refreshCounters`. */
   refreshCounters(): number {
-    return this.#files.refreshCounters()
+    return this.#files?.refreshCounters() ?? 0
   }
 
   /** At the end of the daemon: what follows is the removal of all devices, of which nobody is told. */
@@ -95,6 +91,6 @@ export class HotPlug implements DeviceListener {
 
   /** Removes the files of all devices. To be called once, last. */
   close(): void {
-    this.#files.close()
+    this.#files?.close()
   }
 }

@@ -10,8 +10,9 @@ import { findHandle } from '../../core/objects/handles.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import type { DaemonChecker } from '../check.ts'
+import type { Contexts } from '../context/contexts.ts'
 import type { Devices } from '../devices/devices.ts'
-import type { CheckParts } from './check-messages.ts'
 import type { Client } from './client.ts'
 
 type Refused = Pick<Request, 'tid' | 'queue' | 'number' | 'wrId'>
@@ -20,7 +21,10 @@ type Refused = Pick<Request, 'tid' | 'queue' | 'number' | 'wrId'>
 const MAX_REFUSED = 1024
 
 /** What decides about posts. */
-export interface PostFaultParts extends CheckParts {
+export interface PostFaultParts {
+  readonly contexts: Contexts
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
   readonly devices: Devices
   /** Fault rules for programs. */
   readonly faults: InjectedFaults

@@ -235,7 +235,7 @@ it('the state of an interface is in the files of its device', () => {
   }
   const root = join(folder, 'files')
   const devices = { all: [known], linked: [rxe], listeners: new Set() } as unknown as Devices
-  new HotPlug({ root, devices, netlink: { multicast() {} } } as unknown as HotPlugParts, interfaces)
+  new HotPlug({ root, devices, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])
