@@ -266,12 +266,10 @@ const createParts = (
   /** `createDevices` adds devices, now and later. */
   const polled = [thresholds, clientTimers]
   const network = createNetwork(config, link)
-  const addDevice: typeof assembly.addDevice = (...description) => {
-    const created = assembly.addDevice(...description)
-    if ('poll' in created) created.injectCompletions?.(running.state?.faults.decideCompletion)
-    return created
-  }
-  const devices = createDevices(core, network, interfaces, polled, addDevice, [...drivers, ...registeredDrivers])
+  const devices = createDevices(core, network, interfaces, polled, assembly.addDevice, [
+    ...drivers,
+    ...registeredDrivers,
+  ])
   return {
     parkedPage,
     interfaces,
@@ -479,7 +477,7 @@ class RunningDaemon implements Daemon {
   }
 
   #injectFaults(failures: FailureReports): InjectedFaults {
-    const { core, network, devices, parkedPage } = this.#parts
+    const { core, network, parkedPage } = this.#parts
     const faults = injectFaults(core, network.programFaults, {
       wait: milliseconds => waitAtLeast(milliseconds, true),
       processOf(context) {
@@ -491,7 +489,6 @@ class RunningDaemon implements Daemon {
     })
     network.rulesChanged = () => {
       faults.rulesChanged()
-      for (const device of devices.network) device.injectCompletions?.(faults.decideCompletion)
       setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
     }
     return faults

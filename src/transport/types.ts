@@ -369,6 +369,22 @@ export interface LocalPeerDevice {
   isIdle(): boolean
 }
 
+/**
+ * Told what the engine does with work requests, for observers. Called only while `watched.requests` is not undefined.
+ * Words are valid during the call.
+ */
+export interface WorkTaps {
+  readonly watched: { readonly requests: object | undefined }
+  /** The WQE at `words[at]` (`Send`) was fetched. Its bytes are not read yet. */
+  loaded(row: number, words: Uint32Array, at: number): void
+  /** The `count` oldest send WQEs have ended, and their completions follow. `isFlushed`: with WR_FLUSH_ERR. */
+  retired(row: number, count: number, isFlushed: boolean): void
+  /** The WQE at `words[at]` (`Receive`) was taken. */
+  taken(row: number, words: Uint32Array, at: number): void
+  /** A message found no receive WQE. */
+  notReady(row: number): void
+}
+
 /** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
 export interface Choices {
   /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. */
@@ -388,6 +404,7 @@ export interface Environment {
   readonly events: Events
   readonly causes?: Causes
   readonly choices?: Choices
+  readonly taps?: WorkTaps
 }
 
 // ---- queue pairs ----

@@ -112,7 +112,9 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       if (naks.length === MAX_NAKS) naks.shift()
       naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
-    dropped(row, cause, wrId) {
+    dropped(row, cause, wrId, sourceQpn) {
+      const qp = objectOf(row)
+      if (qp !== undefined) deviceOf().taps.requests?.dropped(qp, cause, sourceQpn)
       const counts = drops.get(row) ?? new Map<CauseName, number>()
       const count = (counts.get(cause.id) ?? 0) + 1
       drops.set(row, counts.set(cause.id, count))

@@ -15,14 +15,7 @@ import { createDecisions, type Decisions } from '../../../phy/faults/torment-dec
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import {
-  Completion,
-  type Completions,
-  type Environment,
-  type Events,
-  type Memory,
-  type WorkSource,
-} from '../../../transport/types.ts'
+import { Completion, type Completions, type Environment, type Events, type Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
 import type { Notify } from '../classes/cq-class.ts'
@@ -42,8 +35,6 @@ export interface Torment {
   port(port: Port, device: string): Port
   /** The limits of a new device. */
   limits(device: string): QueueLimits
-  /** Wraps the work source of a new device. `rings`: by row of the engine. */
-  work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
    * Torment of a new device. `memory`: its `Memory`. `createCompletions`: creates its `Completions`, which call
    * `notify` for each completion that is written to a CQ.
@@ -192,7 +183,6 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       return layer ?? port
     },
     limits: device => decideLimits(decisions, device),
-    work: exactQueues.work,
     attach(device, memory, createCompletions) {
       const { state, name } = device
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
@@ -243,12 +233,13 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       return {
-        environment: ({ localDevice, grh, work, events, causes }) =>
+        environment: ({ localDevice, grh, work, events, causes, taps }) =>
           wrapper<Environment>({
             localDevice,
             grh,
-            work,
+            work: exactQueues.work(work, state.rings),
             causes,
+            taps,
             choices: responder.choices,
             memory: writes.memory,
             completions: wrapper<Completions>({

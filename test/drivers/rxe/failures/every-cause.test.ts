@@ -350,7 +350,7 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
   UNACKNOWLEDGED: unacknowledged,
   INJECTED: onDevices(({ m, a, b }) => {
     const decide = { number: 1, text: 'completion=SEND,status=RETRY_EXC_ERR', status: 'RETRY_EXC_ERR' }
-    a.p.rxe.injectCompletions(() => decide)
+    a.p.rxe.device.taps.decideCompletion = () => decide
     postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)])
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
