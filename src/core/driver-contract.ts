@@ -324,17 +324,9 @@ export interface InjectedCompletion {
   /** The number of the rule, from 1, and its text. */
   readonly number: number
   readonly text: string
-  /** A name of `WcStatus`. */
-  readonly status: string
+  /** `WcStatus`. */
+  readonly status: number
 }
-
-/** Whether a successful completion fails. `completion`: a name of `completionNames` (spec/faults.ts). */
-export type DecideCompletion = (
-  queuePair: CoreObject,
-  qpn: number,
-  completion: string,
-  wrId: bigint,
-) => InjectedCompletion | undefined
 
 // ---- 7. taps (docs/how-to/drivers.md) ----
 
@@ -402,11 +394,14 @@ export interface RequestReader {
   window?(qp: QueuePairObject): number
 }
 
+/** Whether a successful completion fails. `opcode`: ibv_wc_opcode. */
+export type DecideCompletion = (qp: QueuePairObject, opcode: number, wrId: bigint) => InjectedCompletion | undefined
+
 /** Listeners of a device. A driver reads a member at each event; while it is undefined, nobody listens. */
 export interface DeviceTaps {
   requests: RequestTaps | undefined
   /**
-   * Fault rules: called before a successful completion is written. If it returns a completion, that is written instead,
+   * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
    * and the queue pair goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined

@@ -16,8 +16,9 @@ import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import { AsyncEventType, CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
-import { connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
+import { completionNameOf, connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { WcStatus } from '../../spec/work.ts'
 import type { Identifier } from '../rdma-cm/identifier.ts'
 
 export interface FaultSources {
@@ -199,17 +200,22 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       removers.delete(device)
     },
   }
-  const decideCompletion: DecideCompletion = (queuePair, qpn, completion, wrId) => {
-    const { context } = queuePair
+  const decideCompletion: DecideCompletion = (queuePair, opcode, wrId) => {
+    const {
+      context,
+      state: { qpn },
+    } = queuePair
     if (context === undefined) return undefined
+    const completion = completionNameOf(opcode)
     const queue = completion.startsWith('RECV') ? PostQueue.RECEIVE : PostQueue.SEND
     const stack = (): Stack => sources.postStack?.(context, queue, qpn, wrId) ?? NO_STACK
     const subject = subjectOf(context, sources.processOf(context), stack)
     if (subject === undefined) return undefined
     survey?.note('completion', queuePair.class.name, completion, subject, stack())
     const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
-    if (fault !== undefined) survey?.injected(subject.pid)
-    return fault
+    if (fault === undefined) return undefined
+    survey?.injected(subject.pid)
+    return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }
   const hookCalls = whileNeeded(() => {
     const unregister = registerClient(core, client)

@@ -5,7 +5,6 @@
  */
 import type { DecideCompletion, InjectedCompletion } from '../../core/driver-contract.ts'
 import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
-import { completionNameOf } from '../../spec/faults.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { wrapper } from '../../spec/wrapper.ts'
@@ -30,7 +29,8 @@ const failedWords = (words: Uint32Array, status: number, vendorError: number): U
   return failed
 }
 
-const reportFault = (state: RxeState, row: number, words: Uint32Array, status: number, rule: InjectedCompletion) => {
+const reportFault = (state: RxeState, row: number, words: Uint32Array, rule: InjectedCompletion) => {
+  const { status } = rule
   const cause = causeOfRule(rule)
   const isSend = (words[OPCODE] & RECV) === 0
   if (isSend) {
@@ -51,10 +51,9 @@ const failedInstead = (state: RxeState, words: Uint32Array, decide: DecideComple
   if (qp === undefined) return undefined
   if (state.failingQps.some(({ qpn, isLost }) => qpn === words[QPN] && !isLost))
     return failedWords(words, WR_FLUSH_ERR, vendorErrorOf('FLUSHED'))
-  const fault = decide(qp, words[QPN], completionNameOf(words[OPCODE]), joinWords(words[ID_HI], words[ID_LO]))
+  const fault = decide(qp, words[OPCODE], joinWords(words[ID_HI], words[ID_LO]))
   if (fault === undefined) return undefined
-  const status = WcStatus.values[fault.status as keyof typeof WcStatus.values]
-  return failedWords(words, status, vendorErrorOf(reportFault(state, row, words, status, fault).id))
+  return failedWords(words, fault.status, vendorErrorOf(reportFault(state, row, words, fault).id))
 }
 
 /** The environment with completions that `DeviceTaps.decideCompletion` may fail. */
