@@ -170,8 +170,6 @@ export interface NetworkDevice {
   readonly link?: DeviceLink
   /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
   waits?(): Iterable<ContextWait | undefined>
-  /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */
-  explain?(qpn: number, wrId: bigint): string | undefined
 }
 
 // ---- 4. the network interface ----
@@ -405,6 +403,8 @@ export interface DeviceTaps {
    * and the queue pair goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined
+  /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError: ((qpn: number, isInError: boolean) => void) | undefined
 }
 
 // ---- 8. a device in the program's own process ----

@@ -281,8 +281,6 @@ export interface Events {
    * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED).
    */
   raise(row: number, type: number, cause: Cause): void
-  /** A QP enters ERR, and its queues are not flushed yet; or it leaves ERR. */
-  inError?(qpn: number, isInError: boolean): void
 }
 
 /**
@@ -370,8 +368,8 @@ export interface LocalPeerDevice {
 }
 
 /**
- * Told what the engine does with work requests, for observers. Called only while `watched.requests` is not undefined.
- * Words are valid during the call.
+ * Told what the engine does, for observers: with work requests only while `watched.requests` is not undefined. Words are
+ * valid during the call.
  */
 export interface WorkTaps {
   readonly watched: { readonly requests: object | undefined }
@@ -383,6 +381,8 @@ export interface WorkTaps {
   taken(row: number, words: Uint32Array, at: number): void
   /** A message found no receive WQE. */
   notReady(row: number): void
+  /** Always: a QP enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError(qpn: number, isInError: boolean): void
 }
 
 /** Choices that the specification leaves to a responder (drivers/rxe/torment/). */

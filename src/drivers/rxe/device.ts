@@ -25,7 +25,6 @@ import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
-import { failureReason } from '../../spec/check/failures.ts'
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { Port as PortClass } from '../../spec/classes/device/port.ts'
@@ -77,7 +76,6 @@ import { engineTaps, requestReader, tapReceives } from './taps.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
 import { waitsOfDevice } from './waits.ts'
 
-/** Its `waits` and `explain` are always present. */
 export interface RxeDevice extends LocalDevice {
   readonly device: Device<RxeState>
 }
@@ -85,13 +83,12 @@ export interface RxeDevice extends LocalDevice {
 export interface RxeOptions {
   readonly name: string
   readonly identity: Identity
+  /** With its layers (assembly/assembly.ts). */
   readonly port: Port
   /** The clock of `poll`, microseconds. */
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
-  /** A queue pair enters or leaves ERR (`Events.inError`). */
-  readonly inError?: ((qpn: number, isInError: boolean) => void) | undefined
 }
 
 /** Class names of queue pairs: they share one limit (max_qp). */
@@ -212,7 +209,7 @@ class SoftDevice implements RxeDevice {
 
   constructor(core: Core, options: RxeOptions) {
     const { name, torment } = options
-    const port = torment?.port(options.port, name) ?? options.port
+    const { port } = options
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
     this.#state = this.#createState(core, options)
@@ -225,7 +222,7 @@ class SoftDevice implements RxeDevice {
     this.link = deviceLink(this.device)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run, options.inError)
+    const environment = this.#createEnvironment(run)
     this.#torment = torment?.attach(this.device, environment.memory, notify => cqCompletions(state, notify))
     state.torment = this.#torment
     this.#engine = this.#createEngine(
@@ -259,7 +256,7 @@ class SoftDevice implements RxeDevice {
         () => this.#state,
         () => this.device as Device,
       ),
-      taps: { requests: undefined, decideCompletion: undefined },
+      taps: { requests: undefined, decideCompletion: undefined, inError: undefined },
       coreQueues: { byNumber: new Map(), waiting: 0 },
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
@@ -306,7 +303,7 @@ class SoftDevice implements RxeDevice {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun, inError: RxeOptions['inError']): Environment {
+  #createEnvironment(run: ReceivedRun): Environment {
     const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -327,7 +324,6 @@ class SoftDevice implements RxeDevice {
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },
-        ...(inError && { inError }),
       },
     }
   }
@@ -425,12 +421,6 @@ class SoftDevice implements RxeDevice {
 
   waits(): Iterable<ContextWait | undefined> {
     return waitsOfDevice(this.#state)
-  }
-
-  explain(qpn: number, wrId: bigint): string | undefined {
-    const { failures, qpns } = this.#state
-    const failure = failures.last(qpns.rowOf(qpn))
-    return failure?.wrId === wrId ? failureReason(failure) : undefined
   }
 
   openRings(context: Context): LocalRings | undefined {

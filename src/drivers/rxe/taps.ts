@@ -1,7 +1,7 @@
 /*
  * The taps of the soft device (core/driver-contract.ts): rows and words of the engine become objects and requests.
  */
-import type { PostedRequest, RequestReader, RequestTaps } from '../../core/driver-contract.ts'
+import type { DeviceTaps, PostedRequest, RequestReader, RequestTaps } from '../../core/driver-contract.ts'
 import type { CoreObject } from '../../core/model.ts'
 import type { RequestElement } from '../../spec/check/requests.ts'
 import { joinWords, TWO_32 } from '../../spec/memory.ts'
@@ -118,8 +118,9 @@ const receiveOwnerOf = (device: RxeState, row: number): QpObject | SrqObject | u
 }
 
 /** The engine's taps. `watched`: the device's. */
-export const engineTaps = (device: RxeState, watched: { readonly requests: RequestTaps | undefined }): WorkTaps => ({
+export const engineTaps = (device: RxeState, watched: DeviceTaps): WorkTaps => ({
   watched,
+  inError: (qpn, isInError) => watched.inError?.(qpn, isInError),
   loaded(row, words, at) {
     const qp = device.qps[row]
     if (qp !== undefined) watched.requests?.loaded(qp, sendAt(device, row, qp, words, at))

@@ -215,7 +215,7 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (w[base + QP.STATE] === ERR) return
   w[base + QP.STATE] = ERR
   w[base + QP.FLUSH_CAUSE] = flushCode(cause)
-  s.env.events.inError?.(w[base + QP.QPN], true)
+  s.env.taps?.inError(w[base + QP.QPN], true)
   // No ACK counts in ERR, so nothing is in flight for the windows.
   w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   leaveWindow(s, row)

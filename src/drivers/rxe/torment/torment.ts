@@ -12,6 +12,7 @@ import { completed } from '../../../core/events/events.ts'
 import type { Device } from '../../../core/model.ts'
 import type { FaultPort } from '../../../phy/faults/layer.ts'
 import { createDecisions, type Decisions } from '../../../phy/faults/torment-decisions.ts'
+import { withPacketTorment } from '../../../phy/faults/torment-packets.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
@@ -23,7 +24,6 @@ import type { QpRings } from '../rings/work-source.ts'
 import type { CallTorment, RxeState } from '../state.ts'
 import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
-import { withPacketTorment } from './packets.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues } from './queues.ts'
 import { createResponder, type Responder } from './responder.ts'
@@ -31,7 +31,7 @@ import { createResponder, type Responder } from './responder.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
-  /** Wraps the port of a new device. */
+  /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port
   /** The limits of a new device. */
   limits(device: string): QueueLimits
@@ -250,7 +250,6 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
                 completions.deliverAll()
                 events.raise(row, type, cause)
               },
-              inError: events.inError,
             }),
           }),
         onDoorbell: doorbells.ring,

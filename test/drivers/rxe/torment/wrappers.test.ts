@@ -66,7 +66,7 @@ const memoryNames = namesOf<Memory>({
   explainBind: true,
   invalidate: true,
 })
-const eventNames = namesOf<Events>({ raise: true, inError: true })
+const eventNames = namesOf<Events>({ raise: true })
 const workNames = namesOf<WorkSource>({
   loadSend: true,
   retireSend: true,
