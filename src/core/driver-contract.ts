@@ -7,15 +7,17 @@
  *   4. the device's network interface;
  *   5. queue pairs for core's clients: management datagrams and other datagrams;
  *   6. what tools may ask;
- *   7. what the library needs of a device that the program's own event loop drives;
- *   8. calls of the driver's own.
+ *   7. taps: what the device tells whoever watches its queues;
+ *   8. what the library needs of a device that the program's own event loop drives;
+ *   9. calls of the driver's own.
  *
  * Three members of the record are mandatory, and four of a polled device. A new capability is an optional member here:
  * core, the daemon and the library use what a driver has, and tools do not show what it lacks.
  *
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
  */
-import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
+import type { Cause } from '../spec/check/causes.ts'
+import type { WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -106,11 +108,8 @@ export interface Driver<D = unknown> {
     account: Account | undefined,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
-  /**
-   * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
-   * `scratch`: a buffer of SCRATCH_BYTES.
-   */
-  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestPoll
+  /** What taps of requests may ask. */
+  readonly requests?: RequestReader
 }
 
 /** A driver whose devices are made by name. */
@@ -171,10 +170,6 @@ export interface NetworkDevice {
   readonly link?: DeviceLink
   /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
   waits?(): Iterable<ContextWait | undefined>
-  /** Fails completions for which `decide` says so, until the next call. Undefined: none. */
-  injectCompletions?(decide: DecideCompletion | undefined): void
-  /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */
-  explain?(qpn: number, wrId: bigint): string | undefined
 }
 
 // ---- 4. the network interface ----
@@ -327,39 +322,92 @@ export interface InjectedCompletion {
   /** The number of the rule, from 1, and its text. */
   readonly number: number
   readonly text: string
-  /** A name of `WcStatus`. */
-  readonly status: string
+  /** `WcStatus`. */
+  readonly status: number
 }
 
-/** Whether a successful completion fails. `completion`: a name of `completionNames` (spec/faults.ts). */
-export type DecideCompletion = (
-  queuePair: CoreObject,
-  qpn: number,
-  completion: string,
-  wrId: bigint,
-) => InjectedCompletion | undefined
+// ---- 7. taps (docs/how-to/drivers.md) ----
+
+/** A request as the queue engine has read it: what its WQE says. */
+export type PostedRequest = Omit<WorkRequest, 'id' | 'time' | 'owner' | 'queue' | 'number' | 'index'>
+
+/** A completion, as in `RequestCompletion` (spec/check/requests.ts). */
+export interface WrittenCompletion {
+  readonly status: number
+  readonly opcode: number
+  readonly bytes: number
+  /** Of a receive: the sender's QPN. */
+  readonly sourceQpn: number
+  readonly solicited: boolean
+  /** Position among the completions of the CQ, from 1. 0: the CQ was full, and the completion is lost. */
+  readonly position: number
+}
+
+/** A queue pair, whose number a driver keeps in the object's state. */
+export type QueuePairObject = CoreObject<{ readonly qpn: number }>
 
 /**
- * Examines a watched device. The functions named `report` tell its `RequestWatcher` what the program has done since the
- * last report.
+ * What a queue engine does with requests, for `userdma check` and recordings (clients/requests/feed.ts). A send is
+ * loaded, retired and then completed, if it has a completion; a receive is taken and then completed. Sends of a queue
+ * pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
  */
-export interface RequestPoll {
-  /** Reports polled completions of a CQ. */
-  reportCq(cq: CoreObject): void
-  /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
-  reportContext(context: Context): void
-  /**
-   * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.
-   * Undefined: the payload cannot be read.
-   */
-  digest(request: WorkRequest, isWhole: boolean): number | undefined
-  /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: the queue pair is gone. */
-  window(request: WorkRequest): number | undefined
-  /** Ends the reports. */
-  end(): void
+export interface RequestTaps {
+  /** A send was fetched. Its bytes move between this call and `retired`. */
+  loaded(qp: QueuePairObject, send: PostedRequest): void
+  /** The oldest `count` loaded sends have ended, and their completions follow. `isFlushed`: by an error state. */
+  retired(qp: QueuePairObject, count: number, isFlushed: boolean): void
+  /** Receives may have been posted to the queue of `qp`. Only for drivers with `RequestReader.receives`. */
+  receivesPosted(queue: CoreObject, qp: QueuePairObject): void
+  /** `qp` has taken the oldest receive of its queue. */
+  taken(qp: QueuePairObject, queue: CoreObject, receive: PostedRequest): void
+  /** A message for the queue pair, perhaps retransmitted, found no receive. */
+  notReady(qp: QueuePairObject): void
+  /** A completion of `qp` was written to the CQ, or is lost. */
+  completed(qp: QueuePairObject, cq: CoreObject, completion: WrittenCompletion): void
+  /** The queue pair has dropped a message. `sourceQpn`: the sender of a datagram, unless it was sent to a group. */
+  dropped(qp: QueuePairObject, cause: Cause, sourceQpn: number | undefined): void
+  /** The queue pair enters RTR: it has dropped what arrived before. */
+  beginsToReceive(qp: QueuePairObject): void
+  /** A queue is reset or destroyed. */
+  reset(queue: CoreObject): void
 }
 
-// ---- 7. a device in the program's own process ----
+/** What only the driver knows about requests. Tools do not check what an absent function would tell. */
+export interface RequestReader {
+  /** The queue pairs and shared receive queues of a context. Defined together with `receives`. */
+  queuesOf?(context: Context): Iterable<CoreObject>
+  /**
+   * Posted receives that no message has taken, oldest first, without the first `from`. None for a queue pair that takes
+   * from a shared queue. Absent: a receive is seen when it is taken.
+   */
+  receives?(queue: CoreObject, from: number): readonly PostedRequest[]
+  /** Numbers of completions since the CQ was created: written, and polled by the program as far as its ring tells. */
+  completions?(cq: CoreObject): { readonly written: number; readonly polled: number }
+  /**
+   * The GID and QPN of a connected queue pair's peer; undefined without a path. Absent: queue pairs reach only those of
+   * the same device.
+   */
+  peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
+  /** Bytes that the queue pair may have unacknowledged. */
+  window?(qp: QueuePairObject): number
+}
+
+/** Whether a successful completion fails. `opcode`: ibv_wc_opcode. */
+export type DecideCompletion = (qp: QueuePairObject, opcode: number, wrId: bigint) => InjectedCompletion | undefined
+
+/** Listeners of a device. A driver reads a member at each event; while it is undefined, nobody listens. */
+export interface DeviceTaps {
+  requests: RequestTaps | undefined
+  /**
+   * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
+   * and the queue pair goes to an error state.
+   */
+  decideCompletion: DecideCompletion | undefined
+  /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError: ((qpn: number, isInError: boolean) => void) | undefined
+}
+
+// ---- 8. a device in the program's own process ----
 
 /** The rings of a context whose program is in this process. */
 export interface LocalRings {
@@ -387,7 +435,7 @@ export interface LocalDevice extends LinkedDevice {
   visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void
 }
 
-// ---- 8. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
+// ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
 
 /** A call on a descriptor of a driver's interface. */
 export interface OpsCall<S = unknown> {
