@@ -4,8 +4,9 @@
  * listener of the system device that is bound to a wildcard listens on every device, and is listed for all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
-import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { anyAddress, emitAddress } from '../../clients/socket-address.ts'
 import { systemDevice } from '../../core/devices/system.ts'
+import type { SocketAddress } from '../../core/driver-contract.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { objectsOf } from '../../core/resources.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -38,7 +39,7 @@ const destinationOf = ({ destination, source, device }: Identifier): SocketAddre
 /** Without the number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
-  const qpn = id.connection?.agreed.localQpn ?? 0
+  const qpn = id.connection === undefined ? 0 : id.qpn
   return [
     ...(id.device === undefined ? [] : ([['PORT_INDEX', 1]] as const)),
     ...(qpn === 0

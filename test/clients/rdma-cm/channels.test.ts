@@ -4,12 +4,8 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import {
-  emitAddress,
-  ipAddress,
-  parseAddress,
-  type SocketAddress,
-} from '../../../src/clients/rdma-cm/socket-address.ts'
+import { emitAddress, ipAddress, parseAddress } from '../../../src/clients/socket-address.ts'
+import type { SocketAddress } from '../../../src/core/driver-contract.ts'
 import {
   closeContext,
   closeDescriptor,
