@@ -5,14 +5,15 @@
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { createNetwork, open } from '../src/library/index.ts'
+import { localCarrier } from '../src/network/carrier.ts'
+import type { LocalNetwork } from '../src/network/contract.ts'
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
 import { Pd } from '../src/spec/classes/pd.ts'
 import { RcQp } from '../src/spec/classes/qp/rc_qp.ts'
 import { Mtu, QpState } from '../src/spec/enums.ts'
 import type { In } from '../src/spec/schema/schema.ts'
-import { createNetwork, open } from '../src/verbs/index.ts'
-import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { parseAddress } from '../src/wire/address.ts'
 import { type Bench, median, type Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
@@ -35,7 +36,7 @@ const address = {
 
 /** A device with a protection domain, without objects of the library. */
 const openDevice = () => {
-  const carrier = localCarrier(createNetwork(), 'calls', ADDRESS)
+  const carrier = localCarrier(createNetwork() as LocalNetwork, 'calls', ADDRESS)
   const { object: pd } = carrier.call(Pd, 'create', 0, {})
   return { carrier, pd }
 }

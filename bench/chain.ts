@@ -9,7 +9,7 @@ import {
   type Device,
   open,
   type ProtectionDomain,
-} from '../src/verbs/index.ts'
+} from '../src/library/index.ts'
 import { type Bench, median, type Row } from './harness/harness.ts'
 import { startDaemon } from './harness/processes.ts'
 

@@ -5,7 +5,7 @@
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
-import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
+import { connect, createNetwork, listen, open } from '../src/library/index.ts'
 import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'
 import { benchProgram, runReference, startDaemon } from './harness/processes.ts'

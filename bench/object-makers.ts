@@ -2,6 +2,8 @@
  * Functions that create idle objects for objects.ts. "library" kinds are objects of the library, the others are created
  * by calls.
  */
+
+import type { Device } from '../src/library/index.ts'
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
 import { Mr } from '../src/spec/classes/mr.ts'
@@ -16,7 +18,6 @@ import { Xrcd } from '../src/spec/classes/xrcd.ts'
 import { AccessFlags, MwType, XrcdFlags } from '../src/spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../src/spec/schema/schema.ts'
 import type { Carrier } from '../src/verbs/carrier.ts'
-import type { Device } from '../src/verbs/index.ts'
 import type { LocalPath } from '../src/verbs/plan.ts'
 import { connectSteps, reliableSteps } from '../src/verbs/qp/connection.ts'
 

@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
-import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
+import { connect, createNetwork, listen, open } from '../src/library/index.ts'
 import type { Bench, Row } from './harness/harness.ts'
 
 const BYTES = 64

@@ -3,8 +3,8 @@
  */
 import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { connect, createNetwork, listen, type Messages, open } from '../src/verbs/index.ts'
-import { messageStream } from '../src/verbs/messages/stream.ts'
+import { messageStream } from '../src/connections/messages/stream.ts'
+import { connect, createNetwork, listen, type Messages, open } from '../src/library/index.ts'
 import type { Bench, Row } from './harness/harness.ts'
 
 const CHUNK_BYTES = 65_536

@@ -7,8 +7,8 @@ import { main, say } from './common.mjs'
 import { compileStale } from './compile.mjs'
 import { nativeTargets } from './native-targets.mjs'
 
-main(() => {
-  const { isComplete, blocked } = compileStale(nativeTargets())
+main(async () => {
+  const { isComplete, blocked } = await compileStale(nativeTargets())
   if (!isComplete || blocked > 0) return 1
   say('the C libraries are built')
   return 0

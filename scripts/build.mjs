@@ -117,6 +117,9 @@ const testTargets = () => [
   })),
 ]
 
+/** In CI a warning is a failure. Elsewhere it is only printed, because other compilers have others. */
+const WARNINGS = process.env.CI ? ['-Werror'] : []
+
 const targets = purpose =>
   [...nativeTargets(), ...(isForUse(purpose) ? [] : testTargets())].filter(target => target.sources.length > 0)
 
@@ -127,7 +130,7 @@ export const build = async purpose => {
     await bundle(),
     await buildPage(),
     generateProtocol(),
-    compileStale(targets(purpose)).isComplete,
+    (await compileStale(targets(purpose), isForUse(purpose) ? [] : WARNINGS)).isComplete,
   ]
   return successes.every(Boolean)
 }

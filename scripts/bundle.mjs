@@ -1,7 +1,7 @@
 /*
  * Bundles, which start faster: of commands and of the library.
  *
- * bundled.json names bundles and their commands; bin/userdma loads such a command from one
+ * bundled.json names bundles and their commands, by the modules of src/cli/commands; bin/userdma loads such a command from one
  * file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are loaded
  * from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  *

@@ -4,11 +4,13 @@
  * A target: `output`, a path below build/; `sources`; `flags`, `libraries`: arguments of the compiler. `needs`: a header
  * of the system, and its Debian package. `without`: what does not work without the target.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { dirname, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { filesBelow, findProgram, inRoot, modified, root, run, say } from './common.mjs'
+import { filesBelow, findProgram, inRoot, modified, root, say } from './common.mjs'
 
 export const sourcesIn = folder => filesBelow(inRoot(folder), path => path.endsWith('.c'))
 
@@ -51,17 +53,13 @@ const isCurrent = target => {
  * Compiles a target into the file `output`: to a temporary name, then renames. This never overwrites a library that a
  * process has mapped. `flags`: additional arguments. True on success.
  */
-export const compile = (cc, target, output = inRoot('build', target.output), flags = []) => {
+export const compile = async (cc, target, output = inRoot('build', target.output), flags = []) => {
   const temporary = `${output}.${process.pid}`
   mkdirSync(dirname(output), { recursive: true })
-  const hasCompiled = run(cc, [
-    ...target.flags,
-    ...flags,
-    '-o',
-    temporary,
-    ...target.sources.map(path => relative(root, path)),
-    ...(target.libraries || []),
-  ])
+  const sources = target.sources.map(path => relative(root, path))
+  const args = [...target.flags, ...flags, '-o', temporary, ...sources, ...(target.libraries || [])]
+  const [status] = await once(spawn(cc, args, { cwd: root, stdio: 'inherit' }), 'close')
+  const hasCompiled = status === 0
   if (hasCompiled) renameSync(temporary, output)
   else {
     rmSync(temporary, { force: true })
@@ -72,9 +70,9 @@ export const compile = (cc, target, output = inRoot('build', target.output), fla
 
 /**
  * Compiles the targets that are out of date. If this machine lacks a compiler or headers, prints what does not work
- * without the blocked targets. `blocked` is their number; `isComplete`: all others compiled.
+ * without the blocked targets, whose number is `blocked`. `flags`: as for `compile`. `isComplete`: all others compiled.
  */
-export const compileStale = targets => {
+export const compileStale = async (targets, flags) => {
   const stale = targets.filter(target => !isCurrent(target))
   if (stale.length === 0) return { isComplete: true, blocked: 0 }
   const cc = compiler()
@@ -98,7 +96,12 @@ export const compileStale = targets => {
     }
   }
   const allBlocked = new Set(missing.flatMap(entry => entry.targets))
-  let hasFailed = false
-  for (const target of stale) if (!allBlocked.has(target) && !compile(cc, target)) hasFailed = true
-  return { isComplete: !hasFailed, blocked: allBlocked.size }
+  const waiting = stale.filter(target => !allBlocked.has(target))
+  let isComplete = true
+  const compileWaiting = async () => {
+    for (let target = waiting.shift(); target !== undefined; target = waiting.shift())
+      if (!(await compile(cc, target, undefined, flags))) isComplete = false
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, compileWaiting))
+  return { isComplete, blocked: allBlocked.size }
 }

@@ -32,7 +32,7 @@ const missing = tools => Object.keys(tools).flatMap(name => (findProgram(name) ?
 const perArchitecture = (make, tools = {}) => ({
   missing: arch => [...missingForNative(arch), ...missing(tools)],
   files: architectures => architectures.map(arch => [arch]),
-  make: ([arch], { libraries, work, output }) => make(arch, libraries(arch), work, output),
+  make: async ([arch], { libraries, work, output }) => make(arch, await libraries(arch), work, output),
 })
 
 /**

@@ -60,12 +60,29 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'faults', 'host', 'check', 'trace'], node: 'all' },
   session: { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
-  verbs: { floor: 5, imports: [...FLOOR_5_IMPORTS, 'session'], node: 'all' },
+  verbs: { floor: 4, imports: ['spec', 'wire', 'uapi', 'host', 'core', 'phy', 'trace', 'session'], node: 'all' },
   daemon: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
   inspect: { floor: 5, imports: [...FLOOR_5_IMPORTS, 'session'], node: 'all' },
+  'self-check': {
+    floor: 5,
+    imports: ['spec', 'wire', 'host', 'core', 'check', 'trace', 'clients', 'verbs'],
+    node: ['node:path'],
+  },
+  network: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'verbs', 'self-check'], node: 'all' },
+  devices: {
+    floor: 7,
+    imports: ['spec', 'uapi', 'host', 'core', 'trace', 'verbs', 'self-check', 'network'],
+    node: [],
+  },
+  connections: { floor: 8, imports: ['spec', 'wire', 'host', 'clients', 'verbs', 'devices'], node: 'all' },
+  library: {
+    floor: 9,
+    imports: ['spec', 'wire', 'verbs', 'self-check', 'network', 'devices', 'connections'],
+    node: [],
+  },
   cli: {
-    floor: 6,
-    imports: [...FLOOR_5_IMPORTS, 'observe', 'session', 'verbs', 'daemon', 'inspect'],
+    floor: 10,
+    imports: [...FLOOR_5_IMPORTS, 'observe', 'session', 'daemon', 'inspect', 'devices', 'library'],
     node: 'all',
     packages: ['commander'],
     knowsSeparateFolders: true,
@@ -229,8 +246,10 @@ describe('the source tree', () => {
 
   it('has the same floors in ARCHITECTURE.md', () => {
     const text = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
-    const rows = [...text.matchAll(/^\| (\d) \| ([^|]+)\|/gm)]
-    const described = rows.flatMap(row => [...row[2].matchAll(/`(\w+)\/`/g)].map(folder => [folder[1], Number(row[1])]))
+    const rows = [...text.matchAll(/^\| (\d+) \| ([^|]+)\|/gm)]
+    const described = rows.flatMap(row =>
+      [...row[2].matchAll(/`([\w-]+)\/`/g)].map(folder => [folder[1], Number(row[1])]),
+    )
     assert.deepEqual(
       Object.fromEntries(described),
       Object.fromEntries(Object.entries(FOLDERS).map(([name, { floor }]) => [name, floor])),
@@ -260,6 +279,29 @@ describe('the source tree', () => {
     )
   })
 
+  for (const [entry, others] of [
+    ['messages', ['assembly', 'drivers', 'transport', 'cm', 'phy', 'self-check']],
+    ['test', ['connections', 'self-check']],
+  ] as const)
+    it(`loads userdma/${entry} without ${others.join(', ')}`, () => {
+      const loaded = new Set<string>()
+      const load = (path: string): void => {
+        if (loaded.has(path)) return
+        loaded.add(path)
+        const code = withoutComments(readFileSync(join(repoRoot, path), 'utf8'))
+        const values = code.replace(/^(?:import|export) type\b[^'"]*['"][^'"\n]+['"]/gm, '')
+        for (const [, module] of values.matchAll(/^(?:import|export)\b[^'";]*?\bfrom\s*['"](\.[^'"\n]+)['"]/gm))
+          load(posix.join(posix.dirname(path), module))
+      }
+      load(`src/library/${entry}.ts`)
+      assert.ok(loaded.size > 50, `only ${loaded.size} files`)
+      const folders = new Set([...loaded].map(folderOf))
+      assert.deepEqual(
+        others.filter(folder => folders.has(folder)),
+        [],
+      )
+    })
+
   it('exports only existing sources', () => {
     const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {
       exports: Record<string, string | { default: string }>
@@ -286,10 +328,12 @@ describe('the check of src/', () => {
     ['src/wire/a.ts', "import '../../bench/harness.ts'", /outside of src/],
     ['src/daemon/a.ts', "import { x } from '../drivers/rxe/b.ts'", /daemon\/ may import only the files of drivers\//],
     [
-      'src/verbs/a.ts',
+      'src/network/a.ts',
       "import type { X } from '../drivers/ctx/b.ts'",
-      /verbs\/ may import only the files of drivers\//,
+      /network\/ may import only the files of drivers\//,
     ],
+    ['src/verbs/a.ts', "const b = await import('../network/b.ts')", /verbs\/ may not import from network\//],
+    ['src/connections/a.ts', "import { x } from '../network/b.ts'", /connections\/ may not import from network\//],
     ['src/core/a.ts', "import { readFileSync } from 'node:fs'", /core\/ may not use node:fs/],
     ['src/wire/a.ts', "import { connect } from 'node:net'", /wire\/ may not use node:net/],
     ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],

@@ -2,7 +2,7 @@
  * A process with very many idle connections of the library, for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Connection, connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { type Connection, connect, createNetwork, listen, open } from '../../src/library/index.ts'
 import { answerOnce } from '../harness/answer-once.ts'
 import { median } from '../harness/harness.ts'
 import { memoryAfterCollection } from '../memory.ts'

@@ -3,7 +3,7 @@
  * polls are on one thread. In a separate process, earlier rows do not influence the measurement.
  */
 import { once } from 'node:events'
-import { type CheckOptions, createNetwork, open } from '../../src/verbs/index.ts'
+import { type CheckOptions, createNetwork, open } from '../../src/library/index.ts'
 import { type Body, perCall } from '../loops.ts'
 
 export interface InprocOrder {

@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { connect, createNetwork, listen, open } from '../../src/library/index.ts'
 import { answerOnce } from '../harness/answer-once.ts'
 import { memoryAfterCollection } from '../memory.ts'
 

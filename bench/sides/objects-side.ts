@@ -4,10 +4,11 @@
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
-import { createDevice } from '../../src/verbs/device.ts'
-import { localCarrier } from '../../src/verbs/local/carrier.ts'
-import { createNetwork } from '../../src/verbs/local/network.ts'
-import { parseAddress } from '../../src/wire/address.ts'
+import { localCarrier } from '../../src/network/carrier.ts'
+import type { LocalNetwork } from '../../src/network/contract.ts'
+import { createNetwork } from '../../src/network/network.ts'
+import { softPath } from '../../src/network/open-device.ts'
+import { deviceOn } from '../../src/verbs/device.ts'
 import { answerOnce } from '../harness/answer-once.ts'
 import { memoryAfterCollection } from '../memory.ts'
 import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from '../object-makers.ts'
@@ -40,9 +41,10 @@ const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> 
 const ADDRESS = '127.0.0.1'
 
 const setup = (): Setup => {
-  const carrier = localCarrier(createNetwork(), 'rxe0', ADDRESS)
-  const path = { gid: parseAddress(ADDRESS) as Uint8Array, gidIndex: 1, pathMtu: carrier.pathMtu }
-  return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
+  const network = createNetwork() as LocalNetwork
+  const carrier = localCarrier(network, 'rxe0', ADDRESS)
+  const path = softPath(network.softDevice('rxe0')!)
+  return { carrier, path, device: deviceOn(carrier, 'rxe0', ADDRESS, () => path) }
 }
 
 const measureObjects = async (kind: ObjectKind, count: number): Promise<ObjectsCost> => {

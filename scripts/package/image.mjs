@@ -76,24 +76,25 @@ const config = {
 }
 
 /**
- * Makes the image in `output`, of the architectures; returns its path. `libraries`: a function to an architecture's
- * compiled C libraries. `work`: an empty folder. Throws StepError.
+ * Makes the image in `output`, of the architectures; returns its path. `libraries`: a function to a promise of
+ * an architecture's compiled C libraries. `work`: an empty folder. Throws StepError.
  */
-export const makeImage = (architectures, libraries, work, output) => {
-  const images = architectures.map(arch => {
+export const makeImage = async (architectures, libraries, work, output) => {
+  const images = []
+  for (const arch of architectures) {
     const [debian, tree] = ['debian', 'tree'].map(layer => join(work, `${layer}-${arch}.tar`))
     makeRoot(arch, debian)
-    makeTree(arch, libraries(arch), work, tree)
+    makeTree(arch, await libraries(arch), work, tree)
     const architecture = ARCHITECTURES[arch].debian
-    return {
+    images.push({
       platform: { architecture, os: 'linux', ...(arch === 'arm64' ? { variant: 'v8' } : {}) },
       config,
       layers: [
         { path: debian, createdBy: `mmdebstrap ${SUITE} with ${PACKAGES.join(', ')}` },
         { path: tree, createdBy: `${manifest.name} ${manifest.version}` },
       ],
-    }
-  })
+    })
+  }
   const path = join(output, `${manifest.name}-${manifest.version}-oci.tar`)
   const name = `${manifest.name}:${manifest.version}`
   writeOciArchive(path, work, { name, seconds: sourceDate(), images })

@@ -50,15 +50,16 @@ export const tooNewSymbols = files =>
       .map(([, major, minor, symbol]) => `${basename(file)}: ${symbol} GLIBC_${major}.${minor}`)
   })
 
-/** Compiles the libraries for an architecture into `folder`; returns their paths. Needs all of `missingForNative`. Throws StepError. */
-export const compileNative = (arch, folder) => {
+/** Compiles the libraries for an architecture into `folder`; resolves to their paths. Needs all of `missingForNative`. Throws StepError. */
+export const compileNative = async (arch, folder) => {
   const compiler = toolFor(arch, 'gcc')
-  const paths = nativeTargets().map(({ libraries: _, ...target }) => {
+  const paths = []
+  for (const { libraries: _, ...target } of nativeTargets()) {
     const path = join(folder, basename(target.output))
-    if (!compile(compiler, { ...target, libraries: OLD_LIBRARIES }, path, FLAGS))
+    if (!(await compile(compiler, { ...target, libraries: OLD_LIBRARIES }, path, FLAGS)))
       throw new StepError(`${compiler} failed (see above)`)
-    return path
-  })
+    paths.push(path)
+  }
   const tooNew = tooNewSymbols(paths)
   if (tooNew.length > 0)
     throw new StepError(`these symbols need a newer glibc than ${OLDEST_GLIBC.join('.')}: ${tooNew.join(', ')}`)

@@ -45,8 +45,8 @@ export const stageProgram = home => {
     if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
-  for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/client.cjs', 'dist/run.cjs'])
-    copy(inRoot(name), join(home, name))
+  const bundles = filesBelow(inRoot('dist'), file => file.endsWith('.cjs')).map(path => relative(inRoot(), path))
+  for (const name of ['bin/package.json', 'scripts/bundled.json', ...bundles]) copy(inRoot(name), join(home, name))
   copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))

@@ -2,8 +2,7 @@
  * Converts between Linux's struct sockaddr_in, sockaddr_in6 and sockaddr_ib (GID and service id), and one record for
  * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
-import type { SocketAddress } from '../core/driver-contract.ts'
-import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../spec/classes/connections/cm_parameters.ts'
+import { ADDRESS_BYTES, SOCKADDR_BYTES, type SocketAddress } from '../spec/classes/connections/cm_parameters.ts'
 import { copyOfBytes } from '../spec/memory.ts'
 import { isMappedIpv4, mappedIpv4 } from '../wire/address.ts'
 

@@ -19,7 +19,12 @@
 import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import type { CmId } from '../spec/classes/connections/cm_id.ts'
-import type { CmConnectionParameters, CmDatagramParameters, CmEce } from '../spec/classes/connections/cm_parameters.ts'
+import type {
+  CmConnectionParameters,
+  CmDatagramParameters,
+  CmEce,
+  SocketAddress,
+} from '../spec/classes/connections/cm_parameters.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
@@ -279,22 +284,6 @@ export interface DatagramPort {
 //
 // rdma_cm has the identifiers, ports, routes and the choice of listener. The device's protocol carries requests and
 // answers to the peer, and reports events. An event may be reported during a call. No call on a connection may wait.
-
-/** An address of rdma_cm: IPv4, IPv6 or AF_IB. */
-export interface SocketAddress {
-  /** AF_INET (2), AF_INET6 (10) or AF_IB (27). */
-  readonly family: number
-  /** For AF_IB: the last 16 bits of the service id. */
-  readonly port: number
-  /** 16 bytes, IPv4 as ::ffff:a.b.c.d; for AF_IB the GID. */
-  readonly address: Uint8Array
-  readonly flowInfo: number
-  /** Index of the interface, for link-local IPv6 addresses; 0: any. */
-  readonly scope: number
-  /** 0 except for AF_IB. */
-  readonly serviceId: bigint
-  readonly serviceMask: bigint
-}
 
 export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>

@@ -11,9 +11,8 @@ import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './arguments/options.ts'
-import type { Carrier, DeviceCounters, DeviceMetrics, EventTargets } from './carrier.ts'
+import type { DeviceCounters, DeviceMetrics, EventTargets } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
-import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
@@ -40,6 +39,7 @@ import {
 import { BareQp } from './qp/queue-pair.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { outstandingRequests } from './ring.ts'
+import type { CountedFinding, OpenedCarrier } from './watch/watch.ts'
 
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
@@ -266,13 +266,8 @@ const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: Abort
   }
 }
 
-export const createDevice = (
-  carrier: Carrier,
-  name: string,
-  address: string,
-  path: LocalPath,
-  check?: DeviceCheck,
-): Device => {
+const createDevice = (carrier: OpenedCarrier, name: string, address: string, path: LocalPath): Device => {
+  const { check } = carrier
   const sources: DeviceContext['sources'] = new Map()
   const onWaiting = (hasWaiters: boolean): void => {
     carrier.setWaiting(hasWaiters)
@@ -446,4 +441,17 @@ export const createDevice = (
   }))
   contexts.set(device, context)
   return device
+}
+
+/**
+ * The device on a carrier. `address`: '' without one; `findPath` may make calls. If a call is refused, closes the
+ * carrier and throws RdmaError.
+ */
+export const deviceOn = (carrier: OpenedCarrier, name: string, address: string, findPath: () => LocalPath): Device => {
+  try {
+    return createDevice(carrier, name, address, findPath())
+  } catch (error) {
+    void carrier.close()
+    throw error
+  }
 }

@@ -3,8 +3,8 @@
  */
 
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
-import { beginStackAtProgram } from './check/stacks.ts'
-import type { CountedFinding } from './check/watch.ts'
+import { beginStackAtProgram } from './watch/stacks.ts'
+import type { CountedFinding } from './watch/watch.ts'
 
 /** Values of `RdmaError.code`: names of errnos; 'ERR_CLOSED' if the object, device or connection is closed. */
 export type ErrorCode = ErrnoName | 'ERR_CLOSED'

@@ -8,7 +8,6 @@ import { Errno } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { CallResult, Carrier } from './carrier.ts'
-import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import {
   closedError,
@@ -21,6 +20,7 @@ import {
   USE_ASYNC_HINT,
 } from './error.ts'
 import { orElse } from './objects/show.ts'
+import type { DeviceCheck } from './watch/watch.ts'
 
 /** An object that a call can refer to, also a planned object of a chain. */
 export interface ObjectReference {
@@ -61,6 +61,11 @@ export interface LocalPath {
   /** The port's LID, on InfiniBand and Omni-Path. */
   readonly lid?: number
 }
+
+/** Index of the address in the GID table of a soft device; entry 0 is the link-local GID. */
+export const ADDRESS_GID_INDEX = 1
+/** The path of a device without ports, or whose link or address is unknown. */
+export const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
 /** Fields of every object with events. */
 export interface SourceIdentity {

@@ -12,11 +12,11 @@ import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/f
 import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races, type Request } from '../../src/check/races/races.ts'
 import { AccessKind, MAX_INTERVALS } from '../../src/check/races/shadow.ts'
 import { sarifLog } from '../../src/cli/check/report.ts'
+import { createProgramLog } from '../../src/self-check/program-log.ts'
 import { type OmissionId, omissions, omissionText } from '../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { createProgramLog } from '../../src/verbs/check/program-log.ts'
 import { repoRoot } from '../paths.ts'
 import { filesBelow } from '../tools.ts'
 import { workRequest } from './requests.ts'
@@ -252,10 +252,10 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/check/races/feed.ts MAX_THREADS': 'race-threads',
   'src/check/races/shadow.ts MAX_INTERVALS': 'race-memory',
   'src/check/races/shadow.ts MAX_READERS': 'race-readers',
-  'src/verbs/check/stacks.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
-  'src/verbs/check/stack-sharing.ts MAX_KINDS': { because: 'a stack is captured instead' },
-  'src/verbs/check/program-log.ts MAX_ENTRIES': { because: 'entries are read then' },
-  'src/verbs/check/program-log.ts MAX_STACKS': 'stacks',
+  'src/verbs/watch/stacks.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/verbs/watch/stack-sharing.ts MAX_KINDS': { because: 'a stack is captured instead' },
+  'src/self-check/program-log.ts MAX_ENTRIES': { because: 'entries are read then' },
+  'src/self-check/program-log.ts MAX_STACKS': 'stacks',
   'src/daemon/check.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
   'src/spec/session.ts MAX_STACKS': 'stacks',
   'src/daemon/check.ts MAX_PROCESS_BYTES': 'stacks',
@@ -304,7 +304,7 @@ describe('what the checker leaves out', () => {
 
   it('is known for each MAX_ constant', () => {
     const files = [
-      ...['src/check', 'src/verbs/check', 'shim/check', 'shim/waits'].flatMap(filesIn),
+      ...['src/check', 'src/self-check', 'src/verbs/watch', 'shim/check', 'shim/waits'].flatMap(filesIn),
       'src/daemon/check.ts',
       'src/daemon/event-log.ts',
       'src/spec/session.ts',

@@ -1,5 +1,5 @@
 /*
- * Generates the reference of the library from its types and comments (dist/src/verbs/index.d.ts), without constructors
+ * Generates the reference of the library from its types and comments (dist/src/library/index.d.ts), without constructors
  * and computed names. It uses TypeScript 5: TypeScript 7 has no API.
  */
 import { createRequire } from 'node:module'
@@ -29,7 +29,7 @@ export const apiPage = (): ApiPage | undefined => {
   } catch {
     return undefined
   }
-  const entry = join(repoRoot, 'dist', 'src', 'verbs', 'index.d.ts')
+  const entry = join(repoRoot, 'dist', 'src', 'library', 'index.d.ts')
   const program = ts.createProgram([entry], {
     module: ts.ModuleKind.NodeNext,
     moduleResolution: ts.ModuleResolutionKind.NodeNext,

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
-const library = new URL('../../src/verbs/index.js', import.meta.url).href
+const library = new URL('../../src/library/index.js', import.meta.url).href
 const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 

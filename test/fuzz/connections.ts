@@ -8,7 +8,7 @@ import type { MadService } from '../../src/clients/mad/layer.ts'
 import type { Identifier, IdOwner } from '../../src/clients/rdma-cm/identifier.ts'
 import { RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
 import { addressSize, emitAddress } from '../../src/clients/socket-address.ts'
-import type { MadAddress, SocketAddress } from '../../src/core/driver-contract.ts'
+import type { MadAddress } from '../../src/core/driver-contract.ts'
 import {
   closeContext,
   dispatch,
@@ -23,6 +23,7 @@ import type { Caller, Core, Device } from '../../src/core/model.ts'
 import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
 import { createRandom } from '../../src/faults/random.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
+import type { SocketAddress } from '../../src/spec/classes/connections/cm_parameters.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { UCMA_HEADER_BYTES, type UcmaCommand, ucmaCommands } from '../../src/spec/linux/ucma.ts'

@@ -29,7 +29,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
       }
     })
 
-  // 600 WRITEs: more than BUDGET of src/verbs/local/network.ts, so the library must await turns of the event loop.
+  // 600 WRITEs: more than BUDGET of src/network/network.ts, so the library must await turns of the event loop.
   test('bundles for a browser: devices in one page', async () => {
     const entry = write(
       'browser.mjs',

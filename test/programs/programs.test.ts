@@ -1,6 +1,5 @@
 /*
- * Each C program below this folder refuses wrong arguments, and our C code compiles without warnings. Other tests run the
- * programs on devices.
+ * Each C program below this folder refuses wrong arguments. Other tests run the programs on devices.
  */
 import assert from 'node:assert/strict'
 import { basename, join } from 'node:path'
@@ -89,12 +88,3 @@ for (const source of filesBelow(sources).filter(isC)) {
     assert.match(stdout + stderr, message)
   })
 }
-
-// The build only prints warnings, because other compilers have others.
-test('the C code compiles without warnings', t => {
-  if (!canCompile(t)) return
-  const folders = ['shim', 'native', 'docs/findings', 'test/programs']
-  const all = folders.flatMap(name => filesBelow(join(repoRoot, name)).filter(isC))
-  assert.ok(all.length > 100, `${all.length} files`)
-  compileC(join(folder, 'none'), all, ['-fsyntax-only', `-I${join(repoRoot, 'shim', 'include')}`])
-})

@@ -16,7 +16,7 @@ const dist = join(repoRoot, 'dist')
 const bundles: Record<string, string[]> = JSON.parse(readFileSync(join(repoRoot, 'scripts', 'bundled.json'), 'utf8'))
 const skip = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 
-/** A checkout that has only the bundles, the preload library and koffi; `run` runs its `bin/userdma`. */
+/** A checkout that has only the bundles, the C libraries and koffi; `run` runs its `bin/userdma`. */
 const bareCheckout = () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist'))
@@ -25,7 +25,7 @@ const bareCheckout = () => {
     'package.json',
     ...Object.keys(bundles).flatMap(name => [`dist/${name}.cjs`, `dist/${name}.cache`]),
     'scripts/bundled.json',
-    'build/native/libuserdma_shim.so',
+    'build/native',
   ])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true })
   cpSync(join(repoRoot, 'node_modules', 'koffi'), join(folder, 'node_modules', 'koffi'), { recursive: true })
@@ -44,14 +44,21 @@ test('bundled commands work without the compiled modules', { skip }, () => {
     status: 1,
     output: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
   }
-  const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show'], ['env'], ['stop']]
-  assert.deepEqual(new Set(commands.map(([name]) => name)), new Set(Object.values(bundles).flat()))
-  for (const command of commands) {
-    const program = command[0] === 'run' ? ['--', 'true'] : []
-    assert.deepEqual(run(...command, '--socket', socket, ...program), noDaemon)
-  }
+  const underDaemon = [['run'], ['trace'], ['check']]
+  const clients = [['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show'], ['env'], ['stop']]
+  const others = [['daemon'], ['explain'], ['torment-search']]
+  const named = [...underDaemon, ...clients, ...others].map(([name]) => name)
+  assert.deepEqual(new Set(named), new Set(Object.values(bundles).flat()))
+  for (const command of underDaemon) assert.deepEqual(run(...command, '--socket', socket, '--', 'true'), noDaemon)
+  for (const command of clients) assert.deepEqual(run(...command, '--socket', socket), noDaemon)
+  assert.deepEqual(run('daemon', '--link', 'x').status, 2)
+  assert.equal(run('explain', 'stale-rkey').status, 0)
   assert.equal(run('run', '--bogus', 'true').status, 2)
-  assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
+  for (const command of [['run'], ['check', '--torment-search', '1']])
+    assert.deepEqual(run(...command, '--', './none'), {
+      status: 127,
+      output: 'userdma: ./none: there is no such program\n',
+    })
 })
 
 for (const name of Object.keys(bundles))
@@ -67,10 +74,13 @@ test('a bundle works without its compiled code, as in packages', { skip }, () =>
   assert.equal(run('run', '--bogus', 'true').status, 2)
 })
 
-test('other commands, and `run` without dist/run.cjs, need the compiled modules', { skip }, () => {
+test('other commands, a driver from a file, and `run` without dist/run.cjs, need the compiled modules', {
+  skip,
+}, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('schema'), unbuilt)
+  assert.deepEqual(run('daemon', '--driver', 'x.mjs'), unbuilt)
   rmSync(join(folder, 'dist', 'run.cjs'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)
 })

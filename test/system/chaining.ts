@@ -1,7 +1,7 @@
 /*
  * A program for trace.test.ts: a chain of 503 calls that succeeds, and a chain that is refused.
  */
-import { open } from '../../src/verbs/index.ts'
+import { open } from '../../src/library/index.ts'
 
 const socket = process.env.USERDMA_SOCKET
 if (socket === undefined) throw new Error('this program runs under userdma trace')

@@ -8,9 +8,9 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { READY } from '../../src/cli/start.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
+import { open } from '../../src/library/index.ts'
 import { openToolSession } from '../../src/session/tool-session.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
-import { open } from '../../src/verbs/index.ts'
 import { loopbackText } from '../loopback.ts'
 import {
   cleanEnvironment,

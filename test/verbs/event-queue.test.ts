@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
-import { closeAll, completionText, eachCarrier, nextCompletion, pair, resourcesOn } from './connections/endpoints.ts'
+import type { EventQueue, QueuedEvent } from '../../src/library/index.ts'
+import { closeAll, completionText, eachCarrier, nextCompletion, pair, resourcesOn } from './endpoints.ts'
 
 const nextQueued = async (queue: EventQueue): Promise<QueuedEvent> => {
   for await (const event of queue) return event

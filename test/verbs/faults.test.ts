@@ -4,11 +4,11 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
+import { createNetwork, open } from '../../src/library/index.ts'
 import { openToolSession, type ToolSession } from '../../src/session/tool-session.ts'
 import { QpState } from '../../src/spec/enums.ts'
-import { createNetwork, open } from '../../src/verbs/index.ts'
 import { startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../system/programs.ts'
-import { closeAll, completionText, nextEvent, type OpenTwo, openTwoInProcess, pair } from './connections/endpoints.ts'
+import { closeAll, completionText, nextEvent, type OpenTwo, openTwoInProcess, pair } from './endpoints.ts'
 
 const tests = (openTwo: OpenTwo, setFaults: (rules: string) => Promise<void> | void): void => {
   it('calls fail', async () => {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
-import { closeAll, completionText, eachCarrier, resourcesOn } from './connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, resourcesOn } from './endpoints.ts'
 
 eachCarrier(openTwo => {
   const bothResources = async () => {

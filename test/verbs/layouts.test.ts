@@ -10,13 +10,13 @@ import { createCqRing, pushCompletion } from '../../src/drivers/rxe/rings/comple
 import { createReceiveQueue, takeReceive } from '../../src/drivers/rxe/rings/receive-queue.ts'
 import { slabRings } from '../../src/drivers/rxe/rings/ring-memory.ts'
 import { createSendQueue, ringWork } from '../../src/drivers/rxe/rings/work-source.ts'
+import { open } from '../../src/library/index.ts'
 import { CqKind } from '../../src/spec/enums.ts'
 import { flushPlacement, flushSelectivity } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
 import type { RingBytes } from '../../src/verbs/carrier.ts'
 import { CompletionCursor } from '../../src/verbs/cq/completion.ts'
-import { open } from '../../src/verbs/index.ts'
 import { RemoteRange } from '../../src/verbs/mr/remote-memory.ts'
 import {
   putAtomic,

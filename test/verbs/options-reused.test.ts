@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { connect, createNetwork, listen, open } from '../../src/library/index.ts'
 import { Ah } from '../../src/spec/classes/ah.ts'
 import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, QpState } from '../../src/spec/enums.ts'
-import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
-import { closeAll, completionText, openTwoInProcess, pair } from './connections/endpoints.ts'
+import { closeAll, completionText, openTwoInProcess, pair } from './endpoints.ts'
 import { mailboxOfNumbers } from './mailboxes.ts'
 
 const aborted = AbortSignal.abort(new Error('aborted'))

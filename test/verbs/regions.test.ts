@@ -8,8 +8,8 @@ import { closeSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { hasNative } from '../../src/host/native.ts'
-import { GRH_BYTES, type RemoteMemoryData, remoteMemory } from '../../src/verbs/index.ts'
-import { closeAll, completionText, eachCarrier, pair } from './connections/endpoints.ts'
+import { GRH_BYTES, type RemoteMemoryData, remoteMemory } from '../../src/library/index.ts'
+import { closeAll, completionText, eachCarrier, pair } from './endpoints.ts'
 import { refuses } from './mistakes/mistakes.ts'
 
 const PAGE_BYTES = 4096
@@ -160,7 +160,7 @@ eachCarrier(openTwo => {
 test('openOwnFile leaves no descriptor open if it fails with EMFILE', () => {
   const program = `
     import { closeSync, openSync } from 'node:fs'
-    const { openOwnFile } = await import('${new URL('../../src/verbs/local/file.js', import.meta.url).href}')
+    const { openOwnFile } = await import('${new URL('../../src/network/file.js', import.meta.url).href}')
     const file = openSync(process.execPath)
     const fillers = []
     const fill = () => {

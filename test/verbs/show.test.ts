@@ -5,9 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
 import { createCtxDevice } from '../../src/drivers/ctx/device.ts'
+import { connect, createNetwork, listen, open, openSystem, requestWindow } from '../../src/library/index.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
-import { connect, createNetwork, listen, open, openSystem, requestWindow } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, nextCompletion, pair } from './connections/endpoints.ts'
+import { closeAll, eachCarrier, nextCompletion, pair } from './endpoints.ts'
 
 /** Internals of the library's objects, as `inspect` and as JSON. */
 const INTERNALS = /\bcontext"?:|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/

@@ -2,10 +2,10 @@
  * `userdma devices`: lists the devices of a daemon, as its system-wide device describes them (R13).
  */
 
+import { type DeviceEntry, openSystem } from '../../devices/system.ts'
 import { classes } from '../../spec/classes.ts'
 import { jsonText } from '../../trace/printable.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
-import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
 import { printFromDaemon, type QueryOptions } from './stat.ts'
 
 /** A device with its configuration. */

@@ -4,6 +4,7 @@
  */
 
 import { classesWithClients } from '../../clients/clients.ts'
+import { openSystem } from '../../devices/system.ts'
 import { oneDevicePerDriver } from '../../drivers/registered.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
@@ -19,7 +20,6 @@ import {
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
 import { jsonText } from '../../trace/printable.ts'
-import { openSystem } from '../../verbs/system.ts'
 import { UsageError } from '../fail.ts'
 import type { QueryOptions } from './stat.ts'
 

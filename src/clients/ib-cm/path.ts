@@ -5,8 +5,9 @@
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { hasGid } from '../../core/devices/gids.ts'
-import type { ConnectionEnd, ConnectionListeners, MadAddress, SocketAddress } from '../../core/driver-contract.ts'
+import type { ConnectionEnd, ConnectionListeners, MadAddress } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { isSamePartition } from '../../wire/bth.ts'

@@ -1,7 +1,8 @@
 /*
  * Private data of the connection manager's messages: a request's begins with rdma_cm's header, which has the addresses.
  */
-import type { ConnectionEnd, SocketAddress } from '../../core/driver-contract.ts'
+import type { ConnectionEnd } from '../../core/driver-contract.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { privateDataBytes, rdmaCmHeader } from '../../spec/wire/mad.ts'

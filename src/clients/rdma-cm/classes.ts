@@ -4,7 +4,7 @@
  * uses only this device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
-import type { DriverClass, SocketAddress } from '../../core/driver-contract.ts'
+import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
 import type { CallContext, CoreObject, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
@@ -12,7 +12,7 @@ import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lif
 import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
-import type { CmAddresses } from '../../spec/classes/connections/cm_parameters.ts'
+import type { CmAddresses, SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { AsyncEventType, CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'

@@ -3,8 +3,9 @@
  * is a complete path: the device's port routes the packets.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
-import type { ConnectionProtocol, SocketAddress } from '../../core/driver-contract.ts'
+import type { ConnectionProtocol } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { GidType } from '../../spec/enums.ts'
 import { CallError, Errno, errnoName, knownErrno } from '../../spec/errno.ts'
 import { hasLinkScope, isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'

@@ -8,9 +8,9 @@ import type {
   ConnectionParameters,
   ConnectionProtocol,
   Ece,
-  SocketAddress,
 } from '../../core/driver-contract.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, QpType } from '../../spec/enums.ts'
 import { type EventDetails, eventDetails } from './parameters.ts'
 import type { PortHolder } from './ports.ts'

@@ -1,7 +1,8 @@
 /*
  * The listeners of each port, and the choice of a listener for a request (Linux: cma_find_listener, cma_listen_on_all).
  */
-import type { PeerRequest, SocketAddress } from '../../core/driver-contract.ts'
+import type { PeerRequest } from '../../core/driver-contract.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { QpType } from '../../spec/enums.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { Family, isAny, isLoopback } from '../socket-address.ts'

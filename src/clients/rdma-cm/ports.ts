@@ -2,9 +2,10 @@
  * Ports of rdma_cm, by the rules of Linux's cma_check_port. They are independent of TCP and UDP ports.
  * Users have shares of the ephemeral ports of each port space (core/objects/limits.ts).
  */
-import type { SocketAddress } from '../../core/driver-contract.ts'
+
 import type { Account, Limit } from '../../core/model.ts'
 import { createLimit, take } from '../../core/objects/limits.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { isLinkLocal, isSameAddress } from '../../wire/address.ts'
 import { Family, isAny } from '../socket-address.ts'

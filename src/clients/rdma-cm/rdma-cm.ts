@@ -16,9 +16,9 @@ import type {
   ConnectionProtocol,
   PeerRequest,
   Refusal,
-  SocketAddress,
 } from '../../core/driver-contract.ts'
 import type { Context, Core, Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { rejReason } from '../../spec/wire/mad.ts'

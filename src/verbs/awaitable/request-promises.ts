@@ -5,10 +5,10 @@
  */
 
 import { Errno } from '../../spec/errno.ts'
-import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
 import { RdmaError, refused } from '../error.ts'
+import { beginStackAtProgram } from '../watch/stacks.ts'
 import { RequestError, type Restarts } from './request-error.ts'
 
 /** The result of a request: a copy of its completion. */

@@ -16,7 +16,6 @@ import { checkRecord, copyOfValue, type KnownOptions } from '../arguments/option
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
-import { watchedRing } from '../check/watch.ts'
 import {
   checkAttached,
   closedError,
@@ -50,6 +49,7 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
+import { watchedRing } from '../watch/watch.ts'
 import { type LibraryAttributes, toClassAttributes, toLibraryAttributes } from './attributes.ts'
 import {
   type ConnectOptions,

@@ -19,10 +19,10 @@ import { OpenWants, ParkedPage, PostQueue, UNKNOWN_OPCODE } from '../../spec/ses
 import { noDeviceText } from '../../trace/suggest.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
-import type { DeviceCheck } from '../check/watch.ts'
 import { closedError, deviceClosedError, invalidArgument, refusal, refused } from '../error.ts'
 import { CLOSED } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
+import type { OpenedCarrier } from '../watch/watch.ts'
 import { ANSWER_TIMEOUT, joinDaemon, restartHint, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
@@ -56,10 +56,8 @@ export interface RemoteDevice {
   readonly node: number
 }
 
-interface RemoteCarrier extends Carrier {
+interface RemoteCarrier extends OpenedCarrier {
   readonly device: RemoteDevice
-  /** Set under `userdma check`. */
-  readonly check: DeviceCheck | undefined
 }
 
 /** The devices of a daemon, in its order. Throws RdmaError EIO; `call`: the call's name in errors. */

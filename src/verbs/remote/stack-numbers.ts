@@ -3,7 +3,7 @@
  * (message STACK), and afterwards only the stack's number.
  */
 import { MAX_STACKS, Messages, SessionEnv } from '../../spec/session.ts'
-import { captureStack } from '../check/stacks.ts'
+import { captureStack } from '../watch/stacks.ts'
 
 /** Whether the program records stacks: `userdma check` sets the variable to 1, with `--races` to 2. */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')

@@ -7,7 +7,6 @@ import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
-import { watchedRing } from '../check/watch.ts'
 import { checkU32, closedError, injectedError, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
@@ -24,6 +23,7 @@ import {
   producingRing,
   ringOrNone,
 } from '../ring.ts'
+import { watchedRing } from '../watch/watch.ts'
 
 /** A receive queue that queue pairs share. */
 export interface ReceiveQueue {

@@ -42,7 +42,7 @@ const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 /** Writes a program that imports the library, and returns the program's path. `lines`: from line 2 on. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
-  const library = new URL('../../../src/verbs/index.js', import.meta.url).href
+  const library = new URL('../../../src/library/index.js', import.meta.url).href
   writeFileSync(file, [`import { open } from '${library}'`, ...lines].join('\n'))
   return file
 }

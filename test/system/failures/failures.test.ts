@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { layouts } from '../../../src/daemon/destroy-waits.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { open } from '../../../src/library/index.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'
-import { open } from '../../../src/verbs/index.ts'
 import { assertGood, lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { open } from '../../../src/verbs/index.ts'
+import { open } from '../../../src/library/index.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, type PairOptions, startPair } from '../pairs/pingpong.ts'
 import {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { type Connection, connect, createNetwork, listen, open } from '../../../src/verbs/index.ts'
+import { type Connection, connect, createNetwork, listen, open } from '../../../src/library/index.ts'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 import { assertGoodRdmacm, runRdmacm } from './rdmacm.ts'
 

@@ -6,11 +6,11 @@ import { createHook } from 'node:async_hooks'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { hasNative } from '../../../src/host/native.ts'
+import { GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/library/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
-import { GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
 import { startDaemon, TWO_DEVICES } from '../../system/programs.ts'
 import { countMoves } from '../array-moves.ts'
-import { eachCarrier, type OpenTwo, openTwoInProcess } from '../connections/endpoints.ts'
+import { eachCarrier, type OpenTwo, openTwoInProcess } from '../endpoints.ts'
 import { untyped } from '../mistakes/mistakes.ts'
 
 const pair = async (openTwo: OpenTwo) => {

@@ -5,14 +5,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook } from '../../../src/core/devices/registry.ts'
+import { type Chain, createNetwork, type ObjectReference, open, RdmaError } from '../../../src/library/index.ts'
+import type { LocalNetwork } from '../../../src/network/contract.ts'
 import { Device } from '../../../src/spec/classes/device/device.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
-import { type Chain, createNetwork, type ObjectReference, open, RdmaError } from '../../../src/verbs/index.ts'
-import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 
 const openDevice = async () => {
   const network = createNetwork()

@@ -5,11 +5,11 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
+import { RdmaError } from '../../../src/library/index.ts'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { RdmaError } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, eachCarrier, resourcesOn } from '../connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, resourcesOn } from '../endpoints.ts'
 
 eachCarrier(openTwo => {
   test('one chain creates working queue pairs with a PD, a CQ, a region and an SRQ', async () => {

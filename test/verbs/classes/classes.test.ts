@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../src/library/index.ts'
 import type { AnyCall } from '../../../src/verbs/carrier.ts'
-import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../src/verbs/index.ts'
 import type { DeviceContext } from '../../../src/verbs/plan.ts'
 import { scratchFolder } from '../../tools.ts'
 import {
@@ -18,7 +18,7 @@ import {
   openTwoInProcess,
   pair,
   resourcesOn,
-} from '../connections/endpoints.ts'
+} from '../endpoints.ts'
 
 eachCarrier(openTwo => {
   const datagrams = async () => {

@@ -6,6 +6,7 @@ import { before, describe, test } from 'node:test'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
 import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { createNetwork, type Device, type DriverDescriptor, open } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import {
   CTX_HEADER_BYTES,
@@ -22,7 +23,6 @@ import {
 } from '../../../src/spec/drivers/ctx.ts'
 import { type Fields, type RecordOf, recordSize } from '../../../src/spec/schema/schema.ts'
 import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
-import { createNetwork, type Device, type DriverDescriptor, open } from '../../../src/verbs/index.ts'
 import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
 
 const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }

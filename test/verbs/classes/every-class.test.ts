@@ -6,12 +6,19 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook } from '../../../src/core/index.ts'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import {
+  createNetwork,
+  type Device,
+  type GsiQueuePair,
+  open,
+  openSystem,
+  RdmaError,
+} from '../../../src/library/index.ts'
+import type { LocalNetwork } from '../../../src/network/contract.ts'
 import { Classes, classes } from '../../../src/spec/classes.ts'
 import { CtxContext } from '../../../src/spec/drivers/ctx.ts'
 import { QpState } from '../../../src/spec/enums.ts'
-import { createNetwork, type Device, type GsiQueuePair, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
-import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
-import { resourcesOn } from '../connections/endpoints.ts'
+import { resourcesOn } from '../endpoints.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 
 type LibraryCall = (device: Device) => unknown

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { affiliate, driverClass, register } from '../../../src/core/index.ts'
+import { createNetwork, type Device, GSI_QKEY, type ObjectReference, open } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
 import {
@@ -17,9 +18,8 @@ import {
   u32,
   u64,
 } from '../../../src/spec/schema/schema.ts'
-import { createNetwork, type Device, GSI_QKEY, type ObjectReference, open } from '../../../src/verbs/index.ts'
 import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
-import { completionText, nextCompletion, nextEvent } from '../connections/endpoints.ts'
+import { completionText, nextCompletion, nextEvent } from '../endpoints.ts'
 import { refuses, untyped } from '../mistakes/mistakes.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 

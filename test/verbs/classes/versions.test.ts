@@ -19,6 +19,7 @@ import { ioctlDialect } from '../../../src/daemon/session/dialects.ts'
 import { SystemError } from '../../../src/host/errno.ts'
 import { closeProcess, openProcess } from '../../../src/host/memory/process.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { RdmaError } from '../../../src/library/index.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { declare } from '../../../src/spec/schema/description.ts'
@@ -32,11 +33,10 @@ import {
   readRequest,
   writeCallReply,
 } from '../../../src/uapi/session-codec.ts'
-import type { Carrier } from '../../../src/verbs/carrier.ts'
-import { createDevice, type Device } from '../../../src/verbs/device.ts'
-import { RdmaError } from '../../../src/verbs/index.ts'
+import { type Device, deviceOn } from '../../../src/verbs/device.ts'
 import type { Session } from '../../../src/verbs/remote/daemon-session.ts'
 import { createCalls } from '../../../src/verbs/remote/messages.ts'
+import type { OpenedCarrier } from '../../../src/verbs/watch/watch.ts'
 import { describeDevice, testCaller, testDriver } from '../../core/fixture.ts'
 
 const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
@@ -91,10 +91,10 @@ const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Devic
   const [contextId, fd] = [1, 3]
   const call = createCalls({ ask }, contextId, fd)
   call.setDeviceClasses(declare(call(Interface, 'query', 0, {}).out as never))
-  const carrier = { isRemote: true, call, close() {}, targets: undefined } as unknown as Carrier
+  const carrier = { isRemote: true, call, close() {}, targets: undefined } as unknown as OpenedCarrier
   const path = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 1024 }
   return {
-    device: createDevice(carrier, 'test0', '127.0.0.1', path),
+    device: deviceOn(carrier, 'test0', '127.0.0.1', () => path),
     end() {
       space.close()
       closeProcess(ownProcess)

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { CompletionRecord } from '../../../src/verbs/index.ts'
-import { closeAll, pair } from '../connections/endpoints.ts'
+import type { CompletionRecord } from '../../../src/library/index.ts'
+import { closeAll, pair } from '../endpoints.ts'
 
 test('a second loop over a queue is refused until the first has ended', async () => {
   const { a, b } = await pair()

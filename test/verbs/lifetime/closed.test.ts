@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createNetwork, type Device, open, RdmaError } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { createNetwork, type Device, open, RdmaError } from '../../../src/verbs/index.ts'
-import { eachCarrier, endpointOn } from '../connections/endpoints.ts'
+import { eachCarrier, endpointOn } from '../endpoints.ts'
 
 eachCarrier(openTwo => {
   test('a number that is no handle is refused, and names no other object', async () => {

@@ -5,9 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { STEPS_PER_TURN } from '../../../src/core/devices/registry.ts'
 import { hasNative } from '../../../src/host/native.ts'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { createNetwork, open } from '../../../src/library/index.ts'
 import { loopbackText } from '../../loopback.ts'
-import { closeAll, nextCompletion, openTwoInProcess, pair } from '../connections/endpoints.ts'
+import { closeAll, nextCompletion, openTwoInProcess, pair } from '../endpoints.ts'
 
 test('messages and their replies need no turn of the event loop', async () => {
   const { a, b } = await pair()

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, openTwoInProcess, pair } from '../connections/endpoints.ts'
+import { createNetwork, open } from '../../../src/library/index.ts'
+import { closeAll, eachCarrier, openTwoInProcess, pair } from '../endpoints.ts'
 
-const library = new URL('../../../src/verbs/index.js', import.meta.url).href
+const library = new URL('../../../src/library/index.js', import.meta.url).href
 
 /** Runs a program that imports the library as `userdma`. */
 const run = (program: string, options: readonly string[] = []) => {

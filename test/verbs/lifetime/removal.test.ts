@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
-import { open, RdmaError } from '../../../src/verbs/index.ts'
+import { open, RdmaError } from '../../../src/library/index.ts'
 import {
   isEmpty,
   removeDevice,
@@ -14,7 +14,7 @@ import {
   type TestDaemon,
   TWO_DEVICES,
 } from '../../system/programs.ts'
-import { closeAll, completionText, endpointOn } from '../connections/endpoints.ts'
+import { closeAll, completionText, endpointOn } from '../endpoints.ts'
 
 const RECEIVES = 16
 

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook, type Device as CoreDevice, driverClass, register } from '../../../src/core/index.ts'
+import { createNetwork, open } from '../../../src/library/index.ts'
 import {
   Block,
   CallError,
@@ -19,7 +20,6 @@ import {
   u32,
   zeroRecord,
 } from '../../../src/spec/index.ts'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
 
 const Slow = objectClass('slow', 0x8000, {
   methods: {

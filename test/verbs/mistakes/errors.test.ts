@@ -15,9 +15,9 @@ import {
   type RcQueuePairOptions,
   RdmaError,
   RequestError,
-} from '../../../src/verbs/index.ts'
+} from '../../../src/library/index.ts'
 import { loopbackText } from '../../loopback.ts'
-import { closeAll, eachCarrier, nextCompletion, pair } from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, nextCompletion, pair } from '../endpoints.ts'
 import { untyped } from './mistakes.ts'
 
 const messageOf = (body: () => unknown): string => {

@@ -4,13 +4,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { createNetwork, type Network, open } from '../../../src/library/index.ts'
 import { vendorErrorOf } from '../../../src/spec/check/causes.ts'
-import { createNetwork, type Network, open } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, eachCarrier, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, eachCarrier, pair } from '../endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 const UNKNOWN_RKEY = 5
-/** Of a network (src/verbs/local/network.ts). */
+/** Of a network (src/network/network.ts). */
 const MAX_DEVICES = 64
 
 eachCarrier(openTwo => {

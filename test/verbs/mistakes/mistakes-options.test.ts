@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createNetwork, type Device, open, openSystem, RdmaError } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { createNetwork, type Device, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
-import { eachCarrier } from '../connections/endpoints.ts'
+import { eachCarrier } from '../endpoints.ts'
 import { ofAnotherDevice, refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { RemoteMemory, Slice } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, eachCarrier, pair } from '../connections/endpoints.ts'
+import type { RemoteMemory, Slice } from '../../../src/library/index.ts'
+import { closeAll, completionText, eachCarrier, pair } from '../endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {

@@ -4,13 +4,13 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
 import { refused } from '../../../src/verbs/error.ts'
-import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
-import { eachCarrier, pair } from '../connections/endpoints.ts'
+import { eachCarrier, pair } from '../endpoints.ts'
 import { ofAnotherDevice, refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {

@@ -2,7 +2,7 @@
  * Helpers for tests with wrong calls of the library.
  */
 import assert from 'node:assert/strict'
-import { RdmaError } from '../../../src/verbs/index.ts'
+import { RdmaError } from '../../../src/library/index.ts'
 
 /** A value of a wrong type, from a JavaScript program. */
 export const untyped = <T>(value: unknown): T => value as T

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import * as userdma from '../../../src/verbs/index.ts'
-import { type Device, open } from '../../../src/verbs/index.ts'
+import * as userdma from '../../../src/library/index.ts'
+import { type Device, open } from '../../../src/library/index.ts'
 import { untyped } from './mistakes.ts'
 
 const { createNetwork, openSystem, RdmaError } = userdma

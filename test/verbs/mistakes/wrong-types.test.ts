@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import * as userdma from '../../../src/library/index.ts'
 import { CtxContext } from '../../../src/spec/drivers/ctx.ts'
-import * as userdma from '../../../src/verbs/index.ts'
 
 const { createNetwork, open, openSystem, RdmaError } = userdma
 

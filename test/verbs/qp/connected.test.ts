@@ -4,17 +4,9 @@
 import assert from 'node:assert/strict'
 import { constants } from 'node:os'
 import { test } from 'node:test'
+import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/library/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/verbs/index.ts'
-import {
-  closeAll,
-  eachCarrier,
-  endpointOn,
-  nextCompletion,
-  nextEvent,
-  pair,
-  resourcesOn,
-} from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, endpointOn, nextCompletion, nextEvent, pair, resourcesOn } from '../endpoints.ts'
 
 eachCarrier(openTwo => {
   test('a message goes from one device to another', async () => {

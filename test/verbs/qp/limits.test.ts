@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, type Network, type OpenOptions, open } from '../../../src/verbs/index.ts'
+import { createNetwork, type Network, type OpenOptions, open } from '../../../src/library/index.ts'
 
 /** Two devices with a protection domain each. */
 const openTwo = async (network: Network, options: OpenOptions = {}) => {

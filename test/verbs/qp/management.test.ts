@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, nextCompletion, openTwoInProcess, resourcesOn } from '../connections/endpoints.ts'
+import { GRH_BYTES, GSI_QKEY } from '../../../src/library/index.ts'
+import { closeAll, completionText, nextCompletion, openTwoInProcess, resourcesOn } from '../endpoints.ts'
 
 test('queue pairs of the general services exchange datagrams', async () => {
   const [one, two] = await openTwoInProcess()()

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { addHook, type Device as CoreDevice } from '../../../src/core/index.ts'
+import { createNetwork, open } from '../../../src/library/index.ts'
+import type { LocalNetwork } from '../../../src/network/contract.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
-import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 
 const { RESET, RTS } = QpState.values
 

@@ -1,0 +1,174 @@
+/*
+ * Entry point of `userdma`: the library.
+ */
+
+export {
+  type ConnectionRequest,
+  type ConnectToOptions,
+  connect,
+  type DeviceChoice,
+  type ListenOptions,
+  listen,
+  type RejectOptions,
+  type Server,
+} from '../connections/connect.ts'
+export {
+  type ClosedEvent,
+  type ConnectedQueuePair,
+  type Connection,
+  ConnectionError,
+  type ConnectionOptions,
+} from '../connections/connection.ts'
+export type { CloseReason } from '../connections/events.ts'
+export type { Messages, MessagesOptions } from '../connections/messages/messages.ts'
+export { type ReconnectOptions, reconnect } from '../connections/reconnect.ts'
+export type { ListenerAddress } from '../connections/url.ts'
+export { type OpenOptions, open } from '../devices/open.ts'
+export {
+  type DeviceChange,
+  type DeviceEntry,
+  type NodeTypeName,
+  openSystem,
+  type System,
+  type SystemOptions,
+} from '../devices/system.ts'
+export type { Network, NetworkOptions, RecordOptions } from '../network/contract.ts'
+export { createNetwork } from '../network/network.ts'
+export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
+export type { CheckOptions } from '../self-check/options.ts'
+export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
+export type { Omission, OmissionId } from '../spec/check/omissions.ts'
+export type { PathOptions } from '../verbs/address.ts'
+export type {
+  FlushExtent,
+  FlushOptions,
+  ImmediateOptions,
+  InvalidateOptions,
+  MessageOptions,
+  RcMessageOptions,
+  SendOptions,
+  XrcOptions,
+} from '../verbs/arguments/request-options.ts'
+export type {
+  AwaitableOptions,
+  AwaitableQueuePair,
+  AwaitedMessageOptions,
+  AwaitedOptions,
+  AwaitedRcMessageOptions,
+  WaitLimits,
+} from '../verbs/awaitable/queue-pair.ts'
+export { RequestError } from '../verbs/awaitable/request-error.ts'
+export type { CompletedRequest } from '../verbs/awaitable/request-promises.ts'
+export { type RequestWindow, requestWindow } from '../verbs/awaitable/request-window.ts'
+export type { DeviceCounters, DeviceMetrics, MetricName } from '../verbs/carrier.ts'
+export type { Chain, PlannedObject, Resolved } from '../verbs/chain.ts'
+export type { Completion, CompletionRecord, OpcodeName, StatusName } from '../verbs/cq/completion.ts'
+export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from '../verbs/cq/completion-queue.ts'
+export type {
+  AsyncEventName,
+  CloseOptions,
+  Device,
+  DeviceEvent,
+  DeviceEventObject,
+  DeviceEvents,
+} from '../verbs/device.ts'
+export type { DriverDescriptor, MapOptions } from '../verbs/driver-ops.ts'
+export { type ErrorCode, FindingsError, RdmaError } from '../verbs/error.ts'
+export type { Attachable, EventKindName, EventQueue, QueuedEvent } from '../verbs/event-queue.ts'
+export type { Listenable, ListenerOptions } from '../verbs/event-target.ts'
+export type {
+  IpInterface,
+  IpOptions,
+  PingOptions,
+  UdpDatagram,
+  UdpEndpoint,
+  UdpOptions,
+  UdpSocket,
+} from '../verbs/ip.ts'
+export type { AbortOptions, Arrivals } from '../verbs/mailbox.ts'
+export type {
+  Access,
+  FileRegionOptions,
+  MemoryRegion,
+  Region,
+  RegionChanges,
+  Slice,
+  WholeRegion,
+} from '../verbs/mr/region.ts'
+export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from '../verbs/mr/remote-memory.ts'
+export type { BindInfo, MemoryWindow } from '../verbs/mr/window.ts'
+export type { CreateArguments, ObjectOf } from '../verbs/objects/object.ts'
+export type { ProtectionDomain } from '../verbs/pd.ts'
+export type { Kind, ObjectReference, Reference } from '../verbs/plan.ts'
+export type { Activatable, ActiveOptions } from '../verbs/qp/activation.ts'
+export type {
+  AwaitableRcOptions,
+  AwaitableRcQueuePair,
+  AwaitableUcOptions,
+  AwaitableUcQueuePair,
+  RcQueuePair,
+  RcQueuePairOptions,
+  UcQueuePair,
+  UcQueuePairOptions,
+} from '../verbs/qp/connected.ts'
+export type {
+  Connectable,
+  ConnectOptions,
+  Endpoint,
+  PeerOptions,
+  RcConnectOptions,
+  RetryOptions,
+} from '../verbs/qp/connection.ts'
+export {
+  type AddressHandle,
+  type AwaitableUdOptions,
+  type AwaitableUdQueuePair,
+  type DatagramEndpoint,
+  type DatagramPeer,
+  type DatagramSender,
+  type Destination,
+  MULTICAST_QPN,
+  senderOf,
+  type UdActivation,
+  type UdMethods,
+  type UdQueuePair,
+  type UdQueuePairOptions,
+} from '../verbs/qp/datagram.ts'
+export {
+  GSI_QKEY,
+  type GsiQueuePair,
+  type GsiQueuePairOptions,
+  type SmiQueuePair,
+  type SmiQueuePairOptions,
+} from '../verbs/qp/management.ts'
+export type { Operations, ReliableOperations } from '../verbs/qp/operations.ts'
+export type {
+  BareQueuePair,
+  InitialAttributes,
+  InitialOptions,
+  ModifyArguments,
+  QpStateName,
+  QueriedAttributes,
+  QueuePair,
+  QueuePairOptions,
+  SendData,
+  SendingQueuePair,
+  SendQueueOptions,
+} from '../verbs/qp/queue-pair.ts'
+export type {
+  XrcDomain,
+  XrcDomainOptions,
+  XrcInitiator,
+  XrcInitiatorOptions,
+  XrcTarget,
+  XrcTargetOptions,
+} from '../verbs/qp/xrc.ts'
+export type { ReceiveQueue } from '../verbs/srq/receive-queue.ts'
+export type {
+  SharedReceiveQueue,
+  SrqOptions,
+  XrcSharedReceiveQueue,
+  XrcSrqOptions,
+} from '../verbs/srq/shared-receive.ts'
+export type { CountedFinding } from '../verbs/watch/watch.ts'
+export { GRH_BYTES } from '../wire/ip.ts'

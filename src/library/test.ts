@@ -1,0 +1,15 @@
+/*
+ * Entry point of `userdma/test`: the network in the program, for tests. Faults, torment, the check and recordings are
+ * options of the network.
+ */
+
+export type { Network, NetworkOptions, RecordOptions } from '../network/contract.ts'
+export { createNetwork } from '../network/network.ts'
+export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
+export { type OpenOptions, open } from '../devices/open.ts'
+export type { CheckOptions } from '../self-check/options.ts'
+export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
+export type { Omission, OmissionId } from '../spec/check/omissions.ts'
+export type { Device } from '../verbs/device.ts'
+export { type ErrorCode, FindingsError, RdmaError } from '../verbs/error.ts'
+export type { CountedFinding } from '../verbs/watch/watch.ts'

@@ -1,0 +1,147 @@
+/*
+ * What a network in this process is, for programs (`Network`) and for the files that open devices on it
+ * (`LocalNetwork`). It imports nothing that runs devices: a program of a daemon loads only this file of the folder.
+ */
+import type { InjectedFaults } from '../clients/faults/inject.ts'
+import type { LocalDevice } from '../core/driver-contract.ts'
+import type { Core, Device as CoreDevice } from '../core/model.ts'
+import type { FaultPort } from '../phy/faults/layer.ts'
+import type { Path } from '../phy/memory.ts'
+import type { CheckOptions } from '../self-check/options.ts'
+import type { Link } from '../uapi/tool.ts'
+import { formatValue, invalidArgument } from '../verbs/error.ts'
+import type { TracedCall } from './observe.ts'
+
+/** Connects devices of this process. */
+export interface Network {
+  /**
+   * Adds a device of any driver. `make` creates the device (`createCtxDevice` of userdma/drivers, or your own);
+   * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is
+   * open. Throws RdmaError EEXIST if the name is in use, EINVAL if `make` does not return a device of its core.
+   */
+  addDevice(make: (core: Core) => CoreDevice): () => void
+  /**
+   * Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Calls of devices in this process
+   * cannot be delayed. Throws RdmaError EINVAL.
+   */
+  setFaults(text: string): void
+  /**
+   * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
+   * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
+   * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
+   */
+  capture(path: string): () => void
+  /**
+   * Calls `handler` after each call on a device of the network, until the returned function is called. Calls of methods
+   * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.
+   */
+  trace(handler: (call: TracedCall) => void): () => void
+}
+
+/** Options of `createNetwork`. */
+export interface NetworkOptions {
+  /** Fault rules, see `Network.setFaults`. */
+  readonly fault?: string | undefined
+  /**
+   * What connects the devices: 'memory' of this process (default), or sockets on the devices' addresses, which must be
+   * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp'
+   * without segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
+   */
+  readonly link?: Link | undefined
+  /**
+   * How messages pass through memory: 'direct' (default) copies them from buffer to buffer, unless packets are captured
+   * or a fault rule applies; 'packets' always builds packets. Programs see no difference.
+   */
+  readonly path?: Path | undefined
+  /**
+   * Returns random integers from 0 to 2^32 - 1, for memory keys and queue pair numbers. Default: the system's secure
+   * generator.
+   */
+  readonly random?: (() => number) | undefined
+  /** Checks all devices that are opened on the network, see `OpenOptions.check`. Default: false. */
+  readonly check?: boolean | CheckOptions | undefined
+  /**
+   * A seed, an integer from 0 to 2^32 - 1. With a seed the devices do what the specification allows and hardware rarely
+   * does, as with `userdma check --torment`. Default: no seed.
+   */
+  readonly torment?: number | undefined
+  /**
+   * Records the network into a session file (docs/reference/session-file.md) from its first opened device to the end of
+   * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
+   */
+  readonly record?: string | RecordOptions | undefined
+}
+
+/** Options of a recording. */
+export interface RecordOptions {
+  /** The session file, which is created with mode 0600, or emptied. */
+  readonly file: string
+  /** Recorded bytes of each packet's payload, from 0 to 4096. Default: 0. */
+  readonly payload?: number | undefined
+  /** Maximum bytes of the file, at least 1 MiB: the oldest events are overwritten. Default: no limit. */
+  readonly limit?: number | undefined
+}
+
+/** A soft device of the network. */
+export interface AttachedDevice {
+  readonly network: LocalDevice
+  readonly port: FaultPort
+  /** Removes the device; resolves once all its objects are destroyed. */
+  remove(): Promise<void>
+}
+
+export interface LocalNetwork extends Network {
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
+  /** Whether a fault rule may refuse posts. */
+  hasPostFaults: boolean
+  readonly core: Core
+  readonly link: Link
+  readonly check: boolean | CheckOptions | undefined
+  readonly record: string | RecordOptions | undefined
+  /** Ends the recording; undefined: there is none yet. */
+  endRecording: (() => Promise<void>) | undefined
+  /** Number of soft devices that were added, including removed ones. */
+  devicesAdded: number
+  /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
+  add(name: string, address: string): AttachedDevice
+  /** Whether a soft device has this IP address. */
+  hasAddress(address: string): boolean
+  /** The port of a soft device, also of one that is being added. */
+  portOf(name: string): FaultPort | undefined
+  /** The soft device with this name. */
+  softDevice(name: string): AttachedDevice | undefined
+  /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
+  kick(): void
+  /** Schedules a drive, which also arms the timers: a call may give the devices work. */
+  touch(): void
+  /** Arms the timers of clients and of event thresholds: a call may have set an earlier one. */
+  scheduleTimers(): void
+  /** See `Carrier.drive`. */
+  drive(): boolean
+  /** See `Carrier.overdueTurn`. */
+  overdueTurn(): Promise<void> | undefined
+  /** See `Carrier.awaitsNextTurn`. */
+  awaitsNextTurn(): boolean
+}
+
+/** The networks that `createNetwork` has made. */
+export const networks = new WeakSet<object>()
+
+/** Checks that the value is a network of `createNetwork`. Throws RdmaError EINVAL. */
+export const checkNetwork = (call: string, value: unknown): void => {
+  if (!networks.has(value as object))
+    throw invalidArgument(call, `network ${formatValue(value)} is not a network`, 'make one with createNetwork()')
+}
+
+/** Checks that the option `record` has the path of a file. Throws RdmaError EINVAL. */
+export const checkRecording = (call: string, record: unknown): void => {
+  if (record === undefined) return
+  const file = typeof record === 'object' && record !== null && 'file' in record ? record.file : record
+  if (typeof file !== 'string' || file === '')
+    throw invalidArgument(
+      call,
+      `record ${formatValue(record)} is not the path of a file`,
+      'give a path or { file: path }',
+    )
+}

@@ -1,0 +1,458 @@
+/*
+ * The network of devices in this process (docs/decisions/one-provider.md): soft devices connected by memory or by
+ * sockets of this machine. The links memory and `dgram` need no native code.
+ *
+ * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
+ * - in a microtask after the program has posted or made a call, and when an asynchronous call ends;
+ * - when the program polls an empty CQ, an event queue or a UDP socket, or waits for a completion;
+ * - when a client (connection manager, IP) has work;
+ * - when packets arrive;
+ * - when a device's timer expires.
+ * Microtasks run before timers and sockets of the program. Therefore only BUDGET drives in microtasks and waits are
+ * allowed in a turn of the event loop; further drives and waits continue in the next turn.
+ */
+
+import { assemble } from '../assembly/assembly.ts'
+import { identityOf } from '../assembly/host-identity.ts'
+import type { Clients } from '../clients/clients.ts'
+import { injectFaults } from '../clients/faults/inject.ts'
+import { identify } from '../core/devices/identity.ts'
+import { STEPS_PER_TURN, unregister } from '../core/devices/registry.ts'
+import { type LocalDevice, ScanScope } from '../core/driver-contract.ts'
+import { expire } from '../core/events/events.ts'
+import { nextDue } from '../core/events/thresholds.ts'
+import type { CallingProcess, Core } from '../core/model.ts'
+import { rxeDriver } from '../drivers/registered.ts'
+import { createProgramFaults } from '../faults/program-faults.ts'
+import { targetOf } from '../faults/rule.ts'
+import { formatRule, parseFaults } from '../faults/rules.ts'
+import { MAX_TIMER_DELAY, nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
+import { nextTurn, onNextTurn } from '../host/event-loop/next-turn.ts'
+import { createSlices } from '../host/event-loop/slices.ts'
+import { commandName } from '../host/process-status.ts'
+import { secureRandom } from '../host/random.ts'
+import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
+import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
+import { CallError } from '../spec/errno.ts'
+import { links, paths } from '../uapi/tool.ts'
+import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
+import {
+  checkChoice,
+  checkFunction,
+  formatValue,
+  invalidArgument,
+  rdmaError,
+  refused,
+  rethrow,
+} from '../verbs/error.ts'
+import { showAs } from '../verbs/objects/show.ts'
+import { closeAtThreadEnd, forgetThreadEnd } from '../verbs/thread-end.ts'
+import { isSameAddress, parseAddress, reasonUnusable } from '../wire/address.ts'
+import {
+  type AttachedDevice,
+  checkRecording,
+  type LocalNetwork,
+  type Network,
+  type NetworkOptions,
+  networks,
+} from './contract.ts'
+import { observe, publishWaits } from './observe.ts'
+
+/** Maximum rounds of one drive, so that the event loop runs while devices keep each other busy. */
+const MAX_ROUNDS = 64
+/** Microseconds after which a drive starts no further round. */
+const LONGEST_DRIVE = 1000
+/** Maximum drives of `kick`, and waits of programs, in one turn of the event loop. */
+const BUDGET = 256
+/** One of CLOCK_INTERVAL idle drives reads the clock, because reading takes longer than the rest of the drive. */
+const CLOCK_INTERVAL = 32
+
+/** This process, as fault rules select it. A browser has none. */
+export const ownProcess: CallingProcess =
+  typeof process === 'undefined'
+    ? { pid: 0, name: () => '' }
+    : { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
+
+/** Parses fault rules. Throws RdmaError EINVAL. */
+const faultRules = (call: string, text: string) => {
+  if (typeof text !== 'string')
+    throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
+  try {
+    const rules = parseFaults(text)
+    const delayed = rules.find(rule => targetOf(rule) === 'call' && rule.delay > 0)
+    if (delayed !== undefined)
+      throw new Error(
+        `fault "${formatRule(delayed)}": calls of devices in this process are synchronous and cannot be delayed; use a daemon, or leave out delay`,
+      )
+    return rules
+  } catch (error) {
+    throw invalidArgument(call, (error as Error).message)
+  }
+}
+
+/** Milliseconds until `due` (microseconds of `nowMicroseconds`) for setTimeout, at least 1. */
+const delayUntil = (due: number): number =>
+  Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), MAX_TIMER_DELAY)
+
+/**
+ * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
+ * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasTorment`: devices may delay
+ * any work.
+ */
+const createDriveLoop = (
+  core: Core,
+  devices: readonly LocalDevice[],
+  isMemoryLink: boolean,
+  hasTorment: boolean,
+  clients: Clients,
+) => {
+  let isTouched = true
+  /** Whether a call was made since the last drive: it may have set a timer. */
+  let wasCalled = true
+  let isDriving = false
+  /** Whether `runScheduled` will run: in a microtask, or in the next turn of the event loop. */
+  let isScheduled = false
+  /** Whether a drive stopped before its work was done; `resume` continues it in the next turn of the event loop. */
+  let isInterrupted = false
+  let budget = BUDGET
+  let untilClockRead = CLOCK_INTERVAL
+  /** The timer of the devices. */
+  let timer: NodeJS.Timeout | undefined
+  /** When `timer` is due, in microseconds; Infinity if it is not armed, -Infinity once it has fired. */
+  let timerDue = Number.POSITIVE_INFINITY
+  let clientTimer: NodeJS.Timeout | undefined
+  let clientsDue = Number.POSITIVE_INFINITY
+
+  /** One round of a drive; true if there was work. `now` in microseconds. */
+  const pollAll = (now: number): boolean => {
+    let hasWorked = false
+    const hasExpired = now >= timerDue
+    if (hasExpired) disarm()
+    // CHANGED: only queue pairs that `onDoorbell` has reported are checked for requests.
+    for (let i = 0; i < devices.length; i++)
+      if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, ScanScope.CHANGED) || hasWorked
+    return (hasExpired && expire(core, now)) || hasWorked
+  }
+  /** Processes the requests of queues that were reported by `onDoorbell`; true if there were any. */
+  const processPosts = (): boolean => {
+    let hasPosts = false
+    for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.scanChanged() || hasPosts
+    return hasPosts
+  }
+  const hasWork = (): boolean => {
+    for (let i = 0; i < devices.length; i++) if (devices[i]!.hasWork()) return true
+    return false
+  }
+  const disarm = (): void => {
+    clearTimeout(timer)
+    timerDue = Number.POSITIVE_INFINITY
+  }
+  const armTimer = (): void => {
+    scheduleClients()
+    let due = nextDue(core)
+    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
+    if (due >= timerDue) return
+    clearTimeout(timer)
+    timerDue = due
+    timer = setTimeout(onTimer, delayUntil(due))
+  }
+  /**
+   * Arms the timer of clients (connection manager, IP). The timer does not keep the process alive, because the program
+   * may not wait for the clients' connections and packets.
+   */
+  const scheduleClients = (): void => {
+    const due = clients.nextTimeout()
+    if (due >= clientsDue) return
+    clearTimeout(clientTimer)
+    clientsDue = due
+    clientTimer = setTimeout(onClientTimer, delayUntil(due)).unref()
+  }
+  const onClientTimer = (): void => {
+    clientsDue = Number.POSITIVE_INFINITY
+    clients.onTimeout(nowMicroseconds())
+    scheduleClients()
+  }
+  const scheduleTimers = (): void => {
+    scheduleClients()
+    if (nextDue(core) < timerDue) armTimer()
+  }
+  const onTimer = (): void => {
+    // Node's timers may fire slightly early. The drive then finds no expired timer, and arms the timer again.
+    timerDue = Number.NEGATIVE_INFINITY
+    isTouched = true
+    drive()
+  }
+  /** Whether the timer is due; reads the clock only now and then, because that allocates a double. */
+  const hasTimerExpired = (): boolean => {
+    if (timerDue === Number.POSITIVE_INFINITY || --untilClockRead > 0) return false
+    untilClockRead = CLOCK_INTERVAL
+    return nowMicroseconds() >= timerDue
+  }
+  const drive = (): boolean => {
+    if (isDriving || (isMemoryLink && !isTouched && !hasTimerExpired())) return false
+    isDriving = true
+    isTouched = false
+    let hasWorked = processPosts()
+    // Usually all work is done now; the rounds below, and `armTimer` after them, are expensive.
+    let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
+    if (!isBusy) {
+      isDriving = false
+      // Without a call only the timer of event moderation may be new: a completion starts it. Torment may also delay a
+      // post or its completion.
+      if (wasCalled || hasTorment) armTimer()
+      else scheduleTimers()
+      wasCalled = false
+      return hasWorked
+    }
+    const start = nowMicroseconds()
+    for (let round = 0, now = start; round < MAX_ROUNDS && isBusy && now - start < LONGEST_DRIVE; round++) {
+      const hasProgress = pollAll(now)
+      hasWorked = hasProgress || hasWorked
+      isBusy = hasProgress && hasWork()
+      now = nowMicroseconds()
+    }
+    isDriving = false
+    publishWaits(devices)
+    if (isBusy) driveNextTurn()
+    armTimer()
+    wasCalled = false
+    return hasWorked
+  }
+  /** Continues an interrupted drive in the next turn of the event loop, after the rest of the process. */
+  const driveNextTurn = (): void => {
+    isTouched = true
+    if (isInterrupted) return
+    isInterrupted = true
+    isScheduled = true
+    onNextTurn(resume)
+  }
+  const resume = (): void => {
+    isInterrupted = false
+    runScheduled()
+  }
+  const runScheduled = (): void => {
+    isScheduled = false
+    drive()
+  }
+  /** In the next turn: renews the budget, and runs the drive that was over the budget. */
+  const renewBudget = (): void => {
+    budget = BUDGET
+    if (isScheduled && !isInterrupted) runScheduled()
+  }
+  /** Takes one from the budget of this turn of the event loop; false if the budget is used up. */
+  const spend = (): boolean => {
+    if (budget === BUDGET) onNextTurn(renewBudget)
+    if (budget === 0) return false
+    budget--
+    return true
+  }
+  const kick = (): void => {
+    isTouched = true
+    if (isScheduled) return
+    isScheduled = true
+    if (spend()) queueMicrotask(runScheduled)
+  }
+  const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
+  const touch = (): void => {
+    wasCalled = true
+    kick()
+  }
+  /** Arms the timer again without the timers of a removed device. */
+  const rearm = (): void => {
+    disarm()
+    armTimer()
+  }
+  return {
+    drive,
+    kick,
+    touch,
+    scheduleTimers,
+    overdueTurn,
+    awaitsNextTurn: () => isInterrupted,
+    isDriving: () => isDriving,
+    rearm,
+  }
+}
+
+/** Exceptions of jobs are bugs of the library, and reach the program as uncaught exceptions. */
+const rethrowBug = (error: unknown): never => {
+  throw error
+}
+
+/** Maximum simultaneous devices of a memory network. */
+const MAX_DEVICES = 64
+
+const networkOptionNames: KnownOptions<NetworkOptions> = {
+  fault: true,
+  link: true,
+  path: true,
+  random: true,
+  check: true,
+  torment: true,
+  record: true,
+}
+
+/** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
+export const createNetwork = (options: NetworkOptions = {}): Network => {
+  checkOptions('createNetwork', 'options', options, networkOptionNames)
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check, torment: seed, record } = options
+  checkChoice('createNetwork', 'link', link, links)
+  checkChoice('createNetwork', 'path', path, paths)
+  checkFunction('createNetwork', 'random', random)
+  if (check !== undefined && typeof check !== 'boolean')
+    checkRecord('createNetwork', 'check', check, 'give true, false or an object of options')
+  checkRecording('createNetwork', record)
+  if (seed !== undefined && !isSeed(seed))
+    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  const slices = createSlices(undefined, STEPS_PER_TURN)
+  const assembly = assemble({
+    link,
+    path,
+    hasNative: false,
+    core: {
+      random: () => {
+        const value = random()
+        if (value >>> 0 === value) return value
+        throw invalidArgument(
+          'createNetwork',
+          `random returned ${formatValue(value)}`,
+          'return an integer from 0 to 2^32 - 1',
+        )
+      },
+      run: job => slices.begin(job, rethrowBug),
+    },
+    // A client starts when a call needs it. Until then the program may create queue pair 1.
+    clients: { wake: () => kick(), repeatsEarly: true },
+    torment: seed === undefined ? undefined : { seed, maxDecisions: Number.POSITIVE_INFINITY },
+    onPackets: () => kick(),
+  })
+  const { core, clients, link: ports } = assembly
+  const devices: LocalDevice[] = []
+  const attached = new Map<string, AttachedDevice>()
+  const faultPorts = new Map<string, FaultPort>()
+  const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
+    core,
+    devices,
+    ports.isMemory,
+    seed !== undefined,
+    clients,
+  )
+  let rules = faultRules('createNetwork', fault)
+
+  const observation = observe(core, attached)
+
+  const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
+    devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
+
+  /** The port and the identity of a new device. Throws RdmaError. */
+  const attach = (name: string, address: string) => {
+    const bytes = parseAddress(address)
+    if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
+    const reason = reasonUnusable(bytes)
+    if (reason !== undefined) throw invalidArgument('open', `address ${formatValue(address)} ${reason}`)
+    const owner = ownerOf(bytes)
+    if (owner !== undefined)
+      throw refused(
+        'EADDRINUSE',
+        'open',
+        `address: ${formatValue(address)} is the address of ${owner.device.name} on this network`,
+      )
+    if (ports.portCount() === MAX_DEVICES)
+      throw refused('ENOSPC', 'open', `the network has ${MAX_DEVICES} devices, which is its maximum`, 'close one first')
+    const identity = ports.isMemory ? identify(bytes, { name: 'local', index: 0 }) : identityOf({ address })
+    try {
+      return { port: ports.attach({ name, address }, identity), identity }
+    } catch (error) {
+      throw error instanceof CallError ? rdmaError(error, 'open') : invalidArgument('open', (error as Error).message)
+    }
+  }
+
+  const programFaults = createProgramFaults(rules)
+  const faults = injectFaults(core, programFaults, {
+    wait: milliseconds => waitAtLeast(milliseconds, false),
+    // Contexts without a handler for events are clients' own.
+    processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
+  })
+  faults.rulesChanged()
+
+  const network: LocalNetwork = {
+    core,
+    faults,
+    hasPostFaults: programFaults.has('post'),
+    link,
+    check: copyRecord(check),
+    record: copyRecord(record),
+    endRecording: undefined,
+    devicesAdded: 0,
+    drive,
+    kick,
+    touch,
+    scheduleTimers,
+    overdueTurn,
+    awaitsNextTurn,
+    add(name, address) {
+      const { port: barePort, identity } = attach(name, address)
+      const port = withFaults(barePort, name, rules)
+      // A recording taps the port while the device is added.
+      faultPorts.set(name, port)
+      const device = assembly.addDevice(rxeDriver, name, { identity, attach: () => port })
+      device.injectCompletions?.(faults.decideCompletion)
+      const closePort = (): void => port.close()
+      if (!ports.isMemory) closeAtThreadEnd(closePort)
+      network.devicesAdded++
+      devices.push(device)
+      const soft: AttachedDevice = {
+        network: device,
+        port,
+        async remove() {
+          // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
+          if (isDriving()) await undefined
+          // Sends outstanding packets: peers learn that their connections end.
+          touch()
+          drive()
+          devices.splice(devices.indexOf(device), 1)
+          attached.delete(name)
+          faultPorts.delete(name)
+          observation.deviceRemoved(name)
+          await new Promise<void>(resolve => unregister(device.device, resolve))
+          forgetThreadEnd(closePort)
+          rearm()
+        },
+      }
+      attached.set(name, soft)
+      observation.deviceAdded(name, soft)
+      return soft
+    },
+    hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
+    softDevice: name => attached.get(name),
+    portOf: name => faultPorts.get(name),
+    capture: observation.capture,
+    trace: observation.trace,
+    addDevice(make) {
+      checkFunction('network.addDevice', 'make', make)
+      const device = rethrow('network.addDevice', () => make(core))
+      if (device?.core !== core)
+        throw invalidArgument(
+          'network.addDevice',
+          `make returned ${formatValue(device)}, which is not a device of the core that it got`,
+          'return what register() or createCtxDevice() returns',
+        )
+      return () => {
+        if (device.isAlive) unregister(device)
+      }
+    },
+    setFaults(text) {
+      rules = faultRules('network.setFaults', text)
+      for (const { port } of attached.values()) port.setFaults(rules)
+      programFaults.setRules(rules)
+      faults.rulesChanged()
+      network.hasPostFaults = programFaults.has('post')
+      for (const device of devices) device.injectCompletions?.(faults.decideCompletion)
+      // The drive sends the packets that the old rules have delayed.
+      touch()
+    },
+  }
+  networks.add(network)
+  showAs(network, 'Network', () => ({ link, path, devices: [...core.devices.keys()], faults: rules.length }))
+  return network
+}
