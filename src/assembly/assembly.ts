@@ -2,8 +2,7 @@
  * Assembles what a daemon and a network in a program have in common: core with its clients, the link between soft
  * devices, torment, and soft devices on ports of the link. The owner polls the devices and the clients.
  */
-import { Clients, classesWithClients } from '../clients/clients.ts'
-import type { RdmaCmEnvironment } from '../clients/rdma-cm/rdma-cm.ts'
+import { type ClientEnvironment, Clients, classesWithClients } from '../clients/clients.ts'
 import type { Identity } from '../core/devices/identity.ts'
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'
 import type { DeviceTaps, NetworkDevice } from '../core/driver-contract.ts'
@@ -26,7 +25,7 @@ export interface AssemblyOptions {
   readonly hasNative: boolean
   readonly core: Omit<CoreOptions, 'classes' | 'now'>
   /** `routing`: for links of sockets. */
-  readonly clients: Omit<RdmaCmEnvironment, 'now' | 'random'>
+  readonly clients: Omit<ClientEnvironment, 'now' | 'random'>
   readonly torment: TormentSetting | undefined
   /** Packets have arrived for a device at a socket. */
   readonly onPackets: () => void
