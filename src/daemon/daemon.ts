@@ -283,7 +283,9 @@ const createParts = (
     return created
   }
   const allDrivers = [...drivers, ...registeredDrivers]
-  const devices = createDevices(core, network, interfaces, loop, addWithFaults, allDrivers, () => objectJobs.finish())
+  const devices = createDevices(core, network, interfaces, loop, addWithFaults, allDrivers, () => {
+    if (objectJobs.waiting > 0) objectJobs.finish()
+  })
   network.rulesChanged = () => {
     faults.rulesChanged()
     for (const { network: device } of devices.all) device?.injectCompletions?.(faults.decideCompletion)
