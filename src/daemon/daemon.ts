@@ -278,7 +278,9 @@ const createParts = (
     postStack: (...post) => check?.requestStack(...post) ?? [],
   })
   const allDrivers = [...drivers, ...registeredDrivers]
-  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => objectJobs.finish())
+  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
+    if (objectJobs.waiting > 0) objectJobs.finish()
+  })
   network.rulesChanged = () => {
     faults.rulesChanged()
     setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
