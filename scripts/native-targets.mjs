@@ -42,7 +42,7 @@ export const nativeTargets = () => [
   },
   {
     output: 'native/libuserdma_host.so',
-    sources: sourcesIn('shim/host'),
+    sources: [...sourcesIn('shim/host'), ...sourcesIn('shim/recorder')],
     flags: [...C_FLAGS, ...SHARED],
     libraries: ['-ldl', '-lpthread'],
     needs: VERBS,

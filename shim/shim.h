@@ -21,15 +21,15 @@
  *   files.c            interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
  *   listings.c         lists of the folders above RDMA paths, and of PCI functions
  * verbs/
- *   verbs.c            the provider's functions, wrapped
+ *   verbs.c            what the shim does around the provider's functions
  *   xrc.c              XRC, which rxe's provider lacks
  * check/               for `userdma check`
- *   stacks.c           stacks of calls and posts; python.c: frames of Python
+ *   messages.c         messages to the daemon, and where requests were posted
  *   events.c           logs in a context's file: where requests were posted, what threads did in order
  *   outstanding.c      memory of outstanding requests; requests.h lists further files
- *   refused.c          reports of refused posts
- *   batches.c          batches of ibv_wr_*
+ *   notes.c            notes of posts and polls, reports of refused posts
  *   valgrind.c         reports the daemon's writes to valgrind
+ * recorder/            what sees the program: recorder.h lists its files
  * netlink.c            sockets of NETLINK_RDMA
  * syscalls.c           syscall(2)
  *
@@ -44,9 +44,11 @@
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/* Either macro makes the C library's headers define or rename functions of the shim. So this file is included first. */
-#undef _FORTIFY_SOURCE
-#undef _FILE_OFFSET_BITS
+/*
+ * Undefines _FORTIFY_SOURCE and _FILE_OFFSET_BITS: either makes the C library's headers define or rename functions of
+ * the shim. So this file is included first.
+ */
+#include "recorder/recorder.h"
 
 #include <alloca.h>
 #include <dirent.h>
@@ -75,12 +77,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "check/python.h"
 #include "protocol.h"
 
-#define EXPORT __attribute__((visibility("default")))
-/* For the child of a fork: ThreadSanitizer does not know that the child has only one thread. */
-#define IN_CHILD __attribute__((no_sanitize("thread")))
 /* Lower pointers are invalid. They are left to the kernel, which answers EFAULT. */
 #define LOWEST_ADDRESS 4096
 /* Whether a path is in the first or the last page: NULL, (char *)-1. */
@@ -91,8 +89,6 @@ static inline int is_invalid_path(const char *path)
 /* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
 #define LINUX_MAGIC 0x1b
 #define OBJECT_MAGIC 0xdb
-#define LIKELY(x) __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* Returns the result of a function, by a guaranteed tail call if the compiler has one. */
 #if defined(__has_attribute) && __has_attribute(musttail)
 #define JUMP __attribute__((musttail)) return
@@ -189,69 +185,38 @@ void shim_init(void);
 
 /* ---- valgrind.c ---- */
 
-/* The program runs under valgrind: valgrind_mark reports what the daemon has written into our memory. */
+/* The program runs under valgrind, which is told what the daemon has written into our memory. */
 extern bool shim_under_valgrind;
 void valgrind_detect(void);
-void valgrind_mark(void);
 
 /* ---- verbs.c ---- */
 
 /* Whether the program has called ibv_fork_init, need not call it, or has set the environment variable for it. */
 bool verbs_is_fork_safe(void);
 
-/* ---- stacks.c ---- */
+/* ---- messages.c ---- */
 
-#define STACK_FRAMES 24
-#define PYTHON_FRAMES 16
-struct stack {
-    void *frames[STACK_FRAMES];
-    unsigned depth;
-    struct python_frame python[PYTHON_FRAMES];
-    unsigned python_depth;
-    uint64_t hash;
-};
-
-/* Stacks of calls and posts are recorded. */
-extern bool shim_records_stacks;
-/* Sets shim_records_stacks, from the environment. */
-void stacks_detect(void);
-/* After stacks_detect: writes stacks of crashes to the file of USERDMA_CRASHES. */
+/* Sets recorder_is_on, from the environment. */
+void messages_detect(void);
+/* After messages_detect: writes stacks of crashes to the file of USERDMA_CRASHES. */
 void crashes_detect(void);
-/* Writes the frames as the message STACK has them. Takes the loader's lock. */
-void stack_write_frames(const struct stack *stack, char *text, size_t size);
-/* Takes the caller's stack without frames of Python. For free(), in which Python's frames cannot be taken. */
-void stack_take_native(struct stack *stack);
-/* The number of a stack; 0: none. Sends a new stack to the daemon. Not with the session's lock held. */
-uint32_t stack_number(const struct stack *stack);
-/* The number of the caller's stack, with frames of Python. Preserves errno. */
-uint32_t stack_here(void);
-/* Libraries were unloaded: other code may now be at the addresses of known stacks. */
-void stacks_unloaded(void);
 /*
  * Notes the stack of a post in the post log. Called before the post, so the note exists when the request fails.
  * `queue`: USERDMA_POST_…. `number`: the QPN, or the SRQ's handle. Preserves errno.
  */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
-/* Reports that this thread is about to fork. Preserves errno. */
-void stack_fork(void);
 /*
- * Reports that the program closes the context of `fd`, or with fd -1 that the program ends by exit, _exit or exec. A
- * program that a signal ends reports nothing. Preserves errno.
+ * Sends a message of this type, about the context of `fd` or with fd -1 about the process, with a body of `size` bytes.
+ * Returns `ret` of the reply; 0 without one. Preserves errno. `connects`: false if the message is lost without a
+ * connection.
  */
-void stack_end(int fd);
-/*
- * Sends a message of this type about the context of `fd`, with a body of `size` bytes. Returns `ret` of the reply, or 0
- * without one. Preserves errno.
- */
-int64_t stack_ask(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
-/* Like stack_ask, without an answer. */
-void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
+int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects);
 
 /* ---- events.c ---- */
 
 /* The event log is written. */
 extern bool shim_logs_events;
-/* After stacks_detect. */
+/* After messages_detect. */
 void events_detect(void);
 /* Maps the logs of a context, unless they are mapped. */
 void events_open(int fd);
@@ -264,7 +229,7 @@ struct userdma_hash *events_hash_log(int fd);
 /* Read the environment. */
 void hashes_detect(void);
 void slots_detect(void);
-/* Sends are refused as by adapters that free slots at polls (slots.c). Only if stacks are recorded. */
+/* Sends are refused as by adapters that free slots at polls (slots.c). Only if recorder_is_on. */
 extern bool shim_frees_at_poll;
 /* Appends an entry to the event log (struct userdma_event). Called before the device can see a post. */
 void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);

@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include "../shim.h"
-#include "unwind.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +43,7 @@ static void write_record(int signal, const void *context)
         if (++attempts > 10000)
             return;
     struct stack stack = {0};
-    stack.depth = unwind_frames(stack.frames, STACK_FRAMES);
+    stack.depth = unwind_frames(stack.frames, NULL, STACK_FRAMES);
     /* write_frames names the call before a return address. The interrupted instruction is none. */
     void *const interrupted = interrupted_at(context);
     for (unsigned i = 0; i < stack.depth; i++)
@@ -113,7 +112,7 @@ void crashes_detect(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     const char *file = getenv(USERDMA_ENV_CRASHES);
-    if (!shim_records_stacks || !file || strlen(file) >= sizeof crash_file)
+    if (!recorder_is_on || !file || strlen(file) >= sizeof crash_file)
         return;
     memcpy(crash_file, file, strlen(file) + 1);
     const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_RESETHAND};

@@ -53,9 +53,9 @@ static void note_process_start(void)
 void events_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    shim_logs_events = shim_records_stacks && strcmp(wanted, "2") == 0;
+    shim_logs_events = recorder_is_on && strcmp(wanted, "2") == 0;
     note_process_start();
-    if (!shim_records_stacks)
+    if (!recorder_is_on)
         return;
     hashes_detect();
     slots_detect();

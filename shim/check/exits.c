@@ -19,15 +19,15 @@
 
 static void send_reports(void)
 {
-    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
+    if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
         reports_send_kept();
 }
 
 static void report_end(void)
 {
     send_reports();
-    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
-        stack_end(-1);
+    if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
+        message_send(-1, USERDMA_END, 0, NULL, 0, false);
 }
 
 /* shim/frees/frees.c calls it before exec. */

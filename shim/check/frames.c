@@ -6,75 +6,32 @@
  */
 #define _GNU_SOURCE
 #include "requests.h"
-#include "unwind.h"
 
-#include <pthread.h>
-
-/* Linux's default limit of the main thread's stack, and the maximum watched part of a larger stack. */
-#define MAIN_STACK_BYTES (8u << 20)
-#define MAX_MAIN_STACK_BYTES (1u << 30)
-
-static __thread struct {
-    /* This thread's stack. `top` 0: not known yet. */
-    uintptr_t bottom, top;
-    /* From 1. */
+static TLS struct {
+    /* From 1; 0: not known yet. */
     uint32_t id;
     /* A lower bound of outstanding memory that frames_note has noted for this thread; 0: none. */
     uintptr_t lowest;
-} this_thread __attribute__((tls_model("initial-exec")));
-
-static void find_stack(void)
-{
-    pthread_attr_t attributes;
-    void *start;
-    size_t bytes;
-    static uint32_t threads;
-    this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
-    this_thread.top = 1; /* if the stack is not found: no address is on it */
-    if (this_thread.id == 1) /* once per process */
-        unwind_find();
-    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
-        return;
-    if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
-        /*
-         * The main thread's stack may grow beyond the answer if its limit is raised; nothing else is mapped so close to
-         * the stack. Without a limit, the answer ends at the next mapping, and the heap may grow into the answer.
-         */
-        if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid()) {
-            size_t watched = bytes;
-            if (watched < MAIN_STACK_BYTES)
-                watched = MAIN_STACK_BYTES;
-            if (watched > MAX_MAIN_STACK_BYTES)
-                watched = MAX_MAIN_STACK_BYTES;
-            start = (char *)start + bytes - watched;
-            bytes = watched;
-        }
-        this_thread.bottom = (uintptr_t)start;
-        this_thread.top = this_thread.bottom + bytes;
-    }
-    pthread_attr_destroy(&attributes);
-}
-
-bool frames_is_on_stack(uintptr_t address)
-{
-    return address >= this_thread.bottom && address < this_thread.top;
-}
+} this_thread;
 
 /* ---- posts ---- */
 
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame)
 {
-    if (UNLIKELY(this_thread.top == 0))
-        find_stack();
+    static uint32_t threads;
+    if (UNLIKELY(this_thread.id == 0)) {
+        this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
+        unwind_find_stack();
+    }
     for (int i = 0; i < count; i++)
-        if (UNLIKELY(frames_is_on_stack(list[i].addr)) && frames_is_on_stack(frame) && list[i].addr >= frame)
+        if (UNLIKELY(unwind_is_on_stack(list[i].addr)) && unwind_is_on_stack(frame) && list[i].addr >= frame)
             return unwind_outermost();
     return 0;
 }
 
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost)
 {
-    if (!frames_is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)
+    if (!unwind_is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)
         return;
     elements[slot].thread = this_thread.id;
     elements[slot].outermost = outermost;
@@ -120,7 +77,7 @@ __attribute__((noinline)) static void report_returned(uintptr_t frame)
 
 void outstanding_check_frames(uintptr_t frame)
 {
-    if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && frames_is_on_stack(frame) &&
+    if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && unwind_is_on_stack(frame) &&
         !shim_on_signal_stack())
         report_returned(frame);
     reports_send_kept();

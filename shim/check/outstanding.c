@@ -11,6 +11,7 @@
  * until the completion of a later send is polled.
  */
 #define _GNU_SOURCE
+#include "../recorder/verbs.h"
 #include "requests.h"
 
 #include <errno.h>
@@ -33,7 +34,7 @@ static void at_exit(void)
     is_exiting = true;
     reports_send_kept();
     if (!shim_is_other_process())
-        stack_end(-1);
+        message_send(-1, USERDMA_END, 0, NULL, 0, false);
 }
 
 static void warn_if_full(void)
@@ -173,7 +174,7 @@ void outstanding_built(const struct ibv_qp_ex *qp, bool sends)
                 qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE), NULL, 0, 0);
 }
 
-void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
+void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
 {
     const int count = num_sge > MAX_SGE ? 0 : (int)num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
@@ -284,7 +285,7 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
         queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);
         if (is_changed && queue && queue->life == life && queue->polled == polled) {
             requests_unlock();
-            stack_report(fd, USERDMA_MISUSE, 0, &misuse, sizeof misuse);
+            message_send(fd, USERDMA_MISUSE, 0, &misuse, sizeof misuse, true);
             if (!requests_lock())
                 return;
             queue = queue_of(fd, USERDMA_POST_SEND, qpn, false);

@@ -1,5 +1,5 @@
 /*
- * Events of requests and queues. Called only if stacks are recorded (shim_records_stacks).
+ * Events of requests and queues. Called only if recorder_is_on.
  *
  * Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or _SHARED, `number` the queue pair
  * number or the handle of the shared receive queue. `frame`: the program's stack pointer when it called the verb.
@@ -15,11 +15,8 @@
 /* Posts, before the device can see them. */
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
-/*
- * A request that ibv_wr_* functions build, and then its scatter/gather elements. `sends`: the device sends their bytes.
- */
+/* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
 void outstanding_built(const struct ibv_qp_ex *qp, bool sends);
-void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
 /* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count);
 /* The last `count` requests that were posted to the queue were refused. */

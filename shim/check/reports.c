@@ -47,7 +47,8 @@ void report_later(struct report *report)
 void report_send(struct report *report)
 {
     report->misuse.age = shim_nanoseconds() - report->time;
-    stack_report(report->fd, USERDMA_MISUSE, stack_number(&report->stack), &report->misuse, sizeof report->misuse);
+    const uint32_t stack = stack_number(&report->stack);
+    message_send(report->fd, USERDMA_MISUSE, stack, &report->misuse, sizeof report->misuse, true);
 }
 
 /* Not inlined: the callers' frames stay small. */

@@ -5,7 +5,6 @@
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
  *   requests.c     the lock, queues, and the scatter/gather elements of their requests
  *   frames.c       memory in stack frames that have returned
- *   unwind.c       walks of the caller's stack
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
@@ -133,9 +132,6 @@ void queues_forget(int fd);
 void requests_forget_all(void);
 
 /* ---- frames.c ---- */
-
-/* Whether an address is on this thread's stack. False before the thread's first post. */
-bool frames_is_on_stack(uintptr_t address);
 
 /*
  * Without the lock: the address of this thread's outermost frame, if memory of the elements in `list` is on this

@@ -11,7 +11,7 @@ bool shim_frees_at_poll;
 
 void slots_detect(void)
 {
-    shim_frees_at_poll = shim_records_stacks && getenv(USERDMA_ENV_SLOTS) != NULL;
+    shim_frees_at_poll = recorder_is_on && getenv(USERDMA_ENV_SLOTS) != NULL;
 }
 
 void slots_set(const struct ibv_qp *qp, uint32_t slots)

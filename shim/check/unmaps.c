@@ -6,12 +6,9 @@
  * lock. What a reader misses lacks only the stack.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <string.h>
-
-#include "../session/session_internal.h"
-#include "outstanding.h"
 #include "requests.h"
+
+#include <errno.h>
 
 /* The daemon watches no more regions of a process. */
 #define MAX_REGIONS 1024
@@ -71,15 +68,8 @@ __attribute__((noinline)) static void report(uintptr_t start, uintptr_t end)
     stack_take_native(&stack);
     const uint32_t number = stack_number(&stack);
     const struct userdma_range range = {.address = start, .length = end - start};
-    struct request request = {.header = {.type = USERDMA_UNMAP, .fd = -1, .stack = number}};
-    memcpy((char *)&request + sizeof request.header, &range, sizeof range);
-    struct shim_guard guard;
-    struct reply reply;
-    if (number == 0 || !session_enter(&guard))
-        return;
-    if (session_is_connected() && session_exchange(&request, sizeof range, &reply, &guard) == 0)
-        reply_close_all(&reply);
-    session_leave(&guard);
+    if (number != 0)
+        message_send(-1, USERDMA_UNMAP, number, &range, sizeof range, false);
 }
 
 void unmaps_before(const void *memory, size_t bytes)

@@ -347,7 +347,7 @@ EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int
 /* Sends the kept reports of `userdma check` before descriptors are closed: reports name their context by descriptor. */
 static void send_reports(bool may_be_context)
 {
-    if (UNLIKELY(shim_records_stacks) && may_be_context && !shim_is_other_process())
+    if (UNLIKELY(recorder_is_on) && may_be_context && !shim_is_other_process())
         reports_send_kept();
 }
 
@@ -359,8 +359,8 @@ EXPORT int close(int fd)
     if (kind == FD_HIDDEN)
         return fail(EBADF);
     send_reports(kind == FD_CONTEXT);
-    if (UNLIKELY(shim_records_stacks) && kind == FD_CONTEXT && !shim_is_other_process())
-        stack_end(fd);
+    if (UNLIKELY(recorder_is_on) && kind == FD_CONTEXT && !shim_is_other_process())
+        message_send(fd, USERDMA_END, 0, NULL, 0, false);
     fd_forget(fd);
     return REAL(close)(fd);
 }

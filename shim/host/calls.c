@@ -49,7 +49,7 @@ static bool copy(void *to, uint64_t from, size_t length)
 
 void record_call(uint32_t kind, const struct userdma_call_record *facts, const struct ranges *ranges)
 {
-    const uint32_t stack = kind == USERDMA_RECORD_CALL ? stack_here() : 0;
+    const uint32_t stack = kind == USERDMA_RECORD_CALL ? STACK_HERE() : 0;
     size_t bytes = sizeof(struct call);
     for (unsigned i = 0; i < ranges->count; i++)
         bytes += sizeof(struct userdma_range_record) + ((ranges->list[i].length + 7) & ~7u);
@@ -143,7 +143,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_start(list, request);
     void *argument = va_arg(list, void *);
     va_end(list);
-    if (LIKELY(_IOC_TYPE(request) != RDMA_MAGIC) || !host_is_active || is_injecting)
+    if (LIKELY(_IOC_TYPE(request) != RDMA_MAGIC) || !recorder_is_on || is_injecting)
         return NEXT(ioctl)(fd, request, argument);
     int saved = errno;
     uint32_t kind = kind_for_call(fd);

@@ -72,7 +72,7 @@ uint32_t kind_for_call(int fd)
 
 int descriptor_opened(int fd, uint32_t kind, const char *path)
 {
-    if ((unsigned)fd >= MAX_FD || !host_is_active)
+    if ((unsigned)fd >= MAX_FD || !recorder_is_on)
         return fd;
     closing(fd);
     if (kind != 0) {
@@ -95,7 +95,7 @@ static uint32_t kind_of_name(const char *name)
 
 static int opened(int fd, const char *path)
 {
-    if (LIKELY(fd < 0 || !host_is_active))
+    if (LIKELY(fd < 0 || !recorder_is_on))
         return fd;
     uint32_t kind = 0;
     if ((uintptr_t)path >= 4096 && strncmp(path, "/dev/", 5) == 0)
@@ -187,7 +187,7 @@ static bool is_netlink(int fd)
 
 void descriptor_received(int fd, uint32_t record)
 {
-    if ((unsigned)fd >= MAX_FD || !host_is_active || !is_own_memory())
+    if ((unsigned)fd >= MAX_FD || !recorder_is_on || !is_own_memory())
         return;
     const int saved = errno;
     char path[64] = "NETLINK_RDMA";

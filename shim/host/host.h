@@ -6,9 +6,9 @@
  *   descriptors.c  which descriptors are RDMA's: opens, duplicates, passing, closes
  *   calls.c        calls on descriptors of RDMA
  *   messages.c     messages that are read or sent: events, management datagrams, netlink
- *   queues.c       posts and polls by the tables of libibverbs' contexts
+ *   queues.c       posts and polls (../recorder/)
  *   extended.c     posts by ibv_wr_*, polls of extended CQs
- *   stacks.c       stacks of calls and posts
+ *   stacks.c       records of stacks (../recorder/)
  *   direct.c       programs that take a queue around the tables
  *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
@@ -18,36 +18,13 @@
 #ifndef USERDMA_HOST_H
 #define USERDMA_HOST_H
 
-#undef _FORTIFY_SOURCE
-#undef _FILE_OFFSET_BITS
-
-#include <dlfcn.h>
-#include <infiniband/verbs.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "../recorder/verbs.h"
 
 #include "../protocol.h"
 #include "records.h"
 
-#define EXPORT __attribute__((visibility("default")))
-#define LIKELY(x) __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define TLS __thread __attribute__((tls_model("initial-exec")))
-
-/* The function `name` after this library's. */
-#define NEXT(name)                                                                                                     \
-    ({                                                                                                                 \
-        static __typeof__(&name) next;                                                                                 \
-        if (UNLIKELY(!__atomic_load_n(&next, __ATOMIC_RELAXED)))                                                       \
-            __atomic_store_n(&next, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);                     \
-        next;                                                                                                          \
-    })
-
 /* ---- ring.c ---- */
 
-/* Whether the program is observed. */
-extern bool host_is_active;
 /*
  * Begins a record of at most `bytes` in this thread's ring: zeros of the record's header. NULL: it is dropped and
  * counted. Nothing else may be recorded before record_end. `kind`: USERDMA_RECORD_.
@@ -98,8 +75,9 @@ void record_call(uint32_t kind, const struct userdma_call_record *facts, const s
 
 void stacks_begin(void);
 void stacks_in_child(void);
-/* The number of the caller's stack; 0: stacks are not recorded. */
-uint32_t stack_here(void);
+/* As stack_here; 0: stacks are not recorded. */
+extern bool host_records_stacks;
+#define STACK_HERE() (host_records_stacks ? stack_here() : 0)
 
 /* ---- faults.c ---- */
 
@@ -127,16 +105,12 @@ uint32_t ask_completions(const struct ibv_cq *cq, struct userdma_polled_completi
 
 /* ---- queues.c ---- */
 
-/* libibverbs' own function; NULL: the program has no libibverbs. */
-void *verbs_original(const char *name);
-/* Records requests before a post; `count` of them were refused. */
+/* Begins the record of requests before a post; NULL: it is dropped. Their elements follow each of them. */
 struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements);
-void post_refused(int fd, uint32_t queue, uint32_t number, uint32_t count, int error);
 
 /* ---- extended.c ---- */
 
-/* Wraps the functions of a new extended CQ or QP. */
-void extended_cq(struct ibv_cq_ex *cq);
-void extended_qp(struct ibv_qp_ex *qp, uint64_t operations);
+/* The number of recorded requests of the batch of ibv_wr_* that this thread ends. */
+uint32_t batch_posted(void);
 
 #endif

@@ -67,7 +67,7 @@ static ssize_t note_message(uint32_t entry, int fd, uint32_t kind, uint64_t star
             return call;                                                                                               \
         const uint64_t started = record_time();                                                                        \
         const ssize_t result = call;                                                                                   \
-        note_message(USERDMA_ENTRY_READ, fd, kind, started, &(struct iovec){buffer, count}, 1, result);                                       \
+        note_message(USERDMA_ENTRY_READ, fd, kind, started, &(struct iovec){buffer, count}, 1, result);                \
     })
 
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t size);
@@ -141,7 +141,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
     const uint32_t kind = flags & MSG_PEEK ? 0 : kind_for_read(fd);
     const uint64_t started = kind == 0 ? 0 : record_time();
     const ssize_t result = NEXT(recvmsg)(fd, message, flags);
-    if (result >= 0 && host_is_active)
+    if (result >= 0 && recorder_is_on)
         for_descriptors(message, received);
     if (kind == 0)
         return result;
@@ -178,7 +178,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     const uint64_t started = kind == 0 ? 0 : record_time();
     const ssize_t result = NEXT(sendmsg)(fd, message, flags);
     const bool is_valid = result >= 0 || (kind != 0 && errno != EFAULT);
-    if (is_valid && host_is_active)
+    if (is_valid && recorder_is_on)
         for_descriptors(message, descriptor_passed);
     if (kind == 0)
         return result;

@@ -15,9 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-bool host_is_active;
-
-
 #define FILE_BYTES (USERDMA_OBSERVE_FIRST_RING + USERDMA_OBSERVE_RINGS * (size_t)USERDMA_OBSERVE_RING_BYTES)
 #define CAPACITY (USERDMA_OBSERVE_RING_BYTES - USERDMA_OBSERVE_RING_HEADER)
 
@@ -96,7 +93,7 @@ static void *drop(void)
 
 void *record_begin(uint32_t kind, size_t bytes)
 {
-    if (!host_is_active)
+    if (!recorder_is_on)
         return NULL;
     if (UNLIKELY(is_writing))
         return drop();
@@ -218,7 +215,7 @@ __attribute__((constructor(101))) static void begin(void)
             has_replaced = true;
             __atomic_store_n(&ring_at(i)->ended, 1, __ATOMIC_RELEASE);
         }
-    host_is_active = true;
+    recorder_is_on = true;
     stacks_begin();
     faults_begin(&((struct userdma_observe_head *)file)->asks);
     pthread_atfork(before_fork, NULL, in_child);

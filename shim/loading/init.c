@@ -196,7 +196,7 @@ __attribute__((constructor)) void shim_init(void)
         strncpy(shim_tag, tag, sizeof shim_tag - 1);
     shim_is_traced = shim_tag[0] != 0;
     valgrind_detect();
-    stacks_detect();
+    messages_detect();
     crashes_detect();
     events_detect();
     if (shim_is_active)

@@ -258,7 +258,7 @@ static int store_unloads(struct dl_phdr_info *info, size_t size, void *unloads)
 
 EXPORT int dlclose(void *library)
 {
-    if (LIKELY(!shim_records_stacks))
+    if (LIKELY(!recorder_is_on))
         JUMP REAL(dlclose)(library);
     unsigned long long before = 0, after = 0;
     dl_iterate_phdr(store_unloads, &before);

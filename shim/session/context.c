@@ -331,8 +331,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
 {
     struct shim_guard guard;
     int saved = errno;
-    const uint32_t stack = UNLIKELY(shim_records_stacks) ? stack_here() : 0;
-    if (UNLIKELY(shim_records_stacks))
+    const uint32_t stack = UNLIKELY(recorder_is_on) ? stack_here() : 0;
+    if (UNLIKELY(recorder_is_on))
         reports_send_kept();
     if (!session_enter(&guard))
         return -1;

@@ -127,7 +127,7 @@ IN_CHILD static void after_fork(void)
     detached_close_all();
     check_socket();
     session_disconnect();
-    if (shim_records_stacks)
+    if (recorder_is_on)
         outstanding_child();
 }
 
@@ -153,8 +153,9 @@ bool session_enter(struct shim_guard *guard)
 /* Reports a fork without ibv_fork_init: a mistake if an adapter pins registered memory. */
 static void before_fork(void)
 {
-    if (shim_records_stacks && !verbs_is_fork_safe()) {
-        stack_fork();
+    if (recorder_is_on && !verbs_is_fork_safe()) {
+        /* Without a connection the process has no registered memory that a fork could harm. */
+        message_send(-1, USERDMA_FORK, stack_here(), NULL, 0, false);
         outstanding_fork();
     }
 }

@@ -277,18 +277,12 @@ const createParts = (
     callStack: () => check?.currentStack ?? [],
     postStack: (...post) => check?.requestStack(...post) ?? [],
   })
-  const addWithFaults: typeof addDevice = (...description) => {
-    const created = addDevice(...description)
-    if ('poll' in created) created.injectCompletions?.(faults.decideCompletion)
-    return created
-  }
   const allDrivers = [...drivers, ...registeredDrivers]
-  const devices = createDevices(core, network, interfaces, loop, addWithFaults, allDrivers, () => {
+  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
     if (objectJobs.waiting > 0) objectJobs.finish()
   })
   network.rulesChanged = () => {
     faults.rulesChanged()
-    for (const { network: device } of devices.all) device?.injectCompletions?.(faults.decideCompletion)
     setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
   }
   const ringPool = createRingPool()

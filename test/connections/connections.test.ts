@@ -6,7 +6,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { emitAddress, ipAddress } from '../../src/clients/rdma-cm/socket-address.ts'
+import { emitAddress, ipAddress } from '../../src/clients/socket-address.ts'
 import { hasNative } from '../../src/host/native.ts'
 import {
   type Connection,

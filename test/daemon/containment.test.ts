@@ -103,7 +103,6 @@ const membersOf = (rxe: RxeDevice): RxeDevice => ({
   nextTimeout: () => rxe.nextTimeout(),
   openRings: context => rxe.openRings(context),
   visitStalls: (minRnrNaks, visit) => rxe.visitStalls(minRnrNaks, visit),
-  injectCompletions: decide => rxe.injectCompletions(decide),
 })
 
 for (const method of ['poll', 'nextTimeout'] as const)

@@ -112,7 +112,7 @@ export const createDevices = (
       const created: Device | NetworkDevice | undefined = addDevice(
         driver,
         name,
-        identity && { identity, attach: () => network.attach(spec, identity) },
+        identity && { identity, attach: own => network.attach(spec, identity, own) },
       )
       if (created === undefined) throw refuse()
       const polledDevice = 'poll' in created ? created : undefined

@@ -5,11 +5,12 @@
  */
 
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
-import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { anyAddress, emitAddress } from '../../clients/socket-address.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { objectsOf } from '../../core/resources.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmIdState, type NldevAttributeName } from '../../spec/linux/nldev.ts'
 import type { Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
@@ -39,7 +40,7 @@ const destinationOf = ({ destination, source, device }: Identifier): SocketAddre
 /** Without the number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
-  const qpn = id.connection?.agreed.localQpn ?? 0
+  const qpn = id.connection === undefined ? 0 : id.qpn
   return [
     ...(id.device === undefined ? [] : ([['PORT_INDEX', 1]] as const)),
     ...(qpn === 0

@@ -23,7 +23,18 @@ import {
   temporaryFolder,
   userdma,
 } from '../programs.ts'
-import { assertFound, checkScript, EX_DATAERR, faulty, fixed, linesOf } from './checking.ts'
+import {
+  assertFound,
+  checkScript,
+  EX_DATAERR,
+  faulty,
+  fixed,
+  linesOf,
+  PYTHON,
+  PYVERBS,
+  pythonFramesOf,
+  refusedRegistration,
+} from './checking.ts'
 
 /** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
 const CONSTRUCTOR = `
@@ -34,10 +45,6 @@ __attribute__((constructor)) static void begin(void)
     ((void (*)(void))(uintptr_t)strtoull(getenv("CONSTRUCTOR"), NULL, 16))();
 }
 `
-
-/** Debian compiles the modules for this interpreter. */
-const PYTHON = '/usr/bin/python3'
-const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 
 /** Writes a program that imports the library, and returns the program's path. `lines`: from line 2 on. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
@@ -216,30 +223,9 @@ describe('userdma check', {
   })
 
   it('stacks of a Python program have Python functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
-    const program = join(temporaryFolder(t), 'program.py')
-    const lines = [
-      'from pyverbs.device import Context',
-      'from pyverbs.pd import PD',
-      'from pyverbs.mr import MR',
-      'def register(ctx):',
-      '    try:',
-      '        raise ValueError("while an exception is handled")',
-      '    except ValueError:',
-      '        MR(PD(ctx), 100, 2)',
-      'try:',
-      '    with Context(name="rxe0") as ctx:',
-      '        register(ctx)',
-      'except Exception as error:',
-      '    print(type(error).__name__)',
-    ]
-    writeFileSync(program, lines.join('\n'))
-    const { found, status, stdout, stderr } = await checkScript(t, `exec ${PYTHON} ${program}`)
+    const { found, status, stdout, stderr } = await checkScript(t, `exec ${refusedRegistration(t)}`)
     assert.deepEqual([stdout, status], ['PyverbsRDMAError\n', 0], stderr)
-    const refused = found.find(({ id }) => id === 'refused-call')
-    assert.deepEqual(
-      refused?.moments[0]?.frames.slice(-2).map(({ function: name, line }) => `${name}:${line}`),
-      ['register:8', '<module>:11'],
-    )
+    assert.deepEqual(pythonFramesOf(found), ['register:8', '<module>:11'])
   })
 
   it('a request posted by ibv_wr_* has the stack of ibv_wr_complete', async t => {

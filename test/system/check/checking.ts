@@ -2,7 +2,7 @@
  * Runs shell scripts under `userdma check --notes --json`, and reads the findings; the programs of docs/findings.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
@@ -35,6 +35,39 @@ export interface FindingJson {
 interface OmissionJson {
   readonly omission: OmissionId
 }
+
+/** Debian compiles the modules for this interpreter. */
+export const PYTHON = '/usr/bin/python3'
+export const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
+
+/** The command of a Python program whose function `register`, called by the module, makes a call that is refused. */
+export const refusedRegistration = (scope: Scope): string => {
+  const program = join(temporaryFolder(scope), 'program.py')
+  const lines = [
+    'from pyverbs.device import Context',
+    'from pyverbs.pd import PD',
+    'from pyverbs.mr import MR',
+    'def register(ctx):',
+    '    try:',
+    '        raise ValueError("while an exception is handled")',
+    '    except ValueError:',
+    '        MR(PD(ctx), 100, 2)',
+    'try:',
+    '    with Context(name="rxe0") as ctx:',
+    '        register(ctx)',
+    'except Exception as error:',
+    '    print(type(error).__name__)',
+  ]
+  writeFileSync(program, lines.join('\n'))
+  return `${PYTHON} ${program}`
+}
+
+/** The outermost two frames of its refused call. */
+export const pythonFramesOf = (found: readonly FindingJson[]): readonly string[] | undefined =>
+  found
+    .find(({ id }) => id === 'refused-call')
+    ?.moments[0]?.frames.slice(-2)
+    .map(({ function: name, line }) => `${name}:${line}`)
 
 /**
  * A shell script that runs a command as server, and as client when `ss` shows that the server listens. Its status is

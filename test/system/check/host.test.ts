@@ -18,7 +18,7 @@ import {
   temporaryFolder,
   userdma,
 } from '../programs.ts'
-import { type FindingJson, serverAndClient } from './checking.ts'
+import { type FindingJson, PYTHON, PYVERBS, pythonFramesOf, refusedRegistration, serverAndClient } from './checking.ts'
 
 const OBSERVED = ownProgram('observed')
 const TALK = ownProgram('umad_talk')
@@ -78,6 +78,13 @@ describe('check --host', { skip }, () => {
         `${id}: ${files.join(', ')}`,
       )
     }
+  })
+
+  it('has Python functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
+    const { status, stdout, lines } = await observe(t, ['check', '--json'], refusedRegistration(t))
+    assert.deepEqual([stdout, status], ['PyverbsRDMAError\n', 0])
+    const found = lines.map(line => JSON.parse(line) as FindingJson)
+    assert.deepEqual(pythonFramesOf(found), ['register:8', '<module>:11'])
   })
 
   it('finds nothing in programs without a fault, in batches of ibv_wr_ and extended polls too', async t => {

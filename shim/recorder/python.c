@@ -4,10 +4,8 @@
  * thread with the GIL calls them, except is_initialized and holds_gil.
  */
 #define _GNU_SOURCE
-#include "python.h"
+#include "recorder.h"
 
-#include <dlfcn.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -1,0 +1,117 @@
+/*
+ * Messages to the daemon for `userdma check` (USERDMA_STACKS). A stack (../recorder/stacks.c) is sent once for each
+ * connection (STACK). Calls have its number in their header. Posts make no call: they note the number in the context's
+ * file (post log, events.c).
+ */
+#define _GNU_SOURCE
+#include "../session/session_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The connection and the process for which the numbers are valid. */
+static uint16_t known_generation;
+static pid_t known_pid;
+
+void messages_detect(void)
+{
+    /* 2: also the event log (events.c). */
+    const char *wanted = getenv(USERDMA_ENV_STACKS);
+    recorder_is_on = shim_is_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
+}
+
+bool stacks_are_current(void)
+{
+    return known_pid == getpid() && known_generation == session_generation();
+}
+
+/* The message STACK. Too long for the union of `struct request`. */
+struct definition {
+    struct userdma_header header;
+    struct userdma_stack stack;
+};
+
+/* With the lock held and a connection: sends a new stack. Returns the number; 0: none. */
+static uint32_t send_definition(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
+{
+    if (!stacks_are_current()) {
+        stacks_forget();
+        known_generation = session_generation();
+        known_pid = getpid();
+    }
+    const uint32_t present = stacks_find(hash), number = stacks_next();
+    if (present != 0 || number == 0)
+        return present;
+    definition->stack.id = number;
+    struct reply reply;
+    if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
+        return 0;
+    reply_close_all(&reply);
+    /* While the thread waited without the lock, another thread has connected: the stack has no number there. */
+    if (reply.generation != session_generation())
+        return 0;
+    stacks_add(hash, number);
+    return number;
+}
+
+uint32_t stack_define(const struct stack *stack)
+{
+    struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
+    stack_write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
+    struct shim_guard guard;
+    if (!session_enter(&guard))
+        return 0;
+    const uint32_t id = session_ensure_connected(&guard, false) ? send_definition(stack->hash, &definition, &guard) : 0;
+    session_leave(&guard);
+    return id;
+}
+
+/* The entry of the post log for a request, as postSlot of spec/session.ts. */
+static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
+{
+    const uint32_t mixed = ((uint32_t)wr_id ^ (uint32_t)(wr_id >> 32) ^ number * 31 ^ queue) * 0x9e3779b1u;
+    return mixed >> (32 - __builtin_ctz(USERDMA_POST_LOG_ENTRIES));
+}
+
+void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
+{
+    const int saved = errno;
+    /* `known_pid` and not getpid(): the daemon knows `stack` as a number of the process that has sent the stack. */
+    const struct userdma_post post = {
+        .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
+    const uint32_t slot = post_slot(queue, number, wr_id);
+    struct userdma_post *log = events_post_log(fd);
+    if (stack != 0 && LIKELY(log != NULL))
+        log[slot] = post;
+    else if (stack != 0)
+        REAL(pwrite64)(fd, &post, sizeof post, (off64_t)USERDMA_POST_LOG_OFFSET + (off64_t)slot * (off64_t)sizeof post);
+    errno = saved;
+}
+
+int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects)
+{
+    struct shim_guard guard;
+    const int saved = errno;
+    int64_t answer = 0;
+    if (session_enter(&guard)) {
+        const bool is_of_context = fd_kind(fd) == FD_CONTEXT;
+        struct request request = {.header = {.type = type, .fd = fd, .stack = stack}};
+        struct reply reply;
+        if ((fd < 0 || is_of_context) &&
+            (!connects       ? session_is_connected()
+             : is_of_context ? session_prepare(fd, &guard) == 0
+                             : session_ensure_connected(&guard, false))) {
+            request.header.context = is_of_context ? fd_lookup(fd)->context : 0;
+            if (size > 0)
+                memcpy((char *)&request + sizeof request.header, body, size);
+            if (session_exchange(&request, size, &reply, &guard) == 0) {
+                answer = reply.message.call.ret;
+                reply_close_all(&reply);
+            }
+        }
+        session_leave(&guard);
+    }
+    errno = saved;
+    return answer;
+}

@@ -1,0 +1,131 @@
+/*
+ * What `userdma check` notes of posts and polls (../recorder/verbs.h): outstanding memory, stacks of posts, events, and
+ * reports of posts that the provider or the shim (before RTS, verbs.c) refused. A refused post makes no call to the
+ * daemon. From the reported fields the daemon finds the broken rule.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <infiniband/verbs.h>
+
+#include "../recorder/verbs.h"
+#include "outstanding.h"
+
+/* ---- posts ---- */
+
+/* A post or poll begins. */
+static void note_use(int fd, uint32_t kind, uint32_t number, uintptr_t frame)
+{
+    outstanding_check_inherited(fd, kind, number);
+    outstanding_check_frames(frame);
+}
+
+void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
+{
+    const int fd = qp->context->cmd_fd;
+    const uint32_t stack = stack_here();
+    note_use(fd, USERDMA_POST_SEND, qp->qp_num, frame);
+    outstanding_sends(qp, list, frame);
+    if (UNLIKELY(shim_logs_events) && list)
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
+    for (; list; list = list->next)
+        stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+}
+
+void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
+{
+    const uint32_t stack = stack_here();
+    note_use(fd, queue, number, frame);
+    outstanding_receives(fd, queue, number, list, frame);
+    if (UNLIKELY(shim_logs_events) && list)
+        events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
+    for (; list; list = list->next)
+        stack_note_post(fd, queue, number, list->wr_id, stack);
+}
+
+/* ---- batches of ibv_wr_* ---- */
+
+/* Whether the device sends the bytes of the request's elements. */
+static bool sends_elements(int opcode)
+{
+    return opcode == IBV_WR_RDMA_WRITE || opcode == IBV_WR_RDMA_WRITE_WITH_IMM || opcode == IBV_WR_SEND ||
+           opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_SEND_WITH_INV;
+}
+
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address)
+{
+    (void)rkey, (void)address;
+    outstanding_built(qp, sends_elements(opcode));
+}
+
+void note_destination(const struct ibv_qp_ex *qp, uint32_t qpn, uint32_t qkey)
+{
+    (void)qp, (void)qpn, (void)qkey;
+}
+
+void note_aborted(const struct ibv_qp_ex *qp)
+{
+    outstanding_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
+}
+
+void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
+{
+    const int fd = qp->qp_base.context->cmd_fd;
+    const uint32_t number = qp->qp_base.qp_num, stack = stack_here();
+    note_use(fd, USERDMA_POST_SEND, number, frame);
+    if (UNLIKELY(shim_logs_events))
+        events_note(fd, USERDMA_POST_SEND, number, batch_size(qp), qp->wr_id, stack);
+    outstanding_completed_batch(qp, batch_size(qp));
+    stack_note_post(fd, USERDMA_POST_BATCH, number, 0, stack);
+    stack_note_post(fd, USERDMA_POST_SEND, number, qp->wr_id, stack);
+}
+
+/* ---- polls ---- */
+
+void note_poll_end(const struct ibv_cq_ex *cq)
+{
+    (void)cq;
+}
+
+void note_polling(const struct ibv_cq *cq, uintptr_t frame)
+{
+    note_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, frame);
+}
+
+static void note_taken(const struct ibv_cq *cq, uint32_t count, uint64_t wr_id)
+{
+    events_taken(cq->context->cmd_fd, cq->handle, count);
+    if (UNLIKELY(shim_logs_events))
+        events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, count, wr_id, 0);
+}
+
+void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
+    note_taken(cq, count, wc[count - 1].wr_id);
+}
+
+void note_completion(struct ibv_cq_ex *cq)
+{
+    outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
+    note_taken(ibv_cq_ex_to_cq(cq), 1, cq->wr_id);
+}
+
+/* ---- refused posts ---- */
+
+/* Maximum reports of a process. Bounded: some programs always post until the queue is full. */
+#define MAX_REPORTS 1000
+
+void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
+{
+    static unsigned reports;
+    outstanding_refused(fd, refused->queue, refused->number, count);
+    if (UNLIKELY(shim_logs_events) && count > 0)
+        events_note(fd, USERDMA_EVENT_REFUSED | refused->queue, refused->number, count, 0, 0);
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
+        return;
+    if (refused->queue == USERDMA_POST_SEND)
+        refused->unsignaled = outstanding_unsignaled(fd, refused->number);
+    message_send(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused, true);
+}

@@ -1,0 +1,451 @@
+/*
+ * Posts and polls of the program: the functions of providers in the public tables of libibverbs' objects, wrapped. A
+ * context's table: when the provider has filled it (verbs_set_ops), or when the program gets the context. An extended
+ * CQ or QP: when it is created. verbs.h says what each library does around the provider's functions and what it notes.
+ *
+ * libibverbs is not linked: the program has it, or loads it later.
+ */
+#define _GNU_SOURCE
+#include "verbs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+bool recorder_is_on;
+bool verbs_tells_completions;
+
+/* The stack pointer at the call of the current function. The program's frames at lower addresses have returned. */
+#define FRAME ((uintptr_t)__builtin_dwarf_cfa())
+
+/* ---- polls ---- */
+
+FUNCTION_TYPE(poll_cq)
+static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+{
+    if (UNLIKELY(recorder_is_on))
+        note_polling(cq, FRAME);
+    int found = original(cq, entries, wc);
+    if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
+        /* A last poll, for completions that the device wrote before it ended. */
+        found = original(cq, entries, wc);
+        if (found == 0) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    if (UNLIKELY(verbs_tells_completions) && found > 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && found > 0)
+        note_completions(cq, wc, (uint32_t)found);
+    return found;
+}
+SLOTS_OF(poll_cq)
+
+/* Returns `result`, of a poll of an extended CQ. */
+static int completed(struct ibv_cq_ex *cq, int result)
+{
+    if (UNLIKELY(verbs_tells_completions) && result == 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        note_completion(cq);
+    return result;
+}
+
+FUNCTION_TYPE(start_poll)
+static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    if (UNLIKELY(recorder_is_on))
+        note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+    int result = original(cq, attributes);
+    if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
+        result = original(cq, attributes);
+        if (result == ENOENT)
+            return EIO;
+    }
+    return completed(cq, result);
+}
+SLOTS_OF(start_poll)
+
+FUNCTION_TYPE(next_poll)
+static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
+{
+    return completed(cq, original(cq));
+}
+SLOTS_OF(next_poll)
+
+FUNCTION_TYPE(end_poll)
+static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
+{
+    original(cq);
+    note_poll_end(cq);
+}
+SLOTS_OF(end_poll)
+
+void verbs_wrap_cq(struct ibv_cq_ex *cq)
+{
+    WRAP(cq->start_poll, start_poll);
+    if (recorder_is_on || verbs_tells_completions)
+        WRAP(cq->next_poll, next_poll);
+    if (recorder_is_on)
+        WRAP(cq->end_poll, end_poll);
+}
+
+FUNCTION_TYPE(create_cq_ex)
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes)
+{
+    struct ibv_cq_ex *cq = NULL;
+    /* The number of the queue pair tells whose completion it is. */
+    if (UNLIKELY(recorder_is_on) && !(attributes->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {
+        struct ibv_cq_init_attr_ex with_qp_num = *attributes;
+        with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
+        cq = original(context, &with_qp_num);
+    }
+    if (!cq)
+        cq = original(context, attributes);
+    if (cq)
+        verbs_wrap_cq(cq);
+    return cq;
+}
+SLOTS_OF(create_cq_ex)
+
+/* ---- posts ---- */
+
+/* The sends from `first` on were refused. */
+static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error)
+{
+    struct userdma_refused refused = {
+        .queue = USERDMA_POST_SEND, .number = qp->qp_num, .error = (uint32_t)abs(error), .state = qp->state};
+    if (first) {
+        refused.wr_id = first->wr_id;
+        refused.opcode = first->opcode;
+        refused.flags = first->send_flags;
+        refused.elements = (uint32_t)first->num_sge;
+        /* With more elements the length stays unknown: `num_sge` may be wrong, and further elements may not exist. */
+        if (first->num_sge == 1)
+            refused.length = first->sg_list->length;
+        if (first->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || first->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
+            refused.address_low = (uint32_t)first->wr.atomic.remote_addr;
+    }
+    note_refused(qp->context->cmd_fd, &refused, LENGTH(first));
+}
+
+static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                     struct ibv_send_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_send(original, qp, list, bad);
+    note_sends(qp, list, FRAME);
+    const int error = provider_post_send(original, qp, list, bad);
+    /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
+    if (UNLIKELY(error != 0))
+        sends_refused(qp, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_send)
+
+/* The receives from `first` on were refused. `state`: of the queue pair; an SRQ has none: 0. */
+static void receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *first,
+                             int error)
+{
+    struct userdma_refused refused = {
+        .queue = queue, .number = number, .error = (uint32_t)abs(error), .state = state};
+    if (first) {
+        refused.wr_id = first->wr_id;
+        refused.elements = (uint32_t)first->num_sge;
+    }
+    note_refused(fd, &refused, LENGTH(first));
+}
+
+static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                     struct ibv_recv_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_recv(original, qp, list, bad);
+    const int fd = qp->context->cmd_fd;
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    const int error = provider_post_recv(original, qp, list, bad);
+    if (UNLIKELY(error != 0))
+        receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_recv)
+
+static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                         struct ibv_recv_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_srq_recv(original, srq, list, bad);
+    const int fd = srq->context->cmd_fd;
+    note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
+    const int error = provider_post_srq_recv(original, srq, list, bad);
+    if (UNLIKELY(error != 0))
+        receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_srq_recv)
+
+/* ibv_bind_mw: the provider posts the request itself, without ops.post_send. */
+FUNCTION_TYPE(bind_mw)
+static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    if (UNLIKELY(recorder_is_on))
+        note_sends(qp, &posted, FRAME);
+    const int refusal = provider_refusal(qp, bind->wr_id, IBV_WR_BIND_MW);
+    const int error = refusal != 0 ? refusal : original(qp, mw, bind);
+    if (UNLIKELY(recorder_is_on) && error != 0)
+        sends_refused(qp, &posted, error);
+    return error;
+}
+SLOTS_OF(bind_mw)
+
+/* ---- batches of ibv_wr_* ---- */
+
+/* The queue pair whose batch this thread builds, and the number of requests in it. */
+static TLS const struct ibv_qp_ex *batch_qp;
+static TLS uint32_t batch_requests;
+
+uint32_t batch_size(const struct ibv_qp_ex *qp)
+{
+    return batch_qp == qp ? batch_requests : 0;
+}
+
+static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address)
+{
+    note_built(qp, opcode, rkey, address);
+    if (batch_qp == qp)
+        batch_requests++;
+    else
+        batch_qp = NULL; /* this thread builds batches of two queue pairs: their sizes are unknown */
+}
+
+/* The functions that add a request: its opcode, key and remote address. */
+#define BUILDERS(X)                                                                                                    \
+    X(wr_atomic_cmp_swp, IBV_WR_ATOMIC_CMP_AND_SWP, rkey, address)                                                     \
+    X(wr_atomic_fetch_add, IBV_WR_ATOMIC_FETCH_AND_ADD, rkey, address)                                                 \
+    X(wr_local_inv, IBV_WR_LOCAL_INV, rkey, 0)                                                                         \
+    X(wr_rdma_read, IBV_WR_RDMA_READ, rkey, address)                                                                   \
+    X(wr_rdma_write, IBV_WR_RDMA_WRITE, rkey, address)                                                                 \
+    X(wr_rdma_write_imm, IBV_WR_RDMA_WRITE_WITH_IMM, rkey, address)                                                    \
+    X(wr_send, IBV_WR_SEND, 0, 0)                                                                                      \
+    X(wr_send_imm, IBV_WR_SEND_WITH_IMM, 0, 0)                                                                         \
+    X(wr_send_inv, IBV_WR_SEND_WITH_INV, rkey, 0)                                                                      \
+    X(wr_send_tso, IBV_WR_TSO, 0, 0)
+#define NEWER_BUILDERS(X)                                                                                              \
+    X(wr_atomic_write, OPCODE_ATOMIC_WRITE, rkey, address)                                                             \
+    X(wr_flush, OPCODE_FLUSH, rkey, address)
+
+#define BUILDER_(name, opcode, key, remote, type, parameters, arguments)                                               \
+    static void name(name##_function *original, EXPAND parameters)                                                     \
+    {                                                                                                                  \
+        built(qp, opcode, key, remote);                                                                                \
+        original arguments;                                                                                            \
+    }
+#define BUILDER(name, opcode, key, remote)                                                                             \
+    FUNCTION_TYPE(name)                                                                                                \
+    TYPED(BUILDER_, name, opcode, key, remote, FUNCTION_##name)                                                        \
+    SLOTS_OF(name)
+BUILDERS(BUILDER)
+NEWER_BUILDERS(BUILDER)
+
+FUNCTION_TYPE(wr_bind_mw)
+static void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,
+                       const struct ibv_mw_bind_info *info)
+{
+    if (UNLIKELY(recorder_is_on))
+        built(qp, IBV_WR_BIND_MW, rkey, 0);
+    original(qp, mw, rkey, info);
+    provider_bind_built(qp, mw, rkey);
+}
+SLOTS_OF(wr_bind_mw)
+
+FUNCTION_TYPE(wr_set_sge)
+static void wr_set_sge(wr_set_sge_function *original, struct ibv_qp_ex *qp, uint32_t lkey, uint64_t address,
+                       uint32_t length)
+{
+    const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
+    note_elements(qp, &element, 1, FRAME);
+    original(qp, lkey, address, length);
+}
+SLOTS_OF(wr_set_sge)
+
+FUNCTION_TYPE(wr_set_sge_list)
+static void wr_set_sge_list(wr_set_sge_list_function *original, struct ibv_qp_ex *qp, size_t count,
+                            const struct ibv_sge *list)
+{
+    note_elements(qp, list, count, FRAME);
+    original(qp, count, list);
+}
+SLOTS_OF(wr_set_sge_list)
+
+FUNCTION_TYPE(wr_set_ud_addr)
+static void wr_set_ud_addr(wr_set_ud_addr_function *original, struct ibv_qp_ex *qp, struct ibv_ah *ah, uint32_t qpn,
+                           uint32_t qkey)
+{
+    note_destination(qp, qpn, qkey);
+    original(qp, ah, qpn, qkey);
+}
+SLOTS_OF(wr_set_ud_addr)
+
+FUNCTION_TYPE(wr_start)
+static void wr_start(wr_start_function *original, struct ibv_qp_ex *qp)
+{
+    batch_qp = qp;
+    batch_requests = 0;
+    original(qp);
+}
+SLOTS_OF(wr_start)
+
+FUNCTION_TYPE(wr_abort)
+static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
+{
+    note_aborted(qp);
+    if (batch_qp == qp)
+        batch_qp = NULL;
+    original(qp);
+}
+SLOTS_OF(wr_abort)
+
+FUNCTION_TYPE(wr_complete)
+static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
+{
+    const struct ibv_qp *base = &qp->qp_base;
+    uint32_t count = 0;
+    if (UNLIKELY(recorder_is_on)) {
+        count = batch_size(qp);
+        note_batch(qp, FRAME);
+        if (batch_qp == qp)
+            batch_qp = NULL;
+    }
+    int error = provider_refusal(base, qp->wr_id, (int)USERDMA_UNKNOWN_OPCODE);
+    if (LIKELY(error == 0))
+        error = original(qp);
+    else
+        qp->wr_abort(qp);
+    if (UNLIKELY(recorder_is_on) && error != 0) {
+        /* Of the last request only the wr_id is known. */
+        struct userdma_refused refused = {.wr_id = qp->wr_id,
+                                          .queue = USERDMA_POST_SEND,
+                                          .number = base->qp_num,
+                                          .error = (uint32_t)abs(error),
+                                          .state = base->state};
+        note_refused(base->context->cmd_fd, &refused, count);
+    }
+    return error;
+}
+SLOTS_OF(wr_complete)
+
+void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
+{
+    WRAP(qp->wr_complete, wr_complete);
+    WRAP(qp->wr_bind_mw, wr_bind_mw);
+    if (LIKELY(!recorder_is_on))
+        return;
+#define WRAP_BUILDER(name, opcode, key, remote) WRAP(qp->name, name);
+    BUILDERS(WRAP_BUILDER)
+    struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
+    if (operations & WITH_ATOMIC_WRITE)
+        WRAP(newer->wr_atomic_write, wr_atomic_write);
+    if (operations & WITH_FLUSH)
+        WRAP(newer->wr_flush, wr_flush);
+    WRAP(qp->wr_start, wr_start);
+    WRAP(qp->wr_abort, wr_abort);
+    WRAP(qp->wr_set_sge, wr_set_sge);
+    WRAP(qp->wr_set_sge_list, wr_set_sge_list);
+    WRAP(qp->wr_set_ud_addr, wr_set_ud_addr);
+}
+
+static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes)
+{
+    struct ibv_qp *qp = provider_create_qp(original, context, attributes);
+    if (qp)
+        provider_created_qp(qp, attributes->cap.max_send_wr);
+    /* An XRC target is no extended queue pair. */
+    if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
+        verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
+    return qp;
+}
+SLOTS_OF(create_qp_ex)
+
+/* ---- contexts ---- */
+
+static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
+{
+    if (!context || !provider_wraps(context, is_new))
+        return context;
+    WRAP(context->ops.poll_cq, poll_cq);
+    WRAP(context->ops.post_send, post_send);
+    WRAP(context->ops.post_recv, post_recv);
+    WRAP(context->ops.post_srq_recv, post_srq_recv);
+    WRAP(context->ops.bind_mw, bind_mw);
+    struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
+    if (extended)
+        WRAP(extended->create_cq_ex, create_cq_ex);
+    extended = verbs_get_ctx_op(context, create_qp_ex);
+    if (extended)
+        WRAP(extended->create_qp_ex, create_qp_ex);
+    return context;
+}
+
+/*
+ * Also of a libibverbs that was loaded with RTLD_LOCAL. Some functions have an older version, for binaries of
+ * libibverbs 1.0; before glibc 2.36, dlsym with RTLD_NEXT finds this one.
+ */
+void *verbs_original(const char *name)
+{
+    void *found = dlvsym(RTLD_NEXT, name, "IBVERBS_1.1");
+    if (!found)
+        found = dlsym(RTLD_NEXT, name);
+    if (found)
+        return found;
+    void *library = NEXT(dlopen)("libibverbs.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library)
+        return NULL;
+    found = dlsym(library, name);
+    NEXT(dlclose)(library);
+    return found;
+}
+
+void *verbs_missing(void)
+{
+    errno = ENOSYS;
+    return NULL;
+}
+
+EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
+{
+    __typeof__(&ibv_open_device) original = verbs_original("ibv_open_device");
+    return original ? wrap(original(device), true) : verbs_missing();
+}
+
+EXPORT struct ibv_context *ibv_import_device(int fd)
+{
+    __typeof__(&ibv_import_device) original = verbs_original("ibv_import_device");
+    return original ? wrap(original(fd), true) : verbs_missing();
+}
+
+EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
+{
+    __typeof__(&ibv_create_qp) original = verbs_original("ibv_create_qp");
+    struct ibv_qp *qp = original ? original(pd, attributes) : verbs_missing();
+    if (qp)
+        provider_created_qp(qp, attributes->cap.max_send_wr);
+    return qp;
+}
+
+/*
+ * Fills a context's table for a provider, which may call it again. Wrapped for programs that find ibv_open_device by
+ * dlsym in libibverbs.
+ */
+struct verbs_context_ops;
+EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
+void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)
+{
+    void (*original)(struct verbs_context *, const struct verbs_context_ops *) = verbs_original("verbs_set_ops");
+    if (!original)
+        return;
+    original(context, operations);
+    wrap(&context->context, false);
+}

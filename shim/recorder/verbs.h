@@ -1,0 +1,119 @@
+/*
+ * The functions of providers, wrapped (verbs.c): what each library does around them, and what it notes of them.
+ */
+#ifndef USERDMA_RECORDER_VERBS_H
+#define USERDMA_RECORDER_VERBS_H
+
+#include "../protocol.h"
+#include "recorder.h"
+#include "slots.h"
+
+FUNCTION_TYPE(post_send)
+FUNCTION_TYPE(post_recv)
+FUNCTION_TYPE(post_srq_recv)
+FUNCTION_TYPE(create_qp_ex)
+
+/* ---- verbs.c ---- */
+
+/* libibverbs' own function; NULL: the program has no libibverbs. */
+void *verbs_original(const char *name);
+/* NULL, with errno ENOSYS. */
+void *verbs_missing(void);
+/* Wraps the functions of a new extended CQ or QP. `operations`: IBV_QP_EX_WITH_… of the queue pair. */
+void verbs_wrap_cq(struct ibv_cq_ex *cq);
+void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations);
+/* Each completion is told provider_completed. */
+extern bool verbs_tells_completions;
+/* The number of requests since this thread's ibv_wr_start for this queue pair; 0: none, or unknown. */
+uint32_t batch_size(const struct ibv_qp_ex *qp);
+
+/* The number of requests of a list. */
+#define LENGTH(list)                                                                                                   \
+    ({                                                                                                                 \
+        uint32_t length = 0;                                                                                           \
+        for (__typeof__(list) at = (list); at; at = at->next)                                                          \
+            length++;                                                                                                  \
+        length;                                                                                                        \
+    })
+
+/*
+ * Sets `result` to that of `post`, an expression that posts `list`. If a fault rule refuses a request, `post` gets the
+ * list before it, as of a provider that finds its queue full. `find`: an expression that returns 0, or the positive
+ * errno of the request that fails, and sets `failing` to it and `before` to the one before it (NULL: it is the first).
+ */
+#define POST_BEFORE_FAULT(result, post, find)                                                                          \
+    do {                                                                                                               \
+        __typeof__(list) before = NULL, failing = NULL;                                                                \
+        const int fault = (find);                                                                                      \
+        (result) = 0;                                                                                                  \
+        if (before)                                                                                                    \
+            before->next = NULL;                                                                                       \
+        if (before || fault == 0)                                                                                      \
+            (result) = (post);                                                                                         \
+        if (before)                                                                                                    \
+            before->next = failing;                                                                                    \
+        if ((result) == 0 && fault != 0) {                                                                             \
+            (result) = fault;                                                                                          \
+            if (bad)                                                                                                   \
+                *bad = failing;                                                                                        \
+        }                                                                                                              \
+    } while (0)
+
+/* ---- of each library: around the provider's functions. `original`: the provider's ---- */
+
+/*
+ * Whether the functions of a context are wrapped. `is_new`: the program gets the context; else its provider has filled
+ * the table. May wrap further functions.
+ */
+bool provider_wraps(struct ibv_context *context, bool is_new);
+int provider_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                       struct ibv_send_wr **bad);
+int provider_post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                       struct ibv_recv_wr **bad);
+int provider_post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                           struct ibv_recv_wr **bad);
+/*
+ * Why a batch of ibv_wr_* or a bind is refused, before the provider posts it: a positive errno; 0: it is posted.
+ * `wr_id`: of its last request. `opcode`: USERDMA_UNKNOWN_OPCODE of a batch.
+ */
+int provider_refusal(const struct ibv_qp *qp, uint64_t wr_id, int opcode);
+/* A bind was added to a batch of ibv_wr_*. */
+void provider_bind_built(struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey);
+/* After an empty poll: whether the device has ended, and no poll will find more than the next one. */
+bool provider_has_ended(const struct ibv_context *context);
+/* A poll has found completions, if verbs_tells_completions. */
+void provider_completed(void);
+struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_context *context,
+                                  struct ibv_qp_init_attr_ex *attributes);
+/* The program gets a queue pair. `slots`: its max_send_wr. */
+void provider_created_qp(struct ibv_qp *qp, uint32_t slots);
+
+/*
+ * ---- of each library: notes, if recorder_is_on ----
+ *
+ * `frame`: the program's stack pointer when it called the verb. `queue`: USERDMA_POST_…; `number`: the queue pair
+ * number, or the handle of the SRQ.
+ */
+
+/* Before posts. */
+void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
+void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
+/* The last `count` noted requests were refused; `refused`: the first of them, of a batch of ibv_wr_* the last. */
+void note_refused(int fd, struct userdma_refused *refused, uint32_t count);
+/* Before a poll. */
+void note_polling(const struct ibv_cq *cq, uintptr_t frame);
+/* A poll has returned `count` completions, more than 0. */
+void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count);
+/* A poll of an extended CQ has returned one; the poll of several ends. */
+void note_completion(struct ibv_cq_ex *cq);
+void note_poll_end(const struct ibv_cq_ex *cq);
+/* ibv_wr_* have added a request, its elements or its destination to the batch. */
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address);
+void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
+void note_destination(const struct ibv_qp_ex *qp, uint32_t qpn, uint32_t qkey);
+/* Before a batch is posted. */
+void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame);
+/* The requests that were built, batch_size, are dropped. */
+void note_aborted(const struct ibv_qp_ex *qp);
+
+#endif
