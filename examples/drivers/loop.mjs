@@ -72,10 +72,15 @@ const gather = (device, qp, at, flags, length) => {
 
 // ---- completions ----
 
-const complete = (cq, { wrId, status, opcode, bytes, qpn, isSolicited }) => {
-  const { ring } = cq.state
-  if (((cq.state.produced - core.loadConsumer(ring)) & ring.mask) === ring.capacity) {
+const polled = ({ ring, produced }) => produced - ((produced - core.loadConsumer(ring)) & ring.mask)
+
+const complete = (qp, cq, { wrId, status, opcode, bytes, isSolicited }) => {
+  const { ring, produced } = cq.state
+  const { taps } = qp.context.device
+  const completion = { status, opcode, bytes, sourceQpn: qp.state.attributes.destQpn ?? 0, solicited: isSolicited }
+  if (produced - polled(cq.state) === ring.capacity) {
     core.raiseObjectEvent(cq, spec.AsyncEventType.values.CQ_ERR)
+    taps.requests?.completed(qp, cq, { ...completion, position: 0 })
     return
   }
   const at = core.elementAt(ring, cq.state.produced)
@@ -85,9 +90,10 @@ const complete = (cq, { wrId, status, opcode, bytes, qpn, isSolicited }) => {
   view.setUint32(at + Wc.STATUS, status, true)
   view.setUint32(at + Wc.OPCODE, opcode, true)
   view.setUint32(at + Wc.BYTE_LEN, bytes, true)
-  view.setUint32(at + Wc.QP_NUM, qpn, true)
+  view.setUint32(at + Wc.QP_NUM, qp.state.qpn, true)
   core.storeProducer(ring, ++cq.state.produced)
   if (cq.events !== undefined) core.completed(cq.events, isSolicited)
+  taps.requests?.completed(qp, cq, { ...completion, position: cq.state.produced })
 }
 
 const hasNext = ({ ring, taken }) => core.loadProducer(ring) !== (taken & ring.mask)
@@ -95,24 +101,63 @@ const hasNext = ({ ring, taken }) => core.loadProducer(ring) !== (taken & ring.m
 /** Takes the oldest request of a queue. */
 const retire = queue => core.storeConsumer(queue.ring, ++queue.taken)
 
-/** Completes a queue's oldest request. */
-const finish = (qp, queue, wrId, status, opcode, bytes, isSolicited = false) => {
+/** Completes a queue's oldest request. Returns its status: a fault rule may fail it. */
+const finish = (qp, queue, wrId, requestStatus, opcode, bytes, isSolicited = false) => {
+  const { decideCompletion } = qp.context.device.taps
+  const fault = requestStatus === Status.SUCCESS ? decideCompletion?.(qp, opcode, wrId) : undefined
+  const status = fault?.status ?? requestStatus
   retire(queue)
-  complete(queue.cq, { wrId, status, opcode, bytes, qpn: qp.state.qpn, isSolicited })
+  complete(qp, queue.cq, { wrId, status, opcode, bytes, isSolicited })
+  return status
 }
 
 /** Moves a queue pair to ERR: what is posted completes with WR_FLUSH_ERR. */
 const fail = qp => {
   const { send, receive } = qp.state
   qp.state.state = ERR
-  for (const [queue, idAtOffset] of [
-    [send, SendWqe.WR_ID],
-    [receive, RecvWqe.WR_ID],
-  ])
+  for (const queue of [send, receive])
     for (let left = queue.ring.capacity; left > 0 && hasNext(queue); left--) {
-      const wrId = idAt(queue.ring.area, core.elementAt(queue.ring, queue.taken) + idAtOffset)
+      const at = core.elementAt(queue.ring, queue.taken)
+      const wrId = idAt(queue.ring.area, at + (queue === send ? SendWqe.WR_ID : RecvWqe.WR_ID))
+      if (queue === send) tapLoaded(qp, at)
+      if (queue === send) tapsOf(qp)?.retired(qp, 1, true)
+      else tapsOf(qp)?.taken(qp, qp, receiveAt(queue.ring.area, at))
       finish(qp, queue, wrId, Status.WR_FLUSH_ERR, queue === send ? Completed.SEND : RECV, 0)
     }
+}
+
+// ---- taps: what `userdma check` and recordings see of requests ----
+
+const tapsOf = qp => qp.context.device.taps.requests
+
+const elementsAt = (area, at, count) =>
+  Array.from({ length: Math.min(count, Limits.sges) }, (_, i) => {
+    const sge = at + i * RingSge.BYTES
+    const address = u32(area, sge + 4) * 2 ** 32 + u32(area, sge)
+    return { address, length: u32(area, sge + RingSge.LENGTH), lkey: u32(area, sge + RingSge.LKEY) }
+  })
+
+const receiveAt = (area, at) => {
+  const elements = elementsAt(area, at + RecvWqe.SGE, u32(area, at + RecvWqe.DMA_NUM_SGE))
+  const length = elements.reduce((sum, element) => sum + element.length, 0)
+  return { wrId: idAt(area, at + RecvWqe.WR_ID), opcode: -1, flags: 0, isSignaled: true, length, elements }
+}
+
+/** The oldest send, at `at`, is about to be executed; perhaps again, because there was no receive. */
+const tapLoaded = (qp, at) => {
+  const { send, sqSigAll } = qp.state
+  const taps = tapsOf(qp)
+  if (taps === undefined || send.tapped === send.taken) return
+  send.tapped = send.taken
+  const { area } = send.ring
+  const [opcode, flags, length] = [SendWqe.OPCODE, SendWqe.FLAGS, SendWqe.DMA_LENGTH].map(field =>
+    u32(area, at + field),
+  )
+  const elements = (flags & INLINE) !== 0 ? [] : elementsAt(area, at + SendWqe.SGE, u32(area, at + SendWqe.DMA_NUM_SGE))
+  const address = u32(area, at + SendWqe.REMOTE + 4) * 2 ** 32 + u32(area, at + SendWqe.REMOTE)
+  const remote = opcode === Opcode.RDMA_WRITE ? { address, length, rkey: u32(area, at + SendWqe.RKEY) } : undefined
+  const isSignaled = sqSigAll || (flags & SIGNALED) !== 0
+  taps.loaded(qp, { wrId: idAt(area, at + SendWqe.WR_ID), opcode, flags, isSignaled, length, elements, remote })
 }
 
 // ---- requests ----
@@ -121,15 +166,18 @@ const fail = qp => {
 const receive = (device, peer, length, isSolicited) => {
   const { receive: queue } = peer.state
   const { ring } = queue
-  if (!hasNext(queue)) return undefined
+  if (!hasNext(queue)) {
+    tapsOf(peer)?.notReady(peer)
+    return undefined
+  }
   const at = core.elementAt(ring, queue.taken)
+  tapsOf(peer)?.taken(peer, peer, receiveAt(ring.area, at))
   const wrId = idAt(ring.area, at + RecvWqe.WR_ID)
   const count = u32(ring.area, at + RecvWqe.DMA_NUM_SGE)
   const status = copySges(device, peer, ring, at + RecvWqe.SGE, count, length, 'write')
   device.state.counts.receives++
-  finish(peer, queue, wrId, status, RECV, length, isSolicited)
+  if (finish(peer, queue, wrId, status, RECV, length, isSolicited) !== Status.SUCCESS) fail(peer)
   if (status === Status.SUCCESS) return status
-  fail(peer)
   return status === Status.LOC_LEN_ERR ? Status.REM_INV_REQ_ERR : Status.REM_OP_ERR
 }
 
@@ -163,7 +211,8 @@ const work = (device, qp) => {
     const [opcode, flags, length] = [SendWqe.OPCODE, SendWqe.FLAGS, SendWqe.DMA_LENGTH].map(field =>
       u32(area, at + field),
     )
-    const status = execute(device, qp, at, opcode, flags, length)
+    tapLoaded(qp, at)
+    let status = execute(device, qp, at, opcode, flags, length)
     if (status === undefined) {
       device.state.isWaiting = true
       break
@@ -172,7 +221,9 @@ const work = (device, qp) => {
     device.state.counts.sends++
     const wrId = idAt(area, at + SendWqe.WR_ID)
     const done = opcode === Opcode.RDMA_WRITE ? Completed.RDMA_WRITE : Completed.SEND
-    if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0) finish(qp, send, wrId, status, done, length)
+    tapsOf(qp)?.retired(qp, 1, false)
+    if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0)
+      status = finish(qp, send, wrId, status, done, length)
     else retire(send)
     if (status !== Status.SUCCESS) fail(qp)
   }
@@ -234,7 +285,8 @@ const qpClass = core.driverClass(
         attributes: {},
         sqSigAll: (flags & spec.QpFlags.values.SQ_SIG_ALL) !== 0,
         memory,
-        send: { ring: sends, cq: sendCq, taken: 0 },
+        /** `tapped`: as `taken`, when the taps were told of a send. */
+        send: { ring: sends, cq: sendCq, taken: 0, tapped: -1 },
         receive: { ring: receives, cq: recvCq, taken: 0 },
         cap: { ...cap, maxInlineData: Limits.inline },
       }
@@ -258,6 +310,8 @@ const qpClass = core.driverClass(
           core.clearRing(queue.ring)
           queue.taken = 0
         }
+        state.send.tapped = -1
+        tapsOf(object)?.reset(object)
       }
       return {}
     },
@@ -265,6 +319,7 @@ const qpClass = core.driverClass(
     postSend: () => ({ badWr: 0 }),
     destroy(call, object, args, coreDestroy) {
       const { qpn, memory, send, receive: receives } = object.state
+      tapsOf(object)?.reset(object)
       call.device.state.qps.delete(qpn)
       for (const { ring } of [send, receives]) memory.free(ring)
       return coreDestroy(call, object, args)
@@ -287,6 +342,8 @@ export const driver = {
     qpClass,
   ],
   createDevice: (owner, name, site) => createDevice(owner, name, site),
+  /** What the taps may ask: how far programs have polled. */
+  requests: { completions: ({ state }) => ({ written: state.produced, polled: polled(state) }) },
   /** The device is being removed: programs that only poll get their completions. */
   *removing({ state }) {
     for (const qp of state.qps.values()) yield fail(qp)

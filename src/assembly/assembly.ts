@@ -2,11 +2,10 @@
  * Assembles what a daemon and a network in a program have in common: core with its clients, the link between soft
  * devices, torment, and soft devices on ports of the link. The owner polls the devices and the clients.
  */
-import { Clients, classesWithClients } from '../clients/clients.ts'
-import type { RdmaCmEnvironment } from '../clients/rdma-cm/rdma-cm.ts'
+import { type ClientEnvironment, Clients, classesWithClients } from '../clients/clients.ts'
 import type { Identity } from '../core/devices/identity.ts'
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'
-import type { NetworkDevice } from '../core/driver-contract.ts'
+import type { DeviceTaps, NetworkDevice } from '../core/driver-contract.ts'
 import type { Core, Device } from '../core/model.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from '../drivers/registered.ts'
 import type { RoceSite } from '../drivers/roce-site.ts'
@@ -26,11 +25,12 @@ export interface AssemblyOptions {
   readonly hasNative: boolean
   readonly core: Omit<CoreOptions, 'classes' | 'now'>
   /** `routing`: for links of sockets. */
-  readonly clients: Omit<RdmaCmEnvironment, 'now' | 'random'>
+  readonly clients: Omit<ClientEnvironment, 'now' | 'random'>
   readonly torment: TormentSetting | undefined
   /** Packets have arrived for a device at a socket. */
   readonly onPackets: () => void
-  readonly inError?: RoceSite['network']['inError']
+  /** A queue pair of any device enters or leaves ERR. */
+  readonly inError?: DeviceTaps['inError']
 }
 
 /** A driver as the assembly uses it: `D` is the type of its devices. */
@@ -45,14 +45,19 @@ export interface Assembly {
   readonly link: NetworkLink
   readonly torment: Torment | undefined
   /**
-   * Creates a device of `driver`. `network`: for a device with an address; `attach` makes a port of the link, which may
-   * be wrapped, and is closed if this fails. Throws CallError EEXIST, EINVAL, and the errors of `attach` and of
+   * Creates a device of `driver`. `network`: for a device with an address. Its port has these layers, from the link up:
+   *
+   * 1. the link, or the driver's own port (`own`);
+   * 2. fault rules; captures and recordings tap this layer, and see what the rules do. `attach` makes these two;
+   * 3. torment of packets.
+   *
+   * The port is closed if this fails. Throws CallError EEXIST, EINVAL, and the errors of `attach` and of
    * `Port.addAddress`.
    */
   addDevice<D extends Device | NetworkDevice>(
     driver: DeviceMaker<D>,
     name: string,
-    network: { readonly identity: Identity; attach(): Port } | undefined,
+    network: { readonly identity: Identity; attach(own?: Port): Port } | undefined,
   ): D
 }
 
@@ -78,17 +83,19 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       const described = network && {
         identity: network.identity,
         now: nowMicroseconds,
-        attach: (): Port => {
-          port = network.attach()
+        attach: (own?: Port): Port => {
+          port = network.attach(own)
           if (!link.isMemory) port.wake = onPackets
-          return port
+          return torment?.port(port, name) ?? port
         },
         torment,
-        inError,
       }
       try {
         // Callers give a network to drivers with `hasAddress`; others do not look for one.
-        return driver.createDevice(core, name, { allocate, network: described } as RoceSite)
+        const created = driver.createDevice(core, name, { allocate, network: described } as RoceSite)
+        const device = core.devices.get(name)
+        if (device !== undefined) device.taps.inError = inError
+        return created
       } catch (error) {
         port?.close()
         throw error

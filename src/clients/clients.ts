@@ -8,6 +8,7 @@ import { driverClass } from '../core/devices/driver.ts'
 import type { CoreOptions } from '../core/devices/registry.ts'
 import type { DriverClass } from '../core/driver-contract.ts'
 import type { Core } from '../core/model.ts'
+import { IbCm, type IbCmEnvironment } from './ib-cm/ib-cm.ts'
 import { ipClasses } from './ipoib/classes.ts'
 import { IpOverDevice } from './ipoib/ip-over-device.ts'
 import { madClasses } from './mad/classes.ts'
@@ -18,6 +19,8 @@ import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
 interface ClientTypes {
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
+  /** InfiniBand's connection manager. */
+  readonly ib_cm: IbCm
   /** Connections by address and port. */
   readonly rdma_cm: RdmaCm
   /** IP over the device. */
@@ -27,7 +30,8 @@ export type ClientName = keyof ClientTypes
 
 const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
   mad: ({ core, environment }) => new MadLayer(core, environment),
-  rdma_cm: clients => new RdmaCm(clients.core, clients.use('mad'), clients.environment),
+  ib_cm: clients => new IbCm(clients.use('mad'), clients.environment),
+  rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
 }
 /** In the order of their start. */
@@ -38,14 +42,16 @@ interface TimedClient {
   onTimeout(now: number): boolean
 }
 
+/** What the clients need of their process. */
+export type ClientEnvironment = IbCmEnvironment & RdmaCmEnvironment
+
 export class Clients {
   readonly core: Core
-  /** What the clients need of their process. RdmaCm needs all of it, the others parts. */
-  readonly environment: RdmaCmEnvironment
+  readonly environment: ClientEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []
 
-  constructor(core: Core, environment: RdmaCmEnvironment) {
+  constructor(core: Core, environment: ClientEnvironment) {
     this.core = core
     this.environment = environment
   }
@@ -101,13 +107,15 @@ const asListed = ({ class: cls }: DriverClass): DriverClass => driverClass(cls)
 export const classesWithClients = (
   clients: () => Clients,
 ): Required<Pick<CoreOptions, 'classes' | 'clientClasses'>> => {
-  const overManagement = [...madClasses(() => clients().use('mad')), ...cmClasses(() => clients().use('rdma_cm'))]
+  const overManagement = madClasses(() => clients().use('mad'))
+  const connections = cmClasses(() => clients().use('rdma_cm'))
   const overDatagrams = ipClasses(() => clients().use('ipoib'))
   return {
-    classes: [...coreClasses, ...overManagement, ...overDatagrams],
+    classes: [...coreClasses, ...overManagement, ...connections, ...overDatagrams],
     clientClasses: [
-      { needs: 'openManagement', classes: overManagement.map(asListed) },
-      { needs: 'openDatagrams', classes: overDatagrams.map(asListed) },
+      { needs: ['openManagement'], classes: overManagement.map(asListed) },
+      { needs: ['openManagement', 'openConnections'], classes: connections.map(asListed) },
+      { needs: ['openDatagrams'], classes: overDatagrams.map(asListed) },
     ],
   }
 }

@@ -57,7 +57,12 @@ export class CmEngine {
     return this.#machine.timers.next
   }
 
-  /** Number of connections and received SIDR_REQs, including connections in TIMEWAIT. */
+  /** Number of connections and received SIDR_REQs of a device, including connections in TIMEWAIT. */
+  countOf(device: number): number {
+    return this.#machine.registry.ofDevice(device).length
+  }
+
+  /** As `countOf`, of all devices. */
   get size(): number {
     return this.#machine.registry.size
   }

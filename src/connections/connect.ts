@@ -2,7 +2,7 @@
  * `connect` and `listen`: connections by address and port (R17), on devices in this process or in a daemon.
  */
 
-import { emitAddress, parseAddress } from '../clients/rdma-cm/socket-address.ts'
+import { emitAddress, parseAddress } from '../clients/socket-address.ts'
 import { open } from '../devices/open.ts'
 import { nextTurn } from '../host/event-loop/next-turn.ts'
 import { CmId } from '../spec/classes/connections/cm_id.ts'

@@ -3,9 +3,13 @@
  * connection manager (src/clients/rdma-cm) resolves the address, exchanges messages with the peer and moves the queue
  * pair to RTS; this file makes the calls and waits for the events.
  */
-import { emitAddress, parseAddress, type SocketAddress } from '../clients/rdma-cm/socket-address.ts'
+import { emitAddress, parseAddress } from '../clients/socket-address.ts'
 import { CmId } from '../spec/classes/connections/cm_id.ts'
-import { CmConnectionParameters, PRIVATE_DATA_BYTES } from '../spec/classes/connections/cm_parameters.ts'
+import {
+  CmConnectionParameters,
+  PRIVATE_DATA_BYTES,
+  type SocketAddress,
+} from '../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { copyOfBytes } from '../spec/memory.ts'

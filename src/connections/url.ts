@@ -2,7 +2,8 @@
  * URLs of connections: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets. A link-local
  * address names its network interface: rdma://[fe80::2%eth0]:7471.
  */
-import { ipAddress, type SocketAddress } from '../clients/rdma-cm/socket-address.ts'
+import { ipAddress } from '../clients/socket-address.ts'
+import type { SocketAddress } from '../spec/classes/connections/cm_parameters.ts'
 import { checkInteger, checkText, invalidArgument, refused } from '../verbs/error.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 

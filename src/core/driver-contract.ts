@@ -6,21 +6,31 @@
  *   3. the device, if its queues are polled: `NetworkDevice`;
  *   4. the device's network interface;
  *   5. queue pairs for core's clients: management datagrams and other datagrams;
- *   6. what tools may ask;
- *   7. what the library needs of a device that the program's own event loop drives;
- *   8. calls of the driver's own.
+ *   6. connections;
+ *   7. what tools may ask;
+ *   8. taps: what the device tells whoever watches its queues;
+ *   9. what the library needs of a device that the program's own event loop drives;
+ *   10. calls of the driver's own.
  *
  * Three members of the record are mandatory, and four of a polled device. A new capability is an optional member here:
  * core, the daemon and the library use what a driver has, and tools do not show what it lacks.
  *
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
  */
-import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
+import type { Cause } from '../spec/check/causes.ts'
+import type { WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
+import type { CmId } from '../spec/classes/connections/cm_id.ts'
+import type {
+  CmConnectionParameters,
+  CmDatagramParameters,
+  CmEce,
+  SocketAddress,
+} from '../spec/classes/connections/cm_parameters.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { Attributes, Methods, ObjectClass } from '../spec/schema/schema.ts'
+import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
@@ -107,10 +117,12 @@ export interface Driver<D = unknown> {
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
   /**
-   * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
-   * `scratch`: a buffer of SCRATCH_BYTES.
+   * Makes connections of the device by a protocol of its own, until `close`. `listeners`: gets the peers' requests.
+   * Absent: by InfiniBand's connection manager, if the driver has `openManagement`.
    */
-  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestPoll
+  openConnections?(device: Device<D>, listeners: ConnectionListeners): ConnectionProtocol
+  /** What taps of requests may ask. */
+  readonly requests?: RequestReader
 }
 
 /** A driver whose devices are made by name. */
@@ -134,9 +146,9 @@ export interface DriverClass {
   readonly unsupported?: Readonly<Record<string, string>>
 }
 
-/** Classes of one of core's clients. A device has them if its driver has the member `needs`, or lists them itself. */
+/** Classes of core's clients. A device has them if its driver has a member of `needs`, or lists them itself. */
 export interface ClientClasses {
-  readonly needs: 'openManagement' | 'openDatagrams'
+  readonly needs: readonly ('openManagement' | 'openDatagrams' | 'openConnections')[]
   readonly classes: readonly DriverClass[]
 }
 
@@ -171,10 +183,6 @@ export interface NetworkDevice {
   readonly link?: DeviceLink
   /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
   waits?(): Iterable<ContextWait | undefined>
-  /** Fails completions for which `decide` says so, until the next call. Undefined: none. */
-  injectCompletions?(decide: DecideCompletion | undefined): void
-  /** Why a request of a queue pair failed, if it was the last failure of the queue pair. */
-  explain?(qpn: number, wrId: bigint): string | undefined
 }
 
 // ---- 4. the network interface ----
@@ -267,7 +275,148 @@ export interface DatagramPort {
   close(): void
 }
 
-// ---- 6. what tools may ask ----
+// ---- 6. connections (R17, R18; Linux: iw_cm) ----
+//
+// rdma_cm has the identifiers, ports, routes and the choice of listener. The device's protocol carries requests and
+// answers to the peer, and reports events. An event may be reported during a call. No call on a connection may wait.
+
+export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
+export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
+export type Ece = RecordOf<typeof CmEce>
+/** Attributes for `modify` of a queue pair. */
+export type QpAttributes = Out<typeof CmId.methods.initQpAttr>
+
+/** An identifier of rdma_cm, as its protocol sees it. */
+export interface ConnectionEnd {
+  /** `CmPortSpace`. */
+  readonly portSpace: number
+  /** `QpType`. */
+  readonly qpType: number
+  /** Known from the bind on. The address of a listener may be a wildcard. */
+  readonly source: SocketAddress | undefined
+  /** The peer, or the address of a request. */
+  readonly destination: SocketAddress | undefined
+  /** The device's address and the peer's, 16 bytes each; known once the address is resolved. */
+  readonly localGid: Uint8Array | undefined
+  readonly remoteGid: Uint8Array | undefined
+  /** RDMA_OPTION_ID_TOS, or that of the peer's request. */
+  readonly trafficClass: number
+  /** RDMA_OPTION_ID_ACK_TIMEOUT, an exponent: 4.096 µs · 2^n. Undefined: the protocol chooses. */
+  readonly ackTimeout: number | undefined
+  /** Options of enhanced connection establishment (rdma_set_local_ece). */
+  readonly ece: Ece | undefined
+  /** Of datagrams. */
+  readonly qkey: number
+  /** Of paths of InfiniBand: the first PSN that the peer sends; */
+  readonly startingPsn: number
+  /** 20 bits; */
+  readonly flowLabel: number
+  /** an exponent: 4.096 µs · 2^n, undefined: the protocol's default; */
+  readonly packetLifeTime: number | undefined
+  /** the path record that the program has set (RDMA_OPTION_IB_PATH), 64 bytes. */
+  readonly chosenPath: Uint8Array | undefined
+  /**
+   * Reports an event of the connection (`CmEventType`):
+   * - CONNECT_REQUEST: first of all events of a peer's request;
+   * - CONNECT_RESPONSE: the peer has accepted, and the program must `confirm`;
+   * - ESTABLISHED: on the active side without `confirm`, if there was no CONNECT_RESPONSE;
+   * - REJECTED, with the peer's reason as status, and UNREACHABLE or CONNECT_ERROR, with −errno;
+   * - DISCONNECTED: by the peer, or the peer knows of the end; 0 or −errno;
+   * - TIMEWAIT_EXIT: after DISCONNECTED, packets of the connection can no longer arrive.
+   * Returns false if the identifier ignores the event, because its connection has ended.
+   */
+  report(type: number, details?: ConnectionNews): boolean
+}
+
+/** What an event says. */
+export interface ConnectionNews {
+  /** Default 0. */
+  readonly status?: number
+  /** At most 255 bytes. Absent: the event has no parameters of the peer either. */
+  readonly privateData?: Uint8Array
+  /** What the peer has offered, as limits of this end; default zeros. */
+  readonly connection?: Partial<ConnectionParameters>
+  /** Where datagrams to the peer are sent; default zeros. */
+  readonly datagram?: Partial<DatagramParameters>
+  readonly ece?: Ece
+}
+
+/** A peer's request. */
+export interface PeerRequest {
+  readonly portSpace: number
+  /** `QpType` of this end. */
+  readonly qpType: number
+  readonly local: SocketAddress
+  readonly peer: SocketAddress
+  readonly path: {
+    readonly localGid: Uint8Array
+    readonly remoteGid: Uint8Array
+    readonly trafficClass?: number
+    readonly flowLabel?: number
+    readonly packetLifeTime?: number
+  }
+}
+
+/**
+ * Why a request has no listener. NO_LISTENER, WRONG_ADDRESS (this end's is not the device's, or the peer's is no
+ * unicast address), WRONG_TYPE: the listener has another queue pair type. BUSY: the backlog is full; the peer may try
+ * again.
+ */
+export type Refusal = 'NO_LISTENER' | 'WRONG_ADDRESS' | 'WRONG_TYPE' | 'BUSY'
+
+export interface ConnectionListeners {
+  /**
+   * Finds the listener of a request, and creates an identifier with `connection`. The protocol then reports
+   * CONNECT_REQUEST. For a refusal the protocol answers the peer, and forgets the connection.
+   */
+  request(request: PeerRequest, connection: Connection): ConnectionEnd | Refusal
+}
+
+/** Errors of its functions are CallErrors; after one, nothing was sent. */
+export interface ConnectionProtocol {
+  /** Resolves services to datagram queue pairs too (port spaces UDP and IPOIB), and can send to multicast groups. */
+  readonly hasDatagrams?: boolean
+  /** Number of connections, for `userdma stat`. */
+  readonly size: number
+  /** Takes requests to a listener's port from now on, until the returned function is called. */
+  listen(listener: ConnectionEnd): () => void
+  /** A connection for `connect`. The route is resolved. */
+  create(end: ConnectionEnd): Connection
+  /**
+   * The path record of an end whose route is resolved, 64 bytes. `connection`: the end's, if any. Absent: paths have no
+   * records, as with iWARP.
+   */
+  pathRecord?(end: ConnectionEnd, connection: Connection | undefined): Uint8Array
+  /** The device is being removed, or rdma_cm stops: forgets all connections, without events. */
+  close(): void
+}
+
+/** The connection of an identifier. */
+export interface Connection {
+  /** True before `connect`, and if the connection can `connect` again after a refusal. */
+  readonly isIdle: boolean
+  /** Sends a request to the end's destination, with the queue pair `qpNum`. */
+  connect(parameters: ConnectionParameters): void
+  /** Accepts the peer's request, with the queue pair `qpNum`. Of datagrams, the end has the Q_Key. */
+  accept(parameters: ConnectionParameters): void
+  /** Confirms a CONNECT_RESPONSE. Absent: there is none. */
+  confirm?(): void
+  /** Rejects the peer's request or response. `reason`: `rejReason`. */
+  reject(privateData: Uint8Array, reason: number): void
+  /** Begins to disconnect, or confirms that the peer does. No effect on a connection that is not established. */
+  disconnect(): void
+  /** Data has arrived before the peer's confirmation (rdma_notify, COMM_EST). Throws EISCONN. Absent: no effect. */
+  establish?(): void
+  /**
+   * Attributes with which the queue pair is modified to a `QpState`. Undefined: the protocol moves the queue pair
+   * itself. Then rdma_cm does not modify it, and `modify` of a program to this state must have no effect.
+   */
+  queuePairAttributes(state: number): Omit<QpAttributes, 'state'> | undefined
+  /** The identifier is destroyed: ends the connection. No events follow. */
+  destroy(): void
+}
+
+// ---- 7. what tools may ask ----
 
 /** A queue pair as iproute2's `rdma resource` lists it. */
 export interface QpResource {
@@ -327,39 +476,92 @@ export interface InjectedCompletion {
   /** The number of the rule, from 1, and its text. */
   readonly number: number
   readonly text: string
-  /** A name of `WcStatus`. */
-  readonly status: string
+  /** `WcStatus`. */
+  readonly status: number
 }
 
-/** Whether a successful completion fails. `completion`: a name of `completionNames` (spec/faults.ts). */
-export type DecideCompletion = (
-  queuePair: CoreObject,
-  qpn: number,
-  completion: string,
-  wrId: bigint,
-) => InjectedCompletion | undefined
+// ---- 8. taps (docs/how-to/drivers.md) ----
+
+/** A request as the queue engine has read it: what its WQE says. */
+export type PostedRequest = Omit<WorkRequest, 'id' | 'time' | 'owner' | 'queue' | 'number' | 'index'>
+
+/** A completion, as in `RequestCompletion` (spec/check/requests.ts). */
+export interface WrittenCompletion {
+  readonly status: number
+  readonly opcode: number
+  readonly bytes: number
+  /** Of a receive: the sender's QPN. */
+  readonly sourceQpn: number
+  readonly solicited: boolean
+  /** Position among the completions of the CQ, from 1. 0: the CQ was full, and the completion is lost. */
+  readonly position: number
+}
+
+/** A queue pair, whose number a driver keeps in the object's state. */
+export type QueuePairObject = CoreObject<{ readonly qpn: number }>
 
 /**
- * Examines a watched device. The functions named `report` tell its `RequestWatcher` what the program has done since the
- * last report.
+ * What a queue engine does with requests, for `userdma check` and recordings (clients/requests/feed.ts). A send is
+ * loaded, retired and then completed, if it has a completion; a receive is taken and then completed. Sends of a queue
+ * pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
  */
-export interface RequestPoll {
-  /** Reports polled completions of a CQ. */
-  reportCq(cq: CoreObject): void
-  /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
-  reportContext(context: Context): void
-  /**
-   * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.
-   * Undefined: the payload cannot be read.
-   */
-  digest(request: WorkRequest, isWhole: boolean): number | undefined
-  /** Bytes that the queue pair of an outstanding send may have unacknowledged. Undefined: the queue pair is gone. */
-  window(request: WorkRequest): number | undefined
-  /** Ends the reports. */
-  end(): void
+export interface RequestTaps {
+  /** A send was fetched. Its bytes move between this call and `retired`. */
+  loaded(qp: QueuePairObject, send: PostedRequest): void
+  /** The oldest `count` loaded sends have ended, and their completions follow. `isFlushed`: by an error state. */
+  retired(qp: QueuePairObject, count: number, isFlushed: boolean): void
+  /** Receives may have been posted to the queue of `qp`. Only for drivers with `RequestReader.receives`. */
+  receivesPosted(queue: CoreObject, qp: QueuePairObject): void
+  /** `qp` has taken the oldest receive of its queue. */
+  taken(qp: QueuePairObject, queue: CoreObject, receive: PostedRequest): void
+  /** A message for the queue pair, perhaps retransmitted, found no receive. */
+  notReady(qp: QueuePairObject): void
+  /** A completion of `qp` was written to the CQ, or is lost. */
+  completed(qp: QueuePairObject, cq: CoreObject, completion: WrittenCompletion): void
+  /** The queue pair has dropped a message. `sourceQpn`: the sender of a datagram, unless it was sent to a group. */
+  dropped(qp: QueuePairObject, cause: Cause, sourceQpn: number | undefined): void
+  /** The queue pair enters RTR: it has dropped what arrived before. */
+  beginsToReceive(qp: QueuePairObject): void
+  /** A queue is reset or destroyed. */
+  reset(queue: CoreObject): void
 }
 
-// ---- 7. a device in the program's own process ----
+/** What only the driver knows about requests. Tools do not check what an absent function would tell. */
+export interface RequestReader {
+  /** The queue pairs and shared receive queues of a context. Defined together with `receives`. */
+  queuesOf?(context: Context): Iterable<CoreObject>
+  /**
+   * Posted receives that no message has taken, oldest first, without the first `from`. None for a queue pair that takes
+   * from a shared queue. Absent: a receive is seen when it is taken.
+   */
+  receives?(queue: CoreObject, from: number): readonly PostedRequest[]
+  /** Numbers of completions since the CQ was created: written, and polled by the program as far as its ring tells. */
+  completions?(cq: CoreObject): { readonly written: number; readonly polled: number }
+  /**
+   * The GID and QPN of a connected queue pair's peer; undefined without a path. Absent: queue pairs reach only those of
+   * the same device.
+   */
+  peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
+  /** Bytes that the queue pair may have unacknowledged. */
+  window?(qp: QueuePairObject): number
+}
+
+/** Whether a successful completion fails. `opcode`: ibv_wc_opcode. */
+export type DecideCompletion = (qp: QueuePairObject, opcode: number, wrId: bigint) => InjectedCompletion | undefined
+
+/** Listeners of a device. A driver reads a member at each event; while it is undefined, nobody listens. */
+export interface DeviceTaps {
+  requests: RequestTaps | undefined
+  /**
+   * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
+   * and the queue pair goes to an error state.
+   */
+  decideCompletion: DecideCompletion | undefined
+  /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError: ((qpn: number, isInError: boolean) => void) | undefined
+}
+
+// ---- 9. a device in the program's own process ----
 
 /** The rings of a context whose program is in this process. */
 export interface LocalRings {
@@ -387,7 +589,7 @@ export interface LocalDevice extends LinkedDevice {
   visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void
 }
 
-// ---- 8. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
+// ---- 10. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
 
 /** A call on a descriptor of a driver's interface. */
 export interface OpsCall<S = unknown> {

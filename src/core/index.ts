@@ -35,6 +35,7 @@ export type {
   DeviceNetwork,
   DeviceQueues,
   DeviceSite,
+  DeviceTaps,
   Driver,
   DriverClass,
   DriverOps,
@@ -43,10 +44,14 @@ export type {
   NetworkDevice,
   OpsCall,
   OpsState,
+  PostedRequest,
   QpFacts,
   QpResource,
   RegisteredDriver,
+  RequestReader,
+  RequestTaps,
   ScanScope,
+  WrittenCompletion,
 } from './driver-contract.ts'
 export {
   affiliate,

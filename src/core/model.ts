@@ -14,7 +14,7 @@ import type { AnyValue, Attributes, Capability, Method, ObjectClass, RecordOf } 
 import type { ArgumentShape } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { GidTable } from './devices/gids.ts'
-import type { ClientClasses, Driver, DriverClass } from './driver-contract.ts'
+import type { ClientClasses, DeviceTaps, Driver, DriverClass } from './driver-contract.ts'
 import type { AddressSpace } from './memory/address-space.ts'
 import type { MappedMemory } from './memory/mappable-memory.ts'
 import type { MemoryTable } from './memory/region-table.ts'
@@ -450,6 +450,7 @@ export interface Device<D = unknown> {
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
+  readonly taps: DeviceTaps
   /** Receive unaffiliated events (core/devices/clients.ts). The context: whose events they are, if not all. */
   readonly eventHandlers: Map<DeviceEventHandler, Context | undefined>
   /** By class name. A device has interface and device, the system-wide device has interface and system. */

@@ -7,7 +7,8 @@ import type { ContextWait } from '../core/driver-contract.ts'
 import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
 import { readDescriptors } from '../host/process-status.ts'
 import { EventSocket } from './context/event-socket.ts'
-import type { DaemonState } from './state.ts'
+import type { Devices } from './devices/devices.ts'
+import type { FailureReports } from './failures.ts'
 
 /** Whether no completion of a CQ has raised an event, and none will. */
 const isNeverArmed = ({ events }: CoreObject): boolean =>
@@ -52,7 +53,7 @@ const waitsOfContext = (context: Context, pid: number): ContextWait[] => {
 
 /** `known`: the waits that the drivers have found. Undefined between steps. */
 export function* waitsOfChannels(
-  { devices, failures }: Pick<DaemonState, 'devices' | 'failures'>,
+  { devices, failures }: { readonly devices: Devices; readonly failures: FailureReports },
   known: readonly ContextWait[],
 ): Generator<ContextWait | undefined, void> {
   const isKnown = (one: ContextWait): boolean =>

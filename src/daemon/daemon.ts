@@ -7,29 +7,27 @@ import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { assemble } from '../assembly/assembly.ts'
 import { clientNames } from '../clients/clients.ts'
-import { type InjectedFaults, injectFaults } from '../clients/faults/inject.ts'
+import { injectFaults } from '../clients/faults/inject.ts'
 import type { RecordingOptions } from '../clients/record/recording.ts'
 import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
-import type { RegisteredDriver } from '../core/driver-contract.ts'
+import type { NetworkDevice, RegisteredDriver } from '../core/driver-contract.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
-import type { Context } from '../core/model.ts'
 import { createLimit } from '../core/objects/limits.ts'
 import { registeredDrivers } from '../drivers/registered.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
-import { type Watch, watch } from '../host/event-loop/poll.ts'
+import { watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
 import { holdFile, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
 import { addToWord, setWord } from '../host/memory/fence.ts'
-import { createRingPool, type RingPool } from '../host/memory/mapping.ts'
+import { createRingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import { closeElsewhere } from '../host/memory/mover.ts'
-import type { ProcessHandle } from '../host/memory/process.ts'
 import { type Interfaces, openInterfaces } from '../host/net/interfaces.ts'
 import { sourceAddress } from '../host/net/route.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
@@ -39,7 +37,7 @@ import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createSharedLimits } from './accounts.ts'
 import { DaemonChecker } from './check.ts'
-import { createContainment } from './containment.ts'
+import { type Containment, createContainment } from './containment.ts'
 import { Contexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
 import { createDestroyWaits } from './destroy-waits.ts'
@@ -47,20 +45,22 @@ import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
-import { createFailureReports, type FailureReports } from './failures.ts'
+import { createFailureReports } from './failures.ts'
+import { type DaemonEnd, Lifetime } from './lifetime.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { type DaemonRecording, recordDaemon } from './recording.ts'
-import { createSession, type Session } from './session/client-session.ts'
+import { createSession, type SessionParts } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
-import { createReserve, type Reserve } from './session/reserve.ts'
+import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
+import { Sessions } from './session/sessions.ts'
 import { createToolStates } from './session/tool-states.ts'
-import { waitsOfQueues } from './stat.ts'
-import type { DaemonState } from './state.ts'
+import { DaemonStat, waitsOfQueues } from './stat.ts'
 import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
+import type { Turn } from './turn.ts'
 
 export interface DaemonOptions {
   /** Path of the socket. */
@@ -95,9 +95,6 @@ export interface Daemon {
   readonly ended: Promise<DaemonEnd>
   close(): Promise<void>
 }
-
-/** Why a daemon has ended. */
-export type DaemonEnd = 'closed' | 'on a request' | 'its last client has ended'
 
 /** Thrown if another daemon serves the socket. */
 export class SocketInUseError extends Error {
@@ -202,38 +199,47 @@ const afterHangUps = (): Promise<void> =>
 /** A daemon with `endWithLastClient` ends if no client connects within this many milliseconds. */
 const FIRST_CLIENT_TIMEOUT = 10_000
 
-/** Set after the parts that use them are created. */
-interface Running {
-  loop?: Loop
-  state?: DaemonState
-}
-
-/** Throws an Error with a message for people if the fault rules are invalid. */
+/**
+ * Creates the parts that need no files, each with those that it needs, in this order. Core and loop are created before
+ * the devices, the checker and the faults that they call later. `undo`: gets what is to
+ * be called if the daemon does not start. Throws an Error with a message for people if the fault
+ * rules are invalid.
+ */
 const createParts = (
-  config: DaemonConfig,
+  { config, drivers = [], parts: { log = console.error, dispatch: dispatchCall = dispatch } = {} }: DaemonOptions,
   interfaces: Interfaces | undefined,
-  { log }: Partial<DaemonParts>,
-  running: Running,
   parkedPage: PageOfWords,
-  drivers: readonly RegisteredDriver[] = [],
+  lifetime: Lifetime,
+  undo: (() => void)[],
 ) => {
   const containment = createContainment(log)
-  /** Begins a new turn (`DaemonState.turn`). */
-  const onTurn = (): void => {
-    if (running.state !== undefined) running.state.turn++
-  }
+  const turn: Turn = { count: 0, callingProcess: undefined }
+  const onTurn = (): void => void turn.count++
   const slices = createSlices(onTurn)
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
+  const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
+  const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
+  /** Removes a device that threw, since its state is unknown. */
+  const removeFaulty = ({ device }: NetworkDevice, error: unknown): void => {
+    containment.report(`device ${device.name}, which is removed`, error)
+    if (devices.of(device) !== undefined) devices.remove(device.name)
+  }
+  const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, (failed, error) => {
+    const device = devices.all.find(({ network: polled }) => polled === failed)?.network
+    if (device !== undefined) removeFaulty(device, error)
+    else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
+  })
+  undo.push(() => loop.stop())
   // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
   // last turn are polled, as after each message.
   const callJobs = createSlices(
     containment.guard('a long call', () => {
       onTurn()
-      running.loop?.touch()
+      loop.touch()
     }),
     STEPS_PER_TURN,
   )
-  const assembly = assemble({
+  const { core, clients, link, torment, addDevice } = assemble({
     link: config.link,
     path: config.path ?? 'direct',
     hasNative: true,
@@ -241,8 +247,7 @@ const createParts = (
       random: secureRandom,
       report: error => containment.report('core', error),
       run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
-      runCall: job =>
-        callJobs.begin(running.state?.check?.withStack(job) ?? job, error => containment.report('a call', error)),
+      runCall: job => callJobs.begin(check?.withStack(job) ?? job, error => containment.report('a call', error)),
       maxCallTime: MAX_CALL_TIME,
     },
     clients: {
@@ -252,47 +257,142 @@ const createParts = (
         const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
         return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
       },
-      wake: () => running.loop?.advance(),
+      wake: () => loop.advance(),
     },
     torment: config.torment === undefined ? undefined : readTorment(config.torment),
-    onPackets: () => running.loop?.kick(),
+    onPackets: () => loop.kick(),
     inError: (qpn, isInError) =>
       addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1),
   })
-  const { core, clients, link, torment } = assembly
   for (const name of clientNames) clients.use(name)
-  const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
-  const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
-  /** `createDevices` adds devices, now and later. */
-  const polled = [thresholds, clientTimers]
   const network = createNetwork(config, link)
-  const addDevice: typeof assembly.addDevice = (...description) => {
-    const created = assembly.addDevice(...description)
-    if ('poll' in created) created.injectCompletions?.(running.state?.faults.decideCompletion)
-    return created
+  const trace = new TraceHub(nowMicroseconds)
+  const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
+  const faults = injectFaults(core, network.programFaults, {
+    wait: milliseconds => waitAtLeast(milliseconds, true),
+    processOf(context) {
+      const owner = failures.ownerOf(context)
+      return owner && { pid: owner.pid, name: () => owner.command }
+    },
+    callStack: () => check?.currentStack ?? [],
+    postStack: (...post) => check?.requestStack(...post) ?? [],
+  })
+  const allDrivers = [...drivers, ...registeredDrivers]
+  const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
+    if (objectJobs.waiting > 0) objectJobs.finish()
+  })
+  network.rulesChanged = () => {
+    faults.rulesChanged()
+    setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
   }
-  const devices = createDevices(core, network, interfaces, polled, addDevice, [...drivers, ...registeredDrivers])
+  const ringPool = createRingPool()
+  const contexts = new Contexts(
+    ringPool,
+    (context, handle) => devices.of(context.device)?.network?.onDoorbell(context, handle),
+    () => {
+      loop.kick()
+      lifetime.endIfUnused()
+    },
+    containment,
+    config.check === true,
+  )
+  const check = config.check
+    ? new DaemonChecker(
+        core,
+        nowMicroseconds,
+        { contexts, failures, containment, waits: () => waitsOfQueues({ devices, failures }) },
+        config,
+      )
+    : undefined
+  const sessions = new Sessions()
+  const events = createEventSockets(
+    core,
+    () => sessions.processes(turn.callingProcess),
+    { containment, slices },
+    ({ context }) => {
+      // A context without memory file has only rdma_cm channels or a umad file. It ends with the last descriptor.
+      if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
+      lifetime.endIfUnused()
+    },
+  )
+  for (const owner of [contexts, events, sessions]) lifetime.watch(() => owner.count)
+  const destroyWaits = createDestroyWaits(({ object: { context }, failure }) => {
+    if (context !== undefined) reportFailure(failure, context.device, context)
+  }, containment)
   return {
+    config,
+    dispatch: dispatchCall,
+    log,
     parkedPage,
     interfaces,
-    network,
     containment,
-    onTurn,
+    turn,
     slices,
     objectJobs,
+    loop,
     core,
     clients,
-    thresholds,
-    polled,
-    torment,
+    cm: clients.use('rdma_cm'),
+    network,
+    trace,
+    failures,
+    faults,
     devices,
+    ringPool,
+    contexts,
+    check,
+    torment: torment?.decisions,
+    sessions,
+    events,
+    destroyWaits,
+    removeFaulty,
+    limits: createSharedLimits(),
+    lifetime,
   }
 }
 type Parts = ReturnType<typeof createParts>
 
+/** Creates the parts that programs and tools reach. */
+const createServices = (parts: Parts, socket: string, served: Served) => {
+  const { config, containment, core, devices, lifetime, loop, network, objectJobs, contexts } = parts
+  const root = treeOf(socket)
+  const answer = createRequests({ core, devices, failures: parts.failures, root }, containment)
+  const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
+  lifetime.watch(() => netlink.count)
+  const hotPlug = new HotPlug({ ...parts, root, netlink })
+  const stat = new DaemonStat({ ...parts, netlink })
+  const sessionParts: SessionParts = {
+    ...parts,
+    get config() {
+      return { ...config, devices: devices.listed }
+    },
+    root,
+    netlink,
+    hotPlug,
+    stat,
+    parkedFd: parts.parkedPage.fd,
+    toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void parts.turn.count++ }),
+    toolStates: createToolStates(stat, devices, network),
+    subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
+    refuseConnection: createRefusal(containment),
+    refuseStranger: createRefusal(containment),
+    serves: (fd, peer) => isServed(served, fd, peer),
+    stop: () => lifetime.stop(),
+    async untilContextsDestroyed(user) {
+      await afterHangUps()
+      // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
+      if (objectJobs.waiting > 0) await objectJobs.run([].values())
+      // A program may close its memory file after its last doorbell socket: then the context was still held at the hang-up.
+      contexts.endUnheld()
+      await untilContextsDestroyed(core, user)
+    },
+  }
+  return { netlink, hotPlug, sessionParts }
+}
+
 /** Accepts connections and starts their sessions. `onSessionEnd` is called after each session's end. */
-const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Session>, onSessionEnd: () => void) => {
-  const { containment } = daemon
+const acceptSessions = (daemon: SessionParts, listening: number, onSessionEnd: () => void) => {
+  const { containment, sessions } = daemon
   const startSession = (fd: number): void => {
     const start = (): void => {
       const session = createSession(daemon, fd, () => {
@@ -326,16 +426,9 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
 class RunningDaemon implements Daemon {
   readonly socket: string
   readonly ended: Promise<DaemonEnd>
-  readonly #parts: Parts
-  readonly #options: DaemonOptions
   readonly #listening: Listening
-  readonly #trace = new TraceHub(nowMicroseconds)
-  readonly #sessions = new Set<Session>()
-  readonly #hotPlug: HotPlug
-  readonly #loop: Loop
-  readonly #state: DaemonState
-  readonly #listener: Watch
-  readonly #reserve: Reserve
+  readonly #steps: readonly (() => void)[]
+  readonly #containment: Containment
   readonly #firstClientTimer: NodeJS.Timeout
   readonly #recording: DaemonRecording | undefined
   #resolveEnded = (_reason: DaemonEnd): void => {}
@@ -345,35 +438,46 @@ class RunningDaemon implements Daemon {
    * `listening`: at `socket`. The daemon closes it and `parts` at its end. Throws the system's error; then the caller
    * closes both.
    */
-  constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: Listening) {
+  constructor({ record, served = ownUserOnly }: DaemonOptions, socket: string, parts: Parts, listening: Listening) {
     this.socket = socket
-    this.#options = options
-    this.#parts = parts
     this.#listening = listening
-    const { devices, interfaces, objectJobs } = parts
+    this.#containment = parts.containment
+    const { devices, interfaces, objectJobs, sessions, contexts, clients, events, loop, parkedPage, lifetime } = parts
     this.ended = new Promise(done => {
       this.#resolveEnded = done
     })
-    this.#hotPlug = new HotPlug(devices, objectJobs, () => this.#state)
-    this.#loop = this.#createLoop()
-    running.loop = this.#loop
-    this.#state = this.#createState()
-    running.state = this.#state
-    const { record } = options
-    this.#recording = record && recordDaemon(this.#state, record.fd, record)
+    const { netlink, hotPlug, sessionParts } = createServices(parts, socket, served)
+    this.#recording = record && recordDaemon(sessionParts, record.fd, record)
     try {
-      this.#hotPlug.start(interfaces)
+      hotPlug.start(interfaces)
       parts.network.rulesChanged()
-      const { listener, reserve } = acceptSessions(this.#state, listening.fd, this.#sessions, () => this.#endIfUnused())
-      this.#listener = listener
-      this.#reserve = reserve
+      const { listener, reserve } = acceptSessions(sessionParts, listening.fd, lifetime.endIfUnused)
+      this.#steps = [
+        () => listener.stop(),
+        () => hotPlug.stop(),
+        // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
+        () => devices.removeAll(),
+        () => objectJobs.finish(),
+        () => this.#containment.runAll('the end of the daemon', sessions.closeSteps),
+        () => contexts.closeAll(),
+        ...clients.stopSteps,
+        () => events.closeAll(),
+        () => netlink.closeAll(),
+        () => loop.stop(),
+        () => interfaces?.close(),
+        () => parkedPage.close(),
+        () => reserve.close(),
+        () => hotPlug.close(),
+        // Last: while the socket exists, no other daemon starts here, and makes its tree.
+        () => stopListening(this.socket, this.#listening),
+      ]
     } catch (error) {
-      this.#loop.stop()
-      this.#hotPlug.close()
+      hotPlug.stop()
+      hotPlug.close()
       throw error
     }
     // The command that started the daemon may have ended before a client connected.
-    this.#firstClientTimer = setTimeout(() => this.#endIfUnused(), FIRST_CLIENT_TIMEOUT)
+    this.#firstClientTimer = setTimeout(lifetime.endIfUnused, FIRST_CLIENT_TIMEOUT)
   }
 
   get hadPredecessor(): boolean {
@@ -381,193 +485,15 @@ class RunningDaemon implements Daemon {
   }
 
   async close(): Promise<void> {
-    this.#end('closed')
+    this.end('closed')
     await this.ended
   }
 
-  #createLoop(): Loop {
-    const { devices, containment, polled, thresholds, onTurn, parkedPage } = this.#parts
-    const onFailure = (failed: Pollable, error: unknown): void => {
-      const device = devices.network.find(network => network === failed)
-      if (device !== undefined) this.#hotPlug.removeFaulty(device, error)
-      else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
-    }
-    return new Loop(parkedPage.words, polled, onTurn, onFailure)
-  }
-
-  #createState(): DaemonState {
-    const { containment, core, clients, devices, network, slices, torment, parkedPage } = this.#parts
-    const { config, parts: replacements = {}, served = ownUserOnly } = this.#options
-    const hotPlug = this.#hotPlug
-    const pool = createRingPool()
-    const contexts = this.#createContexts(pool)
-    const log = replacements.log ?? console.error
-    const toolTime = new ToolTime({
-      isBusy: () => this.#loop.isBusy,
-      beforeSlices: () => {
-        this.#state.turn++
-      },
-    })
-    const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) =>
-      this.#trace.postFailure(tag, record),
-    )
-    return {
-      get config() {
-        return { ...config, devices: devices.listed }
-      },
-      core,
-      dispatch: replacements.dispatch ?? dispatch,
-      log,
-      containment,
-      network,
-      ringPool: pool,
-      loop: this.#loop,
-      contexts,
-      events: createEventSockets(
-        core,
-        () => this.#holders(),
-        { containment, slices },
-        ({ context }) => {
-          // A context without memory file has only rdma_cm channels or a umad file. It ends with the last descriptor.
-          if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
-          this.#endIfUnused()
-        },
-      ),
-      limits: createSharedLimits(),
-      slices,
-      toolTime,
-      toolStates: createToolStates(() => this.#state),
-      subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
-      trace: this.#trace,
-      cm: clients.use('rdma_cm'),
-      failures,
-      faults: this.#injectFaults(failures),
-      check: config.check
-        ? new DaemonChecker(
-            core,
-            nowMicroseconds,
-            { contexts, failures, containment, waits: () => waitsOfQueues({ devices, failures }) },
-            config,
-          )
-        : undefined,
-      torment: torment?.decisions,
-      destroyWaits: createDestroyWaits(({ object: { context }, failure }) => {
-        if (context !== undefined) reportFailure(failure, context.device, context)
-      }, containment),
-      refreshCounters: () => hotPlug.refreshCounters(),
-      netlink: createNetlink({
-        containment,
-        answer: createRequests(() => this.#state),
-        onClosed: () => this.#endIfUnused(),
-      }),
-      untilContextsDestroyed: user => this.#untilContextsDestroyed(user),
-      plug: spec => hotPlug.plug(spec),
-      rename: (name, newName) => hotPlug.rename(name, newName),
-      unplug: name => hotPlug.unplug(name),
-      root: treeOf(this.socket),
-      parkedFd: parkedPage.fd,
-      devices,
-      refuseConnection: createRefusal(containment),
-      refuseStranger: createRefusal(containment),
-      serves: (fd, peer) => isServed(served, fd, peer),
-      stop: () => void setImmediate(() => this.#end('on a request')),
-      sessions: () => this.#sessions.size,
-      sessionsOf: pid => [...this.#sessions].filter(({ process }) => process.pid === pid).length,
-      turn: 0,
-      callingProcess: undefined,
-    }
-  }
-
-  #injectFaults(failures: FailureReports): InjectedFaults {
-    const { core, network, devices, parkedPage } = this.#parts
-    const faults = injectFaults(core, network.programFaults, {
-      wait: milliseconds => waitAtLeast(milliseconds, true),
-      processOf(context) {
-        const owner = failures.ownerOf(context)
-        return owner && { pid: owner.pid, name: () => owner.command }
-      },
-      callStack: () => this.#state.check?.currentStack ?? [],
-      postStack: (...post) => this.#state.check?.requestStack(...post) ?? [],
-    })
-    network.rulesChanged = () => {
-      faults.rulesChanged()
-      for (const device of devices.network) device.injectCompletions?.(faults.decideCompletion)
-      setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
-    }
-    return faults
-  }
-
-  #createContexts(pool: RingPool): Contexts {
-    const { devices, containment } = this.#parts
-    const onPosted = (context: Context, handle: number): void => {
-      for (const network of devices.network) if (network.device === context.device) network.onDoorbell(context, handle)
-    }
-    const onRung = (): void => {
-      this.#loop.kick()
-      this.#endIfUnused()
-    }
-    const isChecked = this.#options.config.check === true
-    return new Contexts(pool, onPosted, onRung, containment, isChecked)
-  }
-
-  /**
-   * The processes that may have an event descriptor, most likely first: the process whose call runs, then all others
-   * with a session.
-   */
-  *#holders(): Generator<ProcessHandle> {
-    const { callingProcess } = this.#state
-    if (callingProcess !== undefined) yield callingProcess
-    for (const { process } of this.#sessions) if (process !== callingProcess) yield process
-  }
-
-  async #untilContextsDestroyed(user: number): Promise<void> {
-    const { core, objectJobs } = this.#parts
-    await afterHangUps()
-    // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
-    if (objectJobs.waiting > 0) await objectJobs.run([].values())
-    // A program may close its memory file after its last doorbell socket: then the context was still held at the hang-up.
-    this.#state.contexts.endUnheld()
-    await untilContextsDestroyed(core, user)
-  }
-
-  /** Descriptors can outlive all sessions: they may be in transit to another program, or inherited. */
-  #isUnused(): boolean {
-    const { contexts, events, netlink } = this.#state
-    const isHeld = contexts.count > 0 || events.count > 0 || netlink.count > 0
-    return this.#options.endWithLastClient && this.#sessions.size === 0 && !isHeld
-  }
-
-  #endIfUnused(): void {
-    if (this.#isUnused())
-      setImmediate(() => {
-        if (this.#isUnused()) this.#end('its last client has ended')
-      })
-  }
-
-  #end(reason: DaemonEnd): void {
+  end(reason: DaemonEnd): void {
     if (this.#isEnded) return
     this.#isEnded = true
     clearTimeout(this.#firstClientTimer)
-    const { containment, devices, objectJobs, clients, interfaces, parkedPage } = this.#parts
-    const { contexts, events, netlink } = this.#state
-    containment.runAll('the end of the daemon', [
-      () => this.#listener.stop(),
-      // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
-      () => devices.removeAll(),
-      () => objectJobs.finish(),
-      ...[...this.#sessions].map(session => () => session.close()),
-      () => contexts.closeAll(),
-      ...clients.stopSteps,
-      () => events.closeAll(),
-      () => netlink.closeAll(),
-      () => this.#loop.stop(),
-      () => interfaces?.close(),
-      () => parkedPage.close(),
-      () => this.#reserve.close(),
-      () => this.#hotPlug.close(),
-      // Last: while the socket exists, no other daemon starts here, and makes its tree.
-      () => stopListening(this.socket, this.#listening),
-    ])
+    this.#containment.runAll('the end of the daemon', this.#steps)
     const resolveEnded = (): void => this.#resolveEnded(reason)
     if (this.#recording === undefined) resolveEnded()
     else void this.#recording.end('the daemon has ended').finally(resolveEnded)
@@ -576,22 +502,25 @@ class RunningDaemon implements Daemon {
 
 /** Starts a daemon, which serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
-  const { config, socket: path, parts: replacements = {}, served = ownUserOnly, inherited } = options
+  const { config, socket: path, served = ownUserOnly, inherited, endWithLastClient } = options
   checkDevices(config.devices)
   const socket = resolve(path)
-  const running: Running = {}
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const parkedPage = createParkedPage()
-  let parts: Parts | undefined
+  let daemon: RunningDaemon | undefined
+  const lifetime = new Lifetime(endWithLastClient, reason => daemon?.end(reason))
+  const undo: (() => void)[] = []
   let listening: Listening | undefined
   try {
-    parts = createParts(config, interfaces, replacements, running, parkedPage, options.drivers)
+    const parts = createParts(options, interfaces, parkedPage, lifetime, undo)
+    undo.push(() => parts.devices.removeAll())
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
-    return new RunningDaemon(options, socket, parts, running, listening)
+    daemon = new RunningDaemon(options, socket, parts, listening)
+    return daemon
   } catch (error) {
-    parts?.devices.removeAll()
+    for (const step of undo) step()
     parkedPage.close()
     interfaces?.close()
     if (listening !== undefined) stopListening(socket, listening)

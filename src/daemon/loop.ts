@@ -50,7 +50,7 @@ const rethrow = (_device: Pollable, error: unknown): void => {
  */
 export class Loop {
   readonly #parked: Int32Array
-  readonly #devices: readonly Pollable[]
+  readonly #devices: Pollable[]
   readonly #onTurn: () => void
   readonly #onFailure: (device: Pollable, error: unknown) => void
   #isRunning = false
@@ -75,7 +75,7 @@ export class Loop {
 
   constructor(
     parked: Int32Array,
-    devices: readonly Pollable[],
+    devices: Pollable[],
     onTurn: () => void = () => {},
     onFailure: (device: Pollable, error: unknown) => void = rethrow,
   ) {
@@ -84,6 +84,16 @@ export class Loop {
     this.#onTurn = onTurn
     this.#onFailure = onFailure
     setWord(parked, ParkedPage.PARKED, 1)
+  }
+
+  /** Polls `device` too. */
+  add(device: Pollable): void {
+    this.#devices.push(device)
+  }
+
+  remove(device: Pollable): void {
+    const at = this.#devices.indexOf(device)
+    if (at >= 0) this.#devices.splice(at, 1)
   }
 
   /** Call after a doorbell or packets: the loop runs. */

@@ -4,29 +4,51 @@
  */
 import { startRecorder } from '../clients/record/recorder.ts'
 import { type RecordingOptions, startRecording } from '../clients/record/recording.ts'
-import type { Context } from '../core/model.ts'
+import type { Context, Core } from '../core/model.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { Decisions } from '../phy/faults/torment-decisions.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { RecordingEnd } from '../uapi/tool.ts'
-import { deviceStat } from './stat.ts'
-import type { DaemonState } from './state.ts'
+import type { DaemonChecker } from './check.ts'
+import type { Devices } from './devices/devices.ts'
+import type { Network } from './devices/network.ts'
+import type { FailureReports } from './failures.ts'
+import type { DaemonStat } from './stat.ts'
+import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonRecording {
   /** Ends the recording. Resolves when the file is written and closed. */
   end(reason: string): Promise<RecordingEnd>
 }
 
+/** What a recording reads. */
+export interface RecordedParts {
+  readonly core: Core
+  readonly network: Network
+  readonly devices: Devices
+  readonly stat: DaemonStat
+  readonly trace: TraceHub
+  readonly failures: FailureReports
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
+  /** The decisions of `--torment`; undefined without the option. */
+  readonly torment: Decisions | undefined
+}
+
 /** Starts to record into `fd`, an empty regular file that is closed at the end. Throws a RangeError: wrong options. */
-export const recordDaemon = (daemon: DaemonState, fd: number, options: RecordingOptions): DaemonRecording => {
-  const { core, network, trace, failures, check, torment, devices } = daemon
+export const recordDaemon = (
+  { core, network, trace, failures, check, torment, devices, stat }: RecordedParts,
+  fd: number,
+  options: RecordingOptions,
+): DaemonRecording => {
   const now = nowMicroseconds
   /** The last recorded values of counters, by device and name. */
   const recorded = new Map<string, number>()
 
   const sample = (): void => {
     for (const { device, spec } of devices.all) {
-      const { hw_counters, counters, port, transport, faults } = deviceStat(daemon, spec)
+      const { hw_counters, counters, port, transport, faults } = stat.device(spec)
       const values: Record<string, number> = {}
       for (const [group, table] of Object.entries({ hw_counters, counters, port, transport, faults }))
         for (const [name, value] of Object.entries(table)) {

@@ -8,13 +8,12 @@ import type { Torment } from './rxe/torment/torment.ts'
 export interface RoceSite extends DeviceSite {
   readonly network: DeviceNetwork & {
     /**
-     * The device's port, which the driver closes when the device is removed; the caller of `createDevice` closes it if
-     * that throws. To be called once; a driver with a wire of its own does not call it. Throws CallError EADDRINUSE, EADDRNOTAVAIL, or an Error.
+     * The device's port with its layers (assembly/assembly.ts), which the driver closes when the device is removed; the
+     * caller of `createDevice` closes it if that throws. `own`: the driver's own link, in place of the network's. To be
+     * called at most once. Throws CallError EADDRINUSE, EADDRNOTAVAIL, or an Error.
      */
-    attach(): Port
+    attach(own?: Port): Port
     /** `--torment` of the network. */
     readonly torment?: Torment | undefined
-    /** A queue pair enters or leaves ERR. */
-    readonly inError?: ((qpn: number, isInError: boolean) => void) | undefined
   }
 }

@@ -3,10 +3,10 @@
  * options of the network.
  */
 
+export { type OpenOptions, open } from '../devices/open.ts'
 export type { Network, NetworkOptions, RecordOptions } from '../network/contract.ts'
 export { createNetwork } from '../network/network.ts'
 export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
-export { type OpenOptions, open } from '../devices/open.ts'
 export type { CheckOptions } from '../self-check/options.ts'
 export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'

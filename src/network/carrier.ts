@@ -12,6 +12,7 @@ import { findEntry } from '../core/dispatch/lookup.ts'
 import { undoWhenDone } from '../core/dispatch/undo.ts'
 import type { LocalRings } from '../core/driver-contract.ts'
 import { DEVICE_FATAL } from '../core/events/events.ts'
+import { explainRequest } from '../core/failures.ts'
 import { createLocalSpace } from '../core/memory/local-space.ts'
 import { type FindableMemory, findableMemory } from '../core/memory/mappable-memory.ts'
 import type { Caller, Context, Device as CoreDevice } from '../core/model.ts'
@@ -223,7 +224,7 @@ const carrierOn = (
         )
       return { ...countersOf(soft.network), faults: { ...soft.port.faults } } as object as DeviceCounters
     },
-    explain: (qpn, id) => soft?.network.explain?.(qpn, BigInt(id)),
+    explain: (qpn, id) => explainRequest(device, qpn, BigInt(id)),
     setWaiting() {},
     refusesPost(handle, qpn, isSend, opcode, id) {
       if (!network.hasPostFaults) return undefined

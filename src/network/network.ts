@@ -396,7 +396,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
       const device = assembly.addDevice(rxeDriver, name, { identity, attach: () => port })
-      device.injectCompletions?.(faults.decideCompletion)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
@@ -447,7 +446,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       programFaults.setRules(rules)
       faults.rulesChanged()
       network.hasPostFaults = programFaults.has('post')
-      for (const device of devices) device.injectCompletions?.(faults.decideCompletion)
       // The drive sends the packets that the old rules have delayed.
       touch()
     },

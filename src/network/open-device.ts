@@ -2,8 +2,8 @@
  * Opens devices of this process for `open` (devices/open.ts): a new soft device, or a device that the network has.
  * Imported with the first such device, because a program of a daemon needs none.
  */
-import { Device as DeviceClass } from '../spec/classes/device/device.ts'
-import { Port as PortClass } from '../spec/classes/device/port.ts'
+import { DeviceClass } from '../spec/classes/device/device.ts'
+import { PortClass } from '../spec/classes/device/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
 import { mtuBytes } from '../spec/mtu.ts'

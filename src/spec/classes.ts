@@ -6,18 +6,18 @@ import { CmChannel } from './classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from './classes/connections/cm_id.ts'
 import { Counters } from './classes/counters.ts'
 import { Cq } from './classes/cq.ts'
-import { Device } from './classes/device/device.ts'
+import { DeviceClass } from './classes/device/device.ts'
 import { Interface } from './classes/device/interface.ts'
-import { IpInterface, IpSocket } from './classes/device/ip.ts'
-import { Port } from './classes/device/port.ts'
-import { System } from './classes/device/system.ts'
+import { IpInterfaceClass, IpSocketClass } from './classes/device/ip.ts'
+import { PortClass } from './classes/device/port.ts'
+import { SystemClass } from './classes/device/system.ts'
 import { Dm } from './classes/dm.ts'
 import { DriverOps } from './classes/driver_ops.ts'
 import { AsyncFd } from './classes/events/async_fd.ts'
 import { CompChannel } from './classes/events/comp_channel.ts'
-import { EventQueue } from './classes/events/event_queue.ts'
+import { EventQueueClass } from './classes/events/event_queue.ts'
 import { Flow } from './classes/flow.ts'
-import { MadAgent } from './classes/mad/mad_agent.ts'
+import { MadAgentClass } from './classes/mad/mad_agent.ts'
 import { MadChannel } from './classes/mad/mad_channel.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
@@ -39,8 +39,8 @@ import { checkClasses } from './schema/schema.ts'
 /** By name, each with its own type. */
 export const Classes = {
   interface: Interface,
-  device: Device,
-  port: Port,
+  device: DeviceClass,
+  port: PortClass,
   pd: Pd,
   cq: Cq,
   mr: Mr,
@@ -66,15 +66,15 @@ export const Classes = {
   dm: Dm,
   wq: Wq,
   rwq_ind_table: RwqIndTable,
-  event_queue: EventQueue,
-  system: System,
+  event_queue: EventQueueClass,
+  system: SystemClass,
   cm_channel: CmChannel,
   cm_id: CmId,
   cm_multicast: CmMulticast,
   mad_channel: MadChannel,
-  mad_agent: MadAgent,
-  ip_interface: IpInterface,
-  ip_socket: IpSocket,
+  mad_agent: MadAgentClass,
+  ip_interface: IpInterfaceClass,
+  ip_socket: IpSocketClass,
   driver_ops: DriverOps,
 } as const
 

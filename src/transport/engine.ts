@@ -254,7 +254,7 @@ const destroy = (s: EngineState, row: number): void => {
 const reset = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
-  if (w[base + QP.STATE] === ERR) s.env.events.inError?.(w[base + QP.QPN], false)
+  if (w[base + QP.STATE] === ERR) s.env.taps?.inError(w[base + QP.QPN], false)
   // First the state: if the pending DMA fails, nothing completes, and no event is raised.
   w[base + QP.STATE] = RESET
   flushDmaOf(s, row)

@@ -25,6 +25,7 @@ import {
   Send,
   Sge,
   type TransmitSink,
+  type WorkTaps,
 } from './types.ts'
 
 /** Indices of `pollCounts`. */
@@ -219,6 +220,10 @@ export const createState = (
   },
   completion: new Uint32Array(Completion.WORDS),
 })
+
+/** The engine's taps, if anybody watches. */
+export const tapsOf = ({ env: { taps } }: EngineState): WorkTaps | undefined =>
+  taps?.watched.requests === undefined ? undefined : taps
 
 /**
  * Number of response packets of one part of a READ. Every part ends at a multiple of this number, counted from the

@@ -281,8 +281,6 @@ export interface Events {
    * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED).
    */
   raise(row: number, type: number, cause: Cause): void
-  /** A QP enters ERR, and its queues are not flushed yet; or it leaves ERR. */
-  inError?(qpn: number, isInError: boolean): void
 }
 
 /**
@@ -369,6 +367,24 @@ export interface LocalPeerDevice {
   isIdle(): boolean
 }
 
+/**
+ * Told what the engine does, for observers: with work requests only while `watched.requests` is not undefined. Words are
+ * valid during the call.
+ */
+export interface WorkTaps {
+  readonly watched: { readonly requests: object | undefined }
+  /** The WQE at `words[at]` (`Send`) was fetched. Its bytes are not read yet. */
+  loaded(row: number, words: Uint32Array, at: number): void
+  /** The `count` oldest send WQEs have ended, and their completions follow. `isFlushed`: with WR_FLUSH_ERR. */
+  retired(row: number, count: number, isFlushed: boolean): void
+  /** The WQE at `words[at]` (`Receive`) was taken. */
+  taken(row: number, words: Uint32Array, at: number): void
+  /** A message found no receive WQE. */
+  notReady(row: number): void
+  /** Always: a QP enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError(qpn: number, isInError: boolean): void
+}
+
 /** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
 export interface Choices {
   /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. */
@@ -388,6 +404,7 @@ export interface Environment {
   readonly events: Events
   readonly causes?: Causes
   readonly choices?: Choices
+  readonly taps?: WorkTaps
 }
 
 // ---- queue pairs ----

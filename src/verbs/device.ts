@@ -3,9 +3,9 @@
  */
 import { nextTurn } from '../host/event-loop/next-turn.ts'
 import type { Omission } from '../spec/check/omissions.ts'
-import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device/device.ts'
+import { type DeviceAttributes, DeviceClass, type GidEntry } from '../spec/classes/device/device.ts'
 import { Interface } from '../spec/classes/device/interface.ts'
-import { type PortAttributes, Port as PortClass } from '../spec/classes/device/port.ts'
+import { type PortAttributes, PortClass } from '../spec/classes/device/port.ts'
 import { AsyncEventType, PortState } from '../spec/enums.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'

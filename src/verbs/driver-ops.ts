@@ -2,7 +2,7 @@
  * Descriptors of a driver's own interfaces (R28, R30; class `driver_ops`): ioctl, write, mmap, and records to read. The
  * driver defines the meaning of ioctl numbers, bytes and records.
  */
-import { Device as DeviceClass } from '../spec/classes/device/device.ts'
+import { DeviceClass } from '../spec/classes/device/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { DRIVER_RECORD_BYTES } from '../spec/session.ts'
 import { checkOptions, type KnownOptions } from './arguments/options.ts'

@@ -3,13 +3,9 @@
  * attached CQ, QP or SRQ go only to the event queue. Events of ports and of the device also go to `device.onEvent`.
  * A CQ must be armed for each event (`cq.arm`).
  */
-import { Device as DeviceClass } from '../spec/classes/device/device.ts'
-import { Port as PortClass } from '../spec/classes/device/port.ts'
-import {
-  Event,
-  EventQueue as EventQueueClass,
-  type EventSource as SourceClass,
-} from '../spec/classes/events/event_queue.ts'
+import { DeviceClass } from '../spec/classes/device/device.ts'
+import { PortClass } from '../spec/classes/device/port.ts'
+import { Event, EventQueueClass, type EventSource } from '../spec/classes/events/event_queue.ts'
 import { EventKind } from '../spec/enums.ts'
 import { type In, recordSize } from '../spec/schema/schema.ts'
 import { readRecord } from '../uapi/scalar.ts'
@@ -97,7 +93,7 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
     if (object !== undefined)
       return {
         cookie: object.userHandle,
-        args: { [object.cls.name as SourceClass]: object.handle } as SourceArguments,
+        args: { [object.cls.name as EventSource]: object.handle } as SourceArguments,
       }
     if (typeof source === 'object' && source !== null && 'port' in source)
       return { cookie: NO_OBJECT, args: { port: source.port } }

@@ -2,7 +2,7 @@
  * IP over a device (RFC 4391; classes `ip_interface`, `ip_socket`): interfaces, ping, and UDP sockets.
  */
 import { MAX_TIMER_DELAY } from '../host/event-loop/clock.ts'
-import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/device/ip.ts'
+import { IpInterfaceClass, IpSocketClass } from '../spec/classes/device/ip.ts'
 import { IpProtocol } from '../spec/enums.ts'
 import { MAX_MTU_BYTES } from '../spec/mtu.ts'
 import type { Out } from '../spec/schema/schema.ts'
@@ -91,7 +91,7 @@ export interface IpInterface extends Disposable {
   /** MTU: the maximum bytes of an IP packet. */
   readonly mtu: number
   /** All attributes, as declared in the class: link-layer address, prefix, neighbours, counters. Throws RdmaError. */
-  query(): Out<typeof InterfaceClass.methods.query>
+  query(): Out<typeof IpInterfaceClass.methods.query>
   /**
    * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with the signal's reason, or
    * RdmaError: ETIMEDOUT, ENETUNREACH, EMSGSIZE; ERR_CLOSED if the device is closed or removed.
@@ -128,7 +128,7 @@ const addressOf = (call: string, text: string): Uint8Array => {
 /** Opens a socket of `protocol` (IpProtocol) on the interface with handle `ipInterface`. */
 const openSocket = (context: DeviceContext, ipInterface: number, protocol: number, port: number) => {
   const { carrier, waiters } = context
-  const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: ipInterface, protocol, port })
+  const { object: handle } = carrier.call(IpSocketClass, 'create', 0, { interface: ipInterface, protocol, port })
   const waiterId = waiters.add()
   let isEnded = false
   let currentHandle = handle
@@ -139,18 +139,18 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   }
   // A record only announces datagrams. The datagrams stay at the device until `poll`.
   carrier.descriptors.read(handle, ANNOUNCEMENT_BYTES, wake, markEnded)
-  const close = descriptorCloser(carrier, SocketClass, handle, () => {
+  const close = descriptorCloser(carrier, IpSocketClass, handle, () => {
     currentHandle = CLOSED
     markEnded()
   })
   /** `carrier.call` on this socket; refused after `close`. */
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)
   const call = anyCall as typeof carrier.call
-  const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
+  const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(IpSocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
     carrier.drive('ip_socket.poll')
     try {
-      const { address, port: senderPort, payload } = call(SocketClass, 'receive', 0, {}).out
+      const { address, port: senderPort, payload } = call(IpSocketClass, 'receive', 0, {}).out
       return { address: addressText(address), port: senderPort, payload }
     } catch (error) {
       if (error instanceof RdmaError && error.code === 'EAGAIN') return undefined
@@ -175,13 +175,13 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     }
   }
   return {
-    port: call(SocketClass, 'query', 0, {}).out.port,
+    port: call(IpSocketClass, 'query', 0, {}).out.port,
     send: (payload: Uint8Array, receiver: UdpEndpoint): void => {
       const address = addressOf('ip_socket.send', receiver.address)
-      call(SocketClass, 'send', 0, { address, port: receiver.port, payload })
+      call(IpSocketClass, 'send', 0, { address, port: receiver.port, payload })
     },
     changeGroup: (method: 'join' | 'leave', group: string): void => {
-      call(SocketClass, method, 0, { group: addressOf(`ip_socket.${method}`, group) })
+      call(IpSocketClass, method, 0, { group: addressOf(`ip_socket.${method}`, group) })
     },
     poll,
     wait,
@@ -228,8 +228,8 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     this.mtu = mtu
   }
 
-  get cls(): typeof InterfaceClass {
-    return InterfaceClass
+  get cls(): typeof IpInterfaceClass {
+    return IpInterfaceClass
   }
 
   get address(): string {
@@ -241,7 +241,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
   }
 
   query() {
-    return this.context.carrier.call(InterfaceClass, 'query', this.handle, {}).out
+    return this.context.carrier.call(IpInterfaceClass, 'query', this.handle, {}).out
   }
 
   async ping(address: string, options: PingOptions = {}): Promise<number> {
@@ -296,5 +296,5 @@ export const ipPlan = (context: DeviceContext, options: IpOptions): Plan<IpInter
     )
   const address = addressOf(call, text)
   const args = { address, ...(prefixLength !== undefined && { prefixLength: Number(prefixLength) }) }
-  return plan(InterfaceClass, args, ({ object, out }) => new IpInterfaceObject(context, object, address, out.mtu))
+  return plan(IpInterfaceClass, args, ({ object, out }) => new IpInterfaceObject(context, object, address, out.mtu))
 }

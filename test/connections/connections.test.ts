@@ -6,7 +6,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { emitAddress, ipAddress } from '../../src/clients/rdma-cm/socket-address.ts'
+import { emitAddress, ipAddress } from '../../src/clients/socket-address.ts'
 import { hasNative } from '../../src/host/native.ts'
 import {
   type Connection,
@@ -24,7 +24,7 @@ import {
 } from '../../src/library/index.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
 import { CmId } from '../../src/spec/classes/connections/cm_id.ts'
-import { EventQueue } from '../../src/spec/classes/events/event_queue.ts'
+import { EventQueueClass } from '../../src/spec/classes/events/event_queue.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
 import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
@@ -405,7 +405,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const queue = clientDevice.eventQueue()
     const channel = clientDevice.create(CmChannel)
     const id = clientDevice.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
-    clientDevice.call(EventQueue, 'attach', { cookie: 0n, cm_id: id.handle }, queue.handle)
+    clientDevice.call(EventQueueClass, 'attach', { cookie: 0n, cm_id: id.handle }, queue.handle)
     id.resolveAddress({ destination: emitAddress(ipAddress(parseAddress(serverDevice.address)!, 7471)) })
     await queue.wait()
     assert.equal(queue.poll()?.type, 'CONNECTION')
@@ -619,7 +619,7 @@ it('a REJ of the peer ends an established connection', async () => {
   listener.listen({ backlog: 1 })
   const connecting = connect(`rdma://${serverDevice.address}:7471`, { device: clientDevice })
   const queue = serverDevice.eventQueue()
-  serverDevice.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
+  serverDevice.call(EventQueueClass, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
   await queue.wait()
   const { object: request } = channel.getEvent()
   // The RTU is lost: the server may still reject.

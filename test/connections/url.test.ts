@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { syncBuiltinESMExports } from 'node:module'
 import os from 'node:os'
 import { it } from 'node:test'
-import { ipAddress } from '../../src/clients/rdma-cm/socket-address.ts'
+import { ipAddress } from '../../src/clients/socket-address.ts'
 import { resolveUrl, shownAddress } from '../../src/connections/url.ts'
 import { parseAddress } from '../../src/wire/address.ts'
 

@@ -7,7 +7,7 @@ import { readdirSync } from 'node:fs'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { PortTable } from '../../src/clients/rdma-cm/ports.ts'
-import { anyAddress, Family } from '../../src/clients/rdma-cm/socket-address.ts'
+import { anyAddress, Family } from '../../src/clients/socket-address.ts'
 import { createCore, invokeNow, noMemory, openContext } from '../../src/core/index.ts'
 import type { Account } from '../../src/core/model.ts'
 import { take } from '../../src/core/objects/limits.ts'
@@ -22,7 +22,7 @@ import { ContextMemory } from '../../src/daemon/context/context-file.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { createGroups } from '../../src/drivers/rxe/address/multicast.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
-import { IpInterface } from '../../src/spec/classes/device/ip.ts'
+import { IpInterfaceClass } from '../../src/spec/classes/device/ip.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { twoHosts } from '../clients/rdma-cm/hosts.ts'
@@ -101,7 +101,7 @@ const rows: Readonly<Record<string, () => { readonly units: number; readonly tak
       take: account =>
         invokeNow(
           openContext(device, { isOpened: true, account }),
-          IpInterface,
+          IpInterfaceClass,
           'create',
           0,
           { address: address(`10.9.${next >> 7}.${(next++ & 127) + 1}`) },

@@ -13,8 +13,7 @@ import { createContainment } from '../../src/daemon/containment.ts'
 import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { createSession } from '../../src/daemon/session/client-session.ts'
-import type { DaemonState } from '../../src/daemon/state.ts'
+import { createSession, type SessionParts } from '../../src/daemon/session/client-session.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
 import { type RxeDevice, rxeDriver } from '../../src/drivers/rxe/device.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
@@ -104,7 +103,6 @@ const membersOf = (rxe: RxeDevice): RxeDevice => ({
   nextTimeout: () => rxe.nextTimeout(),
   openRings: context => rxe.openRings(context),
   visitStalls: (minRnrNaks, visit) => rxe.visitStalls(minRnrNaks, visit),
-  injectCompletions: decide => rxe.injectCompletions(decide),
 })
 
 for (const method of ['poll', 'nextTimeout'] as const)
@@ -247,16 +245,18 @@ test('a session that cannot start because of an exception takes no descriptors o
     serves: () => true,
     limits,
     // Called before the charge: the next call of geteuid comes after it.
-    sessionsOf() {
-      t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
-        throw new Error('injected into the start of a session')
-      })
-      return 0
+    sessions: {
+      countOf() {
+        t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
+          throw new Error('injected into the start of a session')
+        })
+        return 0
+      },
     },
   }
   const [fd, programEnd] = socketPair()
   t.after(() => [fd, programEnd].map(close))
-  assert.throws(() => createSession(state as unknown as DaemonState, fd, () => {}), /injected/)
+  assert.throws(() => createSession(state as unknown as SessionParts, fd, () => {}), /injected/)
   assert.equal(limits.descriptors.used, 0)
 })
 

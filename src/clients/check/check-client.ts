@@ -11,7 +11,6 @@ import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
-import type { RequestPoll } from '../../core/driver-contract.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Hook } from '../../core/model.ts'
@@ -20,7 +19,7 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
-import { watchRequests } from '../watched-requests.ts'
+import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
@@ -82,7 +81,7 @@ const queuePairOf = ({ caller }: CallContext, { events }: CoreObject): number | 
 }
 
 /**
- * The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests;
+ * The hook that reports the calls of a device to the checker. `poll`: undefined for the system-wide device;
  * `onUnchecked`: called at a call on queue pairs by a context that is not checked.
  */
 const hookOf = (
@@ -250,7 +249,7 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
       devices.set(device.index, device)
       unchecked.delete(device.index)
       const poll = watchRequests(device, checker.requests, sources.scratch)
-      if (poll !== undefined) polls.set(device.index, poll)
+      polls.set(device.index, poll)
       addHook(
         device,
         hookOf(device, checker, sources, poll, whileClosing, () => unchecked.add(device.index)),

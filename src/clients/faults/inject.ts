@@ -1,28 +1,24 @@
 /*
- * Injects the faults of rules for programs (faults/program-faults.ts): into calls, and events, by a hook of each device.
- * While no such rule exists, there is no hook. Posts are decided here for the carriers, completions for the drivers.
+ * Injects the faults of rules for programs (faults/program-faults.ts): into calls, and events, by a hook of each device;
+ * into completions by a tap. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
+import type { DecideCompletion } from '../../core/driver-contract.ts'
 import { raiseInContext, raiseObjectEvent } from '../../core/events/events.ts'
 import { reportFailure } from '../../core/failures.ts'
 import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Hook } from '../../core/model.ts'
-import type {
-  ActingRule,
-  CallFault,
-  CompletionFault,
-  FaultSubject,
-  ProgramFaults,
-} from '../../faults/program-faults.ts'
+import type { ActingRule, CallFault, FaultSubject, ProgramFaults } from '../../faults/program-faults.ts'
 import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
 import { causeOfRule } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import { AsyncEventType, CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
-import { connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
+import { completionNameOf, connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
 import { PostQueue } from '../../spec/session.ts'
+import { WcStatus } from '../../spec/work.ts'
 import type { Identifier } from '../rdma-cm/identifier.ts'
 
 export interface FaultSources {
@@ -62,10 +58,6 @@ export interface InjectedFaults {
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean
-  /** For drivers: whether a successful completion fails. Undefined while there is no such rule. */
-  readonly decideCompletion:
-    | ((queuePair: CoreObject, qpn: number, completion: string, wrId: bigint) => CompletionFault | undefined)
-    | undefined
 }
 
 const NO_STACK: Stack = []
@@ -134,6 +126,19 @@ const dropEvent = ({ state }: CoreObject): void => {
   if (id !== undefined) id.injected = undefined
 }
 
+/** `begin` returns the function that ends what it has begun. The result begins and ends it when the need changes. */
+const whileNeeded = (begin: () => () => void): ((isNeeded: boolean) => void) => {
+  let end: (() => void) | undefined
+  return isNeeded => {
+    if (isNeeded === (end !== undefined)) return
+    if (isNeeded) end = begin()
+    else {
+      end?.()
+      end = undefined
+    }
+  }
+}
+
 /** Begins to inject faults into the calls of a core's devices. */
 export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSources): InjectedFaults => {
   const removers = new Map<Device, () => void>()
@@ -195,19 +200,44 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       removers.delete(device)
     },
   }
-  const decideCompletion: InjectedFaults['decideCompletion'] = (queuePair, qpn, completion, wrId) => {
-    const { context } = queuePair
+  const decideCompletion: DecideCompletion = (queuePair, opcode, wrId) => {
+    const {
+      context,
+      state: { qpn },
+    } = queuePair
     if (context === undefined) return undefined
+    const completion = completionNameOf(opcode)
     const queue = completion.startsWith('RECV') ? PostQueue.RECEIVE : PostQueue.SEND
     const stack = (): Stack => sources.postStack?.(context, queue, qpn, wrId) ?? NO_STACK
     const subject = subjectOf(context, sources.processOf(context), stack)
     if (subject === undefined) return undefined
     survey?.note('completion', queuePair.class.name, completion, subject, stack())
     const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
-    if (fault !== undefined) survey?.injected(subject.pid)
-    return fault
+    if (fault === undefined) return undefined
+    survey?.injected(subject.pid)
+    return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }
-  let unregister: (() => void) | undefined
+  const hookCalls = whileNeeded(() => {
+    const unregister = registerClient(core, client)
+    // rdma_cm, whose identifiers belong to no device.
+    const removeHook = addHook(systemDevice(core), hook)
+    return () => {
+      unregister()
+      removeHook()
+    }
+  })
+  const tapCompletions = whileNeeded(() =>
+    registerClient(core, {
+      name: 'faults of completions',
+      add({ taps }) {
+        taps.decideCompletion = decideCompletion
+        return true
+      },
+      remove({ taps }) {
+        taps.decideCompletion = undefined
+      },
+    }),
+  )
   return {
     beginSurvey() {
       survey = createSurvey()
@@ -217,9 +247,6 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     },
     get hasPosts() {
       return survey !== undefined || faults.has('post')
-    },
-    get decideCompletion() {
-      return survey !== undefined || faults.has('completion') ? decideCompletion : undefined
     },
     onPost({ context, object, qpn, isSend, opcode, wrId, stack = NO_STACK }, process) {
       const subject = subjectOf(context, process, () => stack)
@@ -246,19 +273,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     },
     rulesChanged() {
       opened = new WeakSet()
-      const isNeeded = survey !== undefined || faults.has('call') || faults.has('event')
-      if (isNeeded && unregister === undefined) {
-        const unregisterClient = registerClient(core, client)
-        // rdma_cm, whose identifiers belong to no device.
-        const removeHook = addHook(systemDevice(core), hook)
-        unregister = () => {
-          unregisterClient()
-          removeHook()
-        }
-      } else if (!isNeeded) {
-        unregister?.()
-        unregister = undefined
-      }
+      hookCalls(survey !== undefined || faults.has('call') || faults.has('event'))
+      tapCompletions(survey !== undefined || faults.has('completion'))
       if (faults.has('event'))
         for (const { contexts } of core.devices.values()) for (const context of contexts) onOpen(context)
     },

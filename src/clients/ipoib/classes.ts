@@ -7,8 +7,8 @@ import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, FdObject } from '../../core/model.ts'
 import { addMemory, mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
-import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
-import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
+import type { IpEnd, IpSocket, SocketProtocol } from '../../ip/sockets.ts'
+import { IpInterfaceClass, IpSocketClass, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
@@ -28,7 +28,7 @@ interface Datagram {
 
 class ProgramSocket {
   readonly interface: DeviceInterface
-  readonly socket: EngineSocket
+  readonly socket: IpSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
   #freeBytes = SOCKET_RECEIVE_BYTES
@@ -101,7 +101,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
     mtu: ip.mtu,
   })
 
-  const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
+  const interfaceClass = driverClass<typeof IpInterfaceClass, DeviceInterface>(IpInterfaceClass, {
     create({ context }, object, { address, prefixLength }) {
       object.state = service().create(context, copyOfBytes(address), prefixLength)
       return linkAttributes(object.state)
@@ -122,7 +122,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
     },
   })
 
-  const socketClass = driverClass<typeof IpSocket, ProgramSocket>(IpSocket, {
+  const socketClass = driverClass<typeof IpSocketClass, ProgramSocket>(IpSocketClass, {
     create(_call, object, { interface: interfaceObject, protocol, port = 0 }) {
       const { state: iface } = interfaceObject as CoreObject<DeviceInterface>
       object.state = new ProgramSocket(

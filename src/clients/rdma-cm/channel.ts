@@ -7,7 +7,8 @@ import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lif
 import { createObject } from '../../core/objects/lifetime.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
+import type { CmDevice, Identifier, IdOwner } from './identifier.ts'
+import type { EventDetails } from './parameters.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
 export interface CmEventRecord extends EventRecord {

@@ -12,14 +12,15 @@ import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lif
 import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
-import type { CmAddresses } from '../../spec/classes/connections/cm_parameters.ts'
-import { AsyncEventType, CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
+import type { CmAddresses, SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
+import { AsyncEventType, CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
+import { addressSize, anyAddress, emitAddress, Family, isAny, parseAddress } from '../socket-address.ts'
 import {
   bindToChannel,
   type CmEventRecord,
@@ -31,20 +32,11 @@ import {
 } from './channel.ts'
 import type { Identifier } from './identifier.ts'
 import { setOption } from './options.ts'
-import { datagramParameters, UDP_QKEY } from './parameters.ts'
+import { groupParameters, UDP_QKEY } from './parameters.ts'
 import { pathRecord } from './path-record.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
 import { acceptWithQueuePair, connectQueuePair, unownedObject } from './queue-pair-owner.ts'
-import type { RdmaCm } from './rdma-cm.ts'
-import {
-  addressSize,
-  anyAddress,
-  emitAddress,
-  Family,
-  isAny,
-  parseAddress,
-  type SocketAddress,
-} from './socket-address.ts'
+import { type RdmaCm, requireDatagrams } from './rdma-cm.ts'
 
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN, USER, INTERNAL } = CmEventType.values
@@ -181,7 +173,10 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const cm = service()
       const onlyDevice = cm.devices.forDevice(device)
       if (onlyDevice === undefined && device.core.system !== device)
-        throw new CallError('EOPNOTSUPP', `cm_id.create: device ${device.name} has no queue pair 1, or it is in use`)
+        throw new CallError(
+          'EOPNOTSUPP',
+          `cm_id.create: device ${device.name} has no connection protocol, or its queue pair 1 is in use`,
+        )
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
       // Otherwise the identifier would keep the channel alive after the channel's descriptor is closed.
       dropParent(object, channel)
@@ -275,7 +270,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().disconnect(id)
       return {}
     },
-    initQpAttr: (_call, { state: id }, { state }) => qpAttributesFor(id, state),
+    initQpAttr: (_call, { state: id }, { state }) => qpAttributesFor(id, state) ?? { state },
     setOption(_call, { state: id }, { level, option, value }) {
       setOption(service(), id, level, option, value)
       return {}
@@ -312,7 +307,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
           `the identifier is in state ${id.state}${id.device ? '' : ' without a device'}; ` +
             'it must be in ADDR_BOUND or ADDR_RESOLVED, with a device',
         )
-      if (id.qpType !== QpType.values.UD) refuse('the identifier is not for datagrams')
+      if (!id.isDatagram) refuse('the identifier is not for datagrams')
+      requireDatagrams(method, id)
       if (flags > SEND_ONLY)
         refuse(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
       if (isAny(group)) refuse('attribute address: it is a wildcard, not a group')
@@ -320,9 +316,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       id.memberships.add(object)
       affiliate(object, userHandle, { channel })
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
-      const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
-      // As on Linux, a group's packets have no flow label: the identifier's is of its path to a single destination.
-      postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...datagram, flowLabel: 0 } })
+      const datagram = groupParameters(id.device.device, id, group.address, { qpNum: MULTICAST_QPN, qkey })
+      postGroupEvent(object, id, MULTICAST_JOIN, { datagram })
       return {}
     },
     destroy({ why }, object) {

@@ -3,12 +3,14 @@
  * is a complete path: the device's port routes the packets.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
+import type { ConnectionProtocol } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { GidType } from '../../spec/enums.ts'
 import { CallError, Errno, errnoName, knownErrno } from '../../spec/errno.ts'
 import { hasLinkScope, isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
+import { Family, isAny, isLoopback } from '../socket-address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
-import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
 export interface Route {
   readonly device: CmDevice
@@ -48,18 +50,19 @@ const noLocalEnd = (source: Uint8Array | number): CallError => {
 export class CmDevices {
   readonly #devices = new Map<Device, CmDevice>()
   readonly #routing: Routing
-  #nextNumber = 1
 
   constructor(routing: Routing) {
     this.#routing = routing
   }
 
-  add(device: Device): CmDevice {
-    const { buffer, byteOffset } = device.attributes.nodeGuid
-    const caGuid = new DataView(buffer, byteOffset).getBigUint64(0)
-    const added = { number: this.#nextNumber++, device, caGuid }
+  add(device: Device, protocol: ConnectionProtocol): CmDevice {
+    const added = { device, protocol }
     this.#devices.set(device, added)
     return added
+  }
+
+  all(): Iterable<CmDevice> {
+    return this.#devices.values()
   }
 
   remove(device: Device): CmDevice | undefined {
@@ -70,18 +73,6 @@ export class CmDevices {
 
   forDevice(device: Device): CmDevice | undefined {
     return this.#devices.get(device)
-  }
-
-  byNumber(number: number): CmDevice | undefined {
-    for (const device of this.#devices.values()) if (device.number === number) return device
-    return undefined
-  }
-
-  /** Whether packets to this GID stay in this machine. */
-  isNear(gid: Uint8Array): boolean {
-    if (this.#routing.isClosed === true || isLoopbackIpv4(gid)) return true
-    for (const { number } of this.#devices.values()) if (this.hasGid(number, gid)) return true
-    return false
   }
 
   /** The device with this address. `scope`: interface index; 0: any interface. */
@@ -105,12 +96,6 @@ export class CmDevices {
     const { gids } = device.ports[0]!
     const entry = gids.entries[findGid(gids, localGid, GidType.values.ROCE_V2)]
     return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
-  }
-
-  /** Whether the device with this number has the GID. */
-  hasGid(number: number, gid: Uint8Array): boolean {
-    const found = this.byNumber(number)
-    return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
   /**

@@ -1,17 +1,21 @@
 /*
  * An identifier of rdma_cm (struct rdma_cm_id).
  */
-import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
-import type { CoreObject, Device } from '../../core/model.ts'
 import type {
-  CmConnectionParameters,
-  CmDatagramParameters,
-  CmEce,
-} from '../../spec/classes/connections/cm_parameters.ts'
-import { QpType } from '../../spec/enums.ts'
-import type { RecordOf } from '../../spec/schema/schema.ts'
+  Connection,
+  ConnectionEnd,
+  ConnectionNews,
+  ConnectionParameters,
+  ConnectionProtocol,
+  Ece,
+} from '../../core/driver-contract.ts'
+import type { CoreObject, Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
+import { CmEventType, QpType } from '../../spec/enums.ts'
+import { type EventDetails, eventDetails } from './parameters.ts'
 import type { PortHolder } from './ports.ts'
-import type { SocketAddress } from './socket-address.ts'
+
+const { CONNECT_REQUEST, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } = CmEventType.values
 
 /** Linux's enum rdma_cm_state, without states of operations that end immediately here, such as ADDR_QUERY. */
 export type IdState =
@@ -25,38 +29,14 @@ export type IdState =
   | 'DEVICE_REMOVAL'
 
 export interface CmDevice {
-  /** As in `CmPath.device`; never reused. */
-  readonly number: number
   readonly device: Device
-  /** The node GUID. */
-  readonly caGuid: bigint
+  readonly protocol: ConnectionProtocol
 }
 
 /** The next hop of a path. */
 export interface Neighbour {
   /** Undefined until the system has resolved it. */
   mac: string | undefined
-}
-
-export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
-export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
-export type Ece = RecordOf<typeof CmEce>
-
-/** A path that the program has set (RDMA_OPTION_IB_PATH). */
-export interface ChosenPath {
-  readonly path: Omit<CmPath, 'device'>
-  /** The path record, 64 bytes. */
-  readonly record: Uint8Array
-}
-
-export interface EventDetails {
-  /** 0, −errno, the reason of a REJ, or the status of a SIDR_REP. */
-  readonly status?: number
-  readonly connection?: ConnectionParameters
-  readonly datagram?: DatagramParameters
-  readonly ece?: Ece
-  /** Of an event that the program has written (rdma_write_cm_event), 8 bytes. */
-  readonly argument?: bigint
 }
 
 /** An event with which a fault rule fails a call on an identifier. */
@@ -77,15 +57,7 @@ export interface IdOwner {
   destroyed?(): void
 }
 
-/** By ibv_qp_type. */
-const transports: Readonly<Record<number, CmTransport>> = {
-  [QpType.values.RC]: 'RC',
-  [QpType.values.UC]: 'UC',
-  [QpType.values.XRC_INI]: 'XRC',
-  [QpType.values.XRC_TGT]: 'XRC',
-}
-
-export class Identifier implements PortHolder {
+export class Identifier implements PortHolder, ConnectionEnd {
   owner: IdOwner
   /** CmPortSpace. */
   portSpace: number
@@ -106,9 +78,11 @@ export class Identifier implements PortHolder {
   mac: string | undefined
   /** The next hop when the route was resolved; undefined if the system reports no MACs. */
   neighbour: Neighbour | undefined
-  /** The path that the program has set; undefined: the resolved path is used. */
-  chosenPath: ChosenPath | undefined
-  connection: CmConnection | undefined
+  /** The path record that the program has set (RDMA_OPTION_IB_PATH); undefined: the resolved path is used. */
+  chosenPath: Uint8Array | undefined
+  connection: Connection | undefined
+  /** Of the connection, without datagrams; 0: none. */
+  qpn = 0
   /** Of a listener: requests that its owner has not handled. */
   readonly unreadRequests = new Set<Identifier>()
   /** Maximum number of `unreadRequests`. */
@@ -160,9 +134,13 @@ export class Identifier implements PortHolder {
     this.qkey = qkey
   }
 
-  /** Undefined for datagrams. */
-  get transport(): CmTransport | undefined {
-    return transports[this.qpType]
+  get isDatagram(): boolean {
+    return this.qpType === QpType.values.UD
+  }
+
+  /** After `connect` and `accept`. */
+  setQpn(parameters: ConnectionParameters | undefined): void {
+    if (parameters !== undefined && !this.isDatagram) this.qpn = parameters.qpNum & 0xff_ffff
   }
 
   get isListening(): boolean {
@@ -173,5 +151,21 @@ export class Identifier implements PortHolder {
   removeFromBacklog(): void {
     this.listener?.unreadRequests.delete(this)
     this.listener = undefined
+  }
+  /** An event of the connection. As in Linux (cma_ib_handler), after the end of the connection it is dropped. */
+  report(type: number, news: ConnectionNews = {}): boolean {
+    const details = eventDetails(news, this.isDatagram)
+    if (type === CONNECT_REQUEST) {
+      this.listener?.owner.event(type, details, this)
+      return true
+    }
+    // TIMEWAIT_EXIT is not reported after a rejection.
+    if (this.state !== (type === TIMEWAIT_EXIT ? 'DISCONNECT' : 'CONNECT')) return false
+    if (type === DISCONNECTED) this.state = 'DISCONNECT'
+    // The active side can send another request (`connect` refuses the identifier of a peer's request).
+    if ((type === REJECTED || type === UNREACHABLE) && this.connection?.isIdle) this.state = 'ROUTE_RESOLVED'
+    if (type === ESTABLISHED && details.datagram) this.qkey = details.datagram.qkey
+    this.owner.event(type, details)
+    return true
   }
 }

@@ -1,14 +1,13 @@
 /*
- * The listeners of each service id, and the choice of a listener for a request (Linux: cma_find_listener).
+ * The listeners of each port, and the choice of a listener for a request (Linux: cma_find_listener, cma_listen_on_all).
  */
-import type { CmEngine } from '../../cm/engine.ts'
+import type { PeerRequest } from '../../core/driver-contract.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
+import { QpType } from '../../spec/enums.ts'
 import { isSameAddress } from '../../wire/address.ts'
-import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
+import { Family, isAny, isLoopback } from '../socket-address.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
-import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
-
-export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): bigint =>
-  address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
+import { portKey } from './ports.ts'
 
 /** How well a listener matches a request. A better match is larger. */
 const NONE = 0
@@ -36,68 +35,79 @@ const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice, 
   return isOfHost && (isLoopback(source) || isLoopback(local)) ? LOOPBACK : NONE
 }
 
-export class Listeners {
-  readonly #engine: CmEngine
-  /** Listening identifiers by service id. */
-  readonly #services = new Map<bigint, Set<Identifier>>()
+/** Whether requests to a listener may arrive at a device. */
+const listensOn = ({ device, onlyDevice, qpType }: Identifier, candidate: CmDevice): boolean =>
+  (device ?? onlyDevice ?? candidate) === candidate &&
+  (qpType !== QpType.values.UD || candidate.protocol.hasDatagrams === true)
 
-  constructor(engine: CmEngine) {
-    this.#engine = engine
-  }
+/** By the devices on which a listener listens: ends that. */
+type Ends = Map<CmDevice, () => void>
+
+export class Listeners {
+  readonly #ports = new Map<number, Map<Identifier, Ends>>()
 
   get count(): number {
     let count = 0
-    for (const ids of this.#services.values()) count += ids.size
+    for (const ids of this.#ports.values()) count += ids.size
     return count
   }
 
-  /** `source`: the identifier's. */
-  add(id: Identifier, source: SocketAddress): void {
-    const serviceId = serviceIdOf(id, source)
-    let ids = this.#services.get(serviceId)
-    if (ids === undefined) {
-      ids = new Set()
-      this.#services.set(serviceId, ids)
-      this.#engine.listen(serviceId)
+  /** Listens on those of `devices` that the identifier may use. Throws CallError of the protocol; then on none. */
+  add(id: Identifier, { port }: SocketAddress, devices: Iterable<CmDevice>): void {
+    const ends: Ends = new Map()
+    try {
+      for (const device of devices) if (listensOn(id, device)) ends.set(device, device.protocol.listen(id))
+    } catch (error) {
+      for (const end of ends.values()) end()
+      throw error
     }
-    ids.add(id)
+    const key = portKey(id.portSpace, port)
+    const ids = this.#ports.get(key)
+    if (ids === undefined) this.#ports.set(key, new Map([[id, ends]]))
+    else ids.set(id, ends)
   }
 
   /** Call before the state changes from LISTEN. No effect in other states. */
   remove(id: Identifier): void {
     if (id.state !== 'LISTEN' || id.source === undefined) return
-    const serviceId = serviceIdOf(id, id.source)
-    const ids = this.#services.get(serviceId)
+    const key = portKey(id.portSpace, id.source.port)
+    const ids = this.#ports.get(key)
+    for (const end of ids?.get(id)?.values() ?? []) end()
     ids?.delete(id)
-    if (ids === undefined || ids.size > 0) return
-    this.#engine.unlisten(serviceId)
-    this.#services.delete(serviceId)
+    if (ids?.size === 0) this.#ports.delete(key)
+  }
+
+  /** Listens on a new device. `report`: gets errors of the protocol. */
+  addDevice(device: CmDevice, report: (error: unknown) => void): void {
+    for (const ids of this.#ports.values())
+      for (const [id, ends] of ids)
+        if (listensOn(id, device))
+          try {
+            ends.set(device, device.protocol.listen(id))
+          } catch (error) {
+            report(error)
+          }
+  }
+
+  removeDevice(device: CmDevice): void {
+    for (const ids of this.#ports.values())
+      for (const ends of ids.values()) {
+        ends.get(device)?.()
+        ends.delete(device)
+      }
   }
 
   /**
-   * The listener to a service at an address of a device. A specific address has precedence over a wildcard. `isOfHost`:
+   * The listener for a request that arrived at a device. A specific address has precedence over a wildcard. `isOfHost`:
    * this host has sent the request.
    */
-  find(serviceId: bigint, local: SocketAddress, device: CmDevice, isOfHost: boolean): Identifier | undefined {
+  find({ portSpace, local }: PeerRequest, device: CmDevice, isOfHost: boolean): Identifier | undefined {
     let best: Identifier | undefined
     let bestMatch = NONE
-    for (const id of this.#services.get(serviceId) ?? []) {
+    for (const id of this.#ports.get(portKey(portSpace, local.port))?.keys() ?? []) {
       const match = matchOf(id, local, device, isOfHost)
       if (match > bestMatch) [best, bestMatch] = [id, match]
     }
     return best
-  }
-
-  /**
-   * Any listener that is bound by AF_IB to this GID or a wildcard. If there is one, requests to the GID have no rdma_cm
-   * header: then `find` chooses the listener, with the GID as an AF_IB address.
-   */
-  findIb(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
-    for (const id of this.#services.get(serviceId) ?? []) {
-      const { source, onlyDevice } = id
-      if (onlyDevice !== undefined && onlyDevice !== device) continue
-      if (source?.family === Family.IB && (isAny(source) || isSameAddress(source.address, gid))) return id
-    }
-    return undefined
   }
 }

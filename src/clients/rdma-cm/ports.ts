@@ -2,11 +2,13 @@
  * Ports of rdma_cm, by the rules of Linux's cma_check_port. They are independent of TCP and UDP ports.
  * Users have shares of the ephemeral ports of each port space (core/objects/limits.ts).
  */
+
 import type { Account, Limit } from '../../core/model.ts'
 import { createLimit, take } from '../../core/objects/limits.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { isLinkLocal, isSameAddress } from '../../wire/address.ts'
-import { Family, isAny, type SocketAddress } from './socket-address.ts'
+import { Family, isAny } from '../socket-address.ts'
 
 /** A bound identifier. */
 export interface PortHolder {
@@ -28,7 +30,7 @@ const EPHEMERAL_PORTS = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
 /** A user may have this many ephemeral ports, also beyond its share. */
 const MIN_SHARE = 64
 
-const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
+export const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
 /**
  * Why `holder` cannot bind to `source`, whose port `other` has; undefined: it can. `mayShare`: both holders reuse

@@ -6,18 +6,20 @@
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
+import type { ConnectionParameters, QpAttributes } from '../../core/driver-contract.ts'
 import type { CallContext, Context, CoreObject, Device } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
 import { CmEventType, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import type { ConnectionParameters, EventDetails, Identifier, IdOwner } from './identifier.ts'
-import { accessFlagsFor, qpAttributesFor } from './qp-attributes.ts'
+import type { Identifier, IdOwner } from './identifier.ts'
+import type { EventDetails } from './parameters.ts'
+import { qpAttributesFor } from './qp-attributes.ts'
 import type { RdmaCm } from './rdma-cm.ts'
-import type { SocketAddress } from './socket-address.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
@@ -127,16 +129,18 @@ class QueuePairOwner implements IdOwner {
   }
 
   /**
-   * Modifies the queue pair to each of `states` in turn. Throws CallError: EINVAL if the program has modified the queue
-   * pair, ENOENT if it is destroyed.
+   * Modifies the queue pair to each of `states` in turn, unless the protocol does that. Throws CallError: EINVAL if the
+   * program has modified the queue pair, ENOENT if it is destroyed.
    */
   modifyThrough(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
-      // The flags depend on the peer's parameters, which the active side does not know at INIT.
-      if (state === RTR) attributes.accessFlags = accessFlagsFor(this.#id)
-      if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#rcAttributes(state, attributes))
-      this.#modify(attributes)
+      if (attributes !== undefined) {
+        // The flags depend on the peer's parameters, which the active side does not know at INIT.
+        const rights = state === RTR ? { accessFlags: qpAttributesFor(this.#id, INIT)?.accessFlags } : {}
+        const chosen = this.#id.qpType === QpType.values.RC ? this.#rcAttributes(state, attributes) : {}
+        this.#modify({ ...attributes, ...rights, ...chosen })
+      }
       if (state === RTR) this.#hasLeftInit = true
     }
   }
@@ -145,7 +149,7 @@ class QueuePairOwner implements IdOwner {
    * Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, the RNR timer, and what
    * the program has chosen.
    */
-  #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
+  #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: QpAttributes): object {
     const { responderResources, initiatorDepth } = this.#limits
     const { minRnrTimer = MIN_RNR_TIMER, ...retries } = this.#chosen
     if (state === RTR) return { maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources), minRnrTimer }

@@ -1,79 +1,50 @@
 /*
- * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
- * manager (src/cm) runs the protocol, and the MAD layer carries its messages. Rules, events and errors follow Linux's
- * cma.c. The caller supplies the time.
+ * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. Each device has a connection
+ * protocol (core/driver-contract.ts): the driver's own, or InfiniBand's connection manager. Rules, events and errors
+ * follow Linux's cma.c.
  *
  * An identifier gets a device when it is bound to an address that is no wildcard, or when its destination is resolved.
  * A listener bound to a wildcard listens on all devices, also on later ones, unless it was created for one device. When
  * a device is removed, its identifiers get DEVICE_REMOVAL.
  */
-import type { CmConnection, CmPath } from '../../cm/connection.ts'
-import { CmEngine } from '../../cm/engine.ts'
-import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
-import type { MadAddress } from '../../core/driver-contract.ts'
+import { hasGid } from '../../core/devices/gids.ts'
+import type {
+  Connection,
+  ConnectionListeners,
+  ConnectionParameters,
+  ConnectionProtocol,
+  PeerRequest,
+  Refusal,
+} from '../../core/driver-contract.ts'
 import type { Context, Core, Device } from '../../core/model.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import {
-  CM_CLASS,
-  CM_CLASS_VERSION,
-  GSI_QPN,
-  MAD_METHOD_SEND,
-  privateDataBytes,
-  rejReason,
-  sidrStatus,
-} from '../../spec/wire/mad.ts'
-import { isSameAddress } from '../../wire/address.ts'
-import { isSamePartition } from '../../wire/bth.ts'
+import { rejReason } from '../../spec/wire/mad.ts'
+import { isMulticastGid, isSameAddress } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
-import type { MadLayer } from '../mad/layer.ts'
-import { type EventHost, handleEvent } from './connection-events.ts'
+import { anyAddress, Family, isAny, isLoopback } from '../socket-address.ts'
 import { CmDevices, type Routing } from './devices.ts'
-import {
-  type ChosenPath,
-  type CmDevice,
-  type ConnectionParameters,
-  type EventDetails,
-  Identifier,
-  type IdOwner,
-} from './identifier.ts'
-import { Listeners, serviceIdOf } from './listeners.ts'
-import { connectionData, HOP_LIMIT, privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
-import { PACKET_LIFE_TIME } from './path-record.ts'
+import { type CmDevice, Identifier, type IdOwner } from './identifier.ts'
+import { Listeners } from './listeners.ts'
+import { type EventDetails, eventDetails, UDP_QKEY } from './parameters.ts'
 import { PortTable } from './ports.ts'
-import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
 
 export interface RdmaCmEnvironment {
-  /** Microseconds. */
-  readonly now: () => number
   /** An unpredictable u32. */
   readonly random: () => number
   readonly routing?: Routing
   /** Whether a context may connect a queue pair of the device. Absent: yes. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
-  /** Called when messages wait for the devices' next poll. */
-  readonly wake?: () => void
-  /**
-   * Whether unanswered messages to peers in this machine are repeated after milliseconds. For programs in this process:
-   * a daemon's programs may take long to answer, and each repetition of a request would be answered by an MRA.
-   */
-  readonly repeatsEarly?: boolean
 }
 
-/** The part of the MAD layer that rdma_cm uses. */
-export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
+/** The connection protocol of devices whose drivers have none; undefined: it does not support the device. */
+export interface CommonProtocol {
+  open(device: Device, listeners: ConnectionListeners): ConnectionProtocol | undefined
+}
 
-/** Values of Linux's cma.c and rxe. Timeouts are exponents: 4.096 µs · 2^n. */
-const RESPONSE_TIMEOUT = 20
-const ACK_DELAY = 15
-/** How often the connection manager repeats a message. */
-const MAX_RETRIES = 15
-/** Microseconds until a message to a peer in the same machine is first repeated (`CmEnvironment.firstRepetition`). */
-const NEAR_REPETITION = 8_000
-/** The maximum of retry_cnt and rnr_retry. */
-const MAX_QP_RETRIES = 7
+const NO_DATA = new Uint8Array(0)
 /** Maximum unread requests of a listener. Larger backlogs, and 0, mean this number. */
 const MAX_BACKLOG = 1024
 
@@ -97,53 +68,36 @@ const {
   DEVICE_REMOVAL,
 } = CmEventType.values
 
-export class RdmaCm implements EventHost {
-  readonly engine: CmEngine
+export class RdmaCm {
   readonly devices: CmDevices
   readonly #core: Core
   readonly #environment: RdmaCmEnvironment
-  readonly #mads: Mads
   readonly #ports: PortTable
-  readonly #listeners: Listeners
-  readonly #idsByConnection = new Map<CmConnection, Identifier>()
+  readonly #listeners = new Listeners()
   /** The identifiers bound to each device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
   /** MACs of devices whose MAC may change (bonds). */
   readonly #macs = new Map<CmDevice, string>()
-  readonly #close: () => void
+  readonly close: () => void
   /** Number of identifiers. */
   #idCount = 0
 
-  constructor(core: Core, mads: Mads, environment: RdmaCmEnvironment) {
+  constructor(core: Core, common: CommonProtocol, environment: RdmaCmEnvironment) {
     this.#core = core
     this.#environment = environment
-    this.#mads = mads
     this.#ports = new PortTable(environment.random)
     this.devices = new CmDevices(environment.routing ?? {})
-    this.engine = new CmEngine({
-      random: environment.random,
-      caGuid: number => this.devices.byNumber(number)?.caGuid ?? 0n,
-      ackDelay: () => ACK_DELAY,
-      hasGid: (number, gid) => this.devices.hasGid(number, gid),
-      firstRepetition: ({ remoteGid }) =>
-        environment.repeatsEarly === true && this.devices.isNear(remoteGid) ? NEAR_REPETITION : 0,
-    })
-    this.#listeners = new Listeners(this.engine)
-    const unregisterService = mads.register({
-      mgmtClass: CM_CLASS,
-      classVersion: CM_CLASS_VERSION,
-      oui: 0,
-      methods: [MAD_METHOD_SEND],
-      receive: (device, mad, from) => {
-        const cmDevice = this.devices.forDevice(device)
-        if (cmDevice !== undefined) this.#receive(cmDevice, mad, from)
-      },
-    })
-    const unregister = registerClient(core, {
+    this.close = registerClient(core, {
       name: 'rdma_cm',
       add: device => {
-        if (!mads.hasQueuePair(device)) return false
-        this.#bound.set(this.devices.add(device), new Set())
+        const listeners: ConnectionListeners = {
+          request: (request, connection) => this.#request(device, request, connection),
+        }
+        const protocol = device.driver.openConnections?.(device, listeners) ?? common.open(device, listeners)
+        if (protocol === undefined) return false
+        const cmDevice = this.devices.add(device, protocol)
+        this.#bound.set(cmDevice, new Set())
+        this.#listeners.addDevice(cmDevice, error => core.report(error))
         return true
       },
       remove: device => {
@@ -151,33 +105,12 @@ export class RdmaCm implements EventHost {
         if (cmDevice !== undefined) this.#removeDevice(cmDevice)
       },
     })
-    this.#close = () => {
-      unregister()
-      unregisterService()
-    }
-  }
-
-  close(): void {
-    this.#close()
   }
 
   get counts(): { identifiers: number; listeners: number; connections: number } {
-    return { identifiers: this.#idCount, listeners: this.#listeners.count, connections: this.engine.size }
-  }
-
-  // ---- time ----
-
-  /** When `onTimeout` must be called next, µs; Infinity: never. */
-  nextTimeout(): number {
-    return this.engine.nextTimeout()
-  }
-
-  /** Returns whether a timer was due. */
-  onTimeout(now: number): boolean {
-    if (now < this.engine.nextTimeout()) return false
-    this.engine.onTimeout(now)
-    this.flush()
-    return true
+    let connections = 0
+    for (const { protocol } of this.devices.all()) connections += protocol.size
+    return { identifiers: this.#idCount, listeners: this.#listeners.count, connections }
   }
 
   // ---- identifiers: wrong use throws CallError ----
@@ -241,12 +174,12 @@ export class RdmaCm implements EventHost {
     this.#enterRouteResolved(id, 'cm_id.resolveRoute', undefined)
   }
 
-  /** Sets a route instead of resolving it. The event ROUTE_RESOLVED follows. */
-  setRoute(id: Identifier, path: ChosenPath): void {
+  /** Sets a path record instead of resolving the route. The event ROUTE_RESOLVED follows. */
+  setRoute(id: Identifier, path: Uint8Array): void {
     this.#enterRouteResolved(id, 'cm_id.setOption', path)
   }
 
-  #enterRouteResolved(id: Identifier, call: string, chosenPath: ChosenPath | undefined): void {
+  #enterRouteResolved(id: Identifier, call: string, chosenPath: Uint8Array | undefined): void {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `${call}: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
     if (this.#raiseInjected(id, ROUTE_ERROR)) return
@@ -260,56 +193,30 @@ export class RdmaCm implements EventHost {
     this.#notify(id, ROUTE_RESOLVED, {})
   }
 
-  /** Sends a REQ, or a SIDR_REQ for datagrams. */
+  /** Sends a request. */
   connect(id: Identifier, parameters: ConnectionParameters): void {
-    if (id.state !== 'ROUTE_RESOLVED')
-      throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${id.state}, not ROUTE_RESOLVED`)
+    const { device, state } = id
+    if (state !== 'ROUTE_RESOLVED' || device === undefined)
+      throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${state}, not ROUTE_RESOLVED`)
     if (id.isRequest)
       throw new CallError('EINVAL', 'cm_id.connect: the identifier belongs to a connection request of the peer')
-    const path = this.#pathOf(id)
+    requireDatagrams('cm_id.connect', id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
-    const serviceId = serviceIdOf(id, id.destination as SocketAddress)
-    const privateData = privateDataOf(parameters)
-    // After a rejection the identifier keeps its connection, for another REQ.
-    const connection = id.connection ?? this.engine.create(path)
-    try {
-      if (id.qpType === QpType.values.UD)
-        this.engine.resolve(
-          connection,
-          {
-            path,
-            serviceId,
-            privateData: requestData(id, privateData, privateDataBytes.SIDR_REQ, 'cm_id.connect'),
-            responseTimeout: RESPONSE_TIMEOUT,
-            maxCmRetries: MAX_RETRIES,
-          },
-          this.#environment.now(),
-        )
-      else
-        this.engine.connect(
-          connection,
-          {
-            path,
-            serviceId,
-            transport: id.transport ?? 'RC',
-            ...offerOf(id, parameters),
-            retryCount: Math.min(MAX_QP_RETRIES, parameters.retryCount),
-            privateData: requestData(id, privateData, privateDataBytes.REQ, 'cm_id.connect'),
-            remoteResponseTimeout: RESPONSE_TIMEOUT,
-            localResponseTimeout: RESPONSE_TIMEOUT,
-            maxCmRetries: MAX_RETRIES,
-          },
-          this.#environment.now(),
-        )
-    } catch (error) {
-      if (connection !== id.connection) this.engine.destroy(connection, this.#environment.now())
-      throw asCallError(error)
-    }
-    id.state = 'CONNECT'
+    // After a rejection the identifier keeps its connection, for another request.
+    const previous = id.connection
+    const connection = previous ?? device.protocol.create(id)
     id.connection = connection
-    this.#idsByConnection.set(connection, id)
+    id.state = 'CONNECT'
+    try {
+      connection.connect(parameters)
+    } catch (error) {
+      id.state = state
+      id.connection = previous
+      if (previous === undefined) connection.destroy()
+      throw error
+    }
+    id.setQpn(parameters)
     this.#failConnection(id, connection)
-    this.flush()
   }
 
   listen(id: Identifier, backlog: number): void {
@@ -318,109 +225,60 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
+    if (id.device !== undefined) requireDatagrams('cm_id.listen', id)
+    this.#listeners.add(id, source, this.devices.all())
     // No identifier with REUSEADDR may share the address and port of a listener.
     id.reuseAddress = false
-    this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
     id.state = 'LISTEN'
   }
 
   /**
-   * Accepts a request with a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If the message
-   * cannot be sent, the connection is rejected.
+   * Accepts a request. Without parameters: confirms the peer's response. If the answer cannot be sent, the connection is
+   * rejected.
    */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
-    if (id.state !== 'CONNECT' || connection === undefined)
+    const canAnswer = parameters !== undefined || connection?.confirm !== undefined
+    if (id.state !== 'CONNECT' || connection === undefined || !canAnswer)
       throw new CallError('EINVAL', `cm_id.accept: the identifier is in state ${id.state} and has nothing to accept`)
     if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
     id.removeFromBacklog()
-    try {
-      if (parameters === undefined) this.engine.ready(connection)
-      else if (id.qpType === QpType.values.UD) {
-        id.qkey = parameters.qkey || id.qkey
-        this.engine.replyToResolve(connection, {
-          status: sidrStatus.SUCCESS,
-          qpn: parameters.qpNum & MASK_24,
-          qkey: id.qkey,
-          privateData: replyData(privateDataOf(parameters), privateDataBytes.SIDR_REP, 'cm_id.accept'),
-        })
-      } else
-        this.engine.reply(
-          connection,
-          {
-            ...offerOf(id, parameters),
-            privateData: replyData(privateDataOf(parameters), privateDataBytes.REP, 'cm_id.accept'),
-          },
-          this.#environment.now(),
-        )
-    } catch (error) {
-      this.#rejectAfterFailedAccept(id, connection)
-      throw asCallError(error)
-    }
+    const { isUnaccepted } = id
     id.isUnaccepted = false
-    this.#failConnection(id, connection)
-    this.flush()
-  }
-
-  /** Rejects the request, as in Linux. No effect if the connection's state does not allow a REJ. */
-  #rejectAfterFailedAccept(id: Identifier, connection: CmConnection): void {
+    if (parameters !== undefined && id.isDatagram) id.qkey = parameters.qkey || id.qkey
     try {
-      if (id.qpType === QpType.values.UD) this.engine.replyToResolve(connection, { status: sidrStatus.REJECT })
-      else this.engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, this.#environment.now())
-      this.flush()
+      if (parameters === undefined) connection.confirm?.()
+      else connection.accept(parameters)
     } catch (error) {
-      if (!(error instanceof CmError)) throw error
+      id.isUnaccepted = isUnaccepted
+      rejectIfPossible(connection)
+      throw error
     }
+    id.setQpn(parameters)
+    this.#failConnection(id, connection)
   }
 
-  /** Refuses a request or a REP with a REJ or SIDR_REP. */
+  /** Refuses a request or a response. */
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
     id.removeFromBacklog()
-    try {
-      if (id.qpType === QpType.values.UD)
-        this.engine.replyToResolve(connection, {
-          status: sidrStatus.REJECT,
-          privateData: replyData(privateData, privateDataBytes.SIDR_REP, 'cm_id.reject'),
-        })
-      else
-        this.engine.reject(
-          connection,
-          { reason, privateData: replyData(privateData, privateDataBytes.REJ, 'cm_id.reject') },
-          this.#environment.now(),
-        )
-    } catch (error) {
-      throw asCallError(error)
-    }
-    this.flush()
+    connection.reject(privateData, reason)
   }
 
-  /** Sends a DREQ, or answers the peer's DREQ. As in Linux, no effect in other states of a connection. */
+  /** As in Linux, no effect in other states of a connection than established and disconnected by the peer. */
   disconnect(id: Identifier): void {
-    const { connection } = id
     // As in Linux: no effect on a listener on one device; a listener on all devices has no connection in ib_cm (EINVAL).
     if (id.isListening && id.device !== undefined) return
-    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
-    const now = this.#environment.now()
-    if (connection.state === 'DREQ_RCVD') this.engine.confirmDisconnect(connection, now)
-    else if (connection.state === 'ESTABLISHED') this.engine.disconnect(connection, now)
-    this.flush()
+    if (id.connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
+    id.connection.disconnect()
   }
 
-  /** Establishes the connection. Call if the queue pair receives data before the RTU (rdma_notify, COMM_EST). */
+  /** Establishes the connection. Call if the queue pair receives data before the peer's confirmation (rdma_notify). */
   establish(id: Identifier): void {
-    const { connection } = id
-    if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
-    if (connection.state === 'ESTABLISHED')
-      throw new CallError('EISCONN', 'cm_id.notify: the connection is established already')
-    try {
-      this.engine.establish(connection)
-    } catch (error) {
-      throw asCallError(error)
-    }
-    this.flush()
+    if (id.connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
+    id.connection.establish?.()
   }
 
   /** Destroys the identifier and its connection. */
@@ -436,9 +294,7 @@ export class RdmaCm implements EventHost {
     const { connection } = id
     if (connection === undefined) return
     id.connection = undefined
-    this.#idsByConnection.delete(connection)
-    this.engine.destroy(connection, this.#environment.now())
-    this.flush()
+    connection.destroy()
   }
 
   /**
@@ -484,60 +340,41 @@ export class RdmaCm implements EventHost {
     }
   }
 
-  // ---- EventHost, for connection-events.ts ----
+  // ---- requests of peers ----
 
-  idOf(connection: CmConnection): Identifier | undefined {
-    return this.#idsByConnection.get(connection)
-  }
-
-  now(): number {
-    return this.#environment.now()
-  }
-
-  listenerFor({ serviceId, path }: CmConnection, local: SocketAddress, device: CmDevice): Identifier | undefined {
-    return this.#listeners.find(serviceId, local, device, this.devices.isOfHost(path.remoteGid))
-  }
-
-  ibListener(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
-    return this.#listeners.findIb(serviceId, gid, device)
-  }
-
-  attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void {
+  /** As `ConnectionListeners.request`, at a device. */
+  #request(device: Device, request: PeerRequest, connection: Connection): Identifier | Refusal {
+    const cmDevice = this.devices.forDevice(device)
+    if (cmDevice === undefined) return 'NO_LISTENER'
+    const { local, peer, path, qpType } = request
+    const isOfHost = this.devices.isOfHost(path.remoteGid)
+    // As in Linux (validate_net_dev), a request of another host is to an address of the device, and is not from a
+    // loopback address, a group or the wildcard.
+    const isPossible =
+      isOfHost ||
+      local.family === Family.IB ||
+      (hasGid(device, local.address) && !isLoopback(peer) && !isMulticastGid(peer.address) && !isAny(peer))
+    if (!isPossible) return 'WRONG_ADDRESS'
+    const listener = this.#listeners.find(request, cmDevice, isOfHost)
+    if (listener === undefined) return 'NO_LISTENER'
+    if (passiveType(listener.qpType) !== passiveType(qpType)) return 'WRONG_TYPE'
+    // Beyond the backlog, or without room for an identifier, the request is dropped.
+    const id = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
+    if (id === undefined) return 'BUSY'
+    id.source = local
+    id.destination = peer
     id.state = 'CONNECT'
     id.isRequest = true
     id.isUnaccepted = true
     id.connection = connection
-    const { localGid, remoteGid, flowLabel, trafficClass, packetLifeTime } = connection.path
-    id.remoteGid = remoteGid
-    id.flowLabel = flowLabel
-    id.trafficClass = trafficClass
-    id.packetLifeTime = packetLifeTime
-    this.#attach(id, device, localGid)
-    this.#idsByConnection.set(connection, id)
-  }
-
-  /** Sends the engine's messages and reports its events. */
-  flush(): void {
-    let sent = this.#transmit()
-    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
-      handleEvent(this, event)
-      // The owner may have answered the event.
-      sent = this.#transmit() || sent
-    }
-    if (sent) this.#environment.wake?.()
-  }
-
-  /** Sends the engine's messages; true if any was sent. */
-  #transmit(): boolean {
-    let sent = false
-    for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
-      const { path, mad } = message
-      const device = this.devices.byNumber(path.device)
-      const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit } = path
-      const to = { localGid, remoteGid, qpn: GSI_QPN, pkey, flowLabel, trafficClass, hopLimit }
-      if (device !== undefined) sent = this.#mads.send(device.device, mad, to) || sent
-    }
-    return sent
+    id.remoteGid = path.remoteGid
+    id.flowLabel = path.flowLabel ?? 0
+    id.trafficClass = path.trafficClass ?? 0
+    id.packetLifeTime = path.packetLifeTime
+    this.#attach(id, cmDevice, path.localGid)
+    listener.unreadRequests.add(id)
+    id.listener = listener
+    return id
   }
 
   // ---- internal ----
@@ -557,11 +394,10 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Fails a connection by the injected event, before its message is sent and can be answered. For a failure to connect,
-   * the peer gets a REJ, as from an end whose time is over. DISCONNECTED comes as if the peer had sent a DREQ, and the
-   * peer learns nothing.
+   * Fails a connection by the injected event. For a failure to connect, the peer gets a rejection, as from an end whose
+   * time is over. DISCONNECTED comes as if the peer had disconnected, and the peer learns nothing.
    */
-  #failConnection(id: Identifier, connection: CmConnection): void {
+  #failConnection(id: Identifier, connection: Connection): void {
     const type = id.injected?.type
     if (type === undefined) return
     if (type === DISCONNECTED) {
@@ -569,14 +405,12 @@ export class RdmaCm implements EventHost {
       this.#raiseInjected(id, type, {})
       return
     }
-    const isDatagram = id.qpType === QpType.values.UD
-    if (isDatagram) {
-      this.#idsByConnection.delete(connection)
+    if (id.isDatagram) {
       id.connection = undefined
-      this.engine.destroy(connection, this.#environment.now())
-    } else this.engine.reject(connection, { reason: rejReason.TIMEOUT }, this.#environment.now())
+      connection.destroy()
+    } else connection.reject(NO_DATA, rejReason.TIMEOUT)
     if (id.state === 'CONNECT' && !id.isRequest) id.state = 'ROUTE_RESOLVED'
-    const rejection = { status: rejReason.CONSUMER_DEFINED, connection: connectionData(new Uint8Array(0)) }
+    const rejection = eventDetails({ status: rejReason.CONSUMER_DEFINED, privateData: NO_DATA }, false)
     this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)
   }
 
@@ -616,38 +450,14 @@ export class RdmaCm implements EventHost {
     this.#bound.get(device)?.add(id)
   }
 
-  #pathOf(id: Identifier): CmPath {
-    const { device, localGid, remoteGid, flowLabel, trafficClass, chosenPath, packetLifeTime } = id
-    if (device === undefined || localGid === undefined || remoteGid === undefined)
-      throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
-    if (chosenPath !== undefined) {
-      if (!this.devices.hasGid(device.number, chosenPath.path.localGid))
-        throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is not a GID of ${device.device.name}`)
-      if (!isSamePartition(chosenPath.path.pkey, DEFAULT_PKEY))
-        throw new CallError(
-          'ENOENT',
-          `cm_id.connect: ${device.device.name} is not in the partition of the path's P_Key 0x${chosenPath.path.pkey.toString(16)}; its P_Key is 0xffff`,
-        )
-      return { device: device.number, ...chosenPath.path }
-    }
-    const path = pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
-    return packetLifeTime === undefined ? path : { ...path, packetLifeTime }
-  }
-
-  #receive(device: CmDevice, mad: Uint8Array, from: MadAddress): void {
-    this.engine.onMad(mad, pathThrough(device, from), this.#environment.now())
-    this.flush()
-  }
-
   #removeDevice(device: CmDevice): void {
-    this.engine.removeDevice(device.number)
+    this.#listeners.removeDevice(device)
+    device.protocol.close()
     const bound = this.#bound.get(device) ?? []
     this.#bound.delete(device)
     for (const id of bound) {
       this.#listeners.remove(id)
       this.#ports.release(id)
-      // The engine may have removed the connection earlier, for example after the answer to a SIDR_REQ.
-      if (id.connection !== undefined) this.#idsByConnection.delete(id.connection)
       id.connection = undefined
       id.device = undefined
       id.state = 'DEVICE_REMOVAL'
@@ -677,38 +487,20 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
   )
 }
 
-type PathEnds = Pick<CmPath, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>
+/** The type of the passive side's queue pair: of an XRC initiator's, the target's. */
+const passiveType = (qpType: number): number => (qpType === QpType.values.XRC_INI ? QpType.values.XRC_TGT : qpType)
 
-const pathThrough = (
-  { number, device }: CmDevice,
-  { localGid, remoteGid, flowLabel, trafficClass, pkey }: PathEnds,
-): CmPath => ({
-  device: number,
-  localGid,
-  remoteGid,
-  pkey,
-  mtu: device.ports[0]!.attributes.activeMtu,
-  flowLabel,
-  trafficClass,
-  hopLimit: HOP_LIMIT,
-  sl: 0,
-  packetLifeTime: PACKET_LIFE_TIME,
-})
+/** After a failed `accept`, as in Linux. No effect if the connection's state does not allow it. */
+const rejectIfPossible = (connection: Connection): void => {
+  try {
+    connection.reject(NO_DATA, rejReason.CONSUMER_DEFINED)
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error
+  }
+}
 
-/** The fields of a REQ or REP about this end's queue pair. */
-const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
-  ece,
-  qpn: parameters.qpNum & MASK_24,
-  startingPsn,
-  responderResources: parameters.responderResources,
-  initiatorDepth: parameters.initiatorDepth,
-  flowControl: parameters.flowControl !== 0,
-  rnrRetryCount: Math.min(MAX_QP_RETRIES, parameters.rnrRetryCount),
-  srq: parameters.srq !== 0,
-})
-
-/** Converts a CmError or RangeError, which is a mistake of the program. Returns other errors as they are. */
-const asCallError = (error: unknown): unknown => {
-  if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
-  return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error
+/** Throws CallError EOPNOTSUPP for an identifier for datagrams on a device whose protocol has none. */
+export const requireDatagrams = (method: string, { isDatagram, device }: Identifier): void => {
+  if (isDatagram && device?.protocol.hasDatagrams !== true)
+    throw new CallError('EOPNOTSUPP', `${method}: connections of ${device?.device.name} have no datagrams`)
 }

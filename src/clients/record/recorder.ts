@@ -5,7 +5,6 @@
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
-import type { RequestPoll } from '../../core/driver-contract.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
 import type { PortTap, TappedRun } from '../../phy/port.ts'
@@ -19,7 +18,7 @@ import type { TraceRecord } from '../../uapi/tool.ts'
 import { addressText, isLinkLocal, isMappedIpv4 } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import type { PacketFlow } from '../../wire/flow.ts'
-import { watchRequests } from '../watched-requests.ts'
+import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 
 /** What the daemon or library provides. */
 export interface RecorderSources {

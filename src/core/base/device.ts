@@ -1,14 +1,14 @@
 /*
  * Core's own methods of classes device and port (R8): opening a context, and queries.
  */
-import { Device } from '../../spec/classes/device/device.ts'
-import { Port } from '../../spec/classes/device/port.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { CoreSupport } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type GidTable, getGid } from '../devices/gids.ts'
-import { type Device as DeviceRecord, Lifecycle, type Port as PortState } from '../model.ts'
+import { type Device, Lifecycle, type Port } from '../model.ts'
 import { createDescriptor } from '../objects/lifetime.ts'
 import { interfaceNames } from './driver-ops.ts'
 
@@ -20,13 +20,13 @@ const entryOf = (table: GidTable, index: number) => {
   return { gid: gid.slice(), index, port: table.port, type, ifindex }
 }
 
-const copyAttributes = (attributes: DeviceRecord['attributes']): DeviceRecord['attributes'] => ({
+const copyAttributes = (attributes: Device['attributes']): Device['attributes'] => ({
   ...attributes,
   nodeGuid: copyOfBytes(attributes.nodeGuid),
   sysImageGuid: copyOfBytes(attributes.sysImageGuid),
 })
 
-export const deviceClass = driverClass(Device, {
+export const deviceClass = driverClass(DeviceClass, {
   open(call, _object, { wantAsyncFd }) {
     const { context, device } = call
     const answer = { numCompVectors: device.numCompVectors, coreSupport: CoreSupport.OPTIONAL_MR_ACCESS }
@@ -75,7 +75,7 @@ export const deviceClass = driverClass(Device, {
   }),
 })
 
-export const portClass = driverClass<typeof Port, PortState>(Port, {
+export const portClass = driverClass<typeof PortClass, Port>(PortClass, {
   query: (_call, { state }) => ({ attributes: { ...state.attributes } }),
   queryGidEntry: (_call, { state }, { index }) => ({ entry: entryOf(state.gids, index) }),
 })

@@ -5,7 +5,7 @@
  */
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
-import { EVENT_SOURCES, Event, EventQueue } from '../../spec/classes/events/event_queue.ts'
+import { EVENT_SOURCES, Event, EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { decodeRecord } from '../../uapi/scalar.ts'
@@ -80,7 +80,7 @@ const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number
 
 const classOfPort = (port: number): number => (port === 0 ? ClassId.device : ClassId.port)
 
-export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(EventQueue, {
+export const eventQueueClass = driverClass<typeof EventQueueClass, AttachedPorts>(EventQueueClass, {
   create(_call, object) {
     object.state = new Map()
     return {}

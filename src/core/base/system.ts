@@ -1,7 +1,7 @@
 /*
  * Core's class `system` (R13, R18): lists the registered devices and their classes.
  */
-import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/device/system.ts'
+import { NAME_BYTES, SystemClass, UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
@@ -27,7 +27,7 @@ const deviceRecordOf = ({ name, index, driver, ports, attributes }: Device) => (
   driverAbi: driver.abi ?? 1,
 })
 
-export const systemClass = driverClass(System, {
+export const systemClass = driverClass(SystemClass, {
   query({ device: { core } }) {
     const devices = [...core.devices.values()].sort((a, b) => a.index - b.index)
     return {

@@ -54,7 +54,9 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
 /** The driver, with the classes of core's clients whose needs it meets. */
 const withClientClasses = (driver: Driver, { clientClasses }: Core): Driver => {
   const listed = new Set(driver.classes.map(({ class: cls }) => cls.name))
-  const added = clientClasses.flatMap(({ needs, classes }) => (driver[needs] === undefined ? [] : classes))
+  const added = clientClasses.flatMap(({ needs, classes }) =>
+    needs.some(need => driver[need] !== undefined) ? classes : [],
+  )
   return { ...driver, classes: [...driver.classes, ...added.filter(({ class: cls }) => !listed.has(cls.name))] }
 }
 
@@ -107,6 +109,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
     counts: {},
     contexts: new Set(),
     hooks: [],
+    taps: { requests: undefined, decideCompletion: undefined, inError: undefined },
     eventHandlers: new Map(),
     fixedObjects: fixed,
     sharedTable: table,

@@ -68,3 +68,9 @@ export const findGid = ({ entries, end }: GidTable, gid: Uint8Array, type?: numb
   }
   return -1
 }
+
+/** Whether port 1 of a device has the GID. */
+export const hasGid = (
+  { ports }: { readonly ports: readonly { readonly gids: GidTable }[] },
+  gid: Uint8Array,
+): boolean => findGid(ports[0]!.gids, gid) >= 0

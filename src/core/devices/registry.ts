@@ -12,7 +12,7 @@
  * There may be very many objects, so they are destroyed in steps, which the owner of core spreads over turns of its
  * event loop (`CoreOptions.run`).
  */
-import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { attempt, attemptSteps } from '../attempt.ts'

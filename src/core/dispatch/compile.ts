@@ -10,7 +10,7 @@
  *
  * Devices whose declarations and handlers are equal share tables.
  */
-import { Device } from '../../spec/classes/device/device.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -72,7 +72,7 @@ const referencesOf = (attributes: Attributes): ReferenceAttribute[] =>
   )
 
 const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
-  if (identity === 'fixed') return id === Device.id && call === Device.methods.open.call ? 'open' : 'other'
+  if (identity === 'fixed') return id === DeviceClass.id && call === DeviceClass.methods.open.call ? 'open' : 'other'
   if (call === CREATE || call === CREATE_FD) return 'create'
   return call === DESTROY ? 'destroy' : 'other'
 }

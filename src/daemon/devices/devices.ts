@@ -14,7 +14,7 @@ import { hasPciFunction, numaNodes } from '../../host/topology.ts'
 import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../trace/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
-import type { Pollable } from '../loop.ts'
+import type { Loop } from '../loop.ts'
 import { checkDevices, deviceNameError, driverOf, isSoftDevice, NO_NODE } from './device-spec.ts'
 import type { Network } from './network.ts'
 
@@ -25,34 +25,45 @@ export interface DaemonDevice {
   readonly network: NetworkDevice | undefined
 }
 
+/** What follows changes of the devices. */
+export interface DeviceListener {
+  added?(device: DaemonDevice): void
+  /** `previous`: the name before. */
+  renamed?(device: DaemonDevice, previous: string): void
+  /** The device is not in the list any more; its objects may still exist. */
+  removed?(device: DaemonDevice): void
+  /** The objects of a removed device are destroyed, and its port is closed. */
+  ended?(device: DaemonDevice): void
+}
+
+/** The only list of the daemon's devices: all others ask it, or listen. */
 export interface Devices {
-  /** In the order of their creation. */
+  /** In the order of their creation. Always the same array. */
   readonly all: readonly DaemonDevice[]
-  /** Those that are polled. Always the same array. */
-  readonly network: readonly NetworkDevice[]
-  /** Those with a network interface. Always the same array. */
+  /** Those with a network interface. */
   readonly linked: readonly LinkedDevice[]
   /** As tools list them. */
   readonly listed: readonly ListedDevice[]
-  /** Called when `listed` has changed. */
-  readonly onChange: Set<() => void>
+  /** Called in their order. */
+  readonly listeners: Set<DeviceListener>
   readonly drivers: readonly RegisteredDriver[]
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
-  atNode(node: number): Device | undefined
+  atNode(node: number): DaemonDevice | undefined
+  /** Undefined for a device that was removed. */
+  of(device: Device): DaemonDevice | undefined
   /** Whether `address` (16 bytes) is a GID of a device of `among` that has not been removed. */
   hasAddress(address: Uint8Array, among: ReadonlySet<LinkedDevice>): boolean
   /**
-   * Throws an Error with a message for people: the name, address or PCI function is in use, or this machine does not
+   * Adds a device. Throws an Error with a message for people: the name, address or PCI function is in use, or this machine does not
    * have the address or the NUMA node.
    */
   add(spec: DeviceSpec): DaemonDevice
   /**
-   * Removes a device, even if it has clients. `onEnded` is called when its objects are destroyed and its port is
-   * closed. Throws an Error with a message for people if no device has this name.
+   * Removes a device, even if it has clients. Throws an Error with a message for people if no device has this name.
    */
-  remove(name: string, onEnded?: () => void): void
-  /** Throws CallError EINVAL, EEXIST. */
+  remove(name: string): void
+  /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
 }
@@ -72,23 +83,22 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 }
 
 /**
- * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; devices are
- * added and removed here. `drivers`: as for `driverOf`.
+ * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: polls
+ * the devices. `drivers`: as for `driverOf`. `finishRemovals`: destroys the objects of removed devices, which may still have the address of a new one.
  */
 export const createDevices = (
   core: Core,
   network: Network,
   interfaces: Interfaces | undefined,
-  polled: Pollable[],
+  polled: Pick<Loop, 'add' | 'remove'>,
   addDevice: Assembly['addDevice'],
   drivers: readonly RegisteredDriver[],
+  finishRemovals: () => void = () => {},
 ): Devices => {
   const all: DaemonDevice[] = []
-  const polledDevices: NetworkDevice[] = []
-  const linked: LinkedDevice[] = []
-  const onChange = new Set<() => void>()
-  const notify = (): void => {
-    for (const listener of onChange) listener()
+  const listeners = new Set<DeviceListener>()
+  const notify = (tell: (listener: DeviceListener) => void): void => {
+    for (const listener of listeners) tell(listener)
   }
 
   const create = (spec: DeviceSpec): DaemonDevice => {
@@ -102,7 +112,7 @@ export const createDevices = (
       const created: Device | NetworkDevice | undefined = addDevice(
         driver,
         name,
-        identity && { identity, attach: () => network.attach(spec, identity) },
+        identity && { identity, attach: own => network.attach(spec, identity, own) },
       )
       if (created === undefined) throw refuse()
       const polledDevice = 'poll' in created ? created : undefined
@@ -117,32 +127,34 @@ export const createDevices = (
 
   const devices: Devices = {
     all,
-    network: polledDevices,
-    linked,
-    onChange,
+    get linked() {
+      return all.flatMap(({ network: found }) => (isLinked(found) ? [found] : []))
+    },
+    listeners,
     get listed() {
       return all.map(({ spec, device }) => ({ ...spec, node: device.index }))
     },
     drivers,
     find: name => all.find(({ spec }) => spec.name === name),
-    atNode: node => all.find(({ device }) => device.index === node)?.device,
+    atNode: node => all.find(({ device }) => device.index === node),
+    of: device => all.find(found => found.device === device),
     hasAddress: (address, among) =>
-      linked.some(found => among.has(found) && found.device.ports.some(({ gids }) => findGid(gids, address) >= 0)),
+      all.some(
+        ({ device: { ports }, network: found }) =>
+          isLinked(found) && among.has(found) && ports.some(({ gids }) => findGid(gids, address) >= 0),
+      ),
     add(spec) {
+      finishRemovals()
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       checkPciFunction(spec)
       const created = create(spec)
       all.push(created)
-      if (created.network !== undefined) {
-        polledDevices.push(created.network)
-        polled.push(created.network)
-      }
-      if (isLinked(created.network)) linked.push(created.network)
-      notify()
+      if (created.network !== undefined) polled.add(created.network)
+      notify(listener => listener.added?.(created))
       return created
     },
-    remove(name, onEnded) {
+    remove(name) {
       const found = devices.find(name)
       if (found === undefined)
         throw new Error(
@@ -152,19 +164,20 @@ export const createDevices = (
           ),
         )
       all.splice(all.indexOf(found), 1)
-      for (const list of [polled, polledDevices, linked])
-        if (found.network !== undefined && list.includes(found.network)) list.splice(list.indexOf(found.network), 1)
+      if (found.network !== undefined) polled.remove(found.network)
       network.detach(name)
-      unregister(found.device, onEnded)
-      notify()
+      unregister(found.device, () => notify(listener => listener.ended?.(found)))
+      notify(listener => listener.removed?.(found))
     },
     rename(found, name) {
+      const previous = found.spec.name
+      if (name === previous) return
       const nameError = deviceNameError(name)
       if (nameError !== undefined) throw new CallError('EINVAL', nameError)
       renameDevice(found.device, name)
-      network.rename(found.spec.name, name)
+      network.rename(previous, name)
       found.spec = { ...found.spec, name }
-      notify()
+      notify(listener => listener.renamed?.(found, previous))
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

@@ -23,6 +23,7 @@ import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isSameAddress } from '../../wire/address.ts'
+import type { Devices } from './devices.ts'
 
 type Followed = LinkedDevice
 
@@ -61,20 +62,20 @@ const addAddress = ({ device, link }: Followed, address: Uint8Array, claim: 'own
 }
 
 /**
- * Follows the interfaces of `devices`. The list may change; call `follow` for each added device. `onChanged` is called
+ * Follows the interfaces of devices. Call `follow` for each added device. `onChanged` is called
  * when a device's port or GIDs have changed, before programs are notified. `previous`: the device's identity before its
  * interface was replaced or renamed. `onFailure` is called if updating a device throws, which is a bug.
  */
 export class InterfaceFollower {
   readonly #interfaces: Interfaces
-  readonly #devices: readonly Followed[]
+  readonly #devices: Pick<Devices, 'linked'>
   readonly #onChanged: (device: Followed, previous?: Identity) => void
   readonly #onFailure: (device: Followed, error: unknown) => void
   readonly #macs: MacListener
 
   constructor(
     interfaces: Interfaces,
-    devices: readonly Followed[],
+    devices: Pick<Devices, 'linked'>,
     onChanged: (device: Followed, previous?: Identity) => void,
     onFailure: (device: Followed, error: unknown) => void,
     macs: MacListener,
@@ -84,7 +85,7 @@ export class InterfaceFollower {
     this.#onChanged = onChanged
     this.#onFailure = onFailure
     this.#macs = macs
-    for (const index of new Set(devices.map(indexOf))) this.#applyInterface(index)
+    for (const index of new Set(devices.linked.map(indexOf))) this.#applyInterface(index)
     interfaces.listen({
       link: (index, now) => this.#onLink(index, now),
       address: (index, address, isPresent) => this.#onAddress(index, address, isPresent),
@@ -102,7 +103,7 @@ export class InterfaceFollower {
   }
 
   #devicesOn(index: number): readonly Followed[] {
-    return this.#devices.filter(device => indexOf(device) === index)
+    return this.#devices.linked.filter(device => indexOf(device) === index)
   }
 
   #forEachDevice(devicesToUpdate: readonly Followed[], body: (followed: Followed) => void): void {
@@ -147,7 +148,7 @@ export class InterfaceFollower {
    * undefined, the devices whose deleted interface had the same name.
    */
   #adoptDevices({ name, index }: NetworkInterface, address?: Uint8Array): void {
-    const orphaned = this.#devices.filter(followed => {
+    const orphaned = this.#devices.linked.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.link.identity
       const isMatch = address === undefined ? name === interfaceName : isSameAddress(gids[OWN_GID]!, address)
       return isMatch && !this.#interfaces.links().has(interfaceIndex)

@@ -1,98 +1,96 @@
 /*
- * Adds, renames and removes devices while the daemon runs, also in the files that programs read
- * (daemon/files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
+ * What follows when devices are added, renamed and removed while the daemon runs: the files that programs read
+ * (daemon/files/device-files.ts), the events of NETLINK_RDMA, and the interfaces of devices.
  */
-import type { Identity } from '../../core/devices/identity.ts'
-import { isLinked, type LinkedDevice, type NetworkDevice } from '../../core/driver-contract.ts'
-import type { Slices } from '../../host/event-loop/slices.ts'
+import type { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
+import { isLinked, type NetworkDevice } from '../../core/driver-contract.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
-import type { DeviceSpec } from '../../uapi/tool.ts'
+import type { Contexts } from '../context/contexts.ts'
 import { createDeviceFiles, type DeviceFiles } from '../files/device-files.ts'
+import type { Loop } from '../loop.ts'
 import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from '../netlink/monitor.ts'
-import type { DaemonState } from '../state.ts'
-import type { Devices } from './devices.ts'
+import type { Netlink } from '../netlink/netlink.ts'
+import type { DaemonDevice, DeviceListener, Devices } from './devices.ts'
 import { InterfaceFollower } from './follow-interfaces.ts'
 
-/** `objectJobs`: the slices in which objects are destroyed. `daemon` returns the state, which is created later. */
-export class HotPlug {
-  readonly #devices: Devices
-  readonly #objectJobs: Slices
-  readonly #daemon: () => DaemonState
+export interface HotPlugParts {
+  readonly devices: Devices
+  /** Folder of the files. */
+  readonly root: string
+  readonly cm: RdmaCm
+  readonly contexts: Contexts
+  readonly netlink: Netlink
+  readonly loop: Loop
+  /** Removes a device that threw. */
+  readonly removeFaulty: (device: NetworkDevice, error: unknown) => void
+}
+
+export class HotPlug implements DeviceListener {
+  readonly #parts: HotPlugParts
   #files: DeviceFiles | undefined
   #follower: InterfaceFollower | undefined
 
-  constructor(devices: Devices, objectJobs: Slices, daemon: () => DaemonState) {
-    this.#devices = devices
-    this.#objectJobs = objectJobs
-    this.#daemon = daemon
+  constructor(parts: HotPlugParts) {
+    this.#parts = parts
   }
 
   /** Writes the files of all devices. `interfaces`: as for `createDevices`. Throws the system's error. */
   start(interfaces: Interfaces | undefined): void {
-    const { root, cm } = this.#daemon()
-    const files = createDeviceFiles(root, this.#devices.all)
+    const { devices, root, cm, netlink, removeFaulty } = this.#parts
+    const files = createDeviceFiles(root, devices.all)
     this.#files = files
-    const onChanged = (device: LinkedDevice, previous?: Identity): void => {
-      files.update(device)
-      if (previous !== undefined) notifyMoved(this.#daemon().netlink, device, previous)
-    }
-    const onFailure = (device: NetworkDevice, error: unknown): void => this.removeFaulty(device, error)
+    // The follower may find a device that throws, and is removed.
+    devices.listeners.add(this)
     if (interfaces)
-      this.#follower = new InterfaceFollower(interfaces, this.#devices.linked, onChanged, onFailure, {
-        ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
-        neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
-      })
+      this.#follower = new InterfaceFollower(
+        interfaces,
+        devices,
+        (device, previous) => {
+          files.update(device)
+          if (previous !== undefined) notifyMoved(netlink, device, previous)
+        },
+        removeFaulty,
+        {
+          ownMac: ({ device }, mac) => cm.hardwareAddressChanged(device, mac),
+          neighbourMac: ({ device }, address, mac) => cm.neighbourChanged(device, address, mac),
+        },
+      )
   }
 
-  /** Throws as `Devices.add`. */
-  plug(spec: DeviceSpec): void {
-    const { loop, netlink } = this.#daemon()
-    // Finish removals: a removed device may still have the address.
-    this.#objectJobs.finish()
-    const added = this.#devices.add(spec)
+  added(added: DaemonDevice): void {
     this.#files?.add(added)
     if (isLinked(added.network)) this.#follower?.follow(added.network)
-    loop.kick()
-    notifyAdded(netlink, added)
+    this.#parts.loop.kick()
+    notifyAdded(this.#parts.netlink, added)
   }
 
-  /** Does nothing if there is no device `name`. Throws as `Devices.rename`. */
-  rename(name: string, newName: string): void {
-    const found = this.#devices.find(name)
-    if (found === undefined || name === newName) return
-    this.#devices.rename(found, newName)
-    this.#files?.rename(found, name)
-    notifyRenamed(this.#daemon().netlink, found)
+  renamed(renamed: DaemonDevice, previous: string): void {
+    this.#files?.rename(renamed, previous)
+    notifyRenamed(this.#parts.netlink, renamed)
   }
 
-  /** Throws as `Devices.remove`. */
-  unplug(name: string): void {
-    const { contexts, netlink } = this.#daemon()
-    const removed = this.#devices.find(name)
-    const onPortClosed = (): void => {
-      if (isLinked(removed?.network)) this.#follower?.unfollow(removed.network)
-    }
-    this.#devices.remove(name, onPortClosed)
-    // Only for the compiler: `remove` throws then.
-    if (removed === undefined) return
-    contexts.hangUp(removed.device)
+  removed(removed: DaemonDevice): void {
+    this.#parts.contexts.hangUp(removed.device)
     this.#files?.remove(removed)
-    notifyRemoved(netlink, removed)
+    notifyRemoved(this.#parts.netlink, removed)
   }
 
-  /** Removes a device that threw, since its state is unknown. */
-  removeFaulty({ device }: NetworkDevice, error: unknown): void {
-    this.#daemon().containment.report(`device ${device.name}, which is removed`, error)
-    if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)
-  }
-
-  /** Removes the files of all devices. To be called once, last. */
-  close(): void {
-    this.#files?.close()
+  ended({ network }: DaemonDevice): void {
+    if (isLinked(network)) this.#follower?.unfollow(network)
   }
 
   /** Returns as `DeviceFiles.refreshCounters`. */
   refreshCounters(): number {
     return this.#files?.refreshCounters() ?? 0
+  }
+
+  /** At the end of the daemon: what follows is the removal of all devices, of which nobody is told. */
+  stop(): void {
+    this.#parts.devices.listeners.delete(this)
+  }
+
+  /** Removes the files of all devices. To be called once, last. */
+  close(): void {
+    this.#files?.close()
   }
 }

@@ -10,7 +10,7 @@ import type { FaultRule } from '../../faults/rule.ts'
 import { formatFaults, formatRule, parseFaults } from '../../faults/rules.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
-import type { PortTap } from '../../phy/port.ts'
+import type { Port, PortTap } from '../../phy/port.ts'
 import { addTap } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
@@ -19,8 +19,11 @@ import type { DaemonConfig, DeviceSpec, FaultStat } from '../../uapi/tool.ts'
 import { isSoftDevice } from './device-spec.ts'
 
 export interface Network {
-  /** Creates the port of a device, and binds it over UDP. Throws an Error with a message for people. */
-  attach(device: DeviceSpec, identity: Identity): FaultPort
+  /**
+   * Creates the port of a device, and binds it over UDP, unless the driver has a port of its `own`. Throws an Error with
+   * a message for people.
+   */
+  attach(device: DeviceSpec, identity: Identity, own?: Port): FaultPort
   /** Forgets a removed device. Its driver closes the port. */
   detach(device: string): void
   /** Renames a device, also in fault rules. */
@@ -75,8 +78,8 @@ export const createNetwork = (
   const network: Network = {
     programFaults,
     rulesChanged: () => {},
-    attach(device, identity) {
-      const port = withFaults(link.attach(device, identity), device.name, rules)
+    attach(device, identity, own = link.attach(device, identity)) {
+      const port = withFaults(own, device.name, rules)
       ports.push({ port, device })
       return port
     },

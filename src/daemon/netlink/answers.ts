@@ -2,12 +2,23 @@
  * What the handlers of RDMA_NLDEV requests share: types of requests and answers, look-ups of the named device and port,
  * and the division of long lists into messages.
  */
+
+import type { Core } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAX_DATAGRAM_BYTES, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
 import { type Attributes, type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
-import type { DaemonDevice } from '../devices/devices.ts'
-import type { DaemonState } from '../state.ts'
+import type { DaemonDevice, Devices } from '../devices/devices.ts'
+import type { FailureReports } from '../failures.ts'
+
+/** What requests read and change. */
+export interface Managed {
+  readonly core: Core
+  readonly devices: Devices
+  readonly failures: FailureReports
+  /** Folder of the sysfs and device tree. */
+  readonly root: string
+}
 
 export interface ParsedRequest {
   readonly attributes: Attributes
@@ -22,13 +33,13 @@ export type Work<T> = Generator<undefined, T>
  * Handles a `doit` request. Returns the attributes of the answer, or a computation of them, or undefined if an
  * acknowledgement suffices. Throws CallError to refuse.
  */
-export type AnswerOne = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
+export type AnswerOne = (daemon: Managed, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
 /**
  * Handles a `dumpit` request. Yields the bodies of the list's messages, and undefined between steps. Throws CallError
  * to refuse or abort.
  */
-export type AnswerList = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
+export type AnswerList = (daemon: Managed, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
 
 export type Answers = Readonly<
   Partial<Record<NldevCommandName, { readonly one?: AnswerOne; readonly list?: AnswerList }>>
@@ -43,9 +54,9 @@ export const required = <K extends NldevAttributeName>(attributes: Attributes, n
   attributes[name] ?? missing(name)
 
 /** The device named in a request. Throws CallError EINVAL. */
-export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
+export const deviceOf = ({ devices }: Managed, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
-  const found = devices.all.find(({ device }) => device.index === index)
+  const found = devices.atNode(index)
   if (found === undefined) throw new CallError('EINVAL', `there is no device with index ${index}`)
   return found
 }

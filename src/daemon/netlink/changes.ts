@@ -6,17 +6,17 @@ import { networkInterfaces } from 'node:os'
 import type { Device } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { deviceNameError, specOf } from '../devices/device-spec.ts'
-import type { DaemonState } from '../state.ts'
-import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
+import { type Answers, deviceOf, type Managed, type ParsedRequest, required } from './answers.ts'
 
 /** Devices with adaptive interrupt moderation (DEV_DIM) on. As with Linux's rxe, it has no effect. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
-const setDevice = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
   const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = parsed.attributes
-  const { device } = deviceOf(daemon, parsed)
-  if (name !== undefined) daemon.rename(device.name, name)
+  const found = deviceOf(daemon, parsed)
+  const { device } = found
+  if (name !== undefined) daemon.devices.rename(found, name)
   else if (namespace !== undefined)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
   else if (moderation !== undefined && moderation > 1)
@@ -36,7 +36,7 @@ const addressOf = (name: string): string => {
   return first.address
 }
 
-const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
+const addLink = (daemon: Managed, { attributes }: ParsedRequest): undefined => {
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
@@ -52,25 +52,25 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
   // ENFILE is Linux's errno for a name in use.
   if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
   try {
-    daemon.plug(specOf(name, address, type, daemon.devices.drivers))
+    daemon.devices.add(specOf(name, address, type, daemon.devices.drivers))
   } catch (error) {
     throw new CallError('EINVAL', error instanceof Error ? error.message : String(error))
   }
 }
 
-const removeLink = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+const removeLink = (daemon: Managed, parsed: ParsedRequest): undefined => {
   const { device, network } = deviceOf(daemon, parsed)
   if (network?.link === undefined) throw new CallError('EINVAL', `device ${device.name} is not a soft device`)
-  daemon.unplug(device.name)
+  daemon.devices.remove(device.name)
 }
 
-const addSubDevice = (daemon: DaemonState, parsed: ParsedRequest): never => {
+const addSubDevice = (daemon: Managed, parsed: ParsedRequest): never => {
   required(parsed.attributes, 'DEV_NAME')
   required(parsed.attributes, 'DEV_TYPE')
   return noSubDevices(daemon, parsed)
 }
 
-const noSubDevices = (daemon: DaemonState, parsed: ParsedRequest): never => {
+const noSubDevices = (daemon: Managed, parsed: ParsedRequest): never => {
   const { device } = deviceOf(daemon, parsed)
   throw new CallError('EOPNOTSUPP', `device ${device.name} has no sub-devices`)
 }

@@ -3,16 +3,18 @@
  * bound. Identifiers of rdma_cm files are objects of the system device, others are objects of the device itself. A
  * listener of the system device that is bound to a wildcard listens on every device, and is listed for all.
  */
+
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
-import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { anyAddress, emitAddress } from '../../clients/socket-address.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { objectsOf } from '../../core/resources.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
+import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmIdState, type NldevAttributeName } from '../../spec/linux/nldev.ts'
 import type { Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
-import type { DaemonState } from '../state.ts'
+import type { Managed } from './answers.ts'
 
 const CLASSES: ReadonlySet<string> = new Set([CmId.name])
 
@@ -22,7 +24,7 @@ const belongsTo = ({ device, isListening }: Identifier, found: DaemonDevice): bo
   device === undefined ? isListening : device.device === found.device
 
 /** The identifiers of a device; undefined between steps. */
-export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<CoreObject | undefined> {
+export function* cmIdsOf({ core }: Managed, found: DaemonDevice): Generator<CoreObject | undefined> {
   for (const device of [systemDevice(core), found.device])
     for (const object of objectsOf(device, CLASSES))
       if (object === undefined || belongsTo(identifierOf(object), found)) yield object
@@ -38,7 +40,7 @@ const destinationOf = ({ destination, source, device }: Identifier): SocketAddre
 /** Without the number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
-  const qpn = id.connection?.agreed.localQpn ?? 0
+  const qpn = id.connection === undefined ? 0 : id.qpn
   return [
     ...(id.device === undefined ? [] : ([['PORT_INDEX', 1]] as const)),
     ...(qpn === 0

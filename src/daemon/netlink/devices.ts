@@ -12,8 +12,16 @@ import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/att
 import { viewOf } from '../../uapi/scalar.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { hasNode } from '../files/tree.ts'
-import type { DaemonState } from '../state.ts'
-import { type Answers, deviceOf, handleOf, type ParsedRequest, portOf, required, requiredPort } from './answers.ts'
+import {
+  type Answers,
+  deviceOf,
+  handleOf,
+  type Managed,
+  type ParsedRequest,
+  portOf,
+  required,
+  requiredPort,
+} from './answers.ts'
 import { isModerated } from './changes.ts'
 
 /** A GUID as netlink's u64: the bytes in network order as a number. */
@@ -59,11 +67,11 @@ const describePort = (found: DaemonDevice, number: number): Entries => {
   ]
 }
 
-function* listDevices({ devices }: DaemonState): Generator<Uint8Array> {
+function* listDevices({ devices }: Managed): Generator<Uint8Array> {
   for (const found of [...devices.all]) yield encodeAttributes(describeDevice(found))
 }
 
-function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8Array> {
+function* listPorts(daemon: Managed, parsed: ParsedRequest): Generator<Uint8Array> {
   const found = deviceOf(daemon, parsed)
   for (const { number } of found.device.ports) yield encodeAttributes(describePort(found, number))
 }
@@ -73,7 +81,7 @@ function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
 const nodeTypes: Readonly<Record<string, CharDevice>> = CharDevices
 
 /** The node of a type: the system's (rdma_cm), a device's (uverbs) or a port's (umad). */
-const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const describeNode = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')
   const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, parsed)
@@ -116,14 +124,14 @@ const SHARED_MODE = 1
  * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork,
  * because the daemon resolves addresses at each access.
  */
-const describeSystem = ({ core }: DaemonState): Entries => [
+const describeSystem = ({ core }: Managed): Entries => [
   ['SYS_NETNS_MODE', SHARED_MODE],
   ['SYS_PRIVILEGED_QKEY_MODE', +core.allowsPrivilegedQkeys],
   ['SYS_MONITOR_MODE', 1],
   ['SYS_COPY_ON_FORK', 1],
 ]
 
-const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefined => {
+const setSystem = ({ core }: Managed, { attributes }: ParsedRequest): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   // As in Linux, SYS_NETNS_MODE comes first: then SYS_PRIVILEGED_QKEY_MODE is ignored.
   const value = mode ?? qkey

@@ -15,8 +15,8 @@ import {
 } from '../../spec/linux/nldev.ts'
 import { type Attributes, type Entries, encodeAttributes, readAttributes } from '../../uapi/nldev/attributes.ts'
 import { type Message, writeAcknowledgement, writeDone, writeMessage } from '../../uapi/nldev/messages.ts'
-import type { DaemonState } from '../state.ts'
-import type { Answers, ParsedRequest, Work } from './answers.ts'
+import type { Containment } from '../containment.ts'
+import type { Answers, Managed, ParsedRequest, Work } from './answers.ts'
 import { changeAnswers } from './changes.ts'
 import { deviceAnswers } from './devices.ts'
 import type { AnswerMessage } from './netlink.ts'
@@ -38,7 +38,7 @@ class MalformedError extends CallError {}
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
-export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
+export const createRequests = (daemon: Managed, { report }: Pick<Containment, 'report'>): AnswerMessage => {
   /** Acknowledges or, with `errno`, refuses. Tools print `reason`. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(
@@ -55,7 +55,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
    */
   const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
     const isExpected = error instanceof CallError || error instanceof SystemError
-    if (!isExpected) daemon().containment.report('a request of netlink', error)
+    if (!isExpected) report('a request of netlink', error)
     const hasReason = error instanceof MalformedError || commands.get(message.type)?.needsNetAdmin === true
     acknowledge(
       socket,
@@ -97,7 +97,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     try {
       for (const body of list()) yield body && encodeAnswer(socket, message, NlmsgFlags.MULTI, body)
     } catch (error) {
-      if (!(error instanceof CallError)) daemon().containment.report('a list of netlink', error)
+      if (!(error instanceof CallError)) report('a list of netlink', error)
       errno = error instanceof CallError ? error.errno : Errno.EIO
     }
     yield writeDone(message, socket.port, errno)
@@ -140,11 +140,11 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
       if (socket.isListing) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
-      socket.sendList(datagramsOf(socket, message, () => list(daemon(), parsedListOf(command, message, isAdmin))))
+      socket.sendList(datagramsOf(socket, message, () => list(daemon, parsedListOf(command, message, isAdmin))))
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
-    const answer = one(daemon(), parsedOf(command, message, isAdmin))
+    const answer = one(daemon, parsedOf(command, message, isAdmin))
     if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined

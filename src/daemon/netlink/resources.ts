@@ -18,13 +18,13 @@ import {
 import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
-import type { DaemonState } from '../state.ts'
 import {
   type AnswerList,
   type AnswerOne,
   type Answers,
   deviceOf,
   handleOf,
+  type Managed,
   type ParsedRequest,
   portOf,
   required,
@@ -47,19 +47,19 @@ const u32 = (id: number): number => id % 2 ** 32
 
 /** The device and sender of a request. */
 interface ResourceQuery {
-  readonly daemon: DaemonState
+  readonly daemon: Managed
   readonly found: DaemonDevice
   readonly isAdmin: boolean
 }
 
 /** The process of a context, or the name that Linux's kernel clients have. */
-const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
+const ownerOf = ({ failures }: Managed, context: Context | undefined): Entry => {
   const owner = context && failures.ownerOf(context)
   return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
 }
 
 /** Contexts of processes. As in Linux, contexts of clients in the daemon are not listed. */
-function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
+function* contextsOf({ failures }: Managed, { device }: DaemonDevice): Generator<Context> {
   // The context of a umad file has no mapped memory, and is not listed.
   for (const context of openedContexts(device))
     if (context.mapped !== undefined && failures.ownerOf(context) !== undefined) yield context
@@ -188,7 +188,7 @@ function* describeSrq({ daemon, found }: ResourceQuery, srq: CoreObject): Work<E
   ]
 }
 
-const describeContext = (daemon: DaemonState, context: Context): Entries => [
+const describeContext = (daemon: Managed, context: Context): Entries => [
   ['RES_CTXN', u32(context.id)],
   ownerOf(daemon, context),
 ]
@@ -228,7 +228,7 @@ function* allOfKind(query: ResourceQuery, kind: NldevResourceName): Generator<En
   if (kind === 'qp') yield* describeCoreQueues(query)
 }
 
-const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => ({
+const queryOf = (daemon: Managed, parsed: ParsedRequest): ResourceQuery => ({
   daemon,
   found: deviceOf(daemon, parsed),
   isAdmin: parsed.isAdmin,
@@ -294,7 +294,7 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)
   }
 
-function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
+function* countOfKind(daemon: Managed, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
     const { queues } = found.network ?? {}
     const ofPrograms = kind === 'qp' && queues?.count ? yield* queues.count() : countOf(found.device, CLASSES[kind])
@@ -308,7 +308,7 @@ function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResou
   return sum
 }
 
-function* summaryOf(daemon: DaemonState, found: DaemonDevice): Work<Entries> {
+function* summaryOf(daemon: Managed, found: DaemonDevice): Work<Entries> {
   const counted: Entry[] = []
   for (const { name } of Object.values(NldevResources))
     counted.push([
@@ -322,7 +322,7 @@ function* summaryOf(daemon: DaemonState, found: DaemonDevice): Work<Entries> {
 }
 
 /** Devices that are removed between the steps are omitted. */
-function* summaries(daemon: DaemonState): Generator<Uint8Array | undefined> {
+function* summaries(daemon: Managed): Generator<Uint8Array | undefined> {
   for (const found of [...daemon.devices.all])
     if (found.device.isAlive) yield encodeAttributes(yield* summaryOf(daemon, found))
 }

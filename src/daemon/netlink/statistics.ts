@@ -10,12 +10,12 @@ import { CallError } from '../../spec/errno.ts'
 import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nldev.ts'
 import type { Attributes, Entries, Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
-import type { DaemonState } from '../state.ts'
 import {
   type AnswerList,
   type Answers,
   deviceOf,
   handleOf,
+  type Managed,
   type ParsedRequest,
   portOf,
   required,
@@ -34,14 +34,14 @@ const countersOfPort = ({ device, network }: DaemonDevice): readonly (readonly [
 }
 
 /** The device of a request, and the first attributes of its answer: device and port. Throws CallError. */
-const deviceAndHead = (daemon: DaemonState, parsed: ParsedRequest) => {
+const deviceAndHead = (daemon: Managed, parsed: ParsedRequest) => {
   const found = deviceOf(daemon, parsed)
   const port = requiredPort(found, parsed)
   const head: Entries = [...handleOf(found), ['PORT_INDEX', port]]
   return { found, head }
 }
 
-const counterValues = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const counterValues = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { found, head } = deviceAndHead(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name, value]): Entry => [
@@ -57,7 +57,7 @@ const counterValues = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
-const counterNames = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const counterNames = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { found, head } = deviceAndHead(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name], index): Entry => [
@@ -77,7 +77,7 @@ const refuseCounter = (counter: number): never => {
   throw new CallError('ENOENT', `there is no counter ${counter}`)
 }
 
-const qpCounterMode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const qpCounterMode = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const { found, head } = deviceAndHead(daemon, parsed)
   if (attributes.STAT_COUNTER_ID !== undefined) refuseCounter(attributes.STAT_COUNTER_ID)
@@ -102,7 +102,7 @@ const requireQpKind = (attributes: Attributes): void => {
     throw new CallError('EINVAL', `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs)`)
 }
 
-const getStatistics = (daemon: DaemonState, parsed: ParsedRequest) => {
+const getStatistics = (daemon: Managed, parsed: ParsedRequest) => {
   const { STAT_RES: kind } = parsed.attributes
   if (kind === undefined) return counterValues(daemon, parsed)
   if (kind === RES_QP.number) return qpCounterMode(daemon, parsed)
@@ -143,7 +143,7 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   throw new CallError('ENOMEM', 'the driver has no counters per queue pair')
 }
 
-const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const setStatistics = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { found, head } = deviceAndHead(daemon, parsed)
   const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
   if (mode === undefined && counters === undefined)
@@ -154,7 +154,7 @@ const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return head
 }
 
-const refuseUnbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
+const refuseUnbind = (daemon: Managed, parsed: ParsedRequest): never => {
   const { attributes } = parsed
   const { found } = deviceAndHead(daemon, parsed)
   requireQpKind(attributes)

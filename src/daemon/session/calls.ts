@@ -2,8 +2,9 @@
  * Runs the calls of a session: on contexts, event and driver descriptors, rdma_cm channels, umad files and netlink
  * sockets.
  */
-import type { Dialect } from '../../core/dispatch/dispatch.ts'
-import type { Context, FdObject } from '../../core/model.ts'
+
+import type { Dialect, dispatch } from '../../core/dispatch/dispatch.ts'
+import type { Context, Core, FdObject } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { SystemError } from '../../host/errno.ts'
 import { fdTarget, searchFd } from '../../host/memory/process.ts'
@@ -15,12 +16,15 @@ import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
 import { type Header, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import type { DaemonChecker } from '../check.ts'
+import type { Contexts } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
-import { installKindOf } from '../context/event-sockets.ts'
+import { type EventSockets, installKindOf } from '../context/event-sockets.ts'
 import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/calls.ts'
-import type { DaemonState } from '../state.ts'
-import type { CallerFacts } from '../trace/trace-hub.ts'
+import type { Netlink } from '../netlink/netlink.ts'
+import type { CallerFacts, TraceHub } from '../trace/trace-hub.ts'
 import { recordingCaller } from '../trace/trace-messages.ts'
+import type { Turn } from '../turn.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
@@ -28,10 +32,24 @@ import { driverDialect } from './driver-calls.ts'
 /** Maximum slices of a search (`searchFd`) for a descriptor's number in the program. */
 const TRACE_SLICES = 8
 
+/** What calls use. */
+export interface CallParts {
+  readonly core: Core
+  /** Core's `dispatch`, or a test's. */
+  readonly dispatch: typeof dispatch
+  readonly contexts: Contexts
+  readonly events: EventSockets
+  readonly netlink: Netlink
+  readonly trace: TraceHub
+  readonly turn: Turn
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
+}
+
 export class SessionCalls {
   readonly #client: Client
   readonly #request: Request
-  readonly #daemon: DaemonState
+  readonly #daemon: CallParts
   /** Targets in /proc/PID/fd of the descriptors that a call created last. */
   #createdTargets: readonly string[] = []
   /**
@@ -50,10 +68,10 @@ export class SessionCalls {
     })
   readonly #netlinkCaller: NetlinkCaller
 
-  constructor(client: Client) {
+  constructor(client: Client, daemon: CallParts) {
     this.#client = client
     this.#request = client.request
-    const { daemon, process, account, standing, caller, time } = client
+    const { process, account, standing, caller, time } = client
     this.#daemon = daemon
     this.#netlinkCaller = {
       isAdmin: standing === 'owner',
@@ -187,7 +205,7 @@ export class SessionCalls {
     const tracedDialect = trace.watch(dialect, tag, () => this.#factsOf(context, name), this.#createdNumbers, accesses)
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const header = { ...this.#request }
-    this.#daemon.callingProcess = process
+    this.#daemon.turn.callingProcess = process
     if (check !== undefined) check.currentStack = check.stackOf(process.pid, header.stack)
     try {
       const answer = this.#daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
@@ -205,7 +223,7 @@ export class SessionCalls {
     } catch (error) {
       this.#client.failureHandler(header)(error)
     } finally {
-      this.#daemon.callingProcess = undefined
+      this.#daemon.turn.callingProcess = undefined
       if (check !== undefined) check.currentStack = undefined
     }
   }

@@ -5,12 +5,25 @@
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
 import { writeCallReply } from '../../uapi/session-codec.ts'
+import type { DaemonChecker } from '../check.ts'
+import type { Contexts } from '../context/contexts.ts'
 import type { Client } from './client.ts'
 import type { PostFaults } from './post-faults.ts'
 
+/** What the messages are passed to. */
+export interface CheckParts {
+  readonly contexts: Contexts
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
+}
+
 /** Returns the functions that handle the client's current request, by message type. */
-export const createCheckMessages = (client: Client, postFaults: PostFaults): Readonly<Record<number, () => void>> => {
-  const { daemon, process, standing, request, outgoing } = client
+export const createCheckMessages = (
+  client: Client,
+  daemon: CheckParts,
+  postFaults: PostFaults,
+): Readonly<Record<number, () => void>> => {
+  const { process, standing, request, outgoing } = client
   const reply = (ret: number): void => client.reply(writeCallReply(outgoing, request, ret))
   const contextOfRequest = () => {
     const open = daemon.contexts.byNumber(request.context)

@@ -9,7 +9,7 @@ import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, EBUSY, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
-import { oneSlice } from '../../host/event-loop/slices.ts'
+import { oneSlice, type Slices } from '../../host/event-loop/slices.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
 import { MAX_WAIT } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
@@ -22,7 +22,16 @@ import {
   openProcess,
   type ProcessHandle,
 } from '../../host/memory/process.ts'
-import { close, peerCredentials, peerPidfd, type Received, recv, recvGuarded, send } from '../../host/net/sockets.ts'
+import {
+  close,
+  type PeerCredentials,
+  peerCredentials,
+  peerPidfd,
+  type Received,
+  recv,
+  recvGuarded,
+  send,
+} from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
 import { Errno } from '../../spec/errno.ts'
@@ -38,24 +47,23 @@ import {
   writeHelloReply,
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
-import { accountOf, payerOf } from '../accounts.ts'
+import { accountOf, payerOf, type SharedLimits } from '../accounts.ts'
 import type { OpenContext } from '../context/contexts.ts'
+import type { DestroyWaits } from '../destroy-waits.ts'
+import type { HotPlug } from '../devices/hot-plug.ts'
+import type { Loop } from '../loop.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
-import type { DaemonState } from '../state.ts'
-import type { ToolShare } from '../tool-time.ts'
-import { SessionCalls } from './calls.ts'
+import type { ToolShare, ToolTime } from '../tool-time.ts'
+import { type CallParts, SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
-import { NodeOpening } from './open-nodes.ts'
-import { PostFaults } from './post-faults.ts'
-import { ToolRequests } from './tool-requests.ts'
-
-export interface Session {
-  readonly process: ProcessHandle
-  close(): void
-}
+import { NodeOpening, type OpenParts } from './open-nodes.ts'
+import { type PostFaultParts, PostFaults } from './post-faults.ts'
+import type { RefuseConnection } from './refuse-connection.ts'
+import type { Session, Sessions } from './sessions.ts'
+import { type ToolParts, ToolRequests } from './tool-requests.ts'
 
 /** Messages of a session that are handled in one callback of the event loop. */
 const BURST = 16
@@ -75,12 +83,37 @@ const capabilities = { NET_RAW: 13 } as const
 const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
+/** What sessions use of the daemon. */
+export interface SessionParts extends CallParts, OpenParts, PostFaultParts, ToolParts {
+  readonly sessions: Sessions
+  /** Whether the client at the other end of a session's socket may use this daemon. */
+  serves(fd: number, peer: PeerCredentials): boolean
+  /** Refuses and closes a connection, with the reason. */
+  readonly refuseConnection: RefuseConnection
+  /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
+  readonly refuseStranger: RefuseConnection
+  /** What all clients share, besides devices. */
+  readonly limits: SharedLimits
+  /** For long work of calls. */
+  readonly slices: Slices
+  /** The time for requests of tools. */
+  readonly toolTime: ToolTime
+  readonly loop: Loop
+  readonly destroyWaits: DestroyWaits
+  readonly hotPlug: HotPlug
+  /** Folder of the sysfs and device tree. */
+  readonly root: string
+  /** Memory file of the parked page (`ParkedPage` in spec/session.ts). */
+  readonly parkedFd: number
+  readonly log: (line: string) => void
+}
+
 /**
  * Starts the session of an accepted connection. Refuses the connection and returns undefined if the daemon does not
  * serve the user, the process has ended, its share of descriptors or sessions is used up, or the process is a guest whose
  * user's waiting time is used up (`Guest.isLate`). `ended` is called at the end of the session.
  */
-export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
+export const createSession = (daemon: SessionParts, fd: number, ended: () => void): Session | undefined => {
   const peer = peerCredentials(fd)
   if (!daemon.serves(fd, peer)) {
     daemon.refuseStranger(fd, Errno.EPERM)
@@ -92,7 +125,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const account = accountOf(daemon.limits, pid, uid, payer)
   const { descriptors, sessions } = account
   const mayHave = hasShare(descriptors, account, SESSION_DESCRIPTORS) && hasShare(sessions, account, 1)
-  if (daemon.sessionsOf(pid) >= MAX_SESSIONS || !mayHave) {
+  if (daemon.sessions.countOf(pid) >= MAX_SESSIONS || !mayHave) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
@@ -124,7 +157,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
 
 /** The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. */
 const createCaller = (
-  daemon: DaemonState,
+  daemon: Pick<SessionParts, 'events' | 'destroyWaits'>,
   process: ProcessHandle,
   account: Account,
   space: ProcessSpace,
@@ -150,7 +183,7 @@ const createCaller = (
 }
 
 class ClientSession implements Session, Client {
-  readonly daemon: DaemonState
+  readonly #daemon: SessionParts
   readonly process: ProcessHandle
   readonly account: Account
   readonly standing: ClientStanding
@@ -188,14 +221,14 @@ class ClientSession implements Session, Client {
   #wantsWritable = false
 
   constructor(
-    daemon: DaemonState,
+    daemon: SessionParts,
     fd: number,
     process: ProcessHandle,
     account: Account,
     standing: ClientStanding,
     ended: () => void,
   ) {
-    this.daemon = daemon
+    this.#daemon = daemon
     this.process = process
     this.account = account
     this.standing = standing
@@ -203,7 +236,7 @@ class ClientSession implements Session, Client {
     this.#fd = fd
     this.#ended = ended
     const { containment } = daemon
-    this.#space = new ProcessSpace(process, () => daemon.turn, {
+    this.#space = new ProcessSpace(process, () => daemon.turn.count, {
       slices: daemon.slices,
       onTooSlow: () => this.#cutOff(),
       ignoreLimit: daemon.config.ignoreMemlock === true,
@@ -214,10 +247,10 @@ class ClientSession implements Session, Client {
     this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
-    this.#opening = new NodeOpening(this)
-    this.#calls = new SessionCalls(this)
-    this.#postFaults = new PostFaults(this)
-    this.#checkMessages = createCheckMessages(this, this.#postFaults)
+    this.#opening = new NodeOpening(this, daemon)
+    this.#calls = new SessionCalls(this, daemon)
+    this.#postFaults = new PostFaults(this, daemon)
+    this.#checkMessages = createCheckMessages(this, daemon, this.#postFaults)
     this.#toolRequests = this.#createToolRequests()
     // After an exception outside a call the session's state is unknown, so the session is closed.
     this.#watcher = watch(
@@ -236,7 +269,7 @@ class ClientSession implements Session, Client {
   }
 
   #createToolRequests(): ToolRequests {
-    return new ToolRequests(this.daemon, {
+    return new ToolRequests(this.#daemon, {
       buffer: outgoing,
       send: length => send(this.#fd, outgoing.bytes.subarray(0, length)) > 0,
       wantWritable: wanted => {
@@ -247,7 +280,7 @@ class ClientSession implements Session, Client {
       time: this.time,
       run: job => {
         void this.time.run(job).catch(error => {
-          this.daemon.containment.report('messages for a tool', error)
+          this.#daemon.containment.report('messages for a tool', error)
           this.close()
         })
       },
@@ -271,7 +304,7 @@ class ClientSession implements Session, Client {
   }
 
   failureHandler(header: Header): (error: unknown) => void {
-    const { containment } = this.daemon
+    const { containment } = this.#daemon
     return containment.guard('an answer', error => {
       containment.report('a call', error)
       this.refuse(header, Errno.EIO)
@@ -285,14 +318,15 @@ class ClientSession implements Session, Client {
       this.#callsInProgress--
       this.#updateWatcher()
       // The call may have changed queues after the `touch` that followed its message.
-      this.daemon.loop.touch()
+      this.#daemon.loop.touch()
     })
   }
 
   close(): void {
     if (this.isClosed) return
     this.isClosed = true
-    const { daemon, process, caller } = this
+    const { process, caller } = this
+    const daemon = this.#daemon
     daemon.containment.runAll('the end of a session', [
       () => clearTimeout(this.#helloTimer),
       () => this.#calls.settleTrace(),
@@ -312,7 +346,7 @@ class ClientSession implements Session, Client {
   #cutOff(): void {
     if (this.#isCutOff) return
     this.#isCutOff = true
-    const { log, containment } = this.daemon
+    const { log, containment } = this.#daemon
     const { pid } = this.process
     log(
       `userdma daemon: process ${pid} (${printable(this.name())}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
@@ -352,10 +386,10 @@ class ClientSession implements Session, Client {
       return
     }
     this.#hasReceived = true
-    this.daemon.turn++
+    this.#daemon.turn.count++
     this.#calls.settleTrace()
     this.#handle(fds)
-    this.daemon.loop.touch()
+    this.#daemon.loop.touch()
   }
 
   /**
@@ -369,7 +403,7 @@ class ClientSession implements Session, Client {
         this.standing === 'owner'
           ? recv(this.#fd, incoming.bytes)
           : this.#receiveGuarded(this.#hasReceived ? this.time : undefined)
-      if (received.length !== -EAGAIN || this.daemon.loop.isAwake || hasReadyEvents()) return received
+      if (received.length !== -EAGAIN || this.#daemon.loop.isAwake || hasReadyEvents()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
@@ -392,7 +426,7 @@ class ClientSession implements Session, Client {
     else if (type === MessageType.OPEN) this.#opening.open()
     else if (type === MessageType.ATTACH) this.#opening.attach()
     else if (type === MessageType.REFRESH)
-      this.#whenTime(refresh => this.reply(writeCallReply(outgoing, refresh, -this.daemon.refreshCounters())))
+      this.#whenTime(refresh => this.reply(writeCallReply(outgoing, refresh, -this.#daemon.hotPlug.refreshCounters())))
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
@@ -419,14 +453,14 @@ class ClientSession implements Session, Client {
     void this.time
       .run(oneSlice(work))
       .catch(error => {
-        this.daemon.containment.report('a request of a tool', error)
+        this.#daemon.containment.report('a request of a tool', error)
         this.close()
       })
       .finally(() => {
         this.#callsInProgress--
         this.#updateWatcher()
         // As after each message.
-        this.daemon.loop.touch()
+        this.#daemon.loop.touch()
       })
   }
 
@@ -436,7 +470,8 @@ class ClientSession implements Session, Client {
    * errors: EINVAL (the memory file is invalid, or the second one), EPROTO (another version of the protocol).
    */
   #hello(passedFd: number | undefined): void {
-    const { daemon, request, process } = this
+    const { request, process } = this
+    const daemon = this.#daemon
     const file = this.#takeUserfault(passedFd) ? undefined : passedFd
     const isFileValid = file === undefined || this.#takeMemory(file)
     this.isReachable = this.#passedMemory !== undefined || mayAccess(process)

@@ -5,7 +5,6 @@ import type { Account, Caller } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
-import type { DaemonState } from '../state.ts'
 import type { ToolShare } from '../tool-time.ts'
 
 /** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
@@ -15,7 +14,6 @@ export type ClientStanding = 'owner' | 'guest'
 export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
-  readonly daemon: DaemonState
   readonly process: ProcessHandle
   readonly account: Account
   readonly standing: ClientStanding

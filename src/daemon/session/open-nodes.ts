@@ -3,11 +3,12 @@
  * device, an rdma_cm channel or a umad file. ATTACH lets the session use another session's context, if the client has
  * the context's memory file.
  */
+
 import { constants } from 'node:fs'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
-import type { Context } from '../../core/model.ts'
+import type { Context, Core } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EINVAL, SystemError } from '../../host/errno.ts'
 import { pidfdGetfd } from '../../host/memory/process.ts'
@@ -18,10 +19,13 @@ import { CallError, Errno } from '../../spec/errno.ts'
 import { CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
 import type { Result } from '../../uapi/call.ts'
 import { type Request, writeOpenReply } from '../../uapi/session-codec.ts'
-import type { OpenContext } from '../context/contexts.ts'
+import type { Containment } from '../containment.ts'
+import type { Contexts, OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
+import type { EventSockets } from '../context/event-sockets.ts'
+import type { Devices } from '../devices/devices.ts'
+import type { FailureReports } from '../failures.ts'
 import { nodeRdev } from '../files/tree.ts'
-import type { DaemonState } from '../state.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
 /** Maximum number of open contexts of a session. rdma_cm channels and umad files do not count. */
@@ -35,19 +39,31 @@ const accessOf = (wants: number): number => {
   return (wants & OpenWants.WRITE_ONLY) !== 0 ? O_WRONLY : O_RDWR
 }
 
+/** What the opening of devices uses. */
+export interface OpenParts {
+  readonly core: Core
+  readonly devices: Devices
+  readonly contexts: Contexts
+  readonly events: EventSockets
+  readonly failures: FailureReports
+  readonly containment: Containment
+  /** Resolves when the objects of the user's already closed contexts are destroyed. */
+  untilContextsDestroyed(user: number): Promise<void>
+}
+
 export class NodeOpening {
   readonly #client: Client
   readonly #request: Request
-  readonly #daemon: DaemonState
+  readonly #daemon: OpenParts
   /** Numbers of the contexts that the session opened. Ended contexts are removed at the next open. */
   readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
   #cmContext: Context | undefined
 
-  constructor(client: Client) {
+  constructor(client: Client, daemon: OpenParts) {
     this.#client = client
     this.#request = client.request
-    this.#daemon = client.daemon
+    this.#daemon = daemon
   }
 
   /** Handles a message of type OPEN. */
@@ -123,7 +139,7 @@ export class NodeOpening {
     const device =
       this.#request.node === SYSTEM_NODE
         ? systemDevice(this.#daemon.core)
-        : this.#daemon.devices.atNode(this.#request.node)
+        : this.#daemon.devices.atNode(this.#request.node)?.device
     if (!device) throw new CallError('ENOENT', `there is no device node uverbs${this.#request.node}`)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
@@ -167,7 +183,7 @@ export class NodeOpening {
   /** Only the daemon's own user may open a umad file; Linux's nodes have mode 0600. */
   #openUmad(): void {
     const { node } = this.#request
-    const device = this.#daemon.devices.atNode(node - UMAD_NODES)
+    const device = this.#daemon.devices.atNode(node - UMAD_NODES)?.device
     if (!device) throw new CallError('ENOENT', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (this.#client.standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)

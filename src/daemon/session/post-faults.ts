@@ -3,11 +3,16 @@
  * about to post. Remembers the refused ones, because the preload library reports them to `userdma check` like posts
  * that the provider has refused.
  */
+
+import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import type { DaemonChecker } from '../check.ts'
+import type { Contexts } from '../context/contexts.ts'
+import type { Devices } from '../devices/devices.ts'
 import type { Client } from './client.ts'
 
 type Refused = Pick<Request, 'tid' | 'queue' | 'number' | 'wrId'>
@@ -15,30 +20,43 @@ type Refused = Pick<Request, 'tid' | 'queue' | 'number' | 'wrId'>
 /** Maximum remembered requests: a program may have any number of threads. */
 const MAX_REFUSED = 1024
 
+/** What decides about posts. */
+export interface PostFaultParts {
+  readonly contexts: Contexts
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
+  readonly devices: Devices
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
+}
+
 export class PostFaults {
   readonly #client: Client
+  readonly #daemon: PostFaultParts
   /** By thread: the last request that a rule has refused. */
   readonly #refused = new Map<number, Omit<Refused, 'tid'>>()
 
-  constructor(client: Client) {
+  constructor(client: Client, daemon: PostFaultParts) {
     this.#client = client
+    this.#daemon = daemon
   }
 
   /** The queue pair with this number, or the SRQ with this handle, of the request's context. */
   #queueOf({ context: number, queue, number: queueNumber }: Request): CoreObject | undefined {
-    const { daemon, contexts } = this.#client
-    const open = daemon.contexts.byNumber(number)
+    const { contexts } = this.#client
+    const open = this.#daemon.contexts.byNumber(number)
     if (open === undefined || !contexts.has(open)) return undefined
     const { context } = open
     if (queue === PostQueue.SHARED) return findHandle(context.handles, queueNumber)
-    const device = daemon.devices.network.find(other => other.device === context.device)
+    const device = this.#daemon.devices.of(context.device)?.network
     const qp = device?.queues?.qpOfNumber(queueNumber)
     return qp?.context === context ? qp : undefined
   }
 
   /** Handles a message of type POST. */
   answer(): void {
-    const { daemon, request, outgoing, caller, process } = this.#client
+    const daemon = this.#daemon
+    const { request, outgoing, caller, process } = this.#client
     const { queue, number, wrId, opcode, tid, stack } = request
     const object = this.#queueOf(request)
     const refused =

@@ -1,11 +1,13 @@
 /*
  * The subscriptions of a tool's session (uapi/tool.ts, `Topics`): which changes of the daemon go into its queue.
  */
+
 import { fstatSync } from 'node:fs'
-import type { Account } from '../../core/model.ts'
+import type { Account, Limit } from '../../core/model.ts'
 import { addTo, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
+import type { Decisions } from '../../phy/faults/torment-decisions.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
   MAX_INTERVAL,
@@ -17,9 +19,14 @@ import {
   type TraceEvent,
   traceTexts,
 } from '../../uapi/tool.ts'
-import type { DaemonState } from '../state.ts'
+import type { DaemonChecker } from '../check.ts'
+import type { Containment } from '../containment.ts'
+import type { Devices } from '../devices/devices.ts'
+import type { Network } from '../devices/network.ts'
+import type { TraceHub } from '../trace/trace-hub.ts'
 import type { SharedState } from './shared-state.ts'
 import type { Feed, Source, ToolQueue } from './tool-queue.ts'
+import type { ToolStates } from './tool-states.ts'
 
 /** Of a session. */
 const MAX_SUBSCRIPTIONS = 16
@@ -65,8 +72,23 @@ interface Subscription {
   end(): void
 }
 
+/** What tools subscribe to. */
+export interface SubscribedParts {
+  readonly devices: Devices
+  readonly network: Network
+  readonly trace: TraceHub
+  /** Undefined without `userdma check`. */
+  readonly check: DaemonChecker | undefined
+  /** The decisions of `--torment`; undefined without the option. */
+  readonly torment: Decisions | undefined
+  readonly toolStates: ToolStates
+  /** Counts the subscriptions of tools. */
+  readonly subscriptions: Limit
+  readonly containment: Containment
+}
+
 export class Subscriptions {
-  readonly #daemon: DaemonState
+  readonly #daemon: SubscribedParts
   readonly #queue: ToolQueue
   readonly #account: Account
   readonly #isTrusted: boolean
@@ -77,7 +99,7 @@ export class Subscriptions {
   /** Why the last capture ended early: the code of a system's error, or the text of another error; null: it did not. */
   captureError: string | null = null
 
-  constructor(daemon: DaemonState, queue: ToolQueue, account: Account, isTrusted: boolean) {
+  constructor(daemon: SubscribedParts, queue: ToolQueue, account: Account, isTrusted: boolean) {
     this.#daemon = daemon
     this.#queue = queue
     this.#account = account
@@ -240,11 +262,12 @@ export class Subscriptions {
     const { devices, toolStates } = this.#daemon
     const { source, expect, end } = this.#follow(id, toolStates.devices)
     const refresh = (): void => expect(0)
-    devices.onChange.add(refresh)
+    const listener = { added: refresh, renamed: refresh, removed: refresh }
+    devices.listeners.add(listener)
     return {
       source,
       end: () => {
-        devices.onChange.delete(refresh)
+        devices.listeners.delete(listener)
         end()
       },
     }

@@ -2,17 +2,25 @@
  * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries, changes of devices
  * and faults, recordings, and subscriptions.
  */
+
 import { fstatSync } from 'node:fs'
+import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import { close } from '../../host/net/sockets.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
-import type { DeviceSpec, QpCursor, RecordingEnd, ToolReply, ToolRequest } from '../../uapi/tool.ts'
-import type { OpenContext } from '../context/contexts.ts'
+import type {
+  DaemonConfig,
+  DeviceSpec,
+  ListedDevice,
+  QpCursor,
+  RecordingEnd,
+  ToolReply,
+  ToolRequest,
+} from '../../uapi/tool.ts'
+import type { Contexts, OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
-import { type DaemonRecording, recordDaemon } from '../recording.ts'
-import { qpsOf, statOf, waitsOf } from '../stat.ts'
-import type { DaemonState } from '../state.ts'
+import { type DaemonRecording, type RecordedParts, recordDaemon } from '../recording.ts'
 import type { ToolShare } from '../tool-time.ts'
-import { FINDINGS_REFUSED, parseSubscribe, Subscriptions } from './subscriptions.ts'
+import { FINDINGS_REFUSED, parseSubscribe, type SubscribedParts, Subscriptions } from './subscriptions.ts'
 import { type Outlet, ToolQueue } from './tool-queue.ts'
 
 export interface ToolSession extends Outlet {
@@ -94,8 +102,21 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   return undefined
 }
 
+/** What requests of tools read and change. */
+export interface ToolParts extends SubscribedParts, RecordedParts {
+  /** The daemon's options, with the current list of devices. */
+  readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
+  readonly contexts: Contexts
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
+  /** Resolves when the objects of the user's already closed contexts are destroyed. */
+  untilContextsDestroyed(user: number): Promise<void>
+  /** Ends the daemon, after the current message. */
+  stop(): void
+}
+
 export class ToolRequests {
-  readonly #daemon: DaemonState
+  readonly #daemon: ToolParts
   readonly #session: ToolSession
   readonly #queue: ToolQueue
   readonly #subscriptions: Subscriptions
@@ -107,7 +128,7 @@ export class ToolRequests {
   /** The end of the last recording. */
   #recorded: RecordingEnd = NOT_RECORDED
 
-  constructor(daemon: DaemonState, session: ToolSession) {
+  constructor(daemon: ToolParts, session: ToolSession) {
     this.#daemon = daemon
     this.#session = session
     this.#queue = new ToolQueue(session)
@@ -159,7 +180,7 @@ export class ToolRequests {
     else if (addsFindings)
       this.#answerLater(this.#daemon.untilContextsDestroyed(this.#session.account.user).then(() => reply()))
     else if (toolRequest?.kind === 'waits' && isTrusted)
-      this.#answerLater(this.#session.time.run(waitsOf(this.#daemon)).then(waits => reply({ waits })))
+      this.#answerLater(this.#session.time.run(this.#daemon.stat.waits()).then(waits => reply({ waits })))
     else reply()
   }
 
@@ -249,8 +270,8 @@ export class ToolRequests {
   #changeDevices({ add, remove }: Extract<ToolRequest, { kind: 'device' }>): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
-      if (add !== undefined) this.#daemon.plug(parseDevice(deviceText(add)))
-      if (remove !== undefined) this.#daemon.unplug(remove)
+      if (add !== undefined) this.#daemon.devices.add(parseDevice(deviceText(add)))
+      if (remove !== undefined) this.#daemon.devices.remove(remove)
       return { devices: this.#daemon.devices.listed }
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) }
@@ -276,10 +297,10 @@ export class ToolRequests {
       case 'config':
         return { config: { ...config, fault: network.faults } }
       case 'stat':
-        return { stat: statOf(this.#daemon, request.devices) }
+        return { stat: this.#daemon.stat.of(request.devices) }
       case 'qps':
         return isTrusted
-          ? qpsOf(this.#daemon, request.cursor)
+          ? this.#daemon.stat.qps(request.cursor)
           : { error: 'only the user of this daemon may see queue pairs' }
       case 'waits':
         // `handle` answers the daemon's user.

@@ -10,7 +10,6 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import {
   type ContextWait,
-  type DecideCompletion,
   type DeviceLink,
   type DeviceQueues,
   type LayerCounts,
@@ -26,13 +25,12 @@ import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
-import { failureReason } from '../../spec/check/failures.ts'
-import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
-import { Port as PortClass } from '../../spec/classes/device/port.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
-import { EventQueue } from '../../spec/classes/events/event_queue.ts'
+import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
@@ -41,7 +39,7 @@ import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
-import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
+import type { Environment } from '../../transport/types.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -54,14 +52,13 @@ import { qpClasses } from './classes/qp-class.ts'
 import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
 import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
+import { withCompletionFaults } from './completion-faults.ts'
 import { openLocalRings } from './context.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { PacketDelivery } from './delivery.ts'
 import { createFailures } from './failures.ts'
-import { injectedCompletions } from './injected-completions.ts'
 import { deviceLink } from './interface.ts'
 import { regionMemory } from './memory.ts'
-import { watchRequests } from './requests/request-feed.ts'
 import { deviceQueues } from './resources.ts'
 import { createPostScan, type PostScan, SLICE_ROWS } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
@@ -75,26 +72,23 @@ import {
   type QpObject,
   type RxeState,
 } from './state.ts'
+import { engineTaps, requestReader, tapReceives } from './taps.ts'
 import type { DeviceTorment, Torment } from './torment/torment.ts'
 import { waitsOfDevice } from './waits.ts'
 
-/** Its `waits` and `explain` are always present. */
 export interface RxeDevice extends LocalDevice {
   readonly device: Device<RxeState>
-  /** Always present. */
-  readonly injectCompletions: NonNullable<LocalDevice['injectCompletions']>
 }
 
 export interface RxeOptions {
   readonly name: string
   readonly identity: Identity
+  /** With its layers (assembly/assembly.ts). */
   readonly port: Port
   /** The clock of `poll`, microseconds. */
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
-  /** A queue pair enters or leaves ERR (`Events.inError`). */
-  readonly inError?: ((qpn: number, isInError: boolean) => void) | undefined
 }
 
 /** Class names of queue pairs: they share one limit (max_qp). */
@@ -154,7 +148,7 @@ export const rxeDriver = {
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
-    driverClass(EventQueue),
+    driverClass(EventQueueClass),
     cqClass,
     ...qpClasses,
     ...datagramQpClasses,
@@ -175,7 +169,7 @@ export const rxeDriver = {
     state.torment?.close()
     state.port.close()
   },
-  watch: (device, watcher, scratch) => device.state.watch(device, watcher, scratch),
+  requests: requestReader,
 } satisfies RegisteredDriver<RxeState>
 
 /** Maximum calls of `Engine.pollTransmit` in one `poll`. A call ends when it has sent 1 MiB to local peers. */
@@ -201,9 +195,6 @@ class SoftDevice implements RxeDevice {
   readonly link: DeviceLink
   readonly #state: RxeState
   readonly #port: Port
-  readonly #work: WorkSource
-  #completions: Completions
-  readonly #environment: { -readonly [N in keyof Environment]: Environment[N] }
   readonly #engine: Engine
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
@@ -213,38 +204,30 @@ class SoftDevice implements RxeDevice {
   readonly #coreQueues: RxeState['coreQueues']
   /** Whether the port has sockets: only such ports have a window. */
   readonly #isSocketPort: boolean
-  /** Where the engine's completions go without injected faults; undefined until `injectCompletions` is called. */
-  #plainCompletions: Completions | undefined
   /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
   #isSendingHeld = false
 
   constructor(core: Core, options: RxeOptions) {
     const { name, torment } = options
-    const port = torment?.port(options.port, name) ?? options.port
+    const { port } = options
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
     this.#state = this.#createState(core, options)
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
-    // before the device is registered: clients may watch it immediately
-    const work = ringWork(state.rings, findSrqOfDomain(state))
-    this.#work = torment?.work(work, state.rings) ?? work
-    this.#completions = cqCompletions(state)
     this.device = this.#register(core, name)
+    state.taps = this.device.taps
     this.queues = deviceQueues(state)
     this.link = deviceLink(this.device)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run, options.inError)
-    this.#torment = torment?.attach(this.device, environment.memory, notify => {
-      this.#completions = cqCompletions(state, notify)
-      state.feed?.watchCompletions(this.#completions)
-      return this.#completions
-    })
+    const environment = this.#createEnvironment(run)
+    this.#torment = torment?.attach(this.device, environment.memory, notify => cqCompletions(state, notify))
     state.torment = this.#torment
-    this.#environment = this.#torment?.environment(environment) ?? environment
-    this.#engine = this.#createEngine(this.#environment)
+    this.#engine = this.#createEngine(
+      withCompletionFaults(state, this.#torment?.environment(environment) ?? environment),
+    )
     this.#posts = this.#createPosts()
     this.#delivery = new PacketDelivery(state, port, this.#engine, run)
   }
@@ -273,9 +256,7 @@ class SoftDevice implements RxeDevice {
         () => this.#state,
         () => this.device as Device,
       ),
-      feed: undefined,
-      watch: (registered, watcher, scratch) =>
-        watchRequests(registered, this.#work, this.#completions, watcher, scratch),
+      taps: { requests: undefined, decideCompletion: undefined, inError: undefined },
       coreQueues: { byNumber: new Map(), waiting: 0 },
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
@@ -322,7 +303,7 @@ class SoftDevice implements RxeDevice {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun, inError: RxeOptions['inError']): Environment {
+  #createEnvironment(run: ReceivedRun): Environment {
     const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -330,10 +311,11 @@ class SoftDevice implements RxeDevice {
     return {
       ...(localDevice && { localDevice }),
       grh: grhBuilder(port, run),
-      work: this.#work,
+      work: ringWork(state.rings, findSrqOfDomain(state)),
       memory: regionMemory(this.device.memory),
-      completions: this.#completions,
+      completions: cqCompletions(state),
       causes: state.failures,
+      taps: engineTaps(state, state.taps),
       events: {
         raise(row, type, cause) {
           const qp = state.qps[row]
@@ -342,7 +324,6 @@ class SoftDevice implements RxeDevice {
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },
-        ...(inError && { inError }),
       },
     }
   }
@@ -368,7 +349,7 @@ class SoftDevice implements RxeDevice {
     const handlers = {
       onDoorbell,
       onReceiveScan(row: number) {
-        state.feed?.scanReceives(row)
+        if (state.taps.requests !== undefined) tapReceives(state, state.taps.requests, row)
         engine.onReceiveScan(row)
       },
     }
@@ -399,13 +380,6 @@ class SoftDevice implements RxeDevice {
 
   isUnfinished(): boolean {
     return this.#posts.isUnfinished()
-  }
-
-  injectCompletions(decide: DecideCompletion | undefined): void {
-    const { completions } = this.#environment
-    const plain = this.#plainCompletions ?? completions
-    this.#plainCompletions = plain
-    this.#environment.completions = decide === undefined ? plain : injectedCompletions(this.#state, plain, decide)
   }
 
   scanChanged(): boolean {
@@ -447,12 +421,6 @@ class SoftDevice implements RxeDevice {
 
   waits(): Iterable<ContextWait | undefined> {
     return waitsOfDevice(this.#state)
-  }
-
-  explain(qpn: number, wrId: bigint): string | undefined {
-    const { failures, qpns } = this.#state
-    const failure = failures.last(qpns.rowOf(qpn))
-    return failure?.wrId === wrId ? failureReason(failure) : undefined
   }
 
   openRings(context: Context): LocalRings | undefined {

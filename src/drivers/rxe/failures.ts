@@ -1,14 +1,13 @@
 /*
  * Failures of one soft device: the engine's causes (transport/types.ts, Causes) become records for logs and tools. If
- * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK. The last failure of each
- * queue pair is kept for queries.
+ * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
 import { findGid } from '../../core/devices/gids.ts'
-import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
+import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
-import { type Failure, isNote } from '../../spec/check/failures.ts'
+import type { Failure } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -42,13 +41,15 @@ const familyOf = (qp: QpObject): string => qp.class.name.split('_', 1)[0]!
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
-  /** By row of the engine. */
-  const lastFailures = new Map<number, Failure>()
   const naks: Nak[] = []
   /** By row of the engine: the number of drops of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
+  const lastOf = (row: number): Failure | undefined => {
+    const object = objectOf(row)
+    return object && lastFailure(deviceOf(), object.state.qpn)
+  }
 
   /** Undefined for a queue pair without a path. */
   const peerOf = (row: number): ConnectedPeer | undefined => {
@@ -76,11 +77,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
   const reportQp = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
     const object = objectOf(row)
     if (object === undefined) return
-    const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // Kept is what the program was told first: an event with the same cause does not replace the failed request.
-    if (!isNote(complete) && complete.kind !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
-      lastFailures.set(row, complete)
-    report(complete, object.context)
+    report({ ...failure, qpn: object.state.qpn }, object.context)
   }
 
   return {
@@ -100,7 +97,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     flushed(row, isSend, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)
-      const last = lastFailures.get(row)
+      const last = lastOf(row)
       const root = id === 'FLUSHED' ? last : undefined
       const cause = flushCause(id, state().engine().stateOf(row), last)
       const queue = isSend ? 'send' : 'receive'
@@ -112,7 +109,9 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       if (naks.length === MAX_NAKS) naks.shift()
       naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
-    dropped(row, cause, wrId) {
+    dropped(row, cause, wrId, sourceQpn) {
+      const qp = objectOf(row)
+      if (qp !== undefined) deviceOf().taps.requests?.dropped(qp, cause, sourceQpn)
       const counts = drops.get(row) ?? new Map<CauseName, number>()
       const count = (counts.get(cause.id) ?? 0) + 1
       drops.set(row, counts.set(cause.id, count))
@@ -148,9 +147,10 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
     report,
     peerOf,
-    last: row => lastFailures.get(row),
+    last: lastOf,
     forget(row) {
-      lastFailures.delete(row)
+      const object = objectOf(row)
+      if (object !== undefined) forgetFailure(deviceOf(), object.state.qpn)
       drops.delete(row)
     },
     nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,

@@ -3,16 +3,15 @@
  */
 
 import type { Identity } from '../../core/devices/identity.ts'
-import type { RequestPoll } from '../../core/driver-contract.ts'
-import type { CallContext, Context, CoreObject, Device } from '../../core/model.ts'
+import type { DeviceTaps } from '../../core/driver-contract.ts'
+import type { CallContext, Context, CoreObject } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
-import type { RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
-import type { Causes, Completions } from '../../transport/types.ts'
+import type { Causes } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import type { AddressHandle } from './address/destinations.ts'
 import type { Groups } from './address/multicast.ts'
@@ -118,27 +117,6 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** Reports the requests of a watched device to its watcher (requests/request-feed.ts). */
-export interface RequestFeed {
-  /** Reports newly posted receives of a row. */
-  scanReceives(row: number): void
-  /** Also reports the completions that `completions` writes from now on. */
-  watchCompletions(completions: Completions): void
-  /**
-   * Messages that a queue pair has sent and whose receives are not complete, oldest first. The caller removes completed
-   * messages. Undefined if no request of the queue pair was reported.
-   */
-  sentBy(row: number): WorkRequest[] | undefined
-  /** The queue pair begins to receive: it has dropped earlier messages, which an unreliable sender does not repeat. */
-  beginsToReceive(row: number): void
-  /** Forgets the datagrams that this device's queue pairs have sent to queue pair `qpn`. */
-  dropDatagrams(qpn: number): void
-  /** The queue pair is reset or destroyed. */
-  reset(row: number): void
-  /** The shared receive queue is destroyed. */
-  resetShared(srq: SrqObject): void
-}
-
 /** A datagram queue pair of a core client (core-queues.ts). */
 export interface CoreQueue {
   readonly qpn: number
@@ -230,10 +208,8 @@ export interface RxeState {
   /** Queue pairs that `poll` moves to an error state at its end. */
   readonly failingQps: FailingQp[]
   readonly failures: Failures
-  /** Set while the device is watched. */
-  feed: RequestFeed | undefined
-  /** Begins to report the device's requests to `watcher` (requests/request-feed.ts). */
-  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestPoll
+  /** `Device.taps`, once the device is registered. */
+  taps: DeviceTaps
   /** Queue pairs of core clients by QPN, and the number of datagrams that wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */

@@ -13,7 +13,7 @@ import { flushDmaOf } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { leaveWindow } from '../flow-control/peer-window.ts'
 import { recvBlockLog2, sendBlockLog2, signalsAll, usesSrq } from '../qp-layout.ts'
-import { type EngineState, giveBlock, schedule, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, schedule, takeBlock, tapsOf } from '../state.ts'
 import { clearTimer } from '../timers.ts'
 import { Completion, Receive, Send } from '../types.ts'
 
@@ -91,6 +91,7 @@ const completeAndRelease = (s: EngineState, row: number, status: number, code: n
   w[base + QP.REQ_HEAD] = next
   if (w[base + QP.REQ_CURRENT] === request) w[base + QP.REQ_CURRENT] = next
   s.env.work.retireSend(row, 1)
+  tapsOf(s)?.retired(row, 1, status === WR_FLUSH_ERR)
   completeSend(s, row, request, status, code)
   giveBlock(s, sendBlockLog2(s.rows, base), request)
 }
@@ -158,7 +159,9 @@ export const flushSends = (s: EngineState, row: number): void => {
   let left = MAX_FLUSHED
   while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR)) {
     s.rows[base + QP.REQ_WQE_INDEX]++
+    tapsOf(s)?.loaded(row, s.pool, block + WQE.WR)
     s.env.work.retireSend(row, 1)
+    tapsOf(s)?.retired(row, 1, true)
     completeSend(s, row, block, WR_FLUSH_ERR, code)
     left--
     count++
@@ -185,6 +188,7 @@ const flushPosted = (s: EngineState, row: number, code: number): number => {
   const block = takeBlock(s, log2)
   let left = MAX_FLUSHED
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
+    tapsOf(s)?.taken(row, s.pool, block)
     completeFailedReceive(s, row, block, WR_FLUSH_ERR, code)
     left--
   }
@@ -211,7 +215,7 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (w[base + QP.STATE] === ERR) return
   w[base + QP.STATE] = ERR
   w[base + QP.FLUSH_CAUSE] = flushCode(cause)
-  s.env.events.inError?.(w[base + QP.QPN], true)
+  s.env.taps?.inError(w[base + QP.QPN], true)
   // No ACK counts in ERR, so nothing is in flight for the windows.
   w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   leaveWindow(s, row)

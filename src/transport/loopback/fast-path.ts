@@ -16,7 +16,15 @@ import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
 import { recvBlockLog2, sendBlockLog2 } from '../qp-layout.ts'
 import { takeReceive } from '../responder/receive-request.ts'
-import { type EngineState, type FastBatch, giveBlock, PACKET_WEIGHT, readPartPackets, takeBlock } from '../state.ts'
+import {
+  type EngineState,
+  type FastBatch,
+  giveBlock,
+  PACKET_WEIGHT,
+  readPartPackets,
+  takeBlock,
+  tapsOf,
+} from '../state.ts'
 import { Access, Receive, Send, Sge } from '../types.ts'
 import { addPollCounts, countFastMessage, countRead, findLocalPeer } from './local-peer.ts'
 
@@ -126,6 +134,7 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
     if (!isPosted) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
     if (!isPosted || !prepareFast(s, row, request + WQE.WR, s.fastBatch, count)) break
     w[base + QP.REQ_WQE_INDEX]++
+    tapsOf(s)?.loaded(row, s.pool, request + WQE.WR)
     requests[count++] = request
     request = 0
   }
@@ -140,6 +149,7 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
   for (let i = 0; i < count; i++)
     copyLocated?.(source[i], sourceAt[i], target[i], targetAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
   s.env.work.retireSend(row, count)
+  tapsOf(s)?.retired(row, count, false)
   for (let i = 0; i < count; i++) {
     if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
     completeSend(s, row, requests[i], SUCCESS)

@@ -10,7 +10,7 @@ import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
 import { maxSendSge, sendBlockLog2 } from '../qp-layout.ts'
-import { type EngineState, giveBlock, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, takeBlock, tapsOf } from '../state.ts'
 import { Access, Flush, Send, Sge } from '../types.ts'
 import { isFlushKnown } from './read-atomic-request.ts'
 
@@ -34,6 +34,7 @@ export const fetchWqe = (s: EngineState, row: number): number => {
     return 0
   }
   w[base + QP.REQ_WQE_INDEX]++
+  tapsOf(s)?.loaded(row, p, request + WQE.WR)
   p[request + WQE.STATUS] = checkWqe(s, row, request)
   const length = p[request + WQE.WR + Send.LENGTH]
   const kind = p[request + WQE.KIND]

@@ -6,7 +6,7 @@
 
 import { QP } from '../fields.ts'
 import { maxRecvSge, recvBlockLog2 } from '../qp-layout.ts'
-import { type EngineState, giveBlock, takeBlock } from '../state.ts'
+import { type EngineState, giveBlock, takeBlock, tapsOf } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
@@ -20,8 +20,10 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
   const block = takeBlock(s, log2)
   if (!s.env.work.takeReceive(row, s.pool, block)) {
     giveBlock(s, log2, block)
+    tapsOf(s)?.notReady(row)
     return false
   }
+  tapsOf(s)?.taken(row, s.pool, block)
   s.rows[base + QP.RESP_RECEIVE] = block
   // A WorkSource may return more elements than the block has. With LENGTH 0 none of them is used.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0

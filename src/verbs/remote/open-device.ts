@@ -1,8 +1,8 @@
 /*
  * Opens a device of a daemon for `open` (devices/open.ts). Imported with the first such device.
  */
-import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
-import { Port as PortClass } from '../../spec/classes/device/port.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { type Device, deviceOn } from '../device.ts'

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
 import type { Account, Caller, Context, Core, Device } from '../../../src/core/model.ts'
-import { IpInterface, IpSocket } from '../../../src/spec/classes/device/ip.ts'
+import { IpInterfaceClass, IpSocketClass } from '../../../src/spec/classes/device/ip.ts'
 import { IpProtocol } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { address } from '../../ip/link.ts'
@@ -31,11 +31,11 @@ export class Socket {
     this.#context = context
     this.#core = context.device.core
     const args = { interface: iface, protocol, port }
-    this.number = invokeNow(context, IpSocket, 'create', 0, args, caller).descriptors![0]!.object
+    this.number = invokeNow(context, IpSocketClass, 'create', 0, args, caller).descriptors![0]!.object
   }
 
   query() {
-    return invokeNow(this.#context, IpSocket, 'query', this.number, {}, caller).out
+    return invokeNow(this.#context, IpSocketClass, 'query', this.number, {}, caller).out
   }
 
   get isReadable(): boolean {
@@ -43,12 +43,12 @@ export class Socket {
   }
 
   send(to: string, port: number, payload: Uint8Array): void {
-    invokeNow(this.#context, IpSocket, 'send', this.number, { address: address(to), port, payload }, caller)
+    invokeNow(this.#context, IpSocketClass, 'send', this.number, { address: address(to), port, payload }, caller)
   }
 
   receive(): Received | undefined {
     try {
-      return invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).out
+      return invokeNow(this.#context, IpSocketClass, 'receive', this.number, {}, caller).out
     } catch (error) {
       if (error instanceof CallError && error.errno === Errno.EAGAIN) return undefined
       throw error
@@ -57,15 +57,15 @@ export class Socket {
 
   /** A `receive` whose answer cannot be delivered. */
   receiveInVain(): void {
-    invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).putBack?.()
+    invokeNow(this.#context, IpSocketClass, 'receive', this.number, {}, caller).putBack?.()
   }
 
   join(group: string): void {
-    invokeNow(this.#context, IpSocket, 'join', this.number, { group: address(group) }, caller)
+    invokeNow(this.#context, IpSocketClass, 'join', this.number, { group: address(group) }, caller)
   }
 
   leave(group: string): void {
-    invokeNow(this.#context, IpSocket, 'leave', this.number, { group: address(group) }, caller)
+    invokeNow(this.#context, IpSocketClass, 'leave', this.number, { group: address(group) }, caller)
   }
 
   close(): void {
@@ -83,18 +83,18 @@ export class Stack {
   constructor(device: Device, localAddress: string, prefixLength?: number, account?: Account) {
     this.context = openContext(device, { isOpened: true, ...(account && { account }) })
     const args = { address: address(localAddress), ...(prefixLength !== undefined && { prefixLength }) }
-    const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
+    const { object, out } = invokeNow(this.context, IpInterfaceClass, 'create', 0, args, caller)
     assert.ok(object !== undefined)
     this.number = object
     this.linkAttributes = out
   }
 
   query() {
-    return invokeNow(this.context, IpInterface, 'query', this.number, {}, caller).out
+    return invokeNow(this.context, IpInterfaceClass, 'query', this.number, {}, caller).out
   }
 
   destroy(): void {
-    invokeNow(this.context, IpInterface, 'destroy', this.number, {}, caller)
+    invokeNow(this.context, IpInterfaceClass, 'destroy', this.number, {}, caller)
   }
 
   udp(port = 0): Socket {

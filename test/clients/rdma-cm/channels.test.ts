@@ -4,12 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import {
-  emitAddress,
-  ipAddress,
-  parseAddress,
-  type SocketAddress,
-} from '../../../src/clients/rdma-cm/socket-address.ts'
+import { emitAddress, ipAddress, parseAddress } from '../../../src/clients/socket-address.ts'
 import {
   closeContext,
   closeDescriptor,
@@ -21,6 +16,7 @@ import {
 import type { Caller, Context } from '../../../src/core/model.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
+import type { SocketAddress } from '../../../src/spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { errnoOf } from '../../core/fixture.ts'

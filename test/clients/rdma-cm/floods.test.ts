@@ -21,7 +21,7 @@ import {
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { plainRequest } from '../../cm/request.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { any4, assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
+import { any4, assertNothingLeft, cmOf, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const BACKLOG = 8
@@ -118,7 +118,7 @@ describe('a flood', () => {
       assert.equal(requests.length, BACKLOG)
       assert.deepEqual(b.cm.counts, { identifiers: 2 + BACKLOG, listeners: 2, connections: BACKLOG })
       const { active, passive } = establish(network, a, b, other, QPNS)
-      assert.equal(passive.connection?.state, 'ESTABLISHED')
+      assert.equal(cmOf(passive).state, 'ESTABLISHED')
       a.cm.destroy(active)
       for (const id of [...requests, passive, victim, other]) b.cm.destroy(id)
       assertNothingLeft(network)
@@ -167,7 +167,7 @@ describe('a flood', () => {
     }
     network.settle()
     const { passive } = establish(network, a, b, listener, QPNS)
-    assert.equal(passive.connection?.state, 'ESTABLISHED')
+    assert.equal(cmOf(passive).state, 'ESTABLISHED')
   })
 })
 
@@ -182,7 +182,7 @@ describe('a listener', () => {
     send(req(3, GUID, { transportType: transportType.UC }))
     network.settle()
     assert.deepEqual([b.requests(connected), b.requests(datagrams)], [[], []])
-    const { sent } = b.cm.engine.counters
+    const { sent } = b.engine.counters
     assert.deepEqual([sent.REJ, sent.SIDR_REP], [2, 1])
     for (const id of [connected, datagrams]) b.cm.destroy(id)
     assertNothingLeft(network)
@@ -208,7 +208,7 @@ describe('a listener', () => {
     })
     network.settle()
     assert.deepEqual(b.requests(listener), [])
-    assert.equal(b.cm.engine.counters.sent.REJ, headers.length)
+    assert.equal(b.engine.counters.sent.REJ, headers.length)
     b.cm.destroy(listener)
     assertNothingLeft(network)
   })
@@ -219,7 +219,7 @@ describe('a connection', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, QPNS)
-    const { localId, remoteId } = passive.connection!
+    const { localId, remoteId } = cmOf(passive)
     const send = senderOf(network, a)
     const random = createRandom(9)
     for (let i = 0; i < 2000; i++) {
@@ -236,6 +236,6 @@ describe('a connection', () => {
       new RegExp(`queue pair ${QPNS[0]} is connected already`),
     )
     network.settle()
-    assert.deepEqual([active.connection?.state, passive.connection?.state], ['ESTABLISHED', 'ESTABLISHED'])
+    assert.deepEqual([cmOf(active).state, cmOf(passive).state], ['ESTABLISHED', 'ESTABLISHED'])
   })
 })

@@ -3,18 +3,18 @@
  * The test is the consumer of all events.
  */
 import assert from 'node:assert/strict'
-import { Clients, classesWithClients } from '../../../src/clients/clients.ts'
+import { type ClientEnvironment, Clients, classesWithClients } from '../../../src/clients/clients.ts'
+import { IbConnection } from '../../../src/clients/ib-cm/connection.ts'
 import type { MadLayer } from '../../../src/clients/mad/layer.ts'
-import type {
-  CmDevice,
-  ConnectionParameters,
-  EventDetails,
-  Identifier,
-  IdOwner,
-} from '../../../src/clients/rdma-cm/identifier.ts'
-import type { RdmaCm, RdmaCmEnvironment } from '../../../src/clients/rdma-cm/rdma-cm.ts'
-import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import type { CmDevice, Identifier, IdOwner } from '../../../src/clients/rdma-cm/identifier.ts'
+import type { EventDetails } from '../../../src/clients/rdma-cm/parameters.ts'
+import { qpAttributesFor } from '../../../src/clients/rdma-cm/qp-attributes.ts'
+import type { RdmaCm } from '../../../src/clients/rdma-cm/rdma-cm.ts'
+import { Family, ipAddress } from '../../../src/clients/socket-address.ts'
+import type { CmConnection } from '../../../src/cm/connection.ts'
+import type { CmEngine } from '../../../src/cm/engine.ts'
 import { identify } from '../../../src/core/devices/identity.ts'
+import type { ConnectionParameters, QpAttributes } from '../../../src/core/driver-contract.ts'
 import { createCore, unregister } from '../../../src/core/index.ts'
 import type { Core, Device } from '../../../src/core/model.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
@@ -22,7 +22,7 @@ import { createRandom } from '../../../src/faults/random.ts'
 import { parseFaults } from '../../../src/faults/rules.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
-import { CmConnectionParameters } from '../../../src/spec/classes/connections/cm_parameters.ts'
+import { CmConnectionParameters, type SocketAddress } from '../../../src/spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -70,6 +70,18 @@ export const parametersOf = (qpNum: number, data = new Uint8Array(0)): Connectio
   return { ...zero, qpNum, privateDataLength: data.length, retryCount: 7, rnrRetryCount: 7, responderResources: 1 }
 }
 
+/** The connection of InfiniBand's connection manager. */
+export const cmOf = (id: Identifier): CmConnection => {
+  assert.ok(id.connection instanceof IbConnection)
+  return id.connection.cm
+}
+
+export const attributesOf = (id: Identifier, state: number): QpAttributes => {
+  const attributes = qpAttributesFor(id, state)
+  assert.ok(attributes)
+  return attributes
+}
+
 export class Host {
   readonly core: Core
   readonly clients: Clients
@@ -79,7 +91,7 @@ export class Host {
   /** True: the consumer creates no identifiers for requests. Requests are then dropped. */
   refusesRequests = false
 
-  constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
+  constructor(network: VirtualNetwork, seed: number, environment: Partial<ClientEnvironment>, startsRdmaCm: boolean) {
     this.#network = network
     this.core = createCore({ ...classesWithClients(() => this.clients), random: createRandom(seed) })
     this.clients = new Clients(this.core, { now: () => network.now, random: createRandom(seed + 1), ...environment })
@@ -92,6 +104,10 @@ export class Host {
 
   get cm(): RdmaCm {
     return this.clients.use('rdma_cm')
+  }
+
+  get engine(): CmEngine {
+    return this.clients.use('ib_cm').engine
   }
 
   /** Adds the device rxeN with addresses 10.0.0.N and fd00::N. */
@@ -170,7 +186,7 @@ export class VirtualNetwork {
   readonly hosts: Host[] = []
 
   /** `startsRdmaCm`: rdma_cm starts before any device exists. */
-  host(environment: Partial<RdmaCmEnvironment> = {}, startsRdmaCm = true): Host {
+  host(environment: Partial<ClientEnvironment> = {}, startsRdmaCm = true): Host {
     const host = new Host(this, 2 * this.hosts.length + 1, environment, startsRdmaCm)
     this.hosts.push(host)
     return host

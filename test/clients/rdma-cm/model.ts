@@ -7,7 +7,16 @@ import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createRandomSource } from '../../model/random.ts'
-import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, VirtualNetwork } from './hosts.ts'
+import {
+  any4,
+  assertNothingLeft,
+  cmOf,
+  type Host,
+  ip4,
+  parametersOf,
+  type ReportedEvent,
+  VirtualNetwork,
+} from './hosts.ts'
 
 /**
  * The stage of an identifier from the program's view. `failed`: the connection is in IDLE. `rejected`: a REJ has moved
@@ -216,10 +225,10 @@ export class CmModel {
   }
 
   #assertPeer({ id }: ModelId): void {
-    const { localId, remoteId } = id.connection!
-    const peer = [...this.#modelIds.values()].find(other => other.id.connection?.localId === remoteId)
+    const { localId, remoteId } = cmOf(id)
+    const peer = [...this.#modelIds.values()].find(other => cmOf(other.id).localId === remoteId)
     assert.ok(peer, 'a connection has no other end')
-    assert.deepEqual([peer.stage, peer.id.connection?.remoteId], ['established', localId])
+    assert.deepEqual([peer.stage, cmOf(peer.id).remoteId], ['established', localId])
   }
 }
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type PortHolder, PortTable } from '../../../src/clients/rdma-cm/ports.ts'
-import { anyAddress, Family } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { anyAddress, Family } from '../../../src/clients/socket-address.ts'
 import { createSharedLimits } from '../../../src/daemon/accounts.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { accountIn, OWNER } from '../../core/accounts.ts'

@@ -8,7 +8,7 @@ import { qpAttributesFor } from '../../../src/clients/rdma-cm/qp-attributes.ts'
 import { AccessFlags, CmPortSpace, QpState, QpType } from '../../../src/spec/enums.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { ip4, parametersOf, twoHosts } from './hosts.ts'
+import { attributesOf, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const { RC, UC, XRC_INI, XRC_TGT } = QpType.values
@@ -45,7 +45,7 @@ const connectedEnds = (activeType: number, passiveType: number) => {
  * the addresses of the hosts.
  */
 const rtrOf = (id: Identifier, peerQpn: number, [own, peer]: readonly [number, number]) => {
-  const { state, address, pathMtu, destQpn, rqPsn, ...others } = qpAttributesFor(id, RTR)
+  const { state, address, pathMtu, destQpn, rqPsn, ...others } = attributesOf(id, RTR)
   assert.deepEqual([state, pathMtu, destQpn, rqPsn], [RTR, MTU_4096, peerQpn, id.startingPsn])
   const { dgid, isGlobal, port, hopLimit, sgidIndex } = address!
   assert.deepEqual([dgid, isGlobal, port, hopLimit], [ipv4(10, 0, 0, peer), 1, 1, 64])
@@ -55,7 +55,7 @@ const rtrOf = (id: Identifier, peerQpn: number, [own, peer]: readonly [number, n
 
 /** The attributes for RTS without `state` and `sqPsn`, which are asserted. The second argument is the peer. */
 const rtsOf = (id: Identifier, { startingPsn }: Identifier) => {
-  const { state, sqPsn, ...others } = qpAttributesFor(id, RTS)
+  const { state, sqPsn, ...others } = attributesOf(id, RTS)
   assert.deepEqual([state, sqPsn], [RTS, startingPsn])
   return others
 }
@@ -125,7 +125,7 @@ describe('the attributes of a queue pair', () => {
         errnoOf(() => qpAttributesFor(id, state)),
         'EINVAL',
       )
-    assert.equal(qpAttributesFor(active, INIT).state, INIT)
-    assert.equal(qpAttributesFor(unconnected, ERR).state, ERR)
+    assert.equal(attributesOf(active, INIT).state, INIT)
+    assert.equal(attributesOf(unconnected, ERR).state, ERR)
   })
 })

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { ConnectionParameters } from '../../../src/clients/rdma-cm/identifier.ts'
 import { acceptWithQueuePair, connectQueuePair, unownedObject } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
+import type { ConnectionParameters } from '../../../src/core/driver-contract.ts'
 import { type CallContext, type CoreObject, invokeNow } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
@@ -26,7 +26,7 @@ import {
   query,
   type TestCq,
 } from '../../drivers/rxe/machine.ts'
-import { type Host, ip4, parametersOf, twoHosts, type VirtualNetwork } from './hosts.ts'
+import { cmOf, type Host, ip4, parametersOf, twoHosts, type VirtualNetwork } from './hosts.ts'
 
 const PORT = 7471
 /** Parameters without a QPN, which the queue pair supplies. */
@@ -89,7 +89,7 @@ it('a queue pair whose established connection is rejected is moved to ERR', () =
   const { network, a, b, active, passive, qp } = acceptRequest()
   a.cm.accept(active, undefined)
   network.settle()
-  const { tid, localId, remoteId } = active.connection!
+  const { tid, localId, remoteId } = cmOf(active)
   const rej = { tid, localId, remoteId, message: cmAnswered.OTHER, reason: rejReason.CONSUMER_DEFINED }
   const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
   const path = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { emitAddress, Family, parseAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { emitAddress, Family, parseAddress } from '../../../src/clients/socket-address.ts'
 import { ipv6 } from '../../drivers/rxe/machine.ts'
 import { byGid, ip6 } from './hosts.ts'
 

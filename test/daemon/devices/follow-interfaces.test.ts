@@ -10,11 +10,9 @@ import { addFailureHandler } from '../../../src/core/failures.ts'
 import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice, Devices } from '../../../src/daemon/devices/devices.ts'
 import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
-import { HotPlug } from '../../../src/daemon/devices/hot-plug.ts'
-import type { DaemonState } from '../../../src/daemon/state.ts'
+import { HotPlug, type HotPlugParts } from '../../../src/daemon/devices/hot-plug.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { EADDRINUSE, SystemError } from '../../../src/host/errno.ts'
-import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
@@ -107,7 +105,7 @@ it('a device that joins an interface takes its address from the first device, an
   const create = deviceMaker()
   const a = create('rxe0', first)
   const devices = [a]
-  const follower = new InterfaceFollower(interfaces, devices, () => {}, fail, noMacs)
+  const follower = new InterfaceFollower(interfaces, { linked: devices }, () => {}, fail, noMacs)
   assert.deepEqual(lastBytes(a), [1, 2, 3])
   // Over UDP, the new device's socket takes the address.
   a.device.state.port.removeAddress(second)
@@ -133,7 +131,13 @@ it('a device whose interface is deleted moves to a new interface of the same nam
   const { interfaces, setInterface, removeInterface } = simulate(link)
   /** Indices of the device's earlier interfaces. */
   const previous: (number | undefined)[] = []
-  new InterfaceFollower(interfaces, [rxe], (_device, before) => previous.push(before?.interfaceIndex), fail, noMacs)
+  new InterfaceFollower(
+    interfaces,
+    { linked: [rxe] },
+    (_device, before) => previous.push(before?.interfaceIndex),
+    fail,
+    noMacs,
+  )
   removeInterface()
   setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
   assert.equal(rxe.device.state.identity.interfaceIndex, INDEX, 'the new interface has another name')
@@ -148,7 +152,7 @@ it('a device whose interface is deleted moves to the interface that gets its own
   const own = ipv4(10, 0, 0, 1)
   const rxe = deviceMaker()('rxe0', own)
   const { interfaces, listeners, setInterface, removeInterface } = simulate(link)
-  new InterfaceFollower(interfaces, [rxe], () => {}, fail, noMacs)
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, noMacs)
   removeInterface()
   setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
   const [listener] = listeners
@@ -170,7 +174,7 @@ it('a change of a port raises its event once; a change without an event only upd
   })
   let updates = 0
   const { interfaces, addAddress, setInterface } = simulate(link)
-  new InterfaceFollower(interfaces, [rxe], () => updates++, fail, noMacs)
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => updates++, fail, noMacs)
   const changesOf = (body: () => void): [events: number[], updates: number] => {
     events.length = updates = 0
     body()
@@ -208,7 +212,13 @@ it('if the update of a device throws, the other devices are updated', () => {
   const onChanged = ({ device }: { device: { name: string } }): void => {
     if (isBroken && device.name === 'rxe0') throw new Error('a bug')
   }
-  new InterfaceFollower(interfaces, devices, onChanged, ({ device }, error) => failed.push(device.name, error), noMacs)
+  new InterfaceFollower(
+    interfaces,
+    { linked: devices },
+    onChanged,
+    ({ device }, error) => failed.push(device.name, error),
+    noMacs,
+  )
   isBroken = true
   setInterface({ ...link, isUp: false })
   assert.deepEqual(failed, ['rxe0', new Error('a bug')])
@@ -224,9 +234,8 @@ it('the state of an interface is in the files of its device', () => {
     network: rxe,
   }
   const root = join(folder, 'files')
-  const daemon = { root, netlink: { multicast() {} } } as unknown as DaemonState
-  const devices = { all: [known], linked: [rxe] } as unknown as Devices
-  new HotPlug(devices, createSlices(), () => daemon).start(interfaces)
+  const devices = { all: [known], linked: [rxe], listeners: new Set() } as unknown as Devices
+  new HotPlug({ root, devices, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])
@@ -243,7 +252,7 @@ it('the MAC of a bond, and MACs of neighbours on the interface, are reported', (
   /** Last bytes of reported MACs of the device. */
   const reported: number[] = []
   const neighbours: string[] = []
-  new InterfaceFollower(interfaces, [rxe], () => {}, fail, {
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, {
     ownMac: (_device, { 5: last }) => reported.push(last!),
     neighbourMac: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
   })

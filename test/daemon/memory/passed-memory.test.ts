@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { takePassedMemory } from '../../../src/daemon/memory/passed-memory.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { close } from '../../../src/host/net/sockets.ts'
-import { System } from '../../../src/spec/classes/device/system.ts'
+import { SystemClass } from '../../../src/spec/classes/device/system.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { PassedFile, SYSTEM_NODE } from '../../../src/spec/session.ts'
 import { decodeResult, encodeCall } from '../../../src/uapi/object/client.ts'
@@ -97,7 +97,13 @@ test('a session has one file; addresses in calls are offsets in it; the end of t
   assert.equal((await hello(fd)).error, Errno.EINVAL)
 
   const { context, descriptors: opened } = await client.open(SYSTEM_NODE)
-  const call = { class: System, methodName: 'query', method: System.methods.query, object: 0, args: {} } as const
+  const call = {
+    class: SystemClass,
+    methodName: 'query',
+    method: SystemClass.methods.query,
+    object: 0,
+    args: {},
+  } as const
   const message = encodeCall(call, { outputBuffers: { devices: 4096, classes: 4096 } })
   memory.bytes.set(message, 4096)
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)

@@ -5,10 +5,10 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { createContainment } from '../../../src/daemon/containment.ts'
+import type { Managed } from '../../../src/daemon/netlink/answers.ts'
 import { type AnswerMessage, createNetlink } from '../../../src/daemon/netlink/netlink.ts'
 import { createNetlinkSocket, type NetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
 import { createRequests } from '../../../src/daemon/netlink/requests.ts'
-import type { DaemonState } from '../../../src/daemon/state.ts'
 import { ToolTime } from '../../../src/daemon/tool-time.ts'
 import { recvBytes } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -129,8 +129,9 @@ test('a request has the rights of CAP_NET_ADMIN only if the sender and the opene
 })
 
 test('every command that needs CAP_NET_ADMIN is refused without it, before its attributes are checked', t => {
-  const noDaemon = (): DaemonState => assert.fail('the handler runs')
-  const { netlink, open } = createSockets(t, createRequests(noDaemon))
+  // A handler that runs throws.
+  const noDaemon = new Proxy({} as Managed, { get: () => assert.fail('the handler runs') })
+  const { netlink, open } = createSockets(t, createRequests(noDaemon, createContainment()))
   const socket = open(false)
   const buffer = new Uint8Array(LENGTH)
   const refused: string[] = []

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
+import type { Managed } from '../../../src/daemon/netlink/answers.ts'
 import { resourceAnswers } from '../../../src/daemon/netlink/resources.ts'
-import type { DaemonState } from '../../../src/daemon/state.ts'
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { machine, program } from '../../drivers/rxe/machine.ts'
 import { destroyTarget, makeTarget, openDomain } from '../../drivers/rxe/srq-and-xrc.ts'
@@ -21,9 +21,9 @@ it('an XRC target counts as one queue pair in the summary, as in the list, howev
   const found = { spec: { name: 'rxe0', address: '127.0.0.1' }, device: rxe.device, network: rxe } as DaemonDevice
   const daemon = {
     core: m.core,
-    devices: { all: [found] },
+    devices: { all: [found], atNode: () => found },
     failures: { ownerOf: () => undefined },
-  } as unknown as DaemonState
+  } as unknown as Managed
   const bodies = (command: 'RES_GET' | 'RES_QP_GET'): Entries[] =>
     [
       ...(resourceAnswers[command]?.list?.(daemon, { attributes: { DEV_INDEX: rxe.device.index }, isAdmin: true }) ??

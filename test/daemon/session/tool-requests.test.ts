@@ -11,8 +11,7 @@ import { createLimit } from '../../../src/core/objects/limits.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
-import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
-import type { DaemonState } from '../../../src/daemon/state.ts'
+import { type ToolParts, ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import { registeredDrivers } from '../../../src/drivers/registered.ts'
 import type { RxeState } from '../../../src/drivers/rxe/state.ts'
 import { emptyTappedRun } from '../../../src/phy/port.ts'
@@ -172,7 +171,7 @@ test('a capture needs a descriptor of a writable regular file, and a session has
  * Tool requests of a session of the daemon's user or of another user. The session records sent messages;
  * `setFreeMessages` sets how many more fit in its socket.
  */
-const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}, memoryBytes?: number) => {
+const createRequests = (user: 'own user' | 'other user', more: Partial<ToolParts> = {}, memoryBytes?: number) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   let settled = 0
   const daemon = {
@@ -189,7 +188,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonSta
       },
     },
     ...more,
-  } as unknown as DaemonState
+  } as unknown as ToolParts
   const buffer = messageBuffer()
   const account = ownAccount(memoryBytes)
   const sent: string[] = []
@@ -263,7 +262,7 @@ test('a capture has the packets that a device receives from a device added later
   const options = { hasNative: true, core: {}, clients: {}, torment: undefined, onPackets: () => {} }
   const { core, link, addDevice } = assemble({ link: 'memory', path: 'direct', ...options })
   const network = createNetwork({ devices: [], fault: '' }, link)
-  const devices = createDevices(core, network, undefined, [], addDevice, registeredDrivers)
+  const devices = createDevices(core, network, undefined, { add() {}, remove() {} }, addDevice, registeredDrivers)
   const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
@@ -329,7 +328,7 @@ test('an answer after the end of the session is not sent, and the descriptors of
     new Promise<void>(resolve => {
       destroyed = resolve
     })
-  const check = { counts: [], omissions: [], calls: 0 } as unknown as DaemonState['check']
+  const check = { counts: [], omissions: [], calls: 0 } as unknown as ToolParts['check']
   const { requests, sent, close } = createRequests('own user', {
     untilContextsDestroyed,
     check,
@@ -352,7 +351,7 @@ test('`closed` is answered when its context has ended; the 17th unanswered reque
       { number: 5, whenEnded },
     ],
   }
-  const { requests, sent, isClosed } = createRequests('other user', { contexts } as unknown as Partial<DaemonState>)
+  const { requests, sent, isClosed } = createRequests('other user', { contexts } as unknown as Partial<ToolParts>)
   const send = (context: number | undefined) =>
     requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'closed', context }) }, [])
   const reply = '{"closed":true}'
@@ -374,7 +373,7 @@ test('`closed` is answered when its context has ended; the 17th unanswered reque
 test('a session ends if an answer that it waits for fails', async () => {
   const failing = {
     containment: createContainment(() => {}),
-    check: {} as unknown as DaemonState['check'],
+    check: {} as unknown as ToolParts['check'],
     untilContextsDestroyed: () => Promise.reject(new Error('a bug')),
   }
   const { requests, isClosed } = createRequests('own user', failing)

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
 import { Limits } from '../../../src/drivers/rxe/attributes.ts'
-import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
+import type { DeviceTorment, Torment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -132,18 +132,29 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
   const counting = {
     port: port => port,
     limits: () => Limits,
-    work(plain) {
-      const { loadSend } = plain
-      return Object.assign(plain, {
-        loadSend(...request: Parameters<typeof loadSend>) {
-          const isPosted = loadSend(...request)
-          if (isPosted) loads++
-          return isPosted
+    attach: ({ state }) =>
+      ({
+        environment(plain) {
+          const { loadSend } = plain.work
+          return Object.assign(plain, {
+            work: {
+              ...plain.work,
+              loadSend(...request: Parameters<typeof loadSend>) {
+                const isPosted = loadSend(...request)
+                if (isPosted) loads++
+                return isPosted
+              },
+            },
+          })
         },
-      })
-    },
-    attach: () => undefined,
-  } as Pick<Torment, 'port' | 'limits' | 'work'> as Torment
+        onDoorbell: row => state.engine().onDoorbell(row),
+        poll: () => false,
+        nextTimeout: () => Number.POSITIVE_INFINITY,
+        withoutDelays: run => run(),
+        entriesOf: (_cq, _requested, capacity) => capacity,
+        queuesOf: rings => rings,
+      }) as Partial<DeviceTorment> as DeviceTorment,
+  } as Pick<Torment, 'port' | 'limits' | 'attach'> as Torment
   for (const isLocatable of [false, true]) {
     const { m, a, b } = connected(64, isLocatable, counting)
     loads = 0

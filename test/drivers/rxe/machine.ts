@@ -89,12 +89,14 @@ export const machine = (
       const attached = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
       const port = withFaults(attached, `rxe${i}`, parseFaults(fault))
       ports.push(port)
+      const name = `rxe${i}`
+      const ownTorment = torments?.[i] ?? torment
       return createRxeDevice(core, {
-        name: `rxe${i}`,
+        name,
         identity,
-        port,
+        port: ownTorment?.port(port, name) ?? port,
         now: () => self.now,
-        torment: torments?.[i] ?? torment,
+        torment: ownTorment,
       })
     }),
     settle() {

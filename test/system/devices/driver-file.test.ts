@@ -15,6 +15,8 @@ import {
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadDrivers } from '../../../src/daemon/devices/driver-file.ts'
+import type { SessionEvent } from '../../../src/record/events.ts'
+import { bytesSource, openSession } from '../../../src/record/reader.ts'
 import { repoRoot } from '../../paths.ts'
 import { assertGoodPair, runPair, startPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, run, runUserdma, type Scope, startDaemon, temporaryFolder } from '../programs.ts'
@@ -78,6 +80,31 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
       checked.stderr,
       /warning refused-call: .*loop0: EINVAL: cq\.create: attribute cqe: 100001 is above 8192/,
     )
+  })
+
+  it('tells its taps about requests: recordings have them, and fault rules fail completions', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const options = ['--driver', copyDriver(t), '--device', 'loop0', '--record', file]
+    const daemon = await startDaemon(t, { devices: [], options })
+    const loops = { devices: ['loop0', 'loop0'] as const }
+    const messages = 5
+    assertGoodPair(await runPair(t, daemon, ['-g', '0', '-n', String(messages)], loops))
+    const rule = 'completion=RECV,status=LOC_PROT_ERR,nth=3'
+    assert.equal((await runUserdma(t, ['fault', 'set', rule, '--socket', daemon.socket])).status, 0)
+    const pair = await startPair(t, daemon, ['-g', '0', '-n', '10'], loops)
+    const failed = await Promise.race([pair.server.ended, pair.client.ended])
+    assert.match(failed.stderr, /Failed status local protection error/)
+    for (const { child } of [pair.server, pair.client]) child.kill()
+    assert.equal((await runUserdma(t, ['stop', '--socket', daemon.socket])).status, 0)
+
+    const events: SessionEvent[] = []
+    for await (const event of (await openSession(bytesSource(readFileSync(file)))).eventsIn()) events.push(event)
+    const sends = events.filter(event => event.kind === 'posted' && event.request.opcode >= 0)
+    assert.ok(sends.length >= 2 * messages, `${sends.length} sends`)
+    // Each of the first messages has found its receive.
+    const received = events.filter(event => event.kind === 'completed' && event.message !== 0)
+    assert.ok(received.length >= 2 * messages, `${received.length} messages`)
+    assert.ok(events.some(({ kind }) => kind === 'polled'))
   })
 
   it('makes devices with addresses, by --device and by netlink, if it says so', async t => {

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { addHook } from '../../../src/core/devices/registry.ts'
 import { type Chain, createNetwork, type ObjectReference, open, RdmaError } from '../../../src/library/index.ts'
 import type { LocalNetwork } from '../../../src/network/contract.ts'
-import { Device } from '../../../src/spec/classes/device/device.ts'
+import { DeviceClass } from '../../../src/spec/classes/device/device.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
@@ -66,7 +66,7 @@ const refusedChains: Readonly<Record<string, (chain: Chain, base: Base) => unkno
   },
   'a create call on an existing object': chain => chain.call(Pd, 'create', {}, chain.pd()),
   'a mistake after a query of the device': (chain, { pd, cq }) => {
-    chain.call(Device, 'queryGidTable', {})
+    chain.call(DeviceClass, 'queryGidTable', {})
     chain.call(Pd, 'createAhs', { addresses: [] }, pd)
     chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },

@@ -20,6 +20,7 @@ import { Limits } from '../attributes.ts'
 import { isInProcess, ringMemoryOf } from '../context.ts'
 import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
 import { type CqObject, openersOf, type RxeState, stateOf } from '../state.ts'
+import { tapCompletion } from '../taps.ts'
 
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { SQE, ERR } = QpState.values
@@ -129,19 +130,23 @@ export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => 
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
+    const { requests } = device.taps
     const hadOverrun = cq.state.hasOverrun
-    if (!hadOverrun && pushCompletion(cq.state, words, device.now)) {
-      if (cq.events) notify(cq.events, solicited, cq)
-      return
-    }
-    const params = { cq: cq.handle, entries: cq.state.ring.capacity }
-    const cause = createCause('COMPLETION_LOST', params)
-    device.failingQps.push({ qpn: words[Completion.QPN], cause, isLost: true, isSend: false })
-    if (hadOverrun) return
-    device.failures.report({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
-    raiseObjectEvent(cq, CQ_ERR)
+    const isWritten = !hadOverrun && pushCompletion(cq.state, words, device.now)
+    if (isWritten && cq.events) notify(cq.events, solicited, cq)
+    else if (!isWritten) loseCompletion(device, cq, words, hadOverrun)
+    if (requests !== undefined) tapCompletion(device, requests, cq, words, solicited, isWritten)
   },
 })
+
+const loseCompletion = (device: RxeState, cq: CqObject, words: Uint32Array, hadOverrun: boolean): void => {
+  const params = { cq: cq.handle, entries: cq.state.ring.capacity }
+  const cause = createCause('COMPLETION_LOST', params)
+  device.failingQps.push({ qpn: words[Completion.QPN], cause, isLost: true, isSend: false })
+  if (hadOverrun) return
+  device.failures.report({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
+  raiseObjectEvent(cq, CQ_ERR)
+}
 
 /**
  * Moves queue pairs to an error state. Those whose completions were lost get an event (IBA 9.9.2 class F, 11.6.3: local

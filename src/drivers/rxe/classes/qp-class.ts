@@ -79,11 +79,12 @@ const closePath = (device: RxeState, state: QueuePair): void => {
 /** Sends the responses that are due, and destroys the queue pair in the engine and the device. */
 export const endQueuePair = (device: RxeState, state: QueuePair): void => {
   const { row, qpn } = state
+  const object = device.qps[row]
   device.sendResponses(row)
   device.engine().destroy(row)
   device.failures.forget(row)
   forgetFailing(device, qpn)
-  device.feed?.reset(row)
+  if (object !== undefined) device.taps.requests?.reset(object)
   device.qpns.free(qpn)
   device.qps[row] = undefined
   device.rings[row] = undefined
@@ -314,8 +315,9 @@ export const qpClass = (
         return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes
       },
 
-      modify(call, { state }, args) {
+      modify(call, object, args) {
         const device = stateOf(call)
+        const { state } = object
         device.catchUp(state.row)
         const before = device.engine().stateOf(state.row)
         const after = args.state ?? before
@@ -337,7 +339,7 @@ export const qpClass = (
         const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
-        if (before === INIT && after === RTR) device.feed?.beginsToReceive(state.row)
+        if (before === INIT && after === RTR) device.taps.requests?.beginsToReceive(device.qps[state.row] ?? object)
         if (after === RESET) {
           closePath(device, state)
           state.attributeBits = 0
@@ -345,7 +347,7 @@ export const qpClass = (
           state.firstPsns = noPsns
           resetRings(state)
           device.torment?.onRingsEmptied(state)
-          device.feed?.reset(state.row)
+          device.taps.requests?.reset(device.qps[state.row] ?? object)
           state.destinations?.release()
           device.failures.forget(state.row)
           forgetFailing(device, state.qpn)

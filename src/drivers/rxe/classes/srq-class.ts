@@ -97,7 +97,7 @@ const modify = (call: CallContext, object: SrqObject, { maxWr, limit }: In<typeo
 const release = (call: CallContext, srq: SrqObject): void => {
   const device = stateOf(call)
   const { state } = srq
-  device.feed?.resetShared(srq)
+  device.taps.requests?.reset(srq)
   device.srqns.free(state.number)
   device.srqs.remove(state.slot)
   ringMemoryOf(call.context).free(state.queue.ring)

@@ -12,17 +12,11 @@ import { completed } from '../../../core/events/events.ts'
 import type { Device } from '../../../core/model.ts'
 import type { FaultPort } from '../../../phy/faults/layer.ts'
 import { createDecisions, type Decisions } from '../../../phy/faults/torment-decisions.ts'
+import { withPacketTorment } from '../../../phy/faults/torment-packets.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import {
-  Completion,
-  type Completions,
-  type Environment,
-  type Events,
-  type Memory,
-  type WorkSource,
-} from '../../../transport/types.ts'
+import { Completion, type Completions, type Environment, type Events, type Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
 import type { Notify } from '../classes/cq-class.ts'
@@ -30,7 +24,6 @@ import type { QpRings } from '../rings/work-source.ts'
 import type { CallTorment, RxeState } from '../state.ts'
 import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
-import { withPacketTorment } from './packets.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues } from './queues.ts'
 import { createResponder, type Responder } from './responder.ts'
@@ -38,12 +31,10 @@ import { createResponder, type Responder } from './responder.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
-  /** Wraps the port of a new device. */
+  /** Wraps the port of a new device, before the device is created. */
   port(port: Port, device: string): Port
   /** The limits of a new device. */
   limits(device: string): QueueLimits
-  /** Wraps the work source of a new device. `rings`: by row of the engine. */
-  work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
    * Torment of a new device. `memory`: its `Memory`. `createCompletions`: creates its `Completions`, which call
    * `notify` for each completion that is written to a CQ.
@@ -192,7 +183,6 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       return layer ?? port
     },
     limits: device => decideLimits(decisions, device),
-    work: exactQueues.work,
     attach(device, memory, createCompletions) {
       const { state, name } = device
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
@@ -243,12 +233,13 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       return {
-        environment: ({ localDevice, grh, work, events, causes }) =>
+        environment: ({ localDevice, grh, work, events, causes, taps }) =>
           wrapper<Environment>({
             localDevice,
             grh,
-            work,
+            work: exactQueues.work(work, state.rings),
             causes,
+            taps,
             choices: responder.choices,
             memory: writes.memory,
             completions: wrapper<Completions>({
@@ -259,7 +250,6 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
                 completions.deliverAll()
                 events.raise(row, type, cause)
               },
-              inError: events.inError,
             }),
           }),
         onDoorbell: doorbells.ring,

@@ -13,6 +13,22 @@ export const ADDRESS_BYTES = 128
 /** Bytes of a sockaddr by address family: AF_INET (2), AF_INET6 (10), AF_IB (27). */
 export const SOCKADDR_BYTES: Readonly<Record<number, number>> = { 2: 16, 10: 28, 27: 48 }
 
+/** An address of rdma_cm: IPv4, IPv6 or AF_IB. */
+export interface SocketAddress {
+  /** AF_INET (2), AF_INET6 (10) or AF_IB (27). */
+  readonly family: number
+  /** For AF_IB: the last 16 bits of the service id. */
+  readonly port: number
+  /** 16 bytes, IPv4 as ::ffff:a.b.c.d; for AF_IB the GID. */
+  readonly address: Uint8Array
+  readonly flowInfo: number
+  /** Index of the interface, for link-local IPv6 addresses; 0: any. */
+  readonly scope: number
+  /** 0 except for AF_IB. */
+  readonly serviceId: bigint
+  readonly serviceMask: bigint
+}
+
 /** rdma_ucm_conn_param */
 export const CmConnectionParameters = {
   qpNum: at(0, u32(0)),

@@ -109,7 +109,7 @@ const MAX_HANDLES = 0xfff8
 /** A Linux attribute has at most 65,535 bytes, a GidEntry 32 bytes. */
 const MAX_GID_ENTRIES = 0x7ff
 
-export const Device = objectClass('device', ClassId.device, {
+export const DeviceClass = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
     /**

@@ -60,7 +60,7 @@ const linkAttributes = {
   mtu: u32(66),
 }
 
-export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
+export const IpInterfaceClass = objectClass('ip_interface', ClassId.ip_interface, {
   methods: {
     /**
      * EADDRINUSE if an interface of any device has the address, ENOMEM if the user has too many interfaces, EOPNOTSUPP
@@ -89,7 +89,7 @@ export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
   },
 })
 
-export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
+export const IpSocketClass = objectClass('ip_socket', ClassId.ip_socket, {
   identity: 'fd',
   methods: {
     create: method(CREATE_FD, {

@@ -34,7 +34,7 @@ export const PortAttributes = {
   activeSpeedEx: at(44, u32(0)),
 }
 
-export const Port = objectClass('port', ClassId.port, {
+export const PortClass = objectClass('port', ClassId.port, {
   identity: 'fixed',
   methods: {
     query: method(QUERY, { in: {}, out: { attributes: record(64, PortAttributes) } }),

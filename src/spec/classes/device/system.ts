@@ -36,7 +36,7 @@ export const UVERBS_ABI = 6
 const MAX_DEVICES = 0x1000
 const MAX_CLASS_ROWS = 0xffff
 
-export const System = objectClass('system', ClassId.system, {
+export const SystemClass = objectClass('system', ClassId.system, {
   identity: 'fixed',
   global: true,
   methods: {

@@ -53,7 +53,7 @@ const MAX_SOURCES = 0xffff
 
 const MAX_EVENTS = 1024
 
-export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
+export const EventQueueClass = objectClass('event_queue', ClassId.event_queue, {
   identity: 'fd',
   global: true,
   methods: {

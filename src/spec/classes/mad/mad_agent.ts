@@ -24,7 +24,7 @@ import { CallNumber, ClassId } from '../ids.ts'
 import { QpAddress } from '../qp/qp.ts'
 import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
 
-export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
+export const MadAgentClass = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
      * Fails with EINVAL if another agent or userdma itself has one of the methods, or if agents cannot have the class;

@@ -15,7 +15,7 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { AccessFlags, AsyncEventType, MwType } from '../../../../src/spec/enums.ts'
 import { Service } from '../../../../src/spec/wire/services.ts'
-import { WrOpcode } from '../../../../src/spec/work.ts'
+import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { requester, responder, UNKNOWN_KEY } from '../../../transport/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
 import { packet, RQ_PSN, startScript } from '../../../transport/script.ts'
@@ -349,8 +349,8 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
   PORT_EVENT: onDevices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
   UNACKNOWLEDGED: unacknowledged,
   INJECTED: onDevices(({ m, a, b }) => {
-    const decide = { number: 1, text: 'completion=SEND,status=RETRY_EXC_ERR', status: 'RETRY_EXC_ERR' }
-    a.p.rxe.injectCompletions(() => decide)
+    const decide = { number: 1, text: 'completion=SEND,status=RETRY_EXC_ERR', status: WcStatus.values.RETRY_EXC_ERR }
+    a.p.rxe.device.taps.decideCompletion = () => decide
     postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)])
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { watchRequests } from '../../../../src/clients/requests/watch.ts'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { parseFaults } from '../../../../src/faults/rules.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
@@ -74,7 +75,7 @@ const watch = (m: Machine) => {
     polled: (_cq, count) => lines.push(`polled ${count}`),
     queueReset: () => lines.push('queue reset'),
   }
-  const polls = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
+  const polls = m.devices.map(({ device }) => watchRequests(device, watcher, plainArena(4096)))
   return { polls, posted, completingQps, take: () => lines.splice(0) }
 }
 

@@ -9,7 +9,15 @@ import { withFaults } from '../../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../../src/phy/memory.ts'
 import type { Port } from '../../../../src/phy/port.ts'
 import type { AllMembers } from '../../../../src/spec/wrapper.ts'
-import type { Causes, Choices, Environment, Events, Memory, WorkSource } from '../../../../src/transport/types.ts'
+import type {
+  Causes,
+  Choices,
+  Environment,
+  Events,
+  Memory,
+  WorkSource,
+  WorkTaps,
+} from '../../../../src/transport/types.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { machine } from '../machine.ts'
 import { seedWith } from './seeds.ts'
@@ -58,7 +66,7 @@ const memoryNames = namesOf<Memory>({
   explainBind: true,
   invalidate: true,
 })
-const eventNames = namesOf<Events>({ raise: true, inError: true })
+const eventNames = namesOf<Events>({ raise: true })
 const workNames = namesOf<WorkSource>({
   loadSend: true,
   retireSend: true,
@@ -72,6 +80,9 @@ const torment = createTorment({ seed: seedWith('packet', 0.5), maxDecisions: Num
 const { device } = machine(1).devices[0]
 const attach = (memory: Memory) => torment.attach(device, memory, () => ({ push: () => {} }))
 
+/** Only what `environment` reads. */
+const environmentOf = (parts: Partial<Environment>) => ({ work: {}, events: {}, ...parts }) as Environment
+
 it('torment of an environment', () => {
   const plain: AllMembers<Environment> = {
     localDevice: { state: undefined } as Environment['localDevice'],
@@ -82,11 +93,12 @@ it('torment of an environment', () => {
     events: spies(eventNames, []),
     causes: {} as Causes,
     choices: {} as Choices,
+    taps: {} as WorkTaps,
   }
   const attached = attach(plain.memory)
   const wrapped = attached.environment(plain as Environment)
   for (const name of Object.keys(plain) as (keyof Environment)[]) {
-    const isReplaced = ['memory', 'completions', 'events', 'choices'].includes(name)
+    const isReplaced = ['work', 'memory', 'completions', 'events', 'choices'].includes(name)
     assert.equal(wrapped[name] !== plain[name], isReplaced, name)
     assert.notEqual(wrapped[name], undefined, name)
   }
@@ -95,21 +107,23 @@ it('torment of an environment', () => {
 
 it('torment of events', () => {
   const attached = attach(spies(memoryNames, []))
-  const environment = (events: Events) => attached.environment({ events } as Environment)
+  const environment = (events: Events) => attached.environment(environmentOf({ events }))
   assertForwards<Events>(eventNames, events => environment(events).events)
   attached.close()
 })
 
 it('torment of memory', () => {
-  assertForwards<Memory>(memoryNames, memory => attach(memory).environment({ events: {} } as Environment).memory, {
+  assertForwards<Memory>(memoryNames, memory => attach(memory).environment(environmentOf({})).memory, {
     own: ['completeWrites', 'write'],
     lacks: ['locate', 'canLocate', 'resolveAndLocate', 'copyLocated'],
   })
 })
 
 it('torment of work requests', () => {
-  const rings = { send: {}, receive: {} } as never
-  assertForwards<WorkSource>(workNames, work => torment.work(work, [rings]))
+  const attached = attach(spies(memoryNames, []))
+  Object.assign(device.state.rings, [{ send: {}, receive: {} }])
+  assertForwards<WorkSource>(workNames, work => attached.environment(environmentOf({ work })).work)
+  attached.close()
 })
 
 const bytes = memorySwitchBytes(2, 2)

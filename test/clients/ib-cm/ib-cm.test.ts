@@ -1,9 +1,9 @@
 /*
- * The devices of the connection manager.
+ * The devices of InfiniBand's connection manager.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { CmDevices, type Routing } from '../../../src/clients/rdma-cm/devices.ts'
+import { IbCm } from '../../../src/clients/ib-cm/ib-cm.ts'
 import { createCore, type Device, register } from '../../../src/core/index.ts'
 import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
@@ -14,5 +14,8 @@ test('the CA GUID is the node GUID, also if the driver has it in a Buffer', () =
   assert.notEqual(nodeGuid.buffer.byteLength, nodeGuid.length, 'the Buffer is part of a larger memory')
   const attributes = { ...zeroRecord(DeviceAttributes), physPortCnt: 1, nodeGuid }
   const device = register(createCore(), describeDevice('test0', undefined, { attributes }))
-  assert.equal(new CmDevices({} as Routing).add(device as Device).caGuid, 0x0011223344556677n)
+  const mads = { register: () => () => {}, send: () => true, hasQueuePair: () => true }
+  const cm = new IbCm(mads, { now: () => 0, random: () => 1 })
+  cm.open(device as Device, { request: () => 'NO_LISTENER' })
+  assert.equal(cm.portOf(1)?.caGuid, 0x0011223344556677n)
 })

@@ -2,25 +2,23 @@
  * A hash of the bytes that a send reads, for `userdma check`. Of a long message it hashes samples: at the beginning, at
  * the end, and at an offset between, which differs from request to request.
  */
-import type { MemoryTable } from '../../../core/memory/region-table.ts'
-import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
-import { TWO_32 } from '../../../spec/memory.ts'
-import { HashLog } from '../../../spec/session.ts'
-import { Access } from '../../../transport/types.ts'
-import type { Arena } from '../../../wire/arena.ts'
-import { crcOfArena } from '../../../wire/crc.ts'
-import { regionMemory } from '../memory.ts'
+import { addressHi, addressLo, type MemoryTable, resolve } from '../../core/memory/region-table.ts'
+import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import { HashLog } from '../../spec/session.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { crcOfArena } from '../../wire/crc.ts'
 
 /** The preload library hashes the same bytes at the post. */
 const { wholeBytes: WHOLE_BYTES, sampleBytes: SAMPLE_BYTES, sampleStep: SAMPLE_STEP } = HashLog
+/** Bits of ibv_access_flags: every region grants local reads. */
+const LOCAL_READ = 0
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
  * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read.
  */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
-  const memory = regionMemory(table)
-
   /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
   const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let toSkip = from
@@ -31,8 +29,11 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
         const start = address + toSkip
         const hi = Math.floor(start / TWO_32)
         const lo = start % TWO_32
-        const region = memory.resolve(pd, lkey, hi, lo, size, Access.LOCAL_READ, qpn)
-        if (region < 0 || memory.read(region, hi, lo, scratch, at, size, size, size) !== 0) return false
+        const row = resolve(table, pd, lkey, hi, lo, size, LOCAL_READ, qpn)
+        if (row < 0) return false
+        const space = table.spaces[table.space[row]!]
+        const [spaceHi, spaceLo] = [addressHi(table, row, hi, lo), addressLo(table, row, lo)]
+        if (space?.read(spaceHi, spaceLo, scratch, at, size, size, size) !== 0) return false
         at += size
       }
       toSkip = Math.max(0, toSkip - length)

@@ -2,25 +2,12 @@
  * Converts between Linux's struct sockaddr_in, sockaddr_in6 and sockaddr_ib (GID and service id), and one record for
  * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
-import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
-import { copyOfBytes } from '../../spec/memory.ts'
-import { isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
+import { ADDRESS_BYTES, SOCKADDR_BYTES, type SocketAddress } from '../spec/classes/connections/cm_parameters.ts'
+import { copyOfBytes } from '../spec/memory.ts'
+import { isMappedIpv4, mappedIpv4 } from '../wire/address.ts'
 
 /** Linux's AF_INET, AF_INET6 and AF_IB. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
-
-export interface SocketAddress {
-  readonly family: number
-  /** For AF_IB: the last 16 bits of the service id. */
-  readonly port: number
-  /** 16 bytes; for AF_IB the GID. */
-  readonly address: Uint8Array
-  readonly flowInfo: number
-  /** Index of the interface, for link-local IPv6 addresses; 0: any. */
-  readonly scope: number
-  readonly serviceId: bigint
-  readonly serviceMask: bigint
-}
 
 /** Bytes of the family's struct; 0 for an unknown family. */
 export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0

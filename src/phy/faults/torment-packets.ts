@@ -1,16 +1,16 @@
 /*
- * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device. It duplicates
+ * Kind `packet` of torment (spec/check/torment.ts): a fault layer on the port of a device. It duplicates
  * and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost, because few
  * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
  */
 
-import { parseFaults } from '../../../faults/rules.ts'
-import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
-import type { Port } from '../../../phy/port.ts'
-import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
-import { wrapper } from '../../../spec/wrapper.ts'
-import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
+import { parseFaults } from '../../faults/rules.ts'
+import { opcodeByNumber } from '../../spec/wire/opcodes.ts'
+import { wrapper } from '../../spec/wrapper.ts'
+import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import type { Port } from '../port.ts'
+import { type FaultPort, withFaults } from './layer.ts'
+import type { Decisions } from './torment-decisions.ts'
 
 /** Probabilities that a packet is duplicated or reordered, if that of the kind is 1. */
 const DUPLICATED = 0.1

@@ -1,0 +1,11 @@
+/*
+ * The daemon's turn: what runs now, for those whose checks are valid only meanwhile.
+ */
+import type { ProcessHandle } from '../host/memory/process.ts'
+
+export interface Turn {
+  /** Grows with each message, slice and turn of the loop. A check of a process is valid until the next change. */
+  count: number
+  /** The process whose call runs; undefined between calls. */
+  callingProcess: ProcessHandle | undefined
+}
