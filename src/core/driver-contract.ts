@@ -44,6 +44,8 @@ import type { Account, AnyHandler, Caller, Context, Core, CoreObject, Device, Fd
 export interface DeviceSite {
   /** Memory of this process, to and from which programs' memory can be copied (`AddressSpace`). */
   allocate(bytes: number): Bytes
+  /** Something has arrived that the device does not poll for: it is polled soon. For links with events of Node.js. */
+  wake(): void
   /** Present for devices of drivers with `hasAddress`. */
   readonly network?: DeviceNetwork
 }
