@@ -302,6 +302,27 @@ const cqClass = core.driverClass(
   spec.RxeAttributes.cq,
 )
 
+export const modifyQp = (_call, object, args) => {
+  const { state } = object
+  const after = args.state ?? state.state
+  const names = Object.keys(args).filter(name => args[name] !== undefined)
+  const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
+  if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
+  state.state = after
+  Object.assign(state.attributes, args)
+  if (after === RESET) {
+    state.attributes = {}
+    for (const queue of [state.send, state.receive]) {
+      core.clearRing(queue.ring)
+      queue.taken = 0
+    }
+    state.send.tapped = -1
+    state.send.sent = undefined
+    tapsOf(object)?.reset(object)
+  }
+  return {}
+}
+
 const qpMethods = {
   create({ context, device }, object, { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq }) {
     if (srq !== undefined) throw new CallError('EOPNOTSUPP', 'rc_qp.create: the device has no shared receive queues')
@@ -331,26 +352,6 @@ const qpMethods = {
   },
   query: (_call, { state: { attributes, state, cap } }) =>
     answer(Classes.rc_qp.methods.query.out, { ...attributes, state, curState: state, cap }),
-  modify(_call, object, args) {
-    const { state } = object
-    const after = args.state ?? state.state
-    const names = Object.keys(args).filter(name => args[name] !== undefined)
-    const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
-    if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
-    state.state = after
-    Object.assign(state.attributes, args)
-    if (after === RESET) {
-      state.attributes = {}
-      for (const queue of [state.send, state.receive]) {
-        core.clearRing(queue.ring)
-        queue.taken = 0
-      }
-      state.send.tapped = -1
-      state.send.sent = undefined
-      tapsOf(object)?.reset(object)
-    }
-    return {}
-  },
   /** Called for programs that ring the doorbell by a call. The daemon polls after every call. */
   postSend: () => ({ badWr: 0 }),
   destroy(call, object, args, coreDestroy) {
@@ -366,11 +367,9 @@ const { interface: Interface, device: Device, port: Port, async_fd, comp_channel
 
 /**
  * The record of a driver with these verbs. `carry(device, qp, request)` sends a request to the queue pair's peer, as
- * `carry` above. `modify`: the driver's own, which may call the one here. `members`: more members of the record, or
- * other ones.
+ * `carry` above. `members`: more members of the record, or other ones. `modify`: of queue pairs.
  */
-export const verbsDriver = (name, carryRequest, members = {}, modify = undefined) => {
-  const methods = modify === undefined ? qpMethods : { ...qpMethods, modify }
+export const verbsDriver = (name, carryRequest, { requests, ...members } = {}, modify = modifyQp) => {
   const driver = {
     name,
     id: spec.RXE_DRIVER_ID,
@@ -380,12 +379,12 @@ export const verbsDriver = (name, carryRequest, members = {}, modify = undefined
     classes: [
       ...[Interface, Device, Port, async_fd, comp_channel, event_queue, pd, mr].map(cls => core.driverClass(cls)),
       cqClass,
-      core.driverClass(Classes.rc_qp, methods, spec.QpQueues),
+      core.driverClass(Classes.rc_qp, { ...qpMethods, modify }, spec.QpQueues),
     ],
     createDevice: (owner, deviceName, site) =>
-      networkDevice(registerDevice(owner, deviceName, site, driver, carryRequest)),
+      networkDevice(registerDevice(owner, deviceName, site, driver, { carry: carryRequest })),
     /** What the taps may ask: how far programs have polled. */
-    requests: { completions: ({ state }) => ({ written: state.produced, polled: polled(state) }) },
+    requests: { completions: ({ state }) => ({ written: state.produced, polled: polled(state) }), ...requests },
     /** The device is being removed: programs that only poll get their completions. */
     *removing({ state }) {
       for (const qp of state.qps.values()) yield fail(qp)
@@ -401,8 +400,8 @@ export const driver = verbsDriver('loop', carry)
 
 const { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortState, GidType } = spec
 
-/** A device with an address has the GUID and the GIDs that follow from it. */
-export const registerDevice = (owner, name, { allocate, network }, driver, carry) => {
+/** A device with an address has the GUID and the GIDs that follow from it. `linkState`: `carry`, and the link's own. */
+export const registerDevice = (owner, name, { allocate, network }, driver, linkState) => {
   const ownGuid = Uint8Array.of(2, 0x6c, 0x6f, 0xff, 0xfe, 0x6f, 0x70, owner.devices.size)
   const ownGid = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...ownGuid)
   const { guid, gids, interfaceIndex } = network?.identity ?? { guid: ownGuid, gids: [ownGid], interfaceIndex: 0 }
@@ -410,8 +409,8 @@ export const registerDevice = (owner, name, { allocate, network }, driver, carry
     qps: new Map(),
     nextQpn: FIRST_QPN,
     counts: { sends: 0, receives: 0 },
-    carry,
     scratch: allocate(MAX_MESSAGE),
+    ...linkState,
     /** Whether a SEND waits for a receive. */
     isWaiting: false,
   }
@@ -421,7 +420,15 @@ export const registerDevice = (owner, name, { allocate, network }, driver, carry
     state,
     attributes: {
       ...spec.zeroRecord(spec.DeviceAttributes),
-      ...{ nodeGuid: guid, sysImageGuid: guid, physPortCnt: 1, maxMrSize: 2n ** 40n, maxPkeys: 1 },
+      ...{
+        nodeGuid: guid,
+        sysImageGuid: guid,
+        physPortCnt: 1,
+        maxMrSize: 2n ** 40n,
+        maxPkeys: 1,
+        maxQpRdAtom: 1,
+        maxQpInitRdAtom: 1,
+      },
       ...{ maxQp: Limits.queues, maxQpWr: Limits.requests, maxSge: Limits.sges, maxPd: Limits.queues },
       ...{ maxCq: Limits.queues, maxCqe: Limits.completions, maxMr: Limits.queues },
     },

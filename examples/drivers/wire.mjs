@@ -6,16 +6,16 @@
  *   userdma run -- rping -s -a 127.0.0.1 &
  *   userdma run -- rping -c -a 127.0.0.1 -C 5 -v
  *
- * A stream carries frames: a header, and data. The active end sends CONNECT first, and gets ACCEPT or REJECT; then both
- * ends send requests of verbs (SEND, WRITE, READ), each answered by STATUS, with the data of a READ. A queue pair sends one
+ * A stream carries frames: a header, and data. The active end sends CONNECT first, gets ACCEPT or REJECT, and sends
+ * CONFIRM; then both ends send requests of verbs (SEND, WRITE, READ), each answered by STATUS, with the data of a READ. A queue pair sends one
  * request at a time. The end of the stream is the end of the connection.
  */
 import { connect, createServer } from 'node:net'
 import * as spec from 'userdma/spec'
-import { arrive, finishSend, MAX_MESSAGE, networkDevice, registerDevice, SENT, verbsDriver } from './loop.mjs'
+import { arrive, finishSend, MAX_MESSAGE, modifyQp, networkDevice, registerDevice, SENT, verbsDriver } from './loop.mjs'
 
 const { CallError, Errno } = spec
-const { CONNECT_REQUEST, ESTABLISHED, REJECTED, UNREACHABLE, DISCONNECTED } = spec.CmEventType.values
+const { CONNECT_REQUEST, CONNECT_RESPONSE, ESTABLISHED, REJECTED, UNREACHABLE, DISCONNECTED } = spec.CmEventType.values
 const { INIT, RTR, RTS, RESET, ERR } = spec.QpState.values
 const { SEND, RDMA_WRITE, RDMA_READ } = spec.WrOpcode.values
 const { REMOTE_WRITE, REMOTE_READ } = spec.AccessFlags.values
@@ -29,7 +29,7 @@ const Reason = { INVALID_SERVICE_ID: 8, CONSUMER: 28 }
 
 // ---- frames ----
 
-const Type = { CONNECT: 1, ACCEPT: 2, REJECT: 3, SEND: 4, WRITE: 5, READ: 6, STATUS: 7 }
+const Type = { CONNECT: 1, ACCEPT: 2, REJECT: 3, SEND: 4, WRITE: 5, READ: 6, STATUS: 7, CONFIRM: 8 }
 /** Offsets in a header, little endian. */
 const Field = { LENGTH: 0, TYPE: 4, FLAG: 5, DEPTHS: 6, LO: 8, HI: 12, WORD: 16, BYTES: 20 }
 const HEADER = 24
@@ -95,7 +95,10 @@ const socketAddress = (address, port) => ({
 const addressOf = text => {
   const ipv4 = /(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text)
   if (ipv4 !== null) return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...ipv4.slice(1).map(Number))
-  const [head, tail] = text.split('%')[0].split('::').map(part => part.split(':').filter(Boolean))
+  const [head, tail] = text
+    .split('%')[0]
+    .split('::')
+    .map(part => part.split(':').filter(Boolean))
   const groups = tail === undefined ? head : [...head, ...Array(8 - head.length - tail.length).fill('0'), ...tail]
   return Uint8Array.from(groups.flatMap(group => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 0xff]))
 }
@@ -112,6 +115,8 @@ class Connection {
   /** The queue pair of this end, from `accept` or ACCEPT on. */
   #qp
   #qpn = 0
+  /** GID and QPN of the peer's queue pair. */
+  #peer
   #state = 'idle'
 
   constructor(protocol, end, socket) {
@@ -135,18 +140,26 @@ class Connection {
   accept(parameters) {
     const qp = this.#checked(parameters)
     if (this.#state !== 'requested') throw new CallError('EINVAL', 'cm_id.accept: the request was withdrawn')
-    this.#establish(qp)
+    this.#establish(qp, 'accepted')
     this.#answer(Type.ACCEPT, parameters)
-    this.end.report(ESTABLISHED)
+  }
+
+  confirm() {
+    const qp = this.#protocol.device.state.qps.get(this.#qpn)
+    if (this.#state !== 'responded' || qp?.state.state !== INIT)
+      throw new CallError('EINVAL', 'cm_id: there is no response to confirm, or no queue pair in state INIT')
+    this.#establish(qp, 'established')
+    this.#socket.write(frame(Type.CONFIRM, {}))
   }
 
   reject(privateData, _reason) {
-    if (this.#state !== 'requested') throw new CallError('EINVAL', 'cm_id.reject: there is no request')
+    if (this.#state !== 'requested' && this.#state !== 'responded')
+      throw new CallError('EINVAL', 'cm_id.reject: there is no request')
     this.#refuse(Reason.CONSUMER, privateData)
   }
 
   disconnect() {
-    if (this.#state === 'established') this.#socket.end()
+    if (this.#state === 'established' || this.#state === 'accepted') this.#socket.end()
   }
 
   queuePairAttributes(state) {
@@ -197,7 +210,8 @@ class Connection {
     this.#protocol.connections.delete(this)
     const [state, { end }] = [this.#state, this]
     this.#part()
-    if (state === 'established' || state === 'requested') end?.report(DISCONNECTED, { status: error ? -Errno.ECONNRESET : 0 })
+    if (['established', 'accepted', 'requested', 'responded'].includes(state))
+      end?.report(DISCONNECTED, { status: error ? -Errno.ECONNRESET : 0 })
     else if (state === 'connecting') end?.report(UNREACHABLE, { status: -(Errno[error?.code] ?? Errno.ETIMEDOUT) })
   }
 
@@ -247,17 +261,19 @@ class Connection {
   }
 
   /** The protocol moves the queue pair to RTS. */
-  #establish(qp) {
-    this.#state = 'established'
+  #establish(qp, state) {
+    this.#state = state
     this.#qp = qp
     qp.state.stream = this
+    qp.state.peer = this.#peer
+    qp.state.attributes.destQpn = this.#peer.qpn
     qp.state.state = RTS
     qp.context.device.taps.requests?.beginsToReceive(qp)
   }
 
   /** The queue pair can reach its peer no longer. */
-  #part() {
-    this.#state = 'ended'
+  #part(state = 'ended') {
+    this.#state = state
     const qp = this.#qp
     this.#qp = undefined
     if (qp?.state.stream !== this) return
@@ -268,12 +284,15 @@ class Connection {
 
   /** False: later, because no receive is posted. */
   #take(next) {
-    const { CONNECT, ACCEPT, REJECT, STATUS } = Type
+    const { CONNECT, ACCEPT, REJECT, STATUS, CONFIRM } = Type
     const { type, word, data } = next
     if (type === CONNECT) this.#request(next)
     else if (type === ACCEPT) this.#accepted(next)
-    else if (type === REJECT && this.#state === 'connecting') {
-      this.#state = 'idle'
+    else if (type === CONFIRM && this.#state === 'accepted') {
+      this.#state = 'established'
+      this.end?.report(ESTABLISHED)
+    } else if (type === REJECT && (this.#state === 'connecting' || this.#state === 'accepted')) {
+      this.#part('idle')
       this.end?.report(REJECTED, { status: word, privateData: data.subarray(0, MAX_PRIVATE_DATA) })
     } else if (type === STATUS) this.#completed(word, data)
     else return this.#execute(next)
@@ -282,7 +301,9 @@ class Connection {
 
   #request({ lo, hi, word, depths, data }) {
     if (this.#state !== 'idle') throw new RangeError('a second CONNECT')
-    const [localGid, remoteGid] = [this.#socket.localAddress, this.#socket.remoteAddress].map(text => addressOf(text ?? ''))
+    const [localGid, remoteGid] = [this.#socket.localAddress, this.#socket.remoteAddress].map(text =>
+      addressOf(text ?? ''),
+    )
     const found = this.#protocol.listeners.request(
       {
         portSpace: spec.CmPortSpace.values.TCP,
@@ -299,16 +320,16 @@ class Connection {
     }
     this.#state = 'requested'
     this.end = found
-    this.peerQpn = word
+    this.#peer = { gid: remoteGid, qpn: word }
     found.report(CONNECT_REQUEST, newsOf(word, depths, data))
   }
 
   #accepted({ word, depths, data }) {
-    const qp = this.#protocol.device.state.qps.get(this.#qpn)
-    if (this.#state !== 'connecting' || qp?.state.state !== INIT) throw new RangeError('an ACCEPT without a queue pair')
-    this.peerQpn = word
-    this.#establish(qp)
-    this.end?.report(ESTABLISHED, newsOf(word, depths, data))
+    if (this.#state !== 'connecting') throw new RangeError('an ACCEPT without a CONNECT')
+    this.#state = 'responded'
+    this.#peer = { gid: this.end?.remoteGid, qpn: word }
+    // librdmacm moves what it knows of the queue pair to RTS, and confirms.
+    this.end?.report(CONNECT_RESPONSE, newsOf(word, depths, data))
   }
 
   /** A request of the peer. */
@@ -370,7 +391,9 @@ class Protocol {
     this.#server = createServer(socket => new Connection(this, undefined, socket))
     this.#server.maxConnections = MAX_STREAMS
     // Without the port the device can still connect to others.
-    this.#server.on('error', error => console.error(`${device.name}: port ${PORT} of ${textOf(address)}: ${error.code}`))
+    this.#server.on('error', error =>
+      console.error(`${device.name}: port ${PORT} of ${textOf(address)}: ${error.code}`),
+    )
     this.#server.listen({ host: textOf(address), port: PORT })
     this.#server.unref()
   }
@@ -401,17 +424,17 @@ class Protocol {
 const carry = (_device, qp, request) => qp.state.stream?.send(request) ?? Status.RETRY_EXC_ERR
 
 /** The protocol moves queue pairs to RTR and RTS. */
-function modify(call, object, args, coreModify) {
+const modify = (call, object, args) => {
   const { state } = object.state
-  if ((args.state === RTR || args.state === RTS) && state !== RESET && state !== ERR) return {}
-  return this(call, object, args, coreModify)
+  const isOfProtocol = (args.state === RTR || args.state === RTS) && state !== RESET && state !== ERR
+  return isOfProtocol ? {} : modifyQp(call, object, args)
 }
 
 const createDevice = (owner, name, site) => {
-  const device = registerDevice(owner, name, site, driver, carry)
   const [, address] = site.network.identity.gids
   const events = []
-  Object.assign(device.state, { address, events, wake: site.wake, protocol: undefined })
+  const link = { carry, address, events, wake: site.wake, protocol: undefined }
+  const device = registerDevice(owner, name, site, driver, link)
   const network = networkDevice(device)
   return {
     ...network,
@@ -430,6 +453,7 @@ export const driver = verbsDriver(
   {
     hasAddress: true,
     createDevice,
+    requests: { peerOf: ({ state }) => state.peer },
     openConnections: (device, listeners) => new Protocol(device, listeners),
   },
   modify,
