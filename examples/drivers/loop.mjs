@@ -1,11 +1,12 @@
 /*
  * A driver with verbs of its own (docs/how-to/drivers.md): reliable connected queue pairs that reach only each other, by
- * SEND and RDMA WRITE. Rings and responses are those of Linux's rxe, so libibverbs' provider `rxe` drives the device:
+ * SEND, RDMA WRITE and RDMA READ. Rings and responses are those of Linux's rxe, so libibverbs' provider `rxe` drives the device:
  *
  *   userdma daemon --driver examples/drivers/loop.mjs --device loop0
  *   userdma run -- ibv_rc_pingpong -d loop0 -g 0
  *
- * A request is copied from the sender's memory to the receiver's in one `poll`. There are no packets.
+ * A request is copied from the sender's memory to the receiver's in one `poll`. There are no packets. A driver with a
+ * link of its own gets the rest from `verbsDriver`: wire.mjs.
  */
 import * as core from 'userdma/core'
 import * as spec from 'userdma/spec'
@@ -16,14 +17,20 @@ const { SIGNALED, SOLICITED, INLINE } = spec.SendFlags.values
 const Opcode = spec.WrOpcode.values
 const Status = spec.WcStatus.values
 const { RECV, ...Completed } = spec.WcOpcode.values
-const { LOCAL_WRITE, REMOTE_WRITE } = spec.AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = spec.AccessFlags.values
 
 const Limits = { requests: 4096, sges: 8, inline: 128, completions: 8192, queues: 1024 }
 /** Bytes of the longest message. */
-const MAX_MESSAGE = 1 << 20
+export const MAX_MESSAGE = 1 << 20
 /** Microseconds until a SEND without a receive is tried again: posting a receive rings no doorbell. */
 const RNR_DELAY = 1000
 const FIRST_QPN = 17
+/** The completion's opcode of each kind of send. */
+const completedOf = {
+  [Opcode.SEND]: Completed.SEND,
+  [Opcode.RDMA_WRITE]: Completed.RDMA_WRITE,
+  [Opcode.RDMA_READ]: Completed.RDMA_READ,
+}
 
 // ---- work requests: programs can write anything to rings, so values are read once and checked ----
 
@@ -58,13 +65,25 @@ const copyMemory = (memory, qp, key, hi, lo, scratch, at, length, access, direct
   return space?.[direction](spaceHi, spaceLo, scratch, at, length, length, length) === 0
 }
 
+/** The request of a send at `at` of its ring, without its data. */
+const sendAt = ({ area }, at) => ({
+  at,
+  wrId: idAt(area, at + SendWqe.WR_ID),
+  opcode: u32(area, at + SendWqe.OPCODE),
+  flags: u32(area, at + SendWqe.FLAGS),
+  length: u32(area, at + SendWqe.DMA_LENGTH),
+  elements: Math.min(u32(area, at + SendWqe.DMA_NUM_SGE), Limits.sges),
+  /** The peer's memory. */
+  hi: u32(area, at + SendWqe.REMOTE + 4),
+  lo: u32(area, at + SendWqe.REMOTE),
+  key: u32(area, at + SendWqe.RKEY),
+})
+
 /** Collects a send's data in `scratch`. */
-const gather = (device, qp, at, flags, length) => {
+const gather = (device, qp, { at, flags, length, elements }) => {
   const { ring } = qp.state.send
-  if (length > MAX_MESSAGE) return Status.LOC_LEN_ERR
   const data = at + SendWqe.SGE
-  if ((flags & INLINE) === 0)
-    return copySges(device, qp, ring, data, u32(ring.area, at + SendWqe.DMA_NUM_SGE), length, 'read')
+  if ((flags & INLINE) === 0) return copySges(device, qp, ring, data, elements, length, 'read')
   if (length > Limits.inline) return Status.LOC_LEN_ERR
   device.state.scratch.bytes.set(ring.area.bytes.subarray(data, data + length))
   return Status.SUCCESS
@@ -115,11 +134,12 @@ const finish = (qp, queue, wrId, requestStatus, opcode, bytes, isSolicited = fal
 const fail = qp => {
   const { send, receive } = qp.state
   qp.state.state = ERR
+  send.sent = undefined
   for (const queue of [send, receive])
     for (let left = queue.ring.capacity; left > 0 && hasNext(queue); left--) {
       const at = core.elementAt(queue.ring, queue.taken)
       const wrId = idAt(queue.ring.area, at + (queue === send ? SendWqe.WR_ID : RecvWqe.WR_ID))
-      if (queue === send) tapLoaded(qp, at)
+      if (queue === send) tapLoaded(qp, sendAt(queue.ring, at))
       if (queue === send) tapsOf(qp)?.retired(qp, 1, true)
       else tapsOf(qp)?.taken(qp, qp, receiveAt(queue.ring.area, at))
       finish(qp, queue, wrId, Status.WR_FLUSH_ERR, queue === send ? Completed.SEND : RECV, 0)
@@ -143,21 +163,16 @@ const receiveAt = (area, at) => {
   return { wrId: idAt(area, at + RecvWqe.WR_ID), opcode: -1, flags: 0, isSignaled: true, length, elements }
 }
 
-/** The oldest send, at `at`, is about to be executed; perhaps again, because there was no receive. */
-const tapLoaded = (qp, at) => {
+/** The oldest send is about to be executed; perhaps again, because there was no receive. */
+const tapLoaded = (qp, { at, wrId, opcode, flags, length, elements: count, hi, lo, key }) => {
   const { send, sqSigAll } = qp.state
   const taps = tapsOf(qp)
   if (taps === undefined || send.tapped === send.taken) return
   send.tapped = send.taken
-  const { area } = send.ring
-  const [opcode, flags, length] = [SendWqe.OPCODE, SendWqe.FLAGS, SendWqe.DMA_LENGTH].map(field =>
-    u32(area, at + field),
-  )
-  const elements = (flags & INLINE) !== 0 ? [] : elementsAt(area, at + SendWqe.SGE, u32(area, at + SendWqe.DMA_NUM_SGE))
-  const address = u32(area, at + SendWqe.REMOTE + 4) * 2 ** 32 + u32(area, at + SendWqe.REMOTE)
-  const remote = opcode === Opcode.RDMA_WRITE ? { address, length, rkey: u32(area, at + SendWqe.RKEY) } : undefined
+  const elements = (flags & INLINE) !== 0 ? [] : elementsAt(send.ring.area, at + SendWqe.SGE, count)
+  const remote = opcode === Opcode.SEND ? undefined : { address: hi * 2 ** 32 + lo, length, rkey: key }
   const isSignaled = sqSigAll || (flags & SIGNALED) !== 0
-  taps.loaded(qp, { wrId: idAt(area, at + SendWqe.WR_ID), opcode, flags, isSignaled, length, elements, remote })
+  taps.loaded(qp, { wrId, opcode, flags, isSignaled, length, elements, remote })
 }
 
 // ---- requests ----
@@ -181,51 +196,73 @@ const receive = (device, peer, length, isSolicited) => {
   return status === Status.LOC_LEN_ERR ? Status.REM_INV_REQ_ERR : Status.REM_OP_ERR
 }
 
-/** Executes the request at `at`. Returns its status; undefined: later. */
-const execute = (device, qp, at, opcode, flags, length) => {
-  const { ring } = qp.state.send
-  const peer = device.state.qps.get(qp.state.attributes.destQpn)
-  if (opcode !== Opcode.SEND && opcode !== Opcode.RDMA_WRITE) return Status.LOC_QP_OP_ERR
-  const status = gather(device, qp, at, flags, length)
-  if (status !== Status.SUCCESS) return status
-  const isConnected = peer?.state.attributes.destQpn === qp.state.qpn
-  if (!isConnected || (peer.state.state !== RTR && peer.state.state !== RTS)) return Status.RETRY_EXC_ERR
-  if (opcode === Opcode.SEND) return receive(device, peer, length, (flags & SOLICITED) !== 0)
-  const remote = at + SendWqe.REMOTE
-  const [lo, hi, key] = [u32(ring.area, remote), u32(ring.area, remote + 4), u32(ring.area, at + SendWqe.RKEY)]
-  const { scratch } = device.state
-  return copyMemory(device.memory, peer, key, hi, lo, scratch, 0, length, REMOTE_WRITE, 'write')
+/**
+ * A request arrives at the queue pair `peer`. The data is in `scratch`; that of a READ is then there. Returns the sender's
+ * status; undefined: later, because no receive is posted.
+ */
+export const arrive = (device, peer, { opcode, length, hi, lo, key, isSolicited }) => {
+  if (peer.state.state !== RTR && peer.state.state !== RTS) return Status.RETRY_EXC_ERR
+  if (opcode === Opcode.SEND) return receive(device, peer, length, isSolicited)
+  const [access, direction] = opcode === Opcode.RDMA_READ ? [REMOTE_READ, 'read'] : [REMOTE_WRITE, 'write']
+  return copyMemory(device.memory, peer, key, hi, lo, device.state.scratch, 0, length, access, direction)
     ? Status.SUCCESS
     : Status.REM_ACCESS_ERR
 }
 
-/** Executes the requests of a queue pair; true if there were any. */
-const work = (device, qp) => {
+/** The link of the loop driver: the peer is a queue pair of the same device. */
+const carry = (device, qp, request) => {
+  const peer = device.state.qps.get(qp.state.attributes.destQpn)
+  if (peer?.state.attributes.destQpn !== qp.state.qpn) return Status.RETRY_EXC_ERR
+  return arrive(device, peer, request)
+}
+
+/** The result of a link that has sent the request, and calls `finishSend` with its status. */
+export const SENT = Symbol('sent')
+
+/** The oldest send has ended with a status. The data of a READ is in `scratch`. */
+export const finishSend = (device, qp, request, linkStatus) => {
   const { send, sqSigAll } = qp.state
+  const { at, wrId, opcode, flags, length, elements } = request
+  send.sent = undefined
+  let status = linkStatus
+  if (status === Status.SUCCESS && opcode === Opcode.RDMA_READ)
+    status = copySges(device, qp, send.ring, at + SendWqe.SGE, elements, length, 'write')
+  device.state.counts.sends++
+  tapsOf(qp)?.retired(qp, 1, false)
+  if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0)
+    status = finish(qp, send, wrId, status, completedOf[opcode] ?? Completed.SEND, length)
+  else retire(send)
+  if (status !== Status.SUCCESS) fail(qp)
+}
+
+/** Begins the send. Returns its status, SENT, or undefined: later. */
+const begin = (device, qp, request) => {
+  const { opcode, flags, length } = request
+  if (completedOf[opcode] === undefined) return Status.LOC_QP_OP_ERR
+  if (length > MAX_MESSAGE) return Status.LOC_LEN_ERR
+  const status = opcode === Opcode.RDMA_READ ? Status.SUCCESS : gather(device, qp, request)
+  if (status !== Status.SUCCESS) return status
+  return device.state.carry(device, qp, { ...request, isSolicited: (flags & SOLICITED) !== 0 })
+}
+
+/** Executes the requests of a queue pair; true if there were any. A link has one sent request per queue pair. */
+const work = (device, qp) => {
+  const { send } = qp.state
   let hasWorked = false
   if (qp.state.state === ERR) fail(qp)
   // Bounded: a program may post without end.
   for (let left = send.ring.capacity; left > 0 && qp.state.state === RTS && hasNext(send); left--) {
-    const { area } = send.ring
-    const at = core.elementAt(send.ring, send.taken)
-    const [opcode, flags, length] = [SendWqe.OPCODE, SendWqe.FLAGS, SendWqe.DMA_LENGTH].map(field =>
-      u32(area, at + field),
-    )
-    tapLoaded(qp, at)
-    let status = execute(device, qp, at, opcode, flags, length)
+    if (send.sent !== undefined) break
+    const request = sendAt(send.ring, core.elementAt(send.ring, send.taken))
+    tapLoaded(qp, request)
+    const status = begin(device, qp, request)
     if (status === undefined) {
       device.state.isWaiting = true
       break
     }
     hasWorked = true
-    device.state.counts.sends++
-    const wrId = idAt(area, at + SendWqe.WR_ID)
-    const done = opcode === Opcode.RDMA_WRITE ? Completed.RDMA_WRITE : Completed.SEND
-    tapsOf(qp)?.retired(qp, 1, false)
-    if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0)
-      status = finish(qp, send, wrId, status, done, length)
-    else retire(send)
-    if (status !== Status.SUCCESS) fail(qp)
+    if (status === SENT) send.sent = request
+    else finishSend(device, qp, request, status)
   }
   return hasWorked
 }
@@ -265,102 +302,115 @@ const cqClass = core.driverClass(
   spec.RxeAttributes.cq,
 )
 
-const qpClass = core.driverClass(
-  Classes.rc_qp,
-  {
-    create({ context, device }, object, { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq }) {
-      if (srq !== undefined) throw new CallError('EOPNOTSUPP', 'rc_qp.create: the device has no shared receive queues')
-      for (const name of ['maxSendWr', 'maxRecvWr']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.requests)
-      for (const name of ['maxSendSge', 'maxRecvSge']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.sges)
-      refuseAbove('rc_qp.create: maxInlineData', cap.maxInlineData, Limits.inline)
-      const memory = core.mappedRings(core.mappedMemoryOf(context))
-      const data = Limits.sges * RingSge.BYTES
-      const receives = core.createRing(memory, cap.maxRecvWr, RecvWqe.SGE + data)
-      const sends = core.createRing(memory, cap.maxSendWr, SendWqe.SGE + Math.max(data, Limits.inline))
-      const qpn = device.state.nextQpn++
-      object.state = {
-        qpn,
-        pd: pd.id,
-        state: RESET,
-        attributes: {},
-        sqSigAll: (flags & spec.QpFlags.values.SQ_SIG_ALL) !== 0,
-        memory,
-        /** `tapped`: as `taken`, when the taps were told of a send. */
-        send: { ring: sends, cq: sendCq, taken: 0, tapped: -1 },
-        receive: { ring: receives, cq: recvCq, taken: 0 },
-        cap: { ...cap, maxInlineData: Limits.inline },
-      }
-      device.state.qps.set(qpn, object)
-      core.affiliate(object, userHandle, { asyncFd })
-      return { cap: object.state.cap, qpNum: qpn, recvQueue: core.mmapInfo(receives), sendQueue: core.mmapInfo(sends) }
-    },
-    query: (_call, { state: { attributes, state, cap } }) =>
-      answer(Classes.rc_qp.methods.query.out, { ...attributes, state, curState: state, cap }),
-    modify(_call, object, args) {
-      const { state } = object
-      const after = args.state ?? state.state
-      const names = Object.keys(args).filter(name => args[name] !== undefined)
-      const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
-      if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
-      state.state = after
-      Object.assign(state.attributes, args)
-      if (after === RESET) {
-        state.attributes = {}
-        for (const queue of [state.send, state.receive]) {
-          core.clearRing(queue.ring)
-          queue.taken = 0
-        }
-        state.send.tapped = -1
-        tapsOf(object)?.reset(object)
-      }
-      return {}
-    },
-    /** Called for programs that ring the doorbell by a call. The daemon polls after every call. */
-    postSend: () => ({ badWr: 0 }),
-    destroy(call, object, args, coreDestroy) {
-      const { qpn, memory, send, receive: receives } = object.state
-      tapsOf(object)?.reset(object)
-      call.device.state.qps.delete(qpn)
-      for (const { ring } of [send, receives]) memory.free(ring)
-      return coreDestroy(call, object, args)
-    },
+export const modifyQp = (_call, object, args) => {
+  const { state } = object
+  const after = args.state ?? state.state
+  const names = Object.keys(args).filter(name => args[name] !== undefined)
+  const reason = spec.checkTransition('RC', state.state, after, names, args.curState)
+  if (reason !== undefined) throw new CallError('EINVAL', `rc_qp.modify: ${reason}`)
+  state.state = after
+  Object.assign(state.attributes, args)
+  if (after === RESET) {
+    state.attributes = {}
+    for (const queue of [state.send, state.receive]) {
+      core.clearRing(queue.ring)
+      queue.taken = 0
+    }
+    state.send.tapped = -1
+    state.send.sent = undefined
+    tapsOf(object)?.reset(object)
+  }
+  return {}
+}
+
+const qpMethods = {
+  create({ context, device }, object, { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq }) {
+    if (srq !== undefined) throw new CallError('EOPNOTSUPP', 'rc_qp.create: the device has no shared receive queues')
+    for (const name of ['maxSendWr', 'maxRecvWr']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.requests)
+    for (const name of ['maxSendSge', 'maxRecvSge']) refuseAbove(`rc_qp.create: ${name}`, cap[name], Limits.sges)
+    refuseAbove('rc_qp.create: maxInlineData', cap.maxInlineData, Limits.inline)
+    const memory = core.mappedRings(core.mappedMemoryOf(context))
+    const data = Limits.sges * RingSge.BYTES
+    const receives = core.createRing(memory, cap.maxRecvWr, RecvWqe.SGE + data)
+    const sends = core.createRing(memory, cap.maxSendWr, SendWqe.SGE + Math.max(data, Limits.inline))
+    const qpn = device.state.nextQpn++
+    object.state = {
+      qpn,
+      pd: pd.id,
+      state: RESET,
+      attributes: {},
+      sqSigAll: (flags & spec.QpFlags.values.SQ_SIG_ALL) !== 0,
+      memory,
+      /** `tapped`: as `taken`, when the taps were told of a send. `sent`: the request that the link has sent. */
+      send: { ring: sends, cq: sendCq, taken: 0, tapped: -1, sent: undefined },
+      receive: { ring: receives, cq: recvCq, taken: 0 },
+      cap: { ...cap, maxInlineData: Limits.inline },
+    }
+    device.state.qps.set(qpn, object)
+    core.affiliate(object, userHandle, { asyncFd })
+    return { cap: object.state.cap, qpNum: qpn, recvQueue: core.mmapInfo(receives), sendQueue: core.mmapInfo(sends) }
   },
-  spec.QpQueues,
-)
+  query: (_call, { state: { attributes, state, cap } }) =>
+    answer(Classes.rc_qp.methods.query.out, { ...attributes, state, curState: state, cap }),
+  /** Called for programs that ring the doorbell by a call. The daemon polls after every call. */
+  postSend: () => ({ badWr: 0 }),
+  destroy(call, object, args, coreDestroy) {
+    const { qpn, memory, send, receive: receives } = object.state
+    tapsOf(object)?.reset(object)
+    call.device.state.qps.delete(qpn)
+    for (const { ring } of [send, receives]) memory.free(ring)
+    return coreDestroy(call, object, args)
+  },
+}
 
 const { interface: Interface, device: Device, port: Port, async_fd, comp_channel, event_queue, pd, mr } = Classes
 
-export const driver = {
-  name: 'loop',
-  id: spec.RXE_DRIVER_ID,
-  abi: spec.RXE_ABI,
-  linux: spec.RxeAbi,
-  link: 'roce',
-  classes: [
-    ...[Interface, Device, Port, async_fd, comp_channel, event_queue, pd, mr].map(cls => core.driverClass(cls)),
-    cqClass,
-    qpClass,
-  ],
-  createDevice: (owner, name, site) => createDevice(owner, name, site),
-  /** What the taps may ask: how far programs have polled. */
-  requests: { completions: ({ state }) => ({ written: state.produced, polled: polled(state) }) },
-  /** The device is being removed: programs that only poll get their completions. */
-  *removing({ state }) {
-    for (const qp of state.qps.values()) yield fail(qp)
-  },
+/**
+ * The record of a driver with these verbs. `carry(device, qp, request)` sends a request to the queue pair's peer, as
+ * `carry` above. `members`: more members of the record, or other ones. `modify`: of queue pairs.
+ */
+export const verbsDriver = (name, carryRequest, { requests, ...members } = {}, modify = modifyQp) => {
+  const driver = {
+    name,
+    id: spec.RXE_DRIVER_ID,
+    abi: spec.RXE_ABI,
+    linux: spec.RxeAbi,
+    link: 'roce',
+    classes: [
+      ...[Interface, Device, Port, async_fd, comp_channel, event_queue, pd, mr].map(cls => core.driverClass(cls)),
+      cqClass,
+      core.driverClass(Classes.rc_qp, { ...qpMethods, modify }, spec.QpQueues),
+    ],
+    createDevice: (owner, deviceName, site) =>
+      networkDevice(registerDevice(owner, deviceName, site, driver, { carry: carryRequest })),
+    /** What the taps may ask: how far programs have polled. */
+    requests: { completions: ({ state }) => ({ written: state.produced, polled: polled(state) }), ...requests },
+    /** The device is being removed: programs that only poll get their completions. */
+    *removing({ state }) {
+      for (const qp of state.qps.values()) yield fail(qp)
+    },
+    ...members,
+  }
+  return driver
 }
+
+export const driver = verbsDriver('loop', carry)
 
 // ---- the device, and what the daemon needs of it ----
 
 const { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortState, GidType } = spec
 
-const createDevice = (owner, name, { allocate }) => {
-  const guid = Uint8Array.of(2, 0x6c, 0x6f, 0xff, 0xfe, 0x6f, 0x70, owner.devices.size)
+/** A device with an address has the GUID and the GIDs that follow from it. `linkState`: `carry`, and the link's own. */
+export const registerDevice = (owner, name, { allocate, network }, driver, linkState) => {
+  const ownGuid = Uint8Array.of(2, 0x6c, 0x6f, 0xff, 0xfe, 0x6f, 0x70, owner.devices.size)
+  const ownGid = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...ownGuid)
+  const { guid, gids, interfaceIndex } = network?.identity ?? { guid: ownGuid, gids: [ownGid], interfaceIndex: 0 }
   const state = {
     qps: new Map(),
     nextQpn: FIRST_QPN,
     counts: { sends: 0, receives: 0 },
     scratch: allocate(MAX_MESSAGE),
+    ...linkState,
     /** Whether a SEND waits for a receive. */
     isWaiting: false,
   }
@@ -370,7 +420,15 @@ const createDevice = (owner, name, { allocate }) => {
     state,
     attributes: {
       ...spec.zeroRecord(spec.DeviceAttributes),
-      ...{ nodeGuid: guid, sysImageGuid: guid, physPortCnt: 1, maxMrSize: 2n ** 40n, maxPkeys: 1 },
+      ...{
+        nodeGuid: guid,
+        sysImageGuid: guid,
+        physPortCnt: 1,
+        maxMrSize: 2n ** 40n,
+        maxPkeys: 1,
+        maxQpRdAtom: 1,
+        maxQpInitRdAtom: 1,
+      },
       ...{ maxQp: Limits.queues, maxQpWr: Limits.requests, maxSge: Limits.sges, maxPd: Limits.queues },
       ...{ maxCq: Limits.queues, maxCqe: Limits.completions, maxMr: Limits.queues },
     },
@@ -384,15 +442,20 @@ const createDevice = (owner, name, { allocate }) => {
           linkLayer: LinkLayer.values.ETHERNET,
         },
         ...{ maxMtu: Mtu.values.MTU_4096, activeMtu: Mtu.values.MTU_4096, maxMsgSz: MAX_MESSAGE },
-        ...{ activeWidth: LinkWidth.values.X1, activeSpeed: LinkSpeed.values.SDR, gidTblLen: 1, pkeyTblLen: 1 },
+        ...{
+          activeWidth: LinkWidth.values.X1,
+          activeSpeed: LinkSpeed.values.SDR,
+          gidTblLen: gids.length,
+          pkeyTblLen: 1,
+        },
       },
     ],
     numCompVectors: 1,
     limits: { pd: Limits.queues, cq: Limits.queues, mr: Limits.queues, rc_qp: Limits.queues },
   })
-  const gid = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...guid)
-  core.setGid(device.ports[0].gids, 0, { gid, type: GidType.values.ROCE_V2, ifindex: 0 })
-  return networkDevice(device)
+  for (const [index, gid] of gids.entries())
+    core.setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: interfaceIndex })
+  return device
 }
 
 const stateNames = Object.entries(spec.QpState.values)
@@ -408,7 +471,7 @@ const qpFacts = ({ class: { name }, state: { qpn, state, send, receive: receives
 })
 
 /** `NetworkDevice` of userdma/core. There is no `link`: the device has no network interface. */
-const networkDevice = device => {
+export const networkDevice = device => {
   const { state } = device
   let polledAt = 0
   return {

@@ -92,7 +92,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       }
       try {
         // Callers give a network to drivers with `hasAddress`; others do not look for one.
-        const created = driver.createDevice(core, name, { allocate, network: described } as RoceSite)
+        const created = driver.createDevice(core, name, { allocate, wake: onPackets, network: described } as RoceSite)
         const device = core.devices.get(name)
         if (device !== undefined) device.taps.inError = inError
         return created

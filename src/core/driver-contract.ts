@@ -44,6 +44,8 @@ import type { Account, AnyHandler, Caller, Context, Core, CoreObject, Device, Fd
 export interface DeviceSite {
   /** Memory of this process, to and from which programs' memory can be copied (`AddressSpace`). */
   allocate(bytes: number): Bytes
+  /** Something has arrived that the device does not poll for: it is polled soon. For links with events of Node.js. */
+  wake(): void
   /** Present for devices of drivers with `hasAddress`. */
   readonly network?: DeviceNetwork
 }
@@ -318,7 +320,8 @@ export interface ConnectionEnd {
   /**
    * Reports an event of the connection (`CmEventType`):
    * - CONNECT_REQUEST: first of all events of a peer's request;
-   * - CONNECT_RESPONSE: the peer has accepted, and the program must `confirm`;
+   * - CONNECT_RESPONSE: the peer has accepted, and the program must `confirm`. librdmacm first modifies its queue pair
+   *   to RTS, without which programs cannot send;
    * - ESTABLISHED: on the active side without `confirm`, if there was no CONNECT_RESPONSE;
    * - REJECTED, with the peer's reason as status, and UNREACHABLE or CONNECT_ERROR, with −errno;
    * - DISCONNECTED: by the peer, or the peer knows of the end; 0 or −errno;

@@ -25,6 +25,7 @@ export const oneDevicePerDriver = (classes: Pick<CoreOptions, 'classes' | 'clien
   const core = createCore(classes)
   const site: RoceSite = {
     allocate: plainArena,
+    wake: () => {},
     network: {
       identity: identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 }),
       now: () => 0,
