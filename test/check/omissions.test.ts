@@ -263,16 +263,16 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/daemon/check.ts MAX_TOTAL_BYTES': 'stacks',
   'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
   'src/daemon/event-log.ts MAX_FUTURE': { because: 'the time of the reading is used instead' },
-  'shim/check/refused.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
+  'shim/check/notes.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
   'shim/check/requests.h MAX_RANGES': { because: 'the program itself says so on standard error' },
   'shim/check/requests.h MAX_QUEUES': { because: 'the program itself says so on standard error' },
   'shim/check/reports.c MAX_KEPT': { because: 'reports of one free or fork repeat one finding' },
-  'shim/check/frames.c MAX_MAIN_STACK_BYTES': { because: 'no program uses that much of its stack' },
+  'shim/recorder/unwind.c MAX_MAIN_STACK_BYTES': { because: 'no program uses that much of its stack' },
   'shim/check/outstanding.c MAX_CONTEXTS': { because: 'not counted: the preload library has no message for it' },
   'shim/check/outstanding.c MAX_FORKED': { because: 'requests of one fork repeat one finding' },
   'shim/check/outstanding.c MAX_SGE': { because: 'requests with more elements are refused' },
   'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
-  'shim/check/unwind.c MAX_FRAMES': { because: 'not counted: the preload library has no message for it' },
+  'shim/recorder/unwind.c MAX_FRAMES': { because: 'not counted: the preload library has no message for it' },
   'shim/check/ranges.c MAX_CELLS': { because: 'the ranges are scanned instead' },
   'shim/check/ranges.c MAX_FREED_CELLS': { because: 'the ranges are scanned instead' },
   'src/check/lifetimes.ts MAX_AWAITED': { because: 'reports that wait repeat one finding' },
@@ -304,7 +304,9 @@ describe('what the checker leaves out', () => {
 
   it('is known for each MAX_ constant', () => {
     const files = [
-      ...['src/check', 'src/self-check', 'src/verbs/watch', 'shim/check', 'shim/waits'].flatMap(filesIn),
+      ...['src/check', 'src/self-check', 'src/verbs/watch', 'shim/check', 'shim/recorder', 'shim/waits'].flatMap(
+        filesIn,
+      ),
       'src/daemon/check.ts',
       'src/daemon/event-log.ts',
       'src/spec/session.ts',
