@@ -358,6 +358,9 @@ const qpMethods = {
     const { qpn, memory, send, receive: receives } = object.state
     tapsOf(object)?.reset(object)
     call.device.state.qps.delete(qpn)
+    // A link may still know the queue pair.
+    object.state.state = RESET
+    send.sent = undefined
     for (const { ring } of [send, receives]) memory.free(ring)
     return coreDestroy(call, object, args)
   },

@@ -20,10 +20,15 @@ const { INIT, RTR, RTS, RESET, ERR } = spec.QpState.values
 const { SEND, RDMA_WRITE, RDMA_READ } = spec.WrOpcode.values
 const { REMOTE_WRITE, REMOTE_READ } = spec.AccessFlags.values
 const Status = spec.WcStatus.values
+const statuses = new Set(Object.values(Status))
 
 const PORT = 4790
 const MAX_STREAMS = 1024
 const MAX_PRIVATE_DATA = 255
+/** Frames of a stream that one poll takes, so that other queue pairs get their turn. */
+const MAX_FRAMES = 64
+/** Milliseconds for a peer to send CONNECT; to answer CONNECT or ACCEPT, which its program does; and to close its end. */
+const Time = { CONNECT: 10_000, ANSWER: 120_000, CLOSE: 10_000 }
 /** InfiniBand's reasons of a REJ, which programs of rdma_cm know. */
 const Reason = { INVALID_SERVICE_ID: 8, CONSUMER: 28 }
 
@@ -53,17 +58,38 @@ const frame = (type, { flag = 0, depths = 0, lo = 0, hi = 0, word = 0, bytes = 0
   return Buffer.concat([header, data])
 }
 
-/** The frame at the begin of `bytes`, and its size; undefined if it is not complete. Throws RangeError: too long. */
-const firstFrame = bytes => {
+const requests = [Type.SEND, Type.WRITE, Type.READ]
+/** The frames that a peer may send in each state of a connection. In other states, what arrives is dropped. */
+const expected = {
+  opened: [Type.CONNECT],
+  requested: [],
+  connecting: [Type.ACCEPT, Type.REJECT],
+  accepted: [Type.CONFIRM, Type.REJECT],
+  // These wait until this end has confirmed.
+  responded: requests,
+  established: [...requests, Type.STATUS],
+}
+const isLong = type => requests.includes(type) || type === Type.STATUS
+/** More is not in flight: a request, and the status of ours. */
+const MAX_RECEIVED = 2 * (HEADER + MAX_MESSAGE) + HEADER
+
+/**
+ * The frame at the begin of `bytes`, and its size; undefined if it is not complete. Throws RangeError: it is not one of
+ * `types`, or too long.
+ */
+const firstFrame = (bytes, types) => {
   if (bytes.length < HEADER) return undefined
   const u32 = at => bytes.readUInt32LE(at)
   const length = u32(Field.LENGTH)
-  if (Math.max(length, u32(Field.BYTES)) > MAX_MESSAGE) throw new RangeError('a frame is too long')
+  const type = bytes[Field.TYPE]
+  if (!types.includes(type)) throw new RangeError(`a frame of type ${type}`)
+  if (Math.max(length, u32(Field.BYTES)) > (isLong(type) ? MAX_MESSAGE : MAX_PRIVATE_DATA))
+    throw new RangeError('a frame is too long')
   const size = HEADER + length
   if (bytes.length < size) return undefined
   return {
     size,
-    type: bytes[Field.TYPE],
+    type,
     flag: bytes[Field.FLAG],
     depths: bytes.readUInt16LE(Field.DEPTHS),
     lo: u32(Field.LO),
@@ -105,13 +131,17 @@ const addressOf = text => {
 
 // ---- connections ----
 
+const NOTHING = Buffer.alloc(0)
+
 /** A connection of rdma_cm (`Connection` of userdma/core), or a stream whose CONNECT has not arrived. */
 class Connection {
   /** The identifier; undefined before a request arrives, and after its end. */
   end
   #protocol
   #socket
-  #received = Buffer.alloc(0)
+  #received = NOTHING
+  /** Ends the stream if the peer does not do its part of `#state`. */
+  #timer
   /** The queue pair of this end, from `accept` or ACCEPT on. */
   #qp
   #qpn = 0
@@ -122,7 +152,7 @@ class Connection {
   constructor(protocol, end, socket) {
     this.#protocol = protocol
     this.end = end
-    if (socket !== undefined) this.#use(socket)
+    if (socket !== undefined) this.#use(socket, 'opened', Time.CONNECT)
   }
 
   get isIdle() {
@@ -132,15 +162,20 @@ class Connection {
   connect(parameters) {
     this.#checked(parameters)
     const { localGid, remoteGid, source, destination } = this.end
-    this.#state = 'connecting'
-    this.#use(connect({ host: textOf(remoteGid), port: PORT, localAddress: textOf(localGid) }))
+    const { streams } = this.#protocol
+    if (streams.size >= MAX_STREAMS)
+      throw new CallError('ENOMEM', `cm_id.connect: the device has ${MAX_STREAMS} streams to peers`)
+    const socket = connect({ host: textOf(remoteGid), port: PORT, localAddress: textOf(localGid) })
+    streams.add(socket)
+    socket.on('close', () => streams.delete(socket))
+    this.#use(socket, 'connecting', Time.ANSWER)
     this.#answer(Type.CONNECT, parameters, { lo: destination.port, hi: source.port })
   }
 
   accept(parameters) {
     const qp = this.#checked(parameters)
     if (this.#state !== 'requested') throw new CallError('EINVAL', 'cm_id.accept: the request was withdrawn')
-    this.#establish(qp, 'accepted')
+    this.#establish(qp, 'accepted', Time.ANSWER)
     this.#answer(Type.ACCEPT, parameters)
   }
 
@@ -159,7 +194,7 @@ class Connection {
   }
 
   disconnect() {
-    if (this.#state === 'established' || this.#state === 'accepted') this.#socket.end()
+    if (this.#state === 'established' || this.#state === 'accepted') this.#leave('disconnecting')
   }
 
   queuePairAttributes(state) {
@@ -168,10 +203,8 @@ class Connection {
 
   destroy() {
     this.end = undefined
-    // What was sent still arrives: a rejection, or the status of the peer's last request.
-    this.#socket?.end()
     this.#protocol.connections.delete(this)
-    this.#part()
+    this.#leave('ended')
   }
 
   /** Sends a request of verbs. */
@@ -186,57 +219,77 @@ class Connection {
 
   /** Takes what has arrived. True if there was anything. */
   poll() {
-    if (this.#received.length === 0) return false
     let taken = 0
     try {
-      for (;;) {
-        const next = firstFrame(this.#received.subarray(taken))
+      for (; taken < MAX_FRAMES && this.#received.length > 0; taken++) {
+        const next = firstFrame(this.#received, expected[this.#state])
         if (next === undefined || !this.#take(next)) break
-        taken += next.size
+        this.#received = this.#received.subarray(next.size)
       }
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
-      this.#socket.destroy()
-      this.#received = Buffer.alloc(0)
-      return true
+      this.#received = NOTHING
+      this.#socket.destroy(error)
     }
-    this.#received = this.#received.subarray(taken)
-    this.#throttle()
     return taken > 0
   }
 
   /** The stream has ended. */
-  ended(error) {
+  #ended(error) {
     this.#protocol.connections.delete(this)
-    const [state, { end }] = [this.#state, this]
+    this.#socket = undefined
+    const state = this.#state
+    // After a failure to connect, a program may try again.
+    this.#enter(state === 'connecting' ? 'idle' : 'ended')
     this.#part()
-    if (['established', 'accepted', 'requested', 'responded'].includes(state))
-      end?.report(DISCONNECTED, { status: error ? -Errno.ECONNRESET : 0 })
-    else if (state === 'connecting') end?.report(UNREACHABLE, { status: -(Errno[error?.code] ?? Errno.ETIMEDOUT) })
+    if (state === 'connecting') this.end?.report(UNREACHABLE, { status: -(Errno[error?.code] ?? Errno.ETIMEDOUT) })
+    else if (state !== 'refused')
+      this.end?.report(DISCONNECTED, { status: error ? -(Errno[error.code] ?? Errno.ECONNRESET) : 0 })
   }
 
-  #use(socket) {
-    this.#socket = socket
-    const { arrived } = this.#protocol
+  #use(socket, state, time) {
+    const { arrived, connections } = this.#protocol
     let failure
+    this.#socket = socket
+    this.#enter(state, time)
     socket.setNoDelay(true)
     socket.unref()
     socket.on('data', bytes => {
+      if (this.#socket !== socket || expected[this.#state] === undefined) return
       this.#received = Buffer.concat([this.#received, bytes])
-      this.#throttle()
+      if (this.#received.length > MAX_RECEIVED) socket.destroy(new RangeError('too many frames'))
       arrived()
     })
+    socket.on('drain', () => arrived())
     socket.on('error', error => {
       failure = error
     })
-    socket.on('close', () => arrived(() => this.ended(failure)))
-    this.#protocol.connections.add(this)
+    socket.on('close', () =>
+      arrived(() => {
+        while (this.#socket === socket && this.poll());
+        if (this.#socket === socket) this.#ended(failure)
+      }),
+    )
+    connections.add(this)
   }
 
-  /** Reads no further while a message waits for its receive. */
-  #throttle() {
-    if (this.#received.length > 2 * MAX_MESSAGE) this.#socket.pause()
-    else this.#socket.resume()
+  /** `time`: milliseconds until the stream ends, if the state has not changed. */
+  #enter(state, time) {
+    const socket = this.#socket
+    clearTimeout(this.#timer)
+    this.#state = state
+    if (expected[state] === undefined) this.#received = NOTHING
+    if (socket === undefined || time === undefined) return
+    const timedOut = Object.assign(new Error('the peer does not answer'), { code: 'ETIMEDOUT' })
+    this.#timer = setTimeout(() => socket.destroy(timedOut), time).unref()
+  }
+
+  /** This side ends the connection. What was sent still arrives: a rejection, or the status of the peer's last request. */
+  #leave(state) {
+    this.#enter(state, Time.CLOSE)
+    this.#part()
+    if (this.#socket?.connecting) this.#socket.destroy()
+    else this.#socket?.end()
   }
 
   /** The queue pair that a program has named. Throws CallError EINVAL. */
@@ -256,13 +309,13 @@ class Connection {
   }
 
   #refuse(reason, privateData) {
-    this.#state = 'refused'
-    this.#socket.end(frame(Type.REJECT, { word: reason }, privateData))
+    this.#socket.write(frame(Type.REJECT, { word: reason }, privateData))
+    this.#leave('refused')
   }
 
   /** The protocol moves the queue pair to RTS. */
-  #establish(qp, state) {
-    this.#state = state
+  #establish(qp, state, time) {
+    this.#enter(state, time)
     this.#qp = qp
     qp.state.stream = this
     qp.state.peer = this.#peer
@@ -272,8 +325,7 @@ class Connection {
   }
 
   /** The queue pair can reach its peer no longer. */
-  #part(state = 'ended') {
-    this.#state = state
+  #part() {
     const qp = this.#qp
     this.#qp = undefined
     if (qp?.state.stream !== this) return
@@ -282,25 +334,22 @@ class Connection {
     if (sent !== undefined) finishSend(this.#protocol.device, qp, sent, Status.RETRY_EXC_ERR)
   }
 
-  /** False: later, because no receive is posted. */
+  /** False: later. */
   #take(next) {
-    const { CONNECT, ACCEPT, REJECT, STATUS, CONFIRM } = Type
     const { type, word, data } = next
-    if (type === CONNECT) this.#request(next)
-    else if (type === ACCEPT) this.#accepted(next)
-    else if (type === CONFIRM && this.#state === 'accepted') {
-      this.#state = 'established'
+    if (type === Type.CONNECT) this.#request(next)
+    else if (type === Type.ACCEPT) this.#accepted(next)
+    else if (type === Type.REJECT) this.#rejected(next)
+    else if (type === Type.STATUS) this.#completed(word, data)
+    else if (type !== Type.CONFIRM) return this.#execute(next)
+    else {
+      this.#enter('established')
       this.end?.report(ESTABLISHED)
-    } else if (type === REJECT && (this.#state === 'connecting' || this.#state === 'accepted')) {
-      this.#part('idle')
-      this.end?.report(REJECTED, { status: word, privateData: data.subarray(0, MAX_PRIVATE_DATA) })
-    } else if (type === STATUS) this.#completed(word, data)
-    else return this.#execute(next)
+    }
     return true
   }
 
   #request({ lo, hi, word, depths, data }) {
-    if (this.#state !== 'idle') throw new RangeError('a second CONNECT')
     const [localGid, remoteGid] = [this.#socket.localAddress, this.#socket.remoteAddress].map(text =>
       addressOf(text ?? ''),
     )
@@ -318,25 +367,34 @@ class Connection {
       this.#refuse(Reason.INVALID_SERVICE_ID, new Uint8Array())
       return
     }
-    this.#state = 'requested'
+    this.#enter('requested')
     this.end = found
     this.#peer = { gid: remoteGid, qpn: word }
     found.report(CONNECT_REQUEST, newsOf(word, depths, data))
   }
 
   #accepted({ word, depths, data }) {
-    if (this.#state !== 'connecting') throw new RangeError('an ACCEPT without a CONNECT')
-    this.#state = 'responded'
+    this.#enter('responded')
     this.#peer = { gid: this.end?.remoteGid, qpn: word }
     // librdmacm moves what it knows of the queue pair to RTS, and confirms.
     this.end?.report(CONNECT_RESPONSE, newsOf(word, depths, data))
+  }
+
+  #rejected({ word, data }) {
+    this.#protocol.connections.delete(this)
+    this.#socket.destroy()
+    this.#socket = undefined
+    this.#enter('idle')
+    this.#part()
+    this.end?.report(REJECTED, { status: word, privateData: data })
   }
 
   /** A request of the peer. */
   #execute({ type, flag, hi, lo, word, bytes, data }) {
     const qp = this.#qp
     const opcode = { [Type.SEND]: SEND, [Type.WRITE]: RDMA_WRITE, [Type.READ]: RDMA_READ }[type]
-    if (opcode === undefined) throw new RangeError('an unknown frame')
+    // Until this end has confirmed, and while the peer does not read.
+    if (this.#state === 'responded' || this.#socket.writableLength > MAX_MESSAGE) return false
     if (qp?.state.stream !== this) return true
     const { device } = this.#protocol
     const { scratch } = device.state
@@ -358,15 +416,16 @@ class Connection {
     const sent = this.#qp?.state.send.sent
     if (sent === undefined) return
     const { device } = this.#protocol
-    const isWhole = sent.opcode !== RDMA_READ || status !== Status.SUCCESS || data.length === sent.length
-    if (isWhole) device.state.scratch.bytes.set(data)
-    finishSend(device, this.#qp, sent, isWhole ? status : Status.BAD_RESP_ERR)
+    const hasData = sent.opcode === RDMA_READ && status === Status.SUCCESS
+    const isValid = statuses.has(status) && data.length === (hasData ? sent.length : 0)
+    if (isValid) device.state.scratch.bytes.set(data)
+    finishSend(device, this.#qp, sent, isValid ? status : Status.BAD_RESP_ERR)
   }
 }
 
 /** What an event of a connection says of the peer. */
 const newsOf = (qpNum, depths, privateData) => ({
-  privateData: privateData.subarray(0, MAX_PRIVATE_DATA),
+  privateData,
   connection: { qpNum, responderResources: depths >> 8, initiatorDepth: depths & 0xff },
 })
 
@@ -375,9 +434,13 @@ class Protocol {
   device
   listeners
   connections = new Set()
+  /** Sockets to peers. */
+  streams = new Set()
   /** Called with what is to be done in the next poll, if anything. */
   arrived
   #server
+  /** Why the port is not open. */
+  #failure
 
   constructor(device, listeners) {
     const { events, wake, address } = device.state
@@ -391,9 +454,10 @@ class Protocol {
     this.#server = createServer(socket => new Connection(this, undefined, socket))
     this.#server.maxConnections = MAX_STREAMS
     // Without the port the device can still connect to others.
-    this.#server.on('error', error =>
-      console.error(`${device.name}: port ${PORT} of ${textOf(address)}: ${error.code}`),
-    )
+    this.#server.on('error', ({ code }) => {
+      this.#failure = Errno[code] === undefined ? 'EADDRNOTAVAIL' : code
+      console.error(`${device.name}: port ${PORT} of ${textOf(address)}: ${code}`)
+    })
     this.#server.listen({ host: textOf(address), port: PORT })
     this.#server.unref()
   }
@@ -404,6 +468,8 @@ class Protocol {
 
   /** The stream of each request is accepted, and refused if rdma_cm has no listener. */
   listen() {
+    if (this.#failure !== undefined)
+      throw new CallError(this.#failure, `cm_id.listen: port ${PORT} of ${this.device.name} is not open`)
     return () => {}
   }
 
