@@ -394,8 +394,8 @@ export class RdmaCm {
   }
 
   /**
-   * Fails a connection by the injected event. For a failure to connect, the peer gets a rejection, as from an end whose
-   * time is over. DISCONNECTED comes as if the peer had disconnected, and the peer learns nothing.
+   * Fails a connection by the injected event. After a failure to connect, the connection ends as if the identifier were
+   * destroyed. DISCONNECTED comes as if the peer had disconnected, and the peer learns nothing.
    */
   #failConnection(id: Identifier, connection: Connection): void {
     const type = id.injected?.type
@@ -405,10 +405,8 @@ export class RdmaCm {
       this.#raiseInjected(id, type, {})
       return
     }
-    if (id.isDatagram) {
-      id.connection = undefined
-      connection.destroy()
-    } else connection.reject(NO_DATA, rejReason.TIMEOUT)
+    id.connection = undefined
+    connection.destroy()
     if (id.state === 'CONNECT' && !id.isRequest) id.state = 'ROUTE_RESOLVED'
     const rejection = eventDetails({ status: rejReason.CONSUMER_DEFINED, privateData: NO_DATA }, false)
     this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)

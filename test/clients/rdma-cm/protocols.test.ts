@@ -153,7 +153,8 @@ class PairConnection implements Connection {
 
   reject(privateData: Uint8Array, reason: number): void {
     const { peer } = this
-    if (peer === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is no request')
+    if (peer === undefined || this.isEstablished || !(this.end as Identifier).isRequest)
+      throw new CallError('EINVAL', 'cm_id.reject: there is no request')
     this.#part()
     peer.end?.report(REJECTED, { status: reason, privateData })
   }
@@ -333,6 +334,27 @@ describe('a device whose driver has connections and no datagrams', () => {
     assert.deepEqual([active.state, active.connection, a.cm.counts.connections], ['ROUTE_RESOLVED', undefined, 0])
     a.cm.connect(active, parametersOf(0x11))
     assert.ok(requestOf(b, listener))
+  })
+
+  it('can be failed by a fault rule in `connect` and `accept`', () => {
+    const { a, b } = twoEnds()
+    const listener = b.listen(ip4(2, PORT))
+    const fail = (id: Identifier) => {
+      id.injected = { type: UNREACHABLE, report() {} }
+    }
+    const active = a.create()
+    a.resolve(active, ip4(2, PORT))
+    fail(active)
+    a.cm.connect(active, parametersOf(0x11))
+    assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
+    assert.deepEqual([active.state, a.cm.counts.connections], ['ROUTE_RESOLVED', 0])
+    b.take(listener)
+    a.cm.connect(active, parametersOf(0x11))
+    const request = requestOf(b, listener)
+    fail(request)
+    b.cm.accept(request, parametersOf(0x22))
+    assert.equal(b.eventNames(request).at(-1), 'UNREACHABLE')
+    assert.equal(a.eventNames(active).at(-1), 'DISCONNECTED')
   })
 
   it('has no datagrams: connect, a bound listener and groups are refused', () => {
