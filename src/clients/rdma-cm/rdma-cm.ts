@@ -202,6 +202,7 @@ export class RdmaCm {
       throw new CallError('EINVAL', 'cm_id.connect: the identifier belongs to a connection request of the peer')
     requireDatagrams('cm_id.connect', id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
+    if (this.#failConnection(id)) return
     // After a rejection the identifier keeps its connection, for another request.
     const previous = id.connection
     const connection = previous ?? device.protocol.create(id)
@@ -216,7 +217,6 @@ export class RdmaCm {
       throw error
     }
     id.setQpn(parameters)
-    this.#failConnection(id, connection)
   }
 
   listen(id: Identifier, backlog: number): void {
@@ -246,6 +246,7 @@ export class RdmaCm {
     id.removeFromBacklog()
     const { isUnaccepted } = id
     id.isUnaccepted = false
+    if (this.#failConnection(id)) return
     if (parameters !== undefined && id.isDatagram) id.qkey = parameters.qkey || id.qkey
     try {
       if (parameters === undefined) connection.confirm?.()
@@ -256,7 +257,10 @@ export class RdmaCm {
       throw error
     }
     id.setQpn(parameters)
-    this.#failConnection(id, connection)
+    // As if the peer had disconnected, which learns nothing.
+    if (id.injected?.type !== DISCONNECTED) return
+    id.state = 'DISCONNECT'
+    this.#raiseInjected(id, DISCONNECTED, {})
   }
 
   /** Refuses a request or a response. */
@@ -393,23 +397,16 @@ export class RdmaCm {
     return true
   }
 
-  /**
-   * Fails a connection by the injected event. After a failure to connect, the connection ends as if the identifier were
-   * destroyed. DISCONNECTED comes as if the peer had disconnected, and the peer learns nothing.
-   */
-  #failConnection(id: Identifier, connection: Connection): void {
+  /** Fails a connection by the injected event, before anything is sent: it ends as if the identifier were destroyed. */
+  #failConnection(id: Identifier): boolean {
     const type = id.injected?.type
-    if (type === undefined) return
-    if (type === DISCONNECTED) {
-      id.state = 'DISCONNECT'
-      this.#raiseInjected(id, type, {})
-      return
-    }
+    if (type === undefined || type === DISCONNECTED) return false
+    const { connection } = id
     id.connection = undefined
-    connection.destroy()
-    if (id.state === 'CONNECT' && !id.isRequest) id.state = 'ROUTE_RESOLVED'
+    connection?.destroy()
+    if (!id.isRequest) id.state = 'ROUTE_RESOLVED'
     const rejection = eventDetails({ status: rejReason.CONSUMER_DEFINED, privateData: NO_DATA }, false)
-    this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)
+    return this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)
   }
 
   /** Binds the identifier to the port of an address, or to a free port. Returns the address with the port. */
