@@ -252,7 +252,7 @@ export class RdmaCm {
       else connection.accept(parameters)
     } catch (error) {
       id.isUnaccepted = isUnaccepted
-      rejectIfPossible(connection)
+      rejectIfPossible(connection, rejReason.CONSUMER_DEFINED)
       throw error
     }
     id.setQpn(parameters)
@@ -408,7 +408,7 @@ export class RdmaCm {
     if (id.isDatagram) {
       id.connection = undefined
       connection.destroy()
-    } else connection.reject(NO_DATA, rejReason.TIMEOUT)
+    } else rejectIfPossible(connection, rejReason.TIMEOUT)
     if (id.state === 'CONNECT' && !id.isRequest) id.state = 'ROUTE_RESOLVED'
     const rejection = eventDetails({ status: rejReason.CONSUMER_DEFINED, privateData: NO_DATA }, false)
     this.#raiseInjected(id, type, type === REJECTED ? rejection : undefined)
@@ -491,9 +491,9 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
 const passiveType = (qpType: number): number => (qpType === QpType.values.XRC_INI ? QpType.values.XRC_TGT : qpType)
 
 /** After a failed `accept`, as in Linux. No effect if the connection's state does not allow it. */
-const rejectIfPossible = (connection: Connection): void => {
+const rejectIfPossible = (connection: Connection, reason: number): void => {
   try {
-    connection.reject(NO_DATA, rejReason.CONSUMER_DEFINED)
+    connection.reject(NO_DATA, reason)
   } catch (error) {
     if (!(error instanceof CallError)) throw error
   }
