@@ -386,6 +386,19 @@ it('names an XRC target that is still open after its first opener has closed it'
   assert.deepEqual(completingQps, ids)
 })
 
+it('reports the end of an XRC target when its last opener has closed it', () => {
+  const { m, p, mr, xrcd, target, srq, send } = xrcPair()
+  const reopened = makeTarget(p, xrcd, target.qpn)
+  const { take } = watch(m)
+  postReceive(srq.ring, 3n, [sgeOf(mr, 100, 10)])
+  send(1n)
+  take()
+  destroyTarget(target)
+  assert.deepEqual(take(), [])
+  destroyTarget(reopened)
+  assert.deepEqual(take(), ['queue reset'])
+})
+
 it('hashes a short send whole and a long send by samples, any send whole on request, and no deregistered memory', () => {
   const { m, a } = pair()
   const { polls, posted } = watch(m)
