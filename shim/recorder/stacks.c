@@ -126,15 +126,18 @@ static TLS struct {
     uintptr_t locations[STACK_FRAMES];
 } last;
 
-/* Keeps the stack if its return addresses are on this thread's stack, which stays mapped while the thread runs. */
-static void keep(const struct stack *stack, const uintptr_t *locations, uint32_t number)
+/*
+ * Keeps the stack if its return addresses are on this thread's stack, which stays mapped while the thread runs.
+ * `number_epoch`: from before `number` was found. Another thread may have made the number invalid since.
+ */
+static void keep(const struct stack *stack, const uintptr_t *locations, uint32_t number, uint32_t number_epoch)
 {
     if (last.is_written)
         return;
     last.is_written = true;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     last.number = number;
-    last.epoch = __atomic_load_n(&epoch, __ATOMIC_RELAXED);
+    last.epoch = number_epoch;
     last.depth = number == 0 || stack->python_depth != 0 ? 0 : stack->depth;
     /* The first frame, in stack_here, is not compared: its return address was overwritten by later calls. */
     for (unsigned i = 1; i < last.depth; i++) {
@@ -173,8 +176,9 @@ __attribute__((noinline)) static uint32_t number_of_new(struct stack *stack, con
 {
     stack->python_depth = python_take(stack->python, PYTHON_FRAMES);
     hash_frames(stack);
+    const uint32_t number_epoch = __atomic_load_n(&epoch, __ATOMIC_ACQUIRE);
     const uint32_t number = stack_number(stack);
-    keep(stack, locations, number);
+    keep(stack, locations, number, number_epoch);
     return number;
 }
 

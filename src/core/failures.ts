@@ -51,8 +51,8 @@ const keepFailure = (device: Device, qpn: number, failure: Failure): void => {
 }
 
 /**
- * Keeps the failure for `lastFailure`, and calls the handlers. An exception is counted and reported, not thrown: the caller is in the middle of the device's
- * work.
+ * Keeps the failure for `lastFailure`, and calls the handlers. An exception is counted and reported, not thrown: the
+ * caller is in the middle of the device's work.
  */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device

@@ -201,9 +201,8 @@ const FIRST_CLIENT_TIMEOUT = 10_000
 
 /**
  * Creates the parts that need no files, each with those that it needs, in this order. Core and loop are created before
- * the devices, the checker and the faults that they call later. `undo`: gets what is to
- * be called if the daemon does not start. Throws an Error with a message for people if the fault
- * rules are invalid.
+ * the devices, the checker and the faults that they call later. `undo`: gets what is to be called if the daemon does not
+ * start. Throws an Error with a message for people if the fault rules are invalid.
  */
 const createParts = (
   { config, drivers = [], parts: { log = console.error, dispatch: dispatchCall = dispatch } = {} }: DaemonOptions,

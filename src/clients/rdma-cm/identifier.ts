@@ -159,6 +159,8 @@ export class Identifier implements PortHolder, ConnectionEnd {
       this.listener?.owner.event(type, details, this)
       return true
     }
+    // During a call after which the injected event comes.
+    if (this.injected !== undefined) return false
     // TIMEWAIT_EXIT is not reported after a rejection.
     if (this.state !== (type === TIMEWAIT_EXIT ? 'DISCONNECT' : 'CONNECT')) return false
     if (type === DISCONNECTED) this.state = 'DISCONNECT'

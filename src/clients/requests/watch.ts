@@ -1,7 +1,8 @@
 /*
  * The requests of a device for several watchers: the checker and the recorder share one feed (feed.ts).
  */
-import type { Device } from '../../core/model.ts'
+import { attempt } from '../../core/attempt.ts'
+import type { Core, Device } from '../../core/model.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { RequestFeed } from './feed.ts'
@@ -16,29 +17,21 @@ interface SharedFeed {
 
 const shared = new WeakMap<Device, SharedFeed>()
 
-const forwarder = (watchers: readonly RequestWatcher[]): RequestWatcher => ({
-  posted(request) {
-    for (const watcher of watchers) watcher.posted(request)
-  },
-  ended(request) {
-    for (const watcher of watchers) watcher.ended(request)
-  },
-  completed(request, completion) {
-    for (const watcher of watchers) watcher.completed(request, completion)
-  },
-  receiveLost(request) {
-    for (const watcher of watchers) watcher.receiveLost(request)
-  },
-  receiverNotReady(qp) {
-    for (const watcher of watchers) watcher.receiverNotReady(qp)
-  },
-  polled(cq, count) {
-    for (const watcher of watchers) watcher.polled(cq, count)
-  },
-  queueReset(owner) {
-    for (const watcher of watchers) watcher.queueReset(owner)
-  },
-})
+/** Tells each watcher. An exception is reported, not thrown: the caller is in the middle of the device's work. */
+const forwarder = (core: Core, watchers: readonly RequestWatcher[]): RequestWatcher => {
+  const tell = (report: (watcher: RequestWatcher) => void): void => {
+    for (const watcher of watchers) attempt(core, () => report(watcher))
+  }
+  return {
+    posted: request => tell(watcher => watcher.posted(request)),
+    ended: request => tell(watcher => watcher.ended(request)),
+    completed: (request, completion) => tell(watcher => watcher.completed(request, completion)),
+    receiveLost: request => tell(watcher => watcher.receiveLost(request)),
+    receiverNotReady: qp => tell(watcher => watcher.receiverNotReady(qp)),
+    polled: (cq, count) => tell(watcher => watcher.polled(cq, count)),
+    queueReset: owner => tell(watcher => watcher.queueReset(owner)),
+  }
+}
 
 /**
  * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
@@ -48,7 +41,7 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
   let entry = shared.get(device)
   if (entry === undefined) {
     const watchers: RequestWatcher[] = []
-    entry = { watchers, feed: new RequestFeed(device, forwarder(watchers), scratch) }
+    entry = { watchers, feed: new RequestFeed(device, forwarder(device.core, watchers), scratch) }
     shared.set(device, entry)
   }
   const { watchers, feed } = entry

@@ -113,8 +113,9 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     const device = stateOf(call)
     const opened = object.state as Target
     opened.openers = opened.openers.filter(opener => opener !== object)
-    device.qps[opened.row] = opened.openers[0]
+    // The last opener is the queue pair's object until its end, which is reported.
     if (opened.openers.length === 0) endQueuePair(device, opened)
+    else device.qps[opened.row] = opened.openers[0]
     return core(call, object, args)
   },
 })

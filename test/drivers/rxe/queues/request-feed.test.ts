@@ -386,6 +386,48 @@ it('names an XRC target that is still open after its first opener has closed it'
   assert.deepEqual(completingQps, ids)
 })
 
+it('reports the end of an XRC target when its last opener has closed it', () => {
+  const { m, p, mr, xrcd, target, srq, send } = xrcPair()
+  const reopened = makeTarget(p, xrcd, target.qpn)
+  const { take } = watch(m)
+  postReceive(srq.ring, 3n, [sgeOf(mr, 100, 10)])
+  send(1n)
+  take()
+  destroyTarget(target)
+  assert.deepEqual(take(), [])
+  destroyTarget(reopened)
+  assert.deepEqual(take(), ['queue reset'])
+})
+
+it('a watcher that throws disturbs neither the device nor other watchers; the error is reported', () => {
+  const { m, a, b } = pair()
+  const fails = (): never => {
+    throw new Error('a bug of the watcher')
+  }
+  const polls = m.devices.map(({ device }) =>
+    watchRequests(
+      device,
+      {
+        posted: fails,
+        ended: fails,
+        completed: fails,
+        receiveLost: fails,
+        receiverNotReady: fails,
+        polled: fails,
+        queueReset: fails,
+      },
+      plainArena(4096),
+    ),
+  )
+  const { take } = watch(m)
+  postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 100)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
+  m.settle()
+  assert.equal(take().filter(line => line.startsWith('completed')).length, 2)
+  assert.ok(m.core.faults > 0)
+  for (const poll of polls) poll.end()
+})
+
 it('hashes a short send whole and a long send by samples, any send whole on request, and no deregistered memory', () => {
   const { m, a } = pair()
   const { polls, posted } = watch(m)
