@@ -19,7 +19,7 @@ import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
-const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
+const HANG_MS = { withoutLong: 900_000, withLong: 3_600_000 }
 
 /**
  * Tests wait for other processes during a quarter of their time: one file more than processors keeps all processors
