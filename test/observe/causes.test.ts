@@ -12,6 +12,7 @@ import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 const { LOCAL_WRITE, REMOTE_WRITE } = AccessFlags.values
 const { RDMA_WRITE, SEND, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 const { LOC_PROT_ERR, LOC_LEN_ERR, LOC_QP_OP_ERR, REM_ACCESS_ERR, REM_INV_REQ_ERR, MW_BIND_ERR } = WcStatus.values
+const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR } = WcStatus.values
 
 const region = (more: Partial<KnownRegion> = {}): KnownRegion => ({
   pd: 1,
@@ -55,7 +56,7 @@ const request = (more: Partial<WorkRequest> = {}): WorkRequest => ({
   ...more,
 })
 
-const causeOf = (status: number, more: Partial<FailedRequest> = {}): string =>
+const causeWith = (status: number, more: Partial<FailedRequest> = {}) =>
   causeOfFailure({
     status,
     vendorErr: 0x22,
@@ -67,7 +68,8 @@ const causeOf = (status: number, more: Partial<FailedRequest> = {}): string =>
     retryCnt: 7,
     rnrRetry: 7,
     ...more,
-  }).cause.id
+  }).cause
+const causeOf = (status: number, more: Partial<FailedRequest> = {}): string => causeWith(status, more).id
 
 const withKey = (more: Partial<KnownRegion>): KnownEnd => end({ regions: new Map([[7, region(more)]]) })
 
@@ -115,4 +117,28 @@ test('what cannot be known is said, with the number of the adapter', () => {
   for (const status of [LOC_QP_OP_ERR, LOC_LEN_ERR, MW_BIND_ERR]) assert.equal(causeOf(status), 'NOT_OBSERVED')
   assert.equal(causeOf(LOC_PROT_ERR, { request: undefined }), 'NOT_OBSERVED')
   assert.match(causes.NOT_OBSERVED.text, /vendorErr/)
+})
+
+test('causes have the numbers of the request and of what it met', () => {
+  assert.deepEqual(causeWith(RETRY_EXC_ERR).args, { tries: 8, retryCnt: 7 })
+  assert.deepEqual(causeWith(RNR_RETRY_EXC_ERR).args, { rnrNaks: 8, rnrRetry: 7 })
+  const outside = { key: 7, accessStart: 0x1000, accessEnd: 0x1008, rangeStart: 0x1000, rangeEnd: 0x1004 }
+  assert.deepEqual(causeWith(LOC_PROT_ERR, { own: withKey({ length: 4 }) }).args, outside)
+  assert.deepEqual(causeWith(REM_ACCESS_ERR, { peer: withKey({ length: 4 }) }).args, outside)
+  const long = request({ length: 1 << 20 })
+  assert.deepEqual(causeWith(REM_INV_REQ_ERR, { request: long, peer: end({ pathMtu: 1 }) }).args, {
+    payload: 1024,
+    mtu: 256,
+  })
+  const receive = request({ opcode: -1, length: 4, elements: [] })
+  assert.deepEqual(causeWith(LOC_LEN_ERR, { request: receive }).args, { bufferBytes: 4, length: 5 })
+})
+
+test('a request that ends with its region, or begins with it, is inside', () => {
+  for (const start of [0xff8, 0x1000]) {
+    const region = withKey({ start, length: 0x1008 - start })
+    assert.equal(causeOf(LOC_PROT_ERR, { own: region }), 'NOT_OBSERVED')
+    assert.equal(causeOf(REM_ACCESS_ERR, { peer: region }), 'NAK_REMOTE_ACCESS')
+  }
+  assert.equal(causeOf(LOC_PROT_ERR, { own: withKey({ start: 0x1001 }) }), 'LKEY_RANGE')
 })

@@ -201,6 +201,146 @@ describe('a session file', () => {
     }
     assert.fail('no packets')
   })
+
+  describe('has runs of packets', () => {
+    const BYTES = 40
+    const flow = {
+      source: new Uint8Array(16),
+      destination: new Uint8Array(16),
+      sourcePort: 1,
+      trafficClass: 0,
+      hopLimit: 64,
+      flowLabel: 0,
+    }
+    /** Packets of an opcode as [PSN, where another byte is, the byte]; the last one has 36 bytes. */
+    const recorded = async (
+      payload: number,
+      opcode: number,
+      list: readonly (readonly [psn: number, at?: number, byte?: number])[],
+    ) => {
+      const { sink, writer } = start({ payload })
+      const bytes = new Uint8Array(list.length * BYTES).fill(0x55)
+      const view = new DataView(bytes.buffer)
+      list.forEach(([psn, at, byte = 0], i) => {
+        view.setUint32(i * BYTES, (opcode << 24) | 0xffff)
+        view.setUint32(i * BYTES + 4, 0x11)
+        view.setUint32(i * BYTES + 8, 0x8000_0000 + psn)
+        if (at !== undefined) bytes[i * BYTES + at] = byte
+      })
+      const facts = { device: 0, direction: 1, outcome: 0, flow, identification: 0xffff }
+      writer.packets(5, facts, bytes, view, 0, BYTES, list.length, 36)
+      await writer.end(6, '')
+      const runs = (await readAll(sink.bytes)).filter(event => event.kind === 'packets')
+      const single = runs.flatMap(run => [...expandPackets(run)])
+      // Each packet has its own bytes, length and number.
+      single.forEach((packet, i) => {
+        const { length } = packet.bytes
+        assert.deepEqual(packet.bytes, bytes.slice(i * BYTES, i * BYTES + length), `packet ${i}`)
+        assert.deepEqual(
+          [packet.length, packet.psn, packet.identification],
+          [i === list.length - 1 ? 36 : BYTES, list[i][0], (0xffff + i) & 0xffff],
+        )
+      })
+      assert.equal(single.length, list.length)
+      return runs.map(({ count, headerBytes, bytes }) => [count, headerBytes, bytes.length])
+    }
+    const { RC_SEND_MIDDLE, RC_WRITE_ONLY } = opcodeNumber
+
+    it('of packets that differ only in ascending PSNs', async () => {
+      const changes = [
+        [1],
+        [2],
+        [3, 8, 0],
+        [4, 8, 0],
+        [6, 8, 0],
+        [7],
+        [8, 7, 0x12],
+        [9],
+        [10, 1, 0x40],
+        [11, 1, 0x40],
+      ] as const
+      const counts = [2, 2, 1, 1, 1, 1, 2]
+      assert.deepEqual(
+        await recorded(0, RC_SEND_MIDDLE, changes),
+        counts.map(count => [count, 12, 12]),
+      )
+    })
+
+    it('of packets with the same extension headers, whatever their payload is', async () => {
+      const changes = [[0xff_ffff], [0], [1, 12, 9], [2, 27, 9], [3]] as const
+      assert.deepEqual(
+        await recorded(0, RC_WRITE_ONLY, changes),
+        [2, 1, 1, 1].map(count => [count, 28, 28]),
+      )
+      assert.deepEqual(
+        await recorded(0, RC_WRITE_ONLY, [
+          [1, 28, 1],
+          [2, 28, 2],
+        ]),
+        [[2, 28, 28]],
+      )
+    })
+
+    it('of one packet, if the payload is recorded', async () =>
+      assert.deepEqual(await recorded(10, RC_WRITE_ONLY, [[1], [2], [3]]), [
+        [1, 28, 38],
+        [1, 28, 38],
+        [1, 28, 36],
+      ]))
+  })
+
+  it('has times to the nanosecond which never go back, and ranges of time with both ends', async () => {
+    const { sink, writer } = start()
+    for (const time of [1.5, 1.25, 2.001, 3]) {
+      writer.polled(time, 1, 1)
+      writer.flush()
+    }
+    const session = await openSession(bytesSource(sink.bytes))
+    const timesOf = async (range: { from?: number; to?: number }): Promise<number[]> => {
+      const times: number[] = []
+      for await (const { time } of session.eventsIn(range)) times.push(time)
+      return times
+    }
+    assert.deepEqual(await timesOf({}), [1.5, 1.5, 2.001, 3])
+    assert.deepEqual(await timesOf({ from: 2.001, to: 3 }), [2.001, 3])
+    assert.deepEqual(await timesOf({ from: 1.6, to: 2.9 }), [2.001])
+    assert.deepEqual([session.start, session.end, session.events], [1.5, 3, 4])
+  })
+
+  it('has the time of a request in it', async () => {
+    const { sink, writer } = start()
+    const [event] = fc.sample(
+      anyEvent.filter(({ kind }) => kind === 'posted'),
+      { numRuns: 1, seed: 1 },
+    )
+    copyEvent(writer, 7.5, event)
+    await writer.end(8, '')
+    const [read] = await readAll(sink.bytes)
+    assert.deepEqual(read.kind === 'posted' && [read.time, read.request.time], [7.5, 7.5])
+  })
+
+  it('finds the last checkpoint before a time, without devices that were removed', async () => {
+    const { sink, writer } = start({ limit: LIMIT })
+    const device = (change: 'added' | 'removed' | 'renamed', device: number, name: string): void =>
+      writer.device(0, { change, device, name, address: '' })
+    device('added', 0, 'a')
+    device('added', 1, 'b')
+    device('renamed', 1, 'c')
+    device('removed', 0, 'a')
+    writePolls(writer, 60_000)
+    await writer.end(60_000, '')
+    const session = await openSession(bytesSource(sink.bytes))
+    const ends = session.blocks.filter(({ isCheckpoint }) => isCheckpoint).map(block => block.end)
+    assert.ok(ends.length > 2)
+    for (const time of [0, ...ends.flatMap(at => [at, at + 1]), 60_000]) {
+      const { end, events } = await session.checkpointBefore(time)
+      assert.equal(end, ends.findLast(at => at < time) ?? ends[0], `before ${time}`)
+      assert.deepEqual(
+        events.map(event => (event.kind === 'device' ? `${event.change} ${event.name}` : event.kind)),
+        ['checkpoint', 'exists c'],
+      )
+    }
+  })
 })
 
 describe('a file that is no session file, or a damaged one', () => {

@@ -60,3 +60,23 @@ test("fields have Wireshark's names", () => {
   ])
     assert.ok(fieldNames.includes(name), name)
 })
+
+test('values are shown with their bits, and as people read them', () => {
+  const bytes = new Uint8Array(16)
+  // ACKNOWLEDGE with pad count 2, P_Key 0xffff, destination 0x12, acknowledge requested, PSN 0x123456, NAK 0x60, MSN 7.
+  bytes.set([0x11, 0x20, 0xff, 0xff, 0, 0, 0, 0x12, 0x80, 0x12, 0x34, 0x56, 0x60, 0, 0, 7])
+  const shown = packetHeaders(bytes).flatMap(({ fields }) => fields)
+  for (const [filter, value, text, bits] of [
+    ['bth.opcode', 0x11, '0x11  RC_ACKNOWLEDGE', ''],
+    ['bth.padcnt', 2, '2', 'bits 2–3'],
+    ['bth.p_key', 0xffff, '0xffff', ''],
+    ['bth.destqp', 0x12, '0x000012  18', ''],
+    ['bth.a', true, '1', 'bit 0'],
+    ['bth.resv7', 0, '0x00', 'bits 1–7'],
+    ['bth.psn', 0x123456, '0x123456', ''],
+    ['aeth.msn', 7, '7', ''],
+  ] as const) {
+    const field = shown.find(one => one.filter === `infiniband.${filter}`)
+    assert.deepEqual([field?.value, field?.text, field?.bits], [value, text, bits], filter)
+  }
+})

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { connectionsOf, SessionObjects } from '../../web/data/objects.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
-import { filteredRow, LadderRows, type Row } from '../../web/ladder/rows.ts'
+import { filteredRow, LadderRows, type Row, rowFields } from '../../web/ladder/rows.ts'
 import { fieldNames } from '../../web/packet/fields.ts'
 import { connected, LEFT, FIRST_PSN as PSN, packets, posted, RIGHT } from './events.ts'
 
@@ -129,7 +129,7 @@ describe('filters', () => {
     packets(LEFT, 'RC_SEND_ONLY', PSN, 9),
     packets(RIGHT, 'RC_ACKNOWLEDGE', PSN, 10),
   )
-  const isField = (name: string): boolean => fieldNames.includes(name) || name.startsWith('userdma.')
+  const isField = (name: string): boolean => [...fieldNames, ...rowFields].includes(name)
   const matches = (source: string): number[] => {
     const filter = compileFilter(source, isField)
     return rows.flatMap((row, i) => (filter(filteredRow(row, 0)) ? [i] : []))
@@ -146,6 +146,12 @@ describe('filters', () => {
     ['"wr_id 7"', [0]],
     ['retransmission', [2]],
     ['infiniband.bth.destqp != 0x12', [3]],
+    ['userdma.side == left', [0, 1, 2]],
+    ['infiniband.bth.opcode > 4', [3]],
+    ['infiniband.bth.opcode <= 4 && infiniband.bth.opcode < 17', [1, 2]],
+    ['frame.time_relative >= .000009 && frame.time_relative <= .00001', [2, 3]],
+    ['userdma.kind == posted || userdma.kind == packet && retransmission', [0, 2]],
+    ['userdma.kind contains OST', [0]],
   ] as const)
     it(`select rows: ${source}`, () => assert.deepEqual(matches(source), expected))
 

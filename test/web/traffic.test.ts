@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
-import { Traffic } from '../../web/data/traffic.ts'
+import { latencyOfBin, type SeriesName, Traffic } from '../../web/data/traffic.ts'
+import { LEFT, packets, posted, RIGHT } from './events.ts'
 
 const window = (time: number, object: number, bytes: number): SessionEvent => ({
   kind: 'counters',
@@ -33,5 +34,79 @@ describe('the window over time', () => {
     const values = traffic.values('window')
     assert.equal(values.length, 513)
     assert.deepEqual([values[0], values[1], values[511], values[512]], [10, 10, 10, 20])
+  })
+})
+
+describe('sums over time', () => {
+  const sumsOf = (names: readonly SeriesName[], events: readonly SessionEvent[]): number[] => {
+    const traffic = new Traffic(0)
+    for (const event of events) traffic.add(event)
+    for (const name of names)
+      if (!['inFlight', 'cqDepth', 'window'].includes(name))
+        assert.equal(
+          traffic.values(name).reduce((sum, value) => sum + value, 0),
+          traffic.totals[name],
+        )
+    return names.map(name => traffic.totals[name])
+  }
+
+  it('count packets once, with the bytes of the last of a run, and lost ones on either side', () => {
+    const run = { ...packets(LEFT, 'RC_WRITE_MIDDLE', 1, 0, { count: 3 }), packetBytes: 100, lastBytes: 40 }
+    const other = { ...run, direction: 'received' } as const
+    assert.deepEqual(
+      sumsOf(['packets', 'bytes', 'lost'], [run, { ...other, outcome: 'dropped' }, { ...other, outcome: 'reordered' }]),
+      [3, 240, 3],
+    )
+    assert.deepEqual(sumsOf(['packets', 'bytes', 'lost'], [other, { ...run, outcome: 'wrong icrc' }]), [6, 480, 3])
+  })
+
+  it('count as retransmitted what was sent before, also if PSNs wrap; not acknowledgements, and not UD', () => {
+    const sent = (psn: number, count: number) => packets(LEFT, 'RC_SEND_ONLY', psn, 0, { count })
+    const retransmitted = (...events: SessionEvent[]): number => sumsOf(['retransmitted'], events)[0]
+    assert.equal(retransmitted(sent(0xff_fffe, 4), sent(2, 1)), 0)
+    assert.equal(retransmitted(sent(0xff_fffe, 4), sent(0, 3)), 2)
+    assert.equal(retransmitted(sent(0xff_fffe, 4), sent(0xff_ffff, 2)), 2)
+    assert.equal(retransmitted(packets(RIGHT, 'RC_ACKNOWLEDGE', 1, 0), packets(RIGHT, 'RC_ACKNOWLEDGE', 1, 1)), 0)
+    assert.equal(retransmitted(packets(LEFT, 'UD_SEND_ONLY', 1, 0), packets(LEFT, 'UD_SEND_ONLY', 1, 1)), 0)
+    const response = packets(RIGHT, 'RC_READ_RESP_ONLY', 1, 0)
+    assert.equal(retransmitted(response, sent(1, 1), response), 1)
+  })
+
+  it('have the bytes in flight, latencies, errors, and the depth of completion queues', () => {
+    const traffic = new Traffic(0)
+    const complete = (request: number, time: number, status: number): SessionEvent => ({
+      kind: 'completed',
+      time,
+      request,
+      owner: LEFT,
+      status,
+      opcode: 0,
+      bytes: 0,
+      cq: 5,
+      cqPosition: request,
+      solicited: false,
+      qp: LEFT,
+      message: 0,
+    })
+    const polled = (time: number, count: number): SessionEvent => ({ kind: 'polled', time, cq: 5, count })
+    const step = 64
+    for (const event of [
+      posted(LEFT, 1, 'SEND', 1000, 0),
+      posted(LEFT, 2, 'SEND', 500, step),
+      complete(1, 2 * step, 0),
+      posted(LEFT, 3, 'SEND', 70, 3 * step),
+      complete(2, 4 * step, 12),
+      polled(5 * step, 2),
+    ] satisfies SessionEvent[])
+      traffic.add(event)
+    assert.deepEqual(traffic.values('inFlight'), [1000, 1500, 500, 570, 70, 0])
+    assert.deepEqual(traffic.values('cqDepth'), [0, 0, 1, 0, 2, 0])
+    assert.deepEqual(traffic.values('errors'), [0, 0, 0, 0, 1, 0])
+    const { posted: posts, completed, inFlight } = traffic.totals
+    assert.deepEqual([posts, completed, inFlight], [3, 2, 1500])
+    assert.deepEqual(traffic.times, [0, 64e-6, 128e-6, 192e-6, 256e-6, 320e-6])
+    const bins = [...traffic.latencies.keys()].filter(bin => traffic.latencies[bin] > 0)
+    assert.deepEqual(bins, [28, 30])
+    assert.deepEqual([latencyOfBin(28), latencyOfBin(32)], [128, 256])
   })
 })
