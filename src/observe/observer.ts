@@ -440,7 +440,6 @@ export class Observer {
     return device
   }
 
-  /** Rules may name the device of a call that opens it. */
   /** libibverbs tells the device's name once the context is open, before there are objects. */
   #named(context: ObservedContext, name: string): void {
     if (context.objects.size === 0) context.device = this.#deviceNamed(name)
