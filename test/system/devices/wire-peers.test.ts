@@ -250,11 +250,11 @@ describe('streams of the wire driver', () => {
     // The peer does not read: only the system's buffers take answers.
     for (let i = 0; i < 1000; i++) stranger.write(frame(READ, { word: wire.rkey, bytes: MAX_MESSAGE }))
     while (stranger.bytesWritten < 1000 * 24) await new Promise(setImmediate)
-    for (let i = 0; i < 100; i++) {
+    for (let turns = 0; turns < 100; turns += copies > 0 ? 1 : 0) {
       wire.wake()
       await new Promise(setImmediate)
     }
-    assert.ok(copies > 0 && copies < 50, `${copies} answers`)
+    assert.ok(copies < 50, `${copies} answers`)
   })
 
   it('leave a queue pair that is destroyed', async t => {
