@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { it } from 'node:test'
 import { shimLibrary } from '../../src/cli/paths.ts'
 import { SESSION_VERSION } from '../../src/spec/session.ts'
+import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, lacking, run, runUserdma, start, temporaryFolder, userdma } from './programs.ts'
 
 /** A module for `--import` that lowers the version of the session protocol, as before an upgrade. */
@@ -28,9 +29,9 @@ it('programs of a newer version use a daemon of their own, and say so once', {
   const older = join(folder, 'older.mjs')
   writeFileSync(older, OLDER)
   const socket = join(folder, 'userdma', 'sock')
-  const daemon = start(t, userdma, ['daemon', '--device', 'old0@127.0.0.1'], {
-    env: { ...env, NODE_OPTIONS: `--import ${older}` },
-  })
+  // From the compiled modules: the bundle of the daemon has no module to replace.
+  const main = join(repoRoot, 'dist/src/cli/main.js')
+  const daemon = start(t, process.execPath, ['--import', older, main, 'daemon', '--device', 'old0@127.0.0.1'], { env })
   await daemon.printed(/ready on/)
 
   const beside = `${socket}.v${SESSION_VERSION}`
