@@ -50,6 +50,7 @@ import {
   typeAt,
   VERSION,
 } from './frame.ts'
+import { IDLE_WINDOW, ReceiveWindow } from './receive-window.ts'
 
 /** Options of `connection.messages()`. */
 export interface MessagesOptions extends WaitLimits {
@@ -143,8 +144,6 @@ const MAX_TIMER_DELAY = 2 ** 31 - 1
 const CLOSE_TIMEOUT = 1000
 /** Receive buffers for frames without a credit: HELLO, ACK, END. More of them wait in the peer (RNR). */
 const CONTROL_RECEIVES = 2
-/** Credits of a peer that has not needed more. With one, each message of a dialogue would use up the credits. */
-const IDLE_WINDOW = 2
 /** Bytes of one READ, and READs in flight. */
 const READ_BYTES = 2 ** 20
 const READS = 2
@@ -159,6 +158,7 @@ const KEEPALIVE_PARTS = 3
 const PROBE_DELAY = 67
 
 const SENT = Promise.resolve()
+const NO_CREDIT = 'a message without a credit'
 
 /** A posted receive, or a SEND, and its buffer. A class, so that a frame costs one small object. */
 class FrameRequest implements Outstanding {
@@ -261,22 +261,10 @@ class MessagesObject implements Messages {
   /** Buffers of requests that have failed: the queue pair may use them until it is closed. */
   readonly #failedBuffers: FrameBuffer[] = []
 
-  // Receiving. Counters are modulo 2^32.
-  /** How many frames DATA and OFFER the peer may have granted or not taken by the program; grows to `#maxWindow`. */
-  #window = IDLE_WINDOW
-  readonly #maxWindow: number
-  /** Whether the peer does not know yet that the window has grown. */
-  #hasGrown = false
-  /** Whether the peer has used up its grants since the last check of the peer. */
-  #wasExhausted = false
+  // Receiving.
+  readonly #window: ReceiveWindow
   /** Receives that are posted or have a message: for each frame of the window, and CONTROL_RECEIVES. */
   #receives = 0
-  /** Frames DATA and OFFER that the peer may send, as known here and as told to the peer. */
-  #granted = IDLE_WINDOW
-  #announced = IDLE_WINDOW
-  /** Frames that used a grant: those that have arrived, and those whose message the program has taken. */
-  #arrived = 0
-  #taken = 0
   readonly #incoming: Incoming[] = []
   readonly #takers: Taker[] = []
   /** The offered messages of `#incoming` for which not all READs are posted. */
@@ -290,7 +278,7 @@ class MessagesObject implements Messages {
   /** Offered messages that were not read before the end. */
   #lost: readonly Incoming[] = []
 
-  // Sending.
+  // Sending. Counters are modulo 2^32.
   /** For HELLO, ACK and END, one at a time. */
   readonly #controlBuffer: FrameBuffer
   #isControlInFlight = false
@@ -348,7 +336,7 @@ class MessagesObject implements Messages {
     this.#onHello = onHello
     this.#buffers = bufferPool(pd, slotBytes)
     this.#controlBuffers = bufferPool(pd, HELLO_BYTES)
-    this.#maxWindow = this.#qp.maxRecvWr - CONTROL_RECEIVES
+    this.#window = new ReceiveWindow(this.#qp.maxRecvWr - CONTROL_RECEIVES)
     this.#maxSends = this.#qp.maxSendWr - OTHER_SENDS
     const buffers = this.#buffers.takeMany(IDLE_WINDOW + CONTROL_RECEIVES)
     try {
@@ -555,49 +543,23 @@ class MessagesObject implements Messages {
 
   /** Posts the receive of a frame again, or gives its buffer back if there are more than the window needs. */
   #reuse(frame: FrameRequest): void {
-    if (this.#receives <= this.#openGrants + CONTROL_RECEIVES) this.#postReceive(frame)
+    if (this.#receives <= this.#window.open + CONTROL_RECEIVES) this.#postReceive(frame)
     else {
       this.#receives--
       frame.buffer.giveBack()
     }
   }
 
-  /** Frames that the peer may send, and frames whose message the program has not taken. */
-  get #openGrants(): number {
-    return (this.#granted - this.#taken) >>> 0
-  }
-
-  /** The peer has used up its grants: doubles the window, if there is memory for it. */
-  #grow(): void {
-    this.#wasExhausted = true
-    // The window may have shrunk below the grants whose messages nobody has taken.
-    const window = Math.min(2 * Math.max(this.#window, this.#openGrants), this.#maxWindow)
-    if (this.#openGrants >= window) return
-    try {
-      while (this.#openGrants < window) {
-        if (this.#receives <= this.#openGrants + CONTROL_RECEIVES) this.#addReceive(this.#buffers.take())
-        this.#granted = (this.#granted + 1) >>> 0
-      }
-    } catch {
-      return
-    }
-    this.#window = window
-    this.#hasGrown = true
+  /** Adds the receive for one more grant, unless there is one. Throws if there is no memory for it. */
+  #addReceiveForGrant(): void {
+    if (this.#receives <= this.#window.open + CONTROL_RECEIVES) this.#addReceive(this.#buffers.take())
   }
 
   /** Called from time to time: buffers that a burst has needed are given back, at both ends. */
   #shrink(): void {
-    if (!this.#wasExhausted && this.#arrived !== this.#announced)
-      this.#window = Math.max(IDLE_WINDOW, this.#window >>> 1)
-    this.#wasExhausted = false
+    this.#window.shrink()
     if (this.#sentFrames === this.#checkedFrames && !this.#isEnding) this.#returnGrants()
     this.#checkedFrames = this.#sentFrames
-  }
-
-  /** A frame no longer needs its grant; the peer gets another one, unless it has as many as it needs. */
-  #renewGrant(): void {
-    this.#taken = (this.#taken + 1) >>> 0
-    if (this.#openGrants < this.#window) this.#granted = (this.#granted + 1) >>> 0
   }
 
   #next(call: string, limits: WaitLimits): Promise<Uint8Array | undefined> {
@@ -655,14 +617,10 @@ class MessagesObject implements Messages {
       frame?.buffer.giveBack()
       return message
     }
-    this.#renewGrant()
+    this.#window.renew()
     if (frame !== undefined) this.#reuse(frame)
-    if (region !== undefined || this.#owesCredits()) this.#pump()
+    if (region !== undefined || this.#window.owesCredits) this.#pump()
     return message
-  }
-
-  #owesCredits(): boolean {
-    return this.#hasGrown || (this.#granted - this.#announced) >>> 0 >= Math.max(IDLE_WINDOW, this.#window >>> 1)
   }
 
   /** A receive is complete. Runs while completions are settled, so it must not throw. */
@@ -722,10 +680,8 @@ class MessagesObject implements Messages {
         this.#hasPeerEnded = true
         this.#deliver()
       } else if (type === UNUSED) {
-        const withoutGrant = this.#useGrant()
-        if (withoutGrant !== undefined) return withoutGrant
-        this.#window = Math.min(this.#window, Math.max(IDLE_WINDOW, this.#openGrants - 1))
-        this.#renewGrant()
+        if (!this.#window.use()) return NO_CREDIT
+        this.#window.giveUp()
       }
     } else if (type === ABORT) {
       if (bytes !== HEADER_BYTES + length) return `ABORT of ${length} bytes in a frame of ${bytes}`
@@ -771,18 +727,11 @@ class MessagesObject implements Messages {
 
   /** Queues a message. The program may be faster than the end of this function. */
   #arrive(incoming: Incoming): string | undefined {
-    const withoutGrant = this.#useGrant()
-    if (withoutGrant !== undefined) return withoutGrant
+    if (!this.#window.use()) return NO_CREDIT
     if (this.#hasPeerEnded) return 'a message after END'
-    if (this.#arrived === this.#announced) this.#grow()
+    if (this.#window.isUsedUp) this.#window.grow(() => this.#addReceiveForGrant())
     this.#incoming.push(incoming)
     this.#deliver()
-    return undefined
-  }
-
-  #useGrant(): string | undefined {
-    if (this.#arrived === this.#announced) return 'a message without a credit'
-    this.#arrived = (this.#arrived + 1) >>> 0
     return undefined
   }
 
@@ -832,11 +781,10 @@ class MessagesObject implements Messages {
 
   /** Posts the frame whose bytes after the header are in `buffer`. If that throws, nothing has changed. */
   #postFrame(buffer: FrameBuffer, type: number, bytes: number, length: number): void {
-    putHeader(buffer.view, buffer.at, type, this.#granted, this.#done, length)
+    putHeader(buffer.view, buffer.at, type, this.#window.granted, this.#done, length)
     const slice = buffer.slice(bytes)
     this.#promises.post(new FrameRequest(this, 'send', buffer), id => rcPosts.send.call(this.#qp, slice, { id }))
-    this.#announced = this.#granted
-    this.#hasGrown = false
+    this.#window.announced()
     this.#doneAnnounced = this.#done
     this.#sendsInFlight++
     this.#watchForLoss()
@@ -939,7 +887,7 @@ class MessagesObject implements Messages {
       else if (this.#isEnding && !this.#isEndPosted && this.#waiting.length === 0) {
         this.#postControl(END)
         this.#isEndPosted = true
-      } else if (this.#done !== this.#doneAnnounced || this.#owesCredits()) this.#postControl(ACK)
+      } else if (this.#done !== this.#doneAnnounced || this.#window.owesCredits) this.#postControl(ACK)
     } catch (error) {
       this.#onFailure(() => error, false)
     }
