@@ -1,29 +1,7 @@
 /*
- * Entry point of `userdma`: the library.
+ * Entry point of `userdma`: the library, with all of `userdma/messages` and `userdma/test`.
  */
 
-export {
-  type ConnectionRequest,
-  type ConnectToOptions,
-  connect,
-  type DeviceChoice,
-  type ListenOptions,
-  listen,
-  type RejectOptions,
-  type Server,
-} from '../connections/connect.ts'
-export {
-  type ClosedEvent,
-  type ConnectedQueuePair,
-  type Connection,
-  ConnectionError,
-  type ConnectionOptions,
-} from '../connections/connection.ts'
-export type { CloseReason } from '../connections/events.ts'
-export type { Messages, MessagesOptions } from '../connections/messages/messages.ts'
-export { type ReconnectOptions, reconnect } from '../connections/reconnect.ts'
-export type { ListenerAddress } from '../connections/url.ts'
-export { type OpenOptions, open } from '../devices/open.ts'
 export {
   type DeviceChange,
   type DeviceEntry,
@@ -32,12 +10,6 @@ export {
   type System,
   type SystemOptions,
 } from '../devices/system.ts'
-export type { Network, NetworkOptions, RecordOptions } from '../network/contract.ts'
-export { createNetwork } from '../network/network.ts'
-export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
-export type { CheckOptions } from '../self-check/options.ts'
-export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
-export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type { PathOptions } from '../verbs/address.ts'
 export type {
   FlushExtent,
@@ -57,9 +29,7 @@ export type {
   AwaitedRcMessageOptions,
   WaitLimits,
 } from '../verbs/awaitable/queue-pair.ts'
-export { RequestError } from '../verbs/awaitable/request-error.ts'
 export type { CompletedRequest } from '../verbs/awaitable/request-promises.ts'
-export { type RequestWindow, requestWindow } from '../verbs/awaitable/request-window.ts'
 export type { DeviceCounters, DeviceMetrics, MetricName } from '../verbs/carrier.ts'
 export type { Chain, PlannedObject, Resolved } from '../verbs/chain.ts'
 export type { Completion, CompletionRecord, OpcodeName, StatusName } from '../verbs/cq/completion.ts'
@@ -67,13 +37,11 @@ export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } f
 export type {
   AsyncEventName,
   CloseOptions,
-  Device,
   DeviceEvent,
   DeviceEventObject,
   DeviceEvents,
 } from '../verbs/device.ts'
 export type { DriverDescriptor, MapOptions } from '../verbs/driver-ops.ts'
-export { type ErrorCode, FindingsError, RdmaError } from '../verbs/error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from '../verbs/event-queue.ts'
 export type { Listenable, ListenerOptions } from '../verbs/event-target.ts'
 export type {
@@ -170,5 +138,6 @@ export type {
   XrcSharedReceiveQueue,
   XrcSrqOptions,
 } from '../verbs/srq/shared-receive.ts'
-export type { CountedFinding } from '../verbs/watch/watch.ts'
 export { GRH_BYTES } from '../wire/ip.ts'
+export * from './messages.ts'
+export * from './test.ts'
