@@ -81,6 +81,8 @@ export interface Engine {
   query(row: number): QpSnapshot
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
+  /** Whether each send has a completion (sq_sig_all). */
+  signalsAll(row: number): boolean
   /** Bytes that a queue pair may have unacknowledged, with 64 bytes per packet: `windowBytes`, or less after a loss. */
   windowOf(row: number): number
   /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
@@ -179,6 +181,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
+    signalsAll: row => signalsAll(s.rows, requireRow(s, row)),
     windowOf: row => windowOf(s, row),
     visitRnrWaits(visit) {
       for (const [row, { psn }] of s.rnrNaks) {

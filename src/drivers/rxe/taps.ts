@@ -69,7 +69,7 @@ const sendAt = (
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
     flags: isXrc ? flags & SEND_FLAGS : flags,
-    isSignaled: (flags & SIGNALED) !== 0 || engine().query(row).sqSigAll,
+    isSignaled: (flags & SIGNALED) !== 0 || engine().signalsAll(row),
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
     remote: hasRemote

@@ -77,8 +77,7 @@ const receiveCounts = (queue: ReceiveQueue): string => {
 /** Sends that are complete and not signaled, at the end of the queue. */
 const notSignaled = (state: RxeState, { state: qp, parents }: QpObject): Wait | undefined => {
   const { send, receive, row, qpn } = qp
-  const { sqSigAll } = state.engine().query(row)
-  if (sqSigAll || pendingSends(send) > 0) return undefined
+  if (state.engine().signalsAll(row) || pendingSends(send) > 0) return undefined
   let count = 0
   // Older requests are in the slots behind index 0, but so are those before a RESET.
   while (count < send.retiredIndex && count < send.ring.capacity) {
