@@ -1,9 +1,9 @@
 /*
  * Bundles, which start faster: of commands and of the library.
  *
- * bundled.json names bundles and their commands, by the modules of src/cli/commands; bin/userdma loads such a command from one
- * file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are loaded
- * from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
+ * bundled.json names bundles and their commands, by the modules of src/cli/commands; bin/userdma loads such a command
+ * from one file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are
+ * loaded from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  *
  * The library's entry points (`exports` of package.json) are dist/lib/NAME.js, with common parts in dist/lib/parts: an import
  * of userdma loads some dozen files instead of hundreds, in less than half the time. They are for Node.js: bundlers for a

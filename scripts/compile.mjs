@@ -58,8 +58,10 @@ export const compile = async (cc, target, output = inRoot('build', target.output
   mkdirSync(dirname(output), { recursive: true })
   const sources = target.sources.map(path => relative(root, path))
   const args = [...target.flags, ...flags, '-o', temporary, ...sources, ...(target.libraries || [])]
-  const [status] = await once(spawn(cc, args, { cwd: root, stdio: 'inherit' }), 'close')
-  const hasCompiled = status === 0
+  const hasCompiled = await once(spawn(cc, args, { cwd: root, stdio: 'inherit' }), 'close').then(
+    ([status]) => status === 0,
+    error => say(`${cc}: ${error.message}`),
+  )
   if (hasCompiled) renameSync(temporary, output)
   else {
     rmSync(temporary, { force: true })
