@@ -38,7 +38,7 @@ export const explainRequest = (device: Device, qpn: number, wrId: bigint): strin
   return failure?.wrId === wrId ? failureReason(failure) : undefined
 }
 
-/** The queue pair was reset or destroyed. */
+/** Drivers that report failures of queue pairs call it when a queue pair is reset or destroyed. */
 export const forgetFailure = (device: Device, qpn: number): void => {
   lastFailures.get(device)?.delete(qpn)
 }
