@@ -4,6 +4,8 @@
 
 import { gidText } from '../src/trace/bytes.ts'
 
+export { durationText } from '../src/trace/duration.ts'
+
 const thousands = new Intl.NumberFormat('en-US')
 
 export const countText = (value: number): string => thousands.format(value)
@@ -19,19 +21,6 @@ export const psnText = (psn: number): string => hexText(psn, 6)
 export const timeText = (microseconds: number): string => {
   const text = (microseconds / 1e6).toFixed(6)
   return `${text.slice(0, -3)}\u2009${text.slice(-3)}`
-}
-
-/** A duration from microseconds, with three digits: `12.3 ms`. */
-export const durationText = (microseconds: number): string => {
-  const [value, unit] =
-    microseconds < 1
-      ? [microseconds * 1000, 'ns']
-      : microseconds < 1000
-        ? [microseconds, 'µs']
-        : microseconds < 1e6
-          ? [microseconds / 1000, 'ms']
-          : [microseconds / 1e6, 's']
-  return `${value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)} ${unit}`
 }
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const

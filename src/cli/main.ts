@@ -252,13 +252,31 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   explain(program) {
     program
       .command('explain')
-      .argument('<word>', 'a completion status (name, number or text), an event, a vendor_err or a finding')
-      .description('Explains why requests fail with a status: causes in the order in which to look for them.')
+      .argument('[word]', 'a completion status (name, number or text), an event, a vendor_err or a finding')
+      .description(
+        'Explains why requests fail with a status: causes in the order in which to look for them. With --slow: where the time of the requests of a recording went.',
+      )
+      .option('--slow <file>', 'a session file that `--record` has written', path)
+      .option('--top <number>', 'with --slow: so many queue pairs and requests (default: 5)')
+      .option('--json', 'with --slow: one object per line')
       .addHelpText(
         'after',
-        examples('userdma explain RETRY_EXC_ERR', 'userdma explain 0x502', 'userdma explain stale-rkey'),
+        examples(
+          'userdma explain RETRY_EXC_ERR',
+          'userdma explain 0x502',
+          'userdma explain stale-rkey',
+          'userdma explain --slow session.udr',
+        ),
       )
-      .action(async word => (await import('./commands/explain.ts')).explain(word))
+      .action(async (word, options, command) => {
+        if ((word === undefined) === (options.slow === undefined))
+          command.error('error: explain takes a word or --slow FILE, and not both')
+        if (word !== undefined && (options.top !== undefined || options.json))
+          command.error('error: --top and --json are for --slow')
+        exitOnBrokenPipe()
+        if (word !== undefined) (await import('./commands/explain.ts')).explain(word)
+        else await (await import('./commands/explain-slow.ts')).explainSlow(options.slow, options)
+      })
   },
   daemon(program) {
     withRecord(withConfig(program.command('daemon')))

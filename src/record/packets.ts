@@ -1,12 +1,16 @@
 /*
  * Runs of packets: which packets of a run are recorded together, and single packets of a recorded run.
  */
+import type { PacketOutcome } from '../spec/faults.ts'
 import { opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
 import { BTH_BYTES, bthPsn } from '../wire/bth.ts'
 import { viewOf } from './decode.ts'
 import type { PacketsEvent } from './events.ts'
 
 const PSN_MASK = 0xff_ffff
+
+/** Outcomes of packets that no receiver takes. */
+export const lostOutcomes: ReadonlySet<PacketOutcome> = new Set(['dropped', 'corrupted', 'wrong icrc'])
 
 /** Bytes of the headers of the packet of `length` bytes at `at`, from the BTH on. */
 export const headerBytesAt = (bytes: Uint8Array, at: number, length: number): number =>

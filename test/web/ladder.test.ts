@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
-import { connectionsOf, SessionObjects } from '../../web/data/objects.ts'
+import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
 import { filteredRow, LadderRows, type Row, rowFields } from '../../web/ladder/rows.ts'
 import { fieldNames } from '../../web/packet/fields.ts'

@@ -6,8 +6,8 @@
 
 import { SessionFileError } from '../../src/record/error.ts'
 import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
+import { SessionObjects } from '../../src/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
-import { SessionObjects } from './objects.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 

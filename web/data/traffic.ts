@@ -2,6 +2,7 @@
  * Sums over time for charts: a fixed number of intervals, whose width doubles when the session grows beyond them.
  */
 import type { SessionEvent } from '../../src/record/events.ts'
+import { lostOutcomes } from '../../src/record/packets.ts'
 import { OP_READ, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
 
 const INTERVALS = 1024
@@ -120,8 +121,7 @@ export class Traffic {
     const { time } = event
     switch (event.kind) {
       case 'packets': {
-        const isLost = event.outcome === 'dropped' || event.outcome === 'corrupted' || event.outcome === 'wrong icrc'
-        if (isLost) this.#add('lost', time, event.count)
+        if (lostOutcomes.has(event.outcome)) this.#add('lost', time, event.count)
         // What happens on arrival to packets that were recorded when they were sent.
         if (event.direction === 'received' && event.outcome !== 'passed') return
         this.#add('packets', time, event.count)

@@ -3,7 +3,7 @@
  */
 import { useMemo, useRef } from 'preact/hooks'
 import type { PostedEvent } from '../../src/record/events.ts'
-import { type Connection, connectionsOf, type QueuePair } from '../data/objects.ts'
+import { type Connection, connectionsOf, type QueuePair } from '../../src/record/objects.ts'
 import type { Store } from '../data/store.ts'
 import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'

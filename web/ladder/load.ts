@@ -3,9 +3,9 @@
  * also what is new.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
+import type { Connection } from '../../src/record/objects.ts'
 import type { EventRange } from '../../src/record/reader.ts'
 import { packetKey } from '../../src/spec/session-file.ts'
-import type { Connection } from '../data/objects.ts'
 import type { Store } from '../data/store.ts'
 import { LadderRows, type Row } from './rows.ts'
 

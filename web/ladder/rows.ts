@@ -4,6 +4,8 @@
  * request a packet belongs to, who waits for what.
  */
 import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/record/events.ts'
+import type { Connection, QueuePair } from '../../src/record/objects.ts'
+import { lostOutcomes } from '../../src/record/packets.ts'
 import { errnoName } from '../../src/spec/errno.ts'
 import type { PacketOutcome } from '../../src/spec/faults.ts'
 import {
@@ -24,7 +26,6 @@ import {
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
-import type { Connection, QueuePair } from '../data/objects.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
 import { addressText, bytesText, countText, durationText, hexText, plural, psnText } from '../format.ts'
 import { packetValues } from '../packet/fields.ts'
@@ -151,7 +152,6 @@ const OUTCOMES: Readonly<Record<PacketOutcome, string>> = {
   reordered: 'arrives late, after the next ones',
   delayed: 'delayed',
 }
-const LOST: ReadonlySet<PacketOutcome> = new Set<PacketOutcome>(['dropped', 'corrupted', 'wrong icrc'])
 
 const sizeText = (length: number): string => (length > 0 ? ` ${bytesText(length)}` : '')
 
@@ -367,7 +367,7 @@ export class LadderRows {
       isKnown = true
       const row = this.#single(run, destQpn, psn)
       row.packet!.outcome = outcome
-      if (LOST.has(outcome)) row.tone = 'lost'
+      if (lostOutcomes.has(outcome)) row.tone = 'lost'
       // A lost retransmission is one as well.
       row.note =
         row.note === '' || !row.packet!.isRetransmission ? OUTCOMES[outcome] : `${row.note}; ${OUTCOMES[outcome]}`
@@ -416,7 +416,7 @@ export class LadderRows {
     const other = this.#sides[sender === 0 ? 1 : 0]
     const length = index === event.count - 1 ? event.lastBytes : event.packetBytes
     const bytes = withPsn(event.bytes, psn, index)
-    const isLost = LOST.has(event.outcome)
+    const isLost = lostOutcomes.has(event.outcome)
     let tone: Tone = isRequest ? 'data' : 'ack'
     let note = ''
     let request: PostedEvent | undefined

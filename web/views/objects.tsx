@@ -2,8 +2,8 @@
  * The objects of all programs: a table by class, with the values of their creation, parents, and history.
  */
 import { useMemo } from 'preact/hooks'
+import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../../src/record/objects.ts'
 import { classes } from '../../src/spec/classes.ts'
-import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../data/objects.ts'
 import { countText, hexText, plural, timeText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'
 import { Empty, Facts, StackView } from '../parts/basics.tsx'

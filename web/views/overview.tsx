@@ -4,7 +4,7 @@
 
 import { useEffect, useState } from 'preact/hooks'
 import type { WaitState } from '../../src/inspect/server.ts'
-import { connectionsOf } from '../data/objects.ts'
+import { connectionsOf } from '../../src/record/objects.ts'
 import type { Source } from '../data/source.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'

@@ -4,7 +4,7 @@
  * The file may be from somebody else. So its texts are made printable, records of any content are left out and counted,
  * and the output is bounded: a record can stand for many packets, and many records for one text.
  */
-import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
+import { fstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import { isatty } from 'node:tty'
 import { writeHtml } from '../../inspect/html.ts'
@@ -25,6 +25,7 @@ import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts
 import { pageFolder } from '../paths.ts'
 import { createProgress, NO_PROGRESS } from '../progress.ts'
 import { sizeOf } from '../record.ts'
+import { openSessionFile } from '../session-file.ts'
 import { bytesText } from './stat.ts'
 
 /** As commander parses them. */
@@ -196,33 +197,6 @@ const createBuffer = (name: string, open: () => number, limit: number, limitText
   }
 }
 
-/** A session file on disk. Throws UsageError. */
-const openFile = (name: string): SessionSource & { close(): void } => {
-  let fd: number
-  try {
-    fd = openSync(name, 'r')
-  } catch (error) {
-    throw new UsageError(`cannot read ${name}: ${(error as NodeJS.ErrnoException).code}`)
-  }
-  const stat = fstatSync(fd)
-  if (!stat.isFile()) {
-    closeSync(fd)
-    throw new UsageError(`cannot read ${name}: it is not a regular file`)
-  }
-  return {
-    size: stat.size,
-    read: (offset, length) =>
-      new Promise((resolve, reject) => {
-        const bytes = new Uint8Array(Math.max(0, Math.min(length, stat.size - offset)))
-        readFile(fd, bytes, 0, bytes.length, offset, (error, count) => {
-          if (error) reject(error)
-          else resolve(bytes.subarray(0, count))
-        })
-      }),
-    close: () => closeSync(fd),
-  }
-}
-
 /** Not if the reader of a pipe may write to the terminal too, as `less`, and not between lines on it. */
 const mayShowProgress = (output: string | undefined): boolean => output !== undefined || fstatSync(1).isFile()
 
@@ -250,7 +224,7 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
   const outputFile =
     output === undefined ? (['standard output', '/dev/stdout'] as const) : (['--output', output] as const)
   requireDifferentFiles([outputFile], [['the session', name]])
-  const source = openFile(name)
+  const source = openSessionFile(name)
   const progress = mayShowProgress(output) ? createProgress('userdma export') : NO_PROGRESS
   let discard = (): void => {}
   let removeHandlers = (): void => {}

@@ -131,8 +131,13 @@ const outcomeNumbers = Object.fromEntries(packetOutcomes.map((outcome, i) => [ou
   Record<PacketOutcome, number>
 >
 
+/** Milliseconds between looks at what programs have polled: after a completion, and if they do not poll for long. */
+const SOON = 1
+const RARELY = 64
+
 interface RecordedDevice {
   readonly device: Device
+  readonly poll: RequestPoll
   /** Remove what the recorder has added to the device. */
   readonly removers: readonly (() => void)[]
 }
@@ -248,6 +253,17 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     windows.set(owner, window)
     writer.counters(now(), device, owner, { window })
   }
+  let look: NodeJS.Timeout | undefined
+  let pause = SOON
+  /** Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all. */
+  const lookAtPolls = (wait: number): void => {
+    pause = wait
+    look ??= setTimeout(() => {
+      look = undefined
+      const hasUnpolled = [...devices.values()].map(({ poll }) => poll.reportUnpolled())
+      if (hasUnpolled.includes(true)) lookAtPolls(Math.min(2 * pause, RARELY))
+    }, pause).unref()
+  }
   const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
     posted(request) {
       writer.posted(now(), request, hasStacks ? stackOf(request) : '')
@@ -257,7 +273,10 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       writer.ended(now(), request)
       recordWindow(index, request, windowOf(request))
     },
-    completed: (request, completion) => writer.completed(now(), request, completion),
+    completed(request, completion) {
+      writer.completed(now(), request, completion)
+      lookAtPolls(SOON)
+    },
     receiveLost: request => writer.receiveLost(now(), request),
     receiverNotReady: qp => writer.receiverNotReady(now(), qp),
     polled: (cq, count) => writer.polled(now(), cq, count),
@@ -324,13 +343,13 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     writer.device(now(), { change, device: index, name, address: addressOf(device) })
     recordExisting(device)
     const removeHook = addHook(device, hookOf())
-    const poll: RequestPoll | undefined = watchRequests(
+    const poll: RequestPoll = watchRequests(
       device,
-      watcherOf(device, request => poll?.window(request)),
+      watcherOf(device, request => poll.window(request)),
       scratch,
     )
     const removeTap = sources.addTap(device, tapOf(device))
-    devices.set(index, { device, removers: [removeHook, () => poll?.end(), () => removeTap?.()] })
+    devices.set(index, { device, poll, removers: [removeHook, () => poll.end(), () => removeTap?.()] })
   }
 
   let isStopped = false
@@ -378,6 +397,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       removeSystemHook()
       removeFailureHandler()
       for (const index of devices.keys()) removeFrom(index)
+      clearTimeout(look)
     },
   }
 }

@@ -10,7 +10,7 @@
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { PostedRequest, QueuePairObject, RequestTaps, WrittenCompletion } from '../../core/driver-contract.ts'
-import type { Context, CoreObject, Device } from '../../core/model.ts'
+import { type Context, type CoreObject, type Device, Lifecycle } from '../../core/model.ts'
 import { pdOf } from '../../core/resources.ts'
 import type { Cause, CauseName } from '../../spec/check/causes.ts'
 import { type RequestWatcher, takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
@@ -132,6 +132,8 @@ export class RequestFeed implements RequestTaps {
   readonly #qps = new Map<number, QpFeed>()
   readonly #receives = new WeakMap<CoreObject, ReceiveFeed>()
   readonly #cqs = new WeakMap<CoreObject, CqFeed>()
+  /** CQs with completions that were not reported as polled. */
+  readonly #unpolled = new Set<CoreObject>()
 
   /** Reports the device's requests to `watcher` until `end`. `scratch`: as for `createDigest`. */
   constructor(device: Device, watcher: RequestWatcher, scratch: Arena) {
@@ -152,6 +154,12 @@ export class RequestFeed implements RequestTaps {
   /** Reports polled completions of a CQ. */
   reportCq(cq: CoreObject): void {
     this.#reportPolled(cq)
+  }
+
+  /** Reports polled completions of all CQs. Returns whether some completions are not polled. */
+  reportUnpolled(): boolean {
+    for (const cq of this.#unpolled) this.#reportPolled(cq)
+    return this.#unpolled.size > 0
   }
 
   /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
@@ -227,6 +235,7 @@ export class RequestFeed implements RequestTaps {
     if (feed.isUnreliable && !isReceive && status !== SUCCESS) dropMessage(feed.messages, request)
     // The program may have polled this completion already.
     this.#reportPolled(cq, position === 0 ? undefined : position - 1)
+    if (position !== 0) this.#unpolled.add(cq)
     if (request === undefined) return
     const placed = { cq: cq.id, cqPosition: position, qp: qp.id }
     this.#watcher.completed(request, { status, opcode, bytes, solicited, message, ...placed })
@@ -324,8 +333,11 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports the number of completions that the program has polled, if it has changed. `max`: at most this number. */
   #reportPolled(cq: CoreObject, max = Number.POSITIVE_INFINITY): void {
-    const completions = this.#device.driver.requests?.completions?.(cq)
-    if (completions === undefined) return
+    const completions = cq.life === Lifecycle.LIVE ? this.#device.driver.requests?.completions?.(cq) : undefined
+    if (completions === undefined) {
+      this.#unpolled.delete(cq)
+      return
+    }
     const counter = cq.context?.mapped?.takenCompletions?.(cq.handle) ?? 0
     let feed = this.#cqs.get(cq)
     if (feed === undefined) {
@@ -336,6 +348,7 @@ export class RequestFeed implements RequestTaps {
     feed.libraryCount = Math.min(feed.libraryCount + ((counter - feed.libraryCounter) >>> 0), completions.written)
     feed.libraryCounter = counter
     const count = Math.min(Math.max(completions.polled, feed.libraryCount), max)
+    if (count >= completions.written) this.#unpolled.delete(cq)
     if (count === feed.reported) return
     feed.reported = count
     this.#watcher.polled(cq.id, count)

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { ObjectEvent } from '../../src/record/events.ts'
+import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
 import { QpState } from '../../src/spec/enums.ts'
-import { connectionsOf, SessionObjects } from '../../web/data/objects.ts'
 
 const qp = (
   objects: SessionObjects,

@@ -1,9 +1,10 @@
 /*
  * The objects of a session with their histories, and its queue pairs with their peers.
  */
-import type { DeviceEvent, ObjectEvent } from '../../src/record/events.ts'
-import type { Program } from '../../src/spec/check/findings.ts'
-import { QpState } from '../../src/spec/enums.ts'
+
+import type { Program } from '../spec/check/findings.ts'
+import { QpState } from '../spec/enums.ts'
+import type { DeviceEvent, ObjectEvent } from './events.ts'
 
 export type ObjectMoment = Pick<ObjectEvent, 'change' | 'method' | 'why' | 'stack' | 'details'> & {
   readonly time: number
@@ -40,6 +41,8 @@ export interface QueuePair {
   peerGid: string | undefined
   /** The first PSN that it sends. */
   sqPsn: number | undefined
+  /** READs and atomics that it may have outstanding. */
+  maxRdAtomic: number | undefined
 }
 
 export interface DeviceRecord {
@@ -115,12 +118,23 @@ export class SessionObjects {
     if (qp === undefined) {
       const type = object.class.replace(/_qp$/, '').toUpperCase()
       const qpn = object.number
-      qp = { object, qpn, type, state: 'RESET', states: [], peerQpn: undefined, peerGid: undefined, sqPsn: undefined }
+      qp = {
+        object,
+        qpn,
+        type,
+        state: 'RESET',
+        states: [],
+        peerQpn: undefined,
+        peerGid: undefined,
+        sqPsn: undefined,
+        maxRdAtomic: undefined,
+      }
       this.queuePairs.set(object.id, qp)
       if (change !== 'destroyed') qp.states.push({ time, state: 'RESET' })
     }
     qp.peerQpn = numberOf(values.destQpn) ?? qp.peerQpn
     qp.sqPsn = numberOf(values.sqPsn) ?? qp.sqPsn
+    qp.maxRdAtomic = numberOf(values.maxRdAtomic) ?? qp.maxRdAtomic
     const dgid = (values.address as { readonly dgid?: unknown } | undefined)?.dgid
     if (typeof dgid === 'string') qp.peerGid = dgid
     const state = stateOf(values.state)

@@ -1,0 +1,221 @@
+/*
+ * `userdma explain --slow FILE`: where the time of the sends of a recording went, by queue pair and by request.
+ *
+ * The file may be from somebody else: its texts are made printable, and records that cannot be read are counted.
+ */
+import { SessionFileError } from '../../record/error.ts'
+import type { SessionEvent } from '../../record/events.ts'
+import { openSession } from '../../record/reader.ts'
+import { type Phase, phaseNames, phases, type Span } from '../../record/times/phases.ts'
+import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../record/times/request-times.ts'
+import { nameIn } from '../../spec/enums.ts'
+import { WcStatus, WrOpcode } from '../../spec/work.ts'
+import { durationText } from '../../trace/duration.ts'
+import { jsonText, printable } from '../../trace/printable.ts'
+import { UsageError } from '../fail.ts'
+import { createProgress } from '../progress.ts'
+import { openSessionFile } from '../session-file.ts'
+import { bytesText } from './stat.ts'
+
+export interface SlowOptions {
+  /** The queue pairs and requests that are printed: text of a number from 1 to 10,000. */
+  readonly top?: string
+  readonly json?: boolean
+}
+
+const DEFAULT_TOP = 5
+const MAX_TOP = 10_000
+
+const topOf = (text: string | undefined): number => {
+  if (text === undefined) return DEFAULT_TOP
+  const top = /^\d{1,5}$/.test(text) ? Number(text) : 0
+  if (top < 1 || top > MAX_TOP) throw new UsageError(`--top "${text}" is not a number from 1 to ${MAX_TOP}`)
+  return top
+}
+
+/** Keeps the `top` longest requests. */
+const createLongest = (top: number) => {
+  let kept: RequestTimes[] = []
+  const sort = (): void => {
+    kept = kept.sort((a, b) => b.to - b.from - (a.to - a.from)).slice(0, top)
+  }
+  return {
+    add(times: RequestTimes): void {
+      kept.push(times)
+      if (kept.length >= 2 * top + 64) sort()
+    },
+    get list(): readonly RequestTimes[] {
+      sort()
+      return kept
+    },
+  }
+}
+
+const sumOf = (spans: readonly Span[], phase: Phase): number =>
+  spans.reduce((sum, span) => sum + (span.phase === phase ? span.to - span.from : 0), 0)
+
+/** Phases with their times, the longest first. */
+const ranked = (timeOf: (phase: Phase) => number): readonly (readonly [Phase, number])[] =>
+  phaseNames
+    .map(name => [name, timeOf(name)] as const)
+    .filter(([, time]) => time > 0)
+    .sort(([, a], [, b]) => b - a)
+
+/** Of the time in which a send of the queue pair was outstanding. */
+const busyOf = ({ phases: times }: QueueTimes): number => phaseNames.reduce((sum, name) => sum + times[name], 0)
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+const percent = (part: number, whole: number): string =>
+  `${((100 * part) / whole).toFixed(part < whole / 10 ? 1 : 0)} %`
+
+/** Phases below this share of the time have no line. */
+const MIN_SHARE = 0.005
+
+const createTexts = ({ objects }: TimesOfRequests, start: number) => {
+  const queueName = ({ qp: { object, qpn, peerQpn } }: QueueTimes): string => {
+    const owner = object.program === undefined ? '' : ` of ${object.program.command} (${object.program.pid})`
+    const to = peerQpn === undefined ? '' : `, to QP ${hex(peerQpn)}`
+    return `QP ${hex(qpn)} at ${objects.deviceName(object.device)}${owner}${to}`
+  }
+  const queueLines = (queue: QueueTimes): string[] => {
+    const { durations, bytes, idle, repeated, lost, notReady } = queue
+    const busy = busyOf(queue)
+    const counts = [
+      `${durations.count} sends`,
+      bytesText(bytes),
+      ...(lost > 0 ? [`${lost} packets lost`] : []),
+      ...(repeated > 0 ? [`${repeated} sent again`] : []),
+      ...(notReady > 0 ? [`${notReady} RNR NAKs`] : []),
+    ]
+    const shown = ranked(phase => queue.phases[phase]).filter(([, time]) => time >= MIN_SHARE * busy)
+    const [[worst] = []] = shown
+    return [
+      queueName(queue),
+      `  ${counts.join(', ')}; a send took ${durationText(durations.percentile(0.5))} in the middle, ${durationText(durations.percentile(0.99))} at 99 %, ${durationText(durations.longest)} at most`,
+      `  sends were outstanding for ${durationText(busy)}, none for ${durationText(idle)}; they waited for`,
+      ...shown.map(
+        ([phase, time]) =>
+          `    ${percent(time, busy).padStart(6)}  ${durationText(time).padStart(8)}  ${phases[phase].title}`,
+      ),
+      ...(worst === undefined ? [] : [`  what to do: ${phases[worst].advice}`]),
+    ]
+  }
+  const requestLines = (times: RequestTimes): string[] => {
+    const { request, queue, from, to, spans, status, isOpen, stack } = times
+    const end = isOpen
+      ? ', not complete'
+      : status !== undefined && status !== 0
+        ? `, ${nameIn(WcStatus.values, status)}`
+        : ''
+    const parts = ranked(phase => sumOf(spans, phase)).slice(0, 3)
+    return [
+      `  ${durationText(to - from).padStart(8)}  ${nameIn(WrOpcode.values, request.opcode)} ${bytesText(request.length)}, wr_id ${request.wrId}, QP ${hex(queue.qp.qpn)}, at ${((from - start) / 1e6).toFixed(6)} s${end}`,
+      ...parts.map(([phase, time]) => `            ${durationText(time).padStart(8)}  ${phases[phase].title}`),
+      ...(stack[0] === undefined ? [] : [`            posted in ${stack.slice(0, 3).join(', ')}`]),
+    ]
+  }
+  return { queueName, queueLines, requestLines }
+}
+
+const queueJson = (queue: QueueTimes, name: string) => {
+  const { qp, phases: times, idle, bytes, repeated, lost, notReady, durations } = queue
+  return {
+    kind: 'queuePair',
+    name,
+    object: qp.object.id,
+    qpn: qp.qpn,
+    peerQpn: qp.peerQpn,
+    sends: durations.count,
+    bytes,
+    lost,
+    repeated,
+    notReady,
+    idle,
+    times,
+    median: durations.percentile(0.5),
+    percentile99: durations.percentile(0.99),
+    longest: durations.longest,
+  }
+}
+
+const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }: RequestTimes) => ({
+  kind: 'request',
+  request: request.id,
+  object: queue.qp.object.id,
+  qpn: queue.qp.qpn,
+  opcode: nameIn(WrOpcode.values, request.opcode),
+  wrId: request.wrId.toString(),
+  bytes: request.length,
+  from,
+  to,
+  status: status === undefined ? undefined : nameIn(WcStatus.values, status),
+  isOpen,
+  spans,
+  stack,
+})
+
+/** The command. Throws UsageError. */
+export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
+  const top = topOf(options.top)
+  const source = openSessionFile(name)
+  const progress = createProgress('userdma explain')
+  try {
+    const session = await openSession(source)
+    const longest = createLongest(top)
+    const times = new TimesOfRequests(longest.add)
+    let unreadable = 0
+    const add = (event: SessionEvent): void => {
+      try {
+        times.add(event)
+      } catch {
+        // A file that was made by others may have records of any content.
+        unreadable++
+      }
+    }
+    for (const event of (await session.checkpointBefore(session.start)).events) add(event)
+    const total = session.blocks.reduce((sum, { events }) => sum + events, 0)
+    let read = 0
+    progress.show(
+      () => `${Math.floor((100 * read) / total)} % of ${bytesText(source.size)}`,
+      () => read / total,
+    )
+    for await (const event of session.eventsIn()) {
+      add(event)
+      read++
+    }
+    times.end(session.end)
+    progress.end()
+
+    const texts = createTexts(times, session.start)
+    const queues = [...times.queues].sort((a, b) => busyOf(b) - busyOf(a))
+    const shown = queues.slice(0, top)
+    const write = (line: string): void => void process.stdout.write(`${line}\n`)
+    if (options.json) {
+      for (const queue of shown) write(jsonText(queueJson(queue, texts.queueName(queue))))
+      for (const request of longest.list) write(jsonText(requestJson(request)))
+    } else if (queues.length === 0) write(`${printable(name)} has no sends`)
+    else {
+      const lines = [
+        ...shown.flatMap(queue => [...texts.queueLines(queue), '']),
+        ...(queues.length > top
+          ? [`${queues.length - top} more queue pairs had less time with sends outstanding (--top)`, '']
+          : []),
+        'the longest sends',
+        ...longest.list.flatMap(texts.requestLines),
+      ]
+      for (const line of lines) write(printable(line))
+    }
+    if (times.omitted > 0)
+      process.stderr.write(
+        `userdma: ${times.omitted} sends were left out: too many at once, or of unknown queue pairs\n`,
+      )
+    const damaged = session.damaged + unreadable
+    if (damaged > 0) process.stderr.write(`userdma: ${damaged} damaged parts of ${printable(name)} were left out\n`)
+  } catch (error) {
+    if (error instanceof SessionFileError) throw new UsageError(`${name}: ${error.message}`)
+    throw error
+  } finally {
+    progress.end()
+    source.close()
+  }
+}
