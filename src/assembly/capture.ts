@@ -1,33 +1,63 @@
 /*
- * Captures the packets of a port as records of pcapng.
+ * Captures the packets of ports as records of pcapng.
  */
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
+import { createLosses } from '../trace/losses.ts'
 import type { PcapngPacket } from '../trace/pcapng.ts'
 
+/** Milliseconds after which a packet is written at the latest. */
+const FLUSH_INTERVAL = 50
+
+export interface PacketCapture {
+  /** Captures a port, interface `index` of the file, until the returned function is called. */
+  add(port: Port, index: number): () => void
+  /** Writes the last packets. Ports that were not removed may be used further. */
+  end(): void
+}
+
 /**
- * Passes each packet of the port to `write` until the returned function is called. A packet between two captured
- * devices is captured once, when it is sent. `index`: the port's interface in the file; `isOwn`: whether one of the
- * captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full disk.
+ * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`: whether
+ * one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full
+ * disk. At the exit of the process all packets are written.
  */
-export const capturePort = (
-  port: Port,
-  index: number,
+export const startCapture = (
   isOwn: (address: Uint8Array) => boolean,
   write: (packet: PcapngPacket) => void,
   failed: (error: unknown) => void,
-): (() => void) =>
-  addTap(port, run => {
-    const { direction, flow } = run
-    if (direction !== 'sent' && isOwn(flow.source)) return
-    const time = performance.timeOrigin * 1000 + nowMicroseconds()
+): PacketCapture => {
+  const losses = createLosses(write)
+  const attempt = (use: () => void): void => {
     try {
-      forEachPacket(run, (offset, length, identification) => {
-        const payload = run.arena.bytes.subarray(offset, offset + length)
-        write({ interface: index, time, direction, flow, identification, payload })
-      })
+      use()
     } catch (error) {
       failed(error)
     }
-  })
+  }
+  const flush = (): void => attempt(losses.flush)
+  const timer = setInterval(flush, FLUSH_INTERVAL).unref()
+  process.on('exit', flush)
+  return {
+    add: (port, index) =>
+      addTap(port, run => {
+        const { direction, flow, outcome, arena } = run
+        const isArrival = direction !== 'sent' && isOwn(flow.source)
+        if (isArrival && outcome === 'passed') return
+        const time = performance.timeOrigin * 1000 + nowMicroseconds()
+        attempt(() =>
+          forEachPacket(run, (offset, length, identification) => {
+            const payload = arena.bytes.slice(offset, offset + length)
+            const packet = { interface: index, time, direction, flow, identification, payload }
+            if (isArrival) losses.arrived(packet, outcome)
+            else losses.sent(outcome === 'passed' ? packet : { ...packet, comment: outcome })
+          }),
+        )
+      }),
+    end() {
+      clearInterval(timer)
+      process.off('exit', flush)
+      flush()
+    },
+  }
+}

@@ -8,7 +8,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import { closeSync } from 'node:fs'
-import { capturePort } from '../assembly/capture.ts'
+import { type PacketCapture, startCapture } from '../assembly/capture.ts'
 import { registerClient } from '../core/devices/clients.ts'
 import { addHook } from '../core/devices/registry.ts'
 import type { LocalDevice } from '../core/driver-contract.ts'
@@ -191,18 +191,13 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
   const captures = new Set<Capture>()
 
   interface Capture {
-    readonly write: (packet: PcapngPacket) => void
+    readonly packets: PacketCapture
     readonly tapRemovers: Map<string, () => void>
     stop(): void
   }
 
-  const tap = ({ write, tapRemovers, stop }: Capture, name: string, { port }: ObservedDevice): void => {
-    const remove = capturePort(port, 0, isOwn, write, error => {
-      // The traffic continues.
-      warn(`a capture was stopped: ${String(error)}`)
-      stop()
-    })
-    tapRemovers.set(name, remove)
+  const tap = ({ packets, tapRemovers }: Capture, name: string, { port }: ObservedDevice): void => {
+    tapRemovers.set(name, packets.add(port, 0))
   }
   /** Whether an address (16 bytes) belongs to a device of the network. */
   const isOwn = (address: Uint8Array): boolean =>
@@ -223,11 +218,16 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       checkText('network.capture', 'path', path)
       const { fd, write } = openCapture(path)
       const capture: Capture = {
-        write,
+        packets: startCapture(isOwn, write, error => {
+          // The traffic continues.
+          warn(`a capture was stopped: ${String(error)}`)
+          capture.stop()
+        }),
         tapRemovers: new Map(),
         stop() {
           if (!captures.delete(capture)) return
           for (const remove of capture.tapRemovers.values()) remove()
+          capture.packets.end()
           closeSync(fd)
         },
       }

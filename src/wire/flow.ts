@@ -13,3 +13,14 @@ export interface PacketFlow {
   /** IPv6 flow label, 20 bits. */
   readonly flowLabel: number
 }
+
+/** A number of 32 bits for the addresses of a flow; rarely others have the same. `isBack`: of the opposite direction. */
+export const flowHash = (
+  { source, destination }: Pick<PacketFlow, 'source' | 'destination'>,
+  isBack = false,
+): number => {
+  let hash = 0
+  for (const address of isBack ? [destination, source] : [source, destination])
+    for (const byte of address) hash = (Math.imul(hash, 31) + byte) | 0
+  return hash
+}

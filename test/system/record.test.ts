@@ -8,7 +8,7 @@ import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { bytesSource, openSession } from '../../src/record/reader.ts'
 import { repoRoot } from '../paths.ts'
-import { assertGood, lacking, ownProgram, runUserdma, startDaemon, temporaryFolder, userdma } from './programs.ts'
+import { assertGood, lacking, ownProgram, run, runUserdma, startDaemon, temporaryFolder, userdma } from './programs.ts'
 
 const LOOPBACK = ownProgram('loopback')
 const private_ = ['run', '--private']
@@ -142,7 +142,7 @@ describe('userdma daemon --record', { skip: lacking(LOOPBACK) }, () => {
   })
 })
 
-describe('userdma export', { skip: lacking(LOOPBACK) }, () => {
+describe('userdma export', { skip: lacking(LOOPBACK, 'tshark') }, () => {
   it('writes a session in every format, and says what is wrong with other files', async t => {
     const folder = temporaryFolder(t)
     const file = join(folder, 'session.udr')
@@ -160,6 +160,8 @@ describe('userdma export', { skip: lacking(LOOPBACK) }, () => {
       assertGood(await runUserdma(t, ['export', file, '--to', format, '-o', output]))
       assert.ok(statSync(output).size > 100)
     }
+    const tshark = await run(t, 'tshark', ['-r', join(folder, 'pcapng'), '-Y', '_ws.malformed || udp.length < 24'])
+    assert.equal(tshark.stdout, '')
     const refused = async (args: readonly string[], message: RegExp) => {
       const { status, stderr } = await runUserdma(t, ['export', ...args])
       assert.notEqual(status, 0)

@@ -294,6 +294,8 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
     })
     assert.ok(faults.dropped > 0)
     assert.equal(packets.length, port.receivedPackets + faults.dropped)
+    const commented = await tshark(t, pcap, '-Y', 'frame.comment == "dropped"')
+    assert.equal(commented.length, faults.dropped)
     assert.ok(new Set(packets).size < packets.length, 'no packet was sent twice')
   })
 })

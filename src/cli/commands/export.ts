@@ -78,10 +78,11 @@ const toPcapng: Exporter = async ({ session, existing, forEach, write }) => {
   // The interfaces stand at the start of a capture.
   await existing(Number.POSITIVE_INFINITY, noteDevice)
   await forEach(noteDevice)
-  const add = createCapture(write, session.header, devices)
+  const capture = createCapture(write, session.header, devices)
   await forEach(event => {
-    if (event.kind === 'packets') add(event.time, event)
+    if (event.kind === 'packets') capture.add(event.time, event)
   })
+  capture.end()
 }
 
 const toPerfetto: Exporter = async ({ existing, forEach, write }) => {
@@ -139,10 +140,11 @@ const PASSES: Readonly<Record<string, number>> = { pcapng: 2 }
 const BINARY: readonly string[] = ['pcapng', 'perfetto']
 
 /**
- * The output has at most so many times the bytes of the session's blocks. The most is needed for captures of small
- * packets, since one record stands for a run (phy/runs/limits.ts): 87 times for messages of 1 MiB at an MTU of 256.
+ * The output has at most so many times the bytes of the session's blocks: it is bounded, whatever a file says. Captures
+ * need more, since one record stands for a run of packets (phy/runs/limits.ts), of which a capture has all bytes.
  */
 const MAX_RATIO = 512
+const MAX_CAPTURE_RATIO = 16_384
 /** The output may always have so many bytes. */
 const LEAST_MAX_SIZE = 16 * 2 ** 20
 
@@ -201,13 +203,14 @@ const createBuffer = (name: string, open: () => number, limit: number, limitText
 const mayShowProgress = (output: string | undefined): boolean => output !== undefined || fstatSync(1).isFile()
 
 /** The most bytes of the output, and the sentence if it would have more. Throws UsageError. */
-const limitOf = (maxSize: string | undefined, name: string, size: number) => {
+const limitOf = (maxSize: string | undefined, to: string, name: string, size: number) => {
   if (maxSize !== undefined) {
     const limit = sizeOf('--max-size', maxSize, 1)
     return { limit, limitText: `the output has more than ${bytesText(limit)}, the --max-size` }
   }
-  const limit = Math.max(LEAST_MAX_SIZE, MAX_RATIO * size)
-  const reason = limit === LEAST_MAX_SIZE ? '' : `, ${MAX_RATIO} times the events of ${name}`
+  const ratio = to === 'pcapng' ? MAX_CAPTURE_RATIO : MAX_RATIO
+  const limit = Math.max(LEAST_MAX_SIZE, ratio * size)
+  const reason = limit === LEAST_MAX_SIZE ? '' : `, ${ratio} times the events of ${name}`
   return {
     limit,
     limitText: `the output has more than ${bytesText(limit)}${reason}: if you trust the file, allow more with --max-size`,
@@ -235,7 +238,7 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
       source.size,
       session.blocks.reduce((sum, { length }) => sum + length, 0),
     )
-    const { limit, limitText } = limitOf(maxSize, name, size)
+    const { limit, limitText } = limitOf(maxSize, to, name, size)
     const result = output === undefined ? undefined : createResult(output)
     if (result !== undefined) {
       discard = result.discard

@@ -3,7 +3,15 @@
  */
 import type { PacketsEvent, SessionHeader } from '../../record/events.ts'
 import { expandPackets } from '../../record/packets.ts'
+import { ICRC_BYTES, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import { createLosses } from '../../trace/losses.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
+import { arenaOver } from '../../wire/arena.ts'
+import { BTH_BYTES } from '../../wire/bth.ts'
+import { type Flow, makeFlow, sealIcrc } from '../../wire/icrc.ts'
+
+/** Maximum bytes of a UDP payload. */
+const MAX_PAYLOAD = 65_507
 
 /** Most characters of an interface's name; Linux's have 15. */
 const MAX_NAME = 255
@@ -15,30 +23,48 @@ export const paddedPacket = (recorded: Uint8Array, length: number): Uint8Array =
   return bytes
 }
 
+/** The packet that was sent, with the right ICRC: of a packet whose payload was not recorded, that of zeros. */
+const wholePacket = (recorded: Uint8Array, length: number, flow: Flow, identification: number): Uint8Array => {
+  const bytes = paddedPacket(recorded, length)
+  if (bytes.length >= BTH_BYTES + ICRC_BYTES && bytes.length <= MAX_PAYLOAD)
+    sealIcrc(arenaOver(bytes), 0, bytes.length, flow, identification)
+  return bytes
+}
+
 /**
- * Starts a capture file. `devices`: names by their numbers. Returns a function that adds the packets of an event. The
- * frames end where the recorded bytes end.
+ * Starts a capture file. `devices`: names by their numbers. Packets have their whole length, with zeros for what was not
+ * recorded of their payload: Wireshark calls shorter ones malformed. A lost packet is one frame with a comment.
  */
 export const createCapture = (
   write: (bytes: Uint8Array) => void,
   { origin }: SessionHeader,
   devices: ReadonlyMap<number, string>,
-): ((time: number, event: PacketsEvent) => void) => {
+): { add(time: number, event: PacketsEvent): void; end(): void } => {
   const numbers = [...devices.keys()]
   const names = [...devices.values()].map(name => name.slice(0, MAX_NAME))
-  const writePacket = createPcapng(write, { interfaces: names.length === 0 ? ['none'] : names })
-  return (time, event) => {
-    const { device, flow, direction, outcome } = event
-    for (const { bytes, length, identification } of expandPackets(event))
-      writePacket({
-        interface: Math.max(0, numbers.indexOf(device)),
-        time: origin * 1000 + time,
-        flow,
-        identification,
-        payload: paddedPacket(bytes, length),
-        captured: bytes.length,
-        direction,
-        ...(outcome !== 'passed' && { comment: outcome }),
-      })
+  const losses = createLosses(createPcapng(write, { interfaces: names.length === 0 ? ['none'] : names }))
+  /** Addresses that have sent packets which were recorded then. */
+  const senders = new Set<string>()
+  return {
+    add(time, event) {
+      const { device, flow, direction, outcome } = event
+      const source = flow.source.join()
+      if (direction === 'sent') senders.add(source)
+      const icrcFlow = makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT })
+      for (const { bytes, length, identification } of expandPackets(event)) {
+        const packet = {
+          interface: Math.max(0, numbers.indexOf(device)),
+          time: origin * 1000 + time,
+          flow,
+          identification,
+          payload: wholePacket(bytes, length, icrcFlow, identification),
+          direction,
+        }
+        if (outcome === 'passed') losses.sent(packet)
+        else if (direction === 'received' && senders.has(source)) losses.arrived(packet, outcome)
+        else losses.sent({ ...packet, comment: outcome })
+      }
+    },
+    end: losses.flush,
   }
 }

@@ -2,7 +2,7 @@
  * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
  * captured.
  */
-import { capturePort } from '../../assembly/capture.ts'
+import { startCapture } from '../../assembly/capture.ts'
 import type { NetworkLink } from '../../assembly/link.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { createProgramFaults, type ProgramFaults } from '../../faults/program-faults.ts'
@@ -127,6 +127,7 @@ export const createNetwork = (
       })
       const stopCapture = (): void => {
         for (const remove of removers) remove()
+        capture.end()
       }
       const onFailure = (error: unknown): void => {
         // Only the capture ends.
@@ -134,7 +135,8 @@ export const createNetwork = (
         stopCapture()
         failed(error)
       }
-      const removers = ports.map(({ port }, index) => capturePort(port, index, isOwn, write, onFailure))
+      const capture = startCapture(isOwn, write, onFailure)
+      const removers = ports.map(({ port }, index) => capture.add(port, index))
       return stopCapture
     },
   }
