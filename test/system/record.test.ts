@@ -174,3 +174,37 @@ describe('userdma export', { skip: lacking(LOOPBACK, 'tshark') }, () => {
     await refused([file, '--to', 'xml'], /--to "xml" is not one of text, json, pcapng, perfetto/)
   })
 })
+
+describe('userdma explain --slow', { skip: lacking(LOOPBACK) }, () => {
+  it('says what the sends of a recording waited for, and what is wrong with its arguments', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    assertGood(await runUserdma(t, [...private_, '--record', file, '--', LOOPBACK]))
+    const text = await runUserdma(t, ['explain', '--slow', file, '--top', '1'])
+    assertGood(text)
+    assert.match(text.stdout, /^QP 0x[0-9a-f]+ at rxe0 of \S+ \(\d+\), to QP 0x/)
+    assert.match(text.stdout, /the longest sends\n {2}.* wr_id \d+, QP 0x/)
+    const json = await runUserdma(t, ['explain', '--slow', file, '--json'])
+    const lines = json.stdout.split('\n').flatMap(line => (line === '' ? [] : [JSON.parse(line)]))
+    const requests = lines.filter(({ kind }) => kind === 'request')
+    assert.ok(requests.length > 0 && lines.some(({ kind }) => kind === 'queuePair'))
+    for (const { from, to, spans } of requests) {
+      // The spans are the whole time, in its order.
+      let at = from
+      for (const span of spans) {
+        assert.equal(span.from, at)
+        at = span.to
+      }
+      assert.equal(at, to)
+    }
+    const refused = async (args: readonly string[], message: RegExp) => {
+      const { status, stderr } = await runUserdma(t, ['explain', ...args])
+      assert.notEqual(status, 0)
+      assert.match(stderr, message)
+    }
+    await refused([], /takes a word or --slow FILE/)
+    await refused(['RETRY_EXC_ERR', '--slow', file], /takes a word or --slow FILE/)
+    await refused(['RETRY_EXC_ERR', '--top', '3'], /--top and --json are for --slow/)
+    await refused(['--slow', file, '--top', '0'], /--top "0" is not a number from 1 to 10000/)
+    await refused(['--slow', userdma], /no session file/)
+  })
+})
