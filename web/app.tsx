@@ -17,6 +17,7 @@ import { Findings } from './views/findings.tsx'
 import { Objects } from './views/objects.tsx'
 import { Overview } from './views/overview.tsx'
 import { States } from './views/states.tsx'
+import { Times } from './views/times.tsx'
 import type { ViewProps } from './views/view-props.ts'
 
 interface View {
@@ -36,6 +37,7 @@ const VIEWS: readonly View[] = [
   { name: 'states', title: 'States', view: States },
   { name: 'calls', title: 'Calls', view: Calls },
   { name: 'charts', title: 'Charts', view: Charts },
+  { name: 'times', title: 'Times', view: Times },
   {
     name: 'findings',
     title: 'Findings',
@@ -100,7 +102,7 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
 }
 
 const KEYS = [
-  ['1 – 8', 'views'],
+  ['1 – 9', 'views'],
   ['↓ ↑ or j k', 'next and previous row of the ladder'],
   ['n p', 'next and previous problem'],
   ['/', 'filter'],

@@ -28,7 +28,7 @@ import {
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
-const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'findings'] as const
+const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'times', 'findings'] as const
 const MAX_NODES = 2000
 const LIMIT = 30_000
 
@@ -90,6 +90,24 @@ const faultsOf = async (page: Page): Promise<string[]> => {
   })
 }
 
+/** Cells of rows that overlap, as texts; and what is wider than the window. */
+const faultsOfLayout = (page: Page): Promise<string[]> =>
+  page.evaluate<string[]>(`(() => {
+    const overlap = (a, b) =>
+      Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1
+    const found = []
+    for (const row of document.querySelectorAll('.table-row, .call-row, .row, tr, .toolbar, .tiles, nav')) {
+      const cells = [...row.children].filter(cell => getComputedStyle(cell).position === 'static')
+      for (const [i, one] of cells.entries())
+        for (const other of cells.slice(i + 1))
+          if (overlap(one.getBoundingClientRect(), other.getBoundingClientRect()))
+            found.push(row.className + ': "' + one.textContent + '" and "' + other.textContent + '"')
+    }
+    const { scrollWidth, clientWidth } = document.documentElement
+    if (scrollWidth > clientWidth) found.push('the page is ' + scrollWidth + ' pixels wide, the window ' + clientWidth)
+    return found.slice(0, 5)
+  })()`)
+
 const startInspect = async (t: Scope, ...args: readonly string[]) => {
   const running = start(t, userdma, ['inspect', ...args], { env: cleanEnvironment(), limit: 600_000 })
   return (await running.printed(/http:\S+/))[0]
@@ -132,9 +150,17 @@ describe('the page in a browser', { skip }, () => {
           }
           if (view === 'objects') await page.locator('.table-row[role=option]').first().click()
           if (view === 'calls') await page.locator('.call-row[role=option]').first().click()
+          if (view === 'times') await page.locator('.time-row[role=option]').first().click()
           assert.deepEqual(await faultsOf(page), [], `${view}, ${colorScheme}`)
           assert.ok((await nodesOf(page)) <= MAX_NODES, view)
+          for (const width of [1280, 390]) {
+            await page.setViewportSize({ width, height: 800 })
+            assert.deepEqual(await faultsOfLayout(page), [], `${view}, ${colorScheme}, ${width} pixels`)
+          }
+          await page.setViewportSize({ width: 1280, height: 800 })
         }
+        await goTo(page, 'objects?class=pd')
+        assert.deepEqual(await faultsOfLayout(page), [])
         assert.deepEqual(errors, [])
         await context.close()
       }

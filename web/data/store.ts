@@ -8,6 +8,8 @@ import { SessionFileError } from '../../src/record/error.ts'
 import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
 import { SessionObjects } from '../../src/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
+import { LongestRequests } from '../../src/record/times/longest.ts'
+import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
@@ -17,6 +19,8 @@ const READ_AT_ONCE = 3 * 2 ** 20
 const MAX_BEHIND = 16 * 2 ** 20
 const MAX_CALLS = 20_000
 const MAX_PROBLEMS = 5_000
+const MAX_SENDS = 20_000
+const MAX_LONGEST = 200
 /** Milliseconds between two notices to views while events are read. */
 const NOTICE_INTERVAL = 200
 /** Milliseconds of reading after which the browser may draw. */
@@ -57,32 +61,57 @@ export interface Facts {
   endReason: string | undefined
   /** Counters of devices: the last values. */
   readonly counters: Map<number, Record<string, number>>
+  readonly times: TimesOfRequests
+  readonly longest: LongestRequests
+  /** Sends in the order of their ends: the first, or of a live session the newest. */
+  readonly sends: RequestTimes[]
+  /** Sends that were too many for `sends`. */
+  omittedSends: number
 }
 
-const newFacts = (start: number): Facts => ({
-  objects: new SessionObjects(),
-  traffic: new Traffic(start),
-  calls: [],
-  omittedCalls: 0,
-  findings: [],
-  failures: [],
-  omittedProblems: 0,
-  lost: 0,
-  events: 0,
-  damaged: 0,
-  skipped: 0,
-  endReason: undefined,
-  counters: new Map(),
-})
+const newFacts = (start: number, isLive: boolean): Facts => {
+  const objects = new SessionObjects()
+  const longest = new LongestRequests(MAX_LONGEST)
+  const sends: RequestTimes[] = []
+  const facts: Facts = {
+    objects,
+    times: new TimesOfRequests(send => {
+      longest.add(send)
+      if (sends.length < MAX_SENDS) sends.push(send)
+      else facts.omittedSends++
+      if (!isLive || sends.length < MAX_SENDS) return
+      sends.splice(0, MAX_SENDS / 2)
+      facts.omittedSends += MAX_SENDS / 2
+    }, objects),
+    longest,
+    sends,
+    omittedSends: 0,
+    traffic: new Traffic(start),
+    calls: [],
+    omittedCalls: 0,
+    findings: [],
+    failures: [],
+    omittedProblems: 0,
+    lost: 0,
+    events: 0,
+    damaged: 0,
+    skipped: 0,
+    endReason: undefined,
+    counters: new Map(),
+  }
+  return facts
+}
 
 const addTo = (facts: Facts, event: SessionEvent): void => {
   facts.traffic.add(event)
+  if (event.kind !== 'object') facts.times.add(event)
   switch (event.kind) {
     case 'device':
       facts.objects.addDevice(event)
       return
     case 'object':
       facts.objects.add(event)
+      facts.times.add(event)
       return
     case 'call':
       if (facts.calls.length < MAX_CALLS) facts.calls.push(event)
@@ -147,7 +176,7 @@ export class Store {
     this.session = session
     this.#recording = source.about.state.recording
     this.notice = source.about.state.notice
-    this.facts = newFacts(session.start)
+    this.facts = newFacts(session.start, source.about.isLive)
   }
 
   /** Opens the session of a source. Throws an Error with a sentence. */
@@ -272,11 +301,11 @@ export class Store {
             this.session = session
             if (isNew) {
               this.#recording = state.recording
-              this.facts = newFacts(session.start)
+              this.facts = newFacts(session.start, source.about.isLive)
               this.#next = 0
               this.bytesDone = 0
               this.#isReading = false
-            } else if (this.facts.events === 0) this.facts = newFacts(session.start)
+            } else if (this.facts.events === 0) this.facts = newFacts(session.start, source.about.isLive)
           }
           await this.#read()
           this.#changed()

@@ -8,6 +8,7 @@ import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../da
 import { bytesText, countText, durationText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { onThemeChange } from '../theme.ts'
+import { rangeOf } from './times.tsx'
 import type { ViewProps } from './view-props.ts'
 
 interface Line {
@@ -27,12 +28,25 @@ interface ChartProps {
   /** Ticks are powers of two. */
   readonly isBinary?: boolean
   readonly version: number
+  /** Seconds from the start that are shown; absent: all. */
+  readonly range?: { readonly min: number; readonly max: number } | undefined
 }
 
 const HEIGHT = 190
 const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i)
 
-const Chart = ({ title, note, x, lines, xText, yText, isLog = false, isBinary = false, version }: ChartProps) => {
+const Chart = ({
+  title,
+  note,
+  x,
+  lines,
+  xText,
+  yText,
+  isLog = false,
+  isBinary = false,
+  version,
+  range,
+}: ChartProps) => {
   const box = useRef<HTMLDivElement>(null)
   const plot = useRef<UPlot>(undefined)
   const data = [x, ...lines.map(({ values }) => values)] as unknown as UPlot.AlignedData
@@ -95,7 +109,10 @@ const Chart = ({ title, note, x, lines, xText, yText, isLog = false, isBinary = 
     }
   }, [title])
 
-  useEffect(() => plot.current?.setData(data), [version, x.length])
+  useEffect(() => {
+    plot.current?.setData(data)
+    if (range !== undefined && !isLog) plot.current?.setScale('x', range)
+  }, [version, x.length, range?.min, range?.max])
   return (
     <section class="chart">
       <h2>
@@ -120,7 +137,7 @@ const quantile = (bins: Float64Array, part: number): number => {
   return 0
 }
 
-export const Charts = ({ store }: ViewProps) => {
+export const Charts = ({ store, route }: ViewProps) => {
   const { traffic } = store.facts
   const { version } = store
   const { totals, latencies } = traffic
@@ -141,7 +158,10 @@ export const Charts = ({ store }: ViewProps) => {
     { length: Math.min(LATENCY_BINS, last + 2) - Math.max(0, first - 1) },
     (_, i) => Math.max(0, first - 1) + i,
   )
-  const common = { x, xText, version }
+  const shown = rangeOf(route.params)
+  const { start } = store.session
+  const range = shown && { min: (shown.from - start) / 1e6, max: (shown.to - start) / 1e6 }
+  const common = { x, xText, version, range }
   return (
     <div class="page charts">
       <Chart

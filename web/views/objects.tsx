@@ -23,6 +23,11 @@ const columnsOf = (name: string): readonly string[] => {
   return Object.keys(attributes).filter(attribute => !/^(?:object|userHandle|asyncFd|pd|.*Cq)$/.test(attribute))
 }
 
+/** Columns of the table, with `columns` of values. */
+const template = (columns: number): { readonly gridTemplateColumns: string } => ({
+  gridTemplateColumns: `minmax(0, 1.1fr) minmax(0, 1.1fr) minmax(0, 0.6fr) minmax(0, 1fr) ${'minmax(0, 1fr) '.repeat(columns)}90px 90px`,
+})
+
 const valueText = (value: unknown): string =>
   value === undefined ? '' : typeof value === 'number' && value > 0xffff ? hexText(value) : String(value)
 
@@ -152,54 +157,58 @@ export const Objects = ({ store, route }: ViewProps) => {
             existing only
           </button>
         </div>
-        <div class="table-row table-head" style={{ '--columns': columns.length }}>
-          <span>Object</span>
-          <span>Process</span>
-          <span>Device</span>
-          <span>Uses</span>
-          {columns.map(name => (
-            <span key={name}>{name}</span>
-          ))}
-          <span class="mono end">created, s</span>
-          <span class="mono end">destroyed, s</span>
-        </div>
-        <VirtualList
-          label="Objects"
-          count={shown.length}
-          rowHeight={ROW_HEIGHT}
-          shown={index < 0 ? undefined : index}
-          onKeyDown={stepOf(index, shown.length, next =>
-            setParam('id', next === undefined ? undefined : shown[next]!.id),
-          )}
-          render={i => {
-            const object = shown[i]!
-            const values = object.history[0]?.details.values ?? {}
-            return (
-              <div
-                key={object.id}
-                role="option"
-                class={`table-row${object.destroyed === undefined ? '' : ' gone'}`}
-                style={{ '--columns': columns.length }}
-                aria-selected={object === selected}
-                tabIndex={-1}
-                onClick={() => setParam('id', object === selected ? undefined : object.id)}
-                onKeyDown={event => event.key === 'Enter' && setParam('id', object.id)}
-              >
-                <span class="mono">{objects.objectName(object.id)}</span>
-                <span>{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
-                <span>{objects.deviceName(object.device)}</span>
-                <span class="mono">{[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}</span>
-                {columns.map(name => (
-                  <span key={name} class="mono">
-                    {valueText(values[name])}
+        <div class="wide">
+          <div class="table-row table-head" style={template(columns.length)}>
+            <span>Object</span>
+            <span>Process</span>
+            <span>Device</span>
+            <span>Uses</span>
+            {columns.map(name => (
+              <span key={name}>{name}</span>
+            ))}
+            <span class="mono end">created, s</span>
+            <span class="mono end">destroyed, s</span>
+          </div>
+          <VirtualList
+            label="Objects"
+            count={shown.length}
+            rowHeight={ROW_HEIGHT}
+            shown={index < 0 ? undefined : index}
+            onKeyDown={stepOf(index, shown.length, next =>
+              setParam('id', next === undefined ? undefined : shown[next]!.id),
+            )}
+            render={i => {
+              const object = shown[i]!
+              const values = object.history[0]?.details.values ?? {}
+              return (
+                <div
+                  key={object.id}
+                  role="option"
+                  class={`table-row${object.destroyed === undefined ? '' : ' gone'}`}
+                  style={template(columns.length)}
+                  aria-selected={object === selected}
+                  tabIndex={-1}
+                  onClick={() => setParam('id', object === selected ? undefined : object.id)}
+                  onKeyDown={event => event.key === 'Enter' && setParam('id', object.id)}
+                >
+                  <span class="mono">{objects.objectName(object.id)}</span>
+                  <span>{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
+                  <span>{objects.deviceName(object.device)}</span>
+                  <span class="mono">{[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}</span>
+                  {columns.map(name => (
+                    <span key={name} class="mono">
+                      {valueText(values[name])}
+                    </span>
+                  ))}
+                  <span class="mono end">{timeText((object.history[0]?.time ?? start) - start)}</span>
+                  <span class="mono end">
+                    {object.destroyed === undefined ? '' : timeText(object.destroyed - start)}
                   </span>
-                ))}
-                <span class="mono end">{timeText((object.history[0]?.time ?? start) - start)}</span>
-                <span class="mono end">{object.destroyed === undefined ? '' : timeText(object.destroyed - start)}</span>
-              </div>
-            )
-          }}
-        />
+                </div>
+              )
+            }}
+          />
+        </div>
         <p class="status" role="status">
           {plural(shown.length, 'object')}
           {objects.omitted > 0 ? `, and ${countText(objects.omitted)} that were too many for the page` : ''}

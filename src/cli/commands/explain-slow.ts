@@ -6,7 +6,8 @@
 import { SessionFileError } from '../../record/error.ts'
 import type { SessionEvent } from '../../record/events.ts'
 import { openSession } from '../../record/reader.ts'
-import { type Phase, phaseNames, phases, type Span } from '../../record/times/phases.ts'
+import { LongestRequests } from '../../record/times/longest.ts'
+import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../record/times/phases.ts'
 import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../record/times/request-times.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -33,37 +34,6 @@ const topOf = (text: string | undefined): number => {
   return top
 }
 
-/** Keeps the `top` longest requests. */
-const createLongest = (top: number) => {
-  let kept: RequestTimes[] = []
-  const sort = (): void => {
-    kept = kept.sort((a, b) => b.to - b.from - (a.to - a.from)).slice(0, top)
-  }
-  return {
-    add(times: RequestTimes): void {
-      kept.push(times)
-      if (kept.length >= 2 * top + 64) sort()
-    },
-    get list(): readonly RequestTimes[] {
-      sort()
-      return kept
-    },
-  }
-}
-
-const sumOf = (spans: readonly Span[], phase: Phase): number =>
-  spans.reduce((sum, span) => sum + (span.phase === phase ? span.to - span.from : 0), 0)
-
-/** Phases with their times, the longest first. */
-const ranked = (timeOf: (phase: Phase) => number): readonly (readonly [Phase, number])[] =>
-  phaseNames
-    .map(name => [name, timeOf(name)] as const)
-    .filter(([, time]) => time > 0)
-    .sort(([, a], [, b]) => b - a)
-
-/** Of the time in which a send of the queue pair was outstanding. */
-const busyOf = ({ phases: times }: QueueTimes): number => phaseNames.reduce((sum, name) => sum + times[name], 0)
-
 const hex = (value: number): string => `0x${value.toString(16)}`
 const percent = (part: number, whole: number): string =>
   `${((100 * part) / whole).toFixed(part < whole / 10 ? 1 : 0)} %`
@@ -79,7 +49,7 @@ const createTexts = ({ objects }: TimesOfRequests, start: number) => {
   }
   const queueLines = (queue: QueueTimes): string[] => {
     const { durations, bytes, idle, repeated, lost, notReady } = queue
-    const busy = busyOf(queue)
+    const busy = sumOfPhases(queue.phases)
     const counts = [
       `${durations.count} sends`,
       bytesText(bytes),
@@ -87,7 +57,7 @@ const createTexts = ({ objects }: TimesOfRequests, start: number) => {
       ...(repeated > 0 ? [`${repeated} sent again`] : []),
       ...(notReady > 0 ? [`${notReady} RNR NAKs`] : []),
     ]
-    const shown = ranked(phase => queue.phases[phase]).filter(([, time]) => time >= MIN_SHARE * busy)
+    const shown = rankedPhases(queue.phases).filter(([, time]) => time >= MIN_SHARE * busy)
     const [[worst] = []] = shown
     return [
       queueName(queue),
@@ -107,7 +77,7 @@ const createTexts = ({ objects }: TimesOfRequests, start: number) => {
       : status !== undefined && status !== 0
         ? `, ${nameIn(WcStatus.values, status)}`
         : ''
-    const parts = ranked(phase => sumOf(spans, phase)).slice(0, 3)
+    const parts = rankedPhases(timesOfSpans(spans)).slice(0, 3)
     return [
       `  ${durationText(to - from).padStart(8)}  ${nameIn(WrOpcode.values, request.opcode)} ${bytesText(request.length)}, wr_id ${request.wrId}, QP ${hex(queue.qp.qpn)}, at ${((from - start) / 1e6).toFixed(6)} s${end}`,
       ...parts.map(([phase, time]) => `            ${durationText(time).padStart(8)}  ${phases[phase].title}`),
@@ -161,8 +131,8 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
   const progress = createProgress('userdma explain')
   try {
     const session = await openSession(source)
-    const longest = createLongest(top)
-    const times = new TimesOfRequests(longest.add)
+    const longest = new LongestRequests(top)
+    const times = new TimesOfRequests(one => longest.add(one))
     let unreadable = 0
     const add = (event: SessionEvent): void => {
       try {
@@ -187,7 +157,7 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     progress.end()
 
     const texts = createTexts(times, session.start)
-    const queues = [...times.queues].sort((a, b) => busyOf(b) - busyOf(a))
+    const queues = [...times.queues].sort((a, b) => sumOfPhases(b.phases) - sumOfPhases(a.phases))
     const shown = queues.slice(0, top)
     const write = (line: string): void => void process.stdout.write(`${line}\n`)
     if (options.json) {

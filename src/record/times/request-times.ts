@@ -155,7 +155,8 @@ const addStall = ({ stalls }: Queue, { phase, from, to }: Stall): void => {
 }
 
 export class TimesOfRequests {
-  readonly objects = new SessionObjects()
+  readonly objects: SessionObjects
+  readonly #ownsObjects: boolean
   /** Sends that were too many to follow. */
   omitted = 0
   readonly #finish: (times: RequestTimes) => void
@@ -172,9 +173,14 @@ export class TimesOfRequests {
   /** Sends whose completions were not polled, by CQ, in their order. */
   readonly #unpolled = new Map<number, { readonly position: number; readonly send: Open }[]>()
 
-  /** `finish` gets each send when its completion was polled, or when it has ended without one. */
-  constructor(finish: (times: RequestTimes) => void = () => {}) {
+  /**
+   * `finish` gets each send when its completion was polled, or when it has ended without one. `objects`: the caller adds
+   * the events of objects to them first; absent: this class has its own.
+   */
+  constructor(finish: (times: RequestTimes) => void = () => {}, objects?: SessionObjects) {
     this.#finish = finish
+    this.#ownsObjects = objects === undefined
+    this.objects = objects ?? new SessionObjects()
   }
 
   /** The queue pairs that have sent something. */
@@ -186,7 +192,7 @@ export class TimesOfRequests {
   add(event: SessionEvent): void {
     switch (event.kind) {
       case 'device':
-        this.objects.addDevice(event)
+        if (this.#ownsObjects) this.objects.addDevice(event)
         return
       case 'object':
         this.#addObject(event)
@@ -233,7 +239,7 @@ export class TimesOfRequests {
   // ---- objects and requests ----
 
   #addObject(event: SessionEvent & { readonly kind: 'object' }): void {
-    this.objects.add(event)
+    if (this.#ownsObjects) this.objects.add(event)
     const queue = this.#queues.get(event.object)
     if (queue === undefined) return
     if (event.details.values?.destQpn !== undefined) this.#connected(queue)
