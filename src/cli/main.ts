@@ -235,7 +235,10 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
       .option('--redact', 'without paths, arguments and addresses; each has the same pseudonym everywhere')
-      .option('--max-size <size>', 'the most bytes of the output, e.g. 4G (default: 512 times the events; pcapng: 16,384 times)')
+      .option(
+        '--max-size <size>',
+        'the most bytes of the output, e.g. 4G (default: 512 times the events; pcapng: 16,384 times)',
+      )
       .addHelpText(
         'after',
         examples(
