@@ -158,7 +158,9 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports polled completions of all CQs. Returns whether some completions are not polled. */
   reportUnpolled(): boolean {
-    for (const cq of this.#unpolled) this.#reportPolled(cq)
+    for (const cq of this.#unpolled)
+      if (cq.life === Lifecycle.LIVE) this.#reportPolled(cq)
+      else this.#unpolled.delete(cq)
     return this.#unpolled.size > 0
   }
 
@@ -333,11 +335,8 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports the number of completions that the program has polled, if it has changed. `max`: at most this number. */
   #reportPolled(cq: CoreObject, max = Number.POSITIVE_INFINITY): void {
-    const completions = cq.life === Lifecycle.LIVE ? this.#device.driver.requests?.completions?.(cq) : undefined
-    if (completions === undefined) {
-      this.#unpolled.delete(cq)
-      return
-    }
+    const completions = this.#device.driver.requests?.completions?.(cq)
+    if (completions === undefined) return
     const counter = cq.context?.mapped?.takenCompletions?.(cq.handle) ?? 0
     let feed = this.#cqs.get(cq)
     if (feed === undefined) {
