@@ -243,7 +243,7 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('td.mono', { hasText: 'drop=0.1' }).waitFor()
     assert.deepEqual(await faultsOf(page), [])
     await goTo(page, 'charts')
-    await page.locator('.chart h2', { hasText: /[1-9]\d* lost, [1-9]\d* retransmitted/ }).waitFor()
+    await page.locator('.chart h2', { hasText: /[1-9]\d* lost, [1-9]\d* sent again/ }).waitFor()
     await goTo(page, 'ladder?filter=userdma.retransmission')
     const newest = page.getByText('Go to the newest')
     await page.locator('.row.tone-retry').or(newest).first().waitFor()

@@ -69,7 +69,7 @@ export const OverviewStrip = ({ traffic, version, from, to, onGo }: StripProps) 
       ref={canvas}
       class="strip"
       role="img"
-      aria-label={`Packets over time: ${traffic.totals.packets}, of which ${traffic.totals.retransmitted} were retransmitted and ${traffic.totals.lost} lost`}
+      aria-label={`Packets over time: ${traffic.totals.packets}, of which ${traffic.totals.retransmitted} were sent again and ${traffic.totals.lost} lost`}
       onClick={event => onGo(event.offsetX / Math.max(1, event.currentTarget.clientWidth))}
     />
   )

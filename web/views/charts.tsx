@@ -181,11 +181,11 @@ export const Charts = ({ store, route }: ViewProps) => {
       />
       <Chart
         {...common}
-        title="Lost and retransmitted packets"
-        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} retransmitted`}
+        title="Packets that were lost or sent again"
+        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again`}
         yText={count}
         lines={[
-          { label: 'retransmitted', color: '--retry', values: traffic.values('retransmitted') },
+          { label: 'sent again', color: '--retry', values: traffic.values('retransmitted') },
           { label: 'lost', color: '--bad', values: traffic.values('lost') },
         ]}
       />

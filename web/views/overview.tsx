@@ -96,7 +96,7 @@ export const Overview = ({ store }: ViewProps) => {
         <Tile
           title="Lost packets"
           value={countText(totals.lost)}
-          note={`${countText(totals.retransmitted)} retransmitted`}
+          note={`${countText(totals.retransmitted)} sent again`}
           tone={totals.lost > 0 ? 'bad' : ''}
         />
         <Tile

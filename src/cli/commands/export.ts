@@ -59,15 +59,26 @@ interface Exporting {
 
 type Exporter = (exporting: Exporting) => Promise<void>
 
+/** Times count from the first event of the file, as in the page: microseconds. */
+const fromStart =
+  (start: number, use: (event: SessionEvent) => void): ((event: SessionEvent) => void) =>
+  event =>
+    use(
+      event.kind === 'posted'
+        ? { ...event, time: event.time - start, request: { ...event.request, time: event.request.time - start } }
+        : { ...event, time: event.time - start },
+    )
+
 const toText: Exporter = async ({ session, forEach, writeLine }) => {
   const { application, machine, origin } = session.header
   writeLine(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}`)
-  await forEach(event => writeLine(eventLine(event)))
+  await forEach(fromStart(session.start, event => writeLine(eventLine(event))))
 }
 
 const toJson: Exporter = async ({ session, forEach, write }) => {
-  write(`${jsonText({ kind: 'session', ...session.header })}\n`)
-  await forEach(event => write(`${jsonText(eventJson(event))}\n`))
+  const origin = session.header.origin + session.start / 1000
+  write(`${jsonText({ kind: 'session', ...session.header, origin })}\n`)
+  await forEach(fromStart(session.start, event => write(`${jsonText(eventJson(event))}\n`)))
 }
 
 const toPcapng: Exporter = async ({ session, existing, forEach, write }) => {
@@ -85,11 +96,11 @@ const toPcapng: Exporter = async ({ session, existing, forEach, write }) => {
   capture.end()
 }
 
-const toPerfetto: Exporter = async ({ existing, forEach, write }) => {
+const toPerfetto: Exporter = async ({ session, existing, forEach, write }) => {
   const perfetto = createPerfetto(write)
   // Objects that were created before the first event of a file with a limit.
-  await existing(0, event => perfetto.add(event))
-  await forEach(event => perfetto.add(event))
+  await existing(0, event => perfetto.add({ ...event, time: 0 }))
+  await forEach(fromStart(session.start, event => perfetto.add(event)))
 }
 
 /** The events in a session file in memory. */
