@@ -41,6 +41,9 @@ export type Timed<E> = E & { readonly time: number }
 
 /** All that was learned from the events read so far. */
 export interface Facts {
+  /** Time 0 of all views, in microseconds: the first event when the page was opened, which may be overwritten since. */
+  readonly start: number
+  readonly isLive: boolean
   readonly objects: SessionObjects
   readonly traffic: Traffic
   readonly calls: Timed<CallEvent>[]
@@ -69,19 +72,25 @@ export interface Facts {
   omittedSends: number
 }
 
+/** Adds to a list of at most `max` entries; full, it loses its older half if `keepsNewest`. Returns how many are omitted. */
+const keep = <T>(list: T[], entry: T, max: number, keepsNewest: boolean): number => {
+  if (list.length >= max && !keepsNewest) return 1
+  const dropped = list.length >= max ? list.splice(0, max / 2).length : 0
+  list.push(entry)
+  return dropped
+}
+
 const newFacts = (start: number, isLive: boolean): Facts => {
   const objects = new SessionObjects()
   const longest = new LongestRequests(MAX_LONGEST)
   const sends: RequestTimes[] = []
   const facts: Facts = {
+    start,
+    isLive,
     objects,
     times: new TimesOfRequests(send => {
       longest.add(send)
-      if (sends.length < MAX_SENDS) sends.push(send)
-      else facts.omittedSends++
-      if (!isLive || sends.length < MAX_SENDS) return
-      sends.splice(0, MAX_SENDS / 2)
-      facts.omittedSends += MAX_SENDS / 2
+      facts.omittedSends += keep(sends, send, MAX_SENDS, isLive)
     }, objects),
     longest,
     sends,
@@ -114,8 +123,7 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       facts.times.add(event)
       return
     case 'call':
-      if (facts.calls.length < MAX_CALLS) facts.calls.push(event)
-      else facts.omittedCalls++
+      facts.omittedCalls += keep(facts.calls, event, MAX_CALLS, facts.isLive)
       return
     case 'finding':
       if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)

@@ -98,7 +98,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
       return { filter: undefined, problem: error instanceof FilterError ? error.message : String(error) }
     }
   }, [source])
-  const start = store.session.start
+  const { start } = facts
   const shown = useMemo(() => {
     const isShown = (row: Row): boolean =>
       !hidden.split(',').includes(row.kind) && (filter === undefined || filter(filteredRow(row, start)))

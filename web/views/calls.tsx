@@ -88,8 +88,8 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
 }
 
 export const Calls = ({ store, route }: ViewProps) => {
-  const { calls, omittedCalls } = store.facts
-  const { start } = store.session
+  const { calls, omittedCalls, isLive } = store.facts
+  const { start } = store.facts
   const source = route.params.get('filter') ?? ''
   const failedOnly = route.params.get('failed') === '1'
   const { filter, problem } = useMemo((): { filter: Filter; problem: string } => {
@@ -101,7 +101,7 @@ export const Calls = ({ store, route }: ViewProps) => {
   }, [source])
   const shown = useMemo(
     () => calls.filter(event => !(failedOnly && event.call.ret >= 0) && (source === '' || filter(filtered(event)))),
-    [calls, calls.length, filter, failedOnly],
+    [calls, calls.length, omittedCalls, filter, failedOnly],
   )
   const wanted = route.params.get('call')
   const index = wanted === null ? -1 : shown.findIndex(({ time }) => time.toFixed(3) === wanted)
@@ -172,7 +172,9 @@ export const Calls = ({ store, route }: ViewProps) => {
         <p class="status" role="status">
           {plural(shown.length, 'call')}
           {shown.length < calls.length ? ` of ${countText(calls.length)}` : ''}
-          {omittedCalls > 0 ? `; ${countText(omittedCalls)} later ones were too many for the page` : ''}
+          {omittedCalls > 0
+            ? `; ${countText(omittedCalls)} ${isLive ? 'earlier' : 'later'} ones were too many for the page`
+            : ''}
         </p>
       </div>
       {selected && <CallDetail event={selected} start={start} />}

@@ -159,7 +159,7 @@ export const Charts = ({ store, route }: ViewProps) => {
     (_, i) => Math.max(0, first - 1) + i,
   )
   const shown = rangeOf(route.params)
-  const { start } = store.session
+  const { start } = store.facts
   const range = shown && { min: (shown.from - start) / 1e6, max: (shown.to - start) / 1e6 }
   const common = { x, xText, version, range }
   return (

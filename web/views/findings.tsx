@@ -92,7 +92,7 @@ const Card = ({
 
 export const Findings = ({ store, route }: ViewProps & { readonly route: Route }) => {
   const { facts } = store
-  const { start } = store.session
+  const { start } = store.facts
   const { findings, failures } = facts
   const wanted = Number(route.params.get('number'))
   if (findings.length + failures.length === 0)

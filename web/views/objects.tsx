@@ -100,7 +100,7 @@ const ObjectDetail = ({
 
 export const Objects = ({ store, route }: ViewProps) => {
   const { objects } = store.facts
-  const { start } = store.session
+  const { start } = store.facts
   const wanted = route.params.get('class') ?? ''
   const aliveOnly = route.params.get('alive') === '1'
   const id = Number(route.params.get('id'))

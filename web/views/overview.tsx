@@ -34,7 +34,7 @@ export const Overview = ({ store }: ViewProps) => {
   const waits = useWaits(source)
   const { objects, traffic } = facts
   const { totals } = traffic
-  const duration = Math.max(0, session.end - session.start)
+  const duration = Math.max(0, session.end - facts.start)
   const programs = new Map<number, { command: string; objects: number; qps: number; calls: number; failed: number }>()
   const programOf = (pid: number, command: string) => {
     let program = programs.get(pid)
@@ -88,7 +88,7 @@ export const Overview = ({ store }: ViewProps) => {
         <Tile
           title="Duration"
           value={durationText(duration)}
-          note={clockText(session.header.origin + session.start / 1000)}
+          note={clockText(session.header.origin + facts.start / 1000)}
         />
         <Tile title="Packets" value={countText(totals.packets)} note={perSecond(totals.packets)} />
         <Tile title="Bytes on the wire" value={bytesText(totals.bytes)} note={perSecond(totals.bytes)} />
@@ -113,7 +113,7 @@ export const Overview = ({ store }: ViewProps) => {
             {facts.failures.slice(0, 8).map(({ failure, time, object }) => (
               <li key={`${time} ${failure.failure.text}`}>
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
-                  {timeText(time - session.start)} s
+                  {timeText(time - facts.start)} s
                 </a>
                 <span>{failure.failure.text}</span>
               </li>

@@ -320,7 +320,7 @@ export const rangeOf = (params: URLSearchParams): Range | undefined => {
 
 export const Times = ({ store, route }: ViewProps) => {
   const { facts } = store
-  const { start } = store.session
+  const { start } = store.facts
   const { objects, times, omittedSends } = facts
   const order = COLUMNS.find(({ name }) => name === route.params.get('order')) ?? COLUMNS[0]!
   const shown = useMemo(
