@@ -4,6 +4,7 @@
  * and call only the functions that each library provides (below).
  *
  *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
+ *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
@@ -105,6 +106,8 @@ uint32_t stack_number(const struct stack *stack);
 void stack_write_frames(const struct stack *stack, char *text, size_t size);
 /* Libraries were unloaded: other code may now be at the addresses of known stacks. */
 void stacks_unloaded(void);
+/* How often libraries were unloaded. */
+uint32_t stacks_unloads(void);
 
 /* For stack_define: the number for a new stack; 0: too many are known. */
 uint32_t stacks_next(void);

@@ -80,6 +80,11 @@ void stacks_unloaded(void)
     __atomic_fetch_add(&epoch, 1, __ATOMIC_RELEASE);
 }
 
+uint32_t stacks_unloads(void)
+{
+    return __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
+}
+
 uint32_t stack_number(const struct stack *stack)
 {
     if (stack->depth == 0)
