@@ -101,15 +101,19 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
   })
 }
 
-/** The last frame of the libraries: the function that the program has called. */
-const VERBS_LIBRARY = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
-const isInVerbs = (stack: Stack): boolean => stack.some(frame => VERBS_LIBRARY.test(frame))
+/** A frame of a verbs library, and its symbol. */
+const VERBS_FRAME = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so\S*(?: (\w*))?/
+
+/** The function of verbs that the program has called; undefined: none. */
+const verbsIn = (stack: Stack): string | undefined => {
+  const found = stack.map(frame => VERBS_FRAME.exec(frame)).filter(match => match !== null)
+  return found.length === 0 ? undefined : (found.findLast(([, symbol]) => symbol)?.[1] ?? 'a function of verbs')
+}
 
 export const reportDeath = (services: DetectorServices, { signal, isInOurs, ...death }: Death): void => {
-  const { program, stack } = death
-  const isOfVerbs = isInOurs || isInVerbs(stack)
+  const verbs = verbsIn(death.stack) ?? (isInOurs ? 'a function of verbs' : undefined)
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
-    text: `process ${program?.pid} died of ${signal}${isOfVerbs ? ' in a function of verbs' : ''}`,
-    ...(!isOfVerbs && { severity: 'warning' as const }),
+    text: verbs === undefined ? `died of ${signal}` : `died of ${signal} in ${verbs}`,
+    ...(verbs === undefined && { severity: 'warning' as const }),
   })
 }
