@@ -3,7 +3,8 @@
  *
  *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the line
  *                 of the call, 1 if the call would destroy the object, else 0, and the kind of object
- *   gone churn    creates and destroys COUNT objects of each kind, without a mistake
+ *   gone churn    creates and destroys COUNT objects, without a mistake
+ *   gone abort    aborts
  */
 #include "../../../docs/findings/cm.h"
 
@@ -99,8 +100,12 @@ static void contexts(void)
     uint8_t mac[6];
     uint16_t vlan;
     struct ibv_cq_init_attr_ex cq_init = {.cqe = 4};
-    struct ibv_qp_init_attr_ex qp_init = {.qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD, .pd = pd};
-    struct ibv_srq_init_attr_ex srq_init = {.comp_mask = IBV_SRQ_INIT_ATTR_PD, .pd = pd};
+    struct ibv_qp_init_attr_ex qp_init = {.qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .pd = pd};
+    struct ibv_srq_init_attr_ex srq_init = {.comp_mask = IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_TYPE |
+                                                         IBV_SRQ_INIT_ATTR_CQ,
+                                            .srq_type = IBV_SRQT_XRC,
+                                            .pd = pd,
+                                            .cq = cq};
     struct ibv_xrcd_init_attr xrcd_init = {.comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
                                            .fd = -1,
                                            .oflags = 0100 /* O_CREAT */};
@@ -151,7 +156,7 @@ static void domains(void)
                                           .recv_cq = cq,
                                           .pd = gone,
                                           .cap = small_qp().cap,
-                                          .comp_mask = IBV_QP_INIT_ATTR_PD};
+                                          .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS};
     POINTER("PD", (ibv_reg_mr), gone, buffer, SIZE, 0);
     POINTER("PD", (ibv_reg_mr_iova), gone, buffer, SIZE, 0, 0);
     POINTER("PD", ibv_reg_mr_iova2, gone, buffer, SIZE, 0, 0);
@@ -228,10 +233,10 @@ static void xrc_domains(void)
         .qp_type = IBV_QPT_XRC_RECV};
     struct ibv_qp_init_attr_ex target = {
         .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .xrcd = gone};
-    POINTER("an XRC domain", ibv_create_srq_ex, context, &srq_init);
-    POINTER("an XRC domain", ibv_open_qp, context, &open);
-    POINTER("an XRC domain", ibv_create_qp_ex, context, &target);
-    DESTROY("an XRC domain", ibv_close_xrcd, gone);
+    POINTER("XRCD", ibv_create_srq_ex, context, &srq_init);
+    POINTER("XRCD", ibv_open_qp, context, &open);
+    POINTER("XRCD", ibv_create_qp_ex, context, &target);
+    DESTROY("XRCD", ibv_close_xrcd, gone);
 }
 
 /* ---- queues ---- */
@@ -346,10 +351,10 @@ static void connections(void)
     check(rdma_ack_cm_event(event), "rdma_ack_cm_event");
     DESTROY_MINUS("an event of rdma_cm", rdma_ack_cm_event, event);
 
-    MINUS("an event channel of rdma_cm", rdma_get_cm_event, gone_channel, &event);
-    MINUS("an event channel of rdma_cm", rdma_create_id, gone_channel, &made, NULL, RDMA_PS_TCP);
-    MINUS("an event channel of rdma_cm", rdma_migrate_id, other, gone_channel);
-    DESTROY_NOTHING("an event channel of rdma_cm", rdma_destroy_event_channel, gone_channel);
+    MINUS("CM_CHANNEL", rdma_get_cm_event, gone_channel, &event);
+    MINUS("CM_CHANNEL", rdma_create_id, gone_channel, &made, NULL, RDMA_PS_TCP);
+    MINUS("CM_CHANNEL", rdma_migrate_id, other, gone_channel);
+    DESTROY_NOTHING("CM_CHANNEL", rdma_destroy_event_channel, gone_channel);
 
     check(rdma_destroy_id(gone), "rdma_destroy_id");
     struct ibv_qp_init_attr init = init_with(cq, NULL, IBV_QPT_RC);
@@ -362,36 +367,36 @@ static void connections(void)
     struct ibv_ece ece = {0};
     uint8_t tos = 0;
     int mask;
-    MINUS("an identifier of rdma_cm", rdma_bind_addr, gone, to);
-    MINUS("an identifier of rdma_cm", rdma_resolve_addr, gone, NULL, to, 2000);
-    MINUS("an identifier of rdma_cm", rdma_resolve_route, gone, 2000);
-    MINUS("an identifier of rdma_cm", rdma_create_qp, gone, pd, &init);
-    MINUS("an identifier of rdma_cm", rdma_create_qp_ex, gone, &init_ex);
-    NOTHING("an identifier of rdma_cm", rdma_destroy_qp, gone);
-    MINUS("an identifier of rdma_cm", rdma_create_srq, gone, pd, &srq_init);
-    MINUS("an identifier of rdma_cm", rdma_create_srq_ex, gone, &srq_init_ex);
-    NOTHING("an identifier of rdma_cm", rdma_destroy_srq, gone);
-    MINUS("an identifier of rdma_cm", rdma_connect, gone, &parameters);
-    MINUS("an identifier of rdma_cm", rdma_establish, gone);
-    MINUS("an identifier of rdma_cm", rdma_listen, gone, 1);
-    MINUS("an identifier of rdma_cm", rdma_get_request, gone, &made);
-    MINUS("an identifier of rdma_cm", rdma_accept, gone, &parameters);
-    MINUS("an identifier of rdma_cm", rdma_reject, gone, NULL, 0);
-    MINUS("an identifier of rdma_cm", rdma_reject_ece, gone, NULL, 0);
-    MINUS("an identifier of rdma_cm", rdma_notify, gone, IBV_EVENT_COMM_EST);
-    MINUS("an identifier of rdma_cm", rdma_disconnect, gone);
-    MINUS("an identifier of rdma_cm", rdma_join_multicast, gone, to, NULL);
-    MINUS("an identifier of rdma_cm", rdma_join_multicast_ex, gone, &join, NULL);
-    MINUS("an identifier of rdma_cm", rdma_leave_multicast, gone, to);
-    expect(rdma_get_src_port(gone) == 0, "rdma_get_src_port", "an identifier of rdma_cm", __LINE__, false);
-    expect(rdma_get_dst_port(gone) == 0, "rdma_get_dst_port", "an identifier of rdma_cm", __LINE__, false);
-    MINUS("an identifier of rdma_cm", rdma_set_option, gone, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof tos);
-    MINUS("an identifier of rdma_cm", rdma_migrate_id, gone, channel);
-    MINUS("an identifier of rdma_cm", rdma_init_qp_attr, gone, &attributes, &mask);
-    MINUS("an identifier of rdma_cm", rdma_set_local_ece, gone, &ece);
-    MINUS("an identifier of rdma_cm", rdma_get_remote_ece, gone, &ece);
-    DESTROY_NOTHING("an identifier of rdma_cm", rdma_destroy_ep, gone);
-    DESTROY_MINUS("an identifier of rdma_cm", rdma_destroy_id, gone);
+    MINUS("CM_ID", rdma_bind_addr, gone, to);
+    MINUS("CM_ID", rdma_resolve_addr, gone, NULL, to, 2000);
+    MINUS("CM_ID", rdma_resolve_route, gone, 2000);
+    MINUS("CM_ID", rdma_create_qp, gone, pd, &init);
+    MINUS("CM_ID", rdma_create_qp_ex, gone, &init_ex);
+    NOTHING("CM_ID", rdma_destroy_qp, gone);
+    MINUS("CM_ID", rdma_create_srq, gone, pd, &srq_init);
+    MINUS("CM_ID", rdma_create_srq_ex, gone, &srq_init_ex);
+    NOTHING("CM_ID", rdma_destroy_srq, gone);
+    MINUS("CM_ID", rdma_connect, gone, &parameters);
+    MINUS("CM_ID", rdma_establish, gone);
+    MINUS("CM_ID", rdma_listen, gone, 1);
+    MINUS("CM_ID", rdma_get_request, gone, &made);
+    MINUS("CM_ID", rdma_accept, gone, &parameters);
+    MINUS("CM_ID", rdma_reject, gone, NULL, 0);
+    MINUS("CM_ID", rdma_reject_ece, gone, NULL, 0);
+    MINUS("CM_ID", rdma_notify, gone, IBV_EVENT_COMM_EST);
+    MINUS("CM_ID", rdma_disconnect, gone);
+    MINUS("CM_ID", rdma_join_multicast, gone, to, NULL);
+    MINUS("CM_ID", rdma_join_multicast_ex, gone, &join, NULL);
+    MINUS("CM_ID", rdma_leave_multicast, gone, to);
+    expect(rdma_get_src_port(gone) == 0, "rdma_get_src_port", "CM_ID", __LINE__, false);
+    expect(rdma_get_dst_port(gone) == 0, "rdma_get_dst_port", "CM_ID", __LINE__, false);
+    MINUS("CM_ID", rdma_set_option, gone, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof tos);
+    MINUS("CM_ID", rdma_migrate_id, gone, channel);
+    MINUS("CM_ID", rdma_init_qp_attr, gone, &attributes, &mask);
+    MINUS("CM_ID", rdma_set_local_ece, gone, &ece);
+    MINUS("CM_ID", rdma_get_remote_ece, gone, &ece);
+    DESTROY_NOTHING("CM_ID", rdma_destroy_ep, gone);
+    DESTROY_MINUS("CM_ID", rdma_destroy_id, gone);
     check(rdma_destroy_id(other), "rdma_destroy_id");
     rdma_destroy_event_channel(channel);
 }
@@ -430,16 +435,17 @@ static void churn(void)
 {
     struct ibv_ah_attr ah_attributes = to_self();
     struct ibv_qp_init_attr init = init_with(cq, NULL, IBV_QPT_RC);
-    void *first = NULL;
+    void *first[100];
     bool is_reused = false;
     long before = 0;
     for (int i = 0; i < COUNT; i++) {
         struct ibv_mr *mr = need(ibv_reg_mr(pd, buffer, SIZE, 0), "ibv_reg_mr");
         struct ibv_ah *ah = need(ibv_create_ah(pd, &ah_attributes), "ibv_create_ah");
-        /* An object at the address of a destroyed one is not gone. */
-        is_reused |= mr == first;
-        first = first ? first : mr;
-        check(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, IBV_ACCESS_LOCAL_WRITE), "ibv_rereg_mr");
+        /* An object at the address of a destroyed one can be destroyed. */
+        for (int j = 0; j < 100; j++)
+            is_reused |= i >= 100 && mr == first[j];
+        if (i < 100)
+            first[i] = mr;
         check(ibv_destroy_ah(ah), "ibv_destroy_ah");
         check(ibv_dereg_mr(mr), "ibv_dereg_mr");
         if (i % 10 == 0) {
@@ -458,14 +464,16 @@ static void churn(void)
 int main(int count, char **arguments)
 {
     const char *name = count == 2 ? arguments[1] : "";
-    const bool is_churn = strcmp(name, "churn") == 0;
-    if (!is_churn && strcmp(name, "calls") != 0) {
-        fprintf(stderr, "usage: gone calls|churn\n");
+    const bool is_churn = strcmp(name, "churn") == 0, is_abort = strcmp(name, "abort") == 0;
+    if (!is_churn && !is_abort && strcmp(name, "calls") != 0) {
+        fprintf(stderr, "usage: gone calls|churn|abort\n");
         return 1;
     }
     open_device();
+    if (is_abort)
+        abort();
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
-    cq = need(ibv_create_cq(context, 16, NULL, NULL, 0), "ibv_create_cq");
+    cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq");
     (is_churn ? churn : calls)();
     check(ibv_destroy_cq(cq), "ibv_destroy_cq");
     check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");
