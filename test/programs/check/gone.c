@@ -1,8 +1,8 @@
 /*
  * Calls with objects that were destroyed: for each kind of object, each call that takes one.
  *
- *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the line
- *                 of the call, 1 if the call would destroy the object, else 0, and the kind of object
+ *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the
+ *                 line of the call, 1 if the call would destroy the object, else 0, and the kind of object
  *   gone churn    creates and destroys COUNT objects, without a mistake
  *   gone abort    aborts
  */
@@ -29,8 +29,10 @@ static void expect(bool is_refused, const char *function, const char *kind, int 
 
 /* A call that returns an errno; -1, with errno; NULL, with errno; nothing. */
 #define ERRNO(kind, call, ...) expect(call(__VA_ARGS__) == EINVAL, #call, kind, __LINE__, false)
-#define MINUS(kind, call, ...) expect((errno = 0, call(__VA_ARGS__) == -1) && errno == EINVAL, #call, kind, __LINE__, false)
-#define POINTER(kind, call, ...) expect((errno = 0, !call(__VA_ARGS__)) && errno == EINVAL, #call, kind, __LINE__, false)
+#define MINUS(kind, call, ...)                                                                                         \
+    expect((errno = 0, call(__VA_ARGS__) == -1) && errno == EINVAL, #call, kind, __LINE__, false)
+#define POINTER(kind, call, ...)                                                                                       \
+    expect((errno = 0, !call(__VA_ARGS__)) && errno == EINVAL, #call, kind, __LINE__, false)
 #define NOTHING(kind, call, ...) expect((call(__VA_ARGS__), true), #call, kind, __LINE__, false)
 #define DESTROY(kind, call, ...) expect(call(__VA_ARGS__) == EINVAL, #call, kind, __LINE__, true)
 #define DESTROY_MINUS(kind, call, ...)                                                                                 \
@@ -100,7 +102,8 @@ static void contexts(void)
     uint8_t mac[6];
     uint16_t vlan;
     struct ibv_cq_init_attr_ex cq_init = {.cqe = 4};
-    struct ibv_qp_init_attr_ex qp_init = {.qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .pd = pd};
+    struct ibv_qp_init_attr_ex qp_init = {
+        .qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .pd = pd};
     struct ibv_srq_init_attr_ex srq_init = {.comp_mask = IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_TYPE |
                                                          IBV_SRQ_INIT_ATTR_CQ,
                                             .srq_type = IBV_SRQT_XRC,
@@ -116,7 +119,8 @@ static void contexts(void)
     ERRNO("a context", ibv_query_port, gone, 1, &port);
     MINUS("a context", ibv_query_gid, gone, 1, 1, &found);
     ERRNO("a context", _ibv_query_gid_ex, gone, 1, 1, &entry, 0, sizeof entry);
-    expect(_ibv_query_gid_table(gone, &entry, 1, 0, sizeof entry) == -EINVAL, "_ibv_query_gid_table", "a context", __LINE__, false);
+    expect(_ibv_query_gid_table(gone, &entry, 1, 0, sizeof entry) == -EINVAL, "_ibv_query_gid_table", "a context",
+           __LINE__, false);
     MINUS("a context", ibv_query_pkey, gone, 1, 0, &pkey);
     MINUS("a context", ibv_get_pkey_index, gone, 1, 0xffff);
     MINUS("a context", ibv_get_async_event, gone, &event);
