@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
-import { lacking } from '../programs.ts'
+import { cleanEnvironment, lacking, runUserdma } from '../programs.ts'
 import { checkScript, EX_DATAERR, faulty, linesOf } from './checking.ts'
 
 const program = join(repoRoot, 'build', 'programs', 'gone')
@@ -63,6 +63,14 @@ describe('a program that a signal ends', { skip: lacking(program, faulty('progra
     assert.match(died?.text ?? '', /^died of SIGSEGV in \w+$/)
     assert.equal(died?.severity, 'error')
     assert.equal(status, EX_DATAERR)
+  })
+
+  it('by another signal: the report names it', async t => {
+    const { signal, stdout, stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', 'kill -KILL $$'], {
+      env: cleanEnvironment(),
+    })
+    assert.match(stdout + stderr, /^userdma check: no findings.*\n {2}SIGKILL ended the program \(process \d+\)$/m)
+    assert.equal(signal, 'SIGKILL')
   })
 
   it('elsewhere: a warning, and the status is that of the program', async t => {
