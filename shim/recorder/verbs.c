@@ -186,7 +186,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_send(original, qp, list, bad);
-    if (UNLIKELY(objects_gone != 0) && is_send_to_gone(qp, list))
+    if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
         REFUSE(list, bad);
     note_sends(qp, list, FRAME);
     const int error = provider_post_send(original, qp, list, bad);

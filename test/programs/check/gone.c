@@ -3,12 +3,14 @@
  *
  *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the
  *                 line of the call, 1 if the call would destroy the object, else 0, and the kind of object
+ *   gone concurrent  arms and polls a CQ that another thread destroys
  *   gone churn    creates and destroys twice COUNT objects, without a mistake
  *   gone abort    aborts
  */
 #include "../../../docs/findings/cm.h"
 
 #include <rdma/rdma_verbs.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 /* For churn: twice as many are more objects than are kept. */
@@ -423,6 +425,45 @@ static void calls(void)
     check(ibv_destroy_qp(qp), "ibv_destroy_qp");
 }
 
+/* ---- concurrent: a thread destroys a CQ, and waits until its event is acknowledged ---- */
+
+static void *destroy(void *queue)
+{
+    check(ibv_destroy_cq(queue), "ibv_destroy_cq");
+    return NULL;
+}
+
+static void concurrent(void)
+{
+    static struct end one, other;
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    struct ibv_cq *found;
+    struct ibv_wc wc;
+    void *user;
+    pthread_t thread;
+    make_end(&one);
+    make_end(&other);
+    replace_cq(&one, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    check(ibv_get_cq_event(channel, &found, &user), "ibv_get_cq_event");
+    completion(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    check(pthread_create(&thread, NULL, destroy, one.cq), "pthread_create");
+    while (ibv_req_notify_cq(one.cq, 0) != EINVAL)
+        usleep(1000);
+    /* Not an error: this thread may have to poll before it acknowledges the event. */
+    if (ibv_poll_cq(one.cq, 1, &wc) != 0)
+        status = 1;
+    ibv_ack_cq_events(one.cq, 1);
+    pthread_join(thread, NULL);
+    check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+    check(ibv_dereg_mr(one.mr), "ibv_dereg_mr");
+    check(ibv_dealloc_pd(one.pd), "ibv_dealloc_pd");
+    destroy_end(&other);
+}
+
 /* ---- churn ---- */
 
 static long resident_pages(void)
@@ -468,17 +509,19 @@ static void churn(void)
 int main(int count, char **arguments)
 {
     const char *name = count == 2 ? arguments[1] : "";
-    const bool is_churn = strcmp(name, "churn") == 0, is_abort = strcmp(name, "abort") == 0;
-    if (!is_churn && !is_abort && strcmp(name, "calls") != 0) {
-        fprintf(stderr, "usage: gone calls|churn|abort\n");
+    void (*const run)(void) = strcmp(name, "calls") == 0        ? calls
+                              : strcmp(name, "concurrent") == 0 ? concurrent
+                              : strcmp(name, "churn") == 0      ? churn
+                              : strcmp(name, "abort") == 0      ? abort
+                                                                : NULL;
+    if (!run) {
+        fprintf(stderr, "usage: gone calls|concurrent|churn|abort\n");
         return 1;
     }
     open_device();
-    if (is_abort)
-        abort();
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq");
-    (is_churn ? churn : calls)();
+    run();
     check(ibv_destroy_cq(cq), "ibv_destroy_cq");
     check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");
     check(ibv_close_device(context), "ibv_close_device");

@@ -43,6 +43,15 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
     ])
   })
 
+  it('a call with an object that another thread destroys is refused, but a poll finds nothing', async t => {
+    const { found, stderr, status } = await checkScript(t, `${program} concurrent > /dev/null`)
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id} ${text.replace(/\d+/, 'N')}`),
+      ['use-after-destroy ibv_req_notify_cq on CQ N, which another thread destroys at the same time'],
+    )
+    assert.equal(status, EX_DATAERR, stderr)
+  })
+
   it('programs that create and destroy many objects have no finding, and their memory is bounded', async t => {
     const { found, stdout, stderr, status } = await checkScript(t, `${program} churn`)
     assert.deepEqual(
