@@ -8,6 +8,7 @@
 
 #include <infiniband/verbs.h>
 
+#include "../recorder/objects.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
 
@@ -128,4 +129,18 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
     if (refused->queue == USERDMA_POST_SEND)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
     message_send(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused, true);
+}
+
+/* ---- destroyed objects ---- */
+
+void note_gone(const struct gone_use *use, uint32_t stack)
+{
+    struct userdma_gone message = {.age = use->age,
+                                   .kind = use->kind,
+                                   .number = use->number,
+                                   .use = use->use,
+                                   .destroyed = use->destroyed,
+                                   .owner = use->is_owner};
+    strncpy(message.function, use->function, sizeof message.function - 1);
+    message_send(-1, USERDMA_GONE, stack, &message, sizeof message, true);
 }

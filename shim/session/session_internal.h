@@ -20,6 +20,8 @@ struct request {
         struct userdma_netlink netlink;
         struct userdma_refused refused;
         struct userdma_misuse misuse;
+        struct userdma_gone gone;
+        struct userdma_died died;
     };
 };
 

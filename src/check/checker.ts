@@ -37,7 +37,8 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, CheckedWait, Misuse, RefusedAttempt } from './events.ts'
+import type { CheckedCall, CheckedFailure, CheckedWait, Death, Misuse, RefusedAttempt, UseOfGone } from './events.ts'
+import { reportDeath, reportGone } from './gone.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
@@ -372,6 +373,16 @@ export class Checker {
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  /** A program has used an object that it has destroyed. */
+  usedGone(use: UseOfGone): void {
+    reportGone(this.#services, use)
+  }
+
+  /** A signal ends a program. */
+  died(death: Death): void {
+    reportDeath(this.#services, death)
   }
 
   /** The program's library has refused a post. */

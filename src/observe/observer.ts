@@ -279,6 +279,9 @@ export class Observer {
       case 'direct':
         this.#output.direct?.(process, record.function)
         break
+      case 'use of gone':
+        this.#usedGone(process, record)
+        break
     }
   }
 
@@ -743,6 +746,22 @@ export class Observer {
         addressLow: (first?.remote?.address ?? 0) % 2 ** 32,
         unsignaled: queue.outstanding.length - 1 - queue.outstanding.findLastIndex(({ isSignaled }) => isSignaled),
       },
+    })
+  }
+
+  #usedGone(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'use of gone' }>): void {
+    this.checker.usedGone({
+      time: this.#time,
+      program: process.program,
+      function: record.function,
+      kind: record.objectKind,
+      number: record.number,
+      use: record.use,
+      isOwner: record.isOwner,
+      stack: process.stacks.get(record.stack) ?? NO_STACK,
+      // `age` is in nanoseconds, `time` in microseconds.
+      destroyedAt: this.#time - Number(record.age) / 1000,
+      destroyedStack: process.stacks.get(record.destroyed) ?? NO_STACK,
     })
   }
 

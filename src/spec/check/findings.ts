@@ -717,6 +717,28 @@ const table = {
     advice: 'destroy the objects that use it first, and check the result of every destroy',
     libraryAdvice: 'close the objects that use it first',
   },
+  'use-after-destroy': {
+    severity: 'error',
+    needs: ['call'],
+    title: 'a call has an object that was destroyed',
+    why: "Without userdma check, the libraries read memory that was freed: the program crashes, or changes another object. Under it the call is refused: with EINVAL, or NULL. The memory of the last 4,096 destroyed objects is kept for this. Objects whose device was closed count too: their handles belong to the device's file.",
+    advice:
+      'keep one owner of each object, end the threads that use it before it is destroyed, and set the pointer to NULL',
+  },
+  'double-destroy': {
+    severity: 'error',
+    needs: ['call'],
+    title: 'an object is destroyed twice',
+    why: 'Without userdma check, the libraries free memory twice, or destroy an object that has got the same handle since. Under it the second call is refused with EINVAL.',
+    advice: 'keep one owner of each object, and set the pointer to NULL when it is destroyed',
+  },
+  'program-died': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a signal such as SIGSEGV has ended the program',
+    why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding, nor has an overflow of the stack.',
+    advice: 'look at the arguments of the function that the program has called, and at the findings before',
+  },
   'refused-call': {
     severity: 'warning',
     needs: ['call'],
