@@ -8,6 +8,7 @@
 
 #include <infiniband/verbs.h>
 
+#include "../recorder/refusals.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
 
@@ -128,4 +129,11 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
     if (refused->queue == USERDMA_POST_SEND)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
     message_send(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused, true);
+}
+
+/* ---- calls ---- */
+
+void note_refusal(int fd, const struct userdma_refusal *refusal, uint32_t stack)
+{
+    message_send(fd, USERDMA_REFUSAL, stack, refusal, sizeof *refusal, false);
 }

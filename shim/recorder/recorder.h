@@ -7,6 +7,7 @@
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
+ *   refusals.c calls that the libraries refuse themselves
  */
 #ifndef USERDMA_RECORDER_H
 #define USERDMA_RECORDER_H

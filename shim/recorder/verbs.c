@@ -8,6 +8,8 @@
 #define _GNU_SOURCE
 #include "verbs.h"
 
+#include "refusals.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -102,7 +104,9 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
         cq = original(context, &with_qp_num);
     }
     if (!cq)
-        cq = original(context, attributes);
+        cq = REFUSABLE("ibv_create_cq_ex", ERROR_OF_POINTER, context->cmd_fd, 0, original(context, attributes),
+                       attributes->wc_flags, attributes->comp_mask,
+                       attributes->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS ? attributes->flags : 0);
     if (cq)
         verbs_wrap_cq(cq);
     return cq;
@@ -359,7 +363,12 @@ void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
                                    struct ibv_qp_init_attr_ex *attributes)
 {
-    struct ibv_qp *qp = provider_create_qp(original, context, attributes);
+    struct ibv_qp *qp = REFUSABLE(
+        "ibv_create_qp_ex", ERROR_OF_POINTER, context->cmd_fd,
+        attributes->comp_mask & IBV_QP_INIT_ATTR_PD ? attributes->pd->handle : UINT64_MAX,
+        provider_create_qp(original, context, attributes), attributes->qp_type, attributes->comp_mask,
+        attributes->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? attributes->create_flags : 0,
+        attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS ? attributes->send_ops_flags : 0);
     if (qp)
         provider_created_qp(qp, attributes->cap.max_send_wr);
     /* An XRC target is no extended queue pair. */
@@ -423,13 +432,16 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 EXPORT struct ibv_context *ibv_import_device(int fd)
 {
     __typeof__(&ibv_import_device) original = verbs_original("ibv_import_device");
-    return original ? wrap(original(fd), true) : verbs_missing();
+    return original ? wrap(REFUSABLE("ibv_import_device", ERROR_OF_POINTER, -1, 0, original(fd), 0), true)
+                    : verbs_missing();
 }
 
 EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
 {
     __typeof__(&ibv_create_qp) original = verbs_original("ibv_create_qp");
-    struct ibv_qp *qp = original ? original(pd, attributes) : verbs_missing();
+    struct ibv_qp *qp = original ? REFUSABLE("ibv_create_qp", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
+                                             original(pd, attributes), attributes->qp_type, IBV_QP_INIT_ATTR_PD)
+                                 : verbs_missing();
     if (qp)
         provider_created_qp(qp, attributes->cap.max_send_wr);
     return qp;

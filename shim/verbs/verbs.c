@@ -21,6 +21,7 @@
 #include <sched.h>
 
 #include "../check/outstanding.h"
+#include "../recorder/refusals.h"
 #include "verbs_ops.h"
 
 /*
@@ -263,7 +264,9 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask)
 {
     int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = verbs_original("ibv_modify_qp");
-    const int error = original ? original(qp, attributes, mask) : ENOSYS;
+    const int error = original ? REFUSABLE("ibv_modify_qp", ERROR_OF_INT, qp->context->cmd_fd, qp->qp_num,
+                                           original(qp, attributes, mask), (uint32_t)mask)
+                               : ENOSYS;
     if (UNLIKELY(recorder_is_on) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
         const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);
@@ -288,13 +291,19 @@ static struct ibv_mr *registered(struct ibv_mr *mr)
 EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *address, size_t length, int access)
 {
     struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int) = verbs_original("ibv_reg_mr");
-    return original ? registered(original(pd, address, length, access)) : verbs_missing();
+    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
+                                           original(pd, address, length, access), (uintptr_t)address, length,
+                                           (uint32_t)access))
+                    : verbs_missing();
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
 {
     struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int) = verbs_original("ibv_reg_mr_iova");
-    return original ? registered(original(pd, address, length, iova, access)) : verbs_missing();
+    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
+                                           original(pd, address, length, iova, access), (uintptr_t)address, length,
+                                           (uint32_t)access))
+                    : verbs_missing();
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
@@ -302,13 +311,19 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t 
 {
     struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, unsigned int) =
         verbs_original("ibv_reg_mr_iova2");
-    return original ? registered(original(pd, address, length, iova, access)) : verbs_missing();
+    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
+                                           original(pd, address, length, iova, access), (uintptr_t)address, length,
+                                           (uint32_t)access))
+                    : verbs_missing();
 }
 
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
 {
     int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int) = verbs_original("ibv_rereg_mr");
-    const int error = original ? original(mr, flags, pd, address, length, access) : ENOSYS;
+    const int error = original ? REFUSABLE("ibv_rereg_mr", ERROR_OF_INT, mr->context->cmd_fd, mr->handle,
+                                           original(mr, flags, pd, address, length, access), (uint32_t)flags,
+                                           (uintptr_t)address, length, (uint32_t)access)
+                               : ENOSYS;
     if (error == 0)
         registered(mr);
     return error;

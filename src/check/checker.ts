@@ -6,7 +6,7 @@
 
 import { adapters } from '../spec/check/adapters.ts'
 import { type Failure, failureText } from '../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
+import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../spec/check/omissions.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
@@ -16,7 +16,7 @@ import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { adviceForBusy, adviceForFailure } from './advice.ts'
+import { adviceForFailure, adviceForRefusal } from './advice.ts'
 import { createBufferDetector } from './buffers.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import {
@@ -37,14 +37,15 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, CheckedWait, Misuse, RefusedAttempt } from './events.ts'
+import type { CheckedCall, CheckedFailure, CheckedWait, LibraryRefusal, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
+import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { FindingReporter, MAX_NAMED, type Occurrence, type ReportFinding } from './reporting.ts'
+import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -52,6 +53,14 @@ const isVerbsClass = (name: string): boolean =>
 
 /** Whether an errno may mean wrong arguments, not a limit, a missing right or an unsupported feature. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
+
+/** The severity of a refused call; undefined: no finding. Programs try features that a device may lack (EOPNOTSUPP). */
+const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Severity | undefined => {
+  if (!isVerbsClass(class_)) return undefined
+  if (errno === Errno.EOPNOTSUPP) return 'note'
+  const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
+  return isArgumentError(errno) || isOfMemory ? (isTrial ? 'note' : 'warning') : undefined
+}
 
 /** What the program did with the failed request; `noticed`: the failure is not about a request. */
 const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
@@ -195,23 +204,24 @@ export class Checker {
     return known
   }
 
-  #refused(call: CheckedCall, { errno, reason, isTrial }: NonNullable<CheckedCall['refused']>): void {
+  #refused(call: CheckedCall, { errno, reason, isTrial = false }: NonNullable<CheckedCall['refused']>): void {
     const { object, method, why } = call
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
-      const users = [...(known?.users ?? [])]
-      const names = users.slice(0, MAX_NAMED).map(({ name }) => name)
-      const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
-      const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
-      const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
-      this.#reporter.report('destroy-busy', call, { text, advice: adviceForBusy(users), objects: [known, ...users] })
-    } else if (isArgumentError(errno) && isVerbsClass(call.class))
-      this.#reporter.report('refused-call', call, {
-        text: `${errnoName(errno)}: ${reason}`,
-        ...(isTrial && { severity: 'note' }),
-        objects: [known],
-      })
+      this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
+      return
+    }
+    const severity = severityOfRefusal(call.class, errno, isTrial)
+    if (severity === undefined) return
+    const advice = method === 'create' || method === 'modify' ? adviceForRefusal(call.class, errno) : undefined
+    const text = `${errnoName(errno)}: ${reason}`
+    this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
+  }
+
+  /** The program's library has refused a call without a call of the device. */
+  refusedByLibrary(refusal: LibraryRefusal): void {
+    refusedByLibrary(refusal, this.#objects, this.#reporter)
   }
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */

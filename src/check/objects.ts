@@ -119,6 +119,8 @@ export class KnownObject {
    * since RESET.
    */
   mostReads = 0
+  /** Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown. */
+  userHandle: bigint | undefined
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
 
@@ -152,6 +154,7 @@ export class KnownObject {
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.requestedSends = cap.maxSendWr ?? 0
     this.requestedReceives = cap.maxRecvWr ?? 0
+    this.userHandle = this.class === 'cm_id' ? (args.userHandle as bigint | undefined) : undefined
     this.signalsAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
   }
 
@@ -314,6 +317,14 @@ export class KnownObjects {
   qpOfProgram(program: Program | undefined, qpn: number): KnownObject | undefined {
     for (const object of this.#existing.values())
       if (object.qpn === qpn && object.program?.pid === program?.pid) return object
+    return undefined
+  }
+
+  /** The identifier of rdma_cm of a program with this `userHandle`. */
+  cmIdOfProgram(program: Program | undefined, userHandle: bigint): KnownObject | undefined {
+    for (const object of this.#existing.values())
+      if (object.class === 'cm_id' && object.userHandle === userHandle && object.program?.pid === program?.pid)
+        return object
     return undefined
   }
 

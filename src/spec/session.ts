@@ -32,10 +32,11 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, FORK, MISUSE, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the program an id for later headers
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the program an id for later headers
  *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
- * - REFUSED reports that the user library refused a post without a call of the daemon.
+ * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
+ *   call (check/refusals.ts).
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
@@ -47,7 +48,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -91,6 +92,7 @@ export const MessageType = {
   BENIGN: 18,
   POST: 19,
   UNMAP: 20,
+  REFUSAL: 23,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -270,6 +272,21 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   /**
+   * function: its name. error: a positive errno. object: the handle of the object that the call is on (check/refusals.ts), of a queue
+   * pair its number, of an identifier of rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments
+   * (check/refusals.ts).
+   */
+  refusal: layout(
+    ['function', 40],
+    ['object', 'u64'],
+    ['fact0', 'u64'],
+    ['fact1', 'u64'],
+    ['fact2', 'u64'],
+    ['fact3', 'u64'],
+    ['error', 'u32'],
+    ['reserved', 'u32'],
+  ),
+  /**
    * kind: MisuseKind. queue, number: as in `post`. index: that of the request in its queue, from 0. address: of the
    * request's memory. more: number of further ranges of memory with the same mistake. age: nanoseconds since the
    * mistake.
@@ -307,6 +324,7 @@ export const Exchanges = {
   READ: { request: 'write', reply: 'callReply' },
   STACK: { request: 'stack', reply: 'callReply' },
   REFUSED: { request: 'refused', reply: 'callReply' },
+  REFUSAL: { request: 'refusal', reply: 'callReply' },
   FORK: { request: null, reply: 'callReply' },
   MISUSE: { request: 'misuse', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
