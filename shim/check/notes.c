@@ -133,7 +133,7 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
 
 /* ---- calls ---- */
 
-void note_refusal(int fd, const struct userdma_refusal *refusal, uint32_t stack)
+void note_refusal(int fd, const struct userdma_refusal *refusal)
 {
-    message_send(fd, USERDMA_REFUSAL, stack, refusal, sizeof *refusal, false);
+    message_send(fd, USERDMA_REFUSAL, stack_here(), refusal, sizeof *refusal, false);
 }

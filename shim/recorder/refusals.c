@@ -49,6 +49,6 @@ void refusal_end(const char *function, int error, int fd, uint64_t object, const
         strncpy(calls.refusal.function, function, sizeof calls.refusal.function - 1);
     }
     if (--calls.depth == 0 && calls.refusal.error != 0 && calls.device_before == refusals_of_device)
-        note_refusal(calls.fd, &calls.refusal, stack_here());
+        note_refusal(calls.fd, &calls.refusal);
     errno = saved;
 }

@@ -48,7 +48,7 @@ void refusal_end(const char *function, int error, int fd, uint64_t object, const
 
 /* ---- of each library ---- */
 
-/* Tells the reader of a refusal. `fd`: of the context; -1: none. `stack`: of the call. */
-void note_refusal(int fd, const struct userdma_refusal *refusal, uint32_t stack);
+/* Tells the reader of a refusal, with the caller's stack. `fd`: of the context; -1: none. */
+void note_refusal(int fd, const struct userdma_refusal *refusal);
 
 #endif
