@@ -38,8 +38,8 @@ import {
   watcherFor,
 } from './detector.ts'
 import type { CheckedCall, CheckedFailure, CheckedWait, LibraryRefusal, Misuse, RefusedAttempt } from './events.ts'
-import { createLifetimeDetector } from './lifetimes.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
+import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
@@ -418,16 +418,22 @@ export class Checker {
         : this.#objects.existingIn(context).filter(({ class: name, uses }) => name === 'cq' && !uses.has('channel'))
     const waited = cq ?? channel
     const arming = cq && this.#queues.reportsWait(cq)
+    const posted = request && this.#services.postStackIn(request.context ?? context, request)
     const occurrence: Occurrence =
-      request === undefined
+      posted === undefined || cq !== undefined
         ? {
             ...at,
             stack: arming ?? waited?.creation.stack ?? [],
             action: arming ? 'armed' : (waited?.creation.action ?? ''),
           }
-        : { ...at, stack: this.#services.postStackIn(context, request), action: 'posted' }
+        : { ...at, stack: posted, action: 'posted' }
     this.#reporter.report(id, occurrence, {
       text,
+      ...(cq !== undefined &&
+        posted !== undefined && {
+          moments: [moment('posted by the sender', at.time, posted)],
+          advice: 'set IBV_SEND_SOLICITED in the send that the receiver waits for, or arm the CQ with solicited_only 0',
+        }),
       ...(severity && { severity }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
       objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), waited, ...withoutChannel],

@@ -578,7 +578,8 @@ const table = {
       {
         errno: 'EINVAL',
         when: ({ queuePair }) => queuePair !== 0,
-        reason: 'the queue pair is of rdma_create_qp: librdmacm has moved it to RTS, and confirms the connection itself',
+        reason:
+          'the queue pair is of rdma_create_qp: librdmacm has moved it to RTS, and confirms the connection itself',
         advice: 'call rdma_establish only for a queue pair of your own, after CONNECT_RESPONSE',
       },
     ],
