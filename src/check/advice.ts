@@ -45,6 +45,10 @@ export const adviceForRefusal = (class_: string, errno: number): string | undefi
   return errno === Errno.EOPNOTSUPP ? 'ask the device for the feature first, or go on without it' : undefined
 }
 
+/** Advice to a program whose CQ is armed for solicited completions only, and gets no event. */
+export const ADVICE_FOR_SOLICITED =
+  'set IBV_SEND_SOLICITED in the send that the receiver waits for, or arm the CQ with solicited_only 0'
+
 /** Advice to a program that posted in RESET although the queue pair has been in RTS. */
 export const adviceForReset = ({ changes }: KnownObject): string | undefined =>
   changes.some(({ action }) => action === 'modified to RTS')

@@ -16,7 +16,7 @@ import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { adviceForFailure, adviceForRefusal } from './advice.ts'
+import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForRefusal } from './advice.ts'
 import { createBufferDetector } from './buffers.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import {
@@ -432,7 +432,7 @@ export class Checker {
       ...(cq !== undefined &&
         posted !== undefined && {
           moments: [moment('posted by the sender', at.time, posted)],
-          advice: 'set IBV_SEND_SOLICITED in the send that the receiver waits for, or arm the CQ with solicited_only 0',
+          advice: ADVICE_FOR_SOLICITED,
         }),
       ...(severity && { severity }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
