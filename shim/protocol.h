@@ -142,6 +142,7 @@
 #define USERDMA_MISUSE_FORKED 3u
 #define USERDMA_MISUSE_INHERITED 4u
 #define USERDMA_MISUSE_CHANGED 5u
+#define USERDMA_MISUSE_ACKNOWLEDGED 6u
 
 struct userdma_header {
     uint32_t type;

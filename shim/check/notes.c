@@ -8,6 +8,7 @@
 
 #include <infiniband/verbs.h>
 
+#include "../recorder/acknowledgements.h"
 #include "../recorder/refusals.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
@@ -136,4 +137,9 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
 void note_refusal(int fd, const struct userdma_refusal *refusal)
 {
     message_send(fd, USERDMA_REFUSAL, stack_here(), refusal, sizeof *refusal, false);
+}
+
+void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
+{
+    message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
 }

@@ -6,9 +6,44 @@
 #include "refusals.h"
 #include "verbs.h"
 
-#include <netinet/in.h>
-#include <netinet/ip.h>
-#include <rdma/rdma_cma.h>
+#include <sys/socket.h>
+
+#include "acknowledgements.h"
+
+/*
+ * Public structures of rdma_cma.h, as far as they are used. The header is not included: librdmacm-dev need not be
+ * installed.
+ */
+struct rdma_event_channel;
+struct rdma_cm_event;
+struct rdma_addrinfo;
+struct rdma_cm_id {
+    struct ibv_context *verbs;
+    struct rdma_event_channel *channel;
+    void *context;
+    struct ibv_qp *qp;
+    uint64_t route[39];
+    uint32_t port_space;
+    uint8_t port;
+    struct rdma_cm_event *event;
+    struct ibv_comp_channel *send_cq_channel;
+    struct ibv_cq *send_cq;
+    struct ibv_comp_channel *recv_cq_channel;
+    struct ibv_cq *recv_cq;
+};
+_Static_assert(offsetof(struct rdma_cm_id, recv_cq) == 384, "layout of the ABI");
+struct rdma_conn_param {
+    const void *private_data;
+    uint8_t private_data_len;
+    uint8_t responder_resources;
+    uint8_t initiator_depth;
+};
+struct rdma_cm_join_mc_attr_ex {
+    uint32_t comp_mask;
+    uint32_t join_flags;
+    struct sockaddr *addr;
+};
+enum { JOIN_ADDRESS = 1, JOIN_FLAGS = 2 };
 
 #undef ibv_query_gid_ex
 #undef ibv_reg_dmabuf_mr
@@ -128,8 +163,8 @@ CM_INT(rdma_join_multicast, (struct rdma_cm_id * id, struct sockaddr *address, v
 CM_INT(rdma_join_multicast_ex,
        (struct rdma_cm_id * id, struct rdma_cm_join_mc_attr_ex *attributes, void *context), (id, attributes, context),
        id,
-       attributes->comp_mask & RDMA_CM_JOIN_MC_ATTR_ADDRESS ? FAMILY(attributes->addr) : NULL_ADDRESS,
-       attributes->comp_mask, attributes->comp_mask & RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS ? attributes->join_flags : 0)
+       attributes->comp_mask & JOIN_ADDRESS ? FAMILY(attributes->addr) : NULL_ADDRESS,
+       attributes->comp_mask, attributes->comp_mask & JOIN_FLAGS ? attributes->join_flags : 0)
 CM_INT(rdma_leave_multicast, (struct rdma_cm_id * id, struct sockaddr *address), (id, address), id, FAMILY(address))
 CM_INT(rdma_get_cm_event, (struct rdma_event_channel * channel, struct rdma_cm_event **event), (channel, event), NULL,
        event != NULL)
@@ -146,3 +181,41 @@ CM_INT(rdma_create_ep,
        (struct rdma_cm_id * *id, struct rdma_addrinfo *information, struct ibv_pd *pd,
         struct ibv_qp_init_attr *attributes),
        (id, information, pd, attributes), NULL, 0)
+
+/* ---- events ---- */
+
+EXPORT int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user)
+{
+    int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **) = verbs_original("ibv_get_cq_event");
+    const int result = original ? original(channel, cq, user) : MISSING_MINUS;
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        acknowledgements_cq_event(*cq);
+    return result;
+}
+
+EXPORT void ibv_ack_cq_events(struct ibv_cq *cq, unsigned int count)
+{
+    void (*original)(struct ibv_cq *, unsigned int) = verbs_original("ibv_ack_cq_events");
+    if (UNLIKELY(recorder_is_on))
+        acknowledgements_cq(cq, count);
+    if (original)
+        original(cq, count);
+}
+
+EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
+{
+    int (*original)(struct ibv_context *, struct ibv_async_event *) = verbs_original("ibv_get_async_event");
+    const int result = original ? original(context, event) : MISSING_MINUS;
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        acknowledgements_async_event(event);
+    return result;
+}
+
+EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
+{
+    void (*original)(struct ibv_async_event *) = verbs_original("ibv_ack_async_event");
+    if (UNLIKELY(recorder_is_on))
+        acknowledgements_async(event);
+    if (original)
+        original(event);
+}

@@ -14,11 +14,14 @@ import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
+import { counted } from '../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForRefusal } from './advice.ts'
 import { createBufferDetector } from './buffers.ts'
+import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
+import { createCmPortDetector } from './cm-ports.ts'
 import {
   areConnected,
   attributeTable,
@@ -105,6 +108,8 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createDatagramDetector,
   createAdapterDetector,
   createCmIdDetector,
+  createCmPortDetector,
+  createCmDisconnectDetector,
   createPeerDetector,
 ]
 
@@ -379,9 +384,31 @@ export class Checker {
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
       return
     }
+    if (kind === MisuseKind.ACKNOWLEDGED) {
+      this.#overacknowledged(misuse, owner)
+      return
+    }
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  #overacknowledged({ index: count, more: read, address, wrId, context, ...at }: Misuse, object: KnownObject): void {
+    const other = wrId === 0n ? undefined : this.#objects.byHandle(context, 'cq', Number(wrId) - 1)
+    const isOther = other !== undefined && other !== object && other.destruction === undefined
+    const call = address === 1 ? 'ibv_ack_async_event' : 'ibv_ack_cq_events'
+    const events = `${counted(count, 'event')} of ${object.name}`
+    const rest = read === 0 ? 'none was' : `only ${read} of them ${read === 1 ? 'was' : 'were'}`
+    const where = isOther ? `; the event that this thread has read last is of ${other.name}` : ''
+    this.#reporter.report(
+      'events-overacknowledged',
+      { ...at, context },
+      {
+        text: `${call} acknowledges ${events}, and ${rest} read and not acknowledged yet${where}`,
+        ...(isOther && { advice: 'acknowledge the event of the CQ that ibv_get_cq_event has returned' }),
+        objects: [object, isOther ? other : undefined],
+      },
+    )
   }
 
   /** The program's library has refused a post. */

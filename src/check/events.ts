@@ -32,7 +32,7 @@ export interface CheckedCall {
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
-  /** At the destroy of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
+  /** At the destroy or disconnect of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
   readonly queuePair?: number
   /** Present if `why` is `close` because a signal ended the program. */
   readonly wasKilled?: true

@@ -470,8 +470,11 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
  * parent has opened; `misuse.queue` is then an EventKind. CHANGED: when the completion of a send, or of a later one of
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
+ * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
+ * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
+ * acknowledged, + 1.
  */
-export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5 } as const
+export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5, ACKNOWLEDGED: 6 } as const
 
 /**
  * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a

@@ -578,7 +578,7 @@ test('a refused destroy names four of the existing users, and the number of the 
   assert.equal(s.found[0]!.objects.length, 5)
 })
 
-test('calls refused for their arguments, but not for missing features, are reported with the reason', () => {
+test('calls refused for their arguments are reported with the reason, for missing features as notes', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
@@ -595,8 +595,10 @@ test('calls refused for their arguments, but not for missing features, are repor
       'refused-call: EINVAL: no pathMtu',
       'refused-call: ENODATA: GID index 200 is empty',
       'refused-call: MODIFY_QP: EINVAL: attribute mask',
+      'refused-call: EOPNOTSUPP: no such type',
     ],
   )
+  assert.deepEqual(s.ids().slice(2), ['refused-call warning', 'refused-call note'])
 })
 
 test('a call refused for a limit that no query returns is a note', () => {

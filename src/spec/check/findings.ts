@@ -609,6 +609,27 @@ const table = {
     advice: 'call ibv_ack_cq_events, ibv_ack_async_event or rdma_ack_cm_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
   },
+  'events-overacknowledged': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'more events were acknowledged than were read',
+    why: 'libibverbs counts the events that were acknowledged of each CQ, queue pair and SRQ, and the destroy of the object waits until this count is the number of events that were read (ibv_get_cq_event(3), ibv_get_async_event(3)): with a larger count ibv_destroy_cq does not return. If the event was of another object, the destroy of that one waits too.',
+    advice: 'acknowledge each event once, with the CQ that ibv_get_cq_event has returned, or a sum of its events at once',
+  },
+  'qp-after-disconnect': {
+    severity: 'note',
+    needs: ['call', 'post'],
+    title: "rdma_disconnect did not move a queue pair of the program's own to ERR",
+    why: 'rdma_disconnect moves the queue pair to ERR only if rdma_create_qp has created it (rdma_disconnect(3)). A queue pair that the program has created and given by qp_num stays in RTS: its outstanding requests are not flushed, and sends fail only when their retries run out.',
+    advice: 'after rdma_disconnect, and at DISCONNECTED, move the queue pair to ERR with ibv_modify_qp, and poll the flushed requests',
+  },
+  'port-byte-order': {
+    severity: 'warning',
+    needs: ['call', 'peer'],
+    title: 'a connection is requested at the port of a listener in the other byte order',
+    why: 'sin_port and sin6_port are in network byte order. Without htons a program on a little-endian machine uses another port: 7471 becomes 12061. If only one of the two programs forgets it, the connection is rejected.',
+    advice: 'assign ports with htons, in both programs',
+  },
   'never-signaled': {
     severity: 'warning',
     needs: ['call', 'post', 'completion'],
