@@ -38,6 +38,8 @@
 #define USERDMA_BENIGN 18u
 #define USERDMA_POST 19u
 #define USERDMA_UNMAP 20u
+#define USERDMA_GONE 21u
+#define USERDMA_DIED 22u
 #define USERDMA_REFUSAL 23u
 #define USERDMA_REPLY 32768u
 
@@ -143,6 +145,32 @@
 #define USERDMA_MISUSE_INHERITED 4u
 #define USERDMA_MISUSE_CHANGED 5u
 #define USERDMA_MISUSE_ACKNOWLEDGED 6u
+
+/* Kinds of objects, and their uses that GONE reports. */
+#define USERDMA_OBJECT_CONTEXT 1u
+#define USERDMA_OBJECT_PD 2u
+#define USERDMA_OBJECT_CQ 3u
+#define USERDMA_OBJECT_QP 4u
+#define USERDMA_OBJECT_MR 5u
+#define USERDMA_OBJECT_MW 6u
+#define USERDMA_OBJECT_AH 7u
+#define USERDMA_OBJECT_SRQ 8u
+#define USERDMA_OBJECT_XRCD 9u
+#define USERDMA_OBJECT_CHANNEL 10u
+#define USERDMA_OBJECT_WQ 11u
+#define USERDMA_OBJECT_WQ_TABLE 12u
+#define USERDMA_OBJECT_FLOW 13u
+#define USERDMA_OBJECT_COUNTERS 14u
+#define USERDMA_OBJECT_DM 15u
+#define USERDMA_OBJECT_TD 16u
+#define USERDMA_OBJECT_CM_ID 17u
+#define USERDMA_OBJECT_CM_CHANNEL 18u
+#define USERDMA_OBJECT_CM_EVENT 19u
+#define USERDMA_OBJECT_DEVICES 20u
+#define USERDMA_UNKNOWN_NUMBER 0xffffffffu
+#define USERDMA_GONE_CALL 0u
+#define USERDMA_GONE_DESTROY 1u
+#define USERDMA_GONE_CONCURRENT 2u
 
 struct userdma_header {
     uint32_t type;
@@ -304,6 +332,24 @@ struct userdma_misuse {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_misuse) == 48, "layout of struct userdma_misuse");
+
+struct userdma_gone {
+    uint64_t age;
+    uint32_t kind;
+    uint32_t number;
+    uint32_t use;
+    uint32_t destroyed;
+    uint32_t owner;
+    uint32_t reserved;
+    char function[48];
+};
+_Static_assert(sizeof(struct userdma_gone) == 80, "layout of struct userdma_gone");
+
+struct userdma_died {
+    uint32_t signal;
+    uint32_t ours;
+};
+_Static_assert(sizeof(struct userdma_died) == 8, "layout of struct userdma_died");
 
 struct userdma_posting {
     uint64_t wr_id;

@@ -198,7 +198,7 @@ bool verbs_is_fork_safe(void);
 
 /* Sets recorder_is_on, from the environment. */
 void messages_detect(void);
-/* After messages_detect: writes stacks of crashes to the file of USERDMA_CRASHES. */
+/* After messages_detect: tells the daemon of crashes, and writes their stacks to the file of USERDMA_CRASHES. */
 void crashes_detect(void);
 /*
  * Notes the stack of a post in the post log. Called before the post, so the note exists when the request fails.

@@ -1,11 +1,16 @@
 /*
- * Stacks of programs that crash or hang, for `userdma run --fault-walk`: appended to the file that USERDMA_CRASHES
- * names. Each record has a line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty
- * line. SIGQUIT, which the walk sends to a program that hangs, writes the stacks of all threads, and does not end the
- * program. A program that handles these signals itself has no record.
+ * Programs that a signal ends, for `userdma check`: kept reports (reports.c) are sent, also those of a program that the
+ * C library's allocator aborts, and the daemon is told the signal and the stack (DIED in spec/session.ts). Only where the
+ * program has no handler of its own. The handler does not run on an alternate stack: nothing is sent after an overflow
+ * of the stack.
+ *
+ * For `userdma run --fault-walk`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
+ * line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line. SIGQUIT, which the
+ * walk sends to a program that hangs, writes the stacks of all threads, and does not end the program.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,26 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 static char crash_file[256];
 
-/* The address at which a signal has interrupted its thread. */
-static void *interrupted_at(const void *context)
-{
-    const ucontext_t *interrupted = context;
-#if defined(__x86_64__)
-    return (void *)interrupted->uc_mcontext.gregs[REG_RIP];
-#elif defined(__aarch64__)
-    return (void *)interrupted->uc_mcontext.pc;
-#else
-    (void)interrupted;
-    return NULL;
-#endif
-}
-
-static void write_record(int signal, const void *context)
+static void write_record(int signal, const struct stack *stack)
 {
     /* One thread at a time; a thread that crashes meanwhile is not written. */
     static char text[8192];
@@ -42,19 +32,8 @@ static void write_record(int signal, const void *context)
     for (int attempts = 0; __atomic_exchange_n(&is_writing, 1, __ATOMIC_ACQUIRE) != 0; sched_yield())
         if (++attempts > 10000)
             return;
-    struct stack stack = {0};
-    stack.depth = unwind_frames(stack.frames, NULL, STACK_FRAMES);
-    /* write_frames names the call before a return address. The interrupted instruction is none. */
-    void *const interrupted = interrupted_at(context);
-    for (unsigned i = 0; i < stack.depth; i++)
-        if (stack.frames[i] == interrupted) {
-            memmove(stack.frames, stack.frames + i, (stack.depth - i) * sizeof stack.frames[0]);
-            stack.frames[0] = (char *)interrupted + 1;
-            stack.depth -= i;
-            break;
-        }
     const int used = snprintf(text, sizeof text, "%d %d %s\n", signal, (int)getpid(), program_invocation_short_name);
-    stack_write_frames(&stack, text + used, sizeof text - (size_t)used - 2);
+    stack_write_frames(stack, text + used, sizeof text - (size_t)used - 2);
     strcat(text, "\n");
     const int fd = REAL(open)(crash_file, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (fd >= 0) {
@@ -65,11 +44,31 @@ static void write_record(int signal, const void *context)
     __atomic_store_n(&is_writing, 0, __ATOMIC_RELEASE);
 }
 
-/* The action is the default one again (SA_RESETHAND): after the return a fault recurs, and ends the program. */
+/* Tells the daemon, once, if this process uses a device. */
+static void tell(int signal, const struct stack *stack, const void *context)
+{
+    static int is_told;
+    if (shim_is_other_process() || shim_on_signal_stack() || __atomic_exchange_n(&is_told, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    reports_send_kept();
+    const struct userdma_died died = {.signal = (uint32_t)signal, .ours = stack_is_ours(context)};
+    message_send(-1, USERDMA_DIED, stack_number(stack), &died, sizeof died, false);
+}
+
 static void on_crash(int signal, siginfo_t *info, void *context)
 {
+    static const struct sigaction end = {.sa_handler = SIG_DFL};
     const int saved = errno;
-    write_record(signal, context);
+    struct stack stack;
+    /* A program that has used no device has taken no stack: it is not told, since that would allocate. */
+    if (unwind_is_ready() || crash_file[0]) {
+        stack_take_interrupted(&stack, context);
+        tell(signal, &stack, context);
+        if (crash_file[0])
+            write_record(signal, &stack);
+    }
+    /* After the return a fault recurs, and ends the program. The handler of a language's runtime may have called us. */
+    sigaction(signal, &end, NULL);
     if (info->si_code <= 0) /* a signal that was sent, as by abort(3), does not recur */
         raise(signal);
     errno = saved;
@@ -104,20 +103,32 @@ static void on_quit(int signal, siginfo_t *info, void *context)
     /* Not from interrupt_threads. */
     if (info->si_code == SI_USER)
         interrupt_threads();
-    write_record(signal, context);
+    struct stack stack;
+    stack_take_interrupted(&stack, context);
+    write_record(signal, &stack);
     errno = saved;
+}
+
+void crashes_watch(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_RESETHAND};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action;
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+            sigaction(signals[i], &crash, NULL);
+    }
 }
 
 void crashes_detect(void)
 {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-    const char *file = getenv(USERDMA_ENV_CRASHES);
-    if (!recorder_is_on || !file || strlen(file) >= sizeof crash_file)
+    if (!recorder_is_on)
         return;
-    memcpy(crash_file, file, strlen(file) + 1);
-    const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_RESETHAND};
-    const struct sigaction quit = {.sa_sigaction = on_quit, .sa_flags = SA_SIGINFO | SA_RESTART};
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-        sigaction(signals[i], &crash, NULL);
-    sigaction(SIGQUIT, &quit, NULL);
+    const char *file = getenv(USERDMA_ENV_CRASHES);
+    if (file && strlen(file) < sizeof crash_file) {
+        memcpy(crash_file, file, strlen(file) + 1);
+        const struct sigaction quit = {.sa_sigaction = on_quit, .sa_flags = SA_SIGINFO | SA_RESTART};
+        sigaction(SIGQUIT, &quit, NULL);
+    }
+    crashes_watch();
 }

@@ -1,6 +1,6 @@
 /*
- * Ends of a program that bypass atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions, exec, and
- * SIGSEGV, SIGBUS and SIGABRT. Kept reports (reports.c) are sent first. _exit, _Exit and exec also report the end.
+ * Ends of a program that bypass atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions and exec. Kept
+ * reports (reports.c) are sent first. _exit, _Exit and exec also report the end. Signals: crashes.c.
  *
  * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
  * the session's lock is held, and requests_lock() gives up after some attempts.
@@ -13,7 +13,6 @@
 #include "requests.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -34,32 +33,6 @@ static void report_end(void)
 EXPORT void userdma_ends(void)
 {
     report_end();
-}
-
-/* The action is the default one again (SA_RESETHAND): after the return a fault recurs, and ends the program. */
-static void on_fault(int signal, siginfo_t *info, void *context)
-{
-    (void)context;
-    const int saved = errno;
-    send_reports();
-    if (info->si_code <= 0) /* a signal that was sent, as by abort(3), does not recur */
-        raise(signal);
-    errno = saved;
-}
-
-/*
- * Also for the C library's allocator, which ends a program by an abort that the shim does not see. The handler does not
- * run on an alternate stack, so nothing is sent after an overflow of the stack.
- */
-void exits_watch_faults(void)
-{
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT};
-    const struct sigaction watch = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_RESETHAND};
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction action;
-        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
-            sigaction(signals[i], &watch, NULL);
-    }
 }
 
 EXPORT void _exit(int status)

@@ -10,6 +10,7 @@
 
 #include "../recorder/acknowledgements.h"
 #include "../recorder/refusals.h"
+#include "../recorder/objects.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
 
@@ -142,4 +143,18 @@ void note_refusal(int fd, const struct userdma_refusal *refusal)
 void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
 {
     message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
+}
+
+/* ---- destroyed objects ---- */
+
+void note_gone(const struct gone_use *use, uint32_t stack)
+{
+    struct userdma_gone message = {.age = use->age,
+                                   .kind = use->kind,
+                                   .number = use->number,
+                                   .use = use->use,
+                                   .destroyed = use->destroyed,
+                                   .owner = use->is_owner};
+    strncpy(message.function, use->function, sizeof message.function - 1);
+    message_send(-1, USERDMA_GONE, stack, &message, sizeof message, true);
 }

@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include "../recorder/verbs.h"
+#include "../recorder/objects.h"
 #include "requests.h"
 
 #include <errno.h>
@@ -381,6 +382,7 @@ IN_CHILD void outstanding_child(void)
     reports_forget_all();
     frames_forget_all();
     unmaps_forget_all();
+    objects_in_child();
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
         if (contexts[fd] == OWN) {
             contexts[fd] = INHERITED;

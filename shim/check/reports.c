@@ -41,7 +41,7 @@ void report_later(struct report *report)
     }
     requests_unlock();
     if (is_first)
-        exits_watch_faults();
+        crashes_watch();
 }
 
 void report_send(struct report *report)

@@ -8,6 +8,7 @@
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
+ *   crashes.c      ends of the program by a signal such as SIGSEGV
  *   unmaps.c       stacks of unmapping
  *   hashes.c       hashes of send buffers at the post
  *   slots.c        sends that adapters refuse
@@ -162,10 +163,10 @@ void report_send(struct report *report);
 /* In the child of a fork. */
 void reports_forget_all(void);
 
-/* ---- exits.c ---- */
+/* ---- crashes.c ---- */
 
-/* From now on, kept reports are sent before SIGSEGV, SIGBUS or SIGABRT ends the program. */
-void exits_watch_faults(void);
+/* From now on, kept reports are sent before a signal such as SIGSEGV ends the program. */
+void crashes_watch(void);
 
 /* ---- hashes.c ---- */
 

@@ -1,7 +1,8 @@
 /*
  * A preload library for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program frees while it
- * has outstanding requests, and (shim/check/unmaps.c) which memory it may unmap while it has regions. Without both, a
- * free costs two more loads. Before exec it tells the shim (shim/check/exits.c) to send the reports about such blocks.
+ * has outstanding requests, and (shim/check/unmaps.c) which memory it may unmap while it has regions; and asks
+ * (shim/recorder/objects.c) whether a block is that of an object of verbs, whose memory is kept. Without all, a free
+ * costs three more loads. Before exec it tells the shim (shim/check/exits.c) to send the reports about such blocks.
  *
  * The allocator's functions are looked up when libraries are initialised, never in an allocation: dlsym may allocate,
  * and some allocators call dlsym. Blocks that are freed earlier are leaked.
@@ -35,6 +36,9 @@ __attribute__((weak, visibility("default"))) void userdma_freed(void *block, siz
 /* Of the shim (shim/check/unmaps.c). */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_registered;
 __attribute__((weak, visibility("default"))) void userdma_unmaps(const void *memory, size_t bytes);
+/* Of the shim (shim/recorder/objects.c): threads that destroy objects of verbs, and whether the shim keeps a block. */
+__attribute__((weak, visibility("default"))) extern uint32_t userdma_destroying;
+__attribute__((weak, visibility("default"))) bool userdma_holds(void *block, size_t bytes);
 /* Of the shim (shim/check/exits.c). */
 __attribute__((weak, visibility("default"))) void userdma_ends(void);
 
@@ -91,8 +95,17 @@ static inline size_t watched_size(void *block)
     return malloc_usable_size(block);
 }
 
+/* The shim frees the block later. */
+static inline bool is_held(void *block)
+{
+    return &userdma_destroying && UNLIKELY(__atomic_load_n(&userdma_destroying, __ATOMIC_RELAXED) != 0) && block &&
+           userdma_holds(block, malloc_usable_size(block));
+}
+
 EXPORT void free(void *block)
 {
+    if (UNLIKELY(is_held(block)))
+        return;
     const size_t bytes = watched_size(block);
     if (UNLIKELY(bytes != 0))
         userdma_freed(block, bytes, UINT64_MAX);

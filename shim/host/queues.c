@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "host.h"
 
+#include "../recorder/objects.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -285,9 +287,8 @@ void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
     note_some(cq, wc, count);
 }
 
-FUNCTION_TYPE(req_notify_cq)
 /* A provider that arms a CQ by a call has recorded the call. */
-static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
+int provider_req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
 {
     const uint32_t before = recorded_calls;
     const int error = original(cq, solicited);
@@ -305,7 +306,6 @@ static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, in
     }
     return error;
 }
-SLOTS_OF(req_notify_cq)
 
 /* ---- contexts ---- */
 
@@ -328,15 +328,69 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
         record_text(USERDMA_RECORD_CONTEXT, context->cmd_fd, 0, context->device->name);
         event_descriptor(context, context->async_fd, USERDMA_FILE_ASYNC);
     }
-    WRAP(context->ops.req_notify_cq, req_notify_cq);
     return true;
 }
 
-EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *context)
+struct ibv_comp_channel *around_ibv_create_comp_channel(struct ibv_comp_channel *(*original)(struct ibv_context *),
+                                                        struct ibv_context *context)
 {
-    __typeof__(&ibv_create_comp_channel) original = verbs_original("ibv_create_comp_channel");
-    struct ibv_comp_channel *channel = original ? original(context) : verbs_missing();
+    struct ibv_comp_channel *channel = original(context);
     if (channel)
         event_descriptor(context, channel->fd, USERDMA_FILE_COMPLETIONS);
     return channel;
+}
+
+/* ---- functions of libibverbs around which nothing is done ---- */
+
+struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
+                                 void *address, size_t length, int access)
+{
+    return original(pd, address, length, access);
+}
+
+struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
+                                      struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
+{
+    return original(pd, address, length, iova, access);
+}
+
+struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
+                                                                  unsigned int),
+                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
+                                       unsigned int access)
+{
+    return original(pd, address, length, iova, access);
+}
+
+int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
+                        struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
+{
+    return original(mr, flags, pd, address, length, access);
+}
+
+int around_ibv_dereg_mr(int (*original)(struct ibv_mr *), struct ibv_mr *mr)
+{
+    return original(mr);
+}
+
+int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *srq)
+{
+    return original(srq);
+}
+
+int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int), struct ibv_qp *qp,
+                         struct ibv_qp_attr *attributes, int mask)
+{
+    return original(qp, attributes, mask);
+}
+
+int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
+{
+    return original(qp);
+}
+
+/* The observation file has no record of it: without shim/frees no object is known to be gone. */
+void note_gone(const struct gone_use *use, uint32_t stack)
+{
+    (void)use, (void)stack;
 }

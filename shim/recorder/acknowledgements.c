@@ -86,13 +86,13 @@ static bool acknowledge(uintptr_t object, uint32_t acknowledged, uint32_t *count
     return acknowledged > *count;
 }
 
-void acknowledgements_cq_event(struct ibv_cq *cq)
+static void got_cq_event(struct ibv_cq *cq)
 {
     last_cq = cq;
     got((uintptr_t)cq);
 }
 
-void acknowledgements_cq(const struct ibv_cq *cq, uint32_t acknowledged)
+static void acknowledge_cq(const struct ibv_cq *cq, uint32_t acknowledged)
 {
     uint32_t count, of_last = 0;
     struct ibv_cq *last = last_cq;
@@ -135,14 +135,14 @@ static void *object_of(const struct ibv_async_event *event)
     }
 }
 
-void acknowledgements_async_event(const struct ibv_async_event *event)
+static void got_async_event(const struct ibv_async_event *event)
 {
     const void *object = object_of(event);
     if (object)
         got((uintptr_t)object | 1);
 }
 
-void acknowledgements_async(const struct ibv_async_event *event)
+static void acknowledge_async(const struct ibv_async_event *event)
 {
     const void *object = object_of(event);
     uint32_t count;
@@ -164,4 +164,36 @@ void acknowledgements_async(const struct ibv_async_event *event)
         context = event->element.qp->context;
     }
     note_overacknowledged(context->cmd_fd, &misuse);
+}
+
+int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),
+                            struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user)
+{
+    const int result = original(channel, cq, user);
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        got_cq_event(*cq);
+    return result;
+}
+
+void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), struct ibv_cq *cq, unsigned int count)
+{
+    if (UNLIKELY(recorder_is_on))
+        acknowledge_cq(cq, count);
+    original(cq, count);
+}
+
+int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
+                               struct ibv_context *context, struct ibv_async_event *event)
+{
+    const int result = original(context, event);
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        got_async_event(event);
+    return result;
+}
+
+void around_ibv_ack_async_event(void (*original)(struct ibv_async_event *), struct ibv_async_event *event)
+{
+    if (UNLIKELY(recorder_is_on))
+        acknowledge_async(event);
+    original(event);
 }

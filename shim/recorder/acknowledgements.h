@@ -9,12 +9,13 @@
 
 #include <infiniband/verbs.h>
 
-/* ibv_get_cq_event and ibv_get_async_event have returned an event. */
-void acknowledgements_cq_event(struct ibv_cq *cq);
-void acknowledgements_async_event(const struct ibv_async_event *event);
-/* Before ibv_ack_cq_events and ibv_ack_async_event. */
-void acknowledgements_cq(const struct ibv_cq *cq, uint32_t acknowledged);
-void acknowledgements_async(const struct ibv_async_event *event);
+/* Of functions.c: around the library's functions. */
+int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),
+                            struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user);
+void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), struct ibv_cq *cq, unsigned int count);
+int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
+                               struct ibv_context *context, struct ibv_async_event *event);
+void around_ibv_ack_async_event(void (*original)(struct ibv_async_event *), struct ibv_async_event *event);
 
 /* ---- of each library ---- */
 

@@ -4,6 +4,7 @@
  * and call only the functions that each library provides (below).
  *
  *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
+ *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
@@ -70,6 +71,9 @@ int python_write(const struct python_frame *frame, char *text, size_t size);
 /* Finds this thread's stack, once. Allocates. */
 void unwind_find_stack(void);
 
+/* Whether a stack was taken before. */
+bool unwind_is_ready(void);
+
 /* Whether an address is on this thread's stack. False before unwind_find_stack. */
 bool unwind_is_on_stack(uintptr_t address);
 
@@ -101,12 +105,21 @@ struct stack {
 uint32_t stack_here(void);
 /* Takes the caller's stack without frames of Python. For free(), in which Python's frames cannot be taken. */
 void stack_take_native(struct stack *stack);
+/*
+ * As stack_take_native, in a signal handler with SA_SIGINFO: the stack that the signal has interrupted. `context`: the
+ * handler's third argument. Allocates unless unwind_is_ready.
+ */
+void stack_take_interrupted(struct stack *stack, const void *context);
+/* Whether the signal has interrupted code of this library itself. */
+bool stack_is_ours(const void *context);
 /* The number of a stack; 0: none. */
 uint32_t stack_number(const struct stack *stack);
 /* Writes the frames as STACK of src/spec/session.ts. Takes the loader's lock. */
 void stack_write_frames(const struct stack *stack, char *text, size_t size);
 /* Libraries were unloaded: other code may now be at the addresses of known stacks. */
 void stacks_unloaded(void);
+/* How often libraries were unloaded. */
+uint32_t stacks_unloads(void);
 
 /* For stack_define: the number for a new stack; 0: too many are known. */
 uint32_t stacks_next(void);

@@ -4,19 +4,18 @@
 #define _GNU_SOURCE
 #include "refusals.h"
 
+#include <errno.h>
 #include <string.h>
+
+#include "objects.h"
 
 TLS uint32_t refusals_of_device;
 
-/* Of the calls that this thread makes now. */
+/* The innermost call of this thread's calls that has failed with `refusal.error`; 0: none. `fd`: of its context. */
 static TLS struct {
-    uint32_t depth;
-    /* refusals_of_device when the outermost began. */
-    uint32_t device_before;
-    /* The context of the innermost call that has failed with `refusal.error`. */
     int fd;
     struct userdma_refusal refusal;
-} calls;
+} innermost;
 
 /* Errors that say nothing about the call: the program tries again, or the system lacks resources. */
 static bool is_of_moment(int error)
@@ -25,30 +24,75 @@ static bool is_of_moment(int error)
            error == EIO;
 }
 
-void refusal_begin(void)
+/* The calls of this thread, the innermost one. */
+static TLS const struct object_call *current;
+
+void refusals_enter(struct object_call *call)
 {
-    if (calls.depth++ > 0)
-        return;
-    calls.device_before = refusals_of_device;
-    calls.refusal.error = 0;
+    /* A call that was left by siglongjmp is not above this one on the stack. */
+    call->caller = (uintptr_t)current > (uintptr_t)call ? current : NULL;
+    call->refused_before = refusals_of_device;
+    current = call;
+    if (!call->caller)
+        innermost.refusal.error = 0;
 }
 
-void refusal_end(const char *function, int error, int fd, uint64_t object, const uint64_t facts[4])
+/* The object in the message, and the descriptor of its context. */
+static uint64_t name_of(struct object_use use, int *fd)
 {
-    const int saved = errno;
-    if (error == 0 || is_of_moment(error)) {
-        calls.refusal.error = 0; /* the library has gone on after a failed call */
-    } else if (calls.refusal.error != (uint32_t)error) {
-        calls.fd = fd;
-        calls.refusal = (struct userdma_refusal){.object = object,
-                                                 .fact0 = facts[0],
-                                                 .fact1 = facts[1],
-                                                 .fact2 = facts[2],
-                                                 .fact3 = facts[3],
-                                                 .error = (uint32_t)error};
-        strncpy(calls.refusal.function, function, sizeof calls.refusal.function - 1);
+    const struct ibv_context *context = NULL;
+    if (use.kind == USERDMA_OBJECT_CONTEXT)
+        context = use.object;
+    else if (use.object && use.kind != USERDMA_OBJECT_CM_ID)
+        context = object_context(use);
+    *fd = context ? context->cmd_fd : -1;
+    if (use.kind == USERDMA_OBJECT_CM_ID)
+        return (uintptr_t)use.object;
+    if (use.kind == USERDMA_OBJECT_CHANNEL)
+        return (uint64_t)((const struct ibv_comp_channel *)use.object)->fd;
+    return object_number(use);
+}
+
+void refusals_leave(const struct object_call *call, int error, const uint64_t *facts)
+{
+    current = call->caller;
+    if (LIKELY(error == 0)) {
+        innermost.refusal.error = 0; /* the library has gone on after a failed call */
+        return;
     }
-    if (--calls.depth == 0 && calls.refusal.error != 0 && calls.device_before == refusals_of_device)
-        note_refusal(calls.fd, &calls.refusal);
+    const int saved = errno;
+    if (is_of_moment(error)) {
+        innermost.refusal.error = 0;
+    } else if (innermost.refusal.error != (uint32_t)error) {
+        struct userdma_refusal refusal = {.error = (uint32_t)error};
+        if (call->object.object)
+            refusal.object = name_of(call->object, &innermost.fd);
+        else
+            innermost.fd = -1;
+        if (facts) {
+            refusal.fact0 = facts[0];
+            refusal.fact1 = facts[1];
+            refusal.fact2 = facts[2];
+            refusal.fact3 = facts[3];
+        }
+        strncpy(refusal.function, call->function, sizeof refusal.function - 1);
+        innermost.refusal = refusal;
+    }
+    if (!call->caller && innermost.refusal.error != 0 && call->refused_before == refusals_of_device)
+        note_refusal(innermost.fd, &innermost.refusal);
     errno = saved;
+}
+
+unsigned grh_version(const struct ibv_wc *wc, const struct ibv_grh *grh)
+{
+    const uint8_t *bytes = (const uint8_t *)grh;
+    if (!grh || !(wc->wc_flags & IBV_WC_GRH))
+        return 0;
+    return bytes[0] >> 4 == 6 || bytes[20] >> 4 != 4 ? bytes[0] >> 4 : 4;
+}
+
+bool grh_is_multicast(const struct ibv_wc *wc, const struct ibv_grh *grh)
+{
+    const unsigned version = grh_version(wc, grh);
+    return version == 4 ? ((const uint8_t *)grh)[36] >> 4 == 14 : version == 6 && grh->dgid.raw[0] == 0xff;
 }

@@ -12,6 +12,7 @@
 #include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "../protocol.h"
@@ -80,6 +81,11 @@ void stacks_unloaded(void)
     __atomic_fetch_add(&epoch, 1, __ATOMIC_RELEASE);
 }
 
+uint32_t stacks_unloads(void)
+{
+    return __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
+}
+
 uint32_t stack_number(const struct stack *stack)
 {
     if (stack->depth == 0)
@@ -113,6 +119,43 @@ void stack_take_native(struct stack *stack)
     stack->depth = unwind_frames(stack->frames, NULL, STACK_FRAMES);
     stack->python_depth = 0;
     hash_frames(stack);
+}
+
+/* The address at which a signal has interrupted its thread. */
+static void *interrupted_at(const void *context)
+{
+    const ucontext_t *interrupted = context;
+#if defined(__x86_64__)
+    return (void *)interrupted->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+    return (void *)interrupted->uc_mcontext.pc;
+#else
+    (void)interrupted;
+    return NULL;
+#endif
+}
+
+void stack_take_interrupted(struct stack *stack, const void *context)
+{
+    memset(stack, 0, sizeof *stack);
+    stack->depth = unwind_frames(stack->frames, NULL, STACK_FRAMES);
+    /* stack_write_frames names the call before a return address. The interrupted instruction is none. */
+    void *const interrupted = interrupted_at(context);
+    for (unsigned i = 0; i < stack->depth; i++)
+        if (stack->frames[i] == interrupted) {
+            memmove(stack->frames, stack->frames + i, (stack->depth - i) * sizeof stack->frames[0]);
+            stack->frames[0] = (char *)interrupted + 1;
+            stack->depth -= i;
+            break;
+        }
+    hash_frames(stack);
+}
+
+bool stack_is_ours(const void *context)
+{
+    Dl_info interrupted, own;
+    return dladdr(interrupted_at(context), &interrupted) && dladdr((void *)&known_count, &own) &&
+           interrupted.dli_fbase == own.dli_fbase;
 }
 
 /* The last stack of this thread. */

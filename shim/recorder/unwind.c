@@ -34,6 +34,11 @@ static void find_unwinder(void)
         __atomic_store_n(&unwind, (__typeof__(unwind))dlsym(library, "_Unwind_Backtrace"), __ATOMIC_RELEASE);
 }
 
+bool unwind_is_ready(void)
+{
+    return __atomic_load_n(&unwind, __ATOMIC_ACQUIRE) != NULL;
+}
+
 /* ---- this thread's stack ---- */
 
 /* `top` 0: not known yet; 1: not found, no address is on it. */

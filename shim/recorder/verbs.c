@@ -6,9 +6,9 @@
  * libibverbs is not linked: the program has it, or loads it later.
  */
 #define _GNU_SOURCE
-#include "verbs.h"
-
+#include "objects.h"
 #include "refusals.h"
+#include "verbs.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,8 +24,14 @@ bool verbs_tells_completions;
 FUNCTION_TYPE(poll_cq)
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-    if (UNLIKELY(recorder_is_on))
+    if (UNLIKELY(recorder_is_on)) {
+        /* Not an error: ibv_destroy_cq may wait for this thread to acknowledge an event. */
+        if (IS_BEING_DESTROYED(cq))
+            return 0;
+        if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
+            return -1;
         note_polling(cq, FRAME);
+    }
     int found = original(cq, entries, wc);
     if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
         /* A last poll, for completions that the device wrote before it ended. */
@@ -56,8 +62,13 @@ static int completed(struct ibv_cq_ex *cq, int result)
 FUNCTION_TYPE(start_poll)
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
-    if (UNLIKELY(recorder_is_on))
+    if (UNLIKELY(recorder_is_on)) {
+        if (IS_BEING_DESTROYED(cq))
+            return ENOENT;
+        if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
+            return EINVAL;
         note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+    }
     int result = original(cq, attributes);
     if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
         result = original(cq, attributes);
@@ -98,20 +109,38 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
 {
     struct ibv_cq_ex *cq = NULL;
     /* The number of the queue pair tells whose completion it is. */
+    struct object_call call;
+    if (UNLIKELY(recorder_is_on)) {
+        const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},
+                                          {USERDMA_OBJECT_CHANNEL, attributes->channel}};
+        if (!object_enter(&call, "ibv_create_cq_ex", OBJECT_CREATED, uses, 2)) {
+            errno = EINVAL;
+            return NULL;
+        }
+    }
     if (UNLIKELY(recorder_is_on) && !(attributes->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {
         struct ibv_cq_init_attr_ex with_qp_num = *attributes;
         with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
         cq = original(context, &with_qp_num);
     }
     if (!cq)
-        cq = REFUSABLE("ibv_create_cq_ex", ERROR_OF_POINTER, context->cmd_fd, 0, original(context, attributes),
-                       attributes->wc_flags, attributes->comp_mask,
-                       attributes->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS ? attributes->flags : 0);
+        cq = original(context, attributes);
     if (cq)
         verbs_wrap_cq(cq);
+    if (UNLIKELY(recorder_is_on))
+        OBJECT_LEAVE(&call, cq ? 0 : errno, attributes->wc_flags, attributes->comp_mask,
+                     PRESENT(attributes, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));
     return cq;
 }
 SLOTS_OF(create_cq_ex)
+
+static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
+{
+    if (IS_GONE("ibv_req_notify_cq", USERDMA_OBJECT_CQ, cq))
+        return EINVAL;
+    return provider_req_notify_cq(original, cq, solicited);
+}
+SLOTS_OF(req_notify_cq)
 
 /* ---- posts ---- */
 
@@ -134,11 +163,33 @@ static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *fir
     note_refused(qp->context->cmd_fd, &refused, LENGTH(first));
 }
 
+/* Whether the queue pair, or the address handle of a request, is gone. Then no request is posted. */
+static bool is_send_to_gone(struct ibv_qp *qp, const struct ibv_send_wr *list)
+{
+    if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
+        return true;
+    if (UNLIKELY(qp->qp_type == IBV_QPT_UD))
+        for (; list; list = list->next)
+            if (IS_GONE("ibv_post_send", USERDMA_OBJECT_AH, list->wr.ud.ah))
+                return true;
+    return false;
+}
+
+/* Refuses all requests of a list. */
+#define REFUSE(list, bad)                                                                                              \
+    do {                                                                                                               \
+        if (bad)                                                                                                       \
+            *(bad) = (list);                                                                                           \
+        return EINVAL;                                                                                                 \
+    } while (0)
+
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_send(original, qp, list, bad);
+    if (UNLIKELY(objects_gone != 0) && is_send_to_gone(qp, list))
+        REFUSE(list, bad);
     note_sends(qp, list, FRAME);
     const int error = provider_post_send(original, qp, list, bad);
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
@@ -166,6 +217,8 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_recv(original, qp, list, bad);
+    if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
+        REFUSE(list, bad);
     const int fd = qp->context->cmd_fd;
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     const int error = provider_post_recv(original, qp, list, bad);
@@ -180,6 +233,8 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_srq_recv(original, srq, list, bad);
+    if (IS_GONE("ibv_post_srq_recv", USERDMA_OBJECT_SRQ, srq))
+        REFUSE(list, bad);
     const int fd = srq->context->cmd_fd;
     note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
     const int error = provider_post_srq_recv(original, srq, list, bad);
@@ -194,8 +249,12 @@ FUNCTION_TYPE(bind_mw)
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
-    if (UNLIKELY(recorder_is_on))
+    if (UNLIKELY(recorder_is_on)) {
+        if (IS_GONE("ibv_bind_mw", USERDMA_OBJECT_QP, qp) || IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MW, mw) ||
+            IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MR, bind->bind_info.mr))
+            return EINVAL;
         note_sends(qp, &posted, FRAME);
+    }
     const int refusal = provider_refusal(qp, bind->wr_id, IBV_WR_BIND_MW);
     const int error = refusal != 0 ? refusal : original(qp, mw, bind);
     if (UNLIKELY(recorder_is_on) && error != 0)
@@ -287,6 +346,8 @@ FUNCTION_TYPE(wr_set_ud_addr)
 static void wr_set_ud_addr(wr_set_ud_addr_function *original, struct ibv_qp_ex *qp, struct ibv_ah *ah, uint32_t qpn,
                            uint32_t qkey)
 {
+    if (IS_GONE("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
+        return;
     note_destination(qp, qpn, qkey);
     original(qp, ah, qpn, qkey);
 }
@@ -360,20 +421,114 @@ void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP(qp->wr_set_ud_addr, wr_set_ud_addr);
 }
 
+/* ---- destroyed queue pairs and CQs with functions of their own ---- */
+
+static void gone_nothing(void)
+{
+}
+
+static void gone_wr_start(struct ibv_qp_ex *qp)
+{
+    object_is_gone("ibv_wr_start", USERDMA_OBJECT_QP, qp);
+}
+
+static int gone_wr_complete(struct ibv_qp_ex *qp)
+{
+    object_is_gone("ibv_wr_complete", USERDMA_OBJECT_QP, qp);
+    return EINVAL;
+}
+
+static int gone_start_poll(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    (void)attributes;
+    object_is_gone("ibv_start_poll", USERDMA_OBJECT_CQ, cq);
+    return EINVAL;
+}
+
+static int gone_next_poll(struct ibv_cq_ex *cq)
+{
+    object_is_gone("ibv_next_poll", USERDMA_OBJECT_CQ, cq);
+    return ENOENT;
+}
+
+/* Whether a function of an object is one of its wrappers. */
+#define IS_WRAPPED(function, name)                                                                                     \
+    ({                                                                                                                 \
+        bool is_wrapped = false;                                                                                       \
+        for (int slot = 0; slot < SLOTS; slot++)                                                                       \
+            is_wrapped |= (function) == name##_wrapper[slot];                                                          \
+        is_wrapped;                                                                                                    \
+    })
+
+static void qp_is_gone(struct ibv_qp_ex *qp, size_t bytes)
+{
+    /* A queue pair that is no extended one may have memory for the functions, but not our wrappers in it. */
+    if (bytes < sizeof *qp || !IS_WRAPPED(qp->wr_start, wr_start))
+        return;
+    for (void (**function)(void) = (void (**)(void)) & qp->wr_atomic_cmp_swp; function <= (void (**)(void)) & qp->wr_abort;
+         function++)
+        *function = gone_nothing;
+    struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
+    if (bytes >= sizeof *qp + sizeof *newer) {
+        if (IS_WRAPPED(newer->wr_atomic_write, wr_atomic_write))
+            newer->wr_atomic_write = (__typeof__(newer->wr_atomic_write))(void *)gone_nothing;
+        if (IS_WRAPPED(newer->wr_flush, wr_flush))
+            newer->wr_flush = (__typeof__(newer->wr_flush))(void *)gone_nothing;
+    }
+    qp->wr_start = gone_wr_start;
+    qp->wr_complete = gone_wr_complete;
+}
+
+static void cq_is_gone(struct ibv_cq_ex *cq, size_t bytes)
+{
+    if (bytes < sizeof *cq || !IS_WRAPPED(cq->start_poll, start_poll))
+        return;
+    cq->start_poll = gone_start_poll;
+    cq->next_poll = gone_next_poll;
+    cq->end_poll = (__typeof__(cq->end_poll))(void *)gone_nothing;
+}
+
+void verbs_gone(uint32_t kind, void *object, size_t bytes)
+{
+    if (kind == USERDMA_OBJECT_QP)
+        qp_is_gone(object, bytes);
+    else if (kind == USERDMA_OBJECT_CQ)
+        cq_is_gone(object, bytes);
+}
+
+/* ---- queue pairs ---- */
+
+/* The object of a new queue pair if `mask` has `bit`. */
+#define IF(mask, bit, object) ((mask) & (bit) ? (object) : NULL)
+
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
                                    struct ibv_qp_init_attr_ex *attributes)
 {
-    struct ibv_qp *qp = REFUSABLE(
-        "ibv_create_qp_ex", ERROR_OF_POINTER, context->cmd_fd,
-        attributes->comp_mask & IBV_QP_INIT_ATTR_PD ? attributes->pd->handle : UINT64_MAX,
-        provider_create_qp(original, context, attributes), attributes->qp_type, attributes->comp_mask,
-        attributes->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? attributes->create_flags : 0,
-        attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS ? attributes->send_ops_flags : 0);
+    struct object_call call;
+    if (UNLIKELY(recorder_is_on)) {
+        const struct object_use uses[] = {
+            {USERDMA_OBJECT_CONTEXT, context},
+            {USERDMA_OBJECT_PD, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd)},
+            {USERDMA_OBJECT_XRCD, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_XRCD, attributes->xrcd)},
+            {USERDMA_OBJECT_CQ, attributes->send_cq},
+            {USERDMA_OBJECT_CQ, attributes->recv_cq},
+            {USERDMA_OBJECT_SRQ, attributes->srq},
+        };
+        if (!object_enter(&call, "ibv_create_qp_ex", OBJECT_CREATED, uses, sizeof uses / sizeof uses[0])) {
+            errno = EINVAL;
+            return NULL;
+        }
+    }
+    struct ibv_qp *qp = provider_create_qp(original, context, attributes);
     if (qp)
         provider_created_qp(qp, attributes->cap.max_send_wr);
     /* An XRC target is no extended queue pair. */
     if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
+    if (UNLIKELY(recorder_is_on))
+        OBJECT_LEAVE(&call, qp ? 0 : errno, attributes->qp_type, attributes->comp_mask,
+                     PRESENT(attributes, IBV_QP_INIT_ATTR_CREATE_FLAGS, create_flags),
+                     PRESENT(attributes, IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, send_ops_flags));
     return qp;
 }
 SLOTS_OF(create_qp_ex)
@@ -389,6 +544,10 @@ static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
     WRAP(context->ops.post_recv, post_recv);
     WRAP(context->ops.post_srq_recv, post_srq_recv);
     WRAP(context->ops.bind_mw, bind_mw);
+    if (UNLIKELY(recorder_is_on)) {
+        WRAP(context->ops.req_notify_cq, req_notify_cq);
+        operations_wrap(context);
+    }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)
         WRAP(extended->create_cq_ex, create_cq_ex);
@@ -423,25 +582,21 @@ void *verbs_missing(void)
     return NULL;
 }
 
-EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
+struct ibv_context *around_ibv_open_device(struct ibv_context *(*original)(struct ibv_device *),
+                                           struct ibv_device *device)
 {
-    __typeof__(&ibv_open_device) original = verbs_original("ibv_open_device");
-    return original ? wrap(original(device), true) : verbs_missing();
+    return wrap(original(device), true);
 }
 
-EXPORT struct ibv_context *ibv_import_device(int fd)
+struct ibv_context *around_ibv_import_device(struct ibv_context *(*original)(int), int fd)
 {
-    __typeof__(&ibv_import_device) original = verbs_original("ibv_import_device");
-    return original ? wrap(REFUSABLE("ibv_import_device", ERROR_OF_POINTER, -1, 0, original(fd), 0), true)
-                    : verbs_missing();
+    return wrap(original(fd), true);
 }
 
-EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
+struct ibv_qp *around_ibv_create_qp(struct ibv_qp *(*original)(struct ibv_pd *, struct ibv_qp_init_attr *),
+                                    struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
 {
-    __typeof__(&ibv_create_qp) original = verbs_original("ibv_create_qp");
-    struct ibv_qp *qp = original ? REFUSABLE("ibv_create_qp", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
-                                             original(pd, attributes), attributes->qp_type, IBV_QP_INIT_ATTR_PD)
-                                 : verbs_missing();
+    struct ibv_qp *qp = original(pd, attributes);
     if (qp)
         provider_created_qp(qp, attributes->cap.max_send_wr);
     return qp;

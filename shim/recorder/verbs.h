@@ -11,6 +11,7 @@
 FUNCTION_TYPE(post_send)
 FUNCTION_TYPE(post_recv)
 FUNCTION_TYPE(post_srq_recv)
+FUNCTION_TYPE(req_notify_cq)
 FUNCTION_TYPE(create_qp_ex)
 
 /* ---- verbs.c ---- */
@@ -87,6 +88,34 @@ struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_co
                                   struct ibv_qp_init_attr_ex *attributes);
 /* The program gets a queue pair. `slots`: its max_send_wr. */
 void provider_created_qp(struct ibv_qp *qp, uint32_t slots);
+
+int provider_req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited);
+
+/* ---- around functions of libibverbs (functions.c). `original`: libibverbs' own ---- */
+
+struct ibv_context *around_ibv_open_device(struct ibv_context *(*original)(struct ibv_device *),
+                                           struct ibv_device *device);
+struct ibv_context *around_ibv_import_device(struct ibv_context *(*original)(int), int fd);
+struct ibv_qp *around_ibv_create_qp(struct ibv_qp *(*original)(struct ibv_pd *, struct ibv_qp_init_attr *),
+                                    struct ibv_pd *pd, struct ibv_qp_init_attr *attributes);
+/* Of each library. */
+struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
+                                 void *address, size_t length, int access);
+struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
+                                      struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access);
+struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
+                                                                  unsigned int),
+                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
+                                       unsigned int access);
+int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
+                        struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access);
+int around_ibv_dereg_mr(int (*original)(struct ibv_mr *), struct ibv_mr *mr);
+struct ibv_comp_channel *around_ibv_create_comp_channel(struct ibv_comp_channel *(*original)(struct ibv_context *),
+                                                        struct ibv_context *context);
+int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *srq);
+int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int), struct ibv_qp *qp,
+                         struct ibv_qp_attr *attributes, int mask);
+int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp);
 
 /*
  * ---- of each library: notes, if recorder_is_on ----

@@ -21,6 +21,8 @@ struct request {
         struct userdma_refused refused;
         struct userdma_refusal refusal;
         struct userdma_misuse misuse;
+        struct userdma_gone gone;
+        struct userdma_died died;
     };
 };
 

@@ -21,7 +21,6 @@
 #include <sched.h>
 
 #include "../check/outstanding.h"
-#include "../recorder/refusals.h"
 #include "verbs_ops.h"
 
 /*
@@ -210,6 +209,11 @@ bool provider_wraps(struct ibv_context *context, bool is_new)
     return true;
 }
 
+int provider_req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
+{
+    return original(cq, solicited);
+}
+
 static void forget_queues(int fd, uint32_t qpn)
 {
     outstanding_forget(fd, USERDMA_POST_SEND, qpn);
@@ -248,25 +252,22 @@ EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
     return status;
 }
 
-EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
+int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
 {
-    int (*original)(struct ibv_qp *) = verbs_original("ibv_destroy_qp");
-    if (!original)
-        return ENOSYS;
+    if (LIKELY(!recorder_is_on) || !qp)
+        return original(qp);
     const int fd = qp->context->cmd_fd;
     const uint32_t number = qp->qp_num;
     const int error = original(qp);
-    if (UNLIKELY(recorder_is_on) && error == 0)
+    if (error == 0)
         forget_queues(fd, number);
     return error;
 }
 
-EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask)
+int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int), struct ibv_qp *qp,
+                         struct ibv_qp_attr *attributes, int mask)
 {
-    int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = verbs_original("ibv_modify_qp");
-    const int error = original ? REFUSABLE("ibv_modify_qp", ERROR_OF_INT, qp->context->cmd_fd, qp->qp_num,
-                                           original(qp, attributes, mask), (uint32_t)mask)
-                               : ENOSYS;
+    const int error = original(qp, attributes, mask);
     if (UNLIKELY(recorder_is_on) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
         const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);
@@ -285,69 +286,58 @@ static struct ibv_mr *registered(struct ibv_mr *mr)
     return mr;
 }
 
-/* Macros of verbs.h. */
-#undef ibv_reg_mr
-#undef ibv_reg_mr_iova
-EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *address, size_t length, int access)
+struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
+                                 void *address, size_t length, int access)
 {
-    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int) = verbs_original("ibv_reg_mr");
-    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
-                                           original(pd, address, length, access), (uintptr_t)address, length,
-                                           (uint32_t)access))
-                    : verbs_missing();
+    return registered(original(pd, address, length, access));
 }
 
-EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
+struct ibv_mr *around_ibv_reg_mr_iova(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int),
+                                      struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access)
 {
-    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, int) = verbs_original("ibv_reg_mr_iova");
-    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
-                                           original(pd, address, length, iova, access), (uintptr_t)address, length,
-                                           (uint32_t)access))
-                    : verbs_missing();
+    return registered(original(pd, address, length, iova, access));
 }
 
-EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
+struct ibv_mr *around_ibv_reg_mr_iova2(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t,
+                                                                  unsigned int),
+                                       struct ibv_pd *pd, void *address, size_t length, uint64_t iova,
                                        unsigned int access)
 {
-    struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, uint64_t, unsigned int) =
-        verbs_original("ibv_reg_mr_iova2");
-    return original ? registered(REFUSABLE("ibv_reg_mr", ERROR_OF_POINTER, pd->context->cmd_fd, pd->handle,
-                                           original(pd, address, length, iova, access), (uintptr_t)address, length,
-                                           (uint32_t)access))
-                    : verbs_missing();
+    return registered(original(pd, address, length, iova, access));
 }
 
-EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
+int around_ibv_rereg_mr(int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int),
+                        struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access)
 {
-    int (*original)(struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int) = verbs_original("ibv_rereg_mr");
-    const int error = original ? REFUSABLE("ibv_rereg_mr", ERROR_OF_INT, mr->context->cmd_fd, mr->handle,
-                                           original(mr, flags, pd, address, length, access), (uint32_t)flags,
-                                           (uintptr_t)address, length, (uint32_t)access)
-                               : ENOSYS;
+    const int error = original(mr, flags, pd, address, length, access);
     if (error == 0)
         registered(mr);
     return error;
 }
 
-EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
+int around_ibv_dereg_mr(int (*original)(struct ibv_mr *), struct ibv_mr *mr)
 {
-    int (*original)(struct ibv_mr *) = verbs_original("ibv_dereg_mr");
-    const int error = original ? original(mr) : ENOSYS;
+    const int error = original(mr);
     /* Only the address of `mr` is used. */
     if (UNLIKELY(userdma_registered != 0) && error == 0)
         unmaps_deregistered(mr);
     return error;
 }
 
-EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
+struct ibv_comp_channel *around_ibv_create_comp_channel(struct ibv_comp_channel *(*original)(struct ibv_context *),
+                                                        struct ibv_context *context)
 {
-    int (*original)(struct ibv_srq *) = verbs_original("ibv_destroy_srq");
-    if (!original)
-        return ENOSYS;
+    return original(context);
+}
+
+int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *srq)
+{
+    if (LIKELY(!recorder_is_on) || !srq)
+        return original(srq);
     const int fd = srq->context->cmd_fd;
     const uint32_t handle = srq->handle;
     const int error = original(srq);
-    if (UNLIKELY(recorder_is_on) && error == 0)
+    if (error == 0)
         outstanding_forget(fd, USERDMA_POST_SHARED, handle);
     return error;
 }

@@ -40,7 +40,17 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, CheckedWait, LibraryRefusal, Misuse, RefusedAttempt } from './events.ts'
+import type {
+  CheckedCall,
+  CheckedFailure,
+  CheckedWait,
+  Death,
+  LibraryRefusal,
+  Misuse,
+  RefusedAttempt,
+  UseOfGone,
+} from './events.ts'
+import { reportDeath, reportGone } from './gone.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
@@ -409,6 +419,16 @@ export class Checker {
         objects: [object, isOther ? other : undefined],
       },
     )
+  }
+
+  /** A program has used an object that it has destroyed. */
+  usedGone(use: UseOfGone): void {
+    reportGone(this.#services, use)
+  }
+
+  /** A signal ends a program. */
+  died(death: Death): void {
+    reportDeath(this.#services, death)
   }
 
   /** The program's library has refused a post. */

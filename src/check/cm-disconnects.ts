@@ -62,9 +62,11 @@ export const createCmDisconnectDetector = (services: DetectorServices): Detector
         disconnected.delete(object.id)
       if (object.class !== 'cm_id') return
       const { qpNum } = (args.parameters ?? {}) as { readonly qpNum?: number }
-      if ((method === 'connect' || method === 'accept') && qpNum !== undefined) qpns.set(object.id, qpNum)
+      // The daemon itself moves a queue pair that the call names (attribute qp).
+      if ((method === 'connect' || method === 'accept') && qpNum !== undefined && args.qp === undefined)
+        qpns.set(object.id, qpNum)
       // Without a queue pair of rdma_create_qp.
-      if (method === 'disconnect' && queuePair === undefined && !call.isLibrary) disconnects(call, object)
+      if (method === 'disconnect' && queuePair === undefined) disconnects(call, object)
       if (method === 'destroy') qpns.delete(object.id)
     },
   }

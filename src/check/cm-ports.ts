@@ -35,8 +35,8 @@ export const createCmPortDetector = (services: DetectorServices): Detector => {
   const ports = new Map<number, Ports>()
 
   const of = (id: number): Ports => {
-    let known = ports.get(id)
-    if (known === undefined) ports.set(id, (known = { isListening: false }))
+    const known = ports.get(id) ?? { isListening: false }
+    ports.set(id, known)
     return known
   }
 

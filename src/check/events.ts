@@ -92,6 +92,42 @@ export interface Misuse {
 }
 
 /**
+ * A call with an object that the program has destroyed, from the GONE message (spec/session.ts): the preload library has
+ * refused the call.
+ */
+export interface UseOfGone {
+  /** `time` and `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly program: Program | undefined
+  /** The name of the called function. */
+  readonly function: string
+  /** ObjectKind. */
+  readonly kind: number
+  /** The QPN, else the handle; UNKNOWN_NUMBER: unknown. */
+  readonly number: number
+  /** GoneUse. */
+  readonly use: number
+  /** The object's context was closed, not the object destroyed. */
+  readonly isOwner: boolean
+  readonly stack: Stack
+  /** When, in microseconds, and where the object was destroyed; no stack: unknown. */
+  readonly destroyedAt: number
+  readonly destroyedStack: Stack
+}
+
+/** The end of a program by a signal, from the DIED message (spec/session.ts). */
+export interface Death {
+  /** `time` and `program`: as in `CheckedCall`. */
+  readonly time: number
+  readonly program: Program | undefined
+  /** Its name. */
+  readonly signal: string
+  /** Whether the signal has interrupted the preload library. */
+  readonly isInOurs: boolean
+  readonly stack: Stack
+}
+
+/**
  * A refused call that is no method of an object. `attempt`: Linux's name of a call that could not be decoded, such as
  * `MODIFY_QP`, or the text of a call on a driver's descriptor.
  */

@@ -36,9 +36,13 @@ const objectOf = (
 
 /** Reports a call that a library refused. */
 export const refusedByLibrary = (refusal: LibraryRefusal, objects: KnownObjects, reporter: FindingReporter): void => {
-  const { function: name, errno, facts, program, stack, time } = refusal
+  const { errno, facts, program, stack, time } = refusal
+  // The function that the macro ibv_query_gid_ex calls begins with an underscore.
+  const name = refusal.function.replace(/^_/, '')
   if (!FUNCTION_NAME.test(name)) return
   const { reason, advice, severity, object: class_ } = refusalReason(name, errno, facts)
+  // An event says why a call of an identifier without a channel has failed; of others nothing is known.
+  if (reason === undefined) return
   const known = objectOf(refusal, class_, objects)
   const { device, context = -1 } = known
     ? { device: known.deviceName, context: known.context }
@@ -49,7 +53,6 @@ export const refusedByLibrary = (refusal: LibraryRefusal, objects: KnownObjects,
     return
   }
   const on = known === undefined ? '' : ` on ${known.name}`
-  const why = reason ?? 'the library refused it without a call of the device'
-  const text = `${name}${on}: ${errnoName(errno)}: ${why}`
+  const text = `${name}${on}: ${errnoName(errno)}: ${reason}`
   reporter.report('refused-call', occurrence, { text, advice, severity, objects: [known] })
 }

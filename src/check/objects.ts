@@ -64,6 +64,8 @@ interface CheckedCreate {
 const MAX_CHANGES = 8
 /** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
+/** Maximum time between the destruction of an object here and in the program, which sees it later. */
+const NEAR_MICROSECONDS = 1_000_000
 
 export class KnownObject {
   readonly id: number
@@ -328,6 +330,36 @@ export class KnownObjects {
     return undefined
   }
 
+  /** An existing object of a program with one of these classes and this number (QPN, else handle), on any device. */
+  existingOf(program: Program | undefined, classes: readonly string[], number?: number): KnownObject | undefined {
+    for (const object of this.#existing.values())
+      if (object.program?.pid === program?.pid && isNumbered(object, classes, number)) return object
+    return undefined
+  }
+
+  /**
+   * The destroyed object of a program with one of these classes and this number (QPN, else handle; undefined: any) whose
+   * destruction was nearest to `time`, at most NEAR_MICROSECONDS. A parent's object if the program has none.
+   */
+  destroyedOf(
+    program: Program | undefined,
+    classes: readonly string[],
+    number: number | undefined,
+    time: number,
+  ): KnownObject | undefined {
+    let nearest: KnownObject | undefined
+    let distance = 2 * NEAR_MICROSECONDS
+    for (const object of this.#destroyed.values()) {
+      if (!isNumbered(object, classes, number)) continue
+      const away = Math.abs((object.destruction?.time ?? 0) - time)
+      const penalty = object.program?.pid === program?.pid ? 0 : NEAR_MICROSECONDS
+      if (away > NEAR_MICROSECONDS || away + penalty >= distance) continue
+      nearest = object
+      distance = away + penalty
+    }
+    return nearest
+  }
+
   /** Whether `hasSentWrongQkey` is set for a queue pair of this number, on any device, also a destroyed one. */
   hasSentWrongQkey(qpn: number): boolean {
     for (const objects of [this.#existing, this.#destroyed])
@@ -392,6 +424,9 @@ export class KnownObjects {
     if (classes?.size === 0) this.#byHandle.delete(context)
   }
 }
+
+const isNumbered = (object: KnownObject, classes: readonly string[], number: number | undefined): boolean =>
+  classes.includes(object.class) && (number === undefined || (object.qpn ?? object.handle) === number)
 
 const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   let value = map.get(key)

@@ -3,8 +3,9 @@
  * (clients/check/check-client.ts), and passes findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
+import { constants as os } from 'node:os'
 import type { Checker } from '../check/checker.ts'
-import type { LibraryRefusal, Misuse, RefusedAttempt } from '../check/events.ts'
+import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
@@ -59,6 +60,9 @@ const POST_OFFSETS = offsetsOf(Messages.post)
 const HASH_OFFSETS = offsetsOf(Messages.hash)
 
 const NO_STACK: Stack = []
+
+const signalName = (number: number): string =>
+  Object.entries(os.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`
 
 export class DaemonChecker {
   readonly #now: () => number
@@ -256,6 +260,40 @@ export class DaemonChecker {
         ? { time: this.#now(), device: CM_NAME, deviceNumber: -1, context: undefined }
         : this.#originOf(context)
     this.#checker.refusedByLibrary({ ...refusal, ...origin, program, stack })
+  }
+
+  /** Reports a GONE message of a process. `destroyed`: the id of a stack. */
+  usedGone(
+    pid: number,
+    stack: Stack,
+    {
+      age,
+      destroyed,
+      owner,
+      ...use
+    }: Pick<UseOfGone, 'function' | 'kind' | 'number' | 'use'> & {
+      readonly age: bigint
+      readonly destroyed: number
+      readonly owner: number
+    },
+  ): void {
+    const time = this.#now()
+    this.#checker.usedGone({
+      ...use,
+      time,
+      program: { pid, command: commandName(pid) ?? '?' },
+      isOwner: owner !== 0,
+      stack,
+      // `age` is in nanoseconds, `time` in microseconds.
+      destroyedAt: time - Number(age) / 1000,
+      destroyedStack: this.stackOf(pid, destroyed),
+    })
+  }
+
+  /** Reports a DIED message of a process. `signal`: its number. */
+  died(pid: number, stack: Stack, signal: number, isInOurs: boolean): void {
+    const program = { pid, command: commandName(pid) ?? '?' }
+    this.#checker.died({ time: this.#now(), program, signal: signalName(signal), isInOurs, stack })
   }
 
   /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */

@@ -32,13 +32,15 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the program an id for later headers
- *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
+ *   program an id for later headers and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
  *   call (check/refusals.ts).
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
+ * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
+ * - DIED reports that a signal such as SIGSEGV ends the program now.
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
@@ -48,7 +50,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -92,6 +94,8 @@ export const MessageType = {
   BENIGN: 18,
   POST: 19,
   UNMAP: 20,
+  GONE: 21,
+  DIED: 22,
   REFUSAL: 23,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
@@ -302,6 +306,24 @@ export const Messages = {
     ['more', 'u32'],
     ['reserved', 'u32'],
   ),
+  /**
+   * age: nanoseconds since the object was destroyed. kind: ObjectKind of the object. number: the number of a queue pair,
+   * else the handle, or UNKNOWN_NUMBER. use: GoneUse. destroyed: the id of the stack of the call that destroyed it; 0:
+   * unknown. owner: 1 if the object itself exists, but its context was closed; `kind` is then that of the object in use.
+   * function: the name of the called function.
+   */
+  gone: layout(
+    ['age', 'u64'],
+    ['kind', 'u32'],
+    ['number', 'u32'],
+    ['use', 'u32'],
+    ['destroyed', 'u32'],
+    ['owner', 'u32'],
+    ['reserved', 'u32'],
+    ['function', 48],
+  ),
+  /** signal: its number. ours: 1 if it has interrupted the preload library. */
+  died: layout(['signal', 'u32'], ['ours', 'u32']),
   /** queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. */
   posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
   /** A range of the program's memory. */
@@ -327,6 +349,8 @@ export const Exchanges = {
   REFUSAL: { request: 'refusal', reply: 'callReply' },
   FORK: { request: null, reply: 'callReply' },
   MISUSE: { request: 'misuse', reply: 'callReply' },
+  GONE: { request: 'gone', reply: 'callReply' },
+  DIED: { request: 'died', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
@@ -475,6 +499,39 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * acknowledged, + 1.
  */
 export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5, ACKNOWLEDGED: 6 } as const
+
+/**
+ * Kinds of objects of libibverbs and librdmacm, as programs hold pointers to them. CM_EVENT: an event until it is
+ * acknowledged. DEVICES: a list of devices.
+ */
+export const ObjectKind = {
+  CONTEXT: 1,
+  PD: 2,
+  CQ: 3,
+  QP: 4,
+  MR: 5,
+  MW: 6,
+  AH: 7,
+  SRQ: 8,
+  XRCD: 9,
+  CHANNEL: 10,
+  WQ: 11,
+  WQ_TABLE: 12,
+  FLOW: 13,
+  COUNTERS: 14,
+  DM: 15,
+  TD: 16,
+  CM_ID: 17,
+  CM_CHANNEL: 18,
+  CM_EVENT: 19,
+  DEVICES: 20,
+} as const
+
+/** `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time. */
+export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2 } as const
+
+/** `gone.number` of an object without a known number. */
+export const UNKNOWN_NUMBER = 0xffff_ffff
 
 /**
  * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a

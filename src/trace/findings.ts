@@ -85,7 +85,9 @@ const adviceOf = ({ id, program, advice: own }: Finding): string => {
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
   symbols.prepare?.(stacksOf([finding]))
-  const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
+  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})`]), device]
+  // A mistake with an object of libibverbs alone has no device.
+  const subject = names.filter(Boolean).join(', ')
   const historyLine = ({ action, time: when, stack }: Moment): string => {
     const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`

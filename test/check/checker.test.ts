@@ -748,3 +748,60 @@ test('a finding about a full send queue says if the last sends are unsignaled', 
   assert.match(textAfter(0), new RegExp(`${title}$`))
   assert.match(textAfter(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))
 })
+
+/** A call that a library has refused. */
+const libraryRefusal = {
+  time: 1,
+  device: 'rxe0',
+  deviceNumber: 0,
+  context: 0 as number | undefined,
+  program: client,
+  errno: Errno.EINVAL as number,
+  facts: [] as readonly bigint[],
+  stack: ['main'],
+}
+
+test('a call that the library of the program refuses is reported with its object and the reason', () => {
+  const s = scenario()
+  const mr = s.create('mr', { length: 64n }, { lkey: 7, rkey: 7 })
+  const refuse = (changes: Partial<typeof libraryRefusal> & { readonly function: string; readonly object: bigint }) =>
+    s.checker.refusedByLibrary({ ...libraryRefusal, ...changes })
+  refuse({ function: 'ibv_rereg_mr', object: BigInt(mr.handle), facts: [8n] })
+  s.create('cm_id', { userHandle: 0x5000n })
+  refuse({ function: 'rdma_disconnect', object: 0x5000n, context: undefined, device: 'rdma_cm', facts: [0n] })
+  refuse({ function: 'ibv_create_cq_ex', object: 0n, errno: Errno.EOPNOTSUPP, facts: [0x400n, 0n, 0n] })
+  refuse({ function: '_ibv_query_gid_ex', object: 0n, errno: Errno.EOPNOTSUPP, facts: [1n, 0n, 1n] })
+  assert.deepEqual(
+    s.found.map(({ severity, text }) => `${severity} ${text.split(';')[0]}`),
+    [
+      'warning ibv_rereg_mr on MR 0x7 of 64 bytes: EINVAL: flags 0x8 has unknown bits',
+      'warning rdma_disconnect on CM_ID 2: EINVAL: the identifier has no device, so it has no connection: it listens, or its address was not resolved',
+      'note ibv_create_cq_ex: EOPNOTSUPP: the provider does not support wc_flags 0x400, comp_mask 0x0 or flags 0x0',
+      'warning ibv_query_gid_ex: EOPNOTSUPP: flags is 0x1, and only 0 is defined',
+    ],
+  )
+  assert.equal(s.found[1]!.device, 'rxe0', 'the device of the identifier')
+})
+
+test('a refusal of a library without a known reason, or with a name that is no function, is no finding', () => {
+  const s = scenario()
+  for (const [name, errno] of [
+    ['rdma_connect', Errno.ECONNREFUSED],
+    ['rdma_resolve_addr', Errno.ENODEV],
+    ['ibv_no_such', Errno.EINVAL],
+    ['toString', Errno.EINVAL],
+    ['ibv_\n', Errno.EINVAL],
+  ] as const)
+    s.checker.refusedByLibrary({ ...libraryRefusal, function: name, object: 0n, errno })
+  assert.deepEqual(s.ids(), [])
+})
+
+test('a channel that CQs use is busy', () => {
+  const s = scenario()
+  const channel = s.create('comp_channel')
+  s.create('cq', { channel, cqe: 1 }, { cqe: 1 })
+  const refusal = { function: 'ibv_destroy_comp_channel', object: BigInt(channel.handle), errno: Errno.EBUSY }
+  s.checker.refusedByLibrary({ ...libraryRefusal, ...refusal })
+  assert.deepEqual(s.ids(), ['destroy-busy warning'])
+  assert.match(s.found[0]!.text, /it is used by CQ 2 \(EBUSY\)$/)
+})

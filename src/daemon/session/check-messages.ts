@@ -1,6 +1,6 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, FORK, BENIGN, UNMAP and END in
- * spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, GONE, DIED, FORK, BENIGN, UNMAP
+ * and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
@@ -63,6 +63,14 @@ export const createCheckMessages = (
     [MessageType.MISUSE]() {
       const context = contextOfRequest()
       if (context !== undefined) daemon.check?.misused(context, process, stackOfRequest() ?? [], request)
+      reply(0)
+    },
+    [MessageType.GONE]() {
+      daemon.check?.usedGone(process.pid, stackOfRequest() ?? [], { ...request })
+      reply(0)
+    },
+    [MessageType.DIED]() {
+      daemon.check?.died(process.pid, stackOfRequest() ?? [], request.signal, request.ours !== 0)
       reply(0)
     },
     [MessageType.FORK]() {

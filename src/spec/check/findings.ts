@@ -614,14 +614,16 @@ const table = {
     needs: ['device'],
     title: 'more events were acknowledged than were read',
     why: 'libibverbs counts the events that were acknowledged of each CQ, queue pair and SRQ, and the destroy of the object waits until this count is the number of events that were read (ibv_get_cq_event(3), ibv_get_async_event(3)): with a larger count ibv_destroy_cq does not return. If the event was of another object, the destroy of that one waits too.',
-    advice: 'acknowledge each event once, with the CQ that ibv_get_cq_event has returned, or a sum of its events at once',
+    advice:
+      'acknowledge each event once, with the CQ that ibv_get_cq_event has returned, or a sum of its events at once',
   },
   'qp-after-disconnect': {
     severity: 'note',
     needs: ['call', 'post'],
     title: "rdma_disconnect did not move a queue pair of the program's own to ERR",
     why: 'rdma_disconnect moves the queue pair to ERR only if rdma_create_qp has created it (rdma_disconnect(3)). A queue pair that the program has created and given by qp_num stays in RTS: its outstanding requests are not flushed, and sends fail only when their retries run out.',
-    advice: 'after rdma_disconnect, and at DISCONNECTED, move the queue pair to ERR with ibv_modify_qp, and poll the flushed requests',
+    advice:
+      'after rdma_disconnect, and at DISCONNECTED, move the queue pair to ERR with ibv_modify_qp, and poll the flushed requests',
   },
   'port-byte-order': {
     severity: 'warning',
@@ -737,6 +739,28 @@ const table = {
     why: 'The call returns EBUSY and the object stays (IBA 11.2). A program that ignores the error leaks the object.',
     advice: 'destroy the objects that use it first, and check the result of every destroy',
     libraryAdvice: 'close the objects that use it first',
+  },
+  'use-after-destroy': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a call has an object that was destroyed',
+    why: "Without userdma check, the libraries read memory that was freed: the program crashes, or changes another object. Under it the call is refused: with EINVAL, or NULL. The memory of the last 4,096 destroyed objects is kept for this. Objects whose device was closed count too: their handles belong to the device's file.",
+    advice:
+      'keep one owner of each object, end the threads that use it before it is destroyed, and set the pointer to NULL',
+  },
+  'double-destroy': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'an object is destroyed twice',
+    why: 'Without userdma check, the libraries free memory twice, or destroy an object that has got the same handle since. Under it the second call is refused with EINVAL.',
+    advice: 'keep one owner of each object, and set the pointer to NULL when it is destroyed',
+  },
+  'program-died': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a signal such as SIGSEGV has ended the program',
+    why: 'The stack is that at the signal: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT. The finding is a warning if no function of libibverbs, librdmacm or a provider is in it. A program that handles the signal itself has no such finding, nor has an overflow of the stack.',
+    advice: 'look at the arguments of the function that the program has called, and at the findings before',
   },
   'refused-call': {
     severity: 'warning',
