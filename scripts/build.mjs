@@ -90,18 +90,20 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** The programs of docs/findings, with their faults and without (FIXED). Those that include cm.h use rdma_cm. */
+/** Programs that include cm.h of docs/findings use rdma_cm. */
+const withRdmaCm = target =>
+  /"[^"]*\bcm\.h"/.test(readFileSync(target.sources[0], 'utf8'))
+    ? { ...target, libraries: ['-lrdmacm', '-libverbs', '-lpthread'], needs: RDMACM }
+    : target
+
+/** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g', `-I${inRoot('shim', 'include')}`]
   const more = { libraries: ['-libverbs', '-lpthread'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
-  ].map(target =>
-    readFileSync(target.sources[0], 'utf8').includes('"cm.h"')
-      ? { ...target, libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM }
-      : target,
-  )
+  ].map(withRdmaCm)
 }
 
 const testTargets = () => [
@@ -109,7 +111,7 @@ const testTargets = () => [
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
-  }),
+  }).map(withRdmaCm),
   ...findingTargets(),
   ...targetsOf('bench/references', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,

@@ -124,7 +124,7 @@ OPERATION(ERRNO, USED, modify_wq, "ibv_modify_wq", (U(WQ, wq)))
 OPERATION(POINTER, CREATED, create_wq, "ibv_create_wq",
           (U(CONTEXT, context) U(PD, attributes->pd) U(CQ, attributes->cq)))
 OPERATION(ERRNO, USED, query_rt_values, "ibv_query_rt_values_ex", (U(CONTEXT, context)))
-OPERATION(ERRNO, USED, query_device_ex, "ibv_query_device_ex", (U(CONTEXT, context)), input ? input->comp_mask : 0)
+OPERATION(ERRNO, USED, query_device_ex, "ibv_query_device_ex", (U(CONTEXT, context)))
 OPERATION(ERRNO, DESTROYED, destroy_flow, "ibv_destroy_flow", (U(FLOW, flow)))
 OPERATION(POINTER, CREATED, create_flow, "ibv_create_flow", (U(QP, qp)))
 OPERATION(POINTER, CREATED, open_qp, "ibv_open_qp",

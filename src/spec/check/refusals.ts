@@ -3,8 +3,9 @@
  * and the reasons. The preload library reports such a call (REFUSAL in ../session.ts) with facts about its arguments,
  * which tell the reasons apart. From reading rdma-core 44.0 and 64.0; `source` names file and function there.
  *
- * Not seen, because verbs.h makes them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm …:
- * EOPNOTSUPP), and ibv_bind_mw of a window that is not of type 1. Refused posts are the message REFUSED.
+ * Not seen, because verbs.h refuses them in the program: operations that a context lacks (ibv_create_flow, ibv_alloc_dm
+ * …: EOPNOTSUPP), ibv_bind_mw of a window of type 2, and comp_mask of the input of ibv_query_device_ex. Refused posts
+ * are the message REFUSED.
  */
 import type { ErrnoName } from '../errno.ts'
 import { Errno } from '../errno.ts'
@@ -198,6 +199,23 @@ const lacking = (what: string): Reason => ({
 // ---- the table ----
 
 const createQp = { object: 'pd', facts: ['type', 'compMask', 'createFlags', 'operations'] } as const
+const notMapped = ({ length }: Facts<'length'>): string =>
+  `madvise refuses to keep the ${length} bytes from children (ibv_fork_init): they are not all mapped`
+const registering = row({
+  object: 'pd',
+  facts: ['address', 'length', 'access'],
+  source: 'libibverbs/cmd.c, ibv_cmd_reg_mr; memory.c, ibv_dontfork_range',
+  reasons: [
+    {
+      errno: 'EINVAL',
+      when: ({ access, address }) => (access & ACCESS_ON_DEMAND) !== 0 && address !== 0,
+      reason: 'a region of the whole address space (length SIZE_MAX, IBV_ACCESS_ON_DEMAND) begins at address NULL',
+      advice: 'give address NULL',
+    },
+    { errno: 'EINVAL', reason: notMapped, advice: 'register only mapped memory' },
+    { errno: 'ENOMEM', reason: notMapped, advice: 'register only mapped memory' },
+  ],
+})
 const cmQueuePair = row({
   object: 'cm_id',
   facts: ['queuePair', 'verbs', 'otherContext', 'otherCq'],
@@ -284,31 +302,9 @@ const table = {
       },
     ],
   }),
-  ibv_reg_mr: row({
-    object: 'pd',
-    facts: ['address', 'length', 'access'],
-    source: 'libibverbs/cmd.c, ibv_cmd_reg_mr',
-    reasons: [
-      {
-        errno: 'EINVAL',
-        when: ({ access, address }) => (access & ACCESS_ON_DEMAND) !== 0 && address !== 0,
-        reason: 'a region of the whole address space (length SIZE_MAX, IBV_ACCESS_ON_DEMAND) begins at address NULL',
-        advice: 'give address NULL',
-      },
-      {
-        errno: 'EINVAL',
-        reason: ({ length }) =>
-          `madvise refuses to keep the ${length} bytes from children (ibv_fork_init): they are not all mapped`,
-        advice: 'register only mapped memory',
-      },
-      {
-        errno: 'ENOMEM',
-        reason: ({ length }) =>
-          `madvise refuses to keep the ${length} bytes from children (ibv_fork_init): they are not all mapped`,
-        advice: 'register only mapped memory',
-      },
-    ],
-  }),
+  ibv_reg_mr: registering,
+  ibv_reg_mr_iova: registering,
+  ibv_reg_mr_iova2: registering,
   ibv_reg_dmabuf_mr: row({
     object: 'pd',
     facts: [],
@@ -440,18 +436,6 @@ const table = {
         when: ({ mask }) => mask >= QP_RATE_LIMIT || mask < 0,
         reason: ({ mask }) => `attr_mask ${hex(mask >>> 0)} has bits that the provider does not know`,
         advice: 'give only IBV_QP_… bits; a provider may fill in more attributes',
-      },
-    ],
-  }),
-  ibv_query_device_ex: row({
-    facts: ['compMask'],
-    source: 'libibverbs/cmd_device.c, ibv_cmd_query_device_any',
-    reasons: [
-      {
-        errno: 'EINVAL',
-        when: ({ compMask }) => compMask !== 0,
-        reason: ({ compMask }) => `comp_mask of the input is ${hex(compMask)}, and only 0 is defined`,
-        advice: 'give NULL as input, or set it to 0',
       },
     ],
   }),
