@@ -90,9 +90,9 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** Programs that include cm.h of docs/findings use rdma_cm. */
+/** A program that includes cm.h of docs/findings uses rdma_cm. */
 const withRdmaCm = target =>
-  /"[^"]*\bcm\.h"/.test(readFileSync(target.sources[0], 'utf8'))
+  /cm\.h"/.test(readFileSync(target.sources[0], 'utf8'))
     ? { ...target, libraries: ['-lrdmacm', '-libverbs', '-lpthread'], needs: RDMACM }
     : target
 
@@ -107,7 +107,7 @@ const findingTargets = () => {
 }
 
 const testTargets = () => [
-  ...targetsOf('test/programs', 'programs', C_FLAGS, {
+  ...targetsOf('test/programs', 'programs', [...C_FLAGS, '-g'], {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',

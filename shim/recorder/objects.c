@@ -19,7 +19,7 @@
 /* Maximum threads that destroy objects at the same time. Further ones destroy them as without us. */
 #define MAX_DESTROYING 64
 /* Maximum reports about one object, and about all. */
-#define MAX_REPORTS_OF_OBJECT 16
+#define MAX_REPORTS_OF_OBJECT 64
 #define MAX_REPORTS 1000
 /* A thread gives up after this many yields: a signal handler may have left the holder of the lock by siglongjmp. */
 #define MAX_YIELDS 10000

@@ -52,6 +52,9 @@
     struct ibv_wq *, (struct ibv_context * context, struct ibv_wq_init_attr * attributes), (context, attributes)
 #define FUNCTION_query_rt_values                                                                                       \
     int, (struct ibv_context * context, struct ibv_values_ex * values), (context, values)
+#define FUNCTION_query_port                                                                                            \
+    int, (struct ibv_context * context, uint8_t port, struct ibv_port_attr * attributes, size_t size),                 \
+        (context, port, attributes, size)
 #define FUNCTION_query_device_ex                                                                                       \
     int,                                                                                                               \
         (struct ibv_context * context, const struct ibv_query_device_ex_input *input,                                  \
@@ -124,6 +127,7 @@ OPERATION(ERRNO, USED, modify_wq, "ibv_modify_wq", (U(WQ, wq)))
 OPERATION(POINTER, CREATED, create_wq, "ibv_create_wq",
           (U(CONTEXT, context) U(PD, attributes->pd) U(CQ, attributes->cq)))
 OPERATION(ERRNO, USED, query_rt_values, "ibv_query_rt_values_ex", (U(CONTEXT, context)))
+OPERATION(ERRNO, USED, query_port, "ibv_query_port", (U(CONTEXT, context)))
 OPERATION(ERRNO, USED, query_device_ex, "ibv_query_device_ex", (U(CONTEXT, context)))
 OPERATION(ERRNO, DESTROYED, destroy_flow, "ibv_destroy_flow", (U(FLOW, flow)))
 OPERATION(POINTER, CREATED, create_flow, "ibv_create_flow", (U(QP, qp)))
@@ -162,6 +166,7 @@ OPERATION(ERRNO, DESTROYED, close_xrcd, "ibv_close_xrcd", (U(XRCD, xrcd)))
     X(modify_wq, modify_wq)                                                                                            \
     X(create_wq, create_wq)                                                                                            \
     X(query_rt_values, query_rt_values)                                                                                \
+    X(query_port, query_port)                                                                                          \
     X(query_device_ex, query_device_ex)                                                                                \
     X(ibv_destroy_flow, destroy_flow)                                                                                  \
     X(ibv_create_flow, create_flow)                                                                                    \

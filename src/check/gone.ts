@@ -48,7 +48,7 @@ const kindNumbered = new Map<number, Kind>(
 )
 
 /** Functions of the libraries have no other characters. The program sends the name. */
-const FUNCTION_NAME = /^[a-z][a-z0-9_]*$/
+const FUNCTION_NAME = /^[a-z0-9_]+$/
 
 const nameOf = (kind: Kind, { number }: UseOfGone, known: KnownObject | undefined): string => {
   if (known !== undefined) return known.name

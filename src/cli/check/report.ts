@@ -31,15 +31,29 @@ export const omissionJson = (omission: Omission) => ({
   text: omissionText(omission),
 })
 
+/** A signal has ended the program. `pid`: undefined if it is unknown. */
+export interface EndBySignal {
+  readonly signal: string
+  readonly pid: number | undefined
+}
+
+/** One sentence without its full stop. */
+export const endText = ({ signal, pid }: EndBySignal): string =>
+  `${signal} ended the program${pid === undefined ? '' : ` (process ${pid})`}`
+
+/** The end by a signal as a JSON object, which is printed last. */
+export const endJson = (end: EndBySignal) => ({ ended: end.signal, pid: end.pid, text: endText(end) })
+
 /**
- * A SARIF 2.1.0 log of one run of the check: its findings with their counts, and its omissions. `version`: that of
- * userdma.
+ * A SARIF 2.1.0 log of one run of the check: its findings with their counts, its omissions, and the end by a signal.
+ * `version`: that of userdma.
  */
 export const sarifLog = (
   counted: readonly (readonly [Finding, number])[],
   symbols: Symbols,
   version: string,
   omitted: readonly Omission[] = [],
+  end?: EndBySignal,
 ) =>
   sarifDocument(
     'userdma check',
@@ -55,6 +69,9 @@ export const sarifLog = (
       count,
       stacks: moments.map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) })),
     })),
-    // An omission is no result: it says that the run was incomplete.
-    omitted.map(omission => ({ id: omission.id, text: omissionText(omission) })),
+    // An omission is no result: it says that the run was incomplete. So does the end by a signal.
+    [
+      ...omitted.map(omission => ({ id: omission.id, text: omissionText(omission) })),
+      ...(end === undefined ? [] : [{ id: 'ended', text: endText(end) }]),
+    ],
   )

@@ -21,7 +21,7 @@ import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { jsonText, printable } from '../../trace/printable.ts'
-import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
+import { type EndBySignal, endJson, endText, findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import { parseSuppressions, stacksOfFinding, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
@@ -179,17 +179,21 @@ export const check = async (program: string, args: readonly string[], options: C
           hasFindings: () => shown.length > 0,
         },
       ).finally(progress.end)
+  const { status, signal, pid } = programEnd
+  // The finding program-died has the stack too.
+  const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
+  const end = signal === null || hasDied ? undefined : { signal, pid }
   // A shared daemon, or a child that still runs, may have sent further findings since.
   const reported = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
-  } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
-  sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions), 2)}\n`)
+    if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
+  } else print(summary(reported, hidden, suppressed, omissions, hasCalls, end))
+  sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
   output.close()
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
-  const { status, signal } = programEnd
   if (hasFailure && status !== INTERRUPTED) process.exitCode = FOUND_STATUS
   else endAs({ status: isIncomplete ? status || 1 : status, signal })
 }
@@ -285,6 +289,7 @@ const summary = (
   suppressed: number,
   omissions: readonly Omission[],
   hasCalls: boolean,
+  end: EndBySignal | undefined,
 ): string => {
   const severityTexts = [...severities]
     .reverse()
@@ -298,6 +303,7 @@ const summary = (
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
+    ...(end === undefined ? [] : [`  ${endText(end)}`]),
     '',
   ].join('\n')
 }

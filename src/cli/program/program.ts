@@ -156,6 +156,7 @@ export interface ProgramEnd {
   readonly status: number
   /** The signal that ended it. */
   readonly signal: NodeJS.Signals | null
+  readonly pid?: number | undefined
 }
 
 /** Runs the program to its end. Throws ProgramError if it cannot be started. */
@@ -192,7 +193,7 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
     })
     child.once('exit', (status, signal) => {
       removeHandlers()
-      resolve({ status: signal === null ? (status ?? 0) : 128 + os.signals[signal], signal })
+      resolve({ status: signal === null ? (status ?? 0) : 128 + os.signals[signal], signal, pid: child?.pid })
     })
   })
 
