@@ -33,6 +33,8 @@ const swap16 = (value: number): number => ((value & 0xff) << 8) | (value >> 8)
 export const createCmPortDetector = (services: DetectorServices): Detector => {
   /** Of identifiers that exist, by `CoreObject.id`. */
   const ports = new Map<number, Ports>()
+  /** The ids of identifiers that listen, by port. */
+  const listeners = new Map<number, Set<number>>()
 
   const of = (id: number): Ports => {
     const known = ports.get(id) ?? { isListening: false }
@@ -40,12 +42,26 @@ export const createCmPortDetector = (services: DetectorServices): Detector => {
     return known
   }
 
+  /** The identifier listens, or its port is known now. */
+  const noteListener = (id: number, { isListening, source }: Ports): void => {
+    if (!isListening || source === undefined) return
+    const ids = listeners.get(source) ?? new Set()
+    listeners.set(source, ids.add(id))
+  }
+
+  const destroyed = (id: number): void => {
+    const { source = 0 } = ports.get(id) ?? {}
+    ports.delete(id)
+    const ids = listeners.get(source)
+    ids?.delete(id)
+    if (ids?.size === 0) listeners.delete(source)
+  }
+
   const listenerAt = (port: number): [KnownObject, Ports] | undefined => {
-    for (const [id, one] of ports) {
-      const listener = one.isListening && one.source === port ? services.objects.find(id) : undefined
-      if (listener !== undefined) return [listener, one]
-    }
-    return undefined
+    const [id] = listeners.get(port) ?? []
+    const listener = id === undefined ? undefined : services.objects.find(id)
+    const known = id === undefined ? undefined : ports.get(id)
+    return listener && known && [listener, known]
   }
 
   const connects = (call: CheckedCall, id: KnownObject, { destination, resolved }: Ports): void => {
@@ -66,7 +82,7 @@ export const createCmPortDetector = (services: DetectorServices): Detector => {
     called(call, object) {
       const { method, refused, args, out, time, stack } = call
       if (object.class !== 'cm_id' || refused !== undefined) return
-      if (method === 'destroy') ports.delete(object.id)
+      if (method === 'destroy') destroyed(object.id)
       else if (method === 'bind') {
         const source = portOf(args.address)
         Object.assign(of(object.id), { source, bound: moment('bound', time, stack) })
@@ -74,9 +90,15 @@ export const createCmPortDetector = (services: DetectorServices): Detector => {
         // librdmacm asks for the port that was chosen.
         const { source } = (out.addresses ?? {}) as { readonly source?: unknown }
         const known = ports.get(object.id)
-        if (known !== undefined) known.source ??= portOf(source)
-      } else if (method === 'listen') of(object.id).isListening = true
-      else if (method === 'resolveAddress')
+        if (known !== undefined && known.source === undefined) {
+          known.source = portOf(source)
+          noteListener(object.id, known)
+        }
+      } else if (method === 'listen') {
+        const known = of(object.id)
+        known.isListening = true
+        noteListener(object.id, known)
+      } else if (method === 'resolveAddress')
         Object.assign(of(object.id), {
           destination: portOf(args.destination),
           resolved: moment('resolved the address', time, stack),
