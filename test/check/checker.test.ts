@@ -13,7 +13,7 @@ import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import { AsyncEventType, CqKind, Mtu, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import { PostQueue } from '../../src/spec/session.ts'
+import { EventKind, MisuseKind, PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { workRequest } from './requests.ts'
 
@@ -804,4 +804,83 @@ test('a channel that CQs use is busy', () => {
   s.checker.refusedByLibrary({ ...libraryRefusal, ...refusal })
   assert.deepEqual(s.ids(), ['destroy-busy warning'])
   assert.match(s.found[0]!.text, /it is used by CQ 2 \(EBUSY\)$/)
+})
+
+/** A struct sockaddr_in. */
+const socketAddress = (port: number): Uint8Array => {
+  const bytes = new Uint8Array(128)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, 2, true)
+  view.setUint16(2, port)
+  return bytes
+}
+
+test('a connection to the port of a listener in the other byte order is found, unless somebody listens there', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['chosen port', true],
+    ['right port', false],
+    ['another listener there', false],
+    ['listener ended', false],
+    ['not listening', false],
+  ] as const) {
+    const s = scenario()
+    const step = (method: string, object: ObjectName, args: Record<string, unknown> = {}, out = {}): void =>
+      s.call({ class: 'cm_id', method, object, args, out })
+    const listen = (port: number): ObjectName => {
+      const id = s.create('cm_id')
+      step('bind', id, { address: socketAddress(use === 'chosen port' ? 0 : port) })
+      if (use !== 'not listening') step('listen', id)
+      step('query', id, {}, { addresses: { source: socketAddress(port) } })
+      return id
+    }
+    const listener = listen(7471)
+    if (use === 'another listener there') listen(12061)
+    if (use === 'listener ended') s.destroy(listener)
+    const id = s.create('cm_id')
+    step('resolveAddress', id, { destination: socketAddress(use === 'right port' ? 7471 : 12061) })
+    step('connect', id)
+    assert.deepEqual(s.ids(), isFound ? ['port-byte-order warning'] : [], use)
+    if (isFound) assert.match(s.found[0]!.text, /port 12061, where nobody listens; CM_ID 1 .* listens at port 7471,/)
+  }
+})
+
+test('an own queue pair that rdma_disconnect leaves in RTS with receives is a note when it is destroyed', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['of rdma_create_qp', false],
+    ['moved to ERR', false],
+    ['no receives', false],
+    ['not disconnected', false],
+  ] as const) {
+    const s = scenario()
+    const qp = s.connected(1, 2)
+    const id = s.create('cm_id')
+    s.call({ class: 'cm_id', method: 'connect', object: id, args: { parameters: { qpNum: 1 } } })
+    const receive = workRequest({ id: 1, owner: qp.id, queue: PostQueue.RECEIVE })
+    if (use !== 'no receives') s.checker.requests.posted(receive)
+    const queuePair = use === 'of rdma_create_qp' ? { queuePair: 1 } : {}
+    if (use !== 'not disconnected') s.call({ class: 'cm_id', method: 'disconnect', object: id, ...queuePair })
+    if (use === 'moved to ERR') s.modify(qp, { state: ERR })
+    s.checker.calling({ class: 'rc_qp', method: 'destroy', program: client, args: {}, stack: [] }, qp.id)
+    s.destroy(qp)
+    const found = s.found.filter(one => one.id === 'qp-after-disconnect')
+    assert.equal(found.length, isFound ? 1 : 0, use)
+    if (isFound) assert.match(found[0]!.text, /^QP 0x1 stayed in RTS after rdma_disconnect of CM_ID 2/)
+  }
+})
+
+test('acknowledgements of more events than were read are found, with the object and the CQ of the last event', () => {
+  const s = scenario()
+  const [cq, other] = [s.create('cq', { cqe: 1 }, { cqe: 1 }), s.create('cq', { cqe: 1 }, { cqe: 1 })]
+  const misuse = { ...poster, kind: MisuseKind.ACKNOWLEDGED, queue: EventKind.POLL, number: cq.handle, address: 0 }
+  s.checker.misused({ ...misuse, index: 2, more: 1, wrId: 0n })
+  s.checker.misused({ ...misuse, index: 1, more: 0, wrId: BigInt(other.handle) + 1n })
+  assert.deepEqual(
+    s.found.map(({ id, text }) => `${id}: ${text}`),
+    [
+      'events-overacknowledged: ibv_ack_cq_events acknowledges 2 events of CQ 1, and only 1 of them was read and not acknowledged yet',
+      'events-overacknowledged: ibv_ack_cq_events acknowledges 1 event of CQ 1, and none was read and not acknowledged yet; the event that this thread has read last is of CQ 2',
+    ],
+  )
 })

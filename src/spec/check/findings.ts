@@ -677,8 +677,8 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title:
-      'a CQ was not polled for a second, and was not armed, has no channel, or was armed with completions that the program did not poll afterwards',
-    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`). Then it is also reported that a thread waits for an event (ibv_get_cq_event) of a channel that no CQ has, or whose CQs were never armed.',
+      'a CQ was not polled for a second, and was not armed, has no channel, was armed with completions that the program did not poll afterwards, or only for solicited ones, which did not come',
+    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`). Then it is also reported that a thread waits for an event (ibv_get_cq_event) of a channel that no CQ has, or whose CQs were never armed. A CQ that is armed for solicited completions only (solicited_only 1) is reported if messages came and are not polled, and none of the messages so far had IBV_SEND_SOLICITED.',
     advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
     libraryAdvice:
       'call cq.arm, then poll until the queue is empty, and only then wait for the event; cq.wait and `for await` do so',
@@ -766,7 +766,7 @@ const table = {
     severity: 'warning',
     needs: ['call'],
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known, also if libibverbs, its provider or librdmacm refuse the call themselves, without a call of the kernel (from reading rdma-core 44 and 64). The finding is a note if the device or provider lacks what was requested (EOPNOTSUPP), and if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {
