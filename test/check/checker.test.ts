@@ -775,7 +775,7 @@ test('a call that the library of the program refuses is reported with its object
     s.found.map(({ severity, text }) => `${severity} ${text.split(';')[0]}`),
     [
       'warning ibv_rereg_mr on MR 0x7 of 64 bytes: EINVAL: flags 0x8 has unknown bits',
-      'warning rdma_disconnect on CM_ID 2: EINVAL: the identifier has no device, so it has no connection: it listens, or its address was not resolved',
+      'note rdma_disconnect on CM_ID 2: EINVAL: the identifier has no device, so it has no connection: it listens, or its address was not resolved',
       'note ibv_create_cq_ex: EOPNOTSUPP: the provider does not support wc_flags 0x400, comp_mask 0x0 or flags 0x0',
       'warning ibv_query_gid_ex: EOPNOTSUPP: flags is 0x1, and only 0 is defined',
     ],

@@ -1,10 +1,14 @@
 /*
- * The table of calls that libraries refuse themselves.
+ * The table of calls that libraries refuse themselves, and docs/reference/refused-calls.md (UPDATE_GOLDEN=1 rewrites
+ * it).
  */
 import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { refusalReason, refusals } from '../../src/spec/check/refusals.ts'
 import { Errno } from '../../src/spec/errno.ts'
+import { repoRoot } from '../paths.ts'
 
 test('reasons and advice are sentences without a full stop, and a function has at most 4 facts', () => {
   for (const [name, { facts, reasons, source }] of Object.entries(refusals)) {
@@ -13,7 +17,7 @@ test('reasons and advice are sentences without a full stop, and a function has a
     const zeros = Object.fromEntries(facts.map(fact => [fact, 0]))
     for (const { reason, advice } of reasons) {
       const text = typeof reason === 'string' ? reason : reason(zeros)
-      assert.doesNotMatch(text, /[.!]$|undefined|NaN/, name)
+      assert.doesNotMatch(text, /[.!]$|is undefined|NaN/, name)
       assert.doesNotMatch(advice, /[.!]$/, name)
     }
   }
@@ -51,6 +55,9 @@ for (const [name, errno, facts, expected] of [
   ['rdma_bind_addr', EINVAL, [2n], undefined],
   ['rdma_resolve_addr', EINVAL, [2n, 0n], /source address is 0/],
   ['rdma_leave_multicast', EADDRNOTAVAIL, [2n], /no member of a group/],
+  ['ibv_modify_qp', EOPNOTSUPP, [1n << 25n], /no IBV_QP_RATE_LIMIT$/],
+  ['ibv_modify_qp', EOPNOTSUPP, [1n << 31n], /^attr_mask 0x80000000 has undefined bits$/],
+  ['ibv_modify_qp', EOPNOTSUPP, [1n], undefined],
   ['rdma_create_event_channel', ENODEV, [], /no RDMA device/],
   ['ibv_destroy_comp_channel', EBUSY, [], /a CQ uses the channel/],
   ['no_such_function', EINVAL, [], undefined],
@@ -61,3 +68,32 @@ for (const [name, errno, facts, expected] of [
     if (expected === undefined) assert.equal(reason, undefined)
     else assert.match(reason ?? '', expected)
   })
+
+const page = (): string => {
+  const rows = Object.entries(refusals).flatMap(([name, { facts, reasons, source }]) => {
+    // A fact is shown by its name.
+    const names = facts.map(fact => [fact, { toString: () => `*${fact}*` } as unknown as number])
+    return reasons.map(({ errno, reason, advice, severity = 'warning' }) => {
+      const text = typeof reason === 'string' ? reason : reason(Object.fromEntries(names))
+      return `| \`${name}\` | ${errno} | ${text.replaceAll('0x*', '*')} | ${advice} | ${severity} | ${source} |`
+    })
+  })
+  return `${[
+    '# Refused calls',
+    '',
+    'Calls that libibverbs, the rxe provider or librdmacm refuse themselves, without a call of the kernel. `userdma check`',
+    'reports them as [`refused-call`](../findings.md#refused-call) with these reasons, [`destroy-busy`](../findings.md#destroy-busy) for a',
+    'channel; a note is printed with `--notes`. From reading rdma-core 44.0 and 64.0. The first reason of an errno that',
+    'applies counts. EAGAIN, EINTR and the like are not reported.',
+    '',
+    '| function | errno | reason | what to do | severity | source |',
+    '|---|---|---|---|---|---|',
+    ...rows,
+  ].join('\n')}\n`
+}
+
+test('docs/reference/refused-calls.md is the table', () => {
+  const path = join(repoRoot, 'docs', 'reference', 'refused-calls.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
+  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
+})

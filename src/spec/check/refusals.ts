@@ -48,7 +48,7 @@ const hex = (value: number): string => `0x${value.toString(16)}`
 const REREG_ALL = 7
 const REREG_TRANSLATION = 1
 const REREG_ACCESS = 4
-/** The first bit that ibv_modify_qp and ibv_query_qp of most providers do not know: IBV_QP_RATE_LIMIT. */
+/** The last attribute of ibv_modify_qp, which few providers have. */
 const QP_RATE_LIMIT = 1 << 25
 const ACCESS_ON_DEMAND = 1 << 6
 const { XRC_SRQ, TM_SRQ } = { XRC_SRQ: 1, TM_SRQ: 2 }
@@ -186,6 +186,22 @@ const ahFromWcReasons: readonly Reason<'version' | 'multicast'>[] = [
       `the 40 bytes at \`grh\` are no header of an IP packet (IP version ${version}), so the GRH is not there`,
     advice:
       'give the address of the first 40 bytes of the receive buffer of this completion, before the buffer is posted again',
+  },
+]
+
+const maskReasons = (advice: string): readonly Reason<'mask'>[] => [
+  {
+    errno: 'EOPNOTSUPP',
+    when: ({ mask }) => mask >= 2 * QP_RATE_LIMIT,
+    reason: ({ mask }) => `attr_mask ${hex(mask)} has undefined bits`,
+    advice,
+  },
+  {
+    errno: 'EOPNOTSUPP',
+    when: ({ mask }) => mask >= QP_RATE_LIMIT,
+    reason: 'the provider has no IBV_QP_RATE_LIMIT',
+    advice: 'go on without a limit if the call fails with EOPNOTSUPP',
+    severity: 'note',
   },
 ]
 
@@ -416,28 +432,13 @@ const table = {
     object: 'qp',
     facts: ['mask'],
     source: 'libibverbs/cmd.c, ibv_cmd_modify_qp',
-    reasons: [
-      {
-        errno: 'EOPNOTSUPP',
-        when: ({ mask }) => mask >= QP_RATE_LIMIT || mask < 0,
-        reason: ({ mask }) =>
-          `attr_mask ${hex(mask >>> 0)} has bits that the provider does not know (IBV_QP_RATE_LIMIT is ${hex(QP_RATE_LIMIT)})`,
-        advice: 'give only IBV_QP_… bits of attributes that are set',
-      },
-    ],
+    reasons: maskReasons('set only IBV_QP_… bits of attributes that are set'),
   }),
   ibv_query_qp: row({
     object: 'qp',
     facts: ['mask'],
     source: 'libibverbs/cmd.c, ibv_cmd_query_qp',
-    reasons: [
-      {
-        errno: 'EOPNOTSUPP',
-        when: ({ mask }) => mask >= QP_RATE_LIMIT || mask < 0,
-        reason: ({ mask }) => `attr_mask ${hex(mask >>> 0)} has bits that the provider does not know`,
-        advice: 'give only IBV_QP_… bits; a provider may fill in more attributes',
-      },
-    ],
+    reasons: maskReasons('give only IBV_QP_… bits; a provider may fill in more attributes'),
   }),
   ibv_query_gid_ex: row({
     facts: ['port', 'index', 'flags'],
@@ -495,6 +496,7 @@ const table = {
         errno: 'ENODEV',
         reason: 'there is no RDMA device',
         advice: 'start the program under `userdma run` or `userdma check`, or look for devices with `ibv_devinfo`',
+        severity: 'note',
       },
       {
         errno: 'EPERM',
@@ -578,6 +580,7 @@ const table = {
         when: ({ verbs }) => verbs === 0,
         reason: 'the identifier has no device, so it has no connection: it listens, or its address was not resolved',
         advice: 'disconnect the identifier of the connection; a listening one needs only rdma_destroy_id',
+        severity: 'note',
       },
     ],
   }),
@@ -623,6 +626,7 @@ const table = {
         errno: 'EADDRNOTAVAIL',
         reason: 'the identifier is no member of a group with this address',
         advice: 'give the same bytes as rdma_join_multicast, also port and padding: they are compared as memory',
+        severity: 'note',
       },
     ],
   }),
