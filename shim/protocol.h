@@ -40,6 +40,7 @@
 #define USERDMA_UNMAP 20u
 #define USERDMA_GONE 21u
 #define USERDMA_DIED 22u
+#define USERDMA_REFUSAL 23u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -143,6 +144,7 @@
 #define USERDMA_MISUSE_FORKED 3u
 #define USERDMA_MISUSE_INHERITED 4u
 #define USERDMA_MISUSE_CHANGED 5u
+#define USERDMA_MISUSE_ACKNOWLEDGED 6u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u
@@ -305,6 +307,18 @@ struct userdma_refused {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_refused) == 56, "layout of struct userdma_refused");
+
+struct userdma_refusal {
+    char function[40];
+    uint64_t object;
+    uint64_t fact0;
+    uint64_t fact1;
+    uint64_t fact2;
+    uint64_t fact3;
+    uint32_t error;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_refusal) == 88, "layout of struct userdma_refusal");
 
 struct userdma_misuse {
     uint64_t wr_id;

@@ -8,6 +8,8 @@
 
 #include <infiniband/verbs.h>
 
+#include "../recorder/acknowledgements.h"
+#include "../recorder/refusals.h"
 #include "../recorder/objects.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
@@ -129,6 +131,18 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
     if (refused->queue == USERDMA_POST_SEND)
         refused->unsignaled = outstanding_unsignaled(fd, refused->number);
     message_send(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused, true);
+}
+
+/* ---- calls ---- */
+
+void note_refusal(int fd, const struct userdma_refusal *refusal)
+{
+    message_send(fd, USERDMA_REFUSAL, stack_here(), refusal, sizeof *refusal, false);
+}
+
+void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
+{
+    message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
 }
 
 /* ---- destroyed objects ---- */

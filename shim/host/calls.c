@@ -3,6 +3,7 @@
  * may have written after it. The kernel copies (process_vm_readv): an invalid pointer is the kernel's to refuse.
  */
 #define _GNU_SOURCE
+#include "../recorder/refusals.h"
 #include "host.h"
 
 #include <errno.h>
@@ -170,6 +171,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         result = NEXT(ioctl)(fd, request, argument);
     saved = errno;
     facts.result = result < 0 ? -saved : result;
+    refusals_of_device += result < 0;
     ranges.count = 0;
     if (request == VERBS_IOCTL)
         ioctl_ranges(&ranges, facts.argument, USERDMA_RANGE_OUT);
@@ -204,6 +206,7 @@ EXPORT ssize_t write(int fd, const void *data, size_t length)
         result = NEXT(write)(fd, data, length);
     saved = errno;
     facts.result = result < 0 ? -saved : result;
+    refusals_of_device += result < 0;
     record_call(USERDMA_RECORD_RETURN, &facts, &ranges);
     recorded_calls++;
     errno = saved;

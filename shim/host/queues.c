@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../recorder/acknowledgements.h"
+#include "../recorder/refusals.h"
+
 /* ---- posts ---- */
 
 struct userdma_request_record *post_begin(int fd, uint32_t queue, uint32_t number, uint32_t count, uint32_t elements)
@@ -54,6 +57,34 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
                                               .count = count,
                                               .error = (int)refused->error};
     record_end(made, sizeof *made);
+}
+
+void note_refusal(int fd, const struct userdma_refusal *refusal)
+{
+    const uint32_t stack = STACK_HERE();
+    struct {
+        struct userdma_record record;
+        struct userdma_refusal_record refusal;
+    } *made = record_begin(USERDMA_RECORD_REFUSAL, sizeof *made);
+    if (!made)
+        return;
+    made->record.stack = stack;
+    made->refusal = (struct userdma_refusal_record){.fd = fd,
+                                                    .error = refusal->error,
+                                                    .object = refusal->object,
+                                                    .fact0 = refusal->fact0,
+                                                    .fact1 = refusal->fact1,
+                                                    .fact2 = refusal->fact2,
+                                                    .fact3 = refusal->fact3};
+    _Static_assert(sizeof made->refusal.function == sizeof refusal->function, "both hold the same names");
+    memcpy(made->refusal.function, refusal->function, sizeof refusal->function);
+    record_end(made, sizeof *made);
+}
+
+/* Needs a device of ours: the events of an adapter are not counted. */
+void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
+{
+    (void)fd, (void)misuse;
 }
 
 static uint32_t bounded(int elements)

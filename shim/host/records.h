@@ -46,6 +46,7 @@
 #define USERDMA_RECORD_PASSED 17u
 #define USERDMA_RECORD_FORK 18u
 #define USERDMA_RECORD_GONE 19u
+#define USERDMA_RECORD_REFUSAL 20u
 
 /* Kinds of files, functions of calls, directions of ranges. */
 #define USERDMA_FILE_VERBS 1u
@@ -131,6 +132,18 @@ struct userdma_post_record {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_post_record) == 24, "layout of struct userdma_post_record");
+
+struct userdma_refusal_record {
+    int32_t fd;
+    uint32_t error;
+    uint64_t object;
+    uint64_t fact0;
+    uint64_t fact1;
+    uint64_t fact2;
+    uint64_t fact3;
+    char function[40];
+};
+_Static_assert(sizeof(struct userdma_refusal_record) == 88, "layout of struct userdma_refusal_record");
 
 struct userdma_request_record {
     uint64_t wr_id;

@@ -6,18 +6,14 @@
  * them, or loads them later.
  */
 #define _GNU_SOURCE
+#include "acknowledgements.h"
 #include "objects.h"
+#include "refusals.h"
 #include "verbs.h"
 
 #include <errno.h>
 
 struct rdma_addrinfo;
-struct rdma_cm_event;
-struct rdma_cm_id;
-struct rdma_cm_join_mc_attr_ex;
-struct rdma_conn_param;
-struct rdma_event_channel;
-struct sockaddr;
 
 /* Macros and inline functions of verbs.h. */
 #undef ibv_query_port
@@ -70,7 +66,8 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 #define RESULT_NUMBER(call) const __typeof__(call) result = (call)
 #define RESULT_POINTER(call) __typeof__(call) const result = (call)
 #define RESULT_NOTHING(call) (call)
-#define ERROR_ERRNO result
+/* Some functions return a negative number of their own, with errno. */
+#define ERROR_ERRNO (result < 0 ? errno : result)
 #define ERROR_MINUS (result < 0 ? errno : 0)
 #define ERROR_NEGATIVE (result < 0 ? -(int)result : 0)
 #define ERROR_NUMBER 0
@@ -106,7 +103,8 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 #define NONE() {0, NULL},
 #define OF(pointer, member) ((pointer) ? (pointer)->member : NULL)
 
-#define WRAPPER(finder, convention, how, effect, type, name, uses, parameters, arguments)                              \
+/* After the arguments: facts about them (refusals.h). */
+#define WRAPPER(finder, convention, how, effect, type, name, uses, parameters, arguments, ...)                         \
     type name parameters;                                                                                              \
     EXPORT type name parameters                                                                                        \
     {                                                                                                                  \
@@ -121,7 +119,7 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
         if (!object_enter(&call, #name, OBJECT_##effect, taken, sizeof taken / sizeof taken[0]))                       \
             FAIL_##convention(EINVAL);                                                                                 \
         RESULT_##convention(CALL_##how(name, arguments));                                                              \
-        object_leave(&call, ERROR_##convention);                                                                       \
+        OBJECT_LEAVE(&call, ERROR_##convention, __VA_ARGS__);                                                          \
         RETURN_##convention;                                                                                           \
     }
 
@@ -134,7 +132,7 @@ VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_free_device_list, (U(DEVICES, list))
 VERBS(POINTER, AROUND, CREATED, struct ibv_context *, ibv_open_device, (NONE()), (struct ibv_device *device), (device))
 VERBS(POINTER, AROUND, CREATED, struct ibv_context *, ibv_import_device, (NONE()), (int fd), (fd))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_close_device, (U(CONTEXT, context)), (struct ibv_context *context), (context))
-VERBS(MINUS, DIRECT, USED, int, ibv_get_async_event, (U(CONTEXT, context)),
+VERBS(MINUS, AROUND, USED, int, ibv_get_async_event, (U(CONTEXT, context)),
       (struct ibv_context *context, struct ibv_async_event *event), (context, event))
 VERBS(ERRNO, DIRECT, USED, int, ibv_query_device, (U(CONTEXT, context)),
       (struct ibv_context *context, struct ibv_device_attr *attributes), (context, attributes))
@@ -146,7 +144,8 @@ VERBS(MINUS, DIRECT, USED, int, ibv_query_gid, (U(CONTEXT, context)),
 VERBS(ERRNO, DIRECT, USED, int, _ibv_query_gid_ex, (U(CONTEXT, context)),
       (struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry, uint32_t flags,
        size_t size),
-      (context, port, index, entry, flags, size))
+      (context, port, index, entry, flags, size),
+      port, index, flags)
 VERBS(NEGATIVE, DIRECT, USED, ssize_t, _ibv_query_gid_table, (U(CONTEXT, context)),
       (struct ibv_context *context, struct ibv_gid_entry *entries, size_t max, uint32_t flags, size_t size),
       (context, entries, max, flags, size))
@@ -157,7 +156,8 @@ VERBS(MINUS, DIRECT, USED, int, ibv_get_pkey_index, (U(CONTEXT, context)),
 VERBS(MINUS, DIRECT, USED, int, ibv_init_ah_from_wc, (U(CONTEXT, context)),
       (struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
        struct ibv_ah_attr *attributes),
-      (context, port, wc, grh, attributes))
+      (context, port, wc, grh, attributes),
+      grh_version(wc, grh), grh_is_multicast(wc, grh))
 VERBS(ERRNO, DIRECT, USED, int, ibv_resolve_eth_l2_from_gid, (U(CONTEXT, context)),
       (struct ibv_context *context, struct ibv_ah_attr *attributes, uint8_t mac[6], uint16_t *vid),
       (context, attributes, mac, vid))
@@ -171,19 +171,23 @@ VERBS(POINTER, DIRECT, CREATED, struct ibv_pd *, ibv_import_pd, (U(CONTEXT, cont
       (struct ibv_context *context, uint32_t handle), (context, handle))
 VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_unimport_pd, (U(PD, pd)), (struct ibv_pd *pd), (pd))
 VERBS(POINTER, AROUND, CREATED, struct ibv_mr *, ibv_reg_mr, (U(PD, pd)),
-      (struct ibv_pd *pd, void *address, size_t length, int access), (pd, address, length, access))
+      (struct ibv_pd *pd, void *address, size_t length, int access), (pd, address, length, access),
+      (uintptr_t)address, length, (uint32_t)access)
 VERBS(POINTER, AROUND, CREATED, struct ibv_mr *, ibv_reg_mr_iova, (U(PD, pd)),
       (struct ibv_pd *pd, void *address, size_t length, uint64_t iova, int access),
-      (pd, address, length, iova, access))
+      (pd, address, length, iova, access),
+      (uintptr_t)address, length, (uint32_t)access)
 VERBS(POINTER, AROUND, CREATED, struct ibv_mr *, ibv_reg_mr_iova2, (U(PD, pd)),
       (struct ibv_pd *pd, void *address, size_t length, uint64_t iova, unsigned int access),
-      (pd, address, length, iova, access))
+      (pd, address, length, iova, access),
+      (uintptr_t)address, length, access)
 VERBS(POINTER, DIRECT, CREATED, struct ibv_mr *, ibv_reg_dmabuf_mr, (U(PD, pd)),
       (struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),
       (pd, offset, length, iova, fd, access))
 VERBS(ERRNO, AROUND, USED, int, ibv_rereg_mr, (U(MR, mr) U(PD, flags & IBV_REREG_MR_CHANGE_PD ? pd : NULL)),
       (struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *address, size_t length, int access),
-      (mr, flags, pd, address, length, access))
+      (mr, flags, pd, address, length, access),
+      (uint32_t)flags, (uintptr_t)address, length, (uint32_t)access)
 VERBS(ERRNO, AROUND, DESTROYED, int, ibv_dereg_mr, (U(MR, mr)), (struct ibv_mr *mr), (mr))
 VERBS(POINTER, DIRECT, CREATED, struct ibv_mr *, ibv_import_mr, (U(PD, pd)), (struct ibv_pd *pd, uint32_t handle),
       (pd, handle))
@@ -194,7 +198,8 @@ VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_unimport_dm, (U(DM, dm)), (struct ib
 VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah, (U(PD, pd)),
       (struct ibv_pd *pd, struct ibv_ah_attr *attributes), (pd, attributes))
 VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah_from_wc, (U(PD, pd)),
-      (struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port), (pd, wc, grh, port))
+      (struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port), (pd, wc, grh, port),
+      grh_version(wc, grh), grh_is_multicast(wc, grh))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_ah, (U(AH, ah)), (struct ibv_ah *ah), (ah))
 
 /* ---- libibverbs: queues ---- */
@@ -208,9 +213,9 @@ VERBS(POINTER, DIRECT, CREATED, struct ibv_cq *, ibv_create_cq, (U(CONTEXT, cont
       (context, entries, user, channel, vector))
 VERBS(ERRNO, DIRECT, USED, int, ibv_resize_cq, (U(CQ, cq)), (struct ibv_cq *cq, int entries), (cq, entries))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_cq, (U(CQ, cq)), (struct ibv_cq *cq), (cq))
-VERBS(MINUS, DIRECT, USED, int, ibv_get_cq_event, (U(CHANNEL, channel)),
+VERBS(MINUS, AROUND, USED, int, ibv_get_cq_event, (U(CHANNEL, channel)),
       (struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user), (channel, cq, user))
-VERBS(NOTHING, DIRECT, USED, void, ibv_ack_cq_events, (U(CQ, cq)), (struct ibv_cq *cq, unsigned int count),
+VERBS(NOTHING, AROUND, USED, void, ibv_ack_cq_events, (U(CQ, cq)), (struct ibv_cq *cq, unsigned int count),
       (cq, count))
 VERBS(POINTER, DIRECT, CREATED, struct ibv_srq *, ibv_create_srq, (U(PD, pd)),
       (struct ibv_pd *pd, struct ibv_srq_init_attr *attributes), (pd, attributes))
@@ -221,12 +226,15 @@ VERBS(ERRNO, DIRECT, USED, int, ibv_query_srq, (U(SRQ, srq)), (struct ibv_srq *s
 VERBS(ERRNO, AROUND, DESTROYED, int, ibv_destroy_srq, (U(SRQ, srq)), (struct ibv_srq *srq), (srq))
 VERBS(POINTER, AROUND, CREATED, struct ibv_qp *, ibv_create_qp,
       (U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq))),
-      (struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (pd, attributes))
+      (struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (pd, attributes),
+      attributes->qp_type, IBV_QP_INIT_ATTR_PD)
 VERBS(ERRNO, AROUND, USED, int, ibv_modify_qp, (U(QP, qp)),
-      (struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask), (qp, attributes, mask))
+      (struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask), (qp, attributes, mask),
+      (uint32_t)mask)
 VERBS(ERRNO, DIRECT, USED, int, ibv_query_qp, (U(QP, qp)),
       (struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask, struct ibv_qp_init_attr *init),
-      (qp, attributes, mask, init))
+      (qp, attributes, mask, init),
+      (uint32_t)mask)
 VERBS(NUMBER, DIRECT, USED, int, ibv_query_qp_data_in_order, (U(QP, qp)),
       (struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags), (qp, opcode, flags))
 VERBS(ERRNO, AROUND, DESTROYED, int, ibv_destroy_qp, (U(QP, qp)), (struct ibv_qp *qp), (qp))
@@ -238,14 +246,18 @@ VERBS(ERRNO, DIRECT, USED, int, ibv_detach_mcast, (U(QP, qp)),
 VERBS(ERRNO, DIRECT, USED, int, ibv_set_ece, (U(QP, qp)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
 VERBS(ERRNO, DIRECT, USED, int, ibv_query_ece, (U(QP, qp)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
 
+VERBS(NOTHING, AROUND, USED, void, ibv_ack_async_event, (NONE()), (struct ibv_async_event *event), (event))
+
 /* ---- librdmacm ---- */
 
 CM(POINTER, DIRECT, CREATED, struct rdma_event_channel *, rdma_create_event_channel, (NONE()), (void), ())
 CM(NOTHING, DIRECT, DESTROYED, void, rdma_destroy_event_channel, (U(CM_CHANNEL, channel)),
    (struct rdma_event_channel *channel), (channel))
 CM(MINUS, DIRECT, USED, int, rdma_get_cm_event, (U(CM_CHANNEL, channel)),
-   (struct rdma_event_channel *channel, struct rdma_cm_event **event), (channel, event))
-CM(MINUS, DIRECT, DESTROYED, int, rdma_ack_cm_event, (U(CM_EVENT, event)), (struct rdma_cm_event *event), (event))
+   (struct rdma_event_channel *channel, struct rdma_cm_event **event), (channel, event),
+      event != NULL)
+CM(MINUS, DIRECT, DESTROYED, int, rdma_ack_cm_event, (U(CM_EVENT, event)), (struct rdma_cm_event *event), (event),
+      event != NULL)
 CM(MINUS, DIRECT, CREATED, int, rdma_create_id, (U(CM_CHANNEL, channel)),
    (struct rdma_event_channel *channel, struct rdma_cm_id **id, void *user, unsigned space),
    (channel, id, user, space))
@@ -255,54 +267,81 @@ CM(MINUS, DIRECT, CREATED, int, rdma_create_ep, (U(PD, pd)),
 CM(NOTHING, DIRECT, DESTROYED, void, rdma_destroy_ep, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(MINUS, DIRECT, DESTROYED, int, rdma_destroy_id, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(MINUS, DIRECT, USED, int, rdma_bind_addr, (U(CM_ID, id)), (struct rdma_cm_id *id, struct sockaddr *address),
-   (id, address))
+   (id, address),
+      FAMILY(address))
 CM(MINUS, DIRECT, USED, int, rdma_resolve_addr, (U(CM_ID, id)),
    (struct rdma_cm_id *id, struct sockaddr *source, struct sockaddr *destination, int timeout),
-   (id, source, destination, timeout))
+   (id, source, destination, timeout),
+      FAMILY(destination), FAMILY(source))
 CM(MINUS, DIRECT, USED, int, rdma_resolve_route, (U(CM_ID, id)), (struct rdma_cm_id *id, int timeout), (id, timeout))
 CM(MINUS, DIRECT, CREATED, int, rdma_create_qp,
    (U(CM_ID, id) U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq))),
-   (struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (id, pd, attributes))
+   (struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (id, pd, attributes),
+      FACTS_OF_CM_QP(id, attributes, OF(pd, context)))
 CM(MINUS, DIRECT, CREATED, int, rdma_create_qp_ex, (U(CM_ID, id)),
-   (struct rdma_cm_id *id, struct ibv_qp_init_attr_ex *attributes), (id, attributes))
+   (struct rdma_cm_id *id, struct ibv_qp_init_attr_ex *attributes), (id, attributes),
+      FACTS_OF_CM_QP(id, attributes, OF(PRESENT(attributes, IBV_QP_INIT_ATTR_PD, pd), context)))
 CM(NOTHING, DIRECT, USED, void, rdma_destroy_qp, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(MINUS, DIRECT, CREATED, int, rdma_create_srq, (U(CM_ID, id) U(PD, pd)),
    (struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_srq_init_attr *attributes), (id, pd, attributes))
 CM(MINUS, DIRECT, CREATED, int, rdma_create_srq_ex, (U(CM_ID, id)),
-   (struct rdma_cm_id *id, struct ibv_srq_init_attr_ex *attributes), (id, attributes))
+   (struct rdma_cm_id *id, struct ibv_srq_init_attr_ex *attributes), (id, attributes),
+      FACTS_OF_SRQ(attributes))
 CM(NOTHING, DIRECT, USED, void, rdma_destroy_srq, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(MINUS, DIRECT, USED, int, rdma_connect, (U(CM_ID, id)), (struct rdma_cm_id *id, struct rdma_conn_param *parameters),
-   (id, parameters))
-CM(MINUS, DIRECT, USED, int, rdma_establish, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
+   (id, parameters),
+      FACTS_OF_CONNECTION(id, parameters))
+CM(MINUS, DIRECT, USED, int, rdma_establish, (U(CM_ID, id)), (struct rdma_cm_id *id), (id),
+      id->qp != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_listen, (U(CM_ID, id)), (struct rdma_cm_id *id, int backlog), (id, backlog))
 CM(MINUS, DIRECT, CREATED, int, rdma_get_request, (U(CM_ID, listener)),
-   (struct rdma_cm_id *listener, struct rdma_cm_id **id), (listener, id))
+   (struct rdma_cm_id *listener, struct rdma_cm_id **id), (listener, id),
+      listener->event != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_accept, (U(CM_ID, id)), (struct rdma_cm_id *id, struct rdma_conn_param *parameters),
-   (id, parameters))
+   (id, parameters),
+      FACTS_OF_CONNECTION(id, parameters))
 CM(MINUS, DIRECT, USED, int, rdma_reject, (U(CM_ID, id)), (struct rdma_cm_id *id, const void *data, uint8_t length),
    (id, data, length))
 CM(MINUS, DIRECT, USED, int, rdma_reject_ece, (U(CM_ID, id)),
    (struct rdma_cm_id *id, const void *data, uint8_t length), (id, data, length))
 CM(MINUS, DIRECT, USED, int, rdma_notify, (U(CM_ID, id)), (struct rdma_cm_id *id, unsigned event), (id, event))
-CM(MINUS, DIRECT, USED, int, rdma_disconnect, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
+CM(MINUS, DIRECT, USED, int, rdma_disconnect, (U(CM_ID, id)), (struct rdma_cm_id *id), (id),
+      id->verbs != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_join_multicast, (U(CM_ID, id)),
-   (struct rdma_cm_id *id, struct sockaddr *address, void *user), (id, address, user))
+   (struct rdma_cm_id *id, struct sockaddr *address, void *user), (id, address, user),
+      FAMILY(address))
 CM(MINUS, DIRECT, USED, int, rdma_join_multicast_ex, (U(CM_ID, id)),
-   (struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attributes, void *user), (id, attributes, user))
+   (struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attributes, void *user), (id, attributes, user),
+      FAMILY(PRESENT(attributes, 1, addr)), attributes->comp_mask, PRESENT(attributes, 2, join_flags))
 CM(MINUS, DIRECT, USED, int, rdma_leave_multicast, (U(CM_ID, id)),
-   (struct rdma_cm_id *id, struct sockaddr *address), (id, address))
+   (struct rdma_cm_id *id, struct sockaddr *address), (id, address),
+      FAMILY(address))
 CM(NUMBER, DIRECT, USED, uint16_t, rdma_get_src_port, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(NUMBER, DIRECT, USED, uint16_t, rdma_get_dst_port, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(MINUS, DIRECT, USED, int, rdma_set_option, (U(CM_ID, id)),
    (struct rdma_cm_id *id, int level, int option, void *value, size_t length), (id, level, option, value, length))
 CM(MINUS, DIRECT, USED, int, rdma_migrate_id, (U(CM_ID, id) U(CM_CHANNEL, channel)),
-   (struct rdma_cm_id *id, struct rdma_event_channel *channel), (id, channel))
+   (struct rdma_cm_id *id, struct rdma_event_channel *channel), (id, channel),
+      channel != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_init_qp_attr, (U(CM_ID, id)),
    (struct rdma_cm_id *id, struct ibv_qp_attr *attributes, int *mask), (id, attributes, mask))
 CM(MINUS, DIRECT, USED, int, rdma_set_local_ece, (U(CM_ID, id)), (struct rdma_cm_id *id, struct ibv_ece *ece),
-   (id, ece))
+   (id, ece),
+      id && id->qp, ece ? ece->vendor_id : 0, ece ? ece->comp_mask : 0)
 CM(MINUS, DIRECT, USED, int, rdma_get_remote_ece, (U(CM_ID, id)), (struct rdma_cm_id *id, struct ibv_ece *ece),
-   (id, ece))
+   (id, ece),
+      id && id->qp)
 CM(MINUS, DIRECT, CREATED, int, rdma_getaddrinfo, (NONE()),
    (const char *node, const char *service, const struct rdma_addrinfo *hints, struct rdma_addrinfo **found),
-   (node, service, hints, found))
+   (node, service, hints, found),
+      node != NULL, service != NULL, hints != NULL)
+
+/* Not of rdma-core 44. */
+CM(MINUS, DIRECT, USED, int, rdma_write_cm_event, (U(CM_ID, id)),
+   (struct rdma_cm_id *id, unsigned event, int status, uint64_t argument), (id, event, status, argument),
+   event)
+CM(MINUS, DIRECT, USED, int, rdma_resolve_addrinfo, (U(CM_ID, id)),
+   (struct rdma_cm_id *id, const char *node, const char *service, const struct rdma_addrinfo *hints),
+   (id, node, service, hints))
+CM(MINUS, DIRECT, USED, int, rdma_query_addrinfo, (U(CM_ID, id)),
+   (struct rdma_cm_id *id, struct rdma_addrinfo **found), (id, found))

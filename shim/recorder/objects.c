@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "refusals.h"
 
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -170,14 +171,14 @@ static bool has_context(uint32_t kind)
     return kind > USERDMA_OBJECT_CONTEXT && kind < USERDMA_OBJECT_CM_ID && kind != USERDMA_OBJECT_FLOW;
 }
 
-static const void *context_of(struct object_use use)
+const void *object_context(struct object_use use)
 {
     if (use.kind == USERDMA_OBJECT_FLOW)
         return ((const struct ibv_flow *)use.object)->context;
     return has_context(use.kind) ? *(const void *const *)use.object : NULL;
 }
 
-static uint32_t number_of(struct object_use use)
+uint32_t object_number(struct object_use use)
 {
     const void *object = use.object;
     switch (use.kind) {
@@ -226,7 +227,7 @@ static bool report(const char *function, struct object_use use, const void *obje
     if (is_told) {
         const int saved = errno;
         if (told.is_owner)
-            told.number = number_of(use);
+            told.number = object_number(use);
         note_gone(&told, stack_here());
         errno = saved;
     }
@@ -240,7 +241,7 @@ static void report_concurrent(const char *function, struct object_use use)
         return;
     const int saved = errno;
     const struct gone_use told = {
-        .function = function, .kind = use.kind, .number = number_of(use), .use = USERDMA_GONE_CONCURRENT};
+        .function = function, .kind = use.kind, .number = object_number(use), .use = USERDMA_GONE_CONCURRENT};
     note_gone(&told, stack_here());
     errno = saved;
 }
@@ -252,7 +253,7 @@ static __attribute__((noinline)) bool is_gone(const char *function, struct objec
         return false;
     if (report(function, use, use.object, effect))
         return true;
-    const void *context = context_of(use);
+    const void *context = object_context(use);
     return context && report(function, use, context, effect);
 }
 
@@ -283,7 +284,7 @@ bool object_is_being_destroyed(const void *object)
 
 static void begin_destroying(struct object_call *call)
 {
-    call->number = number_of(call->object);
+    call->number = object_number(call->object);
     for (unsigned i = 0; i < MAX_DESTROYING; i++) {
         const void *expected = NULL;
         if (__atomic_compare_exchange_n(&destroying[i], &expected, call->object.object, false, __ATOMIC_ACQ_REL,
@@ -322,6 +323,7 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
                                  .effect = effect,
                                  .number = USERDMA_UNKNOWN_NUMBER,
                                  .destroying = -1};
+    refusals_enter(call);
     if (effect == OBJECT_DESTROYED && call->object.object) {
         begin_destroying(call);
         /* A call that was left by siglongjmp is still in the list: it is not above this one on the stack. */
@@ -331,9 +333,9 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
     return true;
 }
 
-void object_leave(struct object_call *call, int error)
+void object_leave(struct object_call *call, int error, const uint64_t *facts)
 {
-    (void)error;
+    refusals_leave(call, error, facts);
     if (call->effect != OBJECT_DESTROYED || !call->object.object)
         return;
     const int saved = errno;

@@ -44,6 +44,9 @@ struct object_call {
     size_t bytes;
     /* The call of this thread, which also destroys an object, that makes this one. */
     struct object_call *outer;
+    /* Of refusals.c: the call of this thread that makes this one, and refusals_of_device when this one began. */
+    const struct object_call *caller;
+    uint32_t refused_before;
 };
 
 /* A use of a destroyed object. */
@@ -69,8 +72,21 @@ extern uint32_t objects_gone;
  */
 bool object_enter(struct object_call *call, const char *function, enum object_effect effect,
                   const struct object_use *uses, size_t count);
-/* A call has ended. `error`: 0 or a positive errno. Preserves errno. */
-void object_leave(struct object_call *call, int error);
+/*
+ * A call has ended. `error`: 0 or a positive errno. `facts`: 4 facts about the arguments of a call that has failed
+ * (refusals.h); NULL: none. Preserves errno.
+ */
+void object_leave(struct object_call *call, int error, const uint64_t *facts);
+/* As object_leave; the facts are evaluated only if there is an error. */
+#define OBJECT_LEAVE(call, error, ...)                                                                                 \
+    do {                                                                                                               \
+        const int object_error = (error);                                                                              \
+        object_leave(call, object_error, object_error == 0 ? NULL : (const uint64_t[4]){__VA_ARGS__});                 \
+    } while (0)
+
+/* The context of an object, NULL: it has none; and the number of a queue pair, or the handle of another object. */
+const void *object_context(struct object_use use);
+uint32_t object_number(struct object_use use);
 
 /* For posts and polls: whether the object is gone; then it was reported. */
 #define IS_GONE(function, kind, object)                                                                                \

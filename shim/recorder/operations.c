@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "refusals.h"
 #include "slots.h"
 
 #include <errno.h>
@@ -77,13 +78,13 @@
         errno = EINVAL;                                                                                                \
         return NULL;                                                                                                   \
     } while (0)
-#define ERROR_ERRNO result
+#define ERROR_ERRNO (result < 0 ? errno : result)
 #define ERROR_POINTER (result ? 0 : errno)
 
 #define U(kind, object) {USERDMA_OBJECT_##kind, object},
 #define IF(mask, bit, object) ((mask) & (bit) ? (object) : NULL)
 
-#define OPERATION_(name, type, parameters, arguments, convention, effect, verb, uses)                                  \
+#define OPERATION_(name, type, parameters, arguments, convention, effect, verb, uses, ...)                             \
     static type name(name##_function *original, EXPAND parameters)                                                     \
     {                                                                                                                  \
         const struct object_use taken[] = {EXPAND uses};                                                               \
@@ -91,13 +92,13 @@
         if (!object_enter(&call, verb, OBJECT_##effect, taken, sizeof taken / sizeof taken[0]))                        \
             FAIL_##convention;                                                                                         \
         type result = original arguments;                                                                              \
-        object_leave(&call, ERROR_##convention);                                                                       \
+        OBJECT_LEAVE(&call, ERROR_##convention, __VA_ARGS__);                                                          \
         return result;                                                                                                 \
     }
-/* `verb`: the name in verbs.h. */
-#define OPERATION(convention, effect, name, verb, uses)                                                                \
+/* `verb`: the name in verbs.h. After the objects: facts about the arguments (refusals.h). */
+#define OPERATION(convention, effect, name, verb, uses, ...)                                                           \
     FUNCTION_TYPE(name)                                                                                                \
-    TYPED(OPERATION_, name, FUNCTION_##name, convention, effect, verb, uses)                                           \
+    TYPED(OPERATION_, name, FUNCTION_##name, convention, effect, verb, uses, __VA_ARGS__)                              \
     SLOTS_OF(name)
 
 OPERATION(POINTER, CREATED, alloc_mw, "ibv_alloc_mw", (U(PD, pd)))
@@ -131,13 +132,15 @@ OPERATION(ERRNO, USED, query_device_ex, "ibv_query_device_ex", (U(CONTEXT, conte
 OPERATION(ERRNO, DESTROYED, destroy_flow, "ibv_destroy_flow", (U(FLOW, flow)))
 OPERATION(POINTER, CREATED, create_flow, "ibv_create_flow", (U(QP, qp)))
 OPERATION(POINTER, CREATED, open_qp, "ibv_open_qp",
-          (U(CONTEXT, context) U(XRCD, IF(attributes->comp_mask, IBV_QP_OPEN_ATTR_XRCD, attributes->xrcd))))
+          (U(CONTEXT, context) U(XRCD, IF(attributes->comp_mask, IBV_QP_OPEN_ATTR_XRCD, attributes->xrcd))),
+          attributes->comp_mask)
 OPERATION(ERRNO, USED, get_srq_num, "ibv_get_srq_num", (U(SRQ, srq)))
 OPERATION(POINTER, CREATED, create_srq_ex, "ibv_create_srq_ex",
           (U(CONTEXT, context) U(PD, IF(attributes->comp_mask, IBV_SRQ_INIT_ATTR_PD, attributes->pd))
                U(XRCD, IF(attributes->comp_mask, IBV_SRQ_INIT_ATTR_XRCD, attributes->xrcd))
-                   U(CQ, IF(attributes->comp_mask, IBV_SRQ_INIT_ATTR_CQ, attributes->cq))))
-OPERATION(POINTER, CREATED, open_xrcd, "ibv_open_xrcd", (U(CONTEXT, context)))
+                   U(CQ, IF(attributes->comp_mask, IBV_SRQ_INIT_ATTR_CQ, attributes->cq))),
+          FACTS_OF_SRQ(attributes))
+OPERATION(POINTER, CREATED, open_xrcd, "ibv_open_xrcd", (U(CONTEXT, context)), attributes->comp_mask)
 OPERATION(ERRNO, DESTROYED, close_xrcd, "ibv_close_xrcd", (U(XRCD, xrcd)))
 
 /* The functions of struct verbs_context, by their members. A context of an older libibverbs may lack the latest. */

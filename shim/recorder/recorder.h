@@ -8,6 +8,8 @@
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
+ *   refusals.c calls that the libraries refuse themselves
+ *   acknowledgements.c   events that are read and not acknowledged
  */
 #ifndef USERDMA_RECORDER_H
 #define USERDMA_RECORDER_H

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "refusals.h"
 #include "verbs.h"
 
 #include <errno.h>
@@ -127,7 +128,8 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     if (cq)
         verbs_wrap_cq(cq);
     if (UNLIKELY(recorder_is_on))
-        object_leave(&call, cq ? 0 : errno);
+        OBJECT_LEAVE(&call, cq ? 0 : errno, attributes->wc_flags, attributes->comp_mask,
+                     PRESENT(attributes, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));
     return cq;
 }
 SLOTS_OF(create_cq_ex)
@@ -524,7 +526,9 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
     if (UNLIKELY(recorder_is_on))
-        object_leave(&call, qp ? 0 : errno);
+        OBJECT_LEAVE(&call, qp ? 0 : errno, attributes->qp_type, attributes->comp_mask,
+                     PRESENT(attributes, IBV_QP_INIT_ATTR_CREATE_FLAGS, create_flags),
+                     PRESENT(attributes, IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, send_ops_flags));
     return qp;
 }
 SLOTS_OF(create_qp_ex)

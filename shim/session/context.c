@@ -8,6 +8,7 @@
  * closes the context when no program has a doorbell socket or the file.
  */
 #define _GNU_SOURCE
+#include "../recorder/refusals.h"
 #include "session_internal.h"
 
 #include <errno.h>
@@ -377,6 +378,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
+    if (result < 0)
+        refusals_of_device++;
     return result < 0 ? -1 : result;
 }
 

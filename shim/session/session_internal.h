@@ -19,6 +19,7 @@ struct request {
         struct userdma_map map;
         struct userdma_netlink netlink;
         struct userdma_refused refused;
+        struct userdma_refusal refusal;
         struct userdma_misuse misuse;
         struct userdma_gone gone;
         struct userdma_died died;

@@ -2,6 +2,7 @@
  * Advice that fits the cause better than that of the finding's kind (spec/check/findings.ts). `undefined`: the kind's.
  */
 import type { Failure } from '../spec/check/failures.ts'
+import { Errno } from '../spec/errno.ts'
 import { GRH_BYTES } from '../wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
@@ -36,6 +37,17 @@ export const adviceForBusy = (users: readonly KnownObject[]): string | undefined
   if (regions === users.length) return 'deregister its regions first (ibv_dereg_mr), and check the result of every call'
   return regions === 0 ? undefined : 'deregister its regions and destroy the other objects that use it first'
 }
+
+/** Advice to a program whose call on an object of this class was refused. */
+export const adviceForRefusal = (class_: string, errno: number): string | undefined => {
+  if (errno === Errno.EFAULT && class_ === 'mr')
+    return 'register memory that is mapped, and for any right of writing also writable: constants and files that are mapped read-only are not'
+  return errno === Errno.EOPNOTSUPP ? 'ask the device for the feature first, or go on without it' : undefined
+}
+
+/** Advice to a program whose CQ is armed for solicited completions only, and gets no event. */
+export const ADVICE_FOR_SOLICITED =
+  'set IBV_SEND_SOLICITED in the send that the receiver waits for, or arm the CQ with solicited_only 0'
 
 /** Advice to a program that posted in RESET although the queue pair has been in RTS. */
 export const adviceForReset = ({ changes }: KnownObject): string | undefined =>

@@ -6,7 +6,7 @@
 
 import { adapters } from '../spec/check/adapters.ts'
 import { type Failure, failureText } from '../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
+import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../spec/check/omissions.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
@@ -14,11 +14,14 @@ import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
+import { counted } from '../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { adviceForBusy, adviceForFailure } from './advice.ts'
+import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForRefusal } from './advice.ts'
 import { createBufferDetector } from './buffers.ts'
+import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
+import { createCmPortDetector } from './cm-ports.ts'
 import {
   areConnected,
   attributeTable,
@@ -37,15 +40,25 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, CheckedWait, Death, Misuse, RefusedAttempt, UseOfGone } from './events.ts'
+import type {
+  CheckedCall,
+  CheckedFailure,
+  CheckedWait,
+  Death,
+  LibraryRefusal,
+  Misuse,
+  RefusedAttempt,
+  UseOfGone,
+} from './events.ts'
 import { reportDeath, reportGone } from './gone.ts'
+import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { FindingReporter, MAX_NAMED, type Occurrence, type ReportFinding } from './reporting.ts'
+import { FindingReporter, type Occurrence, type ReportFinding } from './reporting.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -53,6 +66,14 @@ const isVerbsClass = (name: string): boolean =>
 
 /** Whether an errno may mean wrong arguments, not a limit, a missing right or an unsupported feature. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
+
+/** The severity of a refused call; undefined: no finding. Programs try features that a device may lack (EOPNOTSUPP). */
+const severityOfRefusal = (class_: string, errno: number, isTrial: boolean): Severity | undefined => {
+  if (!isVerbsClass(class_)) return undefined
+  if (errno === Errno.EOPNOTSUPP) return 'note'
+  const isOfMemory = errno === Errno.EFAULT && class_ === 'mr'
+  return isArgumentError(errno) || isOfMemory ? (isTrial ? 'note' : 'warning') : undefined
+}
 
 /** What the program did with the failed request; `noticed`: the failure is not about a request. */
 const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
@@ -97,6 +118,8 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createDatagramDetector,
   createAdapterDetector,
   createCmIdDetector,
+  createCmPortDetector,
+  createCmDisconnectDetector,
   createPeerDetector,
 ]
 
@@ -196,23 +219,24 @@ export class Checker {
     return known
   }
 
-  #refused(call: CheckedCall, { errno, reason, isTrial }: NonNullable<CheckedCall['refused']>): void {
+  #refused(call: CheckedCall, { errno, reason, isTrial = false }: NonNullable<CheckedCall['refused']>): void {
     const { object, method, why } = call
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
-      const users = [...(known?.users ?? [])]
-      const names = users.slice(0, MAX_NAMED).map(({ name }) => name)
-      const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
-      const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
-      const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
-      this.#reporter.report('destroy-busy', call, { text, advice: adviceForBusy(users), objects: [known, ...users] })
-    } else if (isArgumentError(errno) && isVerbsClass(call.class))
-      this.#reporter.report('refused-call', call, {
-        text: `${errnoName(errno)}: ${reason}`,
-        ...(isTrial && { severity: 'note' }),
-        objects: [known],
-      })
+      this.#reporter.report('destroy-busy', call, busyContent(call.class, participles(call.class).destroyed, known))
+      return
+    }
+    const severity = severityOfRefusal(call.class, errno, isTrial)
+    if (severity === undefined) return
+    const advice = method === 'create' || method === 'modify' ? adviceForRefusal(call.class, errno) : undefined
+    const text = `${errnoName(errno)}: ${reason}`
+    this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
+  }
+
+  /** The program's library has refused a call without a call of the device. */
+  refusedByLibrary(refusal: LibraryRefusal): void {
+    refusedByLibrary(refusal, this.#objects, this.#reporter)
   }
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
@@ -370,9 +394,31 @@ export class Checker {
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
       return
     }
+    if (kind === MisuseKind.ACKNOWLEDGED) {
+      this.#overacknowledged(misuse, owner)
+      return
+    }
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  #overacknowledged({ index: count, more: read, address, wrId, context, ...at }: Misuse, object: KnownObject): void {
+    const other = wrId === 0n ? undefined : this.#objects.byHandle(context, 'cq', Number(wrId) - 1)
+    const isOther = other !== undefined && other !== object && other.destruction === undefined
+    const call = address === 1 ? 'ibv_ack_async_event' : 'ibv_ack_cq_events'
+    const events = `${counted(count, 'event')} of ${object.name}`
+    const rest = read === 0 ? 'none was' : `only ${read} of them ${read === 1 ? 'was' : 'were'}`
+    const where = isOther ? `; the event that this thread has read last is of ${other.name}` : ''
+    this.#reporter.report(
+      'events-overacknowledged',
+      { ...at, context },
+      {
+        text: `${call} acknowledges ${events}, and ${rest} read and not acknowledged yet${where}`,
+        ...(isOther && { advice: 'acknowledge the event of the CQ that ibv_get_cq_event has returned' }),
+        objects: [object, isOther ? other : undefined],
+      },
+    )
   }
 
   /** A program has used an object that it has destroyed. */
@@ -419,16 +465,22 @@ export class Checker {
         : this.#objects.existingIn(context).filter(({ class: name, uses }) => name === 'cq' && !uses.has('channel'))
     const waited = cq ?? channel
     const arming = cq && this.#queues.reportsWait(cq)
+    const posted = request && this.#services.postStackIn(request.context ?? context, request)
     const occurrence: Occurrence =
-      request === undefined
+      posted === undefined || cq !== undefined
         ? {
             ...at,
             stack: arming ?? waited?.creation.stack ?? [],
             action: arming ? 'armed' : (waited?.creation.action ?? ''),
           }
-        : { ...at, stack: this.#services.postStackIn(context, request), action: 'posted' }
+        : { ...at, stack: posted, action: 'posted' }
     this.#reporter.report(id, occurrence, {
       text,
+      ...(cq !== undefined &&
+        posted !== undefined && {
+          moments: [moment('posted by the sender', at.time, posted)],
+          advice: ADVICE_FOR_SOLICITED,
+        }),
       ...(severity && { severity }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
       objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), waited, ...withoutChannel],

@@ -147,6 +147,7 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
         return
       }
       for (const step of refusals.get(object.id) ?? []) if (step.method === call.method) step.hasSucceeded = true
+      if (typeof call.args.userHandle === 'bigint') services.objects.nameCmId(object, call.args.userHandle)
       const parameters = call.args.parameters as ConnectionParameters | undefined
       if ((call.method === 'connect' || call.method === 'accept') && parameters !== undefined)
         checkParameters(call, object, parameters)

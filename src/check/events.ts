@@ -32,7 +32,7 @@ export interface CheckedCall {
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
-  /** At the destroy of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
+  /** At the destroy or disconnect of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
   readonly queuePair?: number
   /** Present if `why` is `close` because a signal ended the program. */
   readonly wasKilled?: true
@@ -140,5 +140,23 @@ export interface RefusedAttempt {
   readonly attempt: string
   readonly errno: number
   readonly reason: string
+  readonly stack: Stack
+}
+
+/** A call that the program's library refused itself, from the REFUSAL message (spec/session.ts). */
+export interface LibraryRefusal {
+  /** `time` to `program`: as in `CheckedCall`. Without a context (rdma_cm) `context` is undefined. */
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number | undefined
+  readonly program: Program | undefined
+  /** The name of the function. */
+  readonly function: string
+  /** The handle of its object, of a queue pair the number, of an identifier of rdma_cm the user handle. */
+  readonly object: bigint
+  readonly errno: number
+  /** Facts about the arguments, in the order of spec/check/refusals.ts. */
+  readonly facts: readonly bigint[]
   readonly stack: Stack
 }

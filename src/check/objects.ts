@@ -121,6 +121,8 @@ export class KnownObject {
    * since RESET.
    */
   mostReads = 0
+  /** Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown (`KnownObjects.nameCmId`). */
+  userHandle: bigint | undefined
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
 
@@ -235,6 +237,8 @@ export const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibra
 const isObjectName = (value: unknown): value is ObjectName =>
   typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
 
+const cmIdKey = (program: Program | undefined, userHandle: bigint): string => `${program?.pid} ${userHandle}`
+
 export class KnownObjects {
   /** Objects that exist, by `id`. */
   readonly #existing = new Map<number, KnownObject>()
@@ -244,6 +248,8 @@ export class KnownObjects {
   readonly #byNumber = new Map<string, KnownObject>()
   /** Existing objects of XRC targets, by `numbersOf`. Each process that opens a target has an object of its own. */
   readonly #openers = new Map<string, Set<KnownObject>>()
+  /** Identifiers of rdma_cm that exist, by `cmIdKey`. */
+  readonly #cmIds = new Map<string, KnownObject>()
   /** By context, class and handle: the existing object, else the last destroyed one. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
@@ -319,6 +325,24 @@ export class KnownObjects {
     return undefined
   }
 
+  /** A call has told the `userHandle` of an identifier of rdma_cm. */
+  nameCmId(object: KnownObject, userHandle: bigint): void {
+    this.#forgetCmId(object)
+    object.userHandle = userHandle
+    this.#cmIds.set(cmIdKey(object.program, userHandle), object)
+  }
+
+  #forgetCmId({ id, program, userHandle }: KnownObject): void {
+    if (userHandle === undefined) return
+    const key = cmIdKey(program, userHandle)
+    if (this.#cmIds.get(key)?.id === id) this.#cmIds.delete(key)
+  }
+
+  /** The identifier of rdma_cm of a program with this `userHandle`. */
+  cmIdOfProgram(program: Program | undefined, userHandle: bigint): KnownObject | undefined {
+    return this.#cmIds.get(cmIdKey(program, userHandle))
+  }
+
   /** An existing object of a program with one of these classes and this number (QPN, else handle), on any device. */
   existingOf(program: Program | undefined, classes: readonly string[], number?: number): KnownObject | undefined {
     for (const object of this.#existing.values())
@@ -391,6 +415,7 @@ export class KnownObjects {
   remove(object: KnownObject, destruction: Moment): void {
     object.destruction = destruction
     this.#existing.delete(object.id)
+    this.#forgetCmId(object)
     if (object.class === 'xrc_tgt_qp') for (const number of numbersOf(object)) this.#removeOpener(number, object)
     for (const used of object.uses.values()) used.users.delete(object)
     this.#destroyed.set(object.id, object)

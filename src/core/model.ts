@@ -232,14 +232,15 @@ export interface Caller {
   openFile?(fd: number): FileMemory
   /** Whether the caller has this capability now. Absent: the caller has all. */
   allows?(capability: Capability): boolean
-  /** Called when this caller destroys an object whose events the client has read. */
+  /** Called when this caller destroys or moves an object whose events the client has read. */
   eventsRead?(object: CoreObject, read: EventsRead): void
 }
 
-/** How many events of an object its client has read. A destroy returns these numbers. */
+/** How many events of an object its client has read. A destroy returns these numbers. `isMove`: to another channel. */
 export interface EventsRead {
   readonly compEvents: number
   readonly asyncEvents: number
+  readonly isMove?: true
 }
 
 /** Arguments of a handler in addition to the object and the method's arguments. */

@@ -5,7 +5,7 @@
 import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import type { Checker } from '../check/checker.ts'
-import type { Misuse, RefusedAttempt, UseOfGone } from '../check/events.ts'
+import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
@@ -17,6 +17,7 @@ import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {
+  CM_NAME,
   HashLog,
   hashSlot,
   MAX_STACKS,
@@ -244,6 +245,21 @@ export class DaemonChecker {
       address: Number(address),
       program: { pid, command: commandName(pid) ?? '?' },
     })
+  }
+
+  /** Reports a REFUSAL message: a call that a library of the program refused. `context`: undefined for rdma_cm. */
+  refusedByLibrary(
+    pid: number,
+    context: Context | undefined,
+    stack: Stack,
+    refusal: Pick<LibraryRefusal, 'function' | 'object' | 'errno' | 'facts'>,
+  ): void {
+    const program = { pid, command: commandName(pid) ?? '?' }
+    const origin =
+      context === undefined
+        ? { time: this.#now(), device: CM_NAME, deviceNumber: -1, context: undefined }
+        : this.#originOf(context)
+    this.#checker.refusedByLibrary({ ...refusal, ...origin, program, stack })
   }
 
   /** Reports a GONE message of a process. `destroyed`: the id of a stack. */

@@ -1,12 +1,12 @@
 /*
- * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp, _srq and _wq return
+ * Finds destroys, and moves of identifiers, that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp, _srq and _wq return
  * only when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon
  * has destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
  * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
  * structure contains the object's handle and the same struct ibv_context, and no new object of the context has both the
  * handle and the structure.
  *
- * librdmacm's rdma_destroy_id waits in the same way. Its structure is private: that of rdma-core 24 and newer. If the
+ * librdmacm's rdma_destroy_id and rdma_migrate_id wait in the same way. Its structure is private: that of rdma-core 24 and newer. If the
  * program has another version, the handle is not at this offset, and no wait is found.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
@@ -55,7 +55,12 @@ const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
 }
 
 /** Whether libibverbs has freed the structure, and the program has created an object with the same handle there. */
-const isReplaced = ({ context, handle, events }: CoreObject): boolean => {
+const isReplaced = ({ object, read }: Watched): boolean => (read.isMove ? !isAlive(object) : isReplacedByNew(object))
+
+const isAlive = ({ context, handle, events }: CoreObject): boolean =>
+  context !== undefined && findHandle(context.handles, handle)?.events === events
+
+const isReplacedByNew = ({ context, handle, events }: CoreObject): boolean => {
   const current = context && findHandle(context.handles, handle)
   return current?.events !== undefined && current.events !== events && current.events.userHandle === events?.userHandle
 }
@@ -88,15 +93,21 @@ const readStructure = (object: CoreObject, caller: Caller): DataView | undefined
 }
 
 /** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
-const causeOfWait = ({ object, read, caller, owner }: Watched) => {
+const causeOfWait = (watched: Watched) => {
+  const { object, read, caller, owner } = watched
   // A program that has closed the device may have an object of a later context in the structure.
-  if (object.context?.isClosed || isReplaced(object)) return undefined
+  if (object.context?.isClosed || isReplaced(watched)) return undefined
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
   const view = readStructure(object, caller)
   if (view?.getUint32(handle, true) !== object.handle) return undefined
-  if (ownerIn(object, view) !== owner) return undefined
-  const facts = { object: structure === 'cm_id' ? 'id' : structure, number: view.getUint32(number, true) }
+  // rdma_migrate_id replaces the channel before it waits.
+  if (!read.isMove && ownerIn(object, view) !== owner) return undefined
+  const facts = {
+    call: read.isMove ? 'migrate' : 'destroy',
+    object: structure === 'cm_id' ? 'id' : structure,
+    number: view.getUint32(number, true),
+  }
   const firstCount = view.getUint32(counts, true)
   const asyncEvents = structure === 'cq' ? view.getUint32(counts + 4, true) : firstCount
   if (structure === 'cq' && firstCount !== read.compEvents)
@@ -104,14 +115,15 @@ const causeOfWait = ({ object, read, caller, owner }: Watched) => {
       ...facts,
       acknowledged: firstCount,
       read: read.compEvents,
-      call: 'ibv_ack_cq_events',
+      acknowledge: 'ibv_ack_cq_events',
     })
-  if (asyncEvents !== read.asyncEvents)
+  // The identifier lives on, and gets further events.
+  if (read.isMove ? asyncEvents < read.asyncEvents : asyncEvents !== read.asyncEvents)
     return createCause('UNACKNOWLEDGED', {
       ...facts,
       acknowledged: asyncEvents,
       read: read.asyncEvents,
-      call: structure === 'cm_id' ? 'rdma_ack_cm_event' : 'ibv_ack_async_event',
+      acknowledge: structure === 'cm_id' ? 'rdma_ack_cm_event' : 'ibv_ack_async_event',
     })
   return undefined
 }

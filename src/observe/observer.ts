@@ -18,7 +18,7 @@ import { CmEventType, QpFlags, QpState } from '../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../spec/errno.ts'
 import { AskKind, CallEntry, FileKind } from '../spec/observe.ts'
 import { CREATE, CREATE_FD } from '../spec/schema/schema.ts'
-import { PostQueue } from '../spec/session.ts'
+import { CM_NAME, PostQueue } from '../spec/session.ts'
 import { WcOpcode, WcStatus } from '../spec/work.ts'
 import { messagesOf } from '../trace/call-messages.ts'
 import { netlinkText } from '../trace/netlink.ts'
@@ -270,6 +270,9 @@ export class Observer {
         if (queue !== undefined) this.#refusedPost(process, record, queue, injected)
         break
       }
+      case 'refusal':
+        this.#refusedByLibrary(process, record)
+        break
       case 'poll':
         for (const completion of record.completions) this.#completed(process, record.fd, record.cq, completion)
         break
@@ -763,6 +766,24 @@ export class Observer {
       destroyedAt: this.#time - Number(record.age) / 1000,
       destroyedStack: process.stacks.get(record.destroyed) ?? NO_STACK,
     })
+  }
+
+  #refusedByLibrary(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'refusal' }>): void {
+    const { function: name, object, error: errno, facts } = record
+    const stack = process.stacks.get(record.stack) ?? NO_STACK
+    const context = process.contexts.get(record.fd)
+    const origin =
+      context === undefined
+        ? {
+            time: this.#time,
+            device: CM_NAME,
+            deviceNumber: -1,
+            context: undefined,
+            program: process.program,
+            stack,
+          }
+        : this.#callFacts(context, stack)
+    this.checker.refusedByLibrary({ ...origin, function: name, object, errno, facts })
   }
 
   #armed(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'notify' }>): void {

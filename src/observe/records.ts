@@ -93,6 +93,14 @@ export type ObservedRecord = Common &
         readonly error: number
       }
     | {
+        readonly kind: 'refusal'
+        readonly fd: number
+        readonly function: string
+        readonly object: bigint
+        readonly error: number
+        readonly facts: readonly bigint[]
+      }
+    | {
         readonly kind: 'poll'
         readonly fd: number
         readonly cq: number
@@ -123,6 +131,7 @@ const {
   callRecord,
   rangeRecord,
   postRecord,
+  refusalRecord,
   requestRecord,
   elementRecord,
   pollRecord,
@@ -134,6 +143,7 @@ const Open = offsetsOf(openRecord)
 const Call = offsetsOf(callRecord)
 const Range = offsetsOf(rangeRecord)
 const Post = offsetsOf(postRecord)
+const Refusal = offsetsOf(refusalRecord)
 const Request = offsetsOf(requestRecord)
 const Element = offsetsOf(elementRecord)
 const Poll = offsetsOf(pollRecord)
@@ -270,6 +280,18 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
         count: count(),
         error: view.getInt32(at + Post.error, true),
       }
+    case RecordKind.REFUSAL: {
+      const { fact0, fact1, fact2, fact3 } = Refusal
+      return {
+        ...common,
+        kind: 'refusal',
+        fd: view.getInt32(at + Refusal.fd, true),
+        function: textAt(bytes.subarray(0, at + refusalRecord.size), at + Refusal.function),
+        object: view.getBigUint64(at + Refusal.object, true),
+        error: view.getUint32(at + Refusal.error, true),
+        facts: [fact0, fact1, fact2, fact3].map(fact => view.getBigUint64(at + fact, true)),
+      }
+    }
     case RecordKind.POLL: {
       const completions = view.getUint32(at + Poll.count, true)
       return { ...common, kind: 'poll', ...cq(), completions: completionsOf(view, at + pollRecord.size, completions) }

@@ -82,6 +82,8 @@ export const RecordKind = {
   FORK: 18,
   /** A call with an object that the program has destroyed was refused. The function's name follows. */
   GONE: 19,
+  /** A library refused a call itself (REFUSAL in session.ts). The thread's stack is that of the call. */
+  REFUSAL: 20,
 } as const
 
 /** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */
@@ -160,6 +162,17 @@ export const ObserveStructs = {
     /** Of REFUSED. */
     ['error', 's32'],
     ['reserved', 'u32'],
+  ),
+  /** As `refusal` in session.ts. `fd`: of the context; −1: none. */
+  refusalRecord: layout(
+    ['fd', 's32'],
+    ['error', 'u32'],
+    ['object', 'u64'],
+    ['fact0', 'u64'],
+    ['fact1', 'u64'],
+    ['fact2', 'u64'],
+    ['fact3', 'u64'],
+    ['function', 40],
   ),
   requestRecord: layout(
     ['wrId', 'u64'],

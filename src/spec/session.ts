@@ -32,10 +32,11 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
- * - REFUSED reports that the user library refused a post without a call of the daemon.
+ * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
+ *   call (check/refusals.ts).
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
  * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
@@ -49,7 +50,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -95,6 +96,7 @@ export const MessageType = {
   UNMAP: 20,
   GONE: 21,
   DIED: 22,
+  REFUSAL: 23,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -274,6 +276,21 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   /**
+   * function: its name. error: a positive errno. object: the handle of the object that the call is on (check/refusals.ts), of a queue
+   * pair its number, of an identifier of rdma_cm its user handle, of a completion channel its descriptor. facts: of the arguments
+   * (check/refusals.ts).
+   */
+  refusal: layout(
+    ['function', 40],
+    ['object', 'u64'],
+    ['fact0', 'u64'],
+    ['fact1', 'u64'],
+    ['fact2', 'u64'],
+    ['fact3', 'u64'],
+    ['error', 'u32'],
+    ['reserved', 'u32'],
+  ),
+  /**
    * kind: MisuseKind. queue, number: as in `post`. index: that of the request in its queue, from 0. address: of the
    * request's memory. more: number of further ranges of memory with the same mistake. age: nanoseconds since the
    * mistake.
@@ -329,6 +346,7 @@ export const Exchanges = {
   READ: { request: 'write', reply: 'callReply' },
   STACK: { request: 'stack', reply: 'callReply' },
   REFUSED: { request: 'refused', reply: 'callReply' },
+  REFUSAL: { request: 'refusal', reply: 'callReply' },
   FORK: { request: null, reply: 'callReply' },
   MISUSE: { request: 'misuse', reply: 'callReply' },
   GONE: { request: 'gone', reply: 'callReply' },
@@ -476,8 +494,11 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
  * parent has opened; `misuse.queue` is then an EventKind. CHANGED: when the completion of a send, or of a later one of
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
+ * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
+ * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
+ * acknowledged, + 1.
  */
-export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5 } as const
+export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5, ACKNOWLEDGED: 6 } as const
 
 /**
  * Kinds of objects of libibverbs and librdmacm, as programs hold pointers to them. CM_EVENT: an event until it is

@@ -13,7 +13,7 @@ import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import { AsyncEventType, CqKind, Mtu, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import { PostQueue } from '../../src/spec/session.ts'
+import { EventKind, MisuseKind, PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { workRequest } from './requests.ts'
 
@@ -578,7 +578,7 @@ test('a refused destroy names four of the existing users, and the number of the 
   assert.equal(s.found[0]!.objects.length, 5)
 })
 
-test('calls refused for their arguments, but not for missing features, are reported with the reason', () => {
+test('calls refused for their arguments are reported with the reason, for missing features as notes', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
@@ -595,8 +595,10 @@ test('calls refused for their arguments, but not for missing features, are repor
       'refused-call: EINVAL: no pathMtu',
       'refused-call: ENODATA: GID index 200 is empty',
       'refused-call: MODIFY_QP: EINVAL: attribute mask',
+      'refused-call: EOPNOTSUPP: no such type',
     ],
   )
+  assert.deepEqual(s.ids().slice(2), ['refused-call warning', 'refused-call note'])
 })
 
 test('a call refused for a limit that no query returns is a note', () => {
@@ -745,4 +747,140 @@ test('a finding about a full send queue says if the last sends are unsignaled', 
   assert.match(textAfter(3), new RegExp(`${title}: the last 3 of the sends in it are not signaled`))
   assert.match(textAfter(0), new RegExp(`${title}$`))
   assert.match(textAfter(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))
+})
+
+/** A call that a library has refused. */
+const libraryRefusal = {
+  time: 1,
+  device: 'rxe0',
+  deviceNumber: 0,
+  context: 0 as number | undefined,
+  program: client,
+  errno: Errno.EINVAL as number,
+  facts: [] as readonly bigint[],
+  stack: ['main'],
+}
+
+test('a call that the library of the program refuses is reported with its object and the reason', () => {
+  const s = scenario()
+  const mr = s.create('mr', { length: 64n }, { lkey: 7, rkey: 7 })
+  const refuse = (changes: Partial<typeof libraryRefusal> & { readonly function: string; readonly object: bigint }) =>
+    s.checker.refusedByLibrary({ ...libraryRefusal, ...changes })
+  refuse({ function: 'ibv_rereg_mr', object: BigInt(mr.handle), facts: [8n] })
+  s.create('cm_id', { userHandle: 0x5000n })
+  refuse({ function: 'rdma_disconnect', object: 0x5000n, context: undefined, device: 'rdma_cm', facts: [0n] })
+  refuse({ function: 'ibv_create_cq_ex', object: 0n, errno: Errno.EOPNOTSUPP, facts: [0x400n, 0n, 0n] })
+  refuse({ function: '_ibv_query_gid_ex', object: 0n, errno: Errno.EOPNOTSUPP, facts: [1n, 0n, 1n] })
+  assert.deepEqual(
+    s.found.map(({ severity, text }) => `${severity} ${text.split(';')[0]}`),
+    [
+      'warning ibv_rereg_mr on MR 0x7 of 64 bytes: EINVAL: flags 0x8 has unknown bits',
+      'note rdma_disconnect on CM_ID 2: EINVAL: the identifier has no device, so it has no connection: it listens, or its address was not resolved',
+      'note ibv_create_cq_ex: EOPNOTSUPP: the provider does not support wc_flags 0x400, comp_mask 0x0 or flags 0x0',
+      'warning ibv_query_gid_ex: EOPNOTSUPP: flags is 0x1, and only 0 is defined',
+    ],
+  )
+  assert.equal(s.found[1]!.device, 'rxe0', 'the device of the identifier')
+})
+
+test('a refusal of a library without a known reason, or with a name that is no function, is no finding', () => {
+  const s = scenario()
+  for (const [name, errno] of [
+    ['rdma_connect', Errno.ECONNREFUSED],
+    ['rdma_resolve_addr', Errno.ENODEV],
+    ['ibv_no_such', Errno.EINVAL],
+    ['toString', Errno.EINVAL],
+    ['ibv_\n', Errno.EINVAL],
+  ] as const)
+    s.checker.refusedByLibrary({ ...libraryRefusal, function: name, object: 0n, errno })
+  assert.deepEqual(s.ids(), [])
+})
+
+test('a channel that CQs use is busy', () => {
+  const s = scenario()
+  const channel = s.create('comp_channel')
+  s.create('cq', { channel, cqe: 1 }, { cqe: 1 })
+  const refusal = { function: 'ibv_destroy_comp_channel', object: BigInt(channel.handle), errno: Errno.EBUSY }
+  s.checker.refusedByLibrary({ ...libraryRefusal, ...refusal })
+  assert.deepEqual(s.ids(), ['destroy-busy warning'])
+  assert.match(s.found[0]!.text, /it is used by CQ 2 \(EBUSY\)$/)
+})
+
+/** A struct sockaddr_in. */
+const socketAddress = (port: number): Uint8Array => {
+  const bytes = new Uint8Array(128)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, 2, true)
+  view.setUint16(2, port)
+  return bytes
+}
+
+test('a connection to the port of a listener in the other byte order is found, unless somebody listens there', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['chosen port', true],
+    ['right port', false],
+    ['another listener there', false],
+    ['listener ended', false],
+    ['not listening', false],
+  ] as const) {
+    const s = scenario()
+    const step = (method: string, object: ObjectName, args: Record<string, unknown> = {}, out = {}): void =>
+      s.call({ class: 'cm_id', method, object, args, out })
+    const listen = (port: number): ObjectName => {
+      const id = s.create('cm_id')
+      step('bind', id, { address: socketAddress(use === 'chosen port' ? 0 : port) })
+      if (use !== 'not listening') step('listen', id)
+      step('query', id, {}, { addresses: { source: socketAddress(port) } })
+      return id
+    }
+    const listener = listen(7471)
+    if (use === 'another listener there') listen(12061)
+    if (use === 'listener ended') s.destroy(listener)
+    const id = s.create('cm_id')
+    step('resolveAddress', id, { destination: socketAddress(use === 'right port' ? 7471 : 12061) })
+    step('connect', id)
+    assert.deepEqual(s.ids(), isFound ? ['port-byte-order warning'] : [], use)
+    if (isFound) assert.match(s.found[0]!.text, /port 12061, where nobody listens; CM_ID 1 .* listens at port 7471,/)
+  }
+})
+
+test('an own queue pair that rdma_disconnect leaves in RTS with receives is a note when it is destroyed', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['of rdma_create_qp', false],
+    ['moved to ERR', false],
+    ['no receives', false],
+    ['not disconnected', false],
+  ] as const) {
+    const s = scenario()
+    const qp = s.connected(1, 2)
+    const id = s.create('cm_id')
+    s.call({ class: 'cm_id', method: 'connect', object: id, args: { parameters: { qpNum: 1 } } })
+    const receive = workRequest({ id: 1, owner: qp.id, queue: PostQueue.RECEIVE })
+    if (use !== 'no receives') s.checker.requests.posted(receive)
+    const queuePair = use === 'of rdma_create_qp' ? { queuePair: 1 } : {}
+    if (use !== 'not disconnected') s.call({ class: 'cm_id', method: 'disconnect', object: id, ...queuePair })
+    if (use === 'moved to ERR') s.modify(qp, { state: ERR })
+    s.checker.calling({ class: 'rc_qp', method: 'destroy', program: client, args: {}, stack: [] }, qp.id)
+    s.destroy(qp)
+    const found = s.found.filter(one => one.id === 'qp-after-disconnect')
+    assert.equal(found.length, isFound ? 1 : 0, use)
+    if (isFound) assert.match(found[0]!.text, /^QP 0x1 stayed in RTS after rdma_disconnect of CM_ID 2/)
+  }
+})
+
+test('acknowledgements of more events than were read are found, with the object and the CQ of the last event', () => {
+  const s = scenario()
+  const [cq, other] = [s.create('cq', { cqe: 1 }, { cqe: 1 }), s.create('cq', { cqe: 1 }, { cqe: 1 })]
+  const misuse = { ...poster, kind: MisuseKind.ACKNOWLEDGED, queue: EventKind.POLL, number: cq.handle, address: 0 }
+  s.checker.misused({ ...misuse, index: 2, more: 1, wrId: 0n })
+  s.checker.misused({ ...misuse, index: 1, more: 0, wrId: BigInt(other.handle) + 1n })
+  assert.deepEqual(
+    s.found.map(({ id, text }) => `${id}: ${text}`),
+    [
+      'events-overacknowledged: ibv_ack_cq_events acknowledges 2 events of CQ 1, and only 1 of them was read and not acknowledged yet',
+      'events-overacknowledged: ibv_ack_cq_events acknowledges 1 event of CQ 1, and none was read and not acknowledged yet; the event that this thread has read last is of CQ 2',
+    ],
+  )
 })

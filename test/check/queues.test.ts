@@ -264,6 +264,41 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
   }
 })
 
+it('destroying a CQ that waits for solicited messages is a lost wake-up if only others came, and none is polled', () => {
+  for (const [use, isFound] of [
+    ['none', true],
+    ['solicited before', false],
+    ['poll', false],
+    ['arm', false],
+    ['own sends', false],
+    ['early destroy', false],
+    ['no channel', false],
+  ] as const) {
+    const s = requestScenario({ hasChannel: use !== 'no channel' })
+    const receive = (solicited: boolean): void =>
+      s.complete(s.post({ queue: PostQueue.RECEIVE }), SUCCESS, { solicited, message: s.post() })
+    if (use === 'solicited before') {
+      receive(true)
+      s.poll(1)
+    }
+    s.call('cq', 'reqNotify', s.cq, { solicitedOnly: 1 })
+    if (use === 'own sends') s.complete(s.post())
+    else receive(false)
+    if (use === 'arm') s.call('cq', 'reqNotify', s.cq, { solicitedOnly: 0 })
+    if (use === 'poll') s.poll(1)
+    s.advance(use === 'early destroy' ? 1000 : 2_000_000)
+    s.destroy('cq', s.cq)
+    const texts = s.found.filter(({ id }) => id === 'lost-wakeup').map(({ text }) => text)
+    assert.equal(
+      texts.some(text =>
+        /1 completion came that is not solicited: the sender, QP 0x1 .*, sets no IBV_SEND_SOL/.test(text),
+      ),
+      isFound,
+      `${use}: ${texts.join()}`,
+    )
+  }
+})
+
 it('a CQ of the TypeScript library, whose channel the library creates, is not taken for one that was never armed', () => {
   const s = requestScenario({ hasChannel: true, isLibrary: true })
   s.complete(s.post())

@@ -171,3 +171,22 @@ test('no destroy waits after the program has closed the device', () => {
   elapse()
   assert.deepEqual([reports, waits.current()], [[], []])
 })
+
+test('rdma_migrate_id waits until all events that were read are acknowledged; later ones do not count', () => {
+  const { waits, reports, elapse } = setUp()
+  const handles = createHandles<CoreObject>()
+  const context = { handles, device: { name: 'rxe0' } } as Partial<Context> as Context
+  const structure = new DataView(new ArrayBuffer(layouts.cm_id.handle + 4))
+  const caller = { copyIn: () => new Uint8Array(structure.buffer) } as Partial<Caller> as Caller
+  const id = { class: { name: 'cm_id' }, handle: 0, events: { userHandle: 1n }, context } as Partial<CoreObject>
+  takeHandle(handles, id as CoreObject)
+  const move = (): void => waits.add(id as CoreObject, { compEvents: 0, asyncEvents: 2, isMove: true }, caller)
+  structure.setUint32(layouts.cm_id.counts, 1, true)
+  move()
+  // librdmacm sets the new channel before it waits.
+  structure.setBigUint64(8, 0x1000n, true)
+  elapse()
+  assert.match(reports.join(), /^(.*: )?migrate_id of 0x0 waits: 1 of the 2 events .* \(rdma_ack_cm_event\)$/)
+  structure.setUint32(layouts.cm_id.counts, 3, true)
+  assert.deepEqual(waits.current(), [])
+})

@@ -94,6 +94,21 @@ const cases: readonly (readonly [Uint8Array, Record<string, unknown>])[] = [
   ],
   [
     recordBytes(
+      RecordKind.REFUSAL,
+      {},
+      structBytes('refusalRecord', { fd: 9, error: 22, object: 3, fact0: 1, fact3: 2n ** 40n }, 'ibv_rereg_mr'),
+    ),
+    {
+      kind: 'refusal',
+      fd: 9,
+      function: 'ibv_rereg_mr',
+      object: 3n,
+      error: 22,
+      facts: [1n, 0n, 0n, 2n ** 40n],
+    },
+  ],
+  [
+    recordBytes(
       RecordKind.POLL,
       {},
       structBytes('pollRecord', { fd: 9, cq: 4, count: 2 }),

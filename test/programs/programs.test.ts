@@ -48,6 +48,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   wrapped: [['0'], /usage: wrapped ROUNDS/],
   extended_polls: [['-q'], /usage: extended_polls CASE/],
   check_cases: [['-q'], /usage: .*check_cases/],
+  refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
   races: [['-q'], /usage: .*races/],
   identity: [['-q'], /usage: identity client/],
@@ -81,7 +82,7 @@ for (const source of filesBelow(sources).filter(isC)) {
     if (!canCompile(t)) return
     const program =
       currentBuild(`programs/${name}`, 'test/programs') ??
-      compileC(join(folder, name), [source], ['-libverbs', '-lpthread'])
+      compileC(join(folder, name), [source], ['-lrdmacm', '-libverbs', '-lpthread'])
     assert.ok(refusals[name], `${name} has no wrong arguments in this test`)
     const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })

@@ -95,10 +95,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       sends.ended(request)
     },
     completed(request, completion) {
-      const { qp, cq, status, cqPosition } = completion
+      const { qp, status, cqPosition } = completion
       if (request.queue === PostQueue.SEND) sends.completed(request)
       else if (status !== WR_FLUSH_ERR) receives.taken(request)
-      wakeups.completing(cq, status === SUCCESS)
+      wakeups.completing(completion)
       const known = cqPosition > 0 ? services.objects.find(qp) : undefined
       if (known !== undefined) unpolled.completed(request, completion, known)
     },

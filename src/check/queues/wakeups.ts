@@ -2,13 +2,20 @@
  * Findings about events of CQs: CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions.
  */
 import type { Stack } from '../../spec/check/findings.ts'
+import type { RequestCompletion } from '../../spec/check/requests.ts'
 import { counted } from '../../spec/text.ts'
+import { WcStatus } from '../../spec/work.ts'
+import { ADVICE_FOR_SOLICITED } from '../advice.ts'
 import type { DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
 import type { UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 export const WAITING_MICROSECONDS = 1_000_000
+
+const { SUCCESS } = WcStatus.values
+/** The bit of ibv_wc_opcode that all receives have. */
+const RECEIVED = 1 << 7
 
 interface CqEvents {
   /**
@@ -23,6 +30,15 @@ interface CqEvents {
    * or polled the CQ, or has given it no channel.
    */
   unnoticedSince: number | undefined
+  /** Whether the last call that armed the CQ was for solicited completions only. */
+  isForSolicitedOnly: boolean
+  /** Whether a solicited message has ever come: then the sender sets the flag in some of its messages. */
+  hasSolicited: boolean
+  /**
+   * When the first message that is not solicited came to a CQ that is armed for solicited completions only, in
+   * microseconds. Undefined: none came, or the program has armed or polled the CQ since.
+   */
+  notSolicitedSince: number | undefined
 }
 
 /** Whether the program has given the CQ a channel. The TypeScript library uses its own channel, and arms the CQ. */
@@ -42,15 +58,27 @@ export class Wakeups {
   #of(cq: number): CqEvents {
     let events = this.#cqs.get(cq)
     if (events === undefined) {
-      events = { armingCall: undefined, lastArming: undefined, unnoticedSince: Number.POSITIVE_INFINITY }
+      events = {
+        armingCall: undefined,
+        lastArming: undefined,
+        unnoticedSince: Number.POSITIVE_INFINITY,
+        isForSolicitedOnly: false,
+        hasSolicited: false,
+        notSolicitedSince: undefined,
+      }
       this.#cqs.set(cq, events)
     }
     return events
   }
 
   /** A completion is about to be added to a CQ. */
-  completing(id: number, isSuccess: boolean): void {
+  completing({ cq: id, status, opcode, solicited }: RequestCompletion): void {
     const events = this.#of(id)
+    const isSuccess = status === SUCCESS
+    if (isSuccess && (opcode & RECEIVED) !== 0) {
+      if (solicited) events.hasSolicited = true
+      else if (events.isForSolicitedOnly) events.notSolicitedSince ??= this.#services.sources.now()
+    }
     if (events.armingCall !== undefined) {
       this.#checkArmed(this.#services.objects.find(id), events, false)
       // This completion raises an event.
@@ -64,6 +92,7 @@ export class Wakeups {
   polled(id: number): void {
     const events = this.#of(id)
     events.unnoticedSince = undefined
+    events.notSolicitedSince = undefined
     const { armingCall } = events
     if (armingCall === undefined) return
     events.armingCall = this.#unpolled.has(id)
@@ -79,6 +108,8 @@ export class Wakeups {
   armed(cq: KnownObject, isForSolicitedOnly: boolean, stack: Stack): void {
     const events = this.#of(cq.id)
     events.unnoticedSince = undefined
+    events.notSolicitedSince = undefined
+    events.isForSolicitedOnly = isForSolicitedOnly
     events.lastArming = stack
     // A program that arms for solicited completions waits for no other ones.
     const isAwaited = ({ completion }: UnpolledCompletion): boolean => !isForSolicitedOnly || completion.solicited
@@ -110,6 +141,7 @@ export class Wakeups {
     this.#cqs.delete(cq.id)
     if (events === undefined) return
     this.#checkArmed(cq, events, true)
+    this.#checkSolicited(cq, events)
     const unpolled = this.#unpolled.of(cq).length
     if (events.unnoticedSince === undefined || unpolled === 0) return
     if (this.#services.sources.now() - events.unnoticedSince < WAITING_MICROSECONDS) return
@@ -118,11 +150,30 @@ export class Wakeups {
     this.#services.report('lost-wakeup', this.#services.occurrenceAt(cq, stack, action), { text, objects: [cq] })
   }
 
+  /** Reports if the CQ was armed for solicited completions only, and only messages without IBV_SEND_SOLICITED came. */
+  #checkSolicited(cq: KnownObject, { notSolicitedSince, hasSolicited, lastArming = [] }: CqEvents): void {
+    if (notSolicitedSince === undefined || hasSolicited || !hasChannel(cq)) return
+    const services = this.#services
+    if (services.sources.now() - notSolicitedSince < WAITING_MICROSECONDS) return
+    const unpolled = this.#unpolled.of(cq)
+    const message = unpolled.find(({ completion }) => completion.message !== undefined)?.completion.message
+    const sender = message && services.objects.find(message.owner)
+    const count = unpolled.length
+    const text = `${cq.name} was armed for solicited completions only (solicited_only of ibv_req_notify_cq), and ${counted(count, 'completion')} came that ${count === 1 ? 'is' : 'are'} not solicited: the sender${sender ? `, ${sender.nameWithProgram},` : ''} sets no IBV_SEND_SOLICITED`
+    services.report('lost-wakeup', services.occurrenceAt(cq, lastArming, 'armed'), {
+      text,
+      advice: ADVICE_FOR_SOLICITED,
+      ...(message && { moments: [services.postMoment(message, 'posted by the sender')] }),
+      objects: [cq, sender],
+    })
+  }
+
   /** A finding says that the program waits for an event of this CQ. Returns the stack of its last arming, if any. */
   reportsWait(cq: number): Stack | undefined {
     const events = this.#of(cq)
     events.armingCall = undefined
     events.unnoticedSince = undefined
+    events.notSolicitedSince = undefined
     return events.lastArming
   }
 }

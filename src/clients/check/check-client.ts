@@ -94,7 +94,7 @@ const hookOf = (
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   const closed = new WeakSet<Context>()
-  /** At the destroy of an identifier: the number of its queue pair. */
+  /** At the destroy or disconnect of an identifier: the number of its queue pair. */
   const queuePairs = new WeakMap<CallContext, number | undefined>()
   return {
     pre(call, object, args) {
@@ -110,7 +110,8 @@ const hookOf = (
         whileClosing(context, () => sources.closing?.(context))
       }
       if (why !== 'call') return
-      if (entry.class.name === 'cm_id' && entry.name === 'destroy') queuePairs.set(call, queuePairOf(call, object))
+      if (entry.class.name === 'cm_id' && (entry.name === 'destroy' || entry.name === 'disconnect'))
+        queuePairs.set(call, queuePairOf(call, object))
       // Captured now: when an asynchronous handler ends, another call may run.
       const stack = sources.callStack()
       stacks.set(call, stack)

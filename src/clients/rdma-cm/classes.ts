@@ -200,7 +200,11 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       }
     },
     queryPath: (_call, { state: id }) => ({ paths: pathRecord(id) }),
-    modify: (_call, object, { channel }) => ({ events: moveIdentifier(object as CmIdObject, channel as FdObject) }),
+    modify({ caller }, object, { channel }) {
+      const events = moveIdentifier(object as CmIdObject, channel as FdObject)
+      if (events > 0) caller.eventsRead?.(object, { compEvents: 0, asyncEvents: events, isMove: true })
+      return { events }
+    },
     destroy({ device: { core }, caller }, object) {
       const { state: id } = object
       service().destroy(id)

@@ -1,5 +1,5 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, GONE, DIED, FORK, BENIGN, UNMAP
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, GONE, DIED, FORK, BENIGN, UNMAP
  * and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
@@ -45,6 +45,19 @@ export const createCheckMessages = (
       const isInjected = postFaults.take(request)
       if (context !== undefined && !isInjected)
         daemon.check?.refusedPost(context, stackOfRequest() ?? [], { ...request })
+      reply(0)
+    },
+    [MessageType.REFUSAL]() {
+      const { function: name, object, error, fact0, fact1, fact2, fact3 } = request
+      const context = contextOfRequest()
+      // The program names a channel by its descriptor.
+      const channel = name === 'ibv_destroy_comp_channel' ? client.caller.descriptor?.(Number(object)) : undefined
+      daemon.check?.refusedByLibrary(process.pid, context, stackOfRequest() ?? [], {
+        function: name,
+        object: channel === undefined ? object : BigInt(channel),
+        errno: error,
+        facts: [fact0, fact1, fact2, fact3],
+      })
       reply(0)
     },
     [MessageType.MISUSE]() {

@@ -8,11 +8,11 @@ import { elementAt, loadProducer } from '../../core/memory/rings.ts'
 import { Armed, type Context } from '../../core/model.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
-import { nameIn, QpState } from '../../spec/enums.ts'
+import { CqKind, nameIn, QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
-import { SendFlags } from '../../spec/work.ts'
+import { SendFlags, WcStatus } from '../../spec/work.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
 import type { SendQueue } from './rings/work-source.ts'
@@ -23,6 +23,11 @@ const { RTR, RTS, SQD } = QpState.values
 const UNLIMITED = 7
 /** With fewer RNR NAKs for one request, its receive may be about to be posted. */
 const MIN_RNR_NAKS = 2
+
+/** The bit of ibv_wc_opcode that all receives have. */
+const RECEIVED = 1 << 7
+/** Completions of a CQ that are looked at, the last ones. */
+const MAX_LOOKED = 64
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
@@ -164,15 +169,62 @@ const waitsOfQp = (state: RxeState, qp: QpObject): Wait[] => {
   return found.filter(wait => wait !== undefined)
 }
 
+/** The number of a queue pair one of whose messages is among the last `unpolled` completions of a CQ. */
+const receiverIn = ({ state: { ring, producer, kind } }: CqObject, unpolled: number): number | undefined => {
+  if (kind === CqKind.values.COUNTING) return undefined
+  const { words } = ring.area
+  const { wc } = ring.layout
+  for (let i = 1; i <= Math.min(unpolled, ring.capacity, MAX_LOOKED); i++) {
+    const at = elementAt(ring, producer - i)
+    if ((words[(at + wc.OPCODE) >> 2]! & RECEIVED) !== 0 && words[(at + wc.STATUS) >> 2] === WcStatus.values.SUCCESS)
+      return words[(at + wc.QP_NUM) >> 2]! >>> 0
+  }
+  return undefined
+}
+
+/** The last send of the peer of a queue pair of this device, if that sender is in this process. */
+const lastSendTo = (state: RxeState, qpn: number) => {
+  const receiver = state.qps[state.qpns.rowOf(qpn)]
+  const peer = receiver?.state.address === undefined ? undefined : state.failures.peerOf(receiver.state.row)
+  const sender = peer && peerObject(peer)
+  if (sender?.context === undefined || sender.state.send.retiredIndex === 0) return undefined
+  const { send, qpn: number } = sender.state
+  const last = send.retiredIndex - 1
+  const { wrId } = sendAt(send, last)
+  return {
+    text: `, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is ${sendText(send, last)})`,
+    qpn: number,
+    request: { queue: PostQueue.SEND, number, wrId, context: sender.context.id },
+  }
+}
+
+/**
+ * A CQ that is armed for solicited completions only, and has messages that are not solicited. No wait if such an event
+ * has come before: then the sender sets IBV_SEND_SOLICITED in some of its messages.
+ */
+const notSolicited = (state: RxeState, cq: CqObject, unpolled: number): Wait | undefined => {
+  const qpn = (cq.events?.state?.completions ?? 0) > 0 ? undefined : receiverIn(cq, unpolled)
+  if (qpn === undefined) return undefined
+  const { handle } = cq
+  const sender = lastSendTo(state, qpn)
+  return {
+    id: 'lost-wakeup',
+    text: `CQ ${handle} is armed for solicited completions only (solicited_only of ibv_req_notify_cq), and ${counted(unpolled, 'completion')} came that ${unpolled === 1 ? 'is' : 'are'} not solicited: the sender${sender?.text ?? ' sets no IBV_SEND_SOLICITED'}`,
+    qpns: [qpn, ...(sender ? [sender.qpn] : [])],
+    cq: handle,
+    ...(sender && { request: sender.request }),
+  }
+}
+
 /** A CQ with completions whose program waits for an event, which does not come. */
-const lostWakeup = (cq: CqObject): Wait | undefined => {
+const lostWakeup = (state: RxeState, cq: CqObject): Wait | undefined => {
   const { events, handle } = cq
   const channel = events?.route.channel
-  // For solicited completions only: the others need no event.
-  if (channel === undefined || events?.armed === Armed.SOLICITED) return undefined
+  if (channel === undefined) return undefined
   const unpolled = unpolledIn(cq)
   if (unpolled === 0 || channel.isClosed || channel.sink.unread() > 0) return undefined
   const completions = counted(unpolled, 'unpolled completion')
+  if (events?.armed === Armed.SOLICITED) return notSolicited(state, cq, unpolled)
   return {
     id: 'lost-wakeup',
     text:
@@ -199,7 +251,7 @@ export function* waitsOfDevice(state: RxeState): Generator<ContextWait | undefin
     if (++looked % STEP === 0) yield undefined
   }
   for (const cq of state.cqs.values()) {
-    const wait = isProgram(cq.context) ? lostWakeup(cq) : undefined
+    const wait = isProgram(cq.context) ? lostWakeup(state, cq) : undefined
     if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }
     if (++looked % STEP === 0) yield undefined
   }

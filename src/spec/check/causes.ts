@@ -361,7 +361,7 @@ const table = {
   UNACKNOWLEDGED: {
     code: 0x816,
     results: [],
-    text: 'destroy_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({call})',
+    text: '{call}_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({acknowledge})',
   },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 

@@ -604,10 +604,33 @@ const table = {
   'events-unacknowledged': {
     severity: 'warning',
     needs: ['device'],
-    title: 'a destroy waits for events that are not acknowledged',
-    why: 'ibv_destroy_cq, _qp and _srq and rdma_destroy_id wait until all events that were read are acknowledged (ibv_get_cq_event(3), rdma_get_cm_event(3)). The wait is reported after a second. Another thread may still acknowledge the events.',
+    title: 'a destroy or rdma_migrate_id waits for events that are not acknowledged',
+    why: 'ibv_destroy_cq, _qp and _srq, rdma_destroy_id and rdma_migrate_id wait until all events that were read are acknowledged (ibv_get_cq_event(3), rdma_get_cm_event(3)). The wait is reported after a second. Another thread may still acknowledge the events.',
     advice: 'call ibv_ack_cq_events, ibv_ack_async_event or rdma_ack_cm_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
+  },
+  'events-overacknowledged': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'more events were acknowledged than were read',
+    why: 'libibverbs counts the events that were acknowledged of each CQ, queue pair and SRQ, and the destroy of the object waits until this count is the number of events that were read (ibv_get_cq_event(3), ibv_get_async_event(3)): with a larger count ibv_destroy_cq does not return. If the event was of another object, the destroy of that one waits too.',
+    advice:
+      'acknowledge each event once, with the CQ that ibv_get_cq_event has returned, or a sum of its events at once',
+  },
+  'qp-after-disconnect': {
+    severity: 'note',
+    needs: ['call', 'post'],
+    title: "rdma_disconnect did not move a queue pair of the program's own to ERR",
+    why: 'rdma_disconnect moves the queue pair to ERR only if rdma_create_qp has created it (rdma_disconnect(3)). A queue pair that the program has created and given by qp_num stays in RTS: its outstanding requests are not flushed, and sends fail only when their retries run out.',
+    advice:
+      'after rdma_disconnect, and at DISCONNECTED, move the queue pair to ERR with ibv_modify_qp, and poll the flushed requests',
+  },
+  'port-byte-order': {
+    severity: 'warning',
+    needs: ['call', 'peer'],
+    title: 'a connection is requested at the port of a listener in the other byte order',
+    why: 'sin_port and sin6_port are in network byte order. Without htons a program on a little-endian machine uses another port: 7471 becomes 12061. If only one of the two programs forgets it, the connection is rejected.',
+    advice: 'assign ports with htons, in both programs',
   },
   'never-signaled': {
     severity: 'warning',
@@ -654,8 +677,8 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title:
-      'a CQ was not polled for a second, and was not armed, has no channel, or was armed with completions that the program did not poll afterwards',
-    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`). Then it is also reported that a thread waits for an event (ibv_get_cq_event) of a channel that no CQ has, or whose CQs were never armed.',
+      'a CQ was not polled for a second, and was not armed, has no channel, was armed with completions that the program did not poll afterwards, or only for solicited ones, which did not come',
+    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`). Then it is also reported that a thread waits for an event (ibv_get_cq_event) of a channel that no CQ has, or whose CQs were never armed. A CQ that is armed for solicited completions only (solicited_only 1) is reported if messages came and are not polled, and none of the messages so far had IBV_SEND_SOLICITED.',
     advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
     libraryAdvice:
       'call cq.arm, then poll until the queue is empty, and only then wait for the event; cq.wait and `for await` do so',
@@ -743,7 +766,7 @@ const table = {
     severity: 'warning',
     needs: ['call'],
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known, also if libibverbs, its provider or librdmacm refuse the call themselves, without a call of the kernel (from reading rdma-core 44 and 64). The finding is a note if the device or provider lacks what was requested (EOPNOTSUPP), and if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {

@@ -23,6 +23,8 @@ export interface WaitingRequest {
   /** The number of the queue pair, or the handle of the shared receive queue. */
   readonly number: number
   readonly wrId: bigint
+  /** The number of its context; absent: that of the wait. */
+  readonly context?: number
 }
 
 export interface Wait {
@@ -37,6 +39,7 @@ export interface Wait {
   readonly cq?: number
   /** The handle of a completion channel that no CQ has. */
   readonly channel?: number
+  /** With `cq`: a request of the peer that the program waits for. */
   readonly request?: WaitingRequest
 }
 

@@ -7,6 +7,7 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import { waitsOfDevice } from '../../../../src/drivers/rxe/waits.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { SendFlags } from '../../../../src/spec/work.ts'
 import { connectQps, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
@@ -112,4 +113,36 @@ it('a CQ with completions that raise no event', () => {
   write()
   m.settle()
   assert.deepEqual(waitsOf({ m }), [], 'the program has an unread event')
+})
+
+it('a CQ that is armed for solicited completions, with a message that is not solicited', () => {
+  const m = machine(1)
+  const one = program(m, 0)
+  const { fd } = makeChannel(one)
+  const cq = makeCq(one, 15, fd)
+  const [a, b] = [makeQp(one, makeCq(one)), makeQp(one, cq)]
+  connectQps(a, b)
+  const mr = register(one, 4096)
+  const sendWith = (flags: number): void => {
+    postReceive(b.receive, 1n, [sgeOf(mr, 64, 64)])
+    postSend(a.send, { opcode: Wr.SEND, id: 5n, flags, sges: [sgeOf(mr, 0, 8)] })
+    m.settle()
+  }
+  const arm = () => invokeNow(one.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 1 }, one.caller)
+  const { SIGNALED, SOLICITED } = SendFlags.values
+  arm()
+  // Completions of the program's own sends need no event.
+  postReceive(a.receive, 1n, [sgeOf(mr, 64, 64)])
+  postSend(b.send, { opcode: Wr.SEND, id: 6n, flags: SIGNALED, sges: [sgeOf(mr, 0, 8)] })
+  m.settle()
+  assert.deepEqual(waitsOf({ m }), [])
+  sendWith(SIGNALED)
+  assert.deepEqual(waitsOf({ m }), [
+    `lost-wakeup: CQ ${cq.handle} is armed for solicited completions only (solicited_only of ibv_req_notify_cq), and 2 completions came that are not solicited: the sender, QP #, sets no IBV_SEND_SOLICITED (its last send is SEND wr_id 5)`,
+  ])
+  // A sender that has set the flag in one message may set it again in the next that matters.
+  sendWith(SIGNALED | SOLICITED)
+  m.settle()
+  pollAll(cq.ring)
+  assert.deepEqual(waitsOf({ m }), [])
 })

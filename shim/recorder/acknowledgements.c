@@ -1,0 +1,199 @@
+/*
+ * Events of objects that the program has read and not acknowledged, by object: reports calls that acknowledge more.
+ * A table of bounded size; if an object finds no place, nothing is known any more, and nothing is reported.
+ */
+#define _GNU_SOURCE
+#include "acknowledgements.h"
+
+#include <sched.h>
+
+#define BUCKETS 512
+#define BUCKET_OBJECTS 8
+/* A thread gives up after this many yields: a signal handler may have left the holder of the lock by siglongjmp. */
+#define MAX_YIELDS 10000
+
+static struct {
+    /* 0: a free place. Of asynchronous events: with bit 0. */
+    uintptr_t object;
+    uint32_t unacknowledged;
+} table[BUCKETS][BUCKET_OBJECTS];
+static bool is_incomplete;
+static int locked;
+
+/* The CQ of the last event that this thread has read. */
+static TLS struct ibv_cq *last_cq;
+
+static bool lock(void)
+{
+    for (unsigned i = 0; __atomic_exchange_n(&locked, 1, __ATOMIC_ACQUIRE) != 0; i++) {
+        if (i == MAX_YIELDS)
+            return false;
+        sched_yield();
+    }
+    return true;
+}
+
+static void unlock(void)
+{
+    __atomic_store_n(&locked, 0, __ATOMIC_RELEASE);
+}
+
+/* With the lock held: the count of an object. `wants_place`: also of a new one. NULL: it has none. */
+static uint32_t *count_of(uintptr_t object, bool wants_place)
+{
+    __typeof__(&table[0][0]) bucket = table[(object >> 4) * 0x9e3779b97f4a7c15u >> (64 - 9)], unused = NULL;
+    for (unsigned i = 0; i < BUCKET_OBJECTS; i++) {
+        if (bucket[i].object == object)
+            return &bucket[i].unacknowledged;
+        if (bucket[i].unacknowledged == 0)
+            unused = &bucket[i];
+    }
+    if (!wants_place || !unused)
+        return NULL;
+    unused->object = object;
+    return &unused->unacknowledged;
+}
+_Static_assert(BUCKETS == 1 << 9, "the hash gives an index of the table");
+
+static void got(uintptr_t object)
+{
+    if (is_incomplete)
+        return;
+    if (!lock()) {
+        is_incomplete = true;
+        return;
+    }
+    uint32_t *count = count_of(object, true);
+    if (count)
+        ++*count;
+    else
+        is_incomplete = true;
+    unlock();
+}
+
+/* Whether `acknowledged` events are too many; `count`: how many there were. */
+static bool acknowledge(uintptr_t object, uint32_t acknowledged, uint32_t *count)
+{
+    *count = 0;
+    if (is_incomplete || !lock())
+        return false;
+    uint32_t *known = count_of(object, false);
+    if (known) {
+        *count = *known;
+        *known -= acknowledged < *known ? acknowledged : *known;
+    }
+    unlock();
+    return acknowledged > *count;
+}
+
+static void got_cq_event(struct ibv_cq *cq)
+{
+    last_cq = cq;
+    got((uintptr_t)cq);
+}
+
+static void acknowledge_cq(const struct ibv_cq *cq, uint32_t acknowledged)
+{
+    uint32_t count, of_last = 0;
+    struct ibv_cq *last = last_cq;
+    if (!acknowledge((uintptr_t)cq, acknowledged, &count)) {
+        if (last == cq)
+            last_cq = NULL;
+        return;
+    }
+    if (last && last != cq)
+        acknowledge((uintptr_t)last, 0, &of_last);
+    const struct userdma_misuse misuse = {.wr_id = of_last > 0 ? (uint64_t)last->handle + 1 : 0,
+                                          .kind = USERDMA_MISUSE_ACKNOWLEDGED,
+                                          .queue = USERDMA_EVENT_POLL,
+                                          .number = cq->handle,
+                                          .index = acknowledged,
+                                          .more = count};
+    note_overacknowledged(cq->context->cmd_fd, &misuse);
+}
+
+/* The object of an asynchronous event; NULL: it has none. */
+static void *object_of(const struct ibv_async_event *event)
+{
+    switch (event->event_type) {
+    case IBV_EVENT_CQ_ERR:
+        return event->element.cq;
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+    case IBV_EVENT_COMM_EST:
+    case IBV_EVENT_SQ_DRAINED:
+    case IBV_EVENT_PATH_MIG:
+    case IBV_EVENT_PATH_MIG_ERR:
+    case IBV_EVENT_QP_LAST_WQE_REACHED:
+        return event->element.qp;
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+        return event->element.srq;
+    default:
+        return NULL;
+    }
+}
+
+static void got_async_event(const struct ibv_async_event *event)
+{
+    const void *object = object_of(event);
+    if (object)
+        got((uintptr_t)object | 1);
+}
+
+static void acknowledge_async(const struct ibv_async_event *event)
+{
+    const void *object = object_of(event);
+    uint32_t count;
+    if (!object || !acknowledge((uintptr_t)object | 1, 1, &count))
+        return;
+    struct userdma_misuse misuse = {.address = 1, .kind = USERDMA_MISUSE_ACKNOWLEDGED, .index = 1, .more = count};
+    struct ibv_context *context;
+    if (event->event_type == IBV_EVENT_CQ_ERR) {
+        misuse.queue = USERDMA_EVENT_POLL;
+        misuse.number = event->element.cq->handle;
+        context = event->element.cq->context;
+    } else if (event->event_type == IBV_EVENT_SRQ_ERR || event->event_type == IBV_EVENT_SRQ_LIMIT_REACHED) {
+        misuse.queue = USERDMA_POST_SHARED;
+        misuse.number = event->element.srq->handle;
+        context = event->element.srq->context;
+    } else {
+        misuse.queue = USERDMA_POST_SEND;
+        misuse.number = event->element.qp->qp_num;
+        context = event->element.qp->context;
+    }
+    note_overacknowledged(context->cmd_fd, &misuse);
+}
+
+int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),
+                            struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user)
+{
+    const int result = original(channel, cq, user);
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        got_cq_event(*cq);
+    return result;
+}
+
+void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), struct ibv_cq *cq, unsigned int count)
+{
+    if (UNLIKELY(recorder_is_on))
+        acknowledge_cq(cq, count);
+    original(cq, count);
+}
+
+int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
+                               struct ibv_context *context, struct ibv_async_event *event)
+{
+    const int result = original(context, event);
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        got_async_event(event);
+    return result;
+}
+
+void around_ibv_ack_async_event(void (*original)(struct ibv_async_event *), struct ibv_async_event *event)
+{
+    if (UNLIKELY(recorder_is_on))
+        acknowledge_async(event);
+    original(event);
+}

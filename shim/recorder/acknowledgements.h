@@ -1,0 +1,25 @@
+/*
+ * Events that the program has read and not acknowledged (acknowledgements.c), while recorder_is_on.
+ */
+#ifndef USERDMA_ACKNOWLEDGEMENTS_H
+#define USERDMA_ACKNOWLEDGEMENTS_H
+
+#include "../protocol.h"
+#include "recorder.h"
+
+#include <infiniband/verbs.h>
+
+/* Of functions.c: around the library's functions. */
+int around_ibv_get_cq_event(int (*original)(struct ibv_comp_channel *, struct ibv_cq **, void **),
+                            struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user);
+void around_ibv_ack_cq_events(void (*original)(struct ibv_cq *, unsigned int), struct ibv_cq *cq, unsigned int count);
+int around_ibv_get_async_event(int (*original)(struct ibv_context *, struct ibv_async_event *),
+                               struct ibv_context *context, struct ibv_async_event *event);
+void around_ibv_ack_async_event(void (*original)(struct ibv_async_event *), struct ibv_async_event *event);
+
+/* ---- of each library ---- */
+
+/* Tells the reader of MISUSE_ACKNOWLEDGED, with the caller's stack. `fd`: of the context. */
+void note_overacknowledged(int fd, const struct userdma_misuse *misuse);
+
+#endif
