@@ -398,7 +398,16 @@ export class Checker {
   /** A program waits for a completion, an event or a message that does not come. */
   waits({ wait, ...at }: CheckedWait): void {
     const { deviceNumber, context } = at
-    const { id, severity, text, qpns = [], cq: handle, channel: channelHandle, request } = wait
+    const {
+      id,
+      severity,
+      text,
+      qpns = [],
+      peerDevice = deviceNumber,
+      cq: handle,
+      channel: channelHandle,
+      request,
+    } = wait
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
     const channel =
       channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
@@ -420,7 +429,11 @@ export class Checker {
       text,
       ...(severity && { severity }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
-      objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), waited, ...withoutChannel],
+      objects: [
+        ...qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn)),
+        waited,
+        ...withoutChannel,
+      ],
     })
   }
 

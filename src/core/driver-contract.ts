@@ -183,8 +183,11 @@ export interface NetworkDevice {
   counters?(): LayerCounts
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink
-  /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
-  waits?(): Iterable<ContextWait | undefined>
+  /**
+   * Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps.
+   * `disconnected`: the QPNs whose connection of rdma_cm has ended, and whether the program has read the event.
+   */
+  waits?(disconnected?: ReadonlyMap<number, boolean>): Iterable<ContextWait | undefined>
 }
 
 // ---- 4. the network interface ----

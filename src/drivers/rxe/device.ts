@@ -251,6 +251,7 @@ class SoftDevice implements RxeDevice {
       lastAddress: undefined,
       rings: [],
       releasedFlows: [],
+      qpEnds: new Map(),
       failingQps: [],
       failures: createFailures(
         () => this.#state,
@@ -419,8 +420,8 @@ class SoftDevice implements RxeDevice {
     return { engine: this.#engine.counters, port: { ...port.counters, linkDowned } }
   }
 
-  waits(): Iterable<ContextWait | undefined> {
-    return waitsOfDevice(this.#state)
+  waits(disconnected?: ReadonlyMap<number, boolean>): Iterable<ContextWait | undefined> {
+    return waitsOfDevice(this.#state, disconnected)
   }
 
   openRings(context: Context): LocalRings | undefined {

@@ -261,6 +261,16 @@ const table = {
     why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
   },
+  'peer-gone': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a program waits for a peer that is gone',
+    why: 'No message comes from a queue pair that was destroyed or reset, that is in ERR, or whose process has ended, and nothing tells the program: a connection has no heartbeat (IBA 9.7). The finding says who has destroyed or reset the queue pair. With rdma_cm the end of the peer is the event DISCONNECTED; the finding says whether the program has read it. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, and `userdma stat --qps` shows it; as a note if the program has other queue pairs with requests, for which it may wait, or if it has no request outstanding.',
+    advice:
+      'keep a socket or rdma_cm between the ends and end the connection when it closes, or send a message from time to time: it fails when the peer is gone',
+    libraryAdvice:
+      'end the connection when the socket between the ends closes, or send a message from time to time: it fails when the peer is gone',
+  },
   'connected-to-itself': {
     severity: 'note',
     needs: ['call'],
