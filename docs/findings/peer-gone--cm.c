@@ -4,7 +4,7 @@
 int main(void)
 {
     struct cm_end active = {0}, passive = {0};
-    alarm(3);
+    alarm(5);
     resolve(&active, &passive);
     struct rdma_conn_param parameters = {.retry_count = 3, .rnr_retry_count = 7};
     check(rdma_connect(active.id, &parameters), "rdma_connect");

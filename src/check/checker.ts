@@ -37,7 +37,7 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, CheckedWait, Misuse, RefusedAttempt } from './events.ts'
+import type { CheckedCall, CheckedFailure, CheckedWait, ContextEnd, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
@@ -154,6 +154,14 @@ export class Checker {
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
     if (known !== undefined) for (const detector of this.#detectors) detector.calling?.(call, known)
+  }
+
+  /** The objects of a context are about to end. May be repeated: only the first counts. */
+  contextEnds(device: number, context: number, how: ContextEnd['how']): void {
+    const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
+    if (pendingSends === undefined) return
+    const end = { context, how, pendingSends }
+    for (const detector of this.#detectors) detector.contextEnds?.(end)
   }
 
   /** A process that has not called ibv_fork_init is about to fork. */
@@ -446,8 +454,6 @@ export class Checker {
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     const idOfCause = findingOfCause(cause.id)
     // Events such as COMM_EST are no failures: their causes have no finding.
-    if (kind === 'flush' && failure.queue === 'send' && cause.id === 'MODIFIED' && qp !== undefined)
-      this.#queues.sendsFlushed(qp, failure.count ?? 0)
     if (idOfCause === undefined || kind === 'flush') return
     if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.

@@ -548,6 +548,10 @@ export interface RequestReader {
    * the same device.
    */
   peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
+  /** Number of sends that are posted and not retired, fetched or not. */
+  pendingSends?(qp: QueuePairObject): number
+  /** Executes sends of the queue pair until they wait for a receive, a timer or the network, or for a bounded time. */
+  settle?(qp: QueuePairObject): void
   /** Bytes that the queue pair may have unacknowledged. */
   window?(qp: QueuePairObject): number
 }

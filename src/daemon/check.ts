@@ -269,11 +269,16 @@ export class DaemonChecker {
   ends(pid: number, context: Context | undefined): void {
     if (context !== undefined) {
       this.#ending.add(context)
+      this.#checker.contextEnds(context.device.index, context.id, 'close')
       return
     }
     const { devices, system } = this.#core
     for (const { contexts } of [...devices.values(), ...(system === undefined ? [] : [system])])
-      for (const one of contexts) if (this.#failures.ownerOf(one)?.pid === pid) this.#ending.add(one)
+      for (const one of contexts)
+        if (this.#failures.ownerOf(one)?.pid === pid) {
+          this.#ending.add(one)
+          this.#checker.contextEnds(one.device.index, one.id, 'exit')
+        }
   }
 
   /**

@@ -4,11 +4,12 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createCause } from '../../src/spec/check/causes.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
-const { SEND } = WrOpcode.values
+const { SEND, RDMA_READ } = WrOpcode.values
 const { SUCCESS, LOC_PROT_ERR, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 const rnrExceeded = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
 
@@ -324,4 +325,63 @@ it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknow
   s.fail(rnrExceeded)
   assert.equal(s.found.at(-1)?.id, 'no-receive-posted')
   assert.ok(s.found.at(-1)!.details.every(line => !line.includes('has had')))
+})
+
+// ---- sends that are lost ----
+
+const { ERR, RESET } = QpState.values
+
+it('sends that are outstanding at the end of their queue pair are lost, with what is known of each', () => {
+  const s = requestScenario()
+  s.complete(s.post({ opcode: SEND }))
+  s.poll(1)
+  const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
+  const delivered = s.post({ opcode: SEND, index: 1, wrId: 10n })
+  s.complete(receive, SUCCESS, { message: delivered })
+  s.post({ opcode: SEND, index: 2, wrId: 11n })
+  s.post({ opcode: RDMA_READ, index: 3, wrId: 12n })
+  s.post({ opcode: WrOpcode.values.RDMA_WRITE, index: 4, wrId: 13n })
+  s.call('rc_qp', 'destroy', s.qp, {}, { pendingSends: 6 })
+  assert.deepEqual(s.ids(), ['sends-lost warning'])
+  assert.equal(
+    s.found[0]!.text,
+    'QP 0x1 was destroyed with 6 sends outstanding: SEND wr_id 10, 64 bytes: the peer has received it, its answer has not come; SEND wr_id 11, 64 bytes: the peer has not received it; READ wr_id 12, 64 bytes: its data has not come; WRITE wr_id 13, 64 bytes: the peer may have it in part and 2 more',
+  )
+})
+
+it('a complete send is a note unless the program has polled, or the peer has answered', () => {
+  for (const [what, ids] of [
+    ['nothing', ['sends-lost note']],
+    ['polled', []],
+    ['answered', []],
+    ['failed', ['no-receive-posted error']],
+  ] as const) {
+    const s = requestScenario()
+    s.complete(s.post({ opcode: SEND }))
+    if (what === 'polled') s.poll(1)
+    if (what === 'answered') s.complete(s.post({ queue: PostQueue.RECEIVE, opcode: -1 }))
+    if (what === 'failed') s.fail(rnrExceeded)
+    s.call('rc_qp', 'modify', s.qp, { state: RESET }, { pendingSends: 0 })
+    assert.deepEqual(s.ids(), ids, what)
+  }
+})
+
+it('a send that is posted in ERR loses nothing; one before it does, as a note if the program polls the flush', () => {
+  for (const [pendingSends, polls, ids] of [
+    [0, 0, []],
+    [1, 0, ['sends-lost warning']],
+    [1, 2, ['sends-lost note']],
+  ] as const) {
+    const s = requestScenario()
+    s.complete(s.post())
+    s.poll(1)
+    const early = pendingSends === 1 ? s.post({ index: 1 }) : undefined
+    s.call('rc_qp', 'modify', s.qp, { state: ERR }, { pendingSends })
+    if (early) s.complete(early, WR_FLUSH_ERR)
+    s.complete(s.post({ index: 1 + pendingSends }), WR_FLUSH_ERR)
+    s.poll(1 + polls)
+    s.checker.requests.queueReset(s.qp)
+    s.call('rc_qp', 'modify', s.qp, { state: RESET }, { pendingSends: 0 })
+    assert.deepEqual(s.ids(), ids)
+  }
 })

@@ -5,7 +5,7 @@
 
 import type { Stack } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { nameIn, QpState } from '../../spec/enums.ts'
+import { nameIn } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -18,7 +18,6 @@ import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 import { Wakeups } from './wakeups.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
-const { ERR } = QpState.values
 
 /** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
 const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
@@ -27,8 +26,6 @@ const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =
 export interface QueueDetector extends Detector {
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
-  /** `count` sends of a queue pair were flushed because the program moved it to ERR, or ended its connection. */
-  sendsFlushed(qp: KnownObject, count: number): void
   /**
    * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
    * that armed the CQ last; undefined: none has.
@@ -97,7 +94,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     completed(request, completion) {
       const { qp, cq, status, cqPosition } = completion
       if (request.queue === PostQueue.SEND) sends.completed(request)
-      else if (status !== WR_FLUSH_ERR) receives.taken(request)
+      else if (status !== WR_FLUSH_ERR) {
+        receives.taken(request)
+        sends.received(completion)
+      }
       wakeups.completing(cq, status === SUCCESS)
       const known = cqPosition > 0 ? services.objects.find(qp) : undefined
       if (known !== undefined) unpolled.completed(request, completion, known)
@@ -116,15 +116,17 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       receives.reset(id)
       unpolled.qpReset(id)
     },
-    calling({ class: name, method, args, stack }, object) {
+    calling(call, object) {
+      const { class: name, method, args, stack } = call
+      if (object.isQp) sends.calling(call, object)
       if (name !== 'cq') return
       wakeups.calling(object)
       if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
     },
     called(call, object) {
-      const { class: name, method, stack, refused, why, args } = call
+      const { class: name, method, stack, refused, why } = call
+      if (object.isQp) sends.called(call, object)
       if (refused !== undefined) return
-      if (object.isQp && method === 'modify' && args.state === ERR) sends.movedToErr(object.id, call)
       if (method !== 'destroy') return
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
@@ -132,11 +134,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       reportUnpolled(object, stack)
       unpolled.cqDestroyed(object.id)
     },
+    contextEnds(end) {
+      sends.contextEnds(end)
+    },
     reportsWait(cq) {
       return wakeups.reportsWait(cq.id)
-    },
-    sendsFlushed(qp, count) {
-      sends.flushed(qp.id, count)
     },
     receiveCounts(sender, peer) {
       return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]

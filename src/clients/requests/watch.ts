@@ -8,7 +8,10 @@ import type { Arena } from '../../wire/arena.ts'
 import { RequestFeed } from './feed.ts'
 
 /** What a watcher may ask. */
-export type RequestPoll = Pick<RequestFeed, 'reportCq' | 'reportContext' | 'digest' | 'window' | 'end'>
+export type RequestPoll = Pick<
+  RequestFeed,
+  'reportCq' | 'reportContext' | 'settleSends' | 'settleContext' | 'digest' | 'window' | 'end'
+>
 
 interface SharedFeed {
   readonly watchers: RequestWatcher[]
@@ -49,6 +52,8 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
   return {
     reportCq: cq => feed.reportCq(cq),
     reportContext: context => feed.reportContext(context),
+    settleSends: qp => feed.settleSends(qp),
+    settleContext: (context, isDead) => feed.settleContext(context, isDead),
     digest: (request, isWhole) => feed.digest(request, isWhole),
     window: request => feed.window(request),
     end() {

@@ -262,6 +262,7 @@ class SoftDevice implements RxeDevice {
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
       catchUp: row => this.#catchUp(row),
+      pollNow: () => this.device.isAlive && this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED)),
       catchUpDatagrams: pd => this.#catchUpDatagrams(pd),
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
       sendResponses: row => this.#sendResponses(row),

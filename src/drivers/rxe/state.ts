@@ -210,6 +210,8 @@ export interface RxeState {
    * methods whose result depends on earlier posts: the doorbell of a post may arrive after the call.
    */
   readonly catchUp: (row: number) => void
+  /** Polls, without delays of `--torment`. True if there was anything to do. */
+  readonly pollNow: () => boolean
   /**
    * Polls if datagram queue pairs of protection domain `pd` have requests that are not sent. Before an address handle
    * is destroyed or changed: earlier posts name it.

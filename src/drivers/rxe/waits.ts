@@ -4,7 +4,7 @@
  */
 
 import type { ContextWait } from '../../core/driver-contract.ts'
-import { elementAt, loadProducer } from '../../core/memory/rings.ts'
+import { elementAt } from '../../core/memory/rings.ts'
 import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
@@ -15,7 +15,7 @@ import { counted } from '../../spec/text.ts'
 import { SendFlags } from '../../spec/work.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
-import type { SendQueue } from './rings/work-source.ts'
+import { pendingSends, type SendQueue } from './rings/work-source.ts'
 import type { ConnectedPeer, CqObject, QpEnd, QpObject, QueuePair, RxeState, SrqObject } from './state.ts'
 
 const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
@@ -25,8 +25,6 @@ const UNLIMITED = 7
 const MIN_RNR_NAKS = 2
 
 const hex = (value: number): string => `0x${value.toString(16)}`
-
-const pendingSends = ({ ring, retiredIndex }: SendQueue): number => (loadProducer(ring) - retiredIndex) & ring.wrap
 
 /** The send in slot `index`. */
 const sendAt = ({ ring }: SendQueue, index: number) => {

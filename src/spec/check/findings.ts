@@ -745,9 +745,9 @@ const table = {
   'sends-lost': {
     severity: 'warning',
     needs: ['device'],
-    title: 'a queue pair was moved to ERR, or its connection ended, while sends were outstanding',
-    why: 'The move to ERR flushes requests that are not complete (IBA 10.3.1): their messages may have arrived, in part, or not. rdma_disconnect moves the queue pair to ERR too. The finding is a note if the program has polled the flushed completions, or the requests have none.',
-    advice: 'wait for the completions of all sends before rdma_disconnect, or before the queue pair moves to ERR',
+    title: 'a queue pair was destroyed, reset, or moved to ERR, or its program ended, while sends were outstanding',
+    why: 'The end of a queue pair ends its requests (IBA 10.3.1): their messages may have arrived, in part, or not, and data that they request does not come. rdma_disconnect moves the queue pair to ERR. The finding names the sends, and says whether the peer has received their messages. A send that only waits for the processor does not count: the device first executes what it can, so the finding does not depend on the load. Sends that are posted in ERR are flushed and lose nothing. The finding is a note if a signal has ended the program; if after the move to ERR the program has polled the flushed completions; or if the sends are complete, but the program has polled no completion that tells it, and got no message of the peer since.',
+    advice: 'wait for the completions of all sends before the queue pair is destroyed, reset or disconnected',
     statuses: ['WR_FLUSH_ERR'],
   },
   'queue-full': {
