@@ -385,9 +385,9 @@ export class Checker {
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
     const target = this.#queueOf(post)
-    const { id, text, advice } = refusalOf(post, target)
+    const { id, text, advice, severity: least } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
-    const severity = post.severity ?? (findings[id].severity === 'note' ? 'note' : 'warning')
+    const severity = post.severity ?? least ?? (findings[id].severity === 'note' ? 'note' : 'warning')
     const names = id === 'queue-full' && post.queue === PostQueue.SEND ? (this.#sources.adapters ?? []) : []
     const details = names.flatMap(name => {
       const source: string | undefined = adapters[name].freesAtPoll

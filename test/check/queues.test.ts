@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createCause } from '../../src/spec/check/causes.ts'
+import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
@@ -325,6 +326,46 @@ it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknow
   s.fail(rnrExceeded)
   assert.equal(s.found.at(-1)?.id, 'no-receive-posted')
   assert.ok(s.found.at(-1)!.details.every(line => !line.includes('has had')))
+})
+
+// ---- messages that wait for receives ----
+
+it('messages that waited for a receive are a note at the end of the queue pair, a warning if they dominate', () => {
+  for (const [receiver, messages, waiting, milliseconds, ids] of [
+    ['rc', 20, 0, 0, []],
+    ['rc', 20, 1, 1, ['receives-short note']],
+    ['rc', 20, 11, 1, ['receives-short warning']],
+    ['rc', 4, 3, 1, ['receives-short note']],
+    ['rc', 20, 1, 200, ['receives-short warning']],
+    ['srq', 20, 1, 1, ['receives-short note']],
+    ['xrc', 20, 1, 1, ['receives-short note']],
+  ] as const) {
+    const s = requestScenario({ ...(receiver === 'xrc' && { peerClass: 'xrc_tgt_qp' }) })
+    const owner = receiver === 'rc' ? s.peer : s.create(receiver === 'srq' ? 'srq' : 'xrc_srq')
+    const srq = { id: owner, handle: owner, class: { name: 'srq' } }
+    const qp = receiver === 'srq' ? s.create('rc_qp', { srq }, { qpNum: 3 }) : s.peer
+    const queue = receiver === 'rc' ? PostQueue.RECEIVE : PostQueue.SHARED
+    for (let i = 0; i < messages; i++) {
+      const message = s.post({ opcode: SEND, index: i, wrId: BigInt(i) })
+      s.advance(5000)
+      const receive = (): WorkRequest => s.post({ owner, queue, opcode: -1, elements: [], index: i })
+      const before = i === 0 || i > waiting ? receive() : undefined
+      if (before === undefined) s.checker.requests.receiverNotReady(qp)
+      if (before === undefined) s.advance(1000 * milliseconds)
+      s.complete(before ?? receive(), SUCCESS, { message, qp })
+      s.complete(message)
+      s.poll(2 * (i + 1))
+    }
+    s.forget()
+    s.checker.requests.queueReset(qp)
+    assert.deepEqual(s.ids(), ids, `${receiver} ${messages} ${waiting} ${milliseconds}`)
+    if (waiting !== 11) continue
+    assert.equal(
+      s.found.at(-1)!.text,
+      '11 of 20 messages for QP 0x2 waited for a receive, 11.0 ms in total, at most 1.0 ms, the first is SEND wr_id 1 of QP 0x1; with rnr_retry 2 a longer wait fails the send',
+    )
+    assert.deepEqual(s.found.at(-1)!.moments[0]!.stack, ['posted'])
+  }
 })
 
 // ---- sends that are lost ----

@@ -113,7 +113,7 @@ export const requestScenario = ({
   const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
   const qp = create('rc_qp', uses, { qpNum: 1 })
   const peer = create(peerClass, uses, { qpNum: 2 })
-  call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14 })
+  call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14, rnrRetry: 2 })
   call(peerClass, 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
   const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
 

@@ -36,7 +36,7 @@ export interface QueueDetector extends Detector {
 export const createQueueDetector = (services: DetectorServices): QueueDetector => {
   const unpolled = new UnpolledCompletions()
   const sends = new SendQueues(services, unpolled)
-  const receives = new ReceiveQueues(services)
+  const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
   const wakeups = new Wakeups(services, unpolled)
 
   const requestPolled = (request: WorkRequest): void => {
@@ -95,7 +95,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const { qp, cq, status, cqPosition } = completion
       if (request.queue === PostQueue.SEND) sends.completed(request)
       else if (status !== WR_FLUSH_ERR) {
-        receives.taken(request)
+        receives.taken(request, qp)
         sends.received(completion)
       }
       wakeups.completing(cq, status === SUCCESS)

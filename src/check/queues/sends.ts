@@ -247,6 +247,11 @@ export class SendQueues {
     }
   }
 
+  /** The oldest outstanding send that takes a receive of the peer. */
+  oldestMessage(qp: number): WorkRequest | undefined {
+    return this.#queues.get(qp)?.outstanding.find(takesReceive)
+  }
+
   /** The number of outstanding sends that take a receive of the peer. */
   outstandingMessages(qp: number): number {
     return this.#of(qp).outstandingMessages

@@ -660,6 +660,17 @@ const table = {
       'post receives before qp.connect, or before the peer gets the endpoint; of a connection by address in `prepare`',
     statuses: ['RNR_RETRY_EXC_ERR'],
   },
+  'receives-short': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'messages waited for a receive',
+    why: 'The responder answers a message without a receive by RNR NAK, and the sender repeats it after at least min_rnr_timer of the peer (IBA 9.7.5.2.8): no request fails, the program is only slow. With rnr_retry below 7 a longer wait fails the send. The finding is reported at the end of the queue pair. It is a warning if more than half of at least 8 messages waited, or if the waits took at least 100 ms and more than half of the time from the first to the last message. Messages before the first receive are the finding late-receives, a message that waits without end is endless-rnr.',
+    advice:
+      'count the receives of the peer as credits: send only as many messages as it has receives posted, and post a receive again before the credit is returned',
+    libraryAdvice:
+      'count the receives of the peer as credits: send only as many messages as it has receives posted, and post a receive again before the credit is returned',
+    statuses: ['RNR_RETRY_EXC_ERR'],
+  },
   'lost-wakeup': {
     severity: 'warning',
     needs: ['device'],
@@ -754,7 +765,7 @@ const table = {
     severity: 'note',
     needs: ['post'],
     title: 'a request was posted to a full queue',
-    why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
+    why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. The finding is a warning if the queue pair was created without a slot (max_send_wr or max_recv_wr 0). Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
     libraryAdvice: 'await earlier requests first (requestWindow does), or ask for a larger maxSendWr or maxRecvWr',
   },
