@@ -55,6 +55,10 @@ export interface CheckerSources {
    * a device of ours are not made. Absent: true.
    */
   readonly hasDevice?: boolean
+  /** Whether packets reach only devices of this process. Absent: unknown. */
+  readonly isClosed?: boolean
+  /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
+  hasMember?(group: Uint8Array): boolean | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */

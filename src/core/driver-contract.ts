@@ -548,6 +548,8 @@ export interface RequestReader {
    * the same device.
    */
   peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
+  /** Whether a queue pair of this device, also one of core's clients, is in a multicast group. Absent: unknown. */
+  hasMember?(device: Device, group: Uint8Array): boolean
   /** Number of sends that are posted and not retired, fetched or not. */
   pendingSends?(qp: QueuePairObject): number
   /** Executes sends of the queue pair until they wait for a receive, a timer or the network, or for a bounded time. */

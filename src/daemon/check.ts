@@ -100,7 +100,7 @@ export class DaemonChecker {
       /** What programs wait for now. */
       readonly waits: () => Iterable<ContextWait | undefined>
     },
-    { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
+    { adapters = [], buffers = 'sampled', link }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'link'>> = {},
   ) {
     this.#now = now
     this.#core = core
@@ -121,6 +121,7 @@ export class DaemonChecker {
       unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),
       findsWaits: true,
+      isClosed: link === 'memory',
       adapters,
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),

@@ -426,3 +426,28 @@ it('a send that is posted in ERR loses nothing; one before it does, as a note if
     assert.deepEqual(s.ids(), ids)
   }
 })
+
+// ---- address handles ----
+
+it('an address handle is destroyed before the completion of its send is polled', () => {
+  const address = { dgid: new Uint8Array(16).fill(3) }
+  for (const [what, count] of [
+    ['outstanding', 1],
+    ['unpolled', 1],
+    ['polled', 0],
+    ['another handle', 0],
+  ] as const) {
+    const s = requestScenario()
+    const name = (id: number, cls: string) => ({ id, handle: id, class: { name: cls } })
+    const pd = name(s.create('pd'), 'pd')
+    const ah = s.create('ah', { pd, address })
+    if (what === 'another handle') s.create('ah', { pd, address })
+    const owner = s.create('ud_qp', { pd, sendCq: name(s.cq, 'cq') }, { qpNum: 9 })
+    const send = s.post({ owner, number: 9, opcode: SEND, destQpn: 1, destination: { gid: address.dgid, qkey: 0 } })
+    if (what !== 'outstanding') s.complete(send)
+    if (what === 'polled') s.poll(1)
+    s.forget()
+    s.destroy('ah', ah)
+    assert.deepEqual(s.ids(), new Array(count).fill('message-dropped note'), what)
+  }
+})

@@ -83,6 +83,33 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     }
   }
 
+  /** A program has destroyed an address handle: reports a send to its address that the program has not polled. */
+  const addressDestroyed = (ah: KnownObject, stack: Stack): void => {
+    const { dgid } = ah
+    const pd = ah.uses.get('pd')
+    if (dgid === undefined || pd === undefined) return
+    const isSame = (gid: Uint8Array | undefined): boolean => gid?.every((byte, i) => byte === dgid[i]) === true
+    // Another handle of the address: the sends may have used that one.
+    for (const other of pd.users) if (other !== ah && isSame(other.dgid)) return
+    for (const owner of pd.users) {
+      if (owner.class !== 'ud_qp') continue
+      const cq = owner.uses.get('sendCq')
+      const isOfAddress = ({ owner: id, destination }: WorkRequest): boolean =>
+        id === owner.id && isSame(destination?.gid)
+      const waiting = sends.outstandingOf(owner.id).find(isOfAddress)
+      const sent = cq && unpolled.of(cq).find(({ request }) => isOfAddress(request))?.request
+      const request = waiting ?? sent
+      if (request === undefined) continue
+      const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
+      services.report('message-dropped', services.occurrenceAt(ah, stack), {
+        text: `${ah.name} was destroyed before the completion of ${requestText(request)} of ${owner.name} was polled: an adapter may drop the datagram; ${fate}`,
+        moments: [services.postMoment(request)],
+        objects: [ah, owner],
+      })
+      return
+    }
+  }
+
   return {
     posted(request) {
       if (request.queue === PostQueue.SEND) sends.posted(request)
@@ -128,6 +155,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (object.isQp) sends.called(call, object)
       if (refused !== undefined) return
       if (method !== 'destroy') return
+      if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
       wakeups.destroyed(object)

@@ -247,6 +247,11 @@ export class SendQueues {
     }
   }
 
+  /** Sends that the device has fetched and that have not ended, oldest first. */
+  outstandingOf(qp: number): readonly WorkRequest[] {
+    return this.#queues.get(qp)?.outstanding ?? []
+  }
+
   /** The oldest outstanding send that takes a receive of the peer. */
   oldestMessage(qp: number): WorkRequest | undefined {
     return this.#queues.get(qp)?.outstanding.find(takesReceive)

@@ -25,7 +25,10 @@ import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
 export interface HostSources
-  extends Pick<CheckerSources, 'adapters' | 'buffers' | 'findsWaits' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'> {
+  extends Pick<
+    CheckerSources,
+    'adapters' | 'buffers' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
+  > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -125,7 +128,7 @@ const hookOf = (
       const stack = sources.callStack()
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'mr') poll?.reportContext(context)
+      if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
       const beginning: BeginningCall = {
         class: entry.class.name,
@@ -193,6 +196,7 @@ const checkerSources = (
     adapters,
     buffers,
     findsWaits,
+    isClosed,
     lockLimit,
     isCopiedByFork,
     unmapStack,
@@ -205,6 +209,16 @@ const checkerSources = (
   ...(buffers && { buffers }),
   ...(lockLimit && { lockLimit }),
   ...(findsWaits && { findsWaits }),
+  ...(isClosed && { isClosed }),
+  hasMember(group) {
+    let isKnown = true
+    for (const device of devices.values()) {
+      const { hasMember } = device.driver.requests ?? {}
+      if (hasMember === undefined) isKnown = false
+      else if (device.isAlive && hasMember(device, group)) return true
+    }
+    return isKnown ? false : undefined
+  },
   ...(isCopiedByFork && { isCopiedByFork }),
   ...(unmapStack && { unmapStack }),
   hasUnchecked(index) {

@@ -210,6 +210,7 @@ export const requestReader: RequestReader = {
     const { row, address } = (qp as QpObject).state
     return address && { gid: address.dgid, qpn: engineOf(qp).query(row).destQpn }
   },
+  hasMember: ({ state }, group) => (state as RxeState).groups.rowsOf(group).length > 0,
   pendingSends: qp => pendingSends((qp as QpObject).state.send),
   settle(qp) {
     const { row, send } = (qp as QpObject).state

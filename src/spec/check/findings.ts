@@ -226,9 +226,10 @@ const table = {
   'message-dropped': {
     severity: 'note',
     needs: ['device'],
-    title: 'a message of UD or UC found no receive request and was dropped',
-    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
-    advice: 'post receives before the peer may send, and as many as it may have outstanding',
+    title: 'a message of UD or UC was dropped, and its request succeeds',
+    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3). The message found no receive; or no device has the GID of its address handle, or no queue pair is in its multicast group (known if no packets leave the daemon, `--link memory`); or the peer of UC was destroyed or is not connected. The finding also names an address handle that was destroyed before the completion of its send was polled: an adapter may still need it (IBA 11.2.2).',
+    advice:
+      'post receives before the peer may send, and as many as it may have outstanding; check the GID and the group; destroy an address handle after the completions of its sends',
     causes: ['NO_RECEIVE'],
   },
   'invalid-request': {
