@@ -44,6 +44,7 @@ import type {
   CheckedCall,
   CheckedFailure,
   CheckedWait,
+  ContextEnd,
   Death,
   LibraryRefusal,
   Misuse,
@@ -178,6 +179,14 @@ export class Checker {
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
     if (known !== undefined) for (const detector of this.#detectors) detector.calling?.(call, known)
+  }
+
+  /** The objects of a context are about to end. May be repeated: only the first counts. */
+  contextEnds(device: number, context: number, how: ContextEnd['how']): void {
+    const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
+    if (pendingSends === undefined) return
+    const end = { context, how, pendingSends }
+    for (const detector of this.#detectors) detector.contextEnds?.(end)
   }
 
   /** A process that has not called ibv_fork_init is about to fork. */
@@ -434,9 +443,9 @@ export class Checker {
   /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
     const target = this.#queueOf(post)
-    const { id, text, advice } = refusalOf(post, target)
+    const { id, text, advice, severity: least } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
-    const severity = post.severity ?? (findings[id].severity === 'note' ? 'note' : 'warning')
+    const severity = post.severity ?? least ?? (findings[id].severity === 'note' ? 'note' : 'warning')
     const names = id === 'queue-full' && post.queue === PostQueue.SEND ? (this.#sources.adapters ?? []) : []
     const details = names.flatMap(name => {
       const source: string | undefined = adapters[name].freesAtPoll
@@ -455,7 +464,16 @@ export class Checker {
   /** A program waits for a completion, an event or a message that does not come. */
   waits({ wait, ...at }: CheckedWait): void {
     const { deviceNumber, context } = at
-    const { id, severity, text, qpns = [], cq: handle, channel: channelHandle, request } = wait
+    const {
+      id,
+      severity,
+      text,
+      qpns = [],
+      peerDevice = deviceNumber,
+      cq: handle,
+      channel: channelHandle,
+      request,
+    } = wait
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
     const channel =
       channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
@@ -483,7 +501,11 @@ export class Checker {
         }),
       ...(severity && { severity }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
-      objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), waited, ...withoutChannel],
+      objects: [
+        ...qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn)),
+        waited,
+        ...withoutChannel,
+      ],
     })
   }
 
@@ -496,8 +518,6 @@ export class Checker {
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     const idOfCause = findingOfCause(cause.id)
     // Events such as COMM_EST are no failures: their causes have no finding.
-    if (kind === 'flush' && failure.queue === 'send' && cause.id === 'MODIFIED' && qp !== undefined)
-      this.#queues.sendsFlushed(qp, failure.count ?? 0)
     if (idOfCause === undefined || kind === 'flush') return
     if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.

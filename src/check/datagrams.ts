@@ -1,7 +1,8 @@
 /*
  * Findings about UD sends. A receiver silently drops a datagram that it does not accept (IBA 9.8.3). So when the device
- * fetches a send, the detector compares the send with the receiving queue pair. Not checked are sends to
- * multicast groups, to queue pair 1, and to devices that are not in the checker's process.
+ * fetches a send, the detector compares the send with the receiving queue pair. If packets reach only devices of the
+ * checker's process, datagrams to other addresses, and to groups without member, are found too. Not checked are sends
+ * to queue pair 1.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -9,6 +10,7 @@ import type { WorkRequest } from '../spec/check/requests.ts'
 import { QpState } from '../spec/enums.ts'
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { GSI_QPN } from '../spec/wire/mad.ts'
+import { addressText, isMulticastGid } from '../wire/address.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 
@@ -41,26 +43,41 @@ const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQ
     : { id: 'key-mismatch', detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected` }
 }
 
-export const createDatagramDetector = (services: DetectorServices): Detector => ({
-  posted(request: WorkRequest) {
-    const { destination, destQpn, owner, wrId, opcode } = request
-    if (destination === undefined || destQpn === undefined || destQpn === MULTICAST_QPN || destQpn === GSI_QPN) return
-    const sender = services.objects.find(owner)
-    const device = services.deviceWithGid(destination.gid)
-    if (sender === undefined || device === undefined) return
-    const peer = services.objects.qp(device, destQpn)
-    // The checker does not know the queue pairs of programs that it does not check.
-    if (peer === undefined && services.sources.hasUnchecked?.(device)) return
-    const mismatch = mismatchOf(sender, peer, destination.qkey)
-    if (mismatch === undefined) return
-    const { id, severity, detail } = mismatch
-    if (id === 'key-mismatch') sender.hasSentWrongQkey = true
-    const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
-    const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
-    services.report(id, services.occurrenceAtPost(sender, request), {
-      text,
-      ...(severity && { severity }),
-      objects: [sender, peer],
-    })
-  },
-})
+export const createDatagramDetector = (services: DetectorServices): Detector => {
+  /** Why no device gets packets to a GID; undefined: one may. */
+  const unreachable = (gid: Uint8Array): string | undefined => {
+    if (!isMulticastGid(gid)) return 'no device has this GID'
+    return services.sources.hasMember?.(gid) === false ? 'no queue pair is in this multicast group' : undefined
+  }
+  return {
+    posted(request: WorkRequest) {
+      const { destination, destQpn, owner, wrId, opcode } = request
+      if (destination === undefined || destQpn === undefined || destQpn === GSI_QPN) return
+      const sender = services.objects.find(owner)
+      if (sender === undefined) return
+      const device = services.deviceWithGid(destination.gid)
+      if (isMulticastGid(destination.gid) || device === undefined) {
+        const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
+        if (why === undefined) return
+        const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${addressText(destination.gid)} was dropped: ${why}`
+        services.report('message-dropped', services.occurrenceAtPost(sender, request), { text, objects: [sender] })
+        return
+      }
+      if (destQpn === MULTICAST_QPN) return
+      const peer = services.objects.qp(device, destQpn)
+      // The checker does not know the queue pairs of programs that it does not check.
+      if (peer === undefined && services.sources.hasUnchecked?.(device)) return
+      const mismatch = mismatchOf(sender, peer, destination.qkey)
+      if (mismatch === undefined) return
+      const { id, severity, detail } = mismatch
+      if (id === 'key-mismatch') sender.hasSentWrongQkey = true
+      const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
+      const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
+      services.report(id, services.occurrenceAtPost(sender, request), {
+        text,
+        ...(severity && { severity }),
+        objects: [sender, peer],
+      })
+    },
+  }
+}

@@ -8,7 +8,7 @@ import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
-import type { CheckedCall, Misuse } from './events.ts'
+import type { CheckedCall, ContextEnd, Misuse } from './events.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import type { RaceSources } from './races/sources.ts'
 import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
@@ -35,6 +35,11 @@ export interface CheckerSources {
   /** Makes the driver report all receives that a context has posted, and all completions that it has polled. */
   scanContext?(device: number, context: number): void
   /**
+   * Executes what sends of a context can be executed now, and reports polls. By `KnownObject.id`: how many sends of its
+   * queue pairs are not complete then; undefined: unknown. `isDead`: its program has ended, nothing can be executed.
+   */
+  settleContext?(device: number, context: number, isDead: boolean): ReadonlyMap<number, number> | undefined
+  /**
    * Whether a child of fork gets a copy of the page of this address; undefined: unknown. Absent: programs run without
    * the preload library, so `Checker.misused` is never called.
    */
@@ -50,6 +55,10 @@ export interface CheckerSources {
    * a device of ours are not made. Absent: true.
    */
   readonly hasDevice?: boolean
+  /** Whether packets reach only devices of this process. Absent: unknown. */
+  readonly isClosed?: boolean
+  /** Whether a queue pair of any device of this process is in a multicast group; undefined: unknown. */
+  hasMember?(group: Uint8Array): boolean | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
@@ -74,6 +83,8 @@ export interface Detector extends Partial<RequestWatcher> {
   called?(call: CheckedCall, object: KnownObject): void
   /** A program has misused memory of a request of this queue (`Misuse`). */
   misused?(misuse: Misuse, owner: KnownObject): void
+  /** The queue pairs and all else of a context end, `pendingSends` as in `ContextEnd`. */
+  contextEnds?(end: ContextEnd): void
   /** A process that has not called ibv_fork_init is about to fork. */
   forked?(pid: number, stack: Stack): void
 }
@@ -85,6 +96,8 @@ export interface BeginningCall {
   readonly program: Program | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly stack: Stack
+  /** If a queue pair is destroyed, reset or moved to ERR: how many of its sends are not complete. Absent: unknown. */
+  readonly pendingSends?: number
 }
 
 export class DetectorServices {

@@ -39,6 +39,15 @@ export interface CheckedCall {
   readonly stack: Stack
 }
 
+/** A program closes a device, or ends. */
+export interface ContextEnd {
+  readonly context: number
+  /** `close`: it closes the device. `exit`: it ends by itself. `kill`: a signal has ended it. */
+  readonly how: 'close' | 'exit' | 'kill'
+  /** By `ObjectName.id` of the queue pairs that have any: sends that are posted and not complete. */
+  readonly pendingSends: ReadonlyMap<number, number>
+}
+
 /** What a program waits for, with fields as in `CheckedCall`. */
 export interface CheckedWait {
   readonly time: number

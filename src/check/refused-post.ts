@@ -110,14 +110,27 @@ const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: K
 const whyReceivesFull = ({ limits: { maxWr } }: KnownObject): string | undefined =>
   maxWr === undefined ? undefined : `max_wr is ${maxWr}`
 
+/** Whether a queue pair was created without slots for this queue. */
+const hasNoSlots = (isSend: boolean, { isQp, requestedSends, requestedReceives }: KnownObject): boolean =>
+  isQp && (isSend ? requestedSends : requestedReceives) === 0
+
 /** The finding for a refused post to a queue, its text, and advice that fits it better than the kind's. */
 export const refusalOf = (
   { queue, number, error, state, wrId, request }: RefusedPost,
   target: KnownObject | undefined,
-): { readonly id: FindingId; readonly text: string; readonly advice?: string } => {
+): { readonly id: FindingId; readonly text: string; readonly advice?: string; readonly severity?: Severity } => {
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
+  if (error === Errno.ENOMEM && target && hasNoSlots(isSend, target)) {
+    const name = isSend ? 'max_send_wr' : 'max_recv_wr'
+    return {
+      id: 'queue-full',
+      text: `${isSend ? 'send' : 'receive'} on ${target.name}, wr_id ${wrId}: the queue pair was created with ${name} 0, and has no slot for a request`,
+      advice: `set cap.${name} when the queue pair is created: only some adapters round 0 up`,
+      severity: 'warning',
+    }
+  }
   const advice = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
   const wasReset = advice !== undefined
   const rule = target && request && brokenRule(isSend, request, target, error)

@@ -183,8 +183,11 @@ export interface NetworkDevice {
   counters?(): LayerCounts
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink
-  /** Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps. */
-  waits?(): Iterable<ContextWait | undefined>
+  /**
+   * Why programs wait for queues of the device, in no order (spec/check/waits.ts); undefined between steps.
+   * `disconnected`: the QPNs whose connection of rdma_cm has ended, and whether the program has read the event.
+   */
+  waits?(disconnected?: ReadonlyMap<number, boolean>): Iterable<ContextWait | undefined>
 }
 
 // ---- 4. the network interface ----
@@ -545,6 +548,12 @@ export interface RequestReader {
    * the same device.
    */
   peerOf?(qp: QueuePairObject): { readonly gid: Uint8Array; readonly qpn: number } | undefined
+  /** Whether a queue pair of this device, also one of core's clients, is in a multicast group. Absent: unknown. */
+  hasMember?(device: Device, group: Uint8Array): boolean
+  /** Number of sends that are posted and not retired, fetched or not. */
+  pendingSends?(qp: QueuePairObject): number
+  /** Executes sends of the queue pair until they wait for a receive, a timer or the network, or for a bounded time. */
+  settle?(qp: QueuePairObject): void
   /** Bytes that the queue pair may have unacknowledged. */
   window?(qp: QueuePairObject): number
 }

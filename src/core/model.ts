@@ -493,6 +493,14 @@ export interface Account {
   readonly addresses: Limit
 }
 
+/** The program that has opened a context, as texts name it. */
+export interface ContextProgram {
+  readonly pid: number
+  readonly command: string
+  /** Of its process. Absent: the process runs. */
+  readonly life?: { readonly hasEnded: boolean }
+}
+
 /** A client's use of a device: handles, fd objects, lifetime. In Linux' terms: an open device file. */
 export interface Context<S = unknown, D = unknown> {
   readonly id: number
@@ -517,6 +525,8 @@ export interface Context<S = unknown, D = unknown> {
   readonly account: Account | undefined
   /** The default destination of async events: the first async fd that was created. */
   asyncFd: FdObject | undefined
+  /** Undefined: unknown, or a client in this process. */
+  program: ContextProgram | undefined
   /** Parents and event route of the last created object. The next object usually shares these records (R15). */
   lastParents: readonly CoreObject[]
   lastRoute: EventRoute

@@ -105,7 +105,7 @@ export class DaemonChecker {
       /** What programs wait for now. */
       readonly waits: () => Iterable<ContextWait | undefined>
     },
-    { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
+    { adapters = [], buffers = 'sampled', link }: Partial<Pick<DaemonConfig, 'adapters' | 'buffers' | 'link'>> = {},
   ) {
     this.#now = now
     this.#core = core
@@ -126,6 +126,7 @@ export class DaemonChecker {
       unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),
       findsWaits: true,
+      isClosed: link === 'memory',
       adapters,
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),
@@ -323,11 +324,16 @@ export class DaemonChecker {
   ends(pid: number, context: Context | undefined): void {
     if (context !== undefined) {
       this.#ending.add(context)
+      this.#checker.contextEnds(context.device.index, context.id, 'close')
       return
     }
     const { devices, system } = this.#core
     for (const { contexts } of [...devices.values(), ...(system === undefined ? [] : [system])])
-      for (const one of contexts) if (this.#failures.ownerOf(one)?.pid === pid) this.#ending.add(one)
+      for (const one of contexts)
+        if (this.#failures.ownerOf(one)?.pid === pid) {
+          this.#ending.add(one)
+          this.#checker.contextEnds(one.device.index, one.id, 'exit')
+        }
   }
 
   /**

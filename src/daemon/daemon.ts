@@ -299,7 +299,12 @@ const createParts = (
     ? new DaemonChecker(
         core,
         nowMicroseconds,
-        { contexts, failures, containment, waits: () => waitsOfQueues({ devices, failures }) },
+        {
+          contexts,
+          failures,
+          containment,
+          waits: () => waitsOfQueues({ devices, failures, cm: clients.use('rdma_cm') }),
+        },
         config,
       )
     : undefined

@@ -3,15 +3,13 @@
  * program of the failed object. Notes (`isNote`) are not logged.
  */
 import { addFailureHandler } from '../core/failures.ts'
-import type { Context, Core } from '../core/model.ts'
+import type { Context, ContextProgram, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
 import { printable } from '../trace/printable.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 
 /** The program that opened a context. */
-export interface Owner {
-  readonly pid: number
-  readonly command: string
+export interface Owner extends ContextProgram {
   /** The tag of the program's session, by which `userdma trace` selects programs. */
   readonly tag: string
 }
@@ -124,7 +122,10 @@ export const createFailureReports = (
   })
 
   return {
-    setOwner: (context, owner) => void owners.set(context, owner),
+    setOwner(context, owner) {
+      owners.set(context, owner)
+      context.program = owner
+    },
     ownerOf: context => owners.get(context),
     onDisconnect: removeClient,
   }

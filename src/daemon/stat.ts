@@ -46,11 +46,11 @@ export interface StatSources {
 
 /** The waits of programs for queues of devices; undefined between steps. */
 export function* waitsOfQueues(
-  sources: Pick<StatSources, 'devices' | 'failures'>,
+  sources: Pick<StatSources, 'devices' | 'failures' | 'cm'>,
 ): Generator<ContextWait | undefined, void> {
   const ofDrivers: ContextWait[] = []
-  for (const { network } of [...sources.devices.all])
-    for (const found of network?.waits?.() ?? []) {
+  for (const { device, network } of [...sources.devices.all])
+    for (const found of network?.waits?.(sources.cm.disconnectedQps(device)) ?? []) {
       if (found !== undefined) ofDrivers.push(found)
       yield found
     }

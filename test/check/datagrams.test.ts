@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import { type CheckerSources, noSources } from '../../src/check/detector.ts'
 import { createCause } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -25,12 +26,19 @@ interface Receiver {
 }
 
 /** Findings when QP 0x11 sends to QP `destQpn`. Without `receiver`, QP 0x22 does not exist. */
-const findingsOf = (receiver: Receiver | undefined, qkey: number, gid = GID, destQpn = 0x22) => {
+const findingsOf = (
+  receiver: Receiver | undefined,
+  qkey: number,
+  gid = GID,
+  destQpn = 0x22,
+  sources: Pick<CheckerSources, 'isClosed' | 'hasMember'> = {},
+) => {
   const findings: Finding[] = []
   const checker = new Checker(
     // The number of the device with this GID.
     wanted => (wanted[0] === GID[0] ? 0 : undefined),
     finding => findings.push(finding),
+    { ...noSources, ...sources },
   )
   const call = (id: number, name: string, method: string, args: object, out: object = {}): void =>
     checker.called({
@@ -89,4 +97,21 @@ test('a datagram that the receiver drops is a finding, with its reason', () => {
 test('a wrong Q_Key is one finding: of the send, or of the drop if the send went to a multicast group', () => {
   assert.deepEqual(findingsOf({ reportsDrop: true }, QKEY + 1), ['key-mismatch error'])
   assert.deepEqual(findingsOf({ reportsDrop: true }, QKEY + 1, GID, MULTICAST_QPN), ['key-mismatch error'])
+})
+
+test('a datagram to a GID that no device has, or to a group without member, is dropped if packets leave no process', () => {
+  const nowhere = new Uint8Array(16).fill(8)
+  const group = new Uint8Array(16).fill(0xff)
+  for (const [gid, isClosed, member, count] of [
+    [nowhere, true, true, 1],
+    [group, true, false, 1],
+    [nowhere, false, false, 0],
+    [group, false, false, 0],
+    [group, true, true, 0],
+    [group, true, undefined, 0],
+  ] as const)
+    assert.deepEqual(
+      findingsOf({}, QKEY, gid, MULTICAST_QPN, { isClosed, hasMember: () => member }),
+      new Array(count).fill('message-dropped note'),
+    )
 })

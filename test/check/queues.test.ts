@@ -4,11 +4,13 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createCause } from '../../src/spec/check/causes.ts'
+import type { WorkRequest } from '../../src/spec/check/requests.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
-const { SEND } = WrOpcode.values
+const { SEND, RDMA_READ } = WrOpcode.values
 const { SUCCESS, LOC_PROT_ERR, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 const rnrExceeded = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
 
@@ -359,4 +361,128 @@ it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknow
   s.fail(rnrExceeded)
   assert.equal(s.found.at(-1)?.id, 'no-receive-posted')
   assert.ok(s.found.at(-1)!.details.every(line => !line.includes('has had')))
+})
+
+// ---- messages that wait for receives ----
+
+it('messages that waited for a receive are a note at the end of the queue pair, a warning if they dominate', () => {
+  for (const [receiver, messages, waiting, milliseconds, ids] of [
+    ['rc', 20, 0, 0, []],
+    ['rc', 20, 1, 1, ['receives-short note']],
+    ['rc', 20, 11, 1, ['receives-short warning']],
+    ['rc', 4, 3, 1, ['receives-short note']],
+    ['rc', 20, 1, 200, ['receives-short warning']],
+    ['srq', 20, 1, 1, ['receives-short note']],
+    ['xrc', 20, 1, 1, ['receives-short note']],
+  ] as const) {
+    const s = requestScenario({ ...(receiver === 'xrc' && { peerClass: 'xrc_tgt_qp' }) })
+    const owner = receiver === 'rc' ? s.peer : s.create(receiver === 'srq' ? 'srq' : 'xrc_srq')
+    const srq = { id: owner, handle: owner, class: { name: 'srq' } }
+    const qp = receiver === 'srq' ? s.create('rc_qp', { srq }, { qpNum: 3 }) : s.peer
+    const queue = receiver === 'rc' ? PostQueue.RECEIVE : PostQueue.SHARED
+    for (let i = 0; i < messages; i++) {
+      const message = s.post({ opcode: SEND, index: i, wrId: BigInt(i) })
+      s.advance(5000)
+      const receive = (): WorkRequest => s.post({ owner, queue, opcode: -1, elements: [], index: i })
+      const before = i === 0 || i > waiting ? receive() : undefined
+      if (before === undefined) s.checker.requests.receiverNotReady(qp)
+      if (before === undefined) s.advance(1000 * milliseconds)
+      s.complete(before ?? receive(), SUCCESS, { message, qp })
+      s.complete(message)
+      s.poll(2 * (i + 1))
+    }
+    s.forget()
+    s.checker.requests.queueReset(qp)
+    assert.deepEqual(s.ids(), ids, `${receiver} ${messages} ${waiting} ${milliseconds}`)
+    if (waiting !== 11) continue
+    assert.equal(
+      s.found.at(-1)!.text,
+      '11 of 20 messages for QP 0x2 waited for a receive, 11.0 ms in total, at most 1.0 ms, the first is SEND wr_id 1 of QP 0x1; with rnr_retry 2 a longer wait fails the send',
+    )
+    assert.deepEqual(s.found.at(-1)!.moments[0]!.stack, ['posted'])
+  }
+})
+
+// ---- sends that are lost ----
+
+const { ERR, RESET } = QpState.values
+
+it('sends that are outstanding at the end of their queue pair are lost, with what is known of each', () => {
+  const s = requestScenario()
+  s.complete(s.post({ opcode: SEND }))
+  s.poll(1)
+  const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
+  const delivered = s.post({ opcode: SEND, index: 1, wrId: 10n })
+  s.complete(receive, SUCCESS, { message: delivered })
+  s.post({ opcode: SEND, index: 2, wrId: 11n })
+  s.post({ opcode: RDMA_READ, index: 3, wrId: 12n })
+  s.post({ opcode: WrOpcode.values.RDMA_WRITE, index: 4, wrId: 13n })
+  s.call('rc_qp', 'destroy', s.qp, {}, { pendingSends: 6 })
+  assert.deepEqual(s.ids(), ['sends-lost warning'])
+  assert.equal(
+    s.found[0]!.text,
+    'QP 0x1 was destroyed with 6 sends outstanding: SEND wr_id 10, 64 bytes: the peer has received it, its answer has not come; SEND wr_id 11, 64 bytes: the peer has not received it; READ wr_id 12, 64 bytes: its data has not come; WRITE wr_id 13, 64 bytes: the peer may have it in part and 2 more',
+  )
+})
+
+it('a complete send is a note unless the program has polled, or the peer has answered', () => {
+  for (const [what, ids] of [
+    ['nothing', ['sends-lost note']],
+    ['polled', []],
+    ['answered', []],
+    ['failed', ['no-receive-posted error']],
+  ] as const) {
+    const s = requestScenario()
+    s.complete(s.post({ opcode: SEND }))
+    if (what === 'polled') s.poll(1)
+    if (what === 'answered') s.complete(s.post({ queue: PostQueue.RECEIVE, opcode: -1 }))
+    if (what === 'failed') s.fail(rnrExceeded)
+    s.call('rc_qp', 'modify', s.qp, { state: RESET }, { pendingSends: 0 })
+    assert.deepEqual(s.ids(), ids, what)
+  }
+})
+
+it('a send that is posted in ERR loses nothing; one before it does, as a note if the program polls the flush', () => {
+  for (const [pendingSends, polls, ids] of [
+    [0, 0, []],
+    [1, 0, ['sends-lost warning']],
+    [1, 2, ['sends-lost note']],
+  ] as const) {
+    const s = requestScenario()
+    s.complete(s.post())
+    s.poll(1)
+    const early = pendingSends === 1 ? s.post({ index: 1 }) : undefined
+    s.call('rc_qp', 'modify', s.qp, { state: ERR }, { pendingSends })
+    if (early) s.complete(early, WR_FLUSH_ERR)
+    s.complete(s.post({ index: 1 + pendingSends }), WR_FLUSH_ERR)
+    s.poll(1 + polls)
+    s.checker.requests.queueReset(s.qp)
+    s.call('rc_qp', 'modify', s.qp, { state: RESET }, { pendingSends: 0 })
+    assert.deepEqual(s.ids(), ids)
+  }
+})
+
+// ---- address handles ----
+
+it('an address handle is destroyed before the completion of its send is polled', () => {
+  const address = { dgid: new Uint8Array(16).fill(3) }
+  for (const [what, count] of [
+    ['outstanding', 1],
+    ['unpolled', 1],
+    ['polled', 0],
+    ['another handle', 0],
+  ] as const) {
+    const s = requestScenario()
+    const name = (id: number, cls: string) => ({ id, handle: id, class: { name: cls } })
+    const pd = name(s.create('pd'), 'pd')
+    const ah = s.create('ah', { pd, address })
+    if (what === 'another handle') s.create('ah', { pd, address })
+    const owner = s.create('ud_qp', { pd, sendCq: name(s.cq, 'cq') }, { qpNum: 9 })
+    const send = s.post({ owner, number: 9, opcode: SEND, destQpn: 1, destination: { gid: address.dgid, qkey: 0 } })
+    if (what !== 'outstanding') s.complete(send)
+    if (what === 'polled') s.poll(1)
+    s.forget()
+    s.destroy('ah', ah)
+    assert.deepEqual(s.ids(), new Array(count).fill('message-dropped note'), what)
+  }
 })

@@ -2,7 +2,7 @@
  * A checker with two connected queue pairs, a CQ and a region, for scripts of requests in virtual time.
  */
 import { Checker } from '../../src/check/checker.ts'
-import type { CheckerSources } from '../../src/check/detector.ts'
+import type { BeginningCall, CheckerSources } from '../../src/check/detector.ts'
 import type { CheckedCall } from '../../src/check/events.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { Cause } from '../../src/spec/check/causes.ts'
@@ -93,10 +93,17 @@ export const requestScenario = ({
     method: string,
     id: number,
     args: Record<string, unknown> = {},
-    outcome: Partial<Pick<CheckedCall, 'refused' | 'why'>> = {},
+    {
+      pendingSends,
+      ...outcome
+    }: Partial<Pick<CheckedCall, 'refused' | 'why'> & Pick<BeginningCall, 'pendingSends'>> = {},
   ): void => {
     const stack = [`${name}.${method}`]
-    if (outcome.why === undefined) checker.calling({ class: name, method, program, args, stack }, id)
+    if (outcome.why === undefined)
+      checker.calling(
+        { class: name, method, program, args, stack, ...(pendingSends !== undefined && { pendingSends }) },
+        id,
+      )
     const object = names.get(id)
     checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...outcome })
   }
@@ -106,7 +113,7 @@ export const requestScenario = ({
   const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
   const qp = create('rc_qp', uses, { qpNum: 1 })
   const peer = create(peerClass, uses, { qpNum: 2 })
-  call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14 })
+  call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14, rnrRetry: 2 })
   call(peerClass, 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
   const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
 

@@ -33,6 +33,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   every_function: [['-q'], /usage: .*every_function/],
   circumstances: [['-q'], /usage: circumstances CASE/],
   own_namespace: [['-q'], /usage: own_namespace/],
+  lost_sends: [['-q'], /usage: .*lost_sends/],
   asleep: [['-q'], /usage: .*asleep/],
   removal: [['-q'], /usage: .*removal/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],

@@ -5,7 +5,7 @@
 
 import type { Stack } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
-import { nameIn, QpState } from '../../spec/enums.ts'
+import { nameIn } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { WcStatus } from '../../spec/work.ts'
@@ -18,7 +18,6 @@ import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
 import { Wakeups } from './wakeups.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
-const { ERR } = QpState.values
 
 /** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
 const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
@@ -27,8 +26,6 @@ const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =
 export interface QueueDetector extends Detector {
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
-  /** `count` sends of a queue pair were flushed because the program moved it to ERR, or ended its connection. */
-  sendsFlushed(qp: KnownObject, count: number): void
   /**
    * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
    * that armed the CQ last; undefined: none has.
@@ -39,7 +36,7 @@ export interface QueueDetector extends Detector {
 export const createQueueDetector = (services: DetectorServices): QueueDetector => {
   const unpolled = new UnpolledCompletions()
   const sends = new SendQueues(services, unpolled)
-  const receives = new ReceiveQueues(services)
+  const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
   const wakeups = new Wakeups(services, unpolled)
 
   const requestPolled = (request: WorkRequest): void => {
@@ -86,6 +83,33 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     }
   }
 
+  /** A program has destroyed an address handle: reports a send to its address that the program has not polled. */
+  const addressDestroyed = (ah: KnownObject, stack: Stack): void => {
+    const { dgid } = ah
+    const pd = ah.uses.get('pd')
+    if (dgid === undefined || pd === undefined) return
+    const isSame = (gid: Uint8Array | undefined): boolean => gid?.every((byte, i) => byte === dgid[i]) === true
+    // Another handle of the address: the sends may have used that one.
+    for (const other of pd.users) if (other !== ah && isSame(other.dgid)) return
+    for (const owner of pd.users) {
+      if (owner.class !== 'ud_qp') continue
+      const cq = owner.uses.get('sendCq')
+      const isOfAddress = ({ owner: id, destination }: WorkRequest): boolean =>
+        id === owner.id && isSame(destination?.gid)
+      const waiting = sends.outstandingOf(owner.id).find(isOfAddress)
+      const sent = cq && unpolled.of(cq).find(({ request }) => isOfAddress(request))?.request
+      const request = waiting ?? sent
+      if (request === undefined) continue
+      const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
+      services.report('message-dropped', services.occurrenceAt(ah, stack), {
+        text: `${ah.name} was destroyed before the completion of ${requestText(request)} of ${owner.name} was polled: an adapter may drop the datagram; ${fate}`,
+        moments: [services.postMoment(request)],
+        objects: [ah, owner],
+      })
+      return
+    }
+  }
+
   return {
     posted(request) {
       if (request.queue === PostQueue.SEND) sends.posted(request)
@@ -97,7 +121,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     completed(request, completion) {
       const { qp, status, cqPosition } = completion
       if (request.queue === PostQueue.SEND) sends.completed(request)
-      else if (status !== WR_FLUSH_ERR) receives.taken(request)
+      else if (status !== WR_FLUSH_ERR) {
+        receives.taken(request, qp)
+        sends.received(completion)
+      }
       wakeups.completing(completion)
       const known = cqPosition > 0 ? services.objects.find(qp) : undefined
       if (known !== undefined) unpolled.completed(request, completion, known)
@@ -116,27 +143,30 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       receives.reset(id)
       unpolled.qpReset(id)
     },
-    calling({ class: name, method, args, stack }, object) {
+    calling(call, object) {
+      const { class: name, method, args, stack } = call
+      if (object.isQp) sends.calling(call, object)
       if (name !== 'cq') return
       wakeups.calling(object)
       if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
     },
     called(call, object) {
-      const { class: name, method, stack, refused, why, args } = call
+      const { class: name, method, stack, refused, why } = call
+      if (object.isQp) sends.called(call, object)
       if (refused !== undefined) return
-      if (object.isQp && method === 'modify' && args.state === ERR) sends.movedToErr(object.id, call)
       if (method !== 'destroy') return
+      if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name !== 'cq') return
       wakeups.destroyed(object)
       reportUnpolled(object, stack)
       unpolled.cqDestroyed(object.id)
     },
+    contextEnds(end) {
+      sends.contextEnds(end)
+    },
     reportsWait(cq) {
       return wakeups.reportsWait(cq.id)
-    },
-    sendsFlushed(qp, count) {
-      sends.flushed(qp.id, count)
     },
     receiveCounts(sender, peer) {
       return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]

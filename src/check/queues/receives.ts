@@ -1,10 +1,14 @@
 /*
- * Findings about receive queues and SRQs: a receive that is posted after the first message came for it.
+ * Findings about receive queues and SRQs:
+ * - a receive that is posted after the first message came for it;
+ * - messages that wait for a receive later: receives are the credits of the sender.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { counted } from '../../spec/text.ts'
+import { requestText } from '../buffers.ts'
 import type { DetectorServices } from '../detector.ts'
 import type { KnownObject } from '../objects.ts'
+import type { Occurrence } from '../reporting.ts'
 import { WAITING_MICROSECONDS } from './wakeups.ts'
 
 /** RNR NAKs before the first receive that make a finding, if the first is at least WAITING_MICROSECONDS ago. */
@@ -23,13 +27,49 @@ interface ReceiveQueue {
   isReported: boolean
 }
 
+/** Waits that are more than this part of the messages, or of the time, are a warning. */
+const DOMINANT = 1 / 2
+/** Fewer messages are no measure. */
+const MIN_MESSAGES = 8
+/** Microseconds. Waits of a shorter time in total do not dominate, whatever the time of the messages. */
+const MIN_WAITED = 100_000
+
+/** The messages of a queue pair that takes receives. Times in microseconds. */
+interface Messages {
+  /** Messages that have taken a receive. */
+  count: number
+  /** When the first and the last message came. */
+  first: number
+  last: number
+  waits: Waits | undefined
+}
+
+/** Messages that waited for a receive: the first RNR NAK to the completion of the receive. Times in microseconds. */
+interface Waits {
+  count: number
+  total: number
+  longest: number
+  /** When the present wait began; undefined: no message waits. */
+  since: number | undefined
+  /** Where the first of these messages was posted; if the sender is unknown, where the queue pair was created. */
+  readonly occurrence: Occurrence
+  /** Undefined: unknown. */
+  readonly request: WorkRequest | undefined
+  readonly sender: KnownObject | undefined
+}
+
 export class ReceiveQueues {
   readonly #services: DetectorServices
   /** By `KnownObject.id` of the queue pair or SRQ. */
   readonly #queues = new Map<number, ReceiveQueue>()
+  /** By `KnownObject.id` of the queue pair. */
+  readonly #messages = new Map<number, Messages>()
+  readonly #oldestMessage: (sender: number) => WorkRequest | undefined
 
-  constructor(services: DetectorServices) {
+  /** `oldestMessage`: the oldest outstanding send of a queue pair that takes a receive. */
+  constructor(services: DetectorServices, oldestMessage: (sender: number) => WorkRequest | undefined) {
     this.#services = services
+    this.#oldestMessage = oldestMessage
   }
 
   #of(owner: number): ReceiveQueue {
@@ -61,17 +101,75 @@ export class ReceiveQueues {
     this.#services.report('late-receives', this.#services.occurrenceAtPost(owner, request), { text, objects: [owner] })
   }
 
-  /** A receive has completed, not flushed. */
-  taken(request: WorkRequest): void {
+  /** A receive of queue pair `qp`, or of its SRQ, has completed, not flushed. */
+  taken(request: WorkRequest, qp: number): void {
     this.#of(request.owner).takenReceives++
+    const messages = this.#messagesOf(qp)
+    const { waits } = messages
+    messages.count++
+    messages.last = this.#services.sources.now()
+    if (waits?.since === undefined) return
+    const waited = messages.last - waits.since
+    waits.since = undefined
+    waits.count++
+    waits.total += waited
+    waits.longest = Math.max(waits.longest, waited)
+  }
+
+  #messagesOf(qp: number): Messages {
+    let messages = this.#messages.get(qp)
+    if (messages === undefined) {
+      const now = this.#services.sources.now()
+      messages = { count: 0, first: now, last: now, waits: undefined }
+      this.#messages.set(qp, messages)
+    }
+    return messages
+  }
+
+  /** A message has begun to wait, or waits. */
+  #waits(qp: KnownObject): void {
+    const messages = this.#messagesOf(qp.id)
+    if (messages.waits?.since !== undefined) return
+    const now = this.#services.sources.now()
+    if (messages.waits !== undefined) {
+      messages.waits.since = now
+      return
+    }
+    const sender = this.#senderOf(qp)
+    const request = sender && this.#oldestMessage(sender.id)
+    const occurrence =
+      sender !== undefined && request !== undefined
+        ? this.#services.occurrenceAtPost(sender, request)
+        : this.#services.occurrenceAt(qp, qp.creation.stack, qp.creation.action)
+    messages.waits = { count: 0, total: 0, longest: 0, since: now, occurrence, request, sender }
+  }
+
+  /** The queue pair ends: reports messages that have waited for receives. */
+  #reportWaits(qp: KnownObject, { count, first, last, waits }: Messages): void {
+    if (waits === undefined || waits.count === 0) return
+    const { total, longest, occurrence, request, sender } = waits
+    const milliseconds = (time: number): string => `${(time / 1000).toFixed(1)} ms`
+    const isOften = count >= MIN_MESSAGES && waits.count > count * DOMINANT
+    const isLong = total >= MIN_WAITED && total > (last - first) * DOMINANT
+    const begin = request === undefined ? '' : `, the first is ${requestText(request)} of ${sender?.name}`
+    const retries = sender?.attributes.rnrRetry
+    const limit =
+      retries === undefined || retries === UNLIMITED ? '' : `; with rnr_retry ${retries} a longer wait fails the send`
+    this.#services.report('receives-short', occurrence, {
+      text: `${waits.count} of ${counted(count, 'message')} for ${qp.name} waited for a receive, ${milliseconds(total)} in total, at most ${milliseconds(longest)}${begin}${limit}`,
+      ...((isOften || isLong) && { severity: 'warning' }),
+      objects: [qp, qp.uses.get('srq'), sender],
+    })
   }
 
   /** A message found no receive. UC and UD drop it: finding `message-dropped`. */
   notReady(qp: KnownObject): void {
     // An XRC target has no receive queue of its own.
-    if (qp.class !== 'rc_qp') return
-    const queue = this.#ofQp(qp)
-    if (queue.postedReceives > 0) return
+    const queue = qp.class === 'rc_qp' ? this.#ofQp(qp) : undefined
+    if (queue === undefined || queue.postedReceives > 0) {
+      if (queue !== undefined || qp.class === 'xrc_tgt_qp') this.#waits(qp)
+      return
+    }
     const now = this.#services.sources.now()
     queue.rnrTimes ??= { first: now, last: now }
     queue.rnrTimes.last = now
@@ -99,6 +197,10 @@ export class ReceiveQueues {
   }
 
   reset(owner: number): void {
+    const messages = this.#messages.get(owner)
+    const qp = messages && this.#services.objects.find(owner)
+    if (messages !== undefined && qp !== undefined) this.#reportWaits(qp, messages)
+    this.#messages.delete(owner)
     this.#queues.delete(owner)
   }
 }

@@ -13,9 +13,10 @@ import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
-import type { CallContext, Context, Core, CoreObject, Device, Hook } from '../../core/model.ts'
+import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { QpState } from '../../spec/enums.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -24,7 +25,10 @@ import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
 export interface HostSources
-  extends Pick<CheckerSources, 'adapters' | 'buffers' | 'findsWaits' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'> {
+  extends Pick<
+    CheckerSources,
+    'adapters' | 'buffers' | 'findsWaits' | 'isClosed' | 'lockLimit' | 'isCopiedByFork' | 'unmapStack'
+  > {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -80,6 +84,12 @@ const queuePairOf = ({ caller }: CallContext, { events }: CoreObject): number | 
   }
 }
 
+const { RESET, ERR } = QpState.values
+
+/** Whether a call ends the sends of a queue pair. */
+const endsSends = ({ class: cls, name }: Entry, { state }: HandlerValues): boolean =>
+  cls.name.endsWith('_qp') && (name === 'destroy' || (name === 'modify' && (state === RESET || state === ERR)))
+
 /**
  * The hook that reports the calls of a device to the checker. `poll`: undefined for the system-wide device;
  * `onUnchecked`: called at a call on queue pairs by a context that is not checked.
@@ -107,7 +117,10 @@ const hookOf = (
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why === 'close' && !closed.has(context)) {
         closed.add(context)
-        whileClosing(context, () => sources.closing?.(context))
+        whileClosing(context, () => {
+          sources.closing?.(context)
+          checker.contextEnds(device.index, context.id, sources.wasKilled?.(context) ? 'kill' : 'close')
+        })
       }
       if (why !== 'call') return
       if (entry.class.name === 'cm_id' && (entry.name === 'destroy' || entry.name === 'disconnect'))
@@ -116,12 +129,14 @@ const hookOf = (
       const stack = sources.callStack()
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'mr') poll?.reportContext(context)
+      if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
+      const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
       const beginning: BeginningCall = {
         class: entry.class.name,
         method: entry.name,
         program: sources.program(context),
         args,
+        ...(pendingSends !== undefined && { pendingSends }),
         get stack() {
           return stack()
         },
@@ -182,6 +197,7 @@ const checkerSources = (
     adapters,
     buffers,
     findsWaits,
+    isClosed,
     lockLimit,
     isCopiedByFork,
     unmapStack,
@@ -194,6 +210,16 @@ const checkerSources = (
   ...(buffers && { buffers }),
   ...(lockLimit && { lockLimit }),
   ...(findsWaits && { findsWaits }),
+  ...(isClosed && { isClosed }),
+  hasMember(group) {
+    let isKnown = true
+    for (const device of devices.values()) {
+      const { hasMember } = device.driver.requests ?? {}
+      if (hasMember === undefined) isKnown = false
+      else if (device.isAlive && hasMember(device, group)) return true
+    }
+    return isKnown ? false : undefined
+  },
   ...(isCopiedByFork && { isCopiedByFork }),
   ...(unmapStack && { unmapStack }),
   hasUnchecked(index) {
@@ -215,6 +241,10 @@ const checkerSources = (
   scanContext(device, id) {
     const context = contextWithId(id)
     if (context !== undefined) polls.get(device)?.reportContext(context)
+  },
+  settleContext(device, id, isDead) {
+    const context = contextWithId(id)
+    return context && polls.get(device)?.settleContext(context, isDead)
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })

@@ -113,6 +113,16 @@ export class RdmaCm {
     return { identifiers: this.#idCount, listeners: this.#listeners.count, connections }
   }
 
+  /** The QPNs of a device whose connection has ended, and whether the program has read the event DISCONNECTED. */
+  disconnectedQps(device: Device): ReadonlyMap<number, boolean> {
+    const found = new Map<number, boolean>()
+    for (const [{ device: bound }, ids] of this.#bound)
+      if (bound === device)
+        for (const { qpn, state, unreadEvents } of ids)
+          if (state === 'DISCONNECT' && qpn !== 0) found.set(qpn, unreadEvents === 0)
+    return found
+  }
+
   // ---- identifiers: wrong use throws CallError ----
 
   /** `qpType` 0: RC. Port spaces UDP and IPOIB always have UD. */

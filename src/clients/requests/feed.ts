@@ -31,6 +31,9 @@ const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
  */
 const MAX_MESSAGES = 4096
 
+/** Maximum queue pairs with sends that wait which `settleContext` executes; those of others are counted only. */
+const MAX_SETTLED = 64
+
 /** Why a receiver drops a SEND or WRITE with immediate of UC or UD, besides a refused rkey. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
@@ -170,6 +173,34 @@ export class RequestFeed implements RequestTaps {
       this.#reportPending(this.#receivesOf(queue), isQp(queue) ? queue : undefined)
       for (const cq of cqsOf(queue)) this.#reportPolled(cq)
     }
+  }
+
+  /**
+   * The number of sends of a queue pair that are posted and not complete, once what can be executed now is executed:
+   * so it does not depend on the load of the machine. Also reports polls of its CQs. Undefined: unknown.
+   */
+  settleSends(qp: CoreObject): number | undefined {
+    const { requests } = this.#device.driver
+    if (!isQp(qp) || requests?.pendingSends === undefined) return undefined
+    requests.settle?.(qp)
+    for (const cq of cqsOf(qp)) this.#reportPolled(cq)
+    return requests.pendingSends(qp)
+  }
+
+  /**
+   * `settleSends` of the queue pairs of a context that have pending sends: their numbers by `CoreObject.id`. `isDead`:
+   * only counts.
+   */
+  settleContext(context: Context, isDead = false): ReadonlyMap<number, number> {
+    const found = new Map<number, number>()
+    const { requests } = this.#device.driver
+    for (const queue of requests?.queuesOf?.(context) ?? []) {
+      if (!isQp(queue)) continue
+      const isSettled = isDead || found.size >= MAX_SETTLED
+      const pending = isSettled ? requests?.pendingSends?.(queue) : this.settleSends(queue)
+      if (pending) found.set(queue.id, pending)
+    }
+    return found
   }
 
   /**

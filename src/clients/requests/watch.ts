@@ -10,7 +10,7 @@ import { RequestFeed } from './feed.ts'
 /** What a watcher may ask. */
 export type RequestPoll = Pick<
   RequestFeed,
-  'reportCq' | 'reportContext' | 'reportUnpolled' | 'digest' | 'window' | 'end'
+  'reportCq' | 'reportContext' | 'reportUnpolled' | 'settleSends' | 'settleContext' | 'digest' | 'window' | 'end'
 >
 
 interface SharedFeed {
@@ -53,6 +53,8 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
     reportCq: cq => feed.reportCq(cq),
     reportContext: context => feed.reportContext(context),
     reportUnpolled: () => feed.reportUnpolled(),
+    settleSends: qp => feed.settleSends(qp),
+    settleContext: (context, isDead) => feed.settleContext(context, isDead),
     digest: (request, isWhole) => feed.digest(request, isWhole),
     window: request => feed.window(request),
     end() {

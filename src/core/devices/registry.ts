@@ -229,6 +229,7 @@ export const openContext = <D>(
     whenEnded: [],
     account: options.account,
     asyncFd: undefined,
+    program: undefined,
     lastParents: [],
     lastRoute: noRoute,
     abortController: undefined,

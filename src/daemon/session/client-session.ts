@@ -195,6 +195,7 @@ class ClientSession implements Session, Client {
   wantsReasons = false
   isReachable = false
   isClosed = false
+  readonly life = { hasEnded: false }
   readonly #fd: number
   readonly #ended: () => void
   readonly #space: ProcessSpace
@@ -325,6 +326,7 @@ class ClientSession implements Session, Client {
   close(): void {
     if (this.isClosed) return
     this.isClosed = true
+    this.life.hasEnded = true
     const { process, caller } = this
     const daemon = this.#daemon
     daemon.containment.runAll('the end of a session', [

@@ -36,6 +36,8 @@ export interface Client {
    */
   isReachable: boolean
   isClosed: boolean
+  /** Of the process. It ends with the session, also at exec(2). */
+  readonly life: { readonly hasEnded: boolean }
   /** The current or last known name of the process. */
   name(): string
   /**

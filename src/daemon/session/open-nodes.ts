@@ -91,6 +91,7 @@ export class NodeOpening {
       pid: this.#client.process.pid,
       command: this.#client.name(),
       tag: this.#client.tag,
+      life: this.#client.life,
     })
   }
 

@@ -251,6 +251,7 @@ class SoftDevice implements RxeDevice {
       lastAddress: undefined,
       rings: [],
       releasedFlows: [],
+      qpEnds: new Map(),
       failingQps: [],
       failures: createFailures(
         () => this.#state,
@@ -261,6 +262,7 @@ class SoftDevice implements RxeDevice {
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
       catchUp: row => this.#catchUp(row),
+      pollNow: () => this.device.isAlive && this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED)),
       catchUpDatagrams: pd => this.#catchUpDatagrams(pd),
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
       sendResponses: row => this.#sendResponses(row),
@@ -419,8 +421,8 @@ class SoftDevice implements RxeDevice {
     return { engine: this.#engine.counters, port: { ...port.counters, linkDowned } }
   }
 
-  waits(): Iterable<ContextWait | undefined> {
-    return waitsOfDevice(this.#state)
+  waits(disconnected?: ReadonlyMap<number, boolean>): Iterable<ContextWait | undefined> {
+    return waitsOfDevice(this.#state, disconnected)
   }
 
   openRings(context: Context): LocalRings | undefined {

@@ -64,6 +64,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       return {
         peer: { qpn, address, state: peerRow < 0 ? 'none' : peerState.engine().stateOf(peerRow) },
         state: peerState,
+        device: device.index,
       }
     }
     return { peer: { qpn, address }, state: undefined }

@@ -4,7 +4,7 @@
 
 import type { Identity } from '../../core/devices/identity.ts'
 import type { DeviceTaps } from '../../core/driver-contract.ts'
-import type { CallContext, Context, CoreObject } from '../../core/model.ts'
+import type { CallContext, Context, ContextProgram, CoreObject } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
@@ -95,10 +95,21 @@ export interface FailingQp {
   readonly isSend: boolean
 }
 
+/**
+ * How a queue pair has ended: `call`, `close`, `remove`, `undo` (CallContext.why) destroyed it; `reset`: it was moved
+ * to RESET, and not to RTR since.
+ */
+export interface QpEnd {
+  readonly how: CallContext['why'] | 'reset'
+  readonly program: ContextProgram | undefined
+}
+
 export interface ConnectedPeer {
   readonly peer: FailurePeer
   /** The state of the peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
+  /** The index of that device. */
+  readonly device?: number
 }
 
 /** Records of failures (failures.ts). */
@@ -126,6 +137,17 @@ export interface CoreQueue {
   transmit(): void
   /** Receives a packet: `length` bytes at `at`, with ICRC. `from`: the addresses of the run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
+}
+
+/** Maximum entries of `RxeState.qpEnds`; the oldest are forgotten. */
+const MAX_QP_ENDS = 1024
+
+/** Notes how a queue pair that may have a peer has ended: peers that wait for it are told (waits.ts). */
+export const noteQpEnd = ({ qpEnds }: RxeState, qpn: number, how: QpEnd['how'], context: Context | undefined): void => {
+  qpEnds.delete(qpn)
+  qpEnds.set(qpn, { how, program: context?.program })
+  const [oldest] = qpEnds.keys()
+  if (qpEnds.size > MAX_QP_ENDS && oldest !== undefined) qpEnds.delete(oldest)
 }
 
 /** struct ibv_qp_cap. */
@@ -188,6 +210,8 @@ export interface RxeState {
    * methods whose result depends on earlier posts: the doorbell of a post may arrive after the call.
    */
   readonly catchUp: (row: number) => void
+  /** Polls, without delays of `--torment`. True if there was anything to do. */
+  readonly pollNow: () => boolean
   /**
    * Polls if datagram queue pairs of protection domain `pd` have requests that are not sent. Before an address handle
    * is destroyed or changed: earlier posts name it.
@@ -205,6 +229,8 @@ export interface RxeState {
   readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
   /** Flows of datagrams: `poll` closes them at its end (drivers/rxe/address/destinations.ts). */
   readonly releasedFlows: number[]
+  /** By QPN: how the last queue pairs that had a peer have ended. At most MAX_QP_ENDS. */
+  readonly qpEnds: Map<number, QpEnd>
   /** Queue pairs that `poll` moves to an error state at its end. */
   readonly failingQps: FailingQp[]
   readonly failures: Failures

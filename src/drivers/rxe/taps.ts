@@ -10,6 +10,7 @@ import type { Engine } from '../../transport/engine.ts'
 import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/types.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { loadReceive, pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
+import { pendingSends } from './rings/work-source.ts'
 import type { CqObject, QpObject, RxeState, SrqObject } from './state.ts'
 
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
@@ -183,6 +184,9 @@ const NO_RECEIVES: readonly PostedRequest[] = []
 /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
 const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
 
+/** Maximum rounds of `settle`: each executes as much as a turn of the event loop. */
+const MAX_ROUNDS = 16
+
 export const requestReader: RequestReader = {
   *queuesOf(context) {
     const { qps, srqs } = context.device.state as RxeState
@@ -205,6 +209,18 @@ export const requestReader: RequestReader = {
   peerOf(qp) {
     const { row, address } = (qp as QpObject).state
     return address && { gid: address.dgid, qpn: engineOf(qp).query(row).destQpn }
+  },
+  hasMember: ({ state }, group) => (state as RxeState).groups.rowsOf(group).length > 0,
+  pendingSends: qp => pendingSends((qp as QpObject).state.send),
+  settle(qp) {
+    const { row, send } = (qp as QpObject).state
+    const device = qp.context!.device.state as RxeState
+    const peer = device.failures.peerOf(row)?.state
+    if (pendingSends(send) > 0) device.catchUp(row)
+    for (let round = 0; round < MAX_ROUNDS && pendingSends(send) > 0; round++) {
+      const hasPeerWorked = peer !== undefined && peer !== device && peer.pollNow()
+      if (!device.pollNow() && !hasPeerWorked) return
+    }
   },
   window: qp => engineOf(qp).windowOf((qp as QpObject).state.row),
 }

@@ -4,8 +4,8 @@
  */
 
 import type { ContextWait } from '../../core/driver-contract.ts'
-import { elementAt, loadProducer } from '../../core/memory/rings.ts'
-import { Armed, type Context } from '../../core/model.ts'
+import { elementAt } from '../../core/memory/rings.ts'
+import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
 import { CqKind, nameIn, QpState } from '../../spec/enums.ts'
@@ -15,10 +15,10 @@ import { counted } from '../../spec/text.ts'
 import { SendFlags, WcStatus } from '../../spec/work.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
-import type { SendQueue } from './rings/work-source.ts'
-import type { ConnectedPeer, CqObject, QpObject, RxeState, SrqObject } from './state.ts'
+import { pendingSends, type SendQueue } from './rings/work-source.ts'
+import type { ConnectedPeer, CqObject, QpEnd, QpObject, QueuePair, RxeState, SrqObject } from './state.ts'
 
-const { RTR, RTS, SQD } = QpState.values
+const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 /** The rnr_retry that means unlimited. */
 const UNLIMITED = 7
 /** With fewer RNR NAKs for one request, its receive may be about to be posted. */
@@ -30,8 +30,6 @@ const RECEIVED = 1 << 7
 const MAX_LOOKED = 64
 
 const hex = (value: number): string => `0x${value.toString(16)}`
-
-const pendingSends = ({ ring, retiredIndex }: SendQueue): number => (loadProducer(ring) - retiredIndex) & ring.wrap
 
 /** The send in slot `index`. */
 const sendAt = ({ ring }: SendQueue, index: number) => {
@@ -54,7 +52,7 @@ const sendText = (queue: SendQueue, index: number): string => {
 const unpolledIn = ({ state: ring }: CqObject): number => ring.completions - polledCompletions(ring)
 
 /** The CQs of a queue pair: for sends and for receives. */
-const cqsOf = ({ parents }: QpObject): CqObject[] =>
+const cqsOf = ({ parents }: Pick<CoreObject, 'parents'>): CqObject[] =>
   parents.filter((parent): parent is CqObject => parent.class.name === 'cq')
 
 /** The oldest receive that is posted and not taken. */
@@ -120,19 +118,159 @@ const endlessRnr = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPee
   }
 }
 
-const peerGone = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
-  const { row, qpn, send } = qp
-  if (state.engine().query(row).timeout !== 0 || peer?.peer.state === undefined) return undefined
-  const { qpn: peerQpn, address, state: peerState } = peer.peer
-  if (peerState === RTR || peerState === RTS || peerState === SQD) return undefined
-  const where = `QP ${hex(peerQpn)} at ${address}`
-  const why = peerState === 'none' ? `there is no ${where}` : `${where} is in ${nameIn(QpState.values, peerState)}`
+// ---- peers that are gone ----
+
+/** What is known of a peer that neither sends nor answers: the end of a sentence, after the peer's name. */
+interface Fate {
+  readonly text: string
+  /** The peer may be about to be connected. */
+  readonly mayCome?: true
+}
+
+const programText = (program: ContextProgram, own: ContextProgram | undefined): string =>
+  program.life !== undefined && program.life === own?.life
+    ? 'this program'
+    : `process ${program.pid} (${program.command})`
+
+/** Who has destroyed the queue pair, or moved it to RESET. `own`: the program that waits. */
+const endText = ({ how, program }: QpEnd, own: ContextProgram | undefined): string => {
+  if (how === 'remove') return 'whose device was removed'
+  if (program === undefined) return how === 'reset' ? 'which was moved to RESET' : 'which was destroyed'
+  const name = programText(program, own)
+  if (how === 'reset') return `which ${name} has moved to RESET`
+  if (how === 'call') return `which ${name} has destroyed`
+  return program.life?.hasEnded === true ? `whose ${name} has ended` : `whose device ${name} has closed`
+}
+
+/** Undefined: the peer is connected, or nothing is known of it. `isEventRead`: of DISCONNECTED; undefined: none came. */
+const fateOf = (
+  { peer: { qpn, state: peerState }, state: peerDevice }: ConnectedPeer,
+  own: ContextProgram | undefined,
+  isEventRead: boolean | undefined,
+): Fate | undefined => {
+  if (peerState === RTR || peerState === RTS || peerState === SQD || peerState === SQE) return undefined
+  const event = isEventRead === undefined ? '' : `; DISCONNECTED was delivered${isEventRead ? '' : ' and not read'}`
+  if (peerState === undefined || peerDevice === undefined)
+    return event === '' ? undefined : { text: `whose connection has ended${event}` }
+  const end = peerDevice.qpEnds.get(qpn)
+  const ended = end && endText(end, own)
+  if (peerState === 'none') return { text: `${ended ?? 'which does not exist'}${event}` }
+  const name = nameIn(QpState.values, peerState)
+  if (end?.how === 'reset') return { text: `${ended}${peerState === INIT ? ', and which is in INIT' : ''}${event}` }
+  return { text: `which is in ${name}${event}`, ...(peerState !== ERR && { mayCome: true as const }) }
+}
+
+const infiniteTimeout = (qp: QueuePair, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
+  const { qpn, send } = qp
   return {
     id: 'infinite-timeout',
     severity: 'warning',
-    text: `QP ${hex(qpn)}: ${sendText(send, send.retiredIndex)} waits without limit for an answer (timeout 0): ${why}`,
-    qpns: [qpn, peerQpn],
+    text: `QP ${hex(qpn)}: ${sendText(send, send.retiredIndex)} waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
+    qpns: [qpn, peer.qpn],
+    ...peerDevice,
     request: { queue: PostQueue.SEND, number: qpn, wrId: sendAt(send, send.retiredIndex).wrId },
+  }
+}
+
+type PeerDevice = Pick<Wait, 'peerDevice'>
+
+/** The CQs and the queues from which a queue pair takes receives: an XRC target those of the SRQs of its domain. */
+const receivesOf = (state: RxeState, qp: QpObject): { readonly queues: ReceiveQueue[]; readonly cqs: CqObject[] } => {
+  const { domain, receive } = qp.state
+  if (domain === undefined) return { queues: [receive], cqs: cqsOf(qp) }
+  const srqs = [...state.srqs.values()].filter(srq => srq.state.domain === domain)
+  return { queues: srqs.map(srq => srq.state.queue), cqs: srqs.flatMap(srq => cqsOf(srq)) }
+}
+
+type GoneKind = 'send' | 'receive' | 'idle'
+
+/** The waits of one program for peers that are gone: of each kind the first, and how many there are. */
+interface GoneWaits {
+  readonly first: Map<GoneKind, { readonly wait: Wait; readonly mayCome: boolean; count: number }>
+  /** Whether another queue pair of the program has requests. */
+  hasOthers: boolean
+}
+
+/** Collects the waits of programs for peers that are gone. At most one of each kind is kept for a program. */
+class GonePeers {
+  readonly #state: RxeState
+  readonly #disconnected: ReadonlyMap<number, boolean> | undefined
+  readonly #contexts = new Map<Context, GoneWaits>()
+
+  constructor(state: RxeState, disconnected: ReadonlyMap<number, boolean> | undefined) {
+    this.#state = state
+    this.#disconnected = disconnected
+  }
+
+  #of(context: Context): GoneWaits {
+    let waits = this.#contexts.get(context)
+    if (waits === undefined) {
+      waits = { first: new Map(), hasOthers: false }
+      this.#contexts.set(context, waits)
+    }
+    return waits
+  }
+
+  /** Whether the peer of a queue pair in RTR or RTS is gone. Returns a wait that is reported by itself. */
+  look(qp: QpObject, context: Context, peer: ConnectedPeer | undefined): Wait | boolean {
+    const { state } = qp
+    const sends = pendingSends(state.send)
+    const fate = peer && fateOf(peer, context.program, this.#disconnected?.get(state.qpn))
+    const { queues, cqs } = receivesOf(this.#state, qp)
+    const receives = queues.some(queue => pendingReceives(queue) > 0)
+    if (peer === undefined || fate === undefined) {
+      if (sends > 0 || receives) this.#of(context).hasOthers = true
+      return false
+    }
+    const peerDevice = peer.device === undefined ? {} : { peerDevice: peer.device }
+    if (sends > 0 && this.#state.engine().query(state.row).timeout === 0)
+      return infiniteTimeout(state, peer, fate, peerDevice)
+    if ([...cqsOf(qp), ...cqs].some(cq => unpolledIn(cq) > 0)) return true
+    this.#add(qp, context, peer, fate, sends > 0 ? 'send' : receives ? 'receive' : 'idle')
+    return true
+  }
+
+  #add(qp: QpObject, context: Context, { peer, device }: ConnectedPeer, fate: Fate, kind: GoneKind): void {
+    const { first } = this.#of(context)
+    const known = first.get(kind)
+    if (known !== undefined) {
+      known.count++
+      return
+    }
+    const { qpn, send } = qp.state
+    const does = {
+      send: () => `${sendText(send, send.retiredIndex)} waits for an answer of`,
+      receive: () => 'waits for a message of',
+      idle: () => 'has no request outstanding, and nothing comes from',
+    }[kind]()
+    const colon = kind === 'send' ? ':' : ''
+    const isOwn = kind !== 'receive' || qp.state.domain === undefined
+    first.set(kind, {
+      wait: {
+        id: 'peer-gone',
+        text: `QP ${hex(qpn)}${colon} ${does} QP ${hex(peer.qpn)} at ${peer.address}, ${fate.text}`,
+        qpns: [qpn, peer.qpn],
+        ...(device !== undefined && { peerDevice: device }),
+        ...(kind === 'send' && {
+          request: { queue: PostQueue.SEND, number: qpn, wrId: sendAt(send, send.retiredIndex).wrId },
+        }),
+        ...(kind === 'receive' && isOwn && { request: oldestReceive(qp) }),
+      },
+      mayCome: fate.mayCome === true,
+      count: 1,
+    })
+  }
+
+  /** The waits of all programs. */
+  *waits(): Generator<ContextWait> {
+    for (const [context, { first, hasOthers }] of this.#contexts)
+      for (const [kind, { wait, mayCome, count }] of first) {
+        // A program that waits for something else leaves other queue pairs idle.
+        if (kind === 'idle' && (first.size > 1 || hasOthers)) continue
+        const isNote = kind === 'idle' || mayCome || (kind === 'receive' && hasOthers)
+        const others = count === 1 ? '' : ` (and ${count - 1} more of its queue pairs for theirs)`
+        yield { context, wait: { ...wait, text: wait.text + others, ...(isNote && { severity: 'note' as const }) } }
+      }
   }
 }
 
@@ -157,14 +295,16 @@ const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | unde
   }
 }
 
-const waitsOfQp = (state: RxeState, qp: QpObject): Wait[] => {
+const waitsOfQp = (state: RxeState, qp: QpObject, context: Context, gone: GonePeers): Wait[] => {
   const { row, send, address } = qp.state
   const qpState = state.engine().stateOf(row)
   if (qpState !== RTS && qpState !== RTR) return []
   const peer = address === undefined ? undefined : state.failures.peerOf(row)
+  const isGone = gone.look(qp, context, peer)
+  if (typeof isGone === 'object') return [isGone]
   const found =
     qpState === RTS && pendingSends(send) > 0
-      ? [endlessRnr(state, qp, peer), peerGone(state, qp, peer)]
+      ? [isGone ? undefined : endlessRnr(state, qp, peer)]
       : [qpState === RTS ? notSignaled(state, qp) : undefined, bothReceive(qp, peer)]
   return found.filter(wait => wait !== undefined)
 }
@@ -238,18 +378,26 @@ const lostWakeup = (state: RxeState, cq: CqObject): Wait | undefined => {
 /** Queues that are looked at in a step. */
 const STEP = 32
 
-/** The waits of all programs for queues of a device, in no order; undefined between steps. */
-export function* waitsOfDevice(state: RxeState): Generator<ContextWait | undefined, void> {
+/**
+ * The waits of all programs for queues of a device, in no order; undefined between steps. `disconnected`: as in
+ * `NetworkDevice.waits`.
+ */
+export function* waitsOfDevice(
+  state: RxeState,
+  disconnected?: ReadonlyMap<number, boolean>,
+): Generator<ContextWait | undefined, void> {
   // The TypeScript library arms its CQs itself, and polls them on an event.
   const isProgram = (context: Context | undefined): context is Context =>
     context !== undefined && context.mapped?.packed === undefined
   let looked = 0
+  const gone = new GonePeers(state, disconnected)
   for (let row = 0; row < state.qps.length; row++) {
     const object = state.qps[row]
     if (object !== undefined && isProgram(object.context))
-      for (const wait of waitsOfQp(state, object)) yield { context: object.context, wait }
+      for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
     if (++looked % STEP === 0) yield undefined
   }
+  yield* gone.waits()
   for (const cq of state.cqs.values()) {
     const wait = isProgram(cq.context) ? lostWakeup(state, cq) : undefined
     if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }

@@ -226,9 +226,10 @@ const table = {
   'message-dropped': {
     severity: 'note',
     needs: ['device'],
-    title: 'a message of UD or UC found no receive request and was dropped',
-    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
-    advice: 'post receives before the peer may send, and as many as it may have outstanding',
+    title: 'a message of UD or UC was dropped, and its request succeeds',
+    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3). The message found no receive; or no device has the GID of its address handle, or no queue pair is in its multicast group (known if no packets leave the daemon, `--link memory`); or the peer of UC was destroyed or is not connected. The finding also names an address handle that was destroyed before the completion of its send was polled: an adapter may still need it (IBA 11.2.2).',
+    advice:
+      'post receives before the peer may send, and as many as it may have outstanding; check the GID and the group; destroy an address handle after the completions of its sends',
     causes: ['NO_RECEIVE'],
   },
   'invalid-request': {
@@ -260,6 +261,16 @@ const table = {
     title: 'both ends of a connection wait for a message',
     why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
+  },
+  'peer-gone': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a program waits for a peer that is gone',
+    why: 'No message comes from a queue pair that was destroyed or reset, that is in ERR, or whose process has ended, and nothing tells the program: a connection has no heartbeat (IBA 9.7). The finding says who has destroyed or reset the queue pair. With rdma_cm the end of the peer is the event DISCONNECTED; the finding says whether the program has read it. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, and `userdma stat --qps` shows it; as a note if the program has other queue pairs with requests, for which it may wait, or if it has no request outstanding.',
+    advice:
+      'keep a socket or rdma_cm between the ends and end the connection when it closes, or send a message from time to time: it fails when the peer is gone',
+    libraryAdvice:
+      'end the connection when the socket between the ends closes, or send a message from time to time: it fails when the peer is gone',
   },
   'connected-to-itself': {
     severity: 'note',
@@ -673,6 +684,17 @@ const table = {
       'post receives before qp.connect, or before the peer gets the endpoint; of a connection by address in `prepare`',
     statuses: ['RNR_RETRY_EXC_ERR'],
   },
+  'receives-short': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'messages waited for a receive',
+    why: 'The responder answers a message without a receive by RNR NAK, and the sender repeats it after at least min_rnr_timer of the peer (IBA 9.7.5.2.8): no request fails, the program is only slow. With rnr_retry below 7 a longer wait fails the send. The finding is reported at the end of the queue pair. It is a warning if more than half of at least 8 messages waited, or if the waits took at least 100 ms and more than half of the time from the first to the last message. Messages before the first receive are the finding late-receives, a message that waits without end is endless-rnr.',
+    advice:
+      'count the receives of the peer as credits: send only as many messages as it has receives posted, and post a receive again before the credit is returned',
+    libraryAdvice:
+      'count the receives of the peer as credits: send only as many messages as it has receives posted, and post a receive again before the credit is returned',
+    statuses: ['RNR_RETRY_EXC_ERR'],
+  },
   'lost-wakeup': {
     severity: 'warning',
     needs: ['device'],
@@ -780,16 +802,16 @@ const table = {
   'sends-lost': {
     severity: 'warning',
     needs: ['device'],
-    title: 'a queue pair was moved to ERR, or its connection ended, while sends were outstanding',
-    why: 'The move to ERR flushes requests that are not complete (IBA 10.3.1): their messages may have arrived, in part, or not. rdma_disconnect moves the queue pair to ERR too. The finding is a note if the program has polled the flushed completions, or the requests have none.',
-    advice: 'wait for the completions of all sends before rdma_disconnect, or before the queue pair moves to ERR',
+    title: 'a queue pair was destroyed, reset, or moved to ERR, or its program ended, while sends were outstanding',
+    why: 'The end of a queue pair ends its requests (IBA 10.3.1): their messages may have arrived, in part, or not, and data that they request does not come. rdma_disconnect moves the queue pair to ERR. The finding names the sends, and says whether the peer has received their messages. A send that only waits for the processor does not count: the device first executes what it can, so the finding does not depend on the load. Sends that are posted in ERR are flushed and lose nothing. The finding is a note if a signal has ended the program; if after the move to ERR the program has polled the flushed completions; or if the sends are complete, but the program has polled no completion that tells it, and got no message of the peer since.',
+    advice: 'wait for the completions of all sends before the queue pair is destroyed, reset or disconnected',
     statuses: ['WR_FLUSH_ERR'],
   },
   'queue-full': {
     severity: 'note',
     needs: ['post'],
     title: 'a request was posted to a full queue',
-    why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
+    why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. The finding is a warning if the queue pair was created without a slot (max_send_wr or max_recv_wr 0). Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
     libraryAdvice: 'await earlier requests first (requestWindow does), or ask for a larger maxSendWr or maxRecvWr',
   },

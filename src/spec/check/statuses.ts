@@ -146,7 +146,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   RNR_RETRY_EXC_ERR: {
     meaning: 'The peer answered RNR NAK rnr_retry + 1 times: no receive was posted.',
-    likelyFindings: ['no-receive-posted', 'late-receives'],
+    likelyFindings: ['no-receive-posted', 'late-receives', 'receives-short'],
   },
   LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
   REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: ['peer-refused'] },

@@ -12,6 +12,7 @@ export const waitIds = [
   'lost-wakeup',
   'endless-rnr',
   'infinite-timeout',
+  'peer-gone',
   'both-receive',
 ] as const satisfies readonly FindingId[]
 export type WaitId = (typeof waitIds)[number]
@@ -35,6 +36,8 @@ export interface Wait {
   readonly text: string
   /** Numbers of the queue pairs that the wait names, first the program's own. */
   readonly qpns?: readonly number[]
+  /** The index of the device of the second queue pair, if it is not the program's own. */
+  readonly peerDevice?: number
   /** The handle of the CQ that the wait names. */
   readonly cq?: number
   /** The handle of a completion channel that no CQ has. */

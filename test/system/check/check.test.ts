@@ -402,6 +402,16 @@ describe('userdma check', {
     assert.match(wrong.stderr, /--hang "x" is not a number of seconds from 1 to 86400/)
   })
 
+  it('--hang reports a program whose peer is gone', async t => {
+    const { stderr } = await runUserdma(t, ['check', '--hang', '1', '--', faulty('peer-gone')], {
+      env: cleanEnvironment(),
+    })
+    assert.match(
+      stderr,
+      /^userdma check: warning peer-gone: .* waits for a message of QP .*, which this program has destroyed\n/,
+    )
+  })
+
   it('“no findings” names hidden notes and leaks', async t => {
     const both = await runUserdma(t, ['check', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
     assert.match(

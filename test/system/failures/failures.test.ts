@@ -8,6 +8,7 @@ import { layouts } from '../../../src/daemon/destroy-waits.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { open } from '../../../src/library/index.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'
+import { faulty } from '../check/checking.ts'
 import { assertGood, lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`
@@ -107,6 +108,21 @@ describe('a trace', { skip: lacking(errors) }, () => {
     for (const status of ['REM_ACCESS_ERR', 'LOC_PROT_ERR', 'LOC_LEN_ERR', 'WR_FLUSH_ERR'])
       assert.ok(statuses.has(status), status)
   })
+})
+
+it('stat --qps names the end of the peer for which a program waits', {
+  skip: lacking(faulty('peer-gone--process')),
+}, async t => {
+  const daemon = await startDaemon(t)
+  const program = start(t, faulty('peer-gone--process'), [], { env: daemon.env })
+  const list = async (): Promise<string> => (await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout
+  let text = ''
+  while (!text.includes('waits for') && program.child.exitCode === null && program.child.signalCode === null)
+    text = await list()
+  assert.match(
+    text,
+    /QP 0x[0-9a-f]+ waits for a message of QP 0x[0-9a-f]+ at [^ ]+, whose process \d+ \(peer-gone--proc\) has ended\n/,
+  )
 })
 
 describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowledged) }, () => {

@@ -10,7 +10,7 @@ import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import { type MmapInfo, mmapInfo } from '../../../core/memory/rings.ts'
 import { unbindWindowsOf } from '../../../core/memory/windows.ts'
-import type { Context } from '../../../core/model.ts'
+import type { CallContext, Context } from '../../../core/model.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpQueues } from '../../../spec/drivers/rxe.ts'
@@ -41,6 +41,7 @@ import {
   AttributeBits,
   type CqObject,
   noPsns,
+  noteQpEnd,
   type QpModify,
   type QueuePair,
   type RxeState,
@@ -77,9 +78,10 @@ const closePath = (device: RxeState, state: QueuePair): void => {
 }
 
 /** Sends the responses that are due, and destroys the queue pair in the engine and the device. */
-export const endQueuePair = (device: RxeState, state: QueuePair): void => {
+export const endQueuePair = (device: RxeState, state: QueuePair, why: CallContext['why']): void => {
   const { row, qpn } = state
   const object = device.qps[row]
+  if (state.address !== undefined) noteQpEnd(device, qpn, why, object?.context)
   device.sendResponses(row)
   device.engine().destroy(row)
   device.failures.forget(row)
@@ -339,8 +341,10 @@ export const qpClass = (
         const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
+        if (after === RTR) device.qpEnds.delete(state.qpn)
         if (before === INIT && after === RTR) device.taps.requests?.beginsToReceive(device.qps[state.row] ?? object)
         if (after === RESET) {
+          if (state.address !== undefined) noteQpEnd(device, state.qpn, 'reset', call.context)
           closePath(device, state)
           state.attributeBits = 0
           state.address = undefined
@@ -361,7 +365,7 @@ export const qpClass = (
         const { state } = object
         // if the process has ended or the device is removed, sends need not complete
         if (call.why === 'call') device.catchUp(state.row)
-        endQueuePair(device, state)
+        endQueuePair(device, state, call.why)
         unbindWindowsOf(call.device.memory, state.qpn)
         if (state.destinations !== undefined) {
           removeDatagramRow(device, state.destinations, state.row)

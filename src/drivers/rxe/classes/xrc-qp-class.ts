@@ -114,7 +114,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     const opened = object.state as Target
     opened.openers = opened.openers.filter(opener => opener !== object)
     // The last opener is the queue pair's object until its end, which is reported.
-    if (opened.openers.length === 0) endQueuePair(device, opened)
+    if (opened.openers.length === 0) endQueuePair(device, opened, call.why)
     else device.qps[opened.row] = opened.openers[0]
     return core(call, object, args)
   },

@@ -99,6 +99,10 @@ export const emptySendQueue: SendQueue = {
 /** Whether the program has posted send WQE number `index`. */
 const isSendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
 
+/** Number of WQEs that are posted and not retired. */
+export const pendingSends = ({ ring, retiredIndex }: SendQueue): number =>
+  (loadProducer(ring) - retiredIndex) & ring.wrap
+
 /** Maximum number of requests that `isWindowOperationPosted` checks. */
 const LOOK_AHEAD = 64
 

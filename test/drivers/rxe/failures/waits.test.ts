@@ -3,14 +3,39 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { invokeNow } from '../../../../src/core/index.ts'
+import { closeContext, invokeNow } from '../../../../src/core/index.ts'
 import { waitsOfDevice } from '../../../../src/drivers/rxe/waits.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { XrcIniQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
+import { QpState } from '../../../../src/spec/enums.ts'
 import { SendFlags } from '../../../../src/spec/work.ts'
-import { connectQps, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
+import {
+  connectQps,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  type Program,
+  program,
+  register,
+  type TestQp,
+  toInit,
+  toRtr,
+  toRts,
+} from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
+import {
+  connectXrc,
+  makeInitiator,
+  makeQpWithSrq,
+  makeSrq,
+  makeTarget,
+  makeXrcSrq,
+  openDomain,
+} from '../srq-and-xrc.ts'
 
 /** The waits of both devices: id and text, with numbers as #. */
 const waitsOf = ({ m }: Pick<ReturnType<typeof pair>, 'm'>): string[] =>
@@ -61,7 +86,7 @@ it('a request with timeout 0 whose peer is gone', () => {
   invokeNow(p.b.p.context, RcQp, 'destroy', p.b.qp.handle, {}, p.b.p.caller)
   send(p)
   p.m.settle()
-  assert.match(waitsOf(p).join(), /^infinite-timeout: QP #: SEND wr_id 5 waits without limit .*: there is no QP # at /)
+  assert.match(waitsOf(p).join(), /^infinite-timeout: QP #: SEND wr_id 5 waits without limit .*, which was destroyed$/)
 })
 
 it('sends that are complete and not signaled', () => {
@@ -145,4 +170,96 @@ it('a CQ that is armed for solicited completions, with a message that is not sol
   m.settle()
   pollAll(cq.ring)
   assert.deepEqual(waitsOf({ m }), [])
+})
+
+// ---- peers that are gone ----
+
+const destroy = ({ p, qp }: { readonly p: Program; readonly qp: TestQp }): void =>
+  void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller)
+
+it('a receive whose peer was destroyed', () => {
+  const p = pair()
+  p.a.p.context.program = { pid: 1, command: 'client' }
+  p.b.p.context.program = { pid: 2, command: 'server' }
+  postReceive(p.a.qp.receive, 1n, [sgeOf(p.a.mr, 0, 64)])
+  p.m.settle()
+  assert.deepEqual(waitsOf(p), [])
+  destroy(p.b)
+  assert.match(
+    waitsOf(p).join(),
+    /^peer-gone: QP # waits for a message of QP # at .*, which process 2 \(server\) has destroyed$/,
+  )
+})
+
+it('a send whose peer was destroyed, until it fails', () => {
+  const p = pair()
+  destroy(p.b)
+  send(p)
+  p.m.tick()
+  assert.match(
+    waitsOf(p).join(),
+    /^peer-gone: QP #: SEND wr_id 5 waits for an answer of QP # at .*, which was destroyed$/,
+  )
+})
+
+it('a peer of a queue pair with an SRQ, and of an XRC target', () => {
+  const m = machine(2)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const cq = makeCq(a)
+  const srq = makeSrq(a)
+  const mr = register(a, 4096)
+  const shared = makeQpWithSrq(a, cq, srq)
+  const peer = makeQp(b, makeCq(b))
+  connectQps(shared, peer)
+  const xrcd = openDomain(a)
+  const target = makeTarget(a, xrcd)
+  const initiator = makeInitiator(b, makeCq(b))
+  connectXrc(initiator, target)
+  const waits = () => waitsOf({ m }).join()
+  destroy({ p: b, qp: peer })
+  assert.match(
+    waits(),
+    /^peer-gone: QP # has no request outstanding, and nothing comes from QP # .*, which was destroyed$/,
+  )
+  postReceive(srq.ring, 1n, [sgeOf(mr, 0, 64)])
+  assert.match(waits(), /^peer-gone: QP # waits for a message of QP # at .*, which was destroyed$/)
+  invokeNow(b.context, XrcIniQp, 'destroy', initiator.handle, {}, b.caller)
+  assert.doesNotMatch(waits(), /and 1 more/)
+  postReceive(makeXrcSrq(a, xrcd, cq).ring, 1n, [sgeOf(mr, 0, 64)])
+  assert.match(waits(), /which was destroyed \(and 1 more of its queue pairs for theirs\)$/)
+})
+
+it('a peer whose device was closed, or whose process has ended', () => {
+  for (const [hasEnded, text] of [
+    [false, 'whose device process 2 (server) has closed'],
+    [true, 'whose process 2 (server) has ended'],
+  ] as const) {
+    const p = pair()
+    p.b.p.context.program = { pid: 2, command: 'server', life: { hasEnded } }
+    postReceive(p.a.qp.receive, 1n, [sgeOf(p.a.mr, 0, 64)])
+    closeContext(p.b.p.context)
+    assert.ok(waitsOf(p).join().endsWith(text), waitsOf(p).join())
+  }
+})
+
+const reconnect = (qp: TestQp, peer: TestQp): void => {
+  modify(qp, toInit())
+  modify(qp, toRtr(peer.qpn, peer.program.rxe.device.state.identity.gids[1]))
+  modify(qp, toRts())
+}
+
+it('a peer that was reset or is in ERR, and one that is connected again', () => {
+  for (const [state, text] of [
+    [QpState.values.ERR, 'which is in ERR'],
+    [QpState.values.RESET, 'which process 2 (server) has moved to RESET'],
+  ] as const) {
+    const p = pair()
+    p.b.p.context.program = { pid: 2, command: 'server' }
+    postReceive(p.a.qp.receive, 1n, [sgeOf(p.a.mr, 0, 64)])
+    modify(p.b.qp, { state })
+    assert.ok(waitsOf(p).join().endsWith(text), waitsOf(p).join())
+    if (state === QpState.values.ERR) modify(p.b.qp, { state: QpState.values.RESET })
+    reconnect(p.b.qp, p.a.qp)
+    assert.deepEqual(waitsOf(p), [])
+  }
 })

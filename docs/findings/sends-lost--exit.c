@@ -1,0 +1,21 @@
+/* A program ends while its last message waits for a receive of the peer. */
+#include "pair.h"
+
+int main(void)
+{
+    struct end one = {0}, other = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.rnr_retry = 7;
+    connect_ends(&one, &other);
+#ifdef FIXED
+    post_receive(&other, all_of(&other));
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&one);
+#else
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0); /* FAULT */
+    _exit(0);
+#endif
+    return destroy_pair(&one, &other);
+}
