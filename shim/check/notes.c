@@ -8,6 +8,7 @@
 
 #include <infiniband/verbs.h>
 
+#include "../recorder/batches.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
 
@@ -78,6 +79,11 @@ void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
     outstanding_completed_batch(qp, batch_size(qp));
     stack_note_post(fd, USERDMA_POST_BATCH, number, 0, stack);
     stack_note_post(fd, USERDMA_POST_SEND, number, qp->wr_id, stack);
+}
+
+void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+{
+    message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
 }
 
 /* ---- polls ---- */

@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "host.h"
 
+#include "../recorder/batches.h"
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -51,6 +53,37 @@ void note_refused(int fd, struct userdma_refused *refused, uint32_t count)
                                               .count = count,
                                               .error = (int)refused->error};
     record_end(made, sizeof *made);
+}
+
+void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+{
+    struct {
+        struct userdma_record record;
+        struct userdma_open_record context;
+        struct userdma_batch mistake;
+    } *made;
+    const uint32_t stack = STACK_HERE();
+    made = record_begin(USERDMA_RECORD_BATCH, sizeof *made);
+    if (!made)
+        return;
+    made->record.stack = stack;
+    made->context.fd = fd;
+    made->mistake = *mistake;
+    record_end(made, sizeof *made);
+}
+
+/* Batches of ibv_wr_* end with their queue pair. */
+EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
+{
+    __typeof__(&ibv_destroy_qp) original = verbs_original("ibv_destroy_qp");
+    if (!original)
+        return ENOSYS;
+    if (recorder_is_on)
+        batches_destroying(qp);
+    const int error = original(qp);
+    if (recorder_is_on && error == 0)
+        batches_destroyed(qp); /* only the address of `qp` is used */
+    return error;
 }
 
 static uint32_t bounded(int elements)

@@ -45,6 +45,7 @@
 #define USERDMA_RECORD_KEPT 16u
 #define USERDMA_RECORD_PASSED 17u
 #define USERDMA_RECORD_FORK 18u
+#define USERDMA_RECORD_BATCH 19u
 
 /* Kinds of files, functions of calls, directions of ranges. */
 #define USERDMA_FILE_VERBS 1u

@@ -4,6 +4,7 @@
  * and call only the functions that each library provides (below).
  *
  *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
+ *   batches.c  mistakes in batches of ibv_wr_*
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
@@ -101,6 +102,8 @@ uint32_t stack_here(void);
 void stack_take_native(struct stack *stack);
 /* The number of a stack; 0: none. */
 uint32_t stack_number(const struct stack *stack);
+/* The number of a stack of which only one return address is known; 0: none. May change errno. */
+uint32_t stack_at(void *return_address);
 /* Writes the frames as STACK of src/spec/session.ts. Takes the loader's lock. */
 void stack_write_frames(const struct stack *stack, char *text, size_t size);
 /* Libraries were unloaded: other code may now be at the addresses of known stacks. */

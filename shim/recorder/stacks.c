@@ -115,6 +115,13 @@ void stack_take_native(struct stack *stack)
     hash_frames(stack);
 }
 
+uint32_t stack_at(void *return_address)
+{
+    struct stack stack = {.frames = {return_address}, .depth = 1};
+    hash_frames(&stack);
+    return stack_number(&stack);
+}
+
 /* The last stack of this thread. */
 static TLS struct {
     /* 0: no stack is kept. */

@@ -21,6 +21,7 @@
 #include <sched.h>
 
 #include "../check/outstanding.h"
+#include "../recorder/batches.h"
 #include "verbs_ops.h"
 
 /*
@@ -254,9 +255,13 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
         return ENOSYS;
     const int fd = qp->context->cmd_fd;
     const uint32_t number = qp->qp_num;
+    if (UNLIKELY(recorder_is_on))
+        batches_destroying(qp);
     const int error = original(qp);
-    if (UNLIKELY(recorder_is_on) && error == 0)
+    if (UNLIKELY(recorder_is_on) && error == 0) {
         forget_queues(fd, number);
+        batches_destroyed(qp); /* only the address of `qp` is used */
+    }
     return error;
 }
 

@@ -17,6 +17,7 @@ import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { adviceForBusy, adviceForFailure } from './advice.ts'
+import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import {
@@ -372,6 +373,13 @@ export class Checker {
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  /** The preload library of a program reports a mistake in a batch of ibv_wr_*. */
+  batchMistaken(batch: MistakenBatch): void {
+    const qp = this.#queueOf({ ...batch, queue: PostQueue.SEND })
+    const content = qp && batchText(batch, qp)
+    if (content !== undefined) this.#reporter.report('batch-misused', batch, { ...content, objects: [qp] })
   }
 
   /** The program's library has refused a post. */

@@ -3,6 +3,7 @@
  * (clients/check/check-client.ts), and passes findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
+import type { MistakenBatch } from '../check/batches.ts'
 import type { Checker } from '../check/checker.ts'
 import type { Misuse, RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
@@ -240,6 +241,16 @@ export class DaemonChecker {
       address: Number(address),
       program: { pid, command: commandName(pid) ?? '?' },
     })
+  }
+
+  /** Reports a BATCH message of a process. `since`: the stack with that number. */
+  batchMistaken(
+    context: Context,
+    stack: Stack,
+    since: Stack,
+    batch: Pick<MistakenBatch, 'number' | 'mistake' | 'called' | 'opcode' | 'wrId' | 'requests'>,
+  ): void {
+    this.#checker.batchMistaken({ ...batch, ...this.#originOf(context), stack, since })
   }
 
   /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */

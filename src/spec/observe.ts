@@ -80,6 +80,8 @@ export const RecordKind = {
   PASSED: 17,
   /** The process forks: number `fd` of its forks. A child that records nothing has no START. */
   FORK: 18,
+  /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batch` of session.ts. */
+  BATCH: 19,
 } as const
 
 /** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */

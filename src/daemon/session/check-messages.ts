@@ -1,5 +1,5 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, FORK, BENIGN, UNMAP and END in
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE, BATCH, FORK, BENIGN, UNMAP and END in
  * spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
@@ -50,6 +50,12 @@ export const createCheckMessages = (
     [MessageType.MISUSE]() {
       const context = contextOfRequest()
       if (context !== undefined) daemon.check?.misused(context, process, stackOfRequest() ?? [], request)
+      reply(0)
+    },
+    [MessageType.BATCH]() {
+      const context = contextOfRequest()
+      const since = daemon.check?.stackOf(process.pid, request.since) ?? []
+      if (context !== undefined) daemon.check?.batchMistaken(context, stackOfRequest() ?? [], since, { ...request })
       reply(0)
     },
     [MessageType.FORK]() {
