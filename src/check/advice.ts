@@ -5,6 +5,9 @@ import type { Failure } from '../spec/check/failures.ts'
 import { GRH_BYTES } from '../wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
+/** Advice about the number of a queue pair in the other byte order. */
+export const SWAPPED_QPN = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
+
 /** Advice to a failed request. `qp`: the queue pair of the request. */
 export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObject | undefined): string | undefined => {
   switch (id) {

@@ -16,9 +16,10 @@ import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { adviceForBusy, adviceForFailure } from './advice.ts'
+import { adviceForBusy, adviceForFailure, SWAPPED_QPN } from './advice.ts'
 import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
+import { adviceForRefusal, inC } from './c-words.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import {
   areConnected,
@@ -28,6 +29,7 @@ import {
   mismatchBehind,
   mismatches,
   rdAtomicExceeds,
+  swappedPsnLines,
 } from './connection.ts'
 import { createDatagramDetector } from './datagrams.ts'
 import {
@@ -207,18 +209,24 @@ export class Checker {
       const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
       const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
       this.#reporter.report('destroy-busy', call, { text, advice: adviceForBusy(users), objects: [known, ...users] })
-    } else if (isArgumentError(errno) && isVerbsClass(call.class))
+    } else if (isArgumentError(errno) && isVerbsClass(call.class)) {
+      const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
       this.#reporter.report('refused-call', call, {
-        text: `${errnoName(errno)}: ${reason}`,
+        text: `${errnoName(errno)}: ${sentence}`,
+        advice: adviceForRefusal(sentence),
         ...(isTrial && { severity: 'note' }),
         objects: [known],
       })
+    }
   }
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
   refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
-    if (isArgumentError(errno))
-      this.#reporter.report('refused-call', occurrence, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
+    if (!isArgumentError(errno)) return
+    const sentence = inC(reason)
+    // The sentence names the function, or the call as it was attempted.
+    const text = sentence === reason ? `${attempt}: ${errnoName(errno)}: ${reason}` : `${errnoName(errno)}: ${sentence}`
+    this.#reporter.report('refused-call', occurrence, { text, advice: adviceForRefusal(sentence) })
   }
 
   #created(call: CheckedCall): void {
@@ -322,7 +330,8 @@ export class Checker {
         {
           severity: 'warning',
           text: `${qp.nameWithProgram} was connected to QP 0x${qp.attributes.destQpn?.toString(16)}, which never existed`,
-          objects: [qp],
+          ...this.#swappedPeer(peerDevice, qp.attributes.destQpn),
+          objects: [qp, this.#qpInOtherOrder(peerDevice, qp.attributes.destQpn)],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
@@ -336,7 +345,7 @@ export class Checker {
       {
         severity: 'warning',
         text: `${qp.nameWithProgram} was connected to ${peer.nameWithProgram}: ${findings[id].title}`,
-        details: attributeTable(qp, peer),
+        details: [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)],
         objects: [qp, peer],
       },
     )
@@ -345,6 +354,22 @@ export class Checker {
   /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
   #peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
     return address && this.#deviceWithGid(address.dgid)
+  }
+
+  /** The queue pair that has this number in the other byte order; undefined: none. */
+  #qpInOtherOrder(device: number | undefined, qpn: number | undefined): KnownObject | undefined {
+    if (device === undefined || qpn === undefined || this.#objects.qp(device, qpn) !== undefined) return undefined
+    return this.#objects.qpWithSwapped(device, qpn)
+  }
+
+  /** Details and advice about a dest_qp_num in the other byte order; empty: it is not. */
+  #swappedPeer(device: number | undefined, qpn: number | undefined) {
+    const meant = this.#qpInOtherOrder(device, qpn)
+    if (meant === undefined || qpn === undefined) return {}
+    return {
+      details: [`${hex(qpn)} is ${meant.nameWithProgram} in the other byte order`],
+      advice: SWAPPED_QPN,
+    }
   }
 
   #peerOf(qp: KnownObject): KnownObject | undefined {
@@ -492,7 +517,9 @@ export class Checker {
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
-          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id) ? attributeTable(qp, peer) : []),
+          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
+            ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+            : []),
         ],
         objects: [
           qp,
@@ -534,14 +561,20 @@ export class Checker {
     const text = failureText(failure)
     const objects = [qp, peer]
     if (failure.peer?.state === 'none') {
-      this.#reporter.report('no-peer-qp', occurrence, { text, objects })
+      const peerDevice = qp && this.#peerDeviceOf(qp)
+      const meant = this.#qpInOtherOrder(peerDevice, failure.peer.qpn)
+      this.#reporter.report('no-peer-qp', occurrence, {
+        text,
+        ...this.#swappedPeer(peerDevice, failure.peer.qpn),
+        objects: [...objects, meant],
+      })
       return
     }
     if (qp === undefined || peer === undefined) {
       this.#reporter.report('no-answer', occurrence, { text, objects })
       return
     }
-    const details = attributeTable(qp, peer)
+    const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
     const [reason] = mismatches(qp, peer, this.#deviceWithGid)
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)

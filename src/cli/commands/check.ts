@@ -21,6 +21,7 @@ import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { jsonText, printable } from '../../trace/printable.ts'
+import { leakTexts } from '../check/leaks.ts'
 import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import {
   defaultSuppressions,
@@ -165,6 +166,8 @@ export const check = async (program: string, args: readonly string[], options: C
       : `source lines are looked up in ${printable(basename(file))}`
   const shown: Finding[] = []
   const hidden: Finding[] = []
+  /** Of `shown`, those that are not printed yet. */
+  const leaks: Finding[] = []
   /** Suppressed findings by library; undefined: those that files name. */
   const suppressed = new Map<string | undefined, number>()
   let hasFailure = false
@@ -176,6 +179,11 @@ export const check = async (program: string, args: readonly string[], options: C
     hasFailure ||= verdict.action === 'fail'
     shown.push(finding)
     if (options.json) return
+    // Leaks come last: errors may be their reason.
+    if (finding.id === 'leak' && !options.genSuppressions) {
+      leaks.push(finding)
+      return
+    }
     print(`${findingText(finding, symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
@@ -204,7 +212,10 @@ export const check = async (program: string, args: readonly string[], options: C
     symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
-  } else print(summary(reported, hidden, suppressed, omissions, hasCalls))
+  } else {
+    for (const text of leakTexts(leaks, symbols, options.notes === true)) print(text)
+    print(summary(reported, hidden, suppressed, omissions, hasCalls))
+  }
   sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions), 2)}\n`)
   output.close()
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
