@@ -26,7 +26,7 @@ int main(void)
     recreate_extended(&one, IBV_QP_EX_WITH_RDMA_WRITE);
     connect_ends(&one, &other);
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
-    alarm(2);
+    alarm(1);
     if (write_at(qp, &one, &other, SIZE) != ERANGE)
         return 1;
     check(write_at(qp, &one, &other, 64), "write_at");
