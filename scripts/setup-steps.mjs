@@ -135,6 +135,8 @@ const PACKAGES = [
     qperf: 'qperf',
     'libfabric-bin': 'fi_pingpong',
     'ucx-utils': 'ucx_perftest',
+    'openmpi-bin': 'mpirun',
+    'libopenmpi-dev': 'mpicc',
     'dapl2-utils': 'dtest',
     tgt: 'tgtd',
     'libiscsi-bin': 'iscsi-test-cu',

@@ -41,6 +41,7 @@
 #define USERDMA_GONE 21u
 #define USERDMA_DIED 22u
 #define USERDMA_REFUSAL 23u
+#define USERDMA_BATCH 24u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -171,6 +172,32 @@
 #define USERDMA_GONE_CALL 0u
 #define USERDMA_GONE_DESTROY 1u
 #define USERDMA_GONE_CONCURRENT 2u
+/* Mistakes in batches of ibv_wr_*, and the calls that show them. */
+#define USERDMA_BATCH_CALL_START 1u
+#define USERDMA_BATCH_CALL_COMPLETE 2u
+#define USERDMA_BATCH_CALL_ABORT 3u
+#define USERDMA_BATCH_CALL_ADD 4u
+#define USERDMA_BATCH_CALL_SET_SGE 5u
+#define USERDMA_BATCH_CALL_SET_SGE_LIST 6u
+#define USERDMA_BATCH_CALL_SET_INLINE_DATA 7u
+#define USERDMA_BATCH_CALL_SET_INLINE_DATA_LIST 8u
+#define USERDMA_BATCH_CALL_SET_UD_ADDR 9u
+#define USERDMA_BATCH_CALL_SET_XRC_SRQN 10u
+#define USERDMA_BATCH_CALL_POST_SEND 11u
+#define USERDMA_BATCH_CALL_DESTROY_QP 12u
+#define USERDMA_BATCH_CALL_EXIT 13u
+#define USERDMA_BATCH_MISTAKE_STARTED_AGAIN 1u
+#define USERDMA_BATCH_MISTAKE_OWNER_ENDED 2u
+#define USERDMA_BATCH_MISTAKE_LEFT_OPEN 3u
+#define USERDMA_BATCH_MISTAKE_NOT_STARTED 4u
+#define USERDMA_BATCH_MISTAKE_OTHER_THREAD 5u
+#define USERDMA_BATCH_MISTAKE_NO_REQUEST 6u
+#define USERDMA_BATCH_MISTAKE_SET_AGAIN 7u
+#define USERDMA_BATCH_MISTAKE_WRONG_SETTER 8u
+#define USERDMA_BATCH_MISTAKE_NO_DATA 9u
+#define USERDMA_BATCH_MISTAKE_NO_ADDRESS 10u
+#define USERDMA_BATCH_MISTAKE_FIELDS_LATE 11u
+#define USERDMA_BATCH_MISTAKE_NO_FUNCTION 12u
 
 struct userdma_header {
     uint32_t type;
@@ -350,6 +377,17 @@ struct userdma_died {
     uint32_t ours;
 };
 _Static_assert(sizeof(struct userdma_died) == 8, "layout of struct userdma_died");
+
+struct userdma_batch {
+    uint64_t wr_id;
+    uint32_t number;
+    uint32_t mistake;
+    uint32_t called;
+    int32_t opcode;
+    uint32_t requests;
+    uint32_t since;
+};
+_Static_assert(sizeof(struct userdma_batch) == 32, "layout of struct userdma_batch");
 
 struct userdma_posting {
     uint64_t wr_id;

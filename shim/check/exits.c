@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include "../shim.h"
+#include "../recorder/batches.h"
 #include "requests.h"
 
 #include <errno.h>
@@ -24,6 +25,8 @@ static void send_reports(void)
 
 static void report_end(void)
 {
+    if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
+        batches_exiting();
     send_reports();
     if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
         message_send(-1, USERDMA_END, 0, NULL, 0, false);

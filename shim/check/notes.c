@@ -11,6 +11,7 @@
 #include "../recorder/acknowledgements.h"
 #include "../recorder/refusals.h"
 #include "../recorder/objects.h"
+#include "../recorder/batches.h"
 #include "../recorder/verbs.h"
 #include "outstanding.h"
 
@@ -83,6 +84,11 @@ void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
     stack_note_post(fd, USERDMA_POST_SEND, number, qp->wr_id, stack);
 }
 
+void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+{
+    message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
+}
+
 /* ---- polls ---- */
 
 void note_poll_end(const struct ibv_cq_ex *cq)
@@ -105,13 +111,15 @@ static void note_taken(const struct ibv_cq *cq, uint32_t count, uint64_t wr_id)
 void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
+        outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV,
+                           wc[i].status != IBV_WC_SUCCESS);
     note_taken(cq, count, wc[count - 1].wr_id);
 }
 
 void note_completion(struct ibv_cq_ex *cq)
 {
-    outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
+    outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV,
+                       cq->status != IBV_WC_SUCCESS);
     note_taken(ibv_cq_ex_to_cq(cq), 1, cq->wr_id);
 }
 

@@ -295,8 +295,26 @@ static void complete_sends(int fd, uint32_t qpn, uint64_t wr_id)
     requests_unlock();
 }
 
-void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive)
+/* Whether the failed request is a receive: by the queue that has an outstanding request with this wr_id. */
+static bool was_receive(int fd, uint32_t qpn, uint64_t wr_id, bool by_opcode)
 {
+    if (!requests_lock())
+        return by_opcode;
+    const struct queue *sends = queue_of(fd, USERDMA_POST_SEND, qpn, false);
+    const struct queue *receives = queue_of(fd, USERDMA_POST_RECEIVE, qpn, false);
+    const bool is_send = sends && send_find(sends, wr_id) != NONE;
+    bool is_receive = receives && receive_find(receives, wr_id) != NONE;
+    /* A completion does not name the SRQ. */
+    for (const struct queue *shared = first_shared; shared && !is_receive && !is_send; shared = shared->next_shared)
+        is_receive = shared->fd == fd && receive_find(shared, wr_id) != NONE;
+    requests_unlock();
+    return is_send == is_receive ? by_opcode : is_receive;
+}
+
+void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed)
+{
+    if (UNLIKELY(has_failed))
+        is_receive = was_receive(fd, qpn, wr_id, is_receive);
     if (!is_receive) {
         complete_sends(fd, qpn, wr_id);
         return;

@@ -24,8 +24,8 @@ void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count)
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
 
-/* A completion was polled. */
-void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive);
+/* A completion was polled. `is_receive`: by its opcode, which is undefined if the request has failed. */
+void outstanding_polled(int fd, uint32_t qpn, uint64_t wr_id, bool is_receive, bool has_failed);
 /* A queue was reset or destroyed. */
 void outstanding_forget(int fd, uint32_t kind, uint32_t number);
 /* A new context, perhaps with the descriptor of an earlier one. */

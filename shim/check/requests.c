@@ -167,11 +167,17 @@ uint32_t send_find(const struct queue *queue, uint64_t wr_id)
     return found;
 }
 
-bool receive_complete(struct queue *queue, uint64_t wr_id)
+uint32_t receive_find(const struct queue *queue, uint64_t wr_id)
 {
     uint32_t slot = queue->first;
     while (slot != NONE && elements[slot].wr_id != wr_id)
         slot = elements[slot].next;
+    return slot;
+}
+
+bool receive_complete(struct queue *queue, uint64_t wr_id)
+{
+    uint32_t slot = receive_find(queue, wr_id);
     if (slot == NONE)
         return false;
     const uint32_t index = elements[slot].index;

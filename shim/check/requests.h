@@ -122,6 +122,8 @@ void element_remove(struct queue *queue, uint32_t slot);
 void element_clear(uint32_t slot);
 /* Removes a polled receive. False: unknown request. */
 bool receive_complete(struct queue *queue, uint64_t wr_id);
+/* The first element of the outstanding receive with this wr_id; NONE: there is none. */
+uint32_t receive_find(const struct queue *queue, uint64_t wr_id);
 /* The first element of the send with this wr_id that has completed; NONE: unknown. */
 uint32_t send_find(const struct queue *queue, uint64_t wr_id);
 /* Removes all elements of the queue's first request. */

@@ -5,6 +5,7 @@
 #include "host.h"
 
 #include "../recorder/objects.h"
+#include "../recorder/batches.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -85,6 +86,23 @@ void note_refusal(int fd, const struct userdma_refusal *refusal)
 void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
 {
     (void)fd, (void)misuse;
+}
+
+void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+{
+    struct {
+        struct userdma_record record;
+        struct userdma_open_record context;
+        struct userdma_batch mistake;
+    } *made;
+    const uint32_t stack = STACK_HERE();
+    made = record_begin(USERDMA_RECORD_BATCH, sizeof *made);
+    if (!made)
+        return;
+    made->record.stack = stack;
+    made->context.fd = fd;
+    made->mistake = *mistake;
+    record_end(made, sizeof *made);
 }
 
 static uint32_t bounded(int elements)
@@ -386,7 +404,13 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
 
 int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
 {
-    return original(qp);
+    if (!recorder_is_on || !qp)
+        return original(qp);
+    batches_destroying(qp);
+    const int error = original(qp);
+    if (error == 0)
+        batches_destroyed(qp); /* only the address of `qp` is used */
+    return error;
 }
 
 /* ---- destroyed objects ---- */

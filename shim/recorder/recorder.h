@@ -5,6 +5,7 @@
  *
  *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
  *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
+ *   batches.c  mistakes in batches of ibv_wr_*
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs
@@ -114,6 +115,8 @@ void stack_take_interrupted(struct stack *stack, const void *context);
 bool stack_is_ours(const void *context);
 /* The number of a stack; 0: none. */
 uint32_t stack_number(const struct stack *stack);
+/* The number of a stack of which only one return address is known; 0: none. May change errno. */
+uint32_t stack_at(void *return_address);
 /* Writes the frames as STACK of src/spec/session.ts. Takes the loader's lock. */
 void stack_write_frames(const struct stack *stack, char *text, size_t size);
 /* Libraries were unloaded: other code may now be at the addresses of known stacks. */

@@ -60,6 +60,11 @@
     void, (struct ibv_qp_ex * qp, uint32_t lkey, uint64_t address, uint32_t length), (qp, lkey, address, length)
 #define FUNCTION_wr_set_sge_list                                                                                       \
     void, (struct ibv_qp_ex * qp, size_t count, const struct ibv_sge *list), (qp, count, list)
+#define FUNCTION_wr_set_inline_data                                                                                    \
+    void, (struct ibv_qp_ex * qp, void *address, size_t length), (qp, address, length)
+#define FUNCTION_wr_set_inline_data_list                                                                               \
+    void, (struct ibv_qp_ex * qp, size_t count, const struct ibv_data_buf *list), (qp, count, list)
+#define FUNCTION_wr_set_xrc_srqn void, (struct ibv_qp_ex * qp, uint32_t srqn), (qp, srqn)
 #define FUNCTION_wr_set_ud_addr                                                                                        \
     void, (struct ibv_qp_ex * qp, struct ibv_ah *ah, uint32_t qpn, uint32_t qkey), (qp, ah, qpn, qkey)
 
@@ -97,6 +102,10 @@ enum { OPCODE_FLUSH = 14, OPCODE_ATOMIC_WRITE = 15 };
     static name##_function *const name##_wrapper[SLOTS] = {name##_0, name##_1, name##_2, name##_3,                     \
                                                            name##_4, name##_5, name##_6, name##_7};
 #define SLOTS_OF(name) TYPED(SLOTS_OF_, name, FUNCTION_##name)
+
+/* For functions that ask for CALLER: inlined into the wrapper, whose return address is in the program. */
+#define IN_WRAPPER inline __attribute__((always_inline))
+#define CALLER __builtin_return_address(0)
 
 /* Replaces `function` by the wrapper of its slot, unless all slots are in use or `function` is a wrapper. */
 #define WRAP(function, name)                                                                                           \

@@ -158,6 +158,13 @@ bool stack_is_ours(const void *context)
            interrupted.dli_fbase == own.dli_fbase;
 }
 
+uint32_t stack_at(void *return_address)
+{
+    struct stack stack = {.frames = {return_address}, .depth = 1};
+    hash_frames(&stack);
+    return stack_number(&stack);
+}
+
 /* The last stack of this thread. */
 static TLS struct {
     /* 0: no stack is kept. */

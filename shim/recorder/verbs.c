@@ -10,6 +10,8 @@
 #include "refusals.h"
 #include "verbs.h"
 
+#include "batches.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -190,6 +192,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         return provider_post_send(original, qp, list, bad);
     if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
         REFUSE(list, bad);
+    batches_posting(qp);
     note_sends(qp, list, FRAME);
     const int error = provider_post_send(original, qp, list, bad);
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
@@ -274,14 +277,28 @@ uint32_t batch_size(const struct ibv_qp_ex *qp)
     return batch_qp == qp ? batch_requests : 0;
 }
 
-static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address)
+static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, void *caller)
 {
+    batches_added(qp, opcode, caller);
     note_built(qp, opcode, rkey, address);
     if (batch_qp == qp)
         batch_requests++;
     else
         batch_qp = NULL; /* this thread builds batches of two queue pairs: their sizes are unknown */
 }
+
+/*
+ * NAME_missing, instead of NULL if the queue pair lacks the function: reports the call, and crashes, as the program does
+ * without userdma. `opcode`: of a function that adds a request, else -1.
+ */
+#define MISSING_(name, call, opcode, type, parameters, arguments)                                                      \
+    static void name##_missing parameters                                                                              \
+    {                                                                                                                  \
+        name##_function *volatile none = NULL;                                                                         \
+        batches_missing(qp, call, opcode);                                                                             \
+        none arguments;                                                                                                \
+    }
+#define MISSING(name, call, opcode) TYPED(MISSING_, name, call, opcode, FUNCTION_##name)
 
 /* The functions that add a request: its opcode, key and remote address. */
 #define BUILDERS(X)                                                                                                    \
@@ -300,9 +317,9 @@ static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t addr
     X(wr_flush, OPCODE_FLUSH, rkey, address)
 
 #define BUILDER_(name, opcode, key, remote, type, parameters, arguments)                                               \
-    static void name(name##_function *original, EXPAND parameters)                                                     \
+    static IN_WRAPPER void name(name##_function *original, EXPAND parameters)                                          \
     {                                                                                                                  \
-        built(qp, opcode, key, remote);                                                                                \
+        built(qp, opcode, key, remote, CALLER);                                                                        \
         original arguments;                                                                                            \
     }
 #define BUILDER(name, opcode, key, remote)                                                                             \
@@ -313,21 +330,26 @@ BUILDERS(BUILDER)
 NEWER_BUILDERS(BUILDER)
 
 FUNCTION_TYPE(wr_bind_mw)
-static void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,
-                       const struct ibv_mw_bind_info *info)
+static IN_WRAPPER void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,
+                                  const struct ibv_mw_bind_info *info)
 {
     if (UNLIKELY(recorder_is_on))
-        built(qp, IBV_WR_BIND_MW, rkey, 0);
+        built(qp, IBV_WR_BIND_MW, rkey, 0, CALLER);
     original(qp, mw, rkey, info);
     provider_bind_built(qp, mw, rkey);
 }
 SLOTS_OF(wr_bind_mw)
+
+#define MISSING_BUILDER(name, opcode, key, remote) MISSING(name, USERDMA_BATCH_CALL_ADD, opcode)
+BUILDERS(MISSING_BUILDER)
+MISSING(wr_bind_mw, USERDMA_BATCH_CALL_ADD, IBV_WR_BIND_MW)
 
 FUNCTION_TYPE(wr_set_sge)
 static void wr_set_sge(wr_set_sge_function *original, struct ibv_qp_ex *qp, uint32_t lkey, uint64_t address,
                        uint32_t length)
 {
     const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
+    batches_set(qp, USERDMA_BATCH_CALL_SET_SGE, 1, 0);
     note_elements(qp, &element, 1, FRAME);
     original(qp, lkey, address, length);
 }
@@ -337,6 +359,7 @@ FUNCTION_TYPE(wr_set_sge_list)
 static void wr_set_sge_list(wr_set_sge_list_function *original, struct ibv_qp_ex *qp, size_t count,
                             const struct ibv_sge *list)
 {
+    batches_set(qp, USERDMA_BATCH_CALL_SET_SGE_LIST, (uint32_t)count, 0);
     note_elements(qp, list, count, FRAME);
     original(qp, count, list);
 }
@@ -348,23 +371,65 @@ static void wr_set_ud_addr(wr_set_ud_addr_function *original, struct ibv_qp_ex *
 {
     if (IS_GONE("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
         return;
+    batches_set(qp, USERDMA_BATCH_CALL_SET_UD_ADDR, 0, 0);
     note_destination(qp, qpn, qkey);
     original(qp, ah, qpn, qkey);
 }
 SLOTS_OF(wr_set_ud_addr)
 
+FUNCTION_TYPE(wr_set_inline_data)
+static void wr_set_inline_data(wr_set_inline_data_function *original, struct ibv_qp_ex *qp, void *address,
+                               size_t length)
+{
+    batches_set(qp, USERDMA_BATCH_CALL_SET_INLINE_DATA, 0, length);
+    original(qp, address, length);
+}
+SLOTS_OF(wr_set_inline_data)
+
+FUNCTION_TYPE(wr_set_inline_data_list)
+static void wr_set_inline_data_list(wr_set_inline_data_list_function *original, struct ibv_qp_ex *qp, size_t count,
+                                    const struct ibv_data_buf *list)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += list[i].length;
+    batches_set(qp, USERDMA_BATCH_CALL_SET_INLINE_DATA_LIST, 0, bytes);
+    original(qp, count, list);
+}
+SLOTS_OF(wr_set_inline_data_list)
+
+FUNCTION_TYPE(wr_set_xrc_srqn)
+static void wr_set_xrc_srqn(wr_set_xrc_srqn_function *original, struct ibv_qp_ex *qp, uint32_t srqn)
+{
+    batches_set(qp, USERDMA_BATCH_CALL_SET_XRC_SRQN, 0, 0);
+    original(qp, srqn);
+}
+SLOTS_OF(wr_set_xrc_srqn)
+
+MISSING(wr_set_ud_addr, USERDMA_BATCH_CALL_SET_UD_ADDR, -1)
+MISSING(wr_set_xrc_srqn, USERDMA_BATCH_CALL_SET_XRC_SRQN, -1)
+MISSING(wr_set_inline_data, USERDMA_BATCH_CALL_SET_INLINE_DATA, -1)
+MISSING(wr_set_inline_data_list, USERDMA_BATCH_CALL_SET_INLINE_DATA_LIST, -1)
+
 FUNCTION_TYPE(wr_start)
-static void wr_start(wr_start_function *original, struct ibv_qp_ex *qp)
+static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *qp)
 {
     batch_qp = qp;
     batch_requests = 0;
+    batches_starting(qp);
     original(qp);
+    batches_started(qp, CALLER);
 }
 SLOTS_OF(wr_start)
+
+/* ibv_wr_complete of this thread refuses the batch. */
+static TLS bool is_completing;
 
 FUNCTION_TYPE(wr_abort)
 static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
 {
+    if (!is_completing)
+        batches_ending(qp, USERDMA_BATCH_CALL_ABORT);
     note_aborted(qp);
     if (batch_qp == qp)
         batch_qp = NULL;
@@ -376,25 +441,35 @@ FUNCTION_TYPE(wr_complete)
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     const struct ibv_qp *base = &qp->qp_base;
+    struct batch_sizes sizes = {0};
     uint32_t count = 0;
     if (UNLIKELY(recorder_is_on)) {
+        sizes = batches_ending(qp, USERDMA_BATCH_CALL_COMPLETE);
         count = batch_size(qp);
         note_batch(qp, FRAME);
         if (batch_qp == qp)
             batch_qp = NULL;
     }
     int error = provider_refusal(base, qp->wr_id, (int)USERDMA_UNKNOWN_OPCODE);
-    if (LIKELY(error == 0))
+    if (LIKELY(error == 0)) {
         error = original(qp);
-    else
+    } else {
+        is_completing = true;
         qp->wr_abort(qp);
+        is_completing = false;
+    }
     if (UNLIKELY(recorder_is_on) && error != 0) {
-        /* Of the last request only the wr_id is known. */
+        /* Of the last request only the wr_id is known, of all the largest sizes. */
         struct userdma_refused refused = {.wr_id = qp->wr_id,
                                           .queue = USERDMA_POST_SEND,
                                           .number = base->qp_num,
                                           .error = (uint32_t)abs(error),
-                                          .state = base->state};
+                                          .state = base->state,
+                                          .elements = sizes.elements};
+        if (sizes.inline_bytes > 0) {
+            refused.flags = IBV_SEND_INLINE;
+            refused.length = sizes.inline_bytes;
+        }
         note_refused(base->context->cmd_fd, &refused, count);
     }
     return error;
@@ -407,8 +482,16 @@ void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP(qp->wr_bind_mw, wr_bind_mw);
     if (LIKELY(!recorder_is_on))
         return;
-#define WRAP_BUILDER(name, opcode, key, remote) WRAP(qp->name, name);
+    batches_created(qp);
+#define WRAP_OR_TELL(name)                                                                                             \
+    if (qp->name)                                                                                                      \
+        WRAP(qp->name, name);                                                                                          \
+    else                                                                                                               \
+        qp->name = name##_missing;
+#define WRAP_BUILDER(name, opcode, key, remote) WRAP_OR_TELL(name)
     BUILDERS(WRAP_BUILDER)
+    if (!qp->wr_bind_mw)
+        qp->wr_bind_mw = wr_bind_mw_missing;
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
     if (operations & WITH_ATOMIC_WRITE)
         WRAP(newer->wr_atomic_write, wr_atomic_write);
@@ -418,7 +501,10 @@ void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP(qp->wr_abort, wr_abort);
     WRAP(qp->wr_set_sge, wr_set_sge);
     WRAP(qp->wr_set_sge_list, wr_set_sge_list);
-    WRAP(qp->wr_set_ud_addr, wr_set_ud_addr);
+    WRAP_OR_TELL(wr_set_ud_addr)
+    WRAP_OR_TELL(wr_set_xrc_srqn)
+    WRAP_OR_TELL(wr_set_inline_data)
+    WRAP_OR_TELL(wr_set_inline_data_list)
 }
 
 /* ---- destroyed queue pairs and CQs with functions of their own ---- */

@@ -21,6 +21,7 @@
 #include <sched.h>
 
 #include "../check/outstanding.h"
+#include "../recorder/batches.h"
 #include "verbs_ops.h"
 
 /*
@@ -258,9 +259,12 @@ int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
         return original(qp);
     const int fd = qp->context->cmd_fd;
     const uint32_t number = qp->qp_num;
+    batches_destroying(qp);
     const int error = original(qp);
-    if (error == 0)
+    if (error == 0) {
         forget_queues(fd, number);
+        batches_destroyed(qp); /* only the address of `qp` is used */
+    }
     return error;
 }
 

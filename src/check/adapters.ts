@@ -12,6 +12,7 @@ import {
 } from '../spec/check/adapters.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import { pageAbove, pageBelow } from '../spec/memory.ts'
+import { PostQueue } from '../spec/session.ts'
 import { WrOpcode } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
@@ -91,6 +92,10 @@ const adapterText = (name: AdapterName): string => `${name} (${adapters[name].mo
 
 export const createAdapterDetector = (services: DetectorServices): Detector => {
   const { adapters: names = [], lockLimit = () => Number.POSITIVE_INFINITY } = services.sources
+  /** The smallest max_msg_sz of the adapters. */
+  const smallestMessage = Math.min(
+    ...names.map(name => adapters[name].limits.max_msg_sz?.[0] ?? Number.POSITIVE_INFINITY),
+  )
   /** The process and the pinned bytes (whole pages) of each region, by `KnownObject.id`. */
   const pinned = new Map<number, { readonly pid: number; readonly bytes: number }>()
   /** Pinned bytes of all regions of a process, by pid. */
@@ -174,6 +179,11 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
       services.report('fork-unsafe', services.occurrenceAt(first, stack, 'forked'), { text, objects: regions })
     },
     posted(request) {
+      if (request.queue === PostQueue.SEND && request.length > smallestMessage) {
+        const owner = services.objects.find(request.owner)
+        if (owner !== undefined)
+          checkLimit('max_msg_sz', request.length, services.occurrenceAtPost(owner, request), owner)
+      }
       const operation = requestOperations.get(request.opcode)
       if (operation === undefined || names.every(name => adapters[name].lacks[operation] === undefined)) return
       const owner = services.objects.find(request.owner)

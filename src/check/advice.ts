@@ -6,6 +6,9 @@ import { Errno } from '../spec/errno.ts'
 import { GRH_BYTES } from '../wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
+/** Advice about the number of a queue pair in the other byte order. */
+export const SWAPPED_QPN = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
+
 /** Advice to a failed request. `qp`: the queue pair of the request. */
 export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObject | undefined): string | undefined => {
   switch (id) {
@@ -38,8 +41,8 @@ export const adviceForBusy = (users: readonly KnownObject[]): string | undefined
   return regions === 0 ? undefined : 'deregister its regions and destroy the other objects that use it first'
 }
 
-/** Advice to a program whose call on an object of this class was refused. */
-export const adviceForRefusal = (class_: string, errno: number): string | undefined => {
+/** Advice to a program that asked for memory or a feature that the device does not take. */
+export const adviceForUnsupported = (class_: string, errno: number): string | undefined => {
   if (errno === Errno.EFAULT && class_ === 'mr')
     return 'register memory that is mapped, and for any right of writing also writable: constants and files that are mapped read-only are not'
   return errno === Errno.EOPNOTSUPP ? 'ask the device for the feature first, or go on without it' : undefined

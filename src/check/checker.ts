@@ -17,8 +17,10 @@ import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { counted } from '../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForRefusal } from './advice.ts'
+import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForUnsupported, SWAPPED_QPN } from './advice.ts'
+import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
+import { adviceForRefusal, inC } from './c-words.ts'
 import { createCmDisconnectDetector } from './cm-disconnects.ts'
 import { createCmIdDetector } from './cm-ids.ts'
 import { createCmPortDetector } from './cm-ports.ts'
@@ -30,6 +32,7 @@ import {
   mismatchBehind,
   mismatches,
   rdAtomicExceeds,
+  swappedPsnLines,
 } from './connection.ts'
 import { createDatagramDetector } from './datagrams.ts'
 import {
@@ -238,8 +241,10 @@ export class Checker {
     }
     const severity = severityOfRefusal(call.class, errno, isTrial)
     if (severity === undefined) return
-    const advice = method === 'create' || method === 'modify' ? adviceForRefusal(call.class, errno) : undefined
-    const text = `${errnoName(errno)}: ${reason}`
+    const isMade = method === 'create' || method === 'modify'
+    const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
+    const advice = adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
+    const text = `${errnoName(errno)}: ${sentence}`
     this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
 
@@ -250,8 +255,11 @@ export class Checker {
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
   refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
-    if (isArgumentError(errno))
-      this.#reporter.report('refused-call', occurrence, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
+    if (!isArgumentError(errno)) return
+    const sentence = inC(reason)
+    // The sentence names the function, or the call as it was attempted.
+    const text = sentence === reason ? `${attempt}: ${errnoName(errno)}: ${reason}` : `${errnoName(errno)}: ${sentence}`
+    this.#reporter.report('refused-call', occurrence, { text, advice: adviceForRefusal(sentence) })
   }
 
   #created(call: CheckedCall): void {
@@ -355,7 +363,8 @@ export class Checker {
         {
           severity: 'warning',
           text: `${qp.nameWithProgram} was connected to QP 0x${qp.attributes.destQpn?.toString(16)}, which never existed`,
-          objects: [qp],
+          ...this.#swappedPeer(peerDevice, qp.attributes.destQpn),
+          objects: [qp, this.#qpInOtherOrder(peerDevice, qp.attributes.destQpn)],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
@@ -369,7 +378,7 @@ export class Checker {
       {
         severity: 'warning',
         text: `${qp.nameWithProgram} was connected to ${peer.nameWithProgram}: ${findings[id].title}`,
-        details: attributeTable(qp, peer),
+        details: [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)],
         objects: [qp, peer],
       },
     )
@@ -378,6 +387,22 @@ export class Checker {
   /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
   #peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
     return address && this.#deviceWithGid(address.dgid)
+  }
+
+  /** The queue pair that has this number in the other byte order; undefined: none. */
+  #qpInOtherOrder(device: number | undefined, qpn: number | undefined): KnownObject | undefined {
+    if (device === undefined || qpn === undefined || this.#objects.qp(device, qpn) !== undefined) return undefined
+    return this.#objects.qpWithSwapped(device, qpn)
+  }
+
+  /** Details and advice about a dest_qp_num in the other byte order; empty: it is not. */
+  #swappedPeer(device: number | undefined, qpn: number | undefined) {
+    const meant = this.#qpInOtherOrder(device, qpn)
+    if (meant === undefined || qpn === undefined) return {}
+    return {
+      details: [`${hex(qpn)} is ${meant.nameWithProgram} in the other byte order`],
+      advice: SWAPPED_QPN,
+    }
   }
 
   #peerOf(qp: KnownObject): KnownObject | undefined {
@@ -438,6 +463,13 @@ export class Checker {
   /** A signal ends a program. */
   died(death: Death): void {
     reportDeath(this.#services, death)
+  }
+
+  /** The preload library of a program reports a mistake in a batch of ibv_wr_*. */
+  batchMistaken(batch: MistakenBatch): void {
+    const qp = this.#queueOf({ ...batch, queue: PostQueue.SEND })
+    const content = qp && batchText(batch, qp)
+    if (content !== undefined) this.#reporter.report('batch-misused', batch, { ...content, objects: [qp] })
   }
 
   /** The program's library has refused a post. */
@@ -567,7 +599,9 @@ export class Checker {
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
-          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id) ? attributeTable(qp, peer) : []),
+          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id)
+            ? [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
+            : []),
         ],
         objects: [
           qp,
@@ -609,14 +643,20 @@ export class Checker {
     const text = failureText(failure)
     const objects = [qp, peer]
     if (failure.peer?.state === 'none') {
-      this.#reporter.report('no-peer-qp', occurrence, { text, objects })
+      const peerDevice = qp && this.#peerDeviceOf(qp)
+      const meant = this.#qpInOtherOrder(peerDevice, failure.peer.qpn)
+      this.#reporter.report('no-peer-qp', occurrence, {
+        text,
+        ...this.#swappedPeer(peerDevice, failure.peer.qpn),
+        objects: [...objects, meant],
+      })
       return
     }
     if (qp === undefined || peer === undefined) {
       this.#reporter.report('no-answer', occurrence, { text, objects })
       return
     }
-    const details = attributeTable(qp, peer)
+    const details = [...swappedPsnLines(qp, peer), ...attributeTable(qp, peer)]
     const [reason] = mismatches(qp, peer, this.#deviceWithGid)
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)

@@ -5,6 +5,7 @@
 import type { CauseName } from '../spec/check/causes.ts'
 import type { FindingId } from '../spec/check/findings.ts'
 import { Mtu, QpState } from '../spec/enums.ts'
+import { swap32 } from '../spec/memory.ts'
 import { addressText } from '../wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
@@ -115,6 +116,22 @@ const attributeRows: readonly (readonly [
   ['dgid', ({ attributes }) => attributes.address && addressText(attributes.address.dgid)],
   ['pkey_index', ({ attributes }) => decimal(attributes.pkeyIndex)],
 ]
+
+/** Whether a PSN of 24 bits is the other one with the bytes of its 32-bit word in reverse order. */
+const isSwappedPsn = (psn: number, other: number): boolean =>
+  psn !== other && ((swap32(other) & 0xffffff) === psn || (swap32(psn) & 0xffffff) === other)
+
+/** A line for each rq_psn that is the peer's sq_psn in the other byte order. */
+export const swappedPsnLines = (qp: KnownObject, peer: KnownObject): string[] =>
+  [
+    [qp, peer],
+    [peer, qp],
+  ].flatMap(([receiver, sender]) => {
+    const psn = receiver!.attributes.rqPsn
+    const sent = sender!.attributes.sqPsn
+    if (psn === undefined || sent === undefined || !isSwappedPsn(psn, sent)) return []
+    return [`rq_psn ${hex(psn)} of ${receiver!.name} is sq_psn ${hex(sent)} of ${sender!.name} in the other byte order`]
+  })
 
 const UNKNOWN = '-'
 

@@ -8,9 +8,11 @@ import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { QpState } from '../spec/enums.ts'
+import { swap32 } from '../spec/memory.ts'
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { GSI_QPN } from '../spec/wire/mad.ts'
 import { addressText, isMulticastGid } from '../wire/address.ts'
+import { SWAPPED_QPN } from './advice.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 
@@ -40,7 +42,10 @@ const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQ
   const sentQkey = (requestQkey >>> 31 === 1 ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
   return sentQkey === qkey >>> 0
     ? undefined
-    : { id: 'key-mismatch', detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected` }
+    : {
+        id: 'key-mismatch',
+        detail: `: Q_Key ${hex(sentQkey)} is sent, and ${hex(qkey >>> 0)} is expected${swap32(sentQkey) === qkey >>> 0 ? ', the same in the other byte order' : ''}`,
+      }
 }
 
 export const createDatagramDetector = (services: DetectorServices): Detector => {
@@ -72,11 +77,16 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       const { id, severity, detail } = mismatch
       if (id === 'key-mismatch') sender.hasSentWrongQkey = true
       const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
+      const meant = peer === undefined ? services.objects.qpWithSwapped(device, destQpn) : undefined
       const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
       services.report(id, services.occurrenceAtPost(sender, request), {
         text,
         ...(severity && { severity }),
-        objects: [sender, peer],
+        ...(meant && {
+          details: [`${hex(destQpn)} is ${meant.nameWithProgram} in the other byte order`],
+          advice: SWAPPED_QPN,
+        }),
+        objects: [sender, peer, meant],
       })
     },
   }

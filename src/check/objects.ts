@@ -8,6 +8,7 @@ import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
+import { swap32 } from '../spec/memory.ts'
 
 const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 
@@ -319,6 +320,20 @@ export class KnownObjects {
   /** The queue pair with this number, else the last destroyed one. Of an XRC target: the object of its first opener. */
   qp(device: number, qpn: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} qp ${qpn}`)
+  }
+
+  /**
+   * An existing queue pair whose number is this one with its bytes in reverse order. A dest_qp_num has 24 bits: the
+   * highest of the four bytes may be lost.
+   */
+  qpWithSwapped(device: number, qpn: number): KnownObject | undefined {
+    // The number of every queue pair has 24 bits, so a swapped one ends with a byte of zeros.
+    if ((qpn & 0xff) !== 0) return undefined
+    const whole = this.qp(device, swap32(qpn))
+    if (whole !== undefined || qpn >>> 24 !== 0) return whole
+    for (const object of this.#existing.values())
+      if (object.device === device && object.qpn !== undefined && (swap32(object.qpn) & 0xffffff) === qpn) return object
+    return undefined
   }
 
   /** The existing queue pair of a program with this number, on any device. */

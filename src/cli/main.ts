@@ -186,6 +186,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'do not report the findings that this file names; may be given several times',
         collectPaths,
       )
+      .option('--no-default-suppressions', 'report also the known findings in libraries, such as UCX')
       .option('--gen-suppressions', 'print after each finding a block for a suppressions file')
       .option(
         '--torment-search <n>',

@@ -4,6 +4,7 @@
  */
 import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
+import type { MistakenBatch } from '../check/batches.ts'
 import type { Checker } from '../check/checker.ts'
 import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
@@ -295,6 +296,16 @@ export class DaemonChecker {
   died(pid: number, stack: Stack, signal: number, isInOurs: boolean): void {
     const program = { pid, command: commandName(pid) ?? '?' }
     this.#checker.died({ time: this.#now(), program, signal: signalName(signal), isInOurs, stack })
+  }
+
+  /** Reports a BATCH message of a process. `since`: the stack with that number. */
+  batchMistaken(
+    context: Context,
+    stack: Stack,
+    since: Stack,
+    batch: Pick<MistakenBatch, 'number' | 'mistake' | 'called' | 'opcode' | 'wrId' | 'requests'>,
+  ): void {
+    this.#checker.batchMistaken({ ...batch, ...this.#originOf(context), stack, since })
   }
 
   /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */

@@ -279,6 +279,17 @@ export class Observer {
       case 'notify':
         this.#armed(process, record)
         break
+      case 'batch': {
+        const context = process.contexts.get(record.fd)
+        const stackOf = (number: number): Stack => process.stacks.get(number) ?? NO_STACK
+        if (context !== undefined)
+          this.checker.batchMistaken({
+            ...record,
+            ...this.#callFacts(context, stackOf(record.stack)),
+            since: stackOf(record.since),
+          })
+        break
+      }
       case 'direct':
         this.#output.direct?.(process, record.function)
         break

@@ -4,7 +4,7 @@
 import type { Stack } from '../spec/check/findings.ts'
 import type { RequestElement } from '../spec/check/requests.ts'
 import { ObserveStructs, RecordKind } from '../spec/observe.ts'
-import { offsetsOf } from '../spec/session.ts'
+import { Messages, offsetsOf } from '../spec/session.ts'
 
 /** A range of the program's memory, as the kernel read it (before the call) or left it (after the call). */
 export interface MemoryRange {
@@ -107,6 +107,17 @@ export type ObservedRecord = Common &
         readonly completions: readonly ObservedCompletion[]
       }
     | { readonly kind: 'notify'; readonly fd: number; readonly cq: number; readonly solicitedOnly: boolean }
+    | {
+        readonly kind: 'batch'
+        readonly fd: number
+        readonly number: number
+        readonly mistake: number
+        readonly called: number
+        readonly opcode: number
+        readonly wrId: bigint
+        readonly requests: number
+        readonly since: number
+      }
     | { readonly kind: 'direct'; readonly function: string }
     | {
         readonly kind: 'use of gone'
@@ -149,6 +160,7 @@ const Element = offsetsOf(elementRecord)
 const Poll = offsetsOf(pollRecord)
 const Completion = offsetsOf(completionRecord)
 const Gone = offsetsOf(goneRecord)
+const Batch = offsetsOf(Messages.batch)
 
 const decoder = new TextDecoder()
 const textAt = (bytes: Uint8Array, at: number): string => {
@@ -298,6 +310,22 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
     }
     case RecordKind.NOTIFY:
       return { ...common, kind: 'notify', ...cq(), solicitedOnly: view.getUint32(at + Poll.solicitedOnly, true) !== 0 }
+    case RecordKind.BATCH: {
+      const batch = at + openRecord.size
+      const field = (offset: number): number => view.getUint32(batch + offset, true)
+      return {
+        ...common,
+        kind: 'batch',
+        fd: fd(),
+        wrId: view.getBigUint64(batch + Batch.wrId, true),
+        number: field(Batch.number),
+        mistake: field(Batch.mistake),
+        called: field(Batch.called),
+        opcode: view.getInt32(batch + Batch.opcode, true),
+        requests: field(Batch.requests),
+        since: field(Batch.since),
+      }
+    }
     case RecordKind.DIRECT:
       return { ...common, kind: 'direct', function: text() }
     case RecordKind.GONE:

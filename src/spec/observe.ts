@@ -84,6 +84,8 @@ export const RecordKind = {
   GONE: 19,
   /** A library refused a call itself (REFUSAL in session.ts). The thread's stack is that of the call. */
   REFUSAL: 20,
+  /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batch` of session.ts. */
+  BATCH: 21,
 } as const
 
 /** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */

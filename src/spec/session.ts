@@ -32,7 +32,7 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
@@ -41,6 +41,7 @@
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
  * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
  * - DIED reports that a signal such as SIGSEGV ends the program now.
+ * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
@@ -50,7 +51,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -97,6 +98,7 @@ export const MessageType = {
   GONE: 21,
   DIED: 22,
   REFUSAL: 23,
+  BATCH: 24,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -324,6 +326,20 @@ export const Messages = {
   ),
   /** signal: its number. ours: 1 if it has interrupted the preload library. */
   died: layout(['signal', 'u32'], ['ours', 'u32']),
+  /**
+   * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of
+   * the request that is meant; −1: none. wrId: its own. requests: in the batch. since: the number of the stack of the
+   * earlier call that the mistake is about; 0: none.
+   */
+  batch: layout(
+    ['wrId', 'u64'],
+    ['number', 'u32'],
+    ['mistake', 'u32'],
+    ['called', 'u32'],
+    ['opcode', 's32'],
+    ['requests', 'u32'],
+    ['since', 'u32'],
+  ),
   /** queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. */
   posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
   /** A range of the program's memory. */
@@ -351,6 +367,7 @@ export const Exchanges = {
   MISUSE: { request: 'misuse', reply: 'callReply' },
   GONE: { request: 'gone', reply: 'callReply' },
   DIED: { request: 'died', reply: 'callReply' },
+  BATCH: { request: 'batch', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
@@ -532,6 +549,49 @@ export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2 } as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff
+
+/**
+ * `batch.called`: the call that shows a mistake in a batch of ibv_wr_*. ADD: the function that adds a request of
+ * `batch.opcode`. EXIT: the program ends.
+ */
+export const BatchCall = {
+  START: 1,
+  COMPLETE: 2,
+  ABORT: 3,
+  ADD: 4,
+  SET_SGE: 5,
+  SET_SGE_LIST: 6,
+  SET_INLINE_DATA: 7,
+  SET_INLINE_DATA_LIST: 8,
+  SET_UD_ADDR: 9,
+  SET_XRC_SRQN: 10,
+  POST_SEND: 11,
+  DESTROY_QP: 12,
+  EXIT: 13,
+} as const
+
+/**
+ * `batch.mistake`. STARTED_AGAIN: the thread has a batch open, and waits for itself. OWNER_ENDED: the thread that has
+ * started the batch has ended. LEFT_OPEN: the batch never ends. NOT_STARTED: there is no batch. OTHER_THREAD: another
+ * thread has started it. NO_REQUEST: a setter before the first request. SET_AGAIN: a second setter of one kind for a
+ * request. WRONG_SETTER: one that operation or queue pair do not allow. NO_DATA, NO_ADDRESS: a setter is missing.
+ * FIELDS_LATE: wr_id or wr_flags was changed after the request was added, before its setter. NO_FUNCTION: the queue pair
+ * lacks the function.
+ */
+export const BatchMistake = {
+  STARTED_AGAIN: 1,
+  OWNER_ENDED: 2,
+  LEFT_OPEN: 3,
+  NOT_STARTED: 4,
+  OTHER_THREAD: 5,
+  NO_REQUEST: 6,
+  SET_AGAIN: 7,
+  WRONG_SETTER: 8,
+  NO_DATA: 9,
+  NO_ADDRESS: 10,
+  FIELDS_LATE: 11,
+  NO_FUNCTION: 12,
+} as const
 
 /**
  * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a

@@ -82,18 +82,27 @@ const adviceOf = ({ id, program, advice: own }: Finding): string => {
   return own ?? (program === undefined ? libraryAdvice : advice)
 }
 
-export const findingText = (finding: Finding, symbols: Symbols): string => {
-  const { id, severity, text, details, program, device, time, moments, objects } = finding
-  symbols.prepare?.(stacksOf([finding]))
+/** The first line of a finding's text, without its line feed. */
+export const headText = ({ id, severity, text, program, device }: Finding): string => {
   const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
+  return printable(`userdma check: ${severity} ${id}: ${subject}: ${text}`)
+}
+
+/** The innermost frames in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
+export const callersText = (frames: readonly Frame[]): string =>
+  printable(frames.slice(0, MAX_CALLERS).map(callerText).join(' < '))
+
+export const findingText = (finding: Finding, symbols: Symbols): string => {
+  const { details, time, moments, objects } = finding
+  symbols.prepare?.(stacksOf([finding]))
   const historyLine = ({ action, time: when, stack }: Moment): string => {
-    const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
+    const callers = callersText(symbols.framesOf(stack))
     return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
   const lines = [
-    `userdma check: ${severity} ${id}: ${subject}: ${text}`,
+    headText(finding),
     ...details.map(line => `    ${line}`),
     ...moments
       .filter(({ stack }) => stack.length > 0)

@@ -55,10 +55,15 @@ const scenario = (...adapters: AdapterName[]) => {
   const modify = (object: ObjectName, args: Record<string, unknown>): void =>
     call({ class: object.class.name, method: 'modify', object, args })
   const destroy = (object: ObjectName): void => call({ class: object.class.name, method: 'destroy', object })
-  const post = ({ id: owner, handle: number }: ObjectName, opcode: number): void => {
+  const post = (
+    { id: owner, handle: number }: ObjectName,
+    opcode: number,
+    length = 8,
+    queue = PostQueue.SEND as number,
+  ) => {
     const request: WorkRequest = {
-      ...{ id: 0, time: 0, owner, queue: PostQueue.SEND, number, index: 0, wrId: 5n, opcode, flags: 0 },
-      ...{ isSignaled: true, length: 8, elements: [], remote: undefined, destQpn: undefined },
+      ...{ id: 0, time: 0, owner, queue, number, index: 0, wrId: 5n, opcode, flags: 0 },
+      ...{ isSignaled: true, length, elements: [], remote: undefined, destQpn: undefined },
       destination: undefined,
     }
     checker.requests.posted(request)
@@ -70,6 +75,19 @@ const scenario = (...adapters: AdapterName[]) => {
 
 const limit = (text: string): string => `adapter-limit: ${text}`
 const lacks = (text: string): string => `adapter-operation: ${text}`
+
+test('a message that is longer than an adapter allows is found, a receive of that length is not', () => {
+  const { take, found, create, post } = scenario('mlx5', 'irdma')
+  const qp = create('rc_qp')
+  post(qp, SEND, 2 ** 30)
+  post(qp, -1, 2 ** 31, PostQueue.RECEIVE)
+  assert.deepEqual(take(), [])
+  post(qp, SEND, 2 ** 30 + 1)
+  assert.equal(found[0]?.moments[0]?.action, 'posted')
+  assert.deepEqual(take(), [limit('max_msg_sz 1073741825 exceeds 1073741824 of mlx5')])
+  post(qp, WrOpcode.values.RDMA_READ, 2 ** 31)
+  assert.deepEqual(take().sort(), [limit('max_msg_sz 2147483648 exceeds 2147483647 of irdma')])
+})
 
 test('a capacity of a queue pair above a limit of an adapter is found, with the source of the limit', () => {
   const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')

@@ -168,7 +168,7 @@ export const kinds = {
   'port-wrong': {
     mistake: 'names a port that the device does not have',
     edits: text => change(text, valuesOf(text, 'port_num'), () => '2'),
-    findings: [['refused-call', /\bport\b/]],
+    findings: [['refused-call', /\bport(_num)?\b/]],
   },
   'sgid-index-beyond': {
     mistake: 'names a GID index beyond the table',
@@ -183,7 +183,7 @@ export const kinds = {
   'pkey-index-wrong': {
     mistake: 'names a P_Key index beyond the table',
     edits: text => change(text, matchesOf(text, /\.qp_state = IBV_QPS_INIT/), value => `${value}, .pkey_index = 77`),
-    findings: [['refused-call', /pkeyIndex/]],
+    findings: [['refused-call', /pkey_index/]],
   },
   'route-missing': {
     mistake: 'leaves the global route out of the address',
@@ -209,7 +209,7 @@ export const kinds = {
   'reads-exceed': {
     mistake: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '16'),
-    findings: ['rd-atomic-exceeds', ['refused-call', /maxRdAtomic/]],
+    findings: ['rd-atomic-exceeds', ['refused-call', /max_rd_atomic/]],
     legalIf: 'the program waits for its READs and atomics before it posts more than the peer accepts',
   },
   'reads-none': {
@@ -518,7 +518,7 @@ export const kinds = {
     mistake: 'creates queues with one element for each request',
     edits: text => change(text, matchesOf(text, /max_(?:send|recv)_sge = (MAX_SGE|[2-9])/), () => '1'),
     findings: [
-      ['refused-call', /Sge\b/],
+      ['refused-call', /sge\b/],
       ['bad-request', /scatter.gather elements/],
     ],
     legalIf: 'requests have one element',

@@ -18,6 +18,7 @@
  */
 import { resolve } from 'node:path'
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
+import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
 import { type Frame, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 
@@ -36,6 +37,8 @@ export type FindingStacks = Readonly<Record<StackKind, readonly (readonly Frame[
 
 export interface Suppression {
   readonly name: string
+  /** The library whose findings a suppression of userdma itself matches; absent in those of files. */
+  readonly library?: string
   /** The id of a finding, or `*`. */
   readonly id: string
   /** Each matches one of the stacks of its kind. */
@@ -107,6 +110,15 @@ export const parseSuppressions = (text: string, file: string): Suppression[] => 
   return suppressions
 }
 
+/** Those of libraries, which are on by default. */
+export const defaultSuppressions = (): Suppression[] =>
+  librarySuppressions.map(({ library, name, id, frames }) => ({
+    library,
+    name,
+    id,
+    stacks: parseStacks(frames.map(line => ({ line, position: library }))),
+  }))
+
 const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
   switch (kind) {
     case 'fun':
@@ -148,20 +160,25 @@ const matchesFrames = (patterns: readonly FramePattern[], frames: readonly Frame
   return true
 }
 
-/** The first suppression that matches a finding with this id and these stacks. */
+/**
+ * The first suppression that matches a finding with this id and these stacks. `stacks` is called only if a suppression
+ * has the id: to find the frames may take seconds.
+ */
 export const suppressionOf = (
   suppressions: readonly Suppression[],
   id: string,
-  stacks: FindingStacks,
-): Suppression | undefined =>
-  suppressions.find(
-    known =>
-      (known.id === '*' || known.id === id) &&
-      known.stacks.every(
-        ({ of, frames }) =>
-          (of === 'all' && frames.length === 0) || stacks[of].some(stack => matchesFrames(frames, stack)),
-      ),
+  stacks: () => FindingStacks,
+): Suppression | undefined => {
+  const ofId = suppressions.filter(known => known.id === '*' || known.id === id)
+  if (ofId.length === 0) return undefined
+  const found = stacks()
+  return ofId.find(known =>
+    known.stacks.every(
+      ({ of, frames }) =>
+        (of === 'all' && frames.length === 0) || found[of].some(stack => matchesFrames(frames, stack)),
+    ),
   )
+}
 
 /** The stacks of a finding that suppressions match. */
 export const stacksOfFinding = (finding: Pick<Finding, 'moments' | 'objects'>, symbols: Symbols): FindingStacks => {

@@ -21,8 +21,15 @@ import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
 import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
 import { jsonText, printable } from '../../trace/printable.ts'
+import { leakTexts } from '../check/leaks.ts'
 import { type EndBySignal, endJson, endText, findingJson, omissionJson, sarifLog } from '../check/report.ts'
-import { parseSuppressions, stacksOfFinding, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
+import {
+  defaultSuppressions,
+  parseSuppressions,
+  stacksOfFinding,
+  suppressionBlock,
+  suppressionOf,
+} from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
@@ -48,6 +55,8 @@ export interface CheckOptions extends JoinOptions, RecordOptions, HostOptions {
   readonly failOn?: string
   /** Paths of files. */
   readonly suppressions?: readonly string[]
+  /** False: findings in libraries are reported too. */
+  readonly defaultSuppressions?: boolean
   readonly genSuppressions?: boolean
 }
 
@@ -84,24 +93,34 @@ const readSuppressions = (paths: readonly string[]) => {
 export const suppressionFiles = ({ suppressions = [] }: CheckOptions): NamedFile[] =>
   suppressions.map(path => ['--suppressions', path])
 
+type Verdict =
+  | { readonly action: 'ignore' | 'hide' | 'show' | 'fail' }
+  | { readonly action: 'suppress'; readonly library?: string | undefined }
+
 /**
  * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
- * signal ended, that was not asked for: only counted); `suppress` (only counted); `show`; or `fail`: it is shown, and
- * the exit status is FOUND_STATUS. Throws UsageError.
+ * signal ended, that was not asked for: only counted); `suppress` (only counted, for the file or the `library`); `show`;
+ * or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
 export const createJudge = (
-  { failOn: text = 'error', suppressions: paths = [], notes, leaks }: CheckOptions,
+  {
+    failOn: text = 'error',
+    suppressions: paths = [],
+    defaultSuppressions: isDefault = true,
+    notes,
+    leaks,
+  }: CheckOptions,
   symbols: Symbols,
 ) => {
   const failOn = failLimitOf(text)
-  const suppressions = readSuppressions(paths)
-  const isSuppressed = (finding: Finding): boolean =>
-    suppressions.length > 0 && suppressionOf(suppressions, finding.id, stacksOfFinding(finding, symbols)) !== undefined
-  return (finding: Finding): 'ignore' | 'hide' | 'suppress' | 'show' | 'fail' => {
+  const suppressions = [...readSuppressions(paths), ...(isDefault ? defaultSuppressions() : [])]
+  return (finding: Finding): Verdict => {
     const isHidden = finding.severity === 'note' ? !notes && failOn !== 'note' : finding.wasKilled && !leaks
-    if (isSuppressed(finding)) return isHidden ? 'ignore' : 'suppress'
-    if (isHidden) return 'hide'
-    return isFailure(finding.severity, failOn) ? 'fail' : 'show'
+    const suppression = suppressionOf(suppressions, finding.id, () => stacksOfFinding(finding, symbols))
+    if (suppression !== undefined)
+      return isHidden ? { action: 'ignore' } : { action: 'suppress', library: suppression.library }
+    if (isHidden) return { action: 'hide' }
+    return { action: isFailure(finding.severity, failOn) ? 'fail' : 'show' }
   }
 }
 
@@ -147,16 +166,24 @@ export const check = async (program: string, args: readonly string[], options: C
       : `source lines are looked up in ${printable(basename(file))}`
   const shown: Finding[] = []
   const hidden: Finding[] = []
-  let suppressed = 0
+  /** Of `shown`, those that are not printed yet. */
+  const leaks: Finding[] = []
+  /** Suppressed findings by library; undefined: those that files name. */
+  const suppressed = new Map<string | undefined, number>()
   let hasFailure = false
   const take = (finding: Finding): void => {
     const verdict = judge(finding)
-    if (verdict === 'suppress') suppressed++
-    if (verdict === 'hide') hidden.push(finding)
-    if (verdict !== 'show' && verdict !== 'fail') return
-    hasFailure ||= verdict === 'fail'
+    if (verdict.action === 'suppress') suppressed.set(verdict.library, (suppressed.get(verdict.library) ?? 0) + 1)
+    if (verdict.action === 'hide') hidden.push(finding)
+    if (verdict.action !== 'show' && verdict.action !== 'fail') return
+    hasFailure ||= verdict.action === 'fail'
     shown.push(finding)
     if (options.json) return
+    // Leaks come last: errors may be their reason.
+    if (finding.id === 'leak' && !options.genSuppressions) {
+      leaks.push(finding)
+      return
+    }
     print(`${findingText(finding, symbols)}\n`)
     if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
@@ -190,7 +217,10 @@ export const check = async (program: string, args: readonly string[], options: C
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
     if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
-  } else print(summary(reported, hidden, suppressed, omissions, hasCalls, end))
+  } else {
+    for (const text of leakTexts(leaks, symbols, options.notes === true)) print(text)
+    print(summary(reported, hidden, suppressed, omissions, hasCalls, end))
+  }
   sarif?.write(`${jsonText(sarifLog(reported, symbols, packageVersion(), omissions, end), 2)}\n`)
   output.close()
   const isIncomplete = output.hasFailed || sarif?.hasFailed === true || !isRecorded
@@ -286,7 +316,7 @@ const hiddenText = (hidden: readonly Finding[]): string => {
 const summary = (
   reported: readonly (readonly [Finding, number])[],
   hidden: readonly Finding[],
-  suppressed: number,
+  suppressed: ReadonlyMap<string | undefined, number>,
   omissions: readonly Omission[],
   hasCalls: boolean,
   end: EndBySignal | undefined,
@@ -299,9 +329,17 @@ const summary = (
   // A program that made no calls was not checked, so the summary must not look like a success.
   const noFindings = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = reported.filter(([, count]) => count > 1)
+  const byFiles = suppressed.get(undefined) ?? 0
+  const byDefault = [...suppressed].flatMap(([library, count]) =>
+    library === undefined ? [] : [[library, count] as const],
+  )
   return [
-    `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
+    `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
+    ...byDefault.map(
+      ([library, count]) =>
+        `  ${counted(count, 'finding')} in ${library} suppressed; \`--no-default-suppressions\` shows ${count === 1 ? 'it' : 'them'}`,
+    ),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
     ...(end === undefined ? [] : [`  ${endText(end)}`]),
     '',

@@ -222,7 +222,7 @@ const runOnce = async <T extends TormentSetting | undefined>(
 ): Promise<(Run & { readonly setting: T }) | undefined> => {
   const found: Finding[] = []
   const onFinding = (finding: Finding): void => {
-    if (judge(finding) === 'fail') found.push(finding)
+    if (judge(finding).action === 'fail') found.push(finding)
   }
   const joined = await joinDaemon({ ...optionsWith(options, setting), private: true, check: true }, { onFinding })
   try {
@@ -266,11 +266,12 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   // Default devices need no option.
   const runConfig = options.device === undefined ? { ...config, devices: [] } : config
   const checkConfig = { ...runConfig, ...(adapters && { adapters }), ...(buffers && { buffers }) }
-  const { races, failOn, suppressions = [] } = options
+  const { races, failOn, suppressions = [], defaultSuppressions } = options
   const checkOptions = [
     ...(races ? ['--races'] : []),
     ...(failOn === undefined ? [] : ['--fail-on', failOn]),
     ...suppressions.flatMap(path => ['--suppressions', path]),
+    ...(defaultSuppressions === false ? ['--no-default-suppressions'] : []),
   ]
   say(search, `repeat it: ${commandLine(['check', ...configArguments(checkConfig), ...checkOptions])}`)
   if (setting === undefined) return

@@ -1,5 +1,5 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, GONE, DIED, FORK, BENIGN, UNMAP
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, GONE, DIED, FORK, BENIGN, UNMAP
  * and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
@@ -71,6 +71,12 @@ export const createCheckMessages = (
     },
     [MessageType.DIED]() {
       daemon.check?.died(process.pid, stackOfRequest() ?? [], request.signal, request.ours !== 0)
+      reply(0)
+    },
+    [MessageType.BATCH]() {
+      const context = contextOfRequest()
+      const since = daemon.check?.stackOf(process.pid, request.since) ?? []
+      if (context !== undefined) daemon.check?.batchMistaken(context, stackOfRequest() ?? [], since, { ...request })
       reply(0)
     },
     [MessageType.FORK]() {

@@ -223,7 +223,9 @@ class SoftDevice implements RxeDevice {
 
     const run = emptyRun()
     const environment = this.#createEnvironment(run)
-    this.#torment = torment?.attach(this.device, environment.memory, notify => cqCompletions(state, notify))
+    this.#torment = torment?.attach(this.device, environment.memory, (notify, words) =>
+      cqCompletions(state, notify, words),
+    )
     state.torment = this.#torment
     this.#engine = this.#createEngine(
       withCompletionFaults(state, this.#torment?.environment(environment) ?? environment),

@@ -6,7 +6,7 @@
  * limit for the smallest WQE.
  */
 
-/** max_mr_size and max_inline_data are in bytes, the other limits are counts. */
+/** max_mr_size, max_inline_data and max_msg_sz are in bytes, the other limits are counts. */
 export const limitNames = [
   'max_send_wr',
   'max_recv_wr',
@@ -19,6 +19,7 @@ export const limitNames = [
   'max_rd_atomic',
   'max_dest_rd_atomic',
   'max_mr_size',
+  'max_msg_sz',
 ] as const
 export type LimitName = (typeof limitNames)[number]
 
@@ -73,6 +74,8 @@ const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull reque
 const MLX5_SRQ = '`ibv_devinfo -v` of mlx5 in openucx/ucx issue 9212'
 const MLX5_INLINE =
   'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: of a WQE of 1024 bytes, 192 are reserved for other operations and 4 are the header of inline data (1004 bytes remain on ConnectX-4 Lx if send_ops_flags exclude these operations: linux-rdma/perftest pull request 176)'
+const MLX5_MSG =
+  'Linux drivers/infiniband/hw/mlx5/main.c, mlx5_query_hca_port: 2 to the power of log_max_msg, which is 30 (`ibv_devinfo -v` of ConnectX-5)'
 const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for this operation'
 const NO_FLUSH_ACCESS = 'Linux include/rdma/ib_verbs.h, ib_check_mr_access; rdma-core: only providers/rxe posts it'
 const IRDMA_DEFS = 'Linux drivers/infiniband/hw/irdma/defs.h'
@@ -108,6 +111,7 @@ const table = {
       max_srq_sge: [31, MLX5_SRQ],
       max_rd_atomic: [16, MLX5_DEVINFO],
       max_dest_rd_atomic: [16, MLX5_DEVINFO],
+      max_msg_sz: [0x4000_0000, MLX5_MSG],
     },
     lacks: {
       srqResize: 'Linux drivers/infiniband/hw/mlx5/srq.c, mlx5_ib_modify_srq',
@@ -169,6 +173,7 @@ const table = {
       max_rd_atomic: [255, 'Linux drivers/infiniband/hw/irdma/icrdma_hw.h: ICRDMA_MAX_ORD_SIZE'],
       max_dest_rd_atomic: [127, 'Linux drivers/infiniband/hw/irdma/icrdma_hw.h: ICRDMA_MAX_IRD_SIZE'],
       max_mr_size: [0x2000_0000_0000, `${IRDMA_USER}: IRDMA_MAX_MR_SIZE`],
+      max_msg_sz: [0x7fff_ffff, `${IRDMA_USER}: IRDMA_MAX_OUTBOUND_MSG_SIZE`],
     },
     lacks: {
       uc: IRDMA_QP,

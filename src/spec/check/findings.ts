@@ -555,6 +555,14 @@ const table = {
       "check operation, options and number of slices against the queue pair's type and options (maxSendSge, maxInlineData)",
     causes: ['BAD_OPCODE', 'TOO_MANY_SGE', 'NOT_INLINE', 'BAD_FLUSH', 'NO_ADDRESS_HANDLE', 'REFUSED'],
   },
+  'batch-misused': {
+    severity: 'error',
+    needs: ['call', 'post'],
+    title: 'functions of ibv_wr_* are called in an order, or without setters, that make no valid request',
+    why: 'Between ibv_wr_start and ibv_wr_complete or ibv_wr_abort of one thread, each request is a function that adds it, such as ibv_wr_send, followed by one setter of its data, and of its address if the queue pair has type UD or XRC_SEND (ibv_wr_post(3)). No function returns an error: a wrong order changes other requests, loses data, crashes, or waits for ever.',
+    advice:
+      'call ibv_wr_start, then for each request the function that adds it and its setters, then ibv_wr_complete or ibv_wr_abort',
+  },
   'no-rd-atomic': {
     severity: 'error',
     needs: ['call', 'post', 'completion'],

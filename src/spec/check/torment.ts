@@ -49,6 +49,10 @@ export const TormentKinds = {
     help: "some of the device's limits on requests, elements, inline bytes, CQ entries and READs in flight are the smallest of the adapters with RC in `userdma help reference/adapters`",
     rule: 'ibv_query_device(3): a program asks the device for its limits',
   },
+  fields: {
+    help: 'a completion in error has arbitrary values in opcode, byte_len, imm_data, src_qp, wc_flags, pkey_index, slid and sl',
+    rule: 'ibv_poll_cq(3): of a completion in error only wr_id, status, qp_num and vendor_err are valid',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds

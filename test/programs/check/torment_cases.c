@@ -7,6 +7,7 @@
  *   torment_cases event | event-right               each completion event comes with a completion
  *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
+ *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
  *
  * If the assumption fails, the program prints a message and exits with status 1.
  */
@@ -160,6 +161,32 @@ static int unsignaled(int is_right)
     return 0;
 }
 
+/* Receives of `one` are flushed: counts completions of receives by opcode, or if `is_right`, by wr_id. */
+static int fields(int is_right)
+{
+    const int receives = small_qp().cap.max_recv_wr;
+    for (int i = 0; i < receives; i++) {
+        struct ibv_sge sge = first_bytes(&one, 64);
+        struct ibv_recv_wr *bad, wr = {.wr_id = 0x80 + i, .sg_list = &sge, .num_sge = 1};
+        check(ibv_post_recv(one.qp, &wr, &bad), "ibv_post_recv");
+    }
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    check(ibv_modify_qp(one.qp, &attr, IBV_QP_STATE), "ibv_modify_qp to ERR");
+    int found = 0;
+    for (int polled = 0; polled < receives;) {
+        struct ibv_wc wc;
+        if (ibv_poll_cq(one.cq, 1, &wc) != 1)
+            continue;
+        polled++;
+        check(wc.status != IBV_WC_WR_FLUSH_ERR || wc.qp_num != one.qp->qp_num ? EIO : 0, "ibv_poll_cq");
+        found += is_right ? wc.wr_id >= 0x80 : (wc.opcode & IBV_WC_RECV) != 0 && wc.byte_len == 0;
+    }
+    if (found == receives)
+        return 0;
+    fprintf(stderr, "%d of %d flushed completions are of receives\n", found, receives);
+    return 1;
+}
+
 int main(int count, char **arguments)
 {
     static const struct {
@@ -169,7 +196,7 @@ int main(int count, char **arguments)
     } cases[] = {{"last-byte", last_byte, 0}, {"last-byte-right", last_byte, 1}, {"order", order, 0},
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
-                 {"unsignaled-right", unsignaled, 1}};
+                 {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();

@@ -60,6 +60,7 @@ const FOUND: readonly FindingId[] = [
   'no-receive-posted',
   'never-signaled',
   'leak',
+  'batch-misused',
   'adapter-error',
   'use-after-destroy',
   'double-destroy',

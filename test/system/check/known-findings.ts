@@ -74,7 +74,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'refused-call',
     'libibverbs/examples/rc_pingpong.c (ibv_modify_qp)',
     'without `-g`: RoCE needs a global route',
-    /isGlobal is 0/,
+    /is_global is 0/,
   ),
   warning(
     'ibv_rc_pingpong',
@@ -161,7 +161,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'refused-call',
     'librdmacm/rsocket.c (ibv_create_ah)',
     'rsockets of datagrams name no GID, which every RoCE device requires',
-    /isGlobal is 0/,
+    /is_global is 0/,
   ),
 
   // ---- perftest ----

@@ -42,6 +42,21 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
       assert.match(stderr, /^ibv_post_send: Cannot allocate memory\n$/)
     })
 
+  it('the opcode of a completion in error is undefined', async t => {
+    assert.equal(await statusOf(t, 'fields', []), 0)
+    // The kind of torment `fields`, with probability 1.
+    const options = ['--torment', `${seedWith('fields', 1)}`]
+    assert.equal(await statusOf(t, 'fields', options), 1)
+    assert.equal(await statusOf(t, 'fields-right', options), 0)
+  })
+
+  it('userdma check knows which receives have failed, whatever their opcodes', async t => {
+    const options = ['--torment', `${seedWith('fields', 1)}`]
+    const { status, stderr } = await runUserdma(t, ['check', ...options, '--', cases, 'fields-right'])
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /userdma check: no findings/)
+  })
+
   for (const name of ['last-byte-right', 'order-right', 'event-right', 'depth-right', 'unsignaled-right'])
     it(`${name} passes`, async t => {
       for (const seed of ['1', '2', '3']) assert.equal(await statusOf(t, name, ['--torment', seed]), 0, `seed ${seed}`)

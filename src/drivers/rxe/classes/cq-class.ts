@@ -123,16 +123,23 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 /** Called after each completion that is written to a CQ; `events`: where the CQ sends its events. */
 export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
+/** The words that a program sees of a completion, instead of the device's. */
+export type ProgramWords = (words: Uint32Array) => Uint32Array
+
 /**
  * The engine's `Completions`. If a CQ overruns, its program gets one CQ_ERR event, and later completions are lost. The
  * queue pairs of lost completions are recorded for `failQps`.
  */
-export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
+export const cqCompletions = (
+  device: RxeState,
+  notify: Notify = completed,
+  programWords?: ProgramWords,
+): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
     const { requests } = device.taps
     const hadOverrun = cq.state.hasOverrun
-    const isWritten = !hadOverrun && pushCompletion(cq.state, words, device.now)
+    const isWritten = !hadOverrun && pushCompletion(cq.state, programWords?.(words) ?? words, device.now)
     if (isWritten && cq.events) notify(cq.events, solicited, cq)
     else if (!isWritten) loseCompletion(device, cq, words, hadOverrun)
     if (requests !== undefined) tapCompletion(device, requests, cq, words, solicited, isWritten)

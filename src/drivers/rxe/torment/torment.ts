@@ -19,7 +19,7 @@ import { wrapper } from '../../../spec/wrapper.ts'
 import { Completion, type Completions, type Environment, type Events, type Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
-import type { Notify } from '../classes/cq-class.ts'
+import type { Notify, ProgramWords } from '../classes/cq-class.ts'
 import type { QpRings } from '../rings/work-source.ts'
 import type { CallTorment, RxeState } from '../state.ts'
 import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
@@ -27,6 +27,7 @@ import { decideLimits } from './limits.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues } from './queues.ts'
 import { createResponder, type Responder } from './responder.ts'
+import { withUndefinedFields } from './undefined-fields.ts'
 
 /** Torment of all devices of a network. */
 export interface Torment {
@@ -37,9 +38,13 @@ export interface Torment {
   limits(device: string): QueueLimits
   /**
    * Torment of a new device. `memory`: its `Memory`. `createCompletions`: creates its `Completions`, which call
-   * `notify` for each completion that is written to a CQ.
+   * `notify` for each completion that is written to a CQ, and write what `programWords` returns.
    */
-  attach(device: Device<RxeState>, memory: Memory, createCompletions: (notify: Notify) => Completions): DeviceTorment
+  attach(
+    device: Device<RxeState>,
+    memory: Memory,
+    createCompletions: (notify: Notify, programWords: ProgramWords) => Completions,
+  ): DeviceTorment
 }
 
 /** Torment of one device. */
@@ -188,7 +193,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
       const { now } = state
       const writes = createPartialWrites(memory, device.memory, scratch, name, decisions, now, isSuspended)
-      const plain = createCompletions((_events, solicited, cq) => completions.notify(cq, solicited))
+      const plain = createCompletions(
+        (_events, solicited, cq) => completions.notify(cq, solicited),
+        withUndefinedFields(name, decisions),
+      )
       const completions = createLateCompletions({
         device: name,
         decisions,

@@ -413,7 +413,7 @@ describe('the text of a decision', () => {
 })
 
 describe('every kind', () => {
-  /** The kinds of all decisions while WRITEs, and SENDs whose receiver is not ready, are executed. */
+  /** The kinds of all decisions while WRITEs, SENDs whose receiver is not ready, and one that fails are executed. */
   const decidedKinds = (seed: number, maxDecisions?: number): TormentKind[] => {
     const torment = tormentOf(seed, plainArena(4096), maxDecisions)
     const kinds: TormentKind[] = []
@@ -437,6 +437,10 @@ describe('every kind', () => {
         `seed ${seed}`,
       )
     }
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 77n, sges: [{ ...sgeOf(a.mr, 0, 8), lkey: 0 }] })
+    run(m)
+    const [failed] = completions(a.cq)
+    assert.deepEqual([failed?.id, failed?.status], [77, WcStatus.values.LOC_PROT_ERR])
     return kinds
   }
   for (const kind of tormentKinds)

@@ -1,0 +1,347 @@
+/*
+ * The state of each queue pair's batch, from ibv_wr_start to ibv_wr_complete or ibv_wr_abort (ibv_wr_post(3)), and the
+ * mistakes that it shows. Only the first mistake of a batch is reported: others follow from it.
+ *
+ * A batch is written only by the thread that has started it, which holds the provider's lock of the queue pair. Other
+ * threads read `thread`, and find the queue pair, without a lock.
+ */
+#define _GNU_SOURCE
+#include "batches.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "slots.h"
+
+/* Queue pairs that are watched; a power of two. Others are not. */
+#define MAX_BATCHES 4096
+/* Slots in which a queue pair may be. */
+#define MAX_PROBES 32
+/* Reports of a process. */
+#define MAX_REPORTS 1000
+/* Attempts to get the lock, with a yield after each. */
+#define MAX_ATTEMPTS 2000
+
+/* What was set for a request: bits. */
+enum { HAS_DATA = 1, HAS_ADDRESS = 2 };
+
+struct batch {
+    /* NULL: free. */
+    const struct ibv_qp *qp;
+    /* That has started the batch; 0: none is open. */
+    pid_t thread;
+    uint32_t requests;
+    void *started_at;
+    /* The last request: IBV_WR_…, the fields that its function has read, and what was set for it since. */
+    int opcode;
+    unsigned set, flags;
+    uint64_t wr_id;
+    void *added_at;
+    bool is_told;
+    struct batch_sizes sizes;
+};
+
+static struct batch batches[MAX_BATCHES];
+static uint32_t watched;
+static uint32_t is_locked;
+
+static pid_t own_thread(void)
+{
+    static TLS pid_t thread;
+    if (UNLIKELY(thread == 0))
+        thread = (pid_t)syscall(SYS_gettid);
+    return thread;
+}
+
+static bool has_ended(pid_t thread)
+{
+    const int saved = errno;
+    const bool is_unknown = syscall(SYS_tgkill, getpid(), thread, 0) != 0 && errno == ESRCH;
+    errno = saved;
+    return is_unknown;
+}
+
+/* ---- the table ---- */
+
+static uint32_t first_slot(const struct ibv_qp *qp)
+{
+    /* Multiplicative hashing: the upper 12 bits. */
+    _Static_assert(MAX_BATCHES == 1 << 12, "the hash has 12 bits");
+    return (uint32_t)((uintptr_t)qp >> 4) * 0x9e3779b1u >> 20;
+}
+
+static struct batch *batch_of(const struct ibv_qp *qp)
+{
+    for (uint32_t i = 0, slot = first_slot(qp); i < MAX_PROBES; i++, slot = (slot + 1) % MAX_BATCHES)
+        if (__atomic_load_n(&batches[slot].qp, __ATOMIC_ACQUIRE) == qp)
+            return &batches[slot];
+    return NULL;
+}
+
+static bool lock(void)
+{
+    for (unsigned i = 0; i < MAX_ATTEMPTS; i++) {
+        if (LIKELY(!__atomic_exchange_n(&is_locked, 1, __ATOMIC_ACQUIRE)))
+            return true;
+        sched_yield();
+    }
+    return false;
+}
+
+static void unlock(void)
+{
+    __atomic_store_n(&is_locked, 0, __ATOMIC_RELEASE);
+}
+
+/* The parent's threads do not exist in a child. */
+IN_CHILD static void in_child(void)
+{
+    is_locked = 0;
+    for (struct batch *batch = batches; batch < batches + MAX_BATCHES; batch++)
+        batch->thread = 0;
+}
+
+static void begin(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+    atexit(batches_exiting);
+}
+
+void batches_created(struct ibv_qp_ex *qp)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, begin);
+    if (!lock())
+        return;
+    /* A queue pair at this address may have been destroyed unseen, with its context. */
+    struct batch *batch = batch_of(&qp->qp_base);
+    for (uint32_t i = 0, slot = first_slot(&qp->qp_base); i < MAX_PROBES && !batch; i++, slot = (slot + 1) % MAX_BATCHES)
+        if (!batches[slot].qp)
+            batch = &batches[slot];
+    if (batch) {
+        if (!batch->qp)
+            __atomic_fetch_add(&watched, 1, __ATOMIC_RELAXED);
+        *batch = (struct batch){.qp = batch->qp};
+        __atomic_store_n(&batch->qp, &qp->qp_base, __ATOMIC_RELEASE);
+    }
+    unlock();
+}
+
+void batches_destroyed(const struct ibv_qp *qp)
+{
+    if (LIKELY(watched == 0) || !lock())
+        return;
+    struct batch *batch = batch_of(qp);
+    if (batch) {
+        __atomic_store_n(&batch->qp, NULL, __ATOMIC_RELEASE);
+        __atomic_fetch_sub(&watched, 1, __ATOMIC_RELAXED);
+    }
+    unlock();
+}
+
+/* ---- reports ---- */
+
+static void send_report(const struct ibv_qp *qp, struct userdma_batch *mistake, void *since)
+{
+    static unsigned reports;
+    const int saved = errno;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS) {
+        mistake->number = qp->qp_num;
+        mistake->since = since ? stack_at(since) : 0;
+        note_batch_mistake(qp->context->cmd_fd, mistake);
+    }
+    errno = saved;
+}
+
+/* Reports a mistake with a batch. `opcode`: of the request that is meant, or -1. */
+static void report(struct batch *batch, uint32_t kind, uint32_t call, int opcode, void *since)
+{
+    if (__atomic_exchange_n(&batch->is_told, true, __ATOMIC_RELAXED))
+        return;
+    struct userdma_batch mistake = {
+        .wr_id = opcode < 0 ? 0 : batch->wr_id,
+        .mistake = kind,
+        .called = call,
+        .opcode = opcode,
+        .requests = batch->requests,
+    };
+    send_report(batch->qp, &mistake, since);
+}
+
+/* The batch in which the thread may call `call`; NULL: there is none, and that was reported, or it is not watched. */
+static struct batch *own_batch(const struct ibv_qp_ex *qp, uint32_t call, int opcode)
+{
+    struct batch *batch = batch_of(&qp->qp_base);
+    if (!batch)
+        return NULL;
+    const pid_t thread = __atomic_load_n(&batch->thread, __ATOMIC_RELAXED);
+    if (LIKELY(thread == own_thread()))
+        return batch;
+    if (thread != 0)
+        report(batch, USERDMA_BATCH_MISTAKE_OTHER_THREAD, call, opcode, batch->started_at);
+    else {
+        struct userdma_batch mistake = {.mistake = USERDMA_BATCH_MISTAKE_NOT_STARTED, .called = call, .opcode = opcode};
+        /* A second call without a start follows from the first. */
+        if (!__atomic_exchange_n(&batch->is_told, true, __ATOMIC_RELAXED))
+            send_report(batch->qp, &mistake, NULL);
+    }
+    return NULL;
+}
+
+/* ---- calls ---- */
+
+void batches_starting(const struct ibv_qp_ex *qp)
+{
+    struct batch *batch = batch_of(&qp->qp_base);
+    const pid_t thread = batch ? __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) : 0;
+    if (LIKELY(thread == 0))
+        return;
+    if (thread == own_thread()) {
+        batch->is_told = false; /* the program hangs: this is said whatever was said before */
+        report(batch, USERDMA_BATCH_MISTAKE_STARTED_AGAIN, USERDMA_BATCH_CALL_START, -1, batch->started_at);
+    } else if (has_ended(thread)) {
+        report(batch, USERDMA_BATCH_MISTAKE_OWNER_ENDED, USERDMA_BATCH_CALL_START, -1, batch->started_at);
+    }
+}
+
+void batches_started(const struct ibv_qp_ex *qp, void *caller)
+{
+    struct batch *batch = batch_of(&qp->qp_base);
+    if (!batch)
+        return;
+    batch->requests = 0;
+    batch->started_at = caller;
+    batch->opcode = -1;
+    batch->is_told = false;
+    batch->sizes = (struct batch_sizes){0};
+    __atomic_store_n(&batch->thread, own_thread(), __ATOMIC_RELEASE);
+}
+
+void batches_posting(const struct ibv_qp *qp)
+{
+    if (LIKELY(__atomic_load_n(&watched, __ATOMIC_RELAXED) == 0))
+        return;
+    struct batch *batch = batch_of(qp);
+    if (batch && __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) == own_thread()) {
+        batch->is_told = false;
+        report(batch, USERDMA_BATCH_MISTAKE_STARTED_AGAIN, USERDMA_BATCH_CALL_POST_SEND, -1, batch->started_at);
+    }
+}
+
+/* Whether the operation has data. */
+static bool has_data(int opcode)
+{
+    return opcode != IBV_WR_LOCAL_INV && opcode != IBV_WR_BIND_MW && opcode != OPCODE_FLUSH &&
+           opcode != OPCODE_ATOMIC_WRITE;
+}
+
+/* Whether its data may be inline: of SEND and WRITE only (ibv_wr_post(3)). */
+static bool may_be_inline(int opcode)
+{
+    return has_data(opcode) && opcode != IBV_WR_RDMA_READ && opcode != IBV_WR_ATOMIC_CMP_AND_SWP &&
+           opcode != IBV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
+/* The setter of an address that each request of the queue pair needs; 0: none. */
+static uint32_t address_setter(const struct ibv_qp *qp)
+{
+    return qp->qp_type == IBV_QPT_UD         ? USERDMA_BATCH_CALL_SET_UD_ADDR
+           : qp->qp_type == IBV_QPT_XRC_SEND ? USERDMA_BATCH_CALL_SET_XRC_SRQN
+                                             : 0;
+}
+
+/* The last request gets no further setters. `call`: the call that ends it. */
+static void check_request(struct batch *batch, uint32_t call)
+{
+    if (batch->opcode < 0)
+        return;
+    if (address_setter(batch->qp) != 0 && has_data(batch->opcode) && !(batch->set & HAS_ADDRESS))
+        report(batch, USERDMA_BATCH_MISTAKE_NO_ADDRESS, call, batch->opcode, batch->added_at);
+    else if (has_data(batch->opcode) && !(batch->set & HAS_DATA))
+        report(batch, USERDMA_BATCH_MISTAKE_NO_DATA, call, batch->opcode, batch->added_at);
+}
+
+void batches_added(const struct ibv_qp_ex *qp, int opcode, void *caller)
+{
+    struct batch *batch = own_batch(qp, USERDMA_BATCH_CALL_ADD, opcode);
+    if (!batch)
+        return;
+    check_request(batch, USERDMA_BATCH_CALL_ADD);
+    batch->requests++;
+    batch->opcode = opcode;
+    batch->set = 0;
+    batch->flags = qp->wr_flags;
+    batch->wr_id = qp->wr_id;
+    batch->added_at = caller;
+}
+
+void batches_set(const struct ibv_qp_ex *qp, uint32_t call, uint32_t elements, uint64_t inline_bytes)
+{
+    struct batch *batch = own_batch(qp, call, -1);
+    if (!batch)
+        return;
+    const bool is_address = call == USERDMA_BATCH_CALL_SET_UD_ADDR || call == USERDMA_BATCH_CALL_SET_XRC_SRQN;
+    const bool is_inline = call == USERDMA_BATCH_CALL_SET_INLINE_DATA || call == USERDMA_BATCH_CALL_SET_INLINE_DATA_LIST;
+    const unsigned bit = is_address ? HAS_ADDRESS : HAS_DATA;
+    if (elements > batch->sizes.elements)
+        batch->sizes.elements = elements;
+    if (inline_bytes > batch->sizes.inline_bytes)
+        batch->sizes.inline_bytes = inline_bytes;
+    if (batch->opcode < 0) {
+        report(batch, USERDMA_BATCH_MISTAKE_NO_REQUEST, call, -1, batch->started_at);
+        return;
+    }
+    /* What a request of a driver's own type needs is its driver's matter. */
+    const bool is_foreign = is_address && batch->qp->qp_type != IBV_QPT_DRIVER && call != address_setter(batch->qp);
+    if (is_address ? is_foreign
+                   : !(is_inline ? may_be_inline(batch->opcode) : has_data(batch->opcode)))
+        report(batch, USERDMA_BATCH_MISTAKE_WRONG_SETTER, call, batch->opcode, batch->added_at);
+    else if (batch->set & bit)
+        report(batch, USERDMA_BATCH_MISTAKE_SET_AGAIN, call, batch->opcode, batch->added_at);
+    else if (qp->wr_id != batch->wr_id || qp->wr_flags != batch->flags)
+        report(batch, USERDMA_BATCH_MISTAKE_FIELDS_LATE, call, batch->opcode, batch->added_at);
+    batch->set |= bit;
+}
+
+struct batch_sizes batches_ending(const struct ibv_qp_ex *qp, uint32_t call)
+{
+    struct batch *batch = own_batch(qp, call, -1);
+    if (!batch)
+        return (struct batch_sizes){0};
+    if (call == USERDMA_BATCH_CALL_COMPLETE)
+        check_request(batch, call);
+    batch->is_told = false;
+    __atomic_store_n(&batch->thread, 0, __ATOMIC_RELEASE);
+    return batch->sizes;
+}
+
+void batches_missing(const struct ibv_qp_ex *qp, uint32_t call, int opcode)
+{
+    struct userdma_batch mistake = {
+        .mistake = USERDMA_BATCH_MISTAKE_NO_FUNCTION, .called = call, .opcode = opcode, .wr_id = qp->wr_id};
+    send_report(&qp->qp_base, &mistake, NULL);
+}
+
+void batches_destroying(const struct ibv_qp *qp)
+{
+    struct batch *batch = watched == 0 ? NULL : batch_of(qp);
+    if (batch && __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) != 0)
+        report(batch, USERDMA_BATCH_MISTAKE_LEFT_OPEN, USERDMA_BATCH_CALL_DESTROY_QP, -1, batch->started_at);
+}
+
+void batches_exiting(void)
+{
+    if (watched == 0)
+        return;
+    for (struct batch *batch = batches; batch < batches + MAX_BATCHES; batch++) {
+        const pid_t thread = __atomic_load_n(&batch->thread, __ATOMIC_RELAXED);
+        /* A thread that is alive may still complete its batch. */
+        if (batch->qp && thread != 0 && (thread == own_thread() || has_ended(thread)))
+            report(batch, USERDMA_BATCH_MISTAKE_LEFT_OPEN, USERDMA_BATCH_CALL_EXIT, -1, batch->started_at);
+    }
+}

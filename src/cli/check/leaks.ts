@@ -1,0 +1,49 @@
+/*
+ * The leaks of a report: they come after all other findings, and many of one program are one block, with a line for
+ * each kind of object and place of its creation.
+ */
+import type { Finding } from '../../spec/check/findings.ts'
+import { counted } from '../../spec/text.ts'
+import { callersText, findingText, headText, type Symbols, stacksOf } from '../../trace/findings.ts'
+import { printable } from '../../trace/printable.ts'
+
+/** Leaks of a program that are printed one by one. */
+const MAX_SINGLE = 4
+
+const groupedBy = <T>(all: readonly T[], keyOf: (one: T) => string): T[][] => {
+  const groups = new Map<string, T[]>()
+  for (const one of all) {
+    const group = groups.get(keyOf(one))
+    if (group === undefined) groups.set(keyOf(one), [one])
+    else group.push(one)
+  }
+  return [...groups.values()]
+}
+
+/** `QP` of `QP 0x11 was never destroyed`. */
+const kindOf = ({ text }: Finding): string => text.split(' ', 1)[0]!
+
+/** The block of many leaks of one program. */
+const blockOf = (leaks: readonly Finding[], symbols: Symbols): string => {
+  symbols.prepare?.(stacksOf(leaks))
+  const stackOf = ({ moments }: Finding): readonly string[] => moments[0]?.stack ?? []
+  const groups = groupedBy(leaks, leak => [kindOf(leak), ...stackOf(leak)].join('\n'))
+  const lines = groups.map(group => {
+    const callers = callersText(symbols.framesOf(stackOf(group[0]!)))
+    return `  ${counted(group.length, printable(kindOf(group[0]!)))}${callers === '' ? '' : `: ${callers}`}`
+  })
+  return [
+    headText({ ...leaks[0]!, text: `${leaks.length} objects were never destroyed` }),
+    ...lines,
+    '  advice: destroy objects in reverse order of creation before ibv_close_device; `--notes` shows each leak',
+    '',
+  ].join('\n')
+}
+
+/** The texts of leaks, each with its line feed. `isDetailed`: each by itself. */
+export const leakTexts = (leaks: readonly Finding[], symbols: Symbols, isDetailed: boolean): string[] =>
+  groupedBy(leaks, ({ program, device }) => `${program?.pid} ${device}`).flatMap(group =>
+    isDetailed || group.length <= MAX_SINGLE
+      ? group.map(leak => `${findingText(leak, symbols)}\n`)
+      : [`${blockOf(group, symbols)}\n`],
+  )

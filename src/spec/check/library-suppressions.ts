@@ -1,0 +1,75 @@
+/*
+ * Findings of `userdma check` in libraries, which the author of a program cannot correct: not reported unless
+ * `--no-default-suppressions` is given. Each row names frames of the library, so the same mistake of a program stays
+ * reported. Each has its evidence: where the library does it, and what it leads to on adapters.
+ */
+import type { FindingId } from './findings.ts'
+
+export interface LibrarySuppression {
+  /** The library that makes the calls, as the report names it. */
+  readonly library: string
+  /** What the library does: a sentence without its full stop. */
+  readonly name: string
+  readonly id: FindingId
+  /** Lines of a block of `--suppressions`, after the id. */
+  readonly frames: readonly string[]
+  /** Versions that do it. */
+  readonly versions: string
+  /** File, function and lines. */
+  readonly source: string
+  /** What it leads to. */
+  readonly why: string
+}
+
+/** UCX destroys the pool of a UD interface's receive buffers in the line before the queue pair. */
+const UCX_POOL = {
+  versions: 'UCX before 1.19',
+  source:
+    'src/uct/ib/ud/base/ud_iface.c, cleanup of uct_ud_iface_t: lines 644 and 645 of 1.13.1, 607 and 608 of 1.18.1; 1.19 destroys the queue pair first (commit 47a5c47fb0)',
+  why: 'A datagram that arrives between the two lines is written to memory that was freed. Adapters write to the pages of the registration, which UCX still has in its cache, so no other data is overwritten; after the next line the queue pair is gone.',
+} as const
+
+export const librarySuppressions: readonly LibrarySuppression[] = [
+  {
+    library: 'libuct_ib',
+    name: 'UCX frees the receive buffers of a UD interface before its queue pair',
+    id: 'buffer-freed',
+    frames: [
+      'obj:*/libuct.so*',
+      '...',
+      'fun:uct_iface_mp_chunk_release',
+      'fun:ucs_mpool_cleanup',
+      'obj:*/libuct_ib.so*',
+    ],
+    ...UCX_POOL,
+  },
+  {
+    library: 'libuct_ib',
+    name: 'UCX unmaps the receive buffers of a UD interface before it deregisters them',
+    id: 'region-unmapped',
+    frames: [
+      'registered:',
+      'fun:ibv_reg_mr*',
+      'obj:*/libuct_ib.so*',
+      '...',
+      'fun:uct_iface_mp_chunk_alloc',
+      'fun:ucs_mpool_grow',
+      'registered:',
+      'fun:ibv_*create_qp*',
+      'obj:*/libuct_ib.so*',
+      '...',
+      'fun:uct_ud_iface_t_init',
+    ],
+    ...UCX_POOL,
+  },
+  {
+    library: 'libfabric',
+    name: "libfabric's verbs provider sets retry_count to 15 for rdma_connect, and not at all for rdma_accept",
+    id: 'conn-param-uninitialised',
+    frames: ['fun:rdma_*', 'obj:*/libfabric.so*'],
+    versions: 'libfabric 1.17 to 2.1, and main of August 2026',
+    source:
+      'prov/verbs/src/verbs_cm.c, vrb_msg_ep_connect (line 192 of 1.17.0, 189 of 2.1.0) and vrb_msg_ep_accept; verbs_domain_xrc.c:329, vrb_process_ini_conn',
+    why: 'Linux takes a value above 7 for 7, the largest (drivers/infiniband/core/cma.c, cma_connect_ib). rdma_accept ignores the field (rdma/rdma_cma.h), and libfabric sets those that it uses.',
+  },
+]
