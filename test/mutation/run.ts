@@ -72,7 +72,9 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> 
     const command = `timeout -k 1 ${LIMIT} sh -c '${program.command}' ./${basename(jobFolder)} ${ports[i]}`
     lanes[i % LANES]!.push(`cd ${jobFolder}; ${command} > out 2> err; echo $? > status`)
   }
-  const script = `${lanes.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
+  // A shell refuses an empty group.
+  const used = lanes.filter(({ length }) => length > 0)
+  const script = `${used.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
   writeFileSync(join(folder, 'all.sh'), script)
   const output = join(folder, 'findings')
   const args = ['check', '--notes', '--json', '-o', output, '--', 'sh', join(folder, 'all.sh')]
