@@ -1,8 +1,8 @@
 /*
  * Programs that a signal ends, for `userdma check`: kept reports (reports.c) are sent, also those of a program that the
- * C library's allocator aborts, and the daemon is told the signal and the stack (DIED in spec/session.ts). Only where the
- * program has no handler of its own. The handler does not run on an alternate stack: nothing is sent after an overflow
- * of the stack.
+ * C library's allocator aborts, and the daemon is told the signal and the stack (DIED in spec/session.ts). A program
+ * with a handler of its own is left alone. The handler does not run on an alternate stack: nothing is sent after an
+ * overflow of the stack.
  *
  * For `userdma run --fault-walk`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
  * line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line. SIGQUIT, which the

@@ -389,8 +389,25 @@ int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
     return original(qp);
 }
 
-/* The observation file has no record of it: without shim/frees no object is known to be gone. */
+/* ---- destroyed objects ---- */
+
 void note_gone(const struct gone_use *use, uint32_t stack)
 {
-    (void)use, (void)stack;
+    const size_t length = strlen(use->function);
+    struct {
+        struct userdma_record record;
+        struct userdma_gone_record gone;
+        char function[];
+    } *made = record_begin(USERDMA_RECORD_GONE, sizeof *made + length);
+    if (!made)
+        return;
+    made->record.stack = stack;
+    made->gone = (struct userdma_gone_record){.age = use->age,
+                                              .object_kind = use->kind,
+                                              .number = use->number,
+                                              .use = use->use,
+                                              .destroyed = use->destroyed,
+                                              .owner = use->is_owner};
+    memcpy(made->function, use->function, length);
+    record_end(made, sizeof *made + length);
 }

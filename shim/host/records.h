@@ -45,7 +45,8 @@
 #define USERDMA_RECORD_KEPT 16u
 #define USERDMA_RECORD_PASSED 17u
 #define USERDMA_RECORD_FORK 18u
-#define USERDMA_RECORD_REFUSAL 19u
+#define USERDMA_RECORD_GONE 19u
+#define USERDMA_RECORD_REFUSAL 20u
 
 /* Kinds of files, functions of calls, directions of ranges. */
 #define USERDMA_FILE_VERBS 1u
@@ -181,6 +182,17 @@ struct userdma_completion_record {
     uint32_t flags;
 };
 _Static_assert(sizeof(struct userdma_completion_record) == 32, "layout of struct userdma_completion_record");
+
+struct userdma_gone_record {
+    uint64_t age;
+    uint32_t object_kind;
+    uint32_t number;
+    uint32_t use;
+    uint32_t destroyed;
+    uint32_t owner;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_gone_record) == 32, "layout of struct userdma_gone_record");
 
 struct userdma_question {
     uint32_t kind;

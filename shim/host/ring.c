@@ -3,6 +3,7 @@
  * and no call of the system. The file is mapped when the library starts: a program gets no descriptor.
  */
 #define _GNU_SOURCE
+#include "../recorder/objects.h"
 #include "host.h"
 
 #include <errno.h>
@@ -178,6 +179,7 @@ static void in_child(void)
     process = (uint32_t)getpid();
     stacks_in_child();
     faults_in_child();
+    objects_in_child();
 }
 
 static void note_end(void)

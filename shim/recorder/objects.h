@@ -1,6 +1,6 @@
 /*
- * Objects of libibverbs and librdmacm: the functions that take them are wrapped, so that a program that uses a destroyed
- * object gets an error and a report.
+ * Objects of libibverbs and librdmacm: the functions that take them are wrapped. A program that uses a destroyed object
+ * gets an error and a report.
  *
  *   objects.c      destroyed objects, and calls that destroy one now
  *   functions.c    the functions that the libraries export
@@ -111,7 +111,7 @@ void operations_wrap(struct ibv_context *context);
 
 /* ---- verbs.c ---- */
 
-/* Replaces the functions of a destroyed queue pair or CQ, if it is an extended one. `bytes`: of its memory, at least. */
+/* Replaces the functions of a destroyed queue pair or CQ, if it is an extended one. `bytes`: of its memory. */
 void verbs_gone(uint32_t kind, void *object, size_t bytes);
 
 /* ---- of each library ---- */

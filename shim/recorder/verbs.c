@@ -188,7 +188,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
 {
     if (LIKELY(!recorder_is_on))
         return provider_post_send(original, qp, list, bad);
-    if (UNLIKELY(objects_gone != 0) && is_send_to_gone(qp, list))
+    if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
         REFUSE(list, bad);
     note_sends(qp, list, FRAME);
     const int error = provider_post_send(original, qp, list, bad);
@@ -465,9 +465,9 @@ static void qp_is_gone(struct ibv_qp_ex *qp, size_t bytes)
     /* A queue pair that is no extended one may have memory for the functions, but not our wrappers in it. */
     if (bytes < sizeof *qp || !IS_WRAPPED(qp->wr_start, wr_start))
         return;
-    for (void (**function)(void) = (void (**)(void)) & qp->wr_atomic_cmp_swp; function <= (void (**)(void)) & qp->wr_abort;
-         function++)
-        *function = gone_nothing;
+    void **const last = (void **)&qp->wr_abort;
+    for (void **function = (void **)&qp->wr_atomic_cmp_swp; function <= last; function++)
+        *function = (void *)gone_nothing;
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
     if (bytes >= sizeof *qp + sizeof *newer) {
         if (IS_WRAPPED(newer->wr_atomic_write, wr_atomic_write))

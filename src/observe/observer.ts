@@ -282,6 +282,9 @@ export class Observer {
       case 'direct':
         this.#output.direct?.(process, record.function)
         break
+      case 'use of gone':
+        this.#usedGone(process, record)
+        break
     }
   }
 
@@ -765,6 +768,22 @@ export class Observer {
           }
         : this.#callFacts(context, stack)
     this.checker.refusedByLibrary({ ...origin, function: name, object, errno, facts })
+  }
+
+  #usedGone(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'use of gone' }>): void {
+    this.checker.usedGone({
+      time: this.#time,
+      program: process.program,
+      function: record.function,
+      kind: record.objectKind,
+      number: record.number,
+      use: record.use,
+      isOwner: record.isOwner,
+      stack: process.stacks.get(record.stack) ?? NO_STACK,
+      // `age` is in nanoseconds, `time` in microseconds.
+      destroyedAt: this.#time - Number(record.age) / 1000,
+      destroyedStack: process.stacks.get(record.destroyed) ?? NO_STACK,
+    })
   }
 
   #armed(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'notify' }>): void {

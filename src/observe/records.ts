@@ -108,6 +108,18 @@ export type ObservedRecord = Common &
       }
     | { readonly kind: 'notify'; readonly fd: number; readonly cq: number; readonly solicitedOnly: boolean }
     | { readonly kind: 'direct'; readonly function: string }
+    | {
+        readonly kind: 'use of gone'
+        /** Nanoseconds since the object was destroyed. */
+        readonly age: bigint
+        readonly objectKind: number
+        readonly number: number
+        readonly use: number
+        /** Number of a stack. */
+        readonly destroyed: number
+        readonly isOwner: boolean
+        readonly function: string
+      }
   )
 
 /** A descriptor that the process did not have, or has kept. */
@@ -124,6 +136,7 @@ const {
   elementRecord,
   pollRecord,
   completionRecord,
+  goneRecord,
 } = ObserveStructs
 const Header = offsetsOf(record)
 const Open = offsetsOf(openRecord)
@@ -135,6 +148,7 @@ const Request = offsetsOf(requestRecord)
 const Element = offsetsOf(elementRecord)
 const Poll = offsetsOf(pollRecord)
 const Completion = offsetsOf(completionRecord)
+const Gone = offsetsOf(goneRecord)
 
 const decoder = new TextDecoder()
 const textAt = (bytes: Uint8Array, at: number): string => {
@@ -286,6 +300,18 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
       return { ...common, kind: 'notify', ...cq(), solicitedOnly: view.getUint32(at + Poll.solicitedOnly, true) !== 0 }
     case RecordKind.DIRECT:
       return { ...common, kind: 'direct', function: text() }
+    case RecordKind.GONE:
+      return {
+        ...common,
+        kind: 'use of gone',
+        age: view.getBigUint64(at + Gone.age, true),
+        objectKind: view.getUint32(at + Gone.objectKind, true),
+        number: view.getUint32(at + Gone.number, true),
+        use: view.getUint32(at + Gone.use, true),
+        destroyed: view.getUint32(at + Gone.destroyed, true),
+        isOwner: view.getUint32(at + Gone.owner, true) !== 0,
+        function: textAt(bytes, at + goneRecord.size),
+      }
     default:
       return undefined
   }

@@ -80,8 +80,10 @@ export const RecordKind = {
   PASSED: 17,
   /** The process forks: number `fd` of its forks. A child that records nothing has no START. */
   FORK: 18,
+  /** A call with an object that the program has destroyed was refused. The function's name follows. */
+  GONE: 19,
   /** A library refused a call itself (REFUSAL in session.ts). The thread's stack is that of the call. */
-  REFUSAL: 19,
+  REFUSAL: 20,
 } as const
 
 /** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */
@@ -193,6 +195,16 @@ export const ObserveStructs = {
     ['bytes', 'u32'],
     ['qpn', 'u32'],
     ['flags', 'u32'],
+  ),
+  /** As `gone` in session.ts. */
+  goneRecord: layout(
+    ['age', 'u64'],
+    ['objectKind', 'u32'],
+    ['number', 'u32'],
+    ['use', 'u32'],
+    ['destroyed', 'u32'],
+    ['owner', 'u32'],
+    ['reserved', 'u32'],
   ),
   question: layout(
     /** AskKind. */

@@ -565,6 +565,11 @@ export const kinds = {
     edits: text => skip(statementsWith(text, DESTROYS)),
     findings: ['leak', 'destroy-busy'],
   },
+  'destroy-twice': {
+    mistake: 'destroys an object twice',
+    edits: text => change(text, statementsWith(text, DESTROYS), statement => `{ ${statement} ${statement} }`),
+    findings: ['double-destroy'],
+  },
   'destroy-order': {
     mistake: 'destroys objects in the wrong order',
     edits: text => swapped(text, inOrder(statementsWith(text, DESTROYS))),

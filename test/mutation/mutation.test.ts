@@ -24,6 +24,7 @@ const certain: readonly KindName[] = [
   'region-of-other-domain',
   'cq-too-small',
   'destroy-missing',
+  'destroy-twice',
 ]
 /** Programs of docs/findings. */
 const programNames = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']

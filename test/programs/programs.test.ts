@@ -42,7 +42,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   stalling: [['-q'], /usage: .*stalling/],
   injected: [['-q'], /usage: injected CASE/],
   walked: [['-q'], /usage: walked/],
-  gone: [['-q'], /usage: gone calls\|churn/],
+  gone: [['-q'], /usage: gone calls\|/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],
   unmaps: [['-q'], /usage: unmaps CASE/],
   wrapped: [['0'], /usage: wrapped ROUNDS/],

@@ -14,7 +14,7 @@ import { ObserveEnv } from '../../spec/observe.ts'
 import { orUsageError } from '../config.ts'
 import { UsageError } from '../fail.ts'
 import type { JoinOptions } from '../join.ts'
-import { hostLibrary, privateFolder, removeFolder } from '../paths.ts'
+import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
 export { Observer } from '../../observe/observer.ts'
@@ -96,7 +96,9 @@ const observedEnvironment = (file: string, stacks: boolean, questions: string | 
   const { [fileName]: _, [stacksName]: _stacks, [faultsName]: _faults, LD_PRELOAD: preloads = '', ...env } = process.env
   return {
     ...env,
-    LD_PRELOAD: [hostLibrary(), ...preloads.split(/[\s:]+/).filter(Boolean)].join(':'),
+    LD_PRELOAD: [hostLibrary(), ...(stacks ? [freesLibrary()] : []), ...preloads.split(/[\s:]+/).filter(Boolean)].join(
+      ':',
+    ),
     [fileName]: file,
     ...(stacks && { [stacksName]: '1' }),
     ...(questions !== undefined && { [faultsName]: questions }),

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { findingJson, sarifLog } from '../../../src/cli/check/report.ts'
+import { endJson, endText, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { type Finding, findingIds } from '../../../src/spec/check/findings.ts'
 import { findingText } from '../../../src/trace/findings.ts'
@@ -146,6 +146,18 @@ test('SARIF fits the schema of OASIS, for every finding and every kind of stack'
   )
   for (const log of [sarifLog(all, createSymbols(), '1.2.3'), sarifLog([], createSymbols(), '')])
     assert.deepEqual(problemsOf(schema, asRead(log)), [])
+})
+
+test('an end by a signal is a line of JSON, and a notification of SARIF', () => {
+  const end = { signal: 'SIGKILL', pid: 12 }
+  assert.deepEqual(endJson(end), { ended: 'SIGKILL', pid: 12, text: 'SIGKILL ended the program (process 12)' })
+  assert.equal(endText({ signal: 'SIGKILL', pid: undefined }), 'SIGKILL ended the program')
+  const log = sarifLog([], createSymbols(), '1', [], end)
+  assert.deepEqual(
+    log.runs[0]?.invocations?.[0]?.toolExecutionNotifications.map(({ message }) => message.text),
+    ['SIGKILL ended the program (process 12)'],
+  )
+  assert.deepEqual(problemsOf(schema, asRead(log)), [])
 })
 
 test('the validator finds what does not fit the schema', () => {

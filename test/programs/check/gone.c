@@ -1,18 +1,20 @@
 /*
  * Calls with objects that were destroyed: for each kind of object, each call that takes one.
  *
- *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the line
- *                 of the call, 1 if the call would destroy the object, else 0, and the kind of object
- *   gone churn    creates and destroys COUNT objects, without a mistake
+ *   gone calls    makes all calls, under `userdma check`, which refuses them. Prints a line for each: the function, the
+ *                 line of the call, 1 if the call would destroy the object, else 0, and the kind of object
+ *   gone concurrent  arms and polls a CQ that another thread destroys
+ *   gone churn    creates and destroys twice COUNT objects, without a mistake
  *   gone abort    aborts
  */
 #include "../../../docs/findings/cm.h"
 
 #include <rdma/rdma_verbs.h>
+#include <pthread.h>
 #include <stdbool.h>
 
-/* For churn: more objects than are kept. */
-#define COUNT 10000
+/* For churn: twice as many are more objects than are kept. */
+#define COUNT 5000
 
 static int status;
 
@@ -27,10 +29,13 @@ static void expect(bool is_refused, const char *function, const char *kind, int 
     }
 }
 
-/* A call that returns an errno; -1, with errno; NULL, with errno; nothing. */
+/* A call that returns an errno; a negative errno; -1, with errno; NULL, with errno; nothing. */
 #define ERRNO(kind, call, ...) expect(call(__VA_ARGS__) == EINVAL, #call, kind, __LINE__, false)
-#define MINUS(kind, call, ...) expect((errno = 0, call(__VA_ARGS__) == -1) && errno == EINVAL, #call, kind, __LINE__, false)
-#define POINTER(kind, call, ...) expect((errno = 0, !call(__VA_ARGS__)) && errno == EINVAL, #call, kind, __LINE__, false)
+#define NEGATIVE(kind, call, ...) expect(call(__VA_ARGS__) == -EINVAL, #call, kind, __LINE__, false)
+#define MINUS(kind, call, ...)                                                                                         \
+    expect((errno = 0, call(__VA_ARGS__) == -1) && errno == EINVAL, #call, kind, __LINE__, false)
+#define POINTER(kind, call, ...)                                                                                       \
+    expect((errno = 0, !call(__VA_ARGS__)) && errno == EINVAL, #call, kind, __LINE__, false)
 #define NOTHING(kind, call, ...) expect((call(__VA_ARGS__), true), #call, kind, __LINE__, false)
 #define DESTROY(kind, call, ...) expect(call(__VA_ARGS__) == EINVAL, #call, kind, __LINE__, true)
 #define DESTROY_MINUS(kind, call, ...)                                                                                 \
@@ -100,7 +105,8 @@ static void contexts(void)
     uint8_t mac[6];
     uint16_t vlan;
     struct ibv_cq_init_attr_ex cq_init = {.cqe = 4};
-    struct ibv_qp_init_attr_ex qp_init = {.qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .pd = pd};
+    struct ibv_qp_init_attr_ex qp_init = {
+        .qp_type = IBV_QPT_RC, .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .pd = pd};
     struct ibv_srq_init_attr_ex srq_init = {.comp_mask = IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_TYPE |
                                                          IBV_SRQ_INIT_ATTR_CQ,
                                             .srq_type = IBV_SRQT_XRC,
@@ -116,7 +122,7 @@ static void contexts(void)
     ERRNO("a context", ibv_query_port, gone, 1, &port);
     MINUS("a context", ibv_query_gid, gone, 1, 1, &found);
     ERRNO("a context", _ibv_query_gid_ex, gone, 1, 1, &entry, 0, sizeof entry);
-    expect(_ibv_query_gid_table(gone, &entry, 1, 0, sizeof entry) == -EINVAL, "_ibv_query_gid_table", "a context", __LINE__, false);
+    NEGATIVE("a context", _ibv_query_gid_table, gone, &entry, 1, 0, sizeof entry);
     MINUS("a context", ibv_query_pkey, gone, 1, 0, &pkey);
     MINUS("a context", ibv_get_pkey_index, gone, 1, 0xffff);
     MINUS("a context", ibv_get_async_event, gone, &event);
@@ -419,6 +425,45 @@ static void calls(void)
     check(ibv_destroy_qp(qp), "ibv_destroy_qp");
 }
 
+/* ---- concurrent: a thread destroys a CQ, and waits until its event is acknowledged ---- */
+
+static void *destroy(void *queue)
+{
+    check(ibv_destroy_cq(queue), "ibv_destroy_cq");
+    return NULL;
+}
+
+static void concurrent(void)
+{
+    static struct end one, other;
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    struct ibv_cq *found;
+    struct ibv_wc wc;
+    void *user;
+    pthread_t thread;
+    make_end(&one);
+    make_end(&other);
+    replace_cq(&one, need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+    check(ibv_get_cq_event(channel, &found, &user), "ibv_get_cq_event");
+    completion(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    check(pthread_create(&thread, NULL, destroy, one.cq), "pthread_create");
+    while (ibv_req_notify_cq(one.cq, 0) != EINVAL)
+        usleep(1000);
+    /* Not an error: this thread may have to poll before it acknowledges the event. */
+    if (ibv_poll_cq(one.cq, 1, &wc) != 0)
+        status = 1;
+    ibv_ack_cq_events(one.cq, 1);
+    pthread_join(thread, NULL);
+    check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+    check(ibv_dereg_mr(one.mr), "ibv_dereg_mr");
+    check(ibv_dealloc_pd(one.pd), "ibv_dealloc_pd");
+    destroy_end(&other);
+}
+
 /* ---- churn ---- */
 
 static long resident_pages(void)
@@ -448,7 +493,7 @@ static void churn(void)
             first[i] = mr;
         check(ibv_destroy_ah(ah), "ibv_destroy_ah");
         check(ibv_dereg_mr(mr), "ibv_dereg_mr");
-        if (i % 10 == 0) {
+        if (i % 100 == 0) {
             struct ibv_qp *qp = need(ibv_create_qp(pd, &init), "ibv_create_qp");
             struct ibv_qp_attr attributes;
             check(ibv_query_qp(qp, &attributes, IBV_QP_STATE, &init), "ibv_query_qp");
@@ -457,24 +502,26 @@ static void churn(void)
         if (i == COUNT / 2)
             before = resident_pages();
     }
-    printf("%ld KiB more after %d objects, %s\n", (resident_pages() - before) * 4, COUNT,
+    printf("%ld KiB more after %d objects, %s\n", (resident_pages() - before) * 4, 2 * COUNT,
            is_reused ? "addresses are used again" : "no address is used again");
 }
 
 int main(int count, char **arguments)
 {
     const char *name = count == 2 ? arguments[1] : "";
-    const bool is_churn = strcmp(name, "churn") == 0, is_abort = strcmp(name, "abort") == 0;
-    if (!is_churn && !is_abort && strcmp(name, "calls") != 0) {
-        fprintf(stderr, "usage: gone calls|churn|abort\n");
+    void (*const run)(void) = strcmp(name, "calls") == 0        ? calls
+                              : strcmp(name, "concurrent") == 0 ? concurrent
+                              : strcmp(name, "churn") == 0      ? churn
+                              : strcmp(name, "abort") == 0      ? abort
+                                                                : NULL;
+    if (!run) {
+        fprintf(stderr, "usage: gone calls|concurrent|churn|abort\n");
         return 1;
     }
     open_device();
-    if (is_abort)
-        abort();
     pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq");
-    (is_churn ? churn : calls)();
+    run();
     check(ibv_destroy_cq(cq), "ibv_destroy_cq");
     check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");
     check(ibv_close_device(context), "ibv_close_device");

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
-import { lacking } from '../programs.ts'
+import { cleanEnvironment, lacking, runUserdma } from '../programs.ts'
 import { checkScript, EX_DATAERR, faulty, linesOf } from './checking.ts'
 
 const program = join(repoRoot, 'build', 'programs', 'gone')
@@ -43,6 +43,15 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
     ])
   })
 
+  it('a call with an object that another thread destroys is refused, but a poll finds nothing', async t => {
+    const { found, stderr, status } = await checkScript(t, `${program} concurrent > /dev/null`)
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id} ${text.replace(/\d+/, 'N')}`),
+      ['use-after-destroy ibv_req_notify_cq on CQ N, which another thread destroys at the same time'],
+    )
+    assert.equal(status, EX_DATAERR, stderr)
+  })
+
   it('programs that create and destroy many objects have no finding, and their memory is bounded', async t => {
     const { found, stdout, stderr, status } = await checkScript(t, `${program} churn`)
     assert.deepEqual(
@@ -63,6 +72,14 @@ describe('a program that a signal ends', { skip: lacking(program, faulty('progra
     assert.match(died?.text ?? '', /^died of SIGSEGV in \w+$/)
     assert.equal(died?.severity, 'error')
     assert.equal(status, EX_DATAERR)
+  })
+
+  it('by another signal: the report names it', async t => {
+    const { signal, stdout, stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', 'kill -KILL $$'], {
+      env: cleanEnvironment(),
+    })
+    assert.match(stdout + stderr, /^userdma check: no findings.*\n {2}SIGKILL ended the program \(process \d+\)$/m)
+    assert.equal(signal, 'SIGKILL')
   })
 
   it('elsewhere: a warning, and the status is that of the program', async t => {

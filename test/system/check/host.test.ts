@@ -61,6 +61,8 @@ const FOUND: readonly FindingId[] = [
   'never-signaled',
   'leak',
   'adapter-error',
+  'use-after-destroy',
+  'double-destroy',
 ]
 
 describe('check --host', { skip }, () => {
