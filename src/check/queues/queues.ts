@@ -98,7 +98,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
         id === owner.id && isSame(destination?.gid)
       const waiting = sends.outstandingOf(owner.id).find(isOfAddress)
       const sent = cq && unpolled.of(cq).find(({ request }) => isOfAddress(request))?.request
-      const request = waiting ?? sent
+      const last = sends.lastUnknown(owner)
+      const request = waiting ?? sent ?? (last && isOfAddress(last) ? last : undefined)
       if (request === undefined) continue
       const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
       services.report('message-dropped', services.occurrenceAt(ah, stack), {

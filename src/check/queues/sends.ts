@@ -252,6 +252,15 @@ export class SendQueues {
     return this.#queues.get(qp)?.outstanding ?? []
   }
 
+  /**
+   * The last send that has ended, if the program has polled no completion that tells it. Of the TypeScript library it is
+   * unknown whether it has.
+   */
+  lastUnknown({ id, isOfLibrary }: KnownObject): WorkRequest | undefined {
+    const { lastEnded, freed = 0 } = this.#queues.get(id) ?? {}
+    return lastEnded !== undefined && lastEnded.index >= freed && !isOfLibrary ? lastEnded : undefined
+  }
+
   /** The oldest outstanding send that takes a receive of the peer. */
   oldestMessage(qp: number): WorkRequest | undefined {
     return this.#queues.get(qp)?.outstanding.find(takesReceive)

@@ -101,7 +101,7 @@ int main(int argc, char **argv)
 {
     if (argc != 4) {
         fprintf(stderr, "usage: %s TYPE WAY FATE\n", argv[0]);
-        return 2;
+        return 1;
     }
     char name[16];
     type = argv[1];
