@@ -57,17 +57,17 @@ _Static_assert(BUCKETS == 1 << 9, "the hash gives an index of the table");
 
 static void got(uintptr_t object)
 {
-    if (is_incomplete)
+    if (__atomic_load_n(&is_incomplete, __ATOMIC_RELAXED))
         return;
     if (!lock()) {
-        is_incomplete = true;
+        __atomic_store_n(&is_incomplete, true, __ATOMIC_RELAXED);
         return;
     }
     uint32_t *count = count_of(object, true);
     if (count)
         ++*count;
     else
-        is_incomplete = true;
+        __atomic_store_n(&is_incomplete, true, __ATOMIC_RELAXED);
     unlock();
 }
 
@@ -75,7 +75,7 @@ static void got(uintptr_t object)
 static bool acknowledge(uintptr_t object, uint32_t acknowledged, uint32_t *count)
 {
     *count = 0;
-    if (is_incomplete || !lock())
+    if (__atomic_load_n(&is_incomplete, __ATOMIC_RELAXED) || !lock())
         return false;
     uint32_t *known = count_of(object, false);
     if (known) {
