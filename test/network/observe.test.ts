@@ -53,14 +53,20 @@ test('a capture to a symbolic link or to an unwritable path is refused', t => {
 test('a capture on a full disk ends with its last whole packet', async t => {
   const path = join(temporaryFolder(t), 'full.pcapng')
   const network = createNetwork()
+  t.mock.timers.enable({ apis: ['setInterval'] })
   network.capture(path)
+  // Packets are written after 50 ms at the latest.
+  const flush = (): void => t.mock.timers.tick(50)
   const { a, b } = await pair(openTwoInProcess(network))
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
   assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+  flush()
   const whole = readFileSync(path)
+  assert.ok(whole.length > 3000)
   withMaxFileSize(whole.length + 10, () => {
     a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 2 })
     while (!a.cq.poll());
+    flush()
   })
   assert.deepEqual(readFileSync(path), whole)
   await closeAll(a, b)

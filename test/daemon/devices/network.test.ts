@@ -96,7 +96,11 @@ test('a fault rule for a device without a port is refused', () => {
   assert.throws(() => start('').setFaults('device=rxe0,drop=1'), /there is no soft device "rxe0"; there are none$/)
 })
 
-test('a capture ends at a write that fails', () => {
+/** Packets are written after this time at the latest; milliseconds. */
+const FLUSH = 50
+
+test('a capture ends at a write that fails', t => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
   const network = createNetwork({ devices, fault: '' }, createLink('memory', 'direct', true))
   const port = network.attach(devices[0]!, identityOf(devices[0]!))
@@ -110,6 +114,7 @@ test('a capture ends at a write that fails', () => {
   closeSync(fd)
   assert.ok(port.tap)
   port.tap({ ...emptyTappedRun(plainArena(64), 'sent'), count: 1, packetBytes: 16, lastBytes: 16 })
+  t.mock.timers.tick(FLUSH)
   assert.deepEqual(
     errors.map(error => (error as NodeJS.ErrnoException).code),
     ['EBADF'],
@@ -117,7 +122,8 @@ test('a capture ends at a write that fails', () => {
   assert.equal(port.tap, null)
 })
 
-test('a capture on a full disk ends with its last whole packet', () => {
+test('a capture on a full disk ends with its last whole packet', t => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
   const network = createNetwork({ devices, fault: '' }, createLink('memory', 'direct', true))
   const port = network.attach(devices[0]!, identityOf(devices[0]!))
@@ -130,9 +136,13 @@ test('a capture on a full disk ends with its last whole packet', () => {
     error => errors.push(error),
   )
   const run = { ...emptyTappedRun(plainArena(64), 'sent'), count: 1, packetBytes: 16, lastBytes: 16 }
-  port.tap?.(run)
+  const write = (): void => {
+    port.tap?.(run)
+    t.mock.timers.tick(FLUSH)
+  }
+  write()
   const { size } = fstatSync(fd)
-  withMaxFileSize(size + 10, () => port.tap?.(run))
+  withMaxFileSize(size + 10, write)
   assert.deepEqual(
     errors.map(error => (error as NodeJS.ErrnoException).code),
     ['EFBIG'],
