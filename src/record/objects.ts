@@ -3,7 +3,8 @@
  */
 
 import type { Program } from '../spec/check/findings.ts'
-import { QpState } from '../spec/enums.ts'
+import { Mtu, QpState } from '../spec/enums.ts'
+import { mtuBytes } from '../spec/mtu.ts'
 import type { DeviceEvent, ObjectEvent } from './events.ts'
 
 export type ObjectMoment = Pick<ObjectEvent, 'change' | 'method' | 'why' | 'stack' | 'details'> & {
@@ -43,6 +44,8 @@ export interface QueuePair {
   sqPsn: number | undefined
   /** READs and atomics that it may have outstanding. */
   maxRdAtomic: number | undefined
+  /** Bytes. */
+  pathMtu: number | undefined
 }
 
 export interface DeviceRecord {
@@ -58,6 +61,8 @@ const MAX_OBJECTS = 50_000
 
 const stateNames = Object.keys(QpState.values) as QpStateName[]
 const stateOf = (number: unknown): QpStateName | undefined => stateNames.find(name => QpState.values[name] === number)
+
+const mtus: ReadonlySet<number> = new Set(Object.values(Mtu.values))
 
 const numberOf = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined)
 
@@ -128,6 +133,7 @@ export class SessionObjects {
         peerGid: undefined,
         sqPsn: undefined,
         maxRdAtomic: undefined,
+        pathMtu: undefined,
       }
       this.queuePairs.set(object.id, qp)
       if (change !== 'destroyed') qp.states.push({ time, state: 'RESET' })
@@ -135,6 +141,8 @@ export class SessionObjects {
     qp.peerQpn = numberOf(values.destQpn) ?? qp.peerQpn
     qp.sqPsn = numberOf(values.sqPsn) ?? qp.sqPsn
     qp.maxRdAtomic = numberOf(values.maxRdAtomic) ?? qp.maxRdAtomic
+    const mtu = numberOf(values.pathMtu)
+    if (mtu !== undefined && mtus.has(mtu)) qp.pathMtu = mtuBytes(mtu)
     const dgid = (values.address as { readonly dgid?: unknown } | undefined)?.dgid
     if (typeof dgid === 'string') qp.peerGid = dgid
     const state = stateOf(values.state)

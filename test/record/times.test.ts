@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { Durations } from '../../src/record/times/durations.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
-import { SendFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
+import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../web/events.ts'
 
 const CQ = 20
@@ -96,6 +96,22 @@ describe('the phases of a send', () => {
     )
   })
 
+  it('a receiver that is not ready for very long interrupts it all the time', () => {
+    const naks = Array.from({ length: 200 }, (_, i) => [
+      packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN, 100 + 10 * i),
+      packets(RIGHT, 'RC_ACKNOWLEDGE', FIRST_PSN, 101 + 10 * i, { syndrome: rnrNak }),
+    ])
+    const found = timesOf(
+      posted(LEFT, 1, 'SEND', 64, 100),
+      ...naks.flat(),
+      packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN, 2100),
+      ended(1, 2200),
+      completed(1, 1, 2200),
+      polled(1, 2200),
+    )
+    assert.deepEqual(spans(found), ['answer 100-101', 'receiver 101-2100', 'answer 2100-2200'])
+  })
+
   it('waits for earlier requests, the window, max_rd_atomic and the fence', () => {
     const withFlags = (event: ReturnType<typeof posted>, flags: number): SessionEvent => ({
       ...event,
@@ -136,7 +152,7 @@ describe('the phases of a send', () => {
 })
 
 describe('the sums of a queue pair', () => {
-  it('count each moment once, as that of the oldest send; without one it is idle', () => {
+  it('count each moment once, as that of the oldest send in the device; without one it is idle', () => {
     const found = timesOf(
       posted(LEFT, 1, 'RDMA_WRITE', 64, 100),
       posted(LEFT, 2, 'RDMA_WRITE', 64, 100),
@@ -155,9 +171,129 @@ describe('the sums of a queue pair', () => {
     )
     const [queue] = found.times.queues
     assert.equal(queue?.idle, 750)
-    assert.deepEqual([queue?.phases.answer, queue?.phases.program], [200, 50])
+    assert.deepEqual([queue?.phases.answer, queue?.phases.program], [220, 30])
     assert.equal(queue?.durations.longest, 150)
   })
+
+  it('are of what a send waits for while an earlier completion is not polled, and of the poll when none is in the device', () => {
+    const found = timesOf(
+      posted(LEFT, 1, 'RDMA_WRITE', 64, 100),
+      packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN, 100),
+      ended(1, 200),
+      completed(1, 1, 200),
+      posted(LEFT, 2, 'RDMA_WRITE', 64, 300),
+      packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN + 1, 350),
+      ended(2, 500),
+      completed(2, 2, 500),
+      polled(2, 600),
+    )
+    const [queue] = found.times.queues
+    assert.equal(queue?.idle, 0)
+    assert.deepEqual([queue?.phases.answer, queue?.phases.device, queue?.phases.program], [250, 50, 200])
+  })
+
+  it('are not those of unsignaled sends that ended before the poll of an earlier completion', () => {
+    const unsignaled = posted(LEFT, 2, 'RDMA_WRITE', 64, 1000)
+    const found = timesOf(
+      posted(LEFT, 1, 'RDMA_WRITE', 64, 100),
+      packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN, 100),
+      ended(1, 200),
+      completed(1, 1, 200),
+      { ...unsignaled, request: { ...unsignaled.request, isSignaled: false } },
+      packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN + 1, 1000),
+      ended(2, 1010),
+      polled(1, 2000),
+    )
+    const [queue] = found.times.queues
+    assert.deepEqual([queue?.idle, queue?.phases.answer, queue?.phases.program], [0, 110, 1790])
+  })
+})
+
+it('a READ that asks for its lost responses is a repetition', () => {
+  const [created, ready, ...rest] = connected() as (SessionEvent & { kind: 'object' })[]
+  const withMtu = { ...ready!, details: { values: { ...ready!.details.values, pathMtu: 3 } } }
+  const request = (psn: number, bytes: number, time: number): SessionEvent => {
+    const event = packets(LEFT, 'RC_READ_REQUEST', psn, time)
+    new DataView(event.bytes.buffer, event.bytes.byteOffset).setUint32(24, bytes)
+    return event
+  }
+  const requests: RequestTimes[] = []
+  const times = new TimesOfRequests(one => requests.push(one))
+  for (const event of [
+    created!,
+    withMtu,
+    ...rest,
+    posted(LEFT, 1, 'RDMA_READ', 4096, 100),
+    posted(LEFT, 2, 'RDMA_READ', 4096, 100),
+    request(FIRST_PSN, 4096, 100),
+    packets(RIGHT, 'RC_READ_RESP_FIRST', FIRST_PSN, 110),
+    request(FIRST_PSN + 1, 3072, 1000),
+    packets(RIGHT, 'RC_READ_RESP_FIRST', FIRST_PSN + 1, 1010),
+    ended(1, 1010),
+    completed(1, 1, 1010),
+    polled(1, 1010),
+    request(FIRST_PSN + 4, 4096, 1010),
+  ])
+    times.add(event)
+  times.end(2000)
+  assert.deepEqual(spans({ requests }), ['loss 100-1000', 'answer 1000-1010'])
+  assert.deepEqual(spans({ requests }, 1).slice(-1), ['answer 1010-2000'])
+  assert.equal(times.queues[0]?.repeated, 3)
+})
+
+describe('sends of files with wrong numbers', () => {
+  it('are bounded: two with one id, one that completes twice', () => {
+    const found = timesOf(
+      posted(LEFT, 1, 'SEND', 64, 100),
+      posted(LEFT, 1, 'SEND', 64, 200),
+      completed(1, 1, 300),
+      completed(1, 2, 400),
+      polled(1, 500),
+      polled(2, 600),
+    )
+    assert.deepEqual(
+      found.requests.map(({ from, to, isOpen }) => [from, to, isOpen]),
+      [
+        [100, 200, true],
+        [200, 500, false],
+      ],
+    )
+  })
+})
+
+it('completions of a CQ that is destroyed are not awaited', () => {
+  const cqGone: SessionEvent = {
+    ...(connected()[0] as SessionEvent & { kind: 'object' }),
+    time: 400,
+    change: 'destroyed',
+    object: CQ,
+    class: 'cq',
+  }
+  const found = timesOf(posted(LEFT, 1, 'SEND', 64, 100), ended(1, 200), completed(1, 1, 200), cqGone)
+  assert.deepEqual(
+    found.requests.map(({ to }) => to),
+    [400],
+  )
+})
+
+it('ten thousand outstanding sends of a queue pair take no longer for each than a few', () => {
+  let looks = 0
+  const look = (): number => {
+    looks++
+    return WrOpcode.values.RDMA_WRITE
+  }
+  // A number that counts its uses.
+  const opcode = { valueOf: look, toString: () => `${look()}` } as unknown as number
+  const times = new TimesOfRequests()
+  for (const event of connected()) times.add(event)
+  const OUTSTANDING = 10_000
+  for (let i = 1; i <= 2 * OUTSTANDING; i++) {
+    const event = posted(LEFT, i, 'RDMA_WRITE', 64, i)
+    times.add({ ...event, request: { ...event.request, opcode } })
+    times.add(packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN + i, i))
+    if (i > OUTSTANDING) times.add(ended(i - OUTSTANDING, i))
+  }
+  assert.ok(looks < 50 * OUTSTANDING, `${looks}`)
 })
 
 it('percentiles are within 5 %', () => {

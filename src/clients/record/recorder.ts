@@ -134,6 +134,8 @@ const outcomeNumbers = Object.fromEntries(packetOutcomes.map((outcome, i) => [ou
 /** Milliseconds between looks at what programs have polled: after a completion, and if they do not poll for long. */
 const SOON = 1
 const RARELY = 64
+/** A poll is noticed after at most this factor of the time from completion to poll. */
+const SLOWER = 1.25
 
 interface RecordedDevice {
   readonly device: Device
@@ -257,11 +259,16 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   let pause = SOON
   /** Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all. */
   const lookAtPolls = (wait: number): void => {
+    // Completions that nobody polls must not delay this look.
+    if (look !== undefined && pause > wait) {
+      clearTimeout(look)
+      look = undefined
+    }
     pause = wait
     look ??= setTimeout(() => {
       look = undefined
       const hasUnpolled = [...devices.values()].map(({ poll }) => poll.reportUnpolled())
-      if (hasUnpolled.includes(true)) lookAtPolls(Math.min(2 * pause, RARELY))
+      if (hasUnpolled.includes(true)) lookAtPolls(Math.min(SLOWER * pause, RARELY))
     }, pause).unref()
   }
   const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({

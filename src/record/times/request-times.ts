@@ -1,6 +1,7 @@
 /*
  * Where the time of sends goes: events of a session in, the phases of each send out. Also sums by queue pair: at each
- * moment the time is that of the oldest send that is outstanding.
+ * moment the time is that of the oldest send that the device has not completed; without one, `program` if a completion
+ * was not polled.
  *
  * What the events do not say: when the program called ibv_post_send (a request begins when the device sees it), and
  * exactly when it polled: the device notices polls at the next request or completion of the completion queue, so that
@@ -24,12 +25,13 @@ import {
 } from '../../spec/wire/opcodes.ts'
 import { KindFlags, SendFlags, SendKind, sendOperations } from '../../spec/work.ts'
 import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn } from '../../wire/bth.ts'
-import { aethSyndrome } from '../../wire/extensions.ts'
+import { aethSyndrome, rethDmaLen } from '../../wire/extensions.ts'
 import { viewOf } from '../decode.ts'
 import type { PacketsEvent, SessionEvent } from '../events.ts'
 import { type QueuePair, SessionObjects } from '../objects.ts'
 import { lostOutcomes } from '../packets.ts'
 import { Durations } from './durations.ts'
+import { Fifo } from './fifo.ts'
 import { interrupted, noTimes, type Phase, type PhaseTimes, type Span, type Stall } from './phases.ts'
 
 /** A send and what it waited for. Times are microseconds of the recorder's clock. */
@@ -74,6 +76,10 @@ const MAX_OPEN = 65_536
 const MAX_STALLS = 64
 /** Runs of packets of a queue pair whose times are remembered. */
 const MAX_RUNS = 256
+/** Sends that are looked at for the first packet of a message: local operations have none. */
+const MAX_SCAN = 256
+/** Sends that have ended and are kept before they are removed, beyond as many as are outstanding. */
+const SLACK = 64
 
 /** A send that is outstanding. Times are NaN until they are known. */
 interface Open {
@@ -89,6 +95,12 @@ interface Open {
   ended: number
   completed: number
   status: number | undefined
+  /** Whether it has ended, or is left. */
+  isOver: boolean
+  /** Whether its packets are being sent, or those of later sends: it counts in `sentBytes` and `sentSlots`. */
+  isSent: boolean
+  /** Until its completion, once that is known. */
+  spans: Span[] | undefined
 }
 
 interface Queue extends QueueTimes {
@@ -98,13 +110,23 @@ interface Queue extends QueueTimes {
   repeated: number
   lost: number
   notReady: number
-  /** Sends that have not ended, in their order. */
-  readonly open: Set<Open>
+  /** Sends in their order, those that have ended too, and how many have not. */
+  sends: Open[]
+  outstanding: number
+  /** Indices in `sends`: all before have ended; all before are sent. */
+  oldest: number
+  next: number
+  /** Of sends that are sent and have not ended: bytes, READs and atomics. */
+  sentBytes: number
+  sentSlots: number
+  /** Sends whose completions were not polled. */
+  unpolled: number
   /** The send whose packets are being sent. */
   current: Open | undefined
   /** When the last new packet was sent. */
   sentUntil: number
-  /** When a READ or atomic ended last. */
+  /** When a send ended last, and when a READ or atomic. */
+  endedAt: number
   answeredAt: number
   /** Up to which time the sums count; NaN: there was no send. */
   counted: number
@@ -147,9 +169,24 @@ const pathKey = (qpn: number, from: Uint8Array, to: Uint8Array): string => {
 
 const hexOf = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 
+/** PSNs of the longest READ: 2 GiB (IBA 9.7.3.1) would be more than half of all. */
+const MAX_READ_PSNS = 2 ** 23 - 1
+
+/** PSNs of `count` packets of requests: a READ has one for each packet of its answer (IBA 9.7.3). */
+const psnsOf = (view: DataView, opcode: number, { qp }: Queue, count: number): number => {
+  const at = headerAt.RETH[opcode]!
+  if ((opcodeFlags[opcode]! & OP_READ) === 0 || qp.pathMtu === undefined || view.byteLength < at + 16) return count
+  return Math.min(MAX_READ_PSNS, Math.max(1, Math.ceil(rethDmaLen(view, at) / qp.pathMtu)))
+}
+
 const addStall = ({ stalls }: Queue, { phase, from, to }: Stall): void => {
-  const start = Math.max(from, stalls[stalls.length - 1]?.to ?? from)
+  const last = stalls[stalls.length - 1]
+  const start = Math.max(from, last?.to ?? from)
   if (start >= to) return
+  if (last?.phase === phase && last.to === start) {
+    stalls[stalls.length - 1] = { phase, from: last.from, to }
+    return
+  }
   stalls.push({ phase, from: start, to })
   if (stalls.length > MAX_STALLS) stalls.shift()
 }
@@ -171,7 +208,7 @@ export class TimesOfRequests {
   readonly #ofAnswers = new Map<string, Queue>()
   readonly #open = new Map<number, Open>()
   /** Sends whose completions were not polled, by CQ, in their order. */
-  readonly #unpolled = new Map<number, { readonly position: number; readonly send: Open }[]>()
+  readonly #unpolled = new Map<number, Fifo<{ readonly position: number; readonly send: Open }>>()
 
   /**
    * `finish` gets each send when its completion was polled, or when it has ended without one. `objects`: the caller adds
@@ -210,15 +247,13 @@ export class TimesOfRequests {
         this.#completed(event)
         return
       case 'polled': {
-        const unpolled = this.#unpolled.get(event.cq) ?? []
-        while (unpolled[0] !== undefined && unpolled[0].position <= event.count)
-          this.#close(unpolled.shift()!.send, event.time)
+        this.#polled(event.cq, event.count, event.time)
         return
       }
       case 'queueReset': {
         const queue = this.#queues.get(event.owner)
         if (queue === undefined) return
-        for (const send of queue.open) this.#close(send, event.time, true)
+        for (const send of queue.sends) if (!send.isOver) this.#close(send, event.time, true)
         this.#connectedAnew(queue)
         return
       }
@@ -240,6 +275,8 @@ export class TimesOfRequests {
 
   #addObject(event: SessionEvent & { readonly kind: 'object' }): void {
     if (this.#ownsObjects) this.objects.add(event)
+    // Completions of a CQ that is gone will not be polled.
+    if (event.change === 'destroyed') this.#polled(event.object, Number.POSITIVE_INFINITY, event.time)
     const queue = this.#queues.get(event.object)
     if (queue === undefined) return
     if (event.details.values?.destQpn !== undefined) this.#connected(queue)
@@ -274,9 +311,16 @@ export class TimesOfRequests {
       lost: 0,
       notReady: 0,
       durations: new Durations(),
-      open: new Set(),
+      sends: [],
+      outstanding: 0,
+      oldest: 0,
+      next: 0,
+      sentBytes: 0,
+      sentSlots: 0,
+      unpolled: 0,
       current: undefined,
       sentUntil: 0,
+      endedAt: Number.NEGATIVE_INFINITY,
       answeredAt: Number.NEGATIVE_INFINITY,
       counted: Number.NaN,
       highest: undefined,
@@ -292,6 +336,9 @@ export class TimesOfRequests {
   }
 
   #addPosted(request: WorkRequest, stack: Stack, time: number): void {
+    // Only of a file with wrong numbers.
+    const same = this.#open.get(request.id)
+    if (same !== undefined) this.#close(same, time, true)
     const queue = this.#open.size < MAX_OPEN ? this.#queueOf(request.owner) : undefined
     if (queue === undefined) {
       this.omitted++
@@ -309,11 +356,37 @@ export class TimesOfRequests {
       ended: unknown,
       completed: unknown,
       status: undefined,
+      isOver: false,
+      isSent: false,
+      spans: undefined,
     }
-    queue.open.add(send)
+    queue.sends.push(send)
+    queue.outstanding++
     if (Number.isNaN(queue.counted)) queue.counted = time
     queue.bytes += request.length
     this.#open.set(request.id, send)
+  }
+
+  /** The device has ended a send, or it is left. */
+  #over(send: Open): void {
+    const { queue } = send
+    if (send.isOver) return
+    send.isOver = true
+    queue.outstanding--
+    if (queue.current === send) queue.current = undefined
+    if (send.isSent) this.#countSent(send, -1)
+    while (queue.sends[queue.oldest]?.isOver) queue.oldest++
+    queue.next = Math.max(queue.next, queue.oldest)
+    if (queue.sends.length <= 2 * queue.outstanding + SLACK) return
+    const isLeft = ({ isOver }: Open): boolean => !isOver
+    queue.next = queue.sends.slice(queue.oldest, queue.next).filter(isLeft).length
+    queue.sends = queue.sends.slice(queue.oldest).filter(isLeft)
+    queue.oldest = 0
+  }
+
+  #countSent({ queue, request }: Open, sign: 1 | -1): void {
+    queue.sentBytes += sign * request.length
+    if (takesSlot(request)) queue.sentSlots += sign
   }
 
   #ended(id: number, time: number): void {
@@ -321,38 +394,70 @@ export class TimesOfRequests {
     if (send === undefined || !Number.isNaN(send.ended)) return
     const { queue, request } = send
     send.ended = time
-    queue.open.delete(send)
-    if (queue.current === send) queue.current = undefined
+    queue.endedAt = time
+    this.#over(send)
     if (takesSlot(request)) queue.answeredAt = time
     if (!request.isSignaled) this.#close(send, time)
   }
 
   #completed({ request, cq, cqPosition, status, time }: SessionEvent & { readonly kind: 'completed' }): void {
     const send = this.#open.get(request)
-    if (send === undefined) return
-    this.#ended(request, time)
-    send.completed = time
+    if (send === undefined || !Number.isNaN(send.completed)) return
     send.status = status
+    // Unsignaled: it has failed.
+    if (Number.isNaN(send.ended)) send.ended = time
+    this.#over(send)
+    send.completed = time
+    this.#settle(send, time)
     if (cqPosition === 0) {
       this.#close(send, time)
       return
     }
-    const unpolled = this.#unpolled.get(cq) ?? []
+    send.queue.unpolled++
+    const unpolled = this.#unpolled.get(cq) ?? new Fifo()
     this.#unpolled.set(cq, unpolled)
     unpolled.push({ position: cqPosition, send })
+  }
+
+  /** The program has polled `count` completions of a CQ. */
+  #polled(cq: number, count: number, time: number): void {
+    const unpolled = this.#unpolled.get(cq)
+    if (unpolled === undefined) return
+    while (unpolled.first !== undefined && unpolled.first.position <= count) this.#close(unpolled.shift()!.send, time)
+    if (unpolled.first === undefined) this.#unpolled.delete(cq)
+  }
+
+  /** Adds the time of a send until its completion to the sums. `to`: now. */
+  #settle(send: Open, to: number): Span[] {
+    if (send.spans !== undefined) return send.spans
+    const { queue, request } = send
+    const stalls = [...queue.stalls]
+    if (queue.notReadySince !== undefined) stalls.push({ phase: 'receiver', from: queue.notReadySince, to })
+    send.spans = interrupted(spansOf(send, to), stalls)
+    const gap = request.time - queue.counted
+    if (gap > 0) {
+      // Polls are noticed at the latest when the next send is posted.
+      if (queue.unpolled > 0) queue.phases.program += gap
+      else queue.idle += gap
+    }
+    for (const { phase, from, to: end } of send.spans)
+      queue.phases[phase] += Math.max(0, end - Math.max(from, queue.counted))
+    queue.counted = Math.max(queue.counted, completionOf(send, to))
+    return send.spans
   }
 
   #close(send: Open, to: number, isOpen = false): void {
     const { queue, request, stack, status } = send
     if (!this.#open.delete(request.id)) return
-    queue.open.delete(send)
-    const stalls = [...queue.stalls]
-    if (queue.notReadySince !== undefined) stalls.push({ phase: 'receiver', from: queue.notReadySince, to })
-    const spans = interrupted(spansOf(send, to), stalls)
-    for (const { phase, from, to: end } of spans)
-      queue.phases[phase] += Math.max(0, end - Math.max(from, queue.counted))
-    queue.idle += Math.max(0, request.time - queue.counted)
-    queue.counted = Math.max(queue.counted, to)
+    this.#over(send)
+    const spans = this.#settle(send, to)
+    const from = completionOf(send, to)
+    if (to > from) spans.push({ phase: 'program', from, to })
+    if (!Number.isNaN(send.completed) && queue.unpolled > 0) queue.unpolled--
+    // What follows is the time of the oldest outstanding send.
+    const until = Math.min(to, queue.sends[queue.oldest]?.request.time ?? to)
+    queue.phases.program += Math.max(0, until - Math.max(from, queue.counted))
+    queue.counted = Math.max(queue.counted, until)
     queue.durations.add(to - request.time)
     this.#finish({ request, stack, queue, from: request.time, to, status, isOpen, spans })
   }
@@ -382,7 +487,7 @@ export class TimesOfRequests {
     if (isLost) queue.lost += count
     if (queue.notReadySince !== undefined) addStall(queue, { phase: 'receiver', from: queue.notReadySince, to: time })
     queue.notReadySince = undefined
-    if (isReliable(opcode) && this.#isRepeated(queue, bthPsn(view, 0), count, time)) return
+    if (isReliable(opcode) && this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), time)) return
     if ((flags & OP_START) !== 0) this.#start(queue, opcode, time)
     queue.sentUntil = time
     if (queue.current === undefined) return
@@ -415,7 +520,7 @@ export class TimesOfRequests {
     return queue
   }
 
-  /** Notes a run of packets of requests. Returns whether they were sent before: then the send was interrupted. */
+  /** Notes packets of requests with `count` PSNs. Returns whether they were sent before: then the send was interrupted. */
   #isRepeated(queue: Queue, psn: number, count: number, time: number): boolean {
     const { highest, runs, stalls } = queue
     const last = (psn + count - 1) & PSN_MASK
@@ -437,20 +542,23 @@ export class TimesOfRequests {
 
   /** The first packet of a message was sent. */
   #start(queue: Queue, opcode: number, time: number): void {
-    const { open, qp, window, answeredAt, sentUntil } = queue
-    let [bytes, slots] = [0, 0]
-    let send: Open | undefined
-    for (const one of open) {
-      if (Number.isNaN(one.first) && beginsWith(one.request, opcode)) {
-        send = one
-        break
-      }
-      bytes += one.request.length
-      if (takesSlot(one.request)) slots++
-    }
+    const { sends, qp, window, answeredAt, sentUntil } = queue
+    while (sends[queue.next]?.isOver) queue.next++
+    const end = Math.min(sends.length, queue.next + MAX_SCAN)
+    let at = queue.next
+    while (at < end && (sends[at]!.isOver || !beginsWith(sends[at]!.request, opcode))) at++
+    const send = at < end ? sends[at] : undefined
     queue.current = send
     if (send === undefined) return
     const { request } = send
+    const sent = (one: Open): void => {
+      one.isSent = true
+      this.#countSent(one, 1)
+    }
+    for (; queue.next < at; queue.next++) if (!sends[queue.next]!.isOver) sent(sends[queue.next]!)
+    const { sentBytes: bytes, sentSlots: slots } = queue
+    sent(send)
+    queue.next++
     send.first = time
     send.turn = Math.max(request.time, sentUntil)
     const hasAnswered = answeredAt >= send.turn
@@ -471,11 +579,22 @@ export class TimesOfRequests {
     if ((flags & OP_ACK) === 0 || view.byteLength < at + 4) return
     if ((aethSyndrome(view, at) & SYNDROME_KIND_MASK) !== syndromeKind.RNR_NAK) return
     queue.notReady++
+    // It is still not ready, so that was the reason all the time; there may be very many NAKs.
+    const { stalls, endedAt } = queue
+    const before = stalls[stalls.length - 1]
+    if (queue.notReadySince === undefined && before?.phase === 'receiver' && endedAt < before.to) {
+      stalls.pop()
+      queue.notReadySince = before.from
+    }
     queue.notReadySince ??= time
   }
 }
 
-/** The phases of a send until `to`, without stalls. */
+/** When the program could poll the completion of a send, at most `to`. */
+const completionOf = ({ ended, completed }: Open, to: number): number =>
+  Number.isNaN(completed) ? (Number.isNaN(ended) ? to : ended) : completed
+
+/** The phases of a send until its completion, at most `to`, without stalls. */
 const spansOf = ({ request, turn, first, last, wait, ended, completed }: Open, to: number): Span[] => {
   const end = Number.isNaN(ended) ? to : ended
   const spans: Span[] = []
@@ -490,7 +609,5 @@ const spansOf = ({ request, turn, first, last, wait, ended, completed }: Open, t
     spans.push({ phase: 'answer', from: sent, to: end })
   }
   if (!Number.isNaN(completed)) spans.push({ phase: 'completion', from: end, to: completed })
-  const seen = Number.isNaN(completed) ? end : completed
-  spans.push({ phase: 'program', from: seen, to })
   return spans
 }
