@@ -6,8 +6,9 @@
 import assert from 'node:assert/strict'
 import { closeSync, linkSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, it } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
+import { explainSlow } from '../../../src/cli/commands/explain-slow.ts'
 import { exportSession, formats } from '../../../src/cli/commands/export.ts'
 import { putFields } from '../../../src/record/block.ts'
 import { checksum } from '../../../src/record/checksum.ts'
@@ -32,10 +33,44 @@ import {
 import { anyEvent } from '../../record/arbitrary.ts'
 import { createMemorySink } from '../../record/memory-sink.ts'
 import { temporaryFolder } from '../../system/programs.ts'
+import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../../web/events.ts'
 import { sessionEvents } from './session.ts'
 
 const ESCAPE = '\u001b]0;owned\u0007\u009b31m\u202e\n'
 const POLLS = 424_242
+
+/** A connection with a READ and a SEND that is not received at once. */
+const slowEvents = (): readonly AnyEvent[] => {
+  const completed = (request: number): AnyEvent => ({
+    kind: 'completed',
+    request,
+    owner: LEFT,
+    status: 0,
+    opcode: 0,
+    bytes: 0,
+    cq: 20,
+    cqPosition: request,
+    solicited: false,
+    qp: LEFT,
+    message: 0,
+  })
+  return [
+    ...connected(),
+    { kind: 'counters', device: 0, object: LEFT, values: { window: 4096 } },
+    posted(LEFT, 1, 'RDMA_READ', 4096, 0),
+    posted(LEFT, 2, 'SEND', 64, 0),
+    packets(LEFT, 'RC_READ_REQUEST', FIRST_PSN, 0),
+    packets(RIGHT, 'RC_READ_RESP_ONLY', FIRST_PSN, 0),
+    { kind: 'ended', request: 1, owner: LEFT },
+    completed(1),
+    packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN + 4, 0),
+    packets(RIGHT, 'RC_ACKNOWLEDGE', FIRST_PSN + 4, 0, { syndrome: 0x20 }),
+    packets(LEFT, 'RC_SEND_ONLY', FIRST_PSN + 4, 0),
+    { kind: 'ended', request: 2, owner: LEFT },
+    completed(2),
+    { kind: 'polled', cq: 20, count: 2 },
+  ]
+}
 
 /** A file with a block for each event. `checkpoints`: the first blocks. */
 const blocksOf = async (events: readonly AnyEvent[]): Promise<{ header: Uint8Array; blocks: Uint8Array[] }> => {
@@ -217,6 +252,60 @@ describe('userdma export of hostile files', async () => {
           if (to === 'json') for (const line of text.trim().split('\n')) JSON.parse(line)
         }
     })
+
+  /** What `userdma explain --slow` prints. */
+  const slowTexts = async (
+    t: TestContext,
+    bytes: Uint8Array,
+  ): Promise<{ text: string; json: string; said: string }> => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    writeFileSync(file, bytes)
+    const capture = async (stream: 'stdout' | 'stderr', act: () => Promise<void>): Promise<string> => {
+      let written = ''
+      const original = process[stream].write
+      // The test runner writes bytes.
+      const mock = t.mock.method(process[stream], 'write', (chunk: string | Uint8Array) => {
+        if (typeof chunk !== 'string') return original.call(process[stream], chunk)
+        written += chunk
+        return true
+      })
+      await act().finally(() => mock.mock.restore())
+      return written
+    }
+    let [text, json] = ['', '']
+    const said = await capture('stderr', async () => {
+      text = await capture('stdout', () => explainSlow(file, {}))
+      json = await capture('stdout', () => explainSlow(file, { json: true }))
+    })
+    return { text, json, said }
+  }
+  const assertSafe = ({ text, json, said }: { text: string; json: string; said: string }): void => {
+    for (const one of [text, said]) assert.doesNotMatch(one, /(?!\n)[\p{C}\p{Zl}\p{Zp}]/u)
+    assert.doesNotMatch(text, /NaN|Infinity|undefined/)
+    for (const line of json.trim().split('\n')) if (line !== '') JSON.parse(line)
+  }
+  for (const [damage, damaged] of Object.entries(damages))
+    it(`explain --slow: ${damage}`, async t => {
+      const inCheckpoint = damage.startsWith('times') || damage.startsWith('wrong') ? [] : damaged.map(asCheckpoint)
+      assertSafe(await slowTexts(t, fileOf(header, [...inCheckpoint, ...damaged])))
+    })
+
+  it('explain --slow: sends of a connection with each field of each event damaged', async t => {
+    const sends = (await blocksOf(slowEvents())).blocks
+    for (const [i, block] of sends.entries())
+      assertSafe(
+        await slowTexts(
+          t,
+          fileOf(header, [
+            ...sends.slice(0, i),
+            ...damagedFields(block),
+            ...damagedJson(block),
+            block,
+            ...sends.slice(i + 1),
+          ]),
+        ),
+      )
+  })
 
   const many = (block: Uint8Array, count: number): Uint8Array[] => Array.from({ length: count }, () => block)
   const amplifiers: Readonly<Record<string, () => Promise<readonly Uint8Array[]>>> = {
