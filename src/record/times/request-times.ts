@@ -571,7 +571,11 @@ export class TimesOfRequests {
   /** Acknowledgements, NAKs, and data of READs. `queue`: the requester. */
   #addAnswer(view: DataView, flags: number, queue: Queue | undefined, count: number, time: number): void {
     if (queue === undefined) return
-    const last = (bthPsn(view, 0) + count - 1) & PSN_MASK
+    const psn = bthPsn(view, 0)
+    const last = (psn + count - 1) & PSN_MASK
+    // What is acknowledged is not sent again. The packet that a NAK names is.
+    const { runs } = queue
+    while (runs[0] !== undefined && psnDistance(psn, runs[0].psn + runs[0].count - 1) > 0) runs.shift()
     // The responses of a READ take as many PSNs as they are.
     if ((flags & OP_READ) !== 0 && queue.highest !== undefined && psnDistance(last, queue.highest) > 0)
       queue.highest = last
