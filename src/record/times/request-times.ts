@@ -377,7 +377,8 @@ export class TimesOfRequests {
     if (send.isSent) this.#countSent(send, -1)
     while (queue.sends[queue.oldest]?.isOver) queue.oldest++
     queue.next = Math.max(queue.next, queue.oldest)
-    if (queue.sends.length <= 2 * queue.outstanding + SLACK) return
+    // There may be very many queue pairs, most without outstanding sends.
+    if (queue.outstanding > 0 && queue.sends.length <= 2 * queue.outstanding + SLACK) return
     const isLeft = ({ isOver }: Open): boolean => !isOver
     queue.next = queue.sends.slice(queue.oldest, queue.next).filter(isLeft).length
     queue.sends = queue.sends.slice(queue.oldest).filter(isLeft)
