@@ -4,12 +4,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { startRecorder } from '../../../src/clients/record/recorder.ts'
+import type { RequestFeed } from '../../../src/clients/requests/feed.ts'
 import { watchRequests } from '../../../src/clients/requests/watch.ts'
 import { systemDevice } from '../../../src/core/devices/system.ts'
+import type { QueuePairObject } from '../../../src/core/driver-contract.ts'
 import { hasFailureHandlers } from '../../../src/core/failures.ts'
+import type { CoreObject } from '../../../src/core/model.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { SessionWriter } from '../../../src/record/writer.ts'
 import { SCRATCH_BYTES } from '../../../src/spec/check/requests.ts'
+import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
 import { createMemorySink } from '../../record/memory-sink.ts'
@@ -67,4 +71,51 @@ test('a checker that watches longer than the recorder keeps its reports', () => 
   assert.equal(listeners().tap, original.tap)
   poll.end()
   assert.equal(listeners().requests, undefined)
+})
+
+test('a poll is noticed soon after it, also beside completions that nobody polls', t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { device, record } = start()
+  const recorder = record()
+  const feed = device.taps.requests as RequestFeed
+  assert.ok(feed)
+  let looks = 0
+  t.mock.method(feed, 'reportUnpolled', () => {
+    looks++
+    return true
+  })
+  const requests = device.driver.requests as Required<NonNullable<typeof device.driver.requests>>
+  t.mock.method(requests, 'completions', () => ({ polled: 0, written: 1 }))
+  const cq = { id: 2, class: { name: 'cq' }, state: {}, parents: [] } as unknown as CoreObject
+  const qp = { id: 1, class: { name: 'rc_qp' }, state: { qpn: 17 }, parents: [] } as unknown as QueuePairObject
+  const complete = (): void => {
+    feed.loaded(qp, {
+      wrId: 1n,
+      opcode: WrOpcode.values.SEND,
+      flags: 0,
+      isSignaled: true,
+      length: 0,
+      elements: [],
+      remote: undefined,
+      destQpn: undefined,
+      destination: undefined,
+    })
+    feed.retired(qp, 1, false)
+    const { SUCCESS } = WcStatus.values
+    const opcode = WcOpcode.values.SEND
+    feed.completed(qp, cq, { status: SUCCESS, opcode, bytes: 0, solicited: false, position: 1, sourceQpn: 0 })
+  }
+  complete()
+  // It looks less and less often.
+  for (let ms = 0; ms < 1000; ms++) t.mock.timers.tick(1)
+  const before = looks
+  for (let ms = 0; ms < 100; ms++) t.mock.timers.tick(1)
+  assert.ok(looks - before <= 3, `${looks - before}`)
+  // Between two looks.
+  t.mock.timers.tick(10)
+  const then = looks
+  complete()
+  t.mock.timers.tick(1)
+  assert.ok(looks > then)
+  recorder.stop()
 })
