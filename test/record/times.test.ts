@@ -112,6 +112,15 @@ describe('the phases of a send', () => {
     assert.deepEqual(spans(found), ['answer 100-101', 'receiver 101-2100', 'answer 2100-2200'])
   })
 
+  it('is of the device if a service without acknowledgements ends it before its packet', () => {
+    const requests: RequestTimes[] = []
+    const times = new TimesOfRequests(one => requests.push(one))
+    for (const event of connected() as (SessionEvent & { kind: 'object' })[]) times.add({ ...event, class: 'uc_qp' })
+    for (const event of [posted(LEFT, 1, 'SEND', 64, 100), ended(1, 120), completed(1, 1, 120), polled(1, 130)])
+      times.add(event)
+    assert.deepEqual(spans({ requests }), ['device 100-120', 'program 120-130'])
+  })
+
   it('waits for earlier requests, the window, max_rd_atomic and the fence', () => {
     const withFlags = (event: ReturnType<typeof posted>, flags: number): SessionEvent => ({
       ...event,

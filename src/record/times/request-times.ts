@@ -600,11 +600,14 @@ const completionOf = ({ ended, completed }: Open, to: number): number =>
   Number.isNaN(completed) ? (Number.isNaN(ended) ? to : ended) : completed
 
 /** The phases of a send until its completion, at most `to`, without stalls. */
-const spansOf = ({ request, turn, first, last, wait, ended, completed }: Open, to: number): Span[] => {
+const spansOf = ({ request, queue, turn, first, last, wait, ended, completed }: Open, to: number): Span[] => {
+  const { type } = queue.qp
   const end = Number.isNaN(ended) ? to : ended
   const spans: Span[] = []
   if (Number.isNaN(first)) {
-    spans.push({ phase: kindOf(request) === SendKind.LOCAL ? 'device' : 'turn', from: request.time, to: end })
+    // Sends of UC and UD end before their last packet is recorded; other sends without packets are behind earlier ones.
+    const isDevice = kindOf(request) === SendKind.LOCAL || ((type === 'UC' || type === 'UD') && !Number.isNaN(ended))
+    spans.push({ phase: isDevice ? 'device' : 'turn', from: request.time, to: end })
   } else {
     // A READ's only packet is its first.
     const sent = Math.min(end, Number.isNaN(last) ? first : last)
