@@ -433,6 +433,11 @@ describe('the page in a browser', { skip }, () => {
     })
     await page.locator('.status', { hasText: /[5-9],\d{3} rows|10,\d{3} rows/ }).waitFor()
     assert.ok((await nodesOf(page)) <= MAX_NODES)
+    // A filter searches the whole session: this is the PSN of the last packet.
+    await goTo(page, `ladder?filter=${encodeURIComponent(`infiniband.bth.psn == ${2 * (EVENTS - 1)}`)}`)
+    await page.locator('.status', { hasText: /^1 row of 1,0\d\d,\d{3}$/ }).waitFor({ timeout: 300_000 })
+    await goTo(page, 'ladder?filter=userdma.wr_id%20%3D%3D%204711')
+    await page.locator('.empty', { hasText: 'No row matches' }).waitFor({ timeout: 300_000 })
     await page.close()
   })
 })

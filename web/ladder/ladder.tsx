@@ -86,7 +86,6 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
     connections[0]
   const atText = route.params.get('from')
   const from = atText === null ? undefined : Number(atText)
-  const { rows, isLoading, hasMore, isFull, loadMore } = useLadder(store, connection, from, version)
   const source = route.params.get('filter') ?? ''
   const hidden = route.params.get('hide') ?? ''
   const filterBox = useRef<HTMLInputElement>(null)
@@ -99,11 +98,13 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
     }
   }, [source])
   const { start } = facts
-  const shown = useMemo(() => {
-    const isShown = (row: Row): boolean =>
-      !hidden.split(',').includes(row.kind) && (filter === undefined || filter(filteredRow(row, start)))
-    return filter === undefined && hidden === '' ? rows : rows.filter(isShown)
-  }, [rows, rows.length, filter, hidden, version])
+  const isShown = useMemo(() => {
+    if (filter === undefined && hidden === '') return undefined
+    const kinds = hidden.split(',')
+    return (row: Row): boolean => !kinds.includes(row.kind) && (filter === undefined || filter(filteredRow(row, start)))
+  }, [filter, hidden, start])
+  const loaded = useLadder(store, connection, from, version, isShown)
+  const { rows: shown, readRows, share, isLoading, hasMore, isFull, loadMore } = loaded
 
   const selectedText = route.params.get('row')
   const selected = useMemo(() => {
@@ -159,7 +160,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
   }
   const goToTime = (part: number): void => {
     const time = start + part * facts.traffic.length * facts.traffic.width
-    const isLoaded = rows.length > 0 && time >= rows[0]!.time && (!hasMore || time <= rows[rows.length - 1]!.time)
+    const isLoaded = shown.length > 0 && time >= shown[0]!.time && (!hasMore || time <= shown[shown.length - 1]!.time)
     if (isLoaded) select(lowerBound(shown, time))
     else goFrom(time)
   }
@@ -244,8 +245,8 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
         <OverviewStrip
           traffic={facts.traffic}
           version={version}
-          from={part(rows[0]?.time)}
-          to={part(rows[rows.length - 1]?.time)}
+          from={part(shown[0]?.time)}
+          to={part(shown[shown.length - 1]?.time)}
           onGo={goToTime}
         />
         {store.source.about.isLive && hasMore && (
@@ -272,10 +273,10 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
         </div>
         {shown.length === 0 ? (
           isLoading ? (
-            <Empty title="Reading …" />
+            <Empty title={isShown === undefined ? 'Reading …' : `Searching … ${Math.floor(100 * share)} %`} />
           ) : (
-            <Empty title={rows.length === 0 ? 'Nothing happened between these queue pairs' : 'No row matches'}>
-              {rows.length > 0 && <p>{plural(rows.length, 'row')} are hidden by the filter.</p>}
+            <Empty title={readRows === 0 ? 'Nothing happened between these queue pairs' : 'No row matches'}>
+              {readRows > 0 && <p>The filter leaves out all {plural(readRows, 'row')} of the session.</p>}
             </Empty>
           )
         ) : (
@@ -307,8 +308,8 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
         )}
         <p class="status" role="status">
           {plural(shown.length, 'row')}
-          {shown.length < rows.length ? ` of ${countText(rows.length)}` : ''}
-          {isLoading ? ', reading …' : ''}
+          {shown.length < readRows ? ` of ${countText(readRows)}` : ''}
+          {isLoading ? `, reading … ${Math.floor(100 * share)} %` : ''}
           {isFull && hasMore
             ? ': more rows than the page shows. Click in the strip above to go on from a later time'
             : ''}

@@ -12,11 +12,18 @@ import { LadderRows, type Row } from './rows.ts'
 /** Rows that are loaded at once, and kept at most. */
 const PART = 5_000
 const MAX_ROWS = 40_000
+/** Rows that may still change, after which a filter decides: packets turn out to be lost. */
+const UNSETTLED = 2_000
 /** Milliseconds of work before the browser draws again. */
 const SLICE = 12
 
 export interface LoadedLadder {
+  /** With a filter, those that match. */
   readonly rows: readonly Row[]
+  /** Rows that were read, also those that the filter has left out. */
+  readonly readRows: number
+  /** The part of the session that was read, 0 to 1. */
+  readonly share: number
   readonly isLoading: boolean
   /** Whether the session has more events after the last row. */
   readonly hasMore: boolean
@@ -31,9 +38,16 @@ const keysOf = ({ left, right, rightQpn }: Connection): readonly number[] | unde
     ? undefined
     : [left.object.id, ...(right ? [right.object.id] : []), packetKey(left.qpn), packetKey(rightQpn)]
 
+export type RowFilter = (row: Row) => boolean
+
 /** What one ladder has read. */
 interface Progress {
   readonly rows: LadderRows
+  /** Absent: all rows are kept. */
+  readonly filter: RowFilter | undefined
+  /** The matching rows before those of `rows`, and how many rows were read for them. */
+  readonly matches: Row[]
+  settled: number
   /** Time of the last event, and how many events had this time. */
   time: number
   atTime: number
@@ -41,6 +55,13 @@ interface Progress {
   isRunning: boolean
   isStopped: boolean
   hasMore: boolean
+}
+
+/** Keeps the rows that match, of those that do not change any more. */
+const settle = (progress: Progress, filter: RowFilter): void => {
+  const taken = progress.rows.take(UNSETTLED)
+  progress.settled += taken.length
+  for (const row of taken) if (filter(row)) progress.matches.push(row)
 }
 
 const readRows = async (
@@ -71,7 +92,9 @@ const readRows = async (
     } catch {
       // As in the store: a record of unexpected content.
     }
-    if (progress.rows.rows.length >= progress.limit) {
+    if (progress.filter !== undefined && progress.rows.rows.length >= 2 * UNSETTLED) settle(progress, progress.filter)
+    const kept = progress.filter === undefined ? progress.rows.rows.length : progress.matches.length
+    if (kept >= progress.limit) {
       progress.hasMore = true
       break
     }
@@ -97,12 +120,16 @@ const load = async (store: Store, connection: Connection, progress: Progress, on
   onChange()
 }
 
-/** `from`: microseconds; undefined: the start of the session. `version`: of the store. */
+/**
+ * `from`: microseconds; undefined: the start of the session. `version`: of the store. `filter`: searches the session to its
+ * end, and keeps the rows that match.
+ */
 export const useLadder = (
   store: Store,
   connection: Connection | undefined,
   from: number | undefined,
   version: number,
+  filter: RowFilter | undefined,
 ): LoadedLadder => {
   const [, setTick] = useState(0)
   const progress = useRef<Progress | undefined>(undefined)
@@ -115,6 +142,9 @@ export const useLadder = (
     if (connection === undefined) return
     const current: Progress = {
       rows: new LadderRows(connection, from === undefined),
+      filter,
+      matches: [],
+      settled: 0,
       time: from ?? 0,
       atTime: 0,
       limit: PART,
@@ -127,7 +157,7 @@ export const useLadder = (
     return () => {
       current.isStopped = true
     }
-  }, [store, session, left, rightQpn, from])
+  }, [store, session, left, rightQpn, from, filter])
 
   useEffect(() => {
     const current = progress.current
@@ -135,10 +165,14 @@ export const useLadder = (
       void load(store, connection, current, redraw)
   }, [version])
 
-  const { rows, isRunning = false, hasMore = false } = progress.current ?? {}
-  const list = rows?.rows ?? []
+  const { rows, isRunning = false, hasMore = false, matches = [], settled = 0, time = 0 } = progress.current ?? {}
+  const newest = rows?.rows ?? []
+  const list = filter === undefined ? newest : [...matches, ...newest.filter(filter)]
+  const { start, end } = store.session
   return {
     rows: list,
+    readRows: settled + newest.length,
+    share: end > start ? Math.min(1, Math.max(0, (time - start) / (end - start))) : 1,
     isLoading: isRunning,
     hasMore,
     isFull: list.length >= MAX_ROWS,

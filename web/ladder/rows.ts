@@ -226,6 +226,11 @@ export class LadderRows {
     }
   }
 
+  /** Removes and returns all rows but the newest `kept`, which may still change: packets turn out to be lost. */
+  take(kept: number): readonly Row[] {
+    return this.rows.splice(0, Math.max(0, this.rows.length - kept))
+  }
+
   #sideOf(object: number): Side | undefined {
     const { left, right } = this.#connection
     return object === left.object.id ? 0 : right !== undefined && object === right.object.id ? 1 : undefined
@@ -395,7 +400,9 @@ export class LadderRows {
           remember(this.#arriving, arrivalKey(destQpn, (part.psn + i) & PSN_MASK, packet.bytes[0]!), row)
         return row
       })
-    this.rows.splice(this.rows.lastIndexOf(run), 1, ...rows)
+    const place = this.rows.lastIndexOf(run)
+    // A row that was taken stays as it is.
+    if (place >= 0) this.rows.splice(place, 1, ...rows)
     return rows.find(row => row.packet!.psn === psn && row.count === 1)!
   }
 
