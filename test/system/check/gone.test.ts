@@ -35,6 +35,18 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
         reported.some(({ text, objects }) => text.includes(` on ${kind} `) && objects[0]?.history.length !== 0),
         kind,
       )
+    // Of each object: where it was destroyed.
+    const withoutDestruction = reported.filter(
+      ({ moments, objects }) =>
+        ![...moments, ...objects.flatMap(({ history }) => history)].some(
+          ({ action, frames }) =>
+            /^(destroyed|closed|deallocated|deregistered|freed|acknowledged)/.test(action) && frames.length > 0,
+        ),
+    )
+    assert.deepEqual(
+      withoutDestruction.map(({ text }) => text),
+      [],
+    )
     const others = found.filter(one => !reported.includes(one))
     // Those of the context that is closed with objects.
     assert.deepEqual(others.map(({ id, text }) => `${id} ${text}`).sort(), [
