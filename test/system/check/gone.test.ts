@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
-import { cleanEnvironment, lacking, runUserdma } from '../programs.ts'
+import { cleanEnvironment, lacking, ownProgram, runUserdma } from '../programs.ts'
 import { checkScript, EX_DATAERR, faulty, linesOf } from './checking.ts'
 
 const program = join(repoRoot, 'build', 'programs', 'gone')
 
-describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }, () => {
+describe('destroyed objects', { skip: lacking(program, ownProgram('own_allocator'), faulty('program-died')) }, () => {
   it('each call that takes a destroyed object is refused and reported, with its line', async t => {
     const { found, stdout, stderr, status } = await checkScript(t, `${program} calls`)
     assert.equal(status, EX_DATAERR, stderr)
@@ -62,6 +62,15 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
       ['use-after-destroy ibv_req_notify_cq on CQ N, which another thread destroys at the same time'],
     )
     assert.equal(status, EX_DATAERR, stderr)
+  })
+
+  it('an object at an address that another thread still destroys is none, with an allocator in the program', async t => {
+    const { found, stderr, status } = await checkScript(t, ownProgram('own_allocator'))
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id} ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
   })
 
   it('programs that create and destroy many objects have no finding, and their memory is bounded', async t => {
