@@ -5,7 +5,7 @@
  * costs three more loads. Before exec it tells the shim (shim/check/exits.c) to send the reports about such blocks.
  *
  * The allocator's functions are looked up when libraries are initialised, never in an allocation: dlsym may allocate,
- * and some allocators call dlsym. Blocks that are freed earlier are leaked.
+ * and some allocators call dlsym. Blocks that are freed earlier, by constructors of libraries, are freed then.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -55,6 +55,10 @@ static __typeof__(&fexecve) next_fexecve;
 /* The next library's function. A child of fork must not call dlsym, which takes locks: `look_up` has run before. */
 #define NEXT(name) (next_##name ? next_##name : (__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+/* Blocks that were freed before `look_up`. More are leaked. */
+static void *early[1024];
+static uint32_t early_count;
+
 /* Before the program's constructors: they may free. */
 __attribute__((constructor(101))) static void look_up(void)
 {
@@ -67,6 +71,17 @@ __attribute__((constructor(101))) static void look_up(void)
     next_fexecve = (__typeof__(&fexecve))dlsym(RTLD_NEXT, "fexecve");
     next_realloc = (__typeof__(&realloc))dlsym(RTLD_NEXT, "realloc");
     next_free = (__typeof__(&free))dlsym(RTLD_NEXT, "free");
+    for (; next_free && early_count > 0; early_count--)
+        next_free(early[early_count - 1]);
+}
+
+static void free_later(void *block)
+{
+    const uint32_t index = __atomic_load_n(&early_count, __ATOMIC_RELAXED);
+    if (block && index < sizeof early / sizeof early[0]) {
+        early[index] = block;
+        __atomic_store_n(&early_count, index + 1, __ATOMIC_RELAXED);
+    }
 }
 
 /* free() unmaps blocks of at least M_MMAP_THRESHOLD, by default 128 KiB. */
@@ -110,16 +125,20 @@ EXPORT void free(void *block)
     if (UNLIKELY(bytes != 0))
         userdma_freed(block, bytes, UINT64_MAX);
     block_ends(block);
-    if (next_free)
+    if (LIKELY(next_free))
         next_free(block);
+    else
+        free_later(block);
 }
 
 static void *early_realloc(void *block, size_t size)
 {
     void *moved = malloc(size);
     const size_t before = block ? malloc_usable_size(block) : 0;
-    if (moved && block)
+    if (moved && block) {
         memcpy(moved, block, before < size ? before : size);
+        free(block);
+    }
     return moved;
 }
 

@@ -57,6 +57,11 @@ static const void *destroying[MAX_DESTROYING];
 /* Calls that destroy an object now. Read by free(). */
 EXPORT extern uint32_t userdma_destroying;
 uint32_t userdma_destroying;
+/*
+ * Whether the block of an object was ever held. If not, as with an allocator in the program, an object that a thread
+ * still destroys may be freed already, and another thread may have created one at its address.
+ */
+static bool sees_frees;
 
 /* The calls of this thread, the innermost first. */
 static TLS struct object_call *current;
@@ -271,7 +276,8 @@ bool object_is_gone(const char *function, uint32_t kind, const void *object)
 
 bool object_is_being_destroyed(const void *object)
 {
-    if (LIKELY(__atomic_load_n(&userdma_destroying, __ATOMIC_RELAXED) == 0))
+    if (LIKELY(__atomic_load_n(&userdma_destroying, __ATOMIC_RELAXED) == 0) ||
+        !__atomic_load_n(&sees_frees, __ATOMIC_RELAXED))
         return false;
     for (const struct object_call *call = current; call; call = call->outer)
         if (call->effect == OBJECT_DESTROYED && call->object.object == object)
@@ -356,6 +362,7 @@ bool userdma_holds(void *block, size_t bytes)
         if (call->destroying >= 0 && !call->block && object >= start && object < start + bytes) {
             call->block = block;
             call->bytes = bytes;
+            __atomic_store_n(&sees_frees, true, __ATOMIC_RELAXED);
             return true;
         }
     }

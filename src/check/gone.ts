@@ -38,7 +38,8 @@ const kinds: Readonly<Record<keyof typeof ObjectKind, Kind>> = {
   DM: { name: 'device memory', gone: 'freed', classes: ['dm'] },
   TD: { name: 'a thread domain', gone: 'deallocated' },
   CM_ID: { name: 'an identifier of rdma_cm', gone: 'destroyed', classes: ['cm_id'] },
-  CM_CHANNEL: { name: 'an event channel of rdma_cm', gone: 'destroyed', classes: ['cm_channel'] },
+  // The device's history of one has no stacks.
+  CM_CHANNEL: { name: 'an event channel of rdma_cm', gone: 'destroyed' },
   CM_EVENT: { name: 'an event of rdma_cm', gone: 'acknowledged' },
   DEVICES: { name: 'a list of devices', gone: 'freed' },
 }

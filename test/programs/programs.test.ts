@@ -45,6 +45,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   walked: [['-q'], /usage: walked/],
   gone: [['-q'], /usage: gone calls\|/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],
+  own_allocator: [['-q'], /usage: own_allocator/],
   unmaps: [['-q'], /usage: unmaps CASE/],
   wrapped: [['0'], /usage: wrapped ROUNDS/],
   extended_polls: [['-q'], /usage: extended_polls CASE/],

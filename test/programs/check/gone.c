@@ -357,10 +357,10 @@ static void connections(void)
     check(rdma_ack_cm_event(event), "rdma_ack_cm_event");
     DESTROY_MINUS("an event of rdma_cm", rdma_ack_cm_event, event);
 
-    MINUS("CM_CHANNEL", rdma_get_cm_event, gone_channel, &event);
-    MINUS("CM_CHANNEL", rdma_create_id, gone_channel, &made, NULL, RDMA_PS_TCP);
-    MINUS("CM_CHANNEL", rdma_migrate_id, other, gone_channel);
-    DESTROY_NOTHING("CM_CHANNEL", rdma_destroy_event_channel, gone_channel);
+    MINUS("an event channel of rdma_cm", rdma_get_cm_event, gone_channel, &event);
+    MINUS("an event channel of rdma_cm", rdma_create_id, gone_channel, &made, NULL, RDMA_PS_TCP);
+    MINUS("an event channel of rdma_cm", rdma_migrate_id, other, gone_channel);
+    DESTROY_NOTHING("an event channel of rdma_cm", rdma_destroy_event_channel, gone_channel);
 
     check(rdma_destroy_id(gone), "rdma_destroy_id");
     struct ibv_qp_init_attr init = init_with(cq, NULL, IBV_QPT_RC);

@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
-import { cleanEnvironment, lacking, runUserdma } from '../programs.ts'
+import { cleanEnvironment, lacking, ownProgram, runUserdma } from '../programs.ts'
 import { checkScript, EX_DATAERR, faulty, linesOf } from './checking.ts'
 
 const program = join(repoRoot, 'build', 'programs', 'gone')
 
-describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }, () => {
+describe('destroyed objects', { skip: lacking(program, ownProgram('own_allocator'), faulty('program-died')) }, () => {
   it('each call that takes a destroyed object is refused and reported, with its line', async t => {
     const { found, stdout, stderr, status } = await checkScript(t, `${program} calls`)
     assert.equal(status, EX_DATAERR, stderr)
@@ -35,6 +35,18 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
         reported.some(({ text, objects }) => text.includes(` on ${kind} `) && objects[0]?.history.length !== 0),
         kind,
       )
+    // Of each object: where it was destroyed.
+    const withoutDestruction = reported.filter(
+      ({ moments, objects }) =>
+        ![...moments, ...objects.flatMap(({ history }) => history)].some(
+          ({ action, frames }) =>
+            /^(destroyed|closed|deallocated|deregistered|freed|acknowledged)/.test(action) && frames.length > 0,
+        ),
+    )
+    assert.deepEqual(
+      withoutDestruction.map(({ text }) => text),
+      [],
+    )
     const others = found.filter(one => !reported.includes(one))
     // Those of the context that is closed with objects.
     assert.deepEqual(others.map(({ id, text }) => `${id} ${text}`).sort(), [
@@ -50,6 +62,15 @@ describe('destroyed objects', { skip: lacking(program, faulty('program-died')) }
       ['use-after-destroy ibv_req_notify_cq on CQ N, which another thread destroys at the same time'],
     )
     assert.equal(status, EX_DATAERR, stderr)
+  })
+
+  it('an object at an address that another thread still destroys is none, with an allocator in the program', async t => {
+    const { found, stderr, status } = await checkScript(t, ownProgram('own_allocator'))
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id} ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
   })
 
   it('programs that create and destroy many objects have no finding, and their memory is bounded', async t => {

@@ -27,6 +27,27 @@ void *realloc(void *block, size_t size)
     return moved;
 }
 `
+/** A library whose constructor frees a block, and a program that fails if the C library has not unmapped it. */
+const constructorSource = `#include <stdlib.h>
+void *freed_early;
+__attribute__((constructor)) static void free_early(void)
+{
+    free(freed_early = malloc(1 << 28));
+}
+`
+const constructorProgramSource = `#define _DEFAULT_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <sys/mman.h>
+extern void *freed_early;
+int main(void)
+{
+    static unsigned char resident[1 << 16];
+    /* Another mapping may be in a part of the block. */
+    void *page = (void *)((uintptr_t)freed_early & -(uintptr_t)4096);
+    return mincore(page, 1 << 28, resident) == -1 && errno == ENOMEM ? 0 : 3;
+}
+`
 const lifetimeIds: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fork-outstanding', 'context-inherited']
 
 describe('memory of outstanding requests', { skip: lacking(program) }, () => {
@@ -83,6 +104,16 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
       found.filter(({ id }) => lifetimeIds.includes(id)).map(({ text }) => text),
       [],
     )
+  })
+
+  it('blocks that constructors of libraries free are freed', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'early.c'), constructorSource)
+    writeFileSync(join(folder, 'main.c'), constructorProgramSource)
+    const library = compileC(join(folder, 'libearly.so'), [join(folder, 'early.c')], ['-shared', '-fPIC'])
+    const early = compileC(join(folder, 'early'), [join(folder, 'main.c')], [library])
+    const { status, stderr } = await checkScript(t, `${early} >&2`)
+    assert.equal(status, 0, stderr)
   })
 
   it('a report that is kept until a program ends does not change how it ends', async t => {
