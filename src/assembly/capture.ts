@@ -20,12 +20,14 @@ export interface PacketCapture {
 /**
  * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`: whether
  * one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full
- * disk. At the exit of the process all packets are written.
+ * disk. A packet is written at once, or while packets may be lost (`mayLose`) after FLUSH_INTERVAL at the latest, and at
+ * the exit of the process.
  */
 export const startCapture = (
   isOwn: (address: Uint8Array) => boolean,
   write: (packet: PcapngPacket) => void,
   failed: (error: unknown) => void,
+  mayLose: () => boolean,
 ): PacketCapture => {
   const losses = createLosses(write)
   const attempt = (use: () => void): void => {
@@ -45,14 +47,15 @@ export const startCapture = (
         const isArrival = direction !== 'sent' && isOwn(flow.source)
         if (isArrival && outcome === 'passed') return
         const time = performance.timeOrigin * 1000 + nowMicroseconds()
-        attempt(() =>
+        attempt(() => {
           forEachPacket(run, (offset, length, identification) => {
             const payload = arena.bytes.slice(offset, offset + length)
             const packet = { interface: index, time, direction, flow, identification, payload }
             if (isArrival) losses.arrived(packet, outcome)
             else losses.sent(outcome === 'passed' ? packet : { ...packet, comment: outcome })
-          }),
-        )
+          })
+          if (!mayLose()) losses.flush()
+        })
       }),
     end() {
       clearInterval(timer)

@@ -218,11 +218,16 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       checkText('network.capture', 'path', path)
       const { fd, write } = openCapture(path)
       const capture: Capture = {
-        packets: startCapture(isOwn, write, error => {
-          // The traffic continues.
-          warn(`a capture was stopped: ${String(error)}`)
-          capture.stop()
-        }),
+        packets: startCapture(
+          isOwn,
+          write,
+          error => {
+            // The traffic continues.
+            warn(`a capture was stopped: ${String(error)}`)
+            capture.stop()
+          },
+          () => [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
+        ),
         tapRemovers: new Map(),
         stop() {
           if (!captures.delete(capture)) return

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { before, test } from 'node:test'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { repoRoot } from '../paths.ts'
-import { lacking, runUserdma, start, startDaemon, suiteScope, userdma } from '../system/programs.ts'
+import { lacking, runUserdma, start, startDaemon, suiteScope, temporaryFolder, userdma } from '../system/programs.ts'
 
 const read = (name: string): string => readFileSync(join(repoRoot, 'docs', 'reference', name), 'utf8')
 const schema = JSON.parse(read('json.schema.json')) as { readonly $defs: Readonly<Record<string, object>> }
@@ -62,6 +62,15 @@ testOutput('trace', ['trace', ...at, '--abi', '--', 'sh', '-c', `${failing} >&2`
 testOutput('trace -c', ['trace', ...at, '-c', '--', 'ibv_devinfo'], 'lines')
 testOutput('run --fault-walk', ['run', '--fault-walk', '--json', '--points', '2', '--', 'ibv_devinfo'], 'lines')
 testOutput('check', ['check', '--json', '--notes', '--', failing], 'lines')
+
+test('userdma explain --slow --json', { skip }, async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  await runUserdma(t, ['run', '--private', '--record', file, '--', failing])
+  const { stdout } = await runUserdma(t, ['explain', '--slow', file, '--json'])
+  const lines = stdout.trim().split('\n')
+  assert.ok(lines.length > 1, stdout)
+  for (const line of lines) assertValid('explain --slow', JSON.parse(line))
+})
 
 test('the page lists every definition and every command with --json', () => {
   const page = read('json.md')

@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { formatFaults, parseFaults } from '../../src/faults/rules.ts'
 import { SHORTEST_PACKET } from '../../src/phy/runs/limits.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { createPcapng, packetJson, packetLine } from '../../src/trace/index.ts'
 import {
   arenaOver,
@@ -83,7 +84,11 @@ const packets: Target = {
       sealIcrc(arena, 0, bytes.length, flow, SEALED)
       assert.ok(verifyIcrc(arena, 0, bytes.length, flow, SEALED))
       // IPv6 packets have no identification: the expected one counts as found
-      assert.equal(findIdentification(arena, 0, bytes.length, flow, EXPECTED), flow === ipv4Flow ? SEALED : EXPECTED)
+      const found = findIdentification(arena, 0, bytes.length, flow, EXPECTED)
+      // With rdma_rxe's ICRC of a FLUSH, which covers the headers twice, several identifications may fit.
+      if (flow === ipv4Flow && bytes[0] === opcodeNumber.RC_FLUSH)
+        assert.ok(verifyIcrc(arena, 0, bytes.length, flow, found))
+      else assert.equal(found, flow === ipv4Flow ? SEALED : EXPECTED)
     }
   },
 }

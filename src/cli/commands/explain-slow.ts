@@ -108,7 +108,8 @@ const queueJson = (queue: QueueTimes, name: string) => {
   }
 }
 
-const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }: RequestTimes) => ({
+/** `start`: time 0. */
+const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }: RequestTimes, start: number) => ({
   kind: 'request',
   request: request.id,
   object: queue.qp.object.id,
@@ -116,11 +117,11 @@ const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }:
   opcode: nameIn(WrOpcode.values, request.opcode),
   wrId: request.wrId.toString(),
   bytes: request.length,
-  from,
-  to,
+  from: from - start,
+  to: to - start,
   status: status === undefined ? undefined : nameIn(WcStatus.values, status),
   isOpen,
-  spans,
+  spans: spans.map(span => ({ phase: span.phase, from: span.from - start, to: span.to - start })),
   stack,
 })
 
@@ -162,7 +163,7 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     const write = (line: string): void => void process.stdout.write(`${line}\n`)
     if (options.json) {
       for (const queue of shown) write(jsonText(queueJson(queue, texts.queueName(queue))))
-      for (const request of longest.list) write(jsonText(requestJson(request)))
+      for (const request of longest.list) write(jsonText(requestJson(request, session.start)))
     } else if (queues.length === 0) write(`${printable(name)} has no sends`)
     else {
       const lines = [

@@ -135,7 +135,7 @@ export const createNetwork = (
         stopCapture()
         failed(error)
       }
-      const capture = startCapture(isOwn, write, onFailure)
+      const capture = startCapture(isOwn, write, onFailure, () => rules.length > 0)
       const removers = ports.map(({ port }, index) => capture.add(port, index))
       return stopCapture
     },
