@@ -114,8 +114,9 @@ static void begin(void)
 
 void batches_created(struct ibv_qp_ex *qp)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, begin);
+    static uint32_t has_begun;
+    if (!__atomic_exchange_n(&has_begun, 1, __ATOMIC_RELAXED))
+        begin();
     if (!lock())
         return;
     /* A queue pair at this address may have been destroyed unseen, with its context. */

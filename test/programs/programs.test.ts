@@ -57,6 +57,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   calls: [['0'], /usage: calls COUNT/],
   observed: [['-q'], /usage: observed/],
   netlink: [['-q'], /usage: netlink/],
+  batches: [['-q'], /usage: batches/],
   ucma: [['-q'], /usage: .*ucma/],
   umad: [['-q'], /usage: .*umad/],
   umad_talk: [['-q'], /usage: umad_talk/],

@@ -189,6 +189,10 @@ static int correct(void)
 
 int main(int argc, char **argv)
 {
+    if (argc < 2 || argv[1][0] == '-') {
+        fprintf(stderr, "usage: batches correct | [ud:|none:|rts:]CALL,CALL... ...\n");
+        return 1;
+    }
     open_device();
     if (argc == 2 && strcmp(argv[1], "correct") == 0)
         return correct();
