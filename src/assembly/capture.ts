@@ -7,7 +7,7 @@ import { addTap, forEachPacket } from '../phy/tap.ts'
 import { createLosses } from '../trace/losses.ts'
 import type { PcapngPacket } from '../trace/pcapng.ts'
 
-/** Milliseconds after which a packet is written at the latest. */
+/** Milliseconds for which a packet waits at least, while packets may be lost; at most twice as long. */
 const FLUSH_INTERVAL = 50
 
 export interface PacketCapture {
@@ -20,7 +20,7 @@ export interface PacketCapture {
 /**
  * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`: whether
  * one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full
- * disk. A packet is written at once, or while packets may be lost (`mayLose`) after FLUSH_INTERVAL at the latest, and at
+ * disk. A packet is written at once, or while packets may be lost (`mayLose`) after 2 * FLUSH_INTERVAL at the latest, and at
  * the exit of the process.
  */
 export const startCapture = (
@@ -38,7 +38,7 @@ export const startCapture = (
     }
   }
   const flush = (): void => attempt(losses.flush)
-  const timer = setInterval(flush, FLUSH_INTERVAL).unref()
+  const timer = setInterval(() => attempt(losses.flushOld), FLUSH_INTERVAL).unref()
   process.on('exit', flush)
   return {
     add: (port, index) =>
@@ -48,13 +48,17 @@ export const startCapture = (
         if (isArrival && outcome === 'passed') return
         const time = performance.timeOrigin * 1000 + nowMicroseconds()
         attempt(() => {
+          const waits = mayLose()
+          if (!waits) losses.flush()
           forEachPacket(run, (offset, length, identification) => {
-            const payload = arena.bytes.slice(offset, offset + length)
+            const bytes = arena.bytes.subarray(offset, offset + length)
+            const payload = waits ? bytes.slice() : bytes
             const packet = { interface: index, time, direction, flow, identification, payload }
-            if (isArrival) losses.arrived(packet, outcome)
-            else losses.sent(outcome === 'passed' ? packet : { ...packet, comment: outcome })
+            const commented = outcome === 'passed' ? packet : { ...packet, comment: outcome }
+            if (!waits) write(commented)
+            else if (isArrival) losses.arrived(packet, outcome)
+            else losses.sent(commented)
           })
-          if (!mayLose()) losses.flush()
         })
       }),
     end() {

@@ -26,6 +26,8 @@ export interface Losses {
   sent(packet: PcapngPacket): void
   /** What happened on arrival to a packet: the comment of the packet that waits, else of one more frame. */
   arrived(packet: PcapngPacket, outcome: string): void
+  /** Writes the packets that waited at the last call too: their losses would have been seen. */
+  flushOld(): void
   /** Writes all packets. */
   flush(): void
 }
@@ -33,10 +35,13 @@ export interface Losses {
 /** Passes packets to `write` in the order in which they were sent. */
 export const createLosses = (write: (packet: PcapngPacket) => void): Losses => {
   let waiting: Waiting[] = []
+  /** How many of them waited at the last `flushOld`. */
+  let old = 0
   const newest = new Map<string, Waiting>()
   const writeFirst = (count: number): void => {
     const ready = waiting.slice(0, count)
     waiting = waiting.slice(count)
+    old = Math.max(0, old - count)
     for (const one of ready) if (newest.get(one.key) === one) newest.delete(one.key)
     for (const { packet } of ready) write(packet)
   }
@@ -52,6 +57,10 @@ export const createLosses = (write: (packet: PcapngPacket) => void): Losses => {
       const known = newest.get(keyOf(packet))
       if (known === undefined || known.packet.comment !== undefined) sent({ ...packet, comment: outcome })
       else known.packet = { ...known.packet, comment: outcome }
+    },
+    flushOld() {
+      writeFirst(old)
+      old = waiting.length
     },
     flush: () => writeFirst(waiting.length),
   }

@@ -96,7 +96,7 @@ test('a fault rule for a device without a port is refused', () => {
   assert.throws(() => start('').setFaults('device=rxe0,drop=1'), /there is no soft device "rxe0"; there are none$/)
 })
 
-/** Packets are written after this time at the latest; milliseconds. */
+/** Milliseconds between two writes of packets that wait. */
 const FLUSH = 50
 
 test('a capture ends at a write that fails', t => {
