@@ -4,7 +4,6 @@
 #define _GNU_SOURCE
 #include "requests.h"
 
-#include <sched.h>
 #include <string.h>
 
 /* Attempts to get the lock, with a yield after each. */
@@ -23,17 +22,12 @@ static uint32_t is_locked;
 
 bool requests_lock(void)
 {
-    for (unsigned i = 0; i < MAX_ATTEMPTS; i++) {
-        if (LIKELY(!__atomic_exchange_n(&is_locked, 1, __ATOMIC_ACQUIRE)))
-            return true;
-        sched_yield();
-    }
-    return false;
+    return lock_within(&is_locked, MAX_ATTEMPTS);
 }
 
 void requests_unlock(void)
 {
-    __atomic_store_n(&is_locked, 0, __ATOMIC_RELEASE);
+    lock_release(&is_locked);
 }
 
 /* ---- queues ---- */

@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include "acknowledgements.h"
 
-#include <sched.h>
 
 #define BUCKETS 512
 #define BUCKET_OBJECTS 8
@@ -18,24 +17,19 @@ static struct {
     uint32_t unacknowledged;
 } table[BUCKETS][BUCKET_OBJECTS];
 static bool is_incomplete;
-static int locked;
+static uint32_t locked;
 
 /* The CQ of the last event that this thread has read. */
 static TLS struct ibv_cq *last_cq;
 
 static bool lock(void)
 {
-    for (unsigned i = 0; __atomic_exchange_n(&locked, 1, __ATOMIC_ACQUIRE) != 0; i++) {
-        if (i == MAX_YIELDS)
-            return false;
-        sched_yield();
-    }
-    return true;
+    return lock_within(&locked, MAX_YIELDS + 1);
 }
 
 static void unlock(void)
 {
-    __atomic_store_n(&locked, 0, __ATOMIC_RELEASE);
+    lock_release(&locked);
 }
 
 /* With the lock held: the count of an object. `wants_place`: also of a new one. NULL: it has none. */

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -85,17 +84,12 @@ static struct batch *batch_of(const struct ibv_qp *qp)
 
 static bool lock(void)
 {
-    for (unsigned i = 0; i < MAX_ATTEMPTS; i++) {
-        if (LIKELY(!__atomic_exchange_n(&is_locked, 1, __ATOMIC_ACQUIRE)))
-            return true;
-        sched_yield();
-    }
-    return false;
+    return lock_within(&is_locked, MAX_ATTEMPTS);
 }
 
 static void unlock(void)
 {
-    __atomic_store_n(&is_locked, 0, __ATOMIC_RELEASE);
+    lock_release(&is_locked);
 }
 
 /* The parent's threads do not exist in a child. */

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <infiniband/verbs.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -66,21 +65,16 @@ static bool sees_frees;
 /* The calls of this thread, the innermost first. */
 static TLS struct object_call *current;
 
-static int locked;
+static uint32_t locked;
 
 static bool lock(void)
 {
-    for (unsigned i = 0; __atomic_exchange_n(&locked, 1, __ATOMIC_ACQUIRE) != 0; i++) {
-        if (i == MAX_YIELDS)
-            return false;
-        sched_yield();
-    }
-    return true;
+    return lock_within(&locked, MAX_YIELDS + 1);
 }
 
 static void unlock(void)
 {
-    __atomic_store_n(&locked, 0, __ATOMIC_RELEASE);
+    lock_release(&locked);
 }
 
 uint64_t objects_nanoseconds(void)

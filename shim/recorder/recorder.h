@@ -19,6 +19,7 @@
 #undef _FILE_OFFSET_BITS
 
 #include <dlfcn.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,24 @@
             __atomic_store_n(&next, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);                     \
         next;                                                                                                          \
     })
+
+/* ---- locks ---- */
+
+/* Takes a lock that is 0 when free, by at most `attempts` attempts with yields between them: a holder may be gone. */
+static inline bool lock_within(uint32_t *lock, unsigned attempts)
+{
+    for (unsigned i = 0; i < attempts; i++) {
+        if (LIKELY(!__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE)))
+            return true;
+        sched_yield();
+    }
+    return false;
+}
+
+static inline void lock_release(uint32_t *lock)
+{
+    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
+}
 
 /* ---- verbs.c ---- */
 

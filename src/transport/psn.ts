@@ -14,5 +14,4 @@ export const psnAdd = (psn: number, count: number): number => (psn + count) & PS
 /** How far `to` is ahead of `from`: 0 to 2^24-1. */
 export const psnDistance = (from: number, to: number): number => (to - from) & PSN_MASK
 
-/** `a` relative to `b`: -2^23 to 2^23-1, negative when `a` is older. */
-export const psnDifference = (a: number, b: number): number => ((a - b) << 8) >> 8
+export { psnDifference } from '../wire/bth.ts'

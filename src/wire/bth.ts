@@ -47,6 +47,9 @@ export const bthDestQp = (view: DataView, at: number): number => view.getUint32(
 
 export const bthAckReq = (view: DataView, at: number): boolean => (view.getUint8(at + 8) & 0x80) !== 0
 
+/** PSN `a` relative to `b`: -2^23 to 2^23-1, negative when `a` is older (IBA 9.7.2). */
+export const psnDifference = (a: number, b: number): number => ((a - b) << 8) >> 8
+
 /** Packet sequence number, 24 bits. */
 export const bthPsn = (view: DataView, at: number): number => view.getUint32(at + 8) & 0xff_ffff
 

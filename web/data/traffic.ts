@@ -4,6 +4,7 @@
 import type { SessionEvent } from '../../src/record/events.ts'
 import { lostOutcomes } from '../../src/record/packets.ts'
 import { OP_READ, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
+import { psnDifference } from '../../src/wire/bth.ts'
 
 const INTERVALS = 1024
 /** Microseconds of an interval at the start. */
@@ -39,7 +40,6 @@ export const latencyOfBin = (bin: number): number => 2 ** (bin / 4)
 /** Requests and PSNs that are remembered. */
 const MAX_REMEMBERED = 65_536
 const PSN_MASK = 0xff_ffff
-const HALF = 0x80_0000
 
 export class Traffic {
   readonly #start: number
@@ -202,11 +202,10 @@ export class Traffic {
     const key = isRequest ? destQpn : -1 - destQpn
     const highest = this.#highest.get(key)
     const last = (psn + count - 1) & PSN_MASK
-    const after = (a: number, b: number): number => ((a - b + HALF) & PSN_MASK) - HALF
-    if (highest === undefined || after(last, highest) > 0) {
+    if (highest === undefined || psnDifference(last, highest) > 0) {
       this.#highest.set(key, last)
       if (this.#highest.size > MAX_REMEMBERED) this.#highest.clear()
     }
-    return highest === undefined ? 0 : Math.max(0, Math.min(count, after(highest, psn) + 1))
+    return highest === undefined ? 0 : Math.max(0, Math.min(count, psnDifference(highest, psn) + 1))
   }
 }

@@ -26,6 +26,7 @@ import {
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
+import { psnDifference } from '../../src/wire/bth.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
 import { addressText, bytesText, countText, durationText, hexText, plural, psnText } from '../format.ts'
 import { packetValues } from '../packet/fields.ts'
@@ -75,9 +76,6 @@ export interface Row {
 }
 
 const PSN_MASK = 0xff_ffff
-const HALF = 0x80_0000
-/** How far `a` is after `b`, from -2^23. */
-const psnDistance = (a: number, b: number): number => ((a - b + HALF) & PSN_MASK) - HALF
 
 /** A run of at most so many packets is shown packet by packet. */
 const MAX_EXPANDED = 4
@@ -440,7 +438,7 @@ export class LadderRows {
           ? `to QP ${hexText(peer ?? 0)} at ${addressText(event.flow.destination)}`
           : `from QP ${hexText(peer ?? 0)}`
     } else if (isRequest) {
-      isRetransmission = own.highest !== undefined && psnDistance(psn, own.highest) <= 0
+      isRetransmission = own.highest !== undefined && psnDifference(psn, own.highest) <= 0
       if (isRetransmission) {
         const known = own.sent.get(psn)
         request = known?.request
@@ -463,18 +461,18 @@ export class LadderRows {
         request = own.current
         for (let i = 0; i < count; i++) remember(own.sent, (psn + i) & PSN_MASK, { time: event.time, request })
       }
-      if (own.highest === undefined || psnDistance(last, own.highest) > 0) own.highest = last
+      if (own.highest === undefined || psnDifference(last, own.highest) > 0) own.highest = last
     } else {
       request = other.sent.get(psn)?.request
       const isData = (flags & OP_READ) !== 0
       if (isData) {
-        isRetransmission = other.highestResponse !== undefined && psnDistance(psn, other.highestResponse) <= 0
+        isRetransmission = other.highestResponse !== undefined && psnDifference(psn, other.highestResponse) <= 0
         if (isRetransmission) [tone, note] = ['retry', 'sent again']
         else tone = 'data'
-        if (other.highestResponse === undefined || psnDistance(last, other.highestResponse) > 0)
+        if (other.highestResponse === undefined || psnDifference(last, other.highestResponse) > 0)
           other.highestResponse = last
         // The responses of a READ take as many PSNs as they are.
-        if (other.highest === undefined || psnDistance(last, other.highest) > 0) other.highest = last
+        if (other.highest === undefined || psnDifference(last, other.highest) > 0) other.highest = last
       }
       if ((flags & OP_ACK) !== 0 && !isLost) {
         const syndrome = bytes[headerAt.AETH[opcode]!] ?? 0
@@ -596,7 +594,7 @@ const withPsn = (bytes: Uint8Array, psn: number, index: number): Uint8Array => {
 /** What an ACK of `psn` acknowledges beyond the earlier ones. */
 const acknowledgedText = (of: Direction, psn: number): string => {
   const before = of.acknowledged
-  const count = before === undefined ? 0 : psnDistance(psn, before)
+  const count = before === undefined ? 0 : psnDifference(psn, before)
   if (before !== undefined && count <= 0) return 'acknowledged before'
   of.acknowledged = psn
   if (before === undefined || count === 1) return `acknowledges ${psnText(psn)}`

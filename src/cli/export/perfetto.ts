@@ -16,6 +16,7 @@ import { errnoName } from '../../spec/errno.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
 import {
   headerAt,
+  isReliableOpcode,
   OP_ACK,
   OP_ATOMIC,
   OP_ATOMIC_WRITE,
@@ -25,13 +26,11 @@ import {
   OP_WRITE,
   opcodeByNumber,
   opcodeFlags,
-  TRANSPORT_MASK,
-  transportBits,
 } from '../../spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { decodeRecord } from '../../trace/decode.ts'
 import { syndromeText } from '../../trace/packets.ts'
-import { bthDestQp, bthOpcode, bthPsn } from '../../wire/bth.ts'
+import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import { aethSyndrome } from '../../wire/extensions.ts'
 import { Message } from './protobuf.ts'
 
@@ -86,8 +85,6 @@ interface OpenRequest {
 }
 
 const PSN_BITS = 24
-/** Whether a PSN is not after another one, modulo 2^24 (IBA 9.7.5). */
-const isNotAfter = (psn: number, last: number): boolean => ((last - psn) << (32 - PSN_BITS)) >> (32 - PSN_BITS) >= 0
 
 const { RDMA_WRITE, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
 /** By opcode of a request: the flag of its packets' opcodes. */
@@ -99,11 +96,6 @@ const operations: ReadonlyMap<number, number> = new Map([
   [ATOMIC_WRITE, OP_ATOMIC_WRITE],
   [FLUSH, OP_FLUSH],
 ])
-
-const isReliable = (opcode: number): boolean => {
-  const service = opcode & TRANSPORT_MASK
-  return service === transportBits.RC || service === transportBits.XRC
-}
 
 /** Most lanes of a queue pair; further requests have no slices. */
 const MAX_LANES = 64
@@ -390,14 +382,14 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
         instant(time, track(), syndromeText(syndrome), 'nak', annotations)
     }
     // Only reliable services retransmit.
-    if ((flags & OP_REQUEST) === 0 || !isReliable(opcode)) return
+    if ((flags & OP_REQUEST) === 0 || !isReliableOpcode(opcode)) return
     const last = psns.get(destQpn)
     const at = headerAt.RETH[opcode]! || headerAt.AtomicETH[opcode]!
-    if (last !== undefined && isNotAfter(psn, last))
+    if (last !== undefined && psnDifference(psn, last) <= 0)
       instant(time, track(), 'retransmission', 'retransmission', annotations)
     else if (at !== 0 && at + 12 <= headerBytes) endFlow(time, device, destQpn, flags, view, at)
     const highest = (psn + packets - 1) & (2 ** PSN_BITS - 1)
-    if (last === undefined || !isNotAfter(highest, last)) psns.set(destQpn, highest)
+    if (last === undefined || psnDifference(highest, last) > 0) psns.set(destQpn, highest)
   }
 
   return {

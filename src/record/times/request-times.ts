@@ -13,6 +13,7 @@ import type { WorkRequest } from '../../spec/check/requests.ts'
 import { SYNDROME_KIND_MASK, syndromeKind } from '../../spec/wire/headers.ts'
 import {
   headerAt,
+  isReliableOpcode,
   OP_ACK,
   OP_END,
   OP_READ,
@@ -20,12 +21,11 @@ import {
   OP_START,
   OPERATION_MASK,
   opcodeFlags,
-  TRANSPORT_MASK,
-  transportBits,
 } from '../../spec/wire/opcodes.ts'
 import { KindFlags, SendFlags, SendKind, sendOperations } from '../../spec/work.ts'
-import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn } from '../../wire/bth.ts'
+import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import { aethSyndrome, rethDmaLen } from '../../wire/extensions.ts'
+import { flowHash, type PacketFlow } from '../../wire/flow.ts'
 import { viewOf } from '../decode.ts'
 import type { PacketsEvent, SessionEvent } from '../events.ts'
 import { type QueuePair, SessionObjects } from '../objects.ts'
@@ -66,9 +66,6 @@ export interface QueueTimes {
 }
 
 const PSN_MASK = 0xff_ffff
-const PSN_SHIFT = 8
-/** How far `a` is after `b`, from -2^23 (IBA 9.7.5). */
-const psnDistance = (a: number, b: number): number => ((a - b) << PSN_SHIFT) >> PSN_SHIFT
 
 /** Outstanding sends of all queue pairs; further ones are counted, and not looked at. */
 const MAX_OPEN = 65_536
@@ -140,11 +137,6 @@ interface Queue extends QueueTimes {
   window: number
 }
 
-const isReliable = (opcode: number): boolean => {
-  const service = opcode & TRANSPORT_MASK
-  return service === transportBits.RC || service === transportBits.XRC
-}
-
 const kindOf = ({ opcode }: WorkRequest): number => sendOperations[opcode]?.kind ?? SendKind.NONE
 /** Whether a request takes one of max_rd_atomic slots. */
 const takesSlot = (request: WorkRequest): boolean => (kindOf(request) & KindFlags.RESPONSE) !== 0
@@ -161,11 +153,7 @@ const beginsWith = ({ opcode }: WorkRequest, packet: number): boolean => {
 }
 
 /** A key for packets to a queue pair on a path: rarely two paths have the same. */
-const pathKey = (qpn: number, from: Uint8Array, to: Uint8Array): string => {
-  let hash = 0
-  for (const address of [from, to]) for (const byte of address) hash = (Math.imul(hash, 31) + byte) | 0
-  return `${qpn} ${hash}`
-}
+const pathKey = (qpn: number, flow: PacketFlow, isBack = false): string => `${qpn} ${flowHash(flow, isBack)}`
 
 const hexOf = (bytes: Uint8Array): string => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 
@@ -471,7 +459,7 @@ export class TimesOfRequests {
     const opcode = bthOpcode(view, 0)
     const flags = opcodeFlags[opcode]!
     const qpn = bthDestQp(view, 0)
-    const key = pathKey(qpn, flow.source, flow.destination)
+    const key = pathKey(qpn, flow)
     const isLost = lostOutcomes.has(outcome)
     if ((flags & OP_REQUEST) === 0) {
       if (!isLost) this.#addAnswer(view, flags, this.#ofAnswers.get(key), count, time)
@@ -488,7 +476,8 @@ export class TimesOfRequests {
     if (isLost) queue.lost += count
     if (queue.notReadySince !== undefined) addStall(queue, { phase: 'receiver', from: queue.notReadySince, to: time })
     queue.notReadySince = undefined
-    if (isReliable(opcode) && this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), time)) return
+    if (isReliableOpcode(opcode) && this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), time))
+      return
     if ((flags & OP_START) !== 0) this.#start(queue, opcode, time)
     queue.sentUntil = time
     if (queue.current === undefined) return
@@ -517,7 +506,7 @@ export class TimesOfRequests {
     const queue = queues.find(({ qp }) => qp.peerGid === to) ?? queues[0]
     if (queue === undefined) return undefined
     this.#ofRequests.set(key, queue)
-    this.#ofAnswers.set(pathKey(queue.qp.qpn, flow.destination, flow.source), queue)
+    this.#ofAnswers.set(pathKey(queue.qp.qpn, flow, true), queue)
     return queue
   }
 
@@ -525,19 +514,19 @@ export class TimesOfRequests {
   #isRepeated(queue: Queue, psn: number, count: number, time: number): boolean {
     const { highest, runs, stalls } = queue
     const last = (psn + count - 1) & PSN_MASK
-    if (highest === undefined || psnDistance(psn, highest) > 0) {
+    if (highest === undefined || psnDifference(psn, highest) > 0) {
       queue.highest = last
       runs.push({ psn, count, time })
       if (runs.length > MAX_RUNS) runs.shift()
       return false
     }
-    queue.repeated += Math.min(count, psnDistance(highest, psn) + 1)
+    queue.repeated += Math.min(count, psnDifference(highest, psn) + 1)
     const isOf = (run: { readonly psn: number; readonly count: number }): boolean =>
-      psnDistance(psn, run.psn) >= 0 && psnDistance(psn, run.psn) < run.count
+      psnDifference(psn, run.psn) >= 0 && psnDifference(psn, run.psn) < run.count
     // After an RNR NAK, that was the reason until now.
     const from = Math.max(runs.find(isOf)?.time ?? time, stalls[stalls.length - 1]?.to ?? 0)
     addStall(queue, { phase: 'loss', from, to: time })
-    if (psnDistance(last, highest) > 0) queue.highest = last
+    if (psnDifference(last, highest) > 0) queue.highest = last
     return true
   }
 
@@ -576,9 +565,9 @@ export class TimesOfRequests {
     const last = (psn + count - 1) & PSN_MASK
     // What is acknowledged is not sent again. The packet that a NAK names is.
     const { runs } = queue
-    while (runs[0] !== undefined && psnDistance(psn, runs[0].psn + runs[0].count - 1) > 0) runs.shift()
+    while (runs[0] !== undefined && psnDifference(psn, runs[0].psn + runs[0].count - 1) > 0) runs.shift()
     // The responses of a READ take as many PSNs as they are.
-    if ((flags & OP_READ) !== 0 && queue.highest !== undefined && psnDistance(last, queue.highest) > 0)
+    if ((flags & OP_READ) !== 0 && queue.highest !== undefined && psnDifference(last, queue.highest) > 0)
       queue.highest = last
     const at = headerAt.AETH[bthOpcode(view, 0)]!
     if ((flags & OP_ACK) === 0 || view.byteLength < at + 4) return

@@ -12,6 +12,12 @@ export const TRANSPORT_MASK = 0xe0
 export const OPERATION_MASK = 0x1f
 export type TransportName = keyof typeof transportBits
 
+/** Whether packets of an opcode are of a reliable service, RC or XRC. */
+export const isReliableOpcode = (opcode: number): boolean => {
+  const service = opcode & TRANSPORT_MASK
+  return service === transportBits.RC || service === transportBits.XRC
+}
+
 export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
 
 /** Position of a packet in its message. `only`: a message of one packet. */
