@@ -22,6 +22,7 @@ import { MadChannel } from './classes/mad/mad_channel.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
+import { DriverQp } from './classes/qp/driver_qp.ts'
 import { GsiQp } from './classes/qp/gsi_qp.ts'
 import { RawPacketQp } from './classes/qp/raw_packet_qp.ts'
 import { RcQp } from './classes/qp/rc_qp.ts'
@@ -61,6 +62,7 @@ export const Classes = {
   gsi_qp: GsiQp,
   smi_qp: SmiQp,
   rd_qp: RdQp,
+  driver_qp: DriverQp,
   flow: Flow,
   counters: Counters,
   dm: Dm,

@@ -31,7 +31,7 @@ export const MwType = enumeration('mw_type', { TYPE_1: 1, TYPE_2: 2 })
 /** States of a queue pair (IBA 10.3.1). RC never enters SQE. */
 export const QpState = enumeration('qp_state', { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 })
 
-/** Types of queue pairs in Linux's ABI. In the object dialect each type except DRIVER is a class. */
+/** Types of queue pairs in Linux's ABI. In the object dialect each type is a class. */
 export const QpType = enumeration('qp_type', {
   RC: 2,
   UC: 3,

@@ -30,11 +30,14 @@ const rtrOptions = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
 const needs = (...required: string[]): Transition => ({ required, optional: [] })
 const takes = (...optional: string[]): Transition => ({ required: [], optional })
 
-/** The transitions of a datagram type. `initAttributes`: the required attributes of RESET to INIT. */
-const datagram = (...initAttributes: string[]) => ({
+/**
+ * The transitions of a datagram type. `initAttributes`: the required attributes of RESET to INIT; `rtsOptions`: more
+ * optional attributes of RTR to RTS.
+ */
+const datagram = (initAttributes: readonly string[], ...rtsOptions: string[]) => ({
   RESET: { INIT: needs(...initAttributes) },
   INIT: { INIT: takes(...initAttributes), RTR: takes('pkeyIndex', 'qkey') },
-  RTR: { RTS: { required: ['sqPsn'], optional: ['curState', 'qkey'] } },
+  RTR: { RTS: { required: ['sqPsn'], optional: ['curState', 'qkey', ...rtsOptions] } },
   RTS: { RTS: takes('curState', 'qkey'), SQD: takes('enSqdAsyncNotify') },
   SQD: { RTS: takes('curState', 'qkey'), SQD: takes('pkeyIndex', 'qkey') },
   SQE: { RTS: takes('curState', 'qkey') },
@@ -64,10 +67,12 @@ export const qpTransitions = {
     SQD: { RTS: takes('curState', ...laterOptions.UC), SQD: takes('address', 'pkeyIndex', ...laterOptions.UC) },
     SQE: { RTS: takes('curState', 'accessFlags') },
   },
-  UD: datagram('pkeyIndex', 'port', 'qkey'),
+  UD: datagram(['pkeyIndex', 'port', 'qkey']),
   /** Queue pairs 0 and 1 belong to a port from their creation: INIT takes no `port`. */
-  GSI: datagram('pkeyIndex', 'qkey'),
-  SMI: datagram('pkeyIndex', 'qkey'),
+  GSI: datagram(['pkeyIndex', 'qkey']),
+  SMI: datagram(['pkeyIndex', 'qkey']),
+  /** EFA's reliable datagrams (srd_qp_state_table of Linux's driver). */
+  DRIVER: datagram(['pkeyIndex', 'port', 'qkey'], 'rnrRetry'),
   RAW_PACKET: {
     RESET: { INIT: needs('port') },
     INIT: { INIT: needs(), RTR: needs() },

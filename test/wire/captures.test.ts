@@ -74,6 +74,9 @@ const sizes: Record<HeaderName, number> = {
   IETH: 4,
   FETH: 4,
   XRCETH: 4,
+  SRDETH: 24,
+  SRDAETH: 24,
+  SRDNAK: 12,
 }
 
 test('packets.txt lists every capture', () => {

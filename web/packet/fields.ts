@@ -39,6 +39,9 @@ const TITLES: Readonly<Record<HeaderName, string>> = {
   IETH: 'Invalidate header',
   FETH: 'Flush header',
   XRCETH: 'XRC header',
+  SRDETH: 'SRD header',
+  SRDAETH: 'SRD acknowledge header',
+  SRDNAK: 'SRD refusal header',
 }
 
 const MEANINGS: Readonly<Record<string, string>> = {

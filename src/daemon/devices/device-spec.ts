@@ -1,7 +1,7 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
  * driver; pci=BDF, numa=N and model=MODEL describe the PCI function that sysfs shows as the device's parent
- * (daemon/files/pci-files.ts).
+ * (daemon/files/pci-files.ts). A device whose driver is that of an adapter always has such a function.
  *
  * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for the
  * driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address
@@ -81,13 +81,16 @@ const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' |
   }
   const { driver, pci, numa, model } = found
   const chosen = driver === undefined ? {} : { driver }
+  const own = pciModelNames.find(name => name === driver)
+  if (own !== undefined && model !== undefined && model !== own)
+    throw new Error(`model="${model}" is not the model of driver=${own}, which is ${own}; omit model=`)
   if (pci !== undefined)
     return {
       ...chosen,
       pci: {
         address: parsePciAddress(pci),
         node: numa === undefined ? NO_NODE : parseNode(numa),
-        model: model === undefined ? DEFAULT_MODEL : parseModel(model),
+        model: model === undefined ? (own ?? DEFAULT_MODEL) : parseModel(model),
       },
     }
   const needsFunction = settings.find(setting => !setting.startsWith('driver='))
@@ -122,6 +125,19 @@ const parseNameAndAddress = (text: string): DeviceSpec => {
   const reason = reasonUnusable(bytes)
   if (reason) throw new Error(`device "${text}": ${address} ${reason}; each device needs its own address`)
   return { name, address }
+}
+
+/** The domain of the PCI functions that devices get without `pci=`; no machine has it. */
+const OWN_DOMAIN = 'efa0'
+
+/** The device with a PCI function, if its driver is that of an adapter. `taken`: addresses of other functions. */
+export const withPciFunction = (spec: DeviceSpec, taken: readonly string[]): DeviceSpec => {
+  const model = pciModelNames.find(name => name === spec.driver)
+  if (model === undefined || spec.pci !== undefined) return spec
+  for (let bus = 0; ; bus++) {
+    const address = `${OWN_DOMAIN}:${bus.toString(16).padStart(2, '0')}:00.0`
+    if (!taken.includes(address)) return { ...spec, pci: { address, node: NO_NODE, model } }
+  }
 }
 
 /** What `driverOf` needs of a driver. */

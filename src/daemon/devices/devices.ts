@@ -15,7 +15,7 @@ import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../trace/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
-import { checkDevices, deviceNameError, driverOf, isSoftDevice, NO_NODE } from './device-spec.ts'
+import { checkDevices, deviceNameError, driverOf, isSoftDevice, NO_NODE, withPciFunction } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -143,8 +143,12 @@ export const createDevices = (
         ({ device: { ports }, network: found }) =>
           isLinked(found) && among.has(found) && ports.some(({ gids }) => findGid(gids, address) >= 0),
       ),
-    add(spec) {
+    add(given) {
       finishRemovals()
+      const spec = withPciFunction(
+        given,
+        all.flatMap(({ spec: { pci } }) => pci?.address ?? []),
+      )
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
       checkPciFunction(spec)

@@ -2,8 +2,9 @@
  * The files of a PCI function in the tree (tree.ts), the parent of a device with `pci=`: as Linux shows an adapter on a
  * root bus. The shim shows them beside the machine's own functions (shim/files/paths.c).
  *
- * The file `modalias` is missing: libibverbs compares it with the tables of all providers, and might choose another
- * provider than the device's (`uevent` has the text).
+ * A device has the file `modalias` if its driver is that of the adapter. Otherwise the file is missing: libibverbs
+ * compares it with the tables of all providers, and might choose another provider than the device's (`uevent` has the
+ * text).
  */
 import { processorsOf } from '../../host/topology.ts'
 import { adapters, type PciModel } from '../../spec/check/adapters.ts'
@@ -53,12 +54,12 @@ const linkFiles = ({ link }: PciModel): Record<string, string> =>
         ]),
       )
 
-/** Texts of the files, by name. */
-export const pciFiles = (pci: PciFunction): Record<string, string> => {
+/** Texts of the files, by name. `deviceDriver`: name of the device's driver. */
+export const pciFiles = (pci: PciFunction, deviceDriver: string): Record<string, string> => {
   const model = modelOf(pci)
   const { vendor, device, subsystemVendor, subsystemDevice, revision, driver } = model
   const near = processorsOf(pci.node)
-  const ids = `v${upper(vendor, 8)}d${upper(device, 8)}sv${upper(subsystemVendor, 8)}sd${upper(subsystemDevice, 8)}`
+  const alias = `pci:v${upper(vendor, 8)}d${upper(device, 8)}sv${upper(subsystemVendor, 8)}sd${upper(subsystemDevice, 8)}bc02sc00i00`
   return {
     vendor: `0x${hex(vendor, 4)}`,
     device: `0x${hex(device, 4)}`,
@@ -78,8 +79,9 @@ export const pciFiles = (pci: PciFunction): Record<string, string> => {
       `PCI_ID=${upper(vendor, 4)}:${upper(device, 4)}`,
       `PCI_SUBSYS_ID=${upper(subsystemVendor, 4)}:${upper(subsystemDevice, 4)}`,
       `PCI_SLOT_NAME=${pci.address}`,
-      `MODALIAS=pci:${ids}bc02sc00i00`,
+      `MODALIAS=${alias}`,
     ].join('\n'),
+    ...(deviceDriver === pci.model && { modalias: alias }),
     ...linkFiles(model),
   }
 }

@@ -125,9 +125,9 @@ const table = {
     model: 'Amazon EFA',
     pci: {
       vendor: 0x1d0f,
-      device: 0xefa0,
+      device: 0xefa2,
       subsystemVendor: 0x1d0f,
-      subsystemDevice: 0xefa0,
+      subsystemDevice: 0xefa2,
       revision: 0,
       driver: 'efa',
       source: 'Linux drivers/infiniband/hw/efa/efa_main.c, efa_pci_tbl',

@@ -45,6 +45,7 @@ export const ClassId = {
   ip_interface: 38,
   ip_socket: 39,
   driver_ops: 40,
+  driver_qp: 41,
 } as const
 
 /** Numbers of methods by class, without the common methods (create, query, modify, destroy, create_fd, chain). */

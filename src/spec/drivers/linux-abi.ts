@@ -10,16 +10,21 @@ export interface DriverLayout {
   readonly out: Layout
   /** Minimum bytes of the caller's buffer; default `out.size`. 0: a shorter buffer is accepted and not written. */
   readonly minBytes?: number
+  /** A shorter buffer gets the beginning, as drivers with extensible structs write it. */
+  readonly isTruncated?: true
   /**
    * The driver's bytes of the request. `none`: EINVAL if there are any. `pointer`: the address of the response; EINVAL
-   * if there are fewer than 8 bytes. Absent: the bytes are ignored.
+   * if there are fewer than 8 bytes. A struct: EINVAL for fewer than `minBytes`, and if bytes after the struct are not
+   * 0; missing ones count as 0. Absent: the bytes are ignored.
    */
-  readonly input?: 'none' | 'pointer'
+  readonly input?: 'none' | 'pointer' | { readonly layout: Layout; readonly minBytes: number }
 }
 
 export interface LinuxAbi {
   /** Layouts of the driver's bytes in responses, by 'class.method'. */
   readonly layouts: Readonly<Record<string, DriverLayout>>
-  /** The outputs that the layouts encode, by class and method. */
-  readonly attributes: Readonly<Record<string, Readonly<Record<string, { readonly out: Attributes }>>>>
+  /** The driver's arguments and outputs that the layouts encode, by class and method. */
+  readonly attributes: Readonly<
+    Record<string, Readonly<Record<string, { readonly in?: Attributes; readonly out?: Attributes }>>>
+  >
 }

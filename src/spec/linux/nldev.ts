@@ -340,6 +340,7 @@ export const QpTypeNumbers: Readonly<Record<string, number>> = {
   uc_qp: QpType.values.UC,
   ud_qp: QpType.values.UD,
   raw_packet_qp: QpType.values.RAW_PACKET,
+  driver_qp: QpType.values.DRIVER,
   xrc_ini_qp: QpType.values.XRC_INI,
   xrc_tgt_qp: QpType.values.XRC_TGT,
 }

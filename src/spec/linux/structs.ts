@@ -99,6 +99,7 @@ const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.RAW_PACKET]: 'raw_packet_qp',
   [QpType.values.XRC_INI]: 'xrc_ini_qp',
   [QpType.values.XRC_TGT]: 'xrc_tgt_qp',
+  [QpType.values.DRIVER]: 'driver_qp',
 }
 
 /** The classes that an SRQ handle can have. */

@@ -60,6 +60,30 @@ export const headers = {
   FETH: { bytes: 4, fields: { resv26: [0, 26], sel: [26, 2], plt: [28, 4] } },
   /** The SRQ of an XRC request. */
   XRCETH: { bytes: 4, fields: { resv8: [0, 8], xrcSrq: [8, 24] } },
+  /**
+   * Of our SRD packets with data (docs/decisions/srd.md), which are in no specification. `epoch`: of the sending queue
+   * pair, so that packets of an earlier one with its number are not mistaken. `message`: number of the sender's message
+   * to this destination; `offset`, `length`: the payload's position in the message, and the message's bytes.
+   */
+  SRDETH: {
+    bytes: 24,
+    fields: {
+      qkey: [0, 32],
+      resv8: [32, 8],
+      srcQp: [40, 24],
+      epoch: [64, 32],
+      message: [96, 32],
+      offset: [128, 32],
+      length: [160, 32],
+    },
+  },
+  /** Acknowledges SRD packets: bit n of `receivedLo`, and n − 64 of `receivedHi`, is for the PSN BTH.psn − n. */
+  SRDAETH: {
+    bytes: 24,
+    fields: { resv8: [0, 8], srcQp: [8, 24], epoch: [32, 32], receivedHi: [64, 64], receivedLo: [128, 64] },
+  },
+  /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (spec/drivers/efa-queues.ts). */
+  SRDNAK: { bytes: 12, fields: { status: [0, 8], srcQp: [8, 24], epoch: [32, 32], message: [64, 32] } },
 } as const satisfies Record<string, Header>
 
 export type HeaderName = keyof typeof headers

@@ -1,18 +1,18 @@
 /*
  * The opcodes of RC, UC, UD and XRC packets (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14
- * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE). The upper three bits of BTH.opcode are the transport service,
+ * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE; SRD is our own, in the range for manufacturers). The upper three bits of BTH.opcode are the transport service,
  * the lower five the operation. The operation determines the headers after the BTH; UD packets also have a DETH, XRC
  * requests an XRCETH. There are two forms: `opcodes` has a record per opcode; for the data path there are tables of 256
  * numbers.
  */
 import { type HeaderName, headers } from './headers.ts'
 
-export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0 } as const
+export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0, SRD: 0xc0 } as const
 export const TRANSPORT_MASK = 0xe0
 export const OPERATION_MASK = 0x1f
 export type TransportName = keyof typeof transportBits
 
-/** Whether packets of an opcode are of a reliable service, RC or XRC. */
+/** Whether packets of an opcode are of a reliable service with connections, RC or XRC. */
 export const isReliableOpcode = (opcode: number): boolean => {
   const service = opcode & TRANSPORT_MASK
   return service === transportBits.RC || service === transportBits.XRC
@@ -44,6 +44,9 @@ const single = { role: 'request', hasPayload: false, position: 'only', transport
 const connectedRequest = { ...request, transports: connected } as const
 const reliableRequest = { ...request, transports: reliable } as const
 const response = { role: 'response', hasPayload: false, transports: reliable } as const
+/** Packets of SRD need no order: each has the headers of its message. */
+const srd = { ...request, position: 'only', transports: ['SRD'] } as const
+const srdResponse = { role: 'response', position: 'only', hasPayload: false, transports: ['SRD'], kind: 'ack' } as const
 const readResponse = { ...response, kind: 'read', hasPayload: true } as const
 
 export const operations = [
@@ -87,6 +90,14 @@ export const operations = [
   { ...reliableRequest, code: 0x17, name: 'SEND_ONLY_INV', kind: 'send', position: 'only', headers: ['IETH'] },
   { ...single, code: 0x1c, name: 'FLUSH', kind: 'flush', headers: ['FETH', 'RETH'] },
   { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], hasPayload: true },
+  { ...srd, code: 0x00, name: 'SEND', kind: 'send', headers: ['SRDETH'] },
+  { ...srd, code: 0x01, name: 'SEND_IMM', kind: 'send', headers: ['SRDETH', 'ImmDt'] },
+  { ...srd, code: 0x02, name: 'WRITE', kind: 'write', headers: ['SRDETH', 'RETH'] },
+  { ...srd, code: 0x03, name: 'WRITE_IMM', kind: 'write', headers: ['SRDETH', 'RETH', 'ImmDt'] },
+  { ...srd, code: 0x04, name: 'READ', kind: 'read', headers: ['SRDETH', 'RETH'], hasPayload: false },
+  { ...srd, code: 0x05, name: 'READ_DATA', kind: 'read', role: 'response', headers: ['SRDETH'] },
+  { ...srdResponse, code: 0x06, name: 'ACK', headers: ['SRDAETH'] },
+  { ...srdResponse, code: 0x07, name: 'REFUSE', headers: ['SRDNAK'] },
 ] as const satisfies readonly Operation[]
 
 /** Congestion notification packet (annex A17). The 16 reserved bytes count as payload. */
@@ -254,6 +265,9 @@ export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> 
   IETH: new Uint8Array(256),
   FETH: new Uint8Array(256),
   XRCETH: new Uint8Array(256),
+  SRDETH: new Uint8Array(256),
+  SRDAETH: new Uint8Array(256),
+  SRDNAK: new Uint8Array(256),
 }
 
 for (const opcode of opcodes) {

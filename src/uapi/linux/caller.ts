@@ -2,7 +2,7 @@
  * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
  */
 import { Classes } from '../../spec/classes.ts'
-import type { DriverLayout } from '../../spec/drivers/linux-abi.ts'
+import type { DriverLayout, LinuxAbi } from '../../spec/drivers/linux-abi.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
@@ -169,8 +169,58 @@ interface DriverPart {
   readonly isOptional: boolean
 }
 
-/** The layouts of drivers' structs, by driver id and method. */
-const driverStructs = new WeakMap<DriverLayout, CompiledLayout>()
+/** The compiled layouts of a driver's structs. */
+interface DriverStructs {
+  readonly in: CompiledLayout | undefined
+  readonly out: CompiledLayout
+}
+const driverStructs = new WeakMap<DriverLayout, DriverStructs>()
+
+/** The driver's structs of a call; undefined if the driver has none. */
+const driverStructsOf = (linux: LinuxAbi | undefined, { class: { name: className }, methodName }: Call) => {
+  const name = `${className}.${methodName}`
+  const part = linux?.layouts[name]
+  if (linux === undefined || part === undefined) return undefined
+  let structs = driverStructs.get(part)
+  if (structs === undefined) {
+    // not the method's: another driver with the same ABI may lack these attributes
+    const attributes = linux.attributes[className]?.[methodName]
+    structs = {
+      in: typeof part.input === 'object' ? compileLayout(name, part.input.layout, attributes?.in ?? {}) : undefined,
+      out: compileLayout(name, part.out, attributes?.out ?? {}),
+    }
+    driverStructs.set(part, structs)
+  }
+  return { name, part, structs }
+}
+
+/** The driver's struct of a request, with the call's arguments; empty if the driver has none. */
+export const driverRequest = (linux: LinuxAbi | undefined, call: Call): Uint8Array => {
+  const compiled = driverStructsOf(linux, call)?.structs.in
+  const bytes = new Uint8Array(compiled?.layout.size ?? 0)
+  if (compiled !== undefined) writeCells(compiled, bytes, call.args, {})
+  return bytes
+}
+
+/** Reads the driver's struct of the request into the call's arguments. Throws CallError EINVAL. */
+const readDriverInput = (
+  name: string,
+  compiled: CompiledLayout,
+  minBytes: number,
+  input: DriverInput,
+  args: AnyValues,
+): void => {
+  if (input.length < minBytes)
+    throw new CallError('EINVAL', `${name}: the driver's request has ${minBytes} bytes or more, not ${input.length}`)
+  const bytes = input.length === 0 ? new Uint8Array() : input.bytes()
+  const { size } = compiled.layout
+  if (!isZero(bytes.subarray(size)))
+    throw new CallError('EINVAL', `${name}: bytes after the ${size} of the driver's request are not 0`)
+  const struct = new Uint8Array(size)
+  struct.set(bytes.subarray(0, size))
+  readCells(compiled, struct, args, {}, true)
+}
+
 /** Bytes of a pointer as a driver's input. */
 const POINTER_BYTES = 8
 
@@ -185,19 +235,14 @@ export const driverPart = (
   input: DriverInput,
   buffer: UserBuffer | undefined,
 ): DriverPart | undefined => {
-  const name = `${call.class.name}.${call.methodName}`
-  const { linux } = view.schema
-  const part = linux?.layouts[name]
-  if (linux === undefined || part === undefined) return undefined
+  const found = driverStructsOf(view.schema.linux, call)
+  if (found === undefined) return undefined
+  const { name, part, structs } = found
   const { out, input: inputKind } = part
   if (inputKind === 'none' && input.length > 0)
     throw new CallError('EINVAL', `${name}: the driver has no input of its own, but ${input.length} bytes are passed`)
-  let compiled = driverStructs.get(part)
-  if (compiled === undefined) {
-    // not `call.method.out`: another driver with the same ABI may lack these attributes
-    compiled = compileLayout(name, out, linux.attributes[call.class.name]?.[call.methodName]?.out ?? {})
-    driverStructs.set(part, compiled)
-  }
+  const { out: compiled } = structs
+  if (typeof inputKind === 'object') readDriverInput(name, structs.in!, inputKind.minBytes, input, call.args)
   if (inputKind === 'pointer') {
     if (input.length < POINTER_BYTES)
       throw new CallError(
@@ -207,6 +252,7 @@ export const driverPart = (
     const address = viewOf(input.bytes()).getBigUint64(0, true)
     return { compiled, buffer: { address, length: out.size }, isOptional: true }
   }
+  if (part.isTruncated) return buffer === undefined ? undefined : { compiled, buffer, isOptional: false }
   const needed = part.minBytes ?? out.size
   if (needed === 0 && (buffer === undefined || buffer.length < out.size)) return undefined
   if (buffer === undefined || buffer.length < needed)
@@ -224,7 +270,7 @@ export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, 
   if (part.isOptional && compiled.boundCells.every(bound => out[bound.attribute] === undefined)) return
   const bytes = new Uint8Array(compiled.layout.size)
   writeCells(compiled, bytes, out, {})
-  view.copyOut(buffer.address, bytes)
+  view.copyOut(buffer.address, bytes.subarray(0, buffer.length))
 }
 
 /** The struct of a response, and where the numbers of new descriptors belong in the caller's `buffer`. */

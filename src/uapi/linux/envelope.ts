@@ -21,6 +21,7 @@ import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/wri
 import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Call, Schema } from '../call.ts'
 import { viewOf } from '../scalar.ts'
+import { driverRequest } from './caller.ts'
 import { attributeOf, isAttributeValue } from './cells.ts'
 import { findMethod, INLINE_BYTES, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
@@ -39,23 +40,36 @@ export interface Encoding {
 /** The driver of the device that a call is for. */
 type CallDriver = Pick<Schema, 'driverId' | 'linux'>
 
-/** Bytes of the driver's parts of request and response. In rxe's MODIFY_SRQ, the request has the response's address. */
-const driverSizes = (hasDriverBytes: boolean, call: Call, driver: CallDriver): { input: number; output: number } => {
-  if (!hasDriverBytes) return { input: 0, output: 0 }
-  const part = driver.linux?.layouts[`${call.class.name}.${call.methodName}`]
-  if (part?.input === 'pointer') return { input: 8, output: 0 }
-  return { input: 0, output: part === undefined ? 0 : Math.max(part.minBytes ?? 0, part.out.size) }
-}
-
-/** Whether the call has the arguments that a command or method implies. */
-const matchesImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
-  Object.entries(impliedArguments ?? {}).every(([name, value]) => call.args[name] === value)
-
 const pointerTo = (address: bigint): Uint8Array => {
   const bytes = new Uint8Array(8)
   viewOf(bytes).setBigUint64(0, address, true)
   return bytes
 }
+
+const noBytes = new Uint8Array()
+
+/**
+ * The driver's part of the request, and bytes of the response's. In rxe's MODIFY_SRQ, the request has the response's
+ * address, `memoryAddress`.
+ */
+const driverParts = (
+  hasDriverBytes: boolean,
+  call: Call,
+  driver: CallDriver,
+  memoryAddress: bigint,
+): { input: Uint8Array; output: number } => {
+  if (!hasDriverBytes) return { input: noBytes, output: 0 }
+  const part = driver.linux?.layouts[`${call.class.name}.${call.methodName}`]
+  if (part?.input === 'pointer') return { input: pointerTo(memoryAddress), output: 0 }
+  return {
+    input: driverRequest(driver.linux, call),
+    output: part === undefined ? 0 : Math.max(part.minBytes ?? 0, part.out.size),
+  }
+}
+
+/** Whether the call has the arguments that a command or method implies. */
+const matchesImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
+  Object.entries(impliedArguments ?? {}).every(([name, value]) => call.args[name] === value)
 
 // ---- commands ----
 
@@ -66,18 +80,17 @@ const requestSize = ({ in: layout, isExtended }: WriteCommand, call: Call): numb
 
 const legacyWrite = (command: WriteCommand, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
   const start = requestStart(command.isExtended)
-  const { input, output } = driverSizes(command.hasDriverBytes, call, driver)
+  const { input, output } = driverParts(command.hasDriverBytes, call, driver, memoryAddress)
   const size = requestSize(command, call)
-  const bytes = new Uint8Array(start + size + input)
+  const bytes = new Uint8Array(start + size + input.length)
   const view = viewOf(bytes)
-  // address of the driver's response
-  if (input > 0) bytes.set(pointerTo(memoryAddress), start + size)
+  bytes.set(input, start + size)
   view.setUint32(WriteHeader.command, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const responseSize = command.out?.size ?? 0
   if (command.isExtended) {
     view.setUint16(WriteHeader.inWords, size / 8, true)
     view.setUint16(WriteHeader.outWords, responseSize / 8, true)
-    view.setUint16(WriteHeader.providerInWords, input / 8, true)
+    view.setUint16(WriteHeader.providerInWords, input.length / 8, true)
     view.setUint16(WriteHeader.providerOutWords, output / 8, true)
   } else {
     view.setUint16(WriteHeader.inWords, bytes.length / 4, true)
@@ -136,7 +149,7 @@ const packIoctl = (
 const INVOKE_WRITE = 0
 
 const legacyInvoke = (command: WriteCommand, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
-  const { input, output } = driverSizes(command.hasDriverBytes, call, driver)
+  const { input, output } = driverParts(command.hasDriverBytes, call, driver, memoryAddress)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
@@ -144,7 +157,7 @@ const legacyInvoke = (command: WriteCommand, call: Call, driver: CallDriver, mem
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
-    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(memoryAddress) }]),
+    ...(input.length === 0 ? [] : [{ id: UHW_IN, length: input.length, in: input }]),
     ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
   ])
 }
@@ -170,10 +183,15 @@ const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   matchesImplied(entry.impliedArguments, call) &&
   hasMandatoryReferences(entry, call)
 
-/** Empty if the attribute is not passed. `output`: bytes of the driver's output. */
-const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number): EncodedAttribute[] => {
+/** Empty if the attribute is not passed. `driver`: as of `driverParts`. */
+const encodedAttributes = (
+  attribute: IoctlAttribute,
+  call: Call,
+  driver: { readonly input: Uint8Array; readonly output: number },
+): EncodedAttribute[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
-  if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]
+  if (id === UHW_IN) return driver.input.length === 0 ? [] : [{ id, length: driver.input.length, in: driver.input }]
+  if (id === UHW_OUT) return driver.output === 0 ? [] : [{ id, length: driver.output, out: true }]
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
   if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), out: true }]
@@ -184,10 +202,10 @@ const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number
 }
 
 const legacyIoctl = (spec: IoctlMethod, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
-  const { output } = driverSizes(spec.hasDriverAttributes, call, driver)
+  const parts = driverParts(spec.hasDriverAttributes, call, driver, memoryAddress)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
-  const parts = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, output))
-  return packIoctl(spec.object, spec.number, driver.driverId, memoryAddress, parts)
+  const encoded = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, parts))
+  return packIoctl(spec.object, spec.number, driver.driverId, memoryAddress, encoded)
 }
 
 // ---- all of them ----

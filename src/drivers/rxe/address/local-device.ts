@@ -16,7 +16,11 @@ export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevi
     counters: port.counters,
     rowOf,
     // `receiverOf` and `isWaiting` are read at each call: a fault layer replaces them
-    receiverOf: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
+    receiverOf(flow) {
+      const receiver = port.receiverOf?.(flow) ?? null
+      // devices of other drivers need packets
+      return receiver !== null && 'rowOf' in receiver ? (receiver as LocalPeerDevice) : null
+    },
     peerAt,
     isIdle: () => port.isWaiting?.() === false,
   }

@@ -119,6 +119,7 @@ export const DeviceClass = objectClass('device', ClassId.device, {
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
       out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
+      driverAttributes: true,
     }),
     query: method(QUERY, {
       in: {},
@@ -128,6 +129,7 @@ export const DeviceClass = objectClass('device', ClassId.device, {
         numCompVectors: u32(66),
         coreSupport: u64(67),
       },
+      driverAttributes: true,
     }),
     /** Handles of the context's objects of `classes` (class ids), newest first; only the first `max` if it is given. */
     queryHandles: method(CallNumber.device.queryHandles, {

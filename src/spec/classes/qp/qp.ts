@@ -41,6 +41,7 @@ export const QpTypes = {
   gsi_qp: 'GSI',
   smi_qp: 'SMI',
   rd_qp: 'RD',
+  driver_qp: 'DRIVER',
 } as const satisfies Record<string, QpTypeName>
 export type QpClassName = keyof typeof QpTypes
 export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]

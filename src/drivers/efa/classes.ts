@@ -1,0 +1,208 @@
+/*
+ * The classes of EFA devices: contexts, protection domains, memory regions, address handles and completion queues. The
+ * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { affiliate } from '../../core/events/events.ts'
+import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
+import { Ah } from '../../spec/classes/ah.ts'
+import { Cq } from '../../spec/classes/cq.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { Mr } from '../../spec/classes/mr.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import { EFA_CQ_HAS_DOORBELL, EfaAttributes, EfaCqFlags, EfaResponses } from '../../spec/drivers/efa.ts'
+import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
+import { CqKind } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { capabilities, Limits } from './attributes.ts'
+import { doorbellsOf, pageKey } from './doorbells.ts'
+import { descriptorKey } from './requests.ts'
+import { type AddressHandle, type CompletionQueue, nextNumber, stateOf } from './state.ts'
+
+export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
+  throw new CallError(errno, reason)
+}
+
+export const requireInRange = (what: string, value: number, min: number, max: number): void => {
+  if (value < min || value > max) refuse('EINVAL', `${what}: ${value} is not in ${min} to ${max}`)
+}
+
+export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof EfaAttributes.device>(
+  DeviceClass,
+  {
+    open: (call, object, args, core) => ({
+      ...core(call, object, args),
+      responses: EfaResponses.QUERY_DEVICE | EfaResponses.CREATE_AH,
+      subCqs: Limits.subCqs,
+      inlineBytes: Limits.inlineBytes,
+      maxSendRingBytes: Limits.maxSendRingBytes,
+      maxBatch: 0,
+      minSends: Limits.minSends,
+      inlineBytesExtended: Limits.inlineBytesExtended,
+    }),
+    query: (call, object, args, core) => ({
+      ...core(call, object, args),
+      maxSends: Limits.maxSends,
+      maxReceives: Limits.maxReceives,
+      maxSendSges: Limits.maxSendSges,
+      maxReceiveSges: Limits.maxReceiveSges,
+      maxRdmaBytes: Limits.maxRdmaBytes,
+      capabilities,
+    }),
+  },
+  EfaAttributes.device,
+)
+
+/** The numbers of protection domains only inform. */
+export const pdClass = driverClass<typeof Pd, unknown, typeof EfaAttributes.pd>(
+  Pd,
+  { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xffff }) },
+  EfaAttributes.pd,
+)
+
+/** Descriptors have room for 24 bits of an lkey; an rkey has 32. */
+export const mrClass = driverClass(Mr, {
+  create(call, object, args, core) {
+    const { lkey, ...rest } = core(call, object, args)
+    return { ...rest, lkey: descriptorKey(lkey) }
+  },
+})
+
+export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttributes.ah>(
+  Ah,
+  {
+    create(call, object, { pd, address }) {
+      const { ahs, engine } = stateOf(call)
+      if (address.port !== 1)
+        refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
+      if (!address.isGlobal)
+        refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
+      const number = nextNumber(one => ahs.has(one), lastAh(ahs), 1, Limits.maxAh)
+      if (number === undefined) return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
+      const peer = openPeer(() => engine.openPeer(address.dgid))
+      object.state = { number, pd: pd.id, peer }
+      ahs.set(number, object.state)
+      if (!peer.ahs.has(pd.id)) peer.ahs.set(pd.id, number)
+      return { number }
+    },
+    query: (_call, { state: { peer } }) => ({
+      address: {
+        dgid: peer.address.slice(),
+        flowLabel: 0,
+        sgidIndex: 0,
+        hopLimit: 0,
+        trafficClass: 0,
+        sl: 0,
+        staticRate: 0,
+        isGlobal: 1,
+        port: 1,
+      },
+    }),
+    modify: null,
+    destroy(call, object, args, core) {
+      const { ahs, engine } = stateOf(call)
+      const { number, pd, peer } = object.state
+      ahs.delete(number)
+      if (peer.ahs.get(pd) === number) {
+        const other = [...ahs.values()].find(one => one.peer === peer && one.pd === pd)
+        if (other === undefined) peer.ahs.delete(pd)
+        else peer.ahs.set(pd, other.number)
+      }
+      engine.closePeer(peer)
+      return core(call, object, args)
+    },
+  },
+  EfaAttributes.ah,
+)
+
+const lastAh = (ahs: ReadonlyMap<number, unknown>): number => {
+  let last = 0
+  for (const number of ahs.keys()) last = number
+  return last
+}
+
+const openPeer = <T>(open: () => T): T => {
+  try {
+    return open()
+  } catch (error) {
+    throw new CallError('EINVAL', `ah.create: attribute address: ${(error as Error).message}`)
+  }
+}
+
+/** The smallest power of two that is at least `n`. */
+export const powerOfTwo = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(n, 1)))
+
+export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttributes.cq>(
+  Cq,
+  {
+    create(call, object, args) {
+      const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
+      const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
+      const { cqs } = stateOf(call)
+      if (flags !== 0 || kind !== CqKind.values.ENTRIES)
+        refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
+      requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
+      requireInRange('cq.create: attribute compVector', compVector, 0, Limits.compVectors - 1)
+      if (!(COMPLETION_SIZES as readonly number[]).includes(entryBytes))
+        refuse('EINVAL', `cq.create: entries of ${entryBytes} bytes; they have ${COMPLETION_SIZES.join(' or ')}`)
+      if (subCqs !== Limits.subCqs)
+        refuse('EINVAL', `cq.create: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`)
+      const number = nextNumber(one => cqs.has(one), [...cqs.keys()].at(-1) ?? 0, 0, Limits.maxCq)
+      if (number === undefined) return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
+      const entries = powerOfTwo(cqe)
+      const memory = mappedMemoryOf(call.context)
+      const doorbell = doorbellsOf(call.context).take()
+      let ring: CompletionQueue['ring']
+      try {
+        ring = memory.allocate(entries * entryBytes)
+      } catch (error) {
+        doorbellsOf(call.context).give(doorbell)
+        throw error
+      }
+      object.state = {
+        number,
+        ring,
+        entryBytes,
+        entries,
+        hasSourceGid: (cqFlags & EfaCqFlags.SOURCE_GID) !== 0,
+        doorbell,
+        hasChannel: channel !== undefined,
+        produced: 0,
+        seenDoorbell: 0,
+        raised: 0,
+        isArmed: false,
+        hasOverrun: false,
+      }
+      cqs.set(number, object)
+      affiliate(object, userHandle, { channel, asyncFd })
+      return {
+        cqe: entries,
+        present: EFA_CQ_HAS_DOORBELL,
+        ringKey: BigInt(ring.offset),
+        ringSize: BigInt(ring.length),
+        number,
+        doorbellOffset: doorbell.offset,
+        doorbellKey: pageKey(doorbell),
+      }
+    },
+    query: (_call, { state }) => ({
+      cqe: state.entries,
+      kind: CqKind.values.ENTRIES,
+      completions: BigInt(state.produced),
+      errors: 0n,
+      compVector: 0,
+      count: 0,
+      period: 0,
+    }),
+    modify: null,
+    reqNotify: null,
+    destroy(call, object, args, core) {
+      const { number, ring, doorbell } = object.state
+      stateOf(call).cqs.delete(number)
+      mappedMemoryOf(call.context).free(ring)
+      doorbellsOf(call.context).give(doorbell)
+      return core(call, object, args)
+    },
+  },
+  EfaAttributes.cq,
+)

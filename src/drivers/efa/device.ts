@@ -1,0 +1,150 @@
+/*
+ * EFA devices, as Amazon's adapters: rdma-core's provider `efa` drives them (docs/decisions/efa.md). Queues and doorbells
+ * are memory that the program maps; requests are found by reading doorbells at each poll.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { setGid } from '../../core/devices/gids.ts'
+import { register } from '../../core/devices/registry.ts'
+import type {
+  DeviceQueues,
+  LayerCounts,
+  NetworkDevice,
+  QpFacts,
+  RegisteredDriver,
+  RequestReader,
+} from '../../core/driver-contract.ts'
+import type { Core, CoreObject, Device } from '../../core/model.ts'
+import { Interface } from '../../spec/classes/device/interface.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
+import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
+import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
+import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
+import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
+import { GidType, NodeType, QpState } from '../../spec/enums.ts'
+import type { RoceSite } from '../roce-site.ts'
+import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
+import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
+import { polledOf } from './completions.ts'
+import { Engine, SCRATCH_BYTES } from './engine.ts'
+import { srdClass, udClass } from './qp-classes.ts'
+import { pendingElements, pendingSends, postedReceives } from './requests.ts'
+import type { CqObject, EfaState, QpObject } from './state.ts'
+
+const { ERR } = QpState.values
+const stateNames = Object.entries(QpState.values)
+
+const isQp = (object: CoreObject): object is QpObject => 'qpn' in ((object.state ?? {}) as object)
+
+const requestReader: RequestReader = {
+  receives: (queue, from) =>
+    isQp(queue) && queue.state.receive !== undefined && queue.context !== undefined
+      ? postedReceives(queue.context.device.memory, queue.state.receive, from)
+      : [],
+  queuesOf: ({ device }) => [...(device.state as EfaState).qps.values()],
+  completions: cq => ({ written: (cq as CqObject).state.produced, polled: polledOf(cq as CqObject) }),
+  pendingSends: qp => ((qp as QpObject).state.send ? pendingSends((qp as QpObject).state.send!) : 0),
+}
+
+export const efaDriver = {
+  name: 'efa',
+  id: EFA_DRIVER_ID,
+  abi: EFA_ABI,
+  linux: EfaAbi,
+  hasAddress: true,
+  nodeType: NodeType.values.UNSPECIFIED,
+  classes: [
+    driverClass(Interface),
+    deviceClass,
+    driverClass(PortClass),
+    pdClass,
+    mrClass,
+    driverClass(CompChannel),
+    driverClass(AsyncFd),
+    driverClass(EventQueueClass),
+    cqClass,
+    udClass,
+    srdClass,
+    ahClass,
+  ],
+  createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createEfaDevice(core, name, site),
+  *removing({ state }) {
+    for (const { state: qp } of state.qps.values()) {
+      qp.state = ERR
+      state.engine.fail(qp)
+      yield
+    }
+  },
+  removed: ({ state }) => state.port.close(),
+  requests: requestReader,
+} satisfies RegisteredDriver<EfaState>
+
+const qpFacts = ({ class: { name }, state: { qpn, state, send, receive, cap } }: QpObject): QpFacts => ({
+  qpn,
+  type: name,
+  state: stateNames.find(([, number]) => number === state)![0],
+  send: { pending: send === undefined ? 0 : pendingSends(send), depth: cap.maxSendWr },
+  receive: { pending: receive === undefined ? 0 : pendingElements(receive), depth: cap.maxRecvWr },
+  psn: { next: 0, expected: 0 },
+})
+
+const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({
+  qpOfNumber: qpn => qps.get(qpn),
+  qp: object =>
+    isQp(object)
+      ? { qpn: object.state.qpn, port: 1, state: object.state.state, destQpn: 0, rqPsn: 0, sqPsn: object.state.sqPsn }
+      : undefined,
+  cqEntries: cq => (cq as CqObject).state.entries,
+  list(from, max) {
+    const all = [...qps.values()].slice(from)
+    const found = all.slice(0, max).map(qp => ({ facts: qpFacts(qp), context: qp.context }))
+    return all.length > max ? { qps: found, next: from + max } : { qps: found }
+  },
+})
+
+/** Registers a device of this driver. Throws CallError EEXIST, EINVAL, and the errors of `Port.addAddress`. */
+const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSite): NetworkDevice => {
+  const { identity, now } = network
+  const port = network.attach()
+  const gid = identity.gids.at(-1)!
+  port.addAddress(gid)
+  const { pathMtu } = port
+  const partial = {
+    identity,
+    gid,
+    port,
+    now,
+    qps: new Map(),
+    cqs: new Map(),
+    pds: new Set<number>(),
+    ahs: new Map(),
+  }
+  const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), pathMtu)
+  const state: EfaState = Object.assign(partial, { engine })
+  const device: Device<EfaState> = register(core, {
+    name,
+    driver: efaDriver,
+    state,
+    attributes: deviceAttributes(identity.guid),
+    extended: extendedAttributes(),
+    ports: [portAttributes(pathMtu)],
+    numCompVectors: Limits.compVectors,
+    limits: {
+      pd: Limits.maxPd,
+      cq: Limits.maxCq,
+      mr: Limits.maxMr,
+      'ud_qp driver_qp': Limits.maxQp - 1,
+      ah: Limits.maxAh - 1,
+    },
+  })
+  setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
+  return {
+    device: device as Device,
+    poll: time => engine.poll(time),
+    // TEMPORARY
+    nextTimeout: () => (state.qps.size > 0 ? now() + 50 : engine.nextTimeout()),
+    // doorbells are stores to memory
+    onDoorbell() {},
+    counters: (): LayerCounts => ({ engine: engine.counts, port: { ...port.counters } }),
+    queues: deviceQueues(state),
+  }
+}

@@ -1,0 +1,226 @@
+/*
+ * Queue pairs of EFA: UD, and SRD as `driver_qp` (R9, R19, R22). Transitions follow the table of spec/qp-states.ts.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import type { DriverClass } from '../../core/driver-contract.ts'
+import { affiliate } from '../../core/events/events.ts'
+import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
+import type { CallContext } from '../../core/model.ts'
+import { DriverQp } from '../../spec/classes/qp/driver_qp.ts'
+import { QpTypes } from '../../spec/classes/qp/qp.ts'
+import { UdQp } from '../../spec/classes/qp/ud_qp.ts'
+import { EFA_SRD, EfaAttributes, EfaQpFlags } from '../../spec/drivers/efa.ts'
+import { InlineBytes, ReceiveDescriptor, SEND_SIZES } from '../../spec/drivers/efa-queues.ts'
+import { QpFlags, QpState } from '../../spec/enums.ts'
+import { checkTransition } from '../../spec/qp-states.ts'
+import { Limits } from './attributes.ts'
+import { powerOfTwo, refuse, requireInRange } from './classes.ts'
+import { type Doorbell, doorbellsOf, pageKey } from './doorbells.ts'
+import { ENDLESS } from './engine.ts'
+import { type CqObject, nextNumber, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
+
+const { RESET, ERR } = QpState.values
+
+type AnyQp = typeof DriverQp
+interface CreateArguments {
+  readonly cap: QueuePair['cap']
+  readonly receiveRingBytes?: number
+  readonly sendRingBytes?: number
+}
+
+const chunkAndDoorbell = (call: CallContext, bytes: number): { ring: SendQueue['ring']; doorbell: Doorbell } => {
+  const doorbell = doorbellsOf(call.context).take()
+  try {
+    return { ring: mappedMemoryOf(call.context).allocate(bytes), doorbell }
+  } catch (error) {
+    doorbellsOf(call.context).give(doorbell)
+    throw error
+  }
+}
+
+const releaseQueue = (call: CallContext, queue: SendQueue | ReceiveQueue | undefined): void => {
+  if (queue === undefined) return
+  mappedMemoryOf(call.context).free(queue.ring)
+  doorbellsOf(call.context).give(queue.doorbell)
+}
+
+/** Creates the send queue; undefined for one without requests. */
+const createSends = (
+  call: CallContext,
+  method: string,
+  { cap, sendRingBytes }: CreateArguments,
+  hasLongIds: boolean,
+): SendQueue | undefined => {
+  const depth = powerOfTwo(cap.maxSendWr)
+  if (cap.maxSendWr === 0) return undefined
+  const bytes = sendRingBytes === undefined ? SEND_SIZES[0] : sendRingBytes / depth
+  if (bytes !== 64 && bytes !== 128)
+    return refuse(
+      'EINVAL',
+      `${method}: a ring of ${sendRingBytes} bytes for ${depth} sends; a send has ${SEND_SIZES.join(' or ')} bytes`,
+    )
+  if (cap.maxInlineData > InlineBytes[bytes])
+    refuse('EINVAL', `${method}: attribute cap.maxInlineData: ${cap.maxInlineData} is above ${InlineBytes[bytes]}`)
+  return { ...chunkAndDoorbell(call, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
+}
+
+/** Creates the receive queue; undefined for one without requests. */
+const createReceives = (
+  call: CallContext,
+  method: string,
+  { cap, receiveRingBytes }: CreateArguments,
+): ReceiveQueue | undefined => {
+  if (cap.maxRecvWr === 0) return undefined
+  const depth = powerOfTwo(cap.maxRecvWr * Math.max(cap.maxRecvSge, 1))
+  const bytes = depth * ReceiveDescriptor.BYTES
+  if (receiveRingBytes !== undefined && receiveRingBytes !== bytes)
+    refuse('EINVAL', `${method}: a ring of ${receiveRingBytes} bytes for receives; it has ${bytes}`)
+  return { ...chunkAndDoorbell(call, bytes), depth, taken: 0, seenDoorbell: 0 }
+}
+
+const checkCap = (
+  method: string,
+  { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }: QueuePair['cap'],
+) => {
+  requireInRange(`${method}: attribute cap.maxSendWr`, maxSendWr, 0, Limits.maxSends)
+  requireInRange(`${method}: attribute cap.maxRecvWr`, maxRecvWr, 0, Limits.maxReceives)
+  requireInRange(`${method}: attribute cap.maxSendSge`, maxSendSge, 0, Limits.maxSendSges)
+  requireInRange(`${method}: attribute cap.maxRecvSge`, maxRecvSge, 0, Limits.maxReceiveSges)
+  requireInRange(`${method}: attribute cap.maxInlineData`, maxInlineData, 0, Limits.inlineBytesExtended)
+}
+
+const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
+  const isReliable = cls.name === DriverQp.name
+  const createCall = `${cls.name}.create`
+  const type = QpTypes[cls.name as 'driver_qp' | 'ud_qp']
+  return driverClass<AnyQp, QueuePair, typeof EfaAttributes.driver_qp>(
+    cls as AnyQp,
+    {
+      create(call, object, args) {
+        const { pd, sendCq, recvCq, cap, flags = 0, userHandle, asyncFd, srq } = args
+        const { driverQpType = EFA_SRD, qpFlags = 0 } = args
+        const state = stateOf(call)
+        if (srq !== undefined) refuse('EINVAL', `${createCall}: the device has no shared receive queues`)
+        if (driverQpType !== EFA_SRD) refuse('EOPNOTSUPP', `${createCall}: the device has no type ${driverQpType}`)
+        checkCap(createCall, cap)
+        const qpn = nextNumber(one => state.qps.has(one), [...state.qps.keys()].at(-1) ?? 0, 1, Limits.maxQp)
+        if (qpn === undefined) return refuse('ENOMEM', `${createCall}: all numbers are in use`)
+        const send = createSends(call, createCall, args, (qpFlags & EfaQpFlags.REQUEST_ID_64) !== 0)
+        let receive: ReceiveQueue | undefined
+        try {
+          receive = createReceives(call, createCall, args)
+        } catch (error) {
+          releaseQueue(call, send)
+          throw error
+        }
+        object.state = {
+          qpn,
+          pd: pd.id,
+          object,
+          isReliable,
+          sendCq: sendCq as CqObject,
+          receiveCq: recvCq as CqObject,
+          send,
+          receive,
+          takesUnsolicitedWrites: (qpFlags & EfaQpFlags.UNSOLICITED_WRITE_RECEIVE) !== 0,
+          cap: { ...cap },
+          sqSigAll: (flags & QpFlags.values.SQ_SIG_ALL) !== 0,
+          state: RESET,
+          qkey: 0,
+          sqPsn: 0,
+          rnrRetry: ENDLESS,
+          enSqdAsyncNotify: 0,
+          hasPort: false,
+          epoch: call.device.core.random(),
+          nextMessage: 1,
+          loaded: 0,
+          oldest: 0,
+          ended: new Map(),
+          active: new Map(),
+          reads: new Map(),
+          waiters: new Set(),
+          pairs: new Map(),
+          sources: new Map(),
+        }
+        state.qps.set(qpn, object)
+        affiliate(object, userHandle, { asyncFd })
+        return {
+          cap: object.state.cap,
+          qpNum: qpn,
+          ...(receive !== undefined && {
+            receiveDoorbellOffset: receive.doorbell.offset,
+            receiveDoorbellKey: pageKey(receive.doorbell),
+            receiveRingKey: BigInt(receive.ring.offset),
+            receiveRingSize: BigInt(receive.ring.length),
+          }),
+          ...(send !== undefined && {
+            sendDoorbellOffset: send.doorbell.offset,
+            sendDoorbellKey: pageKey(send.doorbell),
+            sendRingOffset: 0,
+            sendRingKey: BigInt(send.ring.offset),
+          }),
+          sendSubCq: 0,
+          receiveSubCq: 0,
+        }
+      },
+
+      query(_call, { state: qp }) {
+        const attributes = {
+          state: qp.state,
+          curState: qp.state,
+          enSqdAsyncNotify: qp.enSqdAsyncNotify,
+          pkeyIndex: 0,
+          port: qp.hasPort ? 1 : 0,
+          qkey: qp.qkey,
+          sqPsn: qp.sqPsn,
+          rnrRetry: qp.rnrRetry,
+          cap: qp.cap,
+          sqDraining: 0,
+          sqSigAll: qp.sqSigAll ? 1 : 0,
+        }
+        const { out } = cls.methods.query
+        return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes
+      },
+
+      modify(call, { state: qp }, args) {
+        const { engine } = stateOf(call)
+        const after = args.state ?? qp.state
+        const names = Object.keys(args).filter(name => args[name as keyof typeof args] !== undefined)
+        const reason = checkTransition(type, qp.state, after, names, args.curState)
+        if (reason !== undefined) refuse('EINVAL', `${cls.name}.modify: ${reason}`)
+        if (args.port !== undefined && args.port !== 1)
+          refuse('EOPNOTSUPP', `${cls.name}.modify: attribute port: ${args.port}: the device has port 1`)
+        if (args.pkeyIndex !== undefined && args.pkeyIndex !== 0)
+          refuse('EOPNOTSUPP', `${cls.name}.modify: attribute pkeyIndex: ${args.pkeyIndex}: the device has index 0`)
+        const before = qp.state
+        qp.state = after
+        qp.hasPort ||= args.port !== undefined
+        qp.qkey = args.qkey ?? qp.qkey
+        qp.sqPsn = args.sqPsn ?? qp.sqPsn
+        qp.rnrRetry = args.rnrRetry ?? qp.rnrRetry
+        qp.enSqdAsyncNotify = args.enSqdAsyncNotify ?? qp.enSqdAsyncNotify
+        if (after === RESET) engine.reset(qp)
+        if (after === ERR && before !== ERR) engine.fail(qp)
+        return {}
+      },
+
+      destroy(call, object, args, core) {
+        const { state: qp } = object
+        const { engine, qps } = stateOf(call)
+        engine.reset(qp)
+        qps.delete(qp.qpn)
+        releaseQueue(call, qp.send)
+        releaseQueue(call, qp.receive)
+        return core(call, object, args)
+      },
+    },
+    EfaAttributes.driver_qp,
+  )
+}
+
+/** UD without multicast groups, which the device does not have. */
+export const udClass: DriverClass = (() => {
+  const ud = qpClass(UdQp)
+  return { ...ud, handlers: { ...ud.handlers, attachMcast: null, detachMcast: null, postSend: null } }
+})()
+export const srdClass = qpClass(DriverQp)

@@ -1,0 +1,181 @@
+/*
+ * What two queue pairs know of each other's packets (docs/decisions/srd.md). A sender numbers the packets to each
+ * destination, and sends each again until it is acknowledged; a receiver knows which of the last numbers it has taken.
+ * Nothing depends on the order of packets.
+ */
+import { psnDifference } from '../../../wire/bth.ts'
+import type { Request } from '../requests.ts'
+import type { Peer, QueuePair } from '../state.ts'
+
+/** Packets that may be unacknowledged, a power of two. */
+export const WINDOW = 512
+/** Packet numbers that a receiver remembers: more than a sender has in its window. */
+const REMEMBERED = 1024
+const WORDS = REMEMBERED / 32
+/** Bits of an acknowledgement. */
+export const ACKNOWLEDGED = 128
+const PSN_MASK = 0xff_ffff
+
+/** Unacknowledged packets of a queue pair to one destination. */
+export interface Pair {
+  readonly qp: QueuePair
+  readonly peer: Peer
+  readonly qpn: number
+  nextPsn: number
+  /** The oldest packet that may be unacknowledged. */
+  oldest: number
+  /** Number of unacknowledged packets. */
+  inFlight: number
+  inFlightBytes: number
+  /** By PSN modulo WINDOW; an undefined request: acknowledged or given up. */
+  readonly requests: (Request | undefined)[]
+  readonly offsets: Uint32Array
+  readonly lengths: Uint32Array
+  readonly sentAt: Float64Array
+  readonly tries: Uint8Array
+  /** Requests that still have bytes to send. */
+  readonly queue: Request[]
+  /** The destination has answered before. */
+  isHeard: boolean
+}
+
+export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
+  qp,
+  peer,
+  qpn,
+  nextPsn: 0,
+  oldest: 0,
+  inFlight: 0,
+  inFlightBytes: 0,
+  requests: new Array<Request | undefined>(WINDOW).fill(undefined),
+  offsets: new Uint32Array(WINDOW),
+  lengths: new Uint32Array(WINDOW),
+  sentAt: new Float64Array(WINDOW),
+  tries: new Uint8Array(WINDOW),
+  queue: [],
+  isHeard: false,
+})
+
+export const slotOf = (psn: number): number => psn & (WINDOW - 1)
+
+/** Packets that the window permits. */
+export const room = ({ nextPsn, oldest }: Pair): number => WINDOW - ((nextPsn - oldest) & PSN_MASK)
+
+/** Notes a sent packet; returns its PSN. */
+export const notePacket = (pair: Pair, request: Request, offset: number, length: number, now: number): number => {
+  const psn = pair.nextPsn
+  const slot = slotOf(psn)
+  pair.nextPsn = (psn + 1) & PSN_MASK
+  pair.requests[slot] = request
+  pair.offsets[slot] = offset
+  pair.lengths[slot] = length
+  pair.sentAt[slot] = now
+  pair.tries[slot] = 1
+  pair.inFlight++
+  pair.inFlightBytes += length
+  return psn
+}
+
+/** The request of an unacknowledged packet. */
+export const requestOf = (pair: Pair, psn: number): Request | undefined =>
+  ((pair.nextPsn - 1 - psn) & PSN_MASK) < ((pair.nextPsn - pair.oldest) & PSN_MASK)
+    ? pair.requests[slotOf(psn)]
+    : undefined
+
+/** The packet is acknowledged or given up. */
+export const endPacket = (pair: Pair, psn: number): void => {
+  const slot = slotOf(psn)
+  if (pair.requests[slot] === undefined) return
+  pair.requests[slot] = undefined
+  pair.inFlight--
+  pair.inFlightBytes -= pair.lengths[slot]!
+  while (pair.oldest !== pair.nextPsn && pair.requests[slotOf(pair.oldest)] === undefined)
+    pair.oldest = (pair.oldest + 1) & PSN_MASK
+}
+
+/** Calls `visit` for each unacknowledged packet; `visit` may end it. */
+export const visitPackets = (pair: Pair, visit: (psn: number, slot: number) => void): void => {
+  const count = (pair.nextPsn - pair.oldest) & PSN_MASK
+  const first = pair.oldest
+  for (let i = 0; i < count; i++) {
+    const psn = (first + i) & PSN_MASK
+    if (pair.requests[slotOf(psn)] !== undefined) visit(psn, slotOf(psn))
+  }
+}
+
+/** Gives up the packets of a request. */
+export const endPacketsOf = (pair: Pair, request: Request): void => {
+  const at = pair.queue.indexOf(request)
+  if (at >= 0) pair.queue.splice(at, 1)
+  visitPackets(pair, (psn, slot) => {
+    if (pair.requests[slot] === request) endPacket(pair, psn)
+  })
+}
+
+/** What a queue pair has received from one source. */
+export interface ReceivedFrom {
+  readonly qp: QueuePair
+  readonly peer: Peer
+  readonly qpn: number
+  /** Of the source. */
+  readonly epoch: number
+  highest: number
+  /** Bit PSN modulo REMEMBERED. */
+  readonly taken: Uint32Array
+  /** Received bytes of WRITEs with immediate data, by message. */
+  readonly writes: Map<number, number>
+  /** The PSNs to acknowledge are between these two; undefined: none. */
+  firstToAcknowledge: number | undefined
+  lastToAcknowledge: number
+}
+
+export const createReceivedFrom = (
+  qp: QueuePair,
+  peer: Peer,
+  qpn: number,
+  epoch: number,
+  psn: number,
+): ReceivedFrom => ({
+  qp,
+  peer,
+  qpn,
+  epoch,
+  highest: (psn - 1) & PSN_MASK,
+  taken: new Uint32Array(WORDS),
+  writes: new Map(),
+  firstToAcknowledge: undefined,
+  lastToAcknowledge: 0,
+})
+
+const bitOf = (psn: number): number => psn & (REMEMBERED - 1)
+
+/** Whether the packet was taken, or is so old that it must have been. */
+export const isTaken = ({ highest, taken }: ReceivedFrom, psn: number): boolean => {
+  const distance = psnDifference(psn, highest)
+  if (distance > 0) return false
+  if (distance <= -REMEMBERED) return true
+  const bit = bitOf(psn)
+  return (taken[bit >> 5]! & (1 << (bit & 31))) !== 0
+}
+
+export const noteTaken = (source: ReceivedFrom, psn: number): void => {
+  const { taken } = source
+  const distance = psnDifference(psn, source.highest)
+  if (distance >= REMEMBERED) taken.fill(0)
+  else
+    for (let i = 1; i <= distance; i++) {
+      const bit = bitOf(source.highest + i)
+      taken[bit >> 5]! &= ~(1 << (bit & 31))
+    }
+  if (distance > 0) source.highest = psn
+  const bit = bitOf(psn)
+  taken[bit >> 5]! |= 1 << (bit & 31)
+}
+
+/** Asks for an acknowledgement of a taken packet. True if none was due before. */
+export const acknowledgeLater = (source: ReceivedFrom, psn: number): boolean => {
+  const isFirst = source.firstToAcknowledge === undefined
+  if (isFirst || psnDifference(psn, source.firstToAcknowledge!) < 0) source.firstToAcknowledge = psn
+  if (isFirst || psnDifference(psn, source.lastToAcknowledge) > 0) source.lastToAcknowledge = psn
+  return isFirst
+}
