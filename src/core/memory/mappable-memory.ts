@@ -16,14 +16,20 @@ export interface MappedChunk {
   readonly words: Int32Array
 }
 
+/**
+ * What the client does with a range. doorbells: it stores to the range without a call afterwards, and the store must
+ * wake a sleeping device (docs/decisions/doorbell-pages.md).
+ */
+export type RangeUse = 'rings' | 'doorbells'
+
 export interface MappedMemory {
   /**
    * Defined if the client can map part of a range. A driver may then put many rings into one range, and sets `count` to
    * the number of all its rings in this memory.
    */
   readonly packed?: { count: number } | undefined
-  /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */
-  allocate(bytes: number): MappedChunk
+  /** Zeroed memory, rounded up to pages. `use`: default rings. Throws CallError ENOMEM if the context has no more. */
+  allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void

@@ -12,7 +12,7 @@
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
 
-import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
+import type { MappedChunk, MappedMemory, RangeUse } from '../../core/memory/mappable-memory.ts'
 import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
@@ -131,11 +131,12 @@ export class ContextMemory implements MappedMemory {
     return isHeld(this.fd)
   }
 
-  allocate(bytes: number): MappedChunk {
+  allocate(bytes: number, use: RangeUse = 'rings'): MappedChunk {
     const length = wholePages(bytes, this.#pageBytes)
     const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
     const { bytes: all, view, i32 } = chunk.mapping
-    const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+    const mark = use === 'doorbells' ? ContextFile.doorbells : 0
+    const range: MappedChunk = { offset: chunk.offset + at + mark, length, at, bytes: all, view, words: i32 }
     this.#chunkOf.set(range, chunk)
     chunk.live++
     this.#usedBytes += length
@@ -153,9 +154,10 @@ export class ContextMemory implements MappedMemory {
       this.#dropChunk(chunk)
       return
     }
-    chunk.freed.add(range.offset)
-    this.#freed.set(range.offset, { chunk, length: range.length })
-    addTo(this.#freedOffsets, range.length, range.offset)
+    const offset = chunk.offset + range.at
+    chunk.freed.add(offset)
+    this.#freed.set(offset, { chunk, length: range.length })
+    addTo(this.#freedOffsets, range.length, offset)
   }
 
   keepMapped(): void {

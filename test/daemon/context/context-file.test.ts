@@ -53,6 +53,26 @@ test('a ring is visible in the file at its offset, after the first page', () =>
     }
   }))
 
+test('the offset of a range with doorbells is marked; its memory and its reuse are as of any range', () =>
+  withMemory((memory, pool) => {
+    const keep = memory.allocate(PAGE)
+    const doorbells = memory.allocate(8, 'doorbells')
+    const { offset, length } = doorbells
+    assert.ok(offset > ContextFile.doorbells)
+    assert.equal(length, PAGE)
+    bytesOf(doorbells).fill(7)
+    const seen = pool.map(memory.fd, offset - ContextFile.doorbells, length)
+    assert.equal(seen.bytes[5], 7)
+    pool.release(seen)
+    memory.free(doorbells)
+    const ring = memory.allocate(PAGE)
+    assert.equal(ring.offset, offset - ContextFile.doorbells)
+    assert.equal(ring.bytes[ring.at + 5], 0)
+    memory.free(ring)
+    assert.equal(memory.allocate(PAGE, 'doorbells').offset, offset)
+    memory.free(keep)
+  }))
+
 test('rings begin and end at page boundaries, also with pages larger than 4 KiB', () => {
   const pool = createRingPool()
   const [isPacked, pageBytes] = [false, 2 ** 16]
