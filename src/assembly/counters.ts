@@ -12,9 +12,9 @@ import type { DeviceStat } from '../uapi/tool.ts'
 export const countersOf = (
   device: Pick<NetworkDevice, 'counters'> | undefined,
 ): Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport'> => {
-  const { engine, port } = device?.counters?.() ?? { engine: {}, port: {} }
+  const { engine, port, hardware } = device?.counters?.() ?? { engine: {}, port: {} }
   return {
-    hw_counters: counterValues('hw_counters', engine, port),
+    hw_counters: hardware === undefined ? counterValues('hw_counters', engine, port) : { ...hardware },
     counters: counterValues('counters', engine, port),
     port,
     transport: { ...engine },

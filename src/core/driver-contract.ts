@@ -475,6 +475,8 @@ export interface ContextWait {
 export interface LayerCounts {
   readonly engine: Readonly<Record<string, number>>
   readonly port: Readonly<Record<string, number>>
+  /** The files of `hw_counters` by Linux's names, instead of those that spec/counters.ts derives from the others. */
+  readonly hardware?: Readonly<Record<string, number>>
 }
 
 /** A completion that a fault rule fails. */

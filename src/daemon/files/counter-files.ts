@@ -11,6 +11,7 @@
  */
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { LayerCounts } from '../../core/driver-contract.ts'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { portFolder, type TreeDevice } from './tree.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
@@ -18,7 +19,7 @@ import { makeFolder, replaceFile } from './tree-files.ts'
 /** Counters have the names of spec/counters.ts. */
 export interface CountedDevice extends Pick<TreeDevice, 'name' | 'pci'> {
   /** The current values. */
-  counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
+  counted(): LayerCounts
 }
 
 export interface CounterFiles {
@@ -84,9 +85,11 @@ export const createCounterFiles = (
       return validLifespan
     }
     const renew = (): void => {
-      const { engine, port } = device.counted()
+      const { engine, port, hardware } = device.counted()
+      const valuesOf = (folder: CounterFolder) =>
+        folder === 'hw_counters' && hardware !== undefined ? hardware : counterValues(folder, engine, port)
       forAll(folders, folder =>
-        forAll(Object.entries(counterValues(folder, engine, port)), ([name, value]) => {
+        forAll(Object.entries(valuesOf(folder)), ([name, value]) => {
           const path = join(folderOf(device, folder), name)
           if (written.get(path) === value) return
           try {

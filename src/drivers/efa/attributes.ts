@@ -1,12 +1,12 @@
 /*
  * Attributes of EFA devices, as Linux's driver reports them (efa_query_device, efa_query_port), with limits like those
- * of Amazon's adapters. The MTU, and with it the longest SEND, is that of the port; adapters have 8928 bytes.
+ * of Amazon's adapters. The MTU, and with it the longest SEND, is smaller than theirs on ports that carry less.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { PortAttributes } from '../../spec/classes/device/port.ts'
 import { EfaCaps } from '../../spec/drivers/efa.ts'
 import { LinkLayer, LinkSpeed, LinkWidth, PhysState, PortState } from '../../spec/enums.ts'
-import { mtuEnum } from '../../spec/mtu.ts'
+import { MAX_MTU_BYTES, mtuEnum } from '../../spec/mtu.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 
 export const PciIds = { vendor: 0x1d0f, device: 0xefa2 } as const
@@ -66,6 +66,12 @@ export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttrib
 
 export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> => zeroRecord(ExtendedDeviceAttributes)
 
+/** The MTU of Amazon's adapters, bytes. */
+const ADAPTER_MTU = 8928
+
+/** The MTU of a device, bytes. A port with the largest path MTU of RoCE also carries packets of the adapters' size. */
+export const mtuOf = (pathMtu: number): number => (pathMtu === MAX_MTU_BYTES ? ADAPTER_MTU : pathMtu)
+
 /** `mtu`: bytes. */
 export const portAttributes = (mtu: number): RecordOf<typeof PortAttributes> => ({
   ...zeroRecord(PortAttributes),
@@ -75,8 +81,8 @@ export const portAttributes = (mtu: number): RecordOf<typeof PortAttributes> => 
   lmc: 1,
   gidTblLen: 1,
   pkeyTblLen: 1,
-  maxMtu: mtuEnum(mtu),
-  activeMtu: mtuEnum(mtu),
+  maxMtu: mtuEnum(Math.min(mtu, MAX_MTU_BYTES)),
+  activeMtu: mtuEnum(Math.min(mtu, MAX_MTU_BYTES)),
   maxMsgSz: mtu,
   maxVlNum: 1,
   activeWidth: LinkWidth.values.X4,

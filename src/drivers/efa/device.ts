@@ -22,7 +22,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
-import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
+import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf } from './completions.ts'
 import { Engine, SCRATCH_BYTES } from './engine.ts'
@@ -107,7 +107,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   const port = network.attach()
   const gid = identity.gids.at(-1)!
   port.addAddress(gid)
-  const { pathMtu } = port
+  const mtu = mtuOf(port.pathMtu)
   const partial = {
     identity,
     gid,
@@ -118,7 +118,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     pds: new Set<number>(),
     ahs: new Map(),
   }
-  const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), pathMtu)
+  const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
   const state: EfaState = Object.assign(partial, { engine })
   const device: Device<EfaState> = register(core, {
     name,
@@ -126,7 +126,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     state,
     attributes: deviceAttributes(identity.guid),
     extended: extendedAttributes(),
-    ports: [portAttributes(pathMtu)],
+    ports: [portAttributes(mtu)],
     numCompVectors: Limits.compVectors,
     limits: {
       pd: Limits.maxPd,
@@ -140,11 +140,10 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   return {
     device: device as Device,
     poll: time => engine.poll(time),
-    // TEMPORARY
-    nextTimeout: () => (state.qps.size > 0 ? now() + 50 : engine.nextTimeout()),
+    nextTimeout: () => engine.nextTimeout(),
     // doorbells are stores to memory
     onDoorbell() {},
-    counters: (): LayerCounts => ({ engine: engine.counts, port: { ...port.counters } }),
+    counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
     queues: deviceQueues(state),
   }
 }

@@ -38,7 +38,7 @@ class Doorbells {
   take(): Doorbell {
     let page = this.#pages.find(({ free }) => free.length > 0)
     if (page === undefined) {
-      const chunk = this.#memory.allocate(PAGE_BYTES)
+      const chunk = this.#memory.allocate(PAGE_BYTES, 'doorbells')
       page = { chunk, free: Array.from({ length: PER_PAGE }, (_, i) => (PER_PAGE - 1 - i) * STRIDE) }
       this.#pages.push(page)
     }

@@ -1,0 +1,255 @@
+/*
+ * EFA devices on a memory link in this process, with the test's own clock, and programs that write descriptors as libefa
+ * does. All messages are packets if a fault rule is given, otherwise they are delivered directly.
+ */
+import assert from 'node:assert/strict'
+import { identify } from '../../../src/core/devices/identity.ts'
+import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
+import { createCore, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
+import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
+import { efaDriver } from '../../../src/drivers/efa/device.ts'
+import { parseFaults } from '../../../src/faults/rules.ts'
+import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { Ah } from '../../../src/spec/classes/ah.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
+import { DriverQp } from '../../../src/spec/classes/qp/driver_qp.ts'
+import { EfaQpFlags } from '../../../src/spec/drivers/efa.ts'
+import { CompletionEntry, CompletionFlag, SendControl, SendDescriptor } from '../../../src/spec/drivers/efa-queues.ts'
+import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+
+const ipv4 = (last: number): Uint8Array => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+
+export const QKEY = 0x1111_1111
+
+export const machine = (count: number, fault = '') => {
+  const core = createCore()
+  const arena = plainArena(memorySwitchBytes(64, 64))
+  const path = fault === '' ? 'direct' : 'packets'
+  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
+  const time = { now: 0 }
+  const devices = Array.from({ length: count }, (_, i): NetworkDevice => {
+    const port = withFaults(link.attach(), `efa${i}`, parseFaults(fault))
+    return efaDriver.createDevice(core, `efa${i}`, {
+      allocate: plainArena,
+      wake: () => {},
+      network: {
+        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
+        now: () => time.now,
+        attach: () => port,
+      },
+    })
+  })
+  /** Polls until nothing is left, and passes time until `isDone`. */
+  const runUntil = (isDone: () => boolean): void => {
+    for (let turn = 0; turn < 100_000; turn++) {
+      let progress = false
+      for (const device of devices) progress = device.poll(time.now) || progress
+      if (isDone()) return
+      if (progress) continue
+      const due = Math.min(...devices.map(device => device.nextTimeout()))
+      assert.ok(due < Number.POSITIVE_INFINITY, 'nothing is left to do')
+      time.now = Math.max(time.now, due)
+    }
+    assert.fail('the devices still have work after many polls')
+  }
+  return { devices, time, runUntil }
+}
+export type Machine = ReturnType<typeof machine>
+
+export interface Completion {
+  readonly id: number
+  readonly status: number
+  readonly isSend: boolean
+  readonly operation: number
+  readonly isUnsolicited: boolean
+  readonly imm: number | undefined
+  readonly bytes: number
+  readonly sourceQpn: number
+}
+
+const BYTES = 1 << 18
+
+/** A program with one SRD queue pair, a region of 256 KiB and a completion queue. */
+export const program = (m: Machine, device: number, options: { rnrRetry?: number; unsolicited?: boolean } = {}) => {
+  const { device: efa } = m.devices[device]!
+  const mapped = findableMemory()
+  const context = openContext(efa, { isOpened: true, mapped })
+  const space = createLocalSpace()
+  const caller = {
+    memory: space,
+    copyIn: (_address: bigint, length: number) => new Uint8Array(length),
+    copyOut: () => {},
+    descriptor: (fd: number) => fd,
+    file: () => undefined,
+  }
+  invokeNow(context, AsyncFd, 'create', 0, {}, caller)
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const bytes = new Uint8Array(BYTES)
+  const address = space.add(bytes)
+  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+  const region = invokeNow(
+    context,
+    Mr,
+    'create',
+    0,
+    {
+      pd,
+      start: BigInt(address),
+      length: BigInt(BYTES),
+      iova: BigInt(address),
+      access: LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE,
+    },
+    caller,
+  ).out as { lkey: number; rkey: number }
+  const created = invokeNow(
+    context,
+    Cq,
+    'create',
+    0,
+    { cqe: 1024, userHandle: 0n, compVector: 0, entryBytes: 32 } as never,
+    caller,
+  )
+  const cqOut = created.out as unknown as { ringKey: bigint; doorbellKey: bigint; doorbellOffset: number }
+  const qpArguments = {
+    pd,
+    sendCq: created.object!,
+    recvCq: created.object!,
+    cap: { maxSendWr: 256, maxRecvWr: 256, maxSendSge: 2, maxRecvSge: 1, maxInlineData: 32 },
+    userHandle: 0n,
+    qpFlags: options.unsolicited ? EfaQpFlags.UNSOLICITED_WRITE_RECEIVE : 0,
+  }
+  const qp = invokeNow(context, DriverQp, 'create', 0, qpArguments as never, caller)
+  const keys = qp.out as unknown as Record<string, bigint> & { qpNum: number }
+  const { INIT, RTR, RTS } = QpState.values
+  const modify = (args: object): void => void invokeNow(context, DriverQp, 'modify', qp.object!, args as never, caller)
+  modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
+  modify({ state: RTR })
+  modify({ state: RTS, sqPsn: 0, ...(options.rnrRetry !== undefined && { rnrRetry: options.rnrRetry }) })
+
+  const at = (key: bigint): MappedChunk => mapped.at(key)
+  const ring = (chunk: MappedChunk, offset: number, value: number): void =>
+    chunk.view.setUint32(chunk.at + offset, value, true)
+  let sent = 0
+  let posted = 0
+  let polled = 0
+
+  return {
+    context,
+    bytes,
+    address,
+    region,
+    qpn: keys.qpNum,
+    modify,
+    /** Creates an address handle for a device; returns its number. */
+    handleOf: (other: number): number =>
+      (
+        invokeNow(
+          context,
+          Ah,
+          'create',
+          0,
+          {
+            pd,
+            userHandle: 0n,
+            address: {
+              dgid: ipv4(other + 1),
+              flowLabel: 0,
+              sgidIndex: 0,
+              hopLimit: 0,
+              trafficClass: 0,
+              sl: 0,
+              staticRate: 0,
+              isGlobal: 1,
+              port: 1,
+            },
+          },
+          caller,
+        ).out as { number: number }
+      ).number,
+
+    post(send: {
+      id: number
+      operation: number
+      ah: number
+      qpn: number
+      offset: number
+      length: number
+      imm?: number
+      remote?: { address: number; rkey: number }
+      qkey?: number
+    }): void {
+      const chunk = at(keys.sendRingKey!)
+      const here = chunk.at + (sent & 255) * 64
+      const { view } = chunk
+      for (let i = 0; i < 64; i += 4) view.setUint32(here + i, 0)
+      view.setUint16(here + SendDescriptor.REQUEST_ID, send.id, true)
+      const control = SendControl.META | send.operation | (send.imm === undefined ? 0 : SendControl.HAS_IMM)
+      view.setUint8(here + SendDescriptor.CONTROL_1, control)
+      view.setUint16(here + SendDescriptor.DEST_QPN, send.qpn, true)
+      view.setUint16(here + SendDescriptor.LENGTH, 1, true)
+      view.setUint32(here + SendDescriptor.IMM, send.imm ?? 0, true)
+      view.setUint16(here + SendDescriptor.AH, send.ah, true)
+      view.setUint32(here + SendDescriptor.QKEY, send.qkey ?? QKEY, true)
+      let data = here + SendDescriptor.DATA
+      if (send.remote !== undefined) {
+        view.setUint32(data, send.length, true)
+        view.setUint32(data + 4, send.remote.rkey, true)
+        view.setBigUint64(data + 8, BigInt(send.remote.address), true)
+        data += 16
+      }
+      view.setUint32(data, send.length, true)
+      view.setUint32(data + 4, region.lkey, true)
+      view.setBigUint64(data + 8, BigInt(address + send.offset), true)
+      sent++
+      ring(at(keys.sendDoorbellKey!), Number(keys.sendDoorbellOffset), sent & 0xffff)
+    },
+
+    receive(id: number, offset: number, length: number): void {
+      const chunk = at(keys.receiveRingKey!)
+      const here = chunk.at + (posted & 255) * 16
+      chunk.view.setBigUint64(here, BigInt(address + offset), true)
+      chunk.view.setUint16(here + 8, id, true)
+      chunk.view.setUint16(here + 10, length, true)
+      chunk.view.setUint32(here + 12, (region.lkey | (3 << 30)) >>> 0, true)
+      posted++
+      ring(at(keys.receiveDoorbellKey!), Number(keys.receiveDoorbellOffset), posted & 0xffff)
+    },
+
+    /** New completions, oldest first. */
+    poll(): Completion[] {
+      const chunk = at(cqOut.ringKey)
+      const { view } = chunk
+      const all: Completion[] = []
+      for (;;) {
+        const here = chunk.at + (polled & 1023) * 32
+        const flags = view.getUint8(here + CompletionEntry.FLAGS)
+        const phase = (polled & 1024) === 0 ? 1 : 0
+        if ((flags & CompletionFlag.PHASE) !== phase) break
+        const isSend = (flags & 6) === CompletionFlag.SEND_QUEUE
+        const operation = (flags >> CompletionFlag.OPERATION_SHIFT) & 7
+        all.push({
+          id: view.getUint16(here, true),
+          status: view.getUint8(here + CompletionEntry.STATUS),
+          isSend,
+          operation,
+          isUnsolicited: (flags & CompletionFlag.UNSOLICITED) !== 0,
+          imm: (flags & CompletionFlag.HAS_IMM) === 0 ? undefined : view.getUint32(here + CompletionEntry.IMM, true),
+          bytes: isSend
+            ? 0
+            : view.getUint16(here + CompletionEntry.LENGTH, true) +
+              (operation === 2 ? view.getUint16(here + CompletionEntry.LENGTH_HIGH, true) * 65536 : 0),
+          sourceQpn: isSend ? 0 : view.getUint16(here + CompletionEntry.SOURCE_QPN, true),
+        })
+        polled++
+        ring(at(cqOut.doorbellKey), cqOut.doorbellOffset, polled & 0xffff)
+      }
+      return all
+    },
+  }
+}
+export type Program = ReturnType<typeof program>
