@@ -39,7 +39,6 @@ import {
   pendingSends,
   postedReceive,
   postedSend,
-  type Request,
   readSend,
   takeReceive,
 } from './requests.ts'
@@ -75,13 +74,21 @@ import {
   isTaken,
   notePacket,
   noteTaken,
-  type Pair,
-  type ReceivedFrom,
   requestOf,
   room,
   visitPackets,
 } from './srd/pairs.ts'
-import { type CqObject, type EfaState, type Peer, pairKey, type QueuePair } from './state.ts'
+import {
+  type CqObject,
+  type EfaState,
+  type EngineCalls,
+  type Pair,
+  type Peer,
+  pairKey,
+  type QueuePair,
+  type ReceivedFrom,
+  type Request,
+} from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
@@ -153,7 +160,7 @@ interface Source {
   readonly text: string
 }
 
-export class Engine {
+export class Engine implements EngineCalls {
   readonly counts = createCounts()
   readonly #state: EfaState
   readonly #device: () => Device<EfaState>

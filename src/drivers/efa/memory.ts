@@ -6,7 +6,8 @@ import type { Bytes } from '../../core/memory/address-space.ts'
 import { addressHi, addressLo, type MemoryTable, resolve } from '../../core/memory/region-table.ts'
 import { EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
-import { type Element, NO_INLINE, type Request } from './requests.ts'
+import { NO_INLINE } from './requests.ts'
+import type { Element, Request } from './state.ts'
 
 const { LOCAL_WRITE } = AccessFlags.values
 const TWO_32 = 2 ** 32

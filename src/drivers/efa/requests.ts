@@ -18,64 +18,12 @@ import {
 import { SendFlags, WrOpcode } from '../../spec/work.ts'
 import { Limits } from './attributes.ts'
 import { loadDoorbell } from './doorbells.ts'
-import type { Peer, QueuePair, ReceiveQueue, SendQueue } from './state.ts'
+import type { Element, QueuePair, ReceiveQueue, Request, SendQueue } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 
-/** A range of a program's memory. `key`: of the memory table. */
-export interface Element {
-  hi: number
-  lo: number
-  length: number
-  key: number
-}
-
 export const NO_INLINE = -1
 const MAX_INLINE = InlineBytes[128]
-
-/** A send. The device has one record into which it reads, and copies what cannot be executed at once. */
-export interface Request {
-  qp: QueuePair
-  /** Position among the sends of the queue pair, from 0. */
-  order: number
-  /** 16 bits, and 48 more if the queue pair has long ids. */
-  id: number
-  id1: number
-  id2: number
-  id3: number
-  /** `EfaOperation`, or any other number. */
-  operation: number
-  hasImm: boolean
-  imm: number
-  ah: number
-  destQpn: number
-  qkey: number
-  /** The first `count` are valid. */
-  readonly elements: readonly Element[]
-  count: number
-  /** Bytes of `inline`; NO_INLINE: the data is in the elements. */
-  inlineLength: number
-  readonly inline: Uint8Array
-  /** Bytes of the message. */
-  length: number
-  remoteHi: number
-  remoteLo: number
-  rkey: number
-  /** Of READ and WRITE: what the descriptor says besides the length of its element. */
-  remoteLength: number
-  // while it is executed
-  message: number
-  /** Set when the request goes to a queue pair at another address. */
-  peer: Peer | undefined
-  /** Bytes in packets so far, and bytes that are acknowledged or, of a READ, received. */
-  sent: number
-  done: number
-  rnrTries: number
-  /** When to try again, µs; Infinity: not at all. */
-  dueAt: number
-  /** Of a READ: when data was received last. */
-  heardAt: number
-}
 
 const element = (): Element => ({ hi: 0, lo: 0, length: 0, key: 0 })
 

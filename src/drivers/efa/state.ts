@@ -6,9 +6,6 @@ import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, CoreObject, Device } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
 import type { Doorbell } from './doorbells.ts'
-import type { Engine } from './engine.ts'
-import type { Request } from './requests.ts'
-import type { Pair, ReceivedFrom } from './srd/pairs.ts'
 
 /** An address of the network, and the port's flow to it. */
 export interface Peer {
@@ -123,6 +120,107 @@ export interface Ended {
 /** Key of a queue pair at another address. */
 export const pairKey = ({ number }: Peer, qpn: number): number => number * 0x100_0000 + qpn
 
+/** A range of a program's memory. `key`: of the memory table. */
+export interface Element {
+  hi: number
+  lo: number
+  length: number
+  key: number
+}
+
+/** A send. The device has one record into which it reads, and copies what cannot be executed at once. */
+export interface Request {
+  qp: QueuePair
+  /** Position among the sends of the queue pair, from 0. */
+  order: number
+  /** 16 bits, and 48 more if the queue pair has long ids. */
+  id: number
+  id1: number
+  id2: number
+  id3: number
+  /** `EfaOperation`, or any other number. */
+  operation: number
+  hasImm: boolean
+  imm: number
+  ah: number
+  destQpn: number
+  qkey: number
+  /** The first `count` are valid. */
+  readonly elements: readonly Element[]
+  count: number
+  /** Bytes of `inline`; NO_INLINE: the data is in the elements. */
+  inlineLength: number
+  readonly inline: Uint8Array
+  /** Bytes of the message. */
+  length: number
+  remoteHi: number
+  remoteLo: number
+  rkey: number
+  /** Of READ and WRITE: what the descriptor says besides the length of its element. */
+  remoteLength: number
+  // while it is executed
+  message: number
+  /** Set when the request goes to a queue pair at another address. */
+  peer: Peer | undefined
+  /** Bytes in packets so far, and bytes that are acknowledged or, of a READ, received. */
+  sent: number
+  done: number
+  rnrTries: number
+  /** When to try again, µs; Infinity: not at all. */
+  dueAt: number
+  /** Of a READ: when data was received last. */
+  heardAt: number
+}
+
+/** Unacknowledged packets of a queue pair to one destination. */
+export interface Pair {
+  readonly qp: QueuePair
+  readonly peer: Peer
+  readonly qpn: number
+  nextPsn: number
+  /** The oldest packet that may be unacknowledged. */
+  oldest: number
+  /** Number of unacknowledged packets. */
+  inFlight: number
+  inFlightBytes: number
+  /** By PSN modulo WINDOW; an undefined request: acknowledged or given up. */
+  readonly requests: (Request | undefined)[]
+  readonly offsets: Uint32Array
+  readonly lengths: Uint32Array
+  readonly sentAt: Float64Array
+  readonly tries: Uint8Array
+  /** Requests that still have bytes to send. */
+  readonly queue: Request[]
+  /** The destination has answered before. */
+  isHeard: boolean
+}
+
+/** What a queue pair has received from one source. */
+export interface ReceivedFrom {
+  readonly qp: QueuePair
+  readonly peer: Peer
+  readonly qpn: number
+  /** Of the source. */
+  readonly epoch: number
+  highest: number
+  /** Bit PSN modulo REMEMBERED. */
+  readonly taken: Uint32Array
+  /** Received bytes of WRITEs with immediate data, by message. */
+  readonly writes: Map<number, number>
+  /** The PSNs to acknowledge are between these two; undefined: none. */
+  firstToAcknowledge: number | undefined
+  lastToAcknowledge: number
+}
+
+/** What classes and other devices need of the engine (engine.ts). */
+export interface EngineCalls {
+  openPeer(address: Uint8Array): Peer
+  closePeer(peer: Peer): void
+  reset(qp: QueuePair): void
+  fail(qp: QueuePair): void
+  retryNow(request: Request): void
+}
+
 export interface EfaState {
   readonly identity: Identity
   /** The only GID: the device's address. */
@@ -134,7 +232,7 @@ export interface EfaState {
   readonly cqs: Map<number, CqObject>
   readonly pds: Set<number>
   readonly ahs: Map<number, AddressHandle>
-  engine: Engine
+  engine: EngineCalls
 }
 export type EfaDeviceObject = Device<EfaState>
 

@@ -6,7 +6,7 @@ import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { headerAt, opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { BTH_BYTES, BTH_PAD_SHIFT, putBth } from '../../../wire/bth.ts'
 import { putReth } from '../../../wire/extensions.ts'
-import type { Request } from '../requests.ts'
+import type { Request } from '../state.ts'
 
 export const Opcode = {
   SEND: opcodeNumber.SRD_SEND,

@@ -4,8 +4,7 @@
  * Nothing depends on the order of packets.
  */
 import { psnDifference } from '../../../wire/bth.ts'
-import type { Request } from '../requests.ts'
-import type { Peer, QueuePair } from '../state.ts'
+import type { Pair, Peer, QueuePair, ReceivedFrom, Request } from '../state.ts'
 
 /** Packets that may be unacknowledged, a power of two. */
 export const WINDOW = 512
@@ -15,29 +14,6 @@ const WORDS = REMEMBERED / 32
 /** Bits of an acknowledgement. */
 export const ACKNOWLEDGED = 128
 const PSN_MASK = 0xff_ffff
-
-/** Unacknowledged packets of a queue pair to one destination. */
-export interface Pair {
-  readonly qp: QueuePair
-  readonly peer: Peer
-  readonly qpn: number
-  nextPsn: number
-  /** The oldest packet that may be unacknowledged. */
-  oldest: number
-  /** Number of unacknowledged packets. */
-  inFlight: number
-  inFlightBytes: number
-  /** By PSN modulo WINDOW; an undefined request: acknowledged or given up. */
-  readonly requests: (Request | undefined)[]
-  readonly offsets: Uint32Array
-  readonly lengths: Uint32Array
-  readonly sentAt: Float64Array
-  readonly tries: Uint8Array
-  /** Requests that still have bytes to send. */
-  readonly queue: Request[]
-  /** The destination has answered before. */
-  isHeard: boolean
-}
 
 export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
   qp,
@@ -110,23 +86,6 @@ export const endPacketsOf = (pair: Pair, request: Request): void => {
   visitPackets(pair, (psn, slot) => {
     if (pair.requests[slot] === request) endPacket(pair, psn)
   })
-}
-
-/** What a queue pair has received from one source. */
-export interface ReceivedFrom {
-  readonly qp: QueuePair
-  readonly peer: Peer
-  readonly qpn: number
-  /** Of the source. */
-  readonly epoch: number
-  highest: number
-  /** Bit PSN modulo REMEMBERED. */
-  readonly taken: Uint32Array
-  /** Received bytes of WRITEs with immediate data, by message. */
-  readonly writes: Map<number, number>
-  /** The PSNs to acknowledge are between these two; undefined: none. */
-  firstToAcknowledge: number | undefined
-  lastToAcknowledge: number
 }
 
 export const createReceivedFrom = (
