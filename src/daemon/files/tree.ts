@@ -248,7 +248,10 @@ const addPciFunction = (root: string, device: TreeDevice): void => {
   const { pci } = device
   if (pci === undefined) return
   const { folder, driver, links } = pciPaths(pci)
-  writeFiles(root, Object.fromEntries(Object.entries(pciFiles(pci, device.driver)).map(([name, text]) => [`${folder}/${name}`, text])))
+  writeFiles(
+    root,
+    Object.fromEntries(Object.entries(pciFiles(pci, device.driver)).map(([name, text]) => [`${folder}/${name}`, text])),
+  )
   writeNewFile(join(root, folder, 'config'), pciConfig(pci), ATTRIBUTE_MODE)
   makeLink(root, `${folder}/subsystem`, 'sys/bus/pci')
   for (const link of links) makeLink(root, link, folder)

@@ -218,9 +218,12 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
   )
 }
 
-/** UD without multicast groups, which the device does not have. */
-export const udClass: DriverClass = (() => {
-  const ud = qpClass(UdQp)
-  return { ...ud, handlers: { ...ud.handlers, attachMcast: null, detachMcast: null, postSend: null } }
-})()
-export const srdClass = qpClass(DriverQp)
+/** The class without methods that the device does not have. */
+const without = (cls: DriverClass, ...methods: readonly string[]): DriverClass => ({
+  ...cls,
+  handlers: { ...cls.handlers, ...Object.fromEntries(methods.map(name => [name, null])) },
+})
+
+/** There are neither multicast groups nor a doorbell call. */
+export const udClass = without(qpClass(UdQp), 'attachMcast', 'detachMcast', 'postSend')
+export const srdClass = without(qpClass(DriverQp), 'postSend')

@@ -96,6 +96,7 @@ export const CallNumber = {
   gsi_qp: { postSend: Block.DRIVER_FAST + 0 },
   smi_qp: { postSend: Block.DRIVER_FAST + 0 },
   rd_qp: { postSend: Block.DRIVER_FAST + 0 },
+  driver_qp: { postSend: Block.DRIVER_FAST + 0 },
   ud_qp: { postSend: Block.DRIVER_FAST + 0, attachMcast: Block.MANAGEMENT + 0, detachMcast: Block.MANAGEMENT + 1 },
 } as const
 

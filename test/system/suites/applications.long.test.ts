@@ -29,6 +29,8 @@ interface Application {
   /** Whether the server is stopped after the clients. */
   readonly isServerEndless?: true
   readonly env?: NodeJS.ProcessEnv
+  /** Of the daemon's device; default rxe. */
+  readonly driver?: 'rxe' | 'efa'
 }
 
 const fio = (verb: string): Application => {
@@ -107,6 +109,8 @@ const applications: Readonly<Record<string, Application>> = {
     FI_OFI_RXM_USE_SRX: '1',
   }),
   'libfabric, messages over datagrams': fabric('verbs;ofi_rxd', 'rdm'),
+  'libfabric, messages on EFA': { ...fabric('efa', 'rdm'), driver: 'efa' },
+  'libfabric, datagrams on EFA': { ...fabric('efa', 'dgram'), driver: 'efa' },
   'UCX, messages over RC': ucx('tag_bw', 'rc,ud,self'),
   'UCX, READ over RC': ucx('ucp_get', 'rc,ud,self'),
   'UCX, atomics over RC': ucx('ucp_cswap', 'rc,ud,self', 8),
@@ -124,13 +128,18 @@ const DAT_CONF = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" 
 
 describe('applications', () => {
   const suite = suiteScope()
-  let daemon: TestDaemon
+  let rxe: TestDaemon
+  /** libfabric finds EFA only if all devices are of EFA. */
+  let efa: TestDaemon
   before(async () => {
-    daemon = await startDaemon(suite)
+    rxe = await startDaemon(suite)
+    efa = await startDaemon(suite, { devices: ['efa0@127.0.0.1,driver=efa'] })
   })
 
-  for (const [name, { server: serverLine, clients, readyBy, isServerEndless, env }] of Object.entries(applications))
+  for (const [name, application] of Object.entries(applications)) {
+    const { server: serverLine, clients, readyBy, isServerEndless, env, driver = 'rxe' } = application
     it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
+      const daemon = driver === 'efa' ? efa : rxe
       const folder = temporaryFolder(t)
       writeFileSync(join(folder, 'dat.conf'), DAT_CONF)
       const port = await freePort()
@@ -156,6 +165,7 @@ describe('applications', () => {
       const { status, stdout, stderr } = await server.ended
       if (!isServerEndless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
     })
+  }
 
   const rsocketFolder = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
   const preload = join(rsocketFolder, 'librspreload.so')
@@ -165,11 +175,11 @@ describe('applications', () => {
     const bytes = Buffer.alloc(1_000_000, 'rsockets')
     writeFileSync(join(folder, 'bytes'), bytes)
     const port = await freePort()
-    const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
-    const { listeners } = (await daemon.stat()).connections
+    const options = { env: { ...rxe.env, LD_PRELOAD: `${rxe.env.LD_PRELOAD}:${preload}` }, cwd: folder }
+    const { listeners } = (await rxe.stat()).connections
     // Must be the interpreter: the shell of a python3 wrapper script would create the first sockets.
     const server = start(t, findTool('python3')!, ['-c', RSOCKETS_SERVER, `${port}`], options)
-    await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
+    await Promise.race([rxe.settled(({ connections }) => connections.listeners > listeners), server.ended])
     const url = `http://127.0.0.1:${port}/bytes`
     const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'copy', url], options).ended
     assert.equal(status, 0, `${stderr}server:\n${server.output()}`)
@@ -186,10 +196,10 @@ describe('applications', () => {
     const port = await freePort()
     // tgtd listens for iSER on port 3260, and for its administration on a local socket of this number.
     const control = `${port % 32_768}`
-    const options = { env: daemon.env, cwd: folder }
-    const { listeners } = (await daemon.stat()).connections
+    const options = { env: rxe.env, cwd: folder }
+    const { listeners } = (await rxe.stat()).connections
     const server = start(t, 'tgtd', ['-f', '-C', control, '--iscsi', `portal=127.0.0.1:${port}`], options)
-    await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
+    await Promise.race([rxe.settled(({ connections }) => connections.listeners > listeners), server.ended])
     const runTool = async (line: string): Promise<string> => {
       const [program, ...args] = line.split(' ')
       const { status, stdout, stderr } = await start(t, program!, args, options).ended
@@ -211,6 +221,6 @@ describe('applications', () => {
   })
 
   it('leave nothing behind', async () => {
-    await daemon.settled(isEmpty)
+    await rxe.settled(isEmpty)
   })
 })

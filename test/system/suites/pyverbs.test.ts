@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { PAGE } from '../../catalogue/page.ts'
 import { shortName } from '../../catalogue/pyverbs-section.ts'
-import { lacking } from '../programs.ts'
+import { lacking, startDaemon } from '../programs.ts'
 import { assertGoodPyverbs, PYTHON, runPyverbs, SHIPPED } from './pyverbs.ts'
 
 const MODULES = '/usr/lib/python3/dist-packages/pyverbs'
@@ -18,5 +18,16 @@ describe('rdma-core’s tests of pyverbs', { skip: lacking(PYTHON, MODULES, SHIP
     const page = readFileSync(PAGE, 'utf8')
     const unlisted = tests.filter(({ kind, test }) => kind === 'skip' && !page.includes(`\`${shortName(test)}\``))
     assert.deepEqual(unlisted, [], 'docs/reference/programs.md lists what is skipped: npm run docs:programs')
+  })
+
+  it('for EFA pass on a device with the driver efa', async t => {
+    const daemon = await startDaemon(t, { devices: ['efa0@127.0.0.1,driver=efa'] })
+    const options = { root: '/', command: (words: readonly [string, ...string[]]) => words, daemon, device: 'efa0' }
+    const tests = await runPyverbs(t, { ...options, modules: 'test_efa' })
+    assert.ok(tests.length >= 16, `${tests.length} tests`)
+    assert.deepEqual(
+      tests.filter(({ kind }) => kind !== 'pass'),
+      [],
+    )
   })
 })

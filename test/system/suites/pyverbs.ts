@@ -41,8 +41,10 @@ interface PyverbsOptions {
   readonly root: string
   /** The command that runs a program of the userland. */
   command(words: readonly [string, ...string[]]): readonly string[]
-  /** A daemon with device rxe0 at 127.0.0.1; default: a new one. */
+  /** A daemon with device `device` at 127.0.0.1; default: a new one. */
   readonly daemon?: TestDaemon
+  /** Default rxe0. */
+  readonly device?: string
   /** Whether the tests of the connection manager look for the device's network interface in sysfs. */
   readonly looksForInterface?: boolean
   /** Only the modules of tests whose names begin so. */
@@ -52,13 +54,20 @@ interface PyverbsOptions {
 /** Rejects if the interpreter crashes or exceeds LIMIT_MS. */
 export const runPyverbs = async (
   scope: Scope,
-  { root, command, daemon: runningDaemon, looksForInterface = false, modules = 'test_' }: PyverbsOptions,
+  {
+    root,
+    command,
+    daemon: runningDaemon,
+    device = 'rxe0',
+    looksForInterface = false,
+    modules = 'test_',
+  }: PyverbsOptions,
 ): Promise<PyverbsResult[]> => {
   const daemon = runningDaemon ?? (await startDaemon(scope, { devices: ONE_DEVICE }))
   const suite = join(repoRoot, 'test', 'system', 'suites', 'run-pyverbs.py')
   const [program, ...args] = command([
     ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), looksForInterface ? '-' : '127.0.0.1', modules] as const),
-    ...['--dev', 'rxe0', '--gid', '1'],
+    ...['--dev', device, '--gid', device === 'rxe0' ? '1' : '0'],
   ])
   const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT_MS })
   const lines = stdout.trim().split('\n')

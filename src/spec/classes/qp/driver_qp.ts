@@ -4,9 +4,12 @@
  * select the type.
  */
 import { objectClass } from '../../schema/schema.ts'
-import { ClassId } from '../ids.ts'
-import { qpMethods } from './qp.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+import { postSend, qpMethods } from './qp.ts'
 
 export const DriverQp = objectClass('driver_qp', ClassId.driver_qp, {
-  methods: qpMethods('pkeyIndex', 'port', 'qkey', 'sqPsn', 'rnrRetry'),
+  methods: {
+    ...qpMethods('pkeyIndex', 'port', 'qkey', 'sqPsn', 'rnrRetry'),
+    postSend: postSend(CallNumber.driver_qp.postSend),
+  },
 })
