@@ -42,6 +42,7 @@
 #define USERDMA_DIED 22u
 #define USERDMA_REFUSAL 23u
 #define USERDMA_BATCH 24u
+#define USERDMA_DOORBELLS 25u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -404,6 +405,14 @@ struct userdma_range {
     uint64_t length;
 };
 _Static_assert(sizeof(struct userdma_range) == 16, "layout of struct userdma_range");
+
+struct userdma_doorbells {
+    uint64_t address;
+    uint64_t length;
+    uint32_t refusal;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
 
 struct userdma_map {
     uint64_t offset;

@@ -326,6 +326,12 @@ int session_netlink(unsigned type);
 /* mmap(2) on a driver's descriptor: the daemon answers the file and offset to map. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
+/*
+ * mmap(2) of a range with doorbells, at its marked offset, from the memory file of a context: the daemon learns of the
+ * mapping, so that stores to it can wake the daemon. Without an answer the range is mapped all the same.
+ */
+void *session_map_doorbells(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
+
 /* The socket of a connection has another number. With the session's lock held. */
 void session_moved(int old_fd, int new_fd);
 

@@ -324,7 +324,7 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
             return MAP_FAILED; /* attaching it failed; errno is set */
         /* FD_CONTEXT is a memory file, whose pages the kernel maps. */
         if (kind == FD_CONTEXT && offset >= (off64_t)USERDMA_CONTEXT_FILE_DOORBELLS)
-            offset -= USERDMA_CONTEXT_FILE_DOORBELLS;
+            return session_map_doorbells(fd, address, length, protection, flags, offset);
     }
     if (UNLIKELY((flags & MAP_FIXED) && userdma_registered != 0))
         unmaps_before(address, length);

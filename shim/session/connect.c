@@ -23,6 +23,7 @@
 #define RETRY_SECONDS 60
 
 const volatile uint32_t *session_parked_page;
+int session_userfaultfd_refusal;
 
 /*
  * The process that called listen(2) on the socket, and its user. pid 0: a process of an outer PID namespace. uid -1:
@@ -67,8 +68,11 @@ static int exchange_hello(const struct shim_guard *guard)
      */
     const int userfaultfd =
         shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    session_userfaultfd_refusal = 0;
     if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
+    else
+        session_userfaultfd_refusal = shim_under_valgrind ? ENOSYS : errno;
     if (shim_under_valgrind) /* ../check/valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
     if (shim_logs_events)

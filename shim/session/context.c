@@ -453,3 +453,30 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
     session_leave(&guard);
     return mapped;
 }
+
+void *session_map_doorbells(int fd, void *address, size_t length, int protection, int flags, off64_t offset)
+{
+    void *mapped =
+        REAL(mmap)(address, length, protection, flags, fd, offset - (off64_t)USERDMA_CONTEXT_FILE_DOORBELLS);
+    if (mapped == MAP_FAILED || !(protection & PROT_WRITE) || shim_is_other_process())
+        return mapped;
+    struct shim_guard guard;
+    const int saved = errno;
+    if (session_enter(&guard)) {
+        struct reply reply;
+        if (session_prepare(fd, &guard) == 0) {
+            const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+            struct request request = {
+                .header = {.type = USERDMA_DOORBELLS, .fd = fd, .context = fd_lookup(fd)->context},
+                .doorbells = {.address = (uintptr_t)mapped,
+                              .length = (length + page - 1) / page * page,
+                              .refusal = session_userfaultfd_refusal},
+            };
+            if (session_exchange(&request, sizeof request.doorbells, &reply, &guard) == 0)
+                reply_close_all(&reply);
+        }
+        session_leave(&guard);
+    }
+    errno = saved;
+    return mapped;
+}

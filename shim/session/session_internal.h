@@ -23,6 +23,7 @@ struct request {
         struct userdma_misuse misuse;
         struct userdma_gone gone;
         struct userdma_died died;
+        struct userdma_doorbells doorbells;
     };
 };
 
@@ -86,6 +87,9 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
 
 /* With the lock held: like valgrind_mark (shim.h). */
 void valgrind_mark_locked(const struct shim_guard *guard);
+
+/* Why the daemon has no userfaultfd of this process, an errno; 0: it has one. */
+extern int session_userfaultfd_refusal;
 
 /* Closes the descriptors that a reply still has. */
 void reply_close_all(struct reply *reply);

@@ -74,7 +74,13 @@ export { nextDue } from './events/thresholds.ts'
 export { addFailureHandler, type FailureHandler, forgetFailure, reportFailure } from './failures.ts'
 export { type AddressSpace, type Bytes, noMemory } from './memory/address-space.ts'
 export { createLocalSpace, type LocalSpace } from './memory/local-space.ts'
-export { bufferMemory, type MappedChunk, type MappedMemory, mappedMemoryOf } from './memory/mappable-memory.ts'
+export {
+  bufferMemory,
+  type MappedChunk,
+  type MappedMemory,
+  mappedMemoryOf,
+  type RangeUse,
+} from './memory/mappable-memory.ts'
 export { addressHi, addressLo, findKey, findKeyWithRights, type MemoryTable, resolve } from './memory/region-table.ts'
 export {
   clearRing,

@@ -11,7 +11,7 @@ import { injectFaults } from '../clients/faults/inject.ts'
 import type { RecordingOptions } from '../clients/record/recording.ts'
 import { closeContext, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
-import type { NetworkDevice, RegisteredDriver } from '../core/driver-contract.ts'
+import { type NetworkDevice, type RegisteredDriver, ScanScope } from '../core/driver-contract.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
@@ -45,6 +45,7 @@ import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
+import { DoorbellPages } from './doorbell-pages.ts'
 import { createFailureReports } from './failures.ts'
 import { type DaemonEnd, Lifetime } from './lifetime.ts'
 import { Loop, type Pollable } from './loop.ts'
@@ -223,11 +224,16 @@ const createParts = (
     containment.report(`device ${device.name}, which is removed`, error)
     if (devices.of(device) !== undefined) devices.remove(device.name)
   }
-  const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, (failed, error) => {
+  const doorbells = new DoorbellPages(
+    () => loop.kick(ScanScope.BEGIN),
+    body => containment.guard('a store to doorbells', body),
+  )
+  const onFailed = (failed: Pollable, error: unknown): void => {
     const device = devices.all.find(({ network: polled }) => polled === failed)?.network
     if (device !== undefined) removeFaulty(device, error)
     else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
-  })
+  }
+  const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, onFailed, doorbells)
   undo.push(() => loop.stop())
   // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
   // last turn are polled, as after each message.
@@ -334,6 +340,7 @@ const createParts = (
     slices,
     objectJobs,
     loop,
+    doorbells,
     core,
     clients,
     cm: clients.use('rdma_cm'),

@@ -8,6 +8,8 @@
  * loop parks: it sets the parked word, so that programs ring doorbells, and polls all queues once more. If this poll
  * finds no work, the loop returns to the event loop, until a doorbell, packets, a call or a timer wakes the loop. With
  * very many queues, the last poll is done in slices.
+ *
+ * Programs that ring by stores alone have doorbell pages (doorbell-pages.ts), which are armed before that last poll.
  */
 
 import { ScanScope } from '../core/driver-contract.ts'
@@ -25,6 +27,14 @@ export interface Pollable {
   isUnfinished?(): boolean
   /** When `poll` must be called next, even without an event; Infinity: never. */
   nextTimeout(): number
+}
+
+/** Doorbells that programs ring by a store, without a call. A found store must call `kick` with ScanScope.BEGIN. */
+export interface StoredDoorbells {
+  /** Before the last poll: later stores call `kick`. False if some would not, now or ever: the loop does not park. */
+  arm(): boolean
+  /** Finds stores while the loop is awake, since it returns to the event loop late. `now`: as of `poll`. */
+  find(now: number): void
 }
 
 /** Microseconds after which a loop that still finds work returns to the event loop. */
@@ -53,6 +63,7 @@ export class Loop {
   readonly #devices: Pollable[]
   readonly #onTurn: () => void
   readonly #onFailure: (device: Pollable, error: unknown) => void
+  readonly #doorbells: StoredDoorbells | undefined
   #isRunning = false
   /** When a poll last had work. */
   #lastWork = Number.NEGATIVE_INFINITY
@@ -61,6 +72,8 @@ export class Loop {
   /** Whether `touch` or `advance` was called during `#pollParked`. */
   #pollsAgain = false
   #isStopped = false
+  /** The queues of the next poll of the awake loop. */
+  #nextScope: ScanScope = ScanScope.USED
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
   #nextSlice: NodeJS.Immediate | undefined
   /** The next slice of the last poll before sleep. */
@@ -78,11 +91,13 @@ export class Loop {
     devices: Pollable[],
     onTurn: () => void = () => {},
     onFailure: (device: Pollable, error: unknown) => void = rethrow,
+    doorbells?: StoredDoorbells,
   ) {
     this.#parked = parked
     this.#devices = devices
     this.#onTurn = onTurn
     this.#onFailure = onFailure
+    this.#doorbells = doorbells
     setWord(parked, ParkedPage.PARKED, 1)
   }
 
@@ -96,9 +111,10 @@ export class Loop {
     if (at >= 0) this.#devices.splice(at, 1)
   }
 
-  /** Call after a doorbell or packets: the loop runs. */
-  kick(): void {
-    if (this.#nextSlice === undefined) this.#run(ScanScope.USED)
+  /** Call after a doorbell or packets: the loop runs. `scope`: USED or BEGIN, the queues that it polls next. */
+  kick(scope: ScanScope = ScanScope.USED): void {
+    if (scope === ScanScope.BEGIN) this.#nextScope = scope
+    if (this.#nextSlice === undefined) this.#run(scope)
   }
 
   /** Call after a call that may have changed queues. Polls only changed queues; if they have work, the loop runs. */
@@ -190,11 +206,13 @@ export class Loop {
    * `lastWork`: the time of the last work; −Infinity: there was none.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
-    for (let scope = firstScope; ; scope = ScanScope.USED) {
+    for (let scope = firstScope; ; scope = this.#nextScope) {
+      this.#nextScope = ScanScope.USED
       const hadWork = this.#pollAll(scope)
       const now = nowMicroseconds()
+      this.#doorbells?.find(now)
       if (hadWork) lastWork = now
-      else if (now - lastWork >= LINGER || !yieldOnce(now)) return true
+      else if (this.#nextScope === ScanScope.USED && (now - lastWork >= LINGER || !yieldOnce(now))) return true
       if (now >= sliceEnd && hadWork) return false
     }
   }
@@ -237,6 +255,10 @@ export class Loop {
     let lastWork = Number.NEGATIVE_INFINITY
     const sliceEnd = nowMicroseconds() + SLICE
     while (this.#drain(firstScope, lastWork, sliceEnd)) {
+      if (this.#doorbells?.arm() === false) {
+        yieldOnce(nowMicroseconds())
+        return false
+      }
       setWord(this.#parked, ParkedPage.PARKED, 1)
       if (!this.#pollAll(ScanScope.BEGIN)) {
         this.#onParked()

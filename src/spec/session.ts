@@ -47,11 +47,13 @@
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
  *   this context. A program that a signal ends sends no END.
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
+ * - DOORBELLS says that the program has mapped a range with doorbells of the header's context (`ContextFile.doorbells`). The
+ *   daemon watches stores to the range by the userfaultfd from HELLO (docs/decisions/doorbell-pages.md).
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END and POST `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END, POST and DOORBELLS `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -99,6 +101,7 @@ export const MessageType = {
   DIED: 22,
   REFUSAL: 23,
   BATCH: 24,
+  DOORBELLS: 25,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -344,6 +347,11 @@ export const Messages = {
   posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
   /** A range of the program's memory. */
   range: layout(['address', 'u64'], ['length', 'u64']),
+  /**
+   * A range of the program's memory, whole pages. refusal: why the program has passed no userfaultfd with HELLO, a
+   * positive errno; 0: it has passed one.
+   */
+  doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -372,6 +380,7 @@ export const Exchanges = {
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
   UNMAP: { request: 'range', reply: 'callReply' },
+  DOORBELLS: { request: 'doorbells', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

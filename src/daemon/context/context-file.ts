@@ -90,6 +90,7 @@ export class ContextMemory implements MappedMemory {
   readonly #account: Account | undefined
   readonly #pageBytes: number
   #usedBytes = 0
+  readonly #doorbells = new Map<number, number>()
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
@@ -121,6 +122,11 @@ export class ContextMemory implements MappedMemory {
     return this.#usedBytes
   }
 
+  /** The ranges with doorbells: their lengths by file offset. */
+  get doorbells(): ReadonlyMap<number, number> {
+    return this.#doorbells
+  }
+
   /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
   share(access?: number): number {
     return openHeld(this.fd, access)
@@ -135,8 +141,11 @@ export class ContextMemory implements MappedMemory {
     const length = wholePages(bytes, this.#pageBytes)
     const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
     const { bytes: all, view, i32 } = chunk.mapping
-    const mark = use === 'doorbells' ? ContextFile.doorbells : 0
-    const range: MappedChunk = { offset: chunk.offset + at + mark, length, at, bytes: all, view, words: i32 }
+    const fileOffset = chunk.offset + at
+    const isMarked = use === 'doorbells'
+    if (isMarked) this.#doorbells.set(fileOffset, length)
+    const offset = isMarked ? fileOffset + ContextFile.doorbells : fileOffset
+    const range: MappedChunk = { offset, length, at, bytes: all, view, words: i32 }
     this.#chunkOf.set(range, chunk)
     chunk.live++
     this.#usedBytes += length
@@ -149,6 +158,7 @@ export class ContextMemory implements MappedMemory {
     this.#chunkOf.delete(range)
     this.#usedBytes -= range.length
     chunk.live--
+    this.#doorbells.delete(chunk.offset + range.at)
     if (this.#isKept) return
     if (chunk.live === 0) {
       this.#dropChunk(chunk)

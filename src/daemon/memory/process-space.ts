@@ -15,10 +15,11 @@ import { type Arena, mapArena } from '../../host/memory/mapping.ts'
 import { createMoves, type Moves } from '../../host/memory/moves.ts'
 import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
+import type { UserfaultWatch } from '../../host/memory/userfault.ts'
 import { MAD_RECEIVED_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
-import { RegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
+import { RegisteredRanges, type RegistrationOptions, type StoreListener } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
 /** Maximum bytes of copyIn and copyOut. The longest copy is a received management message with its header. */
@@ -178,6 +179,11 @@ export class ProcessSpace implements AddressSpace {
   /** `fd`: a userfaultfd of the process, which this object will close (registered-ranges.ts). */
   watchUnmapping(fd: number): void {
     this.#registered.setUserfault(fd)
+  }
+
+  /** As `RegisteredRanges.watchStores`. */
+  watchStores(listener: StoreListener): UserfaultWatch | undefined {
+    return this.#registered.watchStores(listener)
   }
 
   /** All later reads and writes fail. The handle is not used any more. */

@@ -12,7 +12,7 @@ import { closeSync } from 'node:fs'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import { isAddressSpaceGone, isStillOwned, type ProcessHandle } from '../../host/memory/process.ts'
-import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
+import { type UserfaultEvents, type UserfaultWatch, watchUserfault } from '../../host/memory/userfault.ts'
 import { hasCapability, INITIAL_USER_NAMESPACE, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
@@ -25,6 +25,11 @@ export interface RegistrationOptions {
   readonly guard?: Containment['guard']
   /** Called once, for the first registration beyond the limit. */
   readonly log?: (message: string) => void
+}
+
+/** What learns of the program's stores. `closed`: the watch ends, and must not be used any more. */
+export interface StoreListener extends UserfaultEvents {
+  closed(): void
 }
 
 interface Range {
@@ -59,7 +64,8 @@ export class RegisteredRanges {
   readonly #stillWatched = new Map<number, number>()
   /** −1: none. */
   #userfaultFd = -1
-  #watcher: UnmapWatch | undefined
+  #watcher: UserfaultWatch | undefined
+  #stores: StoreListener | undefined
 
   constructor(
     process: ProcessHandle,
@@ -98,7 +104,15 @@ export class RegisteredRanges {
     else this.#userfaultFd = fd
   }
 
+  /** The program's userfaultfd, for other ranges than registered ones; undefined: there is none that can be used. */
+  watchStores(listener: StoreListener): UserfaultWatch | undefined {
+    this.#stores = listener
+    return this.#watch()
+  }
+
   close(): void {
+    this.#stores?.closed()
+    this.#stores = undefined
     this.#watcher?.stop()
     this.#watcher = undefined
     this.#dropUserfault()
@@ -107,6 +121,7 @@ export class RegisteredRanges {
   }
 
   #reportUnmapped(start: number, end: number): void {
+    this.#stores?.unmapped(start, end)
     for (const range of this.#watched)
       if (range.start < end && start < range.end) {
         this.#watched.delete(range)
@@ -128,12 +143,12 @@ export class RegisteredRanges {
     this.#userfaultFd = -1
   }
 
-  #watch(): UnmapWatch | undefined {
+  #watch(): UserfaultWatch | undefined {
     if (this.#userfaultFd >= 0 && this.#watcher === undefined) {
-      this.#watcher = watchUnmapping(
-        this.#userfaultFd,
-        this.#guard('memory that was unmapped', (start, end) => this.#reportUnmapped(start, end)),
-      )
+      this.#watcher = watchUserfault(this.#userfaultFd, {
+        unmapped: this.#guard('memory that was unmapped', (start, end) => this.#reportUnmapped(start, end)),
+        stored: this.#guard('a store to doorbells', address => this.#stores?.stored(address)),
+      })
       if (this.#watcher === undefined) this.#dropUserfault()
     }
     return this.#watcher

@@ -34,7 +34,7 @@ import {
 } from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
-import { Errno } from '../../spec/errno.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import { printable } from '../../trace/printable.ts'
 import {
@@ -59,6 +59,7 @@ import type { ToolShare, ToolTime } from '../tool-time.ts'
 import { type CallParts, SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
+import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
 import { type PostFaultParts, PostFaults } from './post-faults.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
@@ -84,7 +85,7 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /** What sessions use of the daemon. */
-export interface SessionParts extends CallParts, OpenParts, PostFaultParts, ToolParts {
+export interface SessionParts extends CallParts, OpenParts, PostFaultParts, ToolParts, DoorbellParts {
   readonly sessions: Sessions
   /** Whether the client at the other end of a session's socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
@@ -200,6 +201,7 @@ class ClientSession implements Session, Client {
   readonly #ended: () => void
   readonly #space: ProcessSpace
   readonly #watcher: Watch
+  readonly #doorbells: DoorbellRanges
   readonly #opening: NodeOpening
   readonly #calls: SessionCalls
   readonly #postFaults: PostFaults
@@ -248,7 +250,8 @@ class ClientSession implements Session, Client {
     this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
-    this.#opening = new NodeOpening(this, daemon)
+    this.#doorbells = new DoorbellRanges(this, this.#space, daemon)
+    this.#opening = new NodeOpening(this, daemon, open => this.#doorbells.attached(open))
     this.#calls = new SessionCalls(this, daemon)
     this.#postFaults = new PostFaults(this, daemon)
     this.#checkMessages = createCheckMessages(this, daemon, this.#postFaults)
@@ -426,13 +429,16 @@ class ClientSession implements Session, Client {
     if (type === MessageType.HELLO) this.#hello(fds[0])
     else if (!this.#hasGreeted) this.close()
     else if (type === MessageType.OPEN) this.#opening.open()
-    else if (type === MessageType.ATTACH) this.#opening.attach()
-    else if (type === MessageType.REFRESH)
+    else if (type === MessageType.ATTACH) {
+      this.#opening.attach()
+      this.#daemon.loop.kick()
+    } else if (type === MessageType.REFRESH)
       this.#whenTime(refresh => this.reply(writeCallReply(outgoing, refresh, -this.#daemon.hotPlug.refreshCounters())))
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.POST) this.#postFaults.answer()
+    else if (type === MessageType.DOORBELLS) this.#mappedDoorbells()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
     else if (isTool) this.#whenTime(tool => this.#toolRequests.handle(tool, fds))
     else this.#calls.call()
@@ -487,6 +493,24 @@ class ClientSession implements Session, Client {
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
+  }
+
+  #mappedDoorbells(): void {
+    const { request } = this
+    const { context, address, length, refusal } = request
+    const open = this.#daemon.contexts.byNumber(context)
+    if (open === undefined || !this.contexts.has(open)) {
+      this.refuse(request, Errno.EINVAL, `context ${context} is not open in this session`)
+      return
+    }
+    try {
+      this.#doorbells.mapped(open, Number(address), Number(length), refusal)
+      this.reply(writeCallReply(outgoing, request, 0))
+      this.#daemon.loop.kick()
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      this.refuse(request, error.errno, error.message)
+    }
   }
 
   /** Takes the descriptor that came with HELLO if it is a userfaultfd (`HelloWants.UNMAPPING`); otherwise false. */

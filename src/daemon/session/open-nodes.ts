@@ -55,13 +55,16 @@ export class NodeOpening {
   readonly #client: Client
   readonly #request: Request
   readonly #daemon: OpenParts
+  readonly #onAttached: (open: OpenContext) => void
   /** Numbers of the contexts that the session opened. Ended contexts are removed at the next open. */
   readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
   #cmContext: Context | undefined
 
-  constructor(client: Client, daemon: OpenParts) {
+  /** `onAttached` is called for each context that the client attaches, before the reply. */
+  constructor(client: Client, daemon: OpenParts, onAttached: (open: OpenContext) => void) {
     this.#client = client
+    this.#onAttached = onAttached
     this.#request = client.request
     this.#daemon = daemon
   }
@@ -217,7 +220,9 @@ export class NodeOpening {
     try {
       const open = this.#daemon.contexts.byFile(fd)
       if (!open) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
-      this.#grantOpen(open, this.#daemon.contexts.addDoorbell(open, this.#client.account), [])
+      const doorbell = this.#daemon.contexts.addDoorbell(open, this.#client.account)
+      this.#onAttached(open)
+      this.#grantOpen(open, doorbell, [])
     } finally {
       close(fd)
     }

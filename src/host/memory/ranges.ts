@@ -7,7 +7,7 @@
  * is reused for the rest of the event loop's turn. For a guest, a process of another user (guest.ts), its mover makes
  * the calls. The caller has checked that the pid still belongs to its process.
  */
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
@@ -261,3 +261,22 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
 /** By the fastest method of the kernel. */
 export const mappedRanges = (pid: number, guest?: Guest): MappedRanges =>
   queriedRanges(pid, guest) ?? textRanges(pid, guest)
+
+/**
+ * The writable mappings of a file by a process, found by the file's inode among memory files; none if the process has
+ * ended. `offset`: in the file. Reading takes the mmap lock of the process.
+ */
+export const mappingsOfFile = (pid: number, inode: number): { start: number; end: number; offset: number }[] => {
+  let lines: string[]
+  try {
+    lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')
+  } catch {
+    return []
+  }
+  return lines.flatMap(line => {
+    const found = /^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) \S+ (\d+) +\/memfd:/.exec(line)
+    if (found === null || Number(found[4]) !== inode) return []
+    const [start = 0, end = 0, offset = 0] = found.slice(1, 4).map(text => Number.parseInt(text, 16))
+    return [{ start, end, offset }]
+  })
+}

@@ -29,7 +29,7 @@ test('OPEN is answered EIO if the wait for earlier contexts of the user fails', 
     untilContextsDestroyed: () => Promise.reject(new Error('a fault of the test')),
     containment: createContainment((...words) => reports.push(words)),
   } as unknown as OpenParts
-  new NodeOpening(client, daemon).open()
+  new NodeOpening(client, daemon, () => {}).open()
   await answered
   assert.deepEqual([reply.type, reply.error], [MessageType.REPLY | MessageType.OPEN, Errno.EIO])
   assert.equal(reports.length, 1)

@@ -1,0 +1,200 @@
+/*
+ * Doorbell pages: memory to which programs store without a call (docs/decisions/doorbell-pages.md). Before the loop
+ * parks, the pages are write-protected in the programs, by their userfaultfds. The first store then waits until this
+ * file has removed the protection of its range, and has kicked the loop. Stores while the loop is awake cost nothing,
+ * as long as the range is not protected any more.
+ *
+ * While a context has pages that cannot be watched, the loop does not park.
+ */
+import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import { pageSize } from '../host/memory/mapping.ts'
+import { type Protected, readWaiting, type UserfaultWatch } from '../host/memory/userfault.ts'
+import { pageBelow } from '../spec/memory.ts'
+import type { OpenContext } from './context/contexts.ts'
+import type { StoredDoorbells } from './loop.ts'
+import type { StoreListener } from './memory/registered-ranges.ts'
+
+/** A program: `watchStores` as of RegisteredRanges. */
+export interface DoorbellProgram {
+  watchStores(listener: StoreListener): UserfaultWatch | undefined
+}
+
+/** Maximum watched ranges of a program. Each is a mapping of the program, of 65,530. */
+export const MAX_RANGES = 4096
+/**
+ * Microseconds after a store in which its range is not protected again: the program's thread must first run. If it was
+ * too late, and waits again within SOON of the protection, the time doubles, up to the second number.
+ */
+const HOLD = { first: 50, longest: 8000 }
+const SOON = 1000
+/** Microseconds between searches for stores while the loop is awake. */
+const FIND_INTERVAL = 5
+
+interface Range {
+  readonly start: number
+  readonly end: number
+  /** Microseconds, and the times of the last protection and of the end of the last `hold`. */
+  hold: number
+  protectedAt: number
+  heldUntil: number
+}
+
+/** The watched ranges of a program. */
+interface Watched {
+  readonly userfault: UserfaultWatch
+  readonly ranges: Set<Range>
+  /** Those to protect before the loop parks. */
+  readonly open: Set<Range>
+  isClosed: boolean
+}
+
+const hasProtected = ({ ranges, open }: Watched): boolean => ranges.size > open.size
+
+/** `onStored`: a program has stored to a page that was protected. `guard`: wraps functions of the event loop. */
+export class DoorbellPages implements StoredDoorbells {
+  readonly #onStored: () => void
+  readonly #guard: (body: () => void) => () => void
+  readonly #watched = new Map<DoorbellProgram, Watched>()
+  /** Contexts with pages that are not watched. */
+  readonly #unwatched = new Set<OpenContext>()
+  #nextFind = 0
+
+  constructor(onStored: () => void, guard: (body: () => void) => () => void = body => body) {
+    this.#onStored = onStored
+    this.#guard = guard
+  }
+
+  /** Whether the loop may park. */
+  get mayPark(): boolean {
+    return this.#unwatched.size === 0
+  }
+
+  /** Number of watched ranges. */
+  get rangeCount(): number {
+    let count = 0
+    for (const { ranges } of this.#watched.values()) count += ranges.size
+    return count
+  }
+
+  /** Watches whole pages of a program from the next time that the loop parks. Undefined, or why this is impossible. */
+  watch(program: DoorbellProgram, start: number, end: number): string | undefined {
+    const watched = this.#watchedOf(program)
+    if (watched === undefined) return 'its userfaultfd cannot be used'
+    this.#forget(watched, start, end)
+    if (watched.ranges.size >= MAX_RANGES) return `it has ${MAX_RANGES} watched ranges already, the maximum`
+    if (!watched.userfault.add(start, end))
+      return 'the kernel cannot watch the mapping (Linux before 5.19, or too many mappings)'
+    const range = { start, end, hold: HOLD.first, protectedAt: Number.NEGATIVE_INFINITY, heldUntil: 0 }
+    watched.ranges.add(range)
+    watched.open.add(range)
+    return undefined
+  }
+
+  /** Until the context ends, the loop does not park. */
+  addUnwatched(context: OpenContext): void {
+    if (this.#unwatched.has(context)) return
+    this.#unwatched.add(context)
+    context.whenEnded.add(() => this.#unwatched.delete(context))
+  }
+
+  arm(): boolean {
+    if (!this.mayPark) return false
+    if (this.#watched.size === 0) return true
+    const now = nowMicroseconds()
+    for (const { open } of this.#watched.values()) for (const { heldUntil } of open) if (now < heldUntil) return false
+    for (const watched of this.#watched.values())
+      for (const range of watched.open) if (!this.#protect(watched, range, now)) return false
+    return true
+  }
+
+  find(now: number): void {
+    if (this.#watched.size === 0 || now < this.#nextFind) return
+    this.#nextFind = now + FIND_INTERVAL
+    const armed: UserfaultWatch[] = []
+    for (const watched of this.#watched.values()) if (hasProtected(watched)) armed.push(watched.userfault)
+    if (armed.length > 0) readWaiting(armed)
+  }
+
+  #watchedOf(program: DoorbellProgram): Watched | undefined {
+    const known = this.#watched.get(program)
+    if (known !== undefined) return known
+    const userfault = program.watchStores({
+      unmapped: (start, end) => this.#onUnmapped(program, start, end),
+      stored: address => this.#onStore(program, address),
+      closed: () => this.#onClosed(program),
+    })
+    if (userfault === undefined) return undefined
+    const watched: Watched = { userfault, ranges: new Set(), open: new Set(), isClosed: false }
+    this.#watched.set(program, watched)
+    return watched
+  }
+
+  #onUnmapped(program: DoorbellProgram, start: number, end: number): void {
+    const watched = this.#watched.get(program)
+    if (watched !== undefined) this.#forget(watched, start, end)
+  }
+
+  #onClosed(program: DoorbellProgram): void {
+    const watched = this.#watched.get(program)
+    if (watched !== undefined) watched.isClosed = true
+    this.#watched.delete(program)
+  }
+
+  /** Forgets the ranges that overlap [start, end). The kernel wakes threads that wait in unmapped pages. */
+  #forget({ ranges, open }: Watched, start: number, end: number): void {
+    for (const range of ranges)
+      if (range.start < end && start < range.end) {
+        ranges.delete(range)
+        open.delete(range)
+      }
+  }
+
+  /** False if the kernel does not permit it now. */
+  #protect(watched: Watched, range: Range, now: number): boolean {
+    const { userfault, ranges, open } = watched
+    let result: Protected = userfault.protect(range.start, range.end)
+    if (result === 'busy') {
+      userfault.read()
+      if (watched.isClosed || !ranges.has(range)) return true
+      result = userfault.protect(range.start, range.end)
+    }
+    if (result === 'busy') return false
+    open.delete(range)
+    range.protectedAt = now
+    if (result === 'gone') ranges.delete(range)
+    return true
+  }
+
+  /** A thread waits at `address`. Several threads may, and each has its event. */
+  #onStore(program: DoorbellProgram, address: number): void {
+    const watched = this.#watched.get(program)
+    if (watched === undefined) return
+    this.#release(watched, address)
+    this.#onStored()
+  }
+
+  #release(watched: Watched, address: number): void {
+    const { userfault, ranges, open } = watched
+    let range: Range | undefined
+    for (const candidate of ranges)
+      if (candidate.start <= address && address < candidate.end) {
+        range = candidate
+        break
+      }
+    const page = pageBelow(address, pageSize())
+    let result: Protected = 'gone'
+    if (range !== undefined) result = userfault.unprotect(range.start, range.end)
+    // Memory that was moved (mremap), or the rest of a range whose other pages were unmapped.
+    if (result === 'gone') result = userfault.unprotect(page, page + pageSize())
+    if (result === 'busy') {
+      // The event that the kernel wants to have read first is read by the event loop.
+      setImmediate(this.#guard(() => void (watched.isClosed || this.#release(watched, address))))
+      return
+    }
+    if (range === undefined || open.has(range)) return
+    const now = nowMicroseconds()
+    range.hold = now - range.protectedAt < SOON ? Math.min(2 * range.hold, HOLD.longest) : HOLD.first
+    range.heldUntil = now + range.hold
+    open.add(range)
+  }
+}

@@ -1,0 +1,82 @@
+/*
+ * The doorbell pages that a client has mapped (DOORBELLS in spec/session.ts), and those that a child inherited by fork
+ * and tells of by ATTACH. What cannot be watched keeps the loop from parking, and the daemon logs why.
+ */
+import { errnoName } from '../../host/errno.ts'
+import { pageSize } from '../../host/memory/mapping.ts'
+import { mappingsOfFile } from '../../host/memory/ranges.ts'
+import { CallError } from '../../spec/errno.ts'
+import { printable } from '../../trace/printable.ts'
+import type { OpenContext } from '../context/contexts.ts'
+import type { DoorbellPages, DoorbellProgram } from '../doorbell-pages.ts'
+import type { Client } from './client.ts'
+
+export interface DoorbellParts {
+  readonly doorbells: DoorbellPages
+  readonly log: (line: string) => void
+}
+
+/** Upper bound of user addresses on x86-64 and arm64. */
+const USER_END = 2 ** 56
+
+const requirePages = (start: number, length: number): void => {
+  const pageBytes = pageSize()
+  if (start % pageBytes !== 0 || length % pageBytes !== 0 || length === 0 || start + length > USER_END)
+    throw new CallError('EINVAL', `0x${start.toString(16)}, ${length} bytes, are not whole pages of a program`)
+}
+
+export class DoorbellRanges {
+  readonly #client: Client
+  readonly #program: DoorbellProgram
+  readonly #daemon: DoorbellParts
+  #isLogged = false
+
+  constructor(client: Client, program: DoorbellProgram, daemon: DoorbellParts) {
+    this.#client = client
+    this.#program = program
+    this.#daemon = daemon
+  }
+
+  /** The client has mapped doorbells of a context. Call `Loop.kick` after the reply, so that they are protected. `refusal`: as in DOORBELLS. Throws CallError EINVAL. */
+  mapped(open: OpenContext, start: number, length: number, refusal: number): void {
+    requirePages(start, length)
+    this.#watch(open, start, start + length, refusal)
+  }
+
+  /** The client has attached a context that another process has opened. */
+  attached(open: OpenContext): void {
+    const { doorbells } = open.memory
+    if (doorbells.size === 0) return
+    if (this.#client.standing === 'owner') {
+      for (const { start, end, offset } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
+        for (const [from, length] of doorbells) {
+          const first = Math.max(start, start + from - offset)
+          const last = Math.min(end, start + from + length - offset)
+          if (first < last) this.#watch(open, first, last, 0)
+        }
+    } else this.#refuse(open, 'it belongs to another user')
+  }
+
+  #watch(open: OpenContext, start: number, end: number, refusal: number): void {
+    if (this.#client.standing !== 'owner') {
+      // A userfaultfd is accepted only from the daemon's own user: it can block whoever uses it.
+      this.#refuse(open, 'it belongs to another user')
+      return
+    }
+    const reason =
+      refusal === 0
+        ? this.#daemon.doorbells.watch(this.#program, start, end)
+        : `userfaultfd: ${errnoName(refusal)}; a container's seccomp filter may forbid it`
+    if (reason !== undefined) this.#refuse(open, reason)
+  }
+
+  #refuse(open: OpenContext, reason: string): void {
+    this.#daemon.doorbells.addUnwatched(open)
+    if (this.#isLogged) return
+    this.#isLogged = true
+    const { process } = this.#client
+    this.#daemon.log(
+      `userdma daemon: does not sleep while process ${process.pid} (${printable(this.#client.name())}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
+    )
+  }
+}

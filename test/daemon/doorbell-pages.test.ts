@@ -1,0 +1,202 @@
+/*
+ * Doorbell pages: what is protected before the loop parks, and what a store does. The kernel's part is simulated;
+ * test/system/devices/doorbells.test.ts has programs.
+ */
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import { ScanScope } from '../../src/core/driver-contract.ts'
+import type { OpenContext } from '../../src/daemon/context/contexts.ts'
+import { DoorbellPages, type DoorbellProgram, MAX_RANGES } from '../../src/daemon/doorbell-pages.ts'
+import { Loop } from '../../src/daemon/loop.ts'
+import type { StoreListener } from '../../src/daemon/memory/registered-ranges.ts'
+import type { Protected, UserfaultWatch } from '../../src/host/memory/userfault.ts'
+import { ParkedPage } from '../../src/spec/session.ts'
+
+const PAGE = 4096
+/** Longer than any time for which a range is not protected after a store. Microseconds. */
+const LONG = 10_000
+
+const stopClock = (t: TestContext): ((microseconds: number) => void) => {
+  let now = performance.now()
+  t.mock.method(performance, 'now', () => now)
+  return microseconds => {
+    now += microseconds / 1000
+  }
+}
+
+/** A program with a simulated userfaultfd, which records its protected pages. */
+const createProgram = () => {
+  const protectedAt = new Set<number>()
+  const program = {
+    protectedAt,
+    /** What the next changes of protection return, in order; then `done`. */
+    results: [] as Protected[],
+    /** Called when events are read. */
+    onRead: () => {},
+    isWatchable: true,
+    listener: undefined as StoreListener | undefined,
+    watchStores(listener: StoreListener): UserfaultWatch {
+      program.listener = listener
+      const change = (start: number, apply: () => void): Protected => {
+        const result = program.results.shift() ?? 'done'
+        if (result === 'done') apply()
+        assert.equal(start % PAGE, 0)
+        return result
+      }
+      return {
+        fd: -1,
+        add: () => program.isWatchable,
+        remove() {},
+        protect: start => change(start, () => void protectedAt.add(start)),
+        unprotect: start => change(start, () => void protectedAt.delete(start)),
+        read: () => program.onRead(),
+        stop() {},
+      }
+    },
+  }
+  return program satisfies DoorbellProgram
+}
+
+const setUp = (t: TestContext) => {
+  const advance = stopClock(t)
+  const stores: string[] = []
+  const pages = new DoorbellPages(() => stores.push('store'))
+  return { advance, pages, stores, program: createProgram() }
+}
+
+test('all pages are protected at first; later only those of which a store has removed the protection', t => {
+  const { advance, pages, stores, program } = setUp(t)
+  for (const page of [1, 2, 3]) assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE), undefined)
+  assert.equal(pages.arm(), true)
+  assert.deepEqual([...program.protectedAt], [PAGE, 2 * PAGE, 3 * PAGE])
+  program.listener?.stored(2 * PAGE + 8)
+  assert.deepEqual([...program.protectedAt], [PAGE, 3 * PAGE])
+  assert.equal(stores.length, 1)
+  advance(LONG)
+  const changed: number[] = []
+  program.protectedAt.add = function (page) {
+    changed.push(page)
+    return Set.prototype.add.call(this, page)
+  }
+  assert.equal(pages.arm(), true)
+  assert.deepEqual(changed, [2 * PAGE])
+})
+
+test('a page is not protected again before the thread had time for its store, and the time grows', t => {
+  const { advance, pages, program } = setUp(t)
+  pages.watch(program, PAGE, 2 * PAGE)
+  const holds: number[] = []
+  for (let i = 0; i < 4; i++) {
+    assert.equal(pages.arm(), true)
+    program.listener?.stored(PAGE)
+    let hold = 0
+    for (; !pages.arm(); hold += 10) advance(10)
+    holds.push(hold)
+  }
+  // 100, 200, 400, 800, but for the rounding of the clock.
+  for (const [i, hold] of holds.entries()) assert.ok(Math.abs(hold - 100 * 2 ** i) <= 10, `${holds}`)
+  advance(LONG)
+  program.listener?.stored(PAGE)
+  advance(50)
+  assert.equal(pages.arm(), true)
+})
+
+test('several threads wait in one page: each gets its event', t => {
+  const { pages, stores, program } = setUp(t)
+  pages.watch(program, PAGE, 2 * PAGE)
+  pages.arm()
+  program.listener?.stored(PAGE)
+  program.listener?.stored(PAGE + 4)
+  assert.equal(program.protectedAt.size, 0)
+  assert.equal(stores.length, 2)
+})
+
+test('ranges that were unmapped, or whose process has ended, are forgotten', t => {
+  const { pages, program } = setUp(t)
+  for (const page of [1, 2, 3]) pages.watch(program, page * PAGE, (page + 1) * PAGE)
+  program.listener?.unmapped(PAGE, 2 * PAGE)
+  assert.equal(pages.rangeCount, 2)
+  program.results.push('gone')
+  assert.equal(pages.arm(), true)
+  assert.equal(pages.rangeCount, 1)
+  program.listener?.closed()
+  assert.equal(pages.rangeCount, 0)
+  assert.equal(pages.arm(), true)
+})
+
+test('while the kernel has an unread event of the process, the loop does not park, and a thread is released later', async t => {
+  const { pages, program } = setUp(t)
+  let reads = 0
+  program.onRead = () => reads++
+  pages.watch(program, PAGE, 2 * PAGE)
+  program.results.push('busy', 'busy')
+  assert.equal(pages.arm(), false)
+  assert.equal(reads, 1)
+  assert.equal(pages.arm(), true)
+  program.results.push('busy', 'busy')
+  program.listener?.stored(PAGE)
+  assert.equal(program.protectedAt.size, 1)
+  for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate)
+  assert.equal(program.protectedAt.size, 0)
+})
+
+test('a page that is in no known range is released', t => {
+  const { pages, program } = setUp(t)
+  pages.watch(program, PAGE, 2 * PAGE)
+  program.protectedAt.add(7 * PAGE)
+  program.listener?.stored(7 * PAGE + 12)
+  assert.equal(program.protectedAt.size, 0)
+})
+
+test('a program has a limited number of ranges; a range that is mapped again counts once', t => {
+  const { pages, program } = setUp(t)
+  for (let page = 1; page <= MAX_RANGES; page++)
+    assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE), undefined)
+  assert.equal(pages.watch(program, PAGE, 2 * PAGE), undefined)
+  assert.match(pages.watch(program, 5000 * PAGE, 5001 * PAGE) ?? '', /4096 watched ranges/)
+  assert.equal(pages.rangeCount, MAX_RANGES)
+})
+
+test('the loop does not park while a context has pages that are not watched', async () => {
+  const words = new Int32Array(ParkedPage.bytes / 4)
+  let polls = 0
+  const pages = new DoorbellPages(() => loop.kick(ScanScope.BEGIN))
+  const device = { poll: () => ++polls < 0, nextTimeout: () => Number.POSITIVE_INFINITY }
+  const loop = new Loop(words, [device], undefined, undefined, pages)
+  const context = { whenEnded: new Set<() => void>() } as unknown as OpenContext
+  pages.addUnwatched(context)
+  loop.kick()
+  for (let turns = 0; turns < 5; turns++) {
+    assert.equal(words[ParkedPage.PARKED], 0)
+    const before = polls
+    await new Promise(setImmediate)
+    assert.ok(polls > before)
+  }
+  for (const ended of context.whenEnded) ended()
+  while (words[ParkedPage.PARKED] === 0) await new Promise(setImmediate)
+  loop.stop()
+})
+
+test('a store that is found while the loop is awake has all queues polled', () => {
+  const words = new Int32Array(ParkedPage.bytes / 4)
+  const scopes: ScanScope[] = []
+  let finds = 0
+  const device = {
+    poll(_now: number, scope: ScanScope) {
+      scopes.push(scope)
+      return false
+    },
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  }
+  const doorbells = {
+    arm: () => true,
+    find() {
+      if (++finds === 1) loop.kick(ScanScope.BEGIN)
+    },
+  }
+  const loop = new Loop(words, [device], undefined, undefined, doorbells)
+  loop.kick()
+  assert.deepEqual(scopes, [ScanScope.USED, ScanScope.BEGIN, ScanScope.BEGIN])
+  assert.equal(words[ParkedPage.PARKED], 1)
+  loop.stop()
+})
