@@ -10,6 +10,7 @@ import { SessionObjects } from '../../src/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
 import { LongestRequests } from '../../src/record/times/longest.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
+import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
@@ -64,6 +65,7 @@ export interface Facts {
   endReason: string | undefined
   /** Counters of devices: the last values. */
   readonly counters: Map<number, Record<string, number>>
+  readonly waits: SessionWaits
   readonly times: TimesOfRequests
   readonly longest: LongestRequests
   /** Sends in the order of their ends: the first, or of a live session the newest. */
@@ -92,6 +94,7 @@ const newFacts = (start: number, isLive: boolean): Facts => {
       longest.add(send)
       facts.omittedSends += keep(sends, send, MAX_SENDS, isLive)
     }, objects),
+    waits: new SessionWaits(),
     longest,
     sends,
     omittedSends: 0,
@@ -124,6 +127,10 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       return
     case 'call':
       facts.omittedCalls += keep(facts.calls, event, MAX_CALLS, facts.isLive)
+      return
+    case 'wait':
+    case 'programEnd':
+      facts.waits.add(event)
       return
     case 'finding':
       if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)
@@ -224,7 +231,12 @@ export class Store {
     this.readState = 'reading'
     const { facts } = this
     try {
-      if (facts.events === 0 && this.#next === 0) await this.#readCheckpoint(facts)
+      if (facts.events === 0 && this.#next === 0) {
+        await this.#readCheckpoint(facts)
+        // Why a program hangs comes first, and is at the end of a file.
+        if (!this.source.about.isLive) await readLastWaits(this.session, event => this.#add(facts, event))
+        this.#changed()
+      }
       while (facts === this.facts) {
         const remaining = this.#remaining()
         const behind = remaining.reduce((sum, { length }) => sum + length, 0)
@@ -258,12 +270,16 @@ export class Store {
   /** The devices and objects that existed at the start of the session. */
   async #readCheckpoint(facts: Facts): Promise<void> {
     const { events } = await this.session.checkpointBefore(this.session.start)
-    for (const event of events)
-      try {
-        if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
-      } catch {
-        facts.damaged++
-      }
+    for (const event of events) if (event.kind !== 'checkpoint') this.#add(facts, event)
+  }
+
+  #add(facts: Facts, event: SessionEvent): void {
+    try {
+      addTo(facts, event)
+    } catch {
+      // A file that was made by others may have records of any content.
+      facts.damaged++
+    }
   }
 
   async #readBlock(block: SessionBlock, facts: Facts): Promise<void> {
@@ -279,13 +295,7 @@ export class Store {
     if (facts !== this.facts) return
     this.#next = block.first + block.events
     this.bytesDone += block.length
-    for (const event of events)
-      try {
-        addTo(facts, event)
-      } catch {
-        // A file that was made by others may have records of any content.
-        facts.damaged++
-      }
+    for (const event of events) this.#add(facts, event)
     facts.events += events.length
     const now = performance.now()
     if (now - this.#turn < TURN) return

@@ -12,6 +12,7 @@ import { Empty } from '../parts/basics.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
 import { VirtualList } from '../parts/virtual-list.tsx'
+import { WaitsOf } from '../parts/waits.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import { Detail } from './detail.tsx'
 import { LadderRow } from './ladder-row.tsx'
@@ -242,6 +243,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
           </span>
         </div>
         <FilterProblem problem={problem} />
+        <WaitsOf store={store} objects={[connection.left.object.id, connection.right?.object.id ?? 0]} />
         <OverviewStrip
           traffic={facts.traffic}
           version={version}

@@ -2,36 +2,16 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
-import { useEffect, useState } from 'preact/hooks'
-import type { WaitState } from '../../src/inspect/server.ts'
 import { connectionsOf } from '../../src/record/objects.ts'
-import type { Source } from '../data/source.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
+import { WaitsOfSession } from '../parts/waits.tsx'
 import { linkTo } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
 const MAX_ROWS = 60
-/** Milliseconds between two requests for what programs wait for. */
-const REFRESH = 2000
-
-/** What programs of a daemon wait for now. */
-const useWaits = (source: Source): readonly WaitState[] => {
-  const [waits, setWaits] = useState<readonly WaitState[]>([])
-  useEffect(() => {
-    if (!source.about.isLive) return
-    // Without an answer, because the daemon has ended, nothing waits.
-    const refresh = (): void => void source.waits().then(setWaits, () => setWaits([]))
-    refresh()
-    const interval = setInterval(refresh, REFRESH)
-    return () => clearInterval(interval)
-  }, [source])
-  return waits
-}
-
 export const Overview = ({ store }: ViewProps) => {
   const { facts, session, source } = store
-  const waits = useWaits(source)
   const { objects, traffic } = facts
   const { totals } = traffic
   const duration = Math.max(0, session.end - facts.start)
@@ -66,24 +46,7 @@ export const Overview = ({ store }: ViewProps) => {
   const problems = totals.lost + totals.retransmitted + totals.errors
   return (
     <div class="page">
-      {waits.length > 0 && (
-        <section>
-          <h2>What programs wait for</h2>
-          <ul class="sentences">
-            {waits.slice(0, MAX_ROWS).map(({ device, pid, command, text }) => (
-              <li key={`${device} ${pid} ${text}`}>
-                <a href={linkTo('calls', { filter: `pid == ${pid}` })}>
-                  {command} {pid}
-                </a>
-                <span>
-                  {device}: {text}
-                </span>
-              </li>
-            ))}
-          </ul>
-          {waits.length > MAX_ROWS && <p class="quiet">And {countText(waits.length - MAX_ROWS)} more.</p>}
-        </section>
-      )}
+      <WaitsOfSession store={store} />
       <section class="tiles" aria-label="Totals">
         <Tile
           title="Duration"
