@@ -9,6 +9,7 @@ import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
 import { Empty } from '../parts/basics.tsx'
+import { Coverage } from '../parts/coverage.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
 import { VirtualList } from '../parts/virtual-list.tsx'
@@ -251,6 +252,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
           to={part(shown[shown.length - 1]?.time)}
           onGo={goToTime}
         />
+        <Coverage store={store} />
         {store.source.about.isLive && hasMore && (
           <p class="from-note">
             The rows end before the newest events.{' '}

@@ -5,6 +5,7 @@
 import { connectionsOf } from '../../src/record/objects.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
+import { Coverage } from '../parts/coverage.tsx'
 import { WaitsOfSession } from '../parts/waits.tsx'
 import { linkTo } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
@@ -36,7 +37,7 @@ export const Overview = ({ store }: ViewProps) => {
   }
   const connections = connectionsOf(objects)
   const perSecond = (value: number): string =>
-    duration > 0 ? `${countText(Math.round(value / (duration / 1e6)))} per second` : ''
+    facts.covered > 0 ? `${countText(Math.round(value / (facts.covered / 1e6)))} per second` : ''
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
     return (
       <Empty title="Nothing has happened yet">
@@ -69,6 +70,7 @@ export const Overview = ({ store }: ViewProps) => {
           tone={totals.errors > 0 ? 'bad' : ''}
         />
       </section>
+      <Coverage store={store} />
       {problems > 0 && facts.failures.length > 0 && (
         <section>
           <h2>What failed</h2>
@@ -198,7 +200,7 @@ export const Overview = ({ store }: ViewProps) => {
         <h2>Recording</h2>
         <Facts
           of={[
-            ['Events', countText(session.events)],
+            ['Events', countText(session.events - session.overwritten)],
             ['Recorded by', session.header.application],
             ['Machine', session.header.machine],
             [
