@@ -87,8 +87,9 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
       ))}
       {readState === 'paused' && (
         <p class="notice" role="status">
-          Tables and charts show the first {countText(facts.events)} of {countText(session.events)} events (
-          {bytesText(bytesDone)} of {bytesText(bytesTotal)}). The ladder shows all.{' '}
+          Tables and charts show the first {countText(facts.events)} of{' '}
+          {countText(session.events - session.overwritten)} events ({bytesText(bytesDone)} of {bytesText(bytesTotal)}).
+          The ladder shows all.{' '}
           <button type="button" class="link" onClick={() => store.readAll()}>
             Read all
           </button>

@@ -5,6 +5,7 @@ import { closeSync, fstatSync } from 'node:fs'
 import { removeHeld } from '../host/held-file.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
 import type { ToolSession } from '../session/tool-session.ts'
+import type { ProgramEnd } from '../uapi/tool.ts'
 import { messageOf, UsageError } from './fail.ts'
 import { openInPlace } from './output-file.ts'
 import { packageVersion } from './paths.ts'
@@ -45,10 +46,10 @@ export interface RecordFile {
   /** Starts the recording of the client's daemon. Throws an Error. */
   start(client: ToolSession): Promise<void>
   /**
-   * Ends the recording. With --record-on-failure removes the file, unless `hasFailed`. Returns false, with a message on
+   * Ends the recording; `program`: how its program has ended. With --record-on-failure removes the file, unless `hasFailed`. Returns false, with a message on
    * standard error, if the file lacks something.
    */
-  end(client: ToolSession, hasFailed: boolean): Promise<boolean>
+  end(client: ToolSession, hasFailed: boolean, program?: ProgramEnd): Promise<boolean>
 }
 
 /**
@@ -88,9 +89,9 @@ export const openRecordFile = ({
     fd,
     options,
     start: client => client.record(fd, options),
-    async end(client, hasFailed) {
+    async end(client, hasFailed, program) {
       try {
-        const { lost, error } = await client.endRecording()
+        const { lost, error } = await client.endRecording(program)
         if (error !== null) warn(`the recording is not complete: ${error}`)
         else if (lost > 0) warn(`${lost} events are missing, because the file could not be written fast enough`)
         if (recordOnFailure && !hasFailed) removeHeld(name, fd)

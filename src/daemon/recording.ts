@@ -5,21 +5,24 @@
 import { startRecorder } from '../clients/record/recorder.ts'
 import { type RecordingOptions, startRecording } from '../clients/record/recording.ts'
 import type { Context, Core } from '../core/model.ts'
+import { findHandle } from '../core/objects/handles.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { Decisions } from '../phy/faults/torment-decisions.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
 import { PostQueue } from '../spec/session.ts'
-import type { RecordingEnd } from '../uapi/tool.ts'
+import type { ProgramEnd, RecordingEnd } from '../uapi/tool.ts'
 import type { DaemonChecker } from './check.ts'
+import type { Containment } from './containment.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
-import type { DaemonStat } from './stat.ts'
+import { recordWaits } from './recorded-waits.ts'
+import type { DaemonStat, FoundWait } from './stat.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonRecording {
-  /** Ends the recording. Resolves when the file is written and closed. */
-  end(reason: string): Promise<RecordingEnd>
+  /** Ends the recording. Resolves when the file is written and closed. `program`: how the program of the tool has ended. */
+  end(reason: string, program?: ProgramEnd): Promise<RecordingEnd>
 }
 
 /** What a recording reads. */
@@ -28,6 +31,7 @@ export interface RecordedParts {
   readonly network: Network
   readonly devices: Devices
   readonly stat: DaemonStat
+  readonly containment: Containment
   readonly trace: TraceHub
   readonly failures: FailureReports
   /** Undefined without `userdma check`. */
@@ -38,7 +42,7 @@ export interface RecordedParts {
 
 /** Starts to record into `fd`, an empty regular file that is closed at the end. Throws a RangeError: wrong options. */
 export const recordDaemon = (
-  { core, network, trace, failures, check, torment, devices, stat }: RecordedParts,
+  { core, network, trace, failures, check, torment, devices, stat, containment }: RecordedParts,
   fd: number,
   options: RecordingOptions,
 ): DaemonRecording => {
@@ -101,8 +105,35 @@ export const recordDaemon = (
     ),
   ]
 
+  /** Ids of the objects that a wait names. */
+  const objectsOf = ({ context, wait, object }: FoundWait): number[] => {
+    if (context === undefined || object !== undefined) return object === undefined ? [] : [object.id]
+    const { index } = context.device
+    const qps = (wait.qpns ?? []).map((qpn, i) => recorder.qpId(i === 1 ? (wait.peerDevice ?? index) : index, qpn))
+    const cq = wait.cq === undefined ? undefined : findHandle(context.handles, wait.cq)
+    return [...qps.filter(id => id !== 0), ...(cq?.class.name === 'cq' ? [cq.id] : [])]
+  }
+  const waits = recordWaits(
+    () => {
+      const looking = stat.foundWaits()
+      for (;;) {
+        const { done, value } = looking.next()
+        if (!done) continue
+        return value.map(found => {
+          const { device, pid, command, id, text, context } = found
+          return { device, pid, command, id, text, context, objects: objectsOf(found) }
+        })
+      }
+    },
+    now,
+    event => writer.wait(now(), event),
+    containment,
+  )
+
   return {
-    end(reason) {
+    end(reason, program) {
+      waits.end()
+      if (program !== undefined) writer.programEnd(now(), program)
       trace.settle()
       recorder.stop()
       for (const end of ends) end?.()

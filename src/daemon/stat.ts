@@ -5,12 +5,12 @@
 import { countersOf } from '../assembly/counters.ts'
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
-import type { Context, Core } from '../core/model.ts'
+import type { Context, Core, CoreObject } from '../core/model.ts'
 import { stat as coreStat } from '../core/stat.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import { failureText } from '../spec/check/failures.ts'
-import { inReportOrder, type WaitId } from '../spec/check/waits.ts'
+import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply, WaitStat } from '../uapi/tool.ts'
 import { memoryOfProcesses, type SharedLimits } from './accounts.ts'
 import { waitsOfChannels } from './channel-waits.ts'
@@ -57,6 +57,15 @@ export function* waitsOfQueues(
   yield* waitsOfChannels(sources, ofDrivers)
 }
 
+/** A wait of a program. */
+export interface FoundWait extends WaitStat {
+  /** Undefined: of rdma_cm. */
+  readonly context: Context | undefined
+  readonly wait: Wait
+  /** The object whose destroy waits. */
+  readonly object: CoreObject | undefined
+}
+
 export class DaemonStat {
   readonly #sources: StatSources
 
@@ -92,28 +101,31 @@ export class DaemonStat {
   }
 
   /** What programs wait for: destroys, then queues, in the order of reports. Made in steps. */
-  *waits(): Generator<void, readonly WaitStat[]> {
+  *foundWaits(): Generator<void, readonly FoundWait[]> {
     const { destroyWaits, failures } = this.#sources
-    const destroys = destroyWaits.current().map(({ object: { context }, failure }) => ({
-      context,
+    const destroys = destroyWaits.current().map(({ object, failure }) => ({
+      context: object.context,
       device: failure.device,
-      id: 'events-unacknowledged' as const,
-      text: failureText(failure),
+      wait: { id: 'events-unacknowledged' as const, text: failureText(failure) },
+      object,
     }))
-    const ofQueues: { context: Context; device: string; id: WaitId; text: string }[] = []
+    const ofQueues: { context: Context; device: string; wait: Wait; object: undefined }[] = []
     for (const found of waitsOfQueues(this.#sources)) {
       if (found === undefined) yield
-      else {
-        const { context, wait } = found
-        ofQueues.push({ context, device: context.device.name, id: wait.id, text: wait.text })
-      }
+      else ofQueues.push({ ...found, device: found.context.device.name, object: undefined })
     }
-    return inReportOrder([...destroys, ...ofQueues])
+    return inReportOrder([...destroys, ...ofQueues].map(one => ({ ...one, id: one.wait.id })))
       .slice(0, MAX_WAITS)
-      .map(({ context, device, id, text }) => {
+      .map(({ context, device, id, wait, object }) => {
         const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
-        return { device, pid, command, id, text }
+        return { device, pid, command, id, text: wait.text, context, wait, object }
       })
+  }
+
+  /** As `foundWaits`, for tools. */
+  *waits(): Generator<void, readonly WaitStat[]> {
+    const found = yield* this.foundWaits()
+    return found.map(({ device, pid, command, id, text }) => ({ device, pid, command, id, text }))
   }
 
   /** `objects`: live objects by class name. */

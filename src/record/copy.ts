@@ -55,6 +55,8 @@ const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' |
   failure: (writer, time, { object, failure }) => writer.failure(time, object, failure),
   finding: (writer, time, { finding }) => writer.finding(time, finding),
   torment: (writer, time, { torment }) => writer.torment(time, torment),
+  wait: (writer, time, event) => writer.wait(time, event),
+  programEnd: (writer, time, event) => writer.programEnd(time, event),
   counters: (writer, time, { device, object, values }) => writer.counters(time, device, object, values),
 }
 

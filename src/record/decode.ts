@@ -21,11 +21,12 @@ import {
   Records,
   recordKinds,
   SegmentBytes,
+  WaitChange,
 } from '../spec/session-file.ts'
 import type { PacketFlow } from '../wire/flow.ts'
 import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
-import type { AnyEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionEvent } from './events.ts'
+import type { AnyEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionEvent, WaitEvent } from './events.ts'
 
 const utf8 = new TextDecoder()
 const GID_BYTES = 16
@@ -267,6 +268,15 @@ const decoders: Decoders = {
   lost: body => ({ kind: 'lost', ...fieldsOf('lost', body) }),
   checkpoint: body => ({ kind: 'checkpoint', ...fieldsOf('checkpoint', body) }),
   end: body => ({ kind: 'end', ...fieldsOf('end', body) }),
+  wait(body) {
+    const { wait, change } = fieldsOf('wait', body)
+    const facts = jsonOf<WaitEvent['facts']>('wait', body)
+    const isWhole =
+      typeof facts.text === 'string' && typeof facts.device === 'string' && typeof facts.command === 'string'
+    if (!isWhole || !Array.isArray(facts.objects)) throw new SessionFileError('a record "wait" lacks its facts')
+    return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts }
+  },
+  programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body) }),
 }
 
 const flowOf = (body: Body): PacketFlow => {

@@ -9,7 +9,7 @@
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import type { PacketOutcome } from '../spec/faults.ts'
-import type { FailureRecord, TormentRecord, TraceRecord } from '../uapi/tool.ts'
+import type { FailureRecord, TormentRecord, TraceRecord, WaitStat } from '../uapi/tool.ts'
 import type { PacketFlow } from '../wire/flow.ts'
 
 /**
@@ -187,6 +187,38 @@ export interface EndEvent {
   readonly reason: string
 }
 
+/** What a program waits for, as `userdma stat --qps` says it. */
+export interface WaitFacts extends WaitStat {
+  /** Since when it was seen: microseconds of the recorder's clock. */
+  readonly since: number
+  /** Ids of the objects that it names: queue pairs, first the program's own, and a CQ. */
+  readonly objects: readonly number[]
+}
+
+/**
+ * A wait (spec/check/waits.ts) has lasted for a second (`began`) or is over, because what the program waited for has
+ * come (`over`) or because the program has closed the device or ended while it waited (`closed`). `exists`: in a
+ * checkpoint, a wait that is not over; `closed` ones are repeated there. `wait`: its number in the recording, from 1.
+ */
+export interface WaitEvent {
+  readonly kind: 'wait'
+  readonly change: 'exists' | 'began' | 'over' | 'closed'
+  readonly wait: number
+  readonly facts: WaitFacts
+}
+
+/**
+ * The program of `userdma run` or `check` has ended. `status`: its exit status, or 128+n after signal n. `signal`: its
+ * name; empty: none. Checkpoints repeat it.
+ */
+export interface ProgramEndEvent {
+  readonly kind: 'programEnd'
+  readonly pid: number
+  readonly command: string
+  readonly status: number
+  readonly signal: string
+}
+
 export type AnyEvent =
   | DeviceEvent
   | ObjectEvent
@@ -206,6 +238,8 @@ export type AnyEvent =
   | LostEvent
   | CheckpointEvent
   | EndEvent
+  | WaitEvent
+  | ProgramEndEvent
 
 /**
  * An event with its time, in microseconds of the recorder's clock: when the recorder learned of it, so events are in

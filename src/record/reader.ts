@@ -83,6 +83,8 @@ export interface Session {
   readonly blocks: readonly SessionBlock[]
   /** Number of events; of a file with a limit, also those that were overwritten. */
   readonly events: number
+  /** Events before the first block: those of a file with a limit that were overwritten. */
+  readonly overwritten: number
   /** Time of the first and of the last event that the file has, microseconds. */
   readonly start: number
   readonly end: number
@@ -200,6 +202,7 @@ class OpenSession implements Session {
   readonly header: SessionHeader
   readonly blocks: readonly SessionBlock[]
   readonly events: number
+  readonly overwritten: number
   readonly start: number
   readonly end: number
   readonly #segments: readonly Segment[]
@@ -216,6 +219,7 @@ class OpenSession implements Session {
     this.blocks = segments.flatMap(({ blocks }) => blocks)
     const last = this.blocks[this.blocks.length - 1]
     this.events = last === undefined ? 0 : last.first + last.events
+    this.overwritten = this.blocks[0]?.first ?? 0
     const withEvents = this.blocks.filter(({ isCheckpoint }) => !isCheckpoint)
     this.start = withEvents[0]?.start ?? 0
     this.end = withEvents[withEvents.length - 1]?.end ?? this.start

@@ -154,6 +154,8 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
           ...event,
           torment: { ...event.torment, torment: { ...event.torment.torment, text: text(event.torment.torment.text) } },
         }
+      case 'wait':
+        return { ...event, facts: { ...event.facts, text: text(event.facts.text) } }
       case 'end':
         return { ...event, reason: text(event.reason) }
       default:

@@ -28,6 +28,8 @@ import {
   SESSION_FILE_VERSION,
   SegmentBytes,
   SegmentFooter,
+  WAITS_KEY,
+  WaitChange,
 } from '../spec/session-file.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../uapi/tool.ts'
 import { bthDestQp } from '../wire/bth.ts'
@@ -41,7 +43,15 @@ import {
   putFields,
 } from './block.ts'
 import { viewOf } from './decode.ts'
-import type { CallEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionHeader } from './events.ts'
+import type {
+  CallEvent,
+  DeviceEvent,
+  ObjectDetails,
+  ObjectEvent,
+  ProgramEndEvent,
+  SessionHeader,
+  WaitEvent,
+} from './events.ts'
 import { continuesRun, headerBytesAt } from './packets.ts'
 
 /** Where the bytes of a session file go. */
@@ -73,6 +83,8 @@ const BUFFERS_FOR_SEGMENT = BUFFERS / 2
 /** Most bytes of a record with its texts. */
 const LARGEST = MAX_RECORD + 2 ** 14
 const NOTED_KEYS = 64
+/** Waits and ends of programs that checkpoints repeat: the newest. */
+const MAX_REPEATED = 100
 const NO_TEXTS: readonly string[] = []
 
 /** Sizes of segments for a limit. */
@@ -121,6 +133,12 @@ export class SessionWriter {
   readonly #free: BlockBuilder[]
   readonly #devices = new Map<number, DeviceEvent>()
   readonly #objects = new Map<number, ObjectEvent>()
+  /** By number: the waits that are not over, and those that lasted until their program ended. */
+  readonly #waits = new Map<number, WaitEvent>()
+  readonly #programEnds: ProgramEndEvent[] = []
+  /** The number of blocks before the one with the last wait or end of a program. */
+  #blockOfWaits = 0
+  #blocks = 0
   /** Buffer of the block that is being filled; undefined: all are being written. */
   #block: BlockBuilder | undefined
   #isEnded = false
@@ -327,6 +345,27 @@ export class SessionWriter {
     this.#add('torment', time, {}, [], json(torment))
   }
 
+  wait(time: number, event: Omit<WaitEvent, 'kind'>): void {
+    this.#addWait(time, event)
+    this.#noteWait()
+    for (const object of event.facts.objects) this.#note(object)
+    const { wait, change } = event
+    this.#waits.delete(wait)
+    if (change === 'over') return
+    this.#waits.set(wait, { kind: 'wait', ...event, change: change === 'closed' ? 'closed' : 'exists' })
+    for (const oldest of this.#waits.keys()) {
+      if (this.#waits.size <= MAX_REPEATED) break
+      this.#waits.delete(oldest)
+    }
+  }
+
+  programEnd(time: number, event: Omit<ProgramEndEvent, 'kind'>): void {
+    this.#addProgramEnd(time, event)
+    this.#noteWait()
+    this.#programEnds.push({ kind: 'programEnd', ...event })
+    if (this.#programEnds.length > MAX_REPEATED) this.#programEnds.shift()
+  }
+
   /** Values of a device, or of one of its objects (`object` not 0). */
   counters(time: number, device: number, object: number, values: Readonly<Record<string, number>>): void {
     const names = Object.keys(values)
@@ -359,6 +398,7 @@ export class SessionWriter {
     const length = block.finish(this.#sequence, type, first)
     const counted = this.#isCheckpoint ? 0 : events
     this.#events += counted
+    this.#blocks++
     this.#index.push({ offset: this.#used, length, base, last, first, events: counted })
     const position = this.#position + this.#used
     this.#used += length
@@ -368,6 +408,7 @@ export class SessionWriter {
   /** Ends the recording. Resolves when the sink has written everything. */
   async end(time: number, reason: string): Promise<void> {
     if (!this.#isEnded) {
+      this.#repeatWaits(time)
       this.#add('end', time, { reason }, [reason])
       this.flush()
       this.#isEnded = true
@@ -411,6 +452,28 @@ export class SessionWriter {
     }
     const tail = this.#bounded(json(details), () => json({ uses: details.uses?.slice(0, 64) ?? [] }))
     this.#add('object', time, values, [command, event.class, why, method, text], tail)
+  }
+
+  #addWait(time: number, { wait, change, facts }: Omit<WaitEvent, 'kind'>): void {
+    const number = WaitChange[change.toUpperCase() as Uppercase<typeof change>]
+    const tail = this.#bounded(json(facts), () => json({ ...facts, text: facts.text.slice(0, 1000), objects: [] }))
+    this.#add('wait', time, { wait, change: number }, [], tail)
+  }
+
+  #noteWait(): void {
+    this.#note(WAITS_KEY)
+    this.#blockOfWaits = this.#blocks
+  }
+
+  /** At the end: so that a reader finds in the last blocks what programs waited for, without reading the file. */
+  #repeatWaits(time: number): void {
+    if (this.#blockOfWaits === this.#blocks) return
+    for (const event of this.#waits.values()) this.#addWait(time, event)
+    for (const event of this.#programEnds) this.#addProgramEnd(time, event)
+  }
+
+  #addProgramEnd(time: number, { pid, status, command, signal }: Omit<ProgramEndEvent, 'kind'>): void {
+    this.#add('programEnd', time, { pid, status, command, signal }, [command, signal])
   }
 
   #callJson(call: TraceRecord): Uint8Array {
@@ -539,6 +602,8 @@ export class SessionWriter {
     for (const { name, address, device } of this.#devices.values())
       this.#add('device', time, { device, change: DeviceChange.EXISTS, name, address }, [name, address])
     for (const event of live.slice(kept)) this.#addObject(time, event)
+    for (const event of this.#waits.values()) this.#addWait(time, event)
+    for (const event of this.#programEnds) this.#addProgramEnd(time, event)
     this.flush()
     this.#isCheckpoint = false
   }

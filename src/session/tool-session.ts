@@ -15,6 +15,7 @@ import {
   type DeviceSpec,
   type FaultStat,
   type ListedDevice,
+  type ProgramEnd,
   type QpCursor,
   type QpStat,
   type RecordingEnd,
@@ -82,8 +83,8 @@ export interface ToolSession {
   traceStatus(): Promise<{ readonly captureError: string | undefined }>
   /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
   record(fd: number, options: Omit<Extract<ToolRequest, { readonly kind: 'record' }>, 'kind'>): Promise<void>
-  /** Ends the recording; resolves when the file is written. */
-  endRecording(): Promise<RecordingEnd>
+  /** Ends the recording; resolves when the file is written. `program`: how the tool's program has ended. */
+  endRecording(program?: ProgramEnd): Promise<RecordingEnd>
   /**
    * Passes all findings so far to `onFinding`, and from now on each new one. `hang`: what a program waits for this many
    * seconds is a finding.
@@ -376,8 +377,8 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       const answer = await request({ kind: 'record', ...options }, [fd])
       if (!('recording' in answer)) throw unexpectedReply('record')
     },
-    async endRecording() {
-      const answer = await request({ kind: 'end-record' })
+    async endRecording(program) {
+      const answer = await request({ kind: 'end-record', ...(program && { program }) })
       if ('recorded' in answer) return answer.recorded
       throw unexpectedReply('end-record')
     },

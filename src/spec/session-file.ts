@@ -97,7 +97,7 @@ export const IndexBlock = layout(
   ['first', 'f64'],
   ['events', 'u32'],
 )
-/** key: the id of an object, or `packetKey`. */
+/** key: the id of an object, `packetKey`, or WAITS_KEY. */
 export const IndexKey = layout(['key', 'f64'], ['count', 'u32'])
 
 /** The number of keys of an index without keys. */
@@ -106,10 +106,15 @@ export const NO_KEYS = 2 ** 32 - 1
 /** The key in an index of packets to a queue pair. Below 0, because ids of objects are above. */
 export const packetKey = (destQpn: number): number => -1 - destQpn
 
+/** The key in an index of waits and of ends of programs: below all keys of packets. */
+export const WAITS_KEY = packetKey(2 ** 24)
+
 /** Values of `object.change`. EXISTS: in a checkpoint. */
 export const ObjectChange = { EXISTS: 0, CREATED: 1, CHANGED: 2, DESTROYED: 3 } as const
 /** Values of `device.change`. */
 export const DeviceChange = { EXISTS: 0, ADDED: 1, REMOVED: 2, RENAMED: 3 } as const
+/** Values of `wait.change`. EXISTS: in a checkpoint. */
+export const WaitChange = { EXISTS: 0, BEGAN: 1, OVER: 2, CLOSED: 3 } as const
 /** Bits of `posted.bits`. */
 export const PostedBit = { SIGNALED: 1, REMOTE: 2, DATAGRAM: 4, DESTINATION: 8 } as const
 /** Bytes of an element of a posted request: f64 address, u32 length, u32 lkey. */
@@ -121,7 +126,7 @@ export const ELEMENT_BYTES = 16
  * events have the same names. Tails:
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; flows of a block are numbered from 0
- * - `object`, `call`, `failure`, `finding`, `torment`: JSON
+ * - `object`, `call`, `failure`, `finding`, `torment`, `wait`: JSON
  * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID
  * - `packets`: the headers, and the recorded bytes of payload
  * - `counters`: `count` times a text (u32) and a value (f64)
@@ -199,6 +204,8 @@ export const Records = {
   lost: layout(['count', 'f64']),
   checkpoint: layout(['omitted', 'f64']),
   end: layout(['reason', 'text']),
+  wait: layout(['wait', 'f64'], ['change', 'u32']),
+  programEnd: layout(['pid', 'u32'], ['status', 'u32'], ['command', 'text'], ['signal', 'text']),
 } as const satisfies Readonly<Record<string, RecordLayout>>
 export type RecordKind = keyof typeof Records
 export const recordKinds = Object.keys(Records) as readonly RecordKind[]

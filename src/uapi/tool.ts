@@ -106,8 +106,8 @@ export type ToolRequest =
    * maximum bytes of the file. `application`: the program that asks.
    */
   | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
-  /** The reply follows when the file is written. */
-  | { readonly kind: 'end-record' }
+  /** The reply follows when the file is written. `program`: the tool's program, which has ended. */
+  | { readonly kind: 'end-record'; readonly program?: ProgramEnd }
   /** Ends the daemon, after the reply. The attached descriptor stays open until the daemon's process has ended. */
   | { readonly kind: 'stop' }
 
@@ -303,6 +303,14 @@ export type ToolReply =
       readonly calls: number
       readonly decisions?: number
     }
+
+/** How a program has ended. `status`: its exit status, or 128+n after signal n. `signal`: its name; empty: none. */
+export interface ProgramEnd {
+  readonly pid: number
+  readonly command: string
+  readonly status: number
+  readonly signal: string
+}
 
 /** How a recording ended. */
 export interface RecordingEnd {

@@ -9,6 +9,7 @@ import { SessionFileError } from '../../src/record/error.ts'
 import type { AnyEvent, SessionEvent } from '../../src/record/events.ts'
 import { expandPackets } from '../../src/record/packets.ts'
 import { bytesSource, openSession } from '../../src/record/reader.ts'
+import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
 import { SessionWriter, type WriterOptions } from '../../src/record/writer.ts'
 import { FileHeader, packetKey } from '../../src/spec/session-file.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
@@ -317,6 +318,41 @@ describe('a session file', () => {
     await writer.end(8, '')
     const [read] = await readAll(sink.bytes)
     assert.deepEqual(read.kind === 'posted' && [read.time, read.request.time], [7.5, 7.5])
+  })
+
+  it('says at its end, and in each segment, what programs wait for and how they ended, without reading all of it', async () => {
+    const facts = (text: string, objects: number[]) =>
+      ({ id: 'both-receive', device: 'rxe0', pid: 7, command: 'server', text, since: 1, objects }) as const
+    const lastWaits = async (bytes: Uint8Array) => {
+      const session = await openSession(bytesSource(bytes))
+      const waits = new SessionWaits()
+      await readLastWaits(session, event => waits.add(event))
+      return { waits, session }
+    }
+    const texts = ({ waits }: { waits: SessionWaits }) => waits.lasting.map(one => `${one.facts.text} ${one.state}`)
+    for (const limit of [undefined, LIMIT]) {
+      const { sink, writer } = start({ limit })
+      writer.wait(1, { wait: 1, change: 'began', facts: facts('lasts', [5]) })
+      writer.wait(1, { wait: 2, change: 'began', facts: facts('is over', [6]) })
+      writer.wait(2, { wait: 2, change: 'over', facts: facts('is over', [6]) })
+      writePolls(writer, 200_000)
+      writer.flush()
+      // As after a kill.
+      assert.deepEqual(texts(await lastWaits(sink.bytes)), ['lasts waits'])
+      writer.programEnd(200_000, { pid: 7, command: 'server', status: 139, signal: 'SIGSEGV' })
+      writePolls(writer, 5000)
+      await writer.end(200_000, 'done')
+      const last = await lastWaits(sink.bytes)
+      assert.deepEqual(texts(last), ['lasts closed'])
+      assert.deepEqual(
+        last.waits.programEnds.map(({ command, signal }) => `${command} ${signal}`),
+        ['server SIGSEGV'],
+      )
+      assert.deepEqual(
+        last.waits.of(5).map(one => one.facts.text),
+        ['lasts'],
+      )
+    }
   })
 
   it('finds the last checkpoint before a time, without devices that were removed', async () => {

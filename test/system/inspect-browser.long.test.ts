@@ -27,6 +27,7 @@ import {
 } from './programs.ts'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const HANG = join(repoRoot, 'build', 'findings', 'both-receive')
 const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
 const VIEWS = ['overview', 'ladder', 'objects', 'states', 'calls', 'charts', 'times', 'findings'] as const
 const MAX_NODES = 2000
@@ -272,6 +273,27 @@ describe('the page in a browser', { skip }, () => {
     assert.equal(await page.locator('.page section').first().locator('h2').innerText(), 'What programs wait for')
     if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
     assert.deepEqual(await faultsOf(page), [])
+  })
+
+  it('says first what the programs of a recording waited for and what ended them, also at the queue pair', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    await runUserdma(t, ['run', '--private', '--record', file, '--', HANG])
+    const context = await browser.newContext({ bypassCSP: true })
+    const { page, errors } = await openPage(context, await startInspect(t, file))
+    await page.locator('.sentences li', { hasText: /both-receive \d+.*was ended by SIGALRM/ }).waitFor()
+    assert.deepEqual(await page.locator('.page section h2').first().innerText(), 'How programs ended')
+    const wait = page.locator('.sentences li', { hasText: /both have receives posted/ })
+    assert.match(await wait.innerText(), /until the program ended/)
+    assert.deepEqual(await faultsOf(page), [])
+    await wait.locator('a').click()
+    await page
+      .locator('.ladder .sentence', { hasText: /both-receive \d+ waited: .*both have receives posted/ })
+      .waitFor()
+    await goTo(page, 'objects?class=rc_qp')
+    await page.locator('.table-row[role=option]').first().click()
+    await page.locator('.detail .sentence', { hasText: /both have receives posted/ }).waitFor()
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    assert.deepEqual(errors, [])
   })
 
   it('opens a page in one file without a network', async t => {

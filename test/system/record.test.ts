@@ -105,7 +105,36 @@ describe('userdma run --record', { skip: lacking(LOOPBACK) }, () => {
   })
 })
 
+const HANG = join(repoRoot, 'build', 'findings', 'both-receive')
 const FINDING = join(repoRoot, 'build', 'findings', 'rkey-no-right')
+
+describe('a recording of a program that hangs', { skip: lacking(HANG) }, () => {
+  it('says what the program waited for at which queue pairs, and what ended it; as text too', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    // It ends by SIGALRM after three seconds.
+    assert.equal((await runUserdma(t, [...private_, '--record', file, '--', HANG])).signal, 'SIGALRM')
+    const events = await eventsIn(file)
+    const [wait, ...later] = ofKind(events, 'wait')
+    assert.equal(wait.change, 'began')
+    assert.equal(wait.facts.id, 'both-receive')
+    assert.match(wait.facts.text, /both have receives posted, and neither has a send outstanding/)
+    const qps = ofKind(events, 'object').filter(event => event.class === 'rc_qp' && event.change === 'created')
+    assert.deepEqual(new Set(wait.facts.objects), new Set(qps.map(({ object }) => object)))
+    assert.ok(later.every(({ change }) => change === 'closed'))
+    const [end] = ofKind(events, 'programEnd')
+    assert.deepEqual([end.command, end.signal, end.status], ['both-receive', 'SIGALRM', 128 + 14])
+    const text = await runUserdma(t, ['export', file, '--to', 'text'])
+    assert.match(text.stdout, /both-receive \(\d+\) waits, rxe0: QP .* both have receives posted/)
+    assert.match(text.stdout, /both-receive \(\d+\) was ended by SIGALRM/)
+    const slow = await runUserdma(t, ['explain', '--slow', file])
+    assert.match(
+      slow.stdout,
+      /^what programs wait for\n {2}both-receive \(\d+\) waited until it ended, for .*receives posted/,
+    )
+    const redacted = await runUserdma(t, ['export', file, '--to', 'text', '--redact'])
+    assert.match(redacted.stdout, /both have receives posted/)
+  })
+})
 
 describe('userdma check --record', { skip: lacking(FINDING) }, () => {
   it('records findings, causes, and the stacks of calls and posts', async t => {

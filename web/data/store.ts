@@ -10,13 +10,15 @@ import { SessionObjects } from '../../src/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
 import { LongestRequests } from '../../src/record/times/longest.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
+import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
 /** Bytes of a session that are read without being asked. */
 const READ_AT_ONCE = 3 * 2 ** 20
-/** A live session that is read so many bytes behind skips to its newest part. */
+/** A live session that is read so many bytes behind skips to its newest part, of at least CATCH_UP bytes. */
 const MAX_BEHIND = 16 * 2 ** 20
+const CATCH_UP = 4 * 2 ** 20
 const MAX_CALLS = 20_000
 const MAX_PROBLEMS = 5_000
 const MAX_SENDS = 20_000
@@ -60,10 +62,15 @@ export interface Facts {
   damaged: number
   /** Events of a live recording that the page has not read, because newer ones arrived faster. */
   skipped: number
+  /** Time of the first event that was read; undefined: none was. Of a live recording that is long, not its first. */
+  coveredFrom: number | undefined
+  /** Microseconds of the session whose events were read: rates divide by it. */
+  covered: number
   /** Whether the recording says that it has ended in order. */
   endReason: string | undefined
   /** Counters of devices: the last values. */
   readonly counters: Map<number, Record<string, number>>
+  readonly waits: SessionWaits
   readonly times: TimesOfRequests
   readonly longest: LongestRequests
   /** Sends in the order of their ends: the first, or of a live session the newest. */
@@ -92,6 +99,7 @@ const newFacts = (start: number, isLive: boolean): Facts => {
       longest.add(send)
       facts.omittedSends += keep(sends, send, MAX_SENDS, isLive)
     }, objects),
+    waits: new SessionWaits(),
     longest,
     sends,
     omittedSends: 0,
@@ -105,6 +113,8 @@ const newFacts = (start: number, isLive: boolean): Facts => {
     events: 0,
     damaged: 0,
     skipped: 0,
+    coveredFrom: undefined,
+    covered: 0,
     endReason: undefined,
     counters: new Map(),
   }
@@ -124,6 +134,10 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       return
     case 'call':
       facts.omittedCalls += keep(facts.calls, event, MAX_CALLS, facts.isLive)
+      return
+    case 'wait':
+    case 'programEnd':
+      facts.waits.add(event)
       return
     case 'finding':
       if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)
@@ -172,6 +186,8 @@ export class Store {
   readonly #listeners = new Set<() => void>()
   /** Number of the first event that was not read. */
   #next = 0
+  /** Time of the last event that was read. */
+  #lastEnd = 0
   #budget = READ_AT_ONCE
   #recording: number
   #isReading = false
@@ -213,9 +229,27 @@ export class Store {
     for (const listener of this.#listeners) listener()
   }
 
-  /** The blocks that were not read. */
-  #remaining(): SessionBlock[] {
-    return this.session.blocks.filter(({ isCheckpoint, first, events }) => !isCheckpoint && first + events > this.#next)
+  /** The index of the first block of events from `from` on that was not read. */
+  #nextIndex(from: number): number {
+    const { blocks } = this.session
+    let index = from
+    for (; index < blocks.length; index++) {
+      const { isCheckpoint, first, events } = blocks[index]!
+      if (!isCheckpoint && first + events > this.#next) break
+    }
+    return index
+  }
+
+  /** The index of the block from which a page reads that is too far behind: the first of its segment. */
+  #newestPart(): number {
+    const { blocks } = this.session
+    let index = blocks.length - 1
+    for (let bytes = 0; index > 0; index--) {
+      bytes += blocks[index]!.length
+      if (bytes >= CATCH_UP && blocks[index - 1]!.sequence !== blocks[index]!.sequence) break
+    }
+    while (blocks[index]!.isCheckpoint && index < blocks.length - 1) index++
+    return index
   }
 
   async #read(): Promise<void> {
@@ -224,23 +258,41 @@ export class Store {
     this.readState = 'reading'
     const { facts } = this
     try {
-      if (facts.events === 0 && this.#next === 0) await this.#readCheckpoint(facts)
+      if (facts.events === 0 && this.#next === 0) {
+        await this.#readCheckpoint(facts, this.session.start)
+        // Why a program hangs comes first, and is at the end of a file.
+        if (!this.source.about.isLive) await readLastWaits(this.session, event => this.#add(facts, event))
+        this.#changed()
+      }
+      const { isLive } = this.source.about
+      let session: Session | undefined
+      let index = 0
+      let behind = 0
       while (facts === this.facts) {
-        const remaining = this.#remaining()
-        const behind = remaining.reduce((sum, { length }) => sum + length, 0)
+        // While this page reads, the session grows.
+        const isNew = session !== this.session
+        session = this.session
+        const { blocks } = session
+        index = this.#nextIndex(isNew ? 0 : index)
+        if (isNew) behind = blocks.slice(index).reduce((sum, one) => sum + (one.isCheckpoint ? 0 : one.length), 0)
         this.bytesTotal = this.bytesDone + behind
-        let block = remaining[0]
+        let block = blocks[index]
         if (block === undefined) break
-        const { isLive } = this.source.about
-        const isBehind = isLive && behind > MAX_BEHIND
-        if (isBehind) block = remaining[remaining.length - 1]!
-        // Blocks before the first remaining one were overwritten; those before the page's first look are not missing.
-        if (isBehind || (isLive && this.#next > 0)) facts.skipped += block.first - this.#next
+        if (isLive && behind > MAX_BEHIND) {
+          const newest = this.#newestPart()
+          for (; index < newest; index++) if (!blocks[index]!.isCheckpoint) behind -= blocks[index]!.length
+          block = blocks[index]!
+          await this.#readCheckpoint(facts, block.end)
+        }
+        // Blocks before this one were overwritten or passed over; those before the page's first look are not missing.
+        if (isLive && this.#next > 0) facts.skipped += block.first - this.#next
         if (!isLive && this.bytesDone + block.length > this.#budget) {
           this.readState = 'paused'
           return
         }
         await this.#readBlock(block, facts)
+        behind -= block.length
+        index++
         this.#changed(false)
       }
       this.readState = 'done'
@@ -255,15 +307,19 @@ export class Store {
     }
   }
 
-  /** The devices and objects that existed at the start of the session. */
-  async #readCheckpoint(facts: Facts): Promise<void> {
-    const { events } = await this.session.checkpointBefore(this.session.start)
-    for (const event of events)
-      try {
-        if (event.kind === 'object' || event.kind === 'device') addTo(facts, event)
-      } catch {
-        facts.damaged++
-      }
+  /** The devices and objects that existed at a time, as of the newest checkpoint. */
+  async #readCheckpoint(facts: Facts, time: number): Promise<void> {
+    const { events } = await this.session.checkpointBefore(time)
+    for (const event of events) if (event.kind !== 'checkpoint') this.#add(facts, event)
+  }
+
+  #add(facts: Facts, event: SessionEvent): void {
+    try {
+      addTo(facts, event)
+    } catch {
+      // A file that was made by others may have records of any content.
+      facts.damaged++
+    }
   }
 
   async #readBlock(block: SessionBlock, facts: Facts): Promise<void> {
@@ -277,15 +333,13 @@ export class Store {
       else facts.damaged += block.events
     }
     if (facts !== this.facts) return
+    const isNext = block.first === this.#next && facts.coveredFrom !== undefined
+    facts.coveredFrom ??= block.start
+    facts.covered += block.end - (isNext ? this.#lastEnd : block.start)
+    this.#lastEnd = block.end
     this.#next = block.first + block.events
     this.bytesDone += block.length
-    for (const event of events)
-      try {
-        addTo(facts, event)
-      } catch {
-        // A file that was made by others may have records of any content.
-        facts.damaged++
-      }
+    for (const event of events) this.#add(facts, event)
     facts.events += events.length
     const now = performance.now()
     if (now - this.#turn < TURN) return

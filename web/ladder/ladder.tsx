@@ -9,9 +9,11 @@ import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
 import { Empty } from '../parts/basics.tsx'
+import { Coverage } from '../parts/coverage.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
 import { VirtualList } from '../parts/virtual-list.tsx'
+import { WaitsOf } from '../parts/waits.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import { Detail } from './detail.tsx'
 import { LadderRow } from './ladder-row.tsx'
@@ -242,6 +244,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
           </span>
         </div>
         <FilterProblem problem={problem} />
+        <WaitsOf store={store} objects={[connection.left.object.id, connection.right?.object.id ?? 0]} />
         <OverviewStrip
           traffic={facts.traffic}
           version={version}
@@ -249,6 +252,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
           to={part(shown[shown.length - 1]?.time)}
           onGo={goToTime}
         />
+        <Coverage store={store} />
         {store.source.about.isLive && hasMore && (
           <p class="from-note">
             The rows end before the newest events.{' '}

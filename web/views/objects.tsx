@@ -4,11 +4,13 @@
 import { useMemo } from 'preact/hooks'
 import { isQueuePairClass, type ObjectRecord, type SessionObjects } from '../../src/record/objects.ts'
 import { classes } from '../../src/spec/classes.ts'
+import type { Store } from '../data/store.ts'
 import { countText, hexText, plural, timeText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'
 import { Empty, Facts, StackView } from '../parts/basics.tsx'
 import { DetailHead, stepOf } from '../parts/split.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
+import { WaitsOf } from '../parts/waits.tsx'
 import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
@@ -42,15 +44,8 @@ const Parents = ({ object, objects }: { readonly object: ObjectRecord; readonly 
   </>
 )
 
-const ObjectDetail = ({
-  object,
-  objects,
-  start,
-}: {
-  readonly object: ObjectRecord
-  readonly objects: SessionObjects
-  readonly start: number
-}) => {
+const ObjectDetail = ({ object, store }: { readonly object: ObjectRecord; readonly store: Store }) => {
+  const { objects, start } = store.facts
   const users = [...objects.objects.values()].filter(({ uses }) => uses.includes(object.id)).slice(0, 30)
   return (
     <aside class="detail" aria-label="Object">
@@ -83,6 +78,7 @@ const ObjectDetail = ({
           <a href={linkTo('states', { qp: object.id })}>States</a>
         </p>
       )}
+      <WaitsOf store={store} objects={[object.id]} />
       {object.history.map(({ time, change, method, why, details, stack }) => (
         <section class="detail-part" key={`${time} ${change} ${method}`}>
           <h3>
@@ -214,7 +210,7 @@ export const Objects = ({ store, route }: ViewProps) => {
           {objects.omitted > 0 ? `, and ${countText(objects.omitted)} that were too many for the page` : ''}
         </p>
       </div>
-      {selected && <ObjectDetail object={selected} objects={objects} start={start} />}
+      {selected && <ObjectDetail object={selected} store={store} />}
     </div>
   )
 }

@@ -2,36 +2,17 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
-import { useEffect, useState } from 'preact/hooks'
-import type { WaitState } from '../../src/inspect/server.ts'
 import { connectionsOf } from '../../src/record/objects.ts'
-import type { Source } from '../data/source.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
+import { Coverage } from '../parts/coverage.tsx'
+import { WaitsOfSession } from '../parts/waits.tsx'
 import { linkTo } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
 const MAX_ROWS = 60
-/** Milliseconds between two requests for what programs wait for. */
-const REFRESH = 2000
-
-/** What programs of a daemon wait for now. */
-const useWaits = (source: Source): readonly WaitState[] => {
-  const [waits, setWaits] = useState<readonly WaitState[]>([])
-  useEffect(() => {
-    if (!source.about.isLive) return
-    // Without an answer, because the daemon has ended, nothing waits.
-    const refresh = (): void => void source.waits().then(setWaits, () => setWaits([]))
-    refresh()
-    const interval = setInterval(refresh, REFRESH)
-    return () => clearInterval(interval)
-  }, [source])
-  return waits
-}
-
 export const Overview = ({ store }: ViewProps) => {
   const { facts, session, source } = store
-  const waits = useWaits(source)
   const { objects, traffic } = facts
   const { totals } = traffic
   const duration = Math.max(0, session.end - facts.start)
@@ -56,7 +37,7 @@ export const Overview = ({ store }: ViewProps) => {
   }
   const connections = connectionsOf(objects)
   const perSecond = (value: number): string =>
-    duration > 0 ? `${countText(Math.round(value / (duration / 1e6)))} per second` : ''
+    facts.covered > 0 ? `${countText(Math.round(value / (facts.covered / 1e6)))} per second` : ''
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
     return (
       <Empty title="Nothing has happened yet">
@@ -66,24 +47,7 @@ export const Overview = ({ store }: ViewProps) => {
   const problems = totals.lost + totals.retransmitted + totals.errors
   return (
     <div class="page">
-      {waits.length > 0 && (
-        <section>
-          <h2>What programs wait for</h2>
-          <ul class="sentences">
-            {waits.slice(0, MAX_ROWS).map(({ device, pid, command, text }) => (
-              <li key={`${device} ${pid} ${text}`}>
-                <a href={linkTo('calls', { filter: `pid == ${pid}` })}>
-                  {command} {pid}
-                </a>
-                <span>
-                  {device}: {text}
-                </span>
-              </li>
-            ))}
-          </ul>
-          {waits.length > MAX_ROWS && <p class="quiet">And {countText(waits.length - MAX_ROWS)} more.</p>}
-        </section>
-      )}
+      <WaitsOfSession store={store} />
       <section class="tiles" aria-label="Totals">
         <Tile
           title="Duration"
@@ -106,6 +70,7 @@ export const Overview = ({ store }: ViewProps) => {
           tone={totals.errors > 0 ? 'bad' : ''}
         />
       </section>
+      <Coverage store={store} />
       {problems > 0 && facts.failures.length > 0 && (
         <section>
           <h2>What failed</h2>
@@ -235,7 +200,7 @@ export const Overview = ({ store }: ViewProps) => {
         <h2>Recording</h2>
         <Facts
           of={[
-            ['Events', countText(session.events)],
+            ['Events', countText(session.events - session.overwritten)],
             ['Recorded by', session.header.application],
             ['Machine', session.header.machine],
             [

@@ -36,7 +36,7 @@ import { type JoinOptions, joinDaemon } from '../join.ts'
 import { type NamedFile, openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
-import { endAs, type ProgramEnd, preloadedLibraries, type Recording } from '../program/program.ts'
+import { endAs, type ProgramEnd, preloadedLibraries, type Recording, recordedEnd } from '../program/program.ts'
 import { createProgress, NO_PROGRESS, type Progress } from '../progress.ts'
 import { openRecordFile, type RecordFile, type RecordOptions } from '../record.ts'
 import { checkProgram, directMessages, requireHost, runUnder } from './run.ts'
@@ -273,7 +273,8 @@ const checkUnderDaemon = async (
     const { contexts } = await joined.client.stat()
     progress.end()
     if (isPrivate) warnRunning(contexts)
-    const isRecorded = (await record.file?.end(joined.client, programEnd.status !== 0 || record.hasFindings())) ?? true
+    const hasFailed = programEnd.status !== 0 || record.hasFindings()
+    const isRecorded = (await record.file?.end(joined.client, hasFailed, recordedEnd(program, programEnd))) ?? true
     return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }
   } finally {
     await joined.leave()

@@ -9,6 +9,7 @@ import { openSession } from '../../record/reader.ts'
 import { LongestRequests } from '../../record/times/longest.ts'
 import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../record/times/phases.ts'
 import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../record/times/request-times.ts'
+import { programEndText, SessionWaits } from '../../record/waits.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { durationText } from '../../trace/duration.ts'
@@ -125,6 +126,20 @@ const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }:
   stack,
 })
 
+/** What programs wait for, and how those ended that failed. Time that these wait has no end, so it comes first. */
+const waitLines = (waits: SessionWaits, end: number): string[] => {
+  const lines = [
+    ...waits.lasting.map(({ facts: { command, pid, device, text, since }, state, end: until = end }) => {
+      const verb = state === 'closed' ? 'waited until it ended' : 'waits'
+      return `  ${command} (${pid}) ${verb}, for ${durationText(until - since)}, at ${device}: ${text}`
+    }),
+    ...waits.programEnds
+      .filter(({ status }) => status !== 0)
+      .map(one => `  ${one.command} (${one.pid}) ${programEndText(one)}`),
+  ]
+  return lines.length === 0 ? [] : ['what programs wait for', ...lines, '']
+}
+
 /** The command. Throws UsageError. */
 export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
   const top = topOf(options.top)
@@ -134,9 +149,11 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     const session = await openSession(source)
     const longest = new LongestRequests(top)
     const times = new TimesOfRequests(one => longest.add(one))
+    const waits = new SessionWaits()
     let unreadable = 0
     const add = (event: SessionEvent): void => {
       try {
+        waits.add(event)
         times.add(event)
       } catch {
         // A file that was made by others may have records of any content.
@@ -164,15 +181,15 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     if (options.json) {
       for (const queue of shown) write(jsonText(queueJson(queue, texts.queueName(queue))))
       for (const request of longest.list) write(jsonText(requestJson(request, session.start)))
-    } else if (queues.length === 0) write(`${printable(name)} has no sends`)
+    } else if (queues.length === 0 && waits.lasting.length === 0) write(`${printable(name)} has no sends`)
     else {
       const lines = [
+        ...waitLines(waits, session.end),
         ...shown.flatMap(queue => [...texts.queueLines(queue), '']),
         ...(queues.length > top
           ? [`${queues.length - top} more queue pairs had less time with sends outstanding (--top)`, '']
           : []),
-        'the longest sends',
-        ...longest.list.flatMap(texts.requestLines),
+        ...(longest.list.length > 0 ? ['the longest sends', ...longest.list.flatMap(texts.requestLines)] : []),
       ]
       for (const line of lines) write(printable(line))
     }

@@ -17,6 +17,7 @@ import {
   preloadedLibraries,
   programEnvironment,
   type Recording,
+  recordedEnd,
   requireProgram,
   runProgram,
 } from '../program/program.ts'
@@ -130,7 +131,8 @@ export const run = async (
   try {
     await recording?.start(client)
     end = await runUnder(joined, program, args, { stacks })
-    const isComplete = (await recording?.end(client, end.status !== 0 || end.signal !== null)) ?? true
+    const isComplete =
+      (await recording?.end(client, end.status !== 0 || end.signal !== null, recordedEnd(program, end))) ?? true
     if (!isComplete) end = { ...end, status: end.status || 1 }
   } finally {
     await joined.leave()

@@ -2,6 +2,7 @@
  * Events of a session as lines of text, and as JSON.
  */
 import type { PacketsEvent, SessionEvent } from '../../record/events.ts'
+import { programEndText } from '../../record/waits.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { callJson, callLine, failureLine, tormentLine } from '../../trace/calls.ts'
@@ -70,6 +71,13 @@ const eventText = (event: SessionEvent): string => {
       return `${event.count} events were lost here`
     case 'checkpoint':
       return 'checkpoint'
+    case 'wait': {
+      const { command, pid, device, text } = event.facts
+      const state = { exists: 'waits', began: 'waits', over: 'no longer waits', closed: 'waited until it ended' }
+      return `${command} (${pid}) ${state[event.change]}, ${device}: ${text}`
+    }
+    case 'programEnd':
+      return `${event.command} (${event.pid}) ${programEndText(event)}`
     case 'end':
       return `end: ${event.reason}`
   }

@@ -5,10 +5,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { basename, delimiter, join } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import type { BufferCheck } from '../../spec/check/requests.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
 import { lowLimits } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 import { debianRemedy } from './debian-packages.ts'
@@ -150,6 +151,9 @@ export const spawnError = (program: string, error: unknown): ProgramError => {
       )
 }
 
+/** Characters of a program's name in a recording. */
+const MAX_COMMAND = 64
+
 /** How a program has ended. */
 export interface ProgramEnd {
   /** Its exit status, or 128+n after signal n. */
@@ -158,6 +162,14 @@ export interface ProgramEnd {
   readonly signal: NodeJS.Signals | null
   readonly pid?: number | undefined
 }
+
+/** The end of a program for its recording. */
+export const recordedEnd = (program: string, { status, signal, pid }: ProgramEnd): RecordedEnd => ({
+  pid: pid ?? 0,
+  command: basename(program).slice(0, MAX_COMMAND),
+  status,
+  signal: signal ?? '',
+})
 
 /** Runs the program to its end. Throws ProgramError if it cannot be started. */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<ProgramEnd> =>

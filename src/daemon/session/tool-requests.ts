@@ -11,6 +11,7 @@ import type {
   DaemonConfig,
   DeviceSpec,
   ListedDevice,
+  ProgramEnd,
   QpCursor,
   RecordingEnd,
   ToolReply,
@@ -71,6 +72,18 @@ const parseRecord = ({ application, payload, limit }: Partial<Record<string, unk
   return isCount(limit) ? { kind: 'record', application, payload, limit } : undefined
 }
 
+/** Maximum characters of a command and of a signal's name. */
+const MAX_NAME = 64
+
+const parseEndRecord = ({ program }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  if (program === undefined) return { kind: 'end-record' }
+  const { pid, command, status, signal } = (program ?? {}) as Partial<Record<string, unknown>>
+  const isU32 = (value: unknown): value is number => Number.isInteger(value) && (value as number) >>> 0 === value
+  const isName = (value: unknown): value is string => typeof value === 'string' && value.length <= MAX_NAME
+  const isValid = isU32(pid) && isU32(status) && isName(command) && isName(signal)
+  return isValid ? { kind: 'end-record', program: { pid, command, status, signal } } : undefined
+}
+
 /** The request, without unknown fields; undefined if it is invalid. */
 const parseRequest = (text: string): ToolRequest | undefined => {
   let value: unknown
@@ -90,7 +103,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
   if (kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'record') return parseRecord(fields)
-  if (kind === 'end-record' || kind === 'stop') return { kind }
+  if (kind === 'end-record') return parseEndRecord(fields)
+  if (kind === 'stop') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
@@ -173,7 +187,7 @@ export class ToolRequests {
     const addsFindings = toolRequest?.kind === 'counts' && isTrusted && this.#daemon.check !== undefined
     if (toolRequest?.kind === 'closed') this.#afterContext(toolRequest.context, reply)
     else if (toolRequest?.kind === 'end-record')
-      void this.#endRecording().then(recorded => {
+      void this.#endRecording(toolRequest.program).then(recorded => {
         this.#recorded = recorded
         reply()
       })
@@ -219,10 +233,10 @@ export class ToolRequests {
     }
   }
 
-  async #endRecording(): Promise<RecordingEnd> {
+  async #endRecording(program?: ProgramEnd): Promise<RecordingEnd> {
     const recording = this.#recording
     this.#recording = undefined
-    return recording === undefined ? this.#recorded : recording.end('the command has ended')
+    return recording === undefined ? this.#recorded : recording.end('the command has ended', program)
   }
 
   /** Calls `reply` when the objects of the context with this number are destroyed. */

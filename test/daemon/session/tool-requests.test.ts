@@ -125,6 +125,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
     '{"__proto__":{"kind":"stat"}}',
     '{"kind":"qps","cursor":{"node":0,"row":-1}}',
     '{"kind":"device"}',
+    '{"kind":"end-record","program":{"pid":-1}}',
     '{"kind":"device","add":{"name":"rxe1"}}',
     '{"kind":"device","remove":1}',
     '{"kind":"device","remove":"rxe0","add":{"name":"rxe1","address":"127.0.0.2"}}',
