@@ -8,6 +8,7 @@ import type { Store } from '../data/store.ts'
 import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
+import { packetValueNames } from '../packet/opcode-names.ts'
 import { Empty } from '../parts/basics.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
@@ -92,7 +93,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
 
   const { filter, problem } = useMemo((): { filter: Filter | undefined; problem: string } => {
     try {
-      return { filter: source === '' ? undefined : compileFilter(source, isField), problem: '' }
+      return { filter: source === '' ? undefined : compileFilter(source, isField, packetValueNames), problem: '' }
     } catch (error) {
       return { filter: undefined, problem: error instanceof FilterError ? error.message : String(error) }
     }

@@ -605,6 +605,7 @@ const acknowledgedText = (of: Direction, psn: number): string => {
 
 /** Fields of rows that are not fields of packets. */
 export const rowFields = [
+  'opcode',
   'frame.time_relative',
   'ip.src',
   'ip.dst',
@@ -625,6 +626,8 @@ export const filteredRow = (row: Row, start: number): Filtered => {
     field(name): FieldValue | undefined {
       const { packet } = row
       switch (name) {
+        case 'opcode':
+          return this.field('infiniband.bth.opcode')
         case 'frame.time_relative':
           return (row.time - start) / 1e6
         case 'ip.src':

@@ -2,7 +2,7 @@
  * The filter of a view, which the address has as its parameter `filter`.
  */
 import type { ComponentChildren, Ref } from 'preact'
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import { setParam } from '../route.ts'
 
 export interface FilterFormProps {
@@ -21,6 +21,8 @@ export interface FilterFormProps {
 
 export const FilterForm = ({ source, label, placeholder, problem, box, list, children }: FilterFormProps) => {
   const [draft, setDraft] = useState(source)
+  // A link and the browser's Back change the address without this form.
+  useEffect(() => setDraft(source), [source])
   return (
     <form
       class="filter"
