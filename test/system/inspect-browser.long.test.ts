@@ -329,6 +329,70 @@ describe('the page in a browser', { skip }, () => {
     )
   })
 
+  it('reaches each of 55 findings, 200 failures and 600 queue pairs', async t => {
+    const sink = createMemorySink()
+    const writer = new SessionWriter(sink, { application: 'x', machine: 'x', origin: 0, payload: 0 })
+    writer.device(1, { change: 'added', device: 0, name: 'rxe0', address: '' })
+    for (let object = 1; object <= 600; object++)
+      writer.object(2, {
+        change: 'created',
+        object,
+        device: 0,
+        context: 1,
+        program: { pid: object, command: 'test' },
+        class: 'rc_qp',
+        handle: object,
+        number: object,
+        method: 'create',
+        why: 'call',
+        stack: [],
+        details: { uses: [], values: { state: 0 } },
+      })
+    for (let number = 1; number <= 55; number++)
+      writer.finding(number + 2, {
+        number,
+        id: 'leak',
+        severity: 'error',
+        text: `mistake number ${number}`,
+        details: [],
+        device: 'rxe0',
+        time: number + 2,
+        moments: [],
+        objects: [],
+      } as never)
+    for (let number = 1; number <= 200; number++) {
+      const failure = {
+        kind: 'send',
+        device: 'x',
+        cause: 'x',
+        vendorErr: 1,
+        args: {},
+        text: `failure number ${number}`,
+      }
+      writer.failure(number + 60, 1, { time: 0, pid: 1, command: 'x', device: 'x', failure } as never)
+    }
+    await writer.end(300, 'done')
+    const file = join(temporaryFolder(t), 'session.udr')
+    writeFileSync(file, sink.bytes)
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    await goTo(page, 'findings?number=55')
+    await page.locator('details[open]', { hasText: 'mistake number 55' }).waitFor()
+    await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('41 to 55 of 55').waitFor()
+    await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('Previous').click()
+    await page.getByText('mistake number 40', { exact: true }).waitFor()
+    await page.getByRole('navigation', { name: 'Pages of failures' }).getByText('Next').click()
+    await page.getByText('failure number 200').waitFor()
+    await goTo(page, 'findings?number=56')
+    await page.getByText('There is no finding 56').waitFor()
+    await goTo(page, 'states')
+    await page.getByLabel('Search: Queue pair').fill('test 599')
+    assert.equal(await page.locator('option', { hasText: 'test 599' }).count(), 1)
+    await page.locator('select').selectOption('599')
+    await page.waitForFunction('location.hash.includes("qp=599")')
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
   it('shows hostile texts as texts', async t => {
     const hostile = '<img src=x onerror=alert(1)><script>alert(2)</script>"\'javascript:alert(3)'
     const sink = createMemorySink()
