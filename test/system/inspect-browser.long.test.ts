@@ -7,7 +7,10 @@ import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'nod
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { createNetwork, open as openDevice } from '../../src/library/test.ts'
+import type { LocalNetwork } from '../../src/network/contract.ts'
 import { SessionWriter } from '../../src/record/writer.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { repoRoot } from '../paths.ts'
@@ -389,6 +392,61 @@ describe('the page in a browser', { skip }, () => {
     assert.equal(await page.locator('option', { hasText: 'test 599' }).count(), 1)
     await page.locator('select').selectOption('599')
     await page.waitForFunction('location.hash.includes("qp=599")')
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('has charts of each of 10,000 queue pairs, and of their losses what the ladder has', async t => {
+    const file = join(temporaryFolder(t), 'session.udr')
+    const network = createNetwork({ record: file })
+    const [left, right] = [await openDevice({ network }), await openDevice({ network })]
+    const [ofLeft, ofRight] = [left.pd(), right.pd()]
+    const [from, to] = [ofLeft, ofRight].map(pd =>
+      pd.register(new Uint8Array(4096), { localWrite: true, remoteWrite: true }),
+    )
+    network.setFaults('drop=1%,seed=3')
+    // The recorder writes between two parts: it has a limited memory.
+    for (let part = 0; part < 100; part++) {
+      const senders = Array.from({ length: 50 }, () => {
+        const [a, b] = [ofLeft.rcQp(), ofRight.rcQp()]
+        a.connect(b.endpoint)
+        b.connect(a.endpoint)
+        return a
+      })
+      for (let i = 0; i < 3; i++)
+        await Promise.all(senders.map(qp => qp.write(from.slice(0, 2048), to.remote(0, 2048))))
+      await immediate()
+    }
+    await left.close()
+    await right.close()
+    // It ends with the process otherwise.
+    await (network as LocalNetwork).endRecording?.()
+
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    await page.getByRole('button', { name: 'Read all' }).click()
+    await page.locator('.notice', { hasText: 'Read all' }).waitFor({ state: 'detached' })
+    await page.locator('progress').waitFor({ state: 'detached' })
+    await goTo(page, 'times?order=lost')
+    await page.locator('.status', { hasText: '5,000 queue pairs' }).waitFor()
+    assert.ok((await nodesOf(page)) <= MAX_NODES)
+    await page.locator('.time-row[role=option]').first().click()
+    await page.locator('.detail').getByRole('link', { name: 'Charts', exact: true }).click()
+    const chart = (title: string) => page.locator('.chart h2', { hasText: title })
+    await chart('Latency of sends over time').waitFor()
+    const losses = await chart('Packets that were lost').innerText()
+    const lost = Number(/([\d,]+) lost/.exec(losses)?.[1])
+    assert.ok(lost > 0, losses)
+    assert.ok((await nodesOf(page)) <= MAX_NODES)
+    for (const width of [1280, 390]) {
+      await page.setViewportSize({ width, height: 800 })
+      assert.deepEqual(await faultsOfLayout(page), [], `${width} pixels`)
+    }
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    const qp = /qp=\d+/.exec(page.url())?.[0]
+    await goTo(page, `ladder?${qp}&filter=${encodeURIComponent('userdma.outcome == dropped')}`)
+    await page.locator('.status', { hasText: new RegExp(`^${lost} rows? of \\d+$`) }).waitFor()
+    await goTo(page, 'charts?qp=4711000')
+    await page.getByText('There is no queue pair 4711000').waitFor()
     assert.deepEqual(errors, [])
     await page.close()
   })

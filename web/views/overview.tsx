@@ -156,7 +156,8 @@ export const Overview = ({ store }: ViewProps) => {
                   <td>{right?.object.program ? `${right.object.program.command} ${right.object.program.pid}` : '–'}</td>
                   <td>{right ? (right.object.destroyed === undefined ? right.state : 'destroyed') : '–'}</td>
                   <td>
-                    <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>
+                    <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>{' '}
+                    <a href={linkTo('charts', { qp: left.object.id })}>charts</a>
                   </td>
                 </tr>
               ))}
@@ -164,7 +165,10 @@ export const Overview = ({ store }: ViewProps) => {
           </table>
         )}
         {connections.length > MAX_ROWS && (
-          <p class="quiet">And {countText(connections.length - MAX_ROWS)} more: the ladder's list has them.</p>
+          <p class="quiet">
+            And {countText(connections.length - MAX_ROWS)} more: <a href={linkTo('times')}>Times</a> has a table that
+            can be sorted.
+          </p>
         )}
       </section>
       <div class="columns">
