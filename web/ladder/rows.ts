@@ -25,6 +25,7 @@ import {
   opcodeFlags,
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
 import { psnDifference } from '../../src/wire/bth.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
@@ -214,7 +215,7 @@ export class LadderRows {
         return
       }
       case 'call':
-        if (event.call.ret >= 0) return
+        if (!isFailed(event.call)) return
         this.#withSide(event.object, side =>
           this.#push(event, 'call', side, 'error', 'call failed', event.call.reason ?? errnoName(-event.call.ret)),
         )

@@ -4,6 +4,7 @@
 import { useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/record/events.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
@@ -100,7 +101,7 @@ export const Calls = ({ store, route }: ViewProps) => {
     }
   }, [source])
   const shown = useMemo(
-    () => calls.filter(event => !(failedOnly && event.call.ret >= 0) && (source === '' || filter(filtered(event)))),
+    () => calls.filter(event => !(failedOnly && !isFailed(event.call)) && (source === '' || filter(filtered(event)))),
     [calls, calls.length, omittedCalls, filter, failedOnly],
   )
   const wanted = route.params.get('call')
@@ -153,7 +154,7 @@ export const Calls = ({ store, route }: ViewProps) => {
               <div
                 key={i}
                 role="option"
-                class={`call-row${call.ret < 0 ? ' failed' : ''}`}
+                class={`call-row${isFailed(call) ? ' failed' : ''}`}
                 aria-selected={i === index}
                 tabIndex={-1}
                 onClick={() => select(i === index ? undefined : i)}

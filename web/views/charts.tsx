@@ -260,7 +260,7 @@ const TrafficCharts = ({ traffic, version, start, range: shown, isOne }: Traffic
       <Chart
         {...common}
         title="Packets that were lost or sent again"
-        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again`}
+        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again, in packets`}
         yText={count}
         lines={[
           { label: 'sent again', color: '--retry', values: traffic.values('retransmitted') },

@@ -5,6 +5,7 @@
 import { useEffect, useState } from 'preact/hooks'
 import type { WaitState } from '../../src/inspect/server.ts'
 import { connectionsOf } from '../../src/record/objects.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import type { Source } from '../data/source.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
@@ -52,7 +53,7 @@ export const Overview = ({ store }: ViewProps) => {
   for (const { call } of facts.calls) {
     const one = programOf(call.pid, call.command)
     one.calls++
-    if (call.ret < 0) one.failed++
+    if (isFailed(call)) one.failed++
   }
   const connections = connectionsOf(objects)
   const perSecond = (value: number): string =>
@@ -96,7 +97,7 @@ export const Overview = ({ store }: ViewProps) => {
         <Tile
           title="Lost packets"
           value={countText(totals.lost)}
-          note={`${countText(totals.retransmitted)} sent again`}
+          note={`${plural(totals.retransmitted, 'packet')} sent again`}
           tone={totals.lost > 0 ? 'bad' : ''}
         />
         <Tile
@@ -185,7 +186,7 @@ export const Overview = ({ store }: ViewProps) => {
                   <th class="num">Objects</th>
                   <th class="num">QPs</th>
                   <th class="num">Calls</th>
-                  <th class="num">Failed</th>
+                  <th class="num">Failed calls</th>
                 </tr>
               </thead>
               <tbody>
