@@ -7,6 +7,7 @@ import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
+import { Share } from './parts/share.tsx'
 import { useStore } from './parts/use-store.ts'
 import { goTo, linkTo, useRoute } from './route.ts'
 import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
@@ -205,6 +206,7 @@ export const App = ({ store }: { readonly store: Store }) => {
           {isLive && <span class="live">live</span>}
           {name.split('/').at(-1)}
         </span>
+        <Share source={store.source} />
         <ThemeButton />
         <button type="button" class="chip" aria-label="Keys (?)" onClick={() => setHelpShown(true)}>
           ?

@@ -261,6 +261,50 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('.notice').waitFor({ state: 'detached' })
   })
 
+  it('saves a live session, and opens its view in another browser by a link that works once', async t => {
+    const daemon = await startDaemon(t)
+    const context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] })
+    const { page, errors } = await openPage(context, await startInspect(t, '--socket', daemon.socket))
+    await page.getByText('Nothing has happened yet').waitFor()
+    const script = pair('ibv_rc_pingpong -g 1 -n 50', 'ibv_rc_pingpong -g 1 -n 50 localhost')
+    assertGood(await runUserdma(t, ['run', '--socket', daemon.socket, '--', 'sh', '-c', script]))
+    await goTo(page, 'calls?filter=rc_qp.create')
+    await page.locator('.status', { hasText: /^2 calls of/ }).waitFor()
+    for (const width of [1280, 390]) {
+      await page.setViewportSize({ width, height: 800 })
+      assert.deepEqual(await faultsOfLayout(page), [], `${width} pixels`)
+    }
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('button', { name: 'Save', exact: true }).click(),
+    ])
+    const file = join(temporaryFolder(t), 'saved.udr')
+    await download.saveAs(file)
+    assert.match(download.suggestedFilename(), /^session-.*\.udr$/)
+
+    await page.getByRole('button', { name: 'Copy link' }).click()
+    await page.getByText('Copied: the link works once').waitFor()
+    assert.deepEqual(await faultsOfLayout(page), [])
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    const copied = await page.evaluate<string>('navigator.clipboard.readText()')
+    const other = await browser.newContext()
+    const second = await openPage(other, copied)
+    await second.page.locator('.status', { hasText: /^2 calls of/ }).waitFor()
+    assert.match(second.page.url(), /\/#\/calls\?filter=rc_qp\.create$/)
+    const third = await (await browser.newContext()).newPage()
+    await third.goto(copied)
+    await third.getByText('used before').waitFor()
+
+    const saved = await openPage(browser, await startInspect(t, file))
+    assert.equal(await saved.page.locator('.notice').count(), 0)
+    await goTo(saved.page, 'calls?filter=rc_qp.create')
+    await saved.page.locator('.status', { hasText: /^2 calls of/ }).waitFor()
+    assert.equal(await saved.page.getByRole('button', { name: 'Save', exact: true }).count(), 0)
+    for (const one of [errors, second.errors, saved.errors]) assert.deepEqual(one, [])
+    await context.close()
+    await other.close()
+  })
+
   it('says first what programs wait for', async t => {
     const daemon = await startDaemon(t)
     const context = await browser.newContext({ bypassCSP: true })
