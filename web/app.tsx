@@ -107,6 +107,7 @@ const KEYS = [
   ['↓ ↑ or j k', 'next and previous row of the ladder'],
   ['n p', 'next and previous problem'],
   ['/', 'filter'],
+  ['c', 'copy the row whose details are shown'],
   ['Esc', 'close the details'],
   ['?', 'this help'],
 ] as const

@@ -1,7 +1,7 @@
 /*
  * The calls of all programs, decoded, with a search.
  */
-import { useMemo } from 'preact/hooks'
+import { useCallback, useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/record/events.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import { isFailed } from '../../src/trace/failed.ts'
@@ -44,6 +44,7 @@ const filtered = (event: CallEvent): Filtered => ({
 
 const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readonly start: number }) => {
   const { call, stack } = event
+  const copied = useCallback(() => callLine(call), [call])
   const { args, out, reason } = useMemo(() => callJson(call), [call])
   const json = (value: unknown): string => JSON.stringify(value ?? {}, null, 2)
   return (
@@ -52,6 +53,7 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
         title={textOf(event).split('(')[0]!}
         text={`${timeText(event.time - start)} s · ${call.command} ${call.pid}`}
         onClose={() => setParam('call', undefined)}
+        copied={copied}
       />
       {typeof reason === 'string' && <p class="sentence bad">{reason}</p>}
       <Facts
