@@ -7,6 +7,7 @@ import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
+import { Share } from './parts/share.tsx'
 import { useStore } from './parts/use-store.ts'
 import { goTo, linkTo, useRoute } from './route.ts'
 import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
@@ -107,6 +108,7 @@ const KEYS = [
   ['↓ ↑ or j k', 'next and previous row of the ladder'],
   ['n p', 'next and previous problem'],
   ['/', 'filter'],
+  ['c', 'copy the row whose details are shown'],
   ['Esc', 'close the details'],
   ['?', 'this help'],
 ] as const
@@ -206,6 +208,7 @@ export const App = ({ store }: { readonly store: Store }) => {
           {isLive && <span class="live">live</span>}
           {name.split('/').at(-1)}
         </span>
+        <Share source={store.source} />
         <ThemeButton />
         <button type="button" class="chip" aria-label="Keys (?)" onClick={() => setHelpShown(true)}>
           ?

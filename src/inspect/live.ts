@@ -8,7 +8,8 @@ import { join } from 'node:path'
 import { lastingWaits } from '../session/lasting-waits.ts'
 import type { FaultStat, WaitStat } from '../uapi/tool.ts'
 import { readAt } from './file.ts'
-import type { DataState, FaultState, PageData } from './server.ts'
+import type { DataState, FaultState, PageData, Snapshot } from './server.ts'
+import { copySession } from './snapshot.ts'
 
 /** A tool's session with a daemon. */
 export interface LiveClient {
@@ -122,6 +123,26 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
     return looking
   }
 
+  /** A copy in a file without a name, so that the reader may be slow. */
+  const save = async (): Promise<Snapshot> => {
+    const [from, { size }] = [file, state]
+    if (from === undefined) throw new Error('there is no recording yet')
+    const copy = await temporaryFile()
+    try {
+      const source = { size, read: (offset: number, length: number) => readAt(from, offset, length) }
+      const bytes = await copySession(source, async (position, part) => {
+        for (let at = 0; at < part.length; )
+          at += (await copy.write(part, at, part.length - at, position + at)).bytesWritten
+      })
+      // A copy that began anew may be shorter.
+      await copy.truncate(bytes)
+      return { size: bytes, read: (offset, length) => readAt(copy, offset, length), close: () => copy.close() }
+    } catch (error) {
+      await copy.close()
+      throw error
+    }
+  }
+
   await start()
   // The header is written before the first reply of a page.
   while (state.size === 0) {
@@ -141,6 +162,7 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
         return () => listeners.delete(listener)
       },
       waits,
+      save,
       ...(allowsFaults && {
         async faults(rules?: string) {
           if (client === undefined) throw new Error('the daemon has ended')

@@ -7,6 +7,8 @@
  *   GET  /api/changes     of a live recording: a line of JSON for each change, until the client closes
  *   GET  /api/waits       what programs of the daemon wait for (`WaitState`)
  *   GET  /api/faults      the fault rules; PUT replaces them
+ *   GET  /api/recording   of a live recording: a session file with all so far
+ *   POST /api/token       a token for another link
  *
  * The page decodes the session file itself. A failure of a request is a sentence, as text.
  */
@@ -45,6 +47,14 @@ export interface WaitState {
   readonly text: string
 }
 
+/** A copy of the recording. */
+export interface Snapshot {
+  /** Bytes. */
+  readonly size: number
+  read(offset: number, length: number): Promise<Uint8Array>
+  close(): Promise<void>
+}
+
 /** What the server shows. */
 export interface PageData {
   /** The name of the file or daemon. */
@@ -56,6 +66,8 @@ export interface PageData {
   onChange(listener: () => void): () => void
   /** Absent: no programs run. What lasts for two looks; throws an Error if the daemon has ended meanwhile. */
   waits?(): Promise<readonly WaitState[]>
+  /** Absent: it is a file. The recording so far, as a whole session file. */
+  save?(): Promise<Snapshot>
   /** Absent: the page may not change faults. Reads the rules, or replaces them; throws an Error for a wrong rule. */
   faults?(rules?: string): Promise<readonly FaultState[]>
 }
@@ -86,6 +98,8 @@ export interface PageServer {
 
 /** Most bytes of one reply with data. */
 const MAX_READ = 4 * 2 ** 20
+/** Bytes of a recording that are sent at once. */
+const COPY_PART = 2 ** 20
 /** Most bytes of a request's body: fault rules. */
 const MAX_BODY = 64 * 2 ** 10
 /** Milliseconds between two lines of /api/changes. */
@@ -192,6 +206,30 @@ const streamChanges = (data: PageData, response: ServerResponse): void => {
   })
 }
 
+/** Sends a copy of the recording, as slowly as the client reads. */
+const sendRecording = async (data: PageData, response: ServerResponse): Promise<void> => {
+  if (data.save === undefined) throw new RequestError(404, 'the page shows a file, which is saved already')
+  const copy = await data.save()
+  try {
+    response.writeHead(200, { ...HEADERS, 'Content-Type': 'application/octet-stream', 'Content-Length': copy.size })
+    for (let at = 0; at < copy.size && !response.destroyed; at += COPY_PART)
+      if (!response.write(await copy.read(at, COPY_PART))) await drained(response)
+    response.end()
+  } finally {
+    await copy.close()
+  }
+}
+
+/** Resolves when the client has taken what was written, or has gone. */
+const drained = (response: ServerResponse): Promise<void> =>
+  new Promise(resolve => {
+    const done = (): void => {
+      response.off('drain', done).off('close', done)
+      resolve()
+    }
+    response.on('drain', done).on('close', done)
+  })
+
 /** Starts the server. Throws the system's error if the address cannot be used. */
 export const servePage = async (page: Page, data: PageData, options: ServerOptions = {}): Promise<PageServer> => {
   const { host = '127.0.0.1', port = 0, names = [] } = options
@@ -235,6 +273,10 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       }
       case 'GET /api/changes':
         return streamChanges(data, response)
+      case 'GET /api/recording':
+        return sendRecording(data, response)
+      case 'POST /api/token':
+        return send(response, 200, 'text/plain', access.createToken())
       case 'GET /api/waits':
         return sendJson(response, (await data.waits?.()) ?? [])
       case 'GET /api/faults':

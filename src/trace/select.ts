@@ -2,12 +2,12 @@
  * Selects calls of a trace: those of given classes, and those that failed (`userdma trace --class`, `--errors`).
  */
 import { classes } from '../spec/classes.ts'
-import { Errno } from '../spec/errno.ts'
 import { linuxCalls } from '../spec/linux/coverage.ts'
 import { ucmaCommands } from '../spec/linux/ucma.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
+import { isFailed } from './failed.ts'
 
 /** The calls to select. Without fields: all calls. */
 export interface Selection {
@@ -47,21 +47,13 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
 
 /** Whether a call, or an entry of its chain, failed. */
 export const hasFailed = (record: TraceRecord): boolean => {
-  if (record.ret < 0) return true
+  if (record.ret < 0) return isFailed(record)
   const decoded = decodeRecord(record, 0)
   return decoded !== undefined && decodeChain(decoded, 0, record)?.error !== undefined
 }
 
-/**
- * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC says that there
- * are such commands, so the probe has not failed.
- */
-const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
-  dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
-
 export const isSelected = (record: TraceRecord, { classes, onlyFailed = false }: Selection): boolean =>
-  (!onlyFailed || (hasFailed(record) && !isProbe(record))) &&
-  (classes === undefined || classesOf(record).some(name => classes.has(name)))
+  (!onlyFailed || hasFailed(record)) && (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
  * Parses lists of `--class`, such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error for an

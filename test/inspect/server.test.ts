@@ -70,11 +70,54 @@ describe('the server of the page', () => {
     assert.equal(search, '')
   })
 
+  it('gives a session tokens for further links, each of which works once', async () => {
+    const session = await enter(server)
+    const { status, body } = await ask(server.port, '/api/token', session, 'POST')
+    assert.equal(status, 200)
+    const token = body.toString()
+    assert.equal((await ask(server.port, '/api/about', { 'x-userdma-session': token })).status, 401)
+    assert.equal((await ask(server.port, '/api/session', {}, 'POST', token)).status, 200)
+    assert.equal((await ask(server.port, '/api/session', {}, 'POST', token)).status, 403)
+    assert.equal((await ask(server.port, '/api/token', session)).status, 404)
+  })
+
+  it('sends a copy of a live recording, and closes it', async () => {
+    const large = new Uint8Array(3 * 2 ** 20 + 5).map((_, i) => i)
+    let isClosed = false
+    const live = await servePage(
+      page,
+      dataOf({
+        save: async () => ({
+          size: large.length,
+          read: async (offset, length) => large.subarray(offset, offset + length),
+          close: async () => {
+            isClosed = true
+          },
+        }),
+      }),
+    )
+    try {
+      const { body } = await ask(live.port, '/api/recording', await enter(live))
+      assert.deepEqual(new Uint8Array(body), large)
+      assert.ok(isClosed)
+    } finally {
+      await live.close()
+    }
+    assert.equal((await ask(server.port, '/api/recording', await enter(server))).status, 404)
+  })
+
   it('gives data only to a session', async () => {
     const session = await enter(server)
     for (const headers of [{}, { 'x-userdma-session': 'x' }, { 'x-userdma-session': tokenOf(server) }]) {
-      for (const path of ['/api/about', '/api/data?offset=0&length=10', '/api/changes', '/api/faults'])
+      for (const path of [
+        '/api/about',
+        '/api/data?offset=0&length=10',
+        '/api/changes',
+        '/api/faults',
+        '/api/recording',
+      ])
         assert.equal((await ask(server.port, path, headers)).status, 401, path)
+      assert.equal((await ask(server.port, '/api/token', headers, 'POST')).status, 401)
     }
     const { status, body } = await ask(server.port, '/api/data?offset=10&length=5', session)
     assert.equal(status, 200)

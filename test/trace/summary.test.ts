@@ -60,7 +60,7 @@ describe('a summary', () => {
       records.length,
     )
     assert.equal(rows.find(({ name }) => name === 'rc_qp.modify')?.calls, 3)
-    assert.equal(summary.total().errors, 1, 'the probe QUERY_DEVICE of libibverbs')
+    assert.equal(summary.total().errors, 0, 'the probe QUERY_DEVICE of libibverbs has not failed')
   })
 })
 

@@ -8,6 +8,7 @@ import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
 import { filteredRow, LadderRows, type Row, rowFields } from '../../web/ladder/rows.ts'
 import { fieldNames } from '../../web/packet/fields.ts'
+import { packetValueNames } from '../../web/packet/opcode-names.ts'
 import { connected, LEFT, FIRST_PSN as PSN, packets, posted, RIGHT } from './events.ts'
 
 const rowsOf = (...events: SessionEvent[]): readonly Row[] => {
@@ -131,7 +132,7 @@ describe('filters', () => {
   )
   const isField = (name: string): boolean => [...fieldNames, ...rowFields].includes(name)
   const matches = (source: string): number[] => {
-    const filter = compileFilter(source, isField)
+    const filter = compileFilter(source, isField, packetValueNames)
     return rows.flatMap((row, i) => (filter(filteredRow(row, 0)) ? [i] : []))
   }
   for (const [source, expected] of [
@@ -144,6 +145,13 @@ describe('filters', () => {
     ['not (userdma.kind == packet)', [0]],
     ['userdma.wr_id == 7', [0, 1, 2, 3]],
     ['"wr_id 7"', [0]],
+    ['infiniband.bth.opcode in {0x11, 99}', [3]],
+    ['infiniband.bth.opcode in {4..0x10 200}', [1, 2]],
+    ['opcode == "RC Acknowledge"', [3]],
+    ['infiniband.bth.opcode in {"rc acknowledge", RC_SEND_LAST}', [3]],
+    ['opcode contains "Acknowl"', [3]],
+    ['userdma.kind in {"posted"}', [0]],
+    ['userdma.kind matches "^P.st(ed|s)$"', [0]],
     ['retransmission', [2]],
     ['infiniband.bth.destqp != 0x12', [3]],
     ['userdma.side == left', [0, 1, 2]],
@@ -161,11 +169,20 @@ describe('filters', () => {
     ['(userdma.kind == posted', /"\)" is missing/],
     ['&& userdma.kind', /needs a field before it/],
     ['userdma.kind == posted userdma.kind', /needs && or \|\|/],
+    ['opcode == "RC Acknowledged"', /no opcode: a number, or a name such as "RC Acknowledge"/],
+    ['userdma.wr_id in 7', /needs a set after it/],
+    ['userdma.wr_id in {7', /a "}" is missing/],
+    ['userdma.wr_id in {}', /is empty/],
+    ['userdma.wr_id in {..7}', /both ends are needed/],
+    ['userdma.kind matches "a("', /pattern "a\(" is not valid: a "\)" is missing/],
+    [`userdma.kind matches "${'a'.repeat(201)}"`, /201 characters, and 200 are allowed/],
+    ['userdma.kind matches "((a{99}){99}){99}"', /more than 2000 states/],
+    ['userdma.kind matches "(((((){9999}){9999}){9999}){9999}"', /not valid/],
     ['"a', /not understood/],
   ] as const)
     it(`refuse: ${source}`, () =>
       assert.throws(
-        () => compileFilter(source, isField),
+        () => compileFilter(source, isField, packetValueNames),
         error => error instanceof FilterError && message.test(error.message),
       ))
 })

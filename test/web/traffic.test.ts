@@ -4,8 +4,10 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
+import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
+import { isOf } from '../../web/data/connection-traffic.ts'
 import { latencyOfBin, type SeriesName, Traffic } from '../../web/data/traffic.ts'
-import { LEFT, packets, posted, RIGHT } from './events.ts'
+import { connected, LEFT, packets, posted, RIGHT } from './events.ts'
 
 const window = (time: number, object: number, bytes: number): SessionEvent => ({
   kind: 'counters',
@@ -108,5 +110,50 @@ describe('sums over time', () => {
     const bins = [...traffic.latencies.keys()].filter(bin => traffic.latencies[bin] > 0)
     assert.deepEqual(bins, [28, 30])
     assert.deepEqual([latencyOfBin(28), latencyOfBin(32)], [128, 256])
+  })
+})
+
+describe('latencies over time', () => {
+  it('are those of the sends that ended in an interval, also when intervals become longer', () => {
+    const traffic = new Traffic(0)
+    const send = (id: number, time: number, latency: number): void => {
+      traffic.add(posted(LEFT, id, 'SEND', 8, time))
+      traffic.add({ kind: 'ended', time: time + latency, request: id, owner: LEFT })
+    }
+    for (let id = 1; id <= 99; id++) send(id, 0, 10)
+    send(100, 0, 60)
+    send(101, 300, 4)
+    const near = (value: number | null | undefined, expected: number): void =>
+      assert.ok(Math.abs((value ?? 0) / expected - 1) < 0.1, `${value}, not ${expected}`)
+    const [first, second] = traffic.percentiles(0.5)
+    near(first, 10)
+    assert.equal(second, null)
+    near(traffic.percentiles(1)[0], 60)
+    near(traffic.percentiles(0.5)[Math.floor(304 / 64)], 4)
+    // Twice as long: the first interval has those of the first two.
+    send(102, 1024 * 64, 4)
+    near(traffic.percentiles(0.5)[0], 10)
+    near(traffic.percentiles(0.5)[Math.floor(304 / 128)], 4)
+    near(traffic.percentiles(1)[512], 4)
+  })
+})
+
+describe('the sums of a connection', () => {
+  it('have the events of its two queue pairs only', () => {
+    const objects = new SessionObjects()
+    for (const event of connected()) if (event.kind === 'object') objects.add(event)
+    const [connection] = connectionsOf(objects)
+    const packet = packets(LEFT, 'RC_WRITE_ONLY', 1, 0)
+    const send = posted(RIGHT, 1, 'SEND', 8, 0)
+    const ours = [packet, send, window(0, LEFT, 1)]
+    const foreign: SessionEvent[] = [
+      { ...packet, bytes: packet.bytes.map((byte, i) => (i === 7 ? 0x77 : byte)) },
+      { ...send, request: { ...send.request, owner: 99 } },
+      window(0, 99, 1),
+    ]
+    assert.deepEqual(
+      [...ours, ...foreign].map(event => isOf(connection, event)),
+      [true, true, true, false, false, false],
+    )
   })
 })

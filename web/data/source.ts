@@ -13,6 +13,10 @@ export interface Source {
   changes(): AsyncGenerator<DataState>
   /** The fault rules; with `rules` replaces them first. Throws an Error with a sentence. */
   faults(rules?: string): Promise<readonly FaultState[]>
+  /** The recording so far as a session file; undefined: it is a file already. Throws an Error. */
+  readonly save: (() => Promise<Blob>) | undefined
+  /** A link that opens the session once more, at `route`; undefined: the page is a file. Throws an Error. */
+  readonly link: ((route: string) => Promise<string>) | undefined
   /** What programs of the daemon wait for; nothing for a file. */
   waits(): Promise<readonly WaitState[]>
   /** Bytes that were read so far. */
@@ -89,14 +93,14 @@ const SESSION = 'userdma session'
 
 /** Exchanges the token of the link for a session, which survives a reload of this tab. Throws an Error. */
 const enter = async (): Promise<string> => {
-  const token = /[#&]token=([\w-]+)/.exec(location.hash)?.[1]
+  const [, token, route = ''] = /^#token=([\w-]+)(\/.*)?$/.exec(location.hash) ?? []
   if (token === undefined) {
     const session = sessionStorage.getItem(SESSION)
     if (session !== null) return session
     throw new Error('this page needs the link that `userdma inspect` prints, with its token')
   }
   // Not in the history: the token is used now.
-  history.replaceState(null, '', location.pathname)
+  history.replaceState(null, '', route === '' ? location.pathname : `#${route}`)
   const reply = await fetch('api/session', { method: 'POST', body: token })
   const text = await reply.text()
   if (!reply.ok) throw new Error(text)
@@ -139,6 +143,11 @@ const connect = async (): Promise<Source> => {
         if (newest !== undefined) yield JSON.parse(newest) as DataState
       }
     },
+    save: about.isLive ? async () => (await request('recording')).blob() : undefined,
+    async link(route) {
+      const token = await (await request('token', { method: 'POST' })).text()
+      return `${location.origin}${location.pathname}#token=${token}${route}`
+    },
     async waits() {
       return (await (await request('waits')).json()) as readonly WaitState[]
     },
@@ -177,6 +186,8 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
     about: { name, isLive: false, hasFaults: false, state: { recording: 1, size, isGrowing: false } },
     bytesRead: size,
     open: state => sourceOf(cache, state.size),
+    save: undefined,
+    link: undefined,
     async *changes() {},
     async waits() {
       return []

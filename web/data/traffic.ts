@@ -37,6 +37,16 @@ const emptyValue = (name: SeriesName): number => (LEVELS.has(name) ? NOT_SET : 0
 export const LATENCY_BINS = 120
 export const latencyOfBin = (bin: number): number => 2 ** (bin / 4)
 
+const percentileOf = (bins: Uint32Array, share: number): number | null => {
+  const wanted = share * bins.reduce((sum, count) => sum + count, 0)
+  let sum = 0
+  for (let bin = 0; bin < LATENCY_BINS; bin++) {
+    sum += bins[bin]!
+    if (bins[bin]! > 0 && sum >= wanted) return latencyOfBin(bin + 0.5)
+  }
+  return null
+}
+
 /** Requests and PSNs that are remembered. */
 const MAX_REMEMBERED = 65_536
 const PSN_MASK = 0xff_ffff
@@ -48,6 +58,8 @@ export class Traffic {
   length = 0
   readonly series: Readonly<Record<SeriesName, Float64Array>>
   readonly latencies = new Float64Array(LATENCY_BINS)
+  /** The same histogram for each interval, one after another. */
+  readonly #latenciesOf = new Uint32Array(INTERVALS * LATENCY_BINS)
   readonly totals: Record<SeriesName, number>
   /** By destination queue pair: the newest request PSN, and READ response PSN. */
   readonly #highest = new Map<number, number>()
@@ -83,6 +95,16 @@ export class Traffic {
     })
   }
 
+  /**
+   * In each interval, the latency in microseconds that the share `share` (0 to 1) of the sends that ended in it did not
+   * exceed, at most 9 % off; null: none has ended.
+   */
+  percentiles(share: number): (number | null)[] {
+    return Array.from({ length: this.length }, (_, i) =>
+      percentileOf(this.#latenciesOf.subarray(i * LATENCY_BINS, (i + 1) * LATENCY_BINS), share),
+    )
+  }
+
   #halve(): void {
     for (const name of seriesNames) {
       const values = this.series[name]
@@ -93,6 +115,13 @@ export class Traffic {
       }
       values.fill(emptyValue(name), INTERVALS / 2)
     }
+    const latencies = this.#latenciesOf
+    for (let i = 0; i < INTERVALS / 2; i++)
+      for (let bin = 0; bin < LATENCY_BINS; bin++) {
+        const at = 2 * i * LATENCY_BINS + bin
+        latencies[i * LATENCY_BINS + bin] = latencies[at]! + latencies[at + LATENCY_BINS]!
+      }
+    latencies.fill(0, (INTERVALS / 2) * LATENCY_BINS)
     this.width *= 2
     this.length = Math.ceil(this.length / 2)
   }
@@ -187,8 +216,11 @@ export class Traffic {
     this.#outstanding.delete(request)
     this.#inFlight -= known.bytes
     this.#add('inFlight', time, this.#inFlight)
-    const bin = Math.floor(4 * Math.log2(Math.max(1, time - known.time)))
-    this.latencies[Math.min(bin, LATENCY_BINS - 1)]!++
+    const bin = Math.min(LATENCY_BINS - 1, Math.floor(4 * Math.log2(Math.max(1, time - known.time))))
+    this.latencies[bin]!++
+    // `#add` has made the intervals long enough.
+    const interval = Math.max(0, Math.floor((time - this.#start) / this.width))
+    this.#latenciesOf[interval * LATENCY_BINS + bin]!++
   }
 
   /** How many packets of a run were sent before. */

@@ -3,11 +3,14 @@
  *
  *   infiniband.bth.psn >= 0x10 && !(userdma.kind == posted)
  *   userdma.retransmission || userdma.outcome == dropped
+ *   infiniband.bth.opcode in {4, 0x0a..0x0b}
+ *   userdma.kind matches "^(post|comp)"
  *   "wr_id 7"                     the row's text has this
  *
  * A field alone is true if the row has it and it is not 0. Grammar: or := and ("||" and)*; and := not ("&&" not)*;
- * not := "!" not | "(" or ")" | TEXT | FIELD [operator value].
+ * not := "!" not | "(" or ")" | TEXT | FIELD [operator value] | FIELD "in" "{" value [".." value] … "}".
  */
+import { compileRegex } from './regex.ts'
 
 export type FieldValue = string | number | bigint | boolean
 
@@ -19,13 +22,20 @@ export interface Filtered {
   field(name: string): FieldValue | undefined
 }
 
+/** Names of the values of a field: opcodes have them. */
+export interface ValueNames {
+  /** The number of a name; undefined: the field's values have no names. Throws a FilterError for an unknown name. */
+  numberOf(field: string, name: string): number | undefined
+  nameOf(field: string, value: FieldValue): string | undefined
+}
+
 export type Filter = (row: Filtered) => boolean
 
 /** A sentence for people: what is wrong with the filter. */
 export class FilterError extends Error {}
 
 const TOKENS =
-  /\s*(?:(&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\b(?:and|or|not|eq|ne|lt|gt|le|ge|contains)\b)|"([^"]*)"|([^\s"()!<>=&|]+))/gy
+  /\s*(?:(&&|\|\||==|!=|<=|>=|<|>|!|\(|\)|\b(?:and|or|not|eq|ne|lt|gt|le|ge|contains|matches|in)\b|[{},])|"([^"]*)"|([^\s"(){},!<>=&|]+))/gy
 
 interface Token {
   readonly kind: 'operator' | 'text' | 'word'
@@ -60,7 +70,7 @@ const tokensOf = (source: string): Token[] => {
   return tokens
 }
 
-const COMPARISONS = ['==', '!=', '<', '>', '<=', '>=', 'contains']
+const COMPARISONS = ['==', '!=', '<', '>', '<=', '>=', 'contains', 'matches', 'in']
 
 const numberIn = (text: string): bigint | number | undefined => {
   if (/^0x[0-9a-f]+$/i.test(text) || /^\d+$/.test(text)) return BigInt(text)
@@ -91,15 +101,54 @@ const compare = (operator: string, value: FieldValue, wanted: string): boolean =
   }
 }
 
+const regexOf = (pattern: string): ((text: string) => boolean) => {
+  try {
+    return compileRegex(pattern)
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new FilterError(`the pattern "${pattern}" is not valid: ${error.message}`)
+    throw error
+  }
+}
+
 const isTrue = (value: FieldValue | undefined): boolean =>
   value !== undefined && value !== false && value !== 0 && value !== 0n && value !== ''
 
 /** Compiles a filter; an empty one accepts everything. Throws a FilterError. */
-export const compileFilter = (source: string, isField: (name: string) => boolean): Filter => {
+export const compileFilter = (source: string, isField: (name: string) => boolean, names?: ValueNames): Filter => {
   const tokens = tokensOf(source)
   let at = 0
   const next = (): Token | undefined => tokens[at]
   const isNext = (text: string): boolean => next()?.kind === 'operator' && next()?.text === text
+
+  const numbered = (field: string, text: string): string =>
+    numberIn(text) === undefined ? String(names?.numberOf(field, text) ?? text) : text
+
+  /** The set after `in`. */
+  const members = (name: string): ((value: FieldValue) => boolean) => {
+    if (!isNext('{')) throw new FilterError(`"${name} in" needs a set after it: {1, 2, 5..9}`)
+    at++
+    const tests: ((value: FieldValue) => boolean)[] = []
+    while (!isNext('}')) {
+      const token = next()
+      if (token === undefined) throw new FilterError(`a "}" is missing after "${name} in {"`)
+      at++
+      if (token.kind === 'operator') throw new FilterError(`"${token.text}" is no value of the set after "${name} in"`)
+      const [low, high, ...rest] = token.kind === 'word' ? token.text.split('..') : [token.text]
+      if (low === '' || high === '' || rest.length > 0)
+        throw new FilterError(`"${token.text}" is no range: both ends are needed, as in 5..9`)
+      const from = numbered(name, low!)
+      const to = high === undefined ? undefined : numbered(name, high)
+      tests.push(
+        to === undefined
+          ? value => compare('==', value, from)
+          : value => compare('>=', value, from) && compare('<=', value, to),
+      )
+      if (isNext(',')) at++
+    }
+    at++
+    if (tests.length === 0) throw new FilterError(`the set after "${name} in" is empty`)
+    return value => tests.some(test => test(value))
+  }
 
   const either = (): Filter => {
     let filter = both()
@@ -141,13 +190,33 @@ export const compileFilter = (source: string, isField: (name: string) => boolean
       if (!isField(name)) throw new FilterError(`there is no field "${name}"`)
       if (!isComparison) return row => isTrue(row.field(name))
       at++
+      if (operator.text === 'in') {
+        const isMember = members(name)
+        return row => {
+          const value = row.field(name)
+          return value !== undefined && isMember(value)
+        }
+      }
       const wanted = next()
       if (wanted === undefined || wanted.kind === 'operator')
         throw new FilterError(`"${name} ${operator.text}" needs a value after it`)
       at++
+      if (operator.text === 'matches') {
+        const matches = regexOf(wanted.text)
+        return row => {
+          const value = row.field(name)
+          return value !== undefined && matches(names?.nameOf(name, value) ?? String(value))
+        }
+      }
+      if (operator.text === 'contains')
+        return row => {
+          const value = row.field(name)
+          return value !== undefined && compare('contains', names?.nameOf(name, value) ?? value, wanted.text)
+        }
+      const number = numbered(name, wanted.text)
       return row => {
         const value = row.field(name)
-        return value !== undefined && compare(operator.text, value, wanted.text)
+        return value !== undefined && compare(operator.text, value, number)
       }
     }
     const text = token.text.toLowerCase()

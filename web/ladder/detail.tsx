@@ -3,14 +3,16 @@
  * stack that posted it, or the event.
  */
 import type { ComponentChildren } from 'preact'
-import { useState } from 'preact/hooks'
+import { useCallback, useState } from 'preact/hooks'
 import type { PostedEvent } from '../../src/record/events.ts'
 import type { SessionObjects } from '../../src/record/objects.ts'
 import { SendFlags } from '../../src/spec/work.ts'
 import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
 import { PacketView } from '../packet/packet-view.tsx'
 import { Facts, StackView } from '../parts/basics.tsx'
+import { CopyButton } from '../parts/copy.tsx'
 import { linkTo } from '../route.ts'
+import { rowText } from './row-text.ts'
 import { type Row, requestTitle, statusName } from './rows.ts'
 
 const flagNames = (flags: number): string =>
@@ -208,6 +210,7 @@ interface DetailProps {
 export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: DetailProps) => {
   const { request, event } = row
   const parts: ComponentChildren[] = []
+  const text = useCallback(() => rowText(row, start), [row, start])
   if (row.packet) parts.push(<PacketPart key={`${row.time} ${row.packet.psn}`} row={row} />)
   else parts.push(<EventPart key="event" row={row} objects={objects} />)
   if (request) {
@@ -229,6 +232,7 @@ export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: D
             {timeText(row.time - start)} s{row.side === undefined ? '' : ` · ${names[row.side]}`}
           </p>
         </div>
+        <CopyButton text={text} />
         <button type="button" class="close" aria-label="Close the details (Esc)" onClick={onClose}>
           ✕
         </button>

@@ -8,7 +8,9 @@ import type { Store } from '../data/store.ts'
 import { compileFilter, type Filter, FilterError } from '../filter/filter.ts'
 import { countText, hexText, plural } from '../format.ts'
 import { fieldNames } from '../packet/fields.ts'
+import { packetValueNames } from '../packet/opcode-names.ts'
 import { Empty } from '../parts/basics.tsx'
+import { Choice } from '../parts/choice.tsx'
 import { Coverage } from '../parts/coverage.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
 import { useStore } from '../parts/use-store.ts'
@@ -94,7 +96,7 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
 
   const { filter, problem } = useMemo((): { filter: Filter | undefined; problem: string } => {
     try {
-      return { filter: source === '' ? undefined : compileFilter(source, isField), problem: '' }
+      return { filter: source === '' ? undefined : compileFilter(source, isField, packetValueNames), problem: '' }
     } catch (error) {
       return { filter: undefined, problem: error instanceof FilterError ? error.message : String(error) }
     }
@@ -174,22 +176,17 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
     <div class={`ladder${row ? ' with-detail' : ''}`}>
       <div class="ladder-main">
         <div class="toolbar">
-          <label>
-            <span class="sr">Connection</span>
-            <select
-              value={connection.left.object.id}
-              onChange={event => {
-                setParam('row', undefined)
-                setParam('qp', event.currentTarget.value)
-              }}
-            >
-              {connections.slice(0, 500).map(one => (
-                <option key={one.left.object.id} value={one.left.object.id}>
-                  {connectionText(one)}
-                </option>
-              ))}
-            </select>
-          </label>
+          <Choice
+            label="Connection"
+            all={connections}
+            current={connection}
+            idOf={({ left }) => left.object.id}
+            textOf={connectionText}
+            onChoose={id => {
+              setParam('row', undefined)
+              setParam('qp', id)
+            }}
+          />
           <FilterForm
             source={source}
             label="Filter, in Wireshark's syntax"

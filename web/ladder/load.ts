@@ -5,7 +5,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Connection } from '../../src/record/objects.ts'
 import type { EventRange } from '../../src/record/reader.ts'
-import { packetKey } from '../../src/spec/session-file.ts'
+import { keysOf } from '../data/connection-traffic.ts'
 import type { Store } from '../data/store.ts'
 import { LadderRows, type Row } from './rows.ts'
 
@@ -31,12 +31,6 @@ export interface LoadedLadder {
   readonly isFull: boolean
   loadMore(): void
 }
-
-const keysOf = ({ left, right, rightQpn }: Connection): readonly number[] | undefined =>
-  // Packets of a datagram queue pair have many destinations.
-  rightQpn === undefined
-    ? undefined
-    : [left.object.id, ...(right ? [right.object.id] : []), packetKey(left.qpn), packetKey(rightQpn)]
 
 export type RowFilter = (row: Row) => boolean
 

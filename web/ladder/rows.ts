@@ -25,6 +25,7 @@ import {
   opcodeFlags,
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
 import { psnDifference } from '../../src/wire/bth.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
@@ -156,6 +157,25 @@ const sizeText = (length: number): string => (length > 0 ? ` ${bytesText(length)
 export const requestTitle = ({ request: { opcode, length, wrId } }: PostedEvent): string =>
   `${opcode < 0 ? 'RECV' : wrName(opcode)}${sizeText(length)} · wr_id ${wrId}`
 
+/** The side of a connection that has sent these packets; undefined: they are not of the connection. */
+export const senderOf = (
+  { left, right, rightQpn }: Connection,
+  { bytes, device, direction }: Pick<PacketsEvent, 'bytes' | 'device' | 'direction'>,
+  destQpn: number,
+): Side | undefined => {
+  const isToLeft = destQpn === left.qpn
+  if (rightQpn === undefined) {
+    if (isToLeft && (direction === 'received' || left.object.device !== device || srcQpnOf(bytes) !== left.qpn))
+      return 1
+    return srcQpnOf(bytes) === left.qpn && left.object.device === device ? 0 : isToLeft ? 1 : undefined
+  }
+  const isToRight = destQpn === rightQpn
+  // Queue pairs of different devices may have the same number.
+  if (isToLeft && isToRight) return (direction === 'sent') === (device === left.object.device) ? 0 : 1
+  if (isToLeft) return right === undefined || direction === 'received' || device === right.object.device ? 1 : undefined
+  return isToRight && (direction === 'received' || device === left.object.device) ? 0 : undefined
+}
+
 export class LadderRows {
   readonly rows: Row[] = []
   readonly #connection: Connection
@@ -195,7 +215,7 @@ export class LadderRows {
         return
       }
       case 'call':
-        if (event.call.ret >= 0) return
+        if (!isFailed(event.call)) return
         this.#withSide(event.object, side =>
           this.#push(event, 'call', side, 'error', 'call failed', event.call.reason ?? errnoName(-event.call.ret)),
         )
@@ -329,29 +349,12 @@ export class LadderRows {
 
   // ---- packets ----
 
-  /** The sender; undefined: the packets are not of this connection. */
-  #senderOf({ bytes, device, direction }: PacketsEvent, destQpn: number): Side | undefined {
-    const { left, right, rightQpn } = this.#connection
-    const isToLeft = destQpn === left.qpn
-    if (this.#isDatagram) {
-      if (isToLeft && (direction === 'received' || left.object.device !== device || srcQpnOf(bytes) !== left.qpn))
-        return 1
-      return srcQpnOf(bytes) === left.qpn && left.object.device === device ? 0 : isToLeft ? 1 : undefined
-    }
-    const isToRight = destQpn === rightQpn
-    // Queue pairs of different devices may have the same number.
-    if (isToLeft && isToRight) return (direction === 'sent') === (device === left.object.device) ? 0 : 1
-    if (isToLeft)
-      return right === undefined || direction === 'received' || device === right.object.device ? 1 : undefined
-    return isToRight && (direction === 'received' || device === left.object.device) ? 0 : undefined
-  }
-
   #addPackets(event: PacketsEvent & { readonly time: number }): void {
     const { bytes } = event
     if (bytes.length < 12) return
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     const destQpn = view.getUint32(4) & PSN_MASK
-    const sender = this.#senderOf(event, destQpn)
+    const sender = senderOf(this.#connection, event, destQpn)
     if (sender === undefined) return
     const first = view.getUint32(8) & PSN_MASK
     if (event.direction === 'received' && event.outcome !== 'passed' && this.#markArrival(event, destQpn, first)) return
@@ -605,6 +608,7 @@ const acknowledgedText = (of: Direction, psn: number): string => {
 
 /** Fields of rows that are not fields of packets. */
 export const rowFields = [
+  'opcode',
   'frame.time_relative',
   'ip.src',
   'ip.dst',
@@ -625,6 +629,8 @@ export const filteredRow = (row: Row, start: number): Filtered => {
     field(name): FieldValue | undefined {
       const { packet } = row
       switch (name) {
+        case 'opcode':
+          return this.field('infiniband.bth.opcode')
         case 'frame.time_relative':
           return (row.time - start) / 1e6
         case 'ip.src':

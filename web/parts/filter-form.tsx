@@ -20,7 +20,10 @@ export interface FilterFormProps {
 }
 
 export const FilterForm = ({ source, label, placeholder, problem, box, list, children }: FilterFormProps) => {
-  const [draft, setDraft] = useState(source)
+  const [edited, setEdited] = useState({ source, text: source })
+  // A link and the browser's Back change the address without this form: a draft belongs to the filter it was made from.
+  const draft = edited.source === source ? edited.text : source
+  const setDraft = (text: string): void => setEdited({ source, text })
   return (
     <form
       class="filter"

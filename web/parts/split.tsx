@@ -1,19 +1,23 @@
 /*
  * Parts of views with a list and details beside it.
  */
+import { CopyButton } from './copy.tsx'
 
 interface DetailHeadProps {
   readonly title: string
   readonly text: string
   readonly onClose: () => void
+  /** The text of the row, for the clipboard. */
+  readonly copied?: () => string
 }
 
-export const DetailHead = ({ title, text, onClose }: DetailHeadProps) => (
+export const DetailHead = ({ title, text, onClose, copied }: DetailHeadProps) => (
   <header>
     <div>
       <h2>{title}</h2>
       <p>{text}</p>
     </div>
+    {copied && <CopyButton text={copied} />}
     <button type="button" class="close" aria-label="Close the details (Esc)" onClick={onClose}>
       ✕
     </button>

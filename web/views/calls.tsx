@@ -1,9 +1,10 @@
 /*
  * The calls of all programs, decoded, with a search.
  */
-import { useMemo } from 'preact/hooks'
+import { useCallback, useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/record/events.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
@@ -43,6 +44,7 @@ const filtered = (event: CallEvent): Filtered => ({
 
 const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readonly start: number }) => {
   const { call, stack } = event
+  const copied = useCallback(() => callLine(call), [call])
   const { args, out, reason } = useMemo(() => callJson(call), [call])
   const json = (value: unknown): string => JSON.stringify(value ?? {}, null, 2)
   return (
@@ -51,6 +53,7 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
         title={textOf(event).split('(')[0]!}
         text={`${timeText(event.time - start)} s · ${call.command} ${call.pid}`}
         onClose={() => setParam('call', undefined)}
+        copied={copied}
       />
       {typeof reason === 'string' && <p class="sentence bad">{reason}</p>}
       <Facts
@@ -100,7 +103,7 @@ export const Calls = ({ store, route }: ViewProps) => {
     }
   }, [source])
   const shown = useMemo(
-    () => calls.filter(event => !(failedOnly && event.call.ret >= 0) && (source === '' || filter(filtered(event)))),
+    () => calls.filter(event => !(failedOnly && !isFailed(event.call)) && (source === '' || filter(filtered(event)))),
     [calls, calls.length, omittedCalls, filter, failedOnly],
   )
   const wanted = route.params.get('call')
@@ -153,7 +156,7 @@ export const Calls = ({ store, route }: ViewProps) => {
               <div
                 key={i}
                 role="option"
-                class={`call-row${call.ret < 0 ? ' failed' : ''}`}
+                class={`call-row${isFailed(call) ? ' failed' : ''}`}
                 aria-selected={i === index}
                 tabIndex={-1}
                 onClick={() => select(i === index ? undefined : i)}

@@ -1,12 +1,17 @@
 /*
  * Charts over time: bandwidth, packets and losses, completions, bytes in flight, windows, depth of completion
- * queues; and a histogram of latencies.
+ * queues, latencies; and a histogram of latencies. Of all connections, or of one.
  */
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useMemo, useRef } from 'preact/hooks'
 import UPlot from 'uplot'
+import { type Connection, connectionsOf } from '../../src/record/objects.ts'
+import { useConnectionTraffic } from '../data/connection-traffic.ts'
 import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
 import { bytesText, countText, durationText } from '../format.ts'
+import { connectionText } from '../ladder/ladder.tsx'
 import { Empty } from '../parts/basics.tsx'
+import { Choice } from '../parts/choice.tsx'
+import { linkTo, setParam } from '../route.ts'
 import { onThemeChange } from '../theme.ts'
 import { rangeOf } from './times.tsx'
 import type { ViewProps } from './view-props.ts'
@@ -14,7 +19,8 @@ import type { ViewProps } from './view-props.ts'
 interface Line {
   readonly label: string
   readonly color: string
-  readonly values: readonly number[]
+  /** Null: there is none at this time. */
+  readonly values: readonly (number | null)[]
 }
 
 interface ChartProps {
@@ -137,16 +143,90 @@ const quantile = (bins: Float64Array, part: number): number => {
   return 0
 }
 
+/** The choice of a connection, and where else it is shown. */
+const Choose = ({
+  connections,
+  chosen,
+}: {
+  readonly connections: readonly Connection[]
+  readonly chosen: Connection | undefined
+}) => {
+  const all = useMemo(() => [undefined, ...connections], [connections])
+  const qp = chosen?.left.object.id
+  return (
+    <div class="toolbar">
+      <Choice
+        label="Connection"
+        all={all}
+        current={chosen}
+        idOf={one => one?.left.object.id ?? 0}
+        textOf={one => (one === undefined ? 'All connections' : connectionText(one))}
+        onChoose={id => setParam('qp', id === '0' ? undefined : id)}
+      />
+      {qp !== undefined && (
+        <span>
+          <a href={linkTo('ladder', { qp })}>Ladder</a> · <a href={linkTo('times', { qp })}>Times</a>
+        </span>
+      )}
+    </div>
+  )
+}
+
 export const Charts = ({ store, route }: ViewProps) => {
-  const { traffic } = store.facts
-  const { version } = store
-  const { totals, latencies } = traffic
-  if (traffic.length === 0)
+  const { facts } = store
+  const connections = useMemo(() => connectionsOf(facts.objects), [facts, facts.objects.queuePairs.size, store.version])
+  const wanted = route.params.get('qp')
+  const id = Number(wanted)
+  const connection = connections.find(({ left, right }) => left.object.id === id || right?.object.id === id)
+  const own = useConnectionTraffic(store, connection)
+  if (wanted !== null && connection === undefined)
     return (
-      <Empty title={store.readState === 'reading' ? 'Reading …' : 'No traffic yet'}>
-        <p>Charts of packets, requests and completions appear here.</p>
+      <Empty title={store.readState === 'reading' ? 'Reading …' : `There is no queue pair ${wanted} in this session`}>
+        <p>
+          <a href={linkTo('charts')}>Charts of all connections</a>
+        </p>
       </Empty>
     )
+  const traffic = connection === undefined ? facts.traffic : own?.traffic
+  return (
+    <div class="page charts">
+      {connections.length > 0 && <Choose connections={connections} chosen={connection} />}
+      {own?.share !== undefined && (
+        <p class="status" role="status">
+          Reading … {Math.floor(100 * own.share)} %
+        </p>
+      )}
+      {traffic === undefined || traffic.length === 0 ? (
+        <Empty title={store.readState === 'reading' || own?.share !== undefined ? 'Reading …' : 'No traffic yet'}>
+          <p>Charts of packets, requests and completions appear here.</p>
+        </Empty>
+      ) : (
+        <TrafficCharts
+          // The charts of another connection have other lengths.
+          key={connection?.left.object.id ?? 0}
+          traffic={traffic}
+          version={connection === undefined ? store.version : (own?.version ?? 0)}
+          start={facts.start}
+          range={rangeOf(route.params)}
+          isOne={connection !== undefined}
+        />
+      )}
+    </div>
+  )
+}
+
+interface TrafficChartsProps {
+  readonly traffic: Traffic
+  readonly version: number
+  /** Microseconds. */
+  readonly start: number
+  readonly range: { readonly from: number; readonly to: number } | undefined
+  /** Of one connection: completion queues may be shared with others. */
+  readonly isOne: boolean
+}
+
+const TrafficCharts = ({ traffic, version, start, range: shown, isOne }: TrafficChartsProps) => {
+  const { totals, latencies } = traffic
   const x = traffic.times
   const xText = (seconds: number): string => (seconds === 0 ? '0' : durationText(seconds * 1e6))
   const rate = (value: number): string => `${countText(Math.round(value))}/s`
@@ -158,12 +238,10 @@ export const Charts = ({ store, route }: ViewProps) => {
     { length: Math.min(LATENCY_BINS, last + 2) - Math.max(0, first - 1) },
     (_, i) => Math.max(0, first - 1) + i,
   )
-  const shown = rangeOf(route.params)
-  const { start } = store.facts
   const range = shown && { min: (shown.from - start) / 1e6, max: (shown.to - start) / 1e6 }
   const common = { x, xText, version, range }
   return (
-    <div class="page charts">
+    <>
       <Chart
         {...common}
         title="Bandwidth"
@@ -182,7 +260,7 @@ export const Charts = ({ store, route }: ViewProps) => {
       <Chart
         {...common}
         title="Packets that were lost or sent again"
-        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again`}
+        note={`${countText(totals.lost)} lost, ${countText(totals.retransmitted)} sent again, in packets`}
         yText={count}
         lines={[
           { label: 'sent again', color: '--retry', values: traffic.values('retransmitted') },
@@ -215,13 +293,27 @@ export const Charts = ({ store, route }: ViewProps) => {
         isBinary={true}
         lines={[{ label: 'window', color: '--data', values: traffic.values('window') }]}
       />
-      <Chart
-        {...common}
-        title="Completions not polled yet"
-        note={`the fullest completion queue, at most ${countText(totals.cqDepth)}`}
-        yText={count}
-        lines={[{ label: 'depth', color: '--data', values: traffic.values('cqDepth') }]}
-      />
+      {!isOne && (
+        <Chart
+          {...common}
+          title="Completions not polled yet"
+          note={`the fullest completion queue, at most ${countText(totals.cqDepth)}`}
+          yText={count}
+          lines={[{ label: 'depth', color: '--data', values: traffic.values('cqDepth') }]}
+        />
+      )}
+      {first >= 0 && (
+        <Chart
+          {...common}
+          title="Latency of sends over time"
+          note="of those that ended in an interval, from post to end"
+          yText={durationText}
+          lines={[
+            { label: '99 %', color: '--retry', values: traffic.percentiles(0.99) },
+            { label: 'median', color: '--data', values: traffic.percentiles(0.5) },
+          ]}
+        />
+      )}
       {first >= 0 && (
         <Chart
           title="Latency of sends, from post to end"
@@ -234,6 +326,6 @@ export const Charts = ({ store, route }: ViewProps) => {
           lines={[{ label: 'requests', color: '--data', values: bins.map(bin => latencies[bin] ?? 0) }]}
         />
       )}
-    </div>
+    </>
   )
 }

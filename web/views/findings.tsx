@@ -7,10 +7,29 @@ import { printable } from '../../src/trace/printable.ts'
 import type { Facts, Timed } from '../data/store.ts'
 import { countText, plural, timeText } from '../format.ts'
 import { Empty, StackView } from '../parts/basics.tsx'
-import { linkTo, type Route } from '../route.ts'
+import { linkTo, type Route, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
-const MAX_SHOWN = 40
+/** Cards of a page. */
+const PAGE_SIZE = 40
+/** Sentences of a page. */
+const SENTENCES = 160
+
+interface PagesProps {
+  /** The parameter of the address. */
+  readonly param: string
+  /** From 0. */
+  readonly page: number
+  readonly size: number
+  readonly count: number
+  readonly label: string
+}
+
+/** The page, from 0, that the address asks for, or the nearest that exists. */
+const pageOf = (text: string | null, size: number, count: number): number => {
+  const page = Math.floor(Number(text ?? 1)) - 1
+  return Math.max(0, Math.min(Number.isFinite(page) ? page : 0, Math.ceil(count / size) - 1))
+}
 
 /** The queue pair that a finding names, as an object. */
 const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | undefined => {
@@ -19,6 +38,29 @@ const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | u
     for (const { object, qpn: own } of facts.objects.queuePairs.values()) if (own === qpn) return object.id
   }
   return undefined
+}
+
+/** Links to the other pages of a list, with what this one has; nothing if there is only one page. */
+const Pages = ({ param, page, size, count, label }: PagesProps) => {
+  if (count <= size) return null
+  const from = page * size
+  const go = (to: number): void => {
+    setParam('number', undefined)
+    setParam(param, to === 0 ? undefined : to + 1)
+  }
+  return (
+    <nav class="toolbar" aria-label={`Pages of ${label}`}>
+      <button type="button" class="chip" disabled={page === 0} onClick={() => go(page - 1)}>
+        Previous
+      </button>
+      <span role="status">
+        {countText(from + 1)} to {countText(Math.min(count, from + size))} of {countText(count)}
+      </span>
+      <button type="button" class="chip" disabled={from + size >= count} onClick={() => go(page + 1)}>
+        Next
+      </button>
+    </nav>
+  )
 }
 
 /** The innermost frame of the program itself, rather than of a library of the system. */
@@ -104,28 +146,35 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
         </p>
       </Empty>
     )
+  // A link to a finding opens the page that has it.
+  const at = wanted ? findings.findIndex(({ finding }) => finding.number === wanted) : -1
+  const page = at >= 0 ? Math.floor(at / PAGE_SIZE) : pageOf(route.params.get('page'), PAGE_SIZE, findings.length)
+  const failurePage = pageOf(route.params.get('failures'), SENTENCES, failures.length)
   return (
     <div class="page">
+      {wanted > 0 && at < 0 && store.readState !== 'reading' && (
+        <p role="alert">There is no finding {wanted} in this session.</p>
+      )}
       {findings.length > 0 && (
         <section>
           <h2>{plural(findings.length, 'finding')}</h2>
-          {findings.slice(0, MAX_SHOWN).map((event, i) => (
+          {findings.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE).map((event, i) => (
             <Card
               key={event.finding.number}
               event={event}
               facts={facts}
               start={start}
-              isOpen={event.finding.number === wanted || (i === 0 && !wanted)}
+              isOpen={event.finding.number === wanted || (i === 0 && page === 0 && !wanted)}
             />
           ))}
-          {findings.length > MAX_SHOWN && <p class="quiet">And {countText(findings.length - MAX_SHOWN)} more.</p>}
+          <Pages param="page" page={page} size={PAGE_SIZE} count={findings.length} label="findings" />
         </section>
       )}
       {failures.length > 0 && (
         <section>
           <h2>{plural(failures.length, 'failure')}</h2>
           <ul class="sentences">
-            {failures.slice(0, 4 * MAX_SHOWN).map(({ failure, time, object }) => (
+            {failures.slice(failurePage * SENTENCES, (failurePage + 1) * SENTENCES).map(({ failure, time, object }) => (
               <li key={`${time} ${failure.failure.text}`}>
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
                   {timeText(time - start)} s
@@ -134,9 +183,7 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
               </li>
             ))}
           </ul>
-          {failures.length > 4 * MAX_SHOWN && (
-            <p class="quiet">And {countText(failures.length - 4 * MAX_SHOWN)} more.</p>
-          )}
+          <Pages param="failures" page={failurePage} size={SENTENCES} count={failures.length} label="failures" />
         </section>
       )}
     </div>

@@ -3,6 +3,7 @@
  */
 
 import { connectionsOf } from '../../src/record/objects.ts'
+import { isFailed } from '../../src/trace/failed.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
@@ -33,7 +34,7 @@ export const Overview = ({ store }: ViewProps) => {
   for (const { call } of facts.calls) {
     const one = programOf(call.pid, call.command)
     one.calls++
-    if (call.ret < 0) one.failed++
+    if (isFailed(call)) one.failed++
   }
   const connections = connectionsOf(objects)
   const perSecond = (value: number): string =>
@@ -60,7 +61,7 @@ export const Overview = ({ store }: ViewProps) => {
         <Tile
           title="Lost packets"
           value={countText(totals.lost)}
-          note={`${countText(totals.retransmitted)} sent again`}
+          note={`${plural(totals.retransmitted, 'packet')} sent again`}
           tone={totals.lost > 0 ? 'bad' : ''}
         />
         <Tile
@@ -121,7 +122,8 @@ export const Overview = ({ store }: ViewProps) => {
                   <td>{right?.object.program ? `${right.object.program.command} ${right.object.program.pid}` : '–'}</td>
                   <td>{right ? (right.object.destroyed === undefined ? right.state : 'destroyed') : '–'}</td>
                   <td>
-                    <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>
+                    <a href={linkTo('ladder', { qp: left.object.id })}>ladder</a>{' '}
+                    <a href={linkTo('charts', { qp: left.object.id })}>charts</a>
                   </td>
                 </tr>
               ))}
@@ -129,7 +131,10 @@ export const Overview = ({ store }: ViewProps) => {
           </table>
         )}
         {connections.length > MAX_ROWS && (
-          <p class="quiet">And {countText(connections.length - MAX_ROWS)} more: the ladder's list has them.</p>
+          <p class="quiet">
+            And {countText(connections.length - MAX_ROWS)} more: <a href={linkTo('times')}>Times</a> has a table that
+            can be sorted.
+          </p>
         )}
       </section>
       <div class="columns">
@@ -146,7 +151,7 @@ export const Overview = ({ store }: ViewProps) => {
                   <th class="num">Objects</th>
                   <th class="num">QPs</th>
                   <th class="num">Calls</th>
-                  <th class="num">Failed</th>
+                  <th class="num">Failed calls</th>
                 </tr>
               </thead>
               <tbody>

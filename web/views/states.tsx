@@ -7,6 +7,7 @@ import type { QpStateName, QueuePair } from '../../src/record/objects.ts'
 import { type QpTypeName, qpTransitions, transitionOf } from '../../src/spec/qp-states.ts'
 import { durationText, hexText, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
+import { Choice } from '../parts/choice.tsx'
 import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
@@ -120,6 +121,11 @@ const Machine = ({
   )
 }
 
+const textOf = ({ type, qpn, object, state }: QueuePair): string =>
+  `${type} QP ${hexText(qpn)}${object.program ? ` · ${object.program.command} ${object.program.pid}` : ''} · ${
+    object.destroyed === undefined ? state : 'destroyed'
+  }`
+
 export const States = ({ store, route }: ViewProps) => {
   const { objects } = store.facts
   const { start, end } = store.session
@@ -138,18 +144,14 @@ export const States = ({ store, route }: ViewProps) => {
   return (
     <div class="page states">
       <div class="toolbar">
-        <label>
-          <span class="sr">Queue pair</span>
-          <select value={qp.object.id} onChange={event => setParam('qp', event.currentTarget.value)}>
-            {all.slice(0, 500).map(one => (
-              <option key={one.object.id} value={one.object.id}>
-                {one.type} QP {hexText(one.qpn)}
-                {one.object.program ? ` · ${one.object.program.command} ${one.object.program.pid}` : ''} ·{' '}
-                {one.object.destroyed === undefined ? one.state : 'destroyed'}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Choice
+          label="Queue pair"
+          all={all}
+          current={qp}
+          idOf={one => one.object.id}
+          textOf={textOf}
+          onChoose={id => setParam('qp', id)}
+        />
         <a href={linkTo('ladder', { qp: qp.object.id })}>Ladder</a>
         <a href={linkTo('objects', { id: qp.object.id })}>Object</a>
       </div>

@@ -49,8 +49,8 @@ const COLUMNS: readonly Column[] = [
   numbers('sends', 'sends', ({ durations }) => durations.count, count),
   numbers('bytes', 'bytes', ({ bytes }) => bytes, bytesText),
   numbers('rate', 'bytes/s', rateOf, value => bytesText(Math.round(value))),
-  numbers('lost', 'lost', ({ lost }) => lost, count),
-  numbers('repeated', 'sent again', ({ repeated }) => repeated, count),
+  numbers('lost', 'packets lost', ({ lost }) => lost, count),
+  numbers('repeated', 'packets resent', ({ repeated }) => repeated, count),
   numbers('rnr', 'RNR NAKs', ({ notReady }) => notReady, count),
   numbers('median', 'median', ({ durations }) => durations.percentile(0.5), duration),
   numbers('p99', '99 %', ({ durations }) => durations.percentile(0.99), duration),
@@ -125,6 +125,8 @@ interface TimelineProps {
   readonly whole: Range
   readonly start: number
   readonly selected: RequestTimes | undefined
+  /** The id of the selected queue pair. */
+  readonly qp: number | undefined
 }
 
 interface Range {
@@ -145,7 +147,7 @@ const zoomed = ({ from, to }: Range, whole: Range, factor: number, at = 0.5): Ra
   return { from: first, to: first + length }
 }
 
-const Timeline = ({ sends, range, whole, start, selected }: TimelineProps) => {
+const Timeline = ({ sends, range, whole, start, selected, qp }: TimelineProps) => {
   const { from, to } = range
   const { lanes, omitted } = useMemo(
     () => inLanes(sends.filter(send => send.to >= from && send.from <= to)),
@@ -174,7 +176,7 @@ const Timeline = ({ sends, range, whole, start, selected }: TimelineProps) => {
         <span class="quiet mono">
           {timeText(from - start)} s + {durationText(to - from)}
         </span>
-        <a href={linkTo('charts', { from: from.toFixed(3), to: to.toFixed(3) })}>Charts of this time</a>
+        <a href={linkTo('charts', { qp, from: from.toFixed(3), to: to.toFixed(3) })}>Charts of this time</a>
       </div>
       <svg
         role="img"
@@ -272,6 +274,7 @@ const QueueDetail = ({ queue, longest, selected, start }: QueueDetailProps) => {
       />
       <p class="sentence">
         <a href={linkTo('ladder', { qp: queue.qp.object.id })}>Ladder</a> ·{' '}
+        <a href={linkTo('charts', { qp: queue.qp.object.id })}>Charts</a> ·{' '}
         <a href={linkTo('states', { qp: queue.qp.object.id })}>States</a>
       </p>
       <Facts
@@ -324,7 +327,12 @@ export const Times = ({ store, route }: ViewProps) => {
   const { objects, times, omittedSends } = facts
   const order = COLUMNS.find(({ name }) => name === route.params.get('order')) ?? COLUMNS[0]!
   const shown = useMemo(
-    () => [...times.queues].sort((a, b) => order.value(b) - order.value(a)),
+    // A percentile takes long: once for each of 10,000 queue pairs, not for each comparison.
+    () =>
+      times.queues
+        .map(queue => ({ queue, value: order.value(queue) }))
+        .sort((a, b) => b.value - a.value)
+        .map(({ queue }) => queue),
     [store.version, facts, order],
   )
   const wanted = numberParam(route.params, 'qp')
@@ -410,7 +418,14 @@ export const Times = ({ store, route }: ViewProps) => {
           />
         </div>
         {sends.length > 0 && (
-          <Timeline sends={sends} range={rangeOf(route.params) ?? whole} whole={whole} start={start} selected={send} />
+          <Timeline
+            sends={sends}
+            range={rangeOf(route.params) ?? whole}
+            whole={whole}
+            start={start}
+            selected={send}
+            qp={selected?.qp.object.id}
+          />
         )}
         <p class="status" role="status">
           {plural(shown.length, 'queue pair')}

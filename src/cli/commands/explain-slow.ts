@@ -55,7 +55,7 @@ const createTexts = ({ objects }: TimesOfRequests, start: number) => {
       `${durations.count} sends`,
       bytesText(bytes),
       ...(lost > 0 ? [`${lost} packets lost`] : []),
-      ...(repeated > 0 ? [`${repeated} sent again`] : []),
+      ...(repeated > 0 ? [`${repeated} packets sent again`] : []),
       ...(notReady > 0 ? [`${notReady} RNR NAKs`] : []),
     ]
     const shown = rankedPhases(queue.phases).filter(([, time]) => time >= MIN_SHARE * busy)

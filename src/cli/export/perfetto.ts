@@ -1,8 +1,9 @@
 /*
  * A session as a trace of Perfetto (TrackEvent, perfetto.proto), for https://ui.perfetto.dev:
  *
- * - a track per process, thread (its calls) and queue pair; requests that are outstanding together have lanes below
- *   their queue pair
+ * - a track per process, thread (its calls) and queue pair, and below it one of its sends and one of its receives.
+ *   Slices of a track must not overlap: requests that are outstanding together have tracks of the same name and parent,
+ *   which Perfetto shows as one
  * - a slice from post to completion, with a flow to the responder's queue pair: to the receive of a message, or to the
  *   first packet of a WRITE, READ or atomic
  * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled, and the device's
@@ -29,6 +30,7 @@ import {
 } from '../../spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { decodeRecord } from '../../trace/decode.ts'
+import { isFailed } from '../../trace/failed.ts'
 import { syndromeText } from '../../trace/packets.ts'
 import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
 import { aethSyndrome } from '../../wire/extensions.ts'
@@ -63,11 +65,14 @@ interface TrackEvent {
   readonly annotations?: Annotations
 }
 
+/** The names of the tracks. */
+type Direction = 'sends' | 'receives'
+
 /** A queue pair or SRQ, and its tracks. */
 interface Queue {
   readonly track: number
-  /** Tracks of outstanding requests; true: free. */
-  readonly lanes: { readonly track: number; isFree: boolean }[]
+  /** Tracks without an outstanding request, by direction. */
+  readonly free: Readonly<Record<Direction, number[]>>
   readonly bytesTrack: number
   readonly requestsTrack: number
   /** Tracks of its counters by name. */
@@ -78,7 +83,8 @@ interface Queue {
 
 interface OpenRequest {
   readonly queue: Queue
-  readonly lane: { readonly track: number; isFree: boolean }
+  readonly direction: Direction
+  readonly track: number
   readonly length: number
   /** Whether a completion ends it, also if it succeeds. */
   readonly isSignaled: boolean
@@ -97,8 +103,6 @@ const operations: ReadonlyMap<number, number> = new Map([
   [FLUSH, OP_FLUSH],
 ])
 
-/** Most lanes of a queue pair; further requests have no slices. */
-const MAX_LANES = 64
 const hex = (value: number): string => `0x${value.toString(16)}`
 
 export interface PerfettoWriter {
@@ -224,7 +228,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
       const track = addTrack(name, processTrack(qps.get(id)?.program))
       queue = {
         track,
-        lanes: [],
+        free: { sends: [], receives: [] },
         bytesTrack: addCounter(`${name} bytes in flight`, track, 'bytes'),
         requestsTrack: addCounter(`${name} requests in flight`, track, 'requests'),
         counters: new Map(),
@@ -234,16 +238,6 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
       queues.set(id, queue)
     }
     return queue
-  }
-
-  const takeLane = (queue: Queue) => {
-    let lane = queue.lanes.find(({ isFree }) => isFree)
-    if (lane === undefined && queue.lanes.length < MAX_LANES) {
-      lane = { track: addTrack('requests', queue.track), isFree: true }
-      queue.lanes.push(lane)
-    }
-    if (lane !== undefined) lane.isFree = false
-    return lane
   }
 
   const instant = (time: number, track: number, name: string, category: string, annotations: Annotations = {}): void =>
@@ -283,11 +277,11 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
   const begin = (time: number, request: WorkRequest): void => {
     const { id, owner, opcode, length, wrId, number, isSignaled, remote } = request
     const queue = queueOf(owner)
-    const lane = takeLane(queue)
-    if (lane === undefined) return
     const isSend = opcode >= 0
-    requests.set(id, { queue, lane, length: isSend ? length : 0, isSignaled })
-    addEvent(time, lane.track, {
+    const direction = isSend ? 'sends' : 'receives'
+    const track = queue.free[direction].pop() ?? addTrack(direction, queue.track)
+    requests.set(id, { queue, direction, track, length: isSend ? length : 0, isSignaled })
+    addEvent(time, track, {
       type: Type.BEGIN,
       name: isSend ? nameIn(WrOpcode.values, opcode) : 'receive',
       category: 'request',
@@ -323,8 +317,8 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
     const open = requests.get(id)
     if (open === undefined) return
     requests.delete(id)
-    open.lane.isFree = true
-    addEvent(time, open.lane.track, { type: Type.END, annotations })
+    open.queue.free[open.direction].push(open.track)
+    addEvent(time, open.track, { type: Type.END, annotations })
   }
 
   const endAll = (time: number, owner: number): void => {
@@ -407,7 +401,7 @@ export const createPerfetto = (write: (bytes: Uint8Array) => void): PerfettoWrit
           const decoded = decodeRecord(call, 0)
           const name = decoded ? `${decoded.class.name}.${decoded.name}` : (call.attempt ?? call.dialect)
           const track = threadTrack(call.pid, call.tid, call.command)
-          const error = call.ret < 0 ? { error: errnoName(-call.ret), reason: call.reason ?? '' } : {}
+          const error = isFailed(call) ? { error: errnoName(-call.ret), reason: call.reason ?? '' } : {}
           addEvent(time - call.duration, track, { type: Type.BEGIN, name, category: 'call', annotations: error })
           addEvent(time, track, { type: Type.END })
           break

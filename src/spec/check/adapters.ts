@@ -125,9 +125,9 @@ const table = {
     model: 'Amazon EFA',
     pci: {
       vendor: 0x1d0f,
-      device: 0xefa2,
+      device: 0xefa1,
       subsystemVendor: 0x1d0f,
-      subsystemDevice: 0xefa2,
+      subsystemDevice: 0xefa1,
       revision: 0,
       driver: 'efa',
       source: 'Linux drivers/infiniband/hw/efa/efa_main.c, efa_pci_tbl',

@@ -149,3 +149,62 @@ describe('a trace of a session', async () => {
     assert.deepEqual(values('port.sentPackets'), [4])
   })
 })
+
+describe('a trace of many outstanding requests', () => {
+  it('has a slice of each, on the tracks of its queue pair and direction, without overlaps', () => {
+    const parts: Uint8Array[] = []
+    const perfetto = createPerfetto(bytes => parts.push(bytes.slice()))
+    const count = 300
+    const opcodes = Array.from({ length: count }, (_, i) => (i % 3 === 0 ? -1 : 2))
+    for (const [id, opcode] of opcodes.entries())
+      perfetto.add({
+        kind: 'posted',
+        time: id,
+        stack: [],
+        request: {
+          id: id + 1,
+          time: id,
+          owner: 1,
+          queue: 0,
+          number: 0x11,
+          index: id,
+          wrId: 1n,
+          opcode,
+          flags: 2,
+          isSignaled: true,
+          length: 64,
+          elements: [],
+          remote: undefined,
+          destQpn: undefined,
+          destination: undefined,
+        },
+      })
+    // They do not end in their order.
+    for (const id of [...opcodes.keys()].sort((a, b) => (a % 7) - (b % 7)))
+      perfetto.add({
+        kind: 'completed',
+        time: 1000 + id,
+        request: id + 1,
+        qp: 1,
+        cq: 4,
+        cqPosition: 0,
+        status: 0,
+        opcode: 0,
+        bytes: 64,
+        message: 0,
+      } as never)
+    const packets = decode(Buffer.concat(parts))
+    const names = new Map(packets.flatMap(({ trackDescriptor: one }) => (one ? [[one.uuid, one.name]] : [])))
+    const events = packets.flatMap(({ trackEvent }) => (trackEvent ? [trackEvent] : []))
+    const slices = events.filter(({ type }) => type === 'SLICE_BEGIN')
+    const on = (name: string): number => slices.filter(({ trackUuid }) => names.get(trackUuid) === name).length
+    assert.equal(slices.length, count)
+    assert.deepEqual([on('sends'), on('receives')], [200, 100])
+    const depth = new Map<number, number>()
+    for (const { type, trackUuid } of events.filter(({ type }) => type === 'SLICE_BEGIN' || type === 'SLICE_END')) {
+      depth.set(trackUuid, (depth.get(trackUuid) ?? 0) + (type === 'SLICE_BEGIN' ? 1 : -1))
+      assert.ok([0, 1].includes(depth.get(trackUuid)!))
+    }
+    assert.deepEqual(new Set(depth.values()), new Set([0]))
+  })
+})
