@@ -43,9 +43,14 @@ const treeDevice = ({ spec, device, network }: DaemonDevice): TreeDevice => {
     interfaceName: network?.link?.identity.interfaceName ?? '',
     ...(spec.pci !== undefined && { pci: spec.pci }),
     port: port && {
-      gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
+      gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ ...entry, index }])),
       state: port.attributes.state,
       physState: port.attributes.physState,
+      linkLayer: port.attributes.linkLayer,
+      activeWidth: port.attributes.activeWidth,
+      activeSpeed: port.attributes.activeSpeed,
+      lmc: port.attributes.lmc,
+      portCapFlags: port.attributes.portCapFlags,
     },
   }
 }

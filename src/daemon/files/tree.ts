@@ -6,7 +6,7 @@
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
-import { NodeType, PhysState, PortState } from '../../spec/enums.ts'
+import { GidType, LinkLayer, LinkSpeed, NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
@@ -35,10 +35,43 @@ export interface TreeDevice {
 
 export interface TreePort {
   /** GIDs in use. */
-  readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
+  readonly gids: readonly { readonly index: number; readonly gid: Uint8Array; readonly type: number }[]
   /** `PortState` and `PhysState` (spec/enums.ts). */
   readonly state: number
   readonly physState: number
+  /** `LinkLayer`, `LinkWidth` and `LinkSpeed`. */
+  readonly linkLayer: number
+  readonly activeWidth: number
+  readonly activeSpeed: number
+  readonly lmc: number
+  readonly portCapFlags: number
+}
+
+/** As link_layer_show. */
+const LINK_LAYERS: Readonly<Record<number, string>> = {
+  [LinkLayer.values.INFINIBAND]: 'InfiniBand',
+  [LinkLayer.values.ETHERNET]: 'Ethernet',
+}
+/** As gid_types_names. */
+const gidTypeText = (type: number): string => (type === GidType.values.ROCE_V2 ? 'RoCE v2' : 'IB/RoCE v1')
+
+/** Lanes by `LinkWidth`, and 100 Mb/s per lane by `LinkSpeed`. */
+const LANES: Readonly<Record<number, number>> = { 1: 1, 2: 4, 4: 8, 8: 12, 16: 2 }
+const LANE_RATES: Readonly<Record<string, number>> = {
+  SDR: 25,
+  DDR: 50,
+  QDR: 100,
+  FDR10: 100,
+  FDR: 140,
+  EDR: 250,
+  HDR: 500,
+}
+
+/** As rate_show, for example `2.5 Gb/sec (1X SDR)`. */
+const rateText = ({ activeWidth, activeSpeed }: TreePort): string => {
+  const speed = Object.entries(LinkSpeed.values).find(([, value]) => value === activeSpeed)?.[0] ?? 'SDR'
+  const lanes = LANES[activeWidth] ?? 1
+  return `${((LANE_RATES[speed] ?? 0) * lanes) / 10} Gb/sec (${lanes}X ${speed})`
 }
 
 /** The port state in Linux's format, for example `4: ACTIVE`. */
@@ -138,9 +171,9 @@ const changingFiles = (device: TreeDevice): Files => {
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
     ...Object.fromEntries(
-      gids.flatMap(({ index, gid }) => [
+      gids.flatMap(({ index, gid, type }) => [
         [`${port}/gids/${index}`, hexGroups(gid)],
-        [`${port}/gid_attrs/types/${index}`, 'RoCE v2'],
+        [`${port}/gid_attrs/types/${index}`, gidTypeText(type)],
         [`${port}/gid_attrs/ndevs/${index}`, interfaceName],
       ]),
     ),
@@ -161,13 +194,13 @@ const portFiles = (device: TreeDevice): Files => {
   const port = portFolder(device)
   if (device.port === undefined) return {}
   return {
-    [`${port}/link_layer`]: 'Ethernet',
-    [`${port}/rate`]: '2.5 Gb/sec (1X SDR)',
+    [`${port}/link_layer`]: LINK_LAYERS[device.port.linkLayer] ?? 'Unknown',
+    [`${port}/rate`]: rateText(device.port),
     [`${port}/lid`]: '0x0',
-    [`${port}/lid_mask_count`]: '0',
+    [`${port}/lid_mask_count`]: `${device.port.lmc}`,
     [`${port}/sm_lid`]: '0x0',
     [`${port}/sm_sl`]: '0',
-    [`${port}/cap_mask`]: '0x00010000',
+    [`${port}/cap_mask`]: `0x${device.port.portCapFlags.toString(16).padStart(8, '0')}`,
     [`${port}/pkeys/0`]: '0xffff',
     ...changingFiles(device),
   }

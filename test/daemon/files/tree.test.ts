@@ -25,7 +25,7 @@ import {
   updateTree,
   writeTree,
 } from '../../../src/daemon/files/tree.ts'
-import { NodeType, PhysState, PortState } from '../../../src/spec/enums.ts'
+import { GidType, LinkLayer, LinkSpeed, LinkWidth, NodeType, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { CM_NODE, SYSTEM_NODE, UMAD_NODES } from '../../../src/spec/session.ts'
 import { makedev, scratchFolder } from '../../tools.ts'
 
@@ -33,8 +33,17 @@ const device = (name: string, node: number): TreeDevice => {
   const mac = Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 2)
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
-  const gids = identity.gids.map((gid, index) => ({ index, gid }))
-  const port = { gids, state: PortState.values.ACTIVE, physState: PhysState.values.LINK_UP }
+  const gids = identity.gids.map((gid, index) => ({ index, gid, type: GidType.values.ROCE_V2 }))
+  const port = {
+    gids,
+    state: PortState.values.ACTIVE,
+    physState: PhysState.values.LINK_UP,
+    linkLayer: LinkLayer.values.ETHERNET,
+    activeWidth: LinkWidth.values.X1,
+    activeSpeed: LinkSpeed.values.SDR,
+    lmc: 0,
+    portCapFlags: 0x10000,
+  }
   return { ...identity, name, node, nodeType: NodeType.values.CA, driver: 'rxe', abi: 2, port, hasUmad: true }
 }
 
@@ -180,6 +189,27 @@ test('a renamed device has its files under the new name', () => {
   assert.equal(hasNode(root, 'issm1'), false)
 })
 
+test('a port of an EFA device has the link layer, rate and GID type that Linux writes for one', () => {
+  const root = join(folder, 'efa')
+  const rxe = device('efa0', 0)
+  const link = {
+    linkLayer: LinkLayer.values.UNSPECIFIED,
+    activeWidth: LinkWidth.values.X4,
+    activeSpeed: LinkSpeed.values.EDR,
+  }
+  const gids = [{ index: 0, gid: new Uint8Array(16), type: GidType.values.IB }]
+  writeTree(root, [{ ...rxe, driver: 'efa', port: { ...rxe.port!, ...link, gids, lmc: 1, portCapFlags: 0 } }])
+  const port = join(root, 'sys/class/infiniband/efa0/ports/1')
+  const read = (path: string): string => readFileSync(join(port, path), 'latin1')
+  assert.deepEqual(['link_layer', 'rate', 'gid_attrs/types/0', 'lid_mask_count', 'cap_mask'].map(read), [
+    'Unknown\n',
+    '100 Gb/sec (4X EDR)\n',
+    'IB/RoCE v1\n',
+    '1\n',
+    '0x00000000\n',
+  ])
+})
+
 test('an update rewrites the files of a port, and removes files of removed GIDs', () => {
   const root = join(folder, 'c')
   const before = device('rxe0', 0)
@@ -188,7 +218,12 @@ test('an update rewrites the files of a port, and removes files of removed GIDs'
   updateTree(root, {
     ...before,
     interfaceName: 'eth7',
-    port: { gids: [{ index: 2, gid }], state: PortState.values.DOWN, physState: PhysState.values.DISABLED },
+    port: {
+      ...before.port!,
+      gids: [{ index: 2, gid, type: GidType.values.ROCE_V2 }],
+      state: PortState.values.DOWN,
+      physState: PhysState.values.DISABLED,
+    },
   })
   const port = join(root, 'sys/class/infiniband/rxe0/ports/1')
   const read = (path: string): string => readFileSync(join(port, path), 'latin1')
