@@ -456,8 +456,7 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
 
 void *session_map_doorbells(int fd, void *address, size_t length, int protection, int flags, off64_t offset)
 {
-    void *mapped =
-        REAL(mmap)(address, length, protection, flags, fd, offset - (off64_t)USERDMA_CONTEXT_FILE_DOORBELLS);
+    void *mapped = REAL(mmap)(address, length, protection, flags, fd, offset);
     if (mapped == MAP_FAILED || !(protection & PROT_WRITE) || shim_is_other_process())
         return mapped;
     struct shim_guard guard;

@@ -300,6 +300,7 @@ const createParts = (
     },
     containment,
     config.check === true,
+    open => doorbells.await(open),
   )
   const check = config.check
     ? new DaemonChecker(

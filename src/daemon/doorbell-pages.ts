@@ -57,6 +57,8 @@ export class DoorbellPages implements StoredDoorbells {
   readonly #watched = new Map<DoorbellProgram, Watched>()
   /** Contexts with pages that are not watched. */
   readonly #unwatched = new Set<OpenContext>()
+  /** Contexts with doorbells that no message has told of, as mmap may be replaced in the program (Open MPI does it). */
+  readonly #untold = new Set<OpenContext>()
   #nextFind = 0
 
   constructor(onStored: () => void, guard: (body: () => void) => () => void = body => body) {
@@ -66,7 +68,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Whether the loop may park. */
   get mayPark(): boolean {
-    return this.#unwatched.size === 0
+    return this.#unwatched.size === 0 && this.#untold.size === 0
   }
 
   /** Number of watched ranges. */
@@ -88,6 +90,17 @@ export class DoorbellPages implements StoredDoorbells {
     watched.ranges.add(range)
     watched.open.add(range)
     return undefined
+  }
+
+  /** The context has doorbells: the loop does not park until `told`, or the context ends. */
+  await(context: OpenContext): void {
+    this.#untold.add(context)
+    context.whenEnded.add(() => this.#untold.delete(context))
+  }
+
+  /** The program has told of mapped doorbells of the context. */
+  told(context: OpenContext): void {
+    this.#untold.delete(context)
   }
 
   /** Until the context ends, the loop does not park. */

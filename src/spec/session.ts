@@ -458,10 +458,16 @@ export const ParkedPage = {
 /**
  * A context's memory file, with the rings at their mmap offsets; offsets and sizes in bytes. The first page is unused,
  * so that a stray write(2) of the program damages no ring. The daemon maps the file in chunks of `chunk` bytes; a
- * longer ring is a chunk of its own. `doorbells` is added to the mmap offset of a range with doorbells: the client maps
- * the range without it, and sends DOORBELLS.
+ * longer ring is a chunk of its own. The `doorbellBytes` bytes from `doorbells` on are ranges with doorbells: a client
+ * that has mapped one sends DOORBELLS.
  */
-export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20, doorbells: 2 ** 40 } as const
+export const ContextFile = {
+  bytes: 2 ** 36,
+  firstRing: 4096,
+  chunk: 2 ** 20,
+  doorbells: 2 ** 40,
+  doorbellBytes: 2 ** 32,
+} as const
 
 /** File offset of the first ring on a system with pages of `pageBytes`: mappings begin at page boundaries. */
 export const firstRingOffset = (pageBytes: number): number => Math.max(ContextFile.firstRing, pageBytes)

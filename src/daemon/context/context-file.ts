@@ -73,7 +73,7 @@ interface FreedRange {
 export class ContextMemory implements MappedMemory {
   readonly #pool: RingPool
   readonly packed: { count: number } | undefined
-  readonly fd = createMemfd(NAME, ContextFile.bytes)
+  readonly fd = createMemfd(NAME, ContextFile.doorbells + ContextFile.doorbellBytes)
   readonly #chunks = new Set<Chunk>()
   readonly #chunkOf = new Map<MappedChunk, Chunk>()
   /** By file offset. */
@@ -90,7 +90,12 @@ export class ContextMemory implements MappedMemory {
   readonly #account: Account | undefined
   readonly #pageBytes: number
   #usedBytes = 0
-  readonly #doorbells = new Map<number, number>()
+  /** The ranges with doorbells, each with a mapping of its own; and the file offsets of freed ones, by length. */
+  readonly #doorbellRanges = new Map<MappedChunk, ChargedMapping>()
+  readonly #freedDoorbells = new Map<number, HighestFirst>()
+  #doorbellEnd: number = ContextFile.doorbells
+  /** Called when the context gets its first range with doorbells. */
+  onDoorbells: (() => void) | undefined
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
@@ -124,7 +129,7 @@ export class ContextMemory implements MappedMemory {
 
   /** The ranges with doorbells: their lengths by file offset. */
   get doorbells(): ReadonlyMap<number, number> {
-    return this.#doorbells
+    return new Map([...this.#doorbellRanges.keys()].map(({ offset, length }) => [offset, length]))
   }
 
   /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
@@ -139,26 +144,51 @@ export class ContextMemory implements MappedMemory {
 
   allocate(bytes: number, use: RangeUse = 'rings'): MappedChunk {
     const length = wholePages(bytes, this.#pageBytes)
+    if (use === 'doorbells') return this.#allocateDoorbells(length)
     const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
     const { bytes: all, view, i32 } = chunk.mapping
-    const fileOffset = chunk.offset + at
-    const isMarked = use === 'doorbells'
-    if (isMarked) this.#doorbells.set(fileOffset, length)
-    const offset = isMarked ? fileOffset + ContextFile.doorbells : fileOffset
-    const range: MappedChunk = { offset, length, at, bytes: all, view, words: i32 }
+    const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
     this.#chunkOf.set(range, chunk)
     chunk.live++
     this.#usedBytes += length
     return range
   }
 
+  #allocateDoorbells(length: number): MappedChunk {
+    const freed = this.#freedDoorbells.get(length)?.take()
+    const offset = freed ?? this.#doorbellEnd
+    if (offset + length > ContextFile.doorbells + ContextFile.doorbellBytes)
+      throw new CallError('ENOMEM', `the doorbells of one context have at most ${ContextFile.doorbellBytes} bytes`)
+    try {
+      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const { bytes, view, i32 } = charged.mapping
+      const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
+      if (freed === undefined) this.#doorbellEnd += length
+      if (this.#doorbellRanges.size === 0) this.onDoorbells?.()
+      this.#doorbellRanges.set(range, charged)
+      return range
+    } catch (error) {
+      if (freed !== undefined) addTo(this.#freedDoorbells, length, offset)
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for doorbells: ${error.message}`)
+      throw error
+    }
+  }
+
   free(range: MappedChunk): void {
+    const doorbells = this.#doorbellRanges.get(range)
+    if (doorbells !== undefined) {
+      this.#doorbellRanges.delete(range)
+      this.#unmap(doorbells)
+      if (this.#isKept) return
+      punchHole(this.fd, range.offset, range.length)
+      addTo(this.#freedDoorbells, range.length, range.offset)
+      return
+    }
     const chunk = this.#chunkOf.get(range)
     if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
     this.#chunkOf.delete(range)
     this.#usedBytes -= range.length
     chunk.live--
-    this.#doorbells.delete(chunk.offset + range.at)
     if (this.#isKept) return
     if (chunk.live === 0) {
       this.#dropChunk(chunk)
@@ -187,7 +217,8 @@ export class ContextMemory implements MappedMemory {
 
   /** Releases everything; no range may be used afterwards. */
   close(): void {
-    for (const chunk of this.#chunks) this.#unmap(chunk)
+    for (const chunk of [...this.#chunks, ...this.#doorbellRanges.values()]) this.#unmap(chunk)
+    this.#doorbellRanges.clear()
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
     this.#chunks.clear()

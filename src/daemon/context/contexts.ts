@@ -57,6 +57,7 @@ export class Contexts {
   readonly #fileReleases = new Map<OpenContext, () => void>()
   readonly #token = new Uint8Array(TOKEN_BYTES)
   readonly #tokenView = new DataView(this.#token.buffer)
+  readonly #onDoorbells: (open: OpenContext) => void
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
@@ -69,7 +70,9 @@ export class Contexts {
     onRung: () => void,
     containment: Containment = createContainment(),
     isChecked = false,
+    onDoorbells: (open: OpenContext) => void = () => {},
   ) {
+    this.#onDoorbells = onDoorbells
     this.#pool = pool
     this.#onPosted = onPosted
     this.#onRung = onRung
@@ -101,6 +104,7 @@ export class Contexts {
       throw error
     }
     const open: OpenContext = { number: this.#nextNumber++, node, context, memory, whenEnded: new Set() }
+    memory.onDoorbells = () => this.#onDoorbells(open)
     this.#contexts.set(open.number, open)
     this.#fileReleases.set(open, releaseFile)
     this.#doorbells.set(open, new Map())

@@ -40,6 +40,7 @@ export class DoorbellRanges {
   /** The client has mapped doorbells of a context. Call `Loop.kick` after the reply, so that they are protected. `refusal`: as in DOORBELLS. Throws CallError EINVAL. */
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
     requirePages(start, length)
+    this.#daemon.doorbells.told(open)
     this.#watch(open, start, start + length, refusal)
   }
 
