@@ -29,6 +29,7 @@ export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
   sentAt: new Float64Array(WINDOW),
   tries: new Uint8Array(WINDOW),
   queue: [],
+  dataAt: 0,
   isHeard: false,
 })
 
