@@ -67,6 +67,7 @@ import {
 import {
   ACKNOWLEDGED,
   acknowledgeLater,
+  closeWindow,
   createPair,
   createReceivedFrom,
   endPacket,
@@ -487,7 +488,7 @@ export class Engine implements EngineCalls {
       else counts.rdma_write_wr_err++
     } else {
       counts.send_wrs++
-      counts.send_bytes += length
+      if (status === OK) counts.send_bytes += length
     }
   }
 
@@ -824,7 +825,10 @@ export class Engine implements EngineCalls {
   #transmit(pair: Pair): boolean {
     const { queue } = pair
     if (queue.length === 0) {
-      if (pair.inFlight === 0) this.#pairs.delete(pair)
+      if (pair.inFlight === 0) {
+        this.#pairs.delete(pair)
+        closeWindow(pair)
+      }
       return false
     }
     const window = this.#port.windowBytes ?? MAX_TRANSFER

@@ -174,8 +174,17 @@ export interface Request {
   heardAt: number
 }
 
+/** Unacknowledged packets, by PSN modulo WINDOW. An undefined request: acknowledged or given up. */
+export interface Window {
+  requests: (Request | undefined)[]
+  offsets: Uint32Array
+  lengths: Uint32Array
+  sentAt: Float64Array
+  tries: Uint8Array
+}
+
 /** Unacknowledged packets of a queue pair to one destination. */
-export interface Pair {
+export interface Pair extends Window {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
@@ -185,12 +194,6 @@ export interface Pair {
   /** Number of unacknowledged packets. */
   inFlight: number
   inFlightBytes: number
-  /** By PSN modulo WINDOW; an undefined request: acknowledged or given up. */
-  readonly requests: (Request | undefined)[]
-  readonly offsets: Uint32Array
-  readonly lengths: Uint32Array
-  readonly sentAt: Float64Array
-  readonly tries: Uint8Array
   /** Requests that still have bytes to send. */
   readonly queue: Request[]
   /** When data of a READ was received last. */

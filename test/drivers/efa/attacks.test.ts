@@ -141,6 +141,17 @@ it('a long WRITE whose receive another message has taken waits as a SEND does', 
   assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
 })
 
+it('destinations without unacknowledged packets have no window', () => {
+  const m = machine(2, 'drop=0')
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const ah = a.handleOf(1)
+  for (let id = 0; id < 200; id++) a.post(sendOf(id, ah, b.qpn + 1 + id))
+  for (const { status } of waitFor(m, a, 200)) assert.equal(status, EfaStatus.BAD_DESTINATION)
+  m.devices[0]!.poll(m.time.now)
+  assert.equal(a.state.pairs.size, 200)
+  for (const { requests } of a.state.pairs.values()) assert.equal(requests.length, 0)
+})
+
 it('many long READs end, though the last begins late', () => {
   const m = machine(2, 'drop=0')
   const [a, b] = [program(m, 0), program(m, 1)]
