@@ -1043,6 +1043,11 @@ export class Engine implements EngineCalls {
       this.#refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
       return
     }
+    // data that nobody has asked for, which needs no Q_Key, makes no state
+    if (isData && !qp.sources.has(pairKey(peer, sourceQpn)) && !qp.reads.has(srdMessage(view, at))) {
+      this.#refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
+      return
+    }
     const source = this.#receivedFrom(qp, peer, sourceQpn, epoch, psn)
     if (source === undefined) {
       this.counts.rx_drops++

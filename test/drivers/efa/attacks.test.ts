@@ -3,9 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { emptyRequest } from '../../../src/drivers/efa/requests.ts'
+import { Opcode, packetBytes, putHeaders } from '../../../src/drivers/efa/srd/packets.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
-import { type Completion, type Machine, machine, type Program, program } from './machine.ts'
+import { type Completion, ipv4, type Machine, machine, type Program, program, QKEY } from './machine.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 
@@ -139,6 +141,61 @@ it('a long WRITE whose receive another message has taken waits as a SEND does', 
   assert.deepEqual(a.poll(), [])
   b.receive(2, 0, 64)
   assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+})
+
+/** A port whose owner writes packets by hand. */
+const peerPort = (m: Machine, one: Program) => {
+  const port = m.link.attach()
+  port.addAddress?.(ipv4(9))
+  const flow = port.openFlow({
+    source: ipv4(9),
+    destination: ipv4(1),
+    sourcePort: 4791,
+    trafficClass: 0,
+    hopLimit: 64,
+    flowLabel: 0,
+  })
+  return (opcode: number, sourceQpn: number, change: object, psn = 0): void => {
+    const request = {
+      ...emptyRequest({ ...one.state, qpn: sourceQpn, epoch: 5 }),
+      destQpn: one.qpn,
+      qkey: QKEY,
+      ...change,
+    }
+    const bytes = packetBytes(opcode, 16)
+    const at = port.reserve(bytes)
+    putHeaders(port.arena.view, at, opcode, request, psn, 0, 16)
+    port.commit(at, bytes, 1, bytes, flow)
+    port.flush()
+    m.devices[0]!.poll(m.time.now)
+  }
+}
+
+it('data of READs that nobody has sent makes no state', () => {
+  const m = machine(1)
+  const a = program(m, 0)
+  const send = peerPort(m, a)
+  for (let qpn = 1; qpn < 200; qpn++) send(Opcode.READ_DATA, qpn, { message: 7, length: 16 })
+  assert.equal(a.state.sources.size, 0)
+})
+
+it('a peer that changes its mind about ranges beyond 64 bits reaches nothing', () => {
+  const m = machine(1)
+  const a = program(m, 0)
+  a.handleOf(8)
+  const send = peerPort(m, a)
+  const { rkey } = a.region
+  const [lo, hi] = [a.address >>> 0, Math.floor(a.address / 2 ** 32)]
+  const ranges = [
+    { remoteHi: 0xffff_ffff, remoteLo: 0xffff_fff8, length: 16 },
+    { remoteHi: hi, remoteLo: lo, length: 0xffff_ffff },
+    { remoteHi: hi, remoteLo: lo, length: 8 },
+    { remoteHi: (hi - 1) >>> 0, remoteLo: lo, length: 16 },
+  ]
+  for (const [psn, range] of ranges.entries()) send(Opcode.WRITE, 3, { ...range, rkey, message: psn }, psn)
+  assert.equal(a.state.sources.size, 1)
+  assert.deepEqual(new Set(a.bytes), new Set([0]))
+  assert.equal((m.devices[0]!.counters().hardware as Record<string, number>).rdma_write_recv_bytes, 0)
 })
 
 it('destinations without unacknowledged packets have no window', () => {

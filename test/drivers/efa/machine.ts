@@ -23,7 +23,8 @@ import { CompletionEntry, CompletionFlag, SendControl, SendDescriptor } from '..
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 
-const ipv4 = (last: number): Uint8Array => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+export const ipv4 = (last: number): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
 
 export const QKEY = 0x1111_1111
 
