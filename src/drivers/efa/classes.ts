@@ -17,7 +17,7 @@ import { CallError } from '../../spec/errno.ts'
 import { capabilities, Limits } from './attributes.ts'
 import { doorbellsOf, pageKey } from './doorbells.ts'
 import { descriptorKey } from './requests.ts'
-import { type AddressHandle, type CompletionQueue, nextNumber, stateOf } from './state.ts'
+import { type AddressHandle, type CompletionQueue, nextNumber, type Peer, stateOf } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
   throw new CallError(errno, reason)
@@ -104,7 +104,7 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
       const { number, pd, peer } = object.state
       ahs.delete(number)
       if (peer.ahs.get(pd) === number) {
-        const other = [...ahs.values()].find(one => one.peer === peer && one.pd === pd)
+        const other = firstHandle(ahs, peer, pd)
         if (other === undefined) peer.ahs.delete(pd)
         else peer.ahs.set(pd, other.number)
       }
@@ -114,6 +114,12 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   },
   EfaAttributes.ah,
 )
+
+/** The oldest handle of an address in a protection domain. */
+const firstHandle = (ahs: ReadonlyMap<number, AddressHandle>, peer: Peer, pd: number): AddressHandle | undefined => {
+  for (const one of ahs.values()) if (one.peer === peer && one.pd === pd) return one
+  return undefined
+}
 
 const lastAh = (ahs: ReadonlyMap<number, unknown>): number => {
   let last = 0

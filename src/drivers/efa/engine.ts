@@ -67,6 +67,7 @@ import {
 import {
   ACKNOWLEDGED,
   acknowledgeLater,
+  closeWindow,
   createPair,
   createReceivedFrom,
   endPacket,
@@ -88,6 +89,7 @@ import {
   type QueuePair,
   type ReceivedFrom,
   type Request,
+  randomEpoch,
 } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
@@ -117,6 +119,8 @@ const MAX_RESPONSES = 128
 const MAX_WRITES = 4096
 /** Sources of packets that have no address handle here. */
 const MAX_STRANGERS = 4096
+/** Sources of packets of all queue pairs, each about 500 bytes; packets of further ones are dropped. */
+const MAX_SOURCES = 0x1_0000
 /** The hop limit and UDP source port of all packets. */
 const HOP_LIMIT = 64
 const SOURCE_PORT = 4791
@@ -180,6 +184,7 @@ export class Engine implements EngineCalls {
   /** By the port's number of the source address. */
   readonly #peerOfSource: (Peer | undefined)[] = []
   #strangers = 0
+  #sources = 0
   /** Long READs and WRITEs within the process. */
   readonly #transfers: Request[] = []
   /** Requests to try again at `dueAt`. */
@@ -246,16 +251,14 @@ export class Engine implements EngineCalls {
   /** RESET: forgets everything, without completions. */
   reset(qp: QueuePair): void {
     this.#endAll(qp)
-    for (const request of qp.waiters) {
-      qp.waiters.delete(request)
-      request.dueAt = this.#now
-    }
+    for (const request of qp.waiters) request.dueAt = this.#now
+    qp.waiters.clear()
     for (const source of qp.sources.values()) this.#closeSource(source)
     qp.sources.clear()
+    for (const request of qp.active.values()) this.closePeer(request.peer!)
     qp.active.clear()
     qp.ended.clear()
     qp.loaded = 0
-    qp.oldest = 0
     if (qp.send !== undefined) qp.send.taken = 0
     if (qp.receive !== undefined) {
       qp.receive.taken = 0
@@ -276,11 +279,12 @@ export class Engine implements EngineCalls {
   #flush(qp: QueuePair): void {
     if (qp.send !== undefined)
       for (let left = pendingSends(qp.send); left > 0; left--) this.#end(this.#load(qp), EfaStatus.FLUSHED)
-    if (qp.receive !== undefined)
-      while (takeReceive(this.#table, qp.receive, this.#receive)) {
-        this.#taps?.taken(qp.object, qp.object, postedReceive(this.#receive))
-        this.#completeReceive(qp, EfaStatus.FLUSHED, 0, SEND, undefined, undefined)
-      }
+    if (qp.receive === undefined) return
+    // no more than there are now: the program may ring without end meanwhile
+    for (let left = pendingReceives(qp); left > 0 && takeReceive(this.#table, qp.receive, this.#receive); left--) {
+      this.#taps?.taken(qp.object, qp.object, postedReceive(this.#receive))
+      this.#completeReceive(qp, EfaStatus.FLUSHED, 0, SEND, undefined, undefined)
+    }
   }
 
   /** Nothing is executed any more. */
@@ -292,10 +296,11 @@ export class Engine implements EngineCalls {
     }
     qp.pairs.clear()
     qp.reads.clear()
-    qp.epoch = this.#device().core.random()
+    qp.epoch = randomEpoch(this.#device().core)
   }
 
   #closeSource({ peer }: ReceivedFrom): void {
+    this.#sources--
     this.closePeer(peer)
   }
 
@@ -303,12 +308,17 @@ export class Engine implements EngineCalls {
   #forget(request: Request): void {
     this.#waiting.delete(request)
     this.#reading.delete(request)
-    const at = this.#transfers.indexOf(request)
-    if (at >= 0) this.#transfers.splice(at, 1)
+    request.destination?.waiters.delete(request)
+    this.#endTransfer(request)
     request.qp.reads.delete(request.message)
     if (request.peer === undefined) return
     const pair = request.qp.pairs.get(pairKey(request.peer, request.destQpn))
     if (pair !== undefined) endPacketsOf(pair, request)
+  }
+
+  #endTransfer(request: Request): void {
+    const at = this.#transfers.indexOf(request)
+    if (at >= 0) this.#transfers.splice(at, 1)
   }
 
   // ---- polls ----
@@ -332,7 +342,7 @@ export class Engine implements EngineCalls {
   nextTimeout(): number {
     let due = this.#port.nextTimeout()
     for (const { dueAt } of this.#waiting) due = Math.min(due, dueAt)
-    for (const { heardAt } of this.#reading) due = Math.min(due, heardAt + READ_TIMEOUT)
+    for (const request of this.#reading) due = Math.min(due, readTimeoutOf(request))
     for (const pair of this.#pairs) {
       visitPackets(pair, (_psn, slot) => {
         due = Math.min(due, pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!))
@@ -352,7 +362,8 @@ export class Engine implements EngineCalls {
       receive.seenDoorbell = posted
       this.#taps?.receivesPosted(qp.object, qp.object)
       if (qp.state === ERR) this.#flush(qp)
-      for (const request of qp.waiters) this.#wake(qp, request)
+      // a request that finds no receive any more waits again
+      for (const request of [...qp.waiters]) if (pendingReceives(qp) > 0) this.#wake(qp, request)
       hasWorked = true
     }
     for (const cq of this.#state.cqs.values()) if (cq.state.hasChannel && readCqDoorbell(cq)) hasWorked = true
@@ -412,6 +423,8 @@ export class Engine implements EngineCalls {
     const { qp, order } = request
     if (qp.active.get(order) === request) return request
     const copy = copyRequest(request)
+    // the program may destroy the address handle meanwhile
+    copy.peer!.uses++
     qp.active.set(order, copy)
     return copy
   }
@@ -441,23 +454,25 @@ export class Engine implements EngineCalls {
   /** Completes a send. While somebody watches requests, sends end in order. */
   #end(request: Request, status: number): void {
     const { qp, order } = request
-    if (qp.active.get(order) === request) {
-      this.#forget(request)
+    const kept = qp.active.get(order)
+    if (kept !== undefined) {
+      this.#forget(kept)
       qp.active.delete(order)
+      this.closePeer(kept.peer!)
     }
-    if (order !== qp.oldest) {
-      if (this.#taps === undefined) {
-        this.#completeSend(request, status)
-        qp.ended.set(order, undefined)
-      } else qp.ended.set(order, { request: request === this.#request ? copyRequest(request) : request, status })
+    const { ended } = qp
+    if (this.#taps === undefined && ended.size === 0) {
+      this.#completeSend(request, status)
       return
     }
-    this.#completeSend(request, status)
-    qp.oldest++
-    while (qp.ended.has(qp.oldest)) {
-      const ended = qp.ended.get(qp.oldest)
-      qp.ended.delete(qp.oldest++)
-      if (ended !== undefined) this.#completeSend(ended.request, ended.status)
+    ended.set(order, { request: request === this.#request ? copyRequest(request) : request, status })
+    // requests are kept in their order. A program that posts beyond its queue does not get that order
+    const isFull = ended.size > qp.send!.depth
+    const oldest = this.#taps === undefined || isFull ? qp.loaded : (qp.active.keys().next().value ?? qp.loaded)
+    const complete = [...ended].filter(([order]) => order < oldest).sort(([a], [b]) => a - b)
+    for (const [order, one] of complete) {
+      ended.delete(order)
+      this.#completeSend(one.request, one.status)
     }
   }
 
@@ -473,7 +488,7 @@ export class Engine implements EngineCalls {
       else counts.rdma_write_wr_err++
     } else {
       counts.send_wrs++
-      counts.send_bytes += length
+      if (status === OK) counts.send_bytes += length
     }
   }
 
@@ -565,13 +580,16 @@ export class Engine implements EngineCalls {
   }
 
   /** No receive is posted. */
-  wait(request: Request, destination: QueuePair | undefined): number {
+  wait(request: Request, destination: QueuePair): number {
     const kept = this.#keep(request)
-    destination?.object.context?.device.taps.requests?.notReady(destination.object)
+    destination.object.context?.device.taps.requests?.notReady(destination.object)
     if (kept.rnrTries++ >= kept.qp.rnrRetry && kept.qp.rnrRetry < ENDLESS) return EfaStatus.NOT_READY
     kept.dueAt = this.#now + NOT_READY_DELAY
+    this.#endTransfer(kept)
     this.#waiting.add(kept)
-    destination?.waiters.add(kept)
+    kept.destination?.waiters.delete(kept)
+    kept.destination = destination
+    destination.waiters.add(kept)
     return WAIT
   }
 
@@ -579,8 +597,7 @@ export class Engine implements EngineCalls {
     this.#waiting.delete(request)
     const target = this.#local(request)
     if (target === undefined) {
-      const at = this.#transfers.indexOf(request)
-      if (at >= 0) this.#transfers.splice(at, 1)
+      this.#endTransfer(request)
       request.sent = 0
       request.done = 0
       this.#sendPackets(request)
@@ -808,7 +825,10 @@ export class Engine implements EngineCalls {
   #transmit(pair: Pair): boolean {
     const { queue } = pair
     if (queue.length === 0) {
-      if (pair.inFlight === 0) this.#pairs.delete(pair)
+      if (pair.inFlight === 0) {
+        this.#pairs.delete(pair)
+        closeWindow(pair)
+      }
       return false
     }
     const window = this.#port.windowBytes ?? MAX_TRANSFER
@@ -884,7 +904,7 @@ export class Engine implements EngineCalls {
         this.#retry(request)
       }
     for (const request of this.#reading)
-      if (now >= request.heardAt + READ_TIMEOUT) {
+      if (now >= readTimeoutOf(request)) {
         hasWorked = true
         this.counts.unresponsive_remote_events++
         this.#end(request, EfaStatus.UNRESPONSIVE)
@@ -1023,7 +1043,16 @@ export class Engine implements EngineCalls {
       this.#refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
       return
     }
+    // data that nobody has asked for, which needs no Q_Key, makes no state
+    if (isData && !qp.sources.has(pairKey(peer, sourceQpn)) && !qp.reads.has(srdMessage(view, at))) {
+      this.#refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
+      return
+    }
     const source = this.#receivedFrom(qp, peer, sourceQpn, epoch, psn)
+    if (source === undefined) {
+      this.counts.rx_drops++
+      return
+    }
     if (!isTaken(source, psn)) {
       const status = this.#takePacket(source, at, opcode, payload)
       if (status === WAIT) return
@@ -1036,11 +1065,15 @@ export class Engine implements EngineCalls {
     if (acknowledgeLater(source, psn)) this.#toAcknowledge.push(source)
   }
 
-  #receivedFrom(qp: QueuePair, peer: Peer, qpn: number, epoch: number, psn: number): ReceivedFrom {
+  #receivedFrom(qp: QueuePair, peer: Peer, qpn: number, epoch: number, psn: number): ReceivedFrom | undefined {
     const key = pairKey(peer, qpn)
     let source = qp.sources.get(key)
     if (source === undefined || source.epoch !== epoch) {
-      if (source === undefined) peer.uses++
+      if (source === undefined) {
+        if (this.#sources === MAX_SOURCES) return undefined
+        this.#sources++
+        peer.uses++
+      }
       source = createReceivedFrom(qp, peer, qpn, epoch, psn)
       qp.sources.set(key, source)
     }
@@ -1086,7 +1119,7 @@ export class Engine implements EngineCalls {
   #respond(source: ReceivedFrom, message: number, hi: number, lo: number, rkey: number, length: number): number {
     const { qp, peer, qpn } = source
     const pair = this.#pairOf(qp, peer, qpn)
-    if (pair.queue.length >= MAX_RESPONSES) return WAIT
+    if (pair.queue.length >= MAX_RESPONSES) return EfaStatus.NOT_READY
     this.counts.rdma_read_resp_bytes += length
     pair.queue.push({
       ...emptyRequest(qp),
@@ -1113,7 +1146,8 @@ export class Engine implements EngineCalls {
       this.#end(request, EfaStatus.INVALID_LKEY)
       return OK
     }
-    request.heardAt = this.#now
+    const pair = qp.pairs.get(pairKey(peer, qpn))
+    if (pair !== undefined) pair.dataAt = this.#now
     request.done += length
     if (request.done >= request.length) this.#end(request, OK)
     return OK
@@ -1174,7 +1208,8 @@ export class Engine implements EngineCalls {
 
   #onRefusal(peer: Peer, at: number): void {
     const { view } = this.#port.arena
-    const status = refusalStatus(view, at)
+    const said = refusalStatus(view, at)
+    const status = said === OK || said > EfaStatus.UNREACHABLE ? EfaStatus.BAD_STATUS : said
     const message = view.getUint32(at + 20)
     const qp = this.#state.qps.get(bthDestQp(view, at))?.state
     // of a READ whose data cannot be read any more: the responder does not know the epoch
@@ -1187,14 +1222,16 @@ export class Engine implements EngineCalls {
     const psn = bthPsn(view, at)
     const request = pair && requestOf(pair, psn)
     if (pair === undefined || request === undefined || request.message !== message) return
-    if (status !== EfaStatus.NOT_READY) {
+    if (status !== EfaStatus.NOT_READY || request.operation === READ_DATA) {
       endPacketsOf(pair, request)
       this.#finish(request, status)
       return
     }
     const { qp: sender } = request
     const slot = psn & (pair.requests.length - 1)
-    if (request.rnrTries++ >= sender.rnrRetry && sender.rnrRetry < ENDLESS) {
+    // a READ waits for the responder's other READs, not for a receive
+    if (request.operation === RDMA_READ) request.heardAt = this.#now
+    else if (request.rnrTries++ >= sender.rnrRetry && sender.rnrRetry < ENDLESS) {
       endPacketsOf(pair, request)
       this.#end(request, EfaStatus.NOT_READY)
       return
@@ -1208,6 +1245,10 @@ export class Engine implements EngineCalls {
 const pendingReceives = ({ receive }: QueuePair): number => (receive === undefined ? 0 : pendingElements(receive))
 
 const timeoutOf = (tries: number): number => Math.min(FIRST_TIMEOUT * 2 ** (tries - 1), MAX_TIMEOUT)
+
+/** A responder answers one READ after the other: data of one is a sign of life for all. */
+const readTimeoutOf = ({ qp, peer, destQpn, heardAt }: Request): number =>
+  Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT
 
 /** The GRH of a datagram with `length` bytes of payload; over IPv4 as Linux writes it. */
 const putGrh = (view: DataView, at: number, length: number, source: Uint8Array, destination: Uint8Array): void => {

@@ -17,7 +17,15 @@ import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
 import { type Doorbell, doorbellsOf, pageKey } from './doorbells.ts'
 import { ENDLESS } from './engine.ts'
-import { type CqObject, nextNumber, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
+import {
+  type CqObject,
+  nextNumber,
+  type QueuePair,
+  type ReceiveQueue,
+  randomEpoch,
+  type SendQueue,
+  stateOf,
+} from './state.ts'
 
 const { RESET, ERR } = QpState.values
 
@@ -131,10 +139,9 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
           rnrRetry: ENDLESS,
           enSqdAsyncNotify: 0,
           hasPort: false,
-          epoch: call.device.core.random(),
+          epoch: randomEpoch(call.device.core),
           nextMessage: 1,
           loaded: 0,
-          oldest: 0,
           ended: new Map(),
           active: new Map(),
           reads: new Map(),

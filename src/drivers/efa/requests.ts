@@ -54,6 +54,7 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   sent: 0,
   done: 0,
   rnrTries: 0,
+  destination: undefined,
   dueAt: Number.POSITIVE_INFINITY,
   heardAt: 0,
 })
@@ -134,6 +135,7 @@ export const readSend = (table: MemoryTable, qp: QueuePair, queue: SendQueue, in
   into.sent = 0
   into.done = 0
   into.rnrTries = 0
+  into.destination = undefined
   into.dueAt = Number.POSITIVE_INFINITY
 }
 

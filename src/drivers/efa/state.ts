@@ -3,7 +3,7 @@
  */
 import type { Identity } from '../../core/devices/identity.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, CoreObject, Device } from '../../core/model.ts'
+import type { CallContext, Core, CoreObject, Device } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
 import type { Doorbell } from './doorbells.ts'
 
@@ -95,10 +95,10 @@ export interface QueuePair {
   /** Tells packets of this queue pair, since RESET, from those of an earlier one with its number. */
   epoch: number
   nextMessage: number
-  /** Sends read, the oldest that has not ended, and ended ones after it. */
+  /** Number of sends read. */
   loaded: number
-  oldest: number
-  readonly ended: Map<number, Ended | undefined>
+  /** Sends that have ended before an older one, while watchers need completions in order. */
+  readonly ended: Map<number, Ended>
   /** Requests that are executed or wait, by order. */
   readonly active: Map<number, Request>
   /** READs that wait for data, by message. */
@@ -166,14 +166,25 @@ export interface Request {
   sent: number
   done: number
   rnrTries: number
+  /** The queue pair of this process whose receives it waits or has waited for. */
+  destination: QueuePair | undefined
   /** When to try again, µs; Infinity: not at all. */
   dueAt: number
-  /** Of a READ: when data was received last. */
+  /** Of a READ: when it was sent, or its destination last asked to wait. */
   heardAt: number
 }
 
+/** Unacknowledged packets, by PSN modulo WINDOW. An undefined request: acknowledged or given up. */
+export interface Window {
+  requests: (Request | undefined)[]
+  offsets: Uint32Array
+  lengths: Uint32Array
+  sentAt: Float64Array
+  tries: Uint8Array
+}
+
 /** Unacknowledged packets of a queue pair to one destination. */
-export interface Pair {
+export interface Pair extends Window {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
@@ -183,14 +194,10 @@ export interface Pair {
   /** Number of unacknowledged packets. */
   inFlight: number
   inFlightBytes: number
-  /** By PSN modulo WINDOW; an undefined request: acknowledged or given up. */
-  readonly requests: (Request | undefined)[]
-  readonly offsets: Uint32Array
-  readonly lengths: Uint32Array
-  readonly sentAt: Float64Array
-  readonly tries: Uint8Array
   /** Requests that still have bytes to send. */
   readonly queue: Request[]
+  /** When data of a READ was received last. */
+  dataAt: number
   /** The destination has answered before. */
   isHeard: boolean
 }
@@ -220,6 +227,9 @@ export interface EngineCalls {
   fail(qp: QueuePair): void
   retryNow(request: Request): void
 }
+
+/** An epoch: not 0, which refusals of READ_DATA have. */
+export const randomEpoch = ({ random }: Core): number => random() || 1
 
 export interface EfaState {
   readonly identity: Identity

@@ -8,6 +8,7 @@ import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
 import { createCore, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
+import type { EfaState } from '../../../src/drivers/efa/state.ts'
 import { parseFaults } from '../../../src/faults/rules.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
@@ -22,7 +23,8 @@ import { CompletionEntry, CompletionFlag, SendControl, SendDescriptor } from '..
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 
-const ipv4 = (last: number): Uint8Array => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+export const ipv4 = (last: number): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
 
 export const QKEY = 0x1111_1111
 
@@ -57,7 +59,7 @@ export const machine = (count: number, fault = '') => {
     }
     assert.fail('the devices still have work after many polls')
   }
-  return { devices, time, runUntil }
+  return { devices, link, time, runUntil }
 }
 export type Machine = ReturnType<typeof machine>
 
@@ -75,7 +77,11 @@ export interface Completion {
 const BYTES = 1 << 18
 
 /** A program with one SRD queue pair, a region of 256 KiB and a completion queue. */
-export const program = (m: Machine, device: number, options: { rnrRetry?: number; unsolicited?: boolean } = {}) => {
+export const program = (
+  m: Machine,
+  device: number,
+  options: { rnrRetry?: number; unsolicited?: boolean; bytes?: number } = {},
+) => {
   const { device: efa } = m.devices[device]!
   const mapped = findableMemory()
   const context = openContext(efa, { isOpened: true, mapped })
@@ -89,7 +95,7 @@ export const program = (m: Machine, device: number, options: { rnrRetry?: number
   }
   invokeNow(context, AsyncFd, 'create', 0, {}, caller)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
-  const bytes = new Uint8Array(BYTES)
+  const bytes = new Uint8Array(options.bytes ?? BYTES)
   const address = space.add(bytes)
   const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
   const region = invokeNow(
@@ -100,7 +106,7 @@ export const program = (m: Machine, device: number, options: { rnrRetry?: number
     {
       pd,
       start: BigInt(address),
-      length: BigInt(BYTES),
+      length: BigInt(bytes.length),
       iova: BigInt(address),
       access: LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE,
     },
@@ -138,6 +144,23 @@ export const program = (m: Machine, device: number, options: { rnrRetry?: number
   let posted = 0
   let polled = 0
 
+  const handle = (other: number): { number: number; destroy: () => void } => {
+    const address = {
+      dgid: ipv4(other + 1),
+      flowLabel: 0,
+      sgidIndex: 0,
+      hopLimit: 0,
+      trafficClass: 0,
+      sl: 0,
+      staticRate: 0,
+      isGlobal: 1,
+      port: 1,
+    }
+    const { object, out } = invokeNow(context, Ah, 'create', 0, { pd, userHandle: 0n, address }, caller)
+    const { number } = out as { number: number }
+    return { number, destroy: () => void invokeNow(context, Ah, 'destroy', object!, {}, caller) }
+  }
+
   return {
     context,
     bytes,
@@ -145,32 +168,13 @@ export const program = (m: Machine, device: number, options: { rnrRetry?: number
     region,
     qpn: keys.qpNum,
     modify,
+    state: (efa.state as EfaState).qps.get(keys.qpNum)!.state,
+    /** Stores to the doorbell of receives. */
+    ringReceives: (value: number): void =>
+      ring(at(keys.receiveDoorbellKey!), Number(keys.receiveDoorbellOffset), value & 0xffff),
     /** Creates an address handle for a device; returns its number. */
-    handleOf: (other: number): number =>
-      (
-        invokeNow(
-          context,
-          Ah,
-          'create',
-          0,
-          {
-            pd,
-            userHandle: 0n,
-            address: {
-              dgid: ipv4(other + 1),
-              flowLabel: 0,
-              sgidIndex: 0,
-              hopLimit: 0,
-              trafficClass: 0,
-              sl: 0,
-              staticRate: 0,
-              isGlobal: 1,
-              port: 1,
-            },
-          },
-          caller,
-        ).out as { number: number }
-      ).number,
+    handleOf: (other: number): number => handle(other).number,
+    handle,
 
     post(send: {
       id: number

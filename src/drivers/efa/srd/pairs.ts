@@ -4,7 +4,7 @@
  * Nothing depends on the order of packets.
  */
 import { psnDifference } from '../../../wire/bth.ts'
-import type { Pair, Peer, QueuePair, ReceivedFrom, Request } from '../state.ts'
+import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../state.ts'
 
 /** Packets that may be unacknowledged, a power of two. */
 export const WINDOW = 512
@@ -15,6 +15,27 @@ const WORDS = REMEMBERED / 32
 export const ACKNOWLEDGED = 128
 const PSN_MASK = 0xff_ffff
 
+const createWindow = (length: number): Window => ({
+  requests: new Array<Request | undefined>(length).fill(undefined),
+  offsets: new Uint32Array(length),
+  lengths: new Uint32Array(length),
+  sentAt: new Float64Array(length),
+  tries: new Uint8Array(length),
+})
+
+/** Of pairs without unacknowledged packets: a window has 13 KB, and a program may send to 65536 queue pairs per address. */
+const NO_WINDOW = createWindow(0)
+const freeWindows: Window[] = []
+const MAX_FREE_WINDOWS = 64
+
+/** No packet is unacknowledged: gives the window back. */
+export const closeWindow = (pair: Pair): void => {
+  if (pair.requests.length === 0) return
+  const { requests, offsets, lengths, sentAt, tries } = pair
+  if (freeWindows.length < MAX_FREE_WINDOWS) freeWindows.push({ requests, offsets, lengths, sentAt, tries })
+  Object.assign(pair, NO_WINDOW)
+}
+
 export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
   qp,
   peer,
@@ -23,12 +44,9 @@ export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
   oldest: 0,
   inFlight: 0,
   inFlightBytes: 0,
-  requests: new Array<Request | undefined>(WINDOW).fill(undefined),
-  offsets: new Uint32Array(WINDOW),
-  lengths: new Uint32Array(WINDOW),
-  sentAt: new Float64Array(WINDOW),
-  tries: new Uint8Array(WINDOW),
+  ...NO_WINDOW,
   queue: [],
+  dataAt: 0,
   isHeard: false,
 })
 
@@ -39,6 +57,7 @@ export const room = ({ nextPsn, oldest }: Pair): number => WINDOW - ((nextPsn - 
 
 /** Notes a sent packet; returns its PSN. */
 export const notePacket = (pair: Pair, request: Request, offset: number, length: number, now: number): number => {
+  if (pair.requests.length === 0) Object.assign(pair, freeWindows.pop() ?? createWindow(WINDOW))
   const psn = pair.nextPsn
   const slot = slotOf(psn)
   pair.nextPsn = (psn + 1) & PSN_MASK
