@@ -35,6 +35,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   own_namespace: [['-q'], /usage: own_namespace/],
   lost_sends: [['-q'], /usage: .*lost_sends/],
   asleep: [['-q'], /usage: .*asleep/],
+  doorbells: [['-q'], /usage: doorbells CASE/],
   removal: [['-q'], /usage: .*removal/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
   loopback: [['-q'], /usage: .*loopback/],

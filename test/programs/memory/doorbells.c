@@ -276,6 +276,13 @@ static void refuse_userfaultfd(void)
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
+    static const char *const cases[] = {"wake", "awake", "threads", "unmap", "move", "fork",
+                                        "exec", "dies",  "refused", "many",  "hold"};
+    bool is_case = false;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        is_case |= strcmp(name, cases[i]) == 0;
+    if (!is_case)
+        fail("usage: doorbells CASE [DAEMON_PID]");
     const bool is_refused = strcmp(name, "refused") == 0;
     if (is_refused)
         refuse_userfaultfd();
