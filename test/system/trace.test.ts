@@ -106,7 +106,8 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     const table = await traced('-c')
     assert.match(table[0], /^% time +seconds +usecs\/call +calls +errors method$/)
     assert.ok(table.some(line => / 1 +port\.query$/.test(line)))
-    assert.ok(table.some(line => / 1 +1 ioctl\(QUERY_DEVICE\)$/.test(line)))
+    // libibverbs' query for ioctls is no error
+    assert.ok(table.some(line => / 1 +ioctl\(QUERY_DEVICE\)$/.test(line)))
     assert.match(table.at(-1) as string, /^100\.00 .* total$/)
     const selected = await traced('--class', 'port,async_fd')
     assert.ok(

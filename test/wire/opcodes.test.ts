@@ -41,7 +41,7 @@ test('opcodes and headers are those of the independent list', () => {
   assert.ok(
     absent.every(name => /^UC_(READ|ACK|ATOMIC|COMPARE|FETCH|FLUSH|SEND_.*_INV)|^UD_(?!SEND_ONLY(_IMM)?$)/.test(name)),
   )
-  assert.equal(opcodes.length, 25 + 12 + 2 + 25 + 1, 'RC, UC, UD, XRC, CNP')
+  assert.equal(opcodes.length, 25 + 12 + 2 + 25 + 1 + 8, 'RC, UC, UD, XRC, CNP, SRD')
 })
 
 test('opcodes have their numbers', () => {
