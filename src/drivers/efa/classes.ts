@@ -17,7 +17,7 @@ import { CallError } from '../../spec/errno.ts'
 import { capabilities, Limits } from './attributes.ts'
 import { doorbellsOf, pageKey } from './doorbells.ts'
 import { descriptorKey } from './requests.ts'
-import { type AddressHandle, type CompletionQueue, nextNumber, type Peer, stateOf } from './state.ts'
+import { type AddressHandle, type CompletionQueue, nextNumber, stateOf } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
   throw new CallError(errno, reason)
@@ -77,12 +77,17 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
         refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
       if (!address.isGlobal)
         refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
-      const number = nextNumber(one => ahs.has(one), lastAh(ahs), 1, Limits.maxAh)
-      if (number === undefined) return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
       const peer = openPeer(() => engine.openPeer(address.dgid))
-      object.state = { number, pd: pd.id, peer }
+      const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
+      const number = known?.number ?? nextNumber(one => ahs.has(one), lastAh(ahs), 1, Limits.maxAh)
+      if (number === undefined) {
+        engine.closePeer(peer)
+        return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
+      }
+      object.state = known ?? { number, pd: pd.id, peer, uses: 0 }
+      object.state.uses++
       ahs.set(number, object.state)
-      if (!peer.ahs.has(pd.id)) peer.ahs.set(pd.id, number)
+      peer.ahs.set(pd.id, number)
       return { number }
     },
     query: (_call, { state: { peer } }) => ({
@@ -102,11 +107,9 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
     destroy(call, object, args, core) {
       const { ahs, engine } = stateOf(call)
       const { number, pd, peer } = object.state
-      ahs.delete(number)
-      if (peer.ahs.get(pd) === number) {
-        const other = firstHandle(ahs, peer, pd)
-        if (other === undefined) peer.ahs.delete(pd)
-        else peer.ahs.set(pd, other.number)
+      if (--object.state.uses === 0) {
+        ahs.delete(number)
+        peer.ahs.delete(pd)
       }
       engine.closePeer(peer)
       return core(call, object, args)
@@ -114,12 +117,6 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   },
   EfaAttributes.ah,
 )
-
-/** The oldest handle of an address in a protection domain. */
-const firstHandle = (ahs: ReadonlyMap<number, AddressHandle>, peer: Peer, pd: number): AddressHandle | undefined => {
-  for (const one of ahs.values()) if (one.peer === peer && one.pd === pd) return one
-  return undefined
-}
 
 const lastAh = (ahs: ReadonlyMap<number, unknown>): number => {
   let last = 0

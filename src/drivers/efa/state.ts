@@ -14,14 +14,16 @@ export interface Peer {
   readonly flow: number
   /** Address handles and queue pairs that need the flow. */
   uses: number
-  /** Number of the first address handle of this address, by protection domain. */
+  /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
 }
 
+/** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
 export interface AddressHandle {
   readonly number: number
   readonly pd: number
   readonly peer: Peer
+  uses: number
 }
 
 export interface CompletionQueue {

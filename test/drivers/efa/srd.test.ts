@@ -185,6 +185,13 @@ for (const [name, fault] of links)
     })
   })
 
+it('all handles of an address in a protection domain have one number until the last is destroyed', () => {
+  const a = program(machine(2), 0)
+  const first = a.handleOf(1)
+  assert.equal(a.handleOf(1), first)
+  assert.notEqual(a.handleOf(0), first)
+})
+
 it('a destination that does not exist is given up', () => {
   const m = machine(2, 'drop=1')
   const [a, b] = [program(m, 0), program(m, 1)]
