@@ -327,7 +327,7 @@ int session_netlink(unsigned type);
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
 /*
- * mmap(2) of a range with doorbells, at its marked offset, from the memory file of a context: the daemon learns of the
+ * mmap(2) of a range with doorbells from the memory file of a context: the daemon learns of the
  * mapping, so that stores to it can wake the daemon. Without an answer the range is mapped all the same.
  */
 void *session_map_doorbells(int fd, void *address, size_t length, int protection, int flags, off64_t offset);

@@ -194,10 +194,9 @@ export class ContextMemory implements MappedMemory {
       this.#dropChunk(chunk)
       return
     }
-    const offset = chunk.offset + range.at
-    chunk.freed.add(offset)
-    this.#freed.set(offset, { chunk, length: range.length })
-    addTo(this.#freedOffsets, range.length, offset)
+    chunk.freed.add(range.offset)
+    this.#freed.set(range.offset, { chunk, length: range.length })
+    addTo(this.#freedOffsets, range.length, range.offset)
   }
 
   keepMapped(): void {

@@ -67,6 +67,10 @@ const parseModel = (text: string): AdapterName => {
   return model
 }
 
+/** The adapter whose driver has this name. */
+const modelOfDriver = (driver: string | undefined): AdapterName | undefined =>
+  pciModelNames.find(name => name === driver)
+
 /** Parses `driver=NAME`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
 const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'pci'> => {
   const found: { driver?: string; pci?: string; numa?: string; model?: string } = {}
@@ -81,7 +85,7 @@ const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' |
   }
   const { driver, pci, numa, model } = found
   const chosen = driver === undefined ? {} : { driver }
-  const own = pciModelNames.find(name => name === driver)
+  const own = modelOfDriver(driver)
   if (own !== undefined && model !== undefined && model !== own)
     throw new Error(`model="${model}" is not the model of driver=${own}, which is ${own}; omit model=`)
   if (pci !== undefined)
@@ -132,7 +136,7 @@ const OWN_DOMAIN = 'efa0'
 
 /** The device with a PCI function, if its driver is that of an adapter. `taken`: addresses of other functions. */
 export const withPciFunction = (spec: DeviceSpec, taken: readonly string[]): DeviceSpec => {
-  const model = pciModelNames.find(name => name === spec.driver)
+  const model = modelOfDriver(spec.driver)
   if (model === undefined || spec.pci !== undefined) return spec
   for (let bus = 0; ; bus++) {
     const address = `${OWN_DOMAIN}:${bus.toString(16).padStart(2, '0')}:00.0`

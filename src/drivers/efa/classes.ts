@@ -4,20 +4,21 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate } from '../../core/events/events.ts'
-import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
+import { QpAddress } from '../../spec/classes/qp/qp.ts'
 import { EFA_CQ_HAS_DOORBELL, EfaAttributes, EfaCqFlags, EfaResponses } from '../../spec/drivers/efa.ts'
 import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
-import { doorbellsOf, pageKey } from './doorbells.ts'
+import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
 import { descriptorKey } from './requests.ts'
-import { type AddressHandle, type CompletionQueue, nextNumber, stateOf } from './state.ts'
+import { type AddressHandle, type CompletionQueue, stateOf } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
   throw new CallError(errno, reason)
@@ -72,14 +73,14 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   Ah,
   {
     create(call, object, { pd, address }) {
-      const { ahs, engine } = stateOf(call)
+      const { ahs, takeAh, engine } = stateOf(call)
       if (address.port !== 1)
         refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
       if (!address.isGlobal)
         refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
       const peer = openPeer(() => engine.openPeer(address.dgid))
       const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
-      const number = known?.number ?? nextNumber(one => ahs.has(one), lastAh(ahs), 1, Limits.maxAh)
+      const number = known?.number ?? takeAh(ahs)
       if (number === undefined) {
         engine.closePeer(peer)
         return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
@@ -91,17 +92,7 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
       return { number }
     },
     query: (_call, { state: { peer } }) => ({
-      address: {
-        dgid: peer.address.slice(),
-        flowLabel: 0,
-        sgidIndex: 0,
-        hopLimit: 0,
-        trafficClass: 0,
-        sl: 0,
-        staticRate: 0,
-        isGlobal: 1,
-        port: 1,
-      },
+      address: { ...zeroRecord(QpAddress), dgid: peer.address.slice(), isGlobal: 1, port: 1 },
     }),
     modify: null,
     destroy(call, object, args, core) {
@@ -117,12 +108,6 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   },
   EfaAttributes.ah,
 )
-
-const lastAh = (ahs: ReadonlyMap<number, unknown>): number => {
-  let last = 0
-  for (const number of ahs.keys()) last = number
-  return last
-}
 
 const openPeer = <T>(open: () => T): T => {
   try {
@@ -141,7 +126,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs } = stateOf(call)
+      const { cqs, takeCq } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -150,18 +135,10 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         refuse('EINVAL', `cq.create: entries of ${entryBytes} bytes; they have ${COMPLETION_SIZES.join(' or ')}`)
       if (subCqs !== Limits.subCqs)
         refuse('EINVAL', `cq.create: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`)
-      const number = nextNumber(one => cqs.has(one), [...cqs.keys()].at(-1) ?? 0, 0, Limits.maxCq)
+      const number = takeCq(cqs)
       if (number === undefined) return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
       const entries = powerOfTwo(cqe)
-      const memory = mappedMemoryOf(call.context)
-      const doorbell = doorbellsOf(call.context).take()
-      let ring: CompletionQueue['ring']
-      try {
-        ring = memory.allocate(entries * entryBytes)
-      } catch (error) {
-        doorbellsOf(call.context).give(doorbell)
-        throw error
-      }
+      const { ring, doorbell } = allocateQueue(call.context, entries * entryBytes)
       object.state = {
         number,
         ring,
@@ -200,10 +177,8 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     modify: null,
     reqNotify: null,
     destroy(call, object, args, core) {
-      const { number, ring, doorbell } = object.state
-      stateOf(call).cqs.delete(number)
-      mappedMemoryOf(call.context).free(ring)
-      doorbellsOf(call.context).give(doorbell)
+      stateOf(call).cqs.delete(object.state.number)
+      freeQueue(call.context, object.state)
       return core(call, object, args)
     },
   },

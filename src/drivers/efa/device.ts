@@ -28,7 +28,7 @@ import { polledOf } from './completions.ts'
 import { Engine, SCRATCH_BYTES } from './engine.ts'
 import { srdClass, udClass } from './qp-classes.ts'
 import { pendingElements, pendingSends, postedReceives } from './requests.ts'
-import type { CqObject, EfaState, QpObject } from './state.ts'
+import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
 
 const { ERR } = QpState.values
 const stateNames = Object.entries(QpState.values)
@@ -40,7 +40,7 @@ const requestReader: RequestReader = {
     isQp(queue) && queue.state.receive !== undefined && queue.context !== undefined
       ? postedReceives(queue.context.device.memory, queue.state.receive, from)
       : [],
-  queuesOf: ({ device }) => [...(device.state as EfaState).qps.values()],
+  queuesOf: context => [...(context.device.state as EfaState).qps.values()].filter(qp => qp.context === context),
   completions: cq => ({ written: (cq as CqObject).state.produced, polled: polledOf(cq as CqObject) }),
   pendingSends: qp => ((qp as QpObject).state.send ? pendingSends((qp as QpObject).state.send!) : 0),
 }
@@ -103,20 +103,20 @@ const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({
 
 /** Registers a device of this driver. Throws CallError EEXIST, EINVAL, and the errors of `Port.addAddress`. */
 const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSite): NetworkDevice => {
-  const { identity, now } = network
+  const { identity } = network
   const port = network.attach()
   const gid = identity.gids.at(-1)!
   port.addAddress(gid)
   const mtu = mtuOf(port.pathMtu)
   const partial = {
-    identity,
     gid,
     port,
-    now,
     qps: new Map(),
     cqs: new Map(),
-    pds: new Set<number>(),
     ahs: new Map(),
+    takeQpn: createNumbers(1, Limits.maxQp),
+    takeCq: createNumbers(0, Limits.maxCq),
+    takeAh: createNumbers(1, Limits.maxAh),
   }
   const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
   const state: EfaState = Object.assign(partial, { engine })

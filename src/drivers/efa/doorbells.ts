@@ -58,13 +58,35 @@ class Doorbells {
   }
 }
 
+/** The memory that a program maps of a queue: its ring and its doorbell. */
+export interface QueueMemory {
+  readonly ring: MappedChunk
+  readonly doorbell: Doorbell
+}
+
 const ofContexts = new WeakMap<Context, Doorbells>()
 
-export const doorbellsOf = (context: Context): Doorbells => {
+const doorbellsOf = (context: Context): Doorbells => {
   let found = ofContexts.get(context)
   if (found === undefined) {
     found = new Doorbells(mappedMemoryOf(context))
     ofContexts.set(context, found)
   }
   return found
+}
+
+/** Throws CallError ENOMEM. */
+export const allocateQueue = (context: Context, ringBytes: number): QueueMemory => {
+  const doorbell = doorbellsOf(context).take()
+  try {
+    return { ring: mappedMemoryOf(context).allocate(ringBytes), doorbell }
+  } catch (error) {
+    doorbellsOf(context).give(doorbell)
+    throw error
+  }
+}
+
+export const freeQueue = (context: Context, { ring, doorbell }: QueueMemory): void => {
+  mappedMemoryOf(context).free(ring)
+  doorbellsOf(context).give(doorbell)
 }

@@ -77,6 +77,7 @@ import {
   noteTaken,
   requestOf,
   room,
+  slotOf,
   visitPackets,
 } from './srd/pairs.ts'
 import {
@@ -758,8 +759,7 @@ export class Engine implements EngineCalls {
     if (target !== undefined) {
       const status = gather(this.#table, request, 0, this.#scratch, GRH_BYTES, length, length, length)
       if (status !== OK) return status
-      this.counts.tx_pkts++
-      this.counts.tx_bytes += length
+      target.#countPacket(this, length)
       putGrh(this.#scratch.view, 0, length, this.#state.gid, peer!.address)
       target.takeDatagram(this.#scratch, length, destQpn, qkey, hasImm ? imm : undefined, this.#sourceOf(qp))
       return OK
@@ -790,8 +790,6 @@ export class Engine implements EngineCalls {
 
   /** A datagram whose GRH begins `bytes`. */
   takeDatagram(bytes: Bytes, length: number, qpn: number, qkey: number, imm: number | undefined, source: Source): void {
-    this.counts.rx_pkts++
-    this.counts.rx_bytes += length
     const qp = this.#find(qpn, false, qkey)
     if (qp === undefined || this.#takeMessage(qp, bytes, 0, GRH_BYTES + length, SEND, imm, source) === WAIT)
       this.counts.rx_drops++
@@ -1012,8 +1010,6 @@ export class Engine implements EngineCalls {
     putGrh(this.#scratch.view, 0, length, peer.address, this.#state.gid)
     const payload = at + payloadAt(opcode)
     this.#scratch.bytes.set(bytes.subarray(payload, payload + length), GRH_BYTES)
-    this.counts.rx_pkts--
-    this.counts.rx_bytes -= length
     const source = { qpn: view.getUint32(deth + 4) & 0xff_ffff, address: peer.address, text: addressText(peer.address) }
     this.takeDatagram(this.#scratch, length, bthDestQp(view, at), view.getUint32(deth), imm, source)
   }
@@ -1198,7 +1194,7 @@ export class Engine implements EngineCalls {
   #acknowledged(pair: Pair, psn: number): void {
     const request = requestOf(pair, psn)
     if (request === undefined) return
-    const length = pair.lengths[psn & (pair.requests.length - 1)]!
+    const length = pair.lengths[slotOf(psn)]!
     endPacket(pair, psn)
     if (request.operation === RDMA_READ) return
     request.done += length
@@ -1228,7 +1224,7 @@ export class Engine implements EngineCalls {
       return
     }
     const { qp: sender } = request
-    const slot = psn & (pair.requests.length - 1)
+    const slot = slotOf(psn)
     // a READ waits for the responder's other READs, not for a receive
     if (request.operation === RDMA_READ) request.heardAt = this.#now
     else if (request.rnrTries++ >= sender.rnrRetry && sender.rnrRetry < ENDLESS) {

@@ -1,5 +1,6 @@
 /*
- * Programs' memory for the engine: gathers and scatters the elements of requests. All functions return `EfaStatus`.
+ * Programs' memory for the engine: gathers and scatters the elements of requests. Functions that return a boolean
+ * return false for memory that is not registered with the rights, or is gone.
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'

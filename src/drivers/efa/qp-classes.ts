@@ -4,7 +4,6 @@
 import { driverClass } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
-import { mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { CallContext } from '../../core/model.ts'
 import { DriverQp } from '../../spec/classes/qp/driver_qp.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
@@ -15,17 +14,9 @@ import { QpFlags, QpState } from '../../spec/enums.ts'
 import { checkTransition } from '../../spec/qp-states.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
-import { type Doorbell, doorbellsOf, pageKey } from './doorbells.ts'
+import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
 import { ENDLESS } from './engine.ts'
-import {
-  type CqObject,
-  nextNumber,
-  type QueuePair,
-  type ReceiveQueue,
-  randomEpoch,
-  type SendQueue,
-  stateOf,
-} from './state.ts'
+import { type CqObject, type QueuePair, type ReceiveQueue, randomEpoch, type SendQueue, stateOf } from './state.ts'
 
 const { RESET, ERR } = QpState.values
 
@@ -34,22 +25,6 @@ interface CreateArguments {
   readonly cap: QueuePair['cap']
   readonly receiveRingBytes?: number
   readonly sendRingBytes?: number
-}
-
-const chunkAndDoorbell = (call: CallContext, bytes: number): { ring: SendQueue['ring']; doorbell: Doorbell } => {
-  const doorbell = doorbellsOf(call.context).take()
-  try {
-    return { ring: mappedMemoryOf(call.context).allocate(bytes), doorbell }
-  } catch (error) {
-    doorbellsOf(call.context).give(doorbell)
-    throw error
-  }
-}
-
-const releaseQueue = (call: CallContext, queue: SendQueue | ReceiveQueue | undefined): void => {
-  if (queue === undefined) return
-  mappedMemoryOf(call.context).free(queue.ring)
-  doorbellsOf(call.context).give(queue.doorbell)
 }
 
 /** Creates the send queue; undefined for one without requests. */
@@ -69,7 +44,7 @@ const createSends = (
     )
   if (cap.maxInlineData > InlineBytes[bytes])
     refuse('EINVAL', `${method}: attribute cap.maxInlineData: ${cap.maxInlineData} is above ${InlineBytes[bytes]}`)
-  return { ...chunkAndDoorbell(call, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
+  return { ...allocateQueue(call.context, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
 }
 
 /** Creates the receive queue; undefined for one without requests. */
@@ -83,7 +58,7 @@ const createReceives = (
   const bytes = depth * ReceiveDescriptor.BYTES
   if (receiveRingBytes !== undefined && receiveRingBytes !== bytes)
     refuse('EINVAL', `${method}: a ring of ${receiveRingBytes} bytes for receives; it has ${bytes}`)
-  return { ...chunkAndDoorbell(call, bytes), depth, taken: 0, seenDoorbell: 0 }
+  return { ...allocateQueue(call.context, bytes), depth, taken: 0, seenDoorbell: 0 }
 }
 
 const checkCap = (
@@ -111,14 +86,14 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         if (srq !== undefined) refuse('EINVAL', `${createCall}: the device has no shared receive queues`)
         if (driverQpType !== EFA_SRD) refuse('EOPNOTSUPP', `${createCall}: the device has no type ${driverQpType}`)
         checkCap(createCall, cap)
-        const qpn = nextNumber(one => state.qps.has(one), [...state.qps.keys()].at(-1) ?? 0, 1, Limits.maxQp)
+        const qpn = state.takeQpn(state.qps)
         if (qpn === undefined) return refuse('ENOMEM', `${createCall}: all numbers are in use`)
         const send = createSends(call, createCall, args, (qpFlags & EfaQpFlags.REQUEST_ID_64) !== 0)
         let receive: ReceiveQueue | undefined
         try {
           receive = createReceives(call, createCall, args)
         } catch (error) {
-          releaseQueue(call, send)
+          if (send !== undefined) freeQueue(call.context, send)
           throw error
         }
         object.state = {
@@ -216,8 +191,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         const { engine, qps } = stateOf(call)
         engine.reset(qp)
         qps.delete(qp.qpn)
-        releaseQueue(call, qp.send)
-        releaseQueue(call, qp.receive)
+        for (const queue of [qp.send, qp.receive]) if (queue !== undefined) freeQueue(call.context, queue)
         return core(call, object, args)
       },
     },

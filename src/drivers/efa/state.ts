@@ -1,9 +1,8 @@
 /*
  * The state of an EFA device and its objects.
  */
-import type { Identity } from '../../core/devices/identity.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Core, CoreObject, Device } from '../../core/model.ts'
+import type { CallContext, Core, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../phy/port.ts'
 import type { Doorbell } from './doorbells.ts'
 
@@ -234,32 +233,33 @@ export interface EngineCalls {
 export const randomEpoch = ({ random }: Core): number => random() || 1
 
 export interface EfaState {
-  readonly identity: Identity
   /** The only GID: the device's address. */
   readonly gid: Uint8Array
   readonly port: Port
-  readonly now: () => number
   /** By QPN. */
   readonly qps: Map<number, QpObject>
   readonly cqs: Map<number, CqObject>
-  readonly pds: Set<number>
   readonly ahs: Map<number, AddressHandle>
+  readonly takeQpn: TakeNumber
+  readonly takeCq: TakeNumber
+  readonly takeAh: TakeNumber
   engine: EngineCalls
 }
-export type EfaDeviceObject = Device<EfaState>
 
 export const stateOf = ({ device }: CallContext): EfaState => device.state as EfaState
 
-/** The lowest free number from `min` on, cyclically after `after`. `max` is exclusive; undefined: all are in use. */
-export const nextNumber = (
-  isUsed: (number: number) => boolean,
-  after: number,
-  min: number,
-  max: number,
-): number | undefined => {
-  for (let tried = 0, number = after + 1; tried < max - min; tried++, number++) {
-    if (number >= max || number < min) number = min
-    if (!isUsed(number)) return number
+/** Returns a number that `used` lacks; undefined: it has all. */
+export type TakeNumber = (used: { has(number: number): boolean }) => number | undefined
+
+/** Numbers from `min` on below `max`, cyclically: a freed one is taken again as late as possible. */
+export const createNumbers = (min: number, max: number): TakeNumber => {
+  let next = min
+  return used => {
+    for (let left = max - min; left > 0; left--) {
+      const number = next
+      next = number + 1 === max ? min : number + 1
+      if (!used.has(number)) return number
+    }
+    return undefined
   }
-  return undefined
 }

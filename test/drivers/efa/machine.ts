@@ -18,9 +18,11 @@ import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { DriverQp } from '../../../src/spec/classes/qp/driver_qp.ts'
+import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { EfaQpFlags } from '../../../src/spec/drivers/efa.ts'
 import { CompletionEntry, CompletionFlag, SendControl, SendDescriptor } from '../../../src/spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
+import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 
 export const ipv4 = (last: number): Uint8Array =>
@@ -145,17 +147,7 @@ export const program = (
   let polled = 0
 
   const handle = (other: number): { number: number; destroy: () => void } => {
-    const address = {
-      dgid: ipv4(other + 1),
-      flowLabel: 0,
-      sgidIndex: 0,
-      hopLimit: 0,
-      trafficClass: 0,
-      sl: 0,
-      staticRate: 0,
-      isGlobal: 1,
-      port: 1,
-    }
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), isGlobal: 1, port: 1 }
     const { object, out } = invokeNow(context, Ah, 'create', 0, { pd, userHandle: 0n, address }, caller)
     const { number } = out as { number: number }
     return { number, destroy: () => void invokeNow(context, Ah, 'destroy', object!, {}, caller) }

@@ -4,6 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { efaDriver } from '../../../src/drivers/efa/device.ts'
+import type { QpObject } from '../../../src/drivers/efa/state.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { type Completion, machine, program } from './machine.ts'
@@ -184,6 +186,14 @@ for (const [name, fault] of links)
       )
     })
   })
+
+it('a context has its own queue pairs for watchers', () => {
+  const m = machine(1)
+  const [a, b] = [program(m, 0), program(m, 0)]
+  const qpnsOf = ({ context }: typeof a) =>
+    [...efaDriver.requests.queuesOf!(context)].map(qp => (qp as QpObject).state.qpn)
+  assert.deepEqual([qpnsOf(a), qpnsOf(b)], [[a.qpn], [b.qpn]])
+})
 
 it('all handles of an address in a protection domain have one number until the last is destroyed', () => {
   const a = program(machine(2), 0)
