@@ -4,7 +4,6 @@
 int main(void)
 {
     struct cm_end active = {0}, passive = {0};
-    alarm(5);
     resolve(&active, &passive);
     struct rdma_conn_param parameters = {.retry_count = 3, .rnr_retry_count = 7};
     check(rdma_connect(active.id, &parameters), "rdma_connect");
@@ -19,6 +18,7 @@ int main(void)
     check(rdma_disconnect(passive.id), "rdma_disconnect");
     event_of(active.channel, RDMA_CM_EVENT_DISCONNECTED);
 #endif
+    alarm(3);
     cm_completion(passive.id->recv_cq);
     destroy_cm_pair(&active, &passive);
     return 0;

@@ -11,6 +11,7 @@ import { parseAddress } from '../wire/address.ts'
 import { plainArena } from '../wire/arena.ts'
 import { ctxDriver } from './ctx/device.ts'
 import { efaDriver } from './efa/device.ts'
+import { mlx5Driver } from './mlx5/device.ts'
 import { nullDriver } from './null/device.ts'
 import type { RoceSite } from './roce-site.ts'
 import { rxeDriver } from './rxe/device.ts'
@@ -19,7 +20,7 @@ export { rxeDriver } from './rxe/device.ts'
 export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
 
 /** The first one is the driver of a device with an address and without `driver=`. */
-export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, efaDriver, ctxDriver, nullDriver]
+export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, efaDriver, mlx5Driver, ctxDriver, nullDriver]
 
 /** One device of every driver, in a new core with `classes`. */
 export const oneDevicePerDriver = (classes: Pick<CoreOptions, 'classes' | 'clientClasses'>): readonly Device[] => {

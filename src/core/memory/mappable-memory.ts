@@ -31,6 +31,8 @@ export interface MappedMemory {
   /** Zeroed memory, rounded up to pages. `use`: default rings. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
+  /** Whole pages of the program. */
+  adopt?(address: bigint, bytes: number): MappedChunk
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void
   /**

@@ -50,6 +50,11 @@ export interface Ring extends RingLocation {
   readonly wrap: number
   /** Maximum number of elements. */
   readonly capacity: number
+  /**
+   * Brings the program's index up to date, before it is loaded. For rings that the program does not share: the driver
+   * copies elements from and to the program's own queues. Undefined: the program stores its index itself.
+   */
+  refresh: (() => void) | undefined
 }
 
 /** log2 of the smallest power of two that is at least `n`. */
@@ -72,7 +77,8 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   const maxElements = hasFreeRunningIndices ? mask + 1 : mask
   // a queue that was created for no requests accepts none, although the ring has a slot
   const capacity = elements === 0 ? 0 : maxElements
-  const ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap: indexMask(layout, mask), capacity }
+  const wrap = indexMask(layout, mask)
+  const ring: Ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap, capacity, refresh: undefined }
   clearRing(ring)
   return ring
 }
@@ -85,10 +91,14 @@ export const elementAt = (ring: Ring, index: number): number =>
 const producerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.PRODUCER) >> 2
 const consumerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.CONSUMER) >> 2
 
-export const loadProducer = (ring: Ring): number =>
-  loadIndex(ring.layout, ring.area.words, producerAt(ring)) & ring.wrap
-export const loadConsumer = (ring: Ring): number =>
-  loadIndex(ring.layout, ring.area.words, consumerAt(ring)) & ring.wrap
+export const loadProducer = (ring: Ring): number => {
+  if (ring.refresh !== undefined) ring.refresh()
+  return loadIndex(ring.layout, ring.area.words, producerAt(ring)) & ring.wrap
+}
+export const loadConsumer = (ring: Ring): number => {
+  if (ring.refresh !== undefined) ring.refresh()
+  return loadIndex(ring.layout, ring.area.words, consumerAt(ring)) & ring.wrap
+}
 export const storeProducer = (ring: Ring, index: number): void => {
   storeIndex(ring.layout, ring.area.words, producerAt(ring), index & ring.wrap)
 }
@@ -135,6 +145,7 @@ export const emptyRing: Ring = {
   log2Element: 0,
   wrap: 0,
   capacity: 0,
+  refresh: undefined,
 }
 
 /** struct mminfo of rxe's ABI: offset and size with which the user library maps a ring. */

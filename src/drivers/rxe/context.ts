@@ -10,6 +10,8 @@ import { packedRings, type SlabRings, slabRings } from './rings/ring-memory.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
+  /** For queue pairs that send datagrams, if their requests have another layout. */
+  readonly datagramRings?: RingMemory
   /** Present if the context's caller is in this process. */
   readonly isInProcess?: true
 }
@@ -36,6 +38,12 @@ export const openLocalRings = (context: Context): SlabRings | undefined => {
 export const ringMemoryOf = (context: Context): RingMemory => {
   context.state ??= stateFor(context)
   return (context.state as RxeContext).rings
+}
+
+/** The memory for rings of queue pairs that send datagrams. */
+export const datagramMemoryOf = (context: Context): RingMemory => {
+  const rings = ringMemoryOf(context)
+  return (context.state as RxeContext).datagramRings ?? rings
 }
 
 /** Whether the context's caller is in this process. */

@@ -25,7 +25,7 @@ import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
-import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { type DeviceAttributes, DeviceClass, type ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -36,6 +36,7 @@ import { Mw } from '../../spec/classes/mw.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
+import type { RecordOf } from '../../spec/schema/schema.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
@@ -44,7 +45,7 @@ import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
-import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
+import { deviceAttributes, extendedAttributes, Limits, portAttributes, type QueueLimits } from './attributes.ts'
 import { ahClass, pdClass } from './classes/ah-class.ts'
 import { cqClass, cqCompletions, failQps } from './classes/cq-class.ts'
 import { datagramQpClasses } from './classes/datagram-qp-classes.ts'
@@ -80,7 +81,18 @@ export interface RxeDevice extends LocalDevice {
   readonly device: Device<RxeState>
 }
 
+/** What another driver's devices have of their own; everything else is this device's. */
+export interface DeviceKind {
+  readonly driver: RegisteredDriver<RxeState>
+  readonly limits: QueueLimits
+  /** Attributes of a device with this GUID. */
+  readonly attributes: (guid: Uint8Array) => RecordOf<typeof DeviceAttributes>
+  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+}
+
 export interface RxeOptions {
+  /** Default: Linux's rxe. */
+  readonly kind?: DeviceKind
   readonly name: string
   readonly identity: Identity
   /** With its layers (assembly/assembly.ts). */
@@ -208,7 +220,7 @@ class SoftDevice implements RxeDevice {
   #isSendingHeld = false
 
   constructor(core: Core, options: RxeOptions) {
-    const { name, torment } = options
+    const { torment } = options
     const { port } = options
     this.#port = port
     this.#isSocketPort = port.windowBytes !== undefined
@@ -216,7 +228,7 @@ class SoftDevice implements RxeDevice {
     const state = this.#state
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
-    this.device = this.#register(core, name)
+    this.device = this.#register(core, options)
     state.taps = this.device.taps
     this.queues = deviceQueues(state)
     this.link = deviceLink(this.device)
@@ -234,10 +246,10 @@ class SoftDevice implements RxeDevice {
     this.#delivery = new PacketDelivery(state, port, this.#engine, run)
   }
 
-  #createState(core: Core, { name, identity, now, torment }: RxeOptions): RxeState {
+  #createState(core: Core, { name, identity, now, torment, kind }: RxeOptions): RxeState {
     const port = this.#port
     return {
-      limits: torment?.limits(name) ?? Limits,
+      limits: kind?.limits ?? torment?.limits(name) ?? Limits,
       identity,
       port,
       cqs: createSlots(),
@@ -276,18 +288,18 @@ class SoftDevice implements RxeDevice {
   }
 
   /** Adds the GIDs to the port, and registers the device. */
-  #register(core: Core, name: string): Device<RxeState> {
+  #register(core: Core, { name, kind }: RxeOptions): Device<RxeState> {
     const state = this.#state
     const { identity, port } = state
     // first, because it may fail
     for (const gid of identity.gids) port.addAddress(gid)
-    const attributes = deviceAttributes(identity.guid, state.limits)
+    const attributes = kind?.attributes(identity.guid) ?? deviceAttributes(identity.guid, state.limits)
     const device = register(core, {
       name,
-      driver: rxeDriver,
+      driver: kind?.driver ?? rxeDriver,
       state,
       attributes,
-      extended: extendedAttributes(),
+      extended: kind?.extended ?? extendedAttributes(),
       ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters)],
       numCompVectors: Limits.compVectors,
       limits: {

@@ -2,6 +2,7 @@
  * What a driver adds to Linux's ABI: its bytes after the structs of the common commands.
  */
 
+import type { IoctlMethod } from '../linux/ioctl.ts'
 import type { Layout } from '../linux/layout.ts'
 import type { Attributes } from '../schema/schema.ts'
 
@@ -27,4 +28,6 @@ export interface LinuxAbi {
   readonly attributes: Readonly<
     Record<string, Readonly<Record<string, { readonly in?: Attributes; readonly out?: Attributes }>>>
   >
+  /** Ioctl methods on objects of the driver's own classes (`driverCreation`, `driverDestruction`). */
+  readonly methods?: readonly IoctlMethod[]
 }

@@ -10,7 +10,7 @@ import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
 import { AccessFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
-import type { AnyValues, Enumeration } from '../schema/schema.ts'
+import type { AnyValues, Enumeration, ObjectClass } from '../schema/schema.ts'
 import { type Cell, classSelector, embed, object, value } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
@@ -83,7 +83,12 @@ export interface IoctlMethod {
   readonly impliedArguments?: AnyValues
   /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
+  /** Of a driver's own object (`LinuxAbi.methods`): the class, which is none of spec/classes.ts. */
+  readonly driverClass?: ObjectClass
 }
+
+/** Objects from here on belong to the driver; their methods and attributes begin here too (UVERBS_ID_DRIVER_NS). */
+export const DRIVER_OBJECTS = 0x1000
 
 /** `method` (below) replaces `linuxName` with `id`. */
 type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string }
@@ -198,6 +203,43 @@ const method = <const O extends LinuxObjectName>(
     attributes: attributes.map(({ linuxName, ...attribute }) => ({ ...attribute, id: idOf(linuxName) })),
     hasDriverAttributes: false,
     ...options,
+  }
+}
+
+/** The creation of a driver's own object. The attributes, from DRIVER_OBJECTS on: the new handle, then `inputs` and `outputs`. */
+export const driverCreation = (
+  name: string,
+  object: number,
+  cls: ObjectClass,
+  inputs: readonly Cell[],
+  outputs: readonly Cell[],
+): IoctlMethod => ({
+  object,
+  number: DRIVER_OBJECTS,
+  name,
+  classes: [cls.name],
+  method: 'create',
+  attributes: [
+    newHandle(''),
+    ...inputs.map(cell => input('', cell.size, cell)),
+    ...outputs.map(cell => output('', cell.size, cell)),
+  ].map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i })),
+  hasDriverAttributes: false,
+  driverClass: cls,
+})
+
+/** The destruction of a driver's own object. */
+export const driverDestruction = (name: string, object: number, cls: ObjectClass): IoctlMethod => {
+  const { linuxName: _, ...attribute } = destroy('', [cls.name])
+  return {
+    object,
+    number: DRIVER_OBJECTS + 1,
+    name,
+    classes: [cls.name],
+    method: 'destroy',
+    attributes: [{ ...attribute, id: DRIVER_OBJECTS }],
+    hasDriverAttributes: false,
+    driverClass: cls,
   }
 }
 

@@ -51,9 +51,9 @@ export const answeringAs = (body: (onName: (name: string) => void) => Decoded | 
   return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
 }
 
-/** Core's declaration of a method, without driver attributes. */
-export const declaredMethod = (className: string, method: string): Method => {
-  const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
+/** Core's declaration of a method, without driver attributes. `own`: the class, if it is a driver's own. */
+export const declaredMethod = (className: string, method: string, own?: ObjectClass): Method => {
+  const found = (own ?? (Classes as Readonly<Record<string, ObjectClass>>)[className])?.methods[method]
   if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
   return found
 }
@@ -61,13 +61,17 @@ export const declaredMethod = (className: string, method: string): Method => {
 /** Returns the compiled layout of a struct for a class and a link. */
 export type LayoutByClass = (className: string, link?: LinkName) => CompiledLayout
 
-/** Compiles a layout for each class and link on first use. `name`: of the command or method, for messages. */
+/**
+ * Compiles a layout for each class and link on first use. `name`: of the command or method, for messages. `own`: as of
+ * `declaredMethod`.
+ */
 export const layoutByClass = (
   name: string,
   classes: readonly string[],
   layout: Layout,
   method: string,
   direction: 'in' | 'out',
+  own?: ObjectClass,
 ): LayoutByClass => {
   const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
   /** The method's attributes in all classes. */
@@ -80,8 +84,8 @@ export const layoutByClass = (
     }
     let compiled = byClass.get(className)
     if (compiled === undefined) {
-      all ??= Object.assign({}, ...classes.map(cls => declaredMethod(cls, method)[direction])) as Attributes
-      const { [direction]: attributes } = declaredMethod(className, method)
+      all ??= Object.assign({}, ...classes.map(cls => declaredMethod(cls, method, own)[direction])) as Attributes
+      const { [direction]: attributes } = declaredMethod(className, method, own)
       compiled = compileLayout(`${className}.${method} (${name})`, layout, attributes, all, className, link)
       byClass.set(className, compiled)
     }

@@ -11,9 +11,16 @@
  *   of more than 32 bits, a new object before GET_CONTEXT.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
+import type { LinuxAbi } from '../../spec/drivers/linux-abi.ts'
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
-import { driverAttributes, type IoctlAttribute, type IoctlMethod, ioctlMethods } from '../../spec/linux/ioctl.ts'
+import {
+  DRIVER_OBJECTS,
+  driverAttributes,
+  type IoctlAttribute,
+  type IoctlMethod,
+  ioctlMethods,
+} from '../../spec/linux/ioctl.ts'
 import { layout } from '../../spec/linux/layout.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
@@ -59,10 +66,25 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
     // without `spec.method`, attributes have no cells, and their layouts are not used
-    const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction)
+    const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction, spec.driverClass)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
   return { spec, attributes: new Map(attributes) }
+}
+
+/** Compiled methods of drivers' own objects. */
+const driverMethods = new WeakMap<IoctlMethod, CompiledMethod>()
+
+const findDriverMethod = (abi: LinuxAbi | undefined, object: number, number: number): CompiledMethod => {
+  const spec = abi?.methods?.find(one => one.object === object && one.number === number)
+  if (spec === undefined)
+    throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: the driver has no such method`)
+  let compiled = driverMethods.get(spec)
+  if (compiled === undefined) {
+    compiled = compileMethod(spec)
+    driverMethods.set(spec, compiled)
+  }
+  return compiled
 }
 
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
@@ -196,11 +218,11 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
   const driver = header.getUint32(IoctlHeader.driverId, true)
   if (driver !== view.schema.driverId)
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
-  const method = findMethod(
-    header.getUint16(IoctlHeader.object, true),
-    header.getUint16(IoctlHeader.method, true),
-    onName,
-  )
+  const object = header.getUint16(IoctlHeader.object, true)
+  const number = header.getUint16(IoctlHeader.method, true)
+  const isDrivers = object >= DRIVER_OBJECTS
+  const method = isDrivers ? findDriverMethod(view.schema.linux, object, number) : findMethod(object, number, onName)
+  if (isDrivers) onName?.(method.spec.name)
   requireOnDevice(view, method.spec)
   const bytes = view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, passed: new Map(), memory: new Map() }

@@ -73,7 +73,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   for (const { compiled } of passed.values())
     if (compiled.spec.refusedFor?.includes(className))
       throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${compiled.spec.id}`)
-  const { in: inputs } = declaredMethod(className, spec.method!)
+  const { in: inputs } = declaredMethod(className, spec.method!, spec.driverClass)
   // an argument that the class lacks belongs to other classes of the method, and is not required
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined

@@ -33,7 +33,7 @@ import {
   storedAddress,
 } from '../address/path.ts'
 import type { QueueLimits } from '../attributes.ts'
-import { ringMemoryOf } from '../context.ts'
+import { datagramMemoryOf, ringMemoryOf } from '../context.ts'
 import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from '../rings/work-source.ts'
 import {
@@ -156,7 +156,7 @@ const createRings = (
   srqQueue: ReceiveQueue | undefined,
   destinations: Destinations | undefined,
 ): QpRings => {
-  const memory = ringMemoryOf(context)
+  const memory = destinations === undefined ? ringMemoryOf(context) : datagramMemoryOf(context)
   const { layout } = memory
   // rxe's user library also maps empty queues; in the compact layout, an empty queue needs no ring
   const hasNoRing = (requests: number): boolean => layout.hasFreeRunningIndices && requests === 0
@@ -371,7 +371,7 @@ export const qpClass = (
           removeDatagramRow(device, state.destinations, state.row)
           state.destinations.close()
         }
-        const memory = ringMemoryOf(call.context)
+        const memory = state.destinations === undefined ? ringMemoryOf(call.context) : datagramMemoryOf(call.context)
         memory.free(state.send.ring)
         if (!state.receive.isShared) memory.free(state.receive.ring)
         return core(call, object, args)

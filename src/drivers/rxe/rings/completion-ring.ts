@@ -24,8 +24,15 @@ import { swap32, TWO_32 } from '../../../spec/memory.ts'
 import { WcFlags, WcStatus } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/types.ts'
 
+/**
+ * Writes the completion `words` (`Completion`) as the next element of the CQ, which has room. `now`: microseconds, for
+ * the time stamp of an extended CQ.
+ */
+export type WriteCompletion = (cq: CqRing, words: Uint32Array, now: () => number) => void
+
 /** State of a CQ object. */
 export interface CqRing {
+  readonly write: WriteCompletion
   /** `CqKind`. */
   readonly kind: number
   readonly compVector: number
@@ -48,6 +55,7 @@ const { SUCCESS } = WcStatus.values
 const { ENTRIES, EXTENDED, COUNTING } = CqKind.values
 
 export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES, compVector = 0): CqRing => ({
+  write: writeElement,
   kind,
   compVector,
   number: -1,
@@ -89,26 +97,10 @@ export const polledCompletions = (cq: CqRing): number => {
   return cq.completions - cq.outstanding
 }
 
-/**
- * Writes the completion `words` (`Completion`); false if the ring is full. `now`: microseconds, for the time stamp of
- * an extended CQ.
- */
-export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
-  const { ring, kind } = cq
-  if (kind === COUNTING) {
-    countCompletion(cq, words)
-    storeCount(ring, cq.completions)
-    return true
-  }
-  // at every completion: the index is stored masked, so a later read would not show how often it has wrapped
-  readConsumer(cq)
-  if (cq.outstanding >= ring.capacity) {
-    cq.hasOverrun = true
-    return false
-  }
+const writeElement: WriteCompletion = ({ ring, kind, producer }, words, now) => {
   const { words: target } = ring.area
   const { wc } = ring.layout
-  const at = elementAt(ring, cq.producer)
+  const at = elementAt(ring, producer)
   target[(at + wc.WR_ID) >> 2] = words[Completion.ID_LO]
   target[(at + wc.WR_ID + 4) >> 2] = words[Completion.ID_HI]
   target[(at + wc.STATUS) >> 2] = words[Completion.STATUS]
@@ -128,6 +120,23 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     target[(at + wc.TIMESTAMP) >> 2] = nanoseconds
     target[(at + wc.TIMESTAMP + 4) >> 2] = nanoseconds / TWO_32
   }
+}
+
+/** Writes the completion `words` (`Completion`); false if the ring is full. `now`: as of `WriteCompletion`. */
+export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
+  const { ring, kind } = cq
+  if (kind === COUNTING) {
+    countCompletion(cq, words)
+    storeCount(ring, cq.completions)
+    return true
+  }
+  // at every completion: the index is stored masked, so a later read would not show how often it has wrapped
+  readConsumer(cq)
+  if (cq.outstanding >= ring.capacity) {
+    cq.hasOverrun = true
+    return false
+  }
+  cq.write(cq, words, now)
   countCompletion(cq, words)
   cq.producer = (cq.producer + 1) & ring.wrap
   cq.outstanding++

@@ -1,0 +1,60 @@
+/*
+ * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
+ */
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import { AtomicCap, DeviceCapFlags } from '../../spec/enums.ts'
+import type { RecordOf } from '../../spec/schema/schema.ts'
+import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
+
+/** `maxInline`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. */
+export const Limits = {
+  maxQpWr: 0x8000,
+  maxSge: 30,
+  maxSrqWr: 0x7fff,
+  maxSrqSge: 31,
+  maxInline: 988,
+  maxCqe: 0x3f_ffff,
+  maxRdAtomic: 16,
+  maxSendBytes: 1024,
+  maxReceiveBytes: 512,
+} as const satisfies QueueLimits & Record<string, number>
+
+/** A ConnectX-5; its firmware's version as major, minor and patch (16 bits each). */
+const VENDOR_ID = 0x02c9
+const PART_ID = 4119
+const FIRMWARE = (16n << 32n) | (35n << 16n) | 2000n
+
+const { BAD_PKEY_CNTR, BAD_QKEY_CNTR, CHANGE_PHY_PORT, PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN } =
+  DeviceCapFlags.values
+const { MEM_WINDOW, XRC, MEM_MGT_EXTENSIONS, MEM_WINDOW_TYPE_2B } = DeviceCapFlags.values
+const CAP_FLAGS =
+  BAD_PKEY_CNTR |
+  BAD_QKEY_CNTR |
+  CHANGE_PHY_PORT |
+  PORT_ACTIVE_EVENT |
+  SYS_IMAGE_GUID |
+  RC_RNR_NAK_GEN |
+  MEM_WINDOW |
+  XRC |
+  MEM_MGT_EXTENSIONS |
+  MEM_WINDOW_TYPE_2B
+
+export const mlx5Attributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({
+  ...deviceAttributes(guid, Limits),
+  fwVer: FIRMWARE,
+  vendorId: VENDOR_ID,
+  vendorPartId: PART_ID,
+  hwVer: 0,
+  deviceCapFlags: CAP_FLAGS,
+  maxQpRdAtom: Limits.maxRdAtomic,
+  maxQpInitRdAtom: Limits.maxRdAtomic,
+  maxResRdAtom: 0x20_0000,
+  atomicCap: AtomicCap.values.HCA,
+  localCaAckDelay: 16,
+  maxPkeys: 0x80,
+})
+
+export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
+  ...extendedAttributes(),
+  deviceCapFlagsEx: BigInt(CAP_FLAGS),
+}

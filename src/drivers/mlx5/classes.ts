@@ -1,0 +1,460 @@
+/*
+ * The classes of mlx5 devices: those of the soft device (rxe/), whose queues are the device's own here, with the
+ * program's queues beside them (R19, R22).
+ */
+import { driverClass, withoutOptions } from '../../core/devices/driver.ts'
+import type { DriverClass } from '../../core/driver-contract.ts'
+import { affiliate } from '../../core/events/events.ts'
+import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
+import type { AnyHandler, CallContext, Device } from '../../core/model.ts'
+import { Cq } from '../../spec/classes/cq.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { Pd } from '../../spec/classes/pd.ts'
+import {
+  MLX5_CONTEXT_DEVX,
+  Mlx5Attributes,
+  Mlx5CqFlags,
+  Mlx5QpFlags,
+  Mlx5Responses,
+  RESPONSE_BYTES,
+  Uar,
+} from '../../spec/drivers/mlx5.ts'
+import { BLOCK_BYTES, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
+import { CqKind, QpState } from '../../spec/enums.ts'
+import { CallError, type ErrnoName } from '../../spec/errno.ts'
+import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
+import { NO_VLAN } from '../rxe/address/path.ts'
+import { ahClass as softAhs } from '../rxe/classes/ah-class.ts'
+import { cqClass as softCqs } from '../rxe/classes/cq-class.ts'
+import { datagramQpClasses } from '../rxe/classes/datagram-qp-classes.ts'
+import { qpClasses } from '../rxe/classes/qp-class.ts'
+import { srqClass as softSrqs, xrcSrqClass as softXrcSrqs } from '../rxe/classes/srq-class.ts'
+import { xrcQpClasses } from '../rxe/classes/xrc-qp-class.ts'
+import type { CqObject, QpObject, RxeState, SrqObject } from '../rxe/state.ts'
+import { Limits } from './attributes.ts'
+import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } from './completions.ts'
+import { ProgramRecord, share, unshare } from './program-memory.ts'
+import { Receives } from './receives.ts'
+import { Sends } from './sends.ts'
+import { prepareRings } from './shadow-rings.ts'
+
+const { RESET } = QpState.values
+
+const refuse = (errno: ErrnoName, reason: string): never => {
+  throw new CallError(errno, reason)
+}
+
+const requirePowerOfTwo = (what: string, count: number, max: number): void => {
+  if (count < 1 || count > max || (count & (count - 1)) !== 0)
+    refuse('EINVAL', `${what}: ${count} is no power of two from 1 to ${max}`)
+}
+
+// ---- state ----
+
+/** The program's queues of a queue pair or shared receive queue. */
+interface ProgramQueues extends CompletedQueues {
+  readonly buffer: MappedChunk
+  readonly record: ProgramRecord
+  readonly sends: Sends | undefined
+  readonly receives: Receives | undefined
+}
+
+export interface Mlx5State {
+  readonly soft: RxeState
+  /** By QPN. */
+  readonly queues: Map<number, ProgramQueues>
+  /** Shared receive queues, by their queue in the soft device. */
+  readonly shared: Map<object, ProgramQueues>
+  /** CQs with a channel. */
+  readonly cqs: Set<Mlx5Cq>
+}
+
+const states = new WeakMap<Device, Mlx5State>()
+
+/** The state of a new device. */
+export const addState = (device: Device<RxeState>): Mlx5State => {
+  const state: Mlx5State = { soft: device.state, queues: new Map(), shared: new Map(), cqs: new Set() }
+  states.set(device as Device, state)
+  return state
+}
+
+const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
+
+/** The queues that a completion of `qpn` names: those of an XRC target are its SRQ's. */
+const queuesOf = ({ soft, queues, shared }: Mlx5State, qpn: number): CompletedQueues | undefined => {
+  const own = queues.get(qpn)
+  if (own !== undefined) return own
+  const receive = soft.rings[soft.qpns.rowOf(qpn)]?.receive
+  return receive === undefined ? undefined : shared.get(receive)
+}
+
+// ---- contexts, protection domains, address handles ----
+
+export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5Attributes.device>(
+  DeviceClass,
+  {
+    open(call, object, args, core) {
+      if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
+        refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
+      return {
+        ...core(call, object, args),
+        qpTableSize: 0x4_0000,
+        cacheLineSize: 64,
+        maxSendBytes: Limits.maxSendBytes,
+        maxReceiveBytes: Limits.maxReceiveBytes,
+        maxSendBlocks: Limits.maxQpWr,
+        maxReceives: Limits.maxQpWr,
+        maxSharedReceives: Limits.maxSrqWr,
+        ports: 1,
+        responseBytes: RESPONSE_BYTES.context,
+        cqeVersion: 1,
+        responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
+        minInline: 1,
+        logUarBytes: Math.log2(PAGE_BYTES),
+        uarsPerPage: 1,
+      }
+    },
+    query: (call, object, args, core) => ({
+      ...core(call, object, args),
+      driverBytes: RESPONSE_BYTES.device,
+      driverFlags: 0,
+    }),
+  },
+  Mlx5Attributes.device,
+)
+
+/** The numbers of protection domains only inform. */
+export const pdClass = driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
+  Pd,
+  { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xff_ffff }) },
+  Mlx5Attributes.pd,
+)
+
+/** The program writes addresses into its requests; a handle only checks that there is a path. */
+export const ahClass = withoutOptions(
+  {
+    ...softAhs,
+    handlers: {
+      ...softAhs.handlers,
+      create(call, object, args, core) {
+        ;(softAhs.handlers.create as AnyHandler)(call, object, args, core)
+        return { driverBytes: RESPONSE_BYTES.ah, nextHop: new Uint8Array(6) }
+      },
+    },
+    additions: Mlx5Attributes.ah,
+  } satisfies DriverClass,
+  NO_VLAN,
+)
+
+interface UarState {
+  readonly page: MappedChunk
+}
+
+/** Programs store to these pages to wake the device; it reads the doorbell records. */
+export const uarClass = driverClass<typeof Uar, UarState>(Uar, {
+  create(call, object) {
+    const page = mappedMemoryOf(call.context).allocate(PAGE_BYTES, 'doorbells')
+    object.state = { page }
+    return { offset: BigInt(page.offset), length: page.length, page: object.id & 0xffff }
+  },
+  destroy(call, { state }) {
+    mappedMemoryOf(call.context).free(state.page)
+    return {}
+  },
+})
+
+// ---- completion queues ----
+
+const requireEntries = (method: string, entries: number, entryBytes: number): void => {
+  requirePowerOfTwo(`${method}: the number of entries`, entries, Limits.maxCqe + 1)
+  if (entryBytes !== CompletionEntry.BYTES && entryBytes !== 2 * CompletionEntry.BYTES)
+    refuse('EINVAL', `${method}: entries of ${entryBytes} bytes; they have 64 or 128`)
+}
+
+export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
+  Cq,
+  {
+    create(call, object, args) {
+      const { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = CqKind.values.ENTRIES } = args
+      const { bufferAddress = 0n, doorbellAddress = 0n, entryBytes = 64, isCompressed = 0, cqFlags = 0 } = args
+      if (flags !== 0 || kind !== CqKind.values.ENTRIES)
+        refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
+      if (isCompressed !== 0 || (cqFlags & ~Mlx5CqFlags.UAR_PAGE_INDEX) !== 0)
+        refuse('EOPNOTSUPP', 'cq.create: the device neither compresses nor pads entries, and has no real-time clock')
+      const entries = cqe + 1
+      requireEntries('cq.create', entries, entryBytes)
+      if (compVector >= call.device.numCompVectors)
+        refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
+      const mlx5 = stateOf(call)
+      const buffer = share(call.context, bufferAddress, wholePages(entries * entryBytes))
+      let record: ProgramRecord
+      try {
+        record = new ProgramRecord(call.context, doorbellAddress)
+      } catch (error) {
+        unshare(call.context, buffer)
+        throw error
+      }
+      const description = { entries, entryBytes, buffer, record, compVector, hasChannel: channel !== undefined }
+      object.state = createCq(description, qpn => queuesOf(mlx5, qpn))
+      object.state.number = mlx5.soft.cqs.add(object as unknown as CqObject)
+      affiliate(object, userHandle, { channel, asyncFd })
+      if (channel !== undefined) {
+        mlx5.cqs.add(object.state)
+        watchArmings(object as unknown as CqObject)
+      }
+      return { cqe, number: object.state.number }
+    },
+    query: softCqs.handlers.query as never,
+    modify(call, object, args, core) {
+      const { cqe, bufferAddress = 0n, entryBytes = 64, ...moderation } = args
+      const { state } = object
+      if (cqe === undefined) {
+        core(call, object, moderation)
+        return { cqe: state.ring.capacity - 1 }
+      }
+      const entries = cqe + 1
+      requireEntries('cq.modify', entries, entryBytes)
+      stateOf(call).soft.pollNow()
+      if (state.outstanding >= entries)
+        refuse('EINVAL', `cq.modify: attribute cqe: ${cqe} is less than the ${state.outstanding} completions that wait`)
+      const old = state.buffer
+      resizeCq(state, entries, entryBytes, share(call.context, bufferAddress, wholePages(entries * entryBytes)))
+      unshare(call.context, old)
+      return { cqe }
+    },
+    reqNotify: null,
+    destroy(call, object, args, core) {
+      const mlx5 = stateOf(call)
+      mlx5.soft.cqs.remove(object.state.number)
+      mlx5.cqs.delete(object.state)
+      unshare(call.context, object.state.buffer)
+      object.state.record.end()
+      return core(call, object, args)
+    },
+  },
+  Mlx5Attributes.cq,
+)
+
+// ---- queue pairs ----
+
+interface QpArguments {
+  readonly cap: { maxSendWr: number; maxRecvWr: number; maxSendSge: number; maxRecvSge: number; maxInlineData: number }
+  readonly bufferAddress?: bigint
+  readonly doorbellAddress?: bigint
+  readonly sendBlocks?: number
+  readonly receiveRequests?: number
+  readonly receiveShift?: number
+  readonly qpFlags?: number
+  readonly uidx?: number
+}
+
+const UNSUPPORTED_FLAGS = Mlx5QpFlags.SIGNATURE | Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.TYPE_DCT
+
+/** Offset of the send queue after the receive queue, and bytes of both. Throws CallError EINVAL. */
+const buffersOf = (method: string, args: QpArguments): { sendsAt: number; bytes: number } => {
+  const { sendBlocks = 0, receiveRequests = 0, receiveShift = 0 } = args
+  if (sendBlocks > 0) requirePowerOfTwo(`${method}: sq_wqe_count`, sendBlocks, Limits.maxQpWr)
+  if (receiveRequests > 0) {
+    requirePowerOfTwo(`${method}: rq_wqe_count`, receiveRequests, Limits.maxQpWr)
+    const max = Math.log2(Limits.maxReceiveBytes)
+    if (receiveShift < 4 || receiveShift > max)
+      refuse('EINVAL', `${method}: rq_wqe_shift: ${receiveShift} is not in 4 to ${max}`)
+  }
+  const sendsAt = receiveRequests * 2 ** receiveShift
+  return { sendsAt, bytes: sendsAt + sendBlocks * BLOCK_BYTES }
+}
+
+/** Shares the program's queues of a new queue pair. */
+const openQueues = (
+  call: CallContext,
+  { state }: QpObject,
+  args: QpArguments,
+  kind: 'connected' | 'datagram' | 'xrc',
+) => {
+  const { bufferAddress = 0n, doorbellAddress = 0n, sendBlocks = 0, receiveRequests = 0, receiveShift = 0 } = args
+  const { sendsAt, bytes } = buffersOf('create', args)
+  const buffer = share(call.context, bufferAddress, wholePages(bytes))
+  try {
+    const record = new ProgramRecord(call.context, doorbellAddress)
+    const sends = sendBlocks > 0 ? new Sends(record, buffer, sendsAt, sendBlocks, kind, state.send) : undefined
+    const receives =
+      receiveRequests > 0 && !state.receive.isShared
+        ? new Receives(record, buffer, receiveRequests, receiveShift, state.receive)
+        : undefined
+    const queues: ProgramQueues = {
+      buffer,
+      record,
+      sends,
+      receives,
+      uidx: args.uidx ?? 0,
+      opcodeOf: counter => sends?.opcodeOf(counter) ?? 0,
+    }
+    stateOf(call).queues.set(state.qpn, queues)
+  } catch (error) {
+    unshare(call.context, buffer)
+    throw error
+  }
+}
+
+const closeQueues = (call: CallContext, { buffer, record }: ProgramQueues): void => {
+  unshare(call.context, buffer)
+  record.end()
+}
+
+const kindOf = (name: string): 'connected' | 'datagram' | 'xrc' =>
+  name === 'ud_qp' ? 'datagram' : name === 'xrc_ini_qp' ? 'xrc' : 'connected'
+
+/** A class of queue pairs of the soft device, with the program's queues. */
+const withProgramQueues = (soft: DriverClass): DriverClass => {
+  const { create, modify, destroy } = soft.handlers as Readonly<Record<string, AnyHandler>>
+  const { name } = soft.class
+  const additions = Mlx5Attributes.rc_qp
+  return {
+    ...soft,
+    additions,
+    handlers: {
+      ...soft.handlers,
+      ...('postSend' in soft.class.methods && { postSend: null }),
+      create(call, object, args, core) {
+        const passed = args as unknown as QpArguments
+        const { sendBlocks = 0, receiveRequests = 0, receiveShift = 0, qpFlags = 0, cap } = passed
+        if ((qpFlags & UNSUPPORTED_FLAGS) !== 0)
+          refuse(
+            'EOPNOTSUPP',
+            `${name}.create: flags 0x${qpFlags.toString(16)}: the device has no signatures, and no DC`,
+          )
+        buffersOf(`${name}.create`, passed)
+        prepareRings(call.context)
+        const rings = {
+          ...cap,
+          maxSendWr: sendBlocks,
+          maxRecvWr: receiveRequests,
+          maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,
+        }
+        const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }
+        if (sendBlocks + receiveRequests > 0)
+          try {
+            openQueues(call, object as QpObject, passed, kindOf(name))
+          } catch (error) {
+            destroy!(call, object, {}, () => ({}))
+            throw error
+          }
+        return { cap, qpNum, uarOut: 0 }
+      },
+      modify(call, object, args, core) {
+        const { qpn, row } = (object as QpObject).state
+        const mlx5 = stateOf(call)
+        const queues = mlx5.queues.get(qpn)
+        const { state } = args as { state?: number }
+        if (state === RESET) {
+          queues?.sends?.reset()
+          queues?.receives?.reset()
+        }
+        const answer = modify!(call, object, args, core)
+        if (queues !== undefined && state !== undefined && state !== RESET) {
+          for (const queue of [queues.sends, queues.receives]) if (queue !== undefined) queue.isOpen = true
+          mlx5.soft.recheck(row)
+        }
+        return answer
+      },
+      destroy(call, object, args, core) {
+        const { qpn } = (object as QpObject).state
+        const { queues } = stateOf(call)
+        const answer = destroy!(call, object, args, core)
+        const own = queues.get(qpn)
+        queues.delete(qpn)
+        if (own !== undefined) closeQueues(call, own)
+        return answer
+      },
+    },
+  }
+}
+
+/** Without the queue pair of the general services, which programs cannot create. */
+export const mlx5QpClasses: readonly DriverClass[] = [...qpClasses, ...datagramQpClasses, ...xrcQpClasses]
+  .filter(({ class: { name } }) => name !== 'gsi_qp')
+  .map(withProgramQueues)
+
+// ---- shared receive queues ----
+
+interface SrqArguments {
+  readonly maxWr: number
+  readonly maxSge: number
+  readonly bufferAddress?: bigint
+  readonly doorbellAddress?: bigint
+  readonly srqFlags?: number
+  readonly uidx?: number
+}
+
+const withProgramRequests = (soft: DriverClass): DriverClass => {
+  const { create, modify, destroy } = soft.handlers as Readonly<Record<string, AnyHandler>>
+  const { name } = soft.class
+  return {
+    ...soft,
+    additions: Mlx5Attributes.srq,
+    handlers: {
+      ...soft.handlers,
+      create(call, object, args, core) {
+        const passed = args as unknown as SrqArguments
+        const { maxWr, maxSge, bufferAddress = 0n, doorbellAddress = 0n, srqFlags = 0 } = passed
+        if (srqFlags !== 0)
+          refuse('EOPNOTSUPP', `${name}.create: flags 0x${srqFlags.toString(16)}: the device knows none`)
+        const count = maxWr + 1
+        requirePowerOfTwo(`${name}.create: the number of requests`, count, Limits.maxSrqWr + 1)
+        prepareRings(call.context)
+        const answer = create!(call, object, args, core) as Record<string, unknown>
+        const srq = object as SrqObject
+        // as the program computes it: the link to the next request, and the elements
+        const shift = Math.max(5, Math.ceil(Math.log2(16 + maxSge * 16)))
+        const buffer = shareOrUndo(
+          () => share(call.context, bufferAddress, wholePages(count * 2 ** shift)),
+          () => destroy!(call, object, {}, () => ({})),
+        )
+        const record = shareOrUndo(
+          () => new ProgramRecord(call.context, doorbellAddress),
+          () => {
+            unshare(call.context, buffer)
+            destroy!(call, object, {}, () => ({}))
+          },
+        )
+        const receives = new Receives(record, buffer, count, shift, srq.state.queue)
+        receives.isOpen = true
+        stateOf(call).shared.set(srq.state.queue, {
+          buffer,
+          record,
+          receives,
+          sends: undefined,
+          uidx: passed.uidx ?? 0,
+          opcodeOf: () => 0,
+        })
+        const { queue: _, ...rest } = answer
+        return { ...rest, maxWr, maxSge, number: srq.state.number }
+      },
+      modify(call, object, args, core) {
+        if ((args as { maxWr?: number }).maxWr !== undefined)
+          refuse('EINVAL', `${name}.modify: attribute maxWr: the device cannot resize shared receive queues`)
+        return modify!(call, object, args, core)
+      },
+      destroy(call, object, args, core) {
+        const { queue } = (object as SrqObject).state
+        const { shared } = stateOf(call)
+        const answer = destroy!(call, object, args, core)
+        const own = shared.get(queue)
+        shared.delete(queue)
+        if (own !== undefined) closeQueues(call, own)
+        return answer
+      },
+    },
+  }
+}
+
+const shareOrUndo = <T>(body: () => T, undo: () => void): T => {
+  try {
+    return body()
+  } catch (error) {
+    undo()
+    throw error
+  }
+}
+
+export const srqClasses: readonly DriverClass[] = [softSrqs, softXrcSrqs].map(withProgramRequests)

@@ -1,0 +1,192 @@
+/*
+ * Completion queues in the program's memory. An entry belongs to the program when its owner bit is that of the round.
+ * The program stores the number of polled completions, and its armings, in the doorbell record.
+ */
+import { arm, completed } from '../../core/events/events.ts'
+import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
+import { bufferMemory } from '../../core/memory/mappable-memory.ts'
+import { type Ring, storeConsumer } from '../../core/memory/rings.ts'
+import { compactLayout } from '../../spec/drivers/compact-rings.ts'
+import {
+  ArmWord,
+  CONSUMED_MASK,
+  CompletionEntry,
+  CompletionKind,
+  DoorbellRecord,
+  GENERAL_SYNDROME,
+  syndromes,
+  vendorSyndromes,
+} from '../../spec/drivers/mlx5-queues.ts'
+import { CqKind } from '../../spec/enums.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { Completion } from '../../transport/types.ts'
+import type { CqRing } from '../rxe/rings/completion-ring.ts'
+import type { CqObject } from '../rxe/state.ts'
+import type { ProgramRecord } from './program-memory.ts'
+
+const { SUCCESS } = WcStatus.values
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
+
+/** The state of a CQ object. */
+export interface Mlx5Cq extends CqRing {
+  /** The program's entries; replaced when the queue is resized. */
+  buffer: MappedChunk
+  entryBytes: number
+  readonly record: ProgramRecord
+  readonly hasChannel: boolean
+  /** Position after the last solicited completion. */
+  solicited: number
+}
+
+/** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
+export interface CompletedQueues {
+  readonly uidx: number
+  opcodeOf(counter: number): number
+}
+
+/** The queue pair of a completion, or the SRQ of an XRC target's; undefined if it was destroyed. */
+export type FindQueues = (qpn: number) => CompletedQueues | undefined
+
+/** The ring of a CQ with this number of entries, a power of two. The program's index is read from the record. */
+const createRing = (entries: number, record: ProgramRecord): Ring => {
+  const area = bufferMemory().allocate(compactLayout.header.DATA)
+  const ring: Ring = {
+    area,
+    headerAt: 0,
+    elementsAt: 0,
+    layout: compactLayout,
+    mask: entries - 1,
+    log2Element: 0,
+    wrap: CONSUMED_MASK,
+    capacity: entries,
+    refresh: () => storeConsumer(ring, record.load(DoorbellRecord.CONSUMED)),
+  }
+  return ring
+}
+
+export interface CqDescription {
+  readonly entries: number
+  readonly entryBytes: number
+  readonly buffer: MappedChunk
+  readonly record: ProgramRecord
+  readonly compVector: number
+  readonly hasChannel: boolean
+}
+
+/** `queuesOf`: finds the queues of a completion. */
+export const createCq = (
+  { entries, entryBytes, buffer, record, compVector, hasChannel }: CqDescription,
+  queuesOf: FindQueues,
+): Mlx5Cq => {
+  record.store(DoorbellRecord.ARM, ArmWord.TAKEN)
+  return {
+    write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
+    kind: CqKind.values.ENTRIES,
+    compVector,
+    number: -1,
+    ring: createRing(entries, record),
+    producer: 0,
+    consumer: 0,
+    outstanding: 0,
+    hasOverrun: false,
+    completions: 0,
+    errors: 0,
+    buffer,
+    entryBytes,
+    record,
+    hasChannel,
+    solicited: 0,
+  }
+}
+
+/** Offset of the 64 bytes of the next entry. */
+const nextEntry = ({ buffer, entryBytes, producer, ring }: Mlx5Cq): number =>
+  buffer.at + (producer & ring.mask) * entryBytes + entryBytes - CompletionEntry.BYTES
+
+/** Gives the next entry to the program. `kind`: `CompletionKind`. */
+const publish = ({ buffer, producer, ring }: Mlx5Cq, at: number, kind: number, counter: number): void => {
+  const owner = (kind << 4) | ((producer & (ring.mask + 1)) === 0 ? 0 : 1)
+  const word = ((counter >>> 8) & 0xff) | ((counter & 0xff) << 8) | (owner << 24)
+  // the last store: the program takes the entry as soon as the owner bit changes
+  Atomics.store(buffer.words, (at + CompletionEntry.COUNTER) >> 2, word)
+}
+
+const kindOf = (status: number, opcode: number, flags: number): number => {
+  const isReceive = (opcode & RECV) !== 0
+  if (status !== SUCCESS) return isReceive ? CompletionKind.RECEIVE_ERROR : CompletionKind.REQUEST_ERROR
+  if (!isReceive) return CompletionKind.REQUEST
+  if (opcode === RECV_RDMA_WITH_IMM) return CompletionKind.RECEIVE_WRITE_IMM
+  if ((flags & WITH_IMM) !== 0) return CompletionKind.RECEIVE_IMM
+  return (flags & WITH_INV) !== 0 ? CompletionKind.RECEIVE_INVALIDATE : CompletionKind.RECEIVE
+}
+
+const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: CompletedQueues | undefined): void => {
+  const { view } = cq.buffer
+  const at = nextEntry(cq)
+  const status = words[Completion.STATUS]!
+  const flags = words[Completion.FLAGS]!
+  const counter = words[Completion.ID_LO]!
+  const kind = kindOf(status, words[Completion.OPCODE]!, flags)
+  const opcode =
+    kind === CompletionKind.REQUEST || kind === CompletionKind.REQUEST_ERROR ? queues?.opcodeOf(counter) : 0
+  view.setUint32(at + CompletionEntry.UIDX, queues?.uidx ?? 0)
+  view.setUint32(at + CompletionEntry.OPCODE_QPN, (((opcode ?? 0) << 24) | words[Completion.QPN]!) >>> 0)
+  if (status === SUCCESS) {
+    const grh = (flags & GRH) === 0 ? 0 : 1 << 28
+    view.setUint32(at + CompletionEntry.SLID, 0)
+    view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
+    view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
+    view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)
+    const time = Math.floor(now() * 1000)
+    view.setUint32(at + CompletionEntry.TIMESTAMP, time / TWO_32)
+    view.setUint32(at + CompletionEntry.TIMESTAMP + 4, time)
+  } else {
+    view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, vendorSyndromes[status] ?? words[Completion.VENDOR]!)
+    view.setUint8(at + CompletionEntry.SYNDROME, syndromes[status] ?? GENERAL_SYNDROME)
+  }
+  if (cq.hasChannel) takeArming(cq)
+  publish(cq, at, kind, counter)
+}
+
+/** The arming that the program has stored, once; undefined: none. */
+const armingOf = ({ record }: Mlx5Cq): number | undefined => {
+  const word = record.load(DoorbellRecord.ARM) >>> 0
+  if (word === ArmWord.TAKEN) return undefined
+  record.replace(DoorbellRecord.ARM, word, ArmWord.TAKEN)
+  return word
+}
+
+const objects = new WeakMap<Mlx5Cq, CqObject>()
+
+/** Call this when the CQ's object has its events. */
+export const watchArmings = (object: CqObject): void => {
+  objects.set(object.state as Mlx5Cq, object)
+}
+
+/**
+ * Arms the CQ if the program has stored an arming. Completions after the position in it raise the event immediately.
+ * True if there was an arming.
+ */
+export const takeArming = (cq: Mlx5Cq): boolean => {
+  const object = objects.get(cq)
+  const word = object === undefined ? undefined : armingOf(cq)
+  if (object === undefined || word === undefined) return false
+  const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
+  arm(object, isSolicitedOnly)
+  const last = isSolicitedOnly ? cq.solicited : cq.producer
+  const isLater = ((last - word) & ArmWord.INDEX_MASK) !== 0 && ((last - word) & ArmWord.INDEX_MASK) <= cq.ring.capacity
+  if (isLater && object.events !== undefined) completed(object.events, true)
+  return true
+}
+
+/** Moves the CQ to `buffer` with `entries` entries: the last entry in the old one tells the program. */
+export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer: MappedChunk): void => {
+  publish(cq, nextEntry(cq), CompletionKind.RESIZED, 0)
+  cq.producer = (cq.producer + 1) & CONSUMED_MASK
+  cq.outstanding++
+  cq.ring = createRing(entries, cq.record)
+  cq.buffer = buffer
+  cq.entryBytes = entryBytes
+}

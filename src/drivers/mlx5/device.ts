@@ -1,0 +1,78 @@
+/*
+ * mlx5 devices, as NVIDIA's adapters: rdma-core's provider `mlx5` drives them (docs/decisions/mlx5.md). The device is the
+ * soft device of rxe/, which speaks RoCEv2; queues and doorbell records are in the program's memory.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
+import type { Core } from '../../core/model.ts'
+import { Interface } from '../../spec/classes/device/interface.ts'
+import { PortClass } from '../../spec/classes/device/port.ts'
+import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
+import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
+import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
+import { Mr } from '../../spec/classes/mr.ts'
+import { Mw } from '../../spec/classes/mw.ts'
+import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
+import type { RoceSite } from '../roce-site.ts'
+import { xrcdClass } from '../rxe/classes/xrcd-class.ts'
+import { createRxeDevice, rxeDriver } from '../rxe/device.ts'
+import type { RxeState } from '../rxe/state.ts'
+import { extended, Limits, mlx5Attributes } from './attributes.ts'
+import { addState, ahClass, cqClass, deviceClass, mlx5QpClasses, pdClass, srqClasses, uarClass } from './classes.ts'
+import { takeArming } from './completions.ts'
+
+export const mlx5Driver = {
+  ...rxeDriver,
+  name: 'mlx5',
+  id: MLX5_DRIVER_ID,
+  abi: MLX5_ABI,
+  linux: Mlx5Abi,
+  classes: [
+    driverClass(Interface),
+    deviceClass,
+    driverClass(PortClass),
+    pdClass,
+    driverClass(Mr),
+    driverClass(Mw),
+    driverClass(CompChannel),
+    driverClass(AsyncFd),
+    driverClass(EventQueueClass),
+    cqClass,
+    ...mlx5QpClasses,
+    ahClass,
+    ...srqClasses,
+    xrcdClass,
+    uarClass,
+  ],
+  createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
+} satisfies RegisteredDriver<RxeState>
+
+/** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
+const createMlx5Device = (core: Core, name: string, { network }: RoceSite): NetworkDevice => {
+  const { attach, identity, now } = network
+  const soft = createRxeDevice(core, {
+    kind: { driver: mlx5Driver, limits: Limits, attributes: mlx5Attributes, extended },
+    name,
+    port: attach(),
+    identity,
+    now,
+  })
+  const { cqs } = addState(soft.device)
+  const { device, link } = soft
+  return {
+    device,
+    poll(time, scope) {
+      let isArmed = false
+      for (const cq of cqs) isArmed = takeArming(cq) || isArmed
+      return soft.poll(time, scope) || isArmed
+    },
+    isUnfinished: () => soft.isUnfinished?.() ?? false,
+    nextTimeout: () => soft.nextTimeout(),
+    // doorbells are stores to memory
+    onDoorbell() {},
+    counters: () => soft.counters(),
+    ...(soft.queues && { queues: soft.queues }),
+    link,
+    waits: disconnected => soft.waits?.(disconnected) ?? [],
+  }
+}

@@ -1,0 +1,287 @@
+/*
+ * The mlx5 driver's additions to the common classes (R4, R22), and its own class of doorbell pages, as in mlx5-abi.h and
+ * mlx5_user_ioctl_cmds.h of Linux and rdma-core: in the object dialect attributes with ids from 0x8000, in Linux's
+ * dialects the driver's bytes of requests and responses. Addresses are those of the program's memory.
+ */
+import { driverCreation, driverDestruction } from '../linux/ioctl.ts'
+import { layout, value, zero } from '../linux/layout.ts'
+import {
+  CREATE,
+  DESTROY,
+  method,
+  objectClass,
+  optional,
+  bytes as rawBytes,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../schema/schema.ts'
+import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
+
+/** RDMA_DRIVER_MLX5 */
+export const MLX5_DRIVER_ID = 1
+/** MLX5_IB_UVERBS_ABI_VERSION */
+export const MLX5_ABI = 1
+
+/** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
+export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
+/** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
+export const MLX5_CONTEXT_DEVX = 1
+/** MLX5_QP_FLAG_…, flags of a creation. */
+export const Mlx5QpFlags = {
+  SIGNATURE: 1 << 0,
+  SCATTER_CQE: 1 << 1,
+  TYPE_DCT: 1 << 4,
+  TYPE_DCI: 1 << 5,
+  ALLOW_SCATTER_CQE: 1 << 8,
+  UAR_PAGE_INDEX: 1 << 10,
+} as const
+/** MLX5_IB_CREATE_CQ_FLAGS_… */
+export const Mlx5CqFlags = { PAD_128: 1, UAR_PAGE_INDEX: 2, REAL_TIME: 4 } as const
+/** MLX5_IB_UAPI_UAR_ALLOC_TYPE_…: write combining, and not cached. */
+export const UarType = { BLUEFLAME: 0, NOT_CACHED: 1 } as const
+
+/** A page of doorbells (MLX5_IB_OBJECT_UAR). `offset`: for mmap(2). `page`: its number in creations of queues. */
+export const Uar = objectClass('uar', 0x8000, {
+  methods: {
+    create: method(CREATE, { in: { type: u64(1) }, out: { offset: u64(64), length: u32(65), page: u32(66) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+
+/** Of `create` of queue pairs. `uidx`: the number of the queue pair in completions. */
+const qp = {
+  create: {
+    in: {
+      bufferAddress: optional(u64(0x8000)),
+      doorbellAddress: optional(u64(0x8001)),
+      sendBlocks: optional(u32(0x8002)),
+      receiveRequests: optional(u32(0x8003)),
+      receiveShift: optional(u32(0x8004)),
+      qpFlags: optional(u32(0x8005)),
+      uidx: optional(u32(0x8006)),
+      uar: optional(u32(0x8007)),
+      sendBufferAddress: optional(u64(0x8008)),
+      eceOptions: optional(u32(0x8009)),
+    },
+    out: { uarOut: optional(u32(0x8010)) },
+  },
+} as const
+
+/** Of `create` of shared receive queues. */
+const srq = {
+  create: {
+    in: {
+      bufferAddress: optional(u64(0x8000)),
+      doorbellAddress: optional(u64(0x8001)),
+      srqFlags: optional(u32(0x8002)),
+      uidx: optional(u32(0x8003)),
+    },
+    out: { number: optional(u32(0x8010)) },
+  },
+} as const
+
+/** The driver's attributes by class and method. */
+export const Mlx5Attributes = {
+  device: {
+    open: {
+      in: {
+        totalBfregs: optional(u32(0x8000)),
+        lowLatencyBfregs: optional(u32(0x8001)),
+        contextFlags: optional(u32(0x8002)),
+        maxCqeVersion: optional(u8(0x8003)),
+        libraryCaps: optional(u64(0x8004)),
+      },
+      out: {
+        qpTableSize: optional(u32(0x8010)),
+        cacheLineSize: optional(u32(0x8011)),
+        maxSendBytes: optional(u16(0x8012)),
+        maxReceiveBytes: optional(u16(0x8013)),
+        maxSendBlocks: optional(u32(0x8014)),
+        maxReceives: optional(u32(0x8015)),
+        maxSharedReceives: optional(u32(0x8016)),
+        ports: optional(u16(0x8017)),
+        responseBytes: optional(u32(0x8018)),
+        cqeVersion: optional(u8(0x8019)),
+        responses: optional(u8(0x801a)),
+        minInline: optional(u8(0x801b)),
+        logUarBytes: optional(u32(0x801c)),
+        uarsPerPage: optional(u32(0x801d)),
+      },
+    },
+    query: { out: { driverBytes: optional(u32(0x8010)), driverFlags: optional(u32(0x8011)) } },
+  },
+  pd: { create: { out: { number: optional(u32(0x8010)) } } },
+  ah: { create: { out: { driverBytes: optional(u32(0x8010)), nextHop: optional(rawBytes(0x8011, 6)) } } },
+  cq: {
+    create: {
+      in: {
+        bufferAddress: optional(u64(0x8000)),
+        doorbellAddress: optional(u64(0x8001)),
+        entryBytes: optional(u32(0x8002)),
+        isCompressed: optional(u8(0x8003)),
+        cqFlags: optional(u16(0x8004)),
+        uar: optional(u16(0x8005)),
+      },
+      out: { number: optional(u32(0x8010)) },
+    },
+    modify: { in: { bufferAddress: optional(u64(0x8000)), entryBytes: optional(u16(0x8001)) } },
+  },
+  srq,
+  xrc_srq: srq,
+  rc_qp: qp,
+  uc_qp: qp,
+  ud_qp: qp,
+  xrc_ini_qp: qp,
+  xrc_tgt_qp: qp,
+} as const
+
+/** mlx5_ib_create_qp and mlx5_ib_create_qp_resp. */
+const qpCreate: DriverLayout = {
+  input: {
+    layout: layout(
+      56,
+      value(0, 8, 'bufferAddress'),
+      value(8, 8, 'doorbellAddress'),
+      value(16, 4, 'sendBlocks'),
+      value(20, 4, 'receiveRequests'),
+      value(24, 4, 'receiveShift'),
+      value(28, 4, 'qpFlags'),
+      value(32, 4, 'uidx'),
+      value(36, 4, 'uar'),
+      value(40, 8, 'sendBufferAddress'),
+      value(48, 4, 'eceOptions'),
+    ),
+    minBytes: 32,
+  },
+  out: layout(40, value(0, 4, 'uarOut')),
+  isTruncated: true,
+}
+
+/** mlx5_ib_create_srq and mlx5_ib_create_srq_resp. */
+const srqCreate: DriverLayout = {
+  input: {
+    layout: layout(
+      32,
+      value(0, 8, 'bufferAddress'),
+      value(8, 8, 'doorbellAddress'),
+      value(16, 4, 'srqFlags'),
+      zero(20, 4, 'EINVAL'),
+      value(24, 4, 'uidx'),
+      zero(28, 4, 'EINVAL'),
+    ),
+    minBytes: 20,
+  },
+  out: layout(8, value(0, 4, 'number')),
+  isTruncated: true,
+}
+
+/** Bytes of mlx5_ib_alloc_ucontext_resp, of mlx5_ib_query_device_resp, and of mlx5_ib_create_ah_resp. */
+export const RESPONSE_BYTES = { context: 72, device: 104, ah: 16 } as const
+
+/** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */
+const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
+  'device.open': {
+    input: {
+      layout: layout(
+        32,
+        value(0, 4, 'totalBfregs'),
+        value(4, 4, 'lowLatencyBfregs'),
+        value(8, 4, 'contextFlags'),
+        zero(12, 4, 'EINVAL'),
+        value(16, 1, 'maxCqeVersion'),
+        zero(17, 1, 'EINVAL'),
+        zero(18, 2, 'EINVAL'),
+        zero(20, 4, 'EINVAL'),
+        value(24, 8, 'libraryCaps'),
+      ),
+      minBytes: 8,
+    },
+    out: layout(
+      RESPONSE_BYTES.context,
+      value(0, 4, 'qpTableSize'),
+      value(12, 4, 'cacheLineSize'),
+      value(16, 2, 'maxSendBytes'),
+      value(18, 2, 'maxReceiveBytes'),
+      value(20, 4, 'maxSendBlocks'),
+      value(24, 4, 'maxReceives'),
+      value(28, 4, 'maxSharedReceives'),
+      value(32, 2, 'ports'),
+      value(40, 4, 'responseBytes'),
+      value(44, 1, 'cqeVersion'),
+      value(45, 1, 'responses'),
+      value(46, 1, 'minInline'),
+      value(56, 4, 'logUarBytes'),
+      value(60, 4, 'uarsPerPage'),
+    ),
+    isTruncated: true,
+  },
+  'device.query': {
+    out: layout(RESPONSE_BYTES.device, value(4, 4, 'driverBytes'), value(60, 4, 'driverFlags')),
+    isTruncated: true,
+  },
+  'pd.create': { out: layout(4, value(0, 4, 'number')), isTruncated: true },
+  'ah.create': {
+    out: layout(RESPONSE_BYTES.ah, value(0, 4, 'driverBytes'), value(4, 6, 'nextHop')),
+    isTruncated: true,
+  },
+  'cq.create': {
+    input: {
+      layout: layout(
+        32,
+        value(0, 8, 'bufferAddress'),
+        value(8, 8, 'doorbellAddress'),
+        value(16, 4, 'entryBytes'),
+        value(20, 1, 'isCompressed'),
+        value(22, 2, 'cqFlags'),
+        value(24, 2, 'uar'),
+        zero(26, 2, 'EINVAL'),
+        zero(28, 4, 'EINVAL'),
+      ),
+      minBytes: 20,
+    },
+    out: layout(8, value(0, 4, 'number')),
+    isTruncated: true,
+  },
+  'cq.modify': {
+    input: {
+      layout: layout(
+        16,
+        value(0, 8, 'bufferAddress'),
+        value(8, 2, 'entryBytes'),
+        zero(10, 2, 'EINVAL'),
+        zero(12, 4, 'EINVAL'),
+      ),
+      minBytes: 12,
+    },
+    out: layout(0),
+    isTruncated: true,
+  },
+  'srq.create': srqCreate,
+  'xrc_srq.create': srqCreate,
+  'rc_qp.create': qpCreate,
+  'uc_qp.create': qpCreate,
+  'ud_qp.create': qpCreate,
+  'xrc_ini_qp.create': qpCreate,
+  'xrc_tgt_qp.create': qpCreate,
+}
+
+/** MLX5_IB_OBJECT_UAR */
+const UAR_OBJECT = 0x1008
+
+/** The driver's part of Linux's ABI. */
+export const Mlx5Abi: LinuxAbi = {
+  layouts: Mlx5Layouts,
+  attributes: Mlx5Attributes,
+  methods: [
+    driverCreation(
+      'UAR_OBJ_ALLOC',
+      UAR_OBJECT,
+      Uar,
+      [value(0, 8, 'type')],
+      [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
+    ),
+    driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+  ],
+}
