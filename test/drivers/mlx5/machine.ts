@@ -1,0 +1,468 @@
+/*
+ * mlx5 devices on a memory link in this process, with the test's own clock, and programs that keep their queues as libmlx5
+ * does: in their own memory, with requests in blocks and doorbell records, big-endian.
+ */
+import assert from 'node:assert/strict'
+import { identify } from '../../../src/core/devices/identity.ts'
+import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
+import { createCore, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
+import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
+import type { Context } from '../../../src/core/model.ts'
+import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
+import { parseFaults } from '../../../src/faults/rules.ts'
+import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { Ah } from '../../../src/spec/classes/ah.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
+import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
+import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { Mw } from '../../../src/spec/classes/mw.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
+import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
+import { Srq } from '../../../src/spec/classes/srq.ts'
+import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
+import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
+import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+
+export const ipv4 = (last: number): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+
+export const QKEY = 0x1111_1111
+/** PSN of the first request of each queue pair. */
+const PSN = 7
+
+export const machine = (count: number, fault = '') => {
+  const core = createCore()
+  const arena = plainArena(memorySwitchBytes(64, 64))
+  const path = fault === '' ? 'direct' : 'packets'
+  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
+  const time = { now: 0 }
+  const devices = Array.from({ length: count }, (_, i): NetworkDevice => {
+    const port = withFaults(link.attach(), `mlx5_${i}`, parseFaults(fault))
+    return mlx5Driver.createDevice(core, `mlx5_${i}`, {
+      allocate: plainArena,
+      wake: () => {},
+      network: {
+        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
+        now: () => time.now,
+        attach: () => port,
+      },
+    })
+  })
+  /** Polls until nothing is left, and passes time until `isDone`. */
+  const runUntil = (isDone: () => boolean): void => {
+    for (let turn = 0; turn < 100_000; turn++) {
+      let progress = false
+      for (const device of devices) progress = device.poll(time.now) || progress
+      if (isDone()) return
+      if (progress) continue
+      const due = Math.min(...devices.map(device => device.nextTimeout()))
+      assert.ok(due < Number.POSITIVE_INFINITY, 'nothing is left to do')
+      time.now = Math.max(time.now, due)
+    }
+    assert.fail('the devices still have work after many polls')
+  }
+  return { devices, link, time, runUntil }
+}
+export type Machine = ReturnType<typeof machine>
+
+/** The pages of a program in which its queues are, from this address on. */
+const PAGES_AT = 0x7f00_0000_0000n
+const PAGE = 4096
+
+const programPages = () => {
+  const buffer = new ArrayBuffer(4 << 20)
+  const view = new DataView(buffer)
+  const mapped = findableMemory()
+  const adopted = new Map<MappedChunk, string>()
+  let used = 0
+  const memory: MappedMemory = {
+    allocate: bytes => mapped.allocate(bytes),
+    free(chunk) {
+      if (!adopted.delete(chunk)) mapped.free(chunk)
+    },
+    adopt(address, bytes) {
+      const at = Number(address - PAGES_AT)
+      assert.ok(at >= 0 && at % PAGE === 0 && at + bytes <= buffer.byteLength && bytes > 0)
+      const words = new Int32Array(buffer)
+      const chunk = { offset: at, length: bytes, at, bytes: new Uint8Array(buffer), view, words }
+      adopted.set(chunk, `${at}+${bytes}`)
+      return chunk
+    },
+  }
+  return {
+    memory,
+    view,
+    bytes: new Uint8Array(buffer),
+    /** Number of ranges that the device shares. */
+    shared: () => adopted.size,
+    /** Offset of new pages, filled as a program may leave them. */
+    take(bytes: number): number {
+      const at = used
+      used += Math.ceil(bytes / PAGE) * PAGE
+      return at
+    },
+    addressOf: (at: number): bigint => PAGES_AT + BigInt(at),
+  }
+}
+
+export interface Completion {
+  /** `CompletionKind`. */
+  readonly kind: number
+  readonly counter: number
+  readonly uidx: number
+  readonly opcode: number
+  readonly qpn: number
+  readonly bytes: number
+  readonly imm: number
+  readonly sourceQpn: number
+  readonly hasGrh: boolean
+  readonly syndrome: number
+  readonly vendor: number
+}
+
+export interface Element {
+  readonly address: bigint
+  readonly length: number
+  readonly lkey: number
+}
+
+export interface Request {
+  readonly opcode: number
+  readonly data?: readonly Element[]
+  readonly inline?: Uint8Array
+  readonly remote?: { readonly address: bigint; readonly rkey: number }
+  readonly atomic?: { readonly swapAdd: bigint; readonly compare: bigint }
+  readonly destination?: { readonly gid: Uint8Array; readonly qpn: number; readonly qkey?: number }
+  readonly imm?: number
+  /** Bits of the control segment; default signaled. */
+  readonly flags?: number
+  /** Segments after the control segment, instead of all others. */
+  readonly raw?: Uint8Array
+}
+
+const BYTES = 1 << 18
+
+/** A program with a region of 256 KiB and a completion queue. */
+export const program = (m: Machine, index: number, { entries = 1024, entryBytes = 64, events = false } = {}) => {
+  const { device } = m.devices[index]!
+  const pages = programPages()
+  const context: Context = openContext(device, { isOpened: true, mapped: pages.memory })
+  const space = createLocalSpace()
+  const caller = {
+    memory: space,
+    copyIn: (_address: bigint, length: number) => new Uint8Array(length),
+    copyOut: () => {},
+    descriptor: (fd: number) => fd,
+    file: () => undefined,
+  }
+  const call = <T = Record<string, never>>(cls: ObjectClass, method: string, object: number, args: object) => {
+    const { object: created, out } = invokeNow(context, cls as never, method as never, object, args as never, caller)
+    return { object: created as number, out: out as T }
+  }
+  call(AsyncFd, 'create', 0, {})
+  const channel = events ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
+  const pd = call(Pd, 'create', 0, {}).object
+  const bytes = new Uint8Array(BYTES)
+  const address = BigInt(space.add(bytes))
+  const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
+  const access = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
+  const { out: region } = call<{ lkey: number; rkey: number }>(Mr, 'create', 0, {
+    pd,
+    start: address,
+    length: BigInt(bytes.length),
+    iova: address,
+    access,
+  })
+  const records = pages.take(PAGE)
+  let nextRecord = records
+  const record = (): number => {
+    nextRecord += 8
+    return nextRecord - 8
+  }
+  const { view } = pages
+
+  // the completion queue
+  const cq = { at: 0, entries: 0, entryBytes: 0, record: record(), polled: 0, serial: 0, object: 0 }
+  const prepareEntries = (count: number, size: number): number => {
+    const at = pages.take(count * size)
+    for (let i = 0; i < count; i++) view.setUint8(at + (i + 1) * size - 1, CompletionKind.INVALID << 4)
+    return at
+  }
+  Object.assign(cq, { at: prepareEntries(entries, entryBytes), entries, entryBytes })
+  cq.object = call(Cq, 'create', 0, {
+    cqe: entries - 1,
+    userHandle: 5n,
+    compVector: 0,
+    bufferAddress: pages.addressOf(cq.at),
+    doorbellAddress: pages.addressOf(cq.record),
+    entryBytes,
+    ...(channel !== undefined && { channel }),
+  }).object
+
+  const entryAt = (position: number): number =>
+    cq.at + (position & (cq.entries - 1)) * cq.entryBytes + cq.entryBytes - 64
+  const isReady = (position: number): boolean => {
+    const owner = view.getUint8(entryAt(position) + CompletionEntry.OWNER)
+    return owner >> 4 !== CompletionKind.INVALID && (owner & 1) === ((position & cq.entries) === 0 ? 0 : 1)
+  }
+  const element = (offset: number, length: number): Element => ({
+    address: address + BigInt(offset),
+    length,
+    lkey: region.lkey,
+  })
+  const putElement = (at: number, { address: start, length, lkey }: Element): void => {
+    view.setUint32(at, length)
+    view.setUint32(at + 4, lkey)
+    view.setBigUint64(at + 8, start)
+  }
+
+  const queuePair = (
+    kind: 'rc' | 'ud',
+    {
+      sends = 64,
+      receives = 64,
+      sges = 4,
+      inline = 128,
+      srq,
+    }: { sends?: number; receives?: number; sges?: number; inline?: number; srq?: number } = {},
+  ) => {
+    const cls = kind === 'rc' ? RcQp : UdQp
+    const count = srq === undefined ? receives : 0
+    const shift = 4 + Math.ceil(Math.log2(sges))
+    const receivesAt = pages.take(count * 2 ** shift + sends * BLOCK_BYTES)
+    pages.bytes.fill(0xaa, receivesAt, receivesAt + count * 2 ** shift + sends * BLOCK_BYTES)
+    const sendsAt = receivesAt + count * 2 ** shift
+    const doorbell = record()
+    const uidx = 100 + doorbell
+    const { object, out } = call<{ qpNum: number }>(cls, 'create', 0, {
+      pd,
+      sendCq: cq.object,
+      recvCq: cq.object,
+      cap: { maxSendWr: sends, maxRecvWr: count, maxSendSge: sges, maxRecvSge: sges, maxInlineData: inline },
+      userHandle: 0n,
+      ...(srq !== undefined && { srq }),
+      bufferAddress: pages.addressOf(receivesAt),
+      doorbellAddress: pages.addressOf(doorbell),
+      sendBlocks: sends,
+      receiveRequests: count,
+      receiveShift: count === 0 ? 0 : shift,
+      uidx,
+      qpFlags: 0,
+    })
+    const state = { blocks: 0, received: 0 }
+    const modify = (args: object): void => void call(cls, 'modify', object, args)
+    const { INIT, RTR, RTS, RESET, ERR } = QpState.values
+    const putAt = (offset: number): number => sendsAt + (offset & (sends * BLOCK_BYTES - 1))
+    return {
+      object,
+      qpn: out.qpNum,
+      uidx,
+      modify,
+      connect(peer: { qpn: number }, other: number, rnrRetry = 7): void {
+        modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
+        const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
+        modify({
+          state: RTR,
+          address: path,
+          pathMtu: 3,
+          destQpn: peer.qpn,
+          rqPsn: PSN,
+          maxDestRdAtomic: 4,
+          minRnrTimer: 1,
+        })
+        modify({ state: RTS, sqPsn: PSN, timeout: 14, retryCnt: 7, rnrRetry, maxRdAtomic: 4 })
+      },
+      activate(): void {
+        modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
+        modify({ state: RTR })
+        modify({ state: RTS, sqPsn: 0 })
+      },
+      /** As libmlx5: the counters are set to 0 after the call. */
+      reset(): void {
+        modify({ state: RESET })
+        state.blocks = 0
+        state.received = 0
+        view.setUint32(doorbell, 0)
+        view.setUint32(doorbell + 4, 0)
+      },
+      fail: (): void => modify({ state: ERR }),
+      /** Stores a request and, by default, the doorbell record. Returns the number of its first block. */
+      post(request: Request, isRung = true): number {
+        const first = state.blocks
+        let offset = first * BLOCK_BYTES + 16
+        const put = (write: (at: number) => void, size = 16): void => {
+          write(putAt(offset))
+          offset += size
+        }
+        const { destination, remote, atomic, raw } = request
+        if (destination !== undefined)
+          put(at => {
+            pages.bytes.fill(0, at, at + 48)
+            view.setUint32(at, destination.qkey ?? QKEY)
+            view.setUint32(at + 8, (destination.qpn | 0x8000_0000) >>> 0)
+            view.setUint32(at + 28, 1 << 20)
+            pages.bytes.set(destination.gid, at + 32)
+          }, 48)
+        if (remote !== undefined)
+          put(at => {
+            view.setBigUint64(at, remote.address)
+            view.setUint32(at + 8, remote.rkey)
+          })
+        if (atomic !== undefined)
+          put(at => {
+            view.setBigUint64(at, atomic.swapAdd)
+            view.setBigUint64(at + 8, atomic.compare)
+          })
+        for (const data of request.data ?? []) put(at => putElement(at, data))
+        if (request.inline !== undefined) {
+          const start = offset
+          view.setUint32(putAt(start), request.inline.length | 0x8000_0000)
+          for (const [i, byte] of request.inline.entries()) view.setUint8(putAt(start + 4 + i), byte)
+          offset += Math.ceil((4 + request.inline.length) / 16) * 16
+        }
+        for (const [i, byte] of raw?.entries() ?? []) view.setUint8(putAt(offset + i), byte)
+        offset += raw?.length ?? 0
+        const segments = (offset - first * BLOCK_BYTES) / 16
+        const control = putAt(first * BLOCK_BYTES)
+        view.setUint32(control, ((first & 0xffff) << 8) | request.opcode)
+        view.setUint32(control + 4, ((out.qpNum << 8) | segments) >>> 0)
+        view.setUint32(control + 8, request.flags ?? 8)
+        view.setUint32(control + 12, request.imm ?? 0)
+        state.blocks += Math.ceil(segments / 4)
+        if (isRung) view.setUint32(doorbell + 4, state.blocks & 0xffff)
+        return first
+      },
+      ringSends: (value = state.blocks): void => view.setUint32(doorbell + 4, value & 0xffff),
+      receive(...elements: readonly Element[]): void {
+        const at = receivesAt + (state.received & (count - 1)) * 2 ** shift
+        for (const [i, data] of elements.entries()) putElement(at + i * 16, data)
+        if (elements.length < 2 ** shift / 16)
+          putElement(at + elements.length * 16, { address: 0n, length: 0, lkey: 0x100 })
+        state.received++
+        view.setUint32(doorbell, state.received & 0xffff)
+      },
+      destroy: (): void => void call(cls, 'destroy', object, {}),
+    }
+  }
+
+  const sharedReceives = (count = 16, sges = 1) => {
+    const shift = Math.max(5, Math.ceil(Math.log2(16 + sges * 16)))
+    const at = pages.take(count * 2 ** shift)
+    for (let i = 0; i < count; i++) view.setUint16(at + i * 2 ** shift + 2, (i + 1) % count)
+    const doorbell = record()
+    const { object } = call(Srq, 'create', 0, {
+      pd,
+      maxWr: count - 1,
+      maxSge: sges,
+      limit: 0,
+      userHandle: 6n,
+      bufferAddress: pages.addressOf(at),
+      doorbellAddress: pages.addressOf(doorbell),
+      uidx: 77,
+    })
+    const state = { head: 0, tail: count - 1, posted: 0 }
+    return {
+      object,
+      /** Returns the index of the request. */
+      receive(data: Element): number {
+        const index = state.head
+        assert.notEqual(index, state.tail, 'the queue is full')
+        const request = at + index * 2 ** shift
+        state.head = view.getUint16(request + 2)
+        putElement(request + 16, data)
+        if (sges * 16 + 16 < 2 ** shift) putElement(request + 32, { address: 0n, length: 0, lkey: 0x100 })
+        state.posted++
+        view.setUint32(doorbell, state.posted & 0xffff)
+        return index
+      },
+      /** The program has polled the completion of request `index`. */
+      free(index: number): void {
+        view.setUint16(at + state.tail * 2 ** shift + 2, index)
+        state.tail = index
+      },
+      limit: (limit: number): void => void call(Srq, 'modify', object, { limit }),
+      destroy: (): void => void call(Srq, 'destroy', object, {}),
+    }
+  }
+
+  return {
+    context,
+    device,
+    bytes,
+    address,
+    region,
+    pages,
+    element,
+    queuePair,
+    sharedReceives,
+    call,
+    pd,
+    cq,
+    channel,
+    window: (): { object: number; rkey: number } => {
+      const { object, out } = call<{ rkey: number }>(Mw, 'create', 0, { pd, type: MwType.values.TYPE_2 })
+      return { object, rkey: out.rkey }
+    },
+    handleOf: (other: number): void => {
+      const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
+      call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
+    },
+    /** As ibv_req_notify_cq of libmlx5. */
+    arm(isSolicitedOnly = false): void {
+      const word = ((cq.serial & 3) << 28) | (isSolicitedOnly ? 1 << 24 : 0) | (cq.polled & 0xff_ffff)
+      view.setUint32(cq.record + 4, word)
+    },
+    /** As ibv_resize_cq of libmlx5: moves what is left to the new entries. */
+    resize(count: number): void {
+      const old = { ...cq }
+      const at = prepareEntries(count, cq.entryBytes)
+      call(Cq, 'modify', cq.object, { cqe: count - 1, bufferAddress: pages.addressOf(at), entryBytes: cq.entryBytes })
+      let i = cq.polled
+      for (; view.getUint8(entryAt(i) + CompletionEntry.OWNER) >> 4 !== CompletionKind.RESIZED; i++) {
+        assert.ok(isReady(i), 'no entry says that the queue was resized')
+        const to = at + ((i + 1) & (count - 1)) * cq.entryBytes
+        const from = entryAt(i) + 64 - cq.entryBytes
+        pages.bytes.copyWithin(to, from, from + cq.entryBytes)
+        const owner = to + cq.entryBytes - 1
+        view.setUint8(owner, (view.getUint8(owner) & ~1) | (((i + 1) & count) === 0 ? 0 : 1))
+      }
+      assert.ok(i - old.polled <= old.entries)
+      Object.assign(cq, { at, entries: count, polled: cq.polled + 1 })
+    },
+    /** New completions, oldest first, at most `max`. */
+    poll(max = Number.POSITIVE_INFINITY): Completion[] {
+      const all: Completion[] = []
+      while (all.length < max && isReady(cq.polled)) {
+        const at = entryAt(cq.polled)
+        const kind = view.getUint8(at + CompletionEntry.OWNER) >> 4
+        const source = view.getUint32(at + CompletionEntry.SOURCE)
+        const isError = kind === CompletionKind.REQUEST_ERROR || kind === CompletionKind.RECEIVE_ERROR
+        all.push({
+          kind,
+          counter: view.getUint16(at + CompletionEntry.COUNTER),
+          uidx: view.getUint32(at + CompletionEntry.UIDX),
+          opcode: view.getUint8(at + CompletionEntry.OPCODE_QPN),
+          qpn: view.getUint32(at + CompletionEntry.OPCODE_QPN) & 0xff_ffff,
+          bytes: isError ? 0 : view.getUint32(at + CompletionEntry.LENGTH),
+          imm: isError ? 0 : view.getUint32(at + CompletionEntry.IMM),
+          sourceQpn: isError ? 0 : source & 0xff_ffff,
+          hasGrh: !isError && ((source >>> 28) & 3) !== 0,
+          syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
+          vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,
+        })
+        cq.polled++
+      }
+      view.setUint32(cq.record, cq.polled & 0xff_ffff)
+      return all
+    },
+  }
+}
+export type Program = ReturnType<typeof program>
+
+export const { SEND, SEND_IMM, SEND_INVAL, RDMA_WRITE, RDMA_WRITE_IMM, RDMA_READ, ATOMIC_CS, ATOMIC_FA, UMR } =
+  Mlx5Opcode
