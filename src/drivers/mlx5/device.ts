@@ -47,6 +47,9 @@ export const mlx5Driver = {
   createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
 } satisfies RegisteredDriver<RxeState>
 
+/** Microseconds between looks for receives of queue pairs in ERR, which ring no doorbell and must be flushed. */
+const ERROR_INTERVAL = 10_000
+
 /** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
 const createMlx5Device = (core: Core, name: string, { network }: RoceSite): NetworkDevice => {
   const { attach, identity, now } = network
@@ -67,7 +70,8 @@ const createMlx5Device = (core: Core, name: string, { network }: RoceSite): Netw
       return soft.poll(time, scope) || isArmed
     },
     isUnfinished: () => soft.isUnfinished?.() ?? false,
-    nextTimeout: () => soft.nextTimeout(),
+    nextTimeout: () =>
+      Math.min(soft.nextTimeout(), device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL),
     // doorbells are stores to memory
     onDoorbell() {},
     counters: () => soft.counters(),

@@ -267,6 +267,7 @@ class SoftDevice implements RxeDevice {
       releasedFlows: [],
       qpEnds: new Map(),
       failingQps: [],
+      inError: new Set(),
       failures: createFailures(
         () => this.#state,
         () => this.device as Device,

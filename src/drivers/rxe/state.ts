@@ -234,6 +234,8 @@ export interface RxeState {
   /** Queue pairs that `poll` moves to an error state at its end. */
   readonly failingQps: FailingQp[]
   readonly failures: Failures
+  /** QPNs of the queue pairs in ERR. */
+  readonly inError: Set<number>
   /** `Device.taps`, once the device is registered. */
   taps: DeviceTaps
   /** Queue pairs of core clients by QPN, and the number of datagrams that wait in them. */

@@ -121,7 +121,11 @@ const receiveOwnerOf = (device: RxeState, row: number): QpObject | SrqObject | u
 /** The engine's taps. `watched`: the device's. */
 export const engineTaps = (device: RxeState, watched: DeviceTaps): WorkTaps => ({
   watched,
-  inError: (qpn, isInError) => watched.inError?.(qpn, isInError),
+  inError(qpn, isInError) {
+    if (isInError) device.inError.add(qpn)
+    else device.inError.delete(qpn)
+    watched.inError?.(qpn, isInError)
+  },
   loaded(row, words, at) {
     const qp = device.qps[row]
     if (qp !== undefined) watched.requests?.loaded(qp, sendAt(device, row, qp, words, at))

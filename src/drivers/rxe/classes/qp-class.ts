@@ -85,6 +85,7 @@ export const endQueuePair = (device: RxeState, state: QueuePair, why: CallContex
   device.sendResponses(row)
   device.engine().destroy(row)
   device.failures.forget(row)
+  device.inError.delete(qpn)
   forgetFailing(device, qpn)
   if (object !== undefined) device.taps.requests?.reset(object)
   device.qpns.free(qpn)
