@@ -19,7 +19,7 @@ import {
   RESPONSE_BYTES,
   Uar,
 } from '../../spec/drivers/mlx5.ts'
-import { BLOCK_BYTES, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
+import { ArmWord, BLOCK_BYTES, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
 import { CqKind, QpState } from '../../spec/enums.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
@@ -189,7 +189,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const buffer = share(call.context, bufferAddress, wholePages(entries * entryBytes))
       let record: ProgramRecord
       try {
-        record = new ProgramRecord(call.context, doorbellAddress)
+        record = new ProgramRecord(call, doorbellAddress, ArmWord.TAKEN)
       } catch (error) {
         unshare(call.context, buffer)
         throw error
@@ -275,7 +275,7 @@ const openQueues = (
   const { sendsAt, bytes } = buffersOf('create', args)
   const buffer = share(call.context, bufferAddress, wholePages(bytes))
   try {
-    const record = new ProgramRecord(call.context, doorbellAddress)
+    const record = new ProgramRecord(call, doorbellAddress)
     const sends = sendBlocks > 0 ? new Sends(record, buffer, sendsAt, sendBlocks, kind, state.send) : undefined
     const receives =
       receiveRequests > 0 && !state.receive.isShared
@@ -411,7 +411,7 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
           () => destroy!(call, object, {}, () => ({})),
         )
         const record = shareOrUndo(
-          () => new ProgramRecord(call.context, doorbellAddress),
+          () => new ProgramRecord(call, doorbellAddress),
           () => {
             unshare(call.context, buffer)
             destroy!(call, object, {}, () => ({}))

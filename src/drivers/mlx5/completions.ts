@@ -75,31 +75,28 @@ export interface CqDescription {
   readonly hasChannel: boolean
 }
 
-/** `queuesOf`: finds the queues of a completion. */
+/** `queuesOf`: finds the queues of a completion. The arm word of the record is ArmWord.TAKEN. */
 export const createCq = (
   { entries, entryBytes, buffer, record, compVector, hasChannel }: CqDescription,
   queuesOf: FindQueues,
-): Mlx5Cq => {
-  record.store(DoorbellRecord.ARM, ArmWord.TAKEN)
-  return {
-    write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
-    kind: CqKind.values.ENTRIES,
-    compVector,
-    number: -1,
-    ring: createRing(entries, record),
-    producer: 0,
-    consumer: 0,
-    outstanding: 0,
-    hasOverrun: false,
-    completions: 0,
-    errors: 0,
-    buffer,
-    entryBytes,
-    record,
-    hasChannel,
-    solicited: 0,
-  }
-}
+): Mlx5Cq => ({
+  write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
+  kind: CqKind.values.ENTRIES,
+  compVector,
+  number: -1,
+  ring: createRing(entries, record),
+  producer: 0,
+  consumer: 0,
+  outstanding: 0,
+  hasOverrun: false,
+  completions: 0,
+  errors: 0,
+  buffer,
+  entryBytes,
+  record,
+  hasChannel,
+  solicited: 0,
+})
 
 /** Offset of the 64 bytes of the next entry. */
 const nextEntry = ({ buffer, entryBytes, producer, ring }: Mlx5Cq): number =>

@@ -3,7 +3,7 @@
  * one page, so a page is shared from its first record to its last one.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import type { Context } from '../../core/model.ts'
+import type { CallContext, Context } from '../../core/model.ts'
 import { DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -31,12 +31,17 @@ export class ProgramRecord {
   readonly #at: number
   readonly #end: () => void
 
-  /** Shares the record at this address of the program, and sets it to 0. Throws CallError as `share`. */
-  constructor(context: Context, address: bigint) {
+  /**
+   * Shares the record at this address of the program, with the counters 0 and `second`, all of whose bytes are equal.
+   * Throws CallError as `share`.
+   */
+  constructor({ caller, context }: CallContext, address: bigint, second = 0) {
     if (address % BigInt(DoorbellRecord.BYTES) !== 0n)
       throw new CallError('EINVAL', `the doorbell record at 0x${address.toString(16)} is not aligned to 8 bytes`)
     const offset = Number(address % BigInt(PAGE_BYTES))
     const start = address - BigInt(offset)
+    // to the program, since its page is copied again when it is mapped
+    caller.copyOut(address, new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM))
     const pages = pagesOf.get(context) ?? new Map<bigint, Page>()
     pagesOf.set(context, pages)
     const page = pages.get(start) ?? { chunk: share(context, start, PAGE_BYTES), records: 0 }
@@ -49,8 +54,6 @@ export class ProgramRecord {
       pages.delete(start)
       unshare(context, page.chunk)
     }
-    this.store(0, 0)
-    this.store(4, 0)
   }
 
   /** The counter at byte 0 or 4. */
@@ -59,12 +62,7 @@ export class ProgramRecord {
     return ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)
   }
 
-  /** All bytes of `word` are equal. */
-  store(at: number, word: number): void {
-    Atomics.store(this.#words, this.#at + (at >> 2), word)
-  }
-
-  /** Stores `word`, unless the program has stored something else than `seen`. Both as in `store` and `load`. */
+  /** Stores `word`, all of whose bytes are equal, unless the program has stored something else than `seen`. */
   replace(at: number, seen: number, word: number): void {
     const swapped = ((seen & 0xff) << 24) | ((seen & 0xff00) << 8) | ((seen >>> 8) & 0xff00) | (seen >>> 24)
     Atomics.compareExchange(this.#words, this.#at + (at >> 2), swapped, word)

@@ -70,12 +70,14 @@ export const machine = (count: number, fault = '') => {
 }
 export type Machine = ReturnType<typeof machine>
 
-/** The pages of a program in which its queues are, from this address on. */
-const PAGES_AT = 0x7f00_0000_0000n
 const PAGE = 4096
 
-const programPages = () => {
+/** The pages of a program in which its queues are. */
+const programPages = (space: ReturnType<typeof createLocalSpace>) => {
   const buffer = new ArrayBuffer(4 << 20)
+  // aligned addresses: the space's are those of no real pages
+  const start = BigInt(space.add(new Uint8Array(buffer)))
+  assert.equal(start % BigInt(PAGE), 0n)
   const view = new DataView(buffer)
   const mapped = findableMemory()
   const adopted = new Map<MappedChunk, string>()
@@ -86,7 +88,7 @@ const programPages = () => {
       if (!adopted.delete(chunk)) mapped.free(chunk)
     },
     adopt(address, bytes) {
-      const at = Number(address - PAGES_AT)
+      const at = Number(address - start)
       assert.ok(at >= 0 && at % PAGE === 0 && at + bytes <= buffer.byteLength && bytes > 0)
       const words = new Int32Array(buffer)
       const chunk = { offset: at, length: bytes, at, bytes: new Uint8Array(buffer), view, words }
@@ -106,7 +108,8 @@ const programPages = () => {
       used += Math.ceil(bytes / PAGE) * PAGE
       return at
     },
-    addressOf: (at: number): bigint => PAGES_AT + BigInt(at),
+    put: (address: bigint, bytes: Uint8Array): void => new Uint8Array(buffer).set(bytes, Number(address - start)),
+    addressOf: (at: number): bigint => start + BigInt(at),
   }
 }
 
@@ -150,13 +153,13 @@ const BYTES = 1 << 18
 /** A program with a region of 256 KiB and a completion queue. */
 export const program = (m: Machine, index: number, { entries = 1024, entryBytes = 64, events = false } = {}) => {
   const { device } = m.devices[index]!
-  const pages = programPages()
-  const context: Context = openContext(device, { isOpened: true, mapped: pages.memory })
   const space = createLocalSpace()
+  const pages = programPages(space)
+  const context: Context = openContext(device, { isOpened: true, mapped: pages.memory })
   const caller = {
     memory: space,
     copyIn: (_address: bigint, length: number) => new Uint8Array(length),
-    copyOut: () => {},
+    copyOut: (address: bigint, bytes: Uint8Array) => pages.put(address, bytes),
     descriptor: (fd: number) => fd,
     file: () => undefined,
   }

@@ -18,6 +18,7 @@ import {
   RDMA_WRITE_IMM,
   SEND,
   SEND_IMM,
+  UMR,
 } from './machine.ts'
 
 const { REQUEST, RECEIVE, RECEIVE_IMM, RECEIVE_WRITE_IMM, REQUEST_ERROR, RECEIVE_ERROR } = CompletionKind
@@ -206,6 +207,53 @@ describe('requests', () => {
     assert.equal(seen[0]!.kind, REQUEST_ERROR)
     for (let i = 0; i < 100; i++) for (const device of m.devices) device.poll(m.time.now)
     assert.ok(a.poll().every(({ syndrome }) => syndrome === 5))
+  })
+})
+
+describe('memory windows', () => {
+  /** The segments of a request that changes a key (mlx5dv.h), as libmlx5's set_bind_wr writes them. */
+  const keyChange = (rkey: number, bind?: { start: bigint; length: number; lkey: number }): Uint8Array => {
+    const raw = new Uint8Array(bind === undefined ? 112 : 176)
+    const view = new DataView(raw.buffer)
+    view.setUint8(0, 0x80 | (bind === undefined ? 8 : 0x20))
+    view.setUint32(12, 1 << 14)
+    view.setUint32(52, (rkey & 0xff) | 0xff00)
+    if (bind === undefined) view.setUint8(48, 0x40)
+    else {
+      view.setUint8(50, 0x20 | 0x10)
+      view.setBigUint64(64, bind.start)
+      view.setBigUint64(72, BigInt(bind.length))
+      view.setUint32(112, bind.length)
+      view.setUint32(116, bind.lkey)
+      view.setBigUint64(120, bind.start)
+    }
+    return raw
+  }
+
+  it('are bound, used by the peer, and invalidated', () => {
+    const { a, b, qa, qb, wait } = start('', {}, { sends: 8 })
+    const window = b.window()
+    let rkey = window.rkey
+    for (let round = 0; round < 5; round++) {
+      const next = (rkey & ~0xff) | ((rkey + 1) & 0xff)
+      const bind = { start: b.address + 4096n, length: 64, lkey: b.region.lkey }
+      qb.post({ opcode: UMR, imm: rkey, raw: keyChange(next, bind) })
+      assert.deepEqual(
+        wait(b, 1).map(({ kind, opcode }) => [kind, opcode]),
+        [[REQUEST, UMR]],
+      )
+      qa.post({ opcode: RDMA_WRITE, data: [a.element(round, 16)], remote: { address: b.address + 4100n, rkey: next } })
+      assert.equal(wait(a, 1)[0]!.kind, REQUEST)
+      assert.deepEqual(b.bytes.subarray(4100, 4116), a.bytes.subarray(round, round + 16))
+      qb.post({ opcode: UMR, imm: next, raw: keyChange(0) })
+      assert.equal(wait(b, 1)[0]!.kind, REQUEST)
+      rkey = next
+    }
+    qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 16)], remote: { address: b.address + 4100n, rkey } })
+    assert.deepEqual(
+      wait(a, 1).map(({ kind, syndrome }) => [kind, syndrome]),
+      [[REQUEST_ERROR, 0x13]],
+    )
   })
 })
 
