@@ -370,10 +370,10 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
   }
 }
 
-/** Without the queue pair of the general services, which programs cannot create. */
+/** Without the queue pair of the general services, which programs cannot create. XRC targets have no queues. */
 export const mlx5QpClasses: readonly DriverClass[] = [...qpClasses, ...datagramQpClasses, ...xrcQpClasses]
   .filter(({ class: { name } }) => name !== 'gsi_qp')
-  .map(withProgramQueues)
+  .map(soft => (soft.class.name === 'xrc_tgt_qp' ? soft : withProgramQueues(soft)))
 
 // ---- shared receive queues ----
 

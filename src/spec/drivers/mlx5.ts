@@ -134,7 +134,6 @@ export const Mlx5Attributes = {
   uc_qp: qp,
   ud_qp: qp,
   xrc_ini_qp: qp,
-  xrc_tgt_qp: qp,
 } as const
 
 /** mlx5_ib_create_qp and mlx5_ib_create_qp_resp. */
@@ -264,7 +263,6 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'uc_qp.create': qpCreate,
   'ud_qp.create': qpCreate,
   'xrc_ini_qp.create': qpCreate,
-  'xrc_tgt_qp.create': qpCreate,
 }
 
 /** MLX5_IB_OBJECT_UAR */
