@@ -68,6 +68,7 @@ export const protocolHeader = session => {
     ParkedPage,
     ContextFile,
     InstallKind,
+    MappingKind,
     NetlinkOperation,
     DescriptorMark,
     HashLog,
@@ -112,7 +113,7 @@ ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n
 /* The connection manager, and the first node of management datagrams. */
 ${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME }).join('\n')}
 
-/* Maximum descriptors, bytes and ranges of one message. */
+/* Maximum descriptors, bytes, ranges and mappings of one kind of one message. */
 ${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}
 
 /* Stacks of a process that the daemon keeps. A client sends one more, which says that stacks are missing. */
@@ -123,6 +124,9 @@ ${constants('', { driver_record_bytes: DRIVER_RECORD_BYTES }).join('\n')}
 
 /* Kinds of new descriptors. */
 ${constants('INSTALL_', lowered(InstallKind)).join('\n')}
+
+/* Kinds of mappings. */
+${constants('MAPPING_', lowered(MappingKind)).join('\n')}
 
 /* Operations on a NETLINK_RDMA socket. */
 ${constants('NETLINK_', lowered(NetlinkOperation)).join('\n')}

@@ -43,6 +43,7 @@
 #define USERDMA_REFUSAL 23u
 #define USERDMA_BATCH 24u
 #define USERDMA_DOORBELLS 25u
+#define USERDMA_NOT_MAPPED 26u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -50,6 +51,7 @@
 #define USERDMA_HELLO_UNMAPPING 2u
 #define USERDMA_HELLO_WRITTEN 4u
 #define USERDMA_HELLO_EVENTS 8u
+#define USERDMA_HELLO_ADOPTION 16u
 
 /* Bits of OPEN's field wants. */
 #define USERDMA_OPEN_PACKED_RINGS 1u
@@ -66,10 +68,11 @@
 #define USERDMA_UMAD_NODES 0x40000000u
 #define USERDMA_UMAD_NAME "umad"
 
-/* Maximum descriptors, bytes and ranges of one message. */
+/* Maximum descriptors, bytes, ranges and mappings of one kind of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
 #define USERDMA_MESSAGE_BYTES 0x10000u
 #define USERDMA_MESSAGE_RANGES 64u
+#define USERDMA_MESSAGE_MAPPINGS 8u
 
 /* Stacks of a process that the daemon keeps. A client sends one more, which says that stacks are missing. */
 #define USERDMA_MAX_STACKS 4096u
@@ -83,6 +86,10 @@
 #define USERDMA_INSTALL_NETLINK 2u
 #define USERDMA_INSTALL_CM 3u
 #define USERDMA_INSTALL_UMAD 4u
+
+/* Kinds of mappings. */
+#define USERDMA_MAPPING_ADOPT 1u
+#define USERDMA_MAPPING_RELEASE 2u
 
 /* Operations on a NETLINK_RDMA socket. */
 #define USERDMA_NETLINK_OPEN 0u
@@ -258,7 +265,7 @@ _Static_assert(sizeof(struct userdma_write) == 16, "layout of struct userdma_wri
 struct userdma_call_reply {
     int64_t ret;
     uint32_t install_count;
-    uint32_t reserved;
+    uint32_t mapping_count;
 };
 _Static_assert(sizeof(struct userdma_call_reply) == 16, "layout of struct userdma_call_reply");
 
@@ -268,6 +275,15 @@ struct userdma_install {
     uint32_t kind;
 };
 _Static_assert(sizeof(struct userdma_install) == 16, "layout of struct userdma_install");
+
+struct userdma_mapping {
+    uint64_t address;
+    uint64_t length;
+    uint64_t offset;
+    uint32_t context;
+    uint32_t kind;
+};
+_Static_assert(sizeof(struct userdma_mapping) == 32, "layout of struct userdma_mapping");
 
 struct userdma_netlink {
     uint32_t operation;
@@ -414,6 +430,12 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_not_mapped {
+    uint32_t error;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_not_mapped) == 8, "layout of struct userdma_not_mapped");
 
 struct userdma_map {
     uint64_t offset;

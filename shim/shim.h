@@ -11,6 +11,7 @@
  *   session.c          the connection to the daemon; connection.h lists further files
  *   context.c          requests to the daemon: open, attach, calls
  *   device.c           doorbells, reading events, calls on channels, checking that a device is alive
+ *   adopted.c          pages of the program that it shares with a device
  *   response_memory.c  where a call's response may be stored
  *   received.c         descriptors of ours received from another program
  *   users.c            users in error messages
@@ -412,6 +413,8 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
 int fd_add_received(int fd, bool is_inherited);
 /* Removes a descriptor from the table and closes its doorbell socket. The descriptor stays open. */
 void fd_forget(int fd);
+/* The first descriptor from `first` on of the context with this number; -1: none. */
+int fd_of_context(uint32_t context, int first);
 /* Registers `new_fd`, a new copy of `old_fd`. */
 void fd_copied(int old_fd, int new_fd, bool close_on_exec);
 /*
@@ -478,6 +481,20 @@ static inline int fd_kind_for_use(int fd)
     const int kind = fd_kind(fd);
     return LIKELY(kind != FD_RECEIVED) ? kind : received_learn(fd);
 }
+
+/* ---- adopted.c ---- */
+
+/*
+ * Does what the mappings of an answer say, in their order; `fd`: the context of the call. 0 or -errno: then the ranges
+ * to adopt are as before.
+ */
+int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping_count);
+/* A descriptor of a context is no longer in the table. After the last one, the context's pages are ordinary memory. */
+void adopted_close(uint32_t context);
+/* Around a fork, and in a child whose fork ran no handlers. */
+void adopted_before_fork(void);
+void adopted_in_parent(void);
+void adopted_in_child(void);
 
 /* ---- response_memory.c ---- */
 

@@ -275,6 +275,14 @@ static int remove_entry(int fd)
     return entry.partner;
 }
 
+int fd_of_context(uint32_t context, int first)
+{
+    for (int fd = first; fd <= highest_fd; fd++)
+        if (fd_kind(fd) == FD_CONTEXT && fd_table[fd].context == context)
+            return fd;
+    return -1;
+}
+
 void fd_forget(int fd)
 {
     if (fd_kind(fd) == FD_OTHER)
@@ -294,9 +302,12 @@ void fd_forget(int fd)
      * another file (dup2).
      */
     const bool has_inherited_doorbell = fd_table[fd].kind == FD_RECEIVED && fd_table[fd].is_inherited;
-    const uint32_t inode = fd_table[fd].context;
+    const bool is_context = fd_table[fd].kind == FD_CONTEXT;
+    const uint32_t inode = fd_table[fd].context, context = inode;
     int hidden = remove_entry(fd);
     unlock_table(&guard);
+    if (is_context)
+        adopted_close(context);
     if (hidden >= 0)
         REAL(close)(hidden);
     if (has_inherited_doorbell)

@@ -69,6 +69,7 @@ static int exchange_hello(const struct shim_guard *guard)
     const int userfaultfd =
         shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     session_userfaultfd_refusal = 0;
+    request.hello.wants = USERDMA_HELLO_ADOPTION;
     if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
     else

@@ -299,6 +299,34 @@ static int install_descriptors(struct reply *reply, int fd, uint32_t type, uint6
     return 0;
 }
 
+/* Does what the mappings of a reply to a call on `fd` say (adopted.c). 0 or -errno. */
+static int apply_mappings(const struct reply *reply, int fd)
+{
+    const struct userdma_call_reply *call = &reply->message.call;
+    struct userdma_mapping mappings[2 * USERDMA_MESSAGE_MAPPINGS];
+    if (LIKELY(call->mapping_count == 0))
+        return 0;
+    const size_t installs = call->install_count * sizeof reply->message.installs[0];
+    const size_t bytes = call->mapping_count * sizeof mappings[0];
+    if (call->install_count > USERDMA_MESSAGE_DESCRIPTORS || call->mapping_count > 2 * USERDMA_MESSAGE_MAPPINGS ||
+        reply->body < sizeof *call + installs + bytes)
+        return -EIO;
+    memcpy(mappings, (const char *)reply->message.installs + installs, bytes);
+    return adopted_apply(fd, mappings, call->mapping_count);
+}
+
+/* Memory of the last call, which was on `fd`, could not be mapped: the daemon undoes the call. */
+static void send_not_mapped(int fd, int error, const struct shim_guard *guard)
+{
+    struct request request = {.header = {.type = USERDMA_NOT_MAPPED, .fd = fd}, .not_mapped = {.error = (uint32_t)error}};
+    struct reply reply;
+    if (session_exchange(&request, sizeof request.not_mapped, &reply, guard) != 0)
+        return;
+    if (reply.body >= sizeof reply.message.call)
+        apply_mappings(&reply, fd);
+    reply_close_all(&reply);
+}
+
 static bool is_visible_socket(enum fd_kind kind)
 {
     return kind == FD_EVENT || kind == FD_DRIVER || kind == FD_CM || kind == FD_UMAD || kind == FD_NETLINK;
@@ -358,18 +386,24 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         result = session_exchange(&request, sizeof request.ioctl, &reply, &guard);
     }
     if (result == 0) {
+        int unmapped = 0;
         if (reply.body < sizeof reply.message.call)
             result = -EIO;
-        else
+        else {
             result = reply.message.call.ret;
+            unmapped = apply_mappings(&reply, fd);
+        }
         if ((type == USERDMA_WRITE || type == USERDMA_READ) && result > 0 && (uint64_t)result > second)
             result = -EIO;
         if (result >= 0) {
-            int error = install_descriptors(&reply, fd, type, first, second);
+            int error = unmapped ? unmapped : install_descriptors(&reply, fd, type, first, second);
             if (error)
                 result = error;
         }
         close_descriptors(&reply);
+        /* On another connection, which a late reply leaves behind, there is nothing to undo. */
+        if (UNLIKELY(unmapped) && session_is_connected() && reply.generation == session_generation())
+            send_not_mapped(fd, -unmapped, &guard);
     }
     if (UNLIKELY(shim_under_valgrind))
         valgrind_mark_locked(&guard);

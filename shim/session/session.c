@@ -120,6 +120,7 @@ IN_CHILD static void after_fork(void)
     static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
     session_lock = fresh;
     fd_after_fork();
+    adopted_in_child();
     shim_pid = getpid();
     if (fork_mark)
         *fork_mark = 1;
@@ -158,12 +159,13 @@ static void before_fork(void)
         message_send(-1, USERDMA_FORK, stack_here(), NULL, 0, false);
         outstanding_fork();
     }
+    adopted_before_fork();
 }
 
 void session_own_process(void)
 {
     create_fork_mark();
-    pthread_atfork(before_fork, NULL, after_fork);
+    pthread_atfork(before_fork, adopted_in_parent, after_fork);
 }
 
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)

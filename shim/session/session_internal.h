@@ -24,6 +24,7 @@ struct request {
         struct userdma_gone gone;
         struct userdma_died died;
         struct userdma_doorbells doorbells;
+        struct userdma_not_mapped not_mapped;
     };
 };
 

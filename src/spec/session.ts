@@ -49,11 +49,15 @@
  * - POST asks whether a fault rule refuses a request, while the word POSTS of the parked page is set.
  * - DOORBELLS says that the program has mapped a range with doorbells of the header's context (`ContextFile.doorbells`). The
  *   daemon watches stores to the range by the userfaultfd from HELLO (docs/decisions/doorbell-pages.md).
+ * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
+ *   before its call returns, the program maps ranges of the context's memory file over pages of its own, or ends that
+ *   (docs/decisions/adopted-pages.md). The client's next message says that it has done so.
+ * - NOT_MAPPED says that the client could not do what the answer before told: the daemon undoes that call.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END, POST and DOORBELLS `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -102,6 +106,7 @@ export const MessageType = {
   REFUSAL: 23,
   BATCH: 24,
   DOORBELLS: 25,
+  NOT_MAPPED: 26,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -214,12 +219,17 @@ export const Messages = {
   /** The second and third argument of write(2) or read(2). */
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
-   * ret: the call's result, or a negative errno. `installCount` install structs follow; in WRITTEN `ret` range structs;
-   * after an error, with HelloWants.REASONS, the message in UTF-8.
+   * ret: the call's result, or a negative errno. `installCount` install structs follow, then `mappingCount` mapping
+   * structs; in WRITTEN `ret` range structs; after an error, with HelloWants.REASONS, the message in UTF-8.
    */
-  callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
+  callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['mappingCount', 'u32']),
   /** The number of a new descriptor is to be written into `width` bytes at `address`. kind: InstallKind. */
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
+  /**
+   * Pages of the program. kind: MappingKind. address, length: whole pages. offset: of the memory file of `context`, the
+   * daemon's number of the context. In the order in which they are to be applied.
+   */
+  mapping: layout(['address', 'u64'], ['length', 'u64'], ['offset', 'u64'], ['context', 'u32'], ['kind', 'u32']),
   /** operation: NetlinkOperation, which explains `extra` and `argument`. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** id: chosen by the client, from 1. frames: see STACK above; NUL-terminated. */
@@ -352,6 +362,8 @@ export const Messages = {
    * positive errno; 0: it has passed one.
    */
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
+  /** error: why the ranges could not be mapped, a positive errno. */
+  notMapped: layout(['error', 'u32'], ['reserved', 'u32']),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -381,6 +393,7 @@ export const Exchanges = {
   POST: { request: 'posting', reply: 'callReply' },
   UNMAP: { request: 'range', reply: 'callReply' },
   DOORBELLS: { request: 'doorbells', reply: 'callReply' },
+  NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -388,9 +401,16 @@ export const Exchanges = {
 /**
  * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
- * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts.
+ * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts. ADOPTION: the client does
+ * what `mapping` structs in answers say.
  */
-export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as const
+export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16 } as const
+
+/**
+ * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already.
+ * RELEASE: the pages become ordinary memory of the program, and keep their content.
+ */
+export const MappingKind = { ADOPT: 1, RELEASE: 2 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
@@ -437,8 +457,8 @@ export const MAX_STACKS = 4096
 /** Maximum bytes of a record that a driver posts on its descriptor. */
 export const DRIVER_RECORD_BYTES = 256
 
-/** Maxima of one message: attached descriptors, bytes, `range`s. */
-export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
+/** Maxima of one message: attached descriptors, bytes, `range`s, `mapping`s of one kind. */
+export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64, mappings: 8 } as const
 
 /** The parked page: indices of its words (u32), and its size. Clients cannot write the page. */
 export const ParkedPage = {

@@ -66,7 +66,7 @@ export interface Answer {
   readonly reason?: string
   /** Name of a call that was not decoded into a method, for the trace. */
   readonly attempt?: string
-  /** With `installs`: undoes the call. To be called if the caller cannot get the descriptors. */
+  /** With `installs` or adopted memory: undoes the call. To be called if the caller cannot get them. */
   readonly undo?: () => void
 }
 

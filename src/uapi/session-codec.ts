@@ -65,10 +65,23 @@ export interface WrittenRange {
   readonly length: number
 }
 
+/** Pages of the program over which it maps a range of a context's memory file, or no longer (Messages.mapping). */
+export interface MappingNote {
+  readonly address: number
+  readonly length: number
+  readonly offset: number
+  /** Number of the context. */
+  readonly context: number
+  /** One of MappingKind. */
+  readonly kind: number
+}
+
 /** A received reply. Only the fields of `type` are valid. */
 export interface Reply extends Header, AllReplies {
   /** Addresses for the numbers of the descriptors that the reply passes; `installCount` of them. */
   installs: readonly InstallAt[]
+  /** `mappingCount` of them. */
+  mappings: readonly MappingNote[]
   /** WRITTEN: ranges of the program's memory. */
   ranges: readonly WrittenRange[]
   /** TOOL and TRACE: JSON text. Calls: the reason of a refusal, if the client wants reasons. */
@@ -76,6 +89,7 @@ export interface Reply extends Header, AllReplies {
 }
 
 const NO_INSTALLS: readonly InstallAt[] = Object.freeze([])
+const NO_MAPPINGS: readonly MappingNote[] = Object.freeze([])
 const NO_RANGES: readonly WrittenRange[] = Object.freeze([])
 const HEADER = Messages.header.size
 
@@ -121,6 +135,7 @@ export const newReply = (): Reply =>
     ...emptyFields(['header', ...named.map(([, { reply }]) => reply)]),
     fd: -1,
     installs: NO_INSTALLS,
+    mappings: NO_MAPPINGS,
     ranges: NO_RANGES,
     text: '',
   }) as Fields & Reply
@@ -301,10 +316,19 @@ const MAX_REASON = 1024
 const CALL_REPLY = HEADER + Messages.callReply.size
 const INSTALL = Messages.install.size
 const { address: INSTALL_ADDRESS, width: INSTALL_WIDTH, kind: INSTALL_KIND } = offsetsOf(Messages.install)
+const MAPPING = Messages.mapping.size
+const {
+  address: MAPPING_ADDRESS,
+  length: MAPPING_LENGTH,
+  offset: MAPPING_OFFSET,
+  context: MAPPING_CONTEXT,
+  kind: MAPPING_KIND,
+} = offsetsOf(Messages.mapping)
 
 /**
  * Writes a `callReply` (spec/session.ts, Exchanges); returns its length. `ret`: ≥ 0, or a negative errno. `reason`: of
- * a refusal, truncated to MAX_REASON bytes. Throws RangeError for more than SessionLimits.descriptors installs.
+ * a refusal, truncated to MAX_REASON bytes. Throws RangeError for more than SessionLimits.descriptors installs, or more
+ * mappings than SessionLimits.mappings of both kinds.
  */
 export const writeCallReply = (
   buffer: MessageBuffer,
@@ -312,9 +336,12 @@ export const writeCallReply = (
   ret: number,
   installs: readonly InstallAt[] = NO_INSTALLS,
   reason = '',
+  mappings: readonly MappingNote[] = NO_MAPPINGS,
 ): number => {
   const { bytes, view } = buffer
   const count = installs.length
+  if (mappings.length > 2 * SessionLimits.mappings)
+    throw new RangeError(`${mappings.length} mappings in one reply; at most ${2 * SessionLimits.mappings} are allowed`)
   if (count > SessionLimits.descriptors)
     throw new RangeError(`${count} descriptors in one reply; at most ${SessionLimits.descriptors} are allowed`)
   for (let i = 0, at = CALL_REPLY; i < count; i++, at += INSTALL) {
@@ -322,10 +349,18 @@ export const writeCallReply = (
     view.setUint32(at + INSTALL_WIDTH, installs[i]!.width, true)
     view.setUint32(at + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
   }
-  const end = CALL_REPLY + count * INSTALL
+  let end = CALL_REPLY + count * INSTALL
+  for (const { address, length, offset, context, kind } of mappings) {
+    put64(view, end + MAPPING_ADDRESS, address)
+    put64(view, end + MAPPING_LENGTH, length)
+    put64(view, end + MAPPING_OFFSET, offset)
+    view.setUint32(end + MAPPING_CONTEXT, context, true)
+    view.setUint32(end + MAPPING_KIND, kind, true)
+    end += MAPPING
+  }
   const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + MAX_REASON)).written
   // `callReply` has the same fields for all calls, for example IOCTL.
-  writeReply<'IOCTL'>(buffer, request, { ret, installCount: count })
+  writeReply<'IOCTL'>(buffer, request, { ret, installCount: count, mappingCount: mappings.length })
   view.setUint32(SIZE, end + written, true)
   return end + written
 }
@@ -363,6 +398,18 @@ const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
     }
   })
 
+const getMappings = (view: DataView, from: number, count: number): readonly MappingNote[] =>
+  Array.from({ length: count }, (_, i) => {
+    const at = from + i * MAPPING
+    return {
+      address: Number(view.getBigUint64(at + MAPPING_ADDRESS, true)),
+      length: Number(view.getBigUint64(at + MAPPING_LENGTH, true)),
+      offset: Number(view.getBigUint64(at + MAPPING_OFFSET, true)),
+      context: view.getUint32(at + MAPPING_CONTEXT, true),
+      kind: view.getUint32(at + MAPPING_KIND, true),
+    }
+  })
+
 const getRanges = (view: DataView, count: number): readonly WrittenRange[] =>
   Array.from({ length: count }, (_, i) => {
     const at = CALL_REPLY + i * RANGE
@@ -397,10 +444,12 @@ export const readReply = (buffer: MessageBuffer, length: number, into: Reply): s
     into.ranges = getRanges(view, ranges)
     return undefined
   }
-  const end = CALL_REPLY + into.installCount * INSTALL
+  const mappingsAt = CALL_REPLY + into.installCount * INSTALL
+  const end = mappingsAt + into.mappingCount * MAPPING
   if (length < end || (length > end && into.ret >= 0n))
-    return `a reply of ${length} bytes announces ${into.installCount} installs`
+    return `a reply of ${length} bytes announces ${into.installCount} installs and ${into.mappingCount} mappings`
   into.text = getText(bytes, end, length)
+  into.mappings = into.mappingCount === 0 ? NO_MAPPINGS : getMappings(view, mappingsAt, into.mappingCount)
   into.installs = into.installCount === 0 ? NO_INSTALLS : getInstalls(view, into.installCount)
   return undefined
 }

@@ -36,6 +36,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   lost_sends: [['-q'], /usage: .*lost_sends/],
   asleep: [['-q'], /usage: .*asleep/],
   doorbells: [['-q'], /usage: doorbells CASE/],
+  adopted: [['-q'], /usage: adopted share/],
   removal: [['-q'], /usage: .*removal/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
   loopback: [['-q'], /usage: .*loopback/],

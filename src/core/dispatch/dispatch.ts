@@ -83,7 +83,7 @@ export const dispatch = <M extends readonly unknown[]>(
   const answerWith = (success: Result): Answer => {
     const answer = decoded.answer(success)
     if (answer.ret < 0) undo(context, entry, success)
-    if (answer.installs.length === 0) return answer
+    if (answer.installs.length === 0 && context.mapped?.isAdopting !== true) return answer
     return { ...answer, undo: () => undo(context, entry, success) }
   }
   if (result instanceof Promise) return result.then(answerWith, error => decoded.answer(refusal(error)))

@@ -31,8 +31,20 @@ export interface MappedMemory {
   /** Zeroed memory, rounded up to pages. `use`: default rings. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
-  /** Whole pages of the program. */
+  /**
+   * Shares pages of the program that makes the present call: queues and doorbell records that its provider has allocated
+   * itself. The chunk has their content. When the call returns, the program has the chunk mapped over its pages, until
+   * `free`: then the pages are ordinary memory of the program again, with the content of the chunk. Only during a call,
+   * before the handler waits. The device writes to the chunk only when the call has ended. If the call fails, the driver
+   * frees the chunk, and the program learns nothing.
+   *
+   * `address`, `bytes`: whole pages. Throws CallError: EINVAL for other ranges, those that overlap shared pages, and more
+   * than SessionLimits.mappings in one call; EFAULT if the pages are not private writable memory of the program; ENOMEM
+   * beyond the account; EOPNOTSUPP if the program cannot share them. Absent: no client of this memory can.
+   */
   adopt?(address: bigint, bytes: number): MappedChunk
+  /** Whether the present call has adopted memory that the program does not map yet. */
+  readonly isAdopting?: boolean
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void
   /**

@@ -12,6 +12,7 @@
  * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
 
+import type { Bytes } from '../../core/memory/address-space.ts'
 import type { MappedChunk, MappedMemory, RangeUse } from '../../core/memory/mappable-memory.ts'
 import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
@@ -61,6 +62,29 @@ interface Chunk extends ChargedMapping {
   live: number
 }
 
+/** Pages of a program, and the range of the file that it maps over them. */
+export interface AdoptedRange {
+  /** Number of the context. */
+  readonly context: number
+  readonly address: number
+  readonly length: number
+  readonly offset: number
+}
+
+/** A client that can map ranges of the file over its own pages (docs/decisions/adopted-pages.md). */
+export interface Adopter {
+  /** Throws CallError EINVAL, EFAULT, EOPNOTSUPP unless the client can do so with these pages. */
+  require(address: number, length: number): void
+  /** Copies the pages to byte `at` of `to`. Throws CallError EFAULT. */
+  copyIn(address: number, length: number, to: Bytes, at: number): void
+  /** The answer of the present call tells the client. */
+  adopt(range: AdoptedRange): void
+  /** Whether there is a range of which the client was not told yet. */
+  readonly isAdopting: boolean
+  /** The client is told to unmap a range, unless it was not told of it yet. Calls `whenUnmapped` when it has done so. */
+  release(range: AdoptedRange, whenUnmapped: () => void): void
+}
+
 interface FreedRange {
   readonly chunk: Chunk
   readonly length: number
@@ -94,6 +118,12 @@ export class ContextMemory implements MappedMemory {
   readonly #doorbellRanges = new Map<MappedChunk, ChargedMapping>()
   readonly #freedDoorbells = new Map<number, HighestFirst>()
   #doorbellEnd: number = ContextFile.doorbells
+  readonly #adopted = new Map<MappedChunk, { readonly adopter: Adopter; readonly range: AdoptedRange }>()
+  /** The client whose call on this context runs. */
+  adopter: Adopter | undefined
+  /** The number of the context, as clients know it. */
+  contextNumber = 0
+  #lastAdopter: Adopter | undefined
   /** Called when the context gets its first range with doorbells. */
   onDoorbells: (() => void) | undefined
   /** Set by `keepMapped`: freed ranges are not reused. */
@@ -174,7 +204,46 @@ export class ContextMemory implements MappedMemory {
     }
   }
 
+  adopt(address: bigint, bytes: number): MappedChunk {
+    const adopter = this.adopter
+    if (adopter === undefined)
+      throw new CallError('EOPNOTSUPP', 'pages of a program are shared only during a call on its context')
+    const page = this.#pageBytes
+    if (address % BigInt(page) !== 0n || bytes % page !== 0 || !(bytes > 0))
+      throw new CallError(
+        'EINVAL',
+        `0x${address.toString(16)}, ${bytes} bytes, are not whole pages: both must be multiples of ${page}`,
+      )
+    const start = Number(address)
+    adopter.require(start, bytes)
+    const chunk = this.allocate(bytes)
+    try {
+      adopter.copyIn(start, bytes, this.#chunkOf.get(chunk)!.mapping, chunk.at)
+    } catch (error) {
+      this.free(chunk)
+      throw error
+    }
+    const range: AdoptedRange = { context: this.contextNumber, address: start, length: bytes, offset: chunk.offset }
+    adopter.adopt(range)
+    this.#lastAdopter = adopter
+    this.#adopted.set(chunk, { adopter, range })
+    return chunk
+  }
+
+  get isAdopting(): boolean {
+    return this.#lastAdopter?.isAdopting === true
+  }
+
   free(range: MappedChunk): void {
+    const adopted = this.#adopted.get(range)
+    if (adopted !== undefined) {
+      this.#adopted.delete(range)
+      adopted.adopter.release(adopted.range, () => {
+        // Not if the context was closed meanwhile.
+        if (this.#chunkOf.has(range)) this.free(range)
+      })
+      return
+    }
     const doorbells = this.#doorbellRanges.get(range)
     if (doorbells !== undefined) {
       this.#doorbellRanges.delete(range)
@@ -218,6 +287,8 @@ export class ContextMemory implements MappedMemory {
   close(): void {
     for (const chunk of [...this.#chunks, ...this.#doorbellRanges.values()]) this.#unmap(chunk)
     this.#doorbellRanges.clear()
+    this.#adopted.clear()
+    this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
     this.#chunks.clear()

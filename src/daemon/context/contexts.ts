@@ -104,6 +104,7 @@ export class Contexts {
       throw error
     }
     const open: OpenContext = { number: this.#nextNumber++, node, context, memory, whenEnded: new Set() }
+    memory.contextNumber = open.number
     memory.onDoorbells = () => this.#onDoorbells(open)
     this.#contexts.set(open.number, open)
     this.#fileReleases.set(open, releaseFile)

@@ -85,6 +85,12 @@ export class ProcessSpace implements AddressSpace {
     return this.#rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), this.#turn()) ?? false
   }
 
+  /** Whether the bytes are readable, writable memory that the process shares with no other by a mapping. */
+  isPrivate(start: number, length: number): boolean {
+    const rights = Rights.READ | Rights.WRITE | Rights.PRIVATE
+    return this.#rangesFor(start, length)?.permits(start, start + length, rights, this.#turn()) ?? false
+  }
+
   prepareCheck(hi: number, lo: number, length: number, writable: boolean): Promise<boolean> | undefined {
     const start = hi * TWO_32 + lo
     const search = this.#rangesFor(start, length)?.search(start, start + length, rightsOf(writable), this.#turn)

@@ -96,12 +96,36 @@ export class SessionCalls {
     const isUnsupported = type === MessageType.MAP || type === MessageType.READ
     if (open === undefined || !this.#client.contexts.has(open) || isUnsupported)
       this.#client.refuse(this.#request, Errno.EBADF)
-    else if (type === MessageType.WRITE)
-      // Number() rounds lengths beyond 2^53; the dialect refuses such lengths.
-      this.#runCall(open.context, 'write', decodeWrite, [buffer, Number(length)])
     else {
-      const { name, dialect } = ioctlDialect(request)
-      this.#runCall(open.context, name, dialect, [request, argument])
+      open.memory.adopter = this.#client.adoptions
+      if (type === MessageType.WRITE)
+        // Number() rounds lengths beyond 2^53; the dialect refuses such lengths.
+        this.#runCall(open.context, 'write', decodeWrite, [buffer, Number(length)])
+      else {
+        const { name, dialect } = ioctlDialect(request)
+        this.#runCall(open.context, name, dialect, [request, argument])
+      }
+      open.memory.adopter = undefined
+    }
+  }
+
+  /**
+   * Handles a message of type NOT_MAPPED. `undo`: undoes the client's last call, if its answer had memory to map;
+   * undefined: there is no such call, or it cannot be undone.
+   */
+  notMapped(undo: (() => void) | undefined): void {
+    const header = { ...this.#request }
+    if (undo === undefined) {
+      this.#client.refuse(header, Errno.EINVAL, 'the last call has created nothing with memory to map')
+      return
+    }
+    try {
+      undo()
+      this.#client.reply(
+        writeCallReply(this.#client.outgoing, header, 0, [], undefined, this.#client.adoptions.take(true)),
+      )
+    } catch (error) {
+      this.#client.failureHandler(header)(error)
     }
   }
 
@@ -144,7 +168,10 @@ export class SessionCalls {
     }
   }
 
-  #sendAnswer(header: Header, { ret, installs, reason, undo }: Answer): void {
+  #sendAnswer(header: Header, context: Context, { ret, installs, reason, undo }: Answer): void {
+    const undoIfOpen = (): void => {
+      if (!context.isClosed && context.device.isAlive) undo?.()
+    }
     if (installs.length === 0) {
       this.#client.reply(
         writeCallReply(
@@ -153,6 +180,7 @@ export class SessionCalls {
           ret,
           installs,
           this.#client.wantsReasons && ret < 0 ? reason : undefined,
+          this.#client.adoptions.take(ret >= 0, undo && undoIfOpen),
         ),
       )
       return
@@ -176,7 +204,14 @@ export class SessionCalls {
       }
       this.#createdTargets = sockets.map(({ target }) => target)
       this.#client.reply(
-        writeCallReply(this.#client.outgoing, header, ret, installPoints),
+        writeCallReply(
+          this.#client.outgoing,
+          header,
+          ret,
+          installPoints,
+          undefined,
+          this.#client.adoptions.take(true, undo && undoIfOpen),
+        ),
         sockets.map(({ peerEnd }) => peerEnd),
       )
     } catch (error) {
@@ -217,7 +252,9 @@ export class SessionCalls {
           stack: check.currentStack ?? [],
         })
       const send = (result: Answer): void =>
-        header.type === MessageType.MAP ? this.#sendMap(header, context, result) : this.#sendAnswer(header, result)
+        header.type === MessageType.MAP
+          ? this.#sendMap(header, context, result)
+          : this.#sendAnswer(header, context, result)
       if (answer instanceof Promise) this.#client.answerLater(header, answer.then(send))
       else send(answer)
     } catch (error) {

@@ -56,6 +56,7 @@ import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
 import type { ToolShare, ToolTime } from '../tool-time.ts'
+import { Adoptions } from './adoptions.ts'
 import { type CallParts, SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
@@ -191,6 +192,7 @@ class ClientSession implements Session, Client {
   readonly caller: Caller
   readonly request = newRequest()
   readonly outgoing = outgoing
+  readonly adoptions: Adoptions
   readonly contexts = new WeakSet<OpenContext>()
   tag = ''
   wantsReasons = false
@@ -212,6 +214,8 @@ class ClientSession implements Session, Client {
   #command: string
   /** Whether the client has sent HELLO with the right protocol version. */
   #hasGreeted = false
+  /** From HELLO. */
+  #wantsAdoption = false
   readonly #helloTimer: NodeJS.Timeout
   /** The memory file that the client passed with HELLO. */
   #passedMemory: PassedMemory | undefined
@@ -246,6 +250,7 @@ class ClientSession implements Session, Client {
       guard: containment.guard,
       log: message => daemon.log(`userdma daemon: ${message}`),
     })
+    this.adoptions = new Adoptions(this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
     this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'
@@ -335,6 +340,7 @@ class ClientSession implements Session, Client {
     daemon.containment.runAll('the end of a session', [
       () => clearTimeout(this.#helloTimer),
       () => this.#calls.settleTrace(),
+      () => this.adoptions.close(),
       () => this.#watcher.stop(),
       () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
       () => this.#toolRequests.close(),
@@ -393,7 +399,11 @@ class ClientSession implements Session, Client {
     this.#hasReceived = true
     this.#daemon.turn.count++
     this.#calls.settleTrace()
-    this.#handle(fds)
+    const undo = this.adoptions.next()
+    if (this.request.type === MessageType.NOT_MAPPED && this.#hasGreeted) {
+      for (const extra of fds) close(extra)
+      this.#calls.notMapped(undo)
+    } else this.#handle(fds)
     this.#daemon.loop.touch()
   }
 
@@ -488,11 +498,19 @@ class ClientSession implements Session, Client {
     if (request.version !== SESSION_VERSION) error = Errno.EPROTO
     this.tag = request.tag
     this.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
+    this.#wantsAdoption = (request.wants & HelloWants.ADOPTION) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
     if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
+  }
+
+  /** Why the client cannot share pages of its program; undefined: it can. */
+  #adoptionRefusal(): string | undefined {
+    if (this.standing === 'guest') return 'it belongs to another user'
+    if (this.#passedMemory !== undefined) return 'its calls are on a memory file that it has passed'
+    return this.#wantsAdoption ? undefined : 'it has no preload library, or an older one'
   }
 
   #mappedDoorbells(): void {

@@ -6,6 +6,7 @@ import type { ProcessHandle } from '../../host/memory/process.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { ToolShare } from '../tool-time.ts'
+import type { Adoptions } from './adoptions.ts'
 
 /** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
 export type ClientStanding = 'owner' | 'guest'
@@ -24,6 +25,8 @@ export interface Client {
   readonly request: Request
   /** The buffer for replies, which all sessions share. */
   readonly outgoing: MessageBuffer
+  /** Pages of its program that the client shares with devices. */
+  readonly adoptions: Adoptions
   /** The contexts that the session opened or attached (ATTACH), and so may use. */
   readonly contexts: WeakSet<OpenContext>
   /** From HELLO, may be empty: traces select calls by the tag. */

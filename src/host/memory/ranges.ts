@@ -18,9 +18,10 @@ import { procFolder } from './process.ts'
 
 const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)' })
 
-export const Rights = { READ: 1, WRITE: 2 } as const
+/** PRIVATE: stores to the mapping do not reach other processes. */
+export const Rights = { READ: 1, WRITE: 2, PRIVATE: 16 } as const
 
-/** Offsets in struct procmap_query, and its size. `VMA_FLAGS` has the bits of `Rights`. */
+/** Offsets in struct procmap_query, and its size. `VMA_FLAGS`: see `rightsOf`. */
 const Query = {
   SIZE: 0,
   ADDRESS: 16,
@@ -119,6 +120,10 @@ export const mappingAt = (
   }
 }
 
+/** `flags`: PROCMAP_QUERY_VMA_…; the bits of READ and WRITE are those of `Rights`. */
+const rightsOf = (flags: number): number =>
+  (flags & (Rights.READ | Rights.WRITE)) | ((flags & SHARED) === 0 ? Rights.PRIVATE : 0)
+
 /** Adds start, end and rights of each line to `ranges`. `lines`: whole lines of a maps file. */
 const addRanges = (lines: string, ranges: number[]): void => {
   for (let at = 0; at < lines.length; at = lines.indexOf('\n', at) + 1) {
@@ -127,7 +132,9 @@ const addRanges = (lines: string, ranges: number[]): void => {
     ranges.push(
       Number.parseInt(lines.slice(at, dash), 16),
       Number.parseInt(lines.slice(dash + 1, space), 16),
-      (lines[space + 1] === 'r' ? Rights.READ : 0) | (lines[space + 2] === 'w' ? Rights.WRITE : 0),
+      (lines[space + 1] === 'r' ? Rights.READ : 0) |
+        (lines[space + 2] === 'w' ? Rights.WRITE : 0) |
+        (lines[space + 4] === 'p' ? Rights.PRIVATE : 0),
     )
   }
 }
@@ -231,7 +238,8 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     // At least one query: beyond 2^53, far outside of user space, `end` can equal `start` after rounding.
     for (let queries = 1; ; queries++) {
       // After `close` the number of the file's descriptor may be that of another file.
-      if (isClosed || query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2]! & rights) !== rights) return false
+      if (isClosed || query(file, reached) < 0 || (rightsOf(u32[Query.VMA_FLAGS >> 2]!) & rights) !== rights)
+        return false
       reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
       if (reached >= end) return true
       if (queries % SLICE.queries === 0) yield

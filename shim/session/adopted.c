@@ -1,0 +1,348 @@
+/*
+ * Pages of the program over which a context's memory file is mapped: queues and doorbell records that a provider has
+ * allocated itself, and that the device shares (docs/decisions/adopted-pages.md). Answers of calls say which
+ * (`struct userdma_mapping`). The pages keep their content, and become ordinary memory again when the daemon says so,
+ * and when the last descriptor of the context is closed. The child of a fork gets a private mapping of the file: the
+ * pages are in its heap, too, and must not be its parent's queues.
+ *
+ * While pages are replaced, stores of other threads to them wait in the kernel (write protection by a userfaultfd):
+ * doorbell records of many queues share a page. Where the kernel refuses that, such a store may be lost.
+ */
+#define _GNU_SOURCE
+#include "session_internal.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <sys/mman.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+struct adopted {
+    uint64_t address;
+    uint64_t length;
+    /* In the file of the context with this number. */
+    uint64_t offset;
+    uint32_t context;
+    /* In a child: a private mapping. */
+    bool is_private;
+    ino_t inode;
+    /* Bytes that still are mapped from the file, after find_mapped. */
+    uint64_t mapped;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Mapped memory. */
+static struct adopted *ranges;
+static size_t count, capacity;
+
+static void *pointer(uint64_t address)
+{
+    return (void *)(uintptr_t)address;
+}
+
+/* ---- the table, with the lock held ---- */
+
+/* Makes room for one more range. 0 or -errno. */
+static int reserve(void)
+{
+    if (count < capacity)
+        return 0;
+    const size_t wanted = capacity ? 2 * capacity : 64;
+    void *memory = REAL(mmap)(NULL, wanted * sizeof *ranges, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    if (ranges) {
+        memcpy(memory, ranges, count * sizeof *ranges);
+        early_syscall(SYS_munmap, (long)ranges, (long)(capacity * sizeof *ranges), 0, 0, 0, 0);
+    }
+    ranges = memory;
+    capacity = wanted;
+    return 0;
+}
+
+static void forget(size_t index)
+{
+    memmove(ranges + index, ranges + index + 1, (--count - index) * sizeof *ranges);
+}
+
+/* ---- what is mapped ---- */
+
+/* Adds a line of /proc/self/maps to `mapped` of the ranges: START-END rwxp OFFSET MAJOR:MINOR INODE PATH. */
+static void note_mapping(const char *line)
+{
+    char *at;
+    const uint64_t start = strtoull(line, &at, 16);
+    const uint64_t end = *at == '-' ? strtoull(at + 1, &at, 16) : start;
+    if (start == end || *at != ' ' || strlen(at) < 6)
+        return;
+    const bool is_private = at[4] == 'p';
+    const uint64_t offset = strtoull(at + 6, &at, 16);
+    at = strchr(at, ':');
+    if (!at)
+        return;
+    strtoull(at + 1, &at, 16);
+    const uint64_t inode = strtoull(at, NULL, 10);
+    if (inode == 0)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct adopted *range = ranges + i;
+        const uint64_t from = range->address > start ? range->address : start;
+        const uint64_t range_end = range->address + range->length, to = range_end < end ? range_end : end;
+        if (from < to && range->inode == inode && range->is_private == is_private &&
+            offset + (from - start) == range->offset + (from - range->address))
+            range->mapped += to - from;
+    }
+}
+
+/*
+ * Finds what is still mapped. A program may have unmapped a range that the daemon never released, because the daemon has
+ * ended, say, and have other memory there. False: /proc is not available.
+ */
+static bool find_mapped(void)
+{
+    char buffer[8192];
+    size_t filled = 0;
+    const int fd = (int)early_syscall(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    if (fd < 0)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        ranges[i].mapped = 0;
+    for (;;) {
+        const long length = early_syscall(SYS_read, fd, (long)(buffer + filled), (long)(sizeof buffer - 1 - filled), 0, 0, 0);
+        if (length <= 0)
+            break;
+        filled += (size_t)length;
+        buffer[filled] = 0;
+        char *line = buffer;
+        for (char *end; (end = strchr(line, '\n')); line = end + 1) {
+            *end = 0;
+            note_mapping(line);
+        }
+        filled -= (size_t)(line - buffer);
+        memmove(buffer, line, filled);
+    }
+    early_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+    return true;
+}
+
+/* A descriptor of the range's file; -1: none is known. */
+static int file_of(const struct adopted *range)
+{
+    struct stat file;
+    for (int fd = fd_of_context(range->context, 0); fd >= 0; fd = fd_of_context(range->context, fd + 1))
+        if (REAL(fstat)(fd, &file) == 0 && file.st_ino == range->inode)
+            return fd;
+    return -1;
+}
+
+/* ---- replacing pages ---- */
+
+/*
+ * Lets stores of other threads to these pages wait until thaw. Returns a userfaultfd, or -1: the kernel refuses it.
+ * Preserves errno.
+ */
+static int freeze(uint64_t address, uint64_t length)
+{
+    const int saved = errno;
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register watched = {.range = {address, length}, .mode = UFFDIO_REGISTER_MODE_WP};
+    struct uffdio_writeprotect protection = {.range = {address, length}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+    int fd = -1;
+    if (!shim_under_valgrind)
+        fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
+    if (fd >= 0 && (REAL(ioctl)(fd, UFFDIO_API, &api) != 0 || REAL(ioctl)(fd, UFFDIO_REGISTER, &watched) != 0 ||
+                    REAL(ioctl)(fd, UFFDIO_WRITEPROTECT, &protection) != 0)) {
+        REAL(close)(fd);
+        fd = -1;
+    }
+    errno = saved;
+    return fd;
+}
+
+/* After the pages were replaced, or not. `fd`: from freeze. Preserves errno. */
+static void thaw(int fd, uint64_t address, uint64_t length)
+{
+    if (fd < 0)
+        return;
+    const int saved = errno;
+    struct uffdio_writeprotect writable = {.range = {address, length}};
+    struct uffdio_range range = {address, length};
+    REAL(ioctl)(fd, UFFDIO_WRITEPROTECT, &writable); /* fails if the pages were replaced */
+    /* A copy of the descriptor in a child would keep the waiting threads waiting. */
+    REAL(ioctl)(fd, UFFDIO_WAKE, &range);
+    REAL(close)(fd);
+    errno = saved;
+}
+
+/* Copies `length` bytes between memory and a file by `call`, pread or pwrite. 0 or -errno. */
+static int copy_file(long call, int fd, uint64_t address, uint64_t length, uint64_t offset)
+{
+    while (length > 0) {
+        const long moved = early_syscall(call, fd, (long)address, (long)length, (long)offset, 0, 0);
+        if (moved <= 0)
+            return moved < 0 ? -errno : -EFAULT;
+        address += (uint64_t)moved;
+        length -= (uint64_t)moved;
+        offset += (uint64_t)moved;
+    }
+    return 0;
+}
+
+/* The pages become private anonymous memory, with the same content. */
+static void make_ordinary(const struct adopted *range)
+{
+    const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS, saved = errno;
+    const int frozen = freeze(range->address, range->length);
+    void *copy = REAL(mmap)(NULL, range->length, protection, flags, -1, 0);
+    bool is_done = false;
+    if (copy != MAP_FAILED) {
+        memcpy(copy, pointer(range->address), range->length);
+        is_done = early_syscall(SYS_mremap, (long)copy, (long)range->length, (long)range->length,
+                                MREMAP_MAYMOVE | MREMAP_FIXED, (long)range->address, 0) == (long)range->address;
+        if (!is_done)
+            early_syscall(SYS_munmap, (long)copy, (long)range->length, 0, 0, 0, 0);
+    }
+    /* Too many mappings (vm.max_map_count). In place no more are needed, but other threads may see zeros in between. */
+    const int file = is_done ? -1 : file_of(range);
+    if (file >= 0 && !range->is_private &&
+        REAL(mmap)(pointer(range->address), range->length, protection, flags | MAP_FIXED, -1, 0) != MAP_FAILED)
+        copy_file(SYS_pread64, file, range->address, range->length, range->offset);
+    thaw(frozen, range->address, range->length);
+    errno = saved;
+}
+
+/* Maps the file over the pages. 0 or -errno. */
+static int adopt(int fd, const struct userdma_mapping *mapping)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t last = mapping->address + mapping->length;
+    if (mapping->length == 0 || last < mapping->address || (mapping->address | mapping->length | mapping->offset) % page)
+        return -EIO;
+    if (fd_kind(fd) != FD_CONTEXT || fd_lookup(fd)->context != mapping->context)
+        return -EBADF; /* another thread has closed `fd` */
+    struct stat file;
+    int error = REAL(fstat)(fd, &file) == 0 ? reserve() : -errno;
+    if (error)
+        return error;
+    for (size_t i = count; i-- > 0;)
+        if (ranges[i].address < last && mapping->address < ranges[i].address + ranges[i].length)
+            forget(i); /* of a daemon that has ended: the program uses the memory for a new queue */
+    /* Pages that were never touched cannot be protected. */
+    for (uint64_t at = mapping->address; at < last; at += page)
+        (void)*(const volatile char *)pointer(at);
+    const int frozen = freeze(mapping->address, mapping->length);
+    /* The daemon has copied the pages already, but other threads may have stored to them since. */
+    error = copy_file(SYS_pwrite64, fd, mapping->address, mapping->length, mapping->offset);
+    if (error == 0 && REAL(mmap)(pointer(mapping->address), mapping->length, PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_FIXED, fd, (off_t)mapping->offset) == MAP_FAILED)
+        error = -errno;
+    thaw(frozen, mapping->address, mapping->length);
+    if (error == 0)
+        ranges[count++] = (struct adopted){
+            .address = mapping->address,
+            .length = mapping->length,
+            .offset = mapping->offset,
+            .context = mapping->context,
+            .inode = file.st_ino,
+        };
+    return error;
+}
+
+/* Ends an adoption. Nothing happens if there is none: the context was closed, or this is a child. */
+static void release(const struct userdma_mapping *mapping)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct adopted *range = ranges + i;
+        if (range->address == mapping->address && range->length == mapping->length &&
+            range->offset == mapping->offset && range->context == mapping->context && !range->is_private) {
+            make_ordinary(range);
+            forget(i);
+            return;
+        }
+    }
+}
+
+/* ---- for the other files ---- */
+
+static void enter(struct shim_guard *guard)
+{
+    shim_guard_enter(guard);
+    pthread_mutex_lock(&lock);
+}
+
+static void leave(const struct shim_guard *guard)
+{
+    pthread_mutex_unlock(&lock);
+    shim_guard_leave(guard);
+}
+
+int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping_count)
+{
+    struct shim_guard guard;
+    int error = 0;
+    enter(&guard);
+    for (size_t i = 0; i < mapping_count; i++)
+        if (mappings[i].kind == USERDMA_MAPPING_RELEASE)
+            release(mappings + i);
+        else if (error == 0)
+            error = adopt(fd, mappings + i);
+    for (size_t i = 0; error != 0 && i < mapping_count; i++)
+        if (mappings[i].kind == USERDMA_MAPPING_ADOPT)
+            release(mappings + i);
+    leave(&guard);
+    return error;
+}
+
+void adopted_close(uint32_t context)
+{
+    if (LIKELY(__atomic_load_n(&count, __ATOMIC_RELAXED) == 0))
+        return;
+    struct shim_guard guard;
+    enter(&guard);
+    if (fd_of_context(context, 0) < 0) {
+        const bool is_known = find_mapped();
+        for (size_t i = count; i-- > 0;)
+            if (ranges[i].context == context) {
+                if (!is_known || ranges[i].mapped == ranges[i].length)
+                    make_ordinary(ranges + i);
+                forget(i);
+            }
+    }
+    leave(&guard);
+}
+
+void adopted_before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void adopted_in_parent(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+IN_CHILD void adopted_in_child(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    lock = fresh;
+    if (count == 0)
+        return;
+    const bool is_known = find_mapped();
+    for (size_t i = count; i-- > 0;) {
+        struct adopted *range = ranges + i;
+        if (range->is_private)
+            continue;
+        const int file = file_of(range);
+        if (is_known && range->mapped != range->length)
+            forget(i); /* MADV_DONTFORK, or the program has unmapped it */
+        else if (file >= 0 && REAL(mmap)(pointer(range->address), range->length, PROT_READ | PROT_WRITE,
+                                         MAP_PRIVATE | MAP_FIXED, file, (off_t)range->offset) != MAP_FAILED)
+            range->is_private = true;
+        else {
+            make_ordinary(range);
+            forget(i);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+/*
+ * Pages of a client's program that it shares with the device by mapping the context's memory file over them
+ * (docs/decisions/adopted-pages.md). The answers of its calls tell the client what to map and what to unmap, and its
+ * next message says that it has done so: only then is a range of the file used again.
+ */
+import type { Bytes } from '../../core/memory/address-space.ts'
+import { CallError } from '../../spec/errno.ts'
+import { MappingKind, SessionLimits } from '../../spec/session.ts'
+import type { MappingNote } from '../../uapi/session-codec.ts'
+import type { AdoptedRange, Adopter } from '../context/context-file.ts'
+import type { ProcessSpace } from '../memory/process-space.ts'
+
+/** Upper bound of user addresses on x86-64 and arm64. */
+const USER_END = 2 ** 56
+
+/** Work for the next answer. `whenUnmapped`: of a release. */
+interface Note {
+  readonly range: AdoptedRange
+  readonly kind: number
+  readonly whenUnmapped?: () => void
+}
+
+const textOf = ({ address, length }: Pick<AdoptedRange, 'address' | 'length'>): string =>
+  `0x${address.toString(16)}, ${length} bytes,`
+
+const overlaps = (range: AdoptedRange, address: number, length: number): boolean =>
+  range.address < address + length && address < range.address + range.length
+
+/** Of one session. `refusal`: why the client cannot share pages; undefined: it can. */
+export class Adoptions implements Adopter {
+  readonly #space: ProcessSpace
+  readonly #refusal: () => string | undefined
+  /** Shared pages, also those of which the client learns by the next answer. */
+  readonly #ranges = new Set<AdoptedRange>()
+  #notes: Note[] = []
+  /** Of the releases that the client was told of by the last answer. */
+  #unmapped: (() => void)[] = []
+  /** Undoes the call whose answer had adopted memory, until the client's next message. */
+  #undo: (() => void) | undefined
+  #isClosed = false
+
+  constructor(space: ProcessSpace, refusal: () => string | undefined) {
+    this.#space = space
+    this.#refusal = refusal
+  }
+
+  get isAdopting(): boolean {
+    return this.#notes.some(({ kind }) => kind === MappingKind.ADOPT)
+  }
+
+  require(address: number, length: number): void {
+    const refusal = this.#refusal()
+    if (refusal !== undefined) throw new CallError('EOPNOTSUPP', `the program cannot share its pages: ${refusal}`)
+    const what = textOf({ address, length })
+    const isFault = address + length > USER_END || !this.#space.check(...halvesOf(address), length, true)
+    if (isFault) throw new CallError('EFAULT', `${what} are not writable memory of the program`)
+    const isPrivate = this.#space.isPrivate(address, length)
+    const overlapping = [...this.#ranges].filter(range => overlaps(range, address, length))
+    for (const range of overlapping) {
+      if (!isPrivate || this.#noteOf(range) !== undefined)
+        throw new CallError('EINVAL', `${what} overlap ${textOf(range)} which the device shares already`)
+      // The program has closed the context, which the daemon does not know yet.
+      this.#ranges.delete(range)
+    }
+    if (!isPrivate) throw new CallError('EFAULT', `${what} are mapped from a file, or shared with another process`)
+    const { mappings } = SessionLimits
+    if (this.#notes.filter(({ kind }) => kind === MappingKind.ADOPT).length >= mappings)
+      throw new CallError('EINVAL', `one call shares at most ${mappings} ranges of a program's memory`)
+  }
+
+  copyIn(address: number, length: number, to: Bytes, at: number): void {
+    if (this.#space.read(...halvesOf(address), to, at, length, length, length) !== 0)
+      throw new CallError('EFAULT', `${textOf({ address, length })} cannot be read`)
+  }
+
+  adopt(range: AdoptedRange): void {
+    this.#ranges.add(range)
+    this.#notes.push({ range, kind: MappingKind.ADOPT })
+  }
+
+  release(range: AdoptedRange, whenUnmapped: () => void): void {
+    const note = this.#noteOf(range)
+    if (note !== undefined) this.#notes.splice(this.#notes.indexOf(note), 1)
+    const isShared = this.#ranges.delete(range) && note === undefined
+    if (!isShared) whenUnmapped()
+    // After the session's end it is unknown what the process maps: the range of the file stays as it is.
+    else if (!this.#isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenUnmapped })
+  }
+
+  /**
+   * What the answer tells the client, in order. `undo` undoes the call, if the client cannot do it. After a call that
+   * has failed, what it has adopted is not shared.
+   */
+  take(hasSucceeded: boolean, undo?: () => void): readonly MappingNote[] {
+    if (this.#notes.length === 0) return []
+    if (!hasSucceeded) this.#dropAdopted()
+    if (this.isAdopting) this.#undo = undo
+    const told: MappingNote[] = []
+    const later: Note[] = []
+    for (const note of this.#notes) {
+      const { range, kind, whenUnmapped } = note
+      if (kind === MappingKind.RELEASE && this.#unmapped.length === SessionLimits.mappings) {
+        later.push(note)
+        continue
+      }
+      if (whenUnmapped !== undefined) this.#unmapped.push(whenUnmapped)
+      told.push({ ...range, kind })
+    }
+    this.#notes = later
+    return told
+  }
+
+  /** The client has sent its next message. Returns the function that undoes its last call, if that has adopted memory. */
+  next(): (() => void) | undefined {
+    const undo = this.#undo
+    this.#undo = undefined
+    const unmapped = this.#unmapped
+    this.#unmapped = []
+    for (const whenUnmapped of unmapped) whenUnmapped()
+    // Of a call that was answered EIO, because of an exception.
+    if (this.isAdopting) this.#dropAdopted()
+    return undo
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#notes = []
+    this.#unmapped = []
+    this.#undo = undefined
+  }
+
+  #dropAdopted(): void {
+    this.#notes = this.#notes.filter(({ range, kind }) => {
+      if (kind === MappingKind.ADOPT) this.#ranges.delete(range)
+      return kind !== MappingKind.ADOPT
+    })
+  }
+
+  /** The note of a range that the client does not know yet. */
+  #noteOf(range: AdoptedRange): Note | undefined {
+    return this.#notes.find(note => note.range === range && note.kind === MappingKind.ADOPT)
+  }
+}
+
+const halvesOf = (address: number): [hi: number, lo: number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]

@@ -1,0 +1,35 @@
+/*
+ * A driver that shares pages of the program's own memory (docs/decisions/adopted-pages.md).
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { lacking, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
+
+const program = ownProgram('adopted')
+const DRIVER = 'test/system/devices/adopted.mjs'
+
+describe('pages of a program that a device shares', { skip: lacking(program) }, () => {
+  const scope = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(scope, { devices: [], options: ['--driver', DRIVER, '--device', 'adopted0'] })
+  })
+
+  for (const [name, what] of [
+    ['share', 'have their content, carry stores without a call, and are ordinary memory after the destroy'],
+    ['fork', 'are not shared with the child of a fork'],
+    ['close', 'are ordinary memory when the context is closed'],
+    ['threads', 'lose no store of another thread while they are replaced'],
+    ['hostile', 'are private memory of the program, and bounded'],
+    ['fails', 'stay as they are if the call fails'],
+    ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
+    ['many', 'may be many'],
+  ] as const)
+    it(`${what} (${name})`, async t => {
+      const { stdout, stderr, status } = await run(t, program, [name], { env: daemon.env })
+      assert.equal(stdout, 'good\n')
+      assert.equal(stderr, '')
+      assert.equal(status, 0)
+      assert.doesNotMatch(daemon.running.output(), /error|exception/i)
+    })
+})
