@@ -360,6 +360,8 @@ struct fd_entry {
         uint8_t record_bytes;
         /* FD_RECEIVED: inherited by exec, with a doorbell socket. */
         bool is_inherited;
+        /* FD_CONTEXT: its provider has XRC of its own. */
+        bool has_xrc;
     };
     /* FD_CONTEXT: `session_generation` of the session that knows `context`. */
     uint16_t generation;

@@ -114,7 +114,7 @@ static int post_provider_sends(post_send_function *original, struct ibv_qp *qp, 
 static int post_valid_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                             struct ibv_send_wr **bad)
 {
-    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
+    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND) && xrc_is_added(qp->context))
         return xrc_post_send(original, qp, list, bad);
     return post_provider_sends(original, qp, list, bad);
 }
@@ -185,8 +185,9 @@ void provider_bind_built(struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey)
 struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_context *context,
                                   struct ibv_qp_init_attr_ex *attributes)
 {
-    return UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV) ? xrc_create_target(context, attributes)
-                                                             : original(context, attributes);
+    return UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV) && xrc_is_added(context)
+               ? xrc_create_target(context, attributes)
+               : original(context, attributes);
 }
 
 void provider_created_qp(struct ibv_qp *qp, uint32_t slots)

@@ -8,8 +8,10 @@
 
 /* ---- xrc.c ---- */
 
-/* Sets open_xrcd, close_xrcd, get_srq_num and open_qp in a context's table. */
+/* Sets open_xrcd, close_xrcd, get_srq_num and open_qp in a context's table, if its provider has none of its own. */
 void xrc_add_operations(struct verbs_context *context);
+/* Whether it has set them. */
+bool xrc_is_added(const struct ibv_context *context);
 /* Like ibv_create_qp_ex, for an XRC target (IBV_QPT_XRC_RECV). */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
 /* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND): posts with `original`, SRQ numbers in the flags. */

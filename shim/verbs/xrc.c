@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <rdma/ib_user_verbs.h>
@@ -28,6 +29,8 @@
 /* Bits of send_flags that verbs use. The SRQ number (24 bits) is above them. */
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
+
+typedef struct ibv_xrcd *ibv_open_xrcd_function(struct ibv_context *, struct ibv_xrcd_init_attr *);
 
 /* struct verbs_xrcd and struct verbs_srq of libibverbs' driver.h. */
 #define VERBS_XRCD_HANDLE 1u
@@ -238,8 +241,31 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
     return 0;
 }
 
+/* libibverbs, of which the operations are that a provider does not have. A context has them all at first. */
+static const void *library;
+
+static const void *file_of(ibv_open_xrcd_function *function)
+{
+    Dl_info info;
+    return dladdr((void *)function, &info) ? info.dli_fbase : NULL;
+}
+
+bool xrc_is_added(const struct ibv_context *context)
+{
+    const struct fd_entry *entry = fd_lookup(context->cmd_fd);
+    return entry && !entry->has_xrc;
+}
+
 void xrc_add_operations(struct verbs_context *context)
 {
+    struct fd_entry *entry = fd_lookup(context->context.cmd_fd);
+    const void *file = file_of(context->open_xrcd);
+    if (!__atomic_load_n(&library, __ATOMIC_RELAXED))
+        __atomic_store_n(&library, file, __ATOMIC_RELAXED);
+    if (file != library && file != file_of(open_xrcd))
+        entry->has_xrc = true;
+    if (entry->has_xrc)
+        return;
     context->open_xrcd = open_xrcd;
     context->close_xrcd = close_xrcd;
     context->get_srq_num = get_srq_num;
