@@ -20,7 +20,7 @@ import {
   Uar,
 } from '../../spec/drivers/mlx5.ts'
 import { ArmWord, BLOCK_BYTES, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
-import { CqKind, QpState } from '../../spec/enums.ts'
+import { CqFlags, CqKind, QpState } from '../../spec/enums.ts'
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { PAGE_BYTES, wholePages } from '../../spec/memory.ts'
 import { NO_VLAN } from '../rxe/address/path.ts'
@@ -177,8 +177,9 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     create(call, object, args) {
       const { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = CqKind.values.ENTRIES } = args
       const { bufferAddress = 0n, doorbellAddress = 0n, entryBytes = 64, isCompressed = 0, cqFlags = 0 } = args
-      if (flags !== 0 || kind !== CqKind.values.ENTRIES)
-        refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
+      const { IGNORE_OVERRUN } = CqFlags.values
+      if ((flags & ~IGNORE_OVERRUN) !== 0 || kind !== CqKind.values.ENTRIES)
+        refuse('EOPNOTSUPP', 'cq.create: of flags the device has IGNORE_OVERRUN, and it has no counting queues')
       if (isCompressed !== 0 || (cqFlags & ~Mlx5CqFlags.UAR_PAGE_INDEX) !== 0)
         refuse('EOPNOTSUPP', 'cq.create: the device neither compresses nor pads entries, and has no real-time clock')
       const entries = cqe + 1
@@ -194,11 +195,13 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
         unshare(call.context, buffer)
         throw error
       }
-      const description = { entries, entryBytes, buffer, record, compVector, hasChannel: channel !== undefined }
+      const hasChannel = channel !== undefined
+      const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
+      const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun }
       object.state = createCq(description, qpn => queuesOf(mlx5, qpn))
       object.state.number = mlx5.soft.cqs.add(object as unknown as CqObject)
       affiliate(object, userHandle, { channel, asyncFd })
-      if (channel !== undefined) {
+      if (hasChannel) {
         mlx5.cqs.add(object.state)
         watchArmings(object as unknown as CqObject)
       }
@@ -210,7 +213,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const { state } = object
       if (cqe === undefined) {
         core(call, object, moderation)
-        return { cqe: state.ring.capacity - 1 }
+        return { cqe: state.ring.mask }
       }
       const entries = cqe + 1
       requireEntries('cq.modify', entries, entryBytes)

@@ -49,8 +49,14 @@ export interface CompletedQueues {
 /** The queue pair of a completion, or the SRQ of an XRC target's; undefined if it was destroyed. */
 export type FindQueues = (qpn: number) => CompletedQueues | undefined
 
-/** The ring of a CQ with this number of entries, a power of two. The program's index is read from the record. */
-const createRing = (entries: number, record: ProgramRecord): Ring => {
+/** More than a CQ's 2^22 entries. */
+const NEVER_FULL = 0x7fff_ffff
+
+/**
+ * The ring of a CQ with this number of entries, a power of two. The program's index is read from the record. With
+ * `ignoresOverrun` the CQ never counts as full: the program stores its index only when it arms the CQ.
+ */
+const createRing = (entries: number, record: ProgramRecord, ignoresOverrun: boolean): Ring => {
   const area = bufferMemory().allocate(compactLayout.header.DATA)
   const ring: Ring = {
     area,
@@ -60,7 +66,7 @@ const createRing = (entries: number, record: ProgramRecord): Ring => {
     mask: entries - 1,
     log2Element: 0,
     wrap: CONSUMED_MASK,
-    capacity: entries,
+    capacity: ignoresOverrun ? NEVER_FULL : entries,
     refresh: () => storeConsumer(ring, record.load(DoorbellRecord.CONSUMED)),
   }
   return ring
@@ -73,18 +79,19 @@ export interface CqDescription {
   readonly record: ProgramRecord
   readonly compVector: number
   readonly hasChannel: boolean
+  readonly ignoresOverrun: boolean
 }
 
 /** `queuesOf`: finds the queues of a completion. The arm word of the record is ArmWord.TAKEN. */
 export const createCq = (
-  { entries, entryBytes, buffer, record, compVector, hasChannel }: CqDescription,
+  { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun }: CqDescription,
   queuesOf: FindQueues,
 ): Mlx5Cq => ({
   write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
   kind: CqKind.values.ENTRIES,
   compVector,
   number: -1,
-  ring: createRing(entries, record),
+  ring: createRing(entries, record, ignoresOverrun),
   producer: 0,
   consumer: 0,
   outstanding: 0,
@@ -132,7 +139,8 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   view.setUint32(at + CompletionEntry.OPCODE_QPN, (((opcode ?? 0) << 24) | words[Completion.QPN]!) >>> 0)
   if (status === SUCCESS) {
     const grh = (flags & GRH) === 0 ? 0 : 1 << 28
-    view.setUint32(at + CompletionEntry.SLID, 0)
+    view.setUint8(at + CompletionEntry.PATH, 0)
+    view.setUint16(at + CompletionEntry.SLID, 0)
     view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
     view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)
@@ -173,7 +181,7 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
   const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
   arm(object, isSolicitedOnly)
   const last = isSolicitedOnly ? cq.solicited : cq.producer
-  const isLater = ((last - word) & ArmWord.INDEX_MASK) !== 0 && ((last - word) & ArmWord.INDEX_MASK) <= cq.ring.capacity
+  const isLater = ((last - word) & ArmWord.INDEX_MASK) !== 0 && ((last - word) & ArmWord.INDEX_MASK) <= cq.ring.mask + 1
   if (isLater && object.events !== undefined) completed(object.events, true)
   return true
 }
@@ -183,7 +191,7 @@ export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer
   publish(cq, nextEntry(cq), CompletionKind.RESIZED, 0)
   cq.producer = (cq.producer + 1) & CONSUMED_MASK
   cq.outstanding++
-  cq.ring = createRing(entries, cq.record)
+  cq.ring = createRing(entries, cq.record, cq.ring.capacity === NEVER_FULL)
   cq.buffer = buffer
   cq.entryBytes = entryBytes
 }

@@ -95,9 +95,11 @@ export const KeyAccess = { ATOMIC: 0x40, REMOTE_WRITE: 0x20, REMOTE_READ: 0x10, 
 /** mlx5_cqe64, and mlx5_err_cqe. Entries of 128 bytes have it in their second half. */
 export const CompletionEntry = {
   BYTES: 64,
-  SLID: 24,
+  /** Path bits, and the source LID. */
+  PATH: 17,
+  SLID: 22,
   /** GRH in bits 28 and 29, service level in bits 24 to 27, source QPN. */
-  SOURCE: 28,
+  SOURCE: 24,
   UIDX: 32,
   IMM: 36,
   LENGTH: 44,
