@@ -118,7 +118,7 @@ export class Adoptions implements Adopter {
     return told
   }
 
-  /** The client has sent its next message. Returns the function that undoes its last call, if that has adopted memory. */
+  /** The client has sent its next message. Returns what undoes its last call, if that has adopted memory. */
   next(): (() => void) | undefined {
     const undo = this.#undo
     this.#undo = undefined
