@@ -50,7 +50,8 @@ static int reserve(void)
     if (count < capacity)
         return 0;
     const size_t wanted = capacity ? 2 * capacity : 64;
-    void *memory = REAL(mmap)(NULL, wanted * sizeof *ranges, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        REAL(mmap)(NULL, wanted * sizeof *ranges, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
     if (ranges) {
@@ -97,8 +98,8 @@ static void note_mapping(const char *line)
 }
 
 /*
- * Finds what is still mapped. A program may have unmapped a range that the daemon never released, because the daemon has
- * ended, say, and have other memory there. False: /proc is not available.
+ * Finds what is still mapped. A program may have unmapped a range that the daemon never released, because the daemon
+ * has ended, say, and have other memory there. False: /proc is not available.
  */
 static bool find_mapped(void)
 {
@@ -110,7 +111,8 @@ static bool find_mapped(void)
     for (size_t i = 0; i < count; i++)
         ranges[i].mapped = 0;
     for (;;) {
-        const long length = early_syscall(SYS_read, fd, (long)(buffer + filled), (long)(sizeof buffer - 1 - filled), 0, 0, 0);
+        const size_t room = sizeof buffer - 1 - filled;
+        const long length = early_syscall(SYS_read, fd, (long)(buffer + filled), (long)room, 0, 0, 0);
         if (length <= 0)
             break;
         filled += (size_t)length;
@@ -218,7 +220,8 @@ static int adopt(int fd, const struct userdma_mapping *mapping)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     const uint64_t last = mapping->address + mapping->length;
-    if (mapping->length == 0 || last < mapping->address || (mapping->address | mapping->length | mapping->offset) % page)
+    const bool is_aligned = (mapping->address | mapping->length | mapping->offset) % page == 0;
+    if (mapping->length == 0 || last < mapping->address || !is_aligned)
         return -EIO;
     if (fd_kind(fd) != FD_CONTEXT || fd_lookup(fd)->context != mapping->context)
         return -EBADF; /* another thread has closed `fd` */

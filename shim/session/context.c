@@ -318,7 +318,8 @@ static int apply_mappings(const struct reply *reply, int fd)
 /* Memory of the last call, which was on `fd`, could not be mapped: the daemon undoes the call. */
 static void send_not_mapped(int fd, int error, const struct shim_guard *guard)
 {
-    struct request request = {.header = {.type = USERDMA_NOT_MAPPED, .fd = fd}, .not_mapped = {.error = (uint32_t)error}};
+    struct request request = {.header = {.type = USERDMA_NOT_MAPPED, .fd = fd},
+                              .not_mapped = {.error = (uint32_t)error}};
     struct reply reply;
     if (session_exchange(&request, sizeof request.not_mapped, &reply, guard) != 0)
         return;

@@ -4,7 +4,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { InstallKind, Messages, MessageType, SESSION_VERSION, SessionLimits } from '../../src/spec/session.ts'
+import {
+  InstallKind,
+  MappingKind,
+  Messages,
+  MessageType,
+  SESSION_VERSION,
+  SessionLimits,
+} from '../../src/spec/session.ts'
 import {
   messageBuffer,
   newReply,
@@ -121,6 +128,30 @@ test('replies survive a round trip', () => {
       kind: fc.constantFrom(...Object.values(InstallKind)),
     },
     { noNullPrototype: true },
+  )
+  const mapping = fc.record(
+    {
+      address: fc.maxSafeNat(),
+      length: fc.maxSafeNat(),
+      offset: fc.maxSafeNat(),
+      context: fc.nat(),
+      kind: fc.constantFrom(...Object.values(MappingKind)),
+    },
+    { noNullPrototype: true },
+  )
+  fc.assert(
+    fc.property(
+      fc.integer(),
+      fc.array(install, { maxLength: SessionLimits.descriptors }),
+      fc.array(mapping, { maxLength: 2 * SessionLimits.mappings }),
+      fc.stringMatching(/^[ -~]{0,99}$/),
+      (value, installs, mappings, reason) => {
+        const text = value < 0 ? reason : ''
+        const requestHeader = { ...newRequest(), type: MessageType.IOCTL }
+        const read = reply(writeCallReply(buffer, requestHeader, value, installs, text, mappings))
+        assert.deepEqual([read.ret, read.installs, read.mappings, read.text], [BigInt(value), installs, mappings, text])
+      },
+    ),
   )
   const ret = fc.oneof(fc.integer(), fc.maxSafeInteger())
   fc.assert(

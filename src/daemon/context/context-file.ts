@@ -73,6 +73,10 @@ export interface AdoptedRange {
 
 /** A client that can map ranges of the file over its own pages (docs/decisions/adopted-pages.md). */
 export interface Adopter {
+  /** The process of the client. */
+  readonly pid: number
+  /** The session of the client has ended. The process may have another one, after a call that was answered late. */
+  readonly isClosed: boolean
   /** Throws CallError EINVAL, EFAULT, EOPNOTSUPP unless the client can do so with these pages. */
   require(address: number, length: number): void
   /** Copies the pages to byte `at` of `to`. Throws CallError EFAULT. */
@@ -81,6 +85,8 @@ export interface Adopter {
   adopt(range: AdoptedRange): void
   /** Whether there is a range of which the client was not told yet. */
   readonly isAdopting: boolean
+  /** The range is one of another session of the same process, which has ended. */
+  takeOver(range: AdoptedRange): void
   /** The client is told to unmap a range, unless it was not told of it yet. Calls `whenUnmapped` when it has done so. */
   release(range: AdoptedRange, whenUnmapped: () => void): void
 }
@@ -238,7 +244,13 @@ export class ContextMemory implements MappedMemory {
     const adopted = this.#adopted.get(range)
     if (adopted !== undefined) {
       this.#adopted.delete(range)
-      adopted.adopter.release(adopted.range, () => {
+      let { adopter } = adopted
+      const caller = this.adopter
+      if (adopter.isClosed && caller?.pid === adopter.pid) {
+        adopter = caller
+        adopter.takeOver(adopted.range)
+      }
+      adopter.release(adopted.range, () => {
         // Not if the context was closed meanwhile.
         if (this.#chunkOf.has(range)) this.free(range)
       })

@@ -13,6 +13,8 @@ import type { ProcessSpace } from '../memory/process-space.ts'
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
+type ProgramMemory = Pick<ProcessSpace, 'check' | 'isPrivate' | 'read'>
+
 /** Work for the next answer. `whenUnmapped`: of a release. */
 interface Note {
   readonly range: AdoptedRange
@@ -28,7 +30,7 @@ const overlaps = (range: AdoptedRange, address: number, length: number): boolean
 
 /** Of one session. `refusal`: why the client cannot share pages; undefined: it can. */
 export class Adoptions implements Adopter {
-  readonly #space: ProcessSpace
+  readonly #space: ProgramMemory
   readonly #refusal: () => string | undefined
   /** Shared pages, also those of which the client learns by the next answer. */
   readonly #ranges = new Set<AdoptedRange>()
@@ -37,9 +39,11 @@ export class Adoptions implements Adopter {
   #unmapped: (() => void)[] = []
   /** Undoes the call whose answer had adopted memory, until the client's next message. */
   #undo: (() => void) | undefined
-  #isClosed = false
+  isClosed = false
+  readonly pid: number
 
-  constructor(space: ProcessSpace, refusal: () => string | undefined) {
+  constructor(pid: number, space: ProgramMemory, refusal: () => string | undefined) {
+    this.pid = pid
     this.#space = space
     this.#refusal = refusal
   }
@@ -78,13 +82,17 @@ export class Adoptions implements Adopter {
     this.#notes.push({ range, kind: MappingKind.ADOPT })
   }
 
+  takeOver(range: AdoptedRange): void {
+    this.#ranges.add(range)
+  }
+
   release(range: AdoptedRange, whenUnmapped: () => void): void {
     const note = this.#noteOf(range)
     if (note !== undefined) this.#notes.splice(this.#notes.indexOf(note), 1)
     const isShared = this.#ranges.delete(range) && note === undefined
     if (!isShared) whenUnmapped()
     // After the session's end it is unknown what the process maps: the range of the file stays as it is.
-    else if (!this.#isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenUnmapped })
+    else if (!this.isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenUnmapped })
   }
 
   /**
@@ -110,7 +118,7 @@ export class Adoptions implements Adopter {
     return told
   }
 
-  /** The client has sent its next message. Returns the function that undoes its last call, if that has adopted memory. */
+  /** The client has sent its next message. Returns what undoes its last call, if that has adopted memory. */
   next(): (() => void) | undefined {
     const undo = this.#undo
     this.#undo = undefined
@@ -123,7 +131,7 @@ export class Adoptions implements Adopter {
   }
 
   close(): void {
-    this.#isClosed = true
+    this.isClosed = true
     this.#notes = []
     this.#unmapped = []
     this.#undo = undefined

@@ -250,7 +250,7 @@ class ClientSession implements Session, Client {
       guard: containment.guard,
       log: message => daemon.log(`userdma daemon: ${message}`),
     })
-    this.adoptions = new Adoptions(this.#space, () => this.#adoptionRefusal())
+    this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
     this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
     this.#command = commandName(process.pid) ?? '?'

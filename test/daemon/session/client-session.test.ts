@@ -103,6 +103,14 @@ test('malformed messages end only their session', async t => {
   await other.assertServed()
 })
 
+test('NOT_MAPPED after no call that has told to map memory is refused', async t => {
+  const daemon = await daemonOf(t, folder)
+  const { client, context, assertServed } = await connectOther(t, daemon)
+  client.send(message(MessageType.NOT_MAPPED, HEADER + Messages.notMapped.size, { context }))
+  assert.equal((await client.next())?.ret, BigInt(-Errno.EINVAL))
+  await assertServed()
+})
+
 test('messages before HELLO are not answered', async t => {
   const daemon = await daemonOf(t, folder)
   const validMessages = [

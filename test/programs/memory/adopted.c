@@ -11,9 +11,12 @@
  *   fork      a child writes to shared pages, its parent does not see it
  *   close     the pages are ordinary memory after the last descriptor of the context was closed
  *   threads   THREADS threads create and destroy at the same time; their records are in one page
+ *   race      a thread stores to a page again and again while it is shared and becomes ordinary memory: no store is
+ *             lost. Only checked if the kernel lets programs write-protect their pages
  *   hostile   ranges that cannot be shared
  *   fails     a call that fails after it has adopted ranges
- *   full      as many mappings as the system allows: the call fails with ENOMEM, and its object is gone
+ *   full      as many mappings as the system allows: the call fails with ENOMEM, and its object is gone. Only checked
+ *             if vm.max_map_count is not raised
  *   many      MANY objects
  *
  * Each prints "good" at its end.
@@ -21,6 +24,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -31,6 +35,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +44,12 @@
 #define THREADS 4
 #define ROUNDS 50
 #define MANY 300
+#define RACES 300
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+/* UFFD_FEATURE_WP_HUGETLBFS_SHMEM */
+#define WP_SHARED (1u << 12)
 /* Seconds until a missing echo is a failure. */
 #define LIMIT 20
 /* Words of each range, as in the driver. */
@@ -114,7 +125,7 @@ static int open_device(void)
     return fd;
 }
 
-/* Creates an object with these ranges. Returns its handle, or -1 with errno. `offset`: NULL, or that of the first range. */
+/* Creates an object with these ranges. Returns its handle, or -1 with errno. `offset`: of the first range, or NULL. */
 static int create_on(int fd, const struct range *ranges, unsigned count, uint32_t fails, uint64_t *offset)
 {
     struct message message;
@@ -341,6 +352,46 @@ static void threads(void)
     need_ordinary(shared_page);
 }
 
+static bool is_racing = true;
+
+static void *store(void *argument)
+{
+    volatile uint32_t *word = argument;
+    for (uint32_t value = 1; __atomic_load_n(&is_racing, __ATOMIC_RELAXED); value++) {
+        *word = value;
+        for (int i = 0; i < 20; i++)
+            NEED(*word == value);
+    }
+    return NULL;
+}
+
+/* Whether the kernel write-protects pages of shared memory, for a userfaultfd. */
+static bool can_protect(void)
+{
+    const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    struct uffdio_api api = {.api = UFFD_API};
+    const bool can = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 && (api.features & WP_SHARED);
+    close(fd);
+    return can;
+}
+
+static void race(void)
+{
+    volatile uint32_t *page = pages_of(PAGE, 7);
+    const struct range range = range_of(page, PAGE);
+    pthread_t id;
+    if (!can_protect())
+        return;
+    NEED(pthread_create(&id, NULL, store, (void *)(page + 100)) == 0);
+    for (int i = 0; i < RACES; i++) {
+        const int handle = create_on(device, &range, 1, 0, NULL);
+        NEED(handle >= 0);
+        destroy(handle);
+    }
+    __atomic_store_n(&is_racing, false, __ATOMIC_RELAXED);
+    NEED(pthread_join(id, NULL) == 0);
+}
+
 static void refuse(volatile void *address, uint64_t bytes, int error)
 {
     const struct range range = {(uintptr_t)address, bytes};
@@ -428,8 +479,21 @@ static void fails(void)
     need_ordinary(queue);
 }
 
+/* vm.max_map_count. */
+static size_t max_mappings(void)
+{
+    size_t most = 0;
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "r");
+    NEED(file && fscanf(file, "%zu", &most) == 1);
+    fclose(file);
+    return most;
+}
+
 static void full(void)
 {
+    const size_t most = 1 << 18;
+    if (max_mappings() > most - 1000)
+        return; /* a system for programs with very many mappings */
     const size_t bytes = 3 * PAGE;
     /* In the middle of a mapping: two more mappings are needed. */
     char *area = mmap(NULL, 9 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -444,7 +508,6 @@ static void full(void)
     NEED(first_handle >= 0);
     destroy(first_handle);
     /* Mappings that do not merge, until there may be no more. */
-    const size_t most = 1 << 18;
     char *many = mmap(NULL, most * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     NEED(many != MAP_FAILED);
     size_t used = 0;
@@ -488,7 +551,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } cases[] = {{"share", share}, {"fork", fork_case}, {"close", close_case}, {"threads", threads},
+    } cases[] = {{"share", share}, {"fork", fork_case}, {"close", close_case}, {"threads", threads}, {"race", race},
                  {"hostile", hostile}, {"fails", fails}, {"full", full}, {"many", many}};
     for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
@@ -497,6 +560,6 @@ int main(int argc, char **argv)
             printf("good\n");
             return 0;
         }
-    fprintf(stderr, "usage: adopted share|fork|close|threads|hostile|fails|full|many\n");
+    fprintf(stderr, "usage: adopted share|fork|close|threads|race|hostile|fails|full|many\n");
     return 1;
 }
