@@ -57,8 +57,8 @@ export class DoorbellPages implements StoredDoorbells {
   readonly #watched = new Map<DoorbellProgram, Watched>()
   /** Contexts with pages that are not watched. */
   readonly #unwatched = new Set<OpenContext>()
-  /** Contexts with doorbells that no message has told of, as mmap may be replaced in the program (Open MPI does it). */
-  readonly #untold = new Set<OpenContext>()
+  /** Contexts with doorbells that are not mapped yet, as far as is known. */
+  readonly #awaited = new Set<OpenContext>()
   #nextFind = 0
 
   constructor(onStored: () => void, guard: (body: () => void) => () => void = body => body) {
@@ -68,7 +68,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Whether the loop may park. */
   get mayPark(): boolean {
-    return this.#unwatched.size === 0 && this.#untold.size === 0
+    return this.#unwatched.size === 0 && this.#awaited.size === 0
   }
 
   /** Number of watched ranges. */
@@ -92,15 +92,20 @@ export class DoorbellPages implements StoredDoorbells {
     return undefined
   }
 
-  /** The context has doorbells: the loop does not park until `told`, or the context ends. */
-  await(context: OpenContext): void {
-    this.#untold.add(context)
-    context.whenEnded.add(() => this.#untold.delete(context))
+  /** Contexts of `await`, without those of `found`. */
+  get awaited(): ReadonlySet<OpenContext> {
+    return this.#awaited
   }
 
-  /** The program has told of mapped doorbells of the context. */
-  told(context: OpenContext): void {
-    this.#untold.delete(context)
+  /** The context has new doorbells: the loop does not park until `found`, or the context ends. */
+  await(context: OpenContext): void {
+    this.#awaited.add(context)
+    context.whenEnded.add(() => this.#awaited.delete(context))
+  }
+
+  /** All doorbells of the context are mapped and watched. */
+  found(context: OpenContext): void {
+    this.#awaited.delete(context)
   }
 
   /** Until the context ends, the loop does not park. */
@@ -108,6 +113,13 @@ export class DoorbellPages implements StoredDoorbells {
     if (this.#unwatched.has(context)) return
     this.#unwatched.add(context)
     context.whenEnded.add(() => this.#unwatched.delete(context))
+  }
+
+  /** Whether these pages of a program are watched. */
+  isWatched(program: DoorbellProgram, start: number, end: number): boolean {
+    const { ranges } = this.#watched.get(program) ?? {}
+    for (const range of ranges ?? []) if (range.start <= start && end <= range.end) return true
+    return false
   }
 
   arm(): boolean {

@@ -71,6 +71,8 @@ export const WrOpcode = enumeration('wr_opcode', {
   LOCAL_INV: 7,
   BIND_MW: 8,
   SEND_WITH_INV: 9,
+  /** Of drivers: a request that does nothing. Programs cannot post it to rings of their own. */
+  DRIVER1: 11,
   FLUSH: 14,
   ATOMIC_WRITE: 15,
 })
@@ -105,7 +107,7 @@ export const KindFlags = {
 
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
-/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV and BIND_MW, without packets. */
+/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV, BIND_MW and DRIVER1, without packets. */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,
@@ -178,6 +180,7 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.ATOMIC_WRITE]: { kind: ATOMIC_WRITE, completion: wc.ATOMIC_WRITE, ...single('ATOMIC_WRITE') },
   [wr.LOCAL_INV]: { completion: wc.LOCAL_INV, ...noPackets },
   [wr.BIND_MW]: { completion: wc.BIND_MW, ...noPackets },
+  [wr.DRIVER1]: { completion: wc.SEND, ...noPackets },
 }
 
 /** Microseconds of a local ACK timeout code (0–31); Infinity for 0, no timeout. */

@@ -130,7 +130,7 @@ export class ContextMemory implements MappedMemory {
   /** The number of the context, as clients know it. */
   contextNumber = 0
   #lastAdopter: Adopter | undefined
-  /** Called when the context gets its first range with doorbells. */
+  /** Called when the context gets a range with doorbells. */
   onDoorbells: (() => void) | undefined
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
@@ -200,8 +200,8 @@ export class ContextMemory implements MappedMemory {
       const { bytes, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
       if (freed === undefined) this.#doorbellEnd += length
-      if (this.#doorbellRanges.size === 0) this.onDoorbells?.()
       this.#doorbellRanges.set(range, charged)
+      this.onDoorbells?.()
       return range
     } catch (error) {
       if (freed !== undefined) addTo(this.#freedDoorbells, length, offset)

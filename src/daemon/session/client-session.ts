@@ -256,7 +256,7 @@ class ClientSession implements Session, Client {
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#doorbells = new DoorbellRanges(this, this.#space, daemon)
-    this.#opening = new NodeOpening(this, daemon, open => this.#doorbells.attached(open))
+    this.#opening = new NodeOpening(this, daemon, open => this.#doorbells.find(open))
     this.#calls = new SessionCalls(this, daemon)
     this.#postFaults = new PostFaults(this, daemon)
     this.#checkMessages = createCheckMessages(this, daemon, this.#postFaults)
@@ -404,6 +404,7 @@ class ClientSession implements Session, Client {
       for (const extra of fds) close(extra)
       this.#calls.notMapped(undo)
     } else this.#handle(fds)
+    this.#doorbells.findAwaited(nowMicroseconds())
     this.#daemon.loop.touch()
   }
 

@@ -1,6 +1,8 @@
 /*
  * The doorbell pages that a client has mapped (DOORBELLS in spec/session.ts), and those that a child inherited by fork
- * and tells of by ATTACH. What cannot be watched keeps the loop from parking, and the daemon logs why.
+ * and tells of by ATTACH. Programs may map without the preload library, which then tells of nothing (UCX and Open MPI
+ * replace mmap). So after a message of the client the pages that are not mapped yet are looked for. What cannot be
+ * watched keeps the loop from parking, and the daemon logs why.
  */
 import { errnoName } from '../../host/errno.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
@@ -16,6 +18,9 @@ export interface DoorbellParts {
   readonly log: (line: string) => void
 }
 
+/** Minimum microseconds between two readings of a process's mappings. */
+const FIND_INTERVAL = 2000
+
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
@@ -30,6 +35,8 @@ export class DoorbellRanges {
   readonly #program: DoorbellProgram
   readonly #daemon: DoorbellParts
   #isLogged = false
+  /** Microseconds. */
+  #nextFind = 0
 
   constructor(client: Client, program: DoorbellProgram, daemon: DoorbellParts) {
     this.#client = client
@@ -37,25 +44,42 @@ export class DoorbellRanges {
     this.#daemon = daemon
   }
 
-  /** The client has mapped doorbells of a context. Call `Loop.kick` after the reply, so that they are protected. `refusal`: as in DOORBELLS. Throws CallError EINVAL. */
+  /**
+   * The client has mapped doorbells of a context. Call `Loop.kick` after the reply, so that they are protected.
+   * `refusal`: as in DOORBELLS. Throws CallError EINVAL.
+   */
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
     requirePages(start, length)
-    this.#daemon.doorbells.told(open)
     this.#watch(open, start, start + length, refusal)
+    this.find(open)
   }
 
-  /** The client has attached a context that another process has opened. */
-  attached(open: OpenContext): void {
+  /** Watches the doorbells of a context that the client has mapped, and are not watched yet. */
+  find(open: OpenContext): void {
     const { doorbells } = open.memory
     if (doorbells.size === 0) return
-    if (this.#client.standing === 'owner') {
-      for (const { start, end, offset } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
-        for (const [from, length] of doorbells) {
-          const first = Math.max(start, start + from - offset)
-          const last = Math.min(end, start + from + length - offset)
-          if (first < last) this.#watch(open, first, last, 0)
-        }
-    } else this.#refuse(open, 'it belongs to another user')
+    if (this.#client.standing !== 'owner') {
+      this.#refuse(open, 'it belongs to another user')
+      return
+    }
+    const missing = new Set(doorbells.keys())
+    for (const { start, end, offset } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
+      for (const [from, length] of doorbells) {
+        const first = Math.max(start, start + from - offset)
+        const last = Math.min(end, start + from + length - offset)
+        if (first >= last) continue
+        missing.delete(from)
+        if (!this.#daemon.doorbells.isWatched(this.#program, first, last)) this.#watch(open, first, last, 0)
+      }
+    if (missing.size === 0) this.#daemon.doorbells.found(open)
+  }
+
+  /** As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. */
+  findAwaited(now: number): void {
+    const { awaited } = this.#daemon.doorbells
+    if (awaited.size === 0 || now < this.#nextFind) return
+    this.#nextFind = now + FIND_INTERVAL
+    for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
   }
 
   #watch(open: OpenContext, start: number, end: number, refusal: number): void {

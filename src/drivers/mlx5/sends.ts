@@ -30,7 +30,7 @@ import type { SendQueue } from '../rxe/rings/work-source.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { BIND_MW, LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
+const { BIND_MW, DRIVER1, LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = AccessFlags.values
 
 /** An opcode that no service has. */
@@ -140,7 +140,7 @@ export class Sends {
     let left = segments - 1
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
     if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(ring, to, imm, left)
-    else if (wrOpcode !== REFUSED) {
+    else if (wrOpcode !== REFUSED && wrOpcode !== DRIVER1) {
       if (this.#kind === 'xrc') {
         flags |= view.getUint32(this.#next(SEGMENT_BYTES)) << SRQN_SHIFT
         left--

@@ -41,6 +41,7 @@ export const Mlx5Opcode = {
 const { values: Wr } = WrOpcode
 /** ibv_wr_opcode by opcode; UMR becomes BIND_MW or LOCAL_INV. */
 export const wrOpcodes: Readonly<Record<number, number>> = {
+  [Mlx5Opcode.NOP]: Wr.DRIVER1,
   [Mlx5Opcode.SEND_INVAL]: Wr.SEND_WITH_INV,
   [Mlx5Opcode.RDMA_WRITE]: Wr.RDMA_WRITE,
   [Mlx5Opcode.RDMA_WRITE_IMM]: Wr.RDMA_WRITE_WITH_IMM,

@@ -27,7 +27,7 @@ import type { Destinations } from '../address/destinations.ts'
 import { copySges } from './elements.ts'
 import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, DRIVER1, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values
 const { INLINE } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
@@ -42,7 +42,7 @@ const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
 /** Opcodes whose WQE has neither elements nor inline data, one bit each. */
-const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
+const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << DRIVER1) | (1 << FLUSH)
 
 export interface SendQueue {
   readonly ring: Ring
@@ -141,7 +141,8 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   let refused = 0
   let length = 0
   let count = 0
-  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
+  const isPrograms = opcode === DRIVER1 && ring.refresh === undefined
+  if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0 || isPrograms) refused = BAD_OPCODE
   else if (isInline) {
     length = opcode === ATOMIC_WRITE ? ATOMIC_BYTES : statedLength
     if (statedLength > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
