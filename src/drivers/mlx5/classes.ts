@@ -9,6 +9,7 @@ import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-mem
 import type { AnyHandler, CallContext, Device } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
+import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import {
   MLX5_CONTEXT_DEVX,
@@ -129,6 +130,14 @@ export const pdClass = driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>
   { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xff_ffff }) },
   Mlx5Attributes.pd,
 )
+
+/** A region has one key, also without rights for peers: programs keep it when they add such rights. */
+export const mrClass = driverClass(Mr, {
+  create(call, object, args, core) {
+    const out = core(call, object, args)
+    return { ...out, rkey: out.lkey }
+  },
+})
 
 /** The program writes addresses into its requests; a handle only checks that there is a path. */
 export const ahClass = withoutOptions(

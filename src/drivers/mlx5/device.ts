@@ -10,7 +10,6 @@ import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
-import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
 import type { RoceSite } from '../roce-site.ts'
@@ -18,7 +17,17 @@ import { xrcdClass } from '../rxe/classes/xrcd-class.ts'
 import { createRxeDevice, rxeDriver } from '../rxe/device.ts'
 import type { RxeState } from '../rxe/state.ts'
 import { extended, Limits, mlx5Attributes } from './attributes.ts'
-import { addState, ahClass, cqClass, deviceClass, mlx5QpClasses, pdClass, srqClasses, uarClass } from './classes.ts'
+import {
+  addState,
+  ahClass,
+  cqClass,
+  deviceClass,
+  mlx5QpClasses,
+  mrClass,
+  pdClass,
+  srqClasses,
+  uarClass,
+} from './classes.ts'
 import { takeArming } from './completions.ts'
 
 export const mlx5Driver = {
@@ -32,7 +41,7 @@ export const mlx5Driver = {
     deviceClass,
     driverClass(PortClass),
     pdClass,
-    driverClass(Mr),
+    mrClass,
     driverClass(Mw),
     driverClass(CompChannel),
     driverClass(AsyncFd),
