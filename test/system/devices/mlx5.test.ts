@@ -1,0 +1,54 @@
+/*
+ * Programs on devices of the driver mlx5, through the distribution's libmlx5: with each other, and with rxe's devices of
+ * the same daemon.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { loopbackText } from '../../loopback.ts'
+import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
+import { isEmpty, lacking, run, runUserdma, type Scope, startDaemon } from '../programs.ts'
+
+const LIBRARY = '/etc/libibverbs.d/mlx5.driver'
+const [A, B, RXE] = [loopbackText(31), loopbackText(32), loopbackText(33)] as const
+const DEVICES = [`mlx5_0@${A},driver=mlx5`, `mlx5_1@${B},driver=mlx5`, `rxe0@${RXE}`]
+
+const PAIR = ['mlx5_0', 'mlx5_1'] as const
+
+const withDevices = (t: Scope) => startDaemon(t, { devices: DEVICES })
+
+describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', LIBRARY) }, () => {
+  it('drives the queues of all services, with events and without', async t => {
+    const daemon = await withDevices(t)
+    const { stdout } = await run(t, 'ibv_devinfo', ['-d', 'mlx5_0', '-v'], { env: daemon.env })
+    assert.match(stdout, /vendor_part_id:\s+4119\n/)
+    const programs = ['ibv_rc_pingpong', 'ibv_uc_pingpong', 'ibv_ud_pingpong', 'ibv_srq_pingpong', 'ibv_xsrq_pingpong']
+    for (const program of programs)
+      assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '200'], { program, devices: PAIR }))
+    for (const program of ['ibv_rc_pingpong', 'ibv_srq_pingpong'])
+      assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '200', '-e'], { program, devices: PAIR }))
+    const args = ['-F', '-x', '1', '-n', '100']
+    for (const program of ['ib_write_bw', 'ib_read_bw', 'ib_atomic_bw', 'ib_send_bw']) {
+      const pair = await runPair(t, daemon, args, { program, devices: PAIR })
+      assert.equal(pair.client.status, 0, pair.client.stdout + pair.client.stderr)
+    }
+    await daemon.settled(isEmpty)
+  })
+
+  it('reaches devices of rxe, and they reach it', async t => {
+    const daemon = await withDevices(t)
+    for (const devices of [
+      ['mlx5_0', 'rxe0'],
+      ['rxe0', 'mlx5_1'],
+    ] as const)
+      for (const program of ['ibv_rc_pingpong', 'ibv_xsrq_pingpong'])
+        assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '100'], { program, devices }))
+  })
+
+  it('check finds no fault of the device's in a program of rdma_cm', async t => {
+    const script = `rping -s -a ${A} -C 5 & sleep 1; rping -c -a ${A} -C 5 && wait $!`
+    const { status, stdout, stderr } = await runUserdma(t, ['check', '--device', DEVICES[0]!, '--', 'sh', '-c', script])
+    assert.equal(status, 0, stdout + stderr)
+    // rping's own
+    assert.doesNotMatch(stderr, /userdma check: (error|warning (?!cm-id-destroyed-early))/)
+  })
+})
