@@ -44,7 +44,7 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
         assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '100'], { program, devices }))
   })
 
-  it('check finds no fault of the device's in a program of rdma_cm', async t => {
+  it('check finds no fault in a program of rdma_cm but its own', async t => {
     const script = `rping -s -a ${A} -C 5 & sleep 1; rping -c -a ${A} -C 5 && wait $!`
     const { status, stdout, stderr } = await runUserdma(t, ['check', '--device', DEVICES[0]!, '--', 'sh', '-c', script])
     assert.equal(status, 0, stdout + stderr)
