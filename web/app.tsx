@@ -8,6 +8,7 @@ import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
 import { Share } from './parts/share.tsx'
+import { Symbols } from './parts/stack.tsx'
 import { useStore } from './parts/use-store.ts'
 import { focusList } from './parts/virtual-list.tsx'
 import { goTo, linkTo, useRoute } from './route.ts'
@@ -235,7 +236,9 @@ export const App = ({ store }: { readonly store: Store }) => {
       <main ref={takeFocus}>
         {Current ? (
           <Guard key={current?.name}>
-            <Current store={store} route={route} />
+            <Symbols.Provider value={store.facts.symbols}>
+              <Current store={store} route={route} />
+            </Symbols.Provider>
           </Guard>
         ) : (
           <Empty title={`There is no view "${route.view}"`} />

@@ -3,7 +3,7 @@
  * page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -622,6 +622,37 @@ describe('the page in a browser', { skip }, () => {
     await page.getByRole('button', { name: 'Close', exact: true }).click()
     await page.getByRole('dialog').waitFor({ state: 'detached' })
     assert.equal(await page.evaluate(`document.activeElement.getAttribute('aria-label')`), 'Keys (?)')
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('shows functions and source beside the stacks of a program that is gone', async t => {
+    const folder = temporaryFolder(t)
+    const [file, program] = [join(folder, 'session.udr'), join(folder, 'stale-rkey')]
+    copyFileSync(join(repoRoot, 'build', 'findings', 'stale-rkey'), program)
+    await runUserdma(t, ['check', '--record', file, '--', program])
+    rmSync(program)
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    await goTo(page, 'findings')
+    const frame = page.locator('.stack summary', { hasText: /main at docs\/findings\/stale-rkey\.c:\d+/ })
+    await frame.first().waitFor()
+    await page
+      .getByText(/deregistered/)
+      .first()
+      .waitFor()
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-posted', { hasText: 'WRITE' }).first().click()
+    const source = page.locator('.detail details[open] .source li[aria-current]', { hasText: 'ibv_post_send(' })
+    await source.first().waitFor()
+    assert.equal(await page.locator('.detail .source:visible').count(), 1)
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    for (const colorScheme of ['light', 'dark'] as const)
+      for (const width of [1280, 390]) {
+        await page.emulateMedia({ colorScheme })
+        await page.setViewportSize({ width, height: 800 })
+        assert.deepEqual(await faultsOf(page), [], `${colorScheme}, ${width} pixels`)
+        assert.deepEqual(await faultsOfLayout(page), [], `${colorScheme}, ${width} pixels`)
+      }
     assert.deepEqual(errors, [])
     await page.close()
   })

@@ -6,7 +6,8 @@ import { findings as kinds } from '../../src/spec/check/findings.ts'
 import { printable } from '../../src/trace/printable.ts'
 import type { Facts, Timed } from '../data/store.ts'
 import { countText, plural, timeText } from '../format.ts'
-import { Empty, StackView } from '../parts/basics.tsx'
+import { Empty } from '../parts/basics.tsx'
+import { Caller, StackView } from '../parts/stack.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
@@ -63,10 +64,6 @@ const Pages = ({ param, page, size, count, label }: PagesProps) => {
   )
 }
 
-/** The innermost frame of the program itself, rather than of a library of the system. */
-const callerOf = (stack: readonly string[]): string =>
-  stack.find(frame => !/^\/(?:usr\/)?lib/.test(frame)) ?? stack[0] ?? ''
-
 const Card = ({
   event,
   facts,
@@ -111,7 +108,7 @@ const Card = ({
           <h4>
             {printable(action)} at {timeText(time - start)} s
           </h4>
-          <StackView stack={stack.map(printable)} />
+          <StackView stack={stack} />
         </section>
       ))}
       {objects.map(({ name, history }) => (
@@ -121,7 +118,9 @@ const Card = ({
             {history.slice(0, 12).map(({ action, time, stack }) => (
               <li key={`${action} ${time}`}>
                 <span class="mono">{timeText(time - start)} s</span> {printable(action)}{' '}
-                <span class="quiet">{printable(callerOf(stack))}</span>
+                <span class="quiet">
+                  <Caller stack={stack} />
+                </span>
               </li>
             ))}
           </ul>
