@@ -464,6 +464,18 @@ describe('the page in a browser', { skip }, () => {
     const file = join(temporaryFolder(t), 'session.udr')
     writeFileSync(file, sink.bytes)
     const { page, errors } = await openPage(browser, await startInspect(t, file))
+    for (const [name, last] of [
+      ['connections', '0x258'],
+      ['processes', '600'],
+    ] as const) {
+      await goTo(page, `overview?${name}=9`)
+      const pages = page.getByRole('navigation', { name: `Pages of ${name}` })
+      await pages.getByText('481 to 540 of 600').waitFor()
+      await pages.getByText('Next').click()
+      await page.getByRole('cell', { name: last, exact: true }).first().waitFor()
+    }
+    assert.deepEqual(await faultsOf(page), [])
+    await page.getByRole('link', { name: 'All 200 failures' }).waitFor()
     await goTo(page, 'findings?number=55')
     await page.locator('details[open]', { hasText: 'mistake number 55' }).waitFor()
     await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('41 to 55 of 55').waitFor()

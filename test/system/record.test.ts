@@ -133,6 +133,17 @@ describe('a recording of a program that hangs', { skip: lacking(HANG) }, () => {
     assert.ok(later.every(({ change }) => change === 'closed'))
     const [end] = ofKind(events, 'programEnd')
     assert.deepEqual([end.command, end.signal, end.status], ['both-receive', 'SIGALRM', 128 + 14])
+    const slowJson = await runUserdma(t, ['explain', '--slow', file, '--json'])
+    const lines = slowJson.stdout
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    assert.deepEqual(
+      lines.map(({ kind }) => kind),
+      ['wait', 'programEnd'],
+    )
+    assert.match(lines[0].text, /both have receives posted/)
+    assert.equal(lines[1].signal, 'SIGALRM')
     const text = await runUserdma(t, ['export', file, '--to', 'text'])
     assert.match(text.stdout, /both-receive \(\d+\) waits, rxe0: QP .* both have receives posted/)
     assert.match(text.stdout, /both-receive \(\d+\) was ended by SIGALRM/)

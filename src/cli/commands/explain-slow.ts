@@ -132,6 +132,29 @@ const requestJson = (
   stack: symbols.framesOf(stack).map(frameText),
 })
 
+/** As objects what `waitLines` has as text. `start`: time 0. */
+const waitsJson = (waits: SessionWaits, start: number) => [
+  ...waits.lasting.map(({ id, facts: { command, pid, device, text, since, objects }, state, end }) => ({
+    kind: 'wait',
+    id,
+    pid,
+    command,
+    device,
+    text,
+    objects,
+    from: since - start,
+    to: end === undefined ? undefined : end - start,
+    isOpen: state === 'waits',
+  })),
+  ...waits.programEnds.map(({ pid, command, status, signal }) => ({
+    kind: 'programEnd',
+    pid,
+    command,
+    status,
+    signal,
+  })),
+]
+
 /** What programs wait for, and how those ended that failed. Time that these wait has no end, so it comes first. */
 const waitLines = (waits: SessionWaits, end: number): string[] => {
   const lines = [
@@ -187,6 +210,7 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     const shown = queues.slice(0, top)
     const write = (line: string): void => void process.stdout.write(`${line}\n`)
     if (options.json) {
+      for (const wait of waitsJson(waits, session.start)) write(jsonText(wait))
       for (const queue of shown) write(jsonText(queueJson(queue, texts.queueName(queue))))
       for (const request of longest.list) write(jsonText(requestJson(request, symbols, session.start)))
     } else if (queues.length === 0 && waits.lasting.length === 0) write(`${printable(name)} has no sends`)
