@@ -665,6 +665,12 @@ describe('the page in a browser', { skip }, () => {
         assert.deepEqual(await faultsOf(page), [], `${colorScheme}, ${width} pixels`)
         assert.deepEqual(await faultsOfLayout(page), [], `${colorScheme}, ${width} pixels`)
       }
+    const html = join(folder, 'session.html')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '--redact', '-o', html]))
+    await page.goto(`file://${html}#/ladder`)
+    await page.locator('.row.kind-posted', { hasText: 'WRITE' }).first().click()
+    await page.locator('.detail .stack li', { hasText: /^main at stale-rkey\.c:\d+$/ }).waitFor()
+    assert.equal(await page.locator('.source').count(), 0)
     assert.deepEqual(errors, [])
     await page.close()
   })
