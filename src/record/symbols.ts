@@ -14,6 +14,9 @@ const MAX_SYMBOLS = 20_000
 /** Frames of a stack that are shown at most, as programs send them. */
 const MAX_FRAMES = 64
 
+/** The text of a frame without a symbol ends with a space. */
+const unknown = (frame: string): SymbolFrame => ({ function: frame.trimEnd() })
+
 export class SessionSymbols {
   /** By the text of the frame. */
   readonly #frames = new Map<string, readonly SymbolFrame[]>()
@@ -29,13 +32,13 @@ export class SessionSymbols {
    */
   framesOf(whole: Stack): readonly SymbolFrame[] {
     const stack = whole.slice(0, MAX_FRAMES)
-    if (!stack.some(frame => this.#frames.has(frame))) return stack.map(frame => ({ function: frame }))
+    if (!stack.some(frame => this.#frames.has(frame))) return stack.map(unknown)
     return trimFrames(
       stack.flatMap((frame): readonly SymbolFrame[] => {
         const known = this.#frames.get(frame)
         if (known !== undefined) return known
         const object = NATIVE_FRAME.exec(frame)?.[1]
-        return [{ function: frame, ...(object !== undefined && { object }) }]
+        return [{ ...unknown(frame), ...(object !== undefined && { object }) }]
       }),
     )
   }
