@@ -2,13 +2,15 @@
  * The frame around the views: navigation, the state of the recording, theme, keys.
  */
 import { Component, type ComponentChildren, type ComponentType } from 'preact'
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
 import { Empty } from './parts/basics.tsx'
 import { Share } from './parts/share.tsx'
+import { Symbols } from './parts/stack.tsx'
 import { useStore } from './parts/use-store.ts'
+import { focusList } from './parts/virtual-list.tsx'
 import { goTo, linkTo, useRoute } from './route.ts'
 import { chooseTheme, chosenTheme, THEMES } from './theme.ts'
 import { Calls } from './views/calls.tsx'
@@ -105,7 +107,10 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
 
 const KEYS = [
   ['1 – 9', 'views'],
-  ['↓ ↑ or j k', 'next and previous row of the ladder'],
+  ['↓ ↑ or j k', 'next and previous row of a list'],
+  ['→ ←', 'cells of a row'],
+  ['Page ↓ ↑, Home, End', 'by pages, to the ends of a list or row'],
+  ['Enter', 'details of the row'],
   ['n p', 'next and previous problem'],
   ['/', 'filter'],
   ['c', 'copy the row whose details are shown'],
@@ -113,22 +118,31 @@ const KEYS = [
   ['?', 'this help'],
 ] as const
 
-const Help = ({ onClose }: { readonly onClose: () => void }) => (
-  <div class="help" role="dialog" aria-label="Keys" aria-modal="true">
-    <h2>Keys</h2>
-    <dl class="facts">
-      {KEYS.map(([key, text]) => (
-        <div key={key}>
-          <dt>{key}</dt>
-          <dd>{text}</dd>
-        </div>
-      ))}
-    </dl>
-    <button type="button" class="chip" onClick={onClose}>
-      Close
-    </button>
-  </div>
-)
+const Help = ({ onClose }: { readonly onClose: () => void }) => {
+  const dialog = useRef<HTMLDialogElement>(null)
+  // The browser keeps the focus in a modal dialog, closes it at Esc, and gives the focus back.
+  useLayoutEffect(() => {
+    const element = dialog.current!
+    element.showModal()
+    return () => element.close()
+  }, [])
+  return (
+    <dialog ref={dialog} class="help" aria-label="Keys" onClose={onClose}>
+      <h2>Keys</h2>
+      <dl class="facts">
+        {KEYS.map(([key, text]) => (
+          <div key={key}>
+            <dt>{key}</dt>
+            <dd>{text}</dd>
+          </div>
+        ))}
+      </dl>
+      <button type="button" class="chip" onClick={() => dialog.current?.close()}>
+        Close
+      </button>
+    </dialog>
+  )
+}
 
 /** Shows a sentence in place of a view that cannot show a record: a file that was made by others may have any content. */
 class Guard extends Component<{ readonly children: ComponentChildren }, { readonly problem: string | undefined }> {
@@ -169,16 +183,20 @@ export const App = ({ store }: { readonly store: Store }) => {
       const isTyping = event.target instanceof Element && event.target.closest('input, select, textarea') !== null
       if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return
       if (event.key === '?') setHelpShown(shown => !shown)
-      if (event.key === 'Escape') setHelpShown(false)
+      if (document.querySelector('dialog[open]') !== null) return
       const view = views[Number(event.key) - 1]
       if (view !== undefined) goTo(linkTo(view.name))
       // The list takes keys, also before it has the focus.
-      else if (!event.defaultPrevented && event.target === document.body && /^(?:[jknp/]|Arrow.*)$/.test(event.key)) {
+      else if (
+        !event.defaultPrevented &&
+        event.target === document.body &&
+        /^(?:[jknp/]|Arrow.*|Page.*|Home|End)$/.test(event.key)
+      ) {
         const list = document.querySelector<HTMLElement>('.ladder .list')
         if (list === null) return
         event.preventDefault()
-        list.focus()
         list.dispatchEvent(new KeyboardEvent('keydown', { key: event.key, bubbles: true }))
+        if (document.activeElement === document.body) focusList()
       }
     }
     addEventListener('keydown', onKey)
@@ -218,7 +236,9 @@ export const App = ({ store }: { readonly store: Store }) => {
       <main ref={takeFocus}>
         {Current ? (
           <Guard key={current?.name}>
-            <Current store={store} route={route} />
+            <Symbols.Provider value={store.facts.symbols}>
+              <Current store={store} route={route} />
+            </Symbols.Provider>
           </Guard>
         ) : (
           <Empty title={`There is no view "${route.view}"`} />

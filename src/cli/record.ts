@@ -5,6 +5,7 @@ import { closeSync, fstatSync } from 'node:fs'
 import { removeHeld } from '../host/held-file.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
 import type { ToolSession } from '../session/tool-session.ts'
+import type { Symbols } from '../trace/findings.ts'
 import type { ProgramEnd } from '../uapi/tool.ts'
 import { messageOf, UsageError } from './fail.ts'
 import { openInPlace } from './output-file.ts'
@@ -46,10 +47,11 @@ export interface RecordFile {
   /** Starts the recording of the client's daemon. Throws an Error. */
   start(client: ToolSession): Promise<void>
   /**
-   * Ends the recording; `program`: how its program has ended. With --record-on-failure removes the file, unless `hasFailed`. Returns false, with a message on
-   * standard error, if the file lacks something.
+   * Ends the recording, with the symbols of its stacks; `program`: how its program has ended. With --record-on-failure
+   * removes the file, unless `hasFailed`. Returns false, with a message on standard error, if the file lacks something.
+   * `symbols`: a look-up that knows some of the frames.
    */
-  end(client: ToolSession, hasFailed: boolean, program?: ProgramEnd): Promise<boolean>
+  end(client: ToolSession, hasFailed: boolean, program?: ProgramEnd, symbols?: Symbols): Promise<boolean>
 }
 
 /**
@@ -89,8 +91,15 @@ export const openRecordFile = ({
     fd,
     options,
     start: client => client.record(fd, options),
-    async end(client, hasFailed, program) {
+    async end(client, hasFailed, program, symbols) {
       try {
+        if (!recordOnFailure || hasFailed)
+          try {
+            const { addSymbols } = await import('./recorded-symbols.ts')
+            await addSymbols(client, symbols)
+          } catch (error) {
+            warn(`its stacks have no symbols: ${messageOf(error)}`)
+          }
         const { lost, error } = await client.endRecording(program)
         if (error !== null) warn(`the recording is not complete: ${error}`)
         else if (lost > 0) warn(`${lost} events are missing, because the file could not be written fast enough`)

@@ -205,6 +205,18 @@ export class DaemonChecker {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
 
+  /** The frames of all kept stacks, each once, the first `most`. */
+  frames(most: number): readonly string[] {
+    const frames = new Set<string>()
+    for (const { byId } of this.#stacks.values())
+      for (const stack of byId.values())
+        for (const frame of stack) {
+          if (frames.size === most) return [...frames]
+          frames.add(frame)
+        }
+    return [...frames]
+  }
+
   /** The stack of a request's post, also of a batch. Arguments as of `postStack`. */
   requestStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
     const stack = this.postStack(context, queue, number, wrId)

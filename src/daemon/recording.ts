@@ -10,7 +10,7 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { Decisions } from '../phy/faults/torment-decisions.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
 import { PostQueue } from '../spec/session.ts'
-import type { ProgramEnd, RecordingEnd } from '../uapi/tool.ts'
+import type { FrameSymbol, ProgramEnd, RecordingEnd } from '../uapi/tool.ts'
 import type { DaemonChecker } from './check.ts'
 import type { Containment } from './containment.ts'
 import type { Devices } from './devices/devices.ts'
@@ -20,7 +20,14 @@ import { recordWaits } from './recorded-waits.ts'
 import type { DaemonStat, FoundWait } from './stat.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
+/** Frames whose symbols a tool is asked for, at most. */
+const MAX_FRAMES = 4096
+
 export interface DaemonRecording {
+  /** The frames of the stacks that programs have sent, each once. */
+  frames(): readonly string[]
+  /** Notes what a frame is. False: the recording has too many symbols. */
+  addSymbol(symbol: FrameSymbol): boolean
   /** Ends the recording. Resolves when the file is written and closed. `program`: how the program of the tool has ended. */
   end(reason: string, program?: ProgramEnd): Promise<RecordingEnd>
 }
@@ -131,6 +138,8 @@ export const recordDaemon = (
   )
 
   return {
+    frames: () => check?.frames(MAX_FRAMES) ?? [],
+    addSymbol: symbol => writer.symbol(symbol),
     end(reason, program) {
       waits.end()
       if (program !== undefined) writer.programEnd(now(), program)

@@ -57,6 +57,7 @@ const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' |
   torment: (writer, time, { torment }) => writer.torment(time, torment),
   wait: (writer, time, event) => writer.wait(time, event),
   programEnd: (writer, time, event) => writer.programEnd(time, event),
+  symbol: (writer, _time, event) => void writer.symbol(event),
   counters: (writer, time, { device, object, values }) => writer.counters(time, device, object, values),
 }
 

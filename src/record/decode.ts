@@ -27,6 +27,7 @@ import type { PacketFlow } from '../wire/flow.ts'
 import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
 import type { AnyEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionEvent, WaitEvent } from './events.ts'
+import { symbolFrames } from './symbol-frames.ts'
 
 const utf8 = new TextDecoder()
 const GID_BYTES = 16
@@ -277,6 +278,11 @@ const decoders: Decoders = {
     return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts }
   },
   programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body) }),
+  symbol(body) {
+    const frames = symbolFrames(jsonOf('symbol', body))
+    if (frames === undefined) throw new SessionFileError('a record "symbol" has other values than frames')
+    return { kind: 'symbol', ...fieldsOf('symbol', body), frames }
+  },
 }
 
 const flowOf = (body: Body): PacketFlow => {

@@ -7,6 +7,7 @@
  * Nothing here or beside it depends on Node, so that a page can read session files.
  */
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import type { Frame } from '../spec/check/frames.ts'
 import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import type { PacketOutcome } from '../spec/faults.ts'
 import type { FailureRecord, TormentRecord, TraceRecord, WaitStat } from '../uapi/tool.ts'
@@ -219,6 +220,21 @@ export interface ProgramEndEvent {
   readonly signal: string
 }
 
+/** A function of a frame, and lines of its source: `first` is the number of the first of `lines`. */
+export interface SymbolFrame extends Frame {
+  readonly source?: { readonly first: number; readonly lines: readonly string[] }
+}
+
+/**
+ * What a frame of stacks is (record/symbols.ts). `frame`: its text in the stacks. `frames`: innermost first; functions
+ * that were inlined at the address have frames of their own. In the last blocks of a recording.
+ */
+export interface SymbolEvent {
+  readonly kind: 'symbol'
+  readonly frame: string
+  readonly frames: readonly SymbolFrame[]
+}
+
 export type AnyEvent =
   | DeviceEvent
   | ObjectEvent
@@ -240,6 +256,7 @@ export type AnyEvent =
   | EndEvent
   | WaitEvent
   | ProgramEndEvent
+  | SymbolEvent
 
 /**
  * An event with its time, in microseconds of the recorder's clock: when the recorder learned of it, so events are in

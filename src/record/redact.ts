@@ -9,7 +9,7 @@ import type { FailureRecord } from '../uapi/tool.ts'
 import { addressText } from '../wire/address.ts'
 import type { PacketFlow } from '../wire/flow.ts'
 import { viewOf } from './decode.ts'
-import type { PacketsEvent, SessionEvent } from './events.ts'
+import type { PacketsEvent, SessionEvent, SymbolFrame } from './events.ts'
 
 const PAGE = 4096
 /** Numbers from here on are addresses rather than counts. */
@@ -25,6 +25,9 @@ const HEX = /0x[0-9a-f]{6,}/gi
 
 /** Extension headers with a virtual address in their first eight bytes (IBA 9.3.1). */
 const addressHeaders = [headerAt.RETH, headerAt.AtomicETH] as const
+
+/** The last part of a path, behind a slash. */
+const baseName = (path: string): string => `/${path.slice(path.lastIndexOf('/') + 1)}`
 
 /** Returns a function that redacts the events of one session, in any order. */
 export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
@@ -81,6 +84,13 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     ...one,
     source: host(one.source),
     destination: host(one.destination),
+  })
+
+  /** Functions, names of files, programs and libraries, and lines stay; folders and source do not. */
+  const symbolFrame = ({ function: name, file, line, object }: SymbolFrame): SymbolFrame => ({
+    function: text(name),
+    ...(file !== undefined && { file: baseName(file).slice(1), line }),
+    ...(object !== undefined && { object: baseName(object) }),
   })
 
   const finding = (one: Finding): Finding => ({
@@ -156,6 +166,8 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
         }
       case 'wait':
         return { ...event, facts: { ...event.facts, text: text(event.facts.text) } }
+      case 'symbol':
+        return { ...event, frame: text(event.frame), frames: event.frames.map(symbolFrame) }
       case 'end':
         return { ...event, reason: text(event.reason) }
       default:

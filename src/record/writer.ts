@@ -50,6 +50,7 @@ import type {
   ObjectEvent,
   ProgramEndEvent,
   SessionHeader,
+  SymbolEvent,
   WaitEvent,
 } from './events.ts'
 import { continuesRun, headerBytesAt } from './packets.ts'
@@ -83,6 +84,9 @@ const BUFFERS_FOR_SEGMENT = BUFFERS / 2
 /** Most bytes of a record with its texts. */
 const LARGEST = MAX_RECORD + 2 ** 14
 const NOTED_KEYS = 64
+/** Most bytes of all symbols, and their least part of a file with a limit. They must fit into the buffers. */
+const MAX_SYMBOLS = 2 ** 20
+const SYMBOLS_SHARE = 8
 /** Waits and ends of programs that checkpoints repeat: the newest. */
 const MAX_REPEATED = 100
 const NO_TEXTS: readonly string[] = []
@@ -136,6 +140,8 @@ export class SessionWriter {
   /** By number: the waits that are not over, and those that lasted until their program ended. */
   readonly #waits = new Map<number, WaitEvent>()
   readonly #programEnds: ProgramEndEvent[] = []
+  readonly #symbols: { readonly frame: string; readonly tail: Uint8Array }[] = []
+  #symbolBytes = 0
   /** The number of blocks before the one with the last wait or end of a program. */
   #blockOfWaits = 0
   #blocks = 0
@@ -366,6 +372,23 @@ export class SessionWriter {
     if (this.#programEnds.length > MAX_REPEATED) this.#programEnds.shift()
   }
 
+  /**
+   * What a frame of the recorded stacks is. All are written at the end, so that a reader finds them without reading the
+   * file; one that is too long for a record is left out. False: all are too many.
+   */
+  symbol(event: Omit<SymbolEvent, 'kind'>): boolean {
+    const { frame, frames } = event
+    const tail = this.#bounded(json(frames), () => json(frames.map(({ source: _, ...one }) => one)))
+    if (tail.length > MAX_RECORD || 3 * frame.length > LARGEST - MAX_RECORD) return true
+    const bytes = 2 * RECORD_HEADER + Records.symbol.size + 3 * frame.length + tail.length
+    const { segments, segmentBytes } = this.header
+    const most = segments === 0 ? MAX_SYMBOLS : Math.min(MAX_SYMBOLS, (segments * segmentBytes) / SYMBOLS_SHARE)
+    if (this.#symbolBytes + bytes > most) return false
+    this.#symbolBytes += bytes
+    this.#symbols.push({ frame, tail })
+    return true
+  }
+
   /** Values of a device, or of one of its objects (`object` not 0). */
   counters(time: number, device: number, object: number, values: Readonly<Record<string, number>>): void {
     const names = Object.keys(values)
@@ -407,15 +430,30 @@ export class SessionWriter {
 
   /** Ends the recording. Resolves when the sink has written everything. */
   async end(time: number, reason: string): Promise<void> {
+    if (!this.#isEnded && this.#symbols.length > 0) {
+      this.flush()
+      await this.#untilIdle()
+    }
     if (!this.#isEnded) {
+      if (this.#symbols.length > 0) this.flush()
+      for (const { frame, tail } of this.#symbols) this.#add('symbol', time, { frame }, [frame], tail)
+      if (this.#symbols.length > 0) this.flush()
       this.#repeatWaits(time)
       this.#add('end', time, { reason }, [reason])
       this.flush()
       this.#isEnded = true
     }
+    await this.#untilIdle()
+  }
+
+  async #untilIdle(): Promise<void> {
     if (this.#pending > 0)
       await new Promise<void>(resolve => {
-        this.#onIdle = resolve
+        const before = this.#onIdle
+        this.#onIdle = () => {
+          before?.()
+          resolve()
+        }
       })
   }
 
@@ -650,7 +688,10 @@ export class SessionWriter {
       this.#pending--
       if (error !== undefined) this.#error ??= error
       release()
-      if (this.#pending === 0) this.#onIdle?.()
+      if (this.#pending > 0) return
+      const onIdle = this.#onIdle
+      this.#onIdle = undefined
+      onIdle?.()
     })
   }
 }

@@ -14,6 +14,7 @@ import {
   type DaemonConfig,
   type DeviceSpec,
   type FaultStat,
+  type FrameSymbol,
   type ListedDevice,
   type ProgramEnd,
   type QpCursor,
@@ -83,6 +84,10 @@ export interface ToolSession {
   traceStatus(): Promise<{ readonly captureError: string | undefined }>
   /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
   record(fd: number, options: Omit<Extract<ToolRequest, { readonly kind: 'record' }>, 'kind'>): Promise<void>
+  /** The frames of the stacks in the recording, each once. */
+  recordedFrames(): Promise<readonly string[]>
+  /** Adds to the recording what its frames are. False: it has no room for more. At most 32 KiB of JSON. */
+  addSymbols(symbols: readonly FrameSymbol[]): Promise<boolean>
   /** Ends the recording; resolves when the file is written. `program`: how the tool's program has ended. */
   endRecording(program?: ProgramEnd): Promise<RecordingEnd>
   /**
@@ -376,6 +381,20 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
     async record(fd, options) {
       const answer = await request({ kind: 'record', ...options }, [fd])
       if (!('recording' in answer)) throw unexpectedReply('record')
+    },
+    async recordedFrames() {
+      const frames: string[] = []
+      for (;;) {
+        const answer = await request({ kind: 'record-frames', from: frames.length })
+        if (!('frames' in answer)) throw unexpectedReply('record-frames')
+        frames.push(...answer.frames)
+        if (frames.length >= answer.total || answer.frames.length === 0) return frames
+      }
+    },
+    async addSymbols(symbols) {
+      const answer = await request({ kind: 'record-symbols', symbols })
+      if ('hasRoom' in answer) return answer.hasRoom
+      throw unexpectedReply('record-symbols')
     },
     async endRecording(program) {
       const answer = await request({ kind: 'end-record', ...(program && { program }) })

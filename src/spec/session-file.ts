@@ -126,7 +126,7 @@ export const ELEMENT_BYTES = 16
  * events have the same names. Tails:
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; flows of a block are numbered from 0
- * - `object`, `call`, `failure`, `finding`, `torment`, `wait`: JSON
+ * - `object`, `call`, `failure`, `finding`, `torment`, `wait`, `symbol`: JSON
  * - `posted`: `elements` elements (ELEMENT_BYTES); with PostedBit.DESTINATION 16 bytes of GID
  * - `packets`: the headers, and the recorded bytes of payload
  * - `counters`: `count` times a text (u32) and a value (f64)
@@ -206,6 +206,7 @@ export const Records = {
   end: layout(['reason', 'text']),
   wait: layout(['wait', 'f64'], ['change', 'u32']),
   programEnd: layout(['pid', 'u32'], ['status', 'u32'], ['command', 'text'], ['signal', 'text']),
+  symbol: layout(['frame', 'text']),
 } as const satisfies Readonly<Record<string, RecordLayout>>
 export type RecordKind = keyof typeof Records
 export const recordKinds = Object.keys(Records) as readonly RecordKind[]

@@ -2,16 +2,8 @@
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
 import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
+import { type Frame, frameText } from '../spec/check/frames.ts'
 import { printable } from './printable.ts'
-
-export interface Frame {
-  readonly function: string
-  /** Source file and line; both undefined: unknown. */
-  readonly file?: string
-  readonly line?: number
-  /** The program or library that contains the frame. */
-  readonly object?: string
-}
 
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */
@@ -53,13 +45,6 @@ export const v8Frame = (text: string, shorten: (path: string) => string): Frame 
 const MAX_FRAMES = 12
 /** Maximum printed frames of each moment in the history of an object. */
 const MAX_CALLERS = 4
-
-/** `function at file:line`, or `function (object)`. */
-export const frameText = ({ function: name, file, line, object }: Frame): string => {
-  const functionName = name || '??'
-  if (file !== undefined) return `${functionName} at ${file}:${line}`
-  return object === undefined ? functionName : `${functionName} (${object})`
-}
 
 /** A frame in the history of an object. */
 const callerText = ({ function: name, file, line }: Frame): string =>

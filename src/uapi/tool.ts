@@ -1,9 +1,11 @@
 /*
  * Requests of tools and the daemon's replies: the JSON of TOOL messages (spec/session.ts).
  */
+
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
 import type { Finding } from '../spec/check/findings.ts'
+import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
@@ -106,6 +108,10 @@ export type ToolRequest =
    * maximum bytes of the file. `application`: the program that asks.
    */
   | { readonly kind: 'record'; readonly application: string; readonly payload: number; readonly limit?: number }
+  /** The frames of the stacks in the recording. `from`: the number of those that the tool has. */
+  | { readonly kind: 'record-frames'; readonly from: number }
+  /** What frames of the recording are: they become part of the file when it ends. */
+  | { readonly kind: 'record-symbols'; readonly symbols: readonly FrameSymbol[] }
   /** The reply follows when the file is written. `program`: the tool's program, which has ended. */
   | { readonly kind: 'end-record'; readonly program?: ProgramEnd }
   /** Ends the daemon, after the reply. The attached descriptor stays open until the daemon's process has ended. */
@@ -291,6 +297,10 @@ export type ToolReply =
   /** The error that has ended the capture; null: none. */
   | { readonly captureError: string | null }
   | { readonly recording: true }
+  /** `total`: number of all frames; the rest follows in further replies. */
+  | { readonly frames: readonly string[]; readonly total: number }
+  /** Whether there is room for more. */
+  | { readonly hasRoom: boolean }
   | { readonly recorded: RecordingEnd }
   | { readonly stopping: true }
   /**
@@ -310,6 +320,15 @@ export interface ProgramEnd {
   readonly command: string
   readonly status: number
   readonly signal: string
+}
+
+/** What a frame of stacks is; `frames`: as in record/symbols.ts, innermost first. */
+export interface FrameSymbol {
+  readonly frame: string
+  readonly frames: readonly (Frame & {
+    /** Lines of the source file, from line `first` on. */
+    readonly source?: { readonly first: number; readonly lines: readonly string[] }
+  })[]
 }
 
 /** How a recording ended. */

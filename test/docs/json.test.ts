@@ -21,6 +21,8 @@ const assertValid = (definition: string, value: unknown): void => {
 }
 
 const failing = join(repoRoot, 'build', 'findings', 'no-receive-posted')
+/** Ends by SIGALRM after three seconds. */
+const hanging = join(repoRoot, 'build', 'findings', 'both-receive')
 const endless = 'ibv_rc_pingpong -g 1 -n 1000000000 & while ! ibv_rc_pingpong -g 1 -n 1000000000 localhost; do :; done'
 const skip = lacking('ibv_rc_pingpong', failing)
 
@@ -65,10 +67,11 @@ testOutput('check', ['check', '--json', '--notes', '--', failing], 'lines')
 
 test('userdma explain --slow --json', { skip }, async t => {
   const file = join(temporaryFolder(t), 'session.udr')
-  await runUserdma(t, ['run', '--private', '--record', file, '--', failing])
+  await runUserdma(t, ['run', '--private', '--record', file, '--', 'sh', '-c', `${failing}; ${hanging}`])
   const { stdout } = await runUserdma(t, ['explain', '--slow', file, '--json'])
   const lines = stdout.trim().split('\n')
-  assert.ok(lines.length > 1, stdout)
+  for (const kind of ['wait', 'programEnd', 'queuePair', 'request'])
+    assert.match(stdout, new RegExp(`"kind":"${kind}"`))
   for (const line of lines) assertValid('explain --slow', JSON.parse(line))
 })
 

@@ -149,6 +149,25 @@ export const anyEvent = fc.oneof(
   of('queueReset', record({ owner: objectId })),
   packets,
   of(
+    'symbol',
+    record({
+      frame: text.map(frame => `/${frame}`),
+      frames: fc.array(
+        fc.oneof(
+          record({ function: text }),
+          record({ function: text, file: text, line: u32, object: text }),
+          record({
+            function: text,
+            file: text,
+            line: u32,
+            source: record({ first: u32, lines: fc.array(text, { maxLength: 7 }) }),
+          }),
+        ),
+        { maxLength: 3 },
+      ),
+    }),
+  ),
+  of(
     'counters',
     record({
       device: fc.nat({ max: 9 }),

@@ -3,7 +3,7 @@
  * page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -152,9 +152,9 @@ describe('the page in a browser', { skip }, () => {
             await page.locator('.detail .field').first().hover()
             assert.ok((await page.locator('.byte.marked').count()) > 0)
           }
-          if (view === 'objects') await page.locator('.table-row[role=option]').first().click()
-          if (view === 'calls') await page.locator('.call-row[role=option]').first().click()
-          if (view === 'times') await page.locator('.time-row[role=option]').first().click()
+          if (view === 'objects') await page.locator('.table-row[role=row]').first().click()
+          if (view === 'calls') await page.locator('.call-row[role=row]').first().click()
+          if (view === 'times') await page.locator('.time-row[role=row]').first().click()
           assert.deepEqual(await faultsOf(page), [], `${view}, ${colorScheme}`)
           assert.ok((await nodesOf(page)) <= MAX_NODES, view)
           for (const width of [1280, 390]) {
@@ -278,7 +278,7 @@ describe('the page in a browser', { skip }, () => {
     }
     await page.setViewportSize({ width: 1280, height: 800 })
     const clipboard = () => page.evaluate<string>('navigator.clipboard.readText()')
-    await page.locator('.call-row[role=option]').first().click()
+    await page.locator('.call-row[role=row]').first().click()
     await page.locator('.detail').waitFor()
     await page.keyboard.press('c')
     await page.locator('.copy', { hasText: 'Copied' }).waitFor()
@@ -353,7 +353,7 @@ describe('the page in a browser', { skip }, () => {
       .locator('.ladder .sentence', { hasText: /both-receive \d+ waited: .*both have receives posted/ })
       .waitFor()
     await goTo(page, 'objects?class=rc_qp')
-    await page.locator('.table-row[role=option]').first().click()
+    await page.locator('.table-row[role=row]').first().click()
     await page.locator('.detail .sentence', { hasText: /both have receives posted/ }).waitFor()
     if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
     assert.deepEqual(errors, [])
@@ -464,6 +464,18 @@ describe('the page in a browser', { skip }, () => {
     const file = join(temporaryFolder(t), 'session.udr')
     writeFileSync(file, sink.bytes)
     const { page, errors } = await openPage(browser, await startInspect(t, file))
+    for (const [name, last] of [
+      ['connections', '0x258'],
+      ['processes', '600'],
+    ] as const) {
+      await goTo(page, `overview?${name}=9`)
+      const pages = page.getByRole('navigation', { name: `Pages of ${name}` })
+      await pages.getByText('481 to 540 of 600').waitFor()
+      await pages.getByText('Next').click()
+      await page.getByRole('cell', { name: last, exact: true }).first().waitFor()
+    }
+    assert.deepEqual(await faultsOf(page), [])
+    await page.getByRole('link', { name: 'All 200 failures' }).waitFor()
     await goTo(page, 'findings?number=55')
     await page.locator('details[open]', { hasText: 'mistake number 55' }).waitFor()
     await page.getByRole('navigation', { name: 'Pages of findings' }).getByText('41 to 55 of 55').waitFor()
@@ -515,7 +527,7 @@ describe('the page in a browser', { skip }, () => {
     await goTo(page, 'times?order=lost')
     await page.locator('.status', { hasText: '5,000 queue pairs' }).waitFor()
     assert.ok((await nodesOf(page)) <= MAX_NODES)
-    await page.locator('.time-row[role=option]').first().click()
+    await page.locator('.time-row[role=row]').first().click()
     await page.locator('.detail').getByRole('link', { name: 'Charts', exact: true }).click()
     const chart = (title: string) => page.locator('.chart h2', { hasText: title })
     await chart('Latency of sends over time').waitFor()
@@ -533,6 +545,132 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('.status', { hasText: new RegExp(`^${lost} rows? of \\d+$`) }).waitFor()
     await goTo(page, 'charts?qp=4711000')
     await page.getByText('There is no queue pair 4711000').waitFor()
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('moves in lists with the keys of a grid, keeps the focus in dialogs and gives it back', async t => {
+    const { page, errors } = await openPage(browser, await startInspect(t, await record(t, 'pingpong')))
+    /** The row or cell that has the focus; `cell`: -1: the row. */
+    const focus = () =>
+      page.evaluate<{ row: number; cell: number; isSelected: boolean; stops: number }>(`(() => {
+        const element = document.activeElement
+        const row = element.closest('[role=row]')
+        return {
+          row: Number(row?.getAttribute('aria-rowindex')),
+          cell: [...(row?.children ?? [])].indexOf(element),
+          isSelected: row?.getAttribute('aria-selected') === 'true',
+          stops: document.querySelectorAll('.list[tabindex="0"], .list [tabindex="0"]').length,
+        }
+      })()`)
+    const hasFocus = (row: number) =>
+      page.locator(`[role=row][aria-selected=true][aria-rowindex="${row}"]:focus-within`).waitFor({ timeout: 5000 })
+    for (const view of ['ladder', 'calls', 'objects', 'times']) {
+      await goTo(page, view)
+      const grid = page.getByRole('grid')
+      await grid.getByRole('row').first().waitFor()
+      await page.locator('.status', { hasNotText: 'reading' }).waitFor()
+      const count = Number(await grid.getAttribute('aria-rowcount'))
+      const columns = Number(await grid.getAttribute('aria-colcount'))
+      assert.equal(await grid.getByRole('row').first().getByRole('gridcell').count(), columns, view)
+      await grid.getByRole('row').first().focus()
+      // Rows without events are passed over.
+      const second = grid.locator('[role=row]:not([aria-disabled])').nth(1)
+      const next = count > 1 ? Number(await second.getAttribute('aria-rowindex')) : 1
+      for (const [key, expected] of [
+        ['End', count],
+        ['Home', 1],
+        ['ArrowDown', next],
+        ['Control+End', count],
+        ['Control+Home', 1],
+      ] as const) {
+        await page.keyboard.press(key)
+        await hasFocus(expected)
+        assert.deepEqual(await focus(), { row: expected, cell: -1, isSelected: true, stops: 1 }, `${view} ${key}`)
+      }
+      for (const [key, cell] of [
+        ['ArrowRight', 0],
+        ['ArrowRight', 1],
+        ['End', columns - 1],
+        ['Home', 0],
+        ['ArrowLeft', -1],
+      ] as const) {
+        await page.keyboard.press(key)
+        assert.equal((await focus()).cell, cell, `${view} ${key}`)
+      }
+      if (count > 100) {
+        await page.keyboard.press('PageDown')
+        await page.locator('[role=row]:focus:not([aria-rowindex="1"])').waitFor()
+        // A row that is scrolled away keeps the place of the focus.
+        await page.keyboard.press('PageDown')
+        await page.keyboard.press('Home')
+        await hasFocus(1)
+        await page.evaluate(`document.querySelector('.list').scrollTo(0, 1e6)`)
+        await page.locator('[role=grid]:focus').waitFor()
+        await page.keyboard.press('ArrowDown')
+        await hasFocus(next)
+        await page.keyboard.press('Home')
+        await hasFocus(1)
+      }
+      await page.keyboard.press('Escape')
+      await page.locator('.detail').waitFor({ state: 'detached' })
+      await page.keyboard.press('Enter')
+      await hasFocus(1)
+      await page.getByRole('button', { name: 'Close the details' }).click()
+      await page.locator('.detail').waitFor({ state: 'detached' })
+      assert.deepEqual(await focus(), { row: 1, cell: -1, isSelected: false, stops: 1 }, view)
+    }
+    await page.keyboard.press('?')
+    await page.getByRole('dialog').waitFor()
+    const isInside = () => page.evaluate<boolean>(`document.activeElement.closest('dialog') !== null`)
+    assert.ok(await isInside())
+    // A view behind a dialog takes no keys.
+    await page.keyboard.press('2')
+    assert.match(page.url(), /times/)
+    await page.keyboard.press('Escape')
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
+    assert.equal((await focus()).row, 1)
+    await page.getByRole('button', { name: 'Keys' }).click()
+    await page.getByRole('button', { name: 'Close', exact: true }).click()
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
+    assert.equal(await page.evaluate(`document.activeElement.getAttribute('aria-label')`), 'Keys (?)')
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('shows functions and source beside the stacks of a program that is gone', async t => {
+    const folder = temporaryFolder(t)
+    const [file, program] = [join(folder, 'session.udr'), join(folder, 'stale-rkey')]
+    copyFileSync(join(repoRoot, 'build', 'findings', 'stale-rkey'), program)
+    await runUserdma(t, ['check', '--record', file, '--', program])
+    rmSync(program)
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    await goTo(page, 'findings')
+    const frame = page.locator('.stack summary', { hasText: /main at docs\/findings\/stale-rkey\.c:\d+/ })
+    await frame.first().waitFor()
+    await page
+      .getByText(/deregistered/)
+      .first()
+      .waitFor()
+    await goTo(page, 'ladder')
+    await page.locator('.row.kind-posted', { hasText: 'WRITE' }).first().click()
+    const source = page.locator('.detail details[open] .source li[aria-current]', { hasText: 'ibv_post_send(' })
+    await source.first().waitFor()
+    assert.equal(await page.locator('.detail .source:visible').count(), 1)
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT })
+    for (const colorScheme of ['light', 'dark'] as const)
+      for (const width of [1280, 390]) {
+        await page.emulateMedia({ colorScheme })
+        await page.setViewportSize({ width, height: 800 })
+        assert.deepEqual(await faultsOf(page), [], `${colorScheme}, ${width} pixels`)
+        assert.deepEqual(await faultsOfLayout(page), [], `${colorScheme}, ${width} pixels`)
+      }
+    const html = join(folder, 'session.html')
+    assertGood(await runUserdma(t, ['export', file, '--to', 'html', '--redact', '-o', html]))
+    await page.goto(`file://${html}#/ladder`)
+    await page.locator('.row.kind-posted', { hasText: 'WRITE' }).first().click()
+    await page.locator('.detail .stack li', { hasText: /^main at stale-rkey\.c:\d+$/ }).waitFor()
+    assert.equal(await page.locator('.source').count(), 0)
     assert.deepEqual(errors, [])
     await page.close()
   })

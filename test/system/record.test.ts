@@ -2,13 +2,23 @@
  * `--record` as a user calls it: what the file has, who may read it, and what remains after a kill.
  */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { bytesSource, openSession } from '../../src/record/reader.ts'
 import { repoRoot } from '../paths.ts'
-import { assertGood, lacking, ownProgram, run, runUserdma, startDaemon, temporaryFolder, userdma } from './programs.ts'
+import {
+  assertGood,
+  cleanEnvironment,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  startDaemon,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
 
 const LOOPBACK = ownProgram('loopback')
 const private_ = ['run', '--private']
@@ -123,6 +133,17 @@ describe('a recording of a program that hangs', { skip: lacking(HANG) }, () => {
     assert.ok(later.every(({ change }) => change === 'closed'))
     const [end] = ofKind(events, 'programEnd')
     assert.deepEqual([end.command, end.signal, end.status], ['both-receive', 'SIGALRM', 128 + 14])
+    const slowJson = await runUserdma(t, ['explain', '--slow', file, '--json'])
+    const lines = slowJson.stdout
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    assert.deepEqual(
+      lines.map(({ kind }) => kind),
+      ['wait', 'programEnd'],
+    )
+    assert.match(lines[0].text, /both have receives posted/)
+    assert.equal(lines[1].signal, 'SIGALRM')
     const text = await runUserdma(t, ['export', file, '--to', 'text'])
     assert.match(text.stdout, /both-receive \(\d+\) waits, rxe0: QP .* both have receives posted/)
     assert.match(text.stdout, /both-receive \(\d+\) was ended by SIGALRM/)
@@ -153,6 +174,38 @@ describe('userdma check --record', { skip: lacking(FINDING) }, () => {
     )
     assert.ok(post.stack.length > 0)
     assert.ok(ofKind(events, 'call').some(({ stack }) => stack.length > 0))
+  })
+})
+
+describe('a recording whose program is gone', { skip: lacking(FINDING) }, () => {
+  it('has functions, lines and source of its stacks, and after redaction no folders and no source', async t => {
+    const folder = temporaryFolder(t)
+    const [file, program] = [join(folder, 'session.udr'), join(folder, 'rkey-no-right')]
+    copyFileSync(FINDING, program)
+    await runUserdma(t, ['check', '--record', file, '--', program])
+    rmSync(program)
+    const [post] = ofKind(await eventsIn(file), 'posted')
+    assert.ok(post.stack.some(frame => frame.includes(program)))
+    const text = await runUserdma(t, ['export', '--to', 'text', file])
+    const line = / posted to .* from ibv_post_send \(verbs\.h:\d+\) < .*main \(rkey-no-right\.c:\d+\)/
+    assert.match(text.stdout, line)
+    assert.match(text.stdout, / main at docs\/findings\/rkey-no-right\.c:\d+: .*;/)
+    const redacted = await runUserdma(t, ['export', '--to', 'text', '--redact', file])
+    assert.match(redacted.stdout, line)
+    assert.doesNotMatch(redacted.stdout, /docs\/findings|main at .*;/)
+    assert.ok(!redacted.stdout.includes(folder))
+    const slow = await runUserdma(t, ['explain', '--slow', file])
+    assert.match(slow.stdout, /posted in ibv_post_send \(verbs\.h:\d+\) < .*main \(rkey-no-right\.c:\d+\)/)
+  })
+
+  it('is whole where no tool knows debug information', async t => {
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'session.udr')
+    symlinkSync(process.execPath, join(folder, 'node'))
+    await runUserdma(t, ['check', '--record', file, '--', FINDING], { env: { ...cleanEnvironment(), PATH: folder } })
+    const events = await eventsIn(file)
+    assert.equal(events.at(-1)?.kind, 'end')
+    assert.ok(ofKind(events, 'posted').length > 0)
   })
 })
 

@@ -8,6 +8,7 @@ import { SessionFileError } from '../../src/record/error.ts'
 import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
 import { SessionObjects } from '../../src/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
+import { readSymbols, SessionSymbols } from '../../src/record/symbols.ts'
 import { LongestRequests } from '../../src/record/times/longest.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
 import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
@@ -71,6 +72,7 @@ export interface Facts {
   /** Counters of devices: the last values. */
   readonly counters: Map<number, Record<string, number>>
   readonly waits: SessionWaits
+  readonly symbols: SessionSymbols
   readonly times: TimesOfRequests
   readonly longest: LongestRequests
   /** Sends in the order of their ends: the first, or of a live session the newest. */
@@ -100,6 +102,7 @@ const newFacts = (start: number, isLive: boolean): Facts => {
       facts.omittedSends += keep(sends, send, MAX_SENDS, isLive)
     }, objects),
     waits: new SessionWaits(),
+    symbols: new SessionSymbols(),
     longest,
     sends,
     omittedSends: 0,
@@ -138,6 +141,9 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
     case 'wait':
     case 'programEnd':
       facts.waits.add(event)
+      return
+    case 'symbol':
+      facts.symbols.add(event)
       return
     case 'finding':
       if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)
@@ -261,7 +267,10 @@ export class Store {
       if (facts.events === 0 && this.#next === 0) {
         await this.#readCheckpoint(facts, this.session.start)
         // Why a program hangs comes first, and is at the end of a file.
-        if (!this.source.about.isLive) await readLastWaits(this.session, event => this.#add(facts, event))
+        if (!this.source.about.isLive) {
+          await readLastWaits(this.session, event => this.#add(facts, event))
+          await readSymbols(this.session, event => this.#add(facts, event))
+        }
         this.#changed()
       }
       const { isLive } = this.source.about

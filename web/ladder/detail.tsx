@@ -9,8 +9,10 @@ import type { SessionObjects } from '../../src/record/objects.ts'
 import { SendFlags } from '../../src/spec/work.ts'
 import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
 import { PacketView } from '../packet/packet-view.tsx'
-import { Facts, StackView } from '../parts/basics.tsx'
+import { Facts } from '../parts/basics.tsx'
 import { CopyButton } from '../parts/copy.tsx'
+import { StackView } from '../parts/stack.tsx'
+import { focusList } from '../parts/virtual-list.tsx'
 import { linkTo } from '../route.ts'
 import { rowText } from './row-text.ts'
 import { type Row, requestTitle, statusName } from './rows.ts'
@@ -233,7 +235,15 @@ export const Detail = ({ row, start, objects, names, onClose, onShowRequest }: D
           </p>
         </div>
         <CopyButton text={text} />
-        <button type="button" class="close" aria-label="Close the details (Esc)" onClick={onClose}>
+        <button
+          type="button"
+          class="close"
+          aria-label="Close the details (Esc)"
+          onClick={() => {
+            onClose()
+            focusList()
+          }}
+        >
           ✕
         </button>
       </header>

@@ -2,6 +2,7 @@
  * One row of the ladder: time, what the left queue pair did, the arrow between the two, what the right one did.
  */
 import { durationText, timeText } from '../format.ts'
+import type { RowAttributes } from '../parts/virtual-list.tsx'
 import type { Row, Side, Wait } from './rows.ts'
 
 const WAITS: Readonly<Record<Wait, string>> = {
@@ -24,29 +25,28 @@ const Arrow = ({ row, side }: { readonly row: Row; readonly side: Side }) => (
 )
 
 interface LadderRowProps {
+  readonly attributes: RowAttributes
   readonly row: Row
   /** Microseconds since the previous row. */
   readonly gap: number
   readonly start: number
-  readonly isSelected: boolean
   /** It belongs to the request of the selected row. */
   readonly isRelated: boolean
-  readonly onSelect: () => void
 }
 
-export const LadderRow = ({ row, gap, start, isSelected, isRelated, onSelect }: LadderRowProps) => {
+export const LadderRow = ({ attributes, row, gap, start, isRelated }: LadderRowProps) => {
   const { kind, side, tone, title, note } = row
   if (kind === 'idle')
     return (
-      <div class="row idle" role="option" aria-selected={false} aria-disabled={true} tabIndex={-1}>
-        <span class="time" />
-        <span class="gap" />
-        <span class="words left" />
-        <span class="lane">
+      <div {...attributes} class="row idle" aria-disabled={true}>
+        <span role="gridcell" class="time" />
+        <span role="gridcell" class="gap" />
+        <span role="gridcell" class="words left" />
+        <span role="gridcell" class="lane">
           {SIDES.map(of => row.waits[of] && <span key={of} class={`wait side${of} ${row.waits[of]}`} />)}
           <span class="idle-text">{title}</span>
         </span>
-        <span class="words right" />
+        <span role="gridcell" class="words right" />
       </div>
     )
   const words = (of: Side) => {
@@ -61,18 +61,17 @@ export const LadderRow = ({ row, gap, start, isSelected, isRelated, onSelect }: 
     )
   }
   return (
-    <div
-      role="option"
-      class={`row tone-${tone} kind-${kind}${isSelected ? ' selected' : ''}${isRelated ? ' related' : ''}`}
-      aria-selected={isSelected}
-      tabIndex={-1}
-      onClick={onSelect}
-      onKeyDown={event => event.key === 'Enter' && onSelect()}
-    >
-      <span class="time">{timeText(row.time - start)}</span>
-      <span class="gap">{gap > 0 ? `+${durationText(gap)}` : ''}</span>
-      <span class="words left">{words(0)}</span>
-      <span class="lane">
+    <div {...attributes} class={`row tone-${tone} kind-${kind}${isRelated ? ' related' : ''}`}>
+      <span role="gridcell" class="time">
+        {timeText(row.time - start)}
+      </span>
+      <span role="gridcell" class="gap">
+        {gap > 0 ? `+${durationText(gap)}` : ''}
+      </span>
+      <span role="gridcell" class="words left">
+        {words(0)}
+      </span>
+      <span role="gridcell" class="lane">
         {SIDES.map(
           of =>
             row.waits[of] && (
@@ -88,7 +87,9 @@ export const LadderRow = ({ row, gap, start, isSelected, isRelated, onSelect }: 
           </span>
         )}
       </span>
-      <span class="words right">{words(1)}</span>
+      <span role="gridcell" class="words right">
+        {words(1)}
+      </span>
     </div>
   )
 }

@@ -113,13 +113,12 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
   const selectedText = route.params.get('row')
   const selected = useMemo(() => {
     if (selectedText === null) return undefined
-    const index = shown.findIndex(row => rowKey(row) === selectedText)
-    return index < 0 ? undefined : index
+    return indexOfKey(shown, selectedText)
   }, [selectedText, shown, shown.length])
   const row = selected === undefined ? undefined : shown[selected]
   const select = (index: number | undefined): void => {
-    const next = index === undefined ? undefined : shown[Math.max(0, Math.min(shown.length - 1, index))]
-    setParam('row', next && rowKey(next))
+    const isShown = index !== undefined && index >= 0 && index < shown.length
+    setParam('row', isShown ? keyOf(shown, index) : undefined)
   }
   const step = (from: number, by: 1 | -1, isWanted: (row: Row) => boolean): void => {
     let i = from + by
@@ -128,16 +127,9 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
   }
   const onKeyDown = (event: KeyboardEvent): void => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
-    const at = selected ?? -1
-    const isRow = ({ kind }: Row): boolean => kind !== 'idle'
     const actions: Readonly<Record<string, () => void>> = {
-      ArrowDown: () => step(at, 1, isRow),
-      j: () => step(at, 1, isRow),
-      ArrowUp: () => step(selected ?? shown.length, -1, isRow),
-      k: () => step(selected ?? shown.length, -1, isRow),
-      n: () => step(at, 1, isProblem),
+      n: () => step(selected ?? -1, 1, isProblem),
       p: () => step(selected ?? shown.length, -1, isProblem),
-      Escape: () => select(undefined),
       '/': () => filterBox.current?.focus(),
     }
     const action = actions[event.key]
@@ -286,22 +278,24 @@ export const Ladder = ({ store, route }: { readonly store: Store; readonly route
             label="Ladder"
             count={shown.length}
             rowHeight={ROW_HEIGHT}
-            shown={selected}
+            columns={5}
+            isRow={index => shown[index]!.kind !== 'idle'}
+            selected={selected}
+            onSelect={select}
             followsEnd={store.source.about.isLive}
             onEnd={loadMore}
             onKeyDown={onKeyDown}
-            render={index => {
+            render={(index, attributes) => {
               const one = shown[index]!
               const before = shown[shown[index - 1]?.kind === 'idle' ? index - 2 : index - 1]
               return (
                 <LadderRow
                   key={index}
+                  attributes={attributes}
                   row={one}
                   gap={before ? one.time - before.time : 0}
                   start={start}
-                  isSelected={index === selected}
                   isRelated={isRelated(one)}
-                  onSelect={() => select(index === selected ? undefined : index)}
                 />
               )
             }}
@@ -343,6 +337,23 @@ const isSameRequest = (row: Row, request: PostedEvent | undefined): boolean => {
 /** For deep links: the same row in each page of the session. */
 const rowKey = (row: Row): string =>
   `${row.time.toFixed(3)}${row.packet ? `-${row.packet.psn.toString(16)}` : `-${row.kind}`}`
+
+/** The key of a row, with the number of the rows before it that have the same. */
+const keyOf = (rows: readonly Row[], index: number): string => {
+  const key = rowKey(rows[index]!)
+  let before = 0
+  for (let i = index - 1; i >= 0 && rows[i]!.time === rows[index]!.time; i--) if (rowKey(rows[i]!) === key) before++
+  return before === 0 ? key : `${key}~${before}`
+}
+
+const indexOfKey = (rows: readonly Row[], text: string): number | undefined => {
+  const [key, before = 0] = text.split('~')
+  const first = rows.findIndex(row => rowKey(row) === key)
+  let index = first
+  for (let left = Number(before); left > 0 && index >= 0; left--)
+    index = rows.findIndex((row, i) => i > index && rowKey(row) === key)
+  return index >= 0 ? index : first >= 0 ? first : undefined
+}
 
 /** Index of the first row at `time` or later. */
 const lowerBound = (rows: readonly Row[], time: number): number => {

@@ -10,16 +10,6 @@ export const Empty = ({ title, children }: { readonly title: string; readonly ch
   </div>
 )
 
-/** A stack, innermost frame first. */
-export const StackView = ({ stack }: { readonly stack: readonly string[] }) =>
-  stack.length === 0 ? null : (
-    <ol class="stack">
-      {stack.slice(0, 40).map(frame => (
-        <li key={frame}>{frame}</li>
-      ))}
-    </ol>
-  )
-
 /** Names with their values. */
 export const Facts = ({ of }: { readonly of: readonly (readonly [name: string, value: ComponentChildren])[] }) => (
   <dl class="facts">

@@ -6,6 +6,10 @@ import type { Store } from '../data/store.ts'
 
 export const useStore = (store: Store): number => {
   const [version, setVersion] = useState(store.version)
-  useEffect(() => store.subscribe(() => setVersion(store.version)), [store])
+  useEffect(() => {
+    // A short session may have been read since the component was drawn.
+    setVersion(store.version)
+    return store.subscribe(() => setVersion(store.version))
+  }, [store])
   return version
 }

@@ -8,9 +8,10 @@ import { isFailed } from '../../src/trace/failed.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
-import { Empty, Facts, StackView } from '../parts/basics.tsx'
+import { Empty, Facts } from '../parts/basics.tsx'
 import { FilterForm, FilterProblem } from '../parts/filter-form.tsx'
-import { DetailHead, stepOf } from '../parts/split.tsx'
+import { DetailHead } from '../parts/split.tsx'
+import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
@@ -147,27 +148,26 @@ export const Calls = ({ store, route }: ViewProps) => {
           label="Calls"
           count={shown.length}
           rowHeight={ROW_HEIGHT}
-          shown={index < 0 ? undefined : index}
-          onKeyDown={stepOf(index, shown.length, select)}
-          render={i => {
+          columns={4}
+          selected={index < 0 ? undefined : index}
+          onSelect={select}
+          render={(i, attributes) => {
             const event = shown[i]!
             const { call } = event
             return (
-              <div
-                key={i}
-                role="option"
-                class={`call-row${isFailed(call) ? ' failed' : ''}`}
-                aria-selected={i === index}
-                tabIndex={-1}
-                onClick={() => select(i === index ? undefined : i)}
-                onKeyDown={key => key.key === 'Enter' && select(i)}
-              >
-                <span class="mono end">{timeText(event.time - start)}</span>
-                <span class="mono end quiet">{durationText(call.duration)}</span>
-                <span>
+              <div key={i} {...attributes} class={`call-row${isFailed(call) ? ' failed' : ''}`}>
+                <span role="gridcell" class="mono end">
+                  {timeText(event.time - start)}
+                </span>
+                <span role="gridcell" class="mono end quiet">
+                  {durationText(call.duration)}
+                </span>
+                <span role="gridcell">
                   {call.command} {call.pid}
                 </span>
-                <span class="mono">{textOf(event)}</span>
+                <span role="gridcell" class="mono">
+                  {textOf(event)}
+                </span>
               </div>
             )
           }}

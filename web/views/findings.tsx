@@ -5,8 +5,10 @@ import type { FindingEvent } from '../../src/record/events.ts'
 import { findings as kinds } from '../../src/spec/check/findings.ts'
 import { printable } from '../../src/trace/printable.ts'
 import type { Facts, Timed } from '../data/store.ts'
-import { countText, plural, timeText } from '../format.ts'
-import { Empty, StackView } from '../parts/basics.tsx'
+import { plural, timeText } from '../format.ts'
+import { Empty } from '../parts/basics.tsx'
+import { Pages, pageOf } from '../parts/pages.tsx'
+import { Caller, StackView } from '../parts/stack.tsx'
 import { linkTo, type Route, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
@@ -15,21 +17,8 @@ const PAGE_SIZE = 40
 /** Sentences of a page. */
 const SENTENCES = 160
 
-interface PagesProps {
-  /** The parameter of the address. */
-  readonly param: string
-  /** From 0. */
-  readonly page: number
-  readonly size: number
-  readonly count: number
-  readonly label: string
-}
-
-/** The page, from 0, that the address asks for, or the nearest that exists. */
-const pageOf = (text: string | null, size: number, count: number): number => {
-  const page = Math.floor(Number(text ?? 1)) - 1
-  return Math.max(0, Math.min(Number.isFinite(page) ? page : 0, Math.ceil(count / size) - 1))
-}
+/** Another page has other findings than the one that the address names. */
+const forget = (): void => setParam('number', undefined)
 
 /** The queue pair that a finding names, as an object. */
 const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | undefined => {
@@ -39,33 +28,6 @@ const queuePairOf = (facts: Facts, finding: FindingEvent['finding']): number | u
   }
   return undefined
 }
-
-/** Links to the other pages of a list, with what this one has; nothing if there is only one page. */
-const Pages = ({ param, page, size, count, label }: PagesProps) => {
-  if (count <= size) return null
-  const from = page * size
-  const go = (to: number): void => {
-    setParam('number', undefined)
-    setParam(param, to === 0 ? undefined : to + 1)
-  }
-  return (
-    <nav class="toolbar" aria-label={`Pages of ${label}`}>
-      <button type="button" class="chip" disabled={page === 0} onClick={() => go(page - 1)}>
-        Previous
-      </button>
-      <span role="status">
-        {countText(from + 1)} to {countText(Math.min(count, from + size))} of {countText(count)}
-      </span>
-      <button type="button" class="chip" disabled={from + size >= count} onClick={() => go(page + 1)}>
-        Next
-      </button>
-    </nav>
-  )
-}
-
-/** The innermost frame of the program itself, rather than of a library of the system. */
-const callerOf = (stack: readonly string[]): string =>
-  stack.find(frame => !/^\/(?:usr\/)?lib/.test(frame)) ?? stack[0] ?? ''
 
 const Card = ({
   event,
@@ -111,7 +73,7 @@ const Card = ({
           <h4>
             {printable(action)} at {timeText(time - start)} s
           </h4>
-          <StackView stack={stack.map(printable)} />
+          <StackView stack={stack} />
         </section>
       ))}
       {objects.map(({ name, history }) => (
@@ -121,7 +83,9 @@ const Card = ({
             {history.slice(0, 12).map(({ action, time, stack }) => (
               <li key={`${action} ${time}`}>
                 <span class="mono">{timeText(time - start)} s</span> {printable(action)}{' '}
-                <span class="quiet">{printable(callerOf(stack))}</span>
+                <span class="quiet">
+                  <Caller stack={stack} />
+                </span>
               </li>
             ))}
           </ul>
@@ -167,7 +131,7 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
               isOpen={event.finding.number === wanted || (i === 0 && page === 0 && !wanted)}
             />
           ))}
-          <Pages param="page" page={page} size={PAGE_SIZE} count={findings.length} label="findings" />
+          <Pages param="page" page={page} size={PAGE_SIZE} count={findings.length} label="findings" onGo={forget} />
         </section>
       )}
       {failures.length > 0 && (
@@ -183,7 +147,14 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
               </li>
             ))}
           </ul>
-          <Pages param="failures" page={failurePage} size={SENTENCES} count={failures.length} label="failures" />
+          <Pages
+            param="failures"
+            page={failurePage}
+            size={SENTENCES}
+            count={failures.length}
+            label="failures"
+            onGo={forget}
+          />
         </section>
       )}
     </div>

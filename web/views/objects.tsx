@@ -7,8 +7,9 @@ import { classes } from '../../src/spec/classes.ts'
 import type { Store } from '../data/store.ts'
 import { countText, hexText, plural, timeText } from '../format.ts'
 import { Values } from '../ladder/detail.tsx'
-import { Empty, Facts, StackView } from '../parts/basics.tsx'
-import { DetailHead, stepOf } from '../parts/split.tsx'
+import { Empty, Facts } from '../parts/basics.tsx'
+import { DetailHead } from '../parts/split.tsx'
+import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { WaitsOf } from '../parts/waits.tsx'
 import { linkTo, setParam } from '../route.ts'
@@ -169,35 +170,36 @@ export const Objects = ({ store, route }: ViewProps) => {
             label="Objects"
             count={shown.length}
             rowHeight={ROW_HEIGHT}
-            shown={index < 0 ? undefined : index}
-            onKeyDown={stepOf(index, shown.length, next =>
-              setParam('id', next === undefined ? undefined : shown[next]!.id),
-            )}
-            render={i => {
+            columns={6 + columns.length}
+            selected={index < 0 ? undefined : index}
+            onSelect={next => setParam('id', next === undefined ? undefined : shown[next]!.id)}
+            render={(i, attributes) => {
               const object = shown[i]!
               const values = object.history[0]?.details.values ?? {}
               return (
                 <div
                   key={object.id}
-                  role="option"
+                  {...attributes}
                   class={`table-row${object.destroyed === undefined ? '' : ' gone'}`}
                   style={template(columns.length)}
-                  aria-selected={object === selected}
-                  tabIndex={-1}
-                  onClick={() => setParam('id', object === selected ? undefined : object.id)}
-                  onKeyDown={event => event.key === 'Enter' && setParam('id', object.id)}
                 >
-                  <span class="mono">{objects.objectName(object.id)}</span>
-                  <span>{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
-                  <span>{objects.deviceName(object.device)}</span>
-                  <span class="mono">{[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}</span>
+                  <span role="gridcell" class="mono">
+                    {objects.objectName(object.id)}
+                  </span>
+                  <span role="gridcell">{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
+                  <span role="gridcell">{objects.deviceName(object.device)}</span>
+                  <span role="gridcell" class="mono">
+                    {[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}
+                  </span>
                   {columns.map(name => (
-                    <span key={name} class="mono">
+                    <span role="gridcell" key={name} class="mono">
                       {valueText(values[name])}
                     </span>
                   ))}
-                  <span class="mono end">{timeText((object.history[0]?.time ?? start) - start)}</span>
-                  <span class="mono end">
+                  <span role="gridcell" class="mono end">
+                    {timeText((object.history[0]?.time ?? start) - start)}
+                  </span>
+                  <span role="gridcell" class="mono end">
                     {object.destroyed === undefined ? '' : timeText(object.destroyed - start)}
                   </span>
                 </div>

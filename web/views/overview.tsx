@@ -7,12 +7,16 @@ import { isFailed } from '../../src/trace/failed.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
+import { Pages, pageOf } from '../parts/pages.tsx'
 import { WaitsOfSession } from '../parts/waits.tsx'
 import { linkTo } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
 
+/** Rows of a page, and failures. */
 const MAX_ROWS = 60
-export const Overview = ({ store }: ViewProps) => {
+const MAX_FAILURES = 8
+
+export const Overview = ({ store, route }: ViewProps) => {
   const { facts, session, source } = store
   const { objects, traffic } = facts
   const { totals } = traffic
@@ -37,6 +41,17 @@ export const Overview = ({ store }: ViewProps) => {
     if (isFailed(call)) one.failed++
   }
   const connections = connectionsOf(objects)
+  /** The rows of the page of a list that is shown, and links to the others. */
+  const pageOfRows = <T,>(all: readonly T[], param: string) => {
+    const page = pageOf(route.params.get(param), MAX_ROWS, all.length)
+    return {
+      rows: all.slice(page * MAX_ROWS, (page + 1) * MAX_ROWS),
+      pages: <Pages param={param} page={page} size={MAX_ROWS} count={all.length} label={param} />,
+    }
+  }
+  const shownConnections = pageOfRows(connections, 'connections')
+  const shownPrograms = pageOfRows([...programs], 'processes')
+  const shownDevices = pageOfRows([...objects.devices.values()], 'devices')
   const perSecond = (value: number): string =>
     facts.covered > 0 ? `${countText(Math.round(value / (facts.covered / 1e6)))} per second` : ''
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
@@ -45,7 +60,6 @@ export const Overview = ({ store }: ViewProps) => {
         <p>Run a program under this daemon, for example `userdma run -- ibv_rc_pingpong -g 1`.</p>
       </Empty>
     )
-  const problems = totals.lost + totals.retransmitted + totals.errors
   return (
     <div class="page">
       <WaitsOfSession store={store} />
@@ -72,11 +86,11 @@ export const Overview = ({ store }: ViewProps) => {
         />
       </section>
       <Coverage store={store} />
-      {problems > 0 && facts.failures.length > 0 && (
+      {facts.failures.length > 0 && (
         <section>
           <h2>What failed</h2>
           <ul class="sentences">
-            {facts.failures.slice(0, 8).map(({ failure, time, object }) => (
+            {facts.failures.slice(0, MAX_FAILURES).map(({ failure, time, object }) => (
               <li key={`${time} ${failure.failure.text}`}>
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
                   {timeText(time - facts.start)} s
@@ -85,6 +99,11 @@ export const Overview = ({ store }: ViewProps) => {
               </li>
             ))}
           </ul>
+          {facts.failures.length > MAX_FAILURES && (
+            <p class="quiet">
+              <a href={linkTo('findings')}>All {countText(facts.failures.length)} failures</a>
+            </p>
+          )}
         </section>
       )}
       <section>
@@ -108,7 +127,7 @@ export const Overview = ({ store }: ViewProps) => {
               </tr>
             </thead>
             <tbody>
-              {connections.slice(0, MAX_ROWS).map(({ left, right, rightQpn }) => (
+              {shownConnections.rows.map(({ left, right, rightQpn }) => (
                 <tr key={left.object.id}>
                   <td>{left.type}</td>
                   <td class="mono">{hexText(left.qpn)}</td>
@@ -130,10 +149,10 @@ export const Overview = ({ store }: ViewProps) => {
             </tbody>
           </table>
         )}
+        {shownConnections.pages}
         {connections.length > MAX_ROWS && (
           <p class="quiet">
-            And {countText(connections.length - MAX_ROWS)} more: <a href={linkTo('times')}>Times</a> has a table that
-            can be sorted.
+            <a href={linkTo('times')}>Times</a> has a table that can be sorted.
           </p>
         )}
       </section>
@@ -155,7 +174,7 @@ export const Overview = ({ store }: ViewProps) => {
                 </tr>
               </thead>
               <tbody>
-                {[...programs].slice(0, MAX_ROWS).map(([pid, { command, objects: count, qps, calls, failed }]) => (
+                {shownPrograms.rows.map(([pid, { command, objects: count, qps, calls, failed }]) => (
                   <tr key={pid}>
                     <td>
                       <a href={linkTo('calls', { filter: `pid == ${pid}` })}>{command}</a>
@@ -170,6 +189,7 @@ export const Overview = ({ store }: ViewProps) => {
               </tbody>
             </table>
           )}
+          {shownPrograms.pages}
         </section>
         <section>
           <h2>Devices</h2>
@@ -183,7 +203,7 @@ export const Overview = ({ store }: ViewProps) => {
               </tr>
             </thead>
             <tbody>
-              {[...objects.devices.values()].slice(0, MAX_ROWS).map(({ index, name, address, isRemoved }) => {
+              {shownDevices.rows.map(({ index, name, address, isRemoved }) => {
                 const counters = facts.counters.get(index) ?? {}
                 return (
                   <tr key={index}>
@@ -199,6 +219,7 @@ export const Overview = ({ store }: ViewProps) => {
               })}
             </tbody>
           </table>
+          {shownDevices.pages}
         </section>
       </div>
       <section>

@@ -16,8 +16,9 @@ import { nameIn } from '../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Facts as SessionFacts } from '../data/store.ts'
 import { bytesText, countText, durationText, hexText, plural, timeText } from '../format.ts'
-import { Empty, Facts, StackView } from '../parts/basics.tsx'
-import { DetailHead, stepOf } from '../parts/split.tsx'
+import { Empty, Facts } from '../parts/basics.tsx'
+import { DetailHead } from '../parts/split.tsx'
+import { StackView } from '../parts/stack.tsx'
 import { VirtualList } from '../parts/virtual-list.tsx'
 import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
@@ -61,7 +62,7 @@ const COLUMNS: readonly Column[] = [
 const PhaseBar = ({ times }: { readonly times: Readonly<PhaseTimes> }) => {
   const total = sumOfPhases(times)
   return (
-    <span class="phase-bar">
+    <span role="gridcell" class="phase-bar">
       {phaseNames.map(phase => {
         const share = total === 0 ? 0 : (100 * times[phase]) / total
         return share < 0.5 ? null : (
@@ -383,32 +384,25 @@ export const Times = ({ store, route }: ViewProps) => {
             label="Queue pairs"
             count={shown.length}
             rowHeight={ROW_HEIGHT}
-            shown={index < 0 ? undefined : index}
-            onKeyDown={stepOf(index, shown.length, next => select(next === undefined ? undefined : shown[next]))}
-            render={i => {
+            columns={3 + COLUMNS.length}
+            selected={index < 0 ? undefined : index}
+            onSelect={next => select(next === undefined ? undefined : shown[next])}
+            render={(i, attributes) => {
               const queue = shown[i]!
               const { object, qpn, peerQpn } = queue.qp
               return (
-                <div
-                  key={object.id}
-                  role="option"
-                  class="table-row time-row"
-                  aria-selected={queue === selected}
-                  tabIndex={-1}
-                  onClick={() => select(queue === selected ? undefined : queue)}
-                  onKeyDown={event => event.key === 'Enter' && select(queue)}
-                >
-                  <span class="mono">
+                <div key={object.id} {...attributes} class="table-row time-row">
+                  <span role="gridcell" class="mono">
                     {hexText(qpn)}
                     {peerQpn === undefined ? '' : ` → ${hexText(peerQpn)}`}
                   </span>
-                  <span>
+                  <span role="gridcell">
                     {object.program ? `${object.program.command} ${object.program.pid}` : ''}{' '}
                     {objects.deviceName(object.device)}
                   </span>
                   <PhaseBar times={queue.phases} />
                   {COLUMNS.map(({ name, text }) => (
-                    <span key={name} class="mono end">
+                    <span role="gridcell" key={name} class="mono end">
                       {text(queue)}
                     </span>
                   ))}

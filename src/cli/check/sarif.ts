@@ -1,7 +1,7 @@
 /*
  * Logs of SARIF 2.1.0, which CI systems show: of `userdma check` and of `userdma run --fault-walk`.
  */
-import { type Frame, frameText } from '../../trace/findings.ts'
+import { type Frame, frameText } from '../../spec/check/frames.ts'
 
 /** Severities have the names of SARIF's levels. */
 export interface SarifRule {

@@ -7,12 +7,11 @@ import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
 import type { Stack } from '../../spec/check/findings.ts'
-import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
+import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
+import { type Symbols, v8Frame } from '../../trace/findings.ts'
 import { readLines } from './line-table.ts'
 import { withSections } from './sections.ts'
 
-/** A frame of a C program. A frame of JavaScript may contain `+0x1` too, in the name of a file, but no space after it. */
-const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
 /**
  * The tools, with their options, the preferred one first: addr2line needs our help with files (line-table.ts). Both
  * print each address, followed by pairs of lines: function, and FILE:LINE. There are several pairs if functions were
@@ -91,21 +90,6 @@ const withTableFiles = (path: string, found: ReadonlyMap<string, readonly Frame[
     const isKnown = inner !== undefined && known !== undefined && inner.line === known.line
     return [address, isKnown ? [{ ...inner, ...sourceOf(`${known.file}:${known.line}`) }, ...outer] : frames]
   })
-}
-
-/** The verbs libraries, whose internal functions do not help the author of a program. */
-const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
-
-/**
- * Removes frames that do not help: the callers of main, and the innermost frames, in verbs libraries. Of the latter it
- * keeps the outermost with a name: the function that the program has called.
- */
-const trimFrames = (frames: readonly Frame[]): readonly Frame[] => {
-  const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
-  const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
-  const outer = first < 0 ? [] : frames.slice(first)
-  const main = outer.findIndex(({ function: name }) => name === 'main')
-  return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
 /**

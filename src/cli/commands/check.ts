@@ -203,6 +203,7 @@ export const check = async (program: string, args: readonly string[], options: C
         { progress, describe },
         {
           file: record,
+          symbols,
           hasFindings: () => shown.length > 0,
         },
       ).finally(progress.end)
@@ -247,7 +248,7 @@ const checkUnderDaemon = async (
   hang: number | undefined,
   onFinding: (finding: Finding) => void,
   { progress, describe }: { readonly progress: Progress; describe(): string },
-  record: { readonly file: RecordFile | undefined; hasFindings(): boolean },
+  record: { readonly file: RecordFile | undefined; readonly symbols: Symbols; hasFindings(): boolean },
 ): Promise<Checked> => {
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined
@@ -274,7 +275,8 @@ const checkUnderDaemon = async (
     progress.end()
     if (isPrivate) warnRunning(contexts)
     const hasFailed = programEnd.status !== 0 || record.hasFindings()
-    const isRecorded = (await record.file?.end(joined.client, hasFailed, recordedEnd(program, programEnd))) ?? true
+    const isRecorded =
+      (await record.file?.end(joined.client, hasFailed, recordedEnd(program, programEnd), record.symbols)) ?? true
     return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }
   } finally {
     await joined.leave()

@@ -6,10 +6,12 @@
 import { SessionFileError } from '../../record/error.ts'
 import type { SessionEvent } from '../../record/events.ts'
 import { openSession } from '../../record/reader.ts'
+import { callersLine, SessionSymbols } from '../../record/symbols.ts'
 import { LongestRequests } from '../../record/times/longest.ts'
 import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../record/times/phases.ts'
 import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../record/times/request-times.ts'
 import { programEndText, SessionWaits } from '../../record/waits.ts'
+import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { durationText } from '../../trace/duration.ts'
@@ -42,7 +44,7 @@ const percent = (part: number, whole: number): string =>
 /** Phases below this share of the time have no line. */
 const MIN_SHARE = 0.005
 
-const createTexts = ({ objects }: TimesOfRequests, start: number) => {
+const createTexts = ({ objects }: TimesOfRequests, symbols: SessionSymbols, start: number) => {
   const queueName = ({ qp: { object, qpn, peerQpn } }: QueueTimes): string => {
     const owner = object.program === undefined ? '' : ` of ${object.program.command} (${object.program.pid})`
     const to = peerQpn === undefined ? '' : `, to QP ${hex(peerQpn)}`
@@ -82,7 +84,7 @@ const createTexts = ({ objects }: TimesOfRequests, start: number) => {
     return [
       `  ${durationText(to - from).padStart(8)}  ${nameIn(WrOpcode.values, request.opcode)} ${bytesText(request.length)}, wr_id ${request.wrId}, QP ${hex(queue.qp.qpn)}, at ${((from - start) / 1e6).toFixed(6)} s${end}`,
       ...parts.map(([phase, time]) => `            ${durationText(time).padStart(8)}  ${phases[phase].title}`),
-      ...(stack[0] === undefined ? [] : [`            posted in ${stack.slice(0, 3).join(', ')}`]),
+      ...(stack[0] === undefined ? [] : [`            posted in ${callersLine(symbols, stack)}`]),
     ]
   }
   return { queueName, queueLines, requestLines }
@@ -110,7 +112,11 @@ const queueJson = (queue: QueueTimes, name: string) => {
 }
 
 /** `start`: time 0. */
-const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }: RequestTimes, start: number) => ({
+const requestJson = (
+  { request, queue, from, to, spans, status, isOpen, stack }: RequestTimes,
+  symbols: SessionSymbols,
+  start: number,
+) => ({
   kind: 'request',
   request: request.id,
   object: queue.qp.object.id,
@@ -123,8 +129,31 @@ const requestJson = ({ request, queue, from, to, spans, status, isOpen, stack }:
   status: status === undefined ? undefined : nameIn(WcStatus.values, status),
   isOpen,
   spans: spans.map(span => ({ phase: span.phase, from: span.from - start, to: span.to - start })),
-  stack,
+  stack: symbols.framesOf(stack).map(frameText),
 })
+
+/** As objects what `waitLines` has as text. `start`: time 0. */
+const waitsJson = (waits: SessionWaits, start: number) => [
+  ...waits.lasting.map(({ id, facts: { command, pid, device, text, since, objects }, state, end }) => ({
+    kind: 'wait',
+    id,
+    pid,
+    command,
+    device,
+    text,
+    objects,
+    from: since - start,
+    to: end === undefined ? undefined : end - start,
+    isOpen: state === 'waits',
+  })),
+  ...waits.programEnds.map(({ pid, command, status, signal }) => ({
+    kind: 'programEnd',
+    pid,
+    command,
+    status,
+    signal,
+  })),
+]
 
 /** What programs wait for, and how those ended that failed. Time that these wait has no end, so it comes first. */
 const waitLines = (waits: SessionWaits, end: number): string[] => {
@@ -150,10 +179,12 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     const longest = new LongestRequests(top)
     const times = new TimesOfRequests(one => longest.add(one))
     const waits = new SessionWaits()
+    const symbols = new SessionSymbols()
     let unreadable = 0
     const add = (event: SessionEvent): void => {
       try {
         waits.add(event)
+        symbols.add(event)
         times.add(event)
       } catch {
         // A file that was made by others may have records of any content.
@@ -174,13 +205,14 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
     times.end(session.end)
     progress.end()
 
-    const texts = createTexts(times, session.start)
+    const texts = createTexts(times, symbols, session.start)
     const queues = [...times.queues].sort((a, b) => sumOfPhases(b.phases) - sumOfPhases(a.phases))
     const shown = queues.slice(0, top)
     const write = (line: string): void => void process.stdout.write(`${line}\n`)
     if (options.json) {
+      for (const wait of waitsJson(waits, session.start)) write(jsonText(wait))
       for (const queue of shown) write(jsonText(queueJson(queue, texts.queueName(queue))))
-      for (const request of longest.list) write(jsonText(requestJson(request, session.start)))
+      for (const request of longest.list) write(jsonText(requestJson(request, symbols, session.start)))
     } else if (queues.length === 0 && waits.lasting.length === 0) write(`${printable(name)} has no sends`)
     else {
       const lines = [

@@ -14,6 +14,7 @@ import { SessionFileError } from '../../record/error.ts'
 import type { SessionEvent } from '../../record/events.ts'
 import { bytesSource, openSession, type Session, type SessionSource } from '../../record/reader.ts'
 import { createRedactor } from '../../record/redact.ts'
+import { readSymbols, SessionSymbols } from '../../record/symbols.ts'
 import { SessionWriter } from '../../record/writer.ts'
 import { jsonText, printable } from '../../trace/printable.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
@@ -48,6 +49,8 @@ interface Exporting {
   readonly isRedacted: boolean
   /** Calls `use` for the events of the checkpoint before `time`, as `forEach`. */
   existing(time: number, use: (event: SessionEvent) => void): Promise<void>
+  /** The symbols of the stacks, redacted if asked for. */
+  symbols(): Promise<SessionSymbols>
   /** Calls `use` for all events in order of time, redacted if asked for. Events that `use` cannot read are counted. */
   forEach(use: (event: SessionEvent) => void): Promise<void>
   readonly write: Write
@@ -69,10 +72,11 @@ const fromStart =
         : { ...event, time: event.time - start },
     )
 
-const toText: Exporter = async ({ session, forEach, writeLine }) => {
+const toText: Exporter = async ({ session, symbols: read, forEach, writeLine }) => {
+  const symbols = await read()
   const { application, machine, origin } = session.header
   writeLine(`recorded by ${application} on ${machine}, ${new Date(origin + session.start / 1000).toISOString()}`)
-  await forEach(fromStart(session.start, event => writeLine(eventLine(event))))
+  await forEach(fromStart(session.start, event => writeLine(eventLine(event, symbols))))
 }
 
 const toJson: Exporter = async ({ session, forEach, write }) => {
@@ -271,6 +275,11 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
     const existing = async (time: number, use: Use): Promise<void> => {
       for (const event of (await session.checkpointBefore(time)).events) redactFor(use, event)
     }
+    const readAllSymbols = async (): Promise<SessionSymbols> => {
+      const symbols = new SessionSymbols()
+      await readSymbols(session, event => redactFor(one => symbols.add(one), event))
+      return symbols
+    }
     const passes = (PASSES[to] ?? 1) + (to === 'html' && redact ? 1 : 0)
     const events = session.blocks.reduce((sum, block) => sum + block.events, 0)
     let passed = 0
@@ -296,6 +305,7 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
       session,
       isRedacted: redact === true,
       existing,
+      symbols: readAllSymbols,
       forEach,
       write: buffer.write,
       writeLine: buffer.writeLine,

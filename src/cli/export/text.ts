@@ -1,8 +1,11 @@
 /*
  * Events of a session as lines of text, and as JSON.
  */
-import type { PacketsEvent, SessionEvent } from '../../record/events.ts'
+import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../record/events.ts'
+import { callersLine, type SessionSymbols } from '../../record/symbols.ts'
 import { programEndText } from '../../record/waits.ts'
+import type { Stack } from '../../spec/check/findings.ts'
+import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
 import { callJson, callLine, failureLine, tormentLine } from '../../trace/calls.ts'
@@ -19,8 +22,21 @@ const packetsText = (event: PacketsEvent): string => {
   return `device ${device} ${direction} ${outcome === 'passed' ? '' : `(${outcome}) `}${text}${more}`
 }
 
+/** ` from main (a.c:9)`; empty: no stack. */
+const fromText = (stack: Stack, symbols: SessionSymbols): string => {
+  const callers = callersLine(symbols, stack)
+  return callers && ` from ${callers}`
+}
+
+const symbolText = ({ frame, frames }: SymbolEvent): string => {
+  const source = frames.flatMap(({ line, source }) =>
+    line === undefined || source === undefined ? [] : [`: ${(source.lines[line - source.first] ?? '').trim()}`],
+  )
+  return `${frame} is ${frames.map(frameText).join(', inlined in ')}${source[0] ?? ''}`
+}
+
 /** The event without its time. Texts of programs may have any characters. */
-const eventText = (event: SessionEvent): string => {
+const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
   switch (event.kind) {
     case 'device':
       return `device ${event.device} ${event.change}: ${event.name} ${event.address}`
@@ -29,14 +45,14 @@ const eventText = (event: SessionEvent): string => {
       const owner = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
       const values = Object.keys(details.values ?? {}).length === 0 ? '' : ` ${JSON.stringify(details.values)}`
       const reason = why === '' || why === 'call' ? '' : ` by ${why}`
-      return `object ${object} ${change}${reason}: ${name} ${number === 0 ? handle : hex(number)}${owner}${method && ` ${method}`}${values}`
+      return `object ${object} ${change}${reason}: ${name} ${number === 0 ? handle : hex(number)}${owner}${method && ` ${method}`}${values}${fromText(event.stack, symbols)}`
     }
     case 'call':
-      return callLine(event.call)
+      return `${callLine(event.call)}${fromText(event.stack, symbols)}`
     case 'posted': {
       const { id, owner, opcode, wrId, length } = event.request
       const name = opcode < 0 ? 'receive' : nameIn(WrOpcode.values, opcode)
-      return `request ${id} posted to object ${owner}: ${name} wr_id ${wrId} ${length} B`
+      return `request ${id} posted to object ${owner}: ${name} wr_id ${wrId} ${length} B${fromText(event.stack, symbols)}`
     }
     case 'ended':
       return `request ${event.request} ended`
@@ -58,7 +74,7 @@ const eventText = (event: SessionEvent): string => {
     case 'failure':
       return failureLine(event.failure)
     case 'finding':
-      return `finding ${event.finding.id} (${event.finding.severity}): ${event.finding.text}`
+      return `finding ${event.finding.id} (${event.finding.severity}): ${event.finding.text}${fromText(event.finding.moments[0]?.stack ?? [], symbols)}`
     case 'torment':
       return tormentLine(event.torment)
     case 'counters':
@@ -78,13 +94,16 @@ const eventText = (event: SessionEvent): string => {
     }
     case 'programEnd':
       return `${event.command} (${event.pid}) ${programEndText(event)}`
+    case 'symbol':
+      return symbolText(event)
     case 'end':
       return `end: ${event.reason}`
   }
 }
 
 /** Seconds of the recorder's clock, and the event. The caller makes it printable. */
-export const eventLine = (event: SessionEvent): string => `${(event.time / 1e6).toFixed(6)} ${eventText(event)}`
+export const eventLine = (event: SessionEvent, symbols: SessionSymbols): string =>
+  `${(event.time / 1e6).toFixed(6)} ${eventText(event, symbols)}`
 
 /** An event for `JSON.stringify`: bytes are hexadecimal, 64-bit numbers decimal text, and calls are decoded. */
 export const eventJson = (event: SessionEvent): Record<string, unknown> => {

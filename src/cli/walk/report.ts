@@ -2,7 +2,8 @@
  * The output of a fault walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
 import type { Stack } from '../../spec/check/findings.ts'
-import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
+import { type Frame, frameText } from '../../spec/check/frames.ts'
+import type { Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
 import type { ConfigOptions } from '../config.ts'

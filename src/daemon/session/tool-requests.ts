@@ -6,10 +6,12 @@
 import { fstatSync } from 'node:fs'
 import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import { close } from '../../host/net/sockets.ts'
+import { symbolFrames } from '../../record/symbol-frames.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
 import type {
   DaemonConfig,
   DeviceSpec,
+  FrameSymbol,
   ListedDevice,
   ProgramEnd,
   QpCursor,
@@ -43,8 +45,12 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
+
+const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
+/** Characters of frames in a reply: as JSON, which escapes some, they fit into a message. */
+const MAX_FRAMES_REPLY = 2 ** 13
 
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
@@ -70,6 +76,16 @@ const parseRecord = ({ application, payload, limit }: Partial<Record<string, unk
   if (typeof application !== 'string' || application.length > MAX_APPLICATION || !isCount(payload)) return undefined
   if (limit === undefined) return { kind: 'record', application, payload }
   return isCount(limit) ? { kind: 'record', application, payload, limit } : undefined
+}
+
+const parseSymbols = ({ symbols }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  if (!Array.isArray(symbols)) return undefined
+  const valid = symbols.flatMap((symbol: unknown): readonly FrameSymbol[] => {
+    const { frame, frames } = (symbol ?? {}) as Partial<Record<string, unknown>>
+    const known = symbolFrames(frames)
+    return typeof frame === 'string' && known !== undefined ? [{ frame, frames: known }] : []
+  })
+  return valid.length === symbols.length ? { kind: 'record-symbols', symbols: valid } : undefined
 }
 
 /** Maximum characters of a command and of a signal's name. */
@@ -103,6 +119,9 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
   if (kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'record') return parseRecord(fields)
+  if (kind === 'record-frames')
+    return Number.isSafeInteger(from) && Number(from) >= 0 ? { kind, from: Number(from) } : undefined
+  if (kind === 'record-symbols') return parseSymbols(fields)
   if (kind === 'end-record') return parseEndRecord(fields)
   if (kind === 'stop') return { kind }
   if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
@@ -139,6 +158,8 @@ export class ToolRequests {
   #queuedReplies = 0
   #isClosed = false
   #recording: DaemonRecording | undefined
+  /** Of the recording, as of the last request from 0 on. */
+  #frames: readonly string[] = []
   /** The end of the last recording. */
   #recorded: RecordingEnd = NOT_RECORDED
 
@@ -231,6 +252,24 @@ export class ToolRequests {
     } catch (error) {
       return { error: `cannot record: ${error instanceof Error ? error.message : String(error)}` }
     }
+  }
+
+  #recordedFrames(from: number): ToolReply {
+    if (this.#recording === undefined) return NO_RECORDING
+    // Stacks that arrive meanwhile may be left out.
+    if (from === 0) this.#frames = this.#recording.frames()
+    const rest = this.#frames.slice(from)
+    let characters = 0
+    const end = rest.findIndex(({ length }) => {
+      characters += length
+      return characters > MAX_FRAMES_REPLY
+    })
+    return { frames: end < 0 ? rest : rest.slice(0, end), total: this.#frames.length }
+  }
+
+  #addSymbols(symbols: readonly FrameSymbol[]): ToolReply {
+    const recording = this.#recording
+    return recording === undefined ? NO_RECORDING : { hasRoom: symbols.every(symbol => recording.addSymbol(symbol)) }
   }
 
   async #endRecording(program?: ProgramEnd): Promise<RecordingEnd> {
@@ -339,6 +378,10 @@ export class ToolRequests {
         return { captureError: this.#subscriptions.captureError }
       case 'record':
         return this.#startRecording(request, file)
+      case 'record-frames':
+        return this.#recordedFrames(request.from)
+      case 'record-symbols':
+        return this.#addSymbols(request.symbols)
       case 'end-record':
         return { recorded: this.#recorded }
       case 'stop':

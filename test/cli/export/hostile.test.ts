@@ -156,7 +156,8 @@ const DEEP = `${'['.repeat(10_000)}${']'.repeat(10_000)}`
 /** A block with each property of its event's JSON damaged in each way. */
 const damagedJson = (block: Uint8Array): Uint8Array[] => {
   const { at, kind } = eventAt(block)
-  if (kind === undefined || !['object', 'call', 'failure', 'finding', 'torment', 'wait'].includes(kind)) return []
+  if (kind === undefined || !['object', 'call', 'failure', 'finding', 'torment', 'wait', 'symbol'].includes(kind))
+    return []
   const start = at + RECORD_HEADER
   const fields = block.subarray(start, start + Records[kind].size)
   const text = new TextDecoder().decode(block.subarray(start + fields.length, block.length - BLOCK_TRAILER))
@@ -183,11 +184,13 @@ describe('userdma export of hostile files', async () => {
   }
   const torment = { time: 1, device: 'rxe0', torment: { number: 1, kind: 'event', text: ESCAPE } }
   const wait = { device: 'rxe0', pid: 2, command: ESCAPE, id: 'receive', text: ESCAPE, since: 1, objects: [1] }
+  const symbol = { function: ESCAPE, file: ESCAPE, line: 2, source: { first: 1, lines: [ESCAPE, ESCAPE] } }
   const others = [
     { kind: 'failure', object: 1, failure: { time: 1, pid: 2, command: ESCAPE, device: 'rxe0', failure } },
     { kind: 'torment', torment },
     { kind: 'wait', change: 'began', wait: 1, facts: wait },
     { kind: 'programEnd', pid: 2, command: ESCAPE, status: 139, signal: ESCAPE },
+    { kind: 'symbol', frame: `/app+0x1 ${ESCAPE}`, frames: [symbol] },
   ] as unknown as AnyEvent[]
   const events = [...(await sessionEvents()), ...others, ...fc.sample(anyEvent, { numRuns: 60, seed: 3 })]
   // One of each kind with escape sequences in its texts.

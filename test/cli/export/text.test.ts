@@ -8,6 +8,7 @@ import { describe, it } from 'node:test'
 import { createCapture } from '../../../src/cli/export/packets.ts'
 import { eventJson, eventLine } from '../../../src/cli/export/text.ts'
 import { createRedactor } from '../../../src/record/redact.ts'
+import { SessionSymbols } from '../../../src/record/symbols.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { repoRoot } from '../../paths.ts'
@@ -19,7 +20,7 @@ describe('a session', async () => {
   const events = await sessionEvents()
 
   it('is a line of text for each event', () => {
-    const lines = `${events.map(eventLine).join('\n')}\n`
+    const lines = `${events.map(event => eventLine(event, new SessionSymbols())).join('\n')}\n`
     if (process.env.UPDATE_GOLDEN) writeFileSync(golden, lines)
     assert.equal(lines, readFileSync(golden, 'utf8'))
   })

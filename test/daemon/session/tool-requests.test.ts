@@ -135,7 +135,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, end-record and stop',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
       },
       text.slice(0, 60),
     )

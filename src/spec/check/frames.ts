@@ -1,0 +1,40 @@
+/*
+ * Frames of stacks: their text as programs send it, and as people read it.
+ */
+
+export interface Frame {
+  readonly function: string
+  /** Source file and line; both undefined: unknown. */
+  readonly file?: string
+  readonly line?: number
+  /** The program or library that contains the frame. */
+  readonly object?: string
+}
+
+/**
+ * A frame of a C program, `FILE+0xOFFSET SYMBOL`. A frame of JavaScript may contain `+0x1` too, in the name of a file,
+ * but no space after it.
+ */
+export const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
+
+/** The verbs libraries, whose internal functions do not help the author of a program. */
+const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
+
+/**
+ * Removes frames that do not help: the callers of main, and the innermost frames, in verbs libraries. Of the latter it
+ * keeps the outermost with a name: the function that the program has called.
+ */
+export const trimFrames = <F extends Frame>(frames: readonly F[]): readonly F[] => {
+  const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
+  const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
+  const outer = first < 0 ? [] : frames.slice(first)
+  const main = outer.findIndex(({ function: name }) => name === 'main')
+  return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
+}
+
+/** `function at file:line`, or `function (object)`. */
+export const frameText = ({ function: name, file, line, object }: Frame): string => {
+  const functionName = name || '??'
+  if (file !== undefined) return `${functionName} at ${file}:${line}`
+  return object === undefined ? functionName : `${functionName} (${object})`
+}

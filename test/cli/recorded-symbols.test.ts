@@ -1,0 +1,73 @@
+/*
+ * The symbols that a command adds to a recording: which source files it reads, and how much it sends.
+ */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { addSymbols } from '../../src/cli/recorded-symbols.ts'
+import type { Frame } from '../../src/spec/check/frames.ts'
+import type { FrameSymbol } from '../../src/uapi/tool.ts'
+import { temporaryFolder } from '../system/programs.ts'
+
+/** What is sent for frames with these symbols. `room`: batches that the recording takes. */
+const sent = async (
+  frames: Readonly<Record<string, readonly Frame[]>>,
+  room = Number.POSITIVE_INFINITY,
+): Promise<FrameSymbol[][]> => {
+  const batches: FrameSymbol[][] = []
+  await addSymbols(
+    {
+      recordedFrames: async () => Object.keys(frames),
+      async addSymbols(symbols) {
+        batches.push([...symbols])
+        return batches.length < room
+      },
+    },
+    { framesOf: ([frame = '']) => frames[frame] ?? [] },
+  )
+  return batches
+}
+
+describe('symbols of a recording', () => {
+  it('have three lines before and after each position, of files that are source', async t => {
+    const folder = temporaryFolder(t)
+    const file = (name: string) => join(folder, name)
+    writeFileSync(file('a.c'), ['1', '2', '3', '\t4  ', 'x'.repeat(500), '6', '7', '8'].join('\n'))
+    writeFileSync(file('binary'), 'a\0b\n')
+    writeFileSync(file('large'), Buffer.alloc(2 ** 23 + 1, '\n'))
+    mkdirSync(file('folder'))
+    execFileSync('mkfifo', [file('fifo')])
+    const others = ['binary', 'large', 'folder', 'fifo', 'missing'].map(file)
+    const of = (path: string, line: number): Frame => ({ function: 'f', file: path, line, object: '/app' })
+    const [batch = []] = await sent({
+      '/app+0x1 ': [of(file('a.c'), 4), of(file('a.c'), 1)],
+      '/app+0x2 ': [of(file('a.c'), 9), ...others.map(path => of(path, 1)), of('./test/paths.ts', 1)],
+      '/app+0x3 ': [{ function: '' }],
+    })
+    assert.deepEqual(
+      batch.map(({ frame }) => frame),
+      ['/app+0x1 ', '/app+0x2 '],
+    )
+    const [first, second] = batch.map(({ frames }) => frames.map(({ source }) => source))
+    assert.deepEqual(first, [
+      { first: 1, lines: ['1', '2', '3', '\t4', 'x'.repeat(200), '6', '7'] },
+      { first: 1, lines: ['1', '2', '3', '\t4'] },
+    ])
+    assert.deepEqual(
+      second,
+      second?.map(() => undefined),
+    )
+  })
+
+  it('are sent in messages of bounded length, until the recording has no room', async () => {
+    const frames = Object.fromEntries(
+      Array.from({ length: 1000 }, (_, i) => [`/app+0x${i.toString(16)} `, [{ function: 'f'.repeat(100) }]]),
+    )
+    const batches = await sent(frames)
+    assert.equal(batches.flat().length, 1000)
+    for (const batch of batches) assert.ok(JSON.stringify(batch).length < 2 ** 15)
+    assert.equal((await sent(frames, 2)).length, 2)
+  })
+})
