@@ -15,6 +15,7 @@ import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
+import { recordingRows } from './recording.ts'
 import { rpcRows } from './rpc.ts'
 import { startRows } from './start.ts'
 import { streamRows } from './streams.ts'
@@ -26,6 +27,7 @@ export const rows: readonly Row[] = [
   ...codecRows,
   ...icrcRows,
   ...hookRows,
+  ...recordingRows,
   ...inprocRows,
   ...callRows,
   ...connectionRows,
