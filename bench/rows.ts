@@ -7,6 +7,7 @@ import { checkRows } from './check.ts'
 import { codecRows } from './codec.ts'
 import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
+import { countRows } from './counts.ts'
 import type { Row } from './harness/harness.ts'
 import { hookRows } from './hooks.ts'
 import { hostRows } from './host.ts'
@@ -41,6 +42,7 @@ export const rows: readonly Row[] = [
   ...writeBwRows,
   ...checkRows,
   ...hostRows,
+  ...countRows,
   ...idleRows,
   ...objectRows,
   ...udpRows,
