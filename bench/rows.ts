@@ -7,6 +7,7 @@ import { checkRows } from './check.ts'
 import { codecRows } from './codec.ts'
 import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
+import { countRows } from './counts.ts'
 import type { Row } from './harness/harness.ts'
 import { hookRows } from './hooks.ts'
 import { hostRows } from './host.ts'
@@ -15,6 +16,7 @@ import { idleRows } from './idle.ts'
 import { inprocRows } from './inproc.ts'
 import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
+import { recordingRows } from './recording.ts'
 import { rpcRows } from './rpc.ts'
 import { startRows } from './start.ts'
 import { streamRows } from './streams.ts'
@@ -26,6 +28,7 @@ export const rows: readonly Row[] = [
   ...codecRows,
   ...icrcRows,
   ...hookRows,
+  ...recordingRows,
   ...inprocRows,
   ...callRows,
   ...connectionRows,
@@ -39,6 +42,7 @@ export const rows: readonly Row[] = [
   ...writeBwRows,
   ...checkRows,
   ...hostRows,
+  ...countRows,
   ...idleRows,
   ...objectRows,
   ...udpRows,

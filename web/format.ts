@@ -8,7 +8,9 @@ export { durationText } from '../src/trace/duration.ts'
 
 const thousands = new Intl.NumberFormat('en-US')
 
-export const countText = (value: number): string => thousands.format(value)
+/** The formatter takes a microsecond, so numbers that have no comma bypass it. */
+export const countText = (value: number): string =>
+  value >= 0 && value < 1000 && Number.isInteger(value) ? String(value) : thousands.format(value)
 
 export const plural = (count: number, noun: string): string => `${countText(count)} ${noun}${count === 1 ? '' : 's'}`
 

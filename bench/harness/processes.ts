@@ -48,8 +48,8 @@ interface Started extends Running {
   problem(summary: string): Unavailable
 }
 
-const start = (command: string, args: readonly string[]): Started => {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+const start = (command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): Started => {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env })
   const ended = once(child, 'close')
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
@@ -108,6 +108,8 @@ export const runReference = (name: string, ...args: readonly (string | number)[]
 export interface Daemon {
   readonly pid: number
   readonly socket: string
+  /** The file of bench/sides/young-generation.ts. */
+  readonly allocations: string
   /** Starts a program with this daemon, under `userdma run` or `userdma check`. */
   run(program: string, ...args: readonly (string | number)[]): Running
   /** Starts a server, and waits until it listens on its TCP port. */
@@ -119,19 +121,32 @@ export interface Daemon {
 
 /**
  * A daemon with the default device and a private socket. `check`: programs run under `userdma check`; `races`: with
- * `--races`. `record`: it records into a file of at most 64 MiB.
+ * `--races`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process.
  */
-export const startDaemon = async ({ check = false, races = false, record = false } = {}): Promise<Daemon> => {
+export const startDaemon = async ({
+  check = false,
+  races = false,
+  record = false,
+  nodeOptions = [],
+}: {
+  readonly check?: boolean
+  readonly races?: boolean
+  readonly record?: boolean
+  readonly nodeOptions?: readonly string[]
+} = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
-  const daemon = start(process.execPath, [
+  const allocations = join(folder, 'allocations')
+  const command = [
+    ...nodeOptions,
     cli,
     'daemon',
     '--socket',
     socket,
     ...(check ? ['--check'] : []),
     ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
-  ])
+  ]
+  const daemon = start(process.execPath, command, { ...process.env, USERDMA_BENCH_ALLOCATIONS: allocations })
   const stop = async (): Promise<void> => {
     await daemon.stop()
     rmSync(folder, { recursive: true, force: true })
@@ -154,6 +169,7 @@ export const startDaemon = async ({ check = false, races = false, record = false
   return {
     pid: daemon.pid,
     socket,
+    allocations,
     stop,
     run: (program, ...args) => run(program, args),
     async runServer(port, program, ...args) {

@@ -11,6 +11,7 @@ import {
   DeviceChange,
   ELEMENT_BYTES,
   fieldBytes,
+  fieldOffsets,
   type LayoutValues,
   MAX_BLOCK,
   ObjectChange,
@@ -23,10 +24,21 @@ import {
   SegmentBytes,
   WaitChange,
 } from '../spec/session-file.ts'
+import { BTH_BYTES, bthDestQp } from '../wire/bth.ts'
 import type { PacketFlow } from '../wire/flow.ts'
 import { checksum } from './checksum.ts'
 import { SessionFileError } from './error.ts'
-import type { AnyEvent, DeviceEvent, ObjectDetails, ObjectEvent, SessionEvent, WaitEvent } from './events.ts'
+import type {
+  AnyEvent,
+  CompletedEvent,
+  DeviceEvent,
+  ObjectDetails,
+  ObjectEvent,
+  PacketsEvent,
+  PostedEvent,
+  SessionEvent,
+  WaitEvent,
+} from './events.ts'
 import { symbolFrames } from './symbol-frames.ts'
 
 const utf8 = new TextDecoder()
@@ -99,40 +111,75 @@ const nameOf = <T extends Readonly<Record<string, number>>>(table: T, value: num
   return name.toLowerCase() as Lowercase<keyof T & string>
 }
 
+/**
+ * Which events to decode. Records of others are checked like those that are decoded, so a damaged block is damaged for
+ * every reader.
+ */
+export interface WantedEvents {
+  readonly kinds: ReadonlySet<AnyEvent['kind']>
+  /** Ids: posts and ends of other queues, and completions, counters and RNR NAKs of other objects, are left out. */
+  readonly objects?: ReadonlySet<number>
+  /** QPNs: packets to others, and those that lack a whole BTH, are left out. */
+  readonly destinations?: ReadonlySet<number>
+}
+
 /** What the records of a block refer to. */
 interface BlockTables {
   readonly texts: string[]
   readonly flows: PacketFlow[]
-  /** By text: many records have the same stack. */
-  readonly stacks: Map<string, Stack>
+  /** By the number of the text, from 0: many records have the same stack. */
+  readonly stacks: (Stack | undefined)[]
 }
 
-/** The body of a record: its fields at 0, its tail after them. */
+/** A record in its block: its fields from `at` on, its tail after them until `end`. One for all records. */
 interface Body {
   readonly view: DataView
   readonly bytes: Uint8Array
+  at: number
+  end: number
+  /** Microseconds. */
+  time: number
   readonly tables: BlockTables
 }
 
-/** Throws for a number that is none, or negative: all numbers of 64 bits are ids, counts, lengths or addresses. */
-const fieldsOf = <K extends RecordKind>(kind: K, { view, tables }: Body): LayoutValues<(typeof Records)[K]> => {
-  const layout: RecordLayout = Records[kind]
-  const values = readFields(view, 0, layout, tables.texts)
-  for (const [name, type] of layout.fields)
-    if (type === 'f64' && !(Number(values[name]) >= 0 && Number.isFinite(values[name])))
-      throw new SessionFileError(`a record "${kind}" has the number ${values[name]} as ${name}`)
-  return values as LayoutValues<(typeof Records)[K]>
+/** Names and offsets of a layout's fields of 64 bits: all are ids, counts, lengths or addresses. */
+const numbersOf = (layout: RecordLayout): readonly { readonly name: string; readonly at: number }[] => {
+  const offsets: Readonly<Record<string, number>> = fieldOffsets(layout)
+  return layout.fields.filter(([, type]) => type === 'f64').map(([name]) => ({ name, at: offsets[name]! }))
+}
+const NUMBERS = new Map(recordKinds.map(kind => [kind, numbersOf(Records[kind])]))
+
+/** Throws if the record is too short, or a number of 64 bits is none or negative. */
+const checkFields = (kind: RecordKind, { view, at, end }: Body): void => {
+  if (end - at < Records[kind].size) throw new SessionFileError(`a record "${kind}" is too short`)
+  const numbers = NUMBERS.get(kind)!
+  for (let i = 0; i < numbers.length; i++) {
+    const { name, at: offset } = numbers[i]!
+    const value = view.getFloat64(at + offset, true)
+    if (!(value >= 0 && value <= Number.MAX_VALUE))
+      throw new SessionFileError(`a record "${kind}" has the number ${value} as ${name}`)
+  }
 }
 
-const stackOf = (text: string, { tables: { stacks } }: Body): Stack => {
-  const known = stacks.get(text)
+const fieldsOf = <K extends RecordKind>(kind: K, { view, at, tables }: Body): LayoutValues<(typeof Records)[K]> => {
+  const layout: RecordLayout = Records[kind]
+  return readFields(view, at, layout, tables.texts) as LayoutValues<(typeof Records)[K]>
+}
+
+const NO_STACK: Stack = []
+
+/** `number`: of its text. */
+const stackOf = (number: number, { tables: { stacks, texts } }: Body): Stack => {
+  const known = stacks[number - 1]
   if (known !== undefined) return known
-  const stack = text === '' ? [] : text.split('\n')
-  stacks.set(text, stack)
+  const text = texts[number - 1] ?? ''
+  if (text === '') return NO_STACK
+  const stack = text.split('\n')
+  stacks[number - 1] = stack
   return stack
 }
 
-const tailOf = (kind: RecordKind, { bytes }: Body): Uint8Array => bytes.subarray(Records[kind].size)
+const tailOf = (kind: RecordKind, { bytes, at, end }: Body): Uint8Array => bytes.subarray(at + Records[kind].size, end)
 
 const jsonOf = <T>(kind: RecordKind, body: Body): T => {
   let value: unknown
@@ -155,139 +202,244 @@ const detailsOf = (body: Body): ObjectDetails => {
   return details
 }
 
-/** `count` parts of `size` bytes behind the fields of a record. Throws if the record has fewer. */
-const parts = <T>(
-  kind: RecordKind,
-  { view, bytes }: Body,
-  count: number,
-  size: number,
-  read: (view: DataView, at: number) => T,
-): T[] => {
-  const start = Records[kind].size
-  if (start + count * size > bytes.length) throw new SessionFileError(`a record "${kind}" is too short`)
-  return Array.from({ length: count }, (_, i) => read(view, start + i * size))
+const OBJECT = fieldOffsets(Records.object)
+const CALL = fieldOffsets(Records.call)
+const POSTED = fieldOffsets(Records.posted)
+const ENDED = fieldOffsets(Records.ended)
+const COMPLETED = fieldOffsets(Records.completed)
+const NOT_READY = fieldOffsets(Records.receiverNotReady)
+const RESET = fieldOffsets(Records.queueReset)
+const PACKETS = fieldOffsets(Records.packets)
+const COUNTERS = fieldOffsets(Records.counters)
+/** Bytes of a counter: the number of its name, its value. */
+const COUNTER_BYTES = 12
+
+/** Throws if `count` parts of `size` bytes do not fit behind the fields of a record. */
+const checkParts = (kind: RecordKind, { at, end }: Body, count: number, size: number): void => {
+  if (at + Records[kind].size + count * size > end) throw new SessionFileError(`a record "${kind}" is too short`)
 }
 
-type Decoders = { readonly [K in Exclude<RecordKind, 'text' | 'flow'>]: (body: Body) => AnyEvent & { kind: K } }
+/** Further checks of the kinds that are frequent; `checkFields` came before. */
+const checks: Partial<Readonly<Record<RecordKind, (body: Body) => void>>> = {
+  posted(body) {
+    checkParts('posted', body, body.view.getUint32(body.at + POSTED.elements, true), ELEMENT_BYTES)
+  },
+  counters(body) {
+    checkParts('counters', body, body.view.getUint32(body.at + COUNTERS.count, true), COUNTER_BYTES)
+  },
+  packets({ view, at, end, tables }) {
+    const flow = view.getUint32(at + PACKETS.flow, true)
+    if (flow >= tables.flows.length || view.getUint32(at + PACKETS.outcome, true) >= packetOutcomes.length)
+      throw new SessionFileError('packets refer to a flow or outcome that does not exist')
+    const recorded = end - at - Records.packets.size
+    const count = view.getUint32(at + PACKETS.count, true)
+    const isTooLong =
+      view.getUint32(at + PACKETS.headerBytes, true) > recorded ||
+      recorded > MAX_PACKET ||
+      view.getUint32(at + PACKETS.packetBytes, true) > MAX_PACKET ||
+      view.getUint32(at + PACKETS.lastBytes, true) > MAX_PACKET
+    if (isTooLong || count === 0 || count > MAX_RUN) throw new SessionFileError('packets are longer than their record')
+  },
+}
 
+/** Kinds whose records are checked without being decoded. */
+const FREQUENT: ReadonlySet<RecordKind> = new Set([
+  'posted',
+  'ended',
+  'completed',
+  'receiveLost',
+  'receiverNotReady',
+  'polled',
+  'queueReset',
+  'packets',
+  'counters',
+])
+
+/** Where frequent records have the object by which they are chosen. */
+const OBJECT_FIELDS: Partial<Readonly<Record<RecordKind, number>>> = {
+  posted: POSTED.owner,
+  ended: ENDED.owner,
+  completed: COMPLETED.qp,
+  receiveLost: ENDED.owner,
+  receiverNotReady: NOT_READY.qp,
+  queueReset: RESET.owner,
+  counters: COUNTERS.object,
+}
+
+const isWanted = (kind: AnyEvent['kind'], { view, at, end }: Body, wanted: WantedEvents): boolean => {
+  const { kinds, objects, destinations } = wanted
+  if (!kinds.has(kind)) return false
+  if (kind === 'packets') {
+    if (destinations === undefined) return true
+    const header = at + Records.packets.size
+    return end - header >= BTH_BYTES && destinations.has(bthDestQp(view, header))
+  }
+  const field = OBJECT_FIELDS[kind]
+  return objects === undefined || field === undefined || objects.has(view.getFloat64(at + field, true))
+}
+
+type Decoders = {
+  readonly [K in Exclude<RecordKind, 'text' | 'flow'>]: (body: Body) => AnyEvent & { kind: K; readonly time: number }
+}
+
+// Literals have all fields of an event at once, in one order: an event that is copied for a field costs twice.
 const decoders: Decoders = {
   device(body) {
     const { device, change, name, address } = fieldsOf('device', body)
-    return { kind: 'device', change: nameOf(DeviceChange, change) as DeviceEvent['change'], device, name, address }
+    return {
+      kind: 'device',
+      change: nameOf(DeviceChange, change) as DeviceEvent['change'],
+      device,
+      name,
+      address,
+      time: body.time,
+    }
   },
   object(body) {
-    const { change, pid, command, stack, ...fields } = fieldsOf('object', body)
+    const { change, pid, command, stack: _, ...fields } = fieldsOf('object', body)
     return {
       kind: 'object',
       change: nameOf(ObjectChange, change) as ObjectEvent['change'],
       ...fields,
       program: programOf(pid, command),
-      stack: stackOf(stack, body),
+      stack: stackOf(body.view.getUint32(body.at + OBJECT.stack, true), body),
       details: detailsOf(body),
+      time: body.time,
     }
   },
   call(body) {
-    const { object, stack } = fieldsOf('call', body)
-    return { kind: 'call', object, stack: stackOf(stack, body), call: jsonOf('call', body) }
+    const { view, at, time } = body
+    const stack = stackOf(view.getUint32(at + CALL.stack, true), body)
+    return { kind: 'call', object: view.getFloat64(at + CALL.object, true), stack, call: jsonOf('call', body), time }
   },
-  posted(body) {
-    const fields = fieldsOf('posted', body)
-    const { bits, elements: count } = fields
-    const elements = parts('posted', body, count, ELEMENT_BYTES, (view, at) => ({
-      address: view.getFloat64(at, true),
-      length: view.getUint32(at + 8, true),
-      lkey: view.getUint32(at + 12, true),
-    }))
-    const gidAt = Records.posted.size + count * ELEMENT_BYTES
-    const hasDestination = (bits & PostedBit.DESTINATION) !== 0
+  posted(body): PostedEvent & { readonly time: number } {
+    const { view, at, time } = body
+    const bits = view.getUint32(at + POSTED.bits, true)
+    const count = view.getUint32(at + POSTED.elements, true)
+    const elements: { address: number; length: number; lkey: number }[] = []
+    let end = at + Records.posted.size
+    for (let i = 0; i < count; i++, end += ELEMENT_BYTES)
+      elements.push({
+        address: view.getFloat64(end, true),
+        length: view.getUint32(end + 8, true),
+        lkey: view.getUint32(end + 12, true),
+      })
     return {
       kind: 'posted',
-      stack: stackOf(fields.stack, body),
+      stack: stackOf(view.getUint32(at + POSTED.stack, true), body),
       request: {
-        id: fields.request,
-        // Set by `eventsOf`: the time of the record.
-        time: 0,
-        owner: fields.owner,
-        queue: fields.queue,
-        number: fields.number,
-        index: fields.index,
-        wrId: fields.wrId,
-        opcode: fields.opcode,
-        flags: fields.flags,
+        id: view.getFloat64(at + POSTED.request, true),
+        time,
+        owner: view.getFloat64(at + POSTED.owner, true),
+        queue: view.getUint32(at + POSTED.queue, true),
+        number: view.getUint32(at + POSTED.number, true),
+        index: view.getFloat64(at + POSTED.index, true),
+        wrId: view.getBigUint64(at + POSTED.wrId, true),
+        opcode: view.getInt32(at + POSTED.opcode, true),
+        flags: view.getUint32(at + POSTED.flags, true),
         isSignaled: (bits & PostedBit.SIGNALED) !== 0,
-        length: fields.length,
+        length: view.getFloat64(at + POSTED.length, true),
         elements,
         remote:
           (bits & PostedBit.REMOTE) === 0
             ? undefined
-            : { address: fields.remoteAddress, length: fields.remoteLength, rkey: fields.rkey },
-        destQpn: (bits & PostedBit.DATAGRAM) === 0 ? undefined : fields.destQpn,
-        destination: hasDestination
-          ? { gid: body.bytes.slice(gidAt, gidAt + GID_BYTES), qkey: fields.qkey }
-          : undefined,
+            : {
+                address: view.getFloat64(at + POSTED.remoteAddress, true),
+                length: view.getFloat64(at + POSTED.remoteLength, true),
+                rkey: view.getUint32(at + POSTED.rkey, true),
+              },
+        destQpn: (bits & PostedBit.DATAGRAM) === 0 ? undefined : view.getUint32(at + POSTED.destQpn, true),
+        destination:
+          (bits & PostedBit.DESTINATION) === 0
+            ? undefined
+            : {
+                gid: body.bytes.slice(end, Math.min(body.end, end + GID_BYTES)),
+                qkey: view.getUint32(at + POSTED.qkey, true),
+              },
       },
+      time,
     }
   },
-  ended: body => ({ kind: 'ended', ...fieldsOf('ended', body) }),
-  completed(body) {
-    const { solicited, ...fields } = fieldsOf('completed', body)
-    return { kind: 'completed', ...fields, solicited: solicited === 1 }
+  ended({ view, at, time }) {
+    const request = view.getFloat64(at + ENDED.request, true)
+    return { kind: 'ended', request, owner: view.getFloat64(at + ENDED.owner, true), time }
   },
-  receiveLost: body => ({ kind: 'receiveLost', ...fieldsOf('receiveLost', body) }),
-  receiverNotReady: body => ({ kind: 'receiverNotReady', ...fieldsOf('receiverNotReady', body) }),
-  polled: body => ({ kind: 'polled', ...fieldsOf('polled', body) }),
-  queueReset: body => ({ kind: 'queueReset', ...fieldsOf('queueReset', body) }),
-  packets(body) {
-    const { flow: number, direction, outcome: outcomeNumber, ...fields } = fieldsOf('packets', body)
-    const flow = body.tables.flows[number]
-    const outcome = packetOutcomes[outcomeNumber]
-    if (flow === undefined || outcome === undefined)
-      throw new SessionFileError('packets refer to a flow or outcome that does not exist')
-    const bytes = tailOf('packets', body).slice()
-    const { headerBytes, count, packetBytes, lastBytes } = fields
-    const longest = Math.max(bytes.length, packetBytes, lastBytes)
-    if (headerBytes > bytes.length || count === 0 || count > MAX_RUN || longest > MAX_PACKET)
-      throw new SessionFileError('packets are longer than their record')
-    return { kind: 'packets', ...fields, direction: direction === 0 ? 'sent' : 'received', outcome, flow, bytes }
+  completed({ view, at, time }): CompletedEvent & { readonly time: number } {
+    return {
+      kind: 'completed',
+      request: view.getFloat64(at + COMPLETED.request, true),
+      owner: view.getFloat64(at + COMPLETED.owner, true),
+      qp: view.getFloat64(at + COMPLETED.qp, true),
+      cq: view.getFloat64(at + COMPLETED.cq, true),
+      cqPosition: view.getFloat64(at + COMPLETED.cqPosition, true),
+      message: view.getFloat64(at + COMPLETED.message, true),
+      bytes: view.getFloat64(at + COMPLETED.bytes, true),
+      status: view.getUint32(at + COMPLETED.status, true),
+      opcode: view.getUint32(at + COMPLETED.opcode, true),
+      solicited: view.getUint32(at + COMPLETED.solicited, true) === 1,
+      time,
+    }
+  },
+  receiveLost: body => ({ kind: 'receiveLost', ...fieldsOf('receiveLost', body), time: body.time }),
+  receiverNotReady: body => ({ kind: 'receiverNotReady', ...fieldsOf('receiverNotReady', body), time: body.time }),
+  polled({ view, at, time }) {
+    return { kind: 'polled', cq: view.getFloat64(at, true), count: view.getFloat64(at + 8, true), time }
+  },
+  queueReset: body => ({ kind: 'queueReset', ...fieldsOf('queueReset', body), time: body.time }),
+  packets({ view, bytes, at, end, tables, time }): PacketsEvent & { readonly time: number } {
+    return {
+      kind: 'packets',
+      device: view.getUint32(at + PACKETS.device, true),
+      identification: view.getUint32(at + PACKETS.identification, true),
+      count: view.getUint32(at + PACKETS.count, true),
+      packetBytes: view.getUint32(at + PACKETS.packetBytes, true),
+      lastBytes: view.getUint32(at + PACKETS.lastBytes, true),
+      headerBytes: view.getUint32(at + PACKETS.headerBytes, true),
+      direction: view.getUint32(at + PACKETS.direction, true) === 0 ? 'sent' : 'received',
+      outcome: packetOutcomes[view.getUint32(at + PACKETS.outcome, true)]!,
+      flow: tables.flows[view.getUint32(at + PACKETS.flow, true)]!,
+      bytes: bytes.slice(at + Records.packets.size, end),
+      time,
+    }
   },
   failure(body) {
-    return { kind: 'failure', ...fieldsOf('failure', body), failure: jsonOf('failure', body) }
+    return { kind: 'failure', ...fieldsOf('failure', body), failure: jsonOf('failure', body), time: body.time }
   },
-  finding: body => ({ kind: 'finding', finding: jsonOf('finding', body) }),
-  torment: body => ({ kind: 'torment', torment: jsonOf('torment', body) }),
-  counters(body) {
-    const { device, object, count } = fieldsOf('counters', body)
-    const pairs = parts(
-      'counters',
-      body,
-      count,
-      12,
-      (view, at) => [body.tables.texts[view.getUint32(at, true) - 1] ?? '', view.getFloat64(at + 4, true)] as const,
-    )
-    return { kind: 'counters', device, object, values: Object.fromEntries(pairs) }
+  finding: body => ({ kind: 'finding', finding: jsonOf('finding', body), time: body.time }),
+  torment: body => ({ kind: 'torment', torment: jsonOf('torment', body), time: body.time }),
+  counters({ view, at, tables, time }) {
+    const device = view.getUint32(at + COUNTERS.device, true)
+    const object = view.getFloat64(at + COUNTERS.object, true)
+    const count = view.getUint32(at + COUNTERS.count, true)
+    const first = at + Records.counters.size
+    const pairs = Array.from({ length: count }, (_, i) => {
+      const place = first + i * COUNTER_BYTES
+      return [tables.texts[view.getUint32(place, true) - 1] ?? '', view.getFloat64(place + 4, true)] as const
+    })
+    return { kind: 'counters', device, object, values: Object.fromEntries(pairs), time }
   },
-  lost: body => ({ kind: 'lost', ...fieldsOf('lost', body) }),
-  checkpoint: body => ({ kind: 'checkpoint', ...fieldsOf('checkpoint', body) }),
-  end: body => ({ kind: 'end', ...fieldsOf('end', body) }),
+  lost: body => ({ kind: 'lost', ...fieldsOf('lost', body), time: body.time }),
+  checkpoint: body => ({ kind: 'checkpoint', ...fieldsOf('checkpoint', body), time: body.time }),
+  end: body => ({ kind: 'end', ...fieldsOf('end', body), time: body.time }),
   wait(body) {
     const { wait, change } = fieldsOf('wait', body)
     const facts = jsonOf<WaitEvent['facts']>('wait', body)
     const isWhole =
       typeof facts.text === 'string' && typeof facts.device === 'string' && typeof facts.command === 'string'
     if (!isWhole || !Array.isArray(facts.objects)) throw new SessionFileError('a record "wait" lacks its facts')
-    return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts }
+    return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts, time: body.time }
   },
-  programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body) }),
+  programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body), time: body.time }),
   symbol(body) {
     const frames = symbolFrames(jsonOf('symbol', body))
     if (frames === undefined) throw new SessionFileError('a record "symbol" has other values than frames')
-    return { kind: 'symbol', ...fieldsOf('symbol', body), frames }
+    return { kind: 'symbol', ...fieldsOf('symbol', body), frames, time: body.time }
   },
 }
 
 const flowOf = (body: Body): PacketFlow => {
-  const at = Records.flow.size
-  if (body.bytes.length < at + 2 * GID_BYTES) throw new SessionFileError('a record "flow" is too short')
+  const at = body.at + Records.flow.size
+  if (body.end < at + 2 * GID_BYTES) throw new SessionFileError('a record "flow" is too short')
   return {
     ...fieldsOf('flow', body),
     source: body.bytes.slice(at, at + GID_BYTES),
@@ -295,28 +447,37 @@ const flowOf = (body: Body): PacketFlow => {
   }
 }
 
-/** The events of a whole block, whose header is `header`. Throws a SessionFileError at the first damaged record. */
-export function* eventsOf(block: Uint8Array, header: BlockFacts): Generator<SessionEvent> {
+/**
+ * The events of a whole block, whose header is `header`. `wanted`: others are left out. Throws a SessionFileError at the
+ * first damaged record.
+ */
+export const eventsOf = (block: Uint8Array, header: BlockFacts, wanted?: WantedEvents): SessionEvent[] => {
   const view = viewOf(block)
-  const tables: BlockTables = { texts: [], flows: [], stacks: new Map() }
+  const tables: BlockTables = { texts: [], flows: [], stacks: [] }
   const end = header.length - BLOCK_TRAILER
+  const body: Body = { view, bytes: block, at: 0, end: 0, time: 0, tables }
+  const events: SessionEvent[] = []
   for (let at: number = BlockHeader.size; at < end; ) {
     const word = at + RECORD_HEADER > end ? 0 : view.getUint32(at, true)
     const length = word & LENGTH_MASK
     const kind = recordKinds[(word >>> KIND_SHIFT) - 1]
     if (length < RECORD_HEADER || at + length > end) throw new SessionFileError('a block has a damaged record')
-    const time = (header.base + view.getUint32(at + 4, true)) / 1000
-    const bytes = block.subarray(at + RECORD_HEADER, at + length)
+    body.time = (header.base + view.getUint32(at + 4, true)) / 1000
+    body.at = at + RECORD_HEADER
     at += length
+    body.end = at
     // A later release may add kinds.
     if (kind === undefined) continue
-    if (bytes.length < Records[kind].size) throw new SessionFileError(`a record "${kind}" is too short`)
-    const body: Body = { view: viewOf(bytes), bytes, tables }
-    if (kind === 'text') tables.texts.push(utf8.decode(bytes))
+    checkFields(kind, body)
+    if (kind === 'text') tables.texts.push(utf8.decode(block.subarray(body.at, body.end)))
     else if (kind === 'flow') tables.flows.push(flowOf(body))
     else {
-      const event = decoders[kind](body)
-      yield event.kind === 'posted' ? { ...event, request: { ...event.request, time }, time } : { ...event, time }
+      checks[kind]?.(body)
+      const isLeftOut = wanted !== undefined && !isWanted(kind, body, wanted)
+      if (isLeftOut && FREQUENT.has(kind)) continue
+      const event: SessionEvent = decoders[kind](body)
+      if (!isLeftOut) events.push(event)
     }
   }
+  return events
 }

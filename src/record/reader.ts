@@ -13,12 +13,13 @@ import {
   FOOTER_MAGIC,
   IndexBlock,
   IndexKey,
+  MAX_BLOCK,
   NO_KEYS,
   SESSION_FILE_VERSION,
   SegmentBytes,
   SegmentFooter,
 } from '../spec/session-file.ts'
-import { eventsOf, hasTimes, isWhole, readBlockHeader, readFields, viewOf } from './decode.ts'
+import { eventsOf, hasTimes, isWhole, readBlockHeader, readFields, viewOf, type WantedEvents } from './decode.ts'
 import { SessionFileError } from './error.ts'
 import type { SessionEvent, SessionHeader } from './events.ts'
 
@@ -94,6 +95,11 @@ export interface Session {
   read(block: SessionBlock): Promise<readonly SessionEvent[]>
   /** Events in the order of time, without those of checkpoints. Damaged blocks are skipped. */
   eventsIn(range?: EventRange): AsyncGenerator<SessionEvent>
+  /**
+   * As `eventsIn`, but all events of a block at once, and only `wanted` ones: several times as fast. A block may have
+   * none.
+   */
+  eventsByBlock(range?: EventRange, wanted?: WantedEvents): AsyncGenerator<readonly SessionEvent[]>
   /**
    * The events of the newest checkpoint before `time`: the devices and objects at its time, which is the time of the
    * events that follow it. `eventsIn` from its `end` on has the changes since. Damaged blocks are skipped.
@@ -198,6 +204,24 @@ const endOf = ({ blocks }: Segment, position: number): number => {
   return last === undefined ? position : last.position + last.length
 }
 
+/** Most bytes that are read at once, and from how many on the next are read meanwhile. */
+const MAX_READ = 2 ** 20
+const MIN_AHEAD = 4 * MAX_BLOCK
+
+/** Takes blocks in a row from the end of `blocks`: of at most `limit` bytes, but at least one. */
+const takeRow = (blocks: SessionBlock[], limit: number): SessionBlock[] => {
+  const row: SessionBlock[] = []
+  let bytes = 0
+  for (let block = blocks.at(-1); block !== undefined; block = blocks.at(-1)) {
+    const last = row[row.length - 1]
+    bytes += block.length
+    if (last !== undefined && (bytes > limit || block.position !== last.position + last.length)) break
+    row.push(block)
+    blocks.pop()
+  }
+  return row
+}
+
 class OpenSession implements Session {
   readonly header: SessionHeader
   readonly blocks: readonly SessionBlock[]
@@ -229,18 +253,21 @@ class OpenSession implements Session {
     return this.#damagedSegments + this.#damagedBlocks.size
   }
 
-  async read({ position, length, sequence }: SessionBlock): Promise<readonly SessionEvent[]> {
-    const bytes = await this.#source.read(position, length)
+  async read(block: SessionBlock): Promise<readonly SessionEvent[]> {
+    return this.#decode(block, await this.#source.read(block.position, block.length))
+  }
+
+  #decode({ position, sequence }: SessionBlock, bytes: Uint8Array, wanted?: WantedEvents): readonly SessionEvent[] {
     const header = readBlockHeader(bytes, sequence)
     if (header === undefined || !isWhole(bytes, header))
       throw new SessionFileError(`the block at byte ${position} of the session file is damaged`)
-    return [...eventsOf(bytes, header)]
+    return eventsOf(bytes, header, wanted)
   }
 
   /** The events of a block; none of a damaged one, which is counted. */
-  async #readWhole(block: SessionBlock): Promise<readonly SessionEvent[]> {
+  #decodeWhole(block: SessionBlock, bytes: Uint8Array, wanted?: WantedEvents): readonly SessionEvent[] {
     try {
-      return await this.read(block)
+      return this.#decode(block, bytes, wanted)
     } catch (error) {
       if (!(error instanceof SessionFileError)) throw error
       this.#damagedBlocks.add(block)
@@ -248,14 +275,54 @@ class OpenSession implements Session {
     }
   }
 
-  async *eventsIn({ from = 0, to = Number.POSITIVE_INFINITY, keys }: EventRange = {}): AsyncGenerator<SessionEvent> {
-    for (const segment of this.#segments) {
-      const wanted = keys && segment.keys && new Set(keys.flatMap(key => segment.keys?.get(key) ?? []))
-      for (const [i, block] of segment.blocks.entries()) {
-        if (block.isCheckpoint || block.end < from || block.start > to || wanted?.has(i) === false) continue
-        for (const event of await this.#readWhole(block)) if (event.time >= from && event.time <= to) yield event
-      }
+  async *eventsIn(range: EventRange = {}): AsyncGenerator<SessionEvent> {
+    for await (const events of this.eventsByBlock(range)) yield* events
+  }
+
+  async *eventsByBlock(
+    { from = 0, to = Number.POSITIVE_INFINITY, keys }: EventRange = {},
+    wanted?: WantedEvents,
+  ): AsyncGenerator<readonly SessionEvent[]> {
+    const blocks = this.#blocksIn(from, to, keys)
+    const read = (blocks: readonly SessionBlock[]) => {
+      const [first] = blocks
+      const last = blocks[blocks.length - 1]
+      if (first === undefined || last === undefined) return undefined
+      const bytes = this.#source.read(first.position, last.position + last.length - first.position)
+      // A read ahead that nobody waits for any more.
+      bytes.catch(() => {})
+      return { blocks, bytes }
     }
+    let limit = MAX_BLOCK
+    let next = read(takeRow(blocks, limit))
+    while (next !== undefined) {
+      const { blocks: row, bytes: promise } = next
+      // A reader that stops soon has not read much in vain.
+      const isAhead = limit >= MIN_AHEAD
+      limit = Math.min(2 * limit, MAX_READ)
+      if (isAhead) next = read(takeRow(blocks, limit))
+      const bytes = await promise
+      const start = row[0]!.position
+      for (const block of row) {
+        const at = block.position - start
+        const events = this.#decodeWhole(block, bytes.subarray(at, at + block.length), wanted)
+        const isInside = block.start >= from && block.end <= to
+        yield isInside ? events : events.filter(({ time }) => time >= from && time <= to)
+      }
+      if (!isAhead) next = read(takeRow(blocks, limit))
+    }
+  }
+
+  /** The blocks of events in a range, the next last. */
+  #blocksIn(from: number, to: number, keys: readonly number[] | undefined): SessionBlock[] {
+    return this.#segments
+      .flatMap(segment => {
+        const wanted = keys && segment.keys && new Set(keys.flatMap(key => segment.keys?.get(key) ?? []))
+        return segment.blocks.filter(
+          (block, i) => !block.isCheckpoint && block.end >= from && block.start <= to && wanted?.has(i) !== false,
+        )
+      })
+      .reverse()
   }
 
   async continued(source: SessionSource): Promise<Session> {
@@ -294,7 +361,8 @@ class OpenSession implements Session {
     const before = this.#segments.filter(({ blocks }, i) => i === 0 || (blocks[0]?.end ?? 0) < time)
     const checkpoints = before[before.length - 1]?.blocks.filter(({ isCheckpoint }) => isCheckpoint) ?? []
     const events: (readonly SessionEvent[])[] = []
-    for (const block of checkpoints) events.push(await this.#readWhole(block))
+    for (const block of checkpoints)
+      events.push(this.#decodeWhole(block, await this.#source.read(block.position, block.length)))
     return { end: checkpoints[0]?.end ?? 0, events: events.flat() }
   }
 }

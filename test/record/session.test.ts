@@ -4,14 +4,16 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { checksum } from '../../src/record/checksum.ts'
 import { copyEvent } from '../../src/record/copy.ts'
+import { viewOf, type WantedEvents } from '../../src/record/decode.ts'
 import { SessionFileError } from '../../src/record/error.ts'
 import type { AnyEvent, SessionEvent } from '../../src/record/events.ts'
 import { expandPackets } from '../../src/record/packets.ts'
 import { bytesSource, openSession } from '../../src/record/reader.ts'
 import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
 import { SessionWriter, type WriterOptions } from '../../src/record/writer.ts'
-import { FileHeader, packetKey } from '../../src/spec/session-file.ts'
+import { BLOCK_TRAILER, BlockHeader, FileHeader, packetKey } from '../../src/spec/session-file.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { anyEvent } from './arbitrary.ts'
 import { createMemorySink } from './memory-sink.ts'
@@ -56,6 +58,64 @@ describe('a session file', () => {
         const isSymbol = ({ kind }: AnyEvent): boolean => kind === 'symbol'
         const inOrder = [...events.filter(event => !isSymbol(event)), ...events.filter(isSymbol)]
         assert.deepEqual(read, [...inOrder, { kind: 'end', reason: 'done' }] satisfies AnyEvent[])
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  it('has the events that a reader wants, block by block', async () => {
+    const objectOf = (event: AnyEvent): number | undefined => {
+      switch (event.kind) {
+        case 'posted':
+          return event.request.owner
+        case 'ended':
+        case 'receiveLost':
+        case 'queueReset':
+          return event.owner
+        case 'completed':
+        case 'receiverNotReady':
+          return event.qp
+        case 'counters':
+          return event.object
+      }
+    }
+    const kinds = ['posted', 'ended', 'completed', 'packets', 'counters', 'polled', 'object', 'queueReset'] as const
+    const id = fc.integer({ min: 1, max: 50 })
+    const choice = fc.record({
+      kinds: fc.subarray([...kinds]).map(some => new Set<AnyEvent['kind']>(some)),
+      objects: fc.option(fc.uniqueArray(id, { minLength: 10, maxLength: 40, size: 'max' })),
+      isOneDestination: fc.boolean(),
+    })
+    await fc.assert(
+      fc.asyncProperty(fc.array(anyEvent, { maxLength: 60, size: 'max' }), choice, async (events, chosen) => {
+        const { sink, writer } = start()
+        for (const [i, event] of events.entries()) {
+          copyEvent(writer, i, event)
+          if (i % 9 === 0) writer.flush()
+        }
+        await writer.end(events.length, 'done')
+        const all = await readAll(sink.bytes)
+        const destinationOf = (event: AnyEvent) =>
+          event.kind === 'packets' ? (event.bytes[5] << 16) | (event.bytes[6] << 8) | event.bytes[7] : undefined
+        const destination = chosen.isOneDestination ? all.map(destinationOf).find(one => one !== undefined) : undefined
+        const wanted = {
+          kinds: chosen.kinds,
+          ...(chosen.objects && { objects: new Set(chosen.objects) }),
+          ...(destination !== undefined && { destinations: new Set([destination]) }),
+        }
+        const session = await openSession(bytesSource(sink.bytes))
+        const read: SessionEvent[] = []
+        for await (const block of session.eventsByBlock({ from: 3 }, wanted)) read.push(...block)
+        const expected = all.filter(event => {
+          const object = objectOf(event)
+          return (
+            event.time >= 3 &&
+            chosen.kinds.has(event.kind) &&
+            (object === undefined || wanted.objects?.has(object) !== false) &&
+            (destination === undefined || event.kind !== 'packets' || destinationOf(event) === destination)
+          )
+        })
+        assert.deepEqual(read, expected)
       }),
       { numRuns: 50 },
     )
@@ -408,6 +468,36 @@ describe('a file that is no session file, or a damaged one', () => {
     let count = 0
     for await (const _ of session.eventsIn()) count++
     assert.deepEqual([count, session.damaged], [200, 1])
+  })
+
+  it('a block with a damaged record is damaged, whichever events are wanted', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(anyEvent, { minLength: 1, maxLength: 9 }),
+        fc.nat(),
+        fc.nat(),
+        async (events, at, byte) => {
+          const { sink, writer } = start()
+          for (const [i, event] of events.entries()) copyEvent(writer, i, event)
+          await writer.end(events.length, 'done')
+          const [block] = (await openSession(bytesSource(sink.bytes))).blocks.filter(
+            ({ isCheckpoint }) => !isCheckpoint,
+          )
+          const bytes = sink.bytes.subarray(block.position, block.position + block.length)
+          const end = block.length - BLOCK_TRAILER
+          bytes[BlockHeader.size + (at % (end - BlockHeader.size))] = byte
+          const view = viewOf(bytes)
+          view.setUint32(end, checksum(view, end), true)
+          const damagedOf = async (wanted?: WantedEvents): Promise<number> => {
+            const session = await openSession(bytesSource(sink.bytes))
+            for await (const _ of session.eventsByBlock({}, wanted));
+            return session.damaged
+          }
+          assert.equal(await damagedOf({ kinds: new Set() }), await damagedOf())
+        },
+      ),
+      { numRuns: 200 },
+    )
   })
 
   it('never throws anything else, whatever the bytes are', async () => {

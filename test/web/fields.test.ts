@@ -3,8 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { opcodes } from '../../src/spec/wire/opcodes.ts'
-import { fieldNames, packetHeaders } from '../../web/packet/fields.ts'
+import { fieldNames, packetHeaders, packetValue } from '../../web/packet/fields.ts'
 
 test('every header of every opcode is shown, and every bit is in one field', () => {
   for (const { opcode, headers, headerBytes } of opcodes) {
@@ -79,4 +80,15 @@ test('values are shown with their bits, and as people read them', () => {
     const field = shown.find(one => one.filter === `infiniband.${filter}`)
     assert.deepEqual([field?.value, field?.text, field?.bits], [value, text, bits], filter)
   }
+})
+
+test('a filter finds the value of every field that is shown, and no other', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 60, size: 'max' }), bytes => {
+      const shown = new Map(
+        packetHeaders(bytes).flatMap(({ fields }) => fields.map(({ filter, value }) => [filter, value] as const)),
+      )
+      for (const name of fieldNames) assert.equal(packetValue(bytes, name), shown.get(name), name)
+    }),
+  )
 })

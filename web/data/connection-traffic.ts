@@ -5,14 +5,12 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { SessionEvent } from '../../src/record/events.ts'
 import type { Connection } from '../../src/record/objects.ts'
-import { packetKey } from '../../src/spec/session-file.ts'
 import { BTH_BYTES } from '../../src/wire/bth.ts'
 import { senderOf } from '../ladder/rows.ts'
+import { choiceOf, keysOf } from './keys.ts'
+import { nextTask, TURN } from './next-task.ts'
 import type { Store } from './store.ts'
 import { Traffic } from './traffic.ts'
-
-/** Milliseconds of work before the browser draws again. */
-const SLICE = 12
 
 /** Whether an event counts in the charts of a connection. */
 export const isOf = (connection: Connection, event: SessionEvent): boolean => {
@@ -38,12 +36,8 @@ export const isOf = (connection: Connection, event: SessionEvent): boolean => {
   }
 }
 
-/** By which the session finds the blocks with events of a connection; undefined: in all. */
-export const keysOf = ({ left, right, rightQpn }: Connection): readonly number[] | undefined =>
-  // Packets of a datagram queue pair have many destinations.
-  rightQpn === undefined
-    ? undefined
-    : [left.object.id, ...(right ? [right.object.id] : []), packetKey(left.qpn), packetKey(rightQpn)]
+/** The kinds of which `isOf` accepts some. */
+const KINDS = new Set(['packets', 'posted', 'ended', 'queueReset', 'completed', 'counters'] as const)
 
 interface Reading {
   readonly traffic: Traffic
@@ -57,25 +51,28 @@ interface Reading {
 const read = async (store: Store, connection: Connection, reading: Reading, onChange: () => void): Promise<void> => {
   const keys = keysOf(connection)
   let toSkip = reading.atTime
-  let sliceEnd = performance.now() + SLICE
-  for await (const event of store.session.eventsIn({ from: reading.time, ...(keys && { keys }) })) {
+  let turn = performance.now()
+  const range = { from: reading.time, ...(keys && { keys }) }
+  for await (const events of store.session.eventsByBlock(range, { kinds: KINDS, ...choiceOf(connection) })) {
     if (reading.isStopped) return
-    if (event.time !== reading.time) {
-      reading.time = event.time
-      reading.atTime = 1
-    } else if (toSkip > 0) {
-      toSkip--
-      continue
-    } else reading.atTime++
-    try {
-      if (isOf(connection, event)) reading.traffic.add(event)
-    } catch {
-      // As in the store: a record of unexpected content.
+    for (const event of events) {
+      if (event.time !== reading.time) {
+        reading.time = event.time
+        reading.atTime = 1
+      } else if (toSkip > 0) {
+        toSkip--
+        continue
+      } else reading.atTime++
+      try {
+        if (isOf(connection, event)) reading.traffic.add(event)
+      } catch {
+        // As in the store: a record of unexpected content.
+      }
     }
-    if (performance.now() < sliceEnd) continue
+    if (performance.now() - turn < TURN) continue
     onChange()
-    await new Promise(resolve => setTimeout(resolve, 0))
-    sliceEnd = performance.now() + SLICE
+    await nextTask()
+    turn = performance.now()
   }
 }
 

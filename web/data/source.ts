@@ -28,14 +28,21 @@ export interface Source {
 const PAGE_BYTES = 64 * 1024
 /** Pages in memory: 32 MB. */
 const MAX_PAGES = 512
+/** Reads from so many bytes on are of a search through the file: a request for each page would take most of its time. */
+const LONG_READ = 4 * PAGE_BYTES
+
+type Load = (offset: number, length: number) => Promise<Uint8Array>
 
 /** Reads pages of bytes, and keeps the newest. */
 class PageCache {
-  readonly #load: (offset: number, length: number) => Promise<Uint8Array>
+  readonly #load: Load
+  readonly #loadLong: Load | undefined
   readonly #pages = new Map<number, Promise<Uint8Array>>()
 
-  constructor(load: (offset: number, length: number) => Promise<Uint8Array>) {
+  /** `load`: loads a page. `loadLong`: more bytes at once, which are not kept; undefined: page by page. */
+  constructor(load: Load, loadLong?: Load) {
     this.#load = load
+    this.#loadLong = loadLong
   }
 
   /** Forgets the pages of the bytes from `from` to `to`. */
@@ -60,6 +67,7 @@ class PageCache {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array> {
+    if (length >= LONG_READ && this.#loadLong !== undefined) return this.#loadLong(offset, length)
     const first = Math.floor(offset / PAGE_BYTES)
     const last = Math.floor((offset + Math.max(length, 1) - 1) / PAGE_BYTES)
     if (first === last) {
@@ -121,11 +129,12 @@ const connect = async (): Promise<Source> => {
   }
   const about = (await (await request('about')).json()) as About
   let bytesRead = 0
-  const cache = new PageCache(async (offset, length) => {
+  const read: Load = async (offset, length) => {
     const bytes = new Uint8Array(await (await request(`data?offset=${offset}&length=${length}`)).arrayBuffer())
     bytesRead += bytes.length
     return bytes
-  })
+  }
+  const cache = new PageCache(read, read)
   return {
     about,
     get bytesRead() {

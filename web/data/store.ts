@@ -12,6 +12,7 @@ import { readSymbols, SessionSymbols } from '../../src/record/symbols.ts'
 import { LongestRequests } from '../../src/record/times/longest.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
 import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
+import { nextTask, TURN } from './next-task.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
@@ -26,19 +27,6 @@ const MAX_SENDS = 20_000
 const MAX_LONGEST = 200
 /** Milliseconds between two notices to views while events are read. */
 const NOTICE_INTERVAL = 200
-/** Milliseconds of reading after which the browser may draw. */
-const TURN = 12
-
-/** Resolves when the browser has had a turn. Browsers slow down the timers of hidden pages, but not messages. */
-const nextTask = (): Promise<void> =>
-  new Promise(resolve => {
-    const { port1, port2 } = new MessageChannel()
-    port1.onmessage = () => {
-      port1.close()
-      resolve()
-    }
-    port2.postMessage(undefined)
-  })
 
 export type Timed<E> = E & { readonly time: number }
 

@@ -77,27 +77,34 @@ const numberIn = (text: string): bigint | number | undefined => {
   return /^\d*\.\d+$/.test(text) ? Number(text) : undefined
 }
 
-const compare = (operator: string, value: FieldValue, wanted: string): boolean => {
-  if (operator === 'contains') return String(value).toLowerCase().includes(wanted.toLowerCase())
+type Test = (value: FieldValue) => boolean
+
+/** Whether a value is in `operator`'s relation to `wanted`. */
+const comparison = (operator: string, wanted: string): Test => {
+  const text = wanted.toLowerCase()
+  if (operator === 'contains') return value => String(value).toLowerCase().includes(text)
   const number = numberIn(wanted)
-  const isText = typeof value === 'string' || number === undefined
-  const a = isText ? String(value).toLowerCase() : Number(value)
-  const b = isText ? wanted.toLowerCase() : Number(number)
-  // Values of 64 bits are not exact as Numbers.
-  const isEqual = typeof value === 'bigint' && typeof number === 'bigint' ? value === number : a === b
-  switch (operator) {
-    case '==':
-      return isEqual
-    case '!=':
-      return !isEqual
-    case '<':
-      return a < b
-    case '>':
-      return a > b
-    case '<=':
-      return isEqual || a < b
-    default:
-      return isEqual || a > b
+  const rounded = Number(number)
+  return value => {
+    const isText = typeof value === 'string' || number === undefined
+    const a = isText ? String(value).toLowerCase() : Number(value)
+    const b = isText ? text : rounded
+    // Values of 64 bits are not exact as Numbers.
+    const isEqual = typeof value === 'bigint' && typeof number === 'bigint' ? value === number : a === b
+    switch (operator) {
+      case '==':
+        return isEqual
+      case '!=':
+        return !isEqual
+      case '<':
+        return a < b
+      case '>':
+        return a > b
+      case '<=':
+        return isEqual || a < b
+      default:
+        return isEqual || a > b
+    }
   }
 }
 
@@ -124,10 +131,10 @@ export const compileFilter = (source: string, isField: (name: string) => boolean
     numberIn(text) === undefined ? String(names?.numberOf(field, text) ?? text) : text
 
   /** The set after `in`. */
-  const members = (name: string): ((value: FieldValue) => boolean) => {
+  const members = (name: string): Test => {
     if (!isNext('{')) throw new FilterError(`"${name} in" needs a set after it: {1, 2, 5..9}`)
     at++
-    const tests: ((value: FieldValue) => boolean)[] = []
+    const tests: Test[] = []
     while (!isNext('}')) {
       const token = next()
       if (token === undefined) throw new FilterError(`a "}" is missing after "${name} in {"`)
@@ -138,11 +145,11 @@ export const compileFilter = (source: string, isField: (name: string) => boolean
         throw new FilterError(`"${token.text}" is no range: both ends are needed, as in 5..9`)
       const from = numbered(name, low!)
       const to = high === undefined ? undefined : numbered(name, high)
-      tests.push(
-        to === undefined
-          ? value => compare('==', value, from)
-          : value => compare('>=', value, from) && compare('<=', value, to),
-      )
+      if (to === undefined) tests.push(comparison('==', from))
+      else {
+        const [isFrom, isTo] = [comparison('>=', from), comparison('<=', to)]
+        tests.push(value => isFrom(value) && isTo(value))
+      }
       if (isNext(',')) at++
     }
     at++
@@ -208,15 +215,11 @@ export const compileFilter = (source: string, isField: (name: string) => boolean
           return value !== undefined && matches(names?.nameOf(name, value) ?? String(value))
         }
       }
-      if (operator.text === 'contains')
-        return row => {
-          const value = row.field(name)
-          return value !== undefined && compare('contains', names?.nameOf(name, value) ?? value, wanted.text)
-        }
-      const number = numbered(name, wanted.text)
+      const isContained = operator.text === 'contains'
+      const isRelated = comparison(operator.text, isContained ? wanted.text : numbered(name, wanted.text))
       return row => {
         const value = row.field(name)
-        return value !== undefined && compare(operator.text, value, number)
+        return value !== undefined && isRelated((isContained ? names?.nameOf(name, value) : undefined) ?? value)
       }
     }
     const text = token.text.toLowerCase()

@@ -4,18 +4,16 @@
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Connection } from '../../src/record/objects.ts'
-import type { EventRange } from '../../src/record/reader.ts'
-import { keysOf } from '../data/connection-traffic.ts'
+import { nextTask } from '../data/next-task.ts'
 import type { Store } from '../data/store.ts'
-import { LadderRows, type Row } from './rows.ts'
+import { beginRows, type Progress, type RowFilter, readRows } from './read-rows.ts'
+import type { Row } from './rows.ts'
 
 /** Rows that are loaded at once, and kept at most. */
 const PART = 5_000
 const MAX_ROWS = 40_000
-/** Rows that may still change, after which a filter decides: packets turn out to be lost. */
-const UNSETTLED = 2_000
-/** Milliseconds of work before the browser draws again. */
-const SLICE = 12
+/** Milliseconds between two drawings while rows are read: a filter is asked about the newest rows each time. */
+const DRAW_INTERVAL = 100
 
 export interface LoadedLadder {
   /** With a filter, those that match. */
@@ -32,80 +30,21 @@ export interface LoadedLadder {
   loadMore(): void
 }
 
-export type RowFilter = (row: Row) => boolean
-
-/** What one ladder has read. */
-interface Progress {
-  readonly rows: LadderRows
-  /** Absent: all rows are kept. */
-  readonly filter: RowFilter | undefined
-  /** The matching rows before those of `rows`, and how many rows were read for them. */
-  readonly matches: Row[]
-  settled: number
-  /** Time of the last event, and how many events had this time. */
-  time: number
-  atTime: number
-  limit: number
-  isRunning: boolean
-  isStopped: boolean
-  hasMore: boolean
-}
-
-/** Keeps the rows that match, of those that do not change any more. */
-const settle = (progress: Progress, filter: RowFilter): void => {
-  const taken = progress.rows.take(UNSETTLED)
-  progress.settled += taken.length
-  for (const row of taken) if (filter(row)) progress.matches.push(row)
-}
-
-const readRows = async (
-  store: Store,
-  connection: Connection,
-  progress: Progress,
-  onChange: () => void,
-): Promise<void> => {
-  const keys = keysOf(connection)
-  const range: EventRange = { from: progress.time, ...(keys && { keys }) }
-  let toSkip = progress.atTime
-  let sliceEnd = performance.now() + SLICE
-  progress.hasMore = false
-  for await (const event of store.session.eventsIn(range)) {
-    if (progress.isStopped) return
-    if (event.time === progress.time) {
-      if (toSkip > 0) {
-        toSkip--
-        continue
-      }
-      progress.atTime++
-    } else {
-      progress.time = event.time
-      progress.atTime = 1
-    }
-    try {
-      progress.rows.add(event)
-    } catch {
-      // As in the store: a record of unexpected content.
-    }
-    if (progress.filter !== undefined && progress.rows.rows.length >= 2 * UNSETTLED) settle(progress, progress.filter)
-    const kept = progress.filter === undefined ? progress.rows.rows.length : progress.matches.length
-    if (kept >= progress.limit) {
-      progress.hasMore = true
-      break
-    }
-    if (performance.now() > sliceEnd) {
-      onChange()
-      await new Promise(resolve => setTimeout(resolve, 0))
-      sliceEnd = performance.now() + SLICE
-    }
-  }
-}
-
 /** Adds rows until the limit or the end of the session. Does nothing while it runs. */
 const load = async (store: Store, connection: Connection, progress: Progress, onChange: () => void): Promise<void> => {
   if (progress.isRunning) return
   progress.isRunning = true
+  let drawn = 0
+  const onTurn = async (): Promise<void> => {
+    const now = performance.now()
+    if (now - drawn >= DRAW_INTERVAL) {
+      drawn = now
+      onChange()
+    }
+    await nextTask()
+  }
   try {
-    await readRows(store, connection, progress, onChange)
+    await readRows(store.session, connection, progress, onTurn)
   } catch {
     // The server has ended, of which the store tells the user, or the file was overwritten meanwhile.
     progress.hasMore = true
@@ -134,18 +73,7 @@ export const useLadder = (
 
   useEffect(() => {
     if (connection === undefined) return
-    const current: Progress = {
-      rows: new LadderRows(connection, from === undefined),
-      filter,
-      matches: [],
-      settled: 0,
-      time: from ?? 0,
-      atTime: 0,
-      limit: PART,
-      isRunning: false,
-      isStopped: false,
-      hasMore: false,
-    }
+    const current = beginRows(connection, from, filter, PART)
     progress.current = current
     void load(store, connection, current, redraw)
     return () => {

@@ -3,6 +3,7 @@
  * one after another and keeps what it needs to explain the later ones: which PSNs were sent and acknowledged, which
  * request a packet belongs to, who waits for what.
  */
+import type { WantedEvents } from '../../src/record/decode.ts'
 import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/record/events.ts'
 import type { Connection, QueuePair } from '../../src/record/objects.ts'
 import { lostOutcomes } from '../../src/record/packets.ts'
@@ -27,10 +28,12 @@ import {
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { isFailed } from '../../src/trace/failed.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
-import { psnDifference } from '../../src/wire/bth.ts'
+import { BTH_BYTES, psnDifference } from '../../src/wire/bth.ts'
+import { choiceOf } from '../data/keys.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
 import { addressText, bytesText, countText, durationText, hexText, plural, psnText } from '../format.ts'
-import { packetValues } from '../packet/fields.ts'
+import { packetValue } from '../packet/fields.ts'
+import { Recent } from './recent.ts'
 
 /** 0: the left queue pair, 1: the right one. */
 export type Side = 0 | 1
@@ -39,6 +42,8 @@ export type Tone = 'data' | 'ack' | 'nak' | 'retry' | 'lost' | 'post' | 'done' |
 
 /** What a queue pair waits for while a row is shown. */
 export type Wait = 'rnr' | 'nak' | 'timeout'
+
+type Waits = readonly [Wait | undefined, Wait | undefined]
 
 /** A packet, or a run of packets with ascending PSNs. */
 export interface RowPacket {
@@ -62,6 +67,7 @@ export interface Row {
   /** The sender of a packet, otherwise the side at which it happened; undefined: in the middle. */
   readonly side: Side | undefined
   tone: Tone
+  /** Made when it is read first, as is `note`: most rows that a filter sees are never shown. */
   readonly title: string
   /** Further words: what is acknowledged, why it failed. */
   note: string
@@ -71,7 +77,7 @@ export interface Row {
   /** How many events the row stands for. */
   count: number
   /** By side. */
-  readonly waits: [Wait | undefined, Wait | undefined]
+  readonly waits: Waits
   /** A wait ends with this row: its duration in microseconds. */
   waited?: number
 }
@@ -85,15 +91,19 @@ const MAX_REMEMBERED = 8192
 /** Microseconds without events from which a row says so. */
 const IDLE = 10_000
 
-const wrName = (opcode: number): string =>
-  Object.keys(WrOpcode.values).find(name => WrOpcode.values[name as keyof typeof WrOpcode.values] === opcode) ??
-  `opcode ${opcode}`
-const wcName = (opcode: number): string =>
-  Object.keys(WcOpcode.values).find(name => WcOpcode.values[name as keyof typeof WcOpcode.values] === opcode) ??
-  `opcode ${opcode}`
-export const statusName = (status: number): string =>
-  Object.keys(WcStatus.values).find(name => WcStatus.values[name as keyof typeof WcStatus.values] === status) ??
-  `status ${status}`
+/** Names by value; of two names of one value the first. */
+const namesOf = (values: Readonly<Record<string, number>>): ReadonlyMap<number, string> =>
+  new Map(
+    Object.entries(values)
+      .map(([name, value]) => [value, name] as const)
+      .reverse(),
+  )
+const wrNames = namesOf(WrOpcode.values)
+const wcNames = namesOf(WcOpcode.values)
+const statusNames = namesOf(WcStatus.values)
+const wrName = (opcode: number): string => wrNames.get(opcode) ?? `opcode ${opcode}`
+const wcName = (opcode: number): string => wcNames.get(opcode) ?? `opcode ${opcode}`
+export const statusName = (status: number): string => statusNames.get(status) ?? `status ${status}`
 
 const kindOfRequest = (name: string): string =>
   name.startsWith('SEND')
@@ -110,6 +120,8 @@ const kindOfRequest = (name: string): string =>
               ? 'atomic'
               : ''
 
+const requestKinds = new Map([...wrNames].map(([opcode, name]) => [opcode, kindOfRequest(name)]))
+
 /** What is known of the requests of one side, whose packets go to the other. */
 interface Direction {
   /** The newest request PSN that was sent, and response PSN that was received. */
@@ -121,7 +133,7 @@ interface Direction {
   readonly posted: PostedEvent[]
   current: PostedEvent | undefined
   /** By PSN: when it was sent for the first time, and the request. */
-  readonly sent: Map<number, { readonly time: number; readonly request: PostedEvent | undefined }>
+  readonly sent: Recent<{ readonly time: number; readonly request: PostedEvent | undefined }>
   /** An unanswered NAK: why the next retransmission comes. */
   nak: { readonly wait: Wait; readonly time: number; readonly text: string } | undefined
 }
@@ -132,15 +144,9 @@ const newDirection = (acknowledged: number | undefined): Direction => ({
   acknowledged,
   posted: [],
   current: undefined,
-  sent: new Map(),
+  sent: new Recent(MAX_REMEMBERED),
   nak: undefined,
 })
-
-const remember = <K, V>(map: Map<K, V>, key: K, value: V): void => {
-  map.delete(key)
-  map.set(key, value)
-  if (map.size > MAX_REMEMBERED) for (const oldest of map.keys()) return void map.delete(oldest)
-}
 
 const OUTCOMES: Readonly<Record<PacketOutcome, string>> = {
   passed: '',
@@ -153,6 +159,133 @@ const OUTCOMES: Readonly<Record<PacketOutcome, string>> = {
 }
 
 const sizeText = (length: number): string => (length > 0 ? ` ${bytesText(length)}` : '')
+
+/** Undefined: what `titleOf` or `noteOf` say of the row's event. */
+type Text = string | (() => string) | undefined
+
+const NO_WAITS: Waits = [undefined, undefined]
+
+class LadderRow implements Row {
+  readonly kind: Row['kind']
+  readonly time: number
+  readonly event: SessionEvent
+  readonly side: Side | undefined
+  tone: Tone
+  readonly packet?: RowPacket
+  request: PostedEvent | undefined
+  count = 1
+  waits: Waits
+  waited?: number
+  #title: Text
+  #note: Text
+
+  constructor(
+    event: SessionEvent,
+    kind: Row['kind'],
+    side: Side | undefined,
+    tone: Tone,
+    title: Text,
+    note: Text,
+    request?: PostedEvent,
+    packet?: RowPacket,
+    waits: Waits = NO_WAITS,
+  ) {
+    this.kind = kind
+    this.time = event.time
+    this.event = event
+    this.side = side
+    this.tone = tone
+    this.#title = title
+    this.#note = note
+    this.request = request
+    this.waits = waits
+    if (packet !== undefined) {
+      this.packet = packet
+      this.count = packet.count
+    }
+  }
+
+  get title(): string {
+    const text = this.#title
+    if (typeof text === 'string') return text
+    const title = text === undefined ? titleOf(this) : text()
+    this.#title = title
+    return title
+  }
+
+  get note(): string {
+    const text = this.#note
+    if (typeof text === 'string') return text
+    const note = text === undefined ? noteOf(this) : text()
+    this.#note = note
+    return note
+  }
+
+  set note(note: string) {
+    this.#note = note
+  }
+
+  setNote(note: Text): void {
+    this.#note = note
+  }
+
+  setWait(side: Side, wait: Wait): void {
+    this.waits = side === 0 ? [wait, this.waits[1]] : [this.waits[0], wait]
+  }
+}
+
+class PacketOfRow implements RowPacket {
+  readonly event: PacketsEvent
+  readonly index: number
+  readonly count: number
+  readonly psn: number
+  outcome: PacketOutcome
+  readonly isRetransmission: boolean
+  #bytes: Uint8Array | undefined
+
+  constructor(
+    event: PacketsEvent,
+    index: number,
+    count: number,
+    psn: number,
+    outcome: PacketOutcome,
+    isRetransmission: boolean,
+  ) {
+    this.event = event
+    this.index = index
+    this.count = count
+    this.psn = psn
+    this.outcome = outcome
+    this.isRetransmission = isRetransmission
+  }
+
+  get length(): number {
+    return this.index === this.event.count - 1 ? this.event.lastBytes : this.event.packetBytes
+  }
+
+  get bytes(): Uint8Array {
+    this.#bytes ??= withPsn(this.event.bytes, this.psn, this.index)
+    return this.#bytes
+  }
+}
+
+const titleOf = ({ event, packet }: Row): string => {
+  if (packet !== undefined) return packetTitle(packet)
+  if (event.kind === 'posted') {
+    const { opcode, length } = event.request
+    return `post ${opcode < 0 ? 'RECV' : wrName(opcode)}${sizeText(length)}`
+  }
+  if (event.kind === 'completed')
+    return event.status === 0 ? `${wcName(event.opcode)} completed` : statusName(event.status)
+  return ''
+}
+
+const noteOf = ({ event }: Row): string => {
+  if (event.kind === 'posted') return `wr_id ${event.request.wrId}`
+  if (event.kind !== 'completed') return ''
+  if (event.status !== 0) return 'completed in error'
+  return event.bytes > 0 ? bytesText(event.bytes) : ''
+}
 
 export const requestTitle = ({ request: { opcode, length, wrId } }: PostedEvent): string =>
   `${opcode < 0 ? 'RECV' : wrName(opcode)}${sizeText(length)} · wr_id ${wrId}`
@@ -176,12 +309,27 @@ export const senderOf = (
   return isToRight && (direction === 'received' || device === left.object.device) ? 0 : undefined
 }
 
+const ROW_KINDS = new Set([
+  'packets',
+  'posted',
+  'completed',
+  'object',
+  'call',
+  'failure',
+  'receiverNotReady',
+  'finding',
+  'lost',
+] as const)
+
+/** The events that a ladder has rows of, or needs for them. */
+export const wantedOf = (connection: Connection): WantedEvents => ({ kinds: ROW_KINDS, ...choiceOf(connection) })
+
 export class LadderRows {
-  readonly rows: Row[] = []
+  readonly rows: LadderRow[] = []
   readonly #connection: Connection
   readonly #sides: readonly [Direction, Direction]
-  /** Rows of packets that may still turn out to be lost, by destination, PSN and opcode. */
-  readonly #arriving = new Map<string, Row>()
+  /** Rows of packets that may still turn out to be lost, by `arrivalKey`; by the service of their opcode. */
+  readonly #arriving: (Recent<LadderRow> | undefined)[] = new Array(SERVICES).fill(undefined)
   readonly #isDatagram: boolean
 
   /** `isFromStart`: the events begin with the first of the session, so the first PSNs are known. */
@@ -264,22 +412,16 @@ export class LadderRows {
     kind: Row['kind'],
     side: Side | undefined,
     tone: Tone,
-    title: string,
-    note: string,
-    more: { readonly packet?: RowPacket; readonly request?: PostedEvent | undefined } = {},
+    title: Text,
+    note: Text,
+    request?: PostedEvent,
   ): void {
-    const { rows } = this
-    this.#fold(event)
-    rows.push({
-      ...emptyRow(event),
-      kind,
-      side,
-      tone,
-      title,
-      note,
-      request: more.request,
-      ...(more.packet && { packet: more.packet }),
-    })
+    this.#add(new LadderRow(event, kind, side, tone, title, note, request))
+  }
+
+  #add(row: LadderRow): void {
+    this.#fold(row.event)
+    this.rows.push(row)
     this.#markWaits()
   }
 
@@ -288,32 +430,33 @@ export class LadderRows {
     const { rows } = this
     const previous = rows[rows.length - 1]
     if (previous === undefined || event.time - previous.time < IDLE) return
-    const title = `${durationText(event.time - previous.time)} without events`
-    rows.push({ ...emptyRow(event), kind: 'idle', title })
+    const { time } = previous
+    rows.push(
+      new LadderRow(event, 'idle', undefined, 'state', () => `${durationText(event.time - time)} without events`, ''),
+    )
     this.#markWaits()
   }
 
   /** The last rows belong to the waits that go on. */
   #markWaits(): void {
-    for (const side of [0, 1] as const) {
-      const { nak } = this.#sides[side]
-      if (nak !== undefined) this.#markWait(side, nak.wait, nak.time)
-    }
+    const [left, right] = [this.#sides[0].nak, this.#sides[1].nak]
+    if (left !== undefined) this.#markWait(0, left.wait, left.time)
+    if (right !== undefined) this.#markWait(1, right.wait, right.time)
   }
 
   /** Rows from the time `since` on belong to a wait of a side. */
   #markWait(side: Side, wait: Wait, since: number): void {
     for (let i = this.rows.length - 1; i >= 0; i--) {
-      const { time, waits } = this.rows[i]!
-      if (time < since || waits[side] === wait) return
-      waits[side] = wait
+      const row = this.rows[i]!
+      if (row.time < since || row.waits[side] === wait) return
+      row.setWait(side, wait)
     }
   }
 
   // ---- requests ----
 
   #addPosted(event: PostedEvent & { readonly time: number }): void {
-    const { owner, opcode, wrId } = event.request
+    const { owner, opcode } = event.request
     const side = this.#sideOf(owner)
     if (side === undefined) return
     const isReceive = opcode < 0
@@ -327,36 +470,28 @@ export class LadderRows {
       last.event.request.opcode < 0
     ) {
       last.count++
-      last.note = `${countText(last.count)} receives, the last wr_id ${wrId}`
+      last.setNote(() => `${countText(last.count)} receives, the last wr_id ${event.request.wrId}`)
       return
     }
     if (!isReceive) this.#sides[side].posted.push(event)
-    const title = isReceive
-      ? `post RECV${sizeText(event.request.length)}`
-      : `post ${wrName(opcode)}${sizeText(event.request.length)}`
-    this.#push(event, 'posted', side, 'post', title, `wr_id ${wrId}`, { request: event })
+    this.#push(event, 'posted', side, 'post', undefined, undefined, event)
   }
 
   #addCompleted(event: SessionEvent & { readonly kind: 'completed' }): void {
-    const { status, opcode, bytes, qp } = event
-    const side = this.#sideOf(qp)
+    const side = this.#sideOf(event.qp)
     if (side === undefined) return
-    const isGood = status === 0
-    const title = isGood ? `${wcName(opcode)} completed` : statusName(status)
-    const note = isGood ? (bytes > 0 ? bytesText(bytes) : '') : 'completed in error'
-    this.#push(event, 'completed', side, isGood ? 'done' : 'error', title, note)
+    this.#push(event, 'completed', side, event.status === 0 ? 'done' : 'error', undefined, undefined)
   }
 
   // ---- packets ----
 
   #addPackets(event: PacketsEvent & { readonly time: number }): void {
     const { bytes } = event
-    if (bytes.length < 12) return
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-    const destQpn = view.getUint32(4) & PSN_MASK
+    if (bytes.length < BTH_BYTES) return
+    const destQpn = (bytes[5]! << 16) | (bytes[6]! << 8) | bytes[7]!
     const sender = senderOf(this.#connection, event, destQpn)
     if (sender === undefined) return
-    const first = view.getUint32(8) & PSN_MASK
+    const first = (bytes[9]! << 16) | (bytes[10]! << 8) | bytes[11]!
     if (event.direction === 'received' && event.outcome !== 'passed' && this.#markArrival(event, destQpn, first)) return
     const step = event.count <= MAX_EXPANDED ? 1 : event.count
     for (let i = 0; i < event.count; i += step) this.#addPacket(event, sender, destQpn, (first + i) & PSN_MASK, i, step)
@@ -368,7 +503,7 @@ export class LadderRows {
     let isKnown = false
     for (let i = 0; i < count; i++) {
       const psn = (first + i) & PSN_MASK
-      const run = this.#arriving.get(arrivalKey(destQpn, psn, bytes[0]!))
+      const run = this.#arriving[bytes[0]! >> SERVICE_SHIFT]?.get(arrivalKey(destQpn, psn, bytes[0]!))
       if (run === undefined) continue
       isKnown = true
       const row = this.#single(run, destQpn, psn)
@@ -382,7 +517,7 @@ export class LadderRows {
   }
 
   /** The row of the packet `psn`, of a row that may be a run: the run is split. */
-  #single(run: Row, destQpn: number, psn: number): Row {
+  #single(run: LadderRow, destQpn: number, psn: number): LadderRow {
     const packet = run.packet!
     if (packet.count === 1) return run
     const at = (psn - packet.psn) & PSN_MASK
@@ -395,16 +530,34 @@ export class LadderRows {
       .filter(([, count]) => count > 0)
       .map(([from, count]) => {
         const part = partOf(packet, from, count)
-        const row: Row = { ...run, packet: part, count, title: packetTitle(part), waits: [...run.waits] }
-        if (from > 0) delete row.waited
-        for (let i = 0; i < count; i++)
-          remember(this.#arriving, arrivalKey(destQpn, (part.psn + i) & PSN_MASK, packet.bytes[0]!), row)
+        const row = new LadderRow(
+          run.event,
+          run.kind,
+          run.side,
+          run.tone,
+          undefined,
+          run.note,
+          run.request,
+          part,
+          run.waits,
+        )
+        if (from === 0 && run.waited !== undefined) row.waited = run.waited
+        this.#remember(row, destQpn)
         return row
       })
     const place = this.rows.lastIndexOf(run)
     // A row that was taken stays as it is.
     if (place >= 0) this.rows.splice(place, 1, ...rows)
     return rows.find(row => row.packet!.psn === psn && row.count === 1)!
+  }
+
+  #remember(row: LadderRow, destQpn: number): void {
+    const { event, psn, count } = row.packet!
+    const opcode = event.bytes[0]!
+    const service = opcode >> SERVICE_SHIFT
+    const arriving = this.#arriving[service] ?? new Recent<LadderRow>(MAX_REMEMBERED)
+    this.#arriving[service] = arriving
+    for (let i = 0; i < count; i++) arriving.set(arrivalKey(destQpn, (psn + i) & PSN_MASK, opcode), row)
   }
 
   #addPacket(
@@ -422,11 +575,10 @@ export class LadderRows {
     const last = (psn + count - 1) & PSN_MASK
     const own = this.#sides[sender]
     const other = this.#sides[sender === 0 ? 1 : 0]
-    const length = index === event.count - 1 ? event.lastBytes : event.packetBytes
-    const bytes = withPsn(event.bytes, psn, index)
     const isLost = lostOutcomes.has(event.outcome)
     let tone: Tone = isRequest ? 'data' : 'ack'
     let note = ''
+    let acknowledged: (() => string) | undefined
     let request: PostedEvent | undefined
     let isRetransmission = false
     let waited: number | undefined
@@ -462,7 +614,8 @@ export class LadderRows {
       } else {
         if ((flags & OP_START) !== 0) own.current = this.#takePosted(own, opcodeByNumber[opcode]?.kind ?? '')
         request = own.current
-        for (let i = 0; i < count; i++) remember(own.sent, (psn + i) & PSN_MASK, { time: event.time, request })
+        const sent = { time: event.time, request }
+        for (let i = 0; i < count; i++) own.sent.set((psn + i) & PSN_MASK, sent)
       }
       if (own.highest === undefined || psnDifference(last, own.highest) > 0) own.highest = last
     } else {
@@ -478,11 +631,13 @@ export class LadderRows {
         if (other.highest === undefined || psnDifference(last, other.highest) > 0) other.highest = last
       }
       if ((flags & OP_ACK) !== 0 && !isLost) {
-        const syndrome = bytes[headerAt.AETH[opcode]!] ?? 0
+        const syndrome = event.bytes[headerAt.AETH[opcode]!] ?? 0
         const kind = syndrome & SYNDROME_KIND_MASK
         if (kind === syndromeKind.ACK) {
-          const text = acknowledgedText(other, last)
-          if (text !== '') note = note === '' ? text : `${note}; ${text}`
+          const before = other.acknowledged
+          if (before === undefined || psnDifference(last, before) > 0) other.acknowledged = last
+          const first = note
+          acknowledged = () => joined(first, acknowledgedText(before, last))
         } else {
           tone = 'nak'
           note = syndromeText(syndrome)
@@ -500,15 +655,15 @@ export class LadderRows {
     }
     if (event.outcome !== 'passed') {
       if (isLost) tone = 'lost'
-      note = note === '' ? OUTCOMES[event.outcome] : `${note}; ${OUTCOMES[event.outcome]}`
+      note = joined(acknowledged?.() ?? note, OUTCOMES[event.outcome])
+      acknowledged = undefined
     }
-    const packet: RowPacket = { event, index, count, psn, length, bytes, outcome: event.outcome, isRetransmission }
-    this.#push(event, 'packet', sender, tone, packetTitle(packet), note, { packet, request })
-    const row = this.rows[this.rows.length - 1]!
-    row.count = count
+    const packet = new PacketOfRow(event, index, count, psn, event.outcome, isRetransmission)
+    const row = new LadderRow(event, 'packet', sender, tone, undefined, acknowledged ?? note, request, packet)
+    this.#add(row)
     if (waited !== undefined) row.waited = waited
-    if (endedWait !== undefined) row.waits[sender] = endedWait
-    for (let i = 0; i < count; i++) remember(this.#arriving, arrivalKey(destQpn, (psn + i) & PSN_MASK, opcode), row)
+    if (endedWait !== undefined) row.setWait(sender, endedWait)
+    this.#remember(row, destQpn)
     if (nak !== undefined) {
       other.nak = nak
       this.#markWaits()
@@ -528,7 +683,7 @@ export class LadderRows {
     // Local operations have no packets.
     while (own.posted.length > 0) {
       const posted = own.posted.shift()!
-      if (kindOfRequest(wrName(posted.request.opcode)) === kind) return posted
+      if ((requestKinds.get(posted.request.opcode) ?? '') === kind) return posted
     }
     return undefined
   }
@@ -553,30 +708,20 @@ const packetTitle = ({ bytes, psn, count, length, event }: RowPacket): string =>
 
 /** `count` packets of a run from its packet `from` on. */
 const partOf = (packet: RowPacket, from: number, count: number): RowPacket => {
-  const { event } = packet
-  const index = packet.index + from
+  const { event, outcome, isRetransmission } = packet
   const psn = (packet.psn + from) & PSN_MASK
-  const length = index === event.count - 1 ? event.lastBytes : event.packetBytes
-  return { ...packet, index, count, psn, length, bytes: withPsn(event.bytes, psn, index) }
+  return new PacketOfRow(event, packet.index + from, count, psn, outcome, isRetransmission)
 }
-
-const emptyRow = (event: SessionEvent): Row => ({
-  kind: 'state',
-  time: event.time,
-  event,
-  side: undefined,
-  tone: 'state',
-  title: '',
-  note: '',
-  request: undefined,
-  count: 1,
-  waits: [undefined, undefined],
-})
 
 const STATES = ['RESET', 'INIT', 'RTR', 'RTS', 'SQD', 'SQE', 'ERR']
 const stateText = (state: unknown): string => (typeof state === 'number' ? `→ ${STATES[state] ?? state}` : '')
 
-const arrivalKey = (destQpn: number, psn: number, opcode: number): string => `${destQpn} ${psn} ${opcode}`
+/** Bits of an opcode without its service, and the number of services. */
+const SERVICE_SHIFT = 5
+const SERVICES = 256 >> SERVICE_SHIFT
+/** Of the packets of a service: 24 bits of QPN, 24 bits of PSN and 5 bits of opcode are as many as a number has. */
+const arrivalKey = (destQpn: number, psn: number, opcode: number): number =>
+  (destQpn * (PSN_MASK + 1) + psn) * (1 << SERVICE_SHIFT) + (opcode & ((1 << SERVICE_SHIFT) - 1))
 
 /** The source queue pair of a datagram. */
 const srcQpnOf = (bytes: Uint8Array): number | undefined => {
@@ -594,12 +739,12 @@ const withPsn = (bytes: Uint8Array, psn: number, index: number): Uint8Array => {
   return copy
 }
 
-/** What an ACK of `psn` acknowledges beyond the earlier ones. */
-const acknowledgedText = (of: Direction, psn: number): string => {
-  const before = of.acknowledged
+const joined = (first: string, second: string): string => (first === '' ? second : `${first}; ${second}`)
+
+/** What an ACK of `psn` acknowledges beyond `before`, the last PSN that was acknowledged. */
+const acknowledgedText = (before: number | undefined, psn: number): string => {
   const count = before === undefined ? 0 : psnDifference(psn, before)
   if (before !== undefined && count <= 0) return 'acknowledged before'
-  of.acknowledged = psn
   if (before === undefined || count === 1) return `acknowledges ${psnText(psn)}`
   return `acknowledges ${psnText((before + 1) & PSN_MASK)}–${psnText(psn)} · ${countText(count)}`
 }
@@ -622,40 +767,49 @@ export const rowFields = [
 ] as const
 
 /** The row for a filter. `start`: time 0. */
-export const filteredRow = (row: Row, start: number): Filtered => {
-  let values: ReturnType<typeof packetValues> | undefined
-  return {
-    text: `${row.title} ${row.note}`,
-    field(name): FieldValue | undefined {
-      const { packet } = row
-      switch (name) {
-        case 'opcode':
-          return this.field('infiniband.bth.opcode')
-        case 'frame.time_relative':
-          return (row.time - start) / 1e6
-        case 'ip.src':
-          return packet && addressText(packet.event.flow.source)
-        case 'ip.dst':
-          return packet && addressText(packet.event.flow.destination)
-        case 'udp.srcport':
-          return packet?.event.flow.sourcePort
-        case 'userdma.kind':
-          return row.kind
-        case 'userdma.side':
-          return row.side === undefined ? undefined : row.side === 0 ? 'left' : 'right'
-        case 'userdma.outcome':
-          return packet?.outcome
-        case 'userdma.retransmission':
-          return packet?.isRetransmission
-        case 'userdma.wr_id':
-          return row.request?.request.wrId
-        case 'userdma.tone':
-          return row.tone
-        default:
-          if (packet === undefined) return undefined
-          values ??= packetValues(packet.bytes)
-          return values.get(name)
-      }
-    },
+export const filteredRow = (row: Row, start: number): Filtered => new FilteredRow(row, start)
+
+class FilteredRow implements Filtered {
+  readonly #row: Row
+  readonly #start: number
+
+  constructor(row: Row, start: number) {
+    this.#row = row
+    this.#start = start
+  }
+
+  get text(): string {
+    return `${this.#row.title} ${this.#row.note}`
+  }
+
+  field(name: string): FieldValue | undefined {
+    const row = this.#row
+    const { packet } = row
+    switch (name) {
+      case 'opcode':
+        return packet && packetValue(packet.bytes, 'infiniband.bth.opcode')
+      case 'frame.time_relative':
+        return (row.time - this.#start) / 1e6
+      case 'ip.src':
+        return packet && addressText(packet.event.flow.source)
+      case 'ip.dst':
+        return packet && addressText(packet.event.flow.destination)
+      case 'udp.srcport':
+        return packet?.event.flow.sourcePort
+      case 'userdma.kind':
+        return row.kind
+      case 'userdma.side':
+        return row.side === undefined ? undefined : row.side === 0 ? 'left' : 'right'
+      case 'userdma.outcome':
+        return packet?.outcome
+      case 'userdma.retransmission':
+        return packet?.isRetransmission
+      case 'userdma.wr_id':
+        return row.request?.request.wrId
+      case 'userdma.tone':
+        return row.tone
+      default:
+        return packet && packetValue(packet.bytes, name)
+    }
   }
 }

@@ -3,7 +3,7 @@
  * where it has the field.
  */
 import { type BitField, type Header, type HeaderName, headers } from '../../src/spec/wire/headers.ts'
-import { opcodeByNumber } from '../../src/spec/wire/opcodes.ts'
+import { headerAt, opcodeByNumber } from '../../src/spec/wire/opcodes.ts'
 import { syndromeText } from '../../src/trace/packets.ts'
 import { type BitValue, getBits } from '../../src/wire/bits.ts'
 
@@ -152,9 +152,24 @@ export const packetHeaders = (bytes: Uint8Array): PacketHeader[] => {
   return found
 }
 
-/** The values of a packet's fields by the names of filters. */
-export const packetValues = (bytes: Uint8Array): Map<string, BitValue> =>
-  new Map(packetHeaders(bytes).flatMap(({ fields }) => fields.map(({ filter, value }) => [filter, value] as const)))
+/** Where each field is, by the name of its filter. */
+const places = new Map(
+  (Object.keys(headers) as HeaderName[]).flatMap(header =>
+    Object.entries(headers[header].fields).map(
+      ([field, bits]) => [filterOf(header, field), { header, bits: bits as BitField }] as const,
+    ),
+  ),
+)
+
+/** The value of a packet's field by the name of its filter; undefined: the packet lacks it. */
+export const packetValue = (bytes: Uint8Array, name: string): BitValue | undefined => {
+  const place = places.get(name)
+  if (place === undefined || bytes.length < headers.BTH.bytes) return undefined
+  const { header, bits } = place
+  const at = header === 'BTH' ? 0 : headerAt[header][bytes[0]!]!
+  if ((header !== 'BTH' && at === 0) || at + headers[header].bytes > bytes.length) return undefined
+  return getBits(new DataView(bytes.buffer, bytes.byteOffset, bytes.length), at, bits)
+}
 
 /** All names of fields, for help and completion. */
 export const fieldNames: readonly string[] = [

@@ -203,9 +203,30 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
     throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
 }
 
+const PAGE_BYTES = 4096
+/** Bytes that are read with the header: most messages are shorter. */
+const FIRST_READ = 256
+
+/**
+ * The beginning of the message at `address`: the header, and usually the attributes, which saves a second system call.
+ * What follows the header in its page can be read if the header can, except in a memory file that ends there.
+ */
+const readBeginning = (view: CallerView, address: bigint): Uint8Array => {
+  const inPage = PAGE_BYTES - Number(address & BigInt(PAGE_BYTES - 1))
+  const most = Math.min(FIRST_READ, inPage)
+  if (most > IoctlHeader.bytes)
+    try {
+      return view.copyIn(address, most)
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+    }
+  return view.copyIn(address, IoctlHeader.bytes)
+}
+
 /** Reads header and attributes of the message at `address`. `onName` gets the method's name. Throws CallError. */
 export const readMessage = (view: CallerView, address: bigint, onName?: (name: string) => void): Message => {
-  const header = viewOf(view.copyIn(address, IoctlHeader.bytes))
+  const beginning = readBeginning(view, address)
+  const header = viewOf(beginning)
   const length = header.getUint16(IoctlHeader.length, true)
   const count = header.getUint16(IoctlHeader.attributeCount, true)
   if (length > MAX_MESSAGE || length !== offsetOf(count))
@@ -224,7 +245,7 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
   const method = isDrivers ? findDriverMethod(view.schema.linux, object, number) : findMethod(object, number, onName)
   if (isDrivers) onName?.(method.spec.name)
   requireOnDevice(view, method.spec)
-  const bytes = view.copyIn(address, length)
+  const bytes = length <= beginning.length ? beginning.subarray(0, length) : view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, passed: new Map(), memory: new Map() }
   const all = viewOf(bytes)
   for (let index = 0; index < count; index++) {
