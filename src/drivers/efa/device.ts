@@ -114,9 +114,9 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     qps: new Map(),
     cqs: new Map(),
     ahs: new Map(),
-    takeQpn: createNumbers(1, Limits.maxQp),
-    takeCq: createNumbers(0, Limits.maxCq),
-    takeAh: createNumbers(1, Limits.maxAh),
+    qpns: createNumbers(1, Limits.maxQp),
+    cqNumbers: createNumbers(0, Limits.maxCq),
+    ahNumbers: createNumbers(1, Limits.maxAh),
   }
   const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
   const state: EfaState = Object.assign(partial, { engine })

@@ -72,6 +72,7 @@ import {
   createReceivedFrom,
   endPacket,
   endPacketsOf,
+  isRefused,
   isTaken,
   notePacket,
   noteTaken,
@@ -79,6 +80,7 @@ import {
   room,
   slotOf,
   visitPackets,
+  WINDOW,
 } from './srd/pairs.ts'
 import {
   type CqObject,
@@ -110,6 +112,8 @@ export const ENDLESS = 7
 const FIRST_TIMEOUT = 4000
 const MAX_TIMEOUT = 256_000
 const MAX_TRIES = 14
+/** A packet for which the port has no room is tried again after this time. */
+const PORT_FULL_DELAY = 100
 /** A packet is lost if one that is so much later was acknowledged. */
 const REORDERED = 64
 /** Microseconds without data after which a READ fails. */
@@ -122,6 +126,8 @@ const MAX_WRITES = 4096
 const MAX_STRANGERS = 4096
 /** Sources of packets of all queue pairs, each about 500 bytes; packets of further ones are dropped. */
 const MAX_SOURCES = 0x1_0000
+/** Microseconds after which an idle pair is forgotten: no packet is in flight so long. */
+const IDLE_TIME = 60_000_000
 /** The hop limit and UDP source port of all packets. */
 const HOP_LIMIT = 64
 const SOURCE_PORT = 4791
@@ -180,8 +186,8 @@ export class Engine implements EngineCalls {
   readonly #run = emptyRun()
   /** By text of the address. */
   readonly #peers = new Map<string, Peer>()
-  /** By number. */
-  readonly #peerNumbers: (Peer | undefined)[] = []
+  /** Numbers of closed peers. */
+  readonly #freePeers: number[] = []
   /** By the port's number of the source address. */
   readonly #peerOfSource: (Peer | undefined)[] = []
   #strangers = 0
@@ -197,6 +203,7 @@ export class Engine implements EngineCalls {
   readonly #toAcknowledge: ReceivedFrom[] = []
   readonly #bits = new Uint32Array(ACKNOWLEDGED / 32)
   #now = 0
+  #forgetAt = 0
 
   constructor(state: Omit<EfaState, 'engine'>, device: () => Device<EfaState>, scratch: Bytes, mtu: number) {
     this.#state = state as EfaState
@@ -231,10 +238,8 @@ export class Engine implements EngineCalls {
         hopLimit: HOP_LIMIT,
         flowLabel: 0,
       })
-      let number = this.#peerNumbers.indexOf(undefined)
-      if (number < 0) number = this.#peerNumbers.length
-      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map() }
-      this.#peerNumbers[number] = peer
+      const number = this.#freePeers.pop() ?? this.#peers.size
+      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map(), source: -1 }
       this.#peers.set(text, peer)
     }
     peer.uses++
@@ -244,8 +249,8 @@ export class Engine implements EngineCalls {
   closePeer(peer: Peer): void {
     if (--peer.uses > 0) return
     this.#peers.delete(addressText(peer.address))
-    this.#peerNumbers[peer.number] = undefined
-    for (const [i, known] of this.#peerOfSource.entries()) if (known === peer) this.#peerOfSource[i] = undefined
+    this.#freePeers.push(peer.number)
+    if (this.#peerOfSource[peer.source] === peer) this.#peerOfSource[peer.source] = undefined
     this.#port.closeFlow(peer.flow)
   }
 
@@ -297,7 +302,6 @@ export class Engine implements EngineCalls {
     }
     qp.pairs.clear()
     qp.reads.clear()
-    qp.epoch = randomEpoch(this.#device().core)
   }
 
   #closeSource({ peer }: ReceivedFrom): void {
@@ -337,7 +341,25 @@ export class Engine implements EngineCalls {
     for (const pair of this.#pairs) if (this.#transmit(pair)) hasWorked = true
     this.#acknowledge()
     this.#port.flush()
+    if (now >= this.#forgetAt) this.#forgetIdle(now)
     return hasWorked
+  }
+
+  /** Forgets destinations and sources that were idle for long: a program may talk to many queue pairs, each once. */
+  #forgetIdle(now: number): void {
+    this.#forgetAt = now + IDLE_TIME / 4
+    for (const { state: qp } of this.#state.qps.values()) {
+      for (const [key, pair] of qp.pairs)
+        if (!this.#pairs.has(pair) && now >= pair.usedAt + IDLE_TIME) {
+          qp.pairs.delete(key)
+          this.closePeer(pair.peer)
+        }
+      for (const [key, source] of qp.sources)
+        if (now >= source.usedAt + IDLE_TIME) {
+          qp.sources.delete(key)
+          this.#closeSource(source)
+        }
+    }
   }
 
   nextTimeout(): number {
@@ -345,11 +367,17 @@ export class Engine implements EngineCalls {
     for (const { dueAt } of this.#waiting) due = Math.min(due, dueAt)
     for (const request of this.#reading) due = Math.min(due, readTimeoutOf(request))
     for (const pair of this.#pairs) {
+      if (pair.refused.length > 0) due = Math.min(due, this.#dueOfRefused(pair))
       visitPackets(pair, (_psn, slot) => {
         due = Math.min(due, pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!))
       })
     }
     return due
+  }
+
+  /** The first of them is due first. While the window is full, acknowledgements and timeouts come before. */
+  #dueOfRefused(pair: Pair): number {
+    return room(pair) <= WINDOW / 2 ? Number.POSITIVE_INFINITY : pair.refused[0]!.dueAt
   }
 
   #readDoorbells(): boolean {
@@ -802,9 +830,10 @@ export class Engine implements EngineCalls {
     let pair = qp.pairs.get(key)
     if (pair === undefined) {
       peer.uses++
-      pair = createPair(qp, peer, qpn)
+      pair = createPair(qp, peer, qpn, randomEpoch(this.#device().core))
       qp.pairs.set(key, pair)
     }
+    pair.usedAt = this.#now
     this.#pairs.add(pair)
     return pair
   }
@@ -821,8 +850,8 @@ export class Engine implements EngineCalls {
 
   /** Sends what the window permits; true if anything was sent. */
   #transmit(pair: Pair): boolean {
-    const { queue } = pair
-    if (queue.length === 0) {
+    const { queue, refused } = pair
+    if (queue.length === 0 && refused.length === 0) {
       if (pair.inFlight === 0) {
         this.#pairs.delete(pair)
         closeWindow(pair)
@@ -830,7 +859,7 @@ export class Engine implements EngineCalls {
       return false
     }
     const window = this.#port.windowBytes ?? MAX_TRANSFER
-    let hasSent = false
+    let hasSent = this.#transmitRefused(pair)
     while (queue.length > 0 && room(pair) > 0 && pair.inFlightBytes < window) {
       const request = queue[0]!
       const length = request.operation === RDMA_READ ? 0 : Math.min(request.length - request.sent, this.#mtu)
@@ -848,6 +877,24 @@ export class Engine implements EngineCalls {
     return hasSent
   }
 
+  /** Sends due packets that were refused, as new ones. Half of the window is left to other requests. */
+  #transmitRefused(pair: Pair): boolean {
+    const { refused } = pair
+    let hasSent = false
+    for (;;) {
+      const [first] = refused
+      if (first === undefined || this.#now < first.dueAt || room(pair) <= WINDOW / 2) return hasSent
+      const { request, offset, length } = first
+      const status = this.#sendPacket(pair, request, offset, length, undefined)
+      if (status === WAIT) return hasSent
+      hasSent = true
+      refused.shift()
+      if (status === OK) continue
+      endPacketsOf(pair, request)
+      this.#finish(request, status)
+    }
+  }
+
   /** Sends one packet; `psn`: again. WAIT: the port is full. */
   #sendPacket(pair: Pair, request: Request, offset: number, length: number, psn: number | undefined): number {
     const opcode = opcodeOf(request)
@@ -861,7 +908,7 @@ export class Engine implements EngineCalls {
         : gather(this.#table, request, offset, arena, at + payloadAt(opcode), length, length, length)
     if (status !== OK) return status
     const number = psn ?? notePacket(pair, request, offset, length, this.#now)
-    putHeaders(arena.view, at, opcode, request, number, offset, length)
+    putHeaders(arena.view, at, opcode, request, pair.epoch, number, offset, length)
     this.#commit(at, bytes, pair.peer)
     return OK
   }
@@ -923,7 +970,7 @@ export class Engine implements EngineCalls {
     })
     if (!isGone) return hasSent
     this.counts.unresponsive_remote_events++
-    const requests = new Set(pair.queue)
+    const requests = new Set([...pair.queue, ...pair.refused.map(({ request }) => request)])
     visitPackets(pair, (_psn, slot) => requests.add(pair.requests[slot]!))
     for (const request of [...requests].sort((a, b) => a.order - b.order)) {
       endPacketsOf(pair, request)
@@ -935,10 +982,13 @@ export class Engine implements EngineCalls {
   #sendAgain(pair: Pair, psn: number, slot: number): void {
     const request = pair.requests[slot]!
     const length = pair.lengths[slot]!
+    const status = this.#sendPacket(pair, request, pair.offsets[slot]!, length, psn)
+    if (status === WAIT) {
+      pair.sentAt[slot] = this.#now - timeoutOf(pair.tries[slot]!) + PORT_FULL_DELAY
+      return
+    }
     pair.sentAt[slot] = this.#now
     pair.tries[slot]!++
-    const status = this.#sendPacket(pair, request, pair.offsets[slot]!, length, psn)
-    if (status === WAIT) return
     this.counts.retrans_pkts++
     this.counts.retrans_bytes += length
     this.counts.retrans_timeout_events++
@@ -980,7 +1030,10 @@ export class Engine implements EngineCalls {
       this.#strangers++
     }
     const source = this.#port.peerOf(peer.address)
-    if (source >= 0) this.#peerOfSource[source] = peer
+    if (source >= 0) {
+      this.#peerOfSource[source] = peer
+      peer.source = source
+    }
     return peer
   }
 
@@ -1049,30 +1102,38 @@ export class Engine implements EngineCalls {
       this.counts.rx_drops++
       return
     }
-    if (!isTaken(source, psn)) {
-      const status = this.#takePacket(source, at, opcode, payload)
-      if (status === WAIT) return
-      if (status !== OK) {
-        this.#refuse(peer, sourceQpn, qpn, epoch, psn, status, srdMessage(view, at))
-        return
-      }
-      noteTaken(source, psn)
+    const status = this.#takeOnce(source, psn, at, opcode, payload)
+    if (status === WAIT) return
+    if (status !== OK) {
+      this.#refuse(peer, sourceQpn, qpn, epoch, psn, status, srdMessage(view, at))
+      return
     }
     if (acknowledgeLater(source, psn)) this.#toAcknowledge.push(source)
+  }
+
+  /** As `#takePacket`, for a packet that may have come before. */
+  #takeOnce(source: ReceivedFrom, psn: number, at: number, opcode: number, payload: number): number {
+    if (isTaken(source, psn)) return isRefused(source, psn) ? EfaStatus.NOT_READY : OK
+    const status = this.#takePacket(source, at, opcode, payload)
+    if (status === OK || status === EfaStatus.NOT_READY) noteTaken(source, psn, status !== OK)
+    return status
   }
 
   #receivedFrom(qp: QueuePair, peer: Peer, qpn: number, epoch: number, psn: number): ReceivedFrom | undefined {
     const key = pairKey(peer, qpn)
     let source = qp.sources.get(key)
     if (source === undefined || source.epoch !== epoch) {
+      // a packet of an earlier pair is late: if it counted as a new one, packets of today would count as new again
+      if (source?.earlierEpochs.includes(epoch)) return undefined
       if (source === undefined) {
         if (this.#sources === MAX_SOURCES) return undefined
         this.#sources++
         peer.uses++
       }
-      source = createReceivedFrom(qp, peer, qpn, epoch, psn)
+      source = createReceivedFrom(qp, peer, qpn, epoch, psn, source)
       qp.sources.set(key, source)
     }
+    source.usedAt = this.#now
     return source
   }
 
@@ -1160,7 +1221,7 @@ export class Engine implements EngineCalls {
         if (at < 0) break
         this.#bits.fill(0)
         for (let i = 0; i < ACKNOWLEDGED; i++)
-          if (isTaken(source, (psn - i) & 0xff_ffff)) this.#bits[i >> 5]! |= 1 << (i & 31)
+          if (isExecuted(source, (psn - i) & 0xff_ffff)) this.#bits[i >> 5]! |= 1 << (i & 31)
         putAck(this.#port.arena.view, at, qpn, qp.qpn, epoch, psn, this.#bits)
         this.#commit(at, ACK_BYTES, peer)
         if (psnDifference(psn, first) < ACKNOWLEDGED) break
@@ -1170,10 +1231,9 @@ export class Engine implements EngineCalls {
 
   #pairFrom(peer: Peer, at: number): Pair | undefined {
     const { view } = this.#port.arena
-    const qp = this.#state.qps.get(bthDestQp(view, at))?.state
-    if (qp === undefined || ackEpoch(view, at) !== qp.epoch) return undefined
-    const pair = qp.pairs.get(pairKey(peer, ackSource(view, at)))
-    if (pair !== undefined) pair.isHeard = true
+    const pair = this.#state.qps.get(bthDestQp(view, at))?.state.pairs.get(pairKey(peer, ackSource(view, at)))
+    if (pair === undefined || ackEpoch(view, at) !== pair.epoch) return undefined
+    pair.isHeard = true
     return pair
   }
 
@@ -1224,7 +1284,6 @@ export class Engine implements EngineCalls {
       return
     }
     const { qp: sender } = request
-    const slot = slotOf(psn)
     // a READ waits for the responder's other READs, not for a receive
     if (request.operation === RDMA_READ) request.heardAt = this.#now
     else if (request.rnrTries++ >= sender.rnrRetry && sender.rnrRetry < ENDLESS) {
@@ -1232,11 +1291,15 @@ export class Engine implements EngineCalls {
       this.#end(request, EfaStatus.NOT_READY)
       return
     }
-    // this packet is sent again after NOT_READY_DELAY
-    pair.tries[slot] = 1
-    pair.sentAt[slot] = this.#now - FIRST_TIMEOUT + NOT_READY_DELAY
+    // it does not keep its place in the window, which other requests need
+    const slot = slotOf(psn)
+    const [offset, length] = [pair.offsets[slot]!, pair.lengths[slot]!]
+    endPacket(pair, psn)
+    pair.refused.push({ request, offset, length, dueAt: this.#now + NOT_READY_DELAY })
   }
 }
+
+const isExecuted = (source: ReceivedFrom, psn: number): boolean => isTaken(source, psn) && !isRefused(source, psn)
 
 const pendingReceives = ({ receive }: QueuePair): number => (receive === undefined ? 0 : pendingElements(receive))
 
