@@ -7,6 +7,7 @@ import { checkRows } from './check.ts'
 import { codecRows } from './codec.ts'
 import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
+import { efaRows } from './efa.ts'
 import type { Row } from './harness/harness.ts'
 import { hookRows } from './hooks.ts'
 import { hostRows } from './host.ts'
@@ -37,6 +38,7 @@ export const rows: readonly Row[] = [
   ...pingpongRows,
   ...toolRows,
   ...writeBwRows,
+  ...efaRows,
   ...checkRows,
   ...hostRows,
   ...idleRows,

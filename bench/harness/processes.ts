@@ -118,10 +118,15 @@ export interface Daemon {
 }
 
 /**
- * A daemon with the default device and a private socket. `check`: programs run under `userdma check`; `races`: with
+ * A daemon with a private socket. `devices`: instead of the default one. `check`: programs run under `userdma check`; `races`: with
  * `--races`. `record`: it records into a file of at most 64 MiB.
  */
-export const startDaemon = async ({ check = false, races = false, record = false } = {}): Promise<Daemon> => {
+export const startDaemon = async ({
+  devices = [] as readonly string[],
+  check = false,
+  races = false,
+  record = false,
+} = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
   const daemon = start(process.execPath, [
@@ -129,6 +134,7 @@ export const startDaemon = async ({ check = false, races = false, record = false
     'daemon',
     '--socket',
     socket,
+    ...devices.flatMap(device => ['--device', device]),
     ...(check ? ['--check'] : []),
     ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
   ])
