@@ -15,7 +15,7 @@ import { checkTransition } from '../../spec/qp-states.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
 import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
-import { ENDLESS } from './engine.ts'
+import { ENDLESS } from './engine-common.ts'
 import { type CqObject, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
 
 const { RESET, ERR } = QpState.values
