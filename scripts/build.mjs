@@ -79,8 +79,12 @@ const generateProtocol = () => {
 
 const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 
-const benchNeeds = source =>
-  source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
+const EFA = { header: 'infiniband/efadv.h', package: 'libibverbs-dev' }
+
+const benchNeeds = source => {
+  if (source.endsWith('rdmacm_connects.c')) return { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM }
+  return source.endsWith('verbs_pair.c') ? { libraries: ['-lefa', '-libverbs'], needs: EFA } : {}
+}
 
 const targetsOf = (folder, output, flags, more) =>
   sourcesIn(folder).map(source => ({

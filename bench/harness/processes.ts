@@ -120,15 +120,17 @@ export interface Daemon {
 }
 
 /**
- * A daemon with the default device and a private socket. `check`: programs run under `userdma check`; `races`: with
+ * A daemon with a private socket. `devices`: instead of the default one. `check`: programs run under `userdma check`; `races`: with
  * `--races`. `record`: it records into a file of at most 64 MiB. `nodeOptions`: of its process.
  */
 export const startDaemon = async ({
+  devices = [],
   check = false,
   races = false,
   record = false,
   nodeOptions = [],
 }: {
+  readonly devices?: readonly string[]
   readonly check?: boolean
   readonly races?: boolean
   readonly record?: boolean
@@ -143,6 +145,7 @@ export const startDaemon = async ({
     'daemon',
     '--socket',
     socket,
+    ...devices.flatMap(device => ['--device', device]),
     ...(check ? ['--check'] : []),
     ...(record ? ['--record', join(folder, 'session.udr'), '--record-limit', '64M'] : []),
   ]

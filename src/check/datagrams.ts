@@ -1,8 +1,8 @@
 /*
- * Findings about UD sends. A receiver silently drops a datagram that it does not accept (IBA 9.8.3). So when the device
- * fetches a send, the detector compares the send with the receiving queue pair. If packets reach only devices of the
- * checker's process, datagrams to other addresses, and to groups without member, are found too. Not checked are sends
- * to queue pair 1.
+ * Findings about UD sends, and sends of other queue pairs without connection (SRD). A receiver silently drops a datagram that
+ * it does not accept (IBA 9.8.3); SRD refuses it. So when the device fetches a send, the detector compares the send with the
+ * receiving queue pair. If packets reach only devices of the checker's process, datagrams to other addresses, and to groups
+ * without member, are found too. Not checked are sends to queue pair 1.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -33,13 +33,14 @@ interface Mismatch {
 const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQkey: number): Mismatch | undefined => {
   if (peer === undefined) return { id: 'no-peer-qp', detail: '' }
   if (peer.destruction !== undefined) return { id: 'no-peer-qp', severity: 'warning', detail: '' }
-  if (typeOf(peer) !== 'UD') return { id: 'service-mismatch', detail: `: it is ${typeOf(peer)}` }
+  if (typeOf(peer) !== typeOf(sender)) return { id: 'service-mismatch', detail: `: it is ${typeOf(peer)}` }
   const { state = RESET, qkey = 0 } = peer.attributes
   if (state === RESET || state === INIT)
     return { id: 'peer-not-ready', severity: 'warning', detail: `: it is in ${stateOf(peer)}` }
   if (state === ERR) return { id: 'peer-in-error', severity: 'warning', detail: '' }
   // If the highest bit of remote_qkey is set, the device sends the Q_Key of the sending queue pair (IBA 10.2.5).
-  const sentQkey = (requestQkey >>> 31 === 1 ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
+  const isReplaced = requestQkey >>> 31 === 1 && typeOf(sender) === 'UD'
+  const sentQkey = (isReplaced ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
   return sentQkey === qkey >>> 0
     ? undefined
     : {

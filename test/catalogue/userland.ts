@@ -33,11 +33,10 @@ exec chroot "$0" "$@"`
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
-/** Fetches the userland if necessary; throws the reason if it cannot. */
-const debian13 = (): UserlandRoot => {
-  const root = fetchDebian13(PACKAGES)
+/** Prepares a folder with the packages of a release for being entered. */
+export const enterable = (root: string): UserlandRoot => {
   for (const path of [...FOLDERS, dirname(process.execPath)]) mkdirSync(join(root, path), { recursive: true })
-  writeFileSync(join(root, process.execPath), '') // only a mount point
+  if (!existsSync(join(root, process.execPath))) writeFileSync(join(root, process.execPath), '') // only a mount point
   writeFileSync(join(root, 'etc', 'hosts'), '127.0.0.1 localhost\n')
   writeFileSync(join(root, 'etc', 'nsswitch.conf'), 'hosts: files\n')
   const enter = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', ENTER, root] as const
@@ -50,7 +49,7 @@ export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip
   if (process.getuid?.() !== 0) return { skip: "Debian 13's userland is entered by chroot, which needs root" }
   if (process.arch !== 'x64') return { skip: "Debian 13's userland is tried on x86-64 only" }
   try {
-    return debian13()
+    return enterable(fetchDebian13(PACKAGES))
   } catch (error) {
     return { skip: `Debian 13's userland cannot be fetched: ${String(error)}` }
   }

@@ -32,6 +32,7 @@ const findingsOf = (
   gid = GID,
   destQpn = 0x22,
   sources: Pick<CheckerSources, 'isClosed' | 'hasMember'> = {},
+  sender = 'ud_qp',
 ) => {
   const findings: Finding[] = []
   const checker = new Checker(
@@ -52,7 +53,7 @@ const findingsOf = (
     call(id, name, 'create', { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum })
     call(id, name, 'modify', { state: INIT, qkey: QKEY })
   }
-  create(1, 'ud_qp', 0x11)
+  create(1, sender, 0x11)
   if (receiver !== undefined) {
     const { class: name = 'ud_qp', state = RTR, isDestroyed = false } = receiver
     create(2, name, 0x22)
@@ -92,6 +93,14 @@ test('a datagram that the receiver drops is a finding, with its reason', () => {
   assert.deepEqual(findingsOf({ class: 'rc_qp' }, QKEY), ['service-mismatch error'])
   assert.deepEqual(findingsOf({ state: INIT }, QKEY), ['peer-not-ready warning'])
   assert.deepEqual(findingsOf({ state: ERR }, QKEY), ['peer-in-error warning'])
+})
+
+test('a message of SRD to a queue pair of SRD is no finding', () => {
+  const sent = (receiver: Receiver, qkey: number) => findingsOf(receiver, qkey, GID, 0x22, {}, 'driver_qp')
+  assert.deepEqual(sent({ class: 'driver_qp' }, QKEY), [])
+  assert.deepEqual(sent({ class: 'ud_qp' }, QKEY), ['service-mismatch error'])
+  assert.deepEqual(sent({ class: 'driver_qp' }, QKEY + 1), ['key-mismatch error'])
+  assert.deepEqual(sent({ class: 'driver_qp' }, 0x8000_0000), ['key-mismatch error'], 'EFA sends the Q_Key as it is')
 })
 
 test('a wrong Q_Key is one finding: of the send, or of the drop if the send went to a multicast group', () => {

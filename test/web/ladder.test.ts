@@ -5,8 +5,9 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { SessionEvent } from '../../src/record/events.ts'
 import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
+import { opcodeHeaderBytes, opcodeNumber, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
-import { filteredRow, LadderRows, type Row, rowFields } from '../../web/ladder/rows.ts'
+import { filteredRow, LadderRows, type Row, rowFields, srcQpnOf } from '../../web/ladder/rows.ts'
 import { fieldNames } from '../../web/packet/fields.ts'
 import { packetValueNames } from '../../web/packet/opcode-names.ts'
 import { connected, LEFT, FIRST_PSN as PSN, packets, posted, RIGHT } from './events.ts'
@@ -185,4 +186,25 @@ describe('filters', () => {
         () => compileFilter(source, isField, packetValueNames),
         error => error instanceof FilterError && message.test(error.message),
       ))
+})
+
+it('datagrams and all packets of SRD name the queue pair that sent them', () => {
+  const names = [
+    'UD_SEND_ONLY',
+    'SRD_SEND',
+    'SRD_SEND_IMM',
+    'SRD_WRITE',
+    'SRD_READ',
+    'SRD_READ_DATA',
+    'SRD_ACK',
+    'SRD_REFUSE',
+  ]
+  for (const name of names) {
+    const opcode = opcodeNumber[name as keyof typeof opcodeNumber]
+    const bytes = new Uint8Array(opcodeHeaderBytes[opcode]!)
+    bytes[0] = opcode
+    bytes.set([0xff, 0x12, 0x34, 0x56], sourceQpnAt(opcode))
+    assert.equal(srcQpnOf(bytes), 0x123456, name)
+  }
+  assert.equal(srcQpnOf(Uint8Array.of(opcodeNumber.RC_SEND_ONLY, ...new Uint8Array(60))), undefined)
 })

@@ -24,6 +24,7 @@ import {
   OP_START,
   opcodeByNumber,
   opcodeFlags,
+  sourceQpnAt,
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { isFailed } from '../../src/trace/failed.ts'
@@ -723,11 +724,11 @@ const SERVICES = 256 >> SERVICE_SHIFT
 const arrivalKey = (destQpn: number, psn: number, opcode: number): number =>
   (destQpn * (PSN_MASK + 1) + psn) * (1 << SERVICE_SHIFT) + (opcode & ((1 << SERVICE_SHIFT) - 1))
 
-/** The source queue pair of a datagram. */
-const srcQpnOf = (bytes: Uint8Array): number | undefined => {
-  const at = headerAt.DETH[bytes[0]!]!
-  if (at === 0 || bytes.length < at + 8) return undefined
-  return (bytes[at + 5]! << 16) | (bytes[at + 6]! << 8) | bytes[at + 7]!
+/** The source queue pair of a datagram or packet of SRD. */
+export const srcQpnOf = (bytes: Uint8Array): number | undefined => {
+  const at = sourceQpnAt(bytes[0]!)
+  if (at === 0 || bytes.length < at + 4) return undefined
+  return (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!
 }
 
 const withPsn = (bytes: Uint8Array, psn: number, index: number): Uint8Array => {

@@ -73,14 +73,14 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   Ah,
   {
     create(call, object, { pd, address }) {
-      const { ahs, takeAh, engine } = stateOf(call)
+      const { ahs, ahNumbers, engine } = stateOf(call)
       if (address.port !== 1)
         refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
       if (!address.isGlobal)
         refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
       const peer = openPeer(() => engine.openPeer(address.dgid))
       const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
-      const number = known?.number ?? takeAh(ahs)
+      const number = known?.number ?? ahNumbers.take()
       if (number === undefined) {
         engine.closePeer(peer)
         return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
@@ -96,10 +96,11 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
     }),
     modify: null,
     destroy(call, object, args, core) {
-      const { ahs, engine } = stateOf(call)
+      const { ahs, ahNumbers, engine } = stateOf(call)
       const { number, pd, peer } = object.state
       if (--object.state.uses === 0) {
         ahs.delete(number)
+        ahNumbers.give(number)
         peer.ahs.delete(pd)
       }
       engine.closePeer(peer)
@@ -126,7 +127,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs, takeCq } = stateOf(call)
+      const { cqs, cqNumbers } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -135,10 +136,13 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         refuse('EINVAL', `cq.create: entries of ${entryBytes} bytes; they have ${COMPLETION_SIZES.join(' or ')}`)
       if (subCqs !== Limits.subCqs)
         refuse('EINVAL', `cq.create: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`)
-      const number = takeCq(cqs)
-      if (number === undefined) return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
       const entries = powerOfTwo(cqe)
       const { ring, doorbell } = allocateQueue(call.context, entries * entryBytes)
+      const number = cqNumbers.take()
+      if (number === undefined) {
+        freeQueue(call.context, { ring, doorbell })
+        return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
+      }
       object.state = {
         number,
         ring,
@@ -177,7 +181,9 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     modify: null,
     reqNotify: null,
     destroy(call, object, args, core) {
-      stateOf(call).cqs.delete(object.state.number)
+      const { cqs, cqNumbers } = stateOf(call)
+      cqs.delete(object.state.number)
+      cqNumbers.give(object.state.number)
       freeQueue(call.context, object.state)
       return core(call, object, args)
     },

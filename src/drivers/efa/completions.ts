@@ -13,7 +13,7 @@ import { WcOpcode, WcStatus } from '../../spec/work.ts'
 import { loadDoorbell } from './doorbells.ts'
 import type { CqObject } from './state.ts'
 
-const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK, ARM } = CqDoorbell
+const { INDEX_MASK, EVENTS_SHIFT, EVENTS_MASK } = CqDoorbell
 const { PHASE } = CompletionFlag
 
 /** ibv_wc_status by `EfaStatus`, as libefa translates it (to_ibv_status). */
@@ -89,11 +89,13 @@ export const readCqDoorbell = (cq: CqObject): boolean => {
   const { state } = cq
   const value = loadDoorbell(state.doorbell)
   if (value === state.seenDoorbell) return false
+  const isNewAnswer = (value ^ state.seenDoorbell) >>> EVENTS_SHIFT !== 0
   state.seenDoorbell = value
   const isAnswered = ((value >>> EVENTS_SHIFT) & EVENTS_MASK) === (state.raised & EVENTS_MASK)
   if (!isAnswered) return true
   state.isArmed = true
-  // completions that are older than the arming raise the event too
-  if ((value & ARM) !== 0 && outstanding(cq) > 0) raiseEvent(cq)
+  // completions that are older than the arming raise the event too. A poll may have hidden an arming that came with the
+  // answer to an event
+  if (isNewAnswer && outstanding(cq) > 0) raiseEvent(cq)
   return true
 }

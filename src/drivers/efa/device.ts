@@ -25,7 +25,8 @@ import type { RoceSite } from '../roce-site.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf } from './completions.ts'
-import { Engine, SCRATCH_BYTES } from './engine.ts'
+import { Engine } from './engine.ts'
+import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
 import { pendingElements, pendingSends, postedReceives } from './requests.ts'
 import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
@@ -114,9 +115,9 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     qps: new Map(),
     cqs: new Map(),
     ahs: new Map(),
-    takeQpn: createNumbers(1, Limits.maxQp),
-    takeCq: createNumbers(0, Limits.maxCq),
-    takeAh: createNumbers(1, Limits.maxAh),
+    qpns: createNumbers(1, Limits.maxQp),
+    cqNumbers: createNumbers(0, Limits.maxCq),
+    ahNumbers: createNumbers(1, Limits.maxAh),
   }
   const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
   const state: EfaState = Object.assign(partial, { engine })

@@ -15,8 +15,8 @@ import { checkTransition } from '../../spec/qp-states.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
 import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
-import { ENDLESS } from './engine.ts'
-import { type CqObject, type QueuePair, type ReceiveQueue, randomEpoch, type SendQueue, stateOf } from './state.ts'
+import { ENDLESS } from './engine-common.ts'
+import { type CqObject, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
 
 const { RESET, ERR } = QpState.values
 
@@ -86,8 +86,6 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         if (srq !== undefined) refuse('EINVAL', `${createCall}: the device has no shared receive queues`)
         if (driverQpType !== EFA_SRD) refuse('EOPNOTSUPP', `${createCall}: the device has no type ${driverQpType}`)
         checkCap(createCall, cap)
-        const qpn = state.takeQpn(state.qps)
-        if (qpn === undefined) return refuse('ENOMEM', `${createCall}: all numbers are in use`)
         const send = createSends(call, createCall, args, (qpFlags & EfaQpFlags.REQUEST_ID_64) !== 0)
         let receive: ReceiveQueue | undefined
         try {
@@ -95,6 +93,11 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         } catch (error) {
           if (send !== undefined) freeQueue(call.context, send)
           throw error
+        }
+        const qpn = state.qpns.take()
+        if (qpn === undefined) {
+          for (const queue of [send, receive]) if (queue !== undefined) freeQueue(call.context, queue)
+          return refuse('ENOMEM', `${createCall}: all ${Limits.maxQp - 1} numbers are in use`)
         }
         object.state = {
           qpn,
@@ -114,7 +117,6 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
           rnrRetry: ENDLESS,
           enSqdAsyncNotify: 0,
           hasPort: false,
-          epoch: randomEpoch(call.device.core),
           nextMessage: 1,
           loaded: 0,
           ended: new Map(),
@@ -188,9 +190,10 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
 
       destroy(call, object, args, core) {
         const { state: qp } = object
-        const { engine, qps } = stateOf(call)
+        const { engine, qps, qpns } = stateOf(call)
         engine.reset(qp)
         qps.delete(qp.qpn)
+        qpns.give(qp.qpn)
         for (const queue of [qp.send, qp.receive]) if (queue !== undefined) freeQueue(call.context, queue)
         return core(call, object, args)
       },

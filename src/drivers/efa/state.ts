@@ -13,6 +13,8 @@ export interface Peer {
   readonly flow: number
   /** Address handles and queue pairs that need the flow. */
   uses: number
+  /** The port's number of the address as a source of packets; -1: unknown. */
+  source: number
   /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
 }
@@ -93,8 +95,6 @@ export interface QueuePair {
   rnrRetry: number
   enSqdAsyncNotify: number
   hasPort: boolean
-  /** Tells packets of this queue pair, since RESET, from those of an earlier one with its number. */
-  epoch: number
   nextMessage: number
   /** Number of sends read. */
   loaded: number
@@ -184,11 +184,21 @@ export interface Window {
   tries: Uint8Array
 }
 
+/** A packet that the destination could not take yet. */
+export interface Refused {
+  readonly request: Request
+  readonly offset: number
+  readonly length: number
+  readonly dueAt: number
+}
+
 /** Unacknowledged packets of a queue pair to one destination. */
 export interface Pair extends Window {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
+  /** Tells packets of this pair from those of an earlier one: before a RESET, or of another queue pair with its number. */
+  readonly epoch: number
   nextPsn: number
   /** The oldest packet that may be unacknowledged. */
   oldest: number
@@ -199,6 +209,10 @@ export interface Pair extends Window {
   readonly queue: Request[]
   /** When data of a READ was received last. */
   dataAt: number
+  /** Packets that are sent again at `dueAt`, with new numbers: the destination had no receive. Oldest first. */
+  readonly refused: Refused[]
+  /** When a request was queued last. */
+  usedAt: number
   /** The destination has answered before. */
   isHeard: boolean
 }
@@ -208,11 +222,15 @@ export interface ReceivedFrom {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
-  /** Of the source. */
+  /** Of the source's `Pair`, and earlier ones of which late packets may come. */
   readonly epoch: number
+  readonly earlierEpochs: readonly number[]
+  /** When a packet came last. */
+  usedAt: number
   highest: number
-  /** Bit PSN modulo REMEMBERED. */
+  /** Bit PSN modulo REMEMBERED: the packet needs no execution; of these: it was refused until it comes with a new PSN. */
   readonly taken: Uint32Array
+  readonly refused: Uint32Array
   /** Received bytes of WRITEs with immediate data, by message. */
   readonly writes: Map<number, number>
   /** The PSNs to acknowledge are between these two; undefined: none. */
@@ -240,26 +258,37 @@ export interface EfaState {
   readonly qps: Map<number, QpObject>
   readonly cqs: Map<number, CqObject>
   readonly ahs: Map<number, AddressHandle>
-  readonly takeQpn: TakeNumber
-  readonly takeCq: TakeNumber
-  readonly takeAh: TakeNumber
+  readonly qpns: Numbers
+  readonly cqNumbers: Numbers
+  readonly ahNumbers: Numbers
   engine: EngineCalls
 }
 
 export const stateOf = ({ device }: CallContext): EfaState => device.state as EfaState
 
-/** Returns a number that `used` lacks; undefined: it has all. */
-export type TakeNumber = (used: { has(number: number): boolean }) => number | undefined
+export interface Numbers {
+  /** undefined: all are in use. */
+  take(): number | undefined
+  give(number: number): void
+}
 
-/** Numbers from `min` on below `max`, cyclically: a freed one is taken again as late as possible. */
-export const createNumbers = (min: number, max: number): TakeNumber => {
+/** Numbers from `min` on below `max`. One that was given back is taken again as late as possible. */
+export const createNumbers = (min: number, max: number): Numbers => {
   let next = min
-  return used => {
-    for (let left = max - min; left > 0; left--) {
-      const number = next
-      next = number + 1 === max ? min : number + 1
-      if (!used.has(number)) return number
-    }
-    return undefined
+  /** In the order in which they were given back, from `oldest` on. */
+  let free: number[] = []
+  let oldest = 0
+  return {
+    take() {
+      if (next < max) return next++
+      if (oldest === free.length) return undefined
+      const number = free[oldest++]
+      if (oldest > free.length / 2) {
+        free = free.slice(oldest)
+        oldest = 0
+      }
+      return number
+    },
+    give: number => void free.push(number),
   }
 }

@@ -21,6 +21,7 @@ import {
   OP_START,
   OPERATION_MASK,
   opcodeFlags,
+  sourceQpnAt,
 } from '../../spec/wire/opcodes.ts'
 import { KindFlags, SendFlags, SendKind, sendOperations } from '../../spec/work.ts'
 import { BTH_BYTES, bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
@@ -493,10 +494,10 @@ export class TimesOfRequests {
     key: string,
     { flow }: PacketsEvent,
   ): Queue | undefined {
-    const at = headerAt.DETH[opcode]!
-    // A datagram names its sender.
+    const at = sourceQpnAt(opcode)
+    // A datagram, and a packet of SRD, names its sender.
     if (at !== 0)
-      return view.byteLength < at + 8 ? undefined : this.#byQpn.get(`${device} ${view.getUint32(at + 4) & PSN_MASK}`)
+      return view.byteLength < at + 4 ? undefined : this.#byQpn.get(`${device} ${view.getUint32(at) & PSN_MASK}`)
     const known = this.#ofRequests.get(key)
     if (known !== undefined && known.qp.peerQpn === qpn && known.qp.object.destroyed === undefined) return known
     const queues = [...(this.#byPeer.get(`${device} ${qpn}`) ?? [])].filter(

@@ -289,3 +289,10 @@ for (const opcode of opcodes) {
     at += headers[header].bytes
   }
 }
+
+/** Position of the 32-bit word of a packet whose lower 24 bits name the sending queue pair; 0: it names none. */
+export const sourceQpnAt = (opcode: number): number => {
+  const { DETH, SRDETH, SRDAETH, SRDNAK } = headerAt
+  for (const header of [DETH, SRDETH]) if (header[opcode]! > 0) return header[opcode]! + 4
+  return SRDAETH[opcode]! || SRDNAK[opcode]!
+}

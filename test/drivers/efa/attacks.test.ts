@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { emptyRequest } from '../../../src/drivers/efa/requests.ts'
 import { Opcode, packetBytes, putHeaders } from '../../../src/drivers/efa/srd/packets.ts'
+import { createNumbers } from '../../../src/drivers/efa/state.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { type Completion, ipv4, type Machine, machine, type Program, program, QKEY } from './machine.ts'
@@ -155,16 +156,16 @@ const peerPort = (m: Machine, one: Program) => {
     hopLimit: 64,
     flowLabel: 0,
   })
-  return (opcode: number, sourceQpn: number, change: object, psn = 0): void => {
+  return (opcode: number, sourceQpn: number, change: object, psn = 0, epoch = 5): void => {
     const request = {
-      ...emptyRequest({ ...one.state, qpn: sourceQpn, epoch: 5 }),
+      ...emptyRequest({ ...one.state, qpn: sourceQpn }),
       destQpn: one.qpn,
       qkey: QKEY,
       ...change,
     }
     const bytes = packetBytes(opcode, 16)
     const at = port.reserve(bytes)
-    putHeaders(port.arena.view, at, opcode, request, psn, 0, 16)
+    putHeaders(port.arena.view, at, opcode, request, epoch, psn, 0, 16)
     port.commit(at, bytes, 1, bytes, flow)
     port.flush()
     m.devices[0]!.poll(m.time.now)
@@ -228,4 +229,113 @@ it('many long READs end, though the last begins late', () => {
     [],
   )
   assert.equal(seen.length, 250)
+})
+
+it('SENDs that wait for receives block neither a READ nor a WRITE to the same queue pair', () => {
+  const m = machine(2, 'drop=0')
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const ah = a.handleOf(1)
+  b.handleOf(0)
+  const remote = { address: b.address, rkey: b.region.rkey }
+  for (let id = 0; id < 600; id++) {
+    a.post(sendOf(id, ah, b.qpn))
+    if (id % 200 === 199) pass(m, 2000)
+  }
+  a.post({ id: 1001, operation: RDMA_WRITE, ah, qpn: b.qpn, offset: 0, length: 50_000, remote })
+  a.post({ id: 1002, operation: RDMA_READ, ah, qpn: b.qpn, offset: 0, length: 50_000, remote })
+  const ended = waitFor(m, a, 2)
+  assert.deepEqual(ended.map(({ id, status }) => [id, status]).sort(), [
+    [1001, EfaStatus.OK],
+    [1002, EfaStatus.OK],
+  ])
+  // each SEND arrives once
+  const seen: Completion[] = []
+  for (let id = 0; id < 600; id++) {
+    b.receive(id, 0, 64)
+    if (id % 200 === 199) m.runUntil(() => seen.push(...b.poll()) >= id + 1)
+  }
+  assert.equal(waitFor(m, a, 600).length, 600)
+  pass(m, 10_000)
+  assert.deepEqual([b.poll().length, seen.length], [0, 600])
+})
+
+it('a SEND that was refused is taken once, though its packets and the refusals are lost, duplicated and late', () => {
+  for (let seed = 1; seed < 8; seed++) {
+    const m = machine(2, `drop=0.2,dup=0.3,reorder=0.3,seed=${seed}`)
+    const [a, b] = [program(m, 0), program(m, 1)]
+    const ah = a.handleOf(1)
+    for (let id = 0; id < 20; id++) a.post(sendOf(id, ah, b.qpn))
+    pass(m, 3000)
+    const seen: Completion[] = []
+    for (let id = 0; id < 40; id++) {
+      b.receive(id, 0, 64)
+      pass(m, 700)
+      seen.push(...b.poll())
+    }
+    waitFor(m, a, 20)
+    pass(m, 500_000)
+    assert.equal(seen.length + b.poll().length, 20, `seed ${seed}`)
+  }
+})
+
+it('a late packet of a queue pair before its RESET does not make packets of today new again', () => {
+  const m = machine(1)
+  const a = program(m, 0)
+  a.handleOf(8)
+  for (let id = 0; id < 8; id++) a.receive(id, 0, 64)
+  const send = peerPort(m, a)
+  send(Opcode.SEND, 3, { message: 1, length: 16 }, 0)
+  send(Opcode.SEND, 3, { message: 1, length: 16 }, 0, 6)
+  send(Opcode.SEND, 3, { message: 2, length: 16 }, 1)
+  send(Opcode.SEND, 3, { message: 1, length: 16 }, 0, 6)
+  assert.equal(a.poll().length, 2)
+})
+
+it('queue pairs forget peers that they have not heard of for long', () => {
+  const m = machine(2, 'drop=0')
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const ah = a.handleOf(1)
+  b.handleOf(0)
+  const one = (id: number): void => {
+    b.receive(id, 0, 64)
+    a.post(sendOf(id, ah, b.qpn))
+    assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+    assert.equal(waitFor(m, b, 1)[0]!.id, id)
+  }
+  for (let id = 0; id < 20; id++) one(id)
+  assert.deepEqual([a.state.pairs.size, b.state.sources.size], [1, 1])
+  m.time.now += 120_000_000
+  for (const device of m.devices) device.poll(m.time.now)
+  assert.deepEqual([a.state.pairs.size, b.state.sources.size], [0, 0])
+  for (let id = 20; id < 40; id++) one(id)
+})
+
+it('a send is not given up while the port has no room for its packets', () => {
+  const m = machine(2, 'drop=0')
+  const [a, b] = [program(m, 0), program(m, 1)]
+  b.receive(1, 0, 64)
+  a.post(sendOf(1, a.handleOf(1), b.qpn))
+  m.devices[0]!.poll(m.time.now)
+  m.full.add(0)
+  for (let i = 0; i < 20_000; i++) {
+    m.time.now += 1000
+    m.devices[0]!.poll(m.time.now)
+  }
+  assert.deepEqual(a.poll(), [])
+  m.full.delete(0)
+  assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+})
+
+it('numbers of queue pairs, completion queues and address handles are found without a search', () => {
+  const used = createNumbers(1, 60_000)
+  const taken = Array.from({ length: 59_999 }, () => used.take())
+  assert.deepEqual([new Set(taken).size, used.take()], [59_999, undefined])
+  used.give(30_000)
+  used.give(7)
+  // one that was given back is taken as late as possible
+  assert.deepEqual([used.take(), used.take(), used.take()], [30_000, 7, undefined])
+  const start = createNumbers(1, 100)
+  const first = start.take()!
+  start.give(first)
+  assert.notEqual(start.take(), first)
 })

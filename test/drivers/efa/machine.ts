@@ -5,7 +5,14 @@
 import assert from 'node:assert/strict'
 import { identify } from '../../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
-import { createCore, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
+import {
+  attachSink,
+  createCore,
+  createEventQueue,
+  createLocalSpace,
+  invokeNow,
+  openContext,
+} from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/state.ts'
@@ -15,12 +22,19 @@ import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.t
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
+import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { DriverQp } from '../../../src/spec/classes/qp/driver_qp.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { EfaQpFlags } from '../../../src/spec/drivers/efa.ts'
-import { CompletionEntry, CompletionFlag, SendControl, SendDescriptor } from '../../../src/spec/drivers/efa-queues.ts'
+import {
+  CompletionEntry,
+  CompletionFlag,
+  CqDoorbell,
+  SendControl,
+  SendDescriptor,
+} from '../../../src/spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -36,8 +50,12 @@ export const machine = (count: number, fault = '') => {
   const path = fault === '' ? 'direct' : 'packets'
   const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
   const time = { now: 0 }
+  /** Devices whose ports have no room for packets. */
+  const full = new Set<number>()
   const devices = Array.from({ length: count }, (_, i): NetworkDevice => {
     const port = withFaults(link.attach(), `efa${i}`, parseFaults(fault))
+    const { reserve } = port
+    port.reserve = bytes => (full.has(i) ? -1 : reserve.call(port, bytes))
     return efaDriver.createDevice(core, `efa${i}`, {
       allocate: plainArena,
       wake: () => {},
@@ -61,7 +79,7 @@ export const machine = (count: number, fault = '') => {
     }
     assert.fail('the devices still have work after many polls')
   }
-  return { devices, link, time, runUntil }
+  return { core, devices, link, time, full, runUntil }
 }
 export type Machine = ReturnType<typeof machine>
 
@@ -82,7 +100,7 @@ const BYTES = 1 << 18
 export const program = (
   m: Machine,
   device: number,
-  options: { rnrRetry?: number; unsolicited?: boolean; bytes?: number } = {},
+  options: { rnrRetry?: number; unsolicited?: boolean; bytes?: number; entries?: number; channel?: boolean } = {},
 ) => {
   const { device: efa } = m.devices[device]!
   const mapped = findableMemory()
@@ -95,7 +113,15 @@ export const program = (
     descriptor: (fd: number) => fd,
     file: () => undefined,
   }
-  invokeNow(context, AsyncFd, 'create', 0, {}, caller)
+  const watch = (fd: number) => {
+    const queue = createEventQueue()
+    attachSink(m.core.descriptors.get(fd)!, queue)
+    return queue
+  }
+  const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0]!.object
+  const asyncEvents = watch(asyncFd)
+  const channel = invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object
+  const cqEvents = watch(channel)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
   const bytes = new Uint8Array(options.bytes ?? BYTES)
   const address = space.add(bytes)
@@ -114,12 +140,20 @@ export const program = (
     },
     caller,
   ).out as { lkey: number; rkey: number }
+  const entries = options.entries ?? 1024
   const created = invokeNow(
     context,
     Cq,
     'create',
     0,
-    { cqe: 1024, userHandle: 0n, compVector: 0, entryBytes: 32 } as never,
+    {
+      cqe: entries,
+      userHandle: 0n,
+      compVector: 0,
+      entryBytes: 32,
+      asyncFd,
+      ...(options.channel && { channel }),
+    } as never,
     caller,
   )
   const cqOut = created.out as unknown as { ringKey: bigint; doorbellKey: bigint; doorbellOffset: number }
@@ -145,6 +179,12 @@ export const program = (
   let sent = 0
   let posted = 0
   let polled = 0
+  let events = 0
+  const ringCq = (isArmed: boolean): void => {
+    const { EVENTS_SHIFT, EVENTS_MASK, ARM } = CqDoorbell
+    const value = (polled & 0xffff) | ((events & EVENTS_MASK) << EVENTS_SHIFT) | (isArmed ? ARM : 0)
+    ring(at(cqOut.doorbellKey), cqOut.doorbellOffset, value >>> 0)
+  }
 
   const handle = (other: number): { number: number; destroy: () => void } => {
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), isGlobal: 1, port: 1 }
@@ -222,9 +262,9 @@ export const program = (
       const { view } = chunk
       const all: Completion[] = []
       for (;;) {
-        const here = chunk.at + (polled & 1023) * 32
+        const here = chunk.at + (polled & (entries - 1)) * 32
         const flags = view.getUint8(here + CompletionEntry.FLAGS)
-        const phase = (polled & 1024) === 0 ? 1 : 0
+        const phase = (polled & entries) === 0 ? 1 : 0
         if ((flags & CompletionFlag.PHASE) !== phase) break
         const isSend = (flags & 6) === CompletionFlag.SEND_QUEUE
         const operation = (flags >> CompletionFlag.OPERATION_SHIFT) & 7
@@ -242,10 +282,23 @@ export const program = (
           sourceQpn: isSend ? 0 : view.getUint16(here + CompletionEntry.SOURCE_QPN, true),
         })
         polled++
-        ring(at(cqOut.doorbellKey), cqOut.doorbellOffset, polled & 0xffff)
+        ringCq(false)
       }
       return all
     },
+
+    /** Stores to the doorbell of the CQ. */
+    ringCq: (value: number): void => ring(at(cqOut.doorbellKey), cqOut.doorbellOffset, value),
+    /** Asks for an event of the CQ. */
+    arm: (): void => ringCq(true),
+    /** Takes an event of the CQ; false if there is none. */
+    takeEvent(): boolean {
+      if (cqEvents.take(1).length === 0) return false
+      events++
+      return true
+    },
+    /** Types of the asynchronous events so far. */
+    asyncEvents: (): number[] => asyncEvents.queue.map(({ type }) => type),
   }
 }
 export type Program = ReturnType<typeof program>

@@ -109,7 +109,8 @@ const applications: Readonly<Record<string, Application>> = {
     FI_OFI_RXM_USE_SRX: '1',
   }),
   'libfabric, messages over datagrams': fabric('verbs;ofi_rxd', 'rdm'),
-  'libfabric, messages on EFA': { ...fabric('efa', 'rdm'), driver: 'efa' },
+  // without it, libfabric passes messages between processes of one machine by shared memory
+  'libfabric, messages on EFA': { ...fabric('efa', 'rdm', { FI_EFA_ENABLE_SHM_TRANSFER: '0' }), driver: 'efa' },
   'libfabric, datagrams on EFA': { ...fabric('efa', 'dgram'), driver: 'efa' },
   'UCX, messages over RC': ucx('tag_bw', 'rc,ud,self'),
   'UCX, READ over RC': ucx('ucp_get', 'rc,ud,self'),

@@ -44,6 +44,7 @@ export const putHeaders = (
   at: number,
   opcode: number,
   request: Request,
+  epoch: number,
   psn: number,
   offset: number,
   length: number,
@@ -52,7 +53,7 @@ export const putHeaders = (
   putBth(view, at, opcode, (-length & 3) << BTH_PAD_SHIFT, DEFAULT_PKEY, request.destQpn, psn)
   view.setUint32(at + SRDETH, request.qkey)
   view.setUint32(at + SRDETH + 4, qp.qpn)
-  view.setUint32(at + SRDETH + 8, qp.epoch)
+  view.setUint32(at + SRDETH + 8, epoch)
   view.setUint32(at + SRDETH + 12, request.message)
   view.setUint32(at + SRDETH + 16, offset)
   view.setUint32(at + SRDETH + 20, request.length)

@@ -14,6 +14,8 @@ const WORDS = REMEMBERED / 32
 /** Bits of an acknowledgement. */
 export const ACKNOWLEDGED = 128
 const PSN_MASK = 0xff_ffff
+/** Earlier epochs of a source that are remembered. */
+const MAX_EARLIER = 8
 
 const createWindow = (length: number): Window => ({
   requests: new Array<Request | undefined>(length).fill(undefined),
@@ -36,10 +38,11 @@ export const closeWindow = (pair: Pair): void => {
   Object.assign(pair, NO_WINDOW)
 }
 
-export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
+export const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number): Pair => ({
   qp,
   peer,
   qpn,
+  epoch,
   nextPsn: 0,
   oldest: 0,
   inFlight: 0,
@@ -47,6 +50,8 @@ export const createPair = (qp: QueuePair, peer: Peer, qpn: number): Pair => ({
   ...NO_WINDOW,
   queue: [],
   dataAt: 0,
+  refused: [],
+  usedAt: 0,
   isHeard: false,
 })
 
@@ -102,6 +107,7 @@ export const visitPackets = (pair: Pair, visit: (psn: number, slot: number) => v
 export const endPacketsOf = (pair: Pair, request: Request): void => {
   const at = pair.queue.indexOf(request)
   if (at >= 0) pair.queue.splice(at, 1)
+  for (let i = pair.refused.length - 1; i >= 0; i--) if (pair.refused[i]!.request === request) pair.refused.splice(i, 1)
   visitPackets(pair, (psn, slot) => {
     if (pair.requests[slot] === request) endPacket(pair, psn)
   })
@@ -113,13 +119,17 @@ export const createReceivedFrom = (
   qpn: number,
   epoch: number,
   psn: number,
+  before?: ReceivedFrom,
 ): ReceivedFrom => ({
   qp,
   peer,
   qpn,
   epoch,
+  earlierEpochs: before === undefined ? [] : [before.epoch, ...before.earlierEpochs].slice(0, MAX_EARLIER),
+  usedAt: 0,
   highest: (psn - 1) & PSN_MASK,
   taken: new Uint32Array(WORDS),
+  refused: new Uint32Array(WORDS),
   writes: new Map(),
   firstToAcknowledge: undefined,
   lastToAcknowledge: 0,
@@ -136,8 +146,9 @@ export const isTaken = ({ highest, taken }: ReceivedFrom, psn: number): boolean 
   return (taken[bit >> 5]! & (1 << (bit & 31))) !== 0
 }
 
-export const noteTaken = (source: ReceivedFrom, psn: number): void => {
-  const { taken } = source
+/** The packet was taken, or refused because it must wait: then it comes again with a new PSN. */
+export const noteTaken = (source: ReceivedFrom, psn: number, isRefused: boolean): void => {
+  const { taken, refused } = source
   const distance = psnDifference(psn, source.highest)
   if (distance >= REMEMBERED) taken.fill(0)
   else
@@ -148,6 +159,14 @@ export const noteTaken = (source: ReceivedFrom, psn: number): void => {
   if (distance > 0) source.highest = psn
   const bit = bitOf(psn)
   taken[bit >> 5]! |= 1 << (bit & 31)
+  if (isRefused) refused[bit >> 5]! |= 1 << (bit & 31)
+  else refused[bit >> 5]! &= ~(1 << (bit & 31))
+}
+
+/** Whether a taken packet was refused. */
+export const isRefused = ({ highest, refused }: ReceivedFrom, psn: number): boolean => {
+  const bit = bitOf(psn)
+  return psnDifference(psn, highest) > -REMEMBERED && (refused[bit >> 5]! & (1 << (bit & 31))) !== 0
 }
 
 /** Asks for an acknowledgement of a taken packet. True if none was due before. */

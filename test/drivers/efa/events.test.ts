@@ -1,0 +1,82 @@
+/*
+ * Completion queues of EFA with events: none is lost, whatever the device sees of the stores to the doorbell, and a queue
+ * that is full says so.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
+import { AsyncEventType } from '../../../src/spec/enums.ts'
+import { machine, program } from './machine.ts'
+
+const { SEND } = EfaOperation
+const send = (id: number, ah: number, qpn: number) => ({ id, operation: SEND, ah, qpn, offset: 0, length: 8 })
+
+it('an event follows, though a poll hid the arming and the next send came with it', () => {
+  const m = machine(1)
+  const a = program(m, 0, { channel: true })
+  const ah = a.handleOf(0)
+  for (let id = 0; id < 10; id++) a.receive(id, 0, 64)
+  a.arm()
+  m.devices[0]!.poll(0)
+  for (let id = 0; id < 10; id++) {
+    // the device sees only the last of the stores to the doorbell, and the send with it
+    a.post(send(id, ah, a.qpn))
+    m.devices[0]!.poll(0)
+    assert.ok(a.takeEvent(), `send ${id}`)
+    a.arm()
+    assert.equal(a.poll().length, 2)
+  }
+})
+
+it('a program that answers events without end gets no more events than completions and answers', () => {
+  const m = machine(1)
+  const a = program(m, 0, { channel: true })
+  a.receive(1, 0, 64)
+  a.post(send(1, a.handleOf(0), a.qpn))
+  a.arm()
+  m.devices[0]!.poll(0)
+  let events = 0
+  for (; a.takeEvent(); events++) {
+    assert.ok(events < 4)
+    a.poll()
+    a.arm()
+    for (let turn = 0; turn < 10; turn++) m.devices[0]!.poll(0)
+  }
+  assert.ok(events >= 1)
+})
+
+it('values that no library stores to the doorbell of a CQ are harmless', () => {
+  const m = machine(1)
+  const a = program(m, 0, { channel: true, entries: 16 })
+  const ah = a.handleOf(0)
+  for (let turn = 0; turn < 1000; turn++) {
+    a.ringCq((turn * 0x9e37_79b1) >>> 0)
+    a.receive(turn & 0xffff, 0, 64)
+    a.post(send(turn & 0xffff, ah, a.qpn))
+    m.devices[0]!.poll(turn)
+    a.takeEvent()
+  }
+})
+
+it('a full CQ loses completions and raises CQ_ERR once; its queue pairs continue', () => {
+  const m = machine(1)
+  const a = program(m, 0, { entries: 16 })
+  const b = program(m, 0)
+  const ah = a.handleOf(0)
+  for (let id = 0; id < 40; id++) b.receive(id, 0, 64)
+  for (let id = 0; id < 40; id++) a.post(send(id, ah, b.qpn))
+  m.devices[0]!.poll(0)
+  assert.deepEqual(a.asyncEvents(), [AsyncEventType.values.CQ_ERR])
+  assert.deepEqual(
+    a.poll().map(({ id }) => id),
+    Array.from({ length: 16 }, (_, i) => i),
+  )
+  assert.equal(b.poll().length, 40)
+  b.receive(77, 0, 64)
+  a.post(send(77, ah, b.qpn))
+  m.devices[0]!.poll(0)
+  assert.deepEqual(
+    [...a.poll(), ...b.poll()].map(({ id }) => id),
+    [77, 77],
+  )
+})
