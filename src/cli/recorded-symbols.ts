@@ -4,7 +4,7 @@
  * source files are read with the rights of the user who asked for the recording.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { extname, resolve } from 'node:path'
 import type { SymbolFrame } from '../record/events.ts'
 import { MAX_SOURCE_LINE } from '../record/symbol-frames.ts'
 import type { ToolSession } from '../session/tool-session.ts'
@@ -23,6 +23,15 @@ const MAX_READ = 2 ** 26
 const TIMEOUTS = { perLookUp: 10_000, total: 20_000 } as const
 /** Functions that were inlined at one address, at most: with their source they fit into a record. */
 const MAX_INLINED = 8
+/**
+ * The names of source files end so. Debug information may name any file (`#line`), also one whose lines must not be in a
+ * file that is sent to others: a key, or the file of another user, if the daemon serves several.
+ */
+const SOURCES = new Set(
+  '.c .h .cc .hh .cpp .hpp .cxx .hxx .c++ .h++ .inl .ipp .tcc .s .asm .cu .cuh .d .f .f90 .go .java .jl .js .cjs .mjs .jsx .ts .cts .mts .tsx .kt .lua .py .pyx .rb .rs .swift .zig'.split(
+    ' ',
+  ),
+)
 /** Characters of JSON in a request, unless one symbol has more. */
 const MAX_BATCH = 2 ** 14
 
@@ -31,6 +40,7 @@ const sourceReader = (): ((file: string) => readonly string[] | undefined) => {
   const known = new Map<string, readonly string[] | undefined>()
   let left = MAX_READ
   const read = (file: string): readonly string[] | undefined => {
+    if (!SOURCES.has(extname(file).toLowerCase())) return undefined
     let fd: number | undefined
     try {
       // The program chose the name: a FIFO must not block.

@@ -35,11 +35,13 @@ describe('symbols of a recording', () => {
     const folder = temporaryFolder(t)
     const file = (name: string) => join(folder, name)
     writeFileSync(file('a.c'), ['1', '2', '3', '\t4  ', 'x'.repeat(500), '6', '7', '8'].join('\n'))
-    writeFileSync(file('binary'), 'a\0b\n')
-    writeFileSync(file('large'), Buffer.alloc(2 ** 23 + 1, '\n'))
+    writeFileSync(file('binary.c'), 'a\0b\n')
+    writeFileSync(file('large.c'), Buffer.alloc(2 ** 23 + 1, '\n'))
+    writeFileSync(file('id_ed25519'), 'a key\n')
+    writeFileSync(file('key.pem'), 'a key\n')
     mkdirSync(file('folder'))
-    execFileSync('mkfifo', [file('fifo')])
-    const others = ['binary', 'large', 'folder', 'fifo', 'missing'].map(file)
+    execFileSync('mkfifo', [file('fifo.c')])
+    const others = ['binary.c', 'large.c', 'folder', 'fifo.c', 'missing.c', 'id_ed25519', 'key.pem'].map(file)
     const of = (path: string, line: number): Frame => ({ function: 'f', file: path, line, object: '/app' })
     const [batch = []] = await sent({
       '/app+0x1 ': [of(file('a.c'), 4), of(file('a.c'), 1)],
