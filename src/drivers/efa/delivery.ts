@@ -11,7 +11,6 @@ import { addressText, isMappedIpv4 } from '../../wire/address.ts'
 import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../wire/bth.ts'
 import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../wire/ip.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
-import type { Engine } from './engine.ts'
 import {
   HOP_LIMIT,
   MAX_TRANSFER,
@@ -22,6 +21,7 @@ import {
   UD_SEND_IMM,
   WAIT,
 } from './engine-common.ts'
+import type { EngineParts, Source } from './engine-parts.ts'
 import { copyElements, copyRange, gather, isGranted } from './memory.ts'
 import { postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
@@ -30,13 +30,6 @@ import type { Peer, QueuePair, Request } from './state.ts'
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 const { OK } = EfaStatus
-
-/** Where a message comes from, for its completion. */
-interface Source {
-  readonly qpn: number
-  readonly address: Uint8Array
-  readonly text: string
-}
 
 /** The GRH of a datagram with `length` bytes of payload; over IPv4 as Linux writes it. */
 const putGrh = (view: DataView, at: number, length: number, source: Uint8Array, destination: Uint8Array): void => {
@@ -52,9 +45,9 @@ const putGrh = (view: DataView, at: number, length: number, source: Uint8Array, 
 
 /** What arrives at the queue pairs of a device, and datagrams. */
 export class Delivery {
-  readonly #engine: Engine
+  readonly #engine: EngineParts
 
-  constructor(engine: Engine) {
+  constructor(engine: EngineParts) {
     this.#engine = engine
   }
 
@@ -65,7 +58,7 @@ export class Delivery {
   }
 
   /** Executes a request of `sender` at its destination in this device, or a part of it. */
-  deliver(sender: Engine, request: Request): number {
+  deliver(sender: EngineParts, request: Request): number {
     const qp = this.find(request.destQpn, true, request.qkey)
     if (qp === undefined) return EfaStatus.BAD_DESTINATION
     if (request.operation !== SEND) return this.#deliverRdma(sender, request, qp)
@@ -92,14 +85,14 @@ export class Delivery {
     return { qpn, address: this.#engine.state.gid, text: this.#engine.text }
   }
 
-  countPacket(sender: Engine, bytes: number): void {
+  countPacket(sender: EngineParts, bytes: number): void {
     sender.counts.tx_pkts++
     sender.counts.tx_bytes += bytes
     this.#engine.counts.rx_pkts++
     this.#engine.counts.rx_bytes += bytes
   }
 
-  #deliverRdma(sender: Engine, request: Request, qp: QueuePair): number {
+  #deliverRdma(sender: EngineParts, request: Request, qp: QueuePair): number {
     const { operation, remoteHi, remoteLo, rkey, length, hasImm, elements, count } = request
     const isRead = operation === RDMA_READ
     const access = isRead ? REMOTE_READ : REMOTE_WRITE
@@ -269,7 +262,7 @@ export class Delivery {
   }
 
   /** Sends a datagram, which may be lost. Returns the status of the send. */
-  sendDatagram(request: Request, target: Engine | undefined): EfaStatus {
+  sendDatagram(request: Request, target: EngineParts | undefined): EfaStatus {
     const { length, hasImm, imm, qp, destQpn, qkey, peer } = request
     if (target !== undefined) {
       const status = gather(this.#engine.table, request, 0, this.#engine.scratch, GRH_BYTES, length, length, length)

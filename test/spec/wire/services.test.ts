@@ -13,13 +13,16 @@ const namesOf = (service: number): string[] =>
     .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== SendKind.NONE)
     .map(([name]) => name)
 
-it('a sending service has the work requests of its opcodes; a connected one also has LOCAL_INV and BIND_MW', () => {
+it('a sending service has the work requests of its opcodes; a connected one also has the local ones', () => {
   const sends = ['SEND', 'SEND_WITH_IMM']
   const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
-  const local = ['LOCAL_INV', 'BIND_MW']
+  const local = ['LOCAL_INV', 'BIND_MW', 'DRIVER1']
   const unreliable = [...writes, ...sends, ...local]
   const answered = ['RDMA_READ', 'ATOMIC_CMP_AND_SWP', 'ATOMIC_FETCH_AND_ADD']
-  const connected = [...writes, ...sends, ...answered, ...local, 'SEND_WITH_INV', 'FLUSH', 'ATOMIC_WRITE']
+  const connected = [
+    ...[...writes, ...sends, ...answered, 'LOCAL_INV', 'BIND_MW', 'SEND_WITH_INV', 'DRIVER1', 'FLUSH'],
+    'ATOMIC_WRITE',
+  ]
   assert.deepEqual(namesOf(Service.RC), connected)
   assert.deepEqual(namesOf(Service.XRC_INI), connected)
   assert.deepEqual(namesOf(Service.UC), unreliable)

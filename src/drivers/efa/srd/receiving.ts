@@ -8,8 +8,8 @@ import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { addressText } from '../../../wire/address.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../wire/extensions.ts'
-import type { Engine } from '../engine.ts'
 import { receives, WAIT } from '../engine-common.ts'
+import type { EngineParts } from '../engine-parts.ts'
 import { copyElements, copyRange } from '../memory.ts'
 import { emptyRequest } from '../requests.ts'
 import { type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
@@ -44,12 +44,12 @@ const MAX_SOURCES = 0x1_0000
 const isExecuted = (source: ReceivedFrom, psn: number): boolean => isTaken(source, psn) && !isRefused(source, psn)
 
 export class Receiving {
-  readonly #engine: Engine
+  readonly #engine: EngineParts
   #sources = 0
   readonly #toAcknowledge: ReceivedFrom[] = []
   readonly #bits = new Uint32Array(ACKNOWLEDGED / 32)
 
-  constructor(engine: Engine) {
+  constructor(engine: EngineParts) {
     this.#engine = engine
   }
 

@@ -4,8 +4,8 @@
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../wire/bth.ts'
-import type { Engine } from '../engine.ts'
 import { ENDLESS, MAX_TRANSFER, NOT_READY_DELAY, timeoutOf, WAIT } from '../engine-common.ts'
+import type { EngineParts } from '../engine-parts.ts'
 import { copyRange, gather } from '../memory.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type Request, randomEpoch } from '../state.ts'
 import {
@@ -45,9 +45,9 @@ const PORT_FULL_DELAY = 100
 const REORDERED = 64
 
 export class Sending {
-  readonly #engine: Engine
+  readonly #engine: EngineParts
 
-  constructor(engine: Engine) {
+  constructor(engine: EngineParts) {
     this.#engine = engine
   }
 
