@@ -8,7 +8,7 @@ import { codecRows } from './codec.ts'
 import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
 import { countRows } from './counts.ts'
-import { efaRows } from './efa.ts'
+import { driverRows } from './drivers.ts'
 import type { Row } from './harness/harness.ts'
 import { hookRows } from './hooks.ts'
 import { hostRows } from './host.ts'
@@ -41,7 +41,7 @@ export const rows: readonly Row[] = [
   ...pingpongRows,
   ...toolRows,
   ...writeBwRows,
-  ...efaRows,
+  ...driverRows,
   ...checkRows,
   ...hostRows,
   ...countRows,
