@@ -90,7 +90,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
     else if (kind === 'flags') {
-      const flags = flagsOf(message, attribute)
+      const flags = flagsOf(message, attribute, className)
       if (inputs[name] !== undefined) args[name] = flags
     }
     // attributes of other classes are ignored
