@@ -254,8 +254,8 @@ const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC |
 const XRC_TARGET = ['xrc_tgt_qp']
 const ALL_BUT_XRC_TARGET = LINUX_QP_CLASSES.filter(name => !XRC_TARGET.includes(name))
 
-/** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK */
-const BLOCK_MULTICAST_LOOPBACK = 1 << 1
+/** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK; for raw packets also SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING. */
+const OTHER_QP_FLAGS = { ud_qp: 1 << 1, raw_packet_qp: (1 << 1) | (1 << 8) | (1 << 9) | (1 << 11) }
 
 /** Bytes of struct ib_uverbs_sge. */
 const SGE_BYTES = 16
@@ -354,7 +354,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       input('CREATE_QP_TYPE', 8, classSelector(0, 8)),
       optional({
         ...flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL),
-        known: { ud_qp: BLOCK_MULTICAST_LOOPBACK },
+        known: OTHER_QP_FLAGS,
       }),
       refused(input('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
       optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
