@@ -9,6 +9,9 @@ import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import type { ReceiveQueue } from '../rxe/rings/receive-queue.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
+/** Maximum requests that are taken at a time; the next look at the ring's index takes more. */
+const MAX_TAKEN = 256
+
 export class Receives {
   /** As in `Sends`. */
   isOpen = false
@@ -48,7 +51,7 @@ export class Receives {
 
   #refresh(): void {
     if (!this.isOpen) return
-    let left = (this.#record.load(DoorbellRecord.RECEIVES) - this.#taken) & POSTED_MASK
+    let left = Math.min((this.#record.load(DoorbellRecord.RECEIVES) - this.#taken) & POSTED_MASK, MAX_TAKEN)
     if (left === 0) return
     const { ring, takenIndex } = this.#queue
     while (left > 0 && ((this.#produced - takenIndex) & ring.wrap) < ring.capacity) {

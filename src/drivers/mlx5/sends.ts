@@ -33,6 +33,9 @@ const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { BIND_MW, DRIVER1, LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = AccessFlags.values
 
+/** Maximum blocks that are taken at a time; the next look at the ring's index takes more. */
+const MAX_TAKEN = 256
+
 /** An opcode that no service has. */
 const REFUSED = 0xff
 const FLOW_LABEL_MASK = 0xf_ffff
@@ -96,9 +99,10 @@ export class Sends {
     if (!this.isOpen) return
     let left = (this.#record.load(DoorbellRecord.SENDS) - this.#taken) & POSTED_MASK
     if (left === 0) return
+    const end = left - MAX_TAKEN
     const { ring } = this.#queue
     // the ring is full only if the program has posted more than its queue holds
-    while (left > 0 && ((this.#produced - this.#queue.retiredIndex) & ring.wrap) < ring.capacity) {
+    while (left > 0 && left > end && ((this.#produced - this.#queue.retiredIndex) & ring.wrap) < ring.capacity) {
       const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced)), left)
       this.#taken = (this.#taken + blocks) & POSTED_MASK
       this.#produced = (this.#produced + 1) & ring.wrap
