@@ -2,7 +2,7 @@
  * The classes of EFA devices: contexts, protection domains, memory regions, address handles and completion queues. The
  * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
  */
-import { driverClass } from '../../core/devices/driver.ts'
+import { driverClass, withMethods } from '../../core/devices/driver.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -10,7 +10,13 @@ import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { QpAddress } from '../../spec/classes/qp/qp.ts'
-import { EFA_CQ_HAS_DOORBELL, EfaAttributes, EfaCqFlags, EfaResponses } from '../../spec/drivers/efa.ts'
+import {
+  EFA_CQ_HAS_DOORBELL,
+  EfaAttributes,
+  EfaCqFlags,
+  EfaResponses,
+  queryInterconnects,
+} from '../../spec/drivers/efa.ts'
 import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -62,12 +68,19 @@ export const pdClass = driverClass<typeof Pd, unknown, typeof EfaAttributes.pd>(
 )
 
 /** Descriptors have room for 24 bits of an lkey; an rkey has 32. */
-export const mrClass = driverClass(Mr, {
+const regionClass = driverClass(Mr, {
   create(call, object, args, core) {
     const { lkey, ...rest } = core(call, object, args)
     return { ...rest, lkey: descriptorKey(lkey) }
   },
 })
+
+/** The device has no interconnects to choose from, so none of the numbers is valid. */
+export const mrClass = withMethods(
+  regionClass,
+  { queryInterconnects },
+  { queryInterconnects: () => ({ valid: 0, receive: 0, read: 0, readReceive: 0 }) },
+)
 
 export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttributes.ah>(
   Ah,

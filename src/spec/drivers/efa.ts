@@ -3,8 +3,10 @@
  * dialect attributes with ids from 0x8000, in Linux's dialects the driver's bytes of requests and responses. Offsets for
  * mmap(2) are those of the context's file.
  */
+import { ClassId } from '../classes/ids.ts'
+import { driverQuery } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
-import { optional, u8, u16, u32, u64 } from '../schema/schema.ts'
+import { Block, method, objectClass, optional, u8, u16, u32, u64 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 
 /** RDMA_DRIVER_EFA */
@@ -193,5 +195,26 @@ const EfaLayouts: Readonly<Record<string, DriverLayout>> = {
   'driver_qp.create': qpCreate,
 }
 
+/**
+ * The driver's method of memory regions (EFA_IB_METHOD_MR_QUERY): the interconnects over which the adapter reaches the
+ * region, and which of the three numbers are valid.
+ */
+export const queryInterconnects = method(Block.DRIVER_FAST + 0, {
+  in: {},
+  out: { valid: u16(64), receive: u16(65), read: u16(66), readReceive: u16(67) },
+})
+
 /** The driver's part of Linux's ABI. */
-export const EfaAbi: LinuxAbi = { layouts: EfaLayouts, attributes: EfaAttributes }
+export const EfaAbi: LinuxAbi = {
+  layouts: EfaLayouts,
+  attributes: EfaAttributes,
+  methods: [
+    driverQuery(
+      'MR_QUERY',
+      'MR',
+      objectClass('mr', ClassId.mr, { methods: { queryInterconnects } }),
+      'queryInterconnects',
+      [value(0, 2, 'valid'), value(0, 2, 'receive'), value(0, 2, 'read'), value(0, 2, 'readReceive')],
+    ),
+  ],
+}

@@ -28,6 +28,6 @@ export interface LinuxAbi {
   readonly attributes: Readonly<
     Record<string, Readonly<Record<string, { readonly in?: Attributes; readonly out?: Attributes }>>>
   >
-  /** Ioctl methods on objects of the driver's own classes (`driverCreation`, `driverDestruction`). */
+  /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverQuery`). */
   readonly methods?: readonly IoctlMethod[]
 }

@@ -85,7 +85,7 @@ export interface IoctlMethod {
   readonly impliedArguments?: AnyValues
   /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
-  /** Of a driver's own object (`LinuxAbi.methods`): the class, which is none of spec/classes.ts. */
+  /** Of a driver's own object or method (`LinuxAbi.methods`): the class that has it, which is none of spec/classes.ts. */
   readonly driverClass?: ObjectClass
 }
 
@@ -226,6 +226,26 @@ export const driverCreation = (
     ...inputs.map(cell => input('', cell.size, cell)),
     ...outputs.map(cell => output('', cell.size, cell)),
   ].map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i })),
+  hasDriverAttributes: false,
+  driverClass: cls,
+})
+
+/** A driver's own method of one of Linux's objects. The attributes, from DRIVER_OBJECTS on: the handle, then `outputs`. */
+export const driverQuery = (
+  name: string,
+  object: LinuxObjectName,
+  cls: ObjectClass,
+  call: string,
+  outputs: readonly Cell[],
+): IoctlMethod => ({
+  object: LinuxObject[object],
+  number: DRIVER_OBJECTS,
+  name,
+  classes: [cls.name],
+  method: call,
+  attributes: [handle('', 'object', [cls.name]), ...outputs.map(cell => output('', cell.size, cell))].map(
+    ({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }),
+  ),
   hasDriverAttributes: false,
   driverClass: cls,
 })

@@ -241,7 +241,7 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
   const object = header.getUint16(IoctlHeader.object, true)
   const number = header.getUint16(IoctlHeader.method, true)
-  const isDrivers = object >= DRIVER_OBJECTS
+  const isDrivers = object >= DRIVER_OBJECTS || number >= DRIVER_OBJECTS
   const method = isDrivers ? findDriverMethod(view.schema.linux, object, number) : findMethod(object, number, onName)
   if (isDrivers) onName?.(method.spec.name)
   requireOnDevice(view, method.spec)
