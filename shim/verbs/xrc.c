@@ -241,13 +241,10 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
     return 0;
 }
 
-/* libibverbs, of which the operations are that a provider does not have. A context has them all at first. */
-static const void *library;
-
-static const void *file_of(ibv_open_xrcd_function *function)
+static const void *file_of(const void *function)
 {
     Dl_info info;
-    return dladdr((void *)function, &info) ? info.dli_fbase : NULL;
+    return dladdr(function, &info) ? info.dli_fbase : NULL;
 }
 
 bool xrc_is_added(const struct ibv_context *context)
@@ -259,10 +256,9 @@ bool xrc_is_added(const struct ibv_context *context)
 void xrc_add_operations(struct verbs_context *context)
 {
     struct fd_entry *entry = fd_lookup(context->context.cmd_fd);
-    const void *file = file_of(context->open_xrcd);
-    if (!__atomic_load_n(&library, __ATOMIC_RELAXED))
-        __atomic_store_n(&library, file, __ATOMIC_RELAXED);
-    if (file != library && file != file_of(open_xrcd))
+    /* An operation that a provider does not have is libibverbs' own. */
+    const void *file = file_of((void *)context->open_xrcd);
+    if (file && file != file_of(verbs_original("verbs_set_ops")) && file != file_of((void *)open_xrcd))
         entry->has_xrc = true;
     if (entry->has_xrc)
         return;
