@@ -2,7 +2,7 @@
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
 import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
-import { type Frame, frameText } from '../spec/check/frames.ts'
+import { type Frame, frameText, V8_FRAME } from '../spec/check/frames.ts'
 import { printable } from './printable.ts'
 
 export interface Symbols {
@@ -17,12 +17,6 @@ export const stacksOf = (all: readonly Pick<Finding, 'moments' | 'objects'>[]): 
   all.flatMap(({ moments, objects }) =>
     [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
   )
-
-/**
- * A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. Code outside of functions has
- * only `at file:line:column`, and `at async file:line:column` after an `await`.
- */
-const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
 const pathOfUrl = (path: string): string => {
