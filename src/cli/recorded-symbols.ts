@@ -96,7 +96,7 @@ export const addSymbols = async (
   symbols: Symbols = createSymbols(TIMEOUTS),
 ): Promise<void> => {
   const stacks = (await client.recordedFrames()).map(frame => [frame])
-  symbols.prepare?.(stacks)
+  symbols.prepare?.(stacks, TIMEOUTS.total)
   const readLines = sourceReader()
   let batch: FrameSymbol[] = []
   let bytes = 0

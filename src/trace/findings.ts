@@ -8,8 +8,11 @@ import { printable } from './printable.ts'
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */
   framesOf(stack: Stack): readonly Frame[]
-  /** Looks up all frames of the stacks at once, which is faster than each stack by itself. */
-  prepare?(stacks: readonly Stack[]): void
+  /**
+   * Looks up all frames of the stacks at once, which is faster than each stack by itself. `within`: milliseconds that it
+   * may take; frames that are not looked up by then never are.
+   */
+  prepare?(stacks: readonly Stack[], within?: number): void
 }
 
 /** The stacks of findings, for `prepare`. */
