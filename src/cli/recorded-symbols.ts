@@ -3,10 +3,10 @@
  * the file has them on other machines too. The command does that rather than the daemon: debug information takes time, and
  * source files are read with the rights of the user who asked for the recording.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { extname, resolve } from 'node:path'
 import type { SymbolFrame } from '../record/events.ts'
-import { MAX_SOURCE_LINE } from '../record/symbol-frames.ts'
+import { MAX_SOURCE_LINE, MAX_TEXT } from '../record/symbol-frames.ts'
 import type { ToolSession } from '../session/tool-session.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Symbols } from '../trace/findings.ts'
@@ -32,8 +32,12 @@ const SOURCES = new Set(
     ' ',
   ),
 )
-/** Characters of JSON in a request, unless one symbol has more. */
+/** Bytes of JSON in a request, unless one symbol has more. */
 const MAX_BATCH = 2 ** 14
+/** Bytes of the JSON of a symbol's frames: a recording has no longer ones. */
+const MAX_SYMBOL = 2 ** 14
+/** Characters of a function's name, which a C++ template may have by thousands. */
+const MAX_FUNCTION = 1000
 
 /** Returns a function that reads the lines of a source file; undefined: there is none, or it cannot be read. */
 const sourceReader = (): ((file: string) => readonly string[] | undefined) => {
@@ -43,7 +47,8 @@ const sourceReader = (): ((file: string) => readonly string[] | undefined) => {
     if (!SOURCES.has(extname(file).toLowerCase())) return undefined
     let fd: number | undefined
     try {
-      // The program chose the name: a FIFO must not block.
+      // The program chose the name: to open a device may do something, and a FIFO that replaces a file must not block.
+      if (!statSync(file).isFile()) return undefined
       fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
       const stat = fstatSync(fd)
       if (!stat.isFile() || stat.size > Math.min(MAX_SOURCE, left)) return undefined
@@ -78,31 +83,49 @@ const withSource = (frame: Frame, readLines: (file: string) => readonly string[]
   return { ...frame, source: { first, lines: shown } }
 }
 
+/** The frame with names that a recording takes: a long one must not refuse the symbols beside it. */
+const bounded = ({ function: name, file, line, object }: Frame): Frame => ({
+  function: name.length > MAX_FUNCTION ? `${name.slice(0, MAX_FUNCTION)}…` : name,
+  ...(file !== undefined && file.length <= MAX_TEXT && { file, line }),
+  ...(object !== undefined && object.length <= MAX_TEXT && { object }),
+})
+
+const jsonBytes = (value: object): number => Buffer.byteLength(JSON.stringify(value))
+
+/** The frames that fit into MAX_SYMBOL: without source if that is too long, and without the outermost ones. */
+const fitting = (frames: readonly SymbolFrame[]): readonly SymbolFrame[] => {
+  if (jsonBytes(frames) <= MAX_SYMBOL) return frames
+  const fewer = frames.map(({ source: _, ...frame }) => frame)
+  while (fewer.length > 0 && jsonBytes(fewer) > MAX_SYMBOL) fewer.pop()
+  return fewer
+}
+
 /** Adds symbols to the recording of the client's daemon. Throws an Error. */
 export const addSymbols = async (
   client: Pick<ToolSession, 'recordedFrames' | 'addSymbols'>,
   symbols: Symbols = createSymbols(TIMEOUTS),
 ): Promise<void> => {
   const stacks = (await client.recordedFrames()).map(frame => [frame])
-  symbols.prepare?.(stacks)
+  symbols.prepare?.(stacks, TIMEOUTS.total)
   const readLines = sourceReader()
   let batch: FrameSymbol[] = []
-  let characters = 0
+  let bytes = 0
   const send = async (): Promise<boolean> => {
     const hasRoom = batch.length === 0 || (await client.addSymbols(batch))
     batch = []
-    characters = 0
+    bytes = 0
     return hasRoom
   }
   for (const [frame] of stacks as [string][]) {
     const frames = symbols.framesOf([frame])
     // Without a name or line it says no more than its text.
     if (!frames.some(one => one.function !== '' || one.file !== undefined)) continue
-    const symbol = { frame, frames: frames.slice(0, MAX_INLINED).map(one => withSource(one, readLines)) }
-    const { length } = JSON.stringify(symbol)
-    if (characters + length > MAX_BATCH && !(await send())) return
+    const shown = frames.slice(0, MAX_INLINED).map(one => withSource(bounded(one), readLines))
+    const symbol = { frame, frames: fitting(shown) }
+    const size = jsonBytes(symbol)
+    if (bytes + size > MAX_BATCH && !(await send())) return
     batch.push(symbol)
-    characters += length
+    bytes += size
   }
   await send()
 }

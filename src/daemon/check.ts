@@ -205,10 +205,10 @@ export class DaemonChecker {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
 
-  /** The frames of all kept stacks, each once, the first `most`. */
+  /** The frames of all kept stacks, each once, `most` of them: those of the newest processes. */
   frames(most: number): readonly string[] {
     const frames = new Set<string>()
-    for (const { byId } of this.#stacks.values())
+    for (const { byId } of [...this.#stacks.values()].reverse())
       for (const stack of byId.values())
         for (const frame of stack) {
           if (frames.size === most) return [...frames]

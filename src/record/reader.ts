@@ -181,7 +181,8 @@ const segmentOfIndex = (bytes: Uint8Array, sequence: number, position: number): 
   const blocks: SessionBlock[] = []
   for (let i = 0; i < count; i++, at += IndexBlock.size) {
     const entry = readFields(view, at, IndexBlock)
-    if (!hasTimes(entry)) return undefined
+    // A block of any length would be read into memory at once.
+    if (!hasTimes(entry) || entry.length > MAX_BLOCK) return undefined
     // Checkpoints are the first blocks, and have no events.
     blocks.push(blockOf(entry, position + entry.offset, sequence, entry.events === 0))
   }

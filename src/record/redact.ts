@@ -4,6 +4,7 @@
  * devices and functions, and numbers of processes and objects stay.
  */
 import type { Finding, Moment, Stack } from '../spec/check/findings.ts'
+import { NATIVE_FRAME, V8_FRAME } from '../spec/check/frames.ts'
 import { headerAt } from '../spec/wire/opcodes.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 import { addressText } from '../wire/address.ts'
@@ -78,7 +79,16 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
         const number = Number.parseInt(found, 16)
         return number < TWO_32 ? found : `0x${address(number).toString(16)}`
       })
-  const stack = (frames: Stack): Stack => frames.map(text)
+  /** Of a frame, the end of a path is known, whatever characters it has. */
+  const frame = (value: string): string => {
+    const [, object, offset] = NATIVE_FRAME.exec(value) ?? []
+    if (object?.includes('/')) return `${path(object)}+${offset}${text(value.slice(`${object}+${offset}`.length))}`
+    const [, , scheme = '', file] = V8_FRAME.exec(value) ?? []
+    if (!file?.includes('/') || file.startsWith('node:')) return text(value)
+    const at = value.lastIndexOf(`${scheme}${file}`)
+    return `${text(value.slice(0, at))}${path(file)}${value.slice(at + scheme.length + file.length)}`
+  }
+  const stack = (frames: Stack): Stack => frames.map(frame)
   const moment = (one: Moment): Moment => ({ ...one, stack: stack(one.stack) })
   const flow = (one: PacketFlow): PacketFlow => ({
     ...one,
@@ -88,7 +98,7 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
 
   /** Functions, names of files, programs and libraries, and lines stay; folders and source do not. */
   const symbolFrame = ({ function: name, file, line, object }: SymbolFrame): SymbolFrame => ({
-    function: text(name),
+    function: frame(name),
     ...(file !== undefined && { file: baseName(file).slice(1), line }),
     ...(object !== undefined && { object: baseName(object) }),
   })
@@ -167,7 +177,7 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
       case 'wait':
         return { ...event, facts: { ...event.facts, text: text(event.facts.text) } }
       case 'symbol':
-        return { ...event, frame: text(event.frame), frames: event.frames.map(symbolFrame) }
+        return { ...event, frame: frame(event.frame), frames: event.frames.map(symbolFrame) }
       case 'end':
         return { ...event, reason: text(event.reason) }
       default:

@@ -3,7 +3,8 @@
  */
 import type { SymbolFrame } from './events.ts'
 
-const MAX_TEXT = 4096
+/** Characters of a name. */
+export const MAX_TEXT = 4096
 /** Functions that were inlined at one address, at most. */
 const MAX_INLINED = 64
 /** Lines of source of a frame, and characters of a line, at most. */

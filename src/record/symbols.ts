@@ -68,7 +68,7 @@ export const readSymbols = async (session: Session, add: (event: SessionEvent) =
       events = await session.read(block)
     } catch (error) {
       if (!(error instanceof SessionFileError)) throw error
-      return
+      continue
     }
     const symbols = events.filter(({ kind }) => kind === 'symbol')
     for (const event of symbols) add(event)

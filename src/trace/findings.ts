@@ -2,14 +2,17 @@
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
 import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
-import { type Frame, frameText } from '../spec/check/frames.ts'
+import { type Frame, frameText, V8_FRAME } from '../spec/check/frames.ts'
 import { printable } from './printable.ts'
 
 export interface Symbols {
   /** Frames, innermost first. An address with inlined functions has several frames. */
   framesOf(stack: Stack): readonly Frame[]
-  /** Looks up all frames of the stacks at once, which is faster than each stack by itself. */
-  prepare?(stacks: readonly Stack[]): void
+  /**
+   * Looks up all frames of the stacks at once, which is faster than each stack by itself. `within`: milliseconds that it
+   * may take; frames that are not looked up by then never are.
+   */
+  prepare?(stacks: readonly Stack[], within?: number): void
 }
 
 /** The stacks of findings, for `prepare`. */
@@ -17,12 +20,6 @@ export const stacksOf = (all: readonly Pick<Finding, 'moments' | 'objects'>[]): 
   all.flatMap(({ moments, objects }) =>
     [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
   )
-
-/**
- * A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. Code outside of functions has
- * only `at file:line:column`, and `at async file:line:column` after an `await`.
- */
-const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
 /** The path in a file URL. Text that is not percent-encoded stays. */
 const pathOfUrl = (path: string): string => {

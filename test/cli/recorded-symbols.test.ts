@@ -7,6 +7,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { addSymbols } from '../../src/cli/recorded-symbols.ts'
+import { symbolFrames } from '../../src/record/symbol-frames.ts'
 import type { Frame } from '../../src/spec/check/frames.ts'
 import type { FrameSymbol } from '../../src/uapi/tool.ts'
 import { temporaryFolder } from '../system/programs.ts'
@@ -71,5 +72,27 @@ describe('symbols of a recording', () => {
     assert.equal(batches.flat().length, 1000)
     for (const batch of batches) assert.ok(JSON.stringify(batch).length < 2 ** 15)
     assert.equal((await sent(frames, 2)).length, 2)
+  })
+
+  it('are sent whatever their names and source are: one that is too long does not take the others with it', async t => {
+    const file = join(temporaryFolder(t), 'a.c')
+    writeFileSync(file, Array(20).fill('\u6f22'.repeat(200)).join('\n'))
+    const long = { function: 'std::f<'.repeat(3000), file, line: 9, object: `/${'\u6f22'.repeat(5000)}` }
+    const frames = {
+      '/app+0x1 ': Array<Frame>(20).fill({ function: 'f', file, line: 9, object: '/app' }),
+      '/app+0x2 ': Array<Frame>(20).fill(long),
+      [`/${'\u0001'.repeat(4000)}+0x3 `]: [{ function: 'g' }],
+      '/app+0x4 ': [{ function: '\u6f22'.repeat(5000) }],
+      '/app+0x5 ': [{ function: 'last' }],
+    }
+    const batches = await sent(frames)
+    const symbols = batches.flat()
+    assert.deepEqual(
+      symbols.map(({ frame }) => frame),
+      Object.keys(frames),
+    )
+    for (const { frame, frames } of symbols) assert.ok(symbolFrames(frames) !== undefined, frame.slice(0, 20))
+    assert.ok(symbols[0]?.frames[0]?.function === 'f' && symbols[1]?.frames[0]?.function.startsWith('std::f<'))
+    for (const batch of batches) assert.ok(Buffer.byteLength(JSON.stringify(batch)) < 2 ** 15)
   })
 })

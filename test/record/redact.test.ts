@@ -34,6 +34,32 @@ describe('redaction', () => {
     assert.deepEqual(of(request(77n, PAGE + 0x1010, PAGE + 0x20)), [77, remote, first])
   })
 
+  it('leaves nothing of a path in frames, whatever characters it has', () => {
+    const redact = createRedactor()
+    const frames = [
+      '/home/Jane Doe/c++/secret (old)/my+app+0x12 main',
+      '/home/Jane Doe/c++/secret (old)/my+app+0x40 ',
+      'at post (/home/Jane Doe/secret\'s "app"/a.js:3:14)',
+      'at async file:///home/Jane%20Doe/secret/a.mjs:3:14',
+      'post (/home/Jane: Doe/secret,app/a.py:3)',
+      'at eval (eval at f (/home/Jane Doe/a.js:1:1), <anonymous>:2:3)',
+    ]
+    const event = redact({ kind: 'call', object: 1, stack: frames, call: {} as never, time: 3 })
+    assert.ok(event.kind === 'call')
+    assert.deepEqual(event.stack.slice(0, 5), [
+      '/file1+0x12 main',
+      '/file1+0x40 ',
+      'at post (/file2:3:14)',
+      'at async /file3:3:14',
+      'post (/file4:3)',
+    ])
+    assert.doesNotMatch(event.stack.join('\n'), /Doe|secret|c\+\+|old|my|app|Jane/)
+    const symbol = redact({ kind: 'symbol', frame: frames[0]!, frames: [{ function: frames[2]! }], time: 3 })
+    assert.ok(symbol.kind === 'symbol')
+    assert.equal(symbol.frame, event.stack[0])
+    assert.equal(symbol.frames[0]?.function, 'at post (/file2:3:14)')
+  })
+
   it('gives packets the pseudonyms of their memory and hosts, and cuts their payload', () => {
     const redact = createRedactor()
     const sent = packets(LEFT, 'RC_WRITE_ONLY', 5, 1)

@@ -10,10 +10,19 @@ import { viewOf, type WantedEvents } from '../../src/record/decode.ts'
 import { SessionFileError } from '../../src/record/error.ts'
 import type { AnyEvent, SessionEvent } from '../../src/record/events.ts'
 import { expandPackets } from '../../src/record/packets.ts'
-import { bytesSource, openSession } from '../../src/record/reader.ts'
+import { bytesSource, type EventRange, openSession, type Session } from '../../src/record/reader.ts'
+import { readSymbols } from '../../src/record/symbols.ts'
 import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
 import { SessionWriter, type WriterOptions } from '../../src/record/writer.ts'
-import { BLOCK_TRAILER, BlockHeader, FileHeader, packetKey } from '../../src/spec/session-file.ts'
+import {
+  BLOCK_TRAILER,
+  BlockHeader,
+  FileHeader,
+  fieldOffsets,
+  IndexBlock,
+  packetKey,
+  SegmentFooter,
+} from '../../src/spec/session-file.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { anyEvent } from './arbitrary.ts'
 import { createMemorySink } from './memory-sink.ts'
@@ -119,6 +128,101 @@ describe('a session file', () => {
       }),
       { numRuns: 50 },
     )
+  })
+
+  it('has the newest events after its oldest were overwritten, also for a reader that follows it', async () => {
+    const isWritten = ({ kind }: AnyEvent): boolean => kind !== 'symbol' && kind !== 'checkpoint' && kind !== 'end'
+    const readAllOf = async (session: Session, range?: EventRange): Promise<SessionEvent[]> => {
+      const events: SessionEvent[] = []
+      for await (const event of session.eventsIn(range)) events.push(event)
+      return events
+    }
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(anyEvent, { minLength: 20, maxLength: 60, size: 'max' }),
+        fc.integer({ min: 0, max: 80_000 }),
+        fc.integer({ min: 1, max: 9 }),
+        async (events, before, parts) => {
+          const { sink, writer } = start({ limit: LIMIT })
+          const written: AnyEvent[] = []
+          let followed: Session | undefined
+          for (let part = 0; part < parts; part++) {
+            for (let i = 0; i < before / parts; i++) {
+              written.push({ kind: 'polled', cq: 60, count: i })
+              writer.polled(written.length, 60, i)
+            }
+            for (const event of events) {
+              written.push(event)
+              copyEvent(writer, written.length, event)
+            }
+            writer.flush()
+            const source = bytesSource(sink.bytes.slice())
+            followed = followed === undefined ? await openSession(source) : await followed.continued(source)
+          }
+          await writer.end(written.length + 1, 'done')
+          const source = bytesSource(sink.bytes)
+          const session = await openSession(source)
+          const all = await readAllOf(session)
+          const expected = written.filter(isWritten)
+          const read = withoutTimes(all.filter(isWritten))
+          assert.ok(read.length >= Math.min(expected.length, 2000), `${read.length} of ${expected.length}`)
+          assert.deepEqual(read, expected.slice(expected.length - read.length))
+          assert.equal(session.damaged, 0)
+          followed = await followed?.continued(source)
+          assert.ok(followed)
+          assert.deepEqual(await readAllOf(followed), all)
+          // What the index leaves out is not of the object, and not in the time.
+          const key = 7
+          const isOfKey = (event: AnyEvent): boolean => 'object' in event && event.object === key
+          const from = written.length / 2
+          const ofKey = await readAllOf(session, { keys: [key], from })
+          assert.deepEqual(
+            ofKey.filter(isOfKey),
+            all.filter(event => event.time >= from && isOfKey(event)),
+          )
+        },
+      ),
+      { numRuns: 20 },
+    )
+  })
+
+  it('names no block that is longer than one: its index may be from somebody else', async () => {
+    const { sink, writer } = start({ limit: LIMIT })
+    writePolls(writer, 100_000)
+    await writer.end(100_000, '')
+    const before = await readAll(sink.bytes)
+    const { header, blocks } = await openSession(bytesSource(sink.bytes))
+    // The index of the oldest segment says that its second block, the first of events, is as long as the file.
+    const position = FileHeader.bytes + ((blocks[0]!.sequence - 1) % header.segments) * header.segmentBytes
+    const view = viewOf(sink.bytes)
+    const footer = fieldOffsets(SegmentFooter)
+    const at = position + header.segmentBytes - SegmentFooter.size
+    const index = position + view.getUint32(at + footer.offset, true)
+    const length = view.getUint32(at + footer.length, true)
+    view.setUint32(
+      index + BlockHeader.size + 4 + IndexBlock.size + fieldOffsets(IndexBlock).length,
+      sink.bytes.length,
+      true,
+    )
+    view.setUint32(
+      index + length - BLOCK_TRAILER,
+      checksum(viewOf(sink.bytes.subarray(index)), length - BLOCK_TRAILER),
+      true,
+    )
+    let longest = 0
+    const { size, read } = bytesSource(sink.bytes)
+    const session = await openSession({
+      size,
+      read(offset, wanted) {
+        longest = Math.max(longest, wanted)
+        return read(offset, wanted)
+      },
+    })
+    await readSymbols(session, () => {})
+    const events: SessionEvent[] = []
+    for await (const event of session.eventsIn()) events.push(event)
+    assert.deepEqual(events, before)
+    assert.ok(longest <= 2 ** 18, `${longest} bytes at once`)
   })
 
   it('says on its first line what it has', () => {

@@ -81,6 +81,19 @@ describe('symbols of a session', () => {
     assert.deepEqual(symbols.framesOf([MAIN]), [{ function: MAIN.trimEnd() }])
   })
 
+  it('are found beside a damaged block', async () => {
+    const sink = createMemorySink()
+    const writer = new SessionWriter(sink, OPTIONS)
+    writer.polled(1, 1, 1)
+    writer.symbol({ frame: MAIN, frames: [main] })
+    await writer.end(2, 'done')
+    const session = await openSession(bytesSource(sink.bytes))
+    const last = session.blocks.at(-1)
+    assert.ok(last)
+    sink.bytes[last.position + last.length - 8]! ^= 1
+    assert.equal((await symbolsIn(sink.bytes)).found, 1)
+  })
+
   it('leave most of a small file to its events', async () => {
     const sink = createMemorySink()
     const writer = new SessionWriter(sink, { ...OPTIONS, limit: MIN_RECORD_LIMIT })

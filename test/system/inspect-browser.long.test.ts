@@ -68,7 +68,7 @@ const openPage = async (browser: BrowserContext | Browser, address: string): Pro
     void dialog.dismiss()
   })
   await page.goto(address)
-  await page.locator('nav').waitFor()
+  await page.getByRole('navigation', { name: 'Views' }).waitFor()
   return { page, errors }
 }
 

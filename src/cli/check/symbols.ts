@@ -26,6 +26,8 @@ const tools = [
  * information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
 const TIMEOUTS = { perLookUp: 20_000, total: 60_000 } as const
+/** Signals that a terminal or a user sends to the command and its tools. */
+const USER_SIGNALS: readonly string[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']
 /** Maximum addresses of one look-up, which are arguments of the tool. */
 const MAX_ADDRESSES = 1000
 /** Maximum bytes of a tool's output. */
@@ -102,6 +104,7 @@ export const createSymbols = (
 ): Symbols => {
   /** Milliseconds that are left of `timeouts.total`. */
   let remaining = timeouts.total
+  let isInterrupted = false
   /** Files that are not looked up again. */
   const slow = new Set<string>()
   /**
@@ -120,7 +123,7 @@ export const createSymbols = (
     const unknown = [...new Set(addresses)].filter(address => !framesByAddress.has(address))
     const missing = unknown.slice(0, MAX_ADDRESSES)
     if (missing.length === 0) return
-    for (const address of missing) framesByAddress.set(address, [])
+    for (const address of remaining > 0 ? missing : unknown) framesByAddress.set(address, [])
     // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
     const path = resolve(object)
     const bytes = fileSize(path)
@@ -129,7 +132,7 @@ export const createSymbols = (
     for (const [tool, ...args] of tools) {
       if (remaining <= 0) return
       const start = performance.now()
-      const { status, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
+      const { status, signal, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
         timeout: Math.ceil(Math.min(timeouts.perLookUp, remaining)),
         killSignal: 'SIGKILL',
@@ -139,6 +142,12 @@ export const createSymbols = (
       remaining -= performance.now() - start
       if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
         slow.add(path)
+        return
+      }
+      // The user's Ctrl-C has ended the tool, and ends this command when its event loop runs.
+      if (signal !== null && USER_SIGNALS.includes(signal)) {
+        isInterrupted = true
+        remaining = 0
         return
       }
       if (status !== 0) continue
@@ -152,7 +161,9 @@ export const createSymbols = (
   }
 
   /** Runs a tool once for each file that has an unknown address in the stacks. */
-  const prepare = (stacks: readonly Stack[]): void => {
+  const prepare = (stacks: readonly Stack[], within = remaining): void => {
+    const later = Math.max(0, remaining - within)
+    remaining -= later
     const byObject = new Map<string, string[]>()
     for (const frame of stacks.flat()) {
       const [, object, address] = NATIVE_FRAME.exec(frame) ?? []
@@ -162,6 +173,7 @@ export const createSymbols = (
       else addresses.push(address)
     }
     for (const [object, addresses] of byObject) lookUp(object, addresses)
+    if (!isInterrupted) remaining += later
   }
 
   return {

@@ -204,7 +204,7 @@ export const check = async (program: string, args: readonly string[], options: C
         {
           file: record,
           symbols,
-          hasFindings: () => shown.length > 0,
+          shown,
         },
       ).finally(progress.end)
   const { status, signal, pid } = programEnd
@@ -248,7 +248,7 @@ const checkUnderDaemon = async (
   hang: number | undefined,
   onFinding: (finding: Finding) => void,
   { progress, describe }: { readonly progress: Progress; describe(): string },
-  record: { readonly file: RecordFile | undefined; readonly symbols: Symbols; hasFindings(): boolean },
+  record: { readonly file: RecordFile | undefined; readonly symbols: Symbols; readonly shown: readonly Finding[] },
 ): Promise<Checked> => {
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined
@@ -274,7 +274,9 @@ const checkUnderDaemon = async (
     const { contexts } = await joined.client.stat()
     progress.end()
     if (isPrivate) warnRunning(contexts)
-    const hasFailed = programEnd.status !== 0 || record.hasFindings()
+    const hasFailed = programEnd.status !== 0 || record.shown.length > 0
+    // Before all other frames of the recording, for which there may be no time.
+    if (record.file !== undefined) record.symbols.prepare?.(stacksOf(record.shown))
     const isRecorded =
       (await record.file?.end(joined.client, hasFailed, recordedEnd(program, programEnd), record.symbols)) ?? true
     return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }

@@ -17,6 +17,12 @@ export interface Frame {
  */
 export const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
 
+/**
+ * A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. Code outside of functions has
+ * only `at file:line:column`, and `at async file:line:column` after an `await`. Parts: function, scheme, file, line.
+ */
+export const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
+
 /** The verbs libraries, whose internal functions do not help the author of a program. */
 const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 

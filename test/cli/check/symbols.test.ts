@@ -134,4 +134,29 @@ test('a tool that does not end is started once for each file, and never after th
   const shortTotal = createSymbols({ perLookUp: 500, total: 500 })
   for (const name of ['one', 'two', 'three']) assert.deepEqual(frames(shortTotal, name, '0x1'), ['symbol'])
   assert.equal(started(), 3)
+
+  // A part of the time, for frames of a recording: the rest remains for others.
+  const withPart = createSymbols({ perLookUp: 500, total: 60_000 })
+  const stackOf = (name: string) => [`${join(folder, name)}+0x1 symbol`]
+  withPart.prepare?.([stackOf('one'), stackOf('two')], 400)
+  assert.equal(started(), 4)
+  frames(withPart, 'two', '0x1')
+  assert.equal(started(), 4)
+  frames(withPart, 'three', '0x1')
+  assert.equal(started(), 5)
+})
+
+test('after Ctrl-C, which ends the tool too, no other tool is started', t => {
+  const tools = join(folder, 'interrupted')
+  const log = join(folder, 'interrupted-log')
+  mkdirSync(tools)
+  for (const tool of ['addr2line', 'llvm-symbolizer'])
+    writeFileSync(join(tools, tool), `#!/bin/sh\necho >> ${log}\nkill -INT $$\n`, { mode: 0o755 })
+  setPath(`${tools}:${process.env.PATH}`, t)
+  const files = ['four', 'five'].map(name => join(folder, name))
+  for (const file of files) writeFileSync(file, '')
+  const symbols = createSymbols()
+  symbols.prepare?.([files.map(file => `${file}+0x1 symbol`)], 1000)
+  assert.deepEqual(symbols.framesOf([`${files[1]}+0x2 symbol`]), [{ function: 'symbol', object: files[1] }])
+  assert.equal(readFileSync(log, 'utf8').length, 1)
 })
