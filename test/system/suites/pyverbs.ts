@@ -49,6 +49,8 @@ interface PyverbsOptions {
   readonly looksForInterface?: boolean
   /** Only the modules of tests whose names begin so. */
   readonly modules?: string
+  /** Without the tests whose names match this regular expression. */
+  readonly omitted?: string
 }
 
 /** Rejects if the interpreter crashes or exceeds LIMIT_MS. */
@@ -61,6 +63,7 @@ export const runPyverbs = async (
     device = 'rxe0',
     looksForInterface = false,
     modules = 'test_',
+    omitted = '',
   }: PyverbsOptions,
 ): Promise<PyverbsResult[]> => {
   const daemon = runningDaemon ?? (await startDaemon(scope, { devices: ONE_DEVICE }))
@@ -69,7 +72,10 @@ export const runPyverbs = async (
     ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), looksForInterface ? '-' : '127.0.0.1', modules] as const),
     ...['--dev', device, '--gid', device === 'rxe0' ? '1' : '0'],
   ])
-  const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT_MS })
+  const { status, signal, stdout, stderr } = await run(scope, program!, args, {
+    env: { ...daemon.env, PYVERBS_OMITTED: omitted },
+    limit: LIMIT_MS,
+  })
   const lines = stdout.trim().split('\n')
   assert.deepEqual([status, signal], [0, null], `it ended after "${lines.at(-1)}"\n${stderr}`)
   return lines.flatMap(line => {
