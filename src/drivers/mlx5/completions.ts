@@ -178,7 +178,8 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
   const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
   arm(object, isSolicitedOnly)
   const later = (cq.producer - word) & ArmWord.INDEX_MASK
-  if (!isSolicitedOnly && later !== 0 && later <= cq.ring.mask + 1 && object.events !== undefined) completed(object.events, true)
+  if (!isSolicitedOnly && later !== 0 && later <= cq.ring.mask + 1 && object.events !== undefined)
+    completed(object.events, true)
   return true
 }
 

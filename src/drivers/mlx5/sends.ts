@@ -37,6 +37,9 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = Ac
 const REFUSED = 0xff
 const FLOW_LABEL_MASK = 0xf_ffff
 
+/** Requests that are taken at once: other queues wait meanwhile. The engine reads the index again when it has sent them. */
+const MAX_TAKEN = 1024
+
 /** The kinds of queue pairs, by the segments of their requests. */
 export type SendKind = 'connected' | 'datagram' | 'xrc'
 
@@ -98,7 +101,8 @@ export class Sends {
     if (left === 0) return
     const { ring } = this.#queue
     // the ring is full only if the program has posted more than its queue holds
-    while (left > 0 && ((this.#produced - this.#queue.retiredIndex) & ring.wrap) < ring.capacity) {
+    const room = ring.capacity - ((this.#produced - this.#queue.retiredIndex) & ring.wrap)
+    for (let count = Math.min(room, MAX_TAKEN); left > 0 && count > 0; count--) {
       const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced)), left)
       this.#taken = (this.#taken + blocks) & POSTED_MASK
       this.#produced = (this.#produced + 1) & ring.wrap
