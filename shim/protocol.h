@@ -90,6 +90,7 @@
 /* Kinds of mappings. */
 #define USERDMA_MAPPING_ADOPT 1u
 #define USERDMA_MAPPING_RELEASE 2u
+#define USERDMA_MAPPING_ADOPT_WRITTEN 3u
 
 /* Operations on a NETLINK_RDMA socket. */
 #define USERDMA_NETLINK_OPEN 0u

@@ -237,7 +237,8 @@ static int adopt(int fd, const struct userdma_mapping *mapping)
         (void)*(const volatile char *)pointer(at);
     const int frozen = freeze(mapping->address, mapping->length);
     /* The daemon has copied the pages already, but other threads may have stored to them since. */
-    error = copy_file(SYS_pwrite64, fd, mapping->address, mapping->length, mapping->offset);
+    if (mapping->kind != USERDMA_MAPPING_ADOPT_WRITTEN)
+        error = copy_file(SYS_pwrite64, fd, mapping->address, mapping->length, mapping->offset);
     if (error == 0 && REAL(mmap)(pointer(mapping->address), mapping->length, PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_FIXED, fd, (off_t)mapping->offset) == MAP_FAILED)
         error = -errno;
@@ -292,7 +293,7 @@ int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping
         else if (error == 0)
             error = adopt(fd, mappings + i);
     for (size_t i = 0; error != 0 && i < mapping_count; i++)
-        if (mappings[i].kind == USERDMA_MAPPING_ADOPT)
+        if (mappings[i].kind != USERDMA_MAPPING_RELEASE)
             release(mappings + i);
     leave(&guard);
     return error;

@@ -407,10 +407,11 @@ export const Exchanges = {
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16 } as const
 
 /**
- * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already.
- * RELEASE: the pages become ordinary memory of the program, and keep their content.
+ * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already; it
+ * copies them again, for stores of other threads since. RELEASE: the pages become ordinary memory of the program, and
+ * keep their content. ADOPT_WRITTEN: as ADOPT, but the program copies nothing, as the device may have written already.
  */
-export const MappingKind = { ADOPT: 1, RELEASE: 2 } as const
+export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in

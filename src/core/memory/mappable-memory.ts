@@ -22,6 +22,9 @@ export interface MappedChunk {
  */
 export type RangeUse = 'rings' | 'doorbells'
 
+/** See `MappedMemory.adopt`. */
+export type PageWriter = 'program' | 'device'
+
 export interface MappedMemory {
   /**
    * Defined if the client can map part of a range. A driver may then put many rings into one range, and sets `count` to
@@ -35,14 +38,17 @@ export interface MappedMemory {
    * Shares pages of the program that makes the present call: queues and doorbell records that its provider has allocated
    * itself. The chunk has their content. When the call returns, the program has the chunk mapped over its pages, until
    * `free`: then the pages are ordinary memory of the program again, with the content of the chunk. Only during a call,
-   * before the handler waits. The device writes to the chunk only when the call has ended. If the call fails, the driver
-   * frees the chunk, and the program learns nothing.
+   * before the handler waits. If the call fails, the driver frees the chunk, and the program learns nothing.
+   *
+   * `writer`: who may store to the pages before the program has mapped the chunk. With `program`, other threads of it
+   * may, and the device writes to the chunk only when the call has ended. With `device`, the device may, and what other
+   * threads store meanwhile is lost. Default program.
    *
    * `address`, `bytes`: whole pages. Throws CallError: EINVAL for other ranges, those that overlap shared pages, and more
    * than SessionLimits.mappings in one call; EFAULT if the pages are not private writable memory of the program; ENOMEM
    * beyond the account; EOPNOTSUPP if the program cannot share them. Absent: no client of this memory can.
    */
-  adopt?(address: bigint, bytes: number): MappedChunk
+  adopt?(address: bigint, bytes: number, writer?: PageWriter): MappedChunk
   /** Whether the present call has adopted memory that the program does not map yet. */
   readonly isAdopting?: boolean
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */

@@ -13,7 +13,7 @@
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'
-import type { MappedChunk, MappedMemory, RangeUse } from '../../core/memory/mappable-memory.ts'
+import type { MappedChunk, MappedMemory, PageWriter, RangeUse } from '../../core/memory/mappable-memory.ts'
 import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
@@ -81,8 +81,8 @@ export interface Adopter {
   require(address: number, length: number): void
   /** Copies the pages to byte `at` of `to`. Throws CallError EFAULT. */
   copyIn(address: number, length: number, to: Bytes, at: number): void
-  /** The answer of the present call tells the client. */
-  adopt(range: AdoptedRange): void
+  /** The answer of the present call tells the client. `writer`: as of `MappedMemory.adopt`. */
+  adopt(range: AdoptedRange, writer: PageWriter): void
   /** Whether there is a range of which the client was not told yet. */
   readonly isAdopting: boolean
   /** The range is one of another session of the same process, which has ended. */
@@ -210,7 +210,7 @@ export class ContextMemory implements MappedMemory {
     }
   }
 
-  adopt(address: bigint, bytes: number): MappedChunk {
+  adopt(address: bigint, bytes: number, writer: PageWriter = 'program'): MappedChunk {
     const adopter = this.adopter
     if (adopter === undefined)
       throw new CallError('EOPNOTSUPP', 'pages of a program are shared only during a call on its context')
@@ -230,7 +230,7 @@ export class ContextMemory implements MappedMemory {
       throw error
     }
     const range: AdoptedRange = { context: this.contextNumber, address: start, length: bytes, offset: chunk.offset }
-    adopter.adopt(range)
+    adopter.adopt(range, writer)
     this.#lastAdopter = adopter
     this.#adopted.set(chunk, { adopter, range })
     return chunk

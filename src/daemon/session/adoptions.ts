@@ -4,6 +4,7 @@
  * next message says that it has done so: only then is a range of the file used again.
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
+import type { PageWriter } from '../../core/memory/mappable-memory.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MappingKind, SessionLimits } from '../../spec/session.ts'
 import type { MappingNote } from '../../uapi/session-codec.ts'
@@ -49,7 +50,7 @@ export class Adoptions implements Adopter {
   }
 
   get isAdopting(): boolean {
-    return this.#notes.some(({ kind }) => kind === MappingKind.ADOPT)
+    return this.#notes.some(({ kind }) => kind !== MappingKind.RELEASE)
   }
 
   require(address: number, length: number): void {
@@ -68,7 +69,7 @@ export class Adoptions implements Adopter {
     }
     if (!isPrivate) throw new CallError('EFAULT', `${what} are mapped from a file, or shared with another process`)
     const { mappings } = SessionLimits
-    if (this.#notes.filter(({ kind }) => kind === MappingKind.ADOPT).length >= mappings)
+    if (this.#notes.filter(({ kind }) => kind !== MappingKind.RELEASE).length >= mappings)
       throw new CallError('EINVAL', `one call shares at most ${mappings} ranges of a program's memory`)
   }
 
@@ -77,9 +78,9 @@ export class Adoptions implements Adopter {
       throw new CallError('EFAULT', `${textOf({ address, length })} cannot be read`)
   }
 
-  adopt(range: AdoptedRange): void {
+  adopt(range: AdoptedRange, writer: PageWriter): void {
     this.#ranges.add(range)
-    this.#notes.push({ range, kind: MappingKind.ADOPT })
+    this.#notes.push({ range, kind: writer === 'device' ? MappingKind.ADOPT_WRITTEN : MappingKind.ADOPT })
   }
 
   takeOver(range: AdoptedRange): void {
@@ -139,14 +140,14 @@ export class Adoptions implements Adopter {
 
   #dropAdopted(): void {
     this.#notes = this.#notes.filter(({ range, kind }) => {
-      if (kind === MappingKind.ADOPT) this.#ranges.delete(range)
-      return kind !== MappingKind.ADOPT
+      if (kind !== MappingKind.RELEASE) this.#ranges.delete(range)
+      return kind === MappingKind.RELEASE
     })
   }
 
   /** The note of a range that the client does not know yet. */
   #noteOf(range: AdoptedRange): Note | undefined {
-    return this.#notes.find(note => note.range === range && note.kind === MappingKind.ADOPT)
+    return this.#notes.find(note => note.range === range && note.kind !== MappingKind.RELEASE)
   }
 }
 

@@ -31,6 +31,7 @@ import { datagramQpClasses } from '../rxe/classes/datagram-qp-classes.ts'
 import { qpClasses } from '../rxe/classes/qp-class.ts'
 import { srqClass as softSrqs, xrcSrqClass as softXrcSrqs } from '../rxe/classes/srq-class.ts'
 import { xrcQpClasses } from '../rxe/classes/xrc-qp-class.ts'
+import { readConsumer } from '../rxe/rings/completion-ring.ts'
 import type { CqObject, QpObject, RxeState, SrqObject } from '../rxe/state.ts'
 import { Limits } from './attributes.ts'
 import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } from './completions.ts'
@@ -227,10 +228,16 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const entries = cqe + 1
       requireEntries('cq.modify', entries, entryBytes)
       stateOf(call).soft.pollNow()
+      readConsumer(state)
       if (state.outstanding >= entries)
         refuse('EINVAL', `cq.modify: attribute cqe: ${cqe} is less than the ${state.outstanding} completions that wait`)
+      // the entry that tells the program of the new ones would overwrite the oldest
+      if (state.outstanding > state.ring.mask)
+        refuse('EBUSY', `cq.modify: all ${state.outstanding} entries have completions that wait; poll one first`)
       const old = state.buffer
-      resizeCq(state, entries, entryBytes, share(call.context, bufferAddress, wholePages(entries * entryBytes)))
+      const bytes = wholePages(entries * entryBytes)
+      // completions of the present traffic are written to it before the program has mapped it
+      resizeCq(state, entries, entryBytes, share(call.context, bufferAddress, bytes, 'device'))
       unshare(call.context, old)
       return { cqe }
     },
@@ -358,13 +365,19 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
         const mlx5 = stateOf(call)
         const queues = mlx5.queues.get(qpn)
         const { state } = args as { state?: number }
-        if (state === RESET) {
-          queues?.sends?.reset()
-          queues?.receives?.reset()
+        const own = [queues?.sends, queues?.receives].filter(queue => queue !== undefined)
+        const open = own.filter(({ isOpen }) => isOpen)
+        if (state === RESET) for (const queue of own) queue.isOpen = false
+        let answer: ReturnType<AnyHandler>
+        try {
+          answer = modify!(call, object, args, core)
+        } catch (error) {
+          for (const queue of open) queue.isOpen = true
+          throw error
         }
-        const answer = modify!(call, object, args, core)
+        if (state === RESET) for (const queue of own) queue.reset()
         if (queues !== undefined && state !== undefined && state !== RESET) {
-          for (const queue of [queues.sends, queues.receives]) if (queue !== undefined) queue.isOpen = true
+          for (const queue of own) queue.isOpen = true
           mlx5.soft.recheck(row)
         }
         return answer

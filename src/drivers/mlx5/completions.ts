@@ -36,8 +36,6 @@ export interface Mlx5Cq extends CqRing {
   entryBytes: number
   readonly record: ProgramRecord
   readonly hasChannel: boolean
-  /** Position after the last solicited completion. */
-  solicited: number
 }
 
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
@@ -102,7 +100,6 @@ export const createCq = (
   entryBytes,
   record,
   hasChannel,
-  solicited: 0,
 })
 
 /** Offset of the 64 bytes of the next entry. */
@@ -171,8 +168,8 @@ export const watchArmings = (object: CqObject): void => {
 }
 
 /**
- * Arms the CQ if the program has stored an arming. Completions after the position in it raise the event immediately.
- * True if there was an arming.
+ * Arms the CQ if the program has stored an arming. Completions after the position in it raise the event immediately,
+ * unless only solicited ones shall: programs poll again after an arming. True if there was an arming.
  */
 export const takeArming = (cq: Mlx5Cq): boolean => {
   const object = objects.get(cq)
@@ -180,9 +177,9 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
   if (object === undefined || word === undefined) return false
   const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
   arm(object, isSolicitedOnly)
-  const last = isSolicitedOnly ? cq.solicited : cq.producer
-  const isLater = ((last - word) & ArmWord.INDEX_MASK) !== 0 && ((last - word) & ArmWord.INDEX_MASK) <= cq.ring.mask + 1
-  if (isLater && object.events !== undefined) completed(object.events, true)
+  const later = (cq.producer - word) & ArmWord.INDEX_MASK
+  if (!isSolicitedOnly && later !== 0 && later <= cq.ring.mask + 1 && object.events !== undefined)
+    completed(object.events, true)
   return true
 }
 

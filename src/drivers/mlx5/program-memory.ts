@@ -2,17 +2,17 @@
  * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into
  * one page, so a page is shared from its first record to its last one.
  */
-import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
+import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, Context } from '../../core/model.ts'
 import { DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 
-/** Shares whole pages of the program. Throws CallError EOPNOTSUPP, EINVAL, EFAULT, ENOMEM. */
-export const share = ({ mapped }: Context, address: bigint, bytes: number): MappedChunk => {
+/** Shares whole pages of the program. `writer`: as of `adopt`. Throws CallError EOPNOTSUPP, EINVAL, EFAULT, ENOMEM. */
+export const share = ({ mapped }: Context, address: bigint, bytes: number, writer?: PageWriter): MappedChunk => {
   if (mapped?.adopt === undefined)
     throw new CallError('EOPNOTSUPP', 'the device cannot share pages of this program: start it with userdma run')
-  return mapped.adopt(address, bytes)
+  return mapped.adopt(address, bytes, writer)
 }
 
 export const unshare = ({ mapped }: Context, chunk: MappedChunk): void => mapped?.free(chunk)

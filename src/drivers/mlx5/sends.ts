@@ -33,12 +33,12 @@ const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { BIND_MW, DRIVER1, LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = AccessFlags.values
 
-/** Maximum blocks that are taken at a time; the next look at the ring's index takes more. */
-const MAX_TAKEN = 256
-
 /** An opcode that no service has. */
 const REFUSED = 0xff
 const FLOW_LABEL_MASK = 0xf_ffff
+
+/** Requests that are taken at once: other queues wait meanwhile. The engine reads the index again when it has sent them. */
+const MAX_TAKEN = 256
 
 /** The kinds of queue pairs, by the segments of their requests. */
 export type SendKind = 'connected' | 'datagram' | 'xrc'
@@ -99,10 +99,10 @@ export class Sends {
     if (!this.isOpen) return
     let left = (this.#record.load(DoorbellRecord.SENDS) - this.#taken) & POSTED_MASK
     if (left === 0) return
-    const end = left - MAX_TAKEN
     const { ring } = this.#queue
     // the ring is full only if the program has posted more than its queue holds
-    while (left > 0 && left > end && ((this.#produced - this.#queue.retiredIndex) & ring.wrap) < ring.capacity) {
+    const room = ring.capacity - ((this.#produced - this.#queue.retiredIndex) & ring.wrap)
+    for (let count = Math.min(room, MAX_TAKEN); left > 0 && count > 0; count--) {
       const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced)), left)
       this.#taken = (this.#taken + blocks) & POSTED_MASK
       this.#produced = (this.#produced + 1) & ring.wrap

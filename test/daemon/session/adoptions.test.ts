@@ -65,6 +65,16 @@ test('the answer tells what to map, with the content of the pages, and later wha
     assert.deepEqual(client.take(true), [])
   }))
 
+test('a range that the device writes at once is told as such', () =>
+  withMemory((memory, client) => {
+    memory.adopt(at(1), PAGE, 'device')
+    assert.equal(memory.isAdopting, true)
+    assert.deepEqual(
+      client.take(true).map(({ kind }) => kind),
+      [MappingKind.ADOPT_WRITTEN],
+    )
+  }))
+
 test('a freed range is used again only after the next message of the client', () =>
   withMemory((memory, client) => {
     memory.allocate(PAGE)

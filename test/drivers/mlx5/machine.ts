@@ -340,6 +340,9 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         if (isRung) view.setUint32(doorbell + 4, state.blocks & 0xffff)
         return first
       },
+      ringReceives: (value: number): void => view.setUint32(doorbell, value),
+      /** Offset of the first block. */
+      sendsAt,
       ringSends: (value = state.blocks): void => view.setUint32(doorbell + 4, value & 0xffff),
       receive(...elements: readonly Element[]): void {
         const at = receivesAt + (state.received & (count - 1)) * 2 ** shift
@@ -371,6 +374,9 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     const state = { head: 0, tail: count - 1, posted: 0 }
     return {
       object,
+      /** Offsets of the requests and of the doorbell record. */
+      at,
+      record: doorbell,
       /** Returns the index of the request. */
       receive(data: Element): number {
         const index = state.head

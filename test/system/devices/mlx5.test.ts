@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
-import { isEmpty, lacking, run, runUserdma, type Scope, startDaemon } from '../programs.ts'
+import { isEmpty, lacking, ownProgram, run, runUserdma, type Scope, startDaemon } from '../programs.ts'
 
 const LIBRARY = '/etc/libibverbs.d/mlx5.driver'
 const [A, B, RXE] = [loopbackText(31), loopbackText(32), loopbackText(33)] as const
@@ -42,6 +42,13 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     ] as const)
       for (const program of ['ibv_rc_pingpong', 'ibv_xsrq_pingpong'])
         assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '100'], { program, devices }))
+  })
+
+  it('resizes completion queues in traffic', { skip: lacking(ownProgram('resized')) }, async t => {
+    const daemon = await withDevices(t)
+    const { stdout, stderr, status } = await run(t, ownProgram('resized'), ['mlx5_0', '200'], { env: daemon.env })
+    assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+    await daemon.settled(isEmpty)
   })
 
   it('check finds no fault in a program of rdma_cm but its own', async t => {

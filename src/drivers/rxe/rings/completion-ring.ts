@@ -79,7 +79,7 @@ const countCompletion = (cq: CqRing, words: Uint32Array): void => {
 }
 
 /** Reads the program's consumer index, and lowers `outstanding` by the number of newly consumed completions. */
-const readConsumer = (cq: CqRing): void => {
+export const readConsumer = (cq: CqRing): void => {
   const { wrap } = cq.ring
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
