@@ -6,6 +6,7 @@ import { arm, completed } from '../../core/events/events.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import { type Ring, storeConsumer } from '../../core/memory/rings.ts'
+import { Armed } from '../../core/model.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
 import {
   ArmWord,
@@ -36,6 +37,8 @@ export interface Mlx5Cq extends CqRing {
   entryBytes: number
   readonly record: ProgramRecord
   readonly hasChannel: boolean
+  /** Number of the completions up to the last event. */
+  reported: number
 }
 
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
@@ -100,6 +103,7 @@ export const createCq = (
   entryBytes,
   record,
   hasChannel,
+  reported: 0,
 })
 
 /** Offset of the 64 bytes of the next entry. */
@@ -148,7 +152,10 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, vendorSyndromes[status] ?? words[Completion.VENDOR]!)
     view.setUint8(at + CompletionEntry.SYNDROME, syndromes[status] ?? GENERAL_SYNDROME)
   }
-  if (cq.hasChannel) takeArming(cq)
+  if (cq.hasChannel) {
+    takeArming(cq)
+    if (objects.get(cq)?.events?.armed === Armed.NEXT) cq.reported = cq.completions + 1
+  }
   publish(cq, at, kind, counter)
 }
 
@@ -168,8 +175,9 @@ export const watchArmings = (object: CqObject): void => {
 }
 
 /**
- * Arms the CQ if the program has stored an arming. Completions after the position in it raise the event immediately,
- * unless only solicited ones shall: programs poll again after an arming. True if there was an arming.
+ * Arms the CQ if the program has stored an arming. Completions after the position in it and after the last event raise
+ * an event immediately, unless only solicited ones shall: programs poll again after an arming. True if there was an
+ * arming.
  */
 export const takeArming = (cq: Mlx5Cq): boolean => {
   const object = objects.get(cq)
@@ -177,9 +185,12 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
   if (object === undefined || word === undefined) return false
   const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
   arm(object, isSolicitedOnly)
-  const later = (cq.producer - word) & ArmWord.INDEX_MASK
-  if (!isSolicitedOnly && later !== 0 && later <= cq.ring.mask + 1 && object.events !== undefined)
+  const unpolled = (cq.producer - word) & ArmWord.INDEX_MASK
+  const later = unpolled <= cq.ring.mask + 1 ? Math.min(unpolled, cq.completions - cq.reported) : 0
+  if (!isSolicitedOnly && later > 0 && object.events !== undefined) {
+    cq.reported = cq.completions
     completed(object.events, true)
+  }
   return true
 }
 
