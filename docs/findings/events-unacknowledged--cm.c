@@ -15,7 +15,7 @@ int main(void)
 #ifdef FIXED
     check(rdma_ack_cm_event(event), "rdma_ack_cm_event");
 #else
-    alarm(3);
+    alarm(8);
 #endif
     check(rdma_destroy_id(id), "rdma_destroy_id"); /* FAULT */
     rdma_destroy_event_channel(channel);

@@ -16,7 +16,7 @@ int main(void)
 #ifdef FIXED
     check(rdma_ack_cm_event(event), "rdma_ack_cm_event");
 #else
-    alarm(3);
+    alarm(8);
 #endif
     check(rdma_migrate_id(id, other), "rdma_migrate_id"); /* FAULT */
     check(rdma_destroy_id(id), "rdma_destroy_id");

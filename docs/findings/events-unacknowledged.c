@@ -19,7 +19,7 @@ int main(void)
 #ifdef FIXED
     ibv_ack_cq_events(cq, 1);
 #else
-    alarm(3);
+    alarm(8);
 #endif
     destroy_end(&one); /* FAULT */
     destroy_end(&other);

@@ -12,7 +12,7 @@ int main(void)
 #ifndef FIXED
     check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
     other.qp = NULL;
-    alarm(3);
+    alarm(8);
 #endif
     post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
     completion(&one);

@@ -18,7 +18,7 @@ int main(void)
     post(&other, IBV_WR_SEND, all_of(&other), 0, 0);
     completion(&other);
 #else
-    alarm(3);
+    alarm(8);
 #endif
     struct ibv_cq *cq;
     void *cq_context;

@@ -22,7 +22,7 @@ int main(void)
     for (int i = 0; i < FAULT_OR(2, 4); i++)
         completion(&one);
 #ifndef FIXED
-    alarm(3);
+    alarm(8);
     check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");
 #endif
     destroy_end(&one);

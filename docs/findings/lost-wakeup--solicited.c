@@ -18,7 +18,7 @@ int main(void)
     check(ibv_post_send(one.qp, &wr, &bad), "ibv_post_send"); /* FAULT */
     completion(&one);
 #ifndef FIXED
-    alarm(3);
+    alarm(8);
 #endif
     struct ibv_cq *cq;
     void *cq_context;

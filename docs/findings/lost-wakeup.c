@@ -19,7 +19,7 @@ int main(void)
 #ifdef FIXED
     completion(&one);
 #else
-    alarm(2);
+    alarm(8);
     struct ibv_cq *cq;
     void *cq_context;
     check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");

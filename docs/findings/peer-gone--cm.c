@@ -18,7 +18,7 @@ int main(void)
     check(rdma_disconnect(passive.id), "rdma_disconnect");
     event_of(active.channel, RDMA_CM_EVENT_DISCONNECTED);
 #endif
-    alarm(3);
+    alarm(8);
     cm_completion(passive.id->recv_cq);
     destroy_cm_pair(&active, &passive);
     return 0;

@@ -37,7 +37,7 @@ int main(void)
     }
     connect_to(&end, down[1], up[0]);
     post_receive(&end, all_of(&end)); /* FAULT */
-    alarm(3);
+    alarm(8);
     completion(&end);
     check(wait(NULL) < 0, "wait");
     destroy_end(&end);

@@ -241,10 +241,18 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
     return 0;
 }
 
-static const void *file_of(const void *function)
+/* Whether a function is of a provider. Libraries with verbs_set_ops are libibverbs, this one and that of --host. */
+static bool is_of_provider(const void *function)
 {
-    Dl_info info;
-    return dladdr(function, &info) ? info.dli_fbase : NULL;
+    Dl_info file, setter;
+    if (!dladdr(function, &file))
+        return false;
+    void *library = dlopen(file.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    if (!library)
+        return false;
+    const void *set_ops = dlsym(library, "verbs_set_ops");
+    dlclose(library);
+    return !set_ops || !dladdr(set_ops, &setter) || setter.dli_fbase != file.dli_fbase;
 }
 
 bool xrc_is_added(const struct ibv_context *context)
@@ -256,9 +264,7 @@ bool xrc_is_added(const struct ibv_context *context)
 void xrc_add_operations(struct verbs_context *context)
 {
     struct fd_entry *entry = fd_lookup(context->context.cmd_fd);
-    /* An operation that a provider does not have is libibverbs' own. */
-    const void *file = file_of((void *)context->open_xrcd);
-    if (file && file != file_of(verbs_original("verbs_set_ops")) && file != file_of((void *)open_xrcd))
+    if (is_of_provider((void *)context->open_xrcd))
         entry->has_xrc = true;
     if (entry->has_xrc)
         return;

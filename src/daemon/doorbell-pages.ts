@@ -81,7 +81,7 @@ export class DoorbellPages implements StoredDoorbells {
   /** Watches whole pages of a program from the next time that the loop parks. Undefined, or why this is impossible. */
   watch(program: DoorbellProgram, start: number, end: number): string | undefined {
     const watched = this.#watchedOf(program)
-    if (watched === undefined) return 'its userfaultfd cannot be used'
+    if (watched === undefined) return "it has no userfaultfd; a container's seccomp filter may forbid it"
     this.#forget(watched, start, end)
     if (watched.ranges.size >= MAX_RANGES) return `it has ${MAX_RANGES} watched ranges already, the maximum`
     if (!watched.userfault.add(start, end))

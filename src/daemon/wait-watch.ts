@@ -11,7 +11,7 @@ import type { Containment } from './containment.ts'
 
 /** Milliseconds between two looks; longer if a look takes long. */
 const INTERVAL = 500
-/** Looks take at most this part of the time. */
+/** Looks take at most this part of a processor. On a busy machine they last longer, and come as often. */
 const MAX_SHARE = 1 / 20
 /** Microseconds after which an unchanged state counts as a wait. */
 const MIN_WAIT = 1_000_000
@@ -57,9 +57,10 @@ export class WaitWatch {
 
   #lookLater(delay: number): void {
     const look = this.#containment.guard('a look at what programs wait for', () => {
-      const start = performance.now()
+      const start = process.cpuUsage()
       this.look()
-      this.#lookLater(Math.max(INTERVAL, (performance.now() - start) / MAX_SHARE))
+      const { user, system } = process.cpuUsage(start)
+      this.#lookLater(Math.max(INTERVAL, (user + system) / 1000 / MAX_SHARE))
     })
     setTimeout(look, delay).unref()
   }

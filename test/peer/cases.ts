@@ -68,6 +68,11 @@ const srq: readonly PeerCase[] = [
 
 export const allCases: readonly PeerCase[] = [...rc, ...uc, ...ud, ...srq]
 
+/** For mlx5, which has 16 outstanding READs: perftest asks for as many as the other end has, 128. */
+export const mlx5Cases: readonly PeerCase[] = allCases.map(({ program, args }) =>
+  peerCase(program, ...args, ...(/^ib_(read|atomic)/.test(program) ? ['-o', '16'] : [])),
+)
+
 /** Multicast groups: IP address, perftest's notation. */
 const groups = {
   4: ['239.1.2.3', '0:0:0:0:0:0:0:0:0:0:255:255:239:1:2:3'],

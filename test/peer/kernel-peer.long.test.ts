@@ -18,6 +18,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const) {
       kernel,
       cases: { 4: allCases, 6: allCases },
       connections: { 4: connectionCases(isSameRelease, 4), 6: connectionCases(isSameRelease, 6) },
+      mlx5: kernel === 'Linux 6.1' ? [4, 6] : [],
       lossyConnections: [
         { version: 4, percent: 2 },
         { version: 6, percent: 2 },

@@ -11,6 +11,7 @@ peerSuite(
     kernel: 'Linux 6.1',
     cases: { 4: fewCases },
     connections: { 4: fewConnectionCases, 6: fewConnectionCases },
+    mlx5: [],
     lossyConnections: [],
     lateAnswers: [],
     soaks: [{ version: 6, bytes: 500_000, percent: 2 }],

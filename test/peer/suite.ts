@@ -26,6 +26,7 @@ import {
   groupAddress,
   groupCase,
   lossyConnectionCases,
+  mlx5Cases,
   type PeerCase,
 } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningInNamespace } from './guest.ts'
@@ -214,6 +215,8 @@ export interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
+  /** The daemon's device has the driver mlx5. */
+  readonly mlx5: readonly Version[]
   /** Connections while both sides lose a percentage of their packets. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
   /** IP versions of servers that answer after the clients' timeout. */
@@ -249,7 +252,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     const withDaemon = (
       name: string,
       version: Version,
-      { fault, counts = true, maxRepeated = 1 }: { fault?: string; counts?: boolean; maxRepeated?: number },
+      {
+        fault,
+        counts = true,
+        maxRepeated = 1,
+        driver = 'rxe',
+      }: { fault?: string; counts?: boolean; maxRepeated?: number; driver?: string },
       body: (
         test: (name: string, run: (t: TestContext, ends: Omit<Ends, 'guestServes'>) => Promise<void>) => void,
       ) => void,
@@ -260,7 +268,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         let countedBefore: Counted
         before(async () => {
           if (problem !== undefined) return
-          const devices = [`rxe0@${HOST[version]}`]
+          const devices = [`rxe0@${HOST[version]},driver=${driver}`]
           daemon = await startDaemon(scope, {
             devices,
             link: 'udp',
@@ -291,16 +299,18 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         })
       })
 
+    const programs = (version: Version, driver: string, cases: readonly PeerCase[]): void =>
+      withDaemon(`programs with ${driver} over IPv${version}`, version, { driver }, test => {
+        for (const peerCase of cases)
+          for (const guestServes of [true, false])
+            test(`${peerCase.program} ${peerCase.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
+              runCase(t, { ...ends, guestServes }, peerCase))
+      })
     for (const version of [4, 6] as const) {
       const cases = plan.cases[version]
-      if (cases)
-        withDaemon(`programs over IPv${version}`, version, {}, test => {
-          for (const peerCase of cases)
-            for (const guestServes of [true, false])
-              test(`${peerCase.program} ${peerCase.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
-                runCase(t, { ...ends, guestServes }, peerCase))
-        })
+      if (cases) programs(version, 'rxe', cases)
     }
+    for (const version of plan.mlx5) programs(version, 'mlx5', mlx5Cases)
 
     for (const version of [4, 6] as const) {
       const cases = plan.connections[version]

@@ -70,6 +70,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   echo: [['-q'], /usage: echo server ADDRESS PORT/],
   many_objects: [['mr', '1'], /usage: many_objects/],
   unacknowledged: [['srq'], /usage: unacknowledged/],
+  resized: [['mlx5_0'], /usage: resized/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WcStatus } from '../../src/spec/work.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { RES } from '../../src/transport/fields.ts'
 import { PollResult } from '../../src/transport/scheduling.ts'
@@ -338,7 +338,7 @@ describe('a hostile program', () => {
         loadSend(_row, _index, into, at) {
           if (requests-- <= 0) return false
           for (let i = 0; i < Send.SGE + 16; i++)
-            into[at + i] = random() < 0.5 ? random() * 12 : random() * 0x1_0000_0000
+            into[at + i] = random() < 0.5 ? random() * WrOpcode.values.DRIVER1 : random() * 0x1_0000_0000
           into[at + Send.SGES] = random() < 0.7 ? random() * 5 : 0xffff_ffff
           return true
         },

@@ -6,7 +6,7 @@ import { AtomicCap, DeviceCapFlags } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
-/** `maxInline`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. */
+/** `maxInline`, `maxMsgSize`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. */
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,
@@ -15,6 +15,7 @@ export const Limits = {
   maxInline: 988,
   maxCqe: 0x3f_ffff,
   maxRdAtomic: 16,
+  maxMsgSize: 0x4000_0000,
   maxSendBytes: 1024,
   maxReceiveBytes: 512,
 } as const satisfies QueueLimits & Record<string, number>

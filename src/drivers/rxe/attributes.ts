@@ -125,9 +125,13 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
 const MAX_VIOLATIONS = 0xffff
 
 /** `activeMtu`: `Mtu`, 1 to 5. `counters`: those of the device's engine. */
-export const portAttributes = (activeMtu: number, counters: () => Counters): RecordOf<typeof PortAttributes> => ({
+export const portAttributes = (
+  activeMtu: number,
+  counters: () => Counters,
+  maxMsgSize: number = Limits.maxMsgSize,
+): RecordOf<typeof PortAttributes> => ({
   portCapFlags: PortCapFlags.values.CM_SUP,
-  maxMsgSz: Limits.maxMsgSize,
+  maxMsgSz: maxMsgSize,
   get badPkeyCntr() {
     return Math.min(counters().pkeyViolations, MAX_VIOLATIONS)
   },

@@ -84,7 +84,7 @@ export interface RxeDevice extends LocalDevice {
 /** What another driver's devices have of their own; everything else is this device's. */
 export interface DeviceKind {
   readonly driver: RegisteredDriver<RxeState>
-  readonly limits: QueueLimits
+  readonly limits: QueueLimits & { readonly maxMsgSize: number }
   /** Attributes of a device with this GUID. */
   readonly attributes: (guid: Uint8Array) => RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
@@ -301,7 +301,7 @@ class SoftDevice implements RxeDevice {
       state,
       attributes,
       extended: kind?.extended ?? extendedAttributes(),
-      ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters)],
+      ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters, kind?.limits.maxMsgSize)],
       numCompVectors: Limits.compVectors,
       limits: {
         pd: attributes.maxPd,

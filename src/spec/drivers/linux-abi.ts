@@ -30,4 +30,6 @@ export interface LinuxAbi {
   >
   /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverQuery`). */
   readonly methods?: readonly IoctlMethod[]
+  /** By 'class.method': bits of the attribute of flags that Linux's driver knows and this one has not: EOPNOTSUPP. */
+  readonly absentFlags?: Readonly<Record<string, number>>
 }

@@ -268,6 +268,10 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
 /** MLX5_IB_OBJECT_UAR */
 const UAR_OBJECT = 0x1008
 
+/** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK, and of raw packets SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING. */
+const UD_FLAGS = 1 << 1
+const RAW_PACKET_FLAGS = UD_FLAGS | (1 << 8) | (1 << 9) | (1 << 11)
+
 /** The driver's part of Linux's ABI. */
 export const Mlx5Abi: LinuxAbi = {
   layouts: Mlx5Layouts,
@@ -282,4 +286,5 @@ export const Mlx5Abi: LinuxAbi = {
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
   ],
+  absentFlags: { 'ud_qp.create': UD_FLAGS, 'raw_packet_qp.create': RAW_PACKET_FLAGS },
 }

@@ -51,8 +51,6 @@ export interface IoctlAttribute {
   readonly classes: readonly string[]
   /** `flags`: the accepted bits. */
   readonly allowed: number
-  /** `flags`: by class, bits that Linux passes to the driver and no device here has: EOPNOTSUPP. */
-  readonly known?: Readonly<Record<string, number>>
   /**
    * The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent
    * although our method of the class has the argument.
@@ -274,9 +272,6 @@ const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC |
 const XRC_TARGET = ['xrc_tgt_qp']
 const ALL_BUT_XRC_TARGET = LINUX_QP_CLASSES.filter(name => !XRC_TARGET.includes(name))
 
-/** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK; for raw packets also SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING. */
-const OTHER_QP_FLAGS = { ud_qp: 1 << 1, raw_packet_qp: (1 << 1) | (1 << 8) | (1 << 9) | (1 << 11) }
-
 /** Bytes of struct ib_uverbs_sge. */
 const SGE_BYTES = 16
 
@@ -372,10 +367,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       input('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
       extensible(input('CREATE_QP_CAP', 20, ...qpCap(0))),
       input('CREATE_QP_TYPE', 8, classSelector(0, 8)),
-      optional({
-        ...flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL),
-        known: OTHER_QP_FLAGS,
-      }),
+      optional(flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL)),
       refused(input('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
       optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
       extensible(output('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),

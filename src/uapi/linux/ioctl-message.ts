@@ -281,19 +281,21 @@ export const constantOf = (message: Message, id: number, max: bigint): number =>
   return Number(data)
 }
 
-/** The flags in an attribute of 4 or 8 bytes. Throws CallError: EINVAL for other lengths and unknown flags, EOPNOTSUPP for those of the class that no device has. */
+/**
+ * The flags in an attribute of 4 or 8 bytes. Throws CallError: EINVAL for other lengths and unknown flags, EOPNOTSUPP for
+ * the `absentFlags` of the driver.
+ */
 export const flagsOf = (message: Message, attribute: PassedAttribute, className: string): number => {
   const { spec } = attribute.compiled
-  const where = `${message.method.spec.name}: attribute ${spec.id}`
+  const { name, method } = message.method.spec
+  const where = `${name}: attribute ${spec.id}`
   if (attribute.length !== 4 && attribute.length !== 8) throw wrongLength(where, attribute.length, spec)
   const flags = attribute.length === 8 ? attribute.data : attribute.data & 0xffffffffn
   const others = flags & ~BigInt(spec.allowed)
-  if (others !== 0n && (others & ~BigInt(spec.known?.[className] ?? 0)) === 0n)
-    throw new CallError(
-      'EOPNOTSUPP',
-      `${where}: flags 0x${flags.toString(16)}: no device here has 0x${others.toString(16)}`,
-    )
-  if (others !== 0n)
-    throw new CallError('EINVAL', `${where}: flags 0x${flags.toString(16)}, allowed are 0x${spec.allowed.toString(16)}`)
+  if (others !== 0n) {
+    const absent = message.view.schema.linux?.absentFlags?.[`${className}.${method}`] ?? 0
+    const error = (others & ~BigInt(absent)) === 0n ? 'EOPNOTSUPP' : 'EINVAL'
+    throw new CallError(error, `${where}: flags 0x${flags.toString(16)}, allowed are 0x${spec.allowed.toString(16)}`)
+  }
   return Number(flags)
 }

@@ -132,7 +132,7 @@ describe('a driver from a file', { skip: lacking('ibv_rc_pingpong', 'ib_write_la
     assert.equal((await add('new0', 'type', 'wire')).status, 0)
     assertGoodPair(await runPair(t, daemon, ['-g', '0', '-n', '10'], { devices: ['new0', 'new0'] }))
     const { stderr } = await runUserdma(t, ['device', 'add', 'x@127.0.0.9,driver=wrie', '--socket', socket])
-    assert.match(stderr, /driver="wrie" is not one of wire, rxe, efa, ctx, null, did you mean "wire"\?/)
+    assert.match(stderr, /driver="wrie" is not one of wire, rxe, efa, mlx5, ctx, null, did you mean "wire"\?/)
   })
 
   it('is refused if others could change it, or if it is no driver', async t => {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { adapters, type Limit, type LimitName } from '../../../src/spec/check/adapters.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, ownProgram, run, runUserdma, type Scope, startDaemon } from '../programs.ts'
@@ -19,8 +20,6 @@ const withDevices = (t: Scope) => startDaemon(t, { devices: DEVICES })
 describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', LIBRARY) }, () => {
   it('drives the queues of all services, with events and without', async t => {
     const daemon = await withDevices(t)
-    const { stdout } = await run(t, 'ibv_devinfo', ['-d', 'mlx5_0', '-v'], { env: daemon.env })
-    assert.match(stdout, /vendor_part_id:\s+4119\n/)
     const programs = ['ibv_rc_pingpong', 'ibv_uc_pingpong', 'ibv_ud_pingpong', 'ibv_srq_pingpong', 'ibv_xsrq_pingpong']
     for (const program of programs)
       assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '200'], { program, devices: PAIR }))
@@ -32,6 +31,25 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       assert.equal(pair.client.status, 0, pair.client.stdout + pair.client.stderr)
     }
     await daemon.settled(isEmpty)
+  })
+
+  it('shows the limits that `check --like mlx5` has', async t => {
+    const daemon = await withDevices(t)
+    const { stdout } = await run(t, 'ibv_devinfo', ['-d', 'mlx5_0', '-v'], { env: daemon.env })
+    assert.match(stdout, /vendor_part_id:\s+4119\n/)
+    const names: Partial<Record<LimitName, string>> = {
+      max_send_wr: 'max_qp_wr',
+      max_recv_wr: 'max_qp_wr',
+      max_send_sge: 'max_sge',
+      max_recv_sge: 'max_sge',
+      max_rd_atomic: 'max_qp_init_rd_atom',
+      max_dest_rd_atomic: 'max_qp_rd_atom',
+    }
+    for (const [name, [limit]] of Object.entries(adapters.mlx5.limits) as [LimitName, Limit][]) {
+      if (name === 'max_inline_data') continue // libmlx5's own
+      const [, shown] = new RegExp(`\\b${names[name] ?? name}:\\s+(\\w+)`).exec(stdout) ?? []
+      assert.equal(Number(shown), limit, name)
+    }
   })
 
   it('reaches devices of rxe, and they reach it', async t => {
@@ -51,8 +69,8 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
-  it('check finds no fault in a program of rdma_cm but its own', async t => {
-    const script = `rping -s -a ${A} -C 5 & sleep 1; rping -c -a ${A} -C 5 && wait $!`
+  it('check finds no fault in a program of rdma_cm but its own', { skip: lacking('rdma') }, async t => {
+    const script = `rping -s -a ${A} -C 5 & until rdma resource show cm_id | grep -q LISTEN; do :; done; rping -c -a ${A} -C 5 && wait $!`
     const { status, stdout, stderr } = await runUserdma(t, ['check', '--device', DEVICES[0]!, '--', 'sh', '-c', script])
     assert.equal(status, 0, stdout + stderr)
     // rping's own
