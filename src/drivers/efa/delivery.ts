@@ -106,49 +106,15 @@ export class Delivery {
       if (budget <= 0) return sender.continueLater(request)
       const { done } = request
       const part = Math.min(length - done, SCRATCH_BYTES)
-      if (isRead) {
-        if (
-          !copyRange(
-            this.#engine.table,
-            qp.pd,
-            rkey,
-            access,
-            remoteHi,
-            remoteLo,
-            done,
-            true,
-            scratch,
-            0,
-            part,
-            part,
-            part,
-          )
-        )
-          return EfaStatus.BAD_ADDRESS
-        if (!copyElements(sender.table, request.qp.pd, elements, count, done, false, scratch, 0, part))
-          return EfaStatus.INVALID_LKEY
-      } else {
+      if (!isRead) {
         const status = sender.delivery.gatherInto(request, done, part)
         if (status !== OK) return status
-        if (
-          !copyRange(
-            this.#engine.table,
-            qp.pd,
-            rkey,
-            access,
-            remoteHi,
-            remoteLo,
-            done,
-            false,
-            scratch,
-            0,
-            part,
-            part,
-            part,
-          )
-        )
-          return EfaStatus.BAD_ADDRESS
       }
+      const { table } = this.#engine
+      if (!copyRange(table, qp.pd, rkey, access, remoteHi, remoteLo, done, isRead, scratch, 0, part, part, part))
+        return EfaStatus.BAD_ADDRESS
+      if (isRead && !copyElements(sender.table, request.qp.pd, elements, count, done, false, scratch, 0, part))
+        return EfaStatus.INVALID_LKEY
       request.done += part
       budget -= part
       if (isRead) sender.delivery.countPacket(this.#engine, part)

@@ -2,23 +2,10 @@
  * EFA devices on a memory link in this process, with the test's own clock, and programs that write descriptors as libefa
  * does. All messages are packets if a fault rule is given, otherwise they are delivered directly.
  */
-import assert from 'node:assert/strict'
-import { identify } from '../../../src/core/devices/identity.ts'
-import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
-import {
-  attachSink,
-  createCore,
-  createEventQueue,
-  createLocalSpace,
-  invokeNow,
-  openContext,
-} from '../../../src/core/index.ts'
+import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/state.ts'
-import { parseFaults } from '../../../src/faults/rules.ts'
-import { withFaults } from '../../../src/phy/faults/layer.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -37,49 +24,19 @@ import {
 } from '../../../src/spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
+import { driverMachine, ipv4, QKEY } from '../machine.ts'
 
-export const ipv4 = (last: number): Uint8Array =>
-  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
-
-export const QKEY = 0x1111_1111
+export { ipv4, QKEY }
 
 export const machine = (count: number, fault = '') => {
-  const core = createCore()
-  const arena = plainArena(memorySwitchBytes(64, 64))
-  const path = fault === '' ? 'direct' : 'packets'
-  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
-  const time = { now: 0 }
   /** Devices whose ports have no room for packets. */
   const full = new Set<number>()
-  const devices = Array.from({ length: count }, (_, i): NetworkDevice => {
-    const port = withFaults(link.attach(), `efa${i}`, parseFaults(fault))
+  const names = Array.from({ length: count }, (_, i) => `efa${i}`)
+  const made = driverMachine(efaDriver, names, fault, (port, i) => {
     const { reserve } = port
     port.reserve = bytes => (full.has(i) ? -1 : reserve.call(port, bytes))
-    return efaDriver.createDevice(core, `efa${i}`, {
-      allocate: plainArena,
-      wake: () => {},
-      network: {
-        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
-        now: () => time.now,
-        attach: () => port,
-      },
-    })
   })
-  /** Polls until nothing is left, and passes time until `isDone`. */
-  const runUntil = (isDone: () => boolean): void => {
-    for (let turn = 0; turn < 100_000; turn++) {
-      let progress = false
-      for (const device of devices) progress = device.poll(time.now) || progress
-      if (isDone()) return
-      if (progress) continue
-      const due = Math.min(...devices.map(device => device.nextTimeout()))
-      assert.ok(due < Number.POSITIVE_INFINITY, 'nothing is left to do')
-      time.now = Math.max(time.now, due)
-    }
-    assert.fail('the devices still have work after many polls')
-  }
-  return { core, devices, link, time, full, runUntil }
+  return { ...made, full }
 }
 export type Machine = ReturnType<typeof machine>
 

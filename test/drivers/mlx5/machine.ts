@@ -3,15 +3,10 @@
  * does: in their own memory, with requests in blocks and doorbell records, big-endian.
  */
 import assert from 'node:assert/strict'
-import { identify } from '../../../src/core/devices/identity.ts'
-import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
-import { createCore, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
+import { createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
 import type { Context } from '../../../src/core/model.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
-import { parseFaults } from '../../../src/faults/rules.ts'
-import { withFaults } from '../../../src/phy/faults/layer.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -26,47 +21,16 @@ import { Srq } from '../../../src/spec/classes/srq.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
+import { driverMachine, ipv4, QKEY } from '../machine.ts'
 
-export const ipv4 = (last: number): Uint8Array =>
-  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+export { ipv4, QKEY }
 
-export const QKEY = 0x1111_1111
 /** PSN of the first request of each queue pair. */
 const PSN = 7
 
 export const machine = (count: number, fault = '') => {
-  const core = createCore()
-  const arena = plainArena(memorySwitchBytes(64, 64))
-  const path = fault === '' ? 'direct' : 'packets'
-  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
-  const time = { now: 0 }
-  const devices = Array.from({ length: count }, (_, i): NetworkDevice => {
-    const port = withFaults(link.attach(), `mlx5_${i}`, parseFaults(fault))
-    return mlx5Driver.createDevice(core, `mlx5_${i}`, {
-      allocate: plainArena,
-      wake: () => {},
-      network: {
-        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
-        now: () => time.now,
-        attach: () => port,
-      },
-    })
-  })
-  /** Polls until nothing is left, and passes time until `isDone`. */
-  const runUntil = (isDone: () => boolean): void => {
-    for (let turn = 0; turn < 100_000; turn++) {
-      let progress = false
-      for (const device of devices) progress = device.poll(time.now) || progress
-      if (isDone()) return
-      if (progress) continue
-      const due = Math.min(...devices.map(device => device.nextTimeout()))
-      assert.ok(due < Number.POSITIVE_INFINITY, 'nothing is left to do')
-      time.now = Math.max(time.now, due)
-    }
-    assert.fail('the devices still have work after many polls')
-  }
-  return { devices, link, time, runUntil }
+  const names = Array.from({ length: count }, (_, i) => `mlx5_${i}`)
+  return driverMachine(mlx5Driver, names, fault)
 }
 export type Machine = ReturnType<typeof machine>
 

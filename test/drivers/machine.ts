@@ -1,0 +1,62 @@
+/*
+ * Devices of a driver on a memory link in this process, with the test's own clock.
+ */
+import assert from 'node:assert/strict'
+import { identify } from '../../src/core/devices/identity.ts'
+import type { NetworkDevice } from '../../src/core/driver-contract.ts'
+import { type Core, createCore } from '../../src/core/index.ts'
+import type { RoceSite } from '../../src/drivers/roce-site.ts'
+import { parseFaults } from '../../src/faults/rules.ts'
+import { withFaults } from '../../src/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
+import type { Port } from '../../src/phy/port.ts'
+import { plainArena } from '../../src/wire/arena.ts'
+
+export const ipv4 = (last: number): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
+
+export const QKEY = 0x1111_1111
+
+/**
+ * `names`: of the devices, with the addresses 127.0.0.1 and so on. All messages are packets if `fault` has a rule,
+ * otherwise they are delivered directly. `onPort` gets the port of each device.
+ */
+export const driverMachine = (
+  driver: { createDevice(core: Core, name: string, site: RoceSite): NetworkDevice },
+  names: readonly string[],
+  fault: string,
+  onPort?: (port: Port, device: number) => void,
+) => {
+  const core = createCore()
+  const arena = plainArena(memorySwitchBytes(64, 64))
+  const path = fault === '' ? 'direct' : 'packets'
+  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
+  const time = { now: 0 }
+  const devices = names.map((name, i) => {
+    const port = withFaults(link.attach(), name, parseFaults(fault))
+    onPort?.(port, i)
+    return driver.createDevice(core, name, {
+      allocate: plainArena,
+      wake: () => {},
+      network: {
+        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
+        now: () => time.now,
+        attach: () => port,
+      },
+    })
+  })
+  /** Polls until nothing is left, and passes time until `isDone`. */
+  const runUntil = (isDone: () => boolean): void => {
+    for (let turn = 0; turn < 100_000; turn++) {
+      let progress = false
+      for (const device of devices) progress = device.poll(time.now) || progress
+      if (isDone()) return
+      if (progress) continue
+      const due = Math.min(...devices.map(device => device.nextTimeout()))
+      assert.ok(due < Number.POSITIVE_INFINITY, 'nothing is left to do')
+      time.now = Math.max(time.now, due)
+    }
+    assert.fail('the devices still have work after many polls')
+  }
+  return { core, devices, link, time, runUntil }
+}
