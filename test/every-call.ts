@@ -21,7 +21,7 @@ export const onLinux = linesOf('every-call.txt')
 
 export interface Departure {
   readonly reason: string
-  /** Lines of Linux, and the last word of userdma's line. */
+  /** Lines of Linux, and the last word of userdma's line, or the whole line, which then begins with two spaces. */
   readonly lines: readonly (readonly [linux: string, resultHere: string])[]
 }
 
@@ -38,4 +38,7 @@ const resultHere = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
 /** The expected lines of userdma. */
-export const expectedHere = onLinux.map(line => line.replace(lastWord, word => resultHere.get(line) ?? word))
+export const expectedHere = onLinux.map(line => {
+  const here = resultHere.get(line)
+  return here?.startsWith('  ') ? here : line.replace(lastWord, word => here ?? word)
+})

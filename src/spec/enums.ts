@@ -167,6 +167,23 @@ export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING
  */
 export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
 
+/** Advice about ranges of on-demand regions, and its flags (ib_uverbs_advise_mr_advice, ib_uverbs_advise_mr_flag). */
+export const MrAdvice = enumeration('mr_advice', { PREFETCH: 0, PREFETCH_WRITE: 1, PREFETCH_NO_FAULT: 2 })
+export const AdviseFlags = enumeration('advise_flags', { FLUSH: 1 })
+
+/** On-demand paging of a device, and of its transports (ib_odp_general_cap_bits, ib_odp_transport_cap_bits). */
+export const OdpCaps = enumeration('odp_caps', { SUPPORT: 1, SUPPORT_IMPLICIT: 2 })
+export const OdpTransportCaps = enumeration('odp_transport_caps', {
+  SEND: 1 << 0,
+  RECV: 1 << 1,
+  WRITE: 1 << 2,
+  READ: 1 << 3,
+  ATOMIC: 1 << 4,
+  SRQ_RECV: 1 << 5,
+  FLUSH: 1 << 6,
+  ATOMIC_WRITE: 1 << 7,
+})
+
 /** Receive work queues (ib_wq_type, ib_wq_state, ib_uverbs_wq_flags). */
 export const WqType = enumeration('wq_type', { RQ: 0 })
 export const WqState = enumeration('wq_state', { RESET: 0, RDY: 1, ERR: 2 })

@@ -9,7 +9,6 @@ const pair = (program: string, options: string, fails?: string): ProgramCase => 
   ...(fails !== undefined && { fails }),
 })
 
-const ODP = 'no on-demand paging, as rxe of Linux 6.12'
 const TIMESTAMPS = 'no completion timestamps, as rxe'
 const NO_GID = 'RoCE needs a GID (-g), as on rxe'
 
@@ -27,9 +26,9 @@ export const ibverbsPrograms: readonly ProgramCase[] = [
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -m 256 -s 1048576 -n 5 -r 3 -l 2'),
   pair('ibv_rc_pingpong', '-d rxe0 -n 200', NO_GID),
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -t', TIMESTAMPS),
-  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o', ODP),
-  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -O', ODP),
-  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o -P', ODP),
+  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o'),
+  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -O'),
+  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o -P'),
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -j', 'no device memory, as rxe'),
   pair('ibv_uc_pingpong', '-d rxe0 -g 1 -n 200 -c'),
   pair('ibv_uc_pingpong', '-d rxe0 -g 1 -n 200 -e -m 512'),
@@ -37,10 +36,10 @@ export const ibverbsPrograms: readonly ProgramCase[] = [
   pair('ibv_ud_pingpong', '-d rxe0 -g 1 -n 200 -e -l 3'),
   pair('ibv_srq_pingpong', '-d rxe0 -g 1 -n 200 -c'),
   pair('ibv_srq_pingpong', '-d rxe0 -g 1 -n 200 -q 4 -e -r 20'),
-  pair('ibv_srq_pingpong', '-d rxe0 -g 1 -n 200 -o', ODP),
+  pair('ibv_srq_pingpong', '-d rxe0 -g 1 -n 200 -o'),
   pair('ibv_xsrq_pingpong', '-d rxe0 -g 1 -n 20'),
   pair('ibv_xsrq_pingpong', '-d rxe0 -g 1 -n 20 -e'),
-  pair('ibv_xsrq_pingpong', '-d rxe0 -g 1 -n 20 -o', ODP),
+  pair('ibv_xsrq_pingpong', '-d rxe0 -g 1 -n 20 -o'),
 ]
 
 export const diagsPrograms: readonly ProgramCase[] = [

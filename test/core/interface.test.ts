@@ -47,7 +47,7 @@ test('a description has the methods that a driver adds and extends, but not the 
   ])
   const found = (name: string) => classes.find(cls => cls.name === name)
   assert.equal(found('mr'), undefined)
-  assert.deepEqual(Object.keys(found('pd')!.methods), ['create', 'createAhs', 'destroyAhs'])
+  assert.deepEqual(Object.keys(found('pd')!.methods), ['create', 'createAhs', 'destroyAhs', 'advise'])
   assert.deepEqual(found('pd')!.methods.create.in, additions.create.in)
   assert.deepEqual(found('ctx'), ctx)
 })

@@ -113,16 +113,18 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
 }
 
 /**
- * Device attributes that differ: XRC, which Linux's rxe lacks; FLUSH and ATOMIC WRITE, which the recorded kernel lacks;
- * max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that exceed memory.
+ * Device attributes that differ: XRC, which Linux's rxe lacks; FLUSH, ATOMIC WRITE and on-demand paging, which the
+ * recorded kernel lacks; max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that exceed memory.
  */
 const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const, // max_qp, max_qp_wr
   [where, 62, 63] as const, // device_cap_flags: XRC
   [where, 72, 76] as const, // max_cq
   [where, 156, 164] as const, // max_srq, max_srq_wr
+  [where, 184, 204] as const, // odp_caps
   [where, 226, 227] as const, // device_cap_flags_ex: XRC
   [where, 228, 232] as const, // device_cap_flags_ex: FLUSH, ATOMIC WRITE
+  [where, 296, 300] as const, // xrc_odp_caps
 ])
 
 /** The bytes as hex, with zeros for chosen bytes. */

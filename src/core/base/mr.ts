@@ -11,14 +11,17 @@
  * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
  * ZERO_BASED start at 0, as ibv_reg_mr's manual says; the soft device of Linux 6.1 ignores the flag, that of 6.12
  * refuses it. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
+ *
+ * As on Linux, an on-demand region of 2^64 - 1 bytes at address 0 is of kind IMPLICIT, if the device permits that.
  */
 import { Mr } from '../../spec/classes/mr.ts'
-import { AccessFlags, MrKind } from '../../spec/enums.ts'
+import { AccessFlags, MrKind, OdpCaps } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
+import { OnDemandSpace } from '../memory/on-demand.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
 import { reportUnmappedRegion } from '../memory/unmapped-regions.ts'
 import { removeRegion, unmapRegion } from '../memory/windows.ts'
@@ -138,6 +141,13 @@ const requireNoWindows = (method: string, table: MemoryTable, row: number): void
     throw new CallError('EBUSY', `mr.${method}: ${windows} memory windows are bound to it: unbind them first`)
 }
 
+/** What accesses to a region of `memory` use. */
+const spaceOf = (memory: AddressSpace, access: number): AddressSpace =>
+  access & ON_DEMAND ? new OnDemandSpace(memory) : memory
+
+/** The memory of a region. */
+const memoryOf = (space: AddressSpace): AddressSpace => (space instanceof OnDemandSpace ? space.memory : space)
+
 const rangeOf = (table: MemoryTable, row: number, iova: bigint): Range => ({
   start: (BigInt(table.startHi[row]!) << 32n) | BigInt(table.startLo[row]!),
   length: BigInt(table.length[row]!),
@@ -152,6 +162,16 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
 /** Length of an implicit region: the largest exact Number. The region starts at 0. */
 const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 
+/** The kind of a region without attribute kind. Throws EINVAL for an implicit region that is not permitted. */
+const kindOf = ({ name, extended }: Device, start: bigint, length: bigint, iova: bigint, access: number): number => {
+  if ((access & ON_DEMAND) === 0 || extended.odpGeneralCaps === 0n || start !== 0n || length !== ADDRESS_LIMIT - 1n)
+    return MEMORY
+  if (iova !== 0n) refuse('create', `iova ${hex(iova)}: that of a region of the whole address space is 0`)
+  if ((extended.odpGeneralCaps & BigInt(OdpCaps.values.SUPPORT_IMPLICIT)) === 0n)
+    refuse('create', `device ${name} has no regions of the whole address space`)
+  return IMPLICIT
+}
+
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
 /**
@@ -160,7 +180,7 @@ type CreateArguments = In<typeof Mr.methods.create, CoreObject>
  */
 const sourceOf = (
   { caller, device }: CallContext,
-  { start, length, iova, kind = MEMORY, file }: CreateArguments,
+  { start, length, iova, access, kind = kindOf(device, start, length, iova, access), file }: CreateArguments,
 ): { range: Range; memory: AddressSpace; special?: NonNullable<MrState['special']> } => {
   const range = { start, length, iova }
   if (file !== undefined && kind !== FILE) refuse('create', 'attribute file belongs to regions of kind FILE')
@@ -204,7 +224,8 @@ const createRegion = (
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
   try {
-    row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, memory)
+    const space = spaceOf(memory, access)
+    row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, space)
   } catch (error) {
     unregister?.()
     throw error
@@ -231,7 +252,7 @@ const changeOf = (
   const oldRights = table.access[row]!
   const rights = access ?? oldRights
   const range = translation ?? rangeOf(table, row, iova)
-  const memory = translation ? caller.memory : (table.spaces[table.space[row]!] as AddressSpace)
+  const memory = translation ? caller.memory : memoryOf(table.spaces[table.space[row]!]!)
   checkOffsets('modify', range)
   checkAccess('modify', device, rights)
   const isImplicit = special?.kind === IMPLICIT
@@ -266,7 +287,10 @@ const modifyRegion = (
   if (needsRegistration) endOld?.()
   const isSharedAlready = translation === undefined && (oldRights & SHARE_FLAGS) !== 0
   if (special === undefined && !isSharedAlready) shareRange(memory, range, bytes, rights)
-  relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
+  const oldSpace = table.spaces[table.space[row]!]!
+  const keepsSpace = memoryOf(oldSpace) === memory && ((oldRights ^ rights) & ON_DEMAND) === 0
+  const space = keepsSpace ? oldSpace : spaceOf(memory, rights)
+  relocateRegion(table, row, range.start, baseOf(range, rights), bytes, space)
   table.access[row] = rights >>> 0
   object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
   if (pd !== undefined) {
@@ -322,7 +346,14 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
 
   query({ device: { memory: table } }, { state: { row, special } }) {
     const iova = (BigInt(table.iovaHi[row]!) << 32n) | BigInt(table.iovaLo[row]!)
-    return { ...keysOf(table, row), length: BigInt(table.length[row]!), iova, kind: special?.kind ?? MEMORY }
+    const space = table.spaces[table.space[row]!]
+    return {
+      ...keysOf(table, row),
+      length: BigInt(table.length[row]!),
+      iova,
+      kind: special?.kind ?? MEMORY,
+      ...(space instanceof OnDemandSpace && space.counters()),
+    }
   },
 
   destroy({ device, why }, { state: { row, special, unregister } }) {

@@ -45,6 +45,13 @@ export interface AddressSpace {
    * there afterwards. Throws CallError if the owner may not register so many bytes.
    */
   register?(hi: number, lo: number, length: number, onUnmapped: () => void): () => void
+  /**
+   * Brings pages of checked bytes into memory, in steps. Undefined: nothing to wait for. Ends early if a page cannot be
+   * read.
+   */
+  prefetch?(hi: number, lo: number, length: number): Promise<unknown> | undefined
+  /** Number of pages that reads and writes have found missing so far; undefined: not counted. */
+  readonly missingPages?: number | undefined
   /** From now on peers may write to these bytes. Spaces of programs under Valgrind record it. */
   share?(hi: number, lo: number, length: number): void
   /**

@@ -31,6 +31,10 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
+/** Bytes per slice of a prefetch. */
+const PREFETCH_BYTES = 65536
+let prefetchArena: Arena | undefined
+
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
@@ -100,6 +104,14 @@ export class ProcessSpace implements AddressSpace {
 
   register(hi: number, lo: number, length: number, onUnmapped: () => void): () => void {
     return this.#registered.register(hi * TWO_32 + lo, length, onUnmapped)
+  }
+
+  prefetch(hi: number, lo: number, length: number): Promise<unknown> {
+    return this.#slices.run(this.#readPages(hi * TWO_32 + lo, length))
+  }
+
+  get missingPages(): number | undefined {
+    return this.#moves.missingPages
   }
 
   share(hi: number, lo: number, length: number): void {
@@ -209,6 +221,17 @@ export class ProcessSpace implements AddressSpace {
       this.#isSameProcess = isSame(this.#handle)
     }
     return this.#isSameProcess
+  }
+
+  /** A read brings a page into memory, as it may only be done by its owner or by a copy. */
+  *#readPages(start: number, length: number): Generator<undefined, void> {
+    prefetchArena ??= mapArena(PREFETCH_BYTES)
+    const end = start + length
+    for (let at = start; at < end; at += PREFETCH_BYTES) {
+      const bytes = Math.min(PREFETCH_BYTES, end - at)
+      if (this.read(Math.floor(at / TWO_32), at % TWO_32, prefetchArena, 0, bytes, bytes, bytes) !== 0) return
+      yield
+    }
   }
 
   /** 0, or the errno with which copies fail. */

@@ -82,6 +82,24 @@ export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Ent
   ['DEV_NAME', device.name],
 ]
 
+/** A list of counters. */
+export const hwCounters = (counters: readonly (readonly [name: string, value: bigint])[]): Entry => [
+  'STAT_HWCOUNTERS',
+  {
+    flagged: counters.map(
+      ([name, value]): Entry => [
+        'STAT_HWCOUNTER_ENTRY',
+        {
+          flagged: [
+            ['STAT_HWCOUNTER_ENTRY_NAME', name],
+            ['STAT_HWCOUNTER_ENTRY_VALUE', value],
+          ],
+        },
+      ],
+    ),
+  },
+]
+
 const MAX_BODY_BYTES = MAX_DATAGRAM_BYTES - MESSAGE_HEADER
 /** Bytes of struct nlattr. */
 const ATTRIBUTE_HEADER = 4

@@ -5,6 +5,7 @@
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { QpResource } from '../../core/driver-contract.ts'
+import { OnDemandSpace } from '../../core/memory/on-demand.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
 import { countOf, objectsOf, openedContexts, pdOf } from '../../core/resources.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -24,6 +25,7 @@ import {
   type Answers,
   deviceOf,
   handleOf,
+  hwCounters,
   type Managed,
   type ParsedRequest,
   portOf,
@@ -128,6 +130,8 @@ const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
   const { row } = (mr as CoreObject<MrState>).state
   const { memory } = found.device
   const { lkey, rkey } = keysOf(memory, row)
+  const space = memory.spaces[memory.space[row]!]
+  const counters = space instanceof OnDemandSpace ? space.counters() : undefined
   return [
     ...(isAdmin
       ? ([
@@ -139,6 +143,15 @@ const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
     ['RES_MRN', u32(mr.id)],
     ...pdNumber(mr),
     ownerOf(daemon, mr.context),
+    ...(counters === undefined
+      ? []
+      : [
+          hwCounters([
+            ['page_faults', counters.pageFaults],
+            ['page_faults_handled', counters.pageFaultsHandled],
+            ['page_prefetch', counters.pagesPrefetched],
+          ]),
+        ]),
   ]
 }
 
@@ -335,17 +348,19 @@ const refuseRaw = (): never => {
 const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 const rawData = (kind: NldevResourceName) => ({ one: oneOf(kind, refuseRaw), list: listOf(kind, refuseRaw) })
 
-/** Memory regions have no counters, so their statistics contain only the number. */
-const onlyNumber = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
-export const mrStatistic = oneOf('mr', onlyNumber)
-export const mrStatistics = listOf('mr', onlyNumber)
+/** Of a memory region: its number, and the counters of on-demand regions, with the names of Linux's mlx5. */
+const counted = (described: Entries): Entries =>
+  described.filter(([name]) => name === 'RES_MRN' || name === 'STAT_HWCOUNTERS')
+export const mrStatistic = oneOf('mr', counted)
+export const mrStatistics = listOf('mr', counted)
+const uncounted = (described: Entries): Entries => described.filter(([name]) => name !== 'STAT_HWCOUNTERS')
 
 export const resourceAnswers: Answers = {
   RES_GET: { one: (daemon, parsed) => summaryOf(daemon, deviceOf(daemon, parsed)), list: summaries },
   RES_QP_GET: oneAndList('qp'),
   RES_CM_ID_GET: oneAndList('cm_id'),
   RES_CQ_GET: oneAndList('cq'),
-  RES_MR_GET: oneAndList('mr'),
+  RES_MR_GET: { one: oneOf('mr', uncounted), list: listOf('mr', uncounted) },
   RES_PD_GET: oneAndList('pd'),
   RES_CTX_GET: oneAndList('ctx'),
   RES_SRQ_GET: oneAndList('srq'),

@@ -15,6 +15,7 @@ import {
   type Answers,
   deviceOf,
   handleOf,
+  hwCounters,
   type Managed,
   type ParsedRequest,
   portOf,
@@ -43,18 +44,7 @@ const deviceAndHead = (daemon: Managed, parsed: ParsedRequest) => {
 
 const counterValues = (daemon: Managed, parsed: ParsedRequest): Entries => {
   const { found, head } = deviceAndHead(daemon, parsed)
-  const flagged = countersOfPort(found).map(
-    ([name, value]): Entry => [
-      'STAT_HWCOUNTER_ENTRY',
-      {
-        flagged: [
-          ['STAT_HWCOUNTER_ENTRY_NAME', name],
-          ['STAT_HWCOUNTER_ENTRY_VALUE', BigInt(value)],
-        ],
-      },
-    ],
-  )
-  return [...head, ['STAT_HWCOUNTERS', { flagged }]]
+  return [...head, hwCounters(countersOfPort(found).map(([name, value]) => [name, BigInt(value)]))]
 }
 
 const counterNames = (daemon: Managed, parsed: ParsedRequest): Entries => {

@@ -2,7 +2,7 @@
  * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
-import { AtomicCap, DeviceCapFlags } from '../../spec/enums.ts'
+import { AtomicCap, DeviceCapFlags, OdpTransportCaps } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
@@ -55,7 +55,12 @@ export const mlx5Attributes = (guid: Uint8Array): RecordOf<typeof DeviceAttribut
   maxPkeys: 0x80,
 })
 
+const soft = extendedAttributes()
+const { FLUSH, ATOMIC_WRITE } = OdpTransportCaps.values
+
 export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
-  ...extendedAttributes(),
+  ...soft,
+  odpRcCaps: soft.odpRcCaps & ~(FLUSH | ATOMIC_WRITE),
+  odpXrcCaps: soft.odpXrcCaps & ~(FLUSH | ATOMIC_WRITE),
   deviceCapFlagsEx: BigInt(CAP_FLAGS),
 }

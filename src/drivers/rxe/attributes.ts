@@ -14,6 +14,8 @@ import {
   LinkSpeed,
   LinkWidth,
   Mtu,
+  OdpCaps,
+  OdpTransportCaps,
   PhysState,
   PortCapFlags,
   PortFlags,
@@ -97,11 +99,15 @@ export const deviceAttributes = (
   physPortCnt: 1,
 })
 
+const { SEND, RECV, WRITE, READ, ATOMIC, SRQ_RECV, FLUSH, ATOMIC_WRITE } = OdpTransportCaps.values
+const CONNECTED_ODP = SEND | RECV | WRITE | READ | ATOMIC | SRQ_RECV | FLUSH | ATOMIC_WRITE
+
+/** On-demand paging as of Linux 6.15, and regions of the whole address space. */
 export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> => ({
-  odpGeneralCaps: 0n,
-  odpRcCaps: 0,
+  odpGeneralCaps: BigInt(OdpCaps.values.SUPPORT | OdpCaps.values.SUPPORT_IMPLICIT),
+  odpRcCaps: CONNECTED_ODP,
   odpUcCaps: 0,
-  odpUdCaps: 0,
+  odpUdCaps: SEND | RECV | SRQ_RECV,
   timestampMask: 0n,
   hcaCoreClock: 0n,
   deviceCapFlagsEx: BigInt(CAP_FLAGS) | CAP_FLAGS_EX,
@@ -118,7 +124,7 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
   maxCqModerationCount: 0,
   maxCqModerationPeriod: 0,
   maxDmSize: 0n,
-  odpXrcCaps: 0,
+  odpXrcCaps: CONNECTED_ODP,
 })
 
 /** Counters of violations have 16 bits and saturate (IBA 14.2.5.6, PortInfo). */

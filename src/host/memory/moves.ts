@@ -26,6 +26,8 @@ type Move = (...args: [...MoveArguments, now: number]) => number
 export interface Moves {
   readonly read: Move
   readonly write: Move
+  /** Number of pages that copies have found missing so far; undefined for a guest, whose pages are not queried. */
+  readonly missingPages: number | undefined
   close(): void
 }
 
@@ -62,7 +64,14 @@ const nonGuestMoves = (handle: ProcessHandle): Moves => {
     pages?.close()
     ownMover?.close()
   }
-  return { read: move(false), write: move(true), close }
+  return {
+    read: move(false),
+    write: move(true),
+    get missingPages() {
+      return pages?.missing ?? 0
+    },
+    close,
+  }
 }
 
 const guestMoves = (guest: Guest): Moves => {
@@ -70,7 +79,7 @@ const guestMoves = (guest: Guest): Moves => {
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total) =>
       total === 0 ? 0 : memResult(guest.move(write, high, low, local, offset, chunk, stride, total))
-  return { read: move(false), write: move(true), close: () => {} }
+  return { read: move(false), write: move(true), missingPages: undefined, close: () => {} }
 }
 
 /** `handle` must stay open until the copies are closed. */

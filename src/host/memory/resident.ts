@@ -36,6 +36,8 @@ let arena: Arena | undefined
 export interface ResidentPages {
   /** Whether all pages of the `length` bytes at hi:lo are in memory. `now`: microseconds, always of the same clock. */
   areResident(hi: number, lo: number, length: number, now: number): boolean
+  /** Number of pages that `areResident` has found missing so far. */
+  readonly missing: number
   close(): void
 }
 
@@ -51,6 +53,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   const cachedPages = new Float64Array(CACHED_PAGES).fill(-1)
   const checkedAt = new Float64Array(CACHED_PAGES)
   const files = fileMappings(pid)
+  let missing = 0
   const pageBytes = pageSize()
   const pageBits = Math.log2(pageBytes)
   /** A multiple of CACHED_PAGES, so the slot of a page depends only on the low half of its address. */
@@ -70,7 +73,9 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       const mayWaitBit =
         (anyBits & FILE) !== 0 && files.mayWait(page * pageBytes, (page + count) * pageBytes, now) ? FILE : 0
       for (let i = 0; i < count; i++) {
-        if ((u32[2 * i + 1]! & PRESENT) === 0 || (u32[2 * i + 1]! & (WRITE_PROTECTED | mayWaitBit)) !== 0) {
+        const isMissing = (u32[2 * i + 1]! & PRESENT) === 0
+        if (isMissing) missing++
+        if (isMissing || (u32[2 * i + 1]! & (WRITE_PROTECTED | mayWaitBit)) !== 0) {
           areAll = false
           continue
         }
@@ -93,6 +98,9 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
           return query(first, first + count - 1, now)
       }
       return true
+    },
+    get missing() {
+      return missing
     },
     close() {
       closeSync(fd)

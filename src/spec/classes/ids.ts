@@ -58,7 +58,7 @@ export const CallNumber = {
     queryDriverOps: Block.MANAGEMENT + 8,
   },
   port: { queryGidEntry: Block.MANAGEMENT + 0 },
-  pd: { createAhs: Block.DRIVER_FAST + 0, destroyAhs: Block.DRIVER_FAST + 1 },
+  pd: { createAhs: Block.DRIVER_FAST + 0, destroyAhs: Block.DRIVER_FAST + 1, advise: Block.MANAGEMENT + 0 },
   cq: { reqNotify: Block.DRIVER_FAST + 0 },
   comp_channel: { getEvent: Block.MANAGEMENT + 0 },
   async_fd: { getEvent: Block.MANAGEMENT + 0 },

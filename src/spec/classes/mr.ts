@@ -50,7 +50,17 @@ export const Mr = objectClass('mr', ClassId.mr, {
     }),
     query: method(QUERY, {
       in: {},
-      out: { lkey: u32(64), rkey: u32(65), length: u64(66), iova: u64(67), kind: optional(enumOf(68, MrKind)) },
+      out: {
+        lkey: u32(64),
+        rkey: u32(65),
+        length: u64(66),
+        iova: u64(67),
+        kind: optional(enumOf(68, MrKind)),
+        /** Of on-demand regions: pages that accesses have found missing, the number of these accesses, pages of `advise`. */
+        pageFaults: optional(u64(69)),
+        pageFaultsHandled: optional(u64(70)),
+        pagesPrefetched: optional(u64(71)),
+      },
     }),
     modify: method(MODIFY, {
       in: {

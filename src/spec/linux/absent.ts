@@ -26,10 +26,9 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POST_SRQ_RECV: IN_RINGS,
 }
 
-/** By OBJECT.METHOD. As in Linux, ADVISE_MR is refused with EOPNOTSUPP instead. */
+/** By OBJECT.METHOD. */
 export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'MR.ADVISE_MR': "it prefetches pages of on-demand regions; here every access uses the program's current page",
 }

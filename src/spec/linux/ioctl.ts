@@ -3,12 +3,11 @@
  * the method of our classes, and the layout of each attribute. names.ts has Linux's names and numbers. Other objects
  * and methods are refused with EPROTONOSUPPORT.
  *
- * INVOKE_WRITE carries a write command (write.ts). No device implements ADVISE_MR: EOPNOTSUPP if its attributes are
- * valid.
+ * INVOKE_WRITE carries a write command (write.ts).
  */
 import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
-import { AccessFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
+import { AccessFlags, AdviseFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration, ObjectClass } from '../schema/schema.ts'
 import { type Cell, classSelector, embed, object, value } from './layout.ts'
@@ -23,12 +22,23 @@ export const UHW_OUT = 0x1001
 
 /**
  * - `in`: up to 8 bytes in the attribute itself, more bytes at its address
+ * - `records`: records at its address, our argument of kind `list`
  * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
  * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
  * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
  * - `newHandle`, `newFd`: outputs of a creation
  */
-export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' | 'fd' | 'newHandle' | 'newFd' | 'list'
+export type IoctlAttributeKind =
+  | 'in'
+  | 'records'
+  | 'out'
+  | 'list'
+  | 'flags'
+  | 'handle'
+  | 'destroy'
+  | 'fd'
+  | 'newHandle'
+  | 'newFd'
 
 export interface IoctlAttribute {
   readonly id: number
@@ -43,7 +53,7 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `list`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is the handle
+   * `handle`, `fd`, `list`, `records`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is the handle
    * of the call's object.
    */
   readonly name: string
@@ -72,8 +82,7 @@ export interface IoctlMethod {
   readonly name: string
   readonly classes: readonly string[]
   /**
-   * The name of our method. Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method
-   * (INVOKE_WRITE).
+   * The name of our method. Undefined: the converter finds the method (INVOKE_WRITE).
    */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
@@ -147,6 +156,10 @@ const list = (linuxName: string, name: string, min: number): NamedAttribute => (
   max: MAX_LENGTH,
   name,
 })
+const records = (linuxName: string, name: string, min: number): NamedAttribute => ({
+  ...list(linuxName, name, min),
+  kind: 'records',
+})
 const optional = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: false })
 const extensible = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, isExtensible: true })
 const checkedByHandler = (attribute: NamedAttribute, errnoIfAbsent: ErrnoName): NamedAttribute => ({
@@ -154,7 +167,6 @@ const checkedByHandler = (attribute: NamedAttribute, errnoIfAbsent: ErrnoName): 
   mandatory: false,
   errnoIfAbsent,
 })
-const required = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: true })
 const refused = (attribute: NamedAttribute, errnoIfPresent: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
@@ -462,11 +474,11 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     output('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
     output('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
   ]),
-  method('MR', 'ADVISE_MR', ['mr'], undefined, [
-    handle('ADVISE_MR_PD_HANDLE', '', ['pd']),
-    input('ADVISE_MR_ADVICE', 8),
-    flags('ADVISE_MR_FLAGS', '', 0),
-    required(anyBytes('ADVISE_MR_SGE_LIST', 'in', SGE_BYTES)),
+  method('MR', 'ADVISE_MR', ['pd'], 'advise', [
+    handle('ADVISE_MR_PD_HANDLE', 'object', ['pd']),
+    input('ADVISE_MR_ADVICE', 8, value(0, 8, 'advice')),
+    flags('ADVISE_MR_FLAGS', 'flags', allOf(AdviseFlags)),
+    records('ADVISE_MR_SGE_LIST', 'ranges', SGE_BYTES),
   ]),
   method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy('DESTROY_AH_HANDLE', ['ah'])]),
   method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy('DESTROY_MW_HANDLE', ['mw'])]),

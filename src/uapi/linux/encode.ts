@@ -7,6 +7,7 @@
 
 import { InvokeWrite } from '../../spec/linux/ioctl.ts'
 import type { Call } from '../call.ts'
+import { payloadOf } from '../object/format.ts'
 import { viewOf } from '../scalar.ts'
 import { factsOf } from './caller.ts'
 import { writeCells } from './cells.ts'
@@ -64,6 +65,10 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
     } else if (spec.kind === 'flags') {
       // Flags without a name are not an argument: `bytes` has them.
       if (spec.name !== '' && value !== undefined) view.setUint32(dataAt, value as number, true)
+    } else if (spec.kind === 'records') {
+      const target = payloadOf(call.method.in[spec.name]!.type, value!)
+      if (target.length !== length) throw badLegacy(`has ${length} bytes for ${spec.name}, which have ${target.length}`)
+      memory.push({ address: view.getBigUint64(dataAt, true), bytes: target })
     } else if (spec.kind === 'in') {
       const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN
       if (spec.cells.length === 0 && !isRequest) continue

@@ -20,6 +20,7 @@ import { LinuxObject } from '../../spec/linux/names.ts'
 import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/write.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Call, Schema } from '../call.ts'
+import { payloadOf } from '../object/format.ts'
 import { viewOf } from '../scalar.ts'
 import { driverRequest } from './caller.ts'
 import { attributeOf, isAttributeValue } from './cells.ts'
@@ -109,7 +110,7 @@ interface EncodedAttribute {
   /** The bytes of an input. If there are more than INLINE_BYTES, the attribute has their address. */
   readonly in?: Uint8Array
   /** Whether the attribute has the address of an output buffer. */
-  readonly out?: boolean
+  readonly isPointer?: boolean
 }
 
 /** The LEGACY attribute for an ioctl. `memoryAddress`: where the memory of the attributes begins. */
@@ -129,14 +130,14 @@ const packIoctl = (
   view.setUint32(IoctlHeader.driverId, driverId, true)
   const parts: Uint8Array[] = [bytes]
   let next = memoryAddress
-  attributes.forEach(({ id, length, in: input, out }, i) => {
+  attributes.forEach(({ id, length, in: input, isPointer }, i) => {
     const at = offsetOf(i)
     const dataAt = at + IoctlAttr.data
     view.setUint16(at + IoctlAttr.id, id, true)
     view.setUint16(at + IoctlAttr.length, length, true)
     view.setUint16(at + IoctlAttr.flags, AttributeFlag.MANDATORY, true)
     if (input !== undefined && length <= INLINE_BYTES) bytes.set(input, dataAt)
-    else if (input !== undefined || out === true) {
+    else if (input !== undefined || isPointer === true) {
       view.setBigUint64(dataAt, next, true)
       next += BigInt((length + 7) & ~7)
       if (input !== undefined) parts.push(input)
@@ -155,10 +156,10 @@ const legacyInvoke = (command: WriteCommand, call: Call, driver: CallDriver, mem
   const size = requestSize(command, call)
   return packIoctl(LinuxObject.DEVICE, INVOKE_WRITE, driver.driverId, memoryAddress, [
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
-    ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
+    ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, isPointer: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
     ...(input.length === 0 ? [] : [{ id: UHW_IN, length: input.length, in: input }]),
-    ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
+    ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, isPointer: true }]),
   ])
 }
 
@@ -176,12 +177,19 @@ const hasMandatoryReferences = ({ attributes }: IoctlMethod, { args, method }: C
     .filter(({ kind, mandatory }) => mandatory && (kind === 'handle' || kind === 'fd'))
     .every(({ name }) => method.in[name] === undefined || args[name] !== undefined)
 
+/** Whether a call has enough records for each list of an ioctl. */
+const hasRecords = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
+  attributes.every(
+    ({ kind, name, min }) => kind !== 'records' || payloadOf(method.in[name]!.type, args[name]!).length >= min,
+  )
+
 const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   entry.classes.includes(call.class.name) &&
   entry.method === call.methodName &&
   entry.converter === undefined &&
   matchesImplied(entry.impliedArguments, call) &&
-  hasMandatoryReferences(entry, call)
+  hasMandatoryReferences(entry, call) &&
+  hasRecords(entry, call)
 
 /** Empty if the attribute is not passed. `driver`: as of `driverParts`. */
 const encodedAttributes = (
@@ -191,10 +199,12 @@ const encodedAttributes = (
 ): EncodedAttribute[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_IN) return driver.input.length === 0 ? [] : [{ id, length: driver.input.length, in: driver.input }]
-  if (id === UHW_OUT) return driver.output === 0 ? [] : [{ id, length: driver.output, out: true }]
+  if (id === UHW_OUT) return driver.output === 0 ? [] : [{ id, length: driver.output, isPointer: true }]
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
-  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), out: true }]
+  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), isPointer: true }]
+  if (kind === 'records')
+    return [{ id, length: payloadOf(call.method.in[name]!.type, call.args[name]!).length, isPointer: true }]
   const isArgument = kind === 'fd' || kind === 'handle' || kind === 'flags'
   if (isArgument && !mandatory && call.args[name] === undefined) return []
   // an argument, or the object that the call creates or destroys

@@ -4,12 +4,11 @@
  * attributes.
  */
 import { CallError } from '../../spec/errno.ts'
-import { linuxCall } from '../../spec/linux/coverage.ts'
 import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, NewDescriptor, Result } from '../call.ts'
-import { payloadOf } from '../object/format.ts'
+import { payloadOf, valueIn } from '../object/format.ts'
 import { encodeRecords, viewOf } from '../scalar.ts'
 import {
   answering,
@@ -92,6 +91,9 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     else if (kind === 'flags') {
       const flags = flagsOf(message, attribute, className)
       if (inputs[name] !== undefined) args[name] = flags
+    } else if (kind === 'records') {
+      const bytes = bytesOf(message, attribute)
+      args[name] = valueIn(`${spec.name}: ${name}`, inputs[name]!.type, viewOf(bytes), 0, bytes.length)
     }
     // attributes of other classes are ignored
     else if ((kind === 'handle' || kind === 'fd') && inputs[name] !== undefined) args[name] = Number(attribute.data)
@@ -325,15 +327,14 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const message = readMessage(view, argument, onName)
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
-    if (spec.method === undefined)
-      throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
+    const methodName = spec.method!
     const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
-    const isAgain = isOpenAgain(view, decoded.className, spec.method)
+    const isAgain = isOpenAgain(view, decoded.className, methodName)
     const args = list === undefined ? decoded.args : { ...decoded.args, ...list.args }
     const call: Call = isAgain
       ? callOf(view, 'device', 'query', 0, {})
-      : callOf(view, decoded.className, spec.method, decoded.facts.object, args)
+      : callOf(view, decoded.className, methodName, decoded.facts.object, args)
     const driverOut = message.passed.get(UHW_OUT)
     const part = spec.hasDriverAttributes
       ? driverPart(

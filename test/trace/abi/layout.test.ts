@@ -195,7 +195,7 @@ describe('a message of the object dialect', () => {
 describe('the bytes of a chain', () => {
   it('are shown as entries with messages and answers', () => {
     const lines = linesOf(chainRecord)
-    assert.match(lines[1], /^ {2}entries 0x1 mandatory indirect at 0x300000, 216 bytes: 00000000100000/)
+    assert.match(lines[1], /^ {2}entries 0x1 mandatory indirect at 0x300000, 264 bytes: 00000000100000/)
     assert.deepEqual(lines.slice(2, 13), [
       '    entry 0 pd.create: call 0, flags 0, ref 0, size 16; length 16, class 4, object 0, op_ctrl 0, flags 0',
       '    entry 1 mr.create: call 0, flags 0, ref 0, size 128; length 128, class 6, object 0, op_ctrl 0, flags 0',
@@ -206,11 +206,11 @@ describe('the bytes of a chain', () => {
       '      access 0x5 mandatory, 4 bytes: 01000000 = LOCAL_WRITE',
       '      lkey 0x40 out, room for 4 bytes',
       '      rkey 0x41 out, room for 4 bytes',
-      '    entry 2 mr.query: call 1, flags OBJECT, ref 1, size 48; length 48, class 6, object 0, op_ctrl 0, flags 0',
+      '    entry 2 mr.query: call 1, flags OBJECT, ref 1, size 96; length 96, class 6, object 0, op_ctrl 0, flags 0',
       '      lkey 0x40 out, room for 4 bytes',
     ])
     const answer = lines.slice(lines.findIndex(line => line.startsWith('  answer ')) + 1)
-    assert.match(answer[0], /^ {4}results 0x40 out filled indirect at 0x200000, 216 bytes: /)
+    assert.match(answer[0], /^ {4}results 0x40 out filled indirect at 0x200000, 264 bytes: /)
     assert.match(answer[1], /^ {6}entry 0 pd\.create: .* object 5, op_ctrl 0, flags ANSWERED$/)
     assert.match(answer[2], /^ {6}entry 1 mr\.create: .* object 0, op_ctrl 0, flags 0$/)
     assert.equal(answer[3], '        lkey 0x40 out, room for 4 bytes')
@@ -226,7 +226,7 @@ describe('the bytes of a chain', () => {
     const [secondEntry, SIZE] = [ENTRY_HEADER + HEADER, 4]
     broken[secondEntry + SIZE] = 3
     const shown = linesOf(chainRecordOf(broken))
-    assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
+    assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(240 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
 
   it('are shown as cut if the tracer keeps only a part', () => {

@@ -118,6 +118,7 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
       const pd = device.pd()
       pd.closeAddressHandles(pd.addressHandles([DESTINATION]))
     },
+    advise: "buffers are this process's own memory; the first touch brings them into memory",
   },
   cq: {
     create: device => device.cq(),

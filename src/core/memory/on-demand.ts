@@ -1,0 +1,77 @@
+/*
+ * The memory of a region with on-demand paging (Linux: ib_umem_odp). Its pages are not pinned and not counted against
+ * RLIMIT_MEMLOCK: each access uses the pages that the program has mapped then, and waits for those that are not in memory.
+ * So nothing has to be invalidated, and only faults and prefetched pages are counted.
+ */
+import type { AddressSpace, Bytes } from './address-space.ts'
+
+export class OnDemandSpace implements AddressSpace {
+  /** The program's memory. */
+  readonly memory: AddressSpace
+  /** Pages that accesses to the region have found missing, and the number of these accesses. */
+  faults = 0
+  handledFaults = 0
+  prefetchedPages = 0
+
+  constructor(memory: AddressSpace) {
+    this.memory = memory
+  }
+
+  check(hi: number, lo: number, length: number, needsWrite: boolean): boolean {
+    return this.memory.check(hi, lo, length, needsWrite)
+  }
+
+  read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    const before = this.memory.missingPages
+    const errno = this.memory.read(hi, lo, to, at, chunk, stride, total)
+    this.#countSince(before)
+    return errno
+  }
+
+  write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    const before = this.memory.missingPages
+    const errno = this.memory.write(hi, lo, from, at, chunk, stride, total)
+    this.#countSince(before)
+    return errno
+  }
+
+  compareSwap(
+    hi: number,
+    lo: number,
+    compareHi: number,
+    compareLo: number,
+    swapHi: number,
+    swapLo: number,
+    original: Uint32Array,
+  ): number {
+    const before = this.memory.missingPages
+    const errno = this.memory.compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original)
+    this.#countSince(before)
+    return errno
+  }
+
+  fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
+    const before = this.memory.missingPages
+    const errno = this.memory.fetchAdd(hi, lo, addHi, addLo, original)
+    this.#countSince(before)
+    return errno
+  }
+
+  /** Undefined: faults are not counted, because the program is another user's. */
+  counters() {
+    if (this.memory.missingPages === undefined) return undefined
+    const { faults, handledFaults, prefetchedPages } = this
+    return {
+      pageFaults: BigInt(faults),
+      pageFaultsHandled: BigInt(handledFaults),
+      pagesPrefetched: BigInt(prefetchedPages),
+    }
+  }
+
+  #countSince(before: number | undefined): void {
+    const missing = (this.memory.missingPages ?? 0) - (before ?? 0)
+    if (missing === 0) return
+    this.faults += missing
+    this.handledFaults++
+  }
+}

@@ -1,0 +1,71 @@
+/*
+ * Regions with on-demand paging on the devices that have it (src/core/memory/on-demand.ts).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
+
+const program = ownProgram('on_demand')
+
+/** Root has CAP_IPC_LOCK, which lifts the limit. */
+const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
+
+const ACCESSES = [
+  'pinned beyond the limit: ENOMEM',
+  'WRITE to a page that was never touched: success, 7',
+  'READ of another: success, 0',
+  'atomic: success, 7, then 8',
+  'READ after MADV_DONTNEED: success, 0',
+  'READ after munmap: remote operation error',
+  'READ of the next mapping: success, 9',
+  'WRITE after mprotect: remote operation error',
+  'READ beyond the region: remote access error',
+  'READ after mremap: remote operation error',
+  'implicit, WRITE from the stack to data: success, 5',
+  'implicit, READ of address 0: remote operation error',
+]
+
+const PREFETCHES = [
+  ['prefetch', 'OK, 256 pages in memory'],
+  ['for writing', 'OK'],
+  ['without faults', 'OK'],
+  ['later', 'OK'],
+  ['unknown advice', 'EOPNOTSUPP'],
+  ['unknown flag', 'EINVAL'],
+  ['beyond the region', 'EFAULT'],
+  ['beyond the region, later', 'OK'],
+  ['a pinned region', 'EINVAL'],
+  ['for writing without the right', 'EPERM'],
+  ['a range with a hole', 'EFAULT'],
+] as const
+
+describe('a region with on-demand paging', { skip: lacking(program, 'rdma', ...UNPRIVILEGED.slice(0, 1)) }, () => {
+  // librxe of Debian 12 has no ibv_advise_mr
+  for (const [name, prefetches] of [
+    ['rxe0', PREFETCHES.map(([step]) => `${step}: EOPNOTSUPP${step === 'prefetch' ? ', 0 pages in memory' : ''}`)],
+    ['mlx5_0', PREFETCHES.map(([step, result]) => `${step}: ${result}`)],
+  ] as const)
+    it(`uses the pages that are mapped at each access (${name})`, async t => {
+      const device = name === 'rxe0' ? 'rxe0@127.0.0.1' : 'mlx5_0@127.0.0.1,driver=mlx5'
+      const daemon = await startDaemon(t, { devices: [device] })
+      const [command, ...args] = [...UNPRIVILEGED, program, name]
+      const { status, stdout, stderr } = await run(t, command!, args, { env: daemon.env })
+      assert.equal(status, 0, stderr)
+      const lines = stdout.trimEnd().split('\n')
+      const isStatistic = (line: string): boolean => line.startsWith('dev ')
+      assert.deepEqual(
+        lines.filter(line => !isStatistic(line)),
+        [...ACCESSES, ...prefetches],
+      )
+      const counters = lines.flatMap(line => {
+        const [, faults, prefetched] = /page_faults (\d+) page_faults_handled \d+ page_prefetch (\d+)/.exec(line) ?? []
+        return faults === undefined ? [] : [{ faults: Number(faults), prefetched: Number(prefetched) }]
+      })
+      // of `accesses`, two of `implicit`, two of `prefetches`; two pages were never touched before an access
+      assert.equal(counters.length, 5, stdout)
+      assert.ok(counters[0]!.faults >= 2, stdout)
+      // two with FLUSH; the third may still run
+      const prefetched = counters[3]!.prefetched
+      assert.ok(name === 'rxe0' ? prefetched === 0 : prefetched === 512 || prefetched === 768, stdout)
+    })
+})
