@@ -136,7 +136,8 @@ export class SessionObjects {
         pathMtu: undefined,
       }
       this.queuePairs.set(object.id, qp)
-      if (change !== 'destroyed') qp.states.push({ time, state: 'RESET' })
+      const isKnown = change === 'exists' && values.state !== undefined
+      if (change !== 'destroyed' && !isKnown) qp.states.push({ time, state: 'RESET' })
     }
     qp.peerQpn = numberOf(values.destQpn) ?? qp.peerQpn
     qp.sqPsn = numberOf(values.sqPsn) ?? qp.sqPsn

@@ -5,6 +5,8 @@
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
+import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
+import { invokeNow } from '../../core/dispatch/invoke.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
 import type { PortTap, TappedRun } from '../../phy/port.ts'
@@ -127,6 +129,19 @@ const numberOf = (object: CoreObject): number => {
   return isQueuePair(object) && typeof qpn === 'number' ? qpn : 0
 }
 
+const caller = callerWithoutMemory('the recorder')
+
+/** The attributes of an object that existed before the recording: of a queue pair, what its query returns. */
+const existingValues = (context: Context, object: CoreObject): Record<string, unknown> => {
+  if (!isQueuePair(object)) return {}
+  try {
+    return jsonValues(invokeNow(context, object.class, 'query', object.handle, {}, caller).out)
+  } catch {
+    // It is being created or destroyed, or its driver cannot query it.
+    return {}
+  }
+}
+
 const outcomeNumbers = Object.fromEntries(packetOutcomes.map((outcome, i) => [outcome, i])) as Readonly<
   Record<PacketOutcome, number>
 >
@@ -237,7 +252,8 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       for (const object of objectsOf(context)) {
         const number = numberOf(object)
         if (number !== 0) numbers.set(object.id, number)
-        recordObject('exists', object, context, { method: '', why: '', stack: NO_STACK, values: {} }, number)
+        const values = existingValues(context, object)
+        recordObject('exists', object, context, { method: '', why: '', stack: NO_STACK, values }, number)
       }
   }
 

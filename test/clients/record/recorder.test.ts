@@ -11,11 +11,13 @@ import type { QueuePairObject } from '../../../src/core/driver-contract.ts'
 import { hasFailureHandlers } from '../../../src/core/failures.ts'
 import type { CoreObject } from '../../../src/core/model.ts'
 import { addTap } from '../../../src/phy/tap.ts'
+import { SessionObjects } from '../../../src/record/objects.ts'
+import { bytesSource, openSession } from '../../../src/record/reader.ts'
 import { SessionWriter } from '../../../src/record/writer.ts'
 import { SCRATCH_BYTES } from '../../../src/spec/check/requests.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
-import { machine } from '../../drivers/rxe/machine.ts'
+import { connectQps, machine, makeCq, makeQp, program } from '../../drivers/rxe/machine.ts'
 import { createMemorySink } from '../../record/memory-sink.ts'
 
 const nothing = () => {}
@@ -32,19 +34,39 @@ const start = () => {
     tap: m.ports[0].tap,
     watchesFailures: hasFailureHandlers(m.core),
   })
-  const record = () =>
-    startRecorder(m.core, new SessionWriter(createMemorySink(), about), {
+  const sink = createMemorySink()
+  const record = () => {
+    const writer = new SessionWriter(sink, about)
+    const recorder = startRecorder(m.core, writer, {
       now: () => m.now,
       program: () => undefined,
       addTap: (_, tap) => addTap(m.ports[0], tap, false),
     })
-  return { device, listeners, record }
+    return { recorder, writer, sink }
+  }
+  return { m, device, listeners, record }
 }
+
+test('a queue pair that exists at the start has its state and its peer', async () => {
+  const { m, record } = start()
+  const user = program(m)
+  const cq = makeCq(user)
+  const [one, other] = [makeQp(user, cq), makeQp(user, cq)]
+  connectQps(one, other)
+  const { recorder, writer, sink } = record()
+  recorder.stop()
+  await writer.end(m.now, 'test')
+  const objects = new SessionObjects()
+  for await (const event of (await openSession(bytesSource(sink.bytes))).eventsIn())
+    if (event.kind === 'object') objects.add(event)
+  const found = [...objects.queuePairs.values()].find(({ qpn }) => qpn === one.qpn)!
+  assert.deepEqual([found.states.map(({ state }) => state), found.peerQpn], [['RTS'], other.qpn])
+})
 
 test('when a recorder stops, nobody listens', () => {
   const { listeners, record } = start()
   const original = listeners()
-  const recorder = record()
+  const { recorder } = record()
   const recording = listeners()
   for (const name of ['requests', 'table', 'systemTable', 'tap', 'watchesFailures'] as const)
     assert.notEqual(recording[name], original[name], name)
@@ -55,7 +77,7 @@ test('when a recorder stops, nobody listens', () => {
 test('a checker that watches longer than the recorder keeps its reports', () => {
   const { device, listeners, record } = start()
   const original = listeners()
-  const recorder = record()
+  const { recorder } = record()
   const watcher = {
     posted: nothing,
     ended: nothing,
@@ -76,7 +98,7 @@ test('a checker that watches longer than the recorder keeps its reports', () => 
 test('a poll is noticed soon after it, also beside completions that nobody polls', t => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const { device, record } = start()
-  const recorder = record()
+  const { recorder } = record()
   const feed = device.taps.requests as RequestFeed
   assert.ok(feed)
   let looks = 0
