@@ -2,11 +2,12 @@
  * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import { CORE_CLOCK_KHZ, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
 import { AtomicCap, DeviceCapFlags } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
-/** `maxInline`, `maxMsgSize`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. */
+/** `maxInline`, `maxMsgSize`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,
@@ -18,6 +19,8 @@ export const Limits = {
   maxMsgSize: 0x4000_0000,
   maxSendBytes: 1024,
   maxReceiveBytes: 512,
+  moderationCount: 0xffff,
+  moderationPeriod: 0xfff,
 } as const satisfies QueueLimits & Record<string, number>
 
 /** A ConnectX-5; its firmware's version as major, minor and patch (16 bits each). */
@@ -58,4 +61,8 @@ export const mlx5Attributes = (guid: Uint8Array): RecordOf<typeof DeviceAttribut
 export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
   ...extendedAttributes(),
   deviceCapFlagsEx: BigInt(CAP_FLAGS),
+  timestampMask: TIMESTAMP_MASK,
+  maxCqModerationCount: Limits.moderationCount,
+  maxCqModerationPeriod: Limits.moderationPeriod,
+  hcaCoreClock: CORE_CLOCK_KHZ,
 }

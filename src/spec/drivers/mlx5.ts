@@ -24,6 +24,26 @@ export const MLX5_DRIVER_ID = 1
 /** MLX5_IB_UVERBS_ABI_VERSION */
 export const MLX5_ABI = 1
 
+/**
+ * Pages that the provider maps by their number (mlx5_ib_mmap_cmd): the command in bits 8 to 15, and an index with its lower
+ * byte in bits 0 to 7, and its upper one from bit 16 on.
+ */
+export const Mlx5Page = { CORE_CLOCK: 5 << 8, CLOCK_INFO: 7 << 8 } as const
+/** Offsets in mlx5_ib_clock_info: nanoseconds = NANOSECONDS + (count − CYCLES) · MULTIPLIER >> SHIFT. */
+export const ClockInfo = {
+  NANOSECONDS: 8,
+  CYCLES: 16,
+  MULTIPLIER: 32,
+  SHIFT: 36,
+  MASK: 40,
+  OVERFLOW_PERIOD: 48,
+} as const
+/** Bits of the core clock, which counts nanoseconds. */
+export const TIMESTAMP_MASK = 0x7fff_ffff_ffff_ffffn
+export const CORE_CLOCK_KHZ = 1_000_000n
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_CORE_CLOCK_OFFSET, and version 1 of mlx5_ib_clock_info as a bit. */
+export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
+
 /** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
 /** MLX5_IB_ALLOC_UCTX_DEVX: the context may use the firmware's commands. */
@@ -102,6 +122,8 @@ export const Mlx5Attributes = {
         maxReceives: optional(u32(0x8015)),
         maxSharedReceives: optional(u32(0x8016)),
         ports: optional(u16(0x8017)),
+        responseMask: optional(u32(0x801e)),
+        clockInfoVersions: optional(u8(0x801f)),
         responseBytes: optional(u32(0x8018)),
         cqeVersion: optional(u8(0x8019)),
         responses: optional(u8(0x801a)),
@@ -207,10 +229,12 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
       value(24, 4, 'maxReceives'),
       value(28, 4, 'maxSharedReceives'),
       value(32, 2, 'ports'),
+      value(36, 4, 'responseMask'),
       value(40, 4, 'responseBytes'),
       value(44, 1, 'cqeVersion'),
       value(45, 1, 'responses'),
       value(46, 1, 'minInline'),
+      value(47, 1, 'clockInfoVersions'),
       value(56, 4, 'logUarBytes'),
       value(60, 4, 'uarsPerPage'),
     ),
