@@ -7,7 +7,7 @@ import { AtomicCap, DeviceCapFlags } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
-/** `maxInline`, `maxMsgSize`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
+/** `maxInline`, `maxMsgSize`, `maxDm`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,
@@ -19,6 +19,7 @@ export const Limits = {
   maxMsgSize: 0x4000_0000,
   maxSendBytes: 1024,
   maxReceiveBytes: 512,
+  maxDm: 0x2_0000,
   moderationCount: 0xffff,
   moderationPeriod: 0xfff,
 } as const satisfies QueueLimits & Record<string, number>
@@ -62,6 +63,7 @@ export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
   ...extendedAttributes(),
   deviceCapFlagsEx: BigInt(CAP_FLAGS),
   timestampMask: TIMESTAMP_MASK,
+  maxDmSize: BigInt(Limits.maxDm),
   maxCqModerationCount: Limits.moderationCount,
   maxCqModerationPeriod: Limits.moderationPeriod,
   hcaCoreClock: CORE_CLOCK_KHZ,

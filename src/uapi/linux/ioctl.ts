@@ -326,7 +326,10 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
     if (spec.method === undefined)
-      throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
+      throw new CallError(
+        'EOPNOTSUPP',
+        `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent ?? 'the device cannot do this'}`,
+      )
     const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
     const isAgain = isOpenAgain(view, decoded.className, spec.method)

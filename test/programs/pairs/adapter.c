@@ -180,12 +180,169 @@ static void events_are_moderated(void)
     take_event();
 }
 
+/* ---- device memory ---- */
+
+#define DM_LENGTH 8192
+#define ALL_REMOTE                                                                                                     \
+    (IBV_ACCESS_ZERO_BASED | IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE |               \
+     IBV_ACCESS_REMOTE_ATOMIC)
+
+static struct ibv_dm *dm;
+static struct ibv_mr *dm_mr; /* from byte DM_OFFSET on */
+#define DM_OFFSET 100
+
+static struct ibv_dm *allocate(uint64_t length, uint32_t alignment)
+{
+    struct ibv_alloc_dm_attr attr = {.length = length, .log_align_req = alignment};
+    return ibv_alloc_dm(context, &attr);
+}
+
+static void allocate_dm(int side)
+{
+    dm = allocate(DM_LENGTH, 0);
+    NEED(dm, "ibv_alloc_dm: %s", strerror(errno));
+    dm_mr = ibv_reg_dm_mr(ends[side].pd, dm, DM_OFFSET, DM_LENGTH - DM_OFFSET, ALL_REMOTE);
+    NEED(dm_mr, "ibv_reg_dm_mr: %s", strerror(errno));
+}
+
+static void free_dm(void)
+{
+    check("ibv_free_dm with a region", ibv_free_dm(dm), EBUSY);
+    NEED(ibv_dereg_mr(dm_mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    check("ibv_free_dm", ibv_free_dm(dm), 0);
+}
+
+static uint32_t word_of(uint32_t i) { return i * 2654435761u; }
+
+/* Device memory at byte `offset` has `length` bytes of the buffer of end `side`. */
+static void check_dm(int side, uint64_t offset, uint32_t length)
+{
+    static uint8_t copy[DM_LENGTH];
+    NEED(ibv_memcpy_from_dm(copy, dm, offset, length) == 0, "ibv_memcpy_from_dm: %s", strerror(errno));
+    check("bytes in device memory", memcmp(copy, ends[side].buffer, length), 0);
+}
+
+/* A peer writes to device memory, reads it, and counts in it. */
+static void peers_reach_device_memory(void)
+{
+    allocate_dm(1);
+    uint8_t *own = ends[0].buffer;
+    for (uint32_t i = 0; i < LENGTH / 4; i++)
+        ((uint32_t *)own)[i] = word_of(i);
+    uint8_t *const peer = ends[1].buffer;
+    ends[1].buffer = NULL; /* zero-based */
+    for (uint32_t length = 4; length <= 4096; length *= 4) {
+        post(1, IBV_WR_RDMA_WRITE, length, 0, dm_mr->rkey, ends[0].mr->lkey);
+        wait_for(0, 1, IBV_WC_SUCCESS);
+        check_dm(0, DM_OFFSET, length);
+        memset(own, 0, length);
+        post(2, IBV_WR_RDMA_READ, length, 0, dm_mr->rkey, ends[0].mr->lkey);
+        wait_for(0, 2, IBV_WC_SUCCESS);
+        for (uint32_t i = 0; i < length / 4; i++)
+            check("word read", ((uint32_t *)own)[i] == word_of(i), 1);
+    }
+    const uint64_t five = 5;
+    NEED(ibv_memcpy_to_dm(dm, DM_OFFSET + 8, &five, 8) == 0, "ibv_memcpy_to_dm: %s", strerror(errno));
+    post(3, IBV_WR_ATOMIC_FETCH_AND_ADD, 8, 8, dm_mr->rkey, ends[0].mr->lkey);
+    wait_for(0, 3, IBV_WC_SUCCESS);
+    check("fetched", (int)*(uint64_t *)own, 5);
+    *(uint64_t *)own = 6;
+    check_dm(0, DM_OFFSET + 8, 8);
+    /* one byte after the region */
+    post(4, IBV_WR_RDMA_WRITE, 8, DM_LENGTH - DM_OFFSET - 7, dm_mr->rkey, ends[0].mr->lkey);
+    wait_for(0, 4, IBV_WC_REM_ACCESS_ERR);
+    ends[1].buffer = peer;
+    free_dm();
+}
+
+/* Requests send from device memory, read to it, and receive to it. */
+static void requests_use_device_memory(void)
+{
+    allocate_dm(0);
+    uint8_t *const own = ends[0].buffer;
+    for (uint32_t i = 0; i < LENGTH / 4; i++)
+        ((uint32_t *)own)[i] = word_of(i);
+    NEED(ibv_memcpy_to_dm(dm, DM_OFFSET, own, 4096) == 0, "ibv_memcpy_to_dm: %s", strerror(errno));
+    ends[0].buffer = NULL;
+    post_receive(1, 100, 4096);
+    post(1, IBV_WR_SEND, 4096, 0, 0, dm_mr->lkey);
+    wait_for(0, 1, IBV_WC_SUCCESS);
+    wait_for(1, 100, IBV_WC_SUCCESS);
+    check("bytes received", memcmp(own, ends[1].buffer, 4096), 0);
+    post(2, IBV_WR_RDMA_WRITE, 4096, 8192, ends[1].mr->rkey, dm_mr->lkey);
+    wait_for(0, 2, IBV_WC_SUCCESS);
+    check("bytes written", memcmp(own, ends[1].buffer + 8192, 4096), 0);
+    memset(ends[1].buffer, 0x5a, 4096);
+    memset(own, 0x5a, 4096);
+    post(3, IBV_WR_RDMA_READ, 4096, 0, ends[1].mr->rkey, dm_mr->lkey);
+    wait_for(0, 3, IBV_WC_SUCCESS);
+    ends[0].buffer = own;
+    check_dm(0, DM_OFFSET, 4096);
+    struct ibv_mr *const memory = ends[0].mr;
+    ends[0].buffer = NULL;
+    ends[0].mr = dm_mr;
+    post_receive(0, 101, 64);
+    ends[0].mr = memory;
+    ends[0].buffer = own;
+    struct ibv_sge sge = {(uintptr_t)ends[1].buffer + 8192, 64, ends[1].mr->lkey};
+    struct ibv_send_wr wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND}, *bad;
+    NEED(ibv_post_send(ends[1].qp, &wr, &bad) == 0, "ibv_post_send: %s", strerror(errno));
+    wait_for(0, 101, IBV_WC_SUCCESS);
+    memcpy(own, ends[1].buffer + 8192, 64);
+    check_dm(0, DM_OFFSET, 64);
+    free_dm();
+}
+
+/* What device memory refuses; a program gets all of its pages, and gets them again. */
+static void device_memory_has_limits(void)
+{
+    const struct ibv_device_attr_ex attributes = device_attributes();
+    const uint64_t max = attributes.max_dm_size;
+    check("max_dm_size", max == 131072, 1);
+    check("too long", !allocate(max + 1, 0) && errno == EINVAL, 1);
+    check("nothing", !allocate(0, 0) && errno == EINVAL, 1);
+    check("too aligned", !allocate(64, 13) && errno == EINVAL, 1);
+    static struct ibv_dm *all[257];
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 8; i++) {
+            all[i] = allocate(max, 12);
+            NEED(all[i], "ibv_alloc_dm of %d: %s", i, strerror(errno));
+            uint32_t word;
+            NEED(ibv_memcpy_from_dm(&word, all[i], max - 4, 4) == 0, "ibv_memcpy_from_dm: %s", strerror(errno));
+            check("a word of new memory", (int)word, 0);
+            word = (uint32_t)i + 1;
+            NEED(ibv_memcpy_to_dm(all[i], max - 4, &word, 4) == 0, "ibv_memcpy_to_dm: %s", strerror(errno));
+        }
+        check("more than all", !allocate(1, 0), 1);
+        for (int i = 0; i < 8; i++) {
+            uint32_t word;
+            NEED(ibv_memcpy_from_dm(&word, all[i], max - 4, 4) == 0, "ibv_memcpy_from_dm: %s", strerror(errno));
+            check("its own word", (int)word, i + 1);
+            check("ibv_free_dm", ibv_free_dm(all[i]), 0);
+        }
+    }
+    allocate_dm(0);
+    for (uint64_t offset = 1; offset < 4; offset++) {
+        const uint64_t lengths[] = {DM_LENGTH + 1 - offset, UINT64_MAX, UINT64_MAX - offset + 1};
+        for (int i = 0; i < 3; i++)
+            check("a region beyond its end", !ibv_reg_dm_mr(ends[0].pd, dm, offset, lengths[i], ALL_REMOTE), 1);
+    }
+    struct ibv_mr *const empty = ibv_reg_dm_mr(ends[0].pd, dm, DM_LENGTH, 0, ALL_REMOTE);
+    check("an empty region", empty && ibv_dereg_mr(empty) == 0, 1);
+    check("an offset beyond its end", !ibv_reg_dm_mr(ends[0].pd, dm, UINT64_MAX, 1, ALL_REMOTE), 1);
+    check("a region that is not zero-based", !ibv_reg_dm_mr(ends[0].pd, dm, 0, 64, IBV_ACCESS_LOCAL_WRITE), 1);
+    free_dm();
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"clock", clock_runs},
         {"timestamps", completions_have_times},
         {"moderation", events_are_moderated},
+        {"peers", peers_reach_device_memory},
+        {"requests", requests_use_device_memory},
+        {"limits", device_memory_has_limits},
     };
     waits_for_events = true;
     return run_cases(cases, sizeof cases / sizeof *cases, argc, argv);
