@@ -301,6 +301,7 @@ const createParts = (
     containment,
     config.check === true,
     open => doorbells.await(open),
+    open => doorbells.addClock(open),
   )
   const check = config.check
     ? new DaemonChecker(

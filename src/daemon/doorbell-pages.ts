@@ -4,8 +4,13 @@
  * file has removed the protection of its range, and has kicked the loop. Stores while the loop is awake cost nothing,
  * as long as the range is not protected any more.
  *
+ * Clocks that programs read without a call (docs/decisions/clock-pages.md) are similar: before the loop parks, their
+ * pages are taken from the programs, and the first read waits. While a program has the page, it is brought up to date at
+ * each turn of the loop.
+ *
  * While a context has pages that cannot be watched, the loop does not park.
  */
+import type { ClockPage } from '../core/memory/mappable-memory.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { pageSize } from '../host/memory/mapping.ts'
 import { type Protected, readWaiting, type UserfaultWatch } from '../host/memory/userfault.ts'
@@ -33,6 +38,8 @@ const FIND_INTERVAL = 5
 interface Range {
   readonly start: number
   readonly end: number
+  /** The context whose clock the range is; undefined: doorbells. */
+  readonly clock: OpenContext | undefined
   /** Microseconds, and the times of the last protection and of the end of the last `hold`. */
   hold: number
   protectedAt: number
@@ -59,6 +66,8 @@ export class DoorbellPages implements StoredDoorbells {
   readonly #unwatched = new Set<OpenContext>()
   /** Contexts with doorbells that are not mapped yet, as far as is known. */
   readonly #awaited = new Set<OpenContext>()
+  /** The clocks that programs can read now. */
+  readonly #clocks = new Set<ClockPage>()
   #nextFind = 0
 
   constructor(onStored: () => void, guard: (body: () => void) => () => void = body => body) {
@@ -78,15 +87,19 @@ export class DoorbellPages implements StoredDoorbells {
     return count
   }
 
-  /** Watches whole pages of a program from the next time that the loop parks. Undefined, or why this is impossible. */
-  watch(program: DoorbellProgram, start: number, end: number): string | undefined {
+  /**
+   * Watches whole pages of a program from the next time that the loop parks. `clock`: they are the clock of this context.
+   * Undefined, or why this is impossible.
+   */
+  watch(program: DoorbellProgram, start: number, end: number, clock?: OpenContext): string | undefined {
     const watched = this.#watchedOf(program)
     if (watched === undefined) return "it has no userfaultfd; a container's seccomp filter may forbid it"
     this.#forget(watched, start, end)
     if (watched.ranges.size >= MAX_RANGES) return `it has ${MAX_RANGES} watched ranges already, the maximum`
-    if (!watched.userfault.add(start, end))
+    const { userfault } = watched
+    if (!(clock === undefined ? userfault.add(start, end) : userfault.addReads(start, end)))
       return 'the kernel cannot watch the mapping (Linux before 5.19, or too many mappings)'
-    const range = { start, end, hold: HOLD.first, protectedAt: Number.NEGATIVE_INFINITY, heldUntil: 0 }
+    const range: Range = { start, end, clock, hold: HOLD.first, protectedAt: Number.NEGATIVE_INFINITY, heldUntil: 0 }
     watched.ranges.add(range)
     watched.open.add(range)
     return undefined
@@ -103,7 +116,16 @@ export class DoorbellPages implements StoredDoorbells {
     context.whenEnded.add(() => this.#awaited.delete(context))
   }
 
-  /** All doorbells of the context are mapped and watched. */
+  /** The context has a clock that programs can read. As `await`, until it is mapped. */
+  addClock(context: OpenContext): void {
+    const { clock } = context.memory
+    if (clock === undefined) return
+    this.#clocks.add(clock.page)
+    context.whenEnded.add(() => this.#clocks.delete(clock.page))
+    this.await(context)
+  }
+
+  /** All doorbells and the clock of the context are mapped and watched. */
   found(context: OpenContext): void {
     this.#awaited.delete(context)
   }
@@ -133,6 +155,7 @@ export class DoorbellPages implements StoredDoorbells {
   }
 
   find(now: number): void {
+    for (const { tick } of this.#clocks) tick()
     if (this.#watched.size === 0 || now < this.#nextFind) return
     this.#nextFind = now + FIND_INTERVAL
     const armed: UserfaultWatch[] = []
@@ -177,6 +200,12 @@ export class DoorbellPages implements StoredDoorbells {
   /** False if the kernel does not permit it now. */
   #protect(watched: Watched, range: Range, now: number): boolean {
     const { userfault, ranges, open } = watched
+    if (range.clock !== undefined) {
+      this.#hide(range.clock)
+      open.delete(range)
+      range.protectedAt = now
+      return true
+    }
     let result: Protected = userfault.protect(range.start, range.end)
     if (result === 'busy') {
       userfault.read()
@@ -188,6 +217,24 @@ export class DoorbellPages implements StoredDoorbells {
     range.protectedAt = now
     if (result === 'gone') ranges.delete(range)
     return true
+  }
+
+  #hide({ memory }: OpenContext): void {
+    const page = memory.clock?.page
+    if (page === undefined || !page.isReadable) return
+    this.#clocks.delete(page)
+    memory.hideClock()
+  }
+
+  /** Threads that wait for the clock continue. */
+  #show({ userfault }: Watched, { start, end, clock }: Range): Protected {
+    const page = clock?.memory.clock?.page
+    if (page !== undefined) {
+      page.tick()
+      page.isReadable = true
+      this.#clocks.add(page)
+    }
+    return userfault.admit(start, end)
   }
 
   /** A thread waits at `address`. Several threads may, and each has its event. */
@@ -208,9 +255,11 @@ export class DoorbellPages implements StoredDoorbells {
       }
     const page = pageBelow(address, pageSize())
     let result: Protected = 'gone'
-    if (range !== undefined) result = userfault.unprotect(range.start, range.end)
+    if (range?.clock !== undefined) result = this.#show(watched, range)
+    else if (range !== undefined) result = userfault.unprotect(range.start, range.end)
     // Memory that was moved (mremap), or the rest of a range whose other pages were unmapped.
     if (result === 'gone') result = userfault.unprotect(page, page + pageSize())
+    if (result === 'gone') result = userfault.admit(page, page + pageSize())
     if (result === 'busy') {
       // The event that the kernel wants to have read first is read by the event loop.
       setImmediate(this.#guard(() => void (watched.isClosed || this.#release(watched, address))))

@@ -478,20 +478,18 @@ export const ParkedPage = {
 
 /**
  * A context's memory file, with the rings at their mmap offsets; offsets and sizes in bytes. The first page is unused,
- * so that a stray write(2) of the program damages no ring. The daemon maps the file in chunks of `chunk` bytes; a
+ * so that a stray write(2) of the program damages no ring. Before `firstRing` are pages at offsets that providers make
+ * themselves. The daemon maps the file in chunks of `chunk` bytes; a
  * longer ring is a chunk of its own. The `doorbellBytes` bytes from `doorbells` on are ranges with doorbells: a client
  * that has mapped one sends DOORBELLS.
  */
 export const ContextFile = {
   bytes: 2 ** 36,
-  firstRing: 4096,
+  firstRing: 2 ** 32,
   chunk: 2 ** 20,
   doorbells: 2 ** 40,
   doorbellBytes: 2 ** 32,
 } as const
-
-/** File offset of the first ring on a system with pages of `pageBytes`: mappings begin at page boundaries. */
-export const firstRingOffset = (pageBytes: number): number => Math.max(ContextFile.firstRing, pageBytes)
 
 /**
  * The post log, with the stacks of posted requests: a hash table of `post` structs at `offset` of the context's memory

@@ -46,6 +46,8 @@ const createProgram = () => {
       return {
         fd: -1,
         add: () => program.isWatchable,
+        addReads: () => program.isWatchable,
+        admit: start => change(start, () => void protectedAt.delete(start)),
         remove() {},
         protect: start => change(start, () => void protectedAt.add(start)),
         unprotect: start => change(start, () => void protectedAt.delete(start)),
@@ -138,6 +140,35 @@ test('while the kernel has an unread event of the process, the loop does not par
   assert.equal(program.protectedAt.size, 1)
   for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate)
   assert.equal(program.protectedAt.size, 0)
+})
+
+test('a clock is brought up to date while programs can read it, and by the read that wakes the loop', t => {
+  const { pages, program, stores } = setUp(t)
+  let ticks = 0
+  const page = { tick: () => ticks++, isReadable: true }
+  const hideClock = () => {
+    page.isReadable = false
+    program.protectedAt.add(PAGE)
+  }
+  const memory = { clock: { page, offset: 0, length: PAGE }, hideClock }
+  const context = { whenEnded: new Set<() => void>(), memory } as unknown as OpenContext
+  pages.addClock(context)
+  assert.equal(pages.arm(), false, 'the clock is not mapped yet')
+  pages.watch(program, PAGE, 2 * PAGE, context)
+  pages.found(context)
+  pages.find(0)
+  assert.equal(ticks, 1)
+  assert.equal(pages.arm(), true)
+  assert.equal(page.isReadable, false)
+  pages.find(1)
+  assert.equal(ticks, 1)
+  program.listener?.stored(PAGE + 4)
+  assert.deepEqual([ticks, page.isReadable, program.protectedAt.size, stores.length], [2, true, 0, 1])
+  pages.find(2)
+  assert.equal(ticks, 3)
+  for (const ended of context.whenEnded) ended()
+  pages.find(3)
+  assert.equal(ticks, 3)
 })
 
 test('a page that is in no known range is released', t => {

@@ -21,6 +21,7 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
+import type { DeviceMemory } from '../memory/device-memory.ts'
 import { OnDemandSpace } from '../memory/on-demand.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
 import { reportUnmappedRegion } from '../memory/unmapped-regions.ts'
@@ -53,7 +54,7 @@ const SHARE_FLAGS = REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 const WRITE_FLAGS = LOCAL_WRITE | SHARE_FLAGS
 const KNOWN_FLAGS = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
-const { MEMORY, FILE, NULL, IMPLICIT } = MrKind.values
+const { MEMORY, FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
 
 const PAGE_OFFSET_MASK = BigInt(PAGE_BYTES - 1)
 const ADDRESS_LIMIT = 1n << 64n
@@ -174,13 +175,33 @@ const kindOf = ({ name, extended }: Device, start: bigint, length: bigint, iova:
 
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
+/** Throws CallError EINVAL. `start` of the range is an offset in the device memory. */
+const partOf = (
+  { space, start, length }: DeviceMemory,
+  range: Range,
+  access: number,
+): { range: Range; memory: AddressSpace } => {
+  if ((access & ZERO_BASED) === 0 || range.iova !== 0n)
+    refuse(
+      'create',
+      `access ${hex(access)}, iova ${hex(range.iova)}: regions of device memory are ZERO_BASED, at iova 0`,
+    )
+  if (range.start + range.length > BigInt(length))
+    refuse('create', `${range.length} bytes at ${range.start} are not in the ${length} bytes of the device memory`)
+  return { range: { ...range, start: BigInt(start) + range.start }, memory: space }
+}
+
+const absent = (device: Device): never => {
+  throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
+}
+
 /**
  * The range and memory of a new region. Throws EINVAL for `file` without kind FILE or the reverse, EOPNOTSUPP for a
  * kind that the device or caller does not support, and the errors of `openFile`.
  */
 const sourceOf = (
   { caller, device }: CallContext,
-  { start, length, iova, access, kind = kindOf(device, start, length, iova, access), file }: CreateArguments,
+  { start, length, iova, access, kind = kindOf(device, start, length, iova, access), file, dm }: CreateArguments,
 ): { range: Range; memory: AddressSpace; special?: NonNullable<MrState['special']> } => {
   const range = { start, length, iova }
   if (file !== undefined && kind !== FILE) refuse('create', 'attribute file belongs to regions of kind FILE')
@@ -201,8 +222,14 @@ const sourceOf = (
       return { range: { ...range, start: iova }, memory: nullMemory, special: { kind } }
     case IMPLICIT:
       return { range: { start: 0n, length: IMPLICIT_LENGTH, iova: 0n }, memory: caller.memory, special: { kind } }
+    case DEVICE:
+      if (dm === undefined)
+        return device.schema.classByName('dm') === undefined
+          ? absent(device)
+          : refuse('create', 'attribute dm is missing: a region of kind DEVICE needs it')
+      return { ...partOf(dm.state as DeviceMemory, range, access), special: { kind } }
     default:
-      throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
+      return absent(device)
   }
 }
 
@@ -217,9 +244,11 @@ const createRegion = (
   const { access, pd } = args
   // Pages of an implicit region are checked at each access.
   const isImplicit = special?.kind === IMPLICIT
-  checkOffsets('create', range)
+  // `partOf` has checked the range of a region of device memory, which may be empty.
+  const isOfDevice = special?.kind === DEVICE
+  if (!isOfDevice) checkOffsets('create', range)
   checkAccess('create', device, access)
-  if (!isImplicit) checkRange('create', range)
+  if (!isImplicit && !isOfDevice) checkRange('create', range)
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
@@ -253,10 +282,11 @@ const changeOf = (
   const rights = access ?? oldRights
   const range = translation ?? rangeOf(table, row, iova)
   const memory = translation ? caller.memory : memoryOf(table.spaces[table.space[row]!]!)
-  checkOffsets('modify', range)
+  const isOfDevice = special?.kind === DEVICE
+  if (!isOfDevice) checkOffsets('modify', range)
   checkAccess('modify', device, rights)
   const isImplicit = special?.kind === IMPLICIT
-  if (!isImplicit) checkRange('modify', range)
+  if (!isImplicit && !isOfDevice) checkRange('modify', range)
   // A region that stops being on demand is checked and registered like a new one.
   const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
   // Unchanged pages are checked only if the region becomes writable: the process that registered them may have ended

@@ -334,9 +334,14 @@ const raiseAndDisarm = (events: Affiliation): void => {
  * Called after each written completion. `isSolicited`: solicited or failed. Hot: one comparison if the CQ is not armed.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
+  completedSome(events, isSolicited, 1)
+}
+
+/** As `completed`, for `count` completions at once. */
+export const completedSome = (events: Affiliation, isSolicited: boolean, count: number): void => {
   if (events.armed === Armed.NO || (events.armed === Armed.SOLICITED && !isSolicited)) return
   const threshold = events.state?.threshold
-  if (threshold !== undefined && !countCompletion(events, threshold)) return
+  if (threshold !== undefined && !countCompletion(events, threshold, count)) return
   raiseAndDisarm(events)
 }
 

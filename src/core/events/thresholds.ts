@@ -68,11 +68,11 @@ const checkDue = (events: Affiliation, threshold: Threshold): boolean => {
   return false
 }
 
-/** Counts a completion of an armed CQ; true if the event is due now. */
-export const countCompletion = (events: Affiliation, threshold: Threshold): boolean => {
+/** Counts `count` completions of an armed CQ; true if the event is due now. */
+export const countCompletion = (events: Affiliation, threshold: Threshold, count: number): boolean => {
   if (isImmediate(threshold.armedCount, threshold.armedPeriod)) return true
-  threshold.completions++
-  if (threshold.completions === 1) threshold.firstCompletion = threshold.core.now()
+  threshold.completions += count
+  if (threshold.completions === count) threshold.firstCompletion = threshold.core.now()
   return checkDue(events, threshold)
 }
 

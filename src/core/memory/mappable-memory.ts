@@ -22,6 +22,17 @@ export interface MappedChunk {
  */
 export type RangeUse = 'rings' | 'doorbells'
 
+/**
+ * A page from which the client reads a clock without a call, in units of the driver. While the device is awake, the owner
+ * of the memory calls `tick` at each turn; a read while the device sleeps wakes it (docs/decisions/clock-pages.md).
+ */
+export interface ClockPage {
+  /** Stores the time. */
+  readonly tick: () => void
+  /** Whether the client can read the page: otherwise a read waits for `tick`. */
+  isReadable: boolean
+}
+
 /** See `MappedMemory.adopt`. */
 export type PageWriter = 'program' | 'device'
 
@@ -34,6 +45,13 @@ export interface MappedMemory {
   /** Zeroed memory, rounded up to pages. `use`: default rings. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
+  /**
+   * Zeroed memory that the client maps at an offset of its provider's making: number `page`, in pages. The driver keeps
+   * the numbers apart, from 1 on. Throws CallError ENOMEM, also beyond the numbers. Absent: not for clients of this memory.
+   */
+  allocateAt?(page: number, bytes: number): MappedChunk
+  /** The client reads a clock from this page of `allocateAt`. At most one of a context. */
+  readClock?(chunk: MappedChunk, tick: () => void): ClockPage
   /**
    * Shares pages of the program that makes the present call: queues and doorbell records that its provider has allocated
    * itself. The chunk has their content. When the call returns, the program has the chunk mapped over its pages, until

@@ -13,7 +13,7 @@
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'
-import type { MappedChunk, MappedMemory, PageWriter, RangeUse } from '../../core/memory/mappable-memory.ts'
+import type { ClockPage, MappedChunk, MappedMemory, PageWriter, RangeUse } from '../../core/memory/mappable-memory.ts'
 import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
@@ -33,7 +33,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ContextFile, EventLog, firstRingOffset, TakenCounts } from '../../spec/session.ts'
+import { ContextFile, EventLog, TakenCounts } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
@@ -124,6 +124,8 @@ export class ContextMemory implements MappedMemory {
   readonly #doorbellRanges = new Map<MappedChunk, ChargedMapping>()
   readonly #freedDoorbells = new Map<number, HighestFirst>()
   #doorbellEnd: number = ContextFile.doorbells
+  /** The ranges of `allocateAt`, each with a mapping of its own. */
+  readonly #placed = new Map<MappedChunk, ChargedMapping>()
   readonly #adopted = new Map<MappedChunk, { readonly adopter: Adopter; readonly range: AdoptedRange }>()
   /** The client whose call on this context runs. */
   adopter: Adopter | undefined
@@ -132,6 +134,9 @@ export class ContextMemory implements MappedMemory {
   #lastAdopter: Adopter | undefined
   /** Called when the context gets a range with doorbells. */
   onDoorbells: (() => void) | undefined
+  /** Called when the context gets a clock. */
+  onClock: (() => void) | undefined
+  #clock: { readonly chunk: MappedChunk; readonly page: ClockPage } | undefined
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
@@ -143,7 +148,7 @@ export class ContextMemory implements MappedMemory {
     this.#pool = pool
     this.#account = account
     this.#pageBytes = pageBytes
-    this.#start = firstRingOffset(pageBytes)
+    this.#start = ContextFile.firstRing
     // The library maps whole chunks, which begin at multiples of CHUNK from the start.
     this.#end = EventLog.offset - ((EventLog.offset - this.#start) % CHUNK)
     this.packed = isPacked ? { count: 0 } : undefined
@@ -166,6 +171,22 @@ export class ContextMemory implements MappedMemory {
   /** The ranges with doorbells: their lengths by file offset. */
   get doorbells(): ReadonlyMap<number, number> {
     return new Map([...this.#doorbellRanges.keys()].map(({ offset, length }) => [offset, length]))
+  }
+
+  /** The clock that the program reads, and its range in the file. */
+  get clock(): { readonly page: ClockPage; readonly offset: number; readonly length: number } | undefined {
+    const clock = this.#clock
+    return clock && { page: clock.page, offset: clock.chunk.offset, length: clock.chunk.length }
+  }
+
+  /** Takes the clock's page from all programs that have mapped it: their next reads are page faults. */
+  hideClock(): void {
+    if (this.#clock === undefined) return
+    const { page, chunk } = this.#clock
+    page.isReadable = false
+    punchHole(this.fd, chunk.offset, chunk.length)
+    // a process that is not watched, as a child after fork, reads this time
+    page.tick()
   }
 
   /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
@@ -208,6 +229,30 @@ export class ContextMemory implements MappedMemory {
       if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for doorbells: ${error.message}`)
       throw error
     }
+  }
+
+  allocateAt(page: number, bytes: number): MappedChunk {
+    const offset = page * this.#pageBytes
+    const length = wholePages(bytes, this.#pageBytes)
+    if (page < 1 || offset + length > this.#start)
+      throw new CallError('ENOMEM', `page ${page} is not one of pages 1 to ${this.#start / this.#pageBytes - 1}`)
+    try {
+      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const { bytes: all, view, i32 } = charged.mapping
+      const range: MappedChunk = { offset, length, at: 0, bytes: all, view, words: i32 }
+      this.#placed.set(range, charged)
+      return range
+    } catch (error) {
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for programs: ${error.message}`)
+      throw error
+    }
+  }
+
+  readClock(chunk: MappedChunk, tick: () => void): ClockPage {
+    const page: ClockPage = { tick, isReadable: true }
+    this.#clock = { chunk, page }
+    this.onClock?.()
+    return page
   }
 
   adopt(address: bigint, bytes: number, writer: PageWriter = 'program'): MappedChunk {
@@ -265,6 +310,13 @@ export class ContextMemory implements MappedMemory {
       addTo(this.#freedDoorbells, range.length, range.offset)
       return
     }
+    const placed = this.#placed.get(range)
+    if (placed !== undefined) {
+      this.#placed.delete(range)
+      this.#unmap(placed)
+      if (!this.#isKept) punchHole(this.fd, range.offset, range.length)
+      return
+    }
     const chunk = this.#chunkOf.get(range)
     if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
     this.#chunkOf.delete(range)
@@ -297,8 +349,11 @@ export class ContextMemory implements MappedMemory {
 
   /** Releases everything; no range may be used afterwards. */
   close(): void {
-    for (const chunk of [...this.#chunks, ...this.#doorbellRanges.values()]) this.#unmap(chunk)
+    const mappings = [this.#chunks, this.#doorbellRanges.values(), this.#placed.values()]
+    for (const mapping of mappings.flatMap(some => [...some])) this.#unmap(mapping)
     this.#doorbellRanges.clear()
+    this.#placed.clear()
+    this.#clock = undefined
     this.#adopted.clear()
     this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)

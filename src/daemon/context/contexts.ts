@@ -58,6 +58,7 @@ export class Contexts {
   readonly #token = new Uint8Array(TOKEN_BYTES)
   readonly #tokenView = new DataView(this.#token.buffer)
   readonly #onDoorbells: (open: OpenContext) => void
+  readonly #onClock: (open: OpenContext) => void
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
@@ -71,8 +72,10 @@ export class Contexts {
     containment: Containment = createContainment(),
     isChecked = false,
     onDoorbells: (open: OpenContext) => void = () => {},
+    onClock: (open: OpenContext) => void = () => {},
   ) {
     this.#onDoorbells = onDoorbells
+    this.#onClock = onClock
     this.#pool = pool
     this.#onPosted = onPosted
     this.#onRung = onRung
@@ -106,6 +109,7 @@ export class Contexts {
     const open: OpenContext = { number: this.#nextNumber++, node, context, memory, whenEnded: new Set() }
     memory.contextNumber = open.number
     memory.onDoorbells = () => this.#onDoorbells(open)
+    memory.onClock = () => this.#onClock(open)
     this.#contexts.set(open.number, open)
     this.#fileReleases.set(open, releaseFile)
     this.#doorbells.set(open, new Map())

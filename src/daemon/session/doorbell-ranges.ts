@@ -56,20 +56,22 @@ export class DoorbellRanges {
 
   /** Watches the doorbells of a context that the client has mapped, and are not watched yet. */
   find(open: OpenContext): void {
-    const { doorbells } = open.memory
-    if (doorbells.size === 0) return
+    const { doorbells, clock } = open.memory
+    if (doorbells.size === 0 && clock === undefined) return
     if (this.#client.standing !== 'owner') {
       this.#refuse(open, 'it belongs to another user')
       return
     }
-    const missing = new Set(doorbells.keys())
-    for (const { start, end, offset } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
-      for (const [from, length] of doorbells) {
+    const sought = new Map([...doorbells, ...(clock === undefined ? [] : [[clock.offset, clock.length] as const])])
+    const missing = new Set(sought.keys())
+    for (const { start, end, offset, isWritable } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
+      for (const [from, length] of sought) {
         const first = Math.max(start, start + from - offset)
         const last = Math.min(end, start + from + length - offset)
-        if (first >= last) continue
+        const isClock = from === clock?.offset
+        if (first >= last || !(isWritable || isClock)) continue
         missing.delete(from)
-        if (!this.#daemon.doorbells.isWatched(this.#program, first, last)) this.#watch(open, first, last, 0)
+        if (!this.#daemon.doorbells.isWatched(this.#program, first, last)) this.#watch(open, first, last, 0, isClock)
       }
     if (missing.size === 0) this.#daemon.doorbells.found(open)
   }
@@ -82,7 +84,7 @@ export class DoorbellRanges {
     for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
   }
 
-  #watch(open: OpenContext, start: number, end: number, refusal: number): void {
+  #watch(open: OpenContext, start: number, end: number, refusal: number, isClock = false): void {
     if (this.#client.standing !== 'owner') {
       // A userfaultfd is accepted only from the daemon's own user: it can block whoever uses it.
       this.#refuse(open, 'it belongs to another user')
@@ -90,7 +92,7 @@ export class DoorbellRanges {
     }
     const reason =
       refusal === 0
-        ? this.#daemon.doorbells.watch(this.#program, start, end)
+        ? this.#daemon.doorbells.watch(this.#program, start, end, isClock ? open : undefined)
         : `userfaultfd: ${errnoName(refusal)}; a container's seccomp filter may forbid it`
     if (reason !== undefined) this.#refuse(open, reason)
   }

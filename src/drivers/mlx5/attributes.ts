@@ -2,11 +2,12 @@
  * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import { CORE_CLOCK_KHZ, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
 import { AtomicCap, DeviceCapFlags, OdpTransportCaps } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
-/** `maxInline`, `maxMsgSize`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. */
+/** `maxInline`, `maxMsgSize`, `maxDm`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,
@@ -18,6 +19,9 @@ export const Limits = {
   maxMsgSize: 0x4000_0000,
   maxSendBytes: 1024,
   maxReceiveBytes: 512,
+  maxDm: 0x2_0000,
+  moderationCount: 0xffff,
+  moderationPeriod: 0xfff,
 } as const satisfies QueueLimits & Record<string, number>
 
 /** A ConnectX-5; its firmware's version as major, minor and patch (16 bits each). */
@@ -63,4 +67,9 @@ export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
   odpRcCaps: soft.odpRcCaps & ~(FLUSH | ATOMIC_WRITE),
   odpXrcCaps: soft.odpXrcCaps & ~(FLUSH | ATOMIC_WRITE),
   deviceCapFlagsEx: BigInt(CAP_FLAGS),
+  timestampMask: TIMESTAMP_MASK,
+  maxDmSize: BigInt(Limits.maxDm),
+  maxCqModerationCount: Limits.moderationCount,
+  maxCqModerationPeriod: Limits.moderationPeriod,
+  hcaCoreClock: CORE_CLOCK_KHZ,
 }

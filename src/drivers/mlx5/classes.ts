@@ -14,6 +14,7 @@ import { Pd } from '../../spec/classes/pd.ts'
 import {
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
+  Mlx5Clock,
   Mlx5CqFlags,
   Mlx5QpFlags,
   Mlx5Responses,
@@ -34,6 +35,7 @@ import { xrcQpClasses } from '../rxe/classes/xrc-qp-class.ts'
 import { readConsumer } from '../rxe/rings/completion-ring.ts'
 import type { CqObject, QpObject, RxeState, SrqObject } from '../rxe/state.ts'
 import { Limits } from './attributes.ts'
+import { clockOf, openClock } from './clock.ts'
 import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } from './completions.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { Receives } from './receives.ts'
@@ -98,6 +100,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
     open(call, object, args, core) {
       if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
         refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
+      const hasClock = openClock(call.context, stateOf(call).soft.now, performance.timeOrigin * 1e6)
       return {
         ...core(call, object, args),
         qpTableSize: 0x4_0000,
@@ -108,6 +111,8 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
         maxReceives: Limits.maxQpWr,
         maxSharedReceives: Limits.maxSrqWr,
         ports: 1,
+        responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+        clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
         responseBytes: RESPONSE_BYTES.context,
         cqeVersion: 1,
         responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
@@ -187,11 +192,17 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     create(call, object, args) {
       const { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = CqKind.values.ENTRIES } = args
       const { bufferAddress = 0n, doorbellAddress = 0n, entryBytes = 64, isCompressed = 0, cqFlags = 0 } = args
-      const { IGNORE_OVERRUN } = CqFlags.values
-      if ((flags & ~IGNORE_OVERRUN) !== 0 || kind !== CqKind.values.ENTRIES)
-        refuse('EOPNOTSUPP', 'cq.create: of flags the device has IGNORE_OVERRUN, and it has no counting queues')
+      const { IGNORE_OVERRUN, TIMESTAMP_COMPLETION } = CqFlags.values
+      if ((flags & ~(IGNORE_OVERRUN | TIMESTAMP_COMPLETION)) !== 0 || kind !== CqKind.values.ENTRIES)
+        refuse(
+          'EOPNOTSUPP',
+          'cq.create: of flags the device has IGNORE_OVERRUN and TIMESTAMP_COMPLETION, and it has no counting queues',
+        )
       if (isCompressed !== 0 || (cqFlags & ~Mlx5CqFlags.UAR_PAGE_INDEX) !== 0)
-        refuse('EOPNOTSUPP', 'cq.create: the device neither compresses nor pads entries, and has no real-time clock')
+        refuse(
+          'EOPNOTSUPP',
+          'cq.create: the device neither compresses nor pads entries, and time stamps are free running',
+        )
       const entries = cqe + 1
       requireEntries('cq.create', entries, entryBytes)
       if (compVector >= call.device.numCompVectors)
@@ -207,7 +218,8 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       }
       const hasChannel = channel !== undefined
       const ignoresOverrun = (flags & IGNORE_OVERRUN) !== 0
-      const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun }
+      const clock = clockOf(call.context)
+      const description = { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }
       object.state = createCq(description, qpn => queuesOf(mlx5, qpn))
       object.state.number = mlx5.soft.cqs.add(object as unknown as CqObject)
       affiliate(object, userHandle, { channel, asyncFd })
@@ -221,6 +233,8 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
     modify(call, object, args, core) {
       const { cqe, bufferAddress = 0n, entryBytes = 64, ...moderation } = args
       const { state } = object
+      if ((moderation.period ?? 0) > Limits.moderationPeriod)
+        refuse('EINVAL', `cq.modify: attribute period: ${moderation.period} µs is above ${Limits.moderationPeriod}`)
       if (cqe === undefined) {
         core(call, object, moderation)
         return { cqe: state.ring.mask }

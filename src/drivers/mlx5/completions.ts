@@ -2,9 +2,8 @@
  * Completion queues in the program's memory. An entry belongs to the program when its owner bit is that of the round.
  * The program stores the number of polled completions, and its armings, in the doorbell record.
  */
-import { arm, completed } from '../../core/events/events.ts'
-import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { bufferMemory } from '../../core/memory/mappable-memory.ts'
+import { arm, completedSome } from '../../core/events/events.ts'
+import { bufferMemory, type ClockPage, type MappedChunk } from '../../core/memory/mappable-memory.ts'
 import { type Ring, storeConsumer } from '../../core/memory/rings.ts'
 import { Armed } from '../../core/model.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
@@ -24,6 +23,7 @@ import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { Completion } from '../../transport/types.ts'
 import type { CqRing } from '../rxe/rings/completion-ring.ts'
 import type { CqObject } from '../rxe/state.ts'
+import { clockCount } from './clock.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { SUCCESS } = WcStatus.values
@@ -37,6 +37,8 @@ export interface Mlx5Cq extends CqRing {
   entryBytes: number
   readonly record: ProgramRecord
   readonly hasChannel: boolean
+  /** The clock that the program reads. */
+  readonly clock: ClockPage | undefined
   /** Number of the completions up to the last event. */
   reported: number
 }
@@ -81,11 +83,12 @@ export interface CqDescription {
   readonly compVector: number
   readonly hasChannel: boolean
   readonly ignoresOverrun: boolean
+  readonly clock: ClockPage | undefined
 }
 
 /** `queuesOf`: finds the queues of a completion. The arm word of the record is ArmWord.TAKEN. */
 export const createCq = (
-  { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun }: CqDescription,
+  { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }: CqDescription,
   queuesOf: FindQueues,
 ): Mlx5Cq => ({
   write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
@@ -103,6 +106,7 @@ export const createCq = (
   entryBytes,
   record,
   hasChannel,
+  clock,
   reported: 0,
 })
 
@@ -145,9 +149,11 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
     view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)
-    const time = Math.floor(now() * 1000)
+    const time = clockCount(now)
     view.setUint32(at + CompletionEntry.TIMESTAMP, time / TWO_32)
     view.setUint32(at + CompletionEntry.TIMESTAMP + 4, time)
+    // the program must not read an earlier time when it has polled this completion
+    if (cq.clock?.isReadable === true) cq.clock.tick()
   } else {
     view.setUint8(at + CompletionEntry.VENDOR_SYNDROME, vendorSyndromes[status] ?? words[Completion.VENDOR]!)
     view.setUint8(at + CompletionEntry.SYNDROME, syndromes[status] ?? GENERAL_SYNDROME)
@@ -176,8 +182,8 @@ export const watchArmings = (object: CqObject): void => {
 
 /**
  * Arms the CQ if the program has stored an arming. Completions after the position in it and after the last event raise
- * an event immediately, unless only solicited ones shall: programs poll again after an arming. True if there was an
- * arming.
+ * an event immediately, unless only solicited ones shall: programs poll again after an arming. If events are moderated,
+ * these completions count. True if there was an arming.
  */
 export const takeArming = (cq: Mlx5Cq): boolean => {
   const object = objects.get(cq)
@@ -189,7 +195,7 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
   const later = unpolled <= cq.ring.mask + 1 ? Math.min(unpolled, cq.completions - cq.reported) : 0
   if (!isSolicitedOnly && later > 0 && object.events !== undefined) {
     cq.reported = cq.completions
-    completed(object.events, true)
+    completedSome(object.events, true, later)
   }
   return true
 }

@@ -29,6 +29,7 @@ import {
   uarClass,
 } from './classes.ts'
 import { takeArming } from './completions.ts'
+import { dmClass } from './device-memory.ts'
 
 export const mlx5Driver = {
   ...rxeDriver,
@@ -43,6 +44,7 @@ export const mlx5Driver = {
     pdClass,
     mrClass,
     driverClass(Mw),
+    dmClass,
     driverClass(CompChannel),
     driverClass(AsyncFd),
     driverClass(EventQueueClass),

@@ -271,10 +271,13 @@ export const mappedRanges = (pid: number, guest?: Guest): MappedRanges =>
   queriedRanges(pid, guest) ?? textRanges(pid, guest)
 
 /**
- * The writable mappings of a file by a process, found by the file's inode among memory files; none if the process has
+ * The shared mappings of a file by a process, found by the file's inode among memory files; none if the process has
  * ended. `offset`: in the file. Reading takes the mmap lock of the process.
  */
-export const mappingsOfFile = (pid: number, inode: number): { start: number; end: number; offset: number }[] => {
+export const mappingsOfFile = (
+  pid: number,
+  inode: number,
+): { start: number; end: number; offset: number; isWritable: boolean }[] => {
   let lines: string[]
   try {
     lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')
@@ -282,9 +285,11 @@ export const mappingsOfFile = (pid: number, inode: number): { start: number; end
     return []
   }
   return lines.flatMap(line => {
-    const found = /^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) \S+ (\d+) +\/memfd:/.exec(line)
-    if (found === null || Number(found[4]) !== inode) return []
-    const [start = 0, end = 0, offset = 0] = found.slice(1, 4).map(text => Number.parseInt(text, 16))
-    return [{ start, end, offset }]
+    const found = /^([0-9a-f]+)-([0-9a-f]+) .([-w]).s ([0-9a-f]+) \S+ (\d+) +\/memfd:/.exec(line)
+    if (found === null || Number(found[5]) !== inode) return []
+    const [start = 0, end = 0, offset = 0] = [found[1], found[2], found[4]].map(text =>
+      Number.parseInt(text as string, 16),
+    )
+    return [{ start, end, offset, isWritable: found[3] === 'w' }]
   })
 }

@@ -9,9 +9,11 @@
  * Stores: a store to a protected page waits until the protection is removed here, or until all copies of the descriptor
  * are closed, for example because this process ends. A range that is not protected delays no page fault. A store by the
  * kernel, for example in read(2), does not wait and fails with EFAULT.
+ *
+ * Reads: a read of a page of a file that was punched out, and written again, waits until `admit`.
  */
 import { readlinkSync } from 'node:fs'
-import { EAGAIN } from '../errno.ts'
+import { EAGAIN, EEXIST } from '../errno.ts'
 import { watch } from '../event-loop/poll.ts'
 import { TWO_32 } from '../halves.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
@@ -26,12 +28,15 @@ const sys = libcFunctions({
 const UFFDIO_API = 0xc018_aa3f
 const UFFDIO_REGISTER = 0xc020_aa00
 const UFFDIO_UNREGISTER = 0x8010_aa01
+const UFFDIO_WAKE = 0x8010_aa02
 const UFFDIO_WRITEPROTECT = 0xc018_aa06
+const UFFDIO_CONTINUE = 0xc020_aa07
 /** UFFD_API. */
 const API = 0xaa
 /** UFFD_FEATURE_…: WP is PAGEFAULT_FLAG_WP, WP_SHARED is WP_HUGETLBFS_SHMEM. */
-const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
-const MODE_WP = 2
+const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, MINOR: 1 << 10, WP_SHARED: 1 << 12 } as const
+/** UFFDIO_REGISTER_MODE_…: MINOR reports pages that the file has and the process has not. */
+const Mode = { MISSING: 1, WP: 2, MINOR: 4 } as const
 /** Maximum descriptors of one `readWaiting`. */
 const MAX_POLLED = 64
 /** struct pollfd: fd, events and revents. */
@@ -73,7 +78,7 @@ const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boo
 export interface UserfaultEvents {
   /** A range was unmapped or replaced. It may be larger than the watched ranges. */
   unmapped(start: number, end: number): void
-  /** A thread waits in a store to a protected page, until `unprotect`. */
+  /** A thread waits in a store to a protected page, until `unprotect`; or in a read, until `admit`. */
   stored(address: number): void
 }
 
@@ -87,11 +92,15 @@ export interface UserfaultWatch {
    * mappings.
    */
   add(start: number, end: number): boolean
+  /** As `add`, for reads of pages of a memory file. */
+  addReads(start: number, end: number): boolean
   remove(start: number, end: number): void
   /** Later stores to the watched pages wait. Earlier ones are visible here. About 1 µs. */
   protect(start: number, end: number): Protected
   /** Removes the protection; threads that wait there continue. About 1 µs. */
   unprotect(start: number, end: number): Protected
+  /** Threads that wait in reads of these pages, which the file has, continue. About 1 µs. */
+  admit(start: number, end: number): Protected
   /** Reads the events that there are, before the event loop does. */
   read(): void
   /**
@@ -116,6 +125,14 @@ const setProtection = (fd: number, start: number, end: number, mode: number): Pr
   return lastErrno() === EAGAIN ? 'busy' : 'gone'
 }
 
+const admit = (fd: number, start: number, end: number): Protected => {
+  if (tryIoctl(fd, UFFDIO_CONTINUE, start, end - start, 0, 0)) return 'done'
+  const error = lastErrno()
+  if (error === EAGAIN) return 'busy'
+  // EEXIST: another thread has the page already; what waits for it reads it.
+  return error === EEXIST && tryIoctl(fd, UFFDIO_WAKE, start, end - start) ? 'done' : 'gone'
+}
+
 /**
  * Watches by userfaultfd `fd`. Events are passed on from the event loop, and by `read`. Undefined if the descriptor
  * cannot be used.
@@ -124,7 +141,8 @@ export const watchUserfault = (fd: number, events: UserfaultEvents): UserfaultWa
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP
   if (!isUserfault(fd)) return undefined
   // Linux before 5.19 cannot watch shared memory.
-  if (!tryIoctl(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !tryIoctl(fd, UFFDIO_API, API, features, 0))
+  const onFiles = Feature.WP_SHARED | Feature.MINOR
+  if (!tryIoctl(fd, UFFDIO_API, API, features | onFiles, 0) && !tryIoctl(fd, UFFDIO_API, API, features, 0))
     return undefined
   /** Events read by an event's own function would overwrite those that are passed on. */
   let isReading = false
@@ -157,10 +175,12 @@ export const watchUserfault = (fd: number, events: UserfaultEvents): UserfaultWa
   const watcher = watch(fd, { readable: true }, read)
   return {
     fd,
-    add: (start, end) => tryIoctl(fd, UFFDIO_REGISTER, start, end - start, MODE_WP, 0),
+    add: (start, end) => tryIoctl(fd, UFFDIO_REGISTER, start, end - start, Mode.WP, 0),
+    addReads: (start, end) => tryIoctl(fd, UFFDIO_REGISTER, start, end - start, Mode.MISSING | Mode.MINOR, 0),
     remove: (start, end) => void tryIoctl(fd, UFFDIO_UNREGISTER, start, end - start),
     protect: (start, end) => setProtection(fd, start, end, Protection.ON),
     unprotect: (start, end) => setProtection(fd, start, end, Protection.OFF),
+    admit: (start, end) => admit(fd, start, end),
     read,
     stop: () => watcher.stop(),
   }

@@ -7,7 +7,7 @@
  * - FILE: pages of a memory file (`file`), from byte `start`
  * - NULL: addresses from `iova` without memory: writes are discarded, reads return zeros; `start` is ignored
  * - IMPLICIT: the whole address space of the caller; `start`, `length` and `iova` are ignored
- * - DEVICE: memory of a `dm`
+ * - DEVICE: memory of a `dm`, from byte `start`; with access flag ZERO_BASED, and `iova` 0
  */
 import { AccessFlags, MrKind } from '../enums.ts'
 import {

@@ -4,7 +4,7 @@
  * mmap(2) are those of the context's file.
  */
 import { ClassId } from '../classes/ids.ts'
-import { driverQuery } from '../linux/ioctl.ts'
+import { driverMethod } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
 import { Block, method, objectClass, optional, u8, u16, u32, u64 } from '../schema/schema.ts'
 import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
@@ -209,12 +209,13 @@ export const EfaAbi: LinuxAbi = {
   layouts: EfaLayouts,
   attributes: EfaAttributes,
   methods: [
-    driverQuery(
+    driverMethod(
       'MR_QUERY',
       'MR',
+      0,
       objectClass('mr', ClassId.mr, { methods: { queryInterconnects } }),
       'queryInterconnects',
-      [value(0, 2, 'valid'), value(0, 2, 'receive'), value(0, 2, 'read'), value(0, 2, 'readReceive')],
+      { outputs: [value(0, 2, 'valid'), value(0, 2, 'receive'), value(0, 2, 'read'), value(0, 2, 'readReceive')] },
     ),
   ],
 }

@@ -28,7 +28,7 @@ export interface LinuxAbi {
   readonly attributes: Readonly<
     Record<string, Readonly<Record<string, { readonly in?: Attributes; readonly out?: Attributes }>>>
   >
-  /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverQuery`). */
+  /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverMethod`), and in place of Linux's. */
   readonly methods?: readonly IoctlMethod[]
   /** By 'class.method': bits of the attribute of flags that Linux's driver knows and this one has not: EOPNOTSUPP. */
   readonly absentFlags?: Readonly<Record<string, number>>

@@ -3,7 +3,8 @@
  * mlx5_user_ioctl_cmds.h of Linux and rdma-core: in the object dialect attributes with ids from 0x8000, in Linux's
  * dialects the driver's bytes of requests and responses. Addresses are those of the program's memory.
  */
-import { driverCreation, driverDestruction } from '../linux/ioctl.ts'
+import { Dm } from '../classes/dm.ts'
+import { driverCreation, driverDestruction, driverMethod, withDriverAttributes } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
 import {
   CREATE,
@@ -11,6 +12,7 @@ import {
   method,
   objectClass,
   optional,
+  QUERY,
   bytes as rawBytes,
   u8,
   u16,
@@ -23,6 +25,28 @@ import type { DriverLayout, LinuxAbi } from './linux-abi.ts'
 export const MLX5_DRIVER_ID = 1
 /** MLX5_IB_UVERBS_ABI_VERSION */
 export const MLX5_ABI = 1
+
+/**
+ * Pages that the provider maps by their number (mlx5_ib_mmap_cmd): the command in bits 8 to 15, and an index with its lower
+ * byte in bits 0 to 7, and its upper one from bit 16 on.
+ */
+export const Mlx5Page = { CORE_CLOCK: 5 << 8, CLOCK_INFO: 7 << 8, DEVICE_MEMORY: 8 << 8 } as const
+/** MLX5_IB_UAPI_DM_TYPE_… */
+export const DmType = { MEMIC: 0n } as const
+/** Offsets in mlx5_ib_clock_info: nanoseconds = NANOSECONDS + (count − CYCLES) · MULTIPLIER >> SHIFT. */
+export const ClockInfo = {
+  NANOSECONDS: 8,
+  CYCLES: 16,
+  MULTIPLIER: 32,
+  SHIFT: 36,
+  MASK: 40,
+  OVERFLOW_PERIOD: 48,
+} as const
+/** Bits of the core clock, which counts nanoseconds. */
+export const TIMESTAMP_MASK = 0x7fff_ffff_ffff_ffffn
+export const CORE_CLOCK_KHZ = 1_000_000n
+/** MLX5_IB_ALLOC_UCONTEXT_RESP_MASK_CORE_CLOCK_OFFSET, and version 1 of mlx5_ib_clock_info as a bit. */
+export const Mlx5Clock = { HAS_CORE_CLOCK: 1, INFO_V1: 1 } as const
 
 /** MLX5_USER_CMDS_SUPP_UHW_…: which responses have a driver's part. */
 export const Mlx5Responses = { QUERY_DEVICE: 1, CREATE_AH: 2 } as const
@@ -82,6 +106,8 @@ const srq = {
   },
 } as const
 
+const dmPlace = { startOffset: optional(u64(0x8010)), pageIndex: optional(u16(0x8011)) } as const
+
 /** The driver's attributes by class and method. */
 export const Mlx5Attributes = {
   device: {
@@ -102,6 +128,8 @@ export const Mlx5Attributes = {
         maxReceives: optional(u32(0x8015)),
         maxSharedReceives: optional(u32(0x8016)),
         ports: optional(u16(0x8017)),
+        responseMask: optional(u32(0x801e)),
+        clockInfoVersions: optional(u8(0x801f)),
         responseBytes: optional(u32(0x8018)),
         cqeVersion: optional(u8(0x8019)),
         responses: optional(u8(0x801a)),
@@ -127,6 +155,11 @@ export const Mlx5Attributes = {
       out: { number: optional(u32(0x8010)) },
     },
     modify: { in: { bufferAddress: optional(u64(0x8000)), entryBytes: optional(u16(0x8001)) } },
+  },
+  /** Where the program maps the memory: offset in the page, and `Mlx5Page.DEVICE_MEMORY` + `pageIndex`. */
+  dm: {
+    create: { in: { type: optional(u64(0x8000)) }, out: dmPlace },
+    query: { out: dmPlace },
   },
   srq,
   xrc_srq: srq,
@@ -207,10 +240,12 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
       value(24, 4, 'maxReceives'),
       value(28, 4, 'maxSharedReceives'),
       value(32, 2, 'ports'),
+      value(36, 4, 'responseMask'),
       value(40, 4, 'responseBytes'),
       value(44, 1, 'cqeVersion'),
       value(45, 1, 'responses'),
       value(46, 1, 'minInline'),
+      value(47, 1, 'clockInfoVersions'),
       value(56, 4, 'logUarBytes'),
       value(60, 4, 'uarsPerPage'),
     ),
@@ -268,6 +303,18 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
 /** MLX5_IB_OBJECT_UAR */
 const UAR_OBJECT = 0x1008
 
+/** Class `dm` with the driver's attributes. */
+const { create: dmCreate, query: dmQuery } = Dm.methods
+const Mlx5Dm = objectClass('dm', Dm.id, {
+  methods: {
+    create: method(CREATE, { in: { ...dmCreate.in, ...Mlx5Attributes.dm.create.in }, out: dmPlace }),
+    query: method(QUERY, { in: {}, out: { ...dmQuery.out, ...dmPlace } }),
+  },
+})
+
+/** Layouts of `dmPlace`. */
+const DM_PLACE = [value(0, 8, 'startOffset'), value(0, 2, 'pageIndex')]
+
 /** IB_UVERBS_QP_CREATE_BLOCK_MULTICAST_LOOPBACK, and of raw packets SCATTER_FCS, CVLAN_STRIPPING, PCI_WRITE_END_PADDING. */
 const UD_FLAGS = 1 << 1
 const RAW_PACKET_FLAGS = UD_FLAGS | (1 << 8) | (1 << 9) | (1 << 11)
@@ -285,6 +332,13 @@ export const Mlx5Abi: LinuxAbi = {
       [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+    withDriverAttributes('DM', 'DM_ALLOC', Mlx5Dm, {
+      outputs: DM_PLACE,
+      inputs: [value(0, 8, 'type')],
+    }),
+    // operations by reads and writes of other addresses: the device has none
+    driverMethod('DM_MAP_OP_ADDR', 'DM', 0, Mlx5Dm, undefined, { inputs: [value(0, 1, '')], outputs: DM_PLACE }),
+    driverMethod('DM_QUERY', 'DM', 1, Mlx5Dm, 'query', { outputs: [...DM_PLACE, value(0, 8, 'length')] }),
   ],
   absentFlags: { 'ud_qp.create': UD_FLAGS, 'raw_packet_qp.create': RAW_PACKET_FLAGS },
 }

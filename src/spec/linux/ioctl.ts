@@ -231,34 +231,59 @@ export const driverCreation = (
   name,
   classes: [cls.name],
   method: 'create',
-  attributes: [
-    newHandle(''),
-    ...inputs.map(cell => input('', cell.size, cell)),
-    ...outputs.map(cell => output('', cell.size, cell)),
-  ].map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i })),
+  attributes: numbered([newHandle(''), ...inputsOf(inputs), ...outputsOf(outputs)]),
   hasDriverAttributes: false,
   driverClass: cls,
 })
 
-/** A driver's own method of one of Linux's objects. The attributes, from DRIVER_OBJECTS on: the handle, then `outputs`. */
-export const driverQuery = (
+interface DriverCells {
+  readonly inputs?: readonly Cell[]
+  readonly outputs: readonly Cell[]
+}
+
+const inputsOf = (cells: readonly Cell[] = []): NamedAttribute[] => cells.map(cell => input('', cell.size, cell))
+const outputsOf = (cells: readonly Cell[]): NamedAttribute[] => cells.map(cell => output('', cell.size, cell))
+/** The ids of a driver's attributes are in their order. */
+const numbered = (attributes: readonly NamedAttribute[]): IoctlAttribute[] =>
+  attributes.map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }))
+
+/**
+ * A driver's own method of one of Linux's objects, the `index`-th. The attributes, from DRIVER_OBJECTS on: the handle, then
+ * `inputs` and `outputs`. `call`: as of `IoctlMethod.method`.
+ */
+export const driverMethod = (
   name: string,
   object: LinuxObjectName,
+  index: number,
   cls: ObjectClass,
-  call: string,
-  outputs: readonly Cell[],
+  call: string | undefined,
+  { inputs, outputs }: DriverCells,
 ): IoctlMethod => ({
   object: LinuxObject[object],
-  number: DRIVER_OBJECTS,
+  number: DRIVER_OBJECTS + index,
   name,
   classes: [cls.name],
   method: call,
-  attributes: [handle('', 'object', [cls.name]), ...outputs.map(cell => output('', cell.size, cell))].map(
-    ({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }),
-  ),
+  attributes: numbered([handle('', 'object', [cls.name]), ...inputsOf(inputs), ...outputsOf(outputs)]),
   hasDriverAttributes: false,
   driverClass: cls,
 })
+
+/**
+ * A method of Linux's with optional attributes of a driver, from DRIVER_OBJECTS on: `outputs`, then `inputs`. `cls`: the
+ * class with the driver's attributes.
+ */
+export const withDriverAttributes = <const O extends LinuxObjectName>(
+  object: O,
+  name: Extract<keyof (typeof ioctlNames)[O], string>,
+  cls: ObjectClass,
+  { inputs, outputs }: DriverCells,
+): IoctlMethod => {
+  const base = ioctlMethods.find(one => one.object === LinuxObject[object] && one.name === name)
+  if (base === undefined) throw new Error(`there is no method ${object}.${name}`)
+  const own = [...outputsOf(outputs), ...inputsOf(inputs)].map(optional)
+  return { ...base, attributes: [...base.attributes, ...numbered(own)], driverClass: cls }
+}
 
 /** The destruction of a driver's own object. */
 export const driverDestruction = (name: string, object: number, cls: ObjectClass): IoctlMethod => {

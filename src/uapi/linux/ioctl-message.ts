@@ -72,13 +72,22 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   return { spec, attributes: new Map(attributes) }
 }
 
-/** Compiled methods of drivers' own objects. */
+/** Compiled methods of drivers. */
 const driverMethods = new WeakMap<IoctlMethod, CompiledMethod>()
 
-const findDriverMethod = (abi: LinuxAbi | undefined, object: number, number: number): CompiledMethod => {
+/** A method of the driver's own, or in place of Linux's; undefined: Linux's. Throws CallError EPROTONOSUPPORT. */
+const findDriverMethod = (
+  abi: LinuxAbi | undefined,
+  object: number,
+  number: number,
+  onName?: (name: string) => void,
+): CompiledMethod | undefined => {
   const spec = abi?.methods?.find(one => one.object === object && one.number === number)
-  if (spec === undefined)
+  if (spec === undefined) {
+    if (object < DRIVER_OBJECTS && number < DRIVER_OBJECTS) return undefined
     throw new CallError('EPROTONOSUPPORT', `object ${object} method ${number}: the driver has no such method`)
+  }
+  onName?.(spec.name)
   let compiled = driverMethods.get(spec)
   if (compiled === undefined) {
     compiled = compileMethod(spec)
@@ -241,9 +250,7 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
     throw new CallError('EINVAL', `the message is for driver ${driver}, the device has driver ${view.schema.driverId}`)
   const object = header.getUint16(IoctlHeader.object, true)
   const number = header.getUint16(IoctlHeader.method, true)
-  const isDrivers = object >= DRIVER_OBJECTS || number >= DRIVER_OBJECTS
-  const method = isDrivers ? findDriverMethod(view.schema.linux, object, number) : findMethod(object, number, onName)
-  if (isDrivers) onName?.(method.spec.name)
+  const method = findDriverMethod(view.schema.linux, object, number, onName) ?? findMethod(object, number, onName)
   requireOnDevice(view, method.spec)
   const bytes = length <= beginning.length ? beginning.subarray(0, length) : view.copyIn(address, length)
   const message: Message = { view, address, bytes, method, passed: new Map(), memory: new Map() }

@@ -327,7 +327,8 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const message = readMessage(view, argument, onName)
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
-    const methodName = spec.method!
+    const methodName = spec.method
+    if (methodName === undefined) throw new CallError('EOPNOTSUPP', `${spec.name}: the device cannot do this`)
     const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
     const isAgain = isOpenAgain(view, decoded.className, methodName)

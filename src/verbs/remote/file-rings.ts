@@ -6,7 +6,7 @@ import { createRingPool, type Mapping, pageSize, type RingPool } from '../../hos
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { ELEMENTS_OFFSET } from '../../spec/drivers/rxe-rings.ts'
 import { pageBelow } from '../../spec/memory.ts'
-import { ContextFile, firstRingOffset } from '../../spec/session.ts'
+import { ContextFile } from '../../spec/session.ts'
 import type { MmapInfo, RingBytes } from '../carrier.ts'
 
 let pool: RingPool | undefined
@@ -16,7 +16,7 @@ export const ringPool = (): RingPool => {
   return pool
 }
 
-const { chunk: CHUNK_BYTES, bytes: FILE_BYTES } = ContextFile
+const { chunk: CHUNK_BYTES, bytes: FILE_BYTES, firstRing: FIRST_CHUNK } = ContextFile
 
 interface SharedMapping {
   readonly mapping: Mapping
@@ -34,14 +34,13 @@ export interface FileRings {
 
 /** `file`: the context's memory file. `pageBytes`: mappings begin at its multiples. */
 export const createFileRings = (file: number, pageBytes = pageSize()): FileRings => {
-  const firstChunk = firstRingOffset(pageBytes)
   /** By file offset of the chunk. A ring that crosses a chunk boundary has its own mapping, by its negated offset. */
   const mappings = new Map<number, SharedMapping>()
 
   /** File offset of a ring (`at`), and key, file offset and length of its mapping. */
   const spanOf = ({ offset, size }: MmapInfo) => {
     const at = Number(offset)
-    const start = at - ((at - firstChunk) % CHUNK_BYTES)
+    const start = at - ((at - FIRST_CHUNK) % CHUNK_BYTES)
     const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
     const pageStart = pageBelow(at, pageBytes)

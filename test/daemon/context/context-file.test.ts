@@ -71,6 +71,24 @@ test('a range with doorbells lies in its own part of the file, and is reused for
     memory.free(keep)
   }))
 
+test('a range at a given page lies before all rings; hiding a clock leaves its last time', () =>
+  withMemory((memory, pool) => {
+    const placed = memory.allocateAt(0x500, 8)
+    assert.equal(placed.offset, 0x500 * PAGE)
+    assert.ok(memory.allocate(PAGE).offset >= ContextFile.firstRing)
+    let time = 1
+    const clock = memory.readClock(placed, () => placed.view.setUint32(placed.at, time++))
+    const seen = pool.map(memory.fd, placed.offset, PAGE)
+    clock.tick()
+    memory.hideClock()
+    assert.equal(clock.isReadable, false)
+    assert.equal(seen.view.getUint32(0), 2)
+    pool.release(seen)
+    memory.free(placed)
+    for (const page of [0, -1, ContextFile.firstRing / PAGE, 2 ** 52])
+      assert.throws(() => memory.allocateAt(page, PAGE), /ENOMEM|page/)
+  }))
+
 test('rings begin and end at page boundaries, also with pages larger than 4 KiB', () => {
   const pool = createRingPool()
   const [isPacked, pageBytes] = [false, 2 ** 16]
@@ -143,12 +161,12 @@ test('rings of one size are reused: many allocations and frees do not exhaust th
 
 test('an allocation in a full file fails with ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
-    // The file has 64 GiB. The first page and the logs at the end are not for rings.
-    const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
+    // The file has 64 GiB. The pages before the first ring and the logs at the end are not for rings.
+    const chunks = Array.from({ length: 29 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
-    assert.equal(memory.ringBytes, 31 * 2 ** 31)
-    assert.equal(pool.counters.mapped, 31)
+    assert.equal(memory.ringBytes, 29 * 2 ** 31)
+    assert.equal(pool.counters.mapped, 29)
     const { offset } = chunks[3]
     memory.free(chunks[3])
     assert.equal(memory.allocate(2 ** 31).offset, offset)
