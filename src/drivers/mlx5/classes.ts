@@ -6,7 +6,7 @@ import { driverClass, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { AnyHandler, CallContext, Device } from '../../core/model.ts'
+import type { AnyHandler, CallContext, CoreObject, Device } from '../../core/model.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
@@ -37,6 +37,7 @@ import type { CqObject, QpObject, RxeState, SrqObject } from '../rxe/state.ts'
 import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
 import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } from './completions.ts'
+import { InlineRegion } from './inline-region.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { Receives } from './receives.ts'
 import { Sends } from './sends.ts'
@@ -61,6 +62,7 @@ interface ProgramQueues extends CompletedQueues {
   readonly record: ProgramRecord
   readonly sends: Sends | undefined
   readonly receives: Receives | undefined
+  readonly inline?: InlineRegion
 }
 
 export interface Mlx5State {
@@ -271,6 +273,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
 // ---- queue pairs ----
 
 interface QpArguments {
+  readonly pd: CoreObject
   readonly cap: { maxSendWr: number; maxRecvWr: number; maxSendSge: number; maxRecvSge: number; maxInlineData: number }
   readonly bufferAddress?: bigint
   readonly doorbellAddress?: bigint
@@ -309,7 +312,9 @@ const openQueues = (
   const buffer = share(call.context, bufferAddress, wholePages(bytes))
   try {
     const record = new ProgramRecord(call, doorbellAddress)
-    const sends = sendBlocks > 0 ? new Sends(record, buffer, sendsAt, sendBlocks, kind, state.send) : undefined
+    const sendQueue = buffer.bytes.subarray(buffer.at + sendsAt, buffer.at + bytes)
+    const inline = new InlineRegion(call.device, args.pd.id, sendQueue)
+    const sends = sendBlocks > 0 ? new Sends(record, buffer, sendsAt, sendBlocks, kind, state.send, inline) : undefined
     const receives =
       receiveRequests > 0 && !state.receive.isShared
         ? new Receives(record, buffer, receiveRequests, receiveShift, state.receive)
@@ -319,6 +324,7 @@ const openQueues = (
       record,
       sends,
       receives,
+      inline,
       uidx: args.uidx ?? 0,
       opcodeOf: counter => sends?.opcodeOf(counter) ?? 0,
     }
@@ -329,7 +335,8 @@ const openQueues = (
   }
 }
 
-const closeQueues = (call: CallContext, { buffer, record }: ProgramQueues): void => {
+const closeQueues = (call: CallContext, { buffer, record, inline }: ProgramQueues): void => {
+  inline?.end()
   unshare(call.context, buffer)
   record.end()
 }
@@ -362,6 +369,8 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
           ...cap,
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
+          // also for inline data between pointers
+          maxSendSge: Math.min(cap.maxSendSge + 1, Limits.maxSge),
           maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,
         }
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }

@@ -27,6 +27,7 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
 import type { SendQueue } from '../rxe/rings/work-source.ts'
+import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
@@ -56,6 +57,7 @@ export class Sends {
   readonly #size: number
   readonly #kind: SendKind
   readonly #queue: SendQueue
+  readonly #inline: InlineRegion
   /** Blocks taken since RESET, modulo 2^16. */
   #taken = 0
   /** Requests in the device's ring since RESET. */
@@ -63,7 +65,9 @@ export class Sends {
   /** Offset of the next segment from `#start`. */
   #segment = 0
 
-  /** `buffer`: the program's pages; the queue begins at `offset`. Sets `queue.ring.refresh`. */
+  /**
+   * `buffer`: the program's pages; the queue begins at `offset`. `inline`: of the queue. Sets `queue.ring.refresh`.
+   */
   constructor(
     record: ProgramRecord,
     { view, bytes, at }: MappedChunk,
@@ -71,6 +75,7 @@ export class Sends {
     blocks: number,
     kind: SendKind,
     queue: SendQueue,
+    inline: InlineRegion,
   ) {
     this.#record = record
     this.#view = view
@@ -79,6 +84,7 @@ export class Sends {
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
     this.#queue = queue
+    this.#inline = inline
     this.opcodes = new Uint8Array(blocks)
     queue.ring.refresh = () => this.#refresh()
   }
@@ -212,30 +218,46 @@ export class Sends {
   /** Copies `segments` of data: elements, or inline bytes. Returns INLINE or 0; REFUSED if they are malformed. */
   #takeData(ring: Ring, to: number, segments: number): number {
     const view = this.#view
-    const { words } = ring.area
-    const { send } = ring.layout
     let count = 0
-    for (let left = segments; left > 0; left--) {
+    for (let left = segments; left > 0; ) {
       const at = this.#next(SEGMENT_BYTES)
-      const length = view.getUint32(at + DataSegment.BYTES)
-      if ((length & DataSegment.INLINE) !== 0)
-        return count === 0 ? this.#takeInline(ring, to, at, length & ~DataSegment.INLINE, left) : REFUSED
-      // the ring has room for so many elements; the work source refuses a request with more
-      if (count < this.#queue.maxSge) {
-        const sge = to + send.SGE + count * RingSge.BYTES
-        words[(sge + RingSge.ADDRESS) >> 2] = view.getUint32(at + DataSegment.ADDRESS + 4)
-        words[(sge + RingSge.ADDRESS + 4) >> 2] = view.getUint32(at + DataSegment.ADDRESS)
-        words[(sge + RingSge.LENGTH) >> 2] = length
-        words[(sge + RingSge.LKEY) >> 2] = view.getUint32(at + DataSegment.LKEY)
+      const word = view.getUint32(at + DataSegment.BYTES)
+      if ((word & DataSegment.INLINE) === 0) {
+        const hi = view.getUint32(at + DataSegment.ADDRESS)
+        const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
+        this.#putElement(ring, to, count++, hi, lo, word, view.getUint32(at + DataSegment.LKEY))
+        left--
+        continue
       }
-      count++
+      const length = word & ~DataSegment.INLINE
+      const used = Math.ceil((length + 4) / SEGMENT_BYTES)
+      if (used > left) return REFUSED
+      if (count === 0 && used === left) return this.#takeInline(ring, to, at, length)
+      this.#next((used - 1) * SEGMENT_BYTES)
+      left -= used
+      // the data may go on at the first block
+      const from = (at + 4 - this.#start) & (this.#size - 1)
+      const part = Math.min(length, this.#size - from)
+      const { key } = this.#inline
+      if (part > 0) this.#putElement(ring, to, count++, 0, from, part, key)
+      if (part < length) this.#putElement(ring, to, count++, 0, 0, length - part, key)
     }
-    words[(to + send.DMA_NUM_SGE) >> 2] = count
+    ring.area.words[(to + ring.layout.send.DMA_NUM_SGE) >> 2] = count
     return 0
   }
 
-  #takeInline(ring: Ring, to: number, at: number, length: number, segments: number): number {
-    if (length > segments * SEGMENT_BYTES - 4) return REFUSED
+  /** The ring has room for `maxSge` elements; the work source refuses a request with more. */
+  #putElement(ring: Ring, to: number, i: number, hi: number, lo: number, length: number, lkey: number): void {
+    if (i >= this.#queue.maxSge) return
+    const { words } = ring.area
+    const sge = to + ring.layout.send.SGE + i * RingSge.BYTES
+    words[(sge + RingSge.ADDRESS) >> 2] = lo
+    words[(sge + RingSge.ADDRESS + 4) >> 2] = hi
+    words[(sge + RingSge.LENGTH) >> 2] = length
+    words[(sge + RingSge.LKEY) >> 2] = lkey
+  }
+
+  #takeInline(ring: Ring, to: number, at: number, length: number): number {
     const { words, bytes } = ring.area
     const { send } = ring.layout
     words[(to + send.DMA_LENGTH) >> 2] = length

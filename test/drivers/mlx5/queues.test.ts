@@ -9,6 +9,7 @@ import {
   ATOMIC_CS,
   ATOMIC_FA,
   type Completion,
+  type Element,
   ipv4,
   machine,
   type Program,
@@ -130,7 +131,45 @@ for (const [name, fault] of links)
         assert.equal(wait(b, 1)[0]!.bytes, i % 2 === 0 ? length : data.length * 10)
       }
     })
+
+    it('may have inline data before and between pointers, also over the end of the queue', () => {
+      const { a, b, qa, qb, wait } = start(fault, { entries: 16 }, { sends: 16, receives: 4, sges: 8, inline: 64 })
+      const keys = a.device.memory.liveKeys
+      for (let i = 0; i < 60; i++) {
+        qb.receive(b.element(1000, 500))
+        const header = a.bytes.slice(i, i + ((i * 7) % 60))
+        const trailer = i % 3 === 0 ? a.bytes.slice(3000, 3000 + i) : new Uint8Array()
+        const middle = a.element(2000 + i, 100)
+        const parts = [
+          inlineSegment(header),
+          pointerSegment(middle),
+          ...(trailer.length > 0 ? [inlineSegment(trailer)] : []),
+        ]
+        qa.post({ opcode: SEND, raw: Uint8Array.from(parts.flatMap(part => [...part])) })
+        assert.equal(wait(a, 1)[0]!.kind, REQUEST)
+        const sent = [...header, ...a.bytes.slice(2000 + i, 2100 + i), ...trailer]
+        assert.equal(wait(b, 1)[0]!.bytes, sent.length)
+        assert.deepEqual([...b.bytes.slice(1000, 1000 + sent.length)], sent)
+      }
+      qa.destroy()
+      assert.equal(a.device.memory.liveKeys, keys)
+    })
   })
+
+/** A segment of a request with these bytes, and one that points to them. */
+const inlineSegment = (bytes: Uint8Array): Uint8Array => {
+  const segment = new Uint8Array(Math.ceil((bytes.length + 4) / 16) * 16)
+  new DataView(segment.buffer).setUint32(0, bytes.length | 0x8000_0000)
+  segment.set(bytes, 4)
+  return segment
+}
+const pointerSegment = ({ address, length, lkey }: Element): Uint8Array => {
+  const view = new DataView(new ArrayBuffer(16))
+  view.setUint32(0, length)
+  view.setUint32(4, lkey)
+  view.setBigUint64(8, address)
+  return new Uint8Array(view.buffer)
+}
 
 describe('requests', () => {
   it('without the signal bit have no completion, and free their blocks', () => {
