@@ -1,0 +1,88 @@
+/*
+ * A net of eight hosts behind one switch: seven send to one at the same time, then all to all; what `userdma inspect`
+ * shows of it. And a net of root with two hosts.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { About } from '../../src/inspect/server.ts'
+import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
+import { canMakeNets, newNet, untilListeningAt, useNet } from './nets.ts'
+import { assertGood, lacking, start, userdma } from './programs.ts'
+
+const CLIENTS = [1, 2, 3, 4, 5, 6, 7].map(i => `client${i}`)
+const HOSTS = [...CLIENTS, 'server']
+const TOPOLOGY = `
+hosts: { client: { count: 7 }, server: { driver: mlx5 } }
+switches: [tor]
+links:
+  - { between: [client, tor], rate: 200mbit, delay: 50us, loss: 0.1%, mtu: 4200 }
+  - { between: [server, tor], rate: 200mbit, mtu: 4200 }
+`
+/** Bytes that each client sends to the server. */
+const MESSAGES = 200
+const MESSAGE = 65_536
+
+describe('userdma net with eight hosts', { skip: lacking('ib_write_bw', 'ibv_rc_pingpong', 'ip') }, () => {
+  it('carries incast and all-to-all; inspect shows every host', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, TOPOLOGY)
+    await net.up()
+    const { hosts } = await net.show()
+    const pidOf = (name: string): number => hosts.find(host => host.name === name)!.daemon.pid
+    const statOf = async (name: string): Promise<{ readonly device: DeviceStat; readonly stat: Stat }> => {
+      const { stdout } = await net.exec(name, userdma, 'stat', '--json')
+      const stat = JSON.parse(stdout) as Stat
+      return { device: stat.devices[0]!, stat }
+    }
+
+    await t.test('incast', async t => {
+      const runs = CLIENTS.map(async (client, i) => {
+        const port = 18_600 + i
+        const options = ['-p', `${port}`, '-F', '-n', `${MESSAGES}`, '-s', `${MESSAGE}`, '-x', '1', '-u', '18']
+        const server = net.startExec('server', 'ib_write_bw', '-d', 'mlx5_0', ...options)
+        await untilListeningAt(pidOf('server'), port, server)
+        assertGood(await net.exec(client, 'ib_write_bw', '-d', 'rxe0', ...options, 'server'))
+        assertGood(await server.ended)
+      })
+      await Promise.all(runs)
+      const { device } = await statOf('server')
+      assert.ok(device.counters.port_rcv_data! * 4 >= CLIENTS.length * MESSAGES * MESSAGE, 'all bytes arrived')
+      const dropped = await Promise.all(CLIENTS.map(async client => (await statOf(client)).device.faults.dropped!))
+      const total = dropped.reduce((sum, count) => sum + count, 0)
+      assert.ok(total > 0, 'the links lose packets')
+      t.diagnostic(`${total} packets lost by the links`)
+    })
+
+    await t.test('all to all', async () => {
+      const pairs = HOSTS.flatMap((a, i) => HOSTS.slice(i + 1).map(b => [a, b] as const))
+      const runs = pairs.map(async ([a, b], i) => {
+        const options = ['-g', '1', '-e', '-n', '10', '-p', `${18_700 + i}`]
+        const server = net.startExec(a, 'ibv_rc_pingpong', ...options)
+        await untilListeningAt(pidOf(a), 18_700 + i, server)
+        assertGood(await net.exec(b, 'ibv_rc_pingpong', ...options, a))
+        assertGood(await server.ended)
+      })
+      await Promise.all(runs)
+    })
+
+    await t.test('inspect', async t => {
+      const page = start(t, userdma, ['inspect', '--net', net.name], net.options)
+      const [, origin, token] = await page.printed(/(http:\/\/127\.0\.0\.1:\d+\/)#token=(\S+)/)
+      const session = await (await fetch(`${origin}api/session`, { method: 'POST', body: token! })).text()
+      const about = (headers: Readonly<Record<string, string>>) =>
+        fetch(`${origin}api/about`, { headers: { 'x-userdma-session': session, ...headers } })
+      const first = (await (await about({})).json()) as About
+      assert.deepEqual([first.name, first.hosts], ['client1', HOSTS])
+      const last = (await (await about({ 'x-userdma-host': 'server' })).json()) as About
+      assert.deepEqual([last.name, last.isLive], ['server', true])
+      assert.equal((await about({ 'x-userdma-host': 'client8' })).status, 404)
+      page.child.kill('SIGINT')
+      assertGood(await page.ended)
+    })
+
+    assertGood(await net.net('down', net.name))
+    net.assertGone()
+  })
+
+  it('is as of another user for root', t => useNet(t, {}))
+})
