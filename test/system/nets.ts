@@ -7,6 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
+import { assertValid } from '../docs/json-schema.ts'
 import { skipTest } from '../tools.ts'
 import {
   assertGood,
@@ -58,7 +59,9 @@ export const newNet = (scope: Scope, topology: string, user: NetUser = {}, folde
   const show = async (): Promise<ShownNet> => {
     const shown = await net('show', name, '--json')
     assertGood(shown)
-    return JSON.parse(shown.stdout) as ShownNet
+    const value = JSON.parse(shown.stdout) as ShownNet
+    assertValid('net show', value)
+    return value
   }
   return {
     name,
