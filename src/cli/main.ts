@@ -509,6 +509,22 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       .argument('[name]', 'name of the network (default: the only one)')
       .action(async name => (await import('./commands/net.ts')).netDown(name))
   },
+  cdi(program) {
+    program
+      .command('cdi')
+      .description('Writes a file of the Container Device Interface, by which containers get the devices of a daemon.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option('-o, --output <file>', 'write to this file instead of standard output', path)
+      .addHelpText(
+        'after',
+        examples(
+          'userdma cdi --socket /run/userdma/sock --output userdma.json',
+          'install -D -m 644 userdma.json /etc/cdi/userdma.json',
+          'podman run --network=host --device userdma.dev/rdma=rxe0 IMAGE ibv_devinfo',
+        ),
+      )
+      .action(async options => (await import('./commands/cdi.ts')).cdi(options))
+  },
   doctor(program) {
     program
       .command('doctor')

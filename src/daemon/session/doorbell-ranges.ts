@@ -59,7 +59,7 @@ export class DoorbellRanges {
     const { doorbells } = open.memory
     if (doorbells.size === 0) return
     if (this.#client.standing !== 'owner') {
-      this.#refuse(open, 'it belongs to another user')
+      this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
     const missing = new Set(doorbells.keys())
@@ -85,7 +85,7 @@ export class DoorbellRanges {
   #watch(open: OpenContext, start: number, end: number, refusal: number): void {
     if (this.#client.standing !== 'owner') {
       // A userfaultfd is accepted only from the daemon's own user: it can block whoever uses it.
-      this.#refuse(open, 'it belongs to another user')
+      this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
     const reason =
