@@ -509,6 +509,23 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       .argument('[name]', 'name of the network (default: the only one)')
       .action(async name => (await import('./commands/net.ts')).netDown(name))
   },
+  metrics(program) {
+    program
+      .command('metrics')
+      .description('Prints the counters of a daemon as metrics for Prometheus, or serves them at /metrics.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option(NET, 'the daemons of this network of `userdma net`, with the label host')
+      .option('--listen <address[:port]>', 'serve them until a signal (without a port: a free one)')
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .addHelpText(
+        'after',
+        examples(
+          'userdma metrics --listen 127.0.0.1:9879',
+          'userdma metrics > /var/lib/prometheus/node-exporter/userdma.prom',
+        ),
+      )
+      .action(async options => (await import('./commands/metrics.ts')).metrics(options))
+  },
   cdi(program) {
     program
       .command('cdi')

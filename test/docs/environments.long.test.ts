@@ -1,17 +1,17 @@
 /*
- * The pages of environments, each from nothing to a ping-pong: their commands run, each page in one shell.
+ * The pages of environments, each from nothing to a ping-pong: their commands run, each page in one shell. That of
+ * containers is in containers.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { canMakeNets } from '../system/nets.ts'
 import { cleanEnvironment, lacking, run, temporaryFolder } from '../system/programs.ts'
 
-test('the commands of docs/how-to/net.md run', { skip: lacking('ibv_rc_pingpong', 'ip') }, async t => {
-  if (!canMakeNets(t)) return
-  const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'net.md'), 'utf8')
+const commandsRun = async (t: TestContext, name: string): Promise<void> => {
+  const page = readFileSync(join(repoRoot, 'docs', 'how-to', name), 'utf8')
   const blocks = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.equal(blocks.length, 1)
   const folder = temporaryFolder(t)
@@ -26,4 +26,12 @@ test('the commands of docs/how-to/net.md run', { skip: lacking('ibv_rc_pingpong'
   })
   assert.equal(status, 0, stdout + stderr)
   assert.match(stdout, /1000 iters in/)
+}
+
+test('the commands of docs/how-to/net.md run', { skip: lacking('ibv_rc_pingpong', 'ip') }, async t => {
+  if (canMakeNets(t)) await commandsRun(t, 'net.md')
 })
+
+test('the commands of docs/how-to/metrics.md run', { skip: lacking('ibv_rc_pingpong', 'curl') }, t =>
+  commandsRun(t, 'metrics.md'),
+)

@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import type { About } from '../../src/inspect/server.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 import { canMakeNets, newNet, untilListeningAt, useNet } from './nets.ts'
-import { assertGood, lacking, start, userdma } from './programs.ts'
+import { assertGood, lacking, run, start, userdma } from './programs.ts'
 
 const CLIENTS = [1, 2, 3, 4, 5, 6, 7].map(i => `client${i}`)
 const HOSTS = [...CLIENTS, 'server']
@@ -85,6 +85,9 @@ describe('userdma net with eight hosts', { skip: lacking('ib_write_bw', 'ibv_rc_
       page.child.kill('SIGINT')
       assertGood(await page.ended)
     })
+
+    const metrics = await run(t, userdma, ['metrics', '--net', net.name], net.options)
+    for (const host of HOSTS) assert.ok(metrics.stdout.includes(`userdma_up{host="${host}"} 1\n`), metrics.stderr)
 
     assertGood(await net.net('down', net.name))
     net.assertGone()

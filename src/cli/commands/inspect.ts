@@ -8,6 +8,7 @@ import { type PageData, servePage } from '../../inspect/server.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
+import { listenAddress } from '../listen-address.ts'
 import { ranInside } from '../net/inside.ts'
 import { type ChosenNet, type NetFolder, type NetState, runningNet } from '../net/state.ts'
 import { openChosenSession } from '../own-daemon.ts'
@@ -23,18 +24,6 @@ export interface InspectOptions {
   readonly net?: string
   /** The folder of the net (`ranInside`). */
   readonly at?: string
-}
-
-/** ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; by default a free port of 127.0.0.1. */
-const listenAddress = (text: string | undefined): { readonly host: string; readonly port: number } => {
-  if (text === undefined) return { host: '127.0.0.1', port: 0 }
-  const [, bracketed, plain, portText = '0'] =
-    /^(?:\[([\da-f:.]+)\]|([\d.]+|[\da-f:]*:[\da-f:.]*:[\da-f:.]*))(?::(\d{1,5}))?$/i.exec(text) ?? []
-  const host = bracketed ?? plain
-  const port = Number(portText)
-  if (host === undefined || port > 65_535)
-    throw new UsageError(`--listen "${text}": give an address, such as 127.0.0.1, 127.0.0.1:8080 or [::1]:8080`)
-  return { host, port }
 }
 
 /** NAME or NAME:PORT. */
