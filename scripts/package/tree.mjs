@@ -41,7 +41,7 @@ const write = (path, text, mode = 0o644) => {
  * pages of `userdma help` are here, not in share/doc, which slim images leave out.
  */
 export const stageProgram = home => {
-  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md')))
+  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md') || file.includes('/dashboards/')))
     if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))

@@ -5,10 +5,10 @@
 import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
-import { close, connect } from '../../host/net/sockets.ts'
 import { jsonText } from '../../trace/printable.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
+import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
 import { type Plan, planNet } from '../net/plan.ts'
@@ -71,7 +71,9 @@ export const netUp = async (file: string): Promise<void> => {
   })
   try {
     await folder.locked(async () => {
-      if (folder.read()?.phase === 'up')
+      const before = folder.read()
+      // After a restart of the machine nothing is left of a net but its folder.
+      if (before?.phase === 'up' && new NetSystem(folder, before).hasLeft())
         throw new Error(`the net ${plan.name} is up already; \`userdma net down ${plan.name}\` removes it`)
       // What a killed command has left.
       if (folder.exists() || new NetSystem(folder, {}).hasLeft()) await removeNet(folder)
@@ -90,22 +92,13 @@ export const netUp = async (file: string): Promise<void> => {
 /** `net down`. Without a name: the only net. */
 export const netDown = async (name: string | undefined): Promise<void> => {
   requireTools()
-  const folder = name === undefined && netNames().length === 1 ? new NetFolder(netNames()[0]!) : undefined
-  const chosen = folder ?? (name === undefined ? chosenNet(name).folder : new NetFolder(name))
-  await chosen.locked(async () => {
-    if (!chosen.exists() && !new NetSystem(chosen, {}).hasLeft()) chosenNet(chosen.name)
-    await removeNet(chosen)
+  const [only, ...others] = netNames()
+  // `chosenNet` has the message for none or several.
+  const folder = new NetFolder(name ?? (others.length === 0 && only ? only : chosenNet(undefined).folder.name))
+  await folder.locked(async () => {
+    if (!folder.exists() && !new NetSystem(folder, {}).hasLeft()) chosenNet(folder.name)
+    await removeNet(folder)
   })
-}
-
-/** Whether a daemon is at the socket. */
-const isServed = (socket: string): boolean => {
-  try {
-    close(connect(socket))
-    return true
-  } catch {
-    return false
-  }
 }
 
 /** `net exec`: ends as the program. */

@@ -122,24 +122,22 @@ interface Address {
   readonly prefix: number
 }
 
-/** The addresses of the hosts of one segment. `takeSubnets`: the first of so many free subnets of the pool. */
+/** The addresses of the hosts of one segment, which has at least one. `takeSubnets`: the first of so many free subnets of the pool. */
 const addressesOf = (
   ends: readonly HostEnd[],
   takeSubnets: (count: number, entry: LinkEntry) => number,
 ): readonly Address[] => {
-  const [first] = ends
-  if (first === undefined) return []
-  const missing = ends.find(({ given }) => given === undefined)
   if (ends.every(({ given }) => given === undefined)) {
     // All but the first address and the last.
     let bits = 8
     while (2 ** bits - 2 < ends.length) bits++
-    const subnet = takeSubnets(2 ** (bits - 8), first.entry)
+    const subnet = takeSubnets(2 ** (bits - 8), ends[0]!.entry)
     return ends.map((_, i) => ({
       address: `${POOL}.${subnet + ((i + 1) >> 8)}.${(i + 1) & 0xff}`,
       prefix: 32 - bits,
     }))
   }
+  const missing = ends.find(({ given }) => given === undefined)
   if (missing !== undefined)
     missing.entry.complain(
       `host "${missing.host}" has no address: if one host of a segment has one, give all of them one`,

@@ -244,8 +244,8 @@ const allProcesses = (): number[] =>
     .filter(pid => pid !== process.pid)
 
 /**
- * The processes whose /etc/hosts is one of a net's, or whose network namespace (as /proc/PID/ns/net) is one of
- * `namespaces`. A program in a container of its own has only the latter.
+ * The processes of this user whose /etc/hosts is one of a net's, and all whose network namespace (as /proc/PID/ns/net)
+ * is one of `namespaces`: a program in a container, or of another user.
  */
 const processesOf = (folder: NetFolder, namespaces: readonly string[]): number[] => {
   const mark = new RegExp(`/net/${folder.name}/(?:etc\\.|[^/ ]+/)hosts(?://deleted)? /etc/hosts `)
@@ -260,7 +260,8 @@ const processesOf = (folder: NetFolder, namespaces: readonly string[]): number[]
   return allProcesses().filter(pid => {
     try {
       if (namespaces.includes(readlinkSync(`/proc/${pid}/ns/net`))) return true
-      // A look at the process's own files only if its mounts say so: its file system may not answer.
+      // A look at files that the process sees, only if it is ours and its mounts say so: others' may never answer.
+      if (statSync(`/proc/${pid}`).uid !== process.geteuid?.()) return false
       if (!mark.test(readFileSync(`/proc/${pid}/mountinfo`, 'latin1'))) return false
       const { dev, ino } = statSync(`/proc/${pid}/root/etc/hosts`)
       return files.has(`${dev} ${ino}`)
