@@ -160,6 +160,8 @@ const PACKAGES = [
     found: program('mmdebstrap'),
   },
   { name: 'skopeo', for: ['long'], use: 'reads the image', found: program('skopeo') },
+  { name: 'podman', for: ['long'], use: 'runs the image, and containers with CDI', found: program('podman') },
+  { name: 'uidmap', for: ['long'], use: 'maps ids of containers without root', found: program('newuidmap') },
   { name: 'umoci', for: ['long'], use: 'unpacks the image', found: program('umoci') },
   ...(process.arch === 'x64'
     ? [

@@ -175,7 +175,7 @@ export const App = ({ store }: { readonly store: Store }) => {
   const [isHelpShown, setHelpShown] = useState(false)
   const views = VIEWS.filter(({ isShown }) => isShown?.(store) ?? true)
   const current = route.view === '' ? views[0] : views.find(({ name }) => name === route.view)
-  const { name, isLive } = store.source.about
+  const { name, isLive, hosts } = store.source.about
 
   useEffect(() => {
     document.title = `${current?.title ?? 'userdma'} · ${name}`
@@ -219,6 +219,18 @@ export const App = ({ store }: { readonly store: Store }) => {
             )
           })}
         </nav>
+        {hosts !== undefined && (
+          <select
+            class="chip"
+            aria-label="Host"
+            value={name}
+            onChange={event => store.source.choose(event.currentTarget.value)}
+          >
+            {hosts.map(host => (
+              <option key={host}>{host}</option>
+            ))}
+          </select>
+        )}
         <span
           class="session-name"
           title={`${name}, recorded by ${store.session.header.application} from ${clockText(store.session.header.origin)}`}

@@ -58,6 +58,8 @@ contains parts under other licences. The texts are in /usr/share/doc/${manifest.
 
 userdma/LICENSE, node/LICENSE, koffi/LICENSE, commander/LICENSE
 
+yaml, which it contains too, is under the ISC licence: yaml/LICENSE
+
 ${readFileSync(inRoot('LICENSE'), 'utf8')}`
 
 /** Node.js is as nodejs.org builds it. */

@@ -28,6 +28,7 @@ export const foreignPackages = arch => {
     node: { name: `node-linux-${arch}`, version: NODE.version, integrity: NODE.integrity[arch], license: 'MIT' },
     koffi: locked(koffi),
     commander: locked('commander'),
+    yaml: locked('yaml'),
   }
 }
 

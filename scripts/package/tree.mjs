@@ -41,7 +41,7 @@ const write = (path, text, mode = 0o644) => {
  * pages of `userdma help` are here, not in share/doc, which slim images leave out.
  */
 export const stageProgram = home => {
-  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md')))
+  for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md') || file.includes('/dashboards/')))
     if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
@@ -57,8 +57,15 @@ export const stageProgram = home => {
 }
 
 const stageForeign = (home, doc, arch) => {
-  const { node, koffi, commander } = foreignPackages(arch)
+  const { node, koffi, commander, yaml } = foreignPackages(arch)
   const licenseFolder = name => join(doc, 'licenses', name)
+  const stageScripts = ({ name }, files) => {
+    const from = inRoot('node_modules', name)
+    const isScript = path => !path.endsWith('.d.ts')
+    for (const file of files)
+      cpSync(join(from, file), join(home, 'node_modules', name, file), { recursive: true, filter: isScript })
+    copy(join(from, 'LICENSE'), join(licenseFolder(name), 'LICENSE'))
+  }
   extract(node, ['bin/node'], join(home, 'bin'))
   extract(node, ['LICENSE'], licenseFolder('node'))
   // Where src/host/native.ts loads it, without koffi's own loader.
@@ -66,10 +73,8 @@ const stageForeign = (home, doc, arch) => {
   extract(koffi, [`linux_${arch}/koffi.node`], native)
   copy(inRoot('node_modules', 'koffi', 'LICENSE.txt'), join(licenseFolder('koffi'), 'LICENSE'))
   for (const path of [join(home, 'bin', 'node'), join(native, 'koffi.node')]) strip(arch, path)
-  const from = inRoot('node_modules', commander.name)
-  for (const name of ['package.json', 'index.js', 'esm.mjs', 'lib'])
-    copy(join(from, name), join(home, 'node_modules', commander.name, name))
-  copy(join(from, 'LICENSE'), join(licenseFolder(commander.name), 'LICENSE'))
+  stageScripts(commander, ['package.json', 'index.js', 'esm.mjs', 'lib'])
+  stageScripts(yaml, ['package.json', 'dist'])
 }
 
 /** Files below share/ that commands of userdma print. */

@@ -93,7 +93,7 @@ static int exchange_hello(const struct shim_guard *guard)
     } else if (hello->error) {
         error = -hello->error;
         if (error == -EACCES)
-            diagnose_memory_access(server.uid);
+            diagnose_memory_access(&server);
         else if (error == -EPERM)
             diagnose_refused_user();
     } else {

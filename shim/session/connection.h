@@ -90,6 +90,6 @@ void diagnose_untrusted_daemon(uid_t daemon_user);
 /* The effective user may not enter the folder of the socket, or the daemon does not serve this user. */
 void diagnose_refused_user(void);
 /* The daemon, which runs as `daemon_user`, may not access our memory. */
-void diagnose_memory_access(uid_t daemon_user);
+void diagnose_memory_access(const struct ucred *daemon);
 
 #endif

@@ -80,11 +80,23 @@ void diagnose_refused_user(void)
     print_once("the daemon", reason);
 }
 
-void diagnose_memory_access(uid_t daemon_user)
+/* Whether a process is in another PID namespace. pid 0: one outside ours. False if that cannot be read. */
+static bool in_other_namespace(pid_t pid)
 {
-    char reason[256];
+    char path[64], its[64], ours[64];
+    if (pid == 0)
+        return true;
+    snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)pid);
+    const long its_length = syscall(SYS_readlinkat, AT_FDCWD, path, its, sizeof its);
+    const long our_length = syscall(SYS_readlinkat, AT_FDCWD, "/proc/self/ns/pid", ours, sizeof ours);
+    return its_length > 0 && our_length > 0 && (its_length != our_length || memcmp(its, ours, (size_t)our_length) != 0);
+}
+
+void diagnose_memory_access(const struct ucred *daemon)
+{
+    char reason[320];
     /* Only daemons of root and of our user are trusted (connect.c). */
-    if (daemon_user != geteuid())
+    if (daemon->uid != geteuid())
         snprintf(reason, sizeof reason,
                  "it runs as root without the right to access the memory of this program of user %u (CAP_SYS_PTRACE); "
                  "give it that, or start it as user %u",
@@ -93,6 +105,11 @@ void diagnose_memory_access(uid_t daemon_user)
         snprintf(reason, sizeof reason,
                  "it may not access the memory of this program, which is not dumpable (as after setuid); start the "
                  "daemon as root");
+    else if (in_other_namespace(daemon->pid))
+        snprintf(reason, sizeof reason,
+                 "it is in another PID namespace and cannot access this program's memory: run both in one container, or "
+                 "in one pod with shareProcessNamespace, or the daemon on the host (as root if "
+                 "/proc/sys/kernel/yama/ptrace_scope is not 0)");
     else
         snprintf(reason, sizeof reason,
                  "the system does not let it access this program's memory; see "

@@ -65,7 +65,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
 }
 
 /** Whether a daemon is at the socket: another one may have taken its path. */
-const isServed = (socket: string): boolean => {
+export const isServed = (socket: string): boolean => {
   try {
     close(connect(socket))
     return true

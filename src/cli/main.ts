@@ -80,6 +80,9 @@ const HOST_HELP = "let the program keep the machine's own devices, and observe i
 const HOST_FAULTS = '--allow-host-faults'
 const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
 
+const NET = '--net <name>'
+const NET_HELP = 'name of the network (default: the only one)'
+
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
 
 const faultHelp = `
@@ -385,6 +388,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'Serves a page that shows packets, requests, objects and failures: of a recorded session, or live of a daemon.',
       )
       .option(SOCKET, 'the daemon at this socket', path)
+      .option(NET, 'show the hosts of this network of `userdma net`')
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
       .option(
@@ -459,6 +464,83 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .description('Removes all rules.')
       .option(SOCKET, 'the daemon at this socket', path)
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
+  },
+  net(program) {
+    const net = program
+      .command('net')
+      .description('Networks of hosts on this machine, from a file: each host has devices, a daemon and a namespace.')
+      .addHelpText(
+        'after',
+        `
+The file is YAML; the smallest is \`hosts: 2\`. All settings (\`userdma help how-to/net\`):
+
+  hosts: { client: { count: 7 }, server: { driver: mlx5 } }
+  switches: [tor]
+  links:
+    - { between: [client, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
+    - { between: [server, tor], rate: 10gbit }
+${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo', 'userdma net show', 'userdma net down')}`,
+      )
+    net
+      .command('up')
+      .description('Makes the network, and returns when all daemons are ready.')
+      .argument('<file>', 'its description', path)
+      .action(async file => (await import('./commands/net.ts')).netUp(file))
+    net
+      .command('exec')
+      .description("Runs a program on a host, where it finds the host's devices; exits with the program's status.")
+      .argument('<host>', 'name of the host')
+      .argument('<program>', 'program to run')
+      .argument('[arguments...]', 'its arguments, after --')
+      .option(NET, NET_HELP)
+      .action(async (host, name, args, options) =>
+        (await import('./commands/net.ts')).netExec(host, name, args, options),
+      )
+    net
+      .command('show')
+      .description('Shows the hosts with their addresses, devices, links and daemons.')
+      .argument('[name]', 'name of the network (default: the only one)')
+      .option('--json', 'as JSON')
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .action(async (name, options) => (await import('./commands/net.ts')).netShow(name, options))
+    net
+      .command('down')
+      .description('Ends all programs and daemons of the network and removes it, also what a killed `net up` has left.')
+      .argument('[name]', 'name of the network (default: the only one)')
+      .action(async name => (await import('./commands/net.ts')).netDown(name))
+  },
+  metrics(program) {
+    program
+      .command('metrics')
+      .description('Prints the counters of a daemon as metrics for Prometheus, or serves them at /metrics.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option(NET, 'the daemons of this network of `userdma net`, with the label host')
+      .option('--listen <address[:port]>', 'serve them until a signal (without a port: a free one)')
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .addHelpText(
+        'after',
+        examples(
+          'userdma metrics --listen 127.0.0.1:9879',
+          'userdma metrics > /var/lib/prometheus/node-exporter/userdma.prom',
+        ),
+      )
+      .action(async options => (await import('./commands/metrics.ts')).metrics(options))
+  },
+  cdi(program) {
+    program
+      .command('cdi')
+      .description('Writes a file of the Container Device Interface, by which containers get the devices of a daemon.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option('-o, --output <file>', 'write to this file instead of standard output', path)
+      .addHelpText(
+        'after',
+        examples(
+          'userdma cdi --socket /run/userdma/sock --output userdma.json',
+          'install -D -m 644 userdma.json /etc/cdi/userdma.json',
+          'podman run --network=host --device userdma.dev/rdma=rxe0 IMAGE ibv_devinfo',
+        ),
+      )
+      .action(async options => (await import('./commands/cdi.ts')).cdi(options))
   },
   doctor(program) {
     program

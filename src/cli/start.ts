@@ -73,13 +73,15 @@ const withoutInspector = ({ NODE_OPTIONS: options, ...env }: NodeJS.ProcessEnv):
 }
 
 /**
- * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. Resolves when it is ready. Throws
- * StartError, or the error of the file system if the log cannot be created.
+ * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. `inside`: the command that runs the
+ * daemon's command and becomes it; by default that itself. Resolves when it is ready. Throws StartError, or the error of
+ * the file system if the log cannot be created.
  */
 export const startInBackground = async (
   socket: string,
   config: DaemonConfig,
   options: readonly string[] = [],
+  inside: (command: readonly string[]) => readonly string[] = command => command,
 ): Promise<StartedDaemon> => {
   const log = join(dirname(socket), 'daemon.log')
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
@@ -96,20 +98,18 @@ export const startInBackground = async (
     output = openSync(ownLog, 'wx', 0o600)
     if (!lockShared(ownLog, output))
       throw new StartError(`the daemon cannot be started: another command has removed its log ${ownLog}`)
-    const child = spawn(
+    const [program, ...args] = inside([
       process.execPath,
-      [
-        ...process.execArgv.filter(option => !isInspector(option)),
-        userdmaScript,
-        'daemon',
-        '--background',
-        ...options,
-        '--socket',
-        socket,
-        ...configArguments(config),
-      ],
-      { cwd: '/', detached: true, env, stdio: ['ignore', 'pipe', output] },
-    )
+      ...process.execArgv.filter(option => !isInspector(option)),
+      userdmaScript,
+      'daemon',
+      '--background',
+      ...options,
+      '--socket',
+      socket,
+      ...configArguments(config),
+    ])
+    const child = spawn(program!, args, { cwd: '/', detached: true, env, stdio: ['ignore', 'pipe', output] })
     const ended = new Promise<void>(resolve => {
       child.once('exit', () => resolve())
       child.once('error', () => resolve())

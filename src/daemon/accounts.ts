@@ -92,6 +92,12 @@ export const payerOf = (user: number, owner = process.geteuid?.()): number => {
   return range.user === undefined || range.user === owner ? range.first : range.user
 }
 
+/**
+ * The user number of the daemon's own user in a container, which is a guest: a negative one, for each PID namespace
+ * another (`confinementOf`).
+ */
+export const confinedUser = (confinement: number): number => -1 - confinement
+
 /** The account of a process of a client. */
 export const accountOf = (limits: SharedLimits, pid: number, user: number, payer: number): Account =>
   createAccount(limits, { pid, user, payer, owner: process.geteuid?.() })

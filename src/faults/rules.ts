@@ -62,6 +62,9 @@ const bitsPerSecond: Setting<number> = {
   },
   allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
 }
+/** The quantities of a link, for files that describe links in the units of fault rules. */
+export const linkQuantities = { delay: milliseconds, loss: probability, rate: bitsPerSecond } as const
+
 const parseInteger = (text: string, max: number): number | undefined =>
   /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? inRange(Number(text), 0, max) : undefined
 /** `values`; undefined if one of them is undefined. */

@@ -1,6 +1,6 @@
 /*
- * A lock against two daemons that start at the same path at the same time: flock(2) on a file that exists only during
- * the start.
+ * A lock against two commands that do the same at the same time, such as the start of a daemon at a path: flock(2) on a
+ * file that exists only meanwhile.
  *
  * An unexpected file of that name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
  * and only a regular file of our own is locked.
@@ -60,21 +60,23 @@ export interface LockFile {
 
 /**
  * Locks the file `path`; waits at most `timeout` milliseconds. Throws an Error if the file cannot be a lock or stays
- * locked, and the error of a failed system call.
+ * locked, and the error of a failed system call. `use`: what a holder does, for the message.
  *
  * A holder removes the file, then unlocks it. A lock on a removed file excludes no other process, so this function then
  * locks a new file.
  */
-export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {
+export const takeLock = async (
+  path: string,
+  timeout = 10_000,
+  use = 'starts a daemon at the same path',
+): Promise<LockFile> => {
   const deadline = performance.now() + timeout
   for (;;) {
     const fd = openLock(path)
     try {
       while (!tryLock(fd, path)) {
         if (performance.now() >= deadline)
-          throw new Error(
-            `${path} is locked by ${holderText(fd)}, which starts a daemon at the same path; end it and try again`,
-          )
+          throw new Error(`${path} is locked by ${holderText(fd)}, which ${use}; end it and try again`)
         await new Promise(resolve => setTimeout(resolve, INTERVAL))
       }
       if (isAt(path, fd))

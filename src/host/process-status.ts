@@ -50,6 +50,34 @@ export const hasCapability = (
   }
 }
 
+/** Inode of a namespace of a process; undefined if the process has ended, or the kernel has no such namespaces. */
+const namespaceOf = (pid: number | 'self', kind: 'user' | 'pid'): number | undefined =>
+  statSync(`/proc/${pid}/ns/${kind}`, { throwIfNoEntry: false })?.ino
+
+/** The permitted capabilities, as bits. Throws if the process has ended. */
+const permittedOf = (pid: number | 'self'): bigint =>
+  BigInt(`0x${/^CapPrm:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? '0'}`)
+
+/** With both a process reaches all others of its user namespace, whatever its other namespaces are. */
+const REACHES_ALL = (1n << 19n) | (1n << 21n) // CAP_SYS_PTRACE, CAP_SYS_ADMIN
+
+/**
+ * Whether a process of this process's user is confined, as in a container: it is in another user namespace, or lacks
+ * capabilities that this process has, so that it could not trace this process (ptrace(2)), or does not see it, because it
+ * is in another PID namespace. Returns the inode of its PID namespace, which tells containers apart; undefined: it is not.
+ */
+export const confinementOf = (pid: number): number | undefined => {
+  try {
+    const own = permittedOf('self')
+    const permitted = permittedOf(pid)
+    const seesUs = namespaceOf(pid, 'pid') === namespaceOf('self', 'pid') || (permitted & REACHES_ALL) === REACHES_ALL
+    const isInside = namespaceOf(pid, 'user') === namespaceOf('self', 'user')
+    return isInside && seesUs && (permitted & own) === own ? undefined : (namespaceOf(pid, 'pid') ?? 0)
+  } catch {
+    return 0
+  }
+}
+
 const RLIMIT_MEMLOCK = 8
 let arena: Arena | undefined
 

@@ -10,7 +10,8 @@
  *   GET  /api/recording   of a live recording: a session file with all so far
  *   POST /api/token       a token for another link
  *
- * The page decodes the session file itself. A failure of a request is a sentence, as text.
+ * A server may show several hosts, each with data of its own: the header x-userdma-host of a request names one. The page
+ * decodes the session file itself. A failure of a request is a sentence, as text.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -78,6 +79,8 @@ export interface About {
   readonly isLive: boolean
   readonly hasFaults: boolean
   readonly state: DataState
+  /** The names of all hosts; absent: there is one. */
+  readonly hosts?: readonly string[]
 }
 
 export interface ServerOptions {
@@ -230,8 +233,18 @@ const drained = (response: ServerResponse): Promise<void> =>
     response.on('drain', done).on('close', done)
   })
 
-/** Starts the server. Throws the system's error if the address cannot be used. */
-export const servePage = async (page: Page, data: PageData, options: ServerOptions = {}): Promise<PageServer> => {
+const HOST_HEADER = 'x-userdma-host'
+
+/**
+ * Starts the server. `shown`: one session, or that of each host, with different names. Throws the system's error if the
+ * address cannot be used.
+ */
+export const servePage = async (
+  page: Page,
+  shown: PageData | readonly [PageData, ...PageData[]],
+  options: ServerOptions = {},
+): Promise<PageServer> => {
+  const all = 'name' in shown ? ([shown] as const) : shown
   const { host = '127.0.0.1', port = 0, names = [] } = options
   const files: Readonly<Record<string, readonly [type: string, body: string]>> = {
     '/': ['text/html; charset=utf-8', page.html],
@@ -247,7 +260,14 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
   const access = createAccess(({ socket }) => hostsOf(socket, bound.port, names))
   const connections = limitConnections(server)
 
-  const changeFaults = async (rules?: string): Promise<readonly FaultState[]> => {
+  const dataOf = ({ headers }: IncomingMessage): PageData => {
+    const name = headers[HOST_HEADER]
+    const found = name === undefined ? all[0] : all.find(data => data.name === name)
+    if (found === undefined) throw new RequestError(404, `there is no host "${String(name)}"`)
+    return found
+  }
+
+  const changeFaults = async (data: PageData, rules?: string): Promise<readonly FaultState[]> => {
     if (data.faults === undefined)
       throw new RequestError(403, 'the page may not change faults: start `userdma inspect` with --allow-faults')
     try {
@@ -258,6 +278,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
   }
 
   const answerApi = async (request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> => {
+    const data = dataOf(request)
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /api/about':
         return sendJson(response, {
@@ -265,6 +286,7 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
           isLive: data.isLive,
           hasFaults: data.faults !== undefined,
           state: data.state(),
+          ...(all.length > 1 && { hosts: all.map(({ name }) => name) }),
         } satisfies About)
       case 'GET /api/data': {
         const offset = wholeNumber(url, 'offset', Number.MAX_SAFE_INTEGER)
@@ -280,9 +302,9 @@ export const servePage = async (page: Page, data: PageData, options: ServerOptio
       case 'GET /api/waits':
         return sendJson(response, (await data.waits?.()) ?? [])
       case 'GET /api/faults':
-        return sendJson(response, await changeFaults())
+        return sendJson(response, await changeFaults(data))
       case 'PUT /api/faults':
-        return sendJson(response, await changeFaults(await bodyOf(request)))
+        return sendJson(response, await changeFaults(data, await bodyOf(request)))
     }
     throw new RequestError(404, `there is no ${request.method} ${url.pathname}`)
   }

@@ -1,24 +1,14 @@
 /*
- * The output of every command with --json is as docs/reference/json.schema.json says.
+ * The output of every command with --json is as docs/reference/json.schema.json says. That of `net show` is validated in
+ * test/system/nets.ts, where there is a net.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, test } from 'node:test'
-import { Ajv2020 } from 'ajv/dist/2020.js'
 import { repoRoot } from '../paths.ts'
 import { lacking, runUserdma, start, startDaemon, suiteScope, temporaryFolder, userdma } from '../system/programs.ts'
-
-const read = (name: string): string => readFileSync(join(repoRoot, 'docs', 'reference', name), 'utf8')
-const schema = JSON.parse(read('json.schema.json')) as { readonly $defs: Readonly<Record<string, object>> }
-const ajv = new Ajv2020({ strict: true, strictTypes: false })
-ajv.addSchema(schema, 'output')
-
-const assertValid = (definition: string, value: unknown): void => {
-  const validate = ajv.getSchema(`output#/$defs/${encodeURIComponent(definition)}`)
-  assert.ok(validate, definition)
-  assert.ok(validate(value), `${definition}: ${ajv.errorsText(validate.errors)}\n${JSON.stringify(value, null, 1)}`)
-}
+import { assertValid, readReference, schema } from './json-schema.ts'
 
 const failing = join(repoRoot, 'build', 'findings', 'no-receive-posted')
 /** Ends by SIGALRM after three seconds. */
@@ -76,7 +66,7 @@ test('userdma explain --slow --json', { skip }, async t => {
 })
 
 test('the page lists every definition and every command with --json', () => {
-  const page = read('json.md')
+  const page = readReference('json.md')
   const listed = [...page.matchAll(/`#\/\$defs\/([^`]+)`/g)].map(([, name]) => name)
   const helpers = ['deviceStat', 'failure', 'frame', 'moment']
   assert.deepEqual([...listed, ...helpers].sort(), Object.keys(schema.$defs).sort())

@@ -39,7 +39,7 @@ export const install = (kind: 'npm' | 'platform', name: string): string => {
 
 before(() => {
   tarball = Uint8Array.from(readFileSync(install('npm', 'userdma')))
-  for (const name of ['koffi', '@koromix', '@types', 'undici-types', 'commander'])
+  for (const name of ['koffi', '@koromix', '@types', 'undici-types', 'commander', 'yaml'])
     if (existsSync(installed(name))) symlinkSync(installed(name), pathOf(`node_modules/${name}`))
   write('package.json', '{ "type": "module" }')
 })

@@ -17,6 +17,8 @@ export interface Source {
   readonly save: (() => Promise<Blob>) | undefined
   /** A link that opens the session once more, at `route`; undefined: the page is a file. Throws an Error. */
   readonly link: ((route: string) => Promise<string>) | undefined
+  /** Shows another host, after a reload. */
+  choose(host: string): void
   /** What programs of the daemon wait for; nothing for a file. */
   waits(): Promise<readonly WaitState[]>
   /** Bytes that were read so far. */
@@ -98,6 +100,8 @@ const sourceOf = (cache: PageCache, size: number): SessionSource => ({
 // ---- the server ----
 
 const SESSION = 'userdma session'
+/** The host that this tab shows, if there are several. */
+const HOST = 'userdma host'
 
 /** Exchanges the token of the link for a session, which survives a reload of this tab. Throws an Error. */
 const enter = async (): Promise<string> => {
@@ -113,11 +117,14 @@ const enter = async (): Promise<string> => {
   const text = await reply.text()
   if (!reply.ok) throw new Error(text)
   sessionStorage.setItem(SESSION, text)
+  sessionStorage.removeItem(HOST)
   return text
 }
 
 const connect = async (): Promise<Source> => {
-  const headers = { 'x-userdma-session': await enter() }
+  const session = await enter()
+  const host = sessionStorage.getItem(HOST)
+  const headers = { 'x-userdma-session': session, ...(host !== null && { 'x-userdma-host': host }) }
   const request = async (path: string, init: RequestInit = {}): Promise<Response> => {
     const reply = await fetch(`api/${path}`, { ...init, headers })
     if (reply.status === 401) {
@@ -156,6 +163,10 @@ const connect = async (): Promise<Source> => {
     async link(route) {
       const token = await (await request('token', { method: 'POST' })).text()
       return `${location.origin}${location.pathname}#token=${token}${route}`
+    },
+    choose(chosen) {
+      sessionStorage.setItem(HOST, chosen)
+      location.reload()
     },
     async waits() {
       return (await (await request('waits')).json()) as readonly WaitState[]
@@ -197,6 +208,7 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
     open: state => sourceOf(cache, state.size),
     save: undefined,
     link: undefined,
+    choose() {},
     async *changes() {},
     async waits() {
       return []

@@ -14,9 +14,12 @@ interface Completed {
   readonly commands: readonly Completed[]
   /** Whether it runs a program, whose arguments follow. */
   readonly hasProgram: boolean
+  /** Names of its arguments before the program, which then follows `--`. */
+  readonly before: readonly string[]
 }
 
 const describe = (command: Command, help: Help, words: readonly string[] = []): Completed => ({
+  ...programOf(command.registeredArguments.map(argument => argument.name())),
   words,
   description: firstSentence(help.subcommandDescription(command)),
   options: help.visibleOptions(command),
@@ -24,8 +27,12 @@ const describe = (command: Command, help: Help, words: readonly string[] = []): 
     .visibleCommands(command)
     .filter(inner => inner.name() !== 'help')
     .map(inner => describe(inner, help, [...words, inner.name()])),
-  hasProgram: command.registeredArguments.some(argument => argument.name() === 'program'),
 })
+
+const programOf = (names: readonly string[]): Pick<Completed, 'hasProgram' | 'before'> => {
+  const hasProgram = names.includes('program')
+  return { hasProgram, before: hasProgram ? names.slice(0, names.indexOf('program')) : [] }
+}
 
 /** Without apostrophes and brackets, which the shells would interpret. */
 const firstSentence = (text: string): string => (/^[^.;(]*/.exec(text)?.[0] ?? '').replaceAll(/['`[\]:]/g, '').trim()
@@ -52,6 +59,7 @@ const bash = (root: Completed): string => {
       )
       .join('|')
   const programs = all.filter(({ hasProgram }) => hasProgram).map(key)
+  const first = all.filter(({ hasProgram, before }) => hasProgram && before.length === 0).map(key)
   const descents = all
     .filter(({ words }) => words.length > 0)
     .map(
@@ -78,8 +86,8 @@ _userdma() {
 ${descents.join('\n')}
       ${withValue(option => option.required)}) option="$command/$word" ;;
       ${programs.map(name => `"${name}/--"`).join('|')}) _userdma_program $((i + 1)); return ;;
-      ${programs.map(name => `"${name}/"-*`).join('|')}) ;;
-      ${programs.map(name => `"${name}/"*`).join('|')}) _userdma_program "$i"; return ;;
+      ${first.map(name => `"${name}/"-*`).join('|')}) ;;
+      ${first.map(name => `"${name}/"*`).join('|')}) _userdma_program "$i"; return ;;
     esac
   done
   if [[ -n $option ]]; then
@@ -92,8 +100,8 @@ ${descents.join('\n')}
 ${words.join('\n')}
   esac
   case "$command/$current" in
-    ${programs.map(name => `"${name}/"-*`).join('|')}) ;;
-    ${programs.map(name => `"${name}/"*`).join('|')}) _userdma_program "$COMP_CWORD"; return ;;
+    ${first.map(name => `"${name}/"-*`).join('|')}) ;;
+    ${first.map(name => `"${name}/"*`).join('|')}) _userdma_program "$COMP_CWORD"; return ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
@@ -115,7 +123,11 @@ const zsh = (root: Completed): string => {
   const functions = flatten(root).map(command => {
     const options = command.options.map(zshOption)
     const rest = command.hasProgram
-      ? ["'(-)1:program:_command_names -e'", "'*::argument:_normal'"]
+      ? [
+          ...command.before.map((name, i) => `'${i + 1}:${name}: '`),
+          `'(-)${command.before.length + 1}:program:_command_names -e'`,
+          "'*::argument:_normal'",
+        ]
       : command.commands.length > 0
         ? ["'1:command:->command'", "'*::argument:->argument'"]
         : []

@@ -1,5 +1,5 @@
 /*
- * `userdma inspect`: serves a page that shows a session file, or what happens on a daemon.
+ * `userdma inspect`: serves a page that shows a session file, or what happens on a daemon or the hosts of a net.
  */
 import { openFile } from '../../inspect/file.ts'
 import { type LiveClient, openLive } from '../../inspect/live.ts'
@@ -8,6 +8,9 @@ import { type PageData, servePage } from '../../inspect/server.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
+import { listenAddress } from '../listen-address.ts'
+import { ranInside } from '../net/inside.ts'
+import { type ChosenNet, type NetFolder, type NetState, runningNet } from '../net/state.ts'
 import { openChosenSession } from '../own-daemon.ts'
 import { packageVersion, pageFolder } from '../paths.ts'
 
@@ -17,18 +20,10 @@ export interface InspectOptions {
   readonly allowFaults?: boolean
   readonly listen?: string
   readonly hostName?: readonly string[]
-}
-
-/** ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; by default a free port of 127.0.0.1. */
-const listenAddress = (text: string | undefined): { readonly host: string; readonly port: number } => {
-  if (text === undefined) return { host: '127.0.0.1', port: 0 }
-  const [, bracketed, plain, portText = '0'] =
-    /^(?:\[([\da-f:.]+)\]|([\d.]+|[\da-f:]*:[\da-f:.]*:[\da-f:.]*))(?::(\d{1,5}))?$/i.exec(text) ?? []
-  const host = bracketed ?? plain
-  const port = Number(portText)
-  if (host === undefined || port > 65_535)
-    throw new UsageError(`--listen "${text}": give an address, such as 127.0.0.1, 127.0.0.1:8080 or [::1]:8080`)
-  return { host, port }
+  /** The name of a net. */
+  readonly net?: string
+  /** The folder of the net (`ranInside`). */
+  readonly at?: string
 }
 
 /** NAME or NAME:PORT. */
@@ -42,15 +37,38 @@ const hostNames = (names: readonly string[] = []): readonly string[] => {
 
 /** The temporary file of a live page has at most so many bytes. */
 const LIVE_LIMIT = 128 * 2 ** 20
+/** The files of all hosts of a net share LIVE_LIMIT, but have at least so many bytes each. */
+const MIN_LIVE_LIMIT = 8 * 2 ** 20
 
-const openDaemon = (options: InspectOptions): Promise<{ readonly data: PageData; close(): Promise<void> }> =>
+interface Opened {
+  readonly data: PageData
+  close(): Promise<void>
+}
+
+/** `socket`: as for `--socket`. */
+const openDaemon = (name: string, socket: string | undefined, limit: number, allowsFaults = false): Promise<Opened> =>
   openLive({
-    name: namedSocket(options.socket) ?? userSocket(),
+    name,
     application: `userdma ${packageVersion()}`,
-    limit: LIVE_LIMIT,
-    allowsFaults: options.allowFaults === true,
-    connect: (): Promise<LiveClient> => openChosenSession(options.socket),
+    limit,
+    allowsFaults,
+    connect: (): Promise<LiveClient> => openChosenSession(socket),
   })
+
+/** The daemons of all hosts of a net. */
+const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = false): Promise<Opened[]> => {
+  const limit = Math.max(MIN_LIVE_LIMIT, Math.floor(LIVE_LIMIT / plan.hosts.length))
+  const opening = plan.hosts.map(({ name }) => openDaemon(name, folder.socket(name), limit, allowsFaults))
+  return Promise.all(opening)
+}
+
+const open = async (file: string | undefined, options: InspectOptions, net?: ChosenNet): Promise<Opened[]> => {
+  if (file !== undefined) return [await openFile(file)]
+  if (net !== undefined) return openNet(net.folder, net.state, options.allowFaults)
+  return [
+    await openDaemon(namedSocket(options.socket) ?? userSocket(), options.socket, LIVE_LIMIT, options.allowFaults),
+  ]
+}
 
 /** The command. Without `file`: of a daemon. */
 export const inspect = async (file: string | undefined, options: InspectOptions): Promise<void> => {
@@ -58,11 +76,16 @@ export const inspect = async (file: string | undefined, options: InspectOptions)
   if (file !== undefined && options.socket !== undefined)
     throw new UsageError('--socket is for a daemon; a session file has none')
   if (file !== undefined && options.allowFaults) throw new UsageError('--allow-faults is for a daemon')
+  if (options.net !== undefined && (file !== undefined || options.socket !== undefined))
+    throw new UsageError('--net shows the daemons of a net; leave out the file and --socket')
+  const net = options.net === undefined ? undefined : runningNet(options.net, options.at)
+  if (net !== undefined && (await ranInside(net.folder, net.state, process.argv.slice(2)))) return
   const page = readPage(pageFolder)
-  const opened = await (file === undefined ? openDaemon(options) : openFile(file))
-  const server = await servePage(page, opened.data, address)
+  const opened = await open(file, options, net)
+  const [first, ...others] = opened.map(({ data }) => data)
+  const server = await servePage(page, [first!, ...others], address)
   process.stdout.write(`userdma inspect: open this link, which works once: ${server.link()}\n`)
   await new Promise<void>(resolve => onEndSignal(() => resolve()))
   await server.close()
-  await opened.close()
+  await Promise.all(opened.map(each => each.close()))
 }

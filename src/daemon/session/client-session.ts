@@ -33,7 +33,7 @@ import {
   send,
 } from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
-import { commandName, hasCapability } from '../../host/process-status.ts'
+import { commandName, confinementOf, hasCapability } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import { printable } from '../../trace/printable.ts'
@@ -47,7 +47,7 @@ import {
   writeHelloReply,
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
-import { accountOf, payerOf, type SharedLimits } from '../accounts.ts'
+import { accountOf, confinedUser, payerOf, type SharedLimits } from '../accounts.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { DestroyWaits } from '../destroy-waits.ts'
 import type { HotPlug } from '../devices/hot-plug.ts'
@@ -122,9 +122,14 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
     return undefined
   }
   const { pid, uid, gid } = peer
-  const payer = payerOf(uid)
   const pidfd = peerPidfd(fd)
-  const account = accountOf(daemon.limits, pid, uid, payer)
+  const isOwnUser = uid === process.geteuid?.()
+  // The pid is that of the peer: below, the peer still runs.
+  const confinement = isOwnUser ? confinementOf(pid) : undefined
+  const isOwner = isOwnUser && confinement === undefined
+  const user = confinement === undefined ? uid : confinedUser(confinement)
+  const payer = payerOf(user)
+  const account = accountOf(daemon.limits, pid, user, payer)
   const { descriptors, sessions } = account
   const mayHave = hasShare(descriptors, account, SESSION_DESCRIPTORS) && hasShare(sessions, account, 1)
   if (daemon.sessions.countOf(pid) >= MAX_SESSIONS || !mayHave) {
@@ -140,7 +145,7 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
   }
   return orRelease(release, () => {
     const owner = needsOwner(uid) ? { uid, gid } : undefined
-    const guestUid = uid === process.geteuid?.() ? undefined : payer
+    const guestUid = isOwner ? undefined : payer
     // ENOPROTOOPT: this kernel has no pidfds of peers, so the process is opened by its pid. Other errors refuse the
     // connection: before Linux 6.16 there is no pidfd of a peer that has ended, and its pid may be another process's.
     const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
@@ -149,7 +154,7 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
       release()
       return undefined
     }
-    const standing = guestUid === undefined ? 'owner' : 'guest'
+    const standing = isOwner ? 'owner' : 'guest'
     return new ClientSession(daemon, fd, handle, account, standing, () => {
       release()
       ended()
@@ -509,7 +514,7 @@ class ClientSession implements Session, Client {
 
   /** Why the client cannot share pages of its program; undefined: it can. */
   #adoptionRefusal(): string | undefined {
-    if (this.standing === 'guest') return 'it belongs to another user'
+    if (this.standing === 'guest') return 'it belongs to another user, or runs in a container'
     if (this.#passedMemory !== undefined) return 'its calls are on a memory file that it has passed'
     return this.#wantsAdoption ? undefined : 'it has no preload library, or an older one'
   }

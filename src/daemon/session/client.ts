@@ -8,7 +8,10 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { ToolShare } from '../tool-time.ts'
 import type { Adoptions } from './adoptions.ts'
 
-/** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
+/**
+ * `owner`: the daemon's own user; `guest`: another user that the daemon serves, or its own user in a container
+ * (`confinementOf`). Others get no session.
+ */
 export type ClientStanding = 'owner' | 'guest'
 
 /** Maximum number of descriptors of a context: event and driver descriptors, or rdma_cm channels. */

@@ -59,7 +59,7 @@ export class DoorbellRanges {
     const { doorbells, clock } = open.memory
     if (doorbells.size === 0 && clock === undefined) return
     if (this.#client.standing !== 'owner') {
-      this.#refuse(open, 'it belongs to another user')
+      this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
     const sought = new Map([...doorbells, ...(clock === undefined ? [] : [[clock.offset, clock.length] as const])])
@@ -87,7 +87,7 @@ export class DoorbellRanges {
   #watch(open: OpenContext, start: number, end: number, refusal: number, isClock = false): void {
     if (this.#client.standing !== 'owner') {
       // A userfaultfd is accepted only from the daemon's own user: it can block whoever uses it.
-      this.#refuse(open, 'it belongs to another user')
+      this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
     const reason =

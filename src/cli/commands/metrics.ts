@@ -1,0 +1,103 @@
+/*
+ * `userdma metrics`: counters of daemons as metrics for Prometheus, printed once or served at /metrics
+ * (docs/how-to/metrics.md). Each scrape asks anew, so that daemons may start and end; scrapes at the same time share one
+ * look. The server tells counters only, and nothing can be changed by it.
+ */
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import { openToolSession } from '../../session/tool-session.ts'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import type { Stat } from '../../uapi/tool.ts'
+import { onEndSignal } from '../end-signals.ts'
+import { UsageError } from '../fail.ts'
+import { listenAddress } from '../listen-address.ts'
+import { contentTypes, exposition, type Format } from '../metrics/exposition.ts'
+import { familiesOf, type Scraped } from '../metrics/families.ts'
+import { ranInside } from '../net/inside.ts'
+import { runningNet } from '../net/state.ts'
+
+/** As commander parses them. */
+export interface MetricsOptions {
+  readonly socket?: string
+  readonly net?: string
+  readonly listen?: string
+  /** The folder of the net (`ranInside`). */
+  readonly at?: string
+}
+
+/** Milliseconds for a daemon's answer; Prometheus waits 10 s by default. */
+const ANSWER_TIME = 5000
+const MAX_CONNECTIONS = 64
+
+const statOf = async (socket: string): Promise<Stat> => {
+  const client = await openToolSession(socket)
+  try {
+    return await client.stat()
+  } finally {
+    client.close()
+  }
+}
+
+type Target = Omit<Scraped, 'stat'>
+
+/** Undefined for a daemon that does not answer. */
+const scrape = async (target: Target): Promise<Scraped> => {
+  const late = new AbortController()
+  const silence = setTimeout(ANSWER_TIME, undefined, late).catch(() => undefined)
+  const stat = await Promise.race([statOf(target.socket).catch(() => undefined), silence])
+  late.abort()
+  return { ...target, stat }
+}
+
+/** Serves the metrics until a signal. */
+const serve = async (targets: readonly Target[], listen: string): Promise<void> => {
+  const { host, port } = listenAddress(listen)
+  let looking: Promise<readonly Scraped[]> | undefined
+  const look = (): Promise<readonly Scraped[]> => {
+    looking ??= Promise.all(targets.map(scrape)).finally(() => {
+      looking = undefined
+    })
+    return looking
+  }
+  const answer = (response: ServerResponse, status: number, type: string, text: string): void => {
+    response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(text) })
+    response.end(text)
+  }
+  const server = createServer({ requestTimeout: 10_000, keepAliveTimeout: 5000 }, (request, response) => {
+    request.resume()
+    if (!['GET', 'HEAD'].includes(request.method ?? '') || request.url?.replace(/\?.*$/, '') !== '/metrics')
+      return answer(response, 404, 'text/plain', 'the metrics are at /metrics\n')
+    const format: Format = request.headers.accept?.includes('application/openmetrics-text')
+      ? 'openmetrics'
+      : 'prometheus'
+    void look().then(all => answer(response, 200, contentTypes[format], exposition(familiesOf(all), format)))
+  })
+  server.maxConnections = MAX_CONNECTIONS
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, resolve)
+  })
+  const bound = server.address() as AddressInfo
+  process.stdout.write(`userdma metrics: http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/metrics\n`)
+  await new Promise<void>(resolve => onEndSignal(() => resolve()))
+  server.closeAllConnections()
+  server.close()
+}
+
+/** The command. */
+export const metrics = async (options: MetricsOptions): Promise<void> => {
+  if (options.net !== undefined && options.socket !== undefined)
+    throw new UsageError('--net and --socket exclude each other')
+  let targets: readonly Target[]
+  if (options.net === undefined) targets = [{ socket: namedSocket(options.socket) ?? userSocket(), labels: {} }]
+  else {
+    const { folder, state } = runningNet(options.net, options.at)
+    if (await ranInside(folder, state, process.argv.slice(2))) return
+    targets = state.plan.hosts.map(({ name }) => ({ socket: folder.socket(name), labels: { host: name } }))
+  }
+  if (options.listen !== undefined) return serve(targets, options.listen)
+  // Without a daemon `statOf` throws its message.
+  const all = options.net === undefined ? [{ ...targets[0]!, stat: await statOf(targets[0]!.socket) }] : undefined
+  process.stdout.write(exposition(familiesOf(all ?? (await Promise.all(targets.map(scrape)))), 'prometheus'))
+}

@@ -1,0 +1,130 @@
+/*
+ * `userdma net`: makes a network of hosts on this machine from a file, runs programs on its hosts, shows and removes it
+ * (docs/how-to/net.md).
+ */
+import { writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { endBySignal } from '../../host/end-by-signal.ts'
+import { jsonText } from '../../trace/printable.ts'
+import { didYouMean } from '../../trace/suggest.ts'
+import { type EndSignal, onEndSignal } from '../end-signals.ts'
+import { isServed } from '../join.ts'
+import { buildNet } from '../net/build.ts'
+import { ranInside } from '../net/inside.ts'
+import { type Plan, planNet } from '../net/plan.ts'
+import { lookAtNet, netText } from '../net/show.ts'
+import { chosenNet, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
+import { isRoot, NetSystem, requireTools, startHolder } from '../net/system.ts'
+import { readTopology } from '../net/topology-file.ts'
+import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
+import { checkProgram } from './run.ts'
+
+/** Options of the commands that take the name of a net. */
+export interface NetOptions {
+  readonly net?: string
+  readonly json?: boolean
+  /** The folder of the net (`ranInside`). */
+  readonly at?: string
+}
+
+/** `net up` was interrupted by a signal. */
+class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+}
+
+/** Removes a net: processes, namespaces, files. */
+const removeNet = async (folder: NetFolder): Promise<void> => {
+  await new NetSystem(folder, folder.read() ?? {}).remove()
+  folder.remove()
+}
+
+/** Makes the net of a plan. Throws Interrupted after `signal` gives one; then and after a failure nothing is left. */
+const makeNet = async (folder: NetFolder, file: string, plan: Plan, signal: () => boolean): Promise<void> => {
+  const checkpoint = (): void => {
+    if (signal()) throw new Interrupted()
+  }
+  try {
+    folder.write({ phase: 'starting', file, plan })
+    let state: NetState = { phase: 'starting', file, plan }
+    if (!isRoot()) {
+      writeFileSync(folder.hostsFile(), '127.0.0.1 localhost\n')
+      state = { ...state, holder: await startHolder(folder) }
+      folder.write(state)
+    }
+    await buildNet(folder, new NetSystem(folder, state), plan, checkpoint)
+    folder.write({ ...state, phase: 'up' })
+  } catch (error) {
+    await removeNet(folder)
+    throw error
+  }
+}
+
+/** `net up`. */
+export const netUp = async (file: string): Promise<void> => {
+  const plan = planNet(readTopology(file))
+  requireTools()
+  const folder = new NetFolder(plan.name)
+  folder.requireShortPaths(plan)
+  let interruption: EndSignal | undefined
+  const restoreSignals = onEndSignal(signal => {
+    interruption ??= signal
+  })
+  try {
+    await folder.locked(async () => {
+      const before = folder.read()
+      // After a restart of the machine nothing is left of a net but its folder.
+      if (before?.phase === 'up' && new NetSystem(folder, before).hasLeft())
+        throw new Error(`the net ${plan.name} is up already; \`userdma net down ${plan.name}\` removes it`)
+      // What a killed command has left.
+      if (folder.exists() || new NetSystem(folder, {}).hasLeft()) await removeNet(folder)
+      await makeNet(folder, resolve(file), plan, () => interruption !== undefined)
+    })
+  } catch (error) {
+    restoreSignals()
+    if (interruption !== undefined) endBySignal(interruption)
+    throw error
+  }
+  restoreSignals()
+  const { name, hosts } = plan
+  process.stdout.write(`net ${name} is up: ${hosts.length} ${hosts.length === 1 ? 'host' : 'hosts'}\n`)
+}
+
+/** `net down`. Without a name: the only net. */
+export const netDown = async (name: string | undefined): Promise<void> => {
+  requireTools()
+  const [only, ...others] = netNames()
+  // `chosenNet` has the message for none or several.
+  const folder = new NetFolder(name ?? (others.length === 0 && only ? only : chosenNet(undefined).folder.name))
+  await folder.locked(async () => {
+    if (!folder.exists() && !new NetSystem(folder, {}).hasLeft()) chosenNet(folder.name)
+    await removeNet(folder)
+  })
+}
+
+/** `net exec`: ends as the program. */
+export const netExec = async (host: string, program: string, args: readonly string[], options: NetOptions) => {
+  const { folder, state } = runningNet(options.net)
+  const names = state.plan.hosts.map(({ name }) => name)
+  const found = state.plan.hosts.find(({ name }) => name === host)
+  if (found === undefined)
+    throw new Error(
+      `the net ${folder.name} has no host "${host}"${didYouMean(host, names) || `; it has ${names.slice(0, 12).join(', ')}${names.length > 12 ? ' …' : ''}`}`,
+    )
+  checkProgram(program, args)
+  const system = new NetSystem(folder, state)
+  system.requireHolder()
+  const socket = folder.socket(host)
+  if (!isServed(socket))
+    throw new Error(`the daemon of host ${host} has ended; its log is ${folder.hostFolder(host)}/daemon.log`)
+  const { LD_PRELOAD, USERDMA_SOCKET } = programEnvironment(socket)
+  const [enter, ...rest] = system.hostCommand(found, [program, ...args], { LD_PRELOAD, USERDMA_SOCKET })
+  endAs(await runProgram(enter!, rest, withoutShim(process.env)))
+}
+
+/** `net show`. */
+export const netShow = async (name: string | undefined, options: NetOptions): Promise<void> => {
+  const { folder, state } = chosenNet(name, options.at)
+  if (await ranInside(folder, state, ['net', 'show', folder.name, ...(options.json ? ['--json'] : [])])) return
+  const shown = await lookAtNet(folder, state)
+  process.stdout.write(options.json ? `${jsonText(shown, 2)}\n` : netText(shown))
+}

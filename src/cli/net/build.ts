@@ -1,0 +1,137 @@
+/*
+ * Builds a net from its plan: namespaces, links, addresses, rates, then a daemon on each host. The caller removes what is
+ * there after a failure.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { setTimeout } from 'node:timers/promises'
+import { parseDevice } from '../../daemon/devices/device-spec.ts'
+import { fullConfig } from '../config.ts'
+import { startInBackground } from '../start.ts'
+import type { Plan, PlannedHost } from './plan.ts'
+import type { NetFolder } from './state.ts'
+import type { NetSystem } from './system.ts'
+
+const BRIDGE = 'br0'
+const ETHERNET_HEADER = 14
+/** Bytes that a link with a rate takes at once, as seconds of its rate, and at least so many packets. */
+const BURST_TIME = 0.001
+const BURST_PACKETS = 2
+/** What waits for a link with a rate, as seconds of its rate, and at least so many packets; the rest is lost. */
+const QUEUE_TIME = 0.05
+const QUEUE_PACKETS = 32
+
+/** The line of `tc` that limits what an interface sends. `rate`: bits per second. */
+const rateLine = (dev: string, rate: number, mtu: number): string => {
+  const packet = mtu + ETHERNET_HEADER
+  const burst = Math.ceil(Math.max((rate / 8) * BURST_TIME, BURST_PACKETS * packet))
+  const queue = Math.ceil(Math.max((rate / 8) * QUEUE_TIME, QUEUE_PACKETS * packet))
+  return `qdisc add dev ${dev} root tbf rate ${Math.round(rate)}bit burst ${burst} limit ${burst + queue}`
+}
+
+/** IPv6 addresses are usable at once without duplicate address detection. */
+const addressLine = ({ address, prefix, name }: PlannedHost['interfaces'][number]): string =>
+  `address add ${address}/${prefix} dev ${name}${address.includes(':') ? ' nodad' : ''}`
+
+/** The file /etc/hosts of a host. */
+const hostsText = ({ names }: PlannedHost): string =>
+  ['127.0.0.1 localhost', '::1 localhost', ...names.map(pair => pair.join(' ')), ''].join('\n')
+
+/** Milliseconds within which interfaces come up: Linux attaches their queues within a second. */
+const UP_TIME = 15_000
+const UP_INTERVAL = 20
+
+/** Resolves when all interfaces of a host are up: until then Linux drops their packets. */
+const untilUp = async (system: NetSystem, host: PlannedHost): Promise<void> => {
+  const deadline = performance.now() + UP_TIME
+  for (;;) {
+    const states = system.ip(host.name, '-oneline', 'link', 'show', 'type', 'veth')
+    if (states.split(' state UP ').length > host.interfaces.length) return
+    if (performance.now() > deadline) throw new Error(`the interfaces of host ${host.name} do not come up:\n${states}`)
+    await setTimeout(UP_INTERVAL)
+  }
+}
+
+/** Runs `work` for all items, a few at a time. */
+const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> => {
+  const left = [...items]
+  const worker = async (): Promise<void> => {
+    for (let item = left.shift(); item !== undefined; item = left.shift()) await work(item)
+  }
+  // A failure ends the other workers after their present item.
+  const workers = Array.from({ length: 2 * availableParallelism() }, () =>
+    worker().catch(error => {
+      left.length = 0
+      throw error
+    }),
+  )
+  const results = await Promise.allSettled(workers)
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+}
+
+const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost): Promise<void> => {
+  const { name, driver, interfaces, faults } = host
+  const devices = interfaces.map(({ device, address }) =>
+    parseDevice(`${device}@${address}${driver === 'rxe' ? '' : `,driver=${driver}`}`),
+  )
+  try {
+    await startInBackground(folder.socket(name), fullConfig({ devices, link: 'udp', fault: faults }), [], command =>
+      system.hostCommand(host, command),
+    )
+  } catch (error) {
+    throw new Error(`host ${name}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Builds the net. `checkpoint` is called between the steps, and may throw. */
+export const buildNet = async (
+  folder: NetFolder,
+  system: NetSystem,
+  { hosts, switches, links }: Plan,
+  checkpoint: () => void,
+): Promise<void> => {
+  for (const host of hosts) {
+    mkdirSync(folder.hostFolder(host.name), { mode: 0o700 })
+    writeFileSync(folder.hostsFile(host.name), hostsText(host), { mode: 0o644 })
+  }
+  system.addNamespaces([...switches, ...hosts.map(({ name }) => name)])
+  checkpoint()
+  system.addLinks(links)
+  const endsOf = (node: string) =>
+    links.flatMap(({ ends, rate, mtu }) =>
+      ends.filter(end => end.node === node).map(end => ({ name: end.interface, rate, mtu })),
+    )
+  const limitRates = (node: string): void => {
+    const limited = endsOf(node).flatMap(({ name, rate, mtu }) => (rate === undefined ? [] : [{ name, rate, mtu }]))
+    system.batch(
+      'tc',
+      node,
+      limited.map(({ name, rate, mtu }) => rateLine(name, rate, mtu)),
+    )
+  }
+  for (const node of switches) {
+    checkpoint()
+    system.batch('ip', node, [
+      // Ports forward at once, and groups without a querier are flooded.
+      `link add ${BRIDGE} type bridge forward_delay 0 mcast_snooping 0`,
+      `link set ${BRIDGE} up`,
+      ...endsOf(node).map(({ name }) => `link set ${name} master ${BRIDGE} up`),
+    ])
+    limitRates(node)
+  }
+  for (const { name, interfaces } of hosts) {
+    checkpoint()
+    system.batch('ip', name, [
+      'link set lo up',
+      ...interfaces.flatMap(each => [addressLine(each), `link set ${each.name} up`]),
+    ])
+    limitRates(name)
+  }
+  await forEach(hosts, async host => {
+    checkpoint()
+    await untilUp(system, host)
+    checkpoint()
+    await startDaemon(folder, system, host)
+  })
+  checkpoint()
+}

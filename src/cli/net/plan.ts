@@ -1,0 +1,261 @@
+/*
+ * The plan of a net, from its topology: the interfaces of each host with their addresses and devices, and the links
+ * between them. All that follows needs no more of the file.
+ *
+ * A segment is what one broadcast reaches: a link between two hosts, or switches that are joined, with the hosts on them.
+ * Each segment gets a subnet of 10.77.0.0/16, unless its links give all addresses. Rate and MTU are properties of
+ * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link between
+ * hosts of what each receives, so that a packet meets each link once.
+ */
+import { formatFaults, linkQuantities, parseFaults } from '../../faults/rules.ts'
+import { isMappedIpv4, parseAddress, reasonUnusable } from '../../wire/address.ts'
+import {
+  type Complain,
+  deviceNames,
+  type LinkEntry,
+  type LinkSettings,
+  type NetDriver,
+  type Topology,
+} from './topology-file.ts'
+
+/** An interface of a host, with its device. */
+export interface PlannedInterface extends Address {
+  readonly name: string
+  readonly device: string
+  /** The other end of its link: a host or switch. */
+  readonly peer: string
+  readonly link: LinkSettings
+}
+
+export interface PlannedHost {
+  readonly name: string
+  readonly driver: NetDriver
+  readonly interfaces: readonly PlannedInterface[]
+  /** The fault rules of its daemon; '' for none. */
+  readonly faults: string
+  /** Names that its programs resolve, with their addresses. */
+  readonly names: readonly (readonly [address: string, name: string])[]
+}
+
+/** An end of a link: the namespace's node, and the name of the interface there. */
+export interface PlannedEnd {
+  readonly node: string
+  readonly interface: string
+}
+
+export interface PlannedLink extends LinkSettings {
+  readonly ends: readonly [PlannedEnd, PlannedEnd]
+}
+
+export interface Plan {
+  readonly name: string
+  readonly hosts: readonly PlannedHost[]
+  readonly switches: readonly string[]
+  readonly links: readonly PlannedLink[]
+}
+
+/** A daemon has at most 32 fault rules, of which a link may need one. */
+const MAX_LINKS_OF_HOST = 32
+/** 10.77.0.0/16: subnets of 256 addresses. */
+const POOL = '10.77'
+const POOL_SUBNETS = 256
+
+/** A host's end of a link. */
+interface HostEnd {
+  readonly host: string
+  readonly peer: string
+  readonly entry: LinkEntry
+  /** Name of a switch of the segment; undefined: the link joins two hosts. */
+  readonly viaSwitch: string | undefined
+  /** Number of the link. */
+  readonly link: number
+  /** ADDRESS/PREFIX; undefined: assigned. */
+  readonly given: string | undefined
+}
+
+/** Finds which nodes are joined (union-find). */
+class Joined {
+  readonly #parents = new Map<string, string>()
+
+  rootOf(node: string): string {
+    const parent = this.#parents.get(node)
+    if (parent === undefined) return node
+    const root = this.rootOf(parent)
+    this.#parents.set(node, root)
+    return root
+  }
+
+  /** False if they were joined already. */
+  join(a: string, b: string): boolean {
+    const [from, to] = [this.rootOf(a), this.rootOf(b)]
+    if (from !== to) this.#parents.set(from, to)
+    return from !== to
+  }
+}
+
+/** ADDRESS/PREFIX as text and bits of the 16 bytes of `parseAddress`. */
+const parseSubnet = (text: string, entry: LinkEntry) => {
+  const complain: Complain = entry.complain
+  const { mtu } = entry.settings
+  const [, address = '', prefixText = ''] = /^([^/]+)\/(\d{1,3})$/.exec(text) ?? []
+  const bytes = parseAddress(address)
+  const isV4 = bytes !== undefined && isMappedIpv4(bytes)
+  const prefix = Number(prefixText)
+  const max = isV4 ? 31 : 127
+  if (bytes === undefined || !(prefix >= 8 && prefix <= max))
+    complain(
+      `addresses: "${text}" is no address with the bits of its subnet, from 8 to ${isV4 || bytes === undefined ? '31 (IPv6: 127)' : max}, such as 192.0.2.1/24 or fd00::1/64`,
+    )
+  const reason = bytes[12] === 127 && isV4 ? 'is an address of the host itself' : reasonUnusable(bytes)
+  if (reason !== undefined) complain(`addresses: "${text}" ${reason}`)
+  if (!isV4 && mtu < 1280) complain(`addresses: "${text}": IPv6 needs an mtu of 1280 or more, and the link has ${mtu}`)
+  // The subnet: the first bits, and how many they are.
+  let bits = BigInt(`0x${Buffer.from(bytes).toString('hex')}`)
+  const hostBits = BigInt((isV4 ? 32 : 128) - prefix)
+  bits = (bits >> hostBits) << hostBits
+  return { address, prefix, key: Buffer.from(bytes).toString('hex'), subnet: `${bits.toString(16)}/${prefix}` }
+}
+
+interface Address {
+  readonly address: string
+  /** Bits of the subnet. */
+  readonly prefix: number
+}
+
+/** The addresses of the hosts of one segment, which has at least one. `takeSubnets`: the first of so many free subnets of the pool. */
+const addressesOf = (
+  ends: readonly HostEnd[],
+  takeSubnets: (count: number, entry: LinkEntry) => number,
+): readonly Address[] => {
+  if (ends.every(({ given }) => given === undefined)) {
+    // All but the first address and the last.
+    let bits = 8
+    while (2 ** bits - 2 < ends.length) bits++
+    const subnet = takeSubnets(2 ** (bits - 8), ends[0]!.entry)
+    return ends.map((_, i) => ({
+      address: `${POOL}.${subnet + ((i + 1) >> 8)}.${(i + 1) & 0xff}`,
+      prefix: 32 - bits,
+    }))
+  }
+  const missing = ends.find(({ given }) => given === undefined)
+  if (missing !== undefined)
+    missing.entry.complain(
+      `host "${missing.host}" has no address: if one host of a segment has one, give all of them one`,
+    )
+  const parsed = ends.map(({ given, entry }) => parseSubnet(given!, entry))
+  parsed.forEach(({ key, subnet }, i) => {
+    if (subnet !== parsed[0]!.subnet)
+      ends[i]!.entry.complain(
+        `addresses: "${ends[i]!.given}" and "${ends[0]!.given}" are not in one subnet, and their hosts share a segment`,
+      )
+    if (parsed.findIndex(other => other.key === key) !== i)
+      ends[i]!.entry.complain(`addresses: two hosts have "${ends[i]!.given}"`)
+  })
+  return parsed
+}
+
+/** The rule for the faults of a link; '' for none. */
+const faultOf = ({ device, link: { delay, loss } }: PlannedInterface, isSwitched: boolean): string => {
+  if (delay === undefined && loss === undefined) return ''
+  const effects = [
+    ...(loss === undefined ? [] : [`drop=${linkQuantities.loss.write(loss)}`]),
+    ...(delay === undefined ? [] : [`delay=${linkQuantities.delay.write(delay)}`]),
+  ]
+  return [`device=${device}`, `dir=${isSwitched ? 'both' : 'received'}`, ...effects].join(',')
+}
+
+/** The links of a topology, each with its interfaces, and the hosts' ends of them. Throws UsageError. */
+const linksOf = ({ switches, links }: Topology) => {
+  const isSwitch = new Set(switches)
+  const joined = new Joined()
+  const ends: HostEnd[] = []
+  const planned: PlannedLink[] = []
+  const counts = new Map<string, number>()
+  /** eth0, eth1 … of a host, port0, port1 … of a switch. */
+  const nextInterface = (node: string, { complain }: LinkEntry): string => {
+    const count = counts.get(node) ?? 0
+    counts.set(node, count + 1)
+    if (isSwitch.has(node)) return `port${count}`
+    if (count === MAX_LINKS_OF_HOST) complain(`host "${node}" has more than ${MAX_LINKS_OF_HOST} links`)
+    return `eth${count}`
+  }
+  for (const entry of links) {
+    const { complain, settings, addresses } = entry
+    const given = [...addresses]
+    for (const [a, b] of entry.ends) {
+      if (isSwitch.has(a) && isSwitch.has(b) && !joined.join(a, b))
+        complain(`the link between "${a}" and "${b}" makes a loop of switches, in which packets would circulate`)
+      const link = planned.length
+      for (const [host, peer] of [
+        [a, b],
+        [b, a],
+      ] as const) {
+        if (isSwitch.has(host)) continue
+        const viaSwitch = isSwitch.has(peer) ? peer : undefined
+        ends.push({ host, peer, entry, viaSwitch, link, given: given.shift() })
+      }
+      planned.push({
+        ...settings,
+        ends: [
+          { node: a, interface: nextInterface(a, entry) },
+          { node: b, interface: nextInterface(b, entry) },
+        ],
+      })
+    }
+  }
+  const segments = new Map<string, HostEnd[]>()
+  for (const end of ends) {
+    const key = end.viaSwitch === undefined ? `link ${end.link}` : joined.rootOf(end.viaSwitch)
+    const segment = segments.get(key)
+    if (segment === undefined) segments.set(key, [end])
+    else segment.push(end)
+  }
+  return { planned, ends, segments: [...segments.values()] }
+}
+
+/** Returns the first of `count` free subnets of the pool; a subnet begins at a multiple of its size. */
+const subnetPool = () => {
+  let taken = 0
+  return (count: number, { complain }: LinkEntry): number => {
+    const start = Math.ceil(taken / count) * count
+    taken = start + count
+    if (taken > POOL_SUBNETS)
+      complain(`there are more segments than subnets in ${POOL}.0.0/16: give addresses to the links from here on`)
+    return start
+  }
+}
+
+/** Plans a net. Throws UsageError for a topology that cannot be built. */
+export const planNet = (topology: Topology): Plan => {
+  const { planned, ends, segments } = linksOf(topology)
+  const takeSubnets = subnetPool()
+  /** The hosts of the segment of an end, with their addresses. */
+  const segmentOf = new Map<HostEnd, ReadonlyMap<HostEnd, Address>>()
+  for (const segment of segments) {
+    const addresses = addressesOf(segment, takeSubnets)
+    const addressOf = new Map(segment.map((end, i) => [end, addresses[i]!]))
+    for (const end of segment) segmentOf.set(end, addressOf)
+  }
+  const hosts = topology.hosts.map(({ name, driver, complain }): PlannedHost => {
+    const own = ends.filter(({ host }) => host === name)
+    if (own.length === 0) complain(`host "${name}" has no link`)
+    const names = new Map<string, string>()
+    for (const end of own)
+      for (const [{ host }, { address }] of segmentOf.get(end)!) if (!names.has(host)) names.set(host, address)
+    const interfaces = own.map(
+      (end, i): PlannedInterface => ({
+        name: `eth${i}`,
+        device: deviceNames[driver](i),
+        ...segmentOf.get(end)!.get(end)!,
+        peer: end.peer,
+        link: end.entry.settings,
+      }),
+    )
+    const rules = own
+      .map(({ viaSwitch }, i) => faultOf(interfaces[i]!, viaSwitch !== undefined))
+      .filter(rule => rule !== '')
+    const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
+    return { name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) }
+  })
+  return { name: topology.name, switches: topology.switches, links: planned, hosts }
+}

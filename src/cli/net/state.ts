@@ -1,0 +1,147 @@
+/*
+ * The folder of a net: its plan (net.json) and below it a folder of each host with the socket and log of the daemon and
+ * the file `hosts`. Nets are beside the socket of the user's own daemon, in `net/NAME`.
+ *
+ * A command that changes a net locks it first. The plan is written before anything is made, so that `net down` removes
+ * also what a killed `net up` has made.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { takeLock } from '../../host/lock-file.ts'
+import { makeSocketFolder } from '../../session/user-socket.ts'
+import { UsageError } from '../fail.ts'
+import type { Plan } from './plan.ts'
+import { isNetName, NET_NAME_RULE } from './topology-file.ts'
+
+/** A process, which no other is by chance. */
+export interface ProcessId {
+  readonly pid: number
+  /** When it started, in clock ticks since the boot (proc(5)). */
+  readonly start: string
+}
+
+export interface NetState {
+  /** `starting`: `net up` is at work, or was killed. */
+  readonly phase: 'starting' | 'up'
+  /** The path of the topology. */
+  readonly file: string
+  readonly plan: Plan
+  /** Without root: the process that keeps the user and mount namespaces. */
+  readonly holder?: ProcessId
+}
+
+/** The folder of all nets of the user; it exists. */
+const netsFolder = (): string => {
+  const folder = join(dirname(makeSocketFolder()), 'net')
+  mkdirSync(folder, { mode: 0o700, recursive: true })
+  return folder
+}
+
+/** sun_path without the NUL. */
+const MAX_SOCKET_PATH = 107
+
+export class NetFolder {
+  readonly name: string
+  readonly path: string
+
+  /** `path`: absent for a net of this user. Throws UsageError for a name that no net has. */
+  constructor(name: string, path?: string) {
+    if (!isNetName(name)) throw new UsageError(`"${name}" is no name of a net: ${NET_NAME_RULE}`)
+    this.name = name
+    this.path = path ?? join(netsFolder(), name)
+  }
+
+  hostFolder(host: string): string {
+    return join(this.path, host)
+  }
+
+  socket(host: string): string {
+    return join(this.path, host, 'sock')
+  }
+
+  /** The file that is /etc/hosts of all processes of a host, or of the holder. */
+  hostsFile(host?: string): string {
+    return host === undefined ? join(this.path, 'etc.hosts') : join(this.path, host, 'hosts')
+  }
+
+  /** Throws an Error if the paths are too long for sockets. */
+  requireShortPaths({ hosts }: Plan): void {
+    const longest = Math.max(...hosts.map(({ name }) => Buffer.byteLength(this.socket(name))))
+    if (longest > MAX_SOCKET_PATH)
+      throw new Error(
+        `the sockets of the hosts below ${this.path} would have paths of ${longest} bytes, and Linux allows ${MAX_SOCKET_PATH}; set XDG_RUNTIME_DIR to a folder of yours with a shorter path`,
+      )
+  }
+
+  /** Undefined if there is no such net, or not even its plan. */
+  read(): NetState | undefined {
+    try {
+      return JSON.parse(readFileSync(join(this.path, 'net.json'), 'utf8')) as NetState
+    } catch (error) {
+      if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  write(state: NetState): void {
+    mkdirSync(this.path, { mode: 0o700, recursive: true })
+    const written = join(this.path, 'net.json.new')
+    writeFileSync(written, JSON.stringify(state), { mode: 0o600 })
+    renameSync(written, join(this.path, 'net.json'))
+  }
+
+  exists(): boolean {
+    return existsSync(this.path)
+  }
+
+  remove(): void {
+    rmSync(this.path, { recursive: true, force: true })
+  }
+
+  /** Runs `work` while no other command changes the net. Throws an Error if one does. */
+  async locked(work: () => Promise<void>): Promise<void> {
+    const lock = await takeLock(`${this.path}.lock`, 0, `changes the net ${this.name}`)
+    try {
+      await work()
+    } finally {
+      lock.release()
+    }
+  }
+}
+
+/** The names of all nets of the user, those of killed commands too. */
+export const netNames = (): string[] =>
+  readdirSync(netsFolder(), { withFileTypes: true })
+    .filter(entry => entry.isDirectory() && isNetName(entry.name))
+    .map(entry => entry.name)
+    .sort()
+
+export interface ChosenNet {
+  readonly folder: NetFolder
+  readonly state: NetState
+}
+
+/** The net of this name or, without a name, the only one. `at`: its folder, if known. Throws an Error. */
+export const chosenNet = (name: string | undefined, at?: string): ChosenNet => {
+  const names = at === undefined ? netNames() : [basename(at)]
+  if (name === undefined && names.length !== 1)
+    throw new Error(
+      names.length === 0
+        ? 'there is no net; `userdma net up FILE` makes one'
+        : `there are several nets: ${names.join(', ')}; name one with --net`,
+    )
+  const folder = new NetFolder(name ?? names[0]!, at)
+  const state = folder.read()
+  if (state === undefined)
+    throw new Error(`there is no net "${folder.name}"${names.length === 0 ? '' : `; there are ${names.join(', ')}`}`)
+  return { folder, state }
+}
+
+/** A net that is up. Throws an Error. */
+export const runningNet = (name: string | undefined, at?: string): ChosenNet => {
+  const found = chosenNet(name, at)
+  if (found.state.phase === 'up') return found
+  throw new Error(
+    `the net ${found.folder.name} is not up: its \`net up\` is at work or was killed; \`userdma net down ${found.folder.name}\` removes what that left`,
+  )
+}
