@@ -2,7 +2,7 @@
  * Regions with on-demand paging: each access uses the pages that are mapped then. The peers are queue pairs of this
  * program. Prints a line per step.
  *
- *   on_demand DEVICE           under a RLIMIT_MEMLOCK of LOCKED bytes
+ *   on_demand DEVICE           with a RLIMIT_MEMLOCK of LOCKED bytes
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
