@@ -116,16 +116,15 @@ export class DoorbellPages implements StoredDoorbells {
     context.whenEnded.add(() => this.#awaited.delete(context))
   }
 
-  /** The context has a clock that programs can read. As `await`, until it is mapped. */
+  /** The context has a clock that programs can read. */
   addClock(context: OpenContext): void {
     const { clock } = context.memory
     if (clock === undefined) return
     this.#clocks.add(clock.page)
     context.whenEnded.add(() => this.#clocks.delete(clock.page))
-    this.await(context)
   }
 
-  /** All doorbells and the clock of the context are mapped and watched. */
+  /** All doorbells of the context are mapped and watched. */
   found(context: OpenContext): void {
     this.#awaited.delete(context)
   }
@@ -155,7 +154,7 @@ export class DoorbellPages implements StoredDoorbells {
   }
 
   find(now: number): void {
-    for (const { tick } of this.#clocks) tick()
+    if (this.#clocks.size > 0) for (const { tick } of this.#clocks) tick()
     if (this.#watched.size === 0 || now < this.#nextFind) return
     this.#nextFind = now + FIND_INTERVAL
     const armed: UserfaultWatch[] = []

@@ -54,16 +54,16 @@ export class DoorbellRanges {
     this.find(open)
   }
 
-  /** Watches the doorbells of a context that the client has mapped, and are not watched yet. */
+  /** Watches the doorbells and the clock of a context that the client has mapped, and are not watched yet. */
   find(open: OpenContext): void {
     const { doorbells, clock } = open.memory
-    if (doorbells.size === 0 && clock === undefined) return
+    if (doorbells.size === 0) return
     if (this.#client.standing !== 'owner') {
       this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
     const sought = new Map([...doorbells, ...(clock === undefined ? [] : [[clock.offset, clock.length] as const])])
-    const missing = new Set(sought.keys())
+    const missing = new Set(doorbells.keys())
     for (const { start, end, offset, isWritable } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
       for (const [from, length] of sought) {
         const first = Math.max(start, start + from - offset)

@@ -370,7 +370,7 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
           // also for inline data between pointers
-          maxSendSge: Math.min(cap.maxSendSge + 1, Limits.maxSge),
+          maxSendSge: cap.maxSendSge < Limits.maxSge ? cap.maxSendSge + 1 : cap.maxSendSge,
           maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,
         }
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }

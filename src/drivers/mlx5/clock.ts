@@ -46,6 +46,7 @@ export const clockOf = (context: Context | undefined): ClockPage | undefined => 
  * CallError ENOMEM.
  */
 export const openClock = (context: Context, now: () => number, start: number): boolean => {
+  if (clocks.has(context)) return true
   const { mapped } = context
   if (mapped?.allocateAt === undefined || mapped.readClock === undefined) return false
   writeInfo(mapped.allocateAt(Mlx5Page.CLOCK_INFO, PAGE_BYTES), start)
