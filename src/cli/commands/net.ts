@@ -64,7 +64,7 @@ export const netUp = async (file: string): Promise<void> => {
   const plan = planNet(readTopology(file))
   requireTools()
   const folder = new NetFolder(plan.name)
-  folder.requireShortPaths(plan)
+  folder.requireUsablePaths(plan)
   let interruption: EndSignal | undefined
   const restoreSignals = onEndSignal(signal => {
     interruption ??= signal

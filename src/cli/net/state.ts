@@ -64,8 +64,12 @@ export class NetFolder {
     return host === undefined ? join(this.path, 'etc.hosts') : join(this.path, host, 'hosts')
   }
 
-  /** Throws an Error if the paths are too long for sockets. */
-  requireShortPaths({ hosts }: Plan): void {
+  /** Throws an Error if the paths are too long for sockets, or cannot be words of `ip -batch`. */
+  requireUsablePaths({ hosts }: Plan): void {
+    if (/[\s'"\\#]/.test(this.path))
+      throw new Error(
+        `the folder of the net, ${JSON.stringify(this.path)}, has a space, quote, "#" or backslash; set XDG_RUNTIME_DIR to another folder of yours`,
+      )
     const longest = Math.max(...hosts.map(({ name }) => Buffer.byteLength(this.socket(name))))
     if (longest > MAX_SOCKET_PATH)
       throw new Error(

@@ -154,12 +154,10 @@ export class NetSystem {
     if (this.#holder === undefined)
       run([tool('ip'), '-batch', '-'], nodes.map(node => `netns add ${this.#namespaceName(node)}\n`).join(''))
     else
-      run(
-        [...this.enter, 'sh', '-e'],
-        nodes
-          .map(node => `: >'${this.#namespace(node)}'; '${tool('unshare')}' --net='${this.#namespace(node)}' true\n`)
-          .join(''),
-      )
+      run([
+        ...[...this.enter, 'sh', '-ec', 'for path; do : >"$path"; unshare --net="$path" true; done', 'sh'],
+        ...nodes.map(node => this.#namespace(node)),
+      ])
   }
 
   /** Makes links as pairs of veth interfaces. */
