@@ -41,6 +41,8 @@ export interface EventSocketParts {
 
 /** SO_SNDBUF. The kernel charges almost a KiB for a record. */
 const BUFFER_BYTES = 64 * 1024
+/** From this many sent records on, each post asks whether the program has read them. */
+const MAX_UNASKED = 64
 /** The socket's buffer never holds more records, so the program has read all but the last MAX_UNREAD that were sent. */
 const MAX_UNREAD = 1024
 
@@ -186,7 +188,7 @@ export class EventSocket implements EventSink {
   #sendQueued(): void {
     if (this.#isDisconnected || this.#isReset) return
     const before = this.#sent
-    if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
+    if (before.length >= MAX_UNASKED && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
     let result = 1
     const { records } = this.#queue
