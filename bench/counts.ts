@@ -141,7 +141,7 @@ const UNITS: Readonly<Record<Quantity, readonly [text: string, unit: string]>> =
 export const LIMITS: Readonly<
   Record<OperationName, Readonly<Record<Quantity, readonly [floor: number, aim: number]>>>
 > = {
-  events: { calls: [40, 13], copies: [8, 3], wakeups: [4, 1], allocations: [40_000, 8000] },
+  events: { calls: [13, 6], copies: [4, 2], wakeups: [4, 1], allocations: [8000, 2000] },
   polling: { calls: [8, 3], copies: [4, 2], wakeups: [2, 0.2], allocations: [1500, 300] },
   write_bw: { calls: [6, 2], copies: [4, 2], wakeups: [2, 0.1], allocations: [1000, 300] },
   rdmacm: { calls: [700, 200], copies: [200, 60], wakeups: [40, 5], allocations: [900_000, 300_000] },

@@ -77,6 +77,8 @@ export const protocolHeader = session => {
     EventLog,
     EventKind,
     TakenCounts,
+    ArmWords,
+    ArmWord,
     MisuseKind,
     ObjectKind,
     GoneUse,
@@ -150,6 +152,10 @@ ${constants('', { unknown_opcode: UNKNOWN_OPCODE }).join('\n')}
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}
 ${constants('EVENT_', lowered(EventKind)).join('\n')}
+
+/* The arm words, and their values. */
+${constants('ARM_WORDS_', lowered(ArmWords)).join('\n')}
+${constants('ARM_WORD_', lowered(ArmWord)).join('\n')}
 
 /* The taken counts. */
 ${constants('TAKEN_COUNTS_', lowered(TakenCounts)).join('\n')}

@@ -339,6 +339,14 @@ void session_moved(int old_fd, int new_fd);
 /* The page with the parked word, which is 1 while the daemon sleeps. Read-only. NULL before the first session. */
 extern const volatile uint32_t *session_parked_page;
 
+/* ---- arming.c ---- */
+
+/* Arms the CQ of an ioctl or write on a context, if the call does only that. False: the caller forwards the call. */
+bool arming_by_ioctl(int fd, uint32_t request, uintptr_t argument);
+bool arming_by_write(int fd, const void *buffer, size_t count);
+/* The context's descriptor was closed. */
+void arming_forget(int fd);
+
 /* ---- fds.c ---- */
 
 enum fd_kind {

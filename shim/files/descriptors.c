@@ -82,6 +82,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     case FIOASYNC:
         return REAL(ioctl)(fd, request, argument);
     }
+    if (kind == FD_CONTEXT && arming_by_ioctl(fd, (uint32_t)request, argument))
+        return 0;
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 

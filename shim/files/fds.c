@@ -63,7 +63,10 @@ static bool create_table(void)
 
 static void clear_entry(int fd)
 {
+    const bool is_context = fd_table[fd].kind == FD_CONTEXT;
     __atomic_store_n(&fd_table[fd].kind, FD_OTHER, __ATOMIC_RELEASE);
+    if (is_context)
+        arming_forget(fd);
 }
 
 /* With the lock held. 0, or -1 with EMFILE or ENOMEM. */

@@ -86,6 +86,8 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
             return sizeof command;
         return ring_doorbell(fd, command.qp_handle);
     }
+    if (arming_by_write(fd, buffer, count))
+        return (ssize_t)count;
     if ((REAL(fcntl)(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
         errno = EBADF;
         return -1;

@@ -16,7 +16,7 @@ import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { GidTable } from './devices/gids.ts'
 import type { ClientClasses, DeviceTaps, Driver, DriverClass } from './driver-contract.ts'
 import type { AddressSpace } from './memory/address-space.ts'
-import type { MappedMemory } from './memory/mappable-memory.ts'
+import type { MappedMemory, SharedWord } from './memory/mappable-memory.ts'
 import type { MemoryTable } from './memory/region-table.ts'
 import type { HandleTable } from './objects/handles.ts'
 
@@ -156,6 +156,8 @@ export interface EventState {
   attached: Attachment | undefined
   /** Undefined: the next completion of the armed CQ raises its event immediately. */
   threshold: Threshold | undefined
+  /** The word by which the program arms the CQ (`ArmWord`); undefined: only calls arm it. */
+  armWord: SharedWord | undefined
 }
 
 /** Which completion raises the event of a CQ: none, the next solicited or failed completion, or the next completion. */

@@ -4,6 +4,7 @@
  */
 
 import type { ContextWait } from '../core/driver-contract.ts'
+import { armedFor } from '../core/events/events.ts'
 import { Armed, type Context, type CoreObject, type FdObject } from '../core/model.ts'
 import { readDescriptors } from '../host/process-status.ts'
 import { EventSocket } from './context/event-socket.ts'
@@ -12,7 +13,7 @@ import type { FailureReports } from './failures.ts'
 
 /** Whether no completion of a CQ has raised an event, and none will. */
 const isNeverArmed = ({ events }: CoreObject): boolean =>
-  events?.armed === Armed.NO && (events.state?.completions ?? 0) === 0
+  events !== undefined && armedFor(events) === Armed.NO && (events.state?.completions ?? 0) === 0
 
 const waitOf = (context: Context, channel: FdObject, fd: number, cqs: readonly CoreObject[]): ContextWait => ({
   context,

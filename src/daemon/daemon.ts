@@ -271,7 +271,7 @@ const createParts = (
   })
   for (const name of clientNames) clients.use(name)
   const network = createNetwork(config, link)
-  const trace = new TraceHub(nowMicroseconds)
+  const trace = new TraceHub(nowMicroseconds, () => setCallsWord())
   const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {
     wait: milliseconds => waitAtLeast(milliseconds, true),
@@ -286,9 +286,14 @@ const createParts = (
   const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
     if (objectJobs.waiting > 0) objectJobs.finish()
   })
+  const setCallsWord = (): void => {
+    const isSeen = config.check === true || trace.hasSubscribers || faults.hasCalls
+    setWord(parkedPage.words, ParkedPage.CALLS, isSeen ? 1 : 0)
+  }
   network.rulesChanged = () => {
     faults.rulesChanged()
     setWord(parkedPage.words, ParkedPage.POSTS, faults.hasPosts ? 1 : 0)
+    setCallsWord()
   }
   const ringPool = createRingPool()
   const contexts = new Contexts(

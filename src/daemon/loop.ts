@@ -39,6 +39,8 @@ export interface StoredDoorbells {
 
 /** Microseconds after which a loop that still finds work returns to the event loop. */
 const SLICE = 500
+/** Microseconds for which slices of a busy loop are one turn: checks of processes are repeated in each turn. */
+const TURN = 1000
 /** Microseconds without work before the loop parks. */
 const LINGER = 20
 /** Microseconds without work after which the queues are idle. */
@@ -55,7 +57,7 @@ const rethrow = (_device: Pollable, error: unknown): void => {
  * `advance` have all devices polled again after it.
  *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
- * time the loop begins to poll. `onFailure` is called for a device that threw, after all others were polled; it may
+ * time the loop begins to poll, and every TURN while it is busy. `onFailure` is called for a device that threw, after all others were polled; it may
  * remove the device.
  */
 export class Loop {
@@ -65,6 +67,8 @@ export class Loop {
   readonly #onFailure: (device: Pollable, error: unknown) => void
   readonly #doorbells: StoredDoorbells | undefined
   #isRunning = false
+  /** When the loop last called `onTurn` in `#run`. */
+  #turnAt = Number.NEGATIVE_INFINITY
   /** When a poll last had work. */
   #lastWork = Number.NEGATIVE_INFINITY
   /** Whether devices are polled by `#pollParked`. */
@@ -271,12 +275,17 @@ export class Loop {
     return false
   }
 
-  #run(firstScope: ScanScope): void {
+  /** `isNextSlice`: the loop is busy since the slice before. */
+  #run(firstScope: ScanScope, isNextSlice = false): void {
     if (this.#isRunning || this.#isStopped) return
     this.#isRunning = true
     let isParked = false
     try {
-      this.#onTurn()
+      const now = nowMicroseconds()
+      if (!isNextSlice || now - this.#turnAt >= TURN) {
+        this.#turnAt = now
+        this.#onTurn()
+      }
       setWord(this.#parked, ParkedPage.PARKED, 0)
       isParked = this.#untilParked(firstScope)
     } finally {
@@ -286,7 +295,7 @@ export class Loop {
         this.#nextSlice = setImmediate(() => {
           this.#nextSlice = undefined
           // Not only USED: a loop that is never idle must find posts to all queues.
-          this.#run(ScanScope.BEGIN)
+          this.#run(ScanScope.BEGIN, true)
         })
     }
   }

@@ -467,6 +467,8 @@ export const ParkedPage = {
   PARKED: 0,
   /** 1: fault rules may refuse posts, so each is announced (message POST). */
   POSTS: 1,
+  /** 1: traces, fault rules or a checker see every call, so programs arm CQs by calls (`ArmWords`). */
+  CALLS: 2,
   /**
    * The first of FAILED_COUNTS words: number of queue pairs in ERR, by QPN modulo FAILED_COUNTS. Only in ERR, where it is
    * flushed, does a receive need a doorbell.
@@ -510,6 +512,20 @@ export const EventLog = {
   entries: 2 ** 14,
   bytes: 2 ** 22,
 } as const
+
+/**
+ * The arm words, at `offset` of the context's memory file: for each CQ handle below `entries` a u32 (`ArmWord`), by
+ * which a program arms the CQ without a call (docs/decisions/events-without-calls.md).
+ */
+export const ArmWords = { offset: EventLog.offset - 2 ** 18, entries: 2 ** 16 } as const
+
+/**
+ * NONE: there is no such CQ, or only a call arms it. IDLE: it can be armed by the word. SOLICITED, NEXT: the program has
+ * armed it for the next solicited or failed completion, or for the next one. The program replaces IDLE or SOLICITED by
+ * SOLICITED or NEXT in one atomic operation, and after a full fence looks at the CQ. The device stores the producer
+ * index of a completion, and after a full fence replaces SOLICITED or NEXT by IDLE.
+ */
+export const ArmWord = { NONE: 0, IDLE: 1, SOLICITED: 2, NEXT: 3 } as const
 
 /**
  * The taken counts, at `offset` of the context's memory file: for each CQ handle below `entries` a u32, the number of

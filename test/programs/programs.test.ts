@@ -38,6 +38,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   doorbells: [['-q'], /usage: doorbells CASE/],
   adopted: [['-q'], /usage: adopted share/],
   removal: [['-q'], /usage: .*removal/],
+  armings: [['-q'], /usage: .*armings/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],
   loopback: [['-q'], /usage: .*loopback/],
   provider_faults: [['-q'], /usage: .*provider_faults/],

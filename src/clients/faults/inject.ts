@@ -58,6 +58,8 @@ export interface InjectedFaults {
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Whether each post must be announced by `onPost`. */
   readonly hasPosts: boolean
+  /** Whether rules see calls. */
+  readonly hasCalls: boolean
 }
 
 const NO_STACK: Stack = []
@@ -248,6 +250,9 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     get hasPosts() {
       return survey !== undefined || faults.has('post')
     },
+    get hasCalls() {
+      return survey !== undefined || faults.has('call') || faults.has('event')
+    },
     onPost({ context, object, qpn, isSend, opcode, wrId, stack = NO_STACK }, process) {
       const subject = subjectOf(context, process, () => stack)
       if (subject === undefined) return undefined
@@ -273,7 +278,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     },
     rulesChanged() {
       opened = new WeakSet()
-      hookCalls(survey !== undefined || faults.has('call') || faults.has('event'))
+      hookCalls(this.hasCalls)
       tapCompletions(survey !== undefined || faults.has('completion'))
       if (faults.has('event'))
         for (const { contexts } of core.devices.values()) for (const context of contexts) onOpen(context)

@@ -12,9 +12,10 @@ import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
-import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
+import { ArmWord, DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { noteFault } from '../attempt.ts'
 import { reportFailure } from '../failures.ts'
+import type { SharedWord } from '../memory/mappable-memory.ts'
 import {
   type Affiliation,
   Armed,
@@ -147,7 +148,14 @@ const recordOf = (
 }
 
 export const eventStateOf = (events: Affiliation): EventState => {
-  events.state ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
+  events.state ??= {
+    completions: 0,
+    asyncs: 0,
+    record: undefined,
+    attached: undefined,
+    threshold: undefined,
+    armWord: undefined,
+  }
   return events.state
 }
 
@@ -291,9 +299,47 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   else if (tightenThreshold(events, threshold, armedCount, armedPeriod)) raiseAndDisarm(events)
 }
 
+// ---- arming without a call ----
+
+/** Lets the program arm a new CQ by a word of shared memory, if its context has one. The CQ gets no threshold later. */
+export const shareArming = ({ context, handle, events }: CoreObject): void => {
+  const word = context?.mapped?.armWord?.(handle)
+  if (word === undefined || events === undefined) return
+  eventStateOf(events).armWord = word
+  Atomics.store(word.words, word.at, ArmWord.IDLE)
+}
+
+/** Replaces a stored arming by `next`, and arms the CQ. The program may have stored any value. */
+const takeArming = (events: Affiliation, { words, at }: SharedWord, next: number): void => {
+  const taken = Atomics.exchange(words, at, next)
+  if (taken === ArmWord.NEXT) events.armed = Armed.NEXT
+  else if (taken === ArmWord.SOLICITED && events.armed === Armed.NO) events.armed = Armed.SOLICITED
+}
+
+/** Looks for an arming that the program has stored. Hot: one load if there is none. */
+const lookAtArmWord = (events: Affiliation, word: SharedWord): void => {
+  if (Atomics.load(word.words, word.at) > ArmWord.IDLE) takeArming(events, word, ArmWord.IDLE)
+}
+
+/** From now on only calls arm the CQ. */
+const endSharedArming = (events: Affiliation): void => {
+  const { state } = events
+  if (state?.armWord === undefined) return
+  takeArming(events, state.armWord, ArmWord.NONE)
+  state.armWord = undefined
+}
+
+/** Which completion raises the CQ's event. */
+export const armedFor = (events: Affiliation): Armed => {
+  if (events.state?.armWord !== undefined) lookAtArmWord(events, events.state.armWord)
+  return events.armed
+}
+
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
   if (context === undefined) return events.state?.threshold
   const state = eventStateOf(events)
+  // A threshold counts from the arming on.
+  endSharedArming(events)
   state.threshold ??= createThreshold(context.device.core)
   return state.threshold
 }
@@ -331,7 +377,8 @@ const raiseAndDisarm = (events: Affiliation): void => {
 }
 
 /**
- * Called after each written completion. `isSolicited`: solicited or failed. Hot: one comparison if the CQ is not armed.
+ * Called after each written completion, whose producer index was stored by Atomics.store: so either this finds an arming
+ * by a word, or the program finds the completion. `isSolicited`: solicited or failed. Hot.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
   completedSome(events, isSolicited, 1)
@@ -339,6 +386,7 @@ export const completed = (events: Affiliation, isSolicited: boolean): void => {
 
 /** As `completed`, for `count` completions at once. */
 export const completedSome = (events: Affiliation, isSolicited: boolean, count: number): void => {
+  if (events.state?.armWord !== undefined) lookAtArmWord(events, events.state.armWord)
   if (events.armed === Armed.NO || (events.armed === Armed.SOLICITED && !isSolicited)) return
   const threshold = events.state?.threshold
   if (threshold !== undefined && !countCompletion(events, threshold, count)) return
@@ -494,6 +542,7 @@ export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | u
 export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
+  endSharedArming(events)
   events.armed = Armed.NO
   withdrawUnread(events.route.channel, events)
   withdrawUnread(events.route.asyncFd, events)

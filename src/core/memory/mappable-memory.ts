@@ -33,6 +33,13 @@ export interface ClockPage {
   isReadable: boolean
 }
 
+/** A 32-bit word of memory that a client shares. */
+export interface SharedWord {
+  readonly words: Int32Array
+  /** Index in `words`. */
+  readonly at: number
+}
+
 /** See `MappedMemory.adopt`. */
 export type PageWriter = 'program' | 'device'
 
@@ -69,6 +76,11 @@ export interface MappedMemory {
   adopt?(address: bigint, bytes: number, writer?: PageWriter): MappedChunk
   /** Whether the present call has adopted memory that the program does not map yet. */
   readonly isAdopting?: boolean
+  /**
+   * The word by which the client arms the CQ with this handle (ArmWords in spec/session.ts). Undefined, also if absent:
+   * only calls arm it.
+   */
+  armWord?(handle: number): SharedWord | undefined
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void
   /**

@@ -13,7 +13,14 @@
  */
 
 import type { Bytes } from '../../core/memory/address-space.ts'
-import type { ClockPage, MappedChunk, MappedMemory, PageWriter, RangeUse } from '../../core/memory/mappable-memory.ts'
+import type {
+  ClockPage,
+  MappedChunk,
+  MappedMemory,
+  PageWriter,
+  RangeUse,
+  SharedWord,
+} from '../../core/memory/mappable-memory.ts'
 import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
@@ -33,7 +40,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ContextFile, EventLog, TakenCounts } from '../../spec/session.ts'
+import { ArmWords, ContextFile, EventLog, TakenCounts } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
@@ -140,6 +147,8 @@ export class ContextMemory implements MappedMemory {
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
+  /** Mapped for the first CQ with a completion channel. */
+  #armWords: ChargedMapping | undefined
   /** Device and inode identify the file in every process. */
   readonly dev: number
   readonly inode: number
@@ -347,6 +356,18 @@ export class ContextMemory implements MappedMemory {
     return counts === undefined || handle >= TakenCounts.entries ? 0 : Atomics.load(counts.mapping.u32, handle)
   }
 
+  armWord(handle: number): SharedWord | undefined {
+    const { offset, entries } = ArmWords
+    if (handle >= entries) return undefined
+    try {
+      this.#armWords ??= this.#charged(entries * 4, () => this.#pool.map(this.fd, offset, entries * 4))
+    } catch (error) {
+      if (error instanceof CallError || error instanceof SystemError) return undefined
+      throw error
+    }
+    return { words: this.#armWords.mapping.i32, at: handle }
+  }
+
   /** Releases everything; no range may be used afterwards. */
   close(): void {
     const mappings = [this.#chunks, this.#doorbellRanges.values(), this.#placed.values()]
@@ -358,6 +379,8 @@ export class ContextMemory implements MappedMemory {
     this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
+    if (this.#armWords !== undefined) this.#unmap(this.#armWords)
+    this.#armWords = undefined
     this.#chunks.clear()
     this.#chunkOf.clear()
     if (this.packed !== undefined) this.packed.count = 0

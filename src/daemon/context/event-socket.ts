@@ -41,6 +41,8 @@ export interface EventSocketParts {
 
 /** SO_SNDBUF. The kernel charges almost a KiB for a record. */
 const BUFFER_BYTES = 64 * 1024
+/** From this many sent records on, each post asks whether the program has read them. */
+const MAX_UNASKED = 64
 /** The socket's buffer never holds more records, so the program has read all but the last MAX_UNREAD that were sent. */
 const MAX_UNREAD = 1024
 
@@ -77,6 +79,8 @@ export class EventSocket implements EventSink {
   readonly #watcher: Watch
   /** Where the peer end was last. */
   #peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
+  /** A copy of the peer end that `prepareWithdraw` has fetched, for the `withdraw` or `take` that follows; or negative. */
+  #foundEnd = -1
 
   constructor(
     holders: () => Iterable<ProcessHandle>,
@@ -124,6 +128,7 @@ export class EventSocket implements EventSink {
   /** `process` has the peer end as its descriptor `number`. */
   setPeerEnd(process: ProcessHandle, number: number): void {
     this.#peerEndLocation = { process, number }
+    this.#closeFoundEnd()
   }
 
   prepareWithdraw(): Promise<void> | undefined {
@@ -174,6 +179,7 @@ export class EventSocket implements EventSink {
     this.#watcher.stop()
     close(this.#ownEnd)
     this.closePeerEnd()
+    this.#closeFoundEnd()
   }
 
   /** Whether the program has closed its end. Discards a packet that the program has sent. */
@@ -186,7 +192,7 @@ export class EventSocket implements EventSink {
   #sendQueued(): void {
     if (this.#isDisconnected || this.#isReset) return
     const before = this.#sent
-    if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
+    if (before.length >= MAX_UNASKED && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
     let result = 1
     const { records } = this.#queue
@@ -227,10 +233,16 @@ export class EventSocket implements EventSink {
   }
 
   #isPeerEndFound(): boolean {
-    if (this.#isPeerEndOpen) return true
-    const end = this.#fetchPeerEnd()
-    if (end >= 0) close(end)
-    return end >= 0
+    if (this.#isPeerEndOpen || this.#foundEnd >= 0) return true
+    this.#foundEnd = this.#fetchPeerEnd()
+    // The program's own copies decide when the socket hangs up.
+    if (this.#foundEnd >= 0) queueMicrotask(() => this.#closeFoundEnd())
+    return this.#foundEnd >= 0
+  }
+
+  #closeFoundEnd(): void {
+    if (this.#foundEnd >= 0) close(this.#foundEnd)
+    this.#foundEnd = -1
   }
 
   *#search(): Generator<undefined, void> {
@@ -248,11 +260,11 @@ export class EventSocket implements EventSink {
 
   /** Runs `body` on the peer end; undefined if the daemon cannot get the peer end. */
   #withPeerEnd<T>(body: (end: number) => T): T | undefined {
-    const end = this.#isPeerEndOpen ? this.peerEnd : this.#fetchPeerEnd()
-    if (end < 0) return undefined
-    const result = body(end)
-    // Do not compare descriptor numbers: the kernel may have reused the number of the closed `peerEnd` for `end`.
-    if (!this.#isPeerEndOpen) close(end)
+    if (this.#isPeerEndOpen) return body(this.peerEnd)
+    if (this.#foundEnd < 0) this.#foundEnd = this.#fetchPeerEnd()
+    if (this.#foundEnd < 0) return undefined
+    const result = body(this.#foundEnd)
+    this.#closeFoundEnd()
     return result
   }
 

@@ -65,10 +65,12 @@ export class ProcessSpace implements AddressSpace {
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
   readonly #moves: Moves
-  /** Turn of the last check of the process, and its time, which is also `now` of copies. `#isAlive` sets both. */
+  /** Turn of the last check of the process, and its result. */
   #checkedTurn = -1
-  #checkedAt = 0
   #isSameProcess = true
+  /** `now` of copies, read once per turn. */
+  #timedTurn = -1
+  #time = 0
   #hasStalled = false
   #isClosed = false
   #ranges: MappedRanges | undefined
@@ -80,7 +82,7 @@ export class ProcessSpace implements AddressSpace {
     this.#slices = slices
     this.#onTooSlow = onTooSlow
     this.#registered = new RegisteredRanges(handle, options)
-    this.#moves = createMoves(handle)
+    this.#moves = createMoves(handle, isInUse => this.#isAlive(isInUse))
   }
 
   check(hi: number, lo: number, length: number, writable: boolean): boolean {
@@ -120,8 +122,7 @@ export class ProcessSpace implements AddressSpace {
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
     return (
-      this.#refusalErrno() ||
-      this.#errnoOf(this.#moves.read(hi, lo, to, at, chunk, stride, total, this.#checkedAt), total)
+      this.#refusalErrno() || this.#errnoOf(this.#moves.read(hi, lo, to, at, chunk, stride, total, this.#now()), total)
     )
   }
 
@@ -129,7 +130,7 @@ export class ProcessSpace implements AddressSpace {
     this.#written?.add(hi * TWO_32 + lo, total)
     return (
       this.#refusalErrno() ||
-      this.#errnoOf(this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#checkedAt), total)
+      this.#errnoOf(this.#moves.write(hi, lo, from, at, chunk, stride, total, this.#now()), total)
     )
   }
 
@@ -213,12 +214,12 @@ export class ProcessSpace implements AddressSpace {
     this.#ranges = undefined
   }
 
-  #isAlive(): boolean {
+  /** `isSpaceInUse`: as of `isSame`. */
+  #isAlive(isSpaceInUse = false): boolean {
     if (this.#isClosed) return false
     if (this.#checkedTurn !== this.#turn()) {
       this.#checkedTurn = this.#turn()
-      this.#checkedAt = nowMicroseconds()
-      this.#isSameProcess = isSame(this.#handle)
+      this.#isSameProcess = isSame(this.#handle, isSpaceInUse)
     }
     return this.#isSameProcess
   }
@@ -237,7 +238,15 @@ export class ProcessSpace implements AddressSpace {
   /** 0, or the errno with which copies fail. */
   #refusalErrno(): number {
     if (this.#hasStalled) return Errno.ETIMEDOUT
-    return this.#isAlive() ? 0 : Errno.ESRCH
+    return this.#isClosed ? Errno.ESRCH : 0
+  }
+
+  #now(): number {
+    if (this.#timedTurn !== this.#turn()) {
+      this.#timedTurn = this.#turn()
+      this.#time = nowMicroseconds()
+    }
+    return this.#time
   }
 
   /** The errno of a copy of `total` bytes that has returned `moved`; 0: success. */

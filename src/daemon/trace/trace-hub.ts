@@ -33,21 +33,31 @@ type Refusal = Pick<TraceRecord, 'ret' | 'reason'>
 
 const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
 
-/** `now`: microseconds. */
+/** `now`: microseconds. `onChange` is called when a subscription begins or ends. */
 export class TraceHub {
   readonly #now: () => number
+  readonly #onChange: () => void
   readonly #subscribers = new Set<Subscriber>()
   /** Functions that publish a waiting record, by the function that looks up its descriptor numbers. */
   readonly #waiting = new Map<DescriptorNumbers, (refusal?: Refusal) => void>()
 
-  constructor(now: () => number) {
+  constructor(now: () => number, onChange: () => void = () => {}) {
     this.#now = now
+    this.#onChange = onChange
   }
 
   /** The returned function ends the subscription. */
   subscribe(subscriber: Subscriber): () => void {
     this.#subscribers.add(subscriber)
-    return () => this.#subscribers.delete(subscriber)
+    this.#onChange()
+    return () => {
+      this.#subscribers.delete(subscriber)
+      this.#onChange()
+    }
+  }
+
+  get hasSubscribers(): boolean {
+    return this.#subscribers.size > 0
   }
 
   /** Whether processes with this tag have a subscriber. */

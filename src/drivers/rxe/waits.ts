@@ -4,6 +4,7 @@
  */
 
 import type { ContextWait } from '../../core/driver-contract.ts'
+import { armedFor } from '../../core/events/events.ts'
 import { elementAt } from '../../core/memory/rings.ts'
 import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
 import { requestName } from '../../spec/check/causes.ts'
@@ -360,15 +361,16 @@ const notSolicited = (state: RxeState, cq: CqObject, unpolled: number): Wait | u
 const lostWakeup = (state: RxeState, cq: CqObject): Wait | undefined => {
   const { events, handle } = cq
   const channel = events?.route.channel
-  if (channel === undefined) return undefined
+  if (events === undefined || channel === undefined) return undefined
   const unpolled = unpolledIn(cq)
   if (unpolled === 0 || channel.isClosed || channel.sink.unread() > 0) return undefined
   const completions = counted(unpolled, 'unpolled completion')
-  if (events?.armed === Armed.SOLICITED) return notSolicited(state, cq, unpolled)
+  const armed = armedFor(events)
+  if (armed === Armed.SOLICITED) return notSolicited(state, cq, unpolled)
   return {
     id: 'lost-wakeup',
     text:
-      events?.armed === Armed.NEXT
+      armed === Armed.NEXT
         ? `CQ ${handle} was armed with ${completions} in it, which raise no event`
         : `CQ ${handle} has ${completions}, and is not armed (ibv_req_notify_cq), so its channel has no event`,
     cq: handle,

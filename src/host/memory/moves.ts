@@ -10,11 +10,12 @@
  * - If /proc/PID/pagemap is absent, this process copies everything of programs of our own user.
  */
 
+import { ESRCH } from '../errno.ts'
 import { MAX_WAIT } from './budget.ts'
 import type { Guest } from './guest.ts'
 import { createMover, type Mover } from './mover.ts'
 import type { MoveArguments } from './pieces.ts'
-import { memResult, needsMem, type ProcessHandle, readv, writev } from './process.ts'
+import { isSame, memResult, needsMem, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
@@ -22,6 +23,12 @@ import { type ResidentPages, residentPages } from './resident.ts'
  * old as the turn of the event loop.
  */
 type Move = (...args: [...MoveArguments, now: number]) => number
+
+/**
+ * Whether the process is the same (`isSame` of process.ts). The answer may be as old as the turn of the event loop.
+ * `isSpaceInUse`: as of `isSame`.
+ */
+type IsUnchanged = (isSpaceInUse: boolean) => boolean
 
 export interface Moves {
   readonly read: Move
@@ -34,7 +41,7 @@ export interface Moves {
 /** The mover for all handles without `guest` and `owner`. */
 let shared: Mover | undefined
 
-const nonGuestMoves = (handle: ProcessHandle): Moves => {
+const nonGuestMoves = (handle: ProcessHandle, isUnchanged: IsUnchanged): Moves => {
   const { pid, mem, owner } = handle
   let pages: ResidentPages | undefined
   let hasOpenedPages = false
@@ -46,14 +53,21 @@ const nonGuestMoves = (handle: ProcessHandle): Moves => {
       // A copy through /proc/PID/mem that returns 0 bytes means that the process has ended (`memResult`).
       if (total === 0) return 0
       if (!hasOpenedPages) {
-        hasOpenedPages = true
         pages = residentPages(pid)
+        // The pid may be another process's, or have run exec, before the open.
+        if (!isSame(handle)) {
+          pages?.close()
+          pages = undefined
+          return -ESRCH
+        }
+        hasOpenedPages = true
       }
       if (owner === undefined) shared ??= createMover()
       const mover = owner === undefined ? shared : ownMover
       const copy = write ? writev : readv
-      if (mover === undefined || pages === undefined || pages.areResident(high, low, total, now))
-        return copy(handle, high, low, local, offset, chunk, stride, total)
+      const isCopiedHere = mover === undefined || pages === undefined || pages.areResident(high, low, total, now)
+      if (!isUnchanged(pages?.foundAt === now)) return -ESRCH
+      if (isCopiedHere) return copy(handle, high, low, local, offset, chunk, stride, total)
       if (owner !== undefined)
         return memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
       const moved = mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
@@ -74,14 +88,20 @@ const nonGuestMoves = (handle: ProcessHandle): Moves => {
   }
 }
 
-const guestMoves = (guest: Guest): Moves => {
+const guestMoves = (guest: Guest, isUnchanged: IsUnchanged): Moves => {
   const move =
     (write: boolean): Move =>
-    (high, low, local, offset, chunk, stride, total) =>
-      total === 0 ? 0 : memResult(guest.move(write, high, low, local, offset, chunk, stride, total))
+    (high, low, local, offset, chunk, stride, total) => {
+      if (total === 0) return 0
+      return isUnchanged(false) ? memResult(guest.move(write, high, low, local, offset, chunk, stride, total)) : -ESRCH
+    }
   return { read: move(false), write: move(true), missingPages: undefined, close: () => {} }
 }
 
-/** `handle` must stay open until the copies are closed. */
-export const createMoves = (handle: ProcessHandle): Moves =>
-  handle.guest ? guestMoves(handle.guest) : nonGuestMoves(handle)
+/**
+ * `handle` must stay open until the copies are closed. `isUnchanged`: asked before each copy. Default: asks the kernel.
+ */
+export const createMoves = (
+  handle: ProcessHandle,
+  isUnchanged: IsUnchanged = isInUse => isSame(handle, isInUse),
+): Moves => (handle.guest ? guestMoves(handle.guest, isUnchanged) : nonGuestMoves(handle, isUnchanged))

@@ -34,6 +34,8 @@ const VALID = 1000
 let arena: Arena | undefined
 
 export interface ResidentPages {
+  /** `now` of the last query that found pages, so the address space had users then. */
+  readonly foundAt: number
   /** Whether all pages of the `length` bytes at hi:lo are in memory. `now`: microseconds, always of the same clock. */
   areResident(hi: number, lo: number, length: number, now: number): boolean
   /** Number of pages that `areResident` has found missing so far. */
@@ -59,6 +61,8 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   /** A multiple of CACHED_PAGES, so the slot of a page depends only on the low half of its address. */
   const pagesPer4GiB = TWO_32 / pageBytes
 
+  let foundAt = Number.NEGATIVE_INFINITY
+
   /** Checks pages [first, last], and caches those in memory. True if all are. */
   const query = (first: number, last: number, now: number): boolean => {
     arena ??= mapArena(BATCH * ENTRY)
@@ -68,6 +72,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       const count = last - page < BATCH ? last - page + 1 : BATCH
       // No entry: no process uses the address space any more. The copy will report that.
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
+      foundAt = now
       let anyBits = 0
       for (let i = 0; i < count; i++) anyBits |= u32[2 * i + 1]!
       const mayWaitBit =
@@ -88,13 +93,16 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   }
 
   return {
+    get foundAt() {
+      return foundAt
+    },
     areResident(hi, lo, length, now) {
       const pageInBlock = lo >>> pageBits
       const first = hi * pagesPer4GiB + pageInBlock
       const count = ((lo & (pageBytes - 1)) + length + (pageBytes - 1)) >>> pageBits
       for (let i = 0; i < count; i++) {
         const slot = (pageInBlock + i) & (CACHED_PAGES - 1)
-        if (cachedPages[slot] !== first + i || now - checkedAt[slot]! > VALID)
+        if (cachedPages[slot] !== first + i || now - checkedAt[slot]! >= VALID)
           return query(first, first + count - 1, now)
       }
       return true

@@ -6,6 +6,7 @@ import { yieldProcessor } from '../../host/event-loop/yield.ts'
 import { loadWord } from '../../host/memory/fence.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
 import { close, sendBytes } from '../../host/net/sockets.ts'
+import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -14,15 +15,16 @@ import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { type ErrnoName, errnoName } from '../../spec/errno.ts'
 import { declare } from '../../spec/schema/description.ts'
-import type { ObjectClass } from '../../spec/schema/schema.ts'
+import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage, PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
 import { noDeviceText } from '../../trace/suggest.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
-import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
+import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../carrier.ts'
 import { closedError, deviceClosedError, invalidArgument, refusal, refused } from '../error.ts'
 import { CLOSED } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
 import type { OpenedCarrier } from '../watch/watch.ts'
+import { armedByWord } from './arm-words.ts'
 import { ANSWER_TIMEOUT, joinDaemon, restartHint, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
@@ -45,6 +47,8 @@ const portEvents = new Set<number>([
 ])
 /** A doorbell token that names no queue pair. */
 const NO_QP = 0xffff_ffff
+/** The result of a call that answers nothing. */
+const NO_RESULT: CallResult<AnyValues> = { object: 0, out: {} }
 /** Empty polls between two checks that the daemon is alive. */
 const POLLS_PER_CHECK = 128
 
@@ -109,6 +113,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const descriptors = remoteDescriptors(session, () => session.checkAlive())
   const makeCall = createCalls(session, context, file, descriptors.add)
   const rings = createFileRings(file)
+  const armings = armedByWord(file, session.parked)
   /** Wakes the daemon if it sleeps, and lets it run. */
   const wake = (): void => {
     carrier.posted(NO_QP)
@@ -125,7 +130,12 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
 
   /** Reads the records of an event descriptor as they arrive, until its end. */
   const readEvents = (fd: number, bytes: number, onRecord: (record: DataView) => void): void =>
-    descriptors.read(fd, bytes, onRecord, () => carrier.targets?.ended())
+    descriptors.read(fd, bytes, onRecord, ended)
+  /** Neither events nor completions follow: later calls throw. */
+  const ended = (): void => {
+    armings.end()
+    carrier.targets?.ended()
+  }
 
   const end = (): Promise<void> | undefined => {
     if (isClosed) return undefined
@@ -133,6 +143,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     descriptors.closeAll()
     check?.end()
     rings.close()
+    armings.end()
     close(file)
     // The end of the doorbell ends the context only if the file is neither open nor mapped.
     close(doorbell)
@@ -170,7 +181,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       if (type === DEVICE_FATAL) carrier.targets?.event(type, undefined, undefined)
       else if (portEvents.has(type)) carrier.targets?.event(type, undefined, element)
       else carrier.targets?.event(type, element, undefined)
-      if (type === DEVICE_FATAL) carrier.targets?.ended()
+      if (type === DEVICE_FATAL) ended()
     })
     // A device without verbs has no completions.
     if (classes.some(({ name }) => name === CompChannel.name)) {
@@ -187,8 +198,12 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     const callName = `${cls.name}.${method}`
     if (object === CLOSED) throw closedError(callName)
     if (isClosed) throw deviceClosedError(callName)
+    if (cls === Cq && method === 'reqNotify' && isArmedByWord(object, args)) return NO_RESULT
     return makeCall(cls, method, object, args)
   }
+  /** Stacks, for `userdma check`, need the call; so does a threshold. */
+  const isArmedByWord = (cq: number, { solicitedOnly, count, period }: AnyValues): boolean =>
+    check === undefined && count === undefined && period === undefined && armings.arm(cq, solicitedOnly === 1)
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
     signal?.throwIfAborted()
     return call(cls, method, object, args)

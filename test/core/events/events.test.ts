@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { noRoute } from '../../../src/core/events/events.ts'
+import { armedFor, noRoute, setThreshold, shareArming } from '../../../src/core/events/events.ts'
 import {
   arm,
   attachSink,
@@ -24,6 +24,7 @@ import {
 import { type Affiliation, Armed } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
+import { ArmWord } from '../../../src/spec/session.ts'
 import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
@@ -75,6 +76,48 @@ test('an armed CQ raises one event for the next completion (R35)', () => {
   completed(cq.events!, SOLICITED)
   assert.deepEqual(hex(readAll(channel)), ['8877665544332211'])
   assert.equal(readError(channel), 'EAGAIN')
+})
+
+test('a program arms a CQ by its word as by a call, until the CQ has a threshold or is destroyed', () => {
+  const { context, channel, newCq, notify, destroy } = setUp()
+  const words = new Int32Array(2)
+  Object.assign(context, { mapped: { armWord: () => ({ words, at: 1 }) } })
+  const cq = newCq(1n)
+  const events = cq.events!
+  shareArming(cq)
+  const raised = (...solicited: boolean[]): number => {
+    for (const isSolicited of solicited) completed(events, isSolicited)
+    return channel.sink.unread()
+  }
+  /** Stores `word`; returns the event counts after two completions. */
+  const after = (word: number): number[] => {
+    words[1] = word
+    const counts = [raised(UNSOLICITED), raised(SOLICITED)]
+    channel.sink.take(Number.POSITIVE_INFINITY)
+    return counts
+  }
+  assert.deepEqual(after(ArmWord.NEXT), [1, 1])
+  assert.equal(words[1], ArmWord.IDLE)
+  assert.deepEqual(after(ArmWord.SOLICITED), [0, 1])
+  for (const garbage of [ArmWord.NONE, ArmWord.IDLE, 4, 2 ** 31 - 1, -1]) assert.deepEqual(after(garbage), [0, 0])
+  // A weaker arming by either way does not weaken the other.
+  notify(cq.handle, 'any')
+  assert.deepEqual(after(ArmWord.SOLICITED), [1, 1])
+  words[1] = ArmWord.SOLICITED
+  assert.equal(armedFor(events), Armed.SOLICITED)
+  assert.deepEqual(after(ArmWord.NEXT), [1, 1])
+  words[1] = ArmWord.NEXT
+  setThreshold(cq, 1, undefined)
+  assert.equal(words[1], ArmWord.NONE)
+  assert.deepEqual(after(ArmWord.NEXT), [1, 1], 'the arming before the threshold')
+  assert.deepEqual(after(ArmWord.NEXT), [0, 0])
+
+  const other = newCq(2n)
+  shareArming(other)
+  assert.equal(words[1], ArmWord.IDLE)
+  destroy(other.handle)
+  assert.equal(words[1], ArmWord.NONE)
+  assert.equal(words[0], 0)
 })
 
 test('a CQ that is armed only for solicited completions ignores other completions', () => {

@@ -26,6 +26,7 @@ const programs = [
   ownProgram('verbs_errors'),
   ownProgram('memory_windows'),
   ownProgram('threads'),
+  ownProgram('armings'),
   ownProgram('fork_safe'),
 ]
 
@@ -71,6 +72,11 @@ describe('programs of test/programs with libibverbs', { skip: lacking(...program
   for (const forks of [[], ['-f']])
     it(`many threads use one context${forks.length > 0 ? ', and one of them forks' : ''}`, async t => {
       assertGood(await run(t, ownProgram('threads'), ['-d', 'rxe0', '-g', '1', ...forks], { env: daemon.env }))
+    })
+
+  for (const wild of [[], ['-w']])
+    it(`CQs are armed without calls${wild.length > 0 ? ', and random words harm only the program itself' : ', and no event is lost'}`, async t => {
+      assertGood(await run(t, ownProgram('armings'), ['-d', 'rxe0', '-g', '1', ...wild], { env: daemon.env }))
     })
 
   it('memory windows work over UDP, and the trace names their calls', async t => {

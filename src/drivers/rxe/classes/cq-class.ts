@@ -4,7 +4,7 @@
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { requireOpen } from '../../../core/dispatch/invoke.ts'
-import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
+import { affiliate, completed, raiseObjectEvent, shareArming } from '../../../core/events/events.ts'
 import { mmapInfo } from '../../../core/memory/rings.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
 import { createCause } from '../../../spec/check/causes.ts'
@@ -72,6 +72,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
       limitEntries(call, object, cqe)
       state.number = stateOf(call).cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
+      if (channel !== undefined) shareArming(object)
       return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
     },
 

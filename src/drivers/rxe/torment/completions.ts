@@ -6,6 +6,7 @@
  * receive completion also waits until the payloads for its queue pair are in memory (partial-writes.ts), a send
  * completion until the payloads for its queue pair and for the peer are in memory.
  */
+import { armedFor } from '../../../core/events/events.ts'
 import { Armed } from '../../../core/model.ts'
 import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { WcOpcode } from '../../../spec/work.ts'
@@ -165,7 +166,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     },
 
     notify(cq, solicited) {
-      const armed = cq.events?.armed ?? Armed.NO
+      const armed = cq.events === undefined ? Armed.NO : armedFor(cq.events)
       const isArmed = armed !== Armed.NO && (armed !== Armed.SOLICITED || solicited)
       const hasThreshold = cq.events?.state?.threshold !== undefined
       if (!isArmed || hasThreshold || sink.isSuspended()) {
