@@ -29,6 +29,7 @@ import {
   uarClass,
 } from './classes.ts'
 import { takeArming } from './completions.ts'
+import { dcQpClasses } from './dc/classes.ts'
 
 export const mlx5Driver = {
   ...rxeDriver,
@@ -48,6 +49,7 @@ export const mlx5Driver = {
     driverClass(EventQueueClass),
     cqClass,
     ...mlx5QpClasses,
+    ...dcQpClasses,
     ahClass,
     ...srqClasses,
     xrcdClass,
@@ -69,22 +71,29 @@ const createMlx5Device = (core: Core, name: string, { network }: RoceSite): Netw
     identity,
     now,
   })
-  const { cqs } = addState(soft.device)
+  const { cqs, dc } = addState(soft.device)
   const { device, link } = soft
   return {
     device,
     poll(time, scope) {
       let isArmed = false
       for (const cq of cqs) isArmed = takeArming(cq) || isArmed
-      return soft.poll(time, scope) || isArmed
+      const progress = soft.poll(time, scope)
+      return dc.poll(time) || progress || isArmed
     },
     isUnfinished: () => soft.isUnfinished?.() ?? false,
     nextTimeout: () =>
-      Math.min(soft.nextTimeout(), device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL),
+      Math.min(
+        soft.nextTimeout(),
+        dc.nextTimeout(now()),
+        device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL,
+      ),
     // doorbells are stores to memory
     onDoorbell() {},
     counters: () => soft.counters(),
-    ...(soft.queues && { queues: soft.queues }),
+    ...(soft.queues && {
+      queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues?.qpOfNumber(qpn) },
+    }),
     link,
     waits: disconnected => soft.waits?.(disconnected) ?? [],
   }

@@ -53,7 +53,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
 
   /** Undefined for a queue pair without a path. */
   const peerOf = (row: number): ConnectedPeer | undefined => {
-    const dgid = objectOf(row)?.state.address?.dgid
+    const dgid = state().rings[row]?.address?.dgid
     if (dgid === undefined) return undefined
     const qpn = state().engine().query(row).destQpn
     const address = addressText(dgid)
@@ -105,10 +105,10 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       reportQp(row, { kind: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
     nak(row, psn, cause) {
-      const object = objectOf(row)
-      if (object === undefined) return
+      const own = state().rings[row]
+      if (own === undefined) return
       if (naks.length === MAX_NAKS) naks.shift()
-      naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
+      naks.push({ qpn: own.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
     dropped(row, cause, wrId, sourceQpn) {
       const qp = objectOf(row)

@@ -39,7 +39,7 @@ export const qpsFrom = (state: RxeState, from: number, max: number): ReturnType<
   const qps = []
   for (let row = from; row < state.qps.length; row++) {
     const object = state.qps[row]
-    if (object === undefined) continue
+    if (object?.state.row !== row) continue
     if (qps.length === max) return { qps, next: row }
     qps.push({ facts: qpFacts(state, object), context: object.context })
   }

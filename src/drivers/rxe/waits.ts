@@ -393,7 +393,7 @@ export function* waitsOfDevice(
   const gone = new GonePeers(state, disconnected)
   for (let row = 0; row < state.qps.length; row++) {
     const object = state.qps[row]
-    if (object !== undefined && isProgram(object.context))
+    if (object?.state.row === row && isProgram(object.context))
       for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
     if (++looked % STEP === 0) yield undefined
   }

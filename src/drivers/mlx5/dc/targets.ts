@@ -1,0 +1,256 @@
+/*
+ * Targets of DC: each connection of an initiator has a responder, a row of the engine of the service RC with a number of
+ * its own, that takes receives of the target's SRQ and completes to the target's CQ. Responders are made by CONNECT and
+ * end with DISCONNECT, with the target, or when their initiator is silent. A CONNECT without the access key leaves
+ * nothing.
+ */
+import { mayChargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
+import type { FlowAddress } from '../../../phy/port.ts'
+import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
+import { QpState } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { Service } from '../../../spec/wire/services.ts'
+import { flowAddress, noAddress, openPath, storedAddress } from '../../rxe/address/path.ts'
+import { forgetFailing } from '../../rxe/classes/cq-class.ts'
+import { emptySendQueue } from '../../rxe/rings/work-source.ts'
+import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
+import { Limits } from '../attributes.ts'
+import type { CompletedQueues } from '../completions.ts'
+import { type Answer, DcOpcode, type Outbox, type Request } from './messages.ts'
+
+const { INIT, RTR, RTS, ERR } = QpState.values
+
+/** Bytes that a connection costs the target's account. */
+const CONNECTION_BYTES = 1024
+
+/** A target. `recvPd`: of its SRQ's memory; `recvCq`: number of its CQ. */
+export interface Target {
+  readonly object: QpObject
+  readonly keyHi: number
+  readonly keyLo: number
+  readonly uidx: number
+  readonly pd: number
+  readonly recvPd: number
+  readonly recvCq: number
+  readonly connections: Map<string, Connection>
+}
+
+interface Connection {
+  readonly target: Target
+  /** In `Target.connections`. */
+  readonly key: string
+  readonly number: number
+  readonly responder: QueuePair
+  /** When a CONNECT or KEEP has come last. */
+  heardAt: number
+}
+
+/** An initiator, as it is known to a target. */
+const keyOf = ({ initiatorQpn, replyQpn }: Request, { source }: FlowAddress): string =>
+  `${initiatorQpn} ${replyQpn} ${String.fromCharCode(...source)}`
+
+export class Targets {
+  readonly #soft: RxeState
+  readonly #outbox: Outbox
+  readonly #byNumber = new Map<number, Target>()
+  /** By QPN of the responder: what its completions say. */
+  readonly #responders = new Map<number, CompletedQueues>()
+  #nextReap = Number.POSITIVE_INFINITY
+
+  constructor(soft: RxeState, outbox: Outbox) {
+    this.#soft = soft
+    this.#outbox = outbox
+  }
+
+  add(target: Target): void {
+    this.#byNumber.set(target.object.state.qpn, target)
+  }
+
+  /** Ends the connections of a target that is destroyed, or whose context closes. */
+  endConnections(qpn: number): void {
+    for (const connection of [...(this.#byNumber.get(qpn)?.connections.values() ?? [])]) {
+      this.#soft.sendResponses(connection.responder.row)
+      this.#end(connection)
+    }
+  }
+
+  remove(qpn: number): void {
+    this.endConnections(qpn)
+    this.#byNumber.delete(qpn)
+  }
+
+  objectOf(qpn: number): QpObject | undefined {
+    return this.#byNumber.get(qpn)?.object
+  }
+
+  completedOf(responderQpn: number): CompletedQueues | undefined {
+    return this.#responders.get(responderQpn)
+  }
+
+  onRequest(request: Request, from: FlowAddress, now: number): void {
+    const target = this.#byNumber.get(request.destQpn)
+    if (target === undefined || this.#soft.engine().stateOf(target.object.state.row) !== RTR) return
+    const key = keyOf(request, from)
+    const known = target.connections.get(key)
+    const isKey = request.keyHi === target.keyHi && request.keyLo === target.keyLo
+    if (request.opcode !== DcOpcode.CONNECT) {
+      if (known?.number !== request.connection || !isKey) return
+      if (request.opcode === DcOpcode.DISCONNECT) this.#end(known)
+      else known.heardAt = now
+      return
+    }
+    if (!isKey) {
+      this.#refuse(request, from, DcStatus.ACCESS_KEY)
+      return
+    }
+    if (known !== undefined && known.number === request.connection) {
+      // the answer was lost
+      known.heardAt = now
+      this.#accept(request, known)
+      return
+    }
+    // a late copy of an earlier CONNECT
+    if (known !== undefined && ((request.connection - known.number) | 0) < 0) return
+    if (known !== undefined) this.#end(known)
+    const connection = this.#connect(target, key, request, from, now)
+    if (connection === undefined) {
+      this.#refuse(request, from, DcStatus.BUSY)
+      return
+    }
+    target.connections.set(key, connection)
+    this.#accept(request, connection)
+    this.#nextReap = Math.min(this.#nextReap, now + DcTime.REAP)
+  }
+
+  nextTimeout(): number {
+    return this.#nextReap
+  }
+
+  /** Ends connections that have failed or whose initiators are silent. */
+  onTimeout(now: number): void {
+    if (now < this.#nextReap) return
+    for (const { connections } of this.#byNumber.values())
+      for (const connection of [...connections.values()]) {
+        const hasFailed = this.#soft.engine().stateOf(connection.responder.row) === ERR
+        if (hasFailed || now - connection.heardAt > DcTime.SILENCE) this.#end(connection)
+      }
+    this.#nextReap = this.#responders.size > 0 ? now + DcTime.REAP : Number.POSITIVE_INFINITY
+  }
+
+  /** A flow for answers; undefined if there is no path. */
+  #openFlow({ source, destination, flowLabel, trafficClass }: FlowAddress): number | undefined {
+    const path = flowAddress(destination, { ...noAddress, dgid: source, flowLabel, trafficClass })
+    try {
+      return openPath(this.#soft.port, path, 'DC')
+    } catch (error) {
+      if (error instanceof CallError) return undefined
+      throw error
+    }
+  }
+
+  #answer(request: Request, flow: number, status: number, responderQpn: number): void {
+    const { replyQpn, connection, psn, initiatorQpn } = request
+    const answer: Answer = {
+      opcode: DcOpcode.ANSWER,
+      destQpn: replyQpn,
+      connection,
+      psn,
+      initiatorQpn,
+      status,
+      responderQpn,
+    }
+    this.#outbox.add(answer, flow)
+  }
+
+  #accept(request: Request, { responder: { flow, qpn } }: Connection): void {
+    this.#answer(request, flow, DcStatus.ACCEPTED, qpn)
+  }
+
+  #refuse(request: Request, from: FlowAddress, status: number): void {
+    const flow = this.#openFlow(from)
+    if (flow === undefined) return
+    this.#answer(request, flow, status, 0)
+    this.#soft.releasedFlows.push(flow)
+  }
+
+  /** Undefined if there is no room for another connection. */
+  #connect(
+    target: Target,
+    key: string,
+    request: Request,
+    from: FlowAddress,
+    now: number,
+  ): Connection | undefined {
+    const { object, pd, recvPd, recvCq, uidx } = target
+    const soft = this.#soft
+    if (target.connections.size >= DC_MAX_CONNECTIONS.target || this.#responders.size >= DC_MAX_CONNECTIONS.device)
+      return undefined
+    const account = object.context?.account
+    if (!mayChargeMemory(account, CONNECTION_BYTES)) return undefined
+    const flow = this.#openFlow(from)
+    if (flow === undefined) {
+      releaseMemory(account, CONNECTION_BYTES)
+      return undefined
+    }
+    const engine = soft.engine()
+    const { receive } = object.state
+    const qpn = soft.qpns.take()
+    const row = engine.create({
+      service: Service.RC,
+      qpn,
+      pd,
+      sendCq: recvCq,
+      recvCq,
+      maxSendSge: 0,
+      maxRecvSge: receive.maxSge,
+      hasSrq: true,
+      recvPd,
+      sqSigAll: false,
+    })
+    soft.qpns.bind(qpn, row)
+    const { access, pathMtu, minRnrTimer, pkeyIndex } = engine.query(object.state.row)
+    engine.modify(row, INIT, { access, pkeyIndex })
+    engine.modify(row, RTR, {
+      destQpn: request.initiatorQpn,
+      rqPsn: request.psn,
+      pathMtu,
+      minRnrTimer,
+      maxDestRdAtomic: Limits.maxRdAtomic,
+      flow,
+      peer: soft.port.peerOf(from.source),
+    })
+    engine.modify(row, RTS, {})
+    const responder: QueuePair = {
+      row,
+      qpn,
+      send: emptySendQueue,
+      receive,
+      destinations: undefined,
+      attributeBits: 0,
+      address: storedAddress(soft, { ...noAddress, dgid: from.source, port: 1 }),
+      firstPsns: noPsns,
+      flow,
+    }
+    soft.qps[row] = object
+    soft.rings[row] = responder
+    this.#responders.set(qpn, { uidx, qpn: object.state.qpn, opcodeOf: () => 0 })
+    return { target, key, number: request.connection, responder, heardAt: now }
+  }
+
+  #end(connection: Connection): void {
+    const { target, key, responder } = connection
+    const { row, qpn, flow } = responder
+    const soft = this.#soft
+    target.connections.delete(key)
+    this.#responders.delete(qpn)
+    soft.engine().destroy(row)
+    soft.qps[row] = undefined
+    soft.rings[row] = undefined
+    soft.failures.forget(row)
+    soft.inError.delete(qpn)
+    forgetFailing(soft, qpn)
+    soft.qpns.free(qpn)
+    soft.releasedFlows.push(flow)
+    releaseMemory(target.object.context?.account, CONNECTION_BYTES)
+  }
+}
