@@ -78,10 +78,18 @@ const states = new WeakMap<Device, Mlx5State>()
 
 /** The state of a new device. */
 export const addState = (device: Device<RxeState>): Mlx5State => {
-  const state: Mlx5State = { soft: device.state, queues: new Map(), shared: new Map(), cqs: new Set(), dc: new DcTransport(device.state) }
+  const state: Mlx5State = {
+    soft: device.state,
+    queues: new Map(),
+    shared: new Map(),
+    cqs: new Set(),
+    dc: new DcTransport(device.state),
+  }
   states.set(device as Device, state)
   return state
 }
+
+export const dcOf = (device: Device<RxeState>): DcTransport | undefined => states.get(device as Device)?.dc
 
 export const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
 
@@ -287,12 +295,7 @@ const buffersOf = (method: string, args: QpArguments): { sendsAt: number; bytes:
 }
 
 /** Shares the program's queues of a new queue pair. */
-const openQueues = (
-  call: CallContext,
-  { state }: QpObject,
-  args: QpArguments,
-  kind: SendKind,
-) => {
+const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, kind: SendKind) => {
   const { bufferAddress = 0n, doorbellAddress = 0n, sendBlocks = 0, receiveRequests = 0, receiveShift = 0 } = args
   const { sendsAt, bytes } = buffersOf('create', args)
   const buffer = share(call.context, bufferAddress, wholePages(bytes))

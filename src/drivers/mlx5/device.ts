@@ -4,7 +4,7 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
-import type { Core } from '../../core/model.ts'
+import type { Context, Core } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -21,6 +21,7 @@ import {
   addState,
   ahClass,
   cqClass,
+  dcOf,
   deviceClass,
   mlx5QpClasses,
   mrClass,
@@ -55,6 +56,10 @@ export const mlx5Driver = {
     xrcdClass,
     uarClass,
   ],
+  *closing(context: Context<unknown, RxeState>) {
+    dcOf(context.device)?.targets.endConnectionsOf(context)
+    yield* rxeDriver.closing(context)
+  },
   createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
 } satisfies RegisteredDriver<RxeState>
 

@@ -337,7 +337,11 @@ class SoftDevice implements RxeDevice {
         raise(row, type, cause) {
           const qp = state.qps[row]
           // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
-          if (qp?.state.row !== row || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
+          if (
+            qp?.state.row !== row ||
+            (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)
+          )
+            return
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },

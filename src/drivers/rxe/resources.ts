@@ -26,13 +26,13 @@ const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
   [...coreQueues.byNumber.values()]
     .filter(({ isInternal }) => !isInternal)
     .map(({ qpn, sqPsn }) => ({
-    qpn,
-    port: 1,
-    state: QpState.values.RTS,
-    destQpn: 0,
-    rqPsn: 0,
-    sqPsn,
-  }))
+      qpn,
+      port: 1,
+      state: QpState.values.RTS,
+      destQpn: 0,
+      rqPsn: 0,
+      sqPsn,
+    }))
 
 const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
   const row = state.qpns.rowOf(qpn)

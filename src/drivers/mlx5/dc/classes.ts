@@ -1,6 +1,6 @@
 /*
  * Classes `dci_qp` and `dct_qp` of mlx5 devices: differences from the soft device's queue pairs (R9, R22). An initiator
- * has a row of the engine, as a queue pair of RC. The row of a target only has its state and attributes, which its
+ * has a row of the engine that is connected to one responder after the other (initiators.ts). The row of a target only has its state and attributes, which its
  * responders get (targets.ts): packets to its number are for connections.
  */
 import { withoutOptions } from '../../../core/devices/driver.ts'
@@ -61,7 +61,7 @@ const withAddress = (soft: DriverClass): DriverClass => {
 
 // ---- initiators ----
 
-const softInitiator = withAddress(qpClass(DciQp, 'DCI', Service.RC))
+const softInitiator = withAddress(qpClass(DciQp, 'DCI', Service.DCI))
 const withQueues = withProgramQueues({
   ...softInitiator,
   handlers: {

@@ -1,6 +1,6 @@
 /*
- * Initiators of DC. The row of an initiator in the engine is one of the service RC, which is connected to one responder
- * of one target at a time. Its requests are taken from the program's queue as long as they name this target. At a
+ * Initiators of DC. The row of an initiator in the engine is connected, as one of RC, to one responder of one target at
+ * a time. Its requests are taken from the program's queue as long as they name this target. At a
  * request that names another, the initiator waits until all earlier ones are acknowledged, disconnects, connects to the
  * responder that the other target makes for it, and goes on. It also disconnects when it is idle.
  *
@@ -34,6 +34,7 @@ const Phase = { NONE: 0, CONNECTING: 1, WAITS: 2, CONNECTED: 3, FAILED: 4 } as c
 
 const WORDS = DatagramSegment.BYTES / 4
 const NO_FLOW = -1
+const NO_PEER = -1
 /** The rnr_retry that means unlimited. */
 const UNLIMITED = 7
 /** Repetitions before a CONNECT is given up, however short the queue pair's timeout is. */
@@ -165,6 +166,7 @@ export class Initiators {
       progress = true
     }
     if (now >= this.#nextDue) {
+      progress = true
       this.#nextDue = Number.POSITIVE_INFINITY
       for (const initiator of this.#waiting) {
         if (now >= initiator.dueAt) this.#onDue(initiator, now)
@@ -288,6 +290,8 @@ export class Initiators {
     if (hasBegun) this.#outbox.add(this.#request(initiator, DcOpcode.DISCONNECT), flow)
     this.#release(initiator)
     initiator.phase = Phase.NONE
+    // late packets are dropped
+    if (hasBegun) this.#soft.engine().modify(initiator.object.state.row, undefined, { peer: NO_PEER })
   }
 
   #release(initiator: Initiator): void {
@@ -296,6 +300,8 @@ export class Initiators {
     this.#connected.delete(initiator)
     if (initiator.flow !== NO_FLOW) this.#soft.releasedFlows.push(initiator.flow)
     initiator.flow = NO_FLOW
+    if (this.#connected.size === 0) this.#nextSweep = Number.POSITIVE_INFINITY
+    if (this.#waiting.size === 0) this.#nextDue = Number.POSITIVE_INFINITY
   }
 
   /** Disconnects those that are idle or in ERR, and tells the targets of the others that they live. */

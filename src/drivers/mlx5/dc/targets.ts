@@ -4,6 +4,8 @@
  * end with DISCONNECT, with the target, or when their initiator is silent. A CONNECT without the access key leaves
  * nothing.
  */
+
+import type { Context } from '../../../core/model.ts'
 import { mayChargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
 import type { FlowAddress } from '../../../phy/port.ts'
 import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
@@ -66,17 +68,23 @@ export class Targets {
     this.#byNumber.set(target.object.state.qpn, target)
   }
 
-  /** Ends the connections of a target that is destroyed, or whose context closes. */
-  endConnections(qpn: number): void {
-    for (const connection of [...(this.#byNumber.get(qpn)?.connections.values() ?? [])]) {
+  /** The target is destroyed. */
+  remove(qpn: number): void {
+    const target = this.#byNumber.get(qpn)
+    this.#byNumber.delete(qpn)
+    if (target !== undefined) this.#endAll(target)
+  }
+
+  /** The context closes: its targets do not respond any more. */
+  endConnectionsOf(context: Context): void {
+    for (const target of this.#byNumber.values()) if (target.object.context === context) this.#endAll(target)
+  }
+
+  #endAll({ connections }: Target): void {
+    for (const connection of [...connections.values()]) {
       this.#soft.sendResponses(connection.responder.row)
       this.#end(connection)
     }
-  }
-
-  remove(qpn: number): void {
-    this.endConnections(qpn)
-    this.#byNumber.delete(qpn)
   }
 
   objectOf(qpn: number): QpObject | undefined {
@@ -174,13 +182,7 @@ export class Targets {
   }
 
   /** Undefined if there is no room for another connection. */
-  #connect(
-    target: Target,
-    key: string,
-    request: Request,
-    from: FlowAddress,
-    now: number,
-  ): Connection | undefined {
+  #connect(target: Target, key: string, request: Request, from: FlowAddress, now: number): Connection | undefined {
     const { object, pd, recvPd, recvCq, uidx } = target
     const soft = this.#soft
     if (target.connections.size >= DC_MAX_CONNECTIONS.target || this.#responders.size >= DC_MAX_CONNECTIONS.device)
@@ -243,6 +245,7 @@ export class Targets {
     const soft = this.#soft
     target.connections.delete(key)
     this.#responders.delete(qpn)
+    if (this.#responders.size === 0) this.#nextReap = Number.POSITIVE_INFINITY
     soft.engine().destroy(row)
     soft.qps[row] = undefined
     soft.rings[row] = undefined

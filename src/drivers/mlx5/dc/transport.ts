@@ -81,6 +81,8 @@ export class DcTransport {
     if (this.#initiators?.poll(now)) progress = true
     this.targets.onTimeout(now)
     if (!this.#outbox.isEmpty && this.#outbox.transmit()) progress = true
+    const { releasedFlows, port } = this.#soft
+    while (releasedFlows.length > 0) port.closeFlow(releasedFlows.pop() as number)
     return progress
   }
 
