@@ -22,7 +22,7 @@ const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts 
     qpn: qp.qpn,
     type: cls.name,
     state: stateName(state.engine().stateOf(qp.row)),
-    ...(dgid !== undefined && { peer: { qpn: destQpn, address: addressText(dgid) } }),
+    ...(dgid !== undefined && { peer: { qpn: qp.targetQpn ?? destQpn, address: addressText(dgid) } }),
     send: { pending: (loadProducer(send.ring) - send.retiredIndex) & send.ring.wrap, depth: send.ring.capacity },
     receive: {
       pending: pendingReceives(receive),

@@ -76,6 +76,8 @@ export interface QueuePair extends QpRings {
   /** Undefined without a path. */
   address: StoredAddress | undefined
   firstPsns: FirstPsns
+  /** The peer's number for people, if the engine's is that of a responder of DC. */
+  targetQpn?: number | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
@@ -106,6 +108,8 @@ export interface QpEnd {
 
 export interface ConnectedPeer {
   readonly peer: FailurePeer
+  /** The peer's number in the engine. */
+  readonly qpn: number
   /** The state of the peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
   /** The index of that device. */

@@ -101,7 +101,7 @@ const notSignaled = (state: RxeState, { state: qp, parents }: QpObject): Wait | 
   }
 }
 
-const peerObject = ({ peer, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(peer.qpn)]
+const peerObject = ({ qpn, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(qpn)]
 
 const endlessRnr = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
   const { row, qpn, send } = qp

@@ -128,12 +128,12 @@ const table = {
     text: 'no answer: sent {tries} times, retry_cnt is {retryCnt}',
   },
   DC_NO_ANSWER: {
-    code: 0x308,
+    code: 0x30b,
     results: ['RETRY_EXC_ERR'],
     text: 'the DC target did not answer: there is none with this number and address, or it is not in RTR',
   },
   DC_BUSY: {
-    code: 0x309,
+    code: 0x30c,
     results: ['RNR_RETRY_EXC_ERR'],
     text: 'the DC target has as many connections as it may have, and rnr_retry is used up',
   },

@@ -32,6 +32,7 @@ const WRONG_KEY = refusal(REM_ACCESS_ERR, 'DC_ACCESS_KEY')
 /** WAITS: CONNECT is repeated after a time, as the target is busy. FAILED: the next request that is taken is refused. */
 const Phase = { NONE: 0, CONNECTING: 1, WAITS: 2, CONNECTED: 3, FAILED: 4 } as const
 
+const QPN_MASK = 0xff_ffff
 const WORDS = DatagramSegment.BYTES / 4
 const NO_FLOW = -1
 const NO_PEER = -1
@@ -185,7 +186,7 @@ export class Initiators {
     const { row, qpn } = object.state
     return {
       opcode,
-      destQpn: view.getUint32(DatagramSegment.QPN) & 0xff_ffff,
+      destQpn: view.getUint32(DatagramSegment.QPN) & QPN_MASK,
       connection: number,
       psn: this.#soft.engine().query(row).sqPsn,
       initiatorQpn: qpn,
@@ -217,6 +218,7 @@ export class Initiators {
     }
     initiator.destination = address.dgid
     object.state.address = storedAddress(this.#soft, address)
+    object.state.targetQpn = view.getUint32(DatagramSegment.QPN) & QPN_MASK
     this.#lastNumber = (this.#lastNumber + 1) >>> 0
     initiator.number = this.#lastNumber
     initiator.busyRetries = 0
@@ -290,6 +292,7 @@ export class Initiators {
     if (hasBegun) this.#outbox.add(this.#request(initiator, DcOpcode.DISCONNECT), flow)
     this.#release(initiator)
     initiator.phase = Phase.NONE
+    initiator.object.state.address = undefined
     // late packets are dropped
     if (hasBegun) this.#soft.engine().modify(initiator.object.state.row, undefined, { peer: NO_PEER })
   }
