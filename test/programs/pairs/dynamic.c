@@ -2,7 +2,7 @@
  * The dynamically connected transport of libmlx5: an initiator of the client sends all requests to two targets of the
  * server in turn, then some that fail, and goes on.
  *
- *   dynamic DEVICE PORT ROUNDS [HOST]
+ *   dynamic -d DEVICE -n ROUNDS -p PORT [HOST]
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -258,14 +258,25 @@ static void run_server(struct endpoint *end, int peer, uint32_t rounds)
 
 int main(int argc, char **argv)
 {
-    NEED(argc == 4 || argc == 5, "usage: dynamic DEVICE PORT ROUNDS [HOST]");
+    const char *device = NULL, *port = NULL;
+    uint32_t rounds = 0;
+    for (int option; (option = getopt(argc, argv, "d:n:p:")) != -1;)
+        if (option == 'd')
+            device = optarg;
+        else if (option == 'n')
+            rounds = (uint32_t)atoi(optarg);
+        else if (option == 'p')
+            port = optarg;
+        else
+            device = NULL, optind = argc;
+    NEED(device && port && rounds > 0 && argc <= optind + 1, "usage: dynamic -d DEVICE -n ROUNDS -p PORT [HOST]");
+    const char *host = argv[optind];
     struct endpoint end;
     find_functions();
     set_time_limit(60);
-    create_endpoint(&end, open_named(argv[1]), &default_options, BYTES, 1);
-    const uint32_t rounds = (uint32_t)atoi(argv[3]);
-    const int peer = argc == 5 ? connect_to_server(argv[4], argv[2]) : accept_client(argv[2]);
-    (argc == 5 ? run_client : run_server)(&end, peer, rounds);
+    create_endpoint(&end, open_named(device), &default_options, BYTES, 1);
+    const int peer = host ? connect_to_server(host, port) : accept_client(port);
+    (host ? run_client : run_server)(&end, peer, rounds);
     puts("good");
     return 0;
 }
