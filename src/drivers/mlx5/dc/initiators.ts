@@ -7,7 +7,6 @@
  * A request whose target cannot be reached is taken with the status with which it fails, and the queue pair goes to ERR.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
-import type { FlowAddress } from '../../../phy/port.ts'
 import { DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { DATAGRAM_GID_SHIFT, DatagramSegment } from '../../../spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../spec/enums.ts'
@@ -18,7 +17,7 @@ import { flowAddress, noAddress, openPath, sourceOf, storedAddress } from '../..
 import { refusal } from '../../rxe/rings/work-source.ts'
 import type { QpObject, RxeState } from '../../rxe/state.ts'
 import type { Sends, TargetGate } from '../sends.ts'
-import { type Answer, DcOpcode, type Outbox, type Request } from './messages.ts'
+import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
 
 const { RTS, ERR } = QpState.values
 const { LOC_QP_OP_ERR, RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
@@ -147,7 +146,7 @@ export class Initiators {
     this.#switching.add(initiator)
   }
 
-  onAnswer({ initiatorQpn, connection, status, responderQpn }: Answer, from: FlowAddress, now: number): void {
+  onAnswer({ initiatorQpn, connection, status, responderQpn }: Answer, from: Path, now: number): void {
     const initiator = this.#byNumber.get(initiatorQpn)
     if (initiator?.phase !== Phase.CONNECTING || initiator.number !== connection) return
     if (!isSameAddress(from.source, initiator.destination)) return

@@ -2,6 +2,7 @@
  * Packets of DC connections (spec/wire/headers.ts, DCETH and DCAETH). They wait here until the port has room: they are
  * few, and a lost one is repeated by its initiator.
  */
+import type { FlowAddress } from '../../../phy/port.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import type { Arena } from '../../../wire/arena.ts'
@@ -59,22 +60,25 @@ export const readMessage = ({ view }: Arena, at: number, length: number): Reques
   const opcode = bthOpcode(view, at)
   const first = view.getUint32(at + At.first)
   const third = view.getUint32(at + At.third) & QPN_MASK
-  const message = {
-    opcode,
-    destQpn: bthDestQp(view, at),
-    connection: view.getUint32(at + At.connection),
-    psn: bthPsn(view, at),
-    initiatorQpn: first & QPN_MASK,
-  }
-  if (opcode === DcOpcode.ANSWER) return { ...message, status: first >>> 24, responderQpn: third }
+  const destQpn = bthDestQp(view, at)
+  const connection = view.getUint32(at + At.connection)
+  const psn = bthPsn(view, at)
+  const initiatorQpn = first & QPN_MASK
+  if (opcode === DcOpcode.ANSWER)
+    return { opcode, destQpn, connection, psn, initiatorQpn, status: first >>> 24, responderQpn: third }
   if (opcode !== DcOpcode.CONNECT && opcode !== DcOpcode.KEEP && opcode !== DcOpcode.DISCONNECT) return undefined
-  return { ...message, replyQpn: third, keyHi: view.getUint32(at + At.key), keyLo: view.getUint32(at + At.key + 4) }
+  const keyHi = view.getUint32(at + At.key)
+  const keyLo = view.getUint32(at + At.key + 4)
+  return { opcode, destQpn, connection, psn, initiatorQpn, replyQpn: third, keyHi, keyLo }
 }
 
 const isAnswer = (message: Request | Answer): message is Answer => message.opcode === DcOpcode.ANSWER
 
 /** Messages that wait, at most: others are not sent. */
 const MAX_WAITING = 1024
+
+/** The path of a message. */
+export type Path = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass'>
 
 export class Outbox {
   readonly #soft: RxeState

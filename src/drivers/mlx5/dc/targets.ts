@@ -7,7 +7,6 @@
 
 import type { Context } from '../../../core/model.ts'
 import { mayChargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
-import type { FlowAddress } from '../../../phy/port.ts'
 import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
@@ -18,7 +17,7 @@ import { emptySendQueue } from '../../rxe/rings/work-source.ts'
 import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
 import { Limits } from '../attributes.ts'
 import type { CompletedQueues } from '../completions.ts'
-import { type Answer, DcOpcode, type Outbox, type Request } from './messages.ts'
+import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 
@@ -48,7 +47,7 @@ interface Connection {
 }
 
 /** An initiator, as it is known to a target. */
-const keyOf = ({ initiatorQpn, replyQpn }: Request, { source }: FlowAddress): string =>
+const keyOf = ({ initiatorQpn, replyQpn }: Request, { source }: Path): string =>
   `${initiatorQpn} ${replyQpn} ${String.fromCharCode(...source)}`
 
 export class Targets {
@@ -95,7 +94,7 @@ export class Targets {
     return this.#responders.get(responderQpn)
   }
 
-  onRequest(request: Request, from: FlowAddress, now: number): void {
+  onRequest(request: Request, from: Path, now: number): void {
     const target = this.#byNumber.get(request.destQpn)
     if (target === undefined || this.#soft.engine().stateOf(target.object.state.row) !== RTR) return
     const key = keyOf(request, from)
@@ -146,7 +145,7 @@ export class Targets {
   }
 
   /** A flow for answers; undefined if there is no path. */
-  #openFlow({ source, destination, flowLabel, trafficClass }: FlowAddress): number | undefined {
+  #openFlow({ source, destination, flowLabel, trafficClass }: Path): number | undefined {
     const path = flowAddress(destination, { ...noAddress, dgid: source, flowLabel, trafficClass })
     try {
       return openPath(this.#soft.port, path, 'DC')
@@ -174,7 +173,7 @@ export class Targets {
     this.#answer(request, flow, DcStatus.ACCEPTED, qpn)
   }
 
-  #refuse(request: Request, from: FlowAddress, status: number): void {
+  #refuse(request: Request, from: Path, status: number): void {
     const flow = this.#openFlow(from)
     if (flow === undefined) return
     this.#answer(request, flow, status, 0)
@@ -182,7 +181,7 @@ export class Targets {
   }
 
   /** Undefined if there is no room for another connection. */
-  #connect(target: Target, key: string, request: Request, from: FlowAddress, now: number): Connection | undefined {
+  #connect(target: Target, key: string, request: Request, from: Path, now: number): Connection | undefined {
     const { object, pd, recvPd, recvCq, uidx } = target
     const soft = this.#soft
     if (target.connections.size >= DC_MAX_CONNECTIONS.target || this.#responders.size >= DC_MAX_CONNECTIONS.device)

@@ -7,7 +7,7 @@ import type { FlowAddress } from '../../../phy/port.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { CoreQueue, RxeState } from '../../rxe/state.ts'
 import { Initiators } from './initiators.ts'
-import { type Answer, DcOpcode, Outbox, type Request, readMessage } from './messages.ts'
+import { type Answer, DcOpcode, Outbox, type Path, type Request, readMessage } from './messages.ts'
 import { Targets } from './targets.ts'
 
 /** Received messages that wait, at most: others are dropped. A poll receives hardly more. */
@@ -18,7 +18,7 @@ const FULL_PORT = 100
 
 interface Received {
   readonly message: Request | Answer
-  readonly from: FlowAddress
+  readonly from: Path
 }
 
 export class DcTransport {
@@ -59,7 +59,7 @@ export class DcTransport {
     this.#soft.coreQueues.byNumber.delete(qpn)
   }
 
-  #onPacket(arena: Arena, at: number, length: number, { source, destination, ...rest }: FlowAddress): void {
+  #onPacket(arena: Arena, at: number, length: number, run: FlowAddress): void {
     const { counters } = this.#soft.engine()
     const message = this.#received.length < MAX_RECEIVED ? readMessage(arena, at, length) : undefined
     if (message === undefined) {
@@ -67,7 +67,9 @@ export class DcTransport {
       return
     }
     counters.receivedPackets++
-    this.#received.push({ message, from: { ...rest, source: source.slice(), destination: destination.slice() } })
+    const { source, destination, flowLabel, trafficClass } = run
+    const from = { source: source.slice(), destination: destination.slice(), flowLabel, trafficClass }
+    this.#received.push({ message, from })
   }
 
   /** After each poll of the soft device. True if anything was done. */
