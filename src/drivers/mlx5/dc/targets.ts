@@ -6,7 +6,7 @@
  */
 
 import type { Context } from '../../../core/model.ts'
-import { mayChargeMemory, releaseMemory } from '../../../core/objects/limits.ts'
+import { addTo, createLimit, hasShare, mayChargeMemory, releaseMemory, removeFrom } from '../../../core/objects/limits.ts'
 import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
@@ -56,6 +56,8 @@ export class Targets {
   readonly #byNumber = new Map<number, Target>()
   /** By QPN of the responder: what its completions say. */
   readonly #responders = new Map<number, CompletedQueues>()
+  /** Of all targets, so that those of other users can have some. */
+  readonly #limit = createLimit('connections of DC targets', DC_MAX_CONNECTIONS.device)
   #nextReap = Number.POSITIVE_INFINITY
 
   constructor(soft: RxeState, outbox: Outbox) {
@@ -184,15 +186,15 @@ export class Targets {
   #connect(target: Target, key: string, request: Request, from: Path, now: number): Connection | undefined {
     const { object, pd, recvPd, recvCq, uidx } = target
     const soft = this.#soft
-    if (target.connections.size >= DC_MAX_CONNECTIONS.target || this.#responders.size >= DC_MAX_CONNECTIONS.device)
-      return undefined
     const account = object.context?.account
+    if (target.connections.size >= DC_MAX_CONNECTIONS.target || !hasShare(this.#limit, account, 1)) return undefined
     if (!mayChargeMemory(account, CONNECTION_BYTES)) return undefined
     const flow = this.#openFlow(from)
     if (flow === undefined) {
       releaseMemory(account, CONNECTION_BYTES)
       return undefined
     }
+    addTo(this.#limit, account)
     const engine = soft.engine()
     const { receive } = object.state
     const qpn = soft.qpns.take()
@@ -253,6 +255,8 @@ export class Targets {
     forgetFailing(soft, qpn)
     soft.qpns.free(qpn)
     soft.releasedFlows.push(flow)
-    releaseMemory(target.object.context?.account, CONNECTION_BYTES)
+    const account = target.object.context?.account
+    removeFrom(this.#limit, account)
+    releaseMemory(account, CONNECTION_BYTES)
   }
 }
