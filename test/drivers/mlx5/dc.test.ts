@@ -407,11 +407,14 @@ describe('a hostile program', () => {
   })
 
   it('gets errors for what targets and initiators do not have', () => {
-    const { b, srq, targets, dci } = start()
+    const { m, b, srq, targets, dci } = start()
     assert.throws(() => b.target(0, KEY), /srq/)
     assert.throws(() => targets[0].modify({ state: QpState.values.ERR }), /a target can only be destroyed/)
     assert.throws(() => targets[0].modify({ state: QpState.values.RTS }), /DCT queue pairs cannot go from RTR to RTS/)
     assert.throws(() => dci.modify({ state: QpState.values.SQD }), /DCI queue pairs cannot go from RTS to SQD/)
     assert.throws(() => srq.destroy(), /is used 2 times/)
+    const { limits } = m.devices[1]!.device
+    assert.equal(limits.get('dct_qp'), limits.get('rc_qp'), 'all queue pairs share one limit')
+    assert.equal(limits.get('dci_qp'), limits.get('rc_qp'))
   })
 })

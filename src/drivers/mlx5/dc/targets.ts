@@ -6,7 +6,14 @@
  */
 
 import type { Context } from '../../../core/model.ts'
-import { addTo, createLimit, hasShare, mayChargeMemory, releaseMemory, removeFrom } from '../../../core/objects/limits.ts'
+import {
+  addTo,
+  createLimit,
+  hasShare,
+  mayChargeMemory,
+  releaseMemory,
+  removeFrom,
+} from '../../../core/objects/limits.ts'
 import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
