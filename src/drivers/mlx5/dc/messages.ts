@@ -3,6 +3,7 @@
  * few, and a lost one is repeated by its initiator.
  */
 import type { FlowAddress } from '../../../phy/port.ts'
+import { DC_MAX_CONNECTIONS } from '../../../spec/drivers/mlx5-dc.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import type { Arena } from '../../../wire/arena.ts'
@@ -75,7 +76,7 @@ export const readMessage = ({ view }: Arena, at: number, length: number): Reques
 const isAnswer = (message: Request | Answer): message is Answer => message.opcode === DcOpcode.ANSWER
 
 /** Messages that wait, at most: others are not sent. */
-const MAX_WAITING = 1024
+const MAX_WAITING = DC_MAX_CONNECTIONS.device
 
 /** The path of a message. */
 export type Path = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass'>
