@@ -462,7 +462,8 @@ const onPacket = (
   if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
   else if (service === Service.UD) onDatagram(s, row, arena, offset, length)
   // An initiator has no responder, an XRC target no requester.
-  else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI && service !== DCI) onRequest(s, row, arena, offset, length)
+  else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI && service !== DCI)
+    onRequest(s, row, arena, offset, length)
   else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && service !== XRC_TGT)
     onResponse(s, row, arena, offset, length, now)
   else s.counters.dropped++

@@ -93,7 +93,7 @@ export const dcOf = (device: Device<RxeState>): DcTransport | undefined => state
 
 export const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
 
-/** The queues that a completion of `qpn` names: those of an XRC target are its SRQ's, those of a responder of DC its target's. */
+/** The queues that a completion of `qpn` names: an XRC target has its SRQ's, a responder of DC its target's. */
 const queuesOf = ({ soft, queues, shared, dc }: Mlx5State, qpn: number): CompletedQueues | undefined => {
   const own = queues.get(qpn) ?? dc.targets.completedOf(qpn)
   if (own !== undefined) return own

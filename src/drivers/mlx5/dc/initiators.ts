@@ -1,8 +1,8 @@
 /*
  * Initiators of DC. The row of an initiator in the engine is connected, as one of RC, to one responder of one target at
- * a time. Its requests are taken from the program's queue as long as they name this target. At a
- * request that names another, the initiator waits until all earlier ones are acknowledged, disconnects, connects to the
- * responder that the other target makes for it, and goes on. It also disconnects when it is idle.
+ * a time. Its requests are taken from the program's queue as long as they name this target. At a request that names
+ * another, the initiator waits until all earlier ones are acknowledged, disconnects, connects to the responder that the
+ * other target makes for it, and goes on. It also disconnects when it is idle.
  *
  * A request whose target cannot be reached is taken with the status with which it fails, and the queue pair goes to ERR.
  */
@@ -70,12 +70,11 @@ class Initiator implements TargetGate {
   seenTaken = -1
   keptAt = 0
 
-  constructor(all: Initiators, { object, sends, gids }: InitiatorOptions, number: number) {
+  constructor(all: Initiators, { object, sends, gids }: InitiatorOptions) {
     this.#all = all
     this.object = object
     this.sends = sends
     this.gids = gids
-    this.number = number
     this.bytes = new Uint8Array(this.target.buffer)
     this.view = new DataView(this.target.buffer)
   }
@@ -83,12 +82,12 @@ class Initiator implements TargetGate {
   /** `TargetGate.mayTake` */
   mayTake(words: Int32Array, at: number): boolean {
     const { phase, target } = this
-    if (phase === Phase.CONNECTED || phase === Phase.FAILED) {
+    if (phase === Phase.CONNECTED) {
       let i = 0
       while (i < WORDS && words[at + i] === target[i]) i++
-      if (i === WORDS || phase === Phase.FAILED) return true
+      if (i === WORDS) return true
     }
-    if (this.#all.isFlushing(this)) return true
+    if (phase === Phase.FAILED || this.#all.isFlushing(this)) return true
     if (phase === Phase.CONNECTING || phase === Phase.WAITS) return false
     for (let i = 0; i < WORDS; i++) this.wanted[i] = words[at + i]!
     this.#all.onWanted(this)
@@ -120,7 +119,7 @@ export class Initiators {
 
   add(options: InitiatorOptions): void {
     const { object, sends } = options
-    const initiator = new Initiator(this, options, this.#lastNumber)
+    const initiator = new Initiator(this, options)
     sends.gate = initiator
     this.#byNumber.set(object.state.qpn, initiator)
   }

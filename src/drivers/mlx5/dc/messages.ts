@@ -131,8 +131,4 @@ export class Outbox {
     this.#waiting.splice(0, sent)
     return sent > 0
   }
-
-  close(): void {
-    for (const { flow } of this.#waiting.splice(0)) this.#soft.releasedFlows.push(flow)
-  }
 }

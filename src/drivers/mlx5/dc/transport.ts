@@ -92,8 +92,4 @@ export class DcTransport {
     if (!this.#outbox.isEmpty) return now + FULL_PORT
     return Math.min(this.#initiators?.nextTimeout() ?? Number.POSITIVE_INFINITY, this.targets.nextTimeout())
   }
-
-  close(): void {
-    this.#outbox.close()
-  }
 }
