@@ -22,6 +22,7 @@ import { MadChannel } from './classes/mad/mad_channel.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
+import { DciQp, DctQp } from './classes/qp/dc_qp.ts'
 import { DriverQp } from './classes/qp/driver_qp.ts'
 import { GsiQp } from './classes/qp/gsi_qp.ts'
 import { RawPacketQp } from './classes/qp/raw_packet_qp.ts'
@@ -63,6 +64,8 @@ export const Classes = {
   smi_qp: SmiQp,
   rd_qp: RdQp,
   driver_qp: DriverQp,
+  dci_qp: DciQp,
+  dct_qp: DctQp,
   flow: Flow,
   counters: Counters,
   dm: Dm,

@@ -260,6 +260,8 @@ const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram'>>
   rc_qp: 'reliable',
   xrc_ini_qp: 'reliable',
   xrc_tgt_qp: 'reliable',
+  dci_qp: 'reliable',
+  dct_qp: 'reliable',
   uc_qp: 'unreliable',
   ud_qp: 'datagram',
   gsi_qp: 'datagram',
@@ -271,14 +273,14 @@ export const statusesOf = (cls: string, completion: string): readonly StatusName
   const service = services[cls]
   if (service === undefined) return []
   if (completion.startsWith('RECV')) {
-    if (cls === 'xrc_ini_qp' || (service === 'datagram' && completion !== 'RECV')) return []
+    if (cls === 'xrc_ini_qp' || cls === 'dci_qp' || (service === 'datagram' && completion !== 'RECV')) return []
     // A datagram that does not fit is dropped silently (IBA 9.6.1.4.3).
     if (service === 'datagram') return ['LOC_QP_OP_ERR', 'LOC_PROT_ERR', ...ANY_ERRORS]
     const access = completion === 'RECV' ? [] : (['LOC_ACCESS_ERR'] as const)
     const invalid = service === 'reliable' ? (['REM_INV_REQ_ERR'] as const) : []
     return [...LOCAL_ERRORS, ...access, ...invalid, ...ANY_ERRORS]
   }
-  if (cls === 'xrc_tgt_qp') return []
+  if (cls === 'xrc_tgt_qp' || cls === 'dct_qp') return []
   if (LOCAL_OPERATIONS.includes(completion))
     return service === 'datagram' ? [] : ['LOC_QP_OP_ERR', 'MW_BIND_ERR', ...ANY_ERRORS]
   if (service === 'reliable') return [...LOCAL_ERRORS, ...REMOTE_ERRORS, ...ANY_ERRORS]

@@ -73,6 +73,17 @@ export const qpTransitions = {
   SMI: datagram(['pkeyIndex', 'qkey']),
   /** EFA's reliable datagrams (srd_qp_state_table of Linux's driver). */
   DRIVER: datagram(['pkeyIndex', 'port', 'qkey'], 'rnrRetry'),
+  /** An initiator and a target of mlx5's dynamically connected transport, as in Linux's driver. */
+  DCI: {
+    RESET: { INIT: needs('pkeyIndex', 'port') },
+    INIT: { INIT: takes('pkeyIndex', 'port'), RTR: { required: ['pathMtu'], optional: ['pkeyIndex', 'address'] } },
+    RTR: { RTS: { required: [...retries, 'maxRdAtomic', 'sqPsn'], optional: ['minRnrTimer'] } },
+    RTS: { RTS: takes('minRnrTimer') },
+  },
+  DCT: {
+    RESET: { INIT: needs('pkeyIndex', 'port', 'accessFlags') },
+    INIT: { RTR: needs('pathMtu', 'minRnrTimer', 'address') },
+  },
   RAW_PACKET: {
     RESET: { INIT: needs('port') },
     INIT: { INIT: needs(), RTR: needs() },

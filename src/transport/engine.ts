@@ -65,7 +65,7 @@ const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
 /** The P_Key without its membership bit. */
 const PKEY_BASE = 0x7fff
-const { XRC_INI, XRC_TGT } = Service
+const { XRC_INI, XRC_TGT, DCI } = Service
 
 export interface Engine {
   readonly counters: Counters
@@ -461,8 +461,9 @@ const onPacket = (
   const flags = FLAGS_OF[opcode]
   if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
   else if (service === Service.UD) onDatagram(s, row, arena, offset, length)
-  // An XRC initiator has no responder, an XRC target no requester.
-  else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI) onRequest(s, row, arena, offset, length)
+  // An initiator has no responder, an XRC target no requester.
+  else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI && service !== DCI)
+    onRequest(s, row, arena, offset, length)
   else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && service !== XRC_TGT)
     onResponse(s, row, arena, offset, length, now)
   else s.counters.dropped++

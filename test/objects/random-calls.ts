@@ -294,7 +294,7 @@ const weightOf = (cls: string, method: string): number => {
 }
 
 /** Queue pairs that rxe lacks, and the GSI queue pair, of which a port has one. */
-const OMITTED_CLASSES = ['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp', 'driver_qp']
+const OMITTED_CLASSES = ['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp', 'driver_qp', 'dci_qp', 'dct_qp']
 
 const isDescriptorClass = (cls: ObjectClass): boolean => cls.identity === 'fd'
 const called: readonly Weighted[] = Object.values(Classes as Readonly<Record<string, ObjectClass>>).flatMap(cls =>

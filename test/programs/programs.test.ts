@@ -72,6 +72,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   many_objects: [['mr', '1'], /usage: many_objects/],
   unacknowledged: [['srq'], /usage: unacknowledged/],
   resized: [['mlx5_0'], /usage: resized/],
+  dynamic: [['mlx5_0'], /usage: dynamic/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -77,6 +77,8 @@ const sizes: Record<HeaderName, number> = {
   SRDETH: 24,
   SRDAETH: 24,
   SRDNAK: 12,
+  DCETH: 20,
+  DCAETH: 12,
 }
 
 test('packets.txt lists every capture', () => {

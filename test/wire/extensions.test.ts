@@ -12,8 +12,8 @@ import * as ext from '../../src/wire/extensions.ts'
 import { emitPacket, type HeaderRecord, type WellFormedPacket } from '../../src/wire/packet.ts'
 import { anyPacket } from './arbitrary.ts'
 
-/** Headers of InfiniBand; those of SRD are tested with the driver. */
-type Extension = Exclude<HeaderName, 'BTH' | 'SRDETH' | 'SRDAETH' | 'SRDNAK'>
+/** Headers of InfiniBand; those of SRD and DC are tested with the driver. */
+type Extension = Exclude<HeaderName, 'BTH' | 'SRDETH' | 'SRDAETH' | 'SRDNAK' | 'DCETH' | 'DCAETH'>
 type Check<H extends Extension> = (record: HeaderRecord<H>, view: DataView, at: number) => void
 const hi = (value: bigint): number => Number(value >> 32n)
 const lo = (value: bigint): number => Number(value & 0xffff_ffffn)

@@ -42,6 +42,8 @@ const TITLES: Readonly<Record<HeaderName, string>> = {
   SRDETH: 'SRD header',
   SRDAETH: 'SRD acknowledge header',
   SRDNAK: 'SRD refusal header',
+  DCETH: 'DC connection header',
+  DCAETH: 'DC answer header',
 }
 
 const MEANINGS: Readonly<Record<string, string>> = {

@@ -13,6 +13,7 @@ import {
   MAX_DATAGRAM_BYTES,
   type NldevResourceName,
   NldevResources,
+  QpSubtypes,
   QpTypeNumbers,
   SrqTypeNumbers,
 } from '../../spec/linux/nldev.ts'
@@ -112,6 +113,7 @@ const qpEntries = (name: string, facts: QpResource, related: readonly Entry[]): 
   ['RES_SQ_PSN', facts.sqPsn],
   ...(TYPES_WITH_PATH_MIGRATION.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
   ['RES_TYPE', QpTypeNumbers[name]!],
+  ...(QpSubtypes[name] === undefined ? [] : ([['RES_SUBTYPE', QpSubtypes[name]]] as const)),
   ['RES_STATE', facts.state],
 ]
 

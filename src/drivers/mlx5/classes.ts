@@ -11,6 +11,7 @@ import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
+import { DciQp } from '../../spec/classes/qp/dc_qp.ts'
 import {
   MLX5_CONTEXT_DEVX,
   Mlx5Attributes,
@@ -37,10 +38,11 @@ import type { CqObject, QpObject, RxeState, SrqObject } from '../rxe/state.ts'
 import { Limits } from './attributes.ts'
 import { clockOf, openClock } from './clock.ts'
 import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } from './completions.ts'
+import { DcTransport } from './dc/transport.ts'
 import { InlineRegion } from './inline-region.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
 import { Receives } from './receives.ts'
-import { Sends } from './sends.ts'
+import { type SendKind, Sends } from './sends.ts'
 import { prepareRings } from './shadow-rings.ts'
 
 const { RESET } = QpState.values
@@ -73,22 +75,31 @@ export interface Mlx5State {
   readonly shared: Map<object, ProgramQueues>
   /** CQs with a channel. */
   readonly cqs: Set<Mlx5Cq>
+  readonly dc: DcTransport
 }
 
 const states = new WeakMap<Device, Mlx5State>()
 
 /** The state of a new device. */
 export const addState = (device: Device<RxeState>): Mlx5State => {
-  const state: Mlx5State = { soft: device.state, queues: new Map(), shared: new Map(), cqs: new Set() }
+  const state: Mlx5State = {
+    soft: device.state,
+    queues: new Map(),
+    shared: new Map(),
+    cqs: new Set(),
+    dc: new DcTransport(device.state),
+  }
   states.set(device as Device, state)
   return state
 }
 
-const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
+export const dcOf = (device: Device<RxeState>): DcTransport | undefined => states.get(device as Device)?.dc
 
-/** The queues that a completion of `qpn` names: those of an XRC target are its SRQ's. */
-const queuesOf = ({ soft, queues, shared }: Mlx5State, qpn: number): CompletedQueues | undefined => {
-  const own = queues.get(qpn)
+export const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
+
+/** The queues that a completion of `qpn` names: an XRC target has its SRQ's, a responder of DC its target's. */
+const queuesOf = ({ soft, queues, shared, dc }: Mlx5State, qpn: number): CompletedQueues | undefined => {
+  const own = queues.get(qpn) ?? dc.targets.completedOf(qpn)
   if (own !== undefined) return own
   const receive = soft.rings[soft.qpns.rowOf(qpn)]?.receive
   return receive === undefined ? undefined : shared.get(receive)
@@ -284,7 +295,7 @@ interface QpArguments {
   readonly uidx?: number
 }
 
-const UNSUPPORTED_FLAGS = Mlx5QpFlags.SIGNATURE | Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.TYPE_DCT
+const UNSUPPORTED_FLAGS = Mlx5QpFlags.SIGNATURE | Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.TYPE_DCT | Mlx5QpFlags.DCI_STREAM
 
 /** Offset of the send queue after the receive queue, and bytes of both. Throws CallError EINVAL. */
 const buffersOf = (method: string, args: QpArguments): { sendsAt: number; bytes: number } => {
@@ -301,12 +312,7 @@ const buffersOf = (method: string, args: QpArguments): { sendsAt: number; bytes:
 }
 
 /** Shares the program's queues of a new queue pair. */
-const openQueues = (
-  call: CallContext,
-  { state }: QpObject,
-  args: QpArguments,
-  kind: 'connected' | 'datagram' | 'xrc',
-) => {
+const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, kind: SendKind) => {
   const { bufferAddress = 0n, doorbellAddress = 0n, sendBlocks = 0, receiveRequests = 0, receiveShift = 0 } = args
   const { sendsAt, bytes } = buffersOf('create', args)
   const buffer = share(call.context, bufferAddress, wholePages(bytes))
@@ -341,11 +347,10 @@ const closeQueues = (call: CallContext, { buffer, record, inline }: ProgramQueue
   record.end()
 }
 
-const kindOf = (name: string): 'connected' | 'datagram' | 'xrc' =>
-  name === 'ud_qp' ? 'datagram' : name === 'xrc_ini_qp' ? 'xrc' : 'connected'
+const kinds: Readonly<Record<string, SendKind | undefined>> = { ud_qp: 'datagram', xrc_ini_qp: 'xrc', dci_qp: 'dc' }
 
 /** A class of queue pairs of the soft device, with the program's queues. */
-const withProgramQueues = (soft: DriverClass): DriverClass => {
+export const withProgramQueues = (soft: DriverClass): DriverClass => {
   const { create, modify, destroy } = soft.handlers as Readonly<Record<string, AnyHandler>>
   const { name } = soft.class
   const additions = Mlx5Attributes.rc_qp
@@ -358,10 +363,11 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
       create(call, object, args, core) {
         const passed = args as unknown as QpArguments
         const { sendBlocks = 0, receiveRequests = 0, receiveShift = 0, qpFlags = 0, cap } = passed
-        if ((qpFlags & UNSUPPORTED_FLAGS) !== 0)
+        const ownFlag = name === DciQp.name ? Mlx5QpFlags.TYPE_DCI : 0
+        if ((qpFlags & ~ownFlag & UNSUPPORTED_FLAGS) !== 0)
           refuse(
             'EOPNOTSUPP',
-            `${name}.create: flags 0x${qpFlags.toString(16)}: the device has no signatures, and no DC`,
+            `${name}.create: flags 0x${qpFlags.toString(16)}: the device has no signatures, and no streams of DC`,
           )
         buffersOf(`${name}.create`, passed)
         prepareRings(call.context)
@@ -376,7 +382,7 @@ const withProgramQueues = (soft: DriverClass): DriverClass => {
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }
         if (sendBlocks + receiveRequests > 0)
           try {
-            openQueues(call, object as QpObject, passed, kindOf(name))
+            openQueues(call, object as QpObject, passed, kinds[name] ?? 'connected')
           } catch (error) {
             destroy!(call, object, {}, () => ({}))
             throw error

@@ -46,6 +46,8 @@ export interface Mlx5Cq extends CqRing {
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
 export interface CompletedQueues {
   readonly uidx: number
+  /** Its number, if completions of a row with another number belong to it. */
+  readonly qpn?: number
   opcodeOf(counter: number): number
 }
 
@@ -141,7 +143,10 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   const opcode =
     kind === CompletionKind.REQUEST || kind === CompletionKind.REQUEST_ERROR ? queues?.opcodeOf(counter) : 0
   view.setUint32(at + CompletionEntry.UIDX, queues?.uidx ?? 0)
-  view.setUint32(at + CompletionEntry.OPCODE_QPN, (((opcode ?? 0) << 24) | words[Completion.QPN]!) >>> 0)
+  view.setUint32(
+    at + CompletionEntry.OPCODE_QPN,
+    (((opcode ?? 0) << 24) | (queues?.qpn ?? words[Completion.QPN]!)) >>> 0,
+  )
   if (status === SUCCESS) {
     const grh = (flags & GRH) === 0 ? 0 : 1 << 28
     view.setUint8(at + CompletionEntry.PATH, 0)

@@ -4,7 +4,7 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
-import type { Core } from '../../core/model.ts'
+import type { Context, Core } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -21,6 +21,7 @@ import {
   addState,
   ahClass,
   cqClass,
+  dcOf,
   deviceClass,
   mlx5QpClasses,
   mrClass,
@@ -29,6 +30,7 @@ import {
   uarClass,
 } from './classes.ts'
 import { takeArming } from './completions.ts'
+import { dcQpClasses } from './dc/classes.ts'
 import { dmClass } from './device-memory.ts'
 
 export const mlx5Driver = {
@@ -50,11 +52,16 @@ export const mlx5Driver = {
     driverClass(EventQueueClass),
     cqClass,
     ...mlx5QpClasses,
+    ...dcQpClasses,
     ahClass,
     ...srqClasses,
     xrcdClass,
     uarClass,
   ],
+  *closing(context: Context<unknown, RxeState>) {
+    dcOf(context.device)?.targets.endConnectionsOf(context)
+    yield* rxeDriver.closing(context)
+  },
   createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
 } satisfies RegisteredDriver<RxeState>
 
@@ -71,22 +78,29 @@ const createMlx5Device = (core: Core, name: string, { network }: RoceSite): Netw
     identity,
     now,
   })
-  const { cqs } = addState(soft.device)
+  const { cqs, dc } = addState(soft.device)
   const { device, link } = soft
   return {
     device,
     poll(time, scope) {
       let isArmed = false
       for (const cq of cqs) isArmed = takeArming(cq) || isArmed
-      return soft.poll(time, scope) || isArmed
+      const progress = soft.poll(time, scope)
+      return dc.poll(time) || progress || isArmed
     },
     isUnfinished: () => soft.isUnfinished?.() ?? false,
     nextTimeout: () =>
-      Math.min(soft.nextTimeout(), device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL),
+      Math.min(
+        soft.nextTimeout(),
+        dc.nextTimeout(now()),
+        device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL,
+      ),
     // doorbells are stores to memory
     onDoorbell() {},
     counters: () => soft.counters(),
-    ...(soft.queues && { queues: soft.queues }),
+    ...(soft.queues && {
+      queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues?.qpOfNumber(qpn) },
+    }),
     link,
     waits: disconnected => soft.waits?.(disconnected) ?? [],
   }

@@ -42,16 +42,25 @@ const FLOW_LABEL_MASK = 0xf_ffff
 const MAX_TAKEN = 256
 
 /** The kinds of queue pairs, by the segments of their requests. */
-export type SendKind = 'connected' | 'datagram' | 'xrc'
+export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc'
+
+/** Decides about requests that name a target of DC. */
+export interface TargetGate {
+  /** Whether the request whose datagram segment begins at `words[at]` is taken now; if not, it is asked again. */
+  mayTake(words: Int32Array, at: number): boolean
+}
 
 export class Sends {
   /** Opcodes of the posted requests, by block. */
   readonly opcodes: Uint8Array
   /** Whether requests are taken: not in RESET, where the program sets its counters to 0 after the call. */
   isOpen = false
+  /** Of an initiator of DC. */
+  gate: TargetGate | undefined
   readonly #record: ProgramRecord
   readonly #view: DataView
   readonly #bytes: Uint8Array
+  readonly #words: Int32Array
   /** Offset of the first block, and bytes of all. */
   readonly #start: number
   readonly #size: number
@@ -70,7 +79,7 @@ export class Sends {
    */
   constructor(
     record: ProgramRecord,
-    { view, bytes, at }: MappedChunk,
+    { view, bytes, words, at }: MappedChunk,
     offset: number,
     blocks: number,
     kind: SendKind,
@@ -80,6 +89,7 @@ export class Sends {
     this.#record = record
     this.#view = view
     this.#bytes = bytes
+    this.#words = words
     this.#start = at + offset
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
@@ -92,6 +102,16 @@ export class Sends {
   /** The opcode of the request that began at block `counter`. */
   opcodeOf(counter: number): number {
     return this.opcodes[counter & (this.opcodes.length - 1)]!
+  }
+
+  /** Blocks taken since RESET, modulo 2^16. */
+  get taken(): number {
+    return this.#taken
+  }
+
+  /** Whether all taken requests have completed. */
+  get isDrained(): boolean {
+    return this.#produced === this.#queue.retiredIndex
   }
 
   /** The queue pair moves to RESET. */
@@ -109,7 +129,13 @@ export class Sends {
     // the ring is full only if the program has posted more than its queue holds
     const room = ring.capacity - ((this.#produced - this.#queue.retiredIndex) & ring.wrap)
     for (let count = Math.min(room, MAX_TAKEN); left > 0 && count > 0; count--) {
-      const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced)), left)
+      const block = this.#taken & (this.opcodes.length - 1)
+      const control = this.#start + block * BLOCK_BYTES
+      // read once, since a request of another opcode needs no target
+      const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
+      const needsTarget = this.gate !== undefined && opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+      if (needsTarget && !this.gate!.mayTake(this.#words, (control + SEGMENT_BYTES) >> 2)) break
+      const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced), block, opcode), left)
       this.#taken = (this.#taken + blocks) & POSTED_MASK
       this.#produced = (this.#produced + 1) & ring.wrap
       left -= blocks
@@ -124,15 +150,13 @@ export class Sends {
     return at
   }
 
-  /** Copies the next request to element `to` of the ring. Returns its number of blocks. */
-  #take(ring: Ring, to: number): number {
+  /** Copies the request at `block` to element `to` of the ring. Returns its number of blocks. */
+  #take(ring: Ring, to: number, block: number, opcode: number): number {
     const view = this.#view
     const { words } = ring.area
     const { send } = ring.layout
-    const block = this.#taken & (this.opcodes.length - 1)
     this.#segment = block * BLOCK_BYTES
     const control = this.#next(SEGMENT_BYTES)
-    const opcode = view.getUint8(control + ControlSegment.OPCODE)
     const segments = view.getUint8(control + ControlSegment.SEGMENTS) & ControlSegment.SEGMENTS_MASK
     const controlFlags = view.getUint8(control + ControlSegment.FLAGS)
     const imm = view.getUint32(control + ControlSegment.IMM)
@@ -156,6 +180,9 @@ export class Sends {
         left--
       } else if (this.#kind === 'datagram') {
         this.#takeDestination(ring, to)
+        left -= DatagramSegment.BYTES / SEGMENT_BYTES
+      } else if (this.#kind === 'dc') {
+        this.#next(DatagramSegment.BYTES)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
       }
       const isAtomic = opcode === Mlx5Opcode.ATOMIC_CS || opcode === Mlx5Opcode.ATOMIC_FA

@@ -33,6 +33,7 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
+import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
@@ -103,8 +104,9 @@ export interface RxeOptions {
   readonly torment?: Torment | undefined
 }
 
-/** Class names of queue pairs: they share one limit (max_qp). */
-const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(({ class: cls }) => cls.name))
+/** Class names of a driver's queue pairs: they share one limit (max_qp). */
+const qpNamesOf = ({ classes }: Pick<RegisteredDriver, 'classes'>): string[] =>
+  classes.map(({ class: { name } }) => name).filter(name => Object.hasOwn(QpTypes, name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
@@ -308,7 +310,7 @@ class SoftDevice implements RxeDevice {
         cq: attributes.maxCq,
         mr: attributes.maxMr,
         mw: attributes.maxMw,
-        [[...qpNames].join(' ')]: attributes.maxQp,
+        [qpNamesOf(kind?.driver ?? rxeDriver).join(' ')]: attributes.maxQp,
         ah: attributes.maxAh,
         'srq xrc_srq': attributes.maxSrq,
       },
@@ -337,7 +339,11 @@ class SoftDevice implements RxeDevice {
         raise(row, type, cause) {
           const qp = state.qps[row]
           // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
-          if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
+          if (
+            qp?.state.row !== row ||
+            (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)
+          )
+            return
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },

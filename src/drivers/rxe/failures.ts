@@ -53,7 +53,8 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
 
   /** Undefined for a queue pair without a path. */
   const peerOf = (row: number): ConnectedPeer | undefined => {
-    const dgid = objectOf(row)?.state.address?.dgid
+    const { address: own, targetQpn } = state().rings[row] ?? {}
+    const dgid = own?.dgid
     if (dgid === undefined) return undefined
     const qpn = state().engine().query(row).destQpn
     const address = addressText(dgid)
@@ -62,12 +63,13 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       const peerState = device.state as RxeState
       const peerRow = peerState.qpns.rowOf(qpn)
       return {
-        peer: { qpn, address, state: peerRow < 0 ? 'none' : peerState.engine().stateOf(peerRow) },
+        peer: { qpn: targetQpn ?? qpn, address, state: peerRow < 0 ? 'none' : peerState.engine().stateOf(peerRow) },
+        qpn,
         state: peerState,
         device: device.index,
       }
     }
-    return { peer: { qpn, address }, state: undefined }
+    return { peer: { qpn: targetQpn ?? qpn, address }, qpn, state: undefined }
   }
 
   const report = (failure: Omit<Failure, 'device'>, context: Context | undefined): void => {
@@ -105,10 +107,10 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       reportQp(row, { kind: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
     nak(row, psn, cause) {
-      const object = objectOf(row)
-      if (object === undefined) return
+      const own = state().rings[row]
+      if (own === undefined) return
       if (naks.length === MAX_NAKS) naks.shift()
-      naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
+      naks.push({ qpn: own.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
     dropped(row, cause, wrId, sourceQpn) {
       const qp = objectOf(row)
@@ -124,11 +126,11 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     causeAtPeer(row, psn) {
       const connected = peerOf(row)
       const qpn = objectOf(row)?.state.qpn ?? -1
-      return connected?.state?.failures.nakOf(connected.peer.qpn, qpn, psn)
+      return connected?.state?.failures.nakOf(connected.qpn, qpn, psn)
     },
     psnsDiffer(row, isRequester) {
       const own = objectOf(row)
-      const { peer: { qpn = -1 } = {}, state: peerDevice } = peerOf(row) ?? {}
+      const { qpn = -1, state: peerDevice } = peerOf(row) ?? {}
       const peerRow = peerDevice?.qpns.rowOf(qpn) ?? -1
       const peer = peerDevice?.qps[peerRow]
       if (own === undefined || peerDevice === undefined || peer === undefined) return undefined

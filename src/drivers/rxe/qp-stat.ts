@@ -22,7 +22,7 @@ const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts 
     qpn: qp.qpn,
     type: cls.name,
     state: stateName(state.engine().stateOf(qp.row)),
-    ...(dgid !== undefined && { peer: { qpn: destQpn, address: addressText(dgid) } }),
+    ...(dgid !== undefined && { peer: { qpn: qp.targetQpn ?? destQpn, address: addressText(dgid) } }),
     send: { pending: (loadProducer(send.ring) - send.retiredIndex) & send.ring.wrap, depth: send.ring.capacity },
     receive: {
       pending: pendingReceives(receive),
@@ -39,7 +39,7 @@ export const qpsFrom = (state: RxeState, from: number, max: number): ReturnType<
   const qps = []
   for (let row = from; row < state.qps.length; row++) {
     const object = state.qps[row]
-    if (object === undefined) continue
+    if (object?.state.row !== row) continue
     if (qps.length === max) return { qps, next: row }
     qps.push({ facts: qpFacts(state, object), context: object.context })
   }

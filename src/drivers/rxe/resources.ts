@@ -23,14 +23,16 @@ const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined
 
 /** Queue pairs of core clients (core-queues.ts). */
 const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
-  [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
-    qpn,
-    port: 1,
-    state: QpState.values.RTS,
-    destQpn: 0,
-    rqPsn: 0,
-    sqPsn,
-  }))
+  [...coreQueues.byNumber.values()]
+    .filter(({ isInternal }) => !isInternal)
+    .map(({ qpn, sqPsn }) => ({
+      qpn,
+      port: 1,
+      state: QpState.values.RTS,
+      destQpn: 0,
+      rqPsn: 0,
+      sqPsn,
+    }))
 
 const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
   const row = state.qpns.rowOf(qpn)
@@ -47,7 +49,7 @@ function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefin
   const { queue } = (srq as SrqObject).state
   for (let row = 0; row < state.qps.length; row++) {
     const qp = state.qps[row]?.state
-    if (qp !== undefined && qp.receive === queue) yield qp.qpn
+    if (qp?.row === row && qp.receive === queue) yield qp.qpn
     if ((row + 1) % ROWS_PER_STEP === 0) yield undefined
   }
 }
@@ -56,7 +58,7 @@ function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefin
 function* qpCount({ qps }: RxeState): Generator<undefined, number> {
   let count = 0
   for (let row = 0; row < qps.length; row++) {
-    if (qps[row] !== undefined) count++
+    if (qps[row]?.state.row === row) count++
     if ((row + 1) % ROWS_PER_STEP === 0) yield undefined
   }
   return count

@@ -76,6 +76,8 @@ export interface QueuePair extends QpRings {
   /** Undefined without a path. */
   address: StoredAddress | undefined
   firstPsns: FirstPsns
+  /** The peer's number for people, if the engine's is that of a responder of DC. */
+  targetQpn?: number | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
@@ -106,6 +108,8 @@ export interface QpEnd {
 
 export interface ConnectedPeer {
   readonly peer: FailurePeer
+  /** The peer's number in the engine. */
+  readonly qpn: number
   /** The state of the peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
   /** The index of that device. */
@@ -128,9 +132,11 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** A datagram queue pair of a core client (core-queues.ts). */
+/** A datagram queue pair of a core client (core-queues.ts), or a number to which a driver of its own takes packets. */
 export interface CoreQueue {
   readonly qpn: number
+  /** Not listed by tools. */
+  readonly isInternal?: true
   /** PSN of the next packet. */
   readonly sqPsn: number
   /** Sends waiting packets while the port has room. */
@@ -193,14 +199,17 @@ export interface RxeState {
   readonly srqns: Numbers
   /** XRC domains by the file's identity. */
   readonly domains: Map<string, XrcDomain>
-  /** By row of the engine; undefined for a free row. */
+  /**
+   * By row of the engine; undefined for a free row. The object of a row that is not its own, `state.row`, is a target
+   * of mlx5's DC: the row is the responder of one of its connections.
+   */
   readonly qps: (QpObject | undefined)[]
   /** Rows of the datagram queue pairs, by the id of their protection domain. */
   readonly datagramRows: Map<number, Set<number>>
   /** The address that was stored last: queue pairs and address handles with equal addresses share it (R15). */
   lastAddress: StoredAddress | undefined
   /** By row of the engine; undefined for a free row. */
-  readonly rings: (QpRings | undefined)[]
+  readonly rings: (QueuePair | undefined)[]
   /** The next `poll` checks the queues of a new row. */
   readonly addQueues: (row: number) => void
   /** The next `poll` checks the row's queues, even if their indices have not changed. */

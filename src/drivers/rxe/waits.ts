@@ -102,7 +102,7 @@ const notSignaled = (state: RxeState, { state: qp, parents }: QpObject): Wait | 
   }
 }
 
-const peerObject = ({ peer, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(peer.qpn)]
+const peerObject = ({ qpn, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(qpn)]
 
 const endlessRnr = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
   const { row, qpn, send } = qp
@@ -395,7 +395,7 @@ export function* waitsOfDevice(
   const gone = new GonePeers(state, disconnected)
   for (let row = 0; row < state.qps.length; row++) {
     const object = state.qps[row]
-    if (object !== undefined && isProgram(object.context))
+    if (object?.state.row === row && isProgram(object.context))
       for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
     if (++looked % STEP === 0) yield undefined
   }

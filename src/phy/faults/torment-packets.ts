@@ -79,7 +79,7 @@ export const withPacketTorment = (port: Port, device: string, decisions: Decisio
   const probability = decisions.probability('packet')
   if (probability === 0 || decisions.isOver) return undefined
   const rules = parseFaults(
-    `opcode=RC_*+XRC_*+SRD_*,dup=${DUPLICATED * probability},reorder=${REORDERED * probability},seed=${decisions.seed};` +
+    `opcode=RC_*+XRC_*+SRD_*+DC_*,dup=${DUPLICATED * probability},reorder=${REORDERED * probability},seed=${decisions.seed};` +
       `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * probability},seed=${decisions.seed}`,
   )
   const layer = withFaults(delegate(port), device, rules)

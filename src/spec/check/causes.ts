@@ -127,6 +127,17 @@ const table = {
     results: ['RETRY_EXC_ERR'],
     text: 'no answer: sent {tries} times, retry_cnt is {retryCnt}',
   },
+  DC_NO_ANSWER: {
+    code: 0x30b,
+    results: ['RETRY_EXC_ERR'],
+    text: 'the DC target did not answer: there is none with this number and address, or it is not in RTR',
+  },
+  DC_BUSY: {
+    code: 0x30c,
+    results: ['RNR_RETRY_EXC_ERR'],
+    text: 'the DC target has as many connections as it may have, and rnr_retry is used up',
+  },
+  DC_ACCESS_KEY: { code: 0x30a, results: ['REM_ACCESS_ERR'], text: 'the DC target has another access key' },
   PACKETS_LOST: {
     code: 0x306,
     results: ['RETRY_EXC_ERR'],

@@ -191,7 +191,7 @@ const table = {
     advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
     libraryAdvice:
       'post receives before the peer may send, count credits, or set rnrRetryCount to 7 (retries without limit)',
-    causes: ['RNR_EXCEEDED'],
+    causes: ['RNR_EXCEEDED', 'DC_BUSY'],
   },
   'no-answer': {
     severity: 'error',
@@ -202,7 +202,7 @@ const table = {
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     libraryAdvice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
-    causes: ['NO_ANSWER', 'PACKETS_LOST'],
+    causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER'],
   },
   'peer-refused': {
     severity: 'error',
@@ -210,7 +210,14 @@ const table = {
     title: 'the peer refused the request, or its response does not match, for a reason that only the peer knows',
     why: 'A NAK has the kind of error but not the cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
-    causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
+    causes: [
+      'NAK_INVALID_REQUEST',
+      'NAK_REMOTE_ACCESS',
+      'NAK_REMOTE_OPERATION',
+      'NAK_INVALID_RD',
+      'BAD_RESPONSE',
+      'DC_ACCESS_KEY',
+    ],
   },
   'key-mismatch': {
     severity: 'error',

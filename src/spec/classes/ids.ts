@@ -46,6 +46,8 @@ export const ClassId = {
   ip_socket: 39,
   driver_ops: 40,
   driver_qp: 41,
+  dci_qp: 42,
+  dct_qp: 43,
 } as const
 
 /** Numbers of methods by class, without the common methods (create, query, modify, destroy, create_fd, chain). */

@@ -21,6 +21,13 @@ export interface DriverLayout {
   readonly input?: 'none' | 'pointer' | { readonly layout: Layout; readonly minBytes: number }
 }
 
+/** The classes of a driver's own types of queue pair: by bits of a word of the driver's bytes. */
+export interface DriverQpClasses {
+  /** Offset of the word (u32). */
+  readonly at: number
+  readonly classes: readonly { readonly bit: number; readonly name: string }[]
+}
+
 export interface LinuxAbi {
   /** Layouts of the driver's bytes in responses, by 'class.method'. */
   readonly layouts: Readonly<Record<string, DriverLayout>>
@@ -30,6 +37,8 @@ export interface LinuxAbi {
   >
   /** Ioctl methods of the driver's own (`driverCreation`, `driverDestruction`, `driverMethod`), and in place of Linux's. */
   readonly methods?: readonly IoctlMethod[]
+  /** Absent: a queue pair of type DRIVER is of class `driver_qp`. */
+  readonly driverQps?: DriverQpClasses
   /** By 'class.method': bits of the attribute of flags that Linux's driver knows and this one has not: EOPNOTSUPP. */
   readonly absentFlags?: Readonly<Record<string, number>>
 }

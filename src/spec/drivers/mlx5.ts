@@ -60,6 +60,7 @@ export const Mlx5QpFlags = {
   TYPE_DCI: 1 << 5,
   ALLOW_SCATTER_CQE: 1 << 8,
   UAR_PAGE_INDEX: 1 << 10,
+  DCI_STREAM: 1 << 11,
 } as const
 /** MLX5_IB_CREATE_CQ_FLAGS_… */
 export const Mlx5CqFlags = { PAD_128: 1, UAR_PAGE_INDEX: 2, REAL_TIME: 4 } as const
@@ -167,6 +168,11 @@ export const Mlx5Attributes = {
   uc_qp: qp,
   ud_qp: qp,
   xrc_ini_qp: qp,
+  dci_qp: qp,
+  dct_qp: {
+    ...qp,
+    modify: { out: { responseBytes: optional(u32(0x8010)), number: optional(u32(0x8011)) } },
+  },
 } as const
 
 /** mlx5_ib_create_qp and mlx5_ib_create_qp_resp. */
@@ -209,8 +215,8 @@ const srqCreate: DriverLayout = {
   isTruncated: true,
 }
 
-/** Bytes of mlx5_ib_alloc_ucontext_resp, of mlx5_ib_query_device_resp, and of mlx5_ib_create_ah_resp. */
-export const RESPONSE_BYTES = { context: 72, device: 104, ah: 16 } as const
+/** Bytes of mlx5_ib_alloc_ucontext_resp, of mlx5_ib_query_device_resp, of mlx5_ib_create_ah_resp, and of mlx5_ib_modify_qp_resp. */
+export const RESPONSE_BYTES = { context: 72, device: 104, ah: 16, dct: 16 } as const
 
 /** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */
 const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
@@ -298,6 +304,12 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'uc_qp.create': qpCreate,
   'ud_qp.create': qpCreate,
   'xrc_ini_qp.create': qpCreate,
+  'dci_qp.create': qpCreate,
+  'dct_qp.create': qpCreate,
+  'dct_qp.modify': {
+    out: layout(RESPONSE_BYTES.dct, value(0, 4, 'responseBytes'), value(4, 4, 'number')),
+    isTruncated: true,
+  },
 }
 
 /** MLX5_IB_OBJECT_UAR */
@@ -340,5 +352,12 @@ export const Mlx5Abi: LinuxAbi = {
     driverMethod('DM_MAP_OP_ADDR', 'DM', 0, Mlx5Dm, undefined, { inputs: [value(0, 1, '')], outputs: DM_PLACE }),
     driverMethod('DM_QUERY', 'DM', 1, Mlx5Dm, 'query', { outputs: [...DM_PLACE, value(0, 8, 'length')] }),
   ],
+  driverQps: {
+    at: 28,
+    classes: [
+      { bit: Mlx5QpFlags.TYPE_DCI, name: 'dci_qp' },
+      { bit: Mlx5QpFlags.TYPE_DCT, name: 'dct_qp' },
+    ],
+  },
   absentFlags: { 'ud_qp.create': UD_FLAGS, 'raw_packet_qp.create': RAW_PACKET_FLAGS },
 }

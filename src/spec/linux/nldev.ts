@@ -341,9 +341,14 @@ export const QpTypeNumbers: Readonly<Record<string, number>> = {
   ud_qp: QpType.values.UD,
   raw_packet_qp: QpType.values.RAW_PACKET,
   driver_qp: QpType.values.DRIVER,
+  dci_qp: QpType.values.DRIVER,
+  dct_qp: QpType.values.DRIVER,
   xrc_ini_qp: QpType.values.XRC_INI,
   xrc_tgt_qp: QpType.values.XRC_TGT,
 }
+
+/** Names of the types that a driver adds, by the classes of queue pairs. */
+export const QpSubtypes: Readonly<Record<string, string | undefined>> = { dci_qp: 'DCI', dct_qp: 'DCT' }
 
 /** enum ib_srq_type, by the classes of shared receive queues. */
 export const SrqTypeNumbers: Readonly<Record<string, number>> = {

@@ -102,6 +102,12 @@ const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.DRIVER]: 'driver_qp',
 }
 
+/** Classes of type DRIVER that the driver's bytes of a request select (spec/drivers/linux-abi.ts), by name. */
+export const DriverQpTypes: Readonly<Record<string, number | undefined>> = {
+  dci_qp: QpType.values.DRIVER,
+  dct_qp: QpType.values.DRIVER,
+}
+
 /** The classes that an SRQ handle can have. */
 export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 

@@ -162,8 +162,8 @@ const createQp = (at: number) => [
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
-/** An XRC target has no send queue. */
-const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
+/** An XRC target has no send queue, and queue pairs of DC have no such call. */
+const SENDERS = LINUX_QP_CLASSES.filter(name => !['xrc_tgt_qp', 'dci_qp', 'dct_qp'].includes(name))
 
 /** Cells of ib_uverbs_create_srq_resp. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]

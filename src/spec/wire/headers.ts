@@ -84,6 +84,26 @@ export const headers = {
   },
   /** Refuses the SRD packet BTH.psn. `status`: `EfaStatus` (spec/drivers/efa-queues.ts). */
   SRDNAK: { bytes: 12, fields: { status: [0, 8], srcQp: [8, 24], epoch: [32, 32], message: [64, 32] } },
+  /**
+   * From an initiator of DC to a target (docs/decisions/dc.md), in no specification either. `connection`: its number, of
+   * the initiator; `replyQp`: where its device takes answers.
+   */
+  DCETH: {
+    bytes: 20,
+    fields: {
+      resv8: [0, 8],
+      srcQp: [8, 24],
+      connection: [32, 32],
+      resv8b: [64, 8],
+      replyQp: [72, 24],
+      accessKey: [96, 64],
+    },
+  },
+  /** A target's answer. `status`: `DcStatus` (spec/drivers/mlx5-dc.ts); `srcQp`: the responder of the connection. */
+  DCAETH: {
+    bytes: 12,
+    fields: { status: [0, 8], initiatorQp: [8, 24], connection: [32, 32], resv8: [64, 8], srcQp: [72, 24] },
+  },
 } as const satisfies Record<string, Header>
 
 export type HeaderName = keyof typeof headers

@@ -1,13 +1,13 @@
 /*
  * The opcodes of RC, UC, UD and XRC packets (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14
- * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE; SRD is our own, in the range for manufacturers). The upper three bits of BTH.opcode are the transport service,
- * the lower five the operation. The operation determines the headers after the BTH; UD packets also have a DETH, XRC
+ * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE; SRD and DC are our own, in the range for manufacturers). The
+ * upper three bits of BTH.opcode are the transport service, the lower five the operation. The operation determines the headers after the BTH; UD packets also have a DETH, XRC
  * requests an XRCETH. There are two forms: `opcodes` has a record per opcode; for the data path there are tables of 256
  * numbers.
  */
 import { type HeaderName, headers } from './headers.ts'
 
-export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0, SRD: 0xc0 } as const
+export const transportBits = { RC: 0x00, UC: 0x20, UD: 0x60, XRC: 0xa0, SRD: 0xc0, DC: 0xe0 } as const
 export const TRANSPORT_MASK = 0xe0
 export const OPERATION_MASK = 0x1f
 export type TransportName = keyof typeof transportBits
@@ -18,7 +18,7 @@ export const isReliableOpcode = (opcode: number): boolean => {
   return service === transportBits.RC || service === transportBits.XRC
 }
 
-export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
+export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp' | 'connect'
 
 /** Position of a packet in its message. `only`: a message of one packet. */
 export type Position = 'first' | 'middle' | 'last' | 'only'
@@ -47,6 +47,8 @@ const response = { role: 'response', hasPayload: false, transports: reliable } a
 /** Packets of SRD need no order: each has the headers of its message. */
 const srd = { ...request, position: 'only', transports: ['SRD'] } as const
 const srdResponse = { role: 'response', position: 'only', hasPayload: false, transports: ['SRD'], kind: 'ack' } as const
+/** Connections of DC; their requests are RC packets. */
+const dc = { position: 'only', hasPayload: false, transports: ['DC'], kind: 'connect' } as const
 const readResponse = { ...response, kind: 'read', hasPayload: true } as const
 
 export const operations = [
@@ -98,6 +100,10 @@ export const operations = [
   { ...srd, code: 0x05, name: 'READ_DATA', kind: 'read', role: 'response', headers: ['SRDETH'] },
   { ...srdResponse, code: 0x06, name: 'ACK', headers: ['SRDAETH'] },
   { ...srdResponse, code: 0x07, name: 'REFUSE', headers: ['SRDNAK'] },
+  { ...dc, code: 0x00, name: 'CONNECT', role: 'request', headers: ['DCETH'] },
+  { ...dc, code: 0x01, name: 'KEEP', role: 'request', headers: ['DCETH'] },
+  { ...dc, code: 0x02, name: 'DISCONNECT', role: 'request', headers: ['DCETH'] },
+  { ...dc, code: 0x03, name: 'ANSWER', role: 'response', headers: ['DCAETH'] },
 ] as const satisfies readonly Operation[]
 
 /** Congestion notification packet (annex A17). The 16 reserved bytes count as payload. */
@@ -246,6 +252,7 @@ const kindFlag = {
   atomic_write: OP_ATOMIC_WRITE,
   ack: 0,
   cnp: OP_CNP,
+  connect: 0,
 } as const
 
 /** OP_… bits by BTH.opcode; 0 for an undefined opcode. */
@@ -268,6 +275,8 @@ export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> 
   SRDETH: new Uint8Array(256),
   SRDAETH: new Uint8Array(256),
   SRDNAK: new Uint8Array(256),
+  DCETH: new Uint8Array(256),
+  DCAETH: new Uint8Array(256),
 }
 
 for (const opcode of opcodes) {
@@ -292,7 +301,8 @@ for (const opcode of opcodes) {
 
 /** Position of the 32-bit word of a packet whose lower 24 bits name the sending queue pair; 0: it names none. */
 export const sourceQpnAt = (opcode: number): number => {
-  const { DETH, SRDETH, SRDAETH, SRDNAK } = headerAt
+  const { DETH, SRDETH, SRDAETH, SRDNAK, DCETH, DCAETH } = headerAt
   for (const header of [DETH, SRDETH]) if (header[opcode]! > 0) return header[opcode]! + 4
-  return SRDAETH[opcode]! || SRDNAK[opcode]!
+  if (DCAETH[opcode]! > 0) return DCAETH[opcode]! + 8
+  return SRDAETH[opcode]! || SRDNAK[opcode]! || DCETH[opcode]!
 }

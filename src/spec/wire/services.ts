@@ -4,8 +4,11 @@
  */
 import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
-/** The engine's numbers of services. An XRC target receives into SRQs and never sends requests. */
-export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4 } as const
+/**
+ * The engine's numbers of services. An XRC target receives into SRQs and never sends requests. An initiator of DC
+ * (docs/decisions/dc.md) only sends requests, to a queue pair of RC.
+ */
+export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4, DCI: 5 } as const
 export type ServiceName = keyof typeof Service
 
 const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
@@ -14,6 +17,7 @@ const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   UD: 'UD',
   XRC_INI: 'XRC',
   XRC_TGT: 'XRC',
+  DCI: 'RC',
 }
 
 export const SERVICE_COUNT = Object.keys(Service).length
@@ -28,4 +32,4 @@ export const hasOperation = (service: number, code: number): boolean => opcodeFl
 
 /** By number of the service: 1 if it has acknowledgements, otherwise 0. */
 export const reliableService = new Uint8Array(SERVICE_COUNT)
-for (const name of ['RC', 'XRC_INI', 'XRC_TGT'] as const) reliableService[Service[name]] = 1
+for (const name of ['RC', 'XRC_INI', 'XRC_TGT', 'DCI'] as const) reliableService[Service[name]] = 1

@@ -59,7 +59,7 @@ const isIdle = (s: EngineState, base: number): boolean => {
   const w = s.rows
   const psn = w[base + QP.REQ_PSN]
   return (
-    w[base + QP.SERVICE] === Service.RC &&
+    (w[base + QP.SERVICE] === Service.RC || w[base + QP.SERVICE] === Service.DCI) &&
     w[base + QP.STATE] === RTS &&
     w[base + QP.REQ_HEAD] === 0 &&
     w[base + QP.COMP_PSN] === psn &&

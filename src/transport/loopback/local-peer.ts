@@ -17,7 +17,7 @@ import { type LocalPeerDevice, Send } from '../types.ts'
 const { RTR, ERR } = QpState.values
 const { NONE, LOCAL, READ } = SendKind
 const { RESPONSE } = KindFlags
-const { UD, XRC_INI, XRC_TGT } = Service
+const { RC, UD, XRC_INI, XRC_TGT, DCI } = Service
 const HEADER_BYTES = opcodeHeaderBytes
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
@@ -26,7 +26,10 @@ export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
 const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = PollCounts
 
-const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
+const peerServiceOf = (service: number): number => {
+  if (service === XRC_INI) return XRC_TGT
+  return service === DCI ? RC : service
+}
 
 /**
  * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. If there is none, returns

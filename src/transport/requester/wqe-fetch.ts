@@ -66,6 +66,12 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
       return createCause('MESSAGE_TOO_LONG', {})
     case 'NO_ADDRESS_HANDLE':
       return createCause('NO_ADDRESS_HANDLE', {})
+    case 'DC_NO_ANSWER':
+      return createCause('DC_NO_ANSWER', {})
+    case 'DC_BUSY':
+      return createCause('DC_BUSY', {})
+    case 'DC_ACCESS_KEY':
+      return createCause('DC_ACCESS_KEY', {})
     default:
       return createCause('REFUSED', {})
   }

@@ -1,12 +1,13 @@
 /*
  * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
  */
+import { DriverQp } from '../../spec/classes/qp/driver_qp.ts'
 import { Classes } from '../../spec/classes.ts'
 import type { DriverLayout, LinuxAbi } from '../../spec/drivers/linux-abi.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
-import { typeTables } from '../../spec/linux/structs.ts'
+import { DriverQpTypes, typeTables } from '../../spec/linux/structs.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import { type AnyValues, type Attributes, CREATE, type Method, type ObjectClass } from '../../spec/schema/schema.ts'
 import {
@@ -93,19 +94,32 @@ export const layoutByClass = (
   }
 }
 
+/** The class of a queue pair of type DRIVER. */
+const driverQpName = ({ schema: { linux } }: CallerView, { length, bytes }: DriverInput): string => {
+  const own = linux?.driverQps
+  if (own === undefined || length < own.at + 4) return DriverQp.name
+  const word = viewOf(bytes()).getUint32(own.at, true)
+  return own.classes.find(({ bit }) => (word & bit) !== 0)?.name ?? DriverQp.name
+}
+
 /**
  * The class of a call, by the QP or SRQ type in the struct, or by the object. If the object's class is not one of
  * `classes`, the first of `classes`, so that core refuses the call. Throws CallError: EINVAL for an unknown type,
- * EOPNOTSUPP for a type without a class.
+ * EOPNOTSUPP for a type without a class. `driverInput`: selects the class of type DRIVER.
  */
-export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
+export const classNameOf = (
+  view: CallerView,
+  classes: readonly string[],
+  facts: Facts,
+  driverInput: DriverInput,
+): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
   if (facts.class !== undefined && table !== undefined) {
     const { noun, types } = table
     if (!(facts.class in types)) throw new CallError('EINVAL', `${noun} type ${facts.class} does not exist`)
     const name = types[facts.class]
     if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${noun}s of type ${facts.class}`)
-    return name
+    return name === DriverQp.name ? driverQpName(view, driverInput) : name
   }
   if (classes.length > 1 && facts.object !== undefined) {
     const name = view.classOf(facts.object)?.name
@@ -122,9 +136,10 @@ export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], 
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
+  const number = type === undefined ? DriverQpTypes[call.class.name] : Number(type[0])
   return {
     ...(creates ? {} : { object: call.object }),
-    ...(creates && type !== undefined ? { class: Number(type[0]) } : {}),
+    ...(creates && number !== undefined ? { class: number } : {}),
   }
 }
 

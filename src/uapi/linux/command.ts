@@ -132,11 +132,11 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
   let className = command.classes[0]!
   if (command.classes.length > 1) {
     readCells(found.in(className, link), request, {}, facts, false)
-    className = classNameOf(view, command.classes, facts)
+    className = classNameOf(view, command.classes, facts, parts.driverInput)
   }
   const struct = found.in(className, link)
   readCells(struct, request, args, facts, true)
-  className = classNameOf(view, command.classes, facts)
+  className = classNameOf(view, command.classes, facts, parts.driverInput)
   chooseByClass(view, struct, args)
   readTail(command, declaredMethod(className, command.method).in, request, tail, args)
 

@@ -68,7 +68,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     else if (kind === 'in' && cells.some(cell => cell.kind === 'class'))
       facts.class = constantOf(message, id, 0xffffffffn)
   }
-  const className = classNameOf(message.view, spec.classes, facts)
+  const className = classNameOf(message.view, spec.classes, facts, inputOf(message, passed.get(UHW_IN)))
   for (const { compiled } of passed.values())
     if (compiled.spec.refusedFor?.includes(className))
       throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${compiled.spec.id}`)

@@ -14,10 +14,12 @@ import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
+import { DciQp, DctQp } from '../../../src/spec/classes/qp/dc_qp.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
+import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
@@ -104,7 +106,13 @@ export interface Request {
   readonly inline?: Uint8Array
   readonly remote?: { readonly address: bigint; readonly rkey: number }
   readonly atomic?: { readonly swapAdd: bigint; readonly compare: bigint }
-  readonly destination?: { readonly gid: Uint8Array; readonly qpn: number; readonly qkey?: number }
+  /** `key`: the access key of a target of DC, instead of the Q_Key. */
+  readonly destination?: {
+    readonly gid: Uint8Array
+    readonly qpn: number
+    readonly qkey?: number
+    readonly key?: bigint
+  }
   readonly imm?: number
   /** Bits of the control segment; default signaled. */
   readonly flags?: number
@@ -189,7 +197,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
   }
 
   const queuePair = (
-    kind: 'rc' | 'ud',
+    kind: 'rc' | 'ud' | 'dci',
     {
       sends = 64,
       receives = 64,
@@ -198,8 +206,8 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       srq,
     }: { sends?: number; receives?: number; sges?: number; inline?: number; srq?: number } = {},
   ) => {
-    const cls = kind === 'rc' ? RcQp : UdQp
-    const count = srq === undefined ? receives : 0
+    const cls = { rc: RcQp, ud: UdQp, dci: DciQp }[kind]
+    const count = srq === undefined && kind !== 'dci' ? receives : 0
     const shift = 4 + Math.ceil(Math.log2(sges))
     const receivesAt = pages.take(count * 2 ** shift + sends * BLOCK_BYTES)
     pages.bytes.fill(0xaa, receivesAt, receivesAt + count * 2 ** shift + sends * BLOCK_BYTES)
@@ -210,7 +218,13 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       pd,
       sendCq: cq.object,
       recvCq: cq.object,
-      cap: { maxSendWr: sends, maxRecvWr: count, maxSendSge: sges, maxRecvSge: sges, maxInlineData: inline },
+      cap: {
+        maxSendWr: sends,
+        maxRecvWr: count,
+        maxSendSge: sges,
+        maxRecvSge: kind === 'dci' ? 0 : sges,
+        maxInlineData: inline,
+      },
       userHandle: 0n,
       ...(srq !== undefined && { srq }),
       bufferAddress: pages.addressOf(receivesAt),
@@ -219,7 +233,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       receiveRequests: count,
       receiveShift: count === 0 ? 0 : shift,
       uidx,
-      qpFlags: 0,
+      qpFlags: kind === 'dci' ? Mlx5QpFlags.TYPE_DCI : 0,
     })
     const state = { blocks: 0, received: 0 }
     const modify = (args: object): void => void call(cls, 'modify', object, args)
@@ -243,6 +257,12 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
           minRnrTimer: 1,
         })
         modify({ state: RTS, sqPsn: PSN, timeout: 14, retryCnt: 7, rnrRetry, maxRdAtomic: 4 })
+      },
+      /** Of an initiator. */
+      start({ timeout = 14, retryCnt = 7, rnrRetry = 7 } = {}): void {
+        modify({ state: INIT, pkeyIndex: 0, port: 1 })
+        modify({ state: RTR, pathMtu: 3 })
+        modify({ state: RTS, sqPsn: PSN, timeout, retryCnt, rnrRetry, maxRdAtomic: 4 })
       },
       activate(): void {
         modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
@@ -270,7 +290,8 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         if (destination !== undefined)
           put(at => {
             pages.bytes.fill(0, at, at + 48)
-            view.setUint32(at, destination.qkey ?? QKEY)
+            if (destination.key === undefined) view.setUint32(at, destination.qkey ?? QKEY)
+            else view.setBigUint64(at, destination.key)
             view.setUint32(at + 8, (destination.qpn | 0x8000_0000) >>> 0)
             view.setUint32(at + 28, 1 << 20)
             pages.bytes.set(destination.gid, at + 32)
@@ -317,6 +338,37 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         view.setUint32(doorbell, state.received & 0xffff)
       },
       destroy: (): void => void call(cls, 'destroy', object, {}),
+    }
+  }
+
+  /** A target of DC in RTR, or in RESET. */
+  const target = (srq: number, key: bigint, isReady = true) => {
+    const uidx = 5000 + record()
+    const { object, out } = call<{ qpNum: number }>(DctQp, 'create', 0, {
+      pd,
+      sendCq: cq.object,
+      recvCq: cq.object,
+      cap: { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 },
+      userHandle: 0n,
+      srq,
+      qpFlags: Mlx5QpFlags.TYPE_DCT,
+      sendBufferAddress: key,
+      uidx,
+    })
+    const modify = (args: object) => call<{ number?: number }>(DctQp, 'modify', object, args).out
+    const address = { ...zeroRecord(QpAddress), isGlobal: 1, port: 1, sgidIndex: 1 }
+    const { INIT, RTR } = QpState.values
+    if (isReady) {
+      modify({ state: INIT, pkeyIndex: 0, port: 1, accessFlags: access & ~MW_BIND })
+      assert.equal(modify({ state: RTR, pathMtu: 3, minRnrTimer: 1, address }).number, out.qpNum)
+    }
+    return {
+      object,
+      qpn: out.qpNum,
+      uidx,
+      modify,
+      destination: { gid: ipv4(index + 1), qpn: out.qpNum, key },
+      destroy: (): void => void call(DctQp, 'destroy', object, {}),
     }
   }
 
@@ -373,6 +425,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     element,
     queuePair,
     sharedReceives,
+    target,
     call,
     pd,
     cq,

@@ -34,7 +34,7 @@ it('a sending service has the work requests of its opcodes; a connected one also
 
 it('packets of a service are named like those of RC', () => {
   for (const [name, service] of Object.entries(Service)) {
-    const prefix = name.replace(/_.*/, '')
+    const prefix = name === 'DCI' ? 'RC' : name.replace(/_.*/, '')
     for (const opcode of Object.keys(sendOperations)) {
       const index = operationOf(service, +opcode)
       if (sendKindOf[index] === SendKind.NONE || sendKindOf[index] === SendKind.LOCAL) continue

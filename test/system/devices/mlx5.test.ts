@@ -7,7 +7,19 @@ import { describe, it } from 'node:test'
 import { adapters, type Limit, type LimitName } from '../../../src/spec/check/adapters.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
-import { isEmpty, lacking, ownProgram, run, runUserdma, type Scope, startDaemon } from '../programs.ts'
+import {
+  assertFaultsInjected,
+  freePort,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  untilListening,
+} from '../programs.ts'
 
 const LIBRARY = '/etc/libibverbs.d/mlx5.driver'
 const [A, B, RXE] = [loopbackText(31), loopbackText(32), loopbackText(33)] as const
@@ -60,6 +72,41 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     ] as const)
       for (const program of ['ibv_rc_pingpong', 'ibv_xsrq_pingpong'])
         assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '100'], { program, devices }))
+  })
+
+  for (const [where, fault] of [
+    ['in one daemon', undefined],
+    ['over UDP with loss', 'drop=0.03,dup=0.02,reorder=0.05,seed=5'],
+  ] as const)
+    it(`has the dynamically connected transport, ${where}`, { skip: lacking(ownProgram('dynamic')) }, async t => {
+      const settings = { link: 'udp', ...(fault !== undefined && { fault }) }
+      const isOne = where === 'in one daemon'
+      const one = isOne ? await withDevices(t) : await startDaemon(t, { devices: [DEVICES[0]!], ...settings })
+      const other = isOne ? one : await startDaemon(t, { devices: [DEVICES[1]!], ...settings })
+      const pair = await runPair(t, one, ['-n', '20'], {
+        program: ownProgram('dynamic'),
+        devices: PAIR,
+        clientDaemon: other,
+      })
+      for (const { stdout, stderr, status } of [pair.server, pair.client])
+        assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+      for (const daemon of [one, other]) await daemon.settled(isEmpty)
+      if (fault !== undefined) await assertFaultsInjected(one, other)
+    })
+
+  it('runs UCX over it', { skip: lacking('ucx_perftest') }, async t => {
+    const daemon = await withDevices(t)
+    const env = { UCX_TLS: 'dc_mlx5,self', UCX_NET_DEVICES: 'mlx5_0:1' }
+    for (const test of ['tag_bw', 'ucp_add']) {
+      const port = await freePort()
+      const args = ['-t', test, '-n', '100', '-w', '10', '-p', String(port)]
+      const server = start(t, 'ucx_perftest', args, { env: { ...daemon.env, ...env } })
+      await untilListening(port, server.ended)
+      const client = await run(t, 'ucx_perftest', [...args, 'localhost'], { env: { ...daemon.env, ...env } })
+      for (const { status, stdout, stderr } of [client, await server.ended]) assert.equal(status, 0, stdout + stderr)
+      assert.match(client.stdout, /Final: +100 /)
+    }
+    await daemon.settled(isEmpty)
   })
 
   it('resizes completion queues in traffic', { skip: lacking(ownProgram('resized')) }, async t => {

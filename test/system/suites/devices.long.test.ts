@@ -136,6 +136,9 @@ const programs: Readonly<Record<Release, readonly Program[]>> = {
       UCX_TLS: 'TLS,self',
       UCX_NET_DEVICES: 'DEVICE:1',
     }),
+    pair('env UCX_TLS=dc_mlx5,self ucx_perftest -t tag_lat -n 100 -w 10', '-p PORT', '-p PORT 127.0.0.1', {
+      UCX_NET_DEVICES: 'DEVICE:1',
+    }),
   ],
   forky: [...both, perftest('ib_write_bw', '--write_with_imm'), perftest('ib_send_bw', '-s 4096 -e')],
 }

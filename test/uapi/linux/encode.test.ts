@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { CallError } from '../../../src/spec/errno.ts'
 import { ioctlMethods } from '../../../src/spec/linux/ioctl.ts'
+import { DriverQpTypes } from '../../../src/spec/linux/structs.ts'
 import { EXTENDED, writeCommands } from '../../../src/spec/linux/write.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../../src/uapi/call.ts'
 import { encodeLinux, type LinuxImage } from '../../../src/uapi/linux/encode.ts'
@@ -97,6 +98,8 @@ const kinds: readonly { name: string; form: Encoding['form']; classes: readonly 
 for (const { name, form, classes, method } of kinds)
   test(`${form} ${name}: calls survive the round trip, and results are answered`, () => {
     for (const className of classes) {
+      // the driver's bytes select the class (test/drivers/mlx5/dc.test.ts)
+      if (method === 'create' && DriverQpTypes[className] !== undefined) continue
       const cls = rxeSchema.classByName(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
       const someChanges = fc.array(change, { minLength: 1, maxLength: 4 })

@@ -95,7 +95,7 @@ const reasonRows = (names: readonly string[], reason: string) =>
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   ...reasonRows(UNSUPPORTED, NO_DRIVER),
   ...reasonRows(MAD_CLASSES, GENERIC_METHODS),
-  ...reasonRows(['driver_qp'], 'the queues of its drivers are not those that the library posts to'),
+  ...reasonRows(['driver_qp', 'dci_qp', 'dct_qp'], 'the queues of its drivers are not those that the library posts to'),
   ...reasonRows(CM_CLASSES, RDMA_CM),
   interface: {
     query: device => device.interface(),

@@ -383,7 +383,7 @@ const driver = {
   classes: [
     ...[Interface, DeviceClass, Port, AsyncFd, EventQueue, pd].map(cls => driverClass(cls)),
     ...others,
-    ...(Object.keys(QpTypes) as QpClassName[]).filter(name => !name.startsWith('xrc')).map(qpClass),
+    ...(Object.keys(QpTypes) as QpClassName[]).filter(name => !/^(xrc|dc)/.test(name)).map(qpClass),
     wqClass,
     tableClass,
     flowClass,

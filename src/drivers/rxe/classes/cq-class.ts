@@ -9,6 +9,7 @@ import { mmapInfo } from '../../../core/memory/rings.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
 import { createCause } from '../../../spec/check/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
+import { DciQp, DctQp } from '../../../spec/classes/qp/dc_qp.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
@@ -173,7 +174,7 @@ export const failQps = (device: RxeState): void => {
   }
 }
 
-const RELIABLE: readonly string[] = [RcQp.name, XrcIniQp.name, XrcTgtQp.name]
+const RELIABLE: readonly string[] = [RcQp.name, XrcIniQp.name, XrcTgtQp.name, DciQp.name, DctQp.name]
 const isReliable = ({ name }: ObjectClass): boolean => RELIABLE.includes(name)
 
 /**

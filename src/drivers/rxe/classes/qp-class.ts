@@ -138,6 +138,7 @@ const recordAttributes = (
   device: RxeState,
   state: QueuePair,
   { port, enSqdAsyncNotify, address, dmac, sqPsn, rqPsn }: QpModify,
+  hasPath: boolean,
 ): void => {
   const { sq, rq } = state.firstPsns
   if (sqPsn !== undefined || rqPsn !== undefined) state.firstPsns = { sq: sqPsn ?? sq, rq: rqPsn ?? rq }
@@ -146,7 +147,7 @@ const recordAttributes = (
     state.attributeBits = enSqdAsyncNotify
       ? state.attributeBits | AttributeBits.SQD_EVENT
       : state.attributeBits & ~AttributeBits.SQD_EVENT
-  if (address) state.address = storedAddress(device, address, dmac)
+  if (address && hasPath) state.address = storedAddress(device, address, dmac)
 }
 
 /** Creates the queues of a new queue pair. `srqQueue`: the queue of its SRQ. Throws CallError ENOMEM. */
@@ -217,6 +218,8 @@ export const qpClass = (
   service: number,
   takeQpn = ({ qpns }: RxeState): number => qpns.take(),
 ): DriverClass => {
+  // paths are those of an initiator's requests, and of a target's peers
+  const hasPath = type !== 'DCI' && type !== 'DCT'
   const createCall = `${cls.name}.create`
   const modifyCall = `${cls.name}.modify`
   const driverQpClass = driverClass<AnyQp, QueuePair, typeof QpQueues>(
@@ -325,7 +328,7 @@ export const qpClass = (
         const before = device.engine().stateOf(state.row)
         const after = args.state ?? before
         // Linux looks the GID up before it checks the transition (test/fixtures/abi/objects.abilog)
-        const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
+        const source = hasPath && args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
         checkTransitionAttributes(type, before, after, args, modifyCall)
         const { activeMtu } = call.device.ports[0].attributes
         checkValues(modifyCall, args, activeMtu, device.limits)
@@ -337,7 +340,7 @@ export const qpClass = (
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
         // before the engine's transition, which may send an event that these attributes enable
-        recordAttributes(device, state, args)
+        recordAttributes(device, state, args, hasPath)
         // UD has no path MTU attribute: a message may fill a packet of the active MTU
         const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)

@@ -32,7 +32,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND
 const { INLINE } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 /** Values of `Send.REFUSED`: the status of the completion in bits 0 to 7, the number of the cause in those above. */
-const refusal = (status: number, id: CauseName): number => status | (vendorErrorOf(id) << 8)
+export const refusal = (status: number, id: CauseName): number => status | (vendorErrorOf(id) << 8)
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
@@ -50,6 +50,8 @@ export interface SendQueue {
   readonly maxInline: number
   /** Index of the oldest WQE that is not retired. */
   retiredIndex: number
+  /** If not 0: `Send.REFUSED` of each request that is loaded. */
+  refusal?: number
   /** The producer index that a scan (posts.ts) or the engine (at the end of the queue) has read last; or NO_INDEX. */
   seenProducer: number
 }
@@ -153,6 +155,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
     // the port's max_msg_sz is smaller; like rxe, the device does not enforce it
     if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
   }
+  if (queue.refusal) refused = queue.refusal
   into[at + Send.OPCODE] = opcode
   into[at + Send.FLAGS] = isInline ? flags | INLINE : flags & ~INLINE
   into[at + Send.ID_LO] = words[(wqe + send.WR_ID) >> 2]

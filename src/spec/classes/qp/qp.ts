@@ -42,6 +42,8 @@ export const QpTypes = {
   smi_qp: 'SMI',
   rd_qp: 'RD',
   driver_qp: 'DRIVER',
+  dci_qp: 'DCI',
+  dct_qp: 'DCT',
 } as const satisfies Record<string, QpTypeName>
 export type QpClassName = keyof typeof QpTypes
 export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]

@@ -193,8 +193,8 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-/** NOT_OBSERVED is for adapters of the machine (test/observe/causes.test.ts). */
-type OwnCause = Exclude<CauseName, 'NOT_OBSERVED'>
+/** NOT_OBSERVED is for adapters of the machine (test/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts). */
+type OwnCause = Exclude<CauseName, 'NOT_OBSERVED' | 'DC_NO_ANSWER' | 'DC_BUSY' | 'DC_ACCESS_KEY'>
 const raises: Readonly<Record<OwnCause, Raise>> = {
   BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode
   TOO_MANY_SGE: sends(() => ({ numSge: 99 })), // above max_send_sge

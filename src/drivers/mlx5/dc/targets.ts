@@ -1,0 +1,269 @@
+/*
+ * Targets of DC: each connection of an initiator has a responder, a row of the engine of the service RC with a number of
+ * its own, that takes receives of the target's SRQ and completes to the target's CQ. Responders are made by CONNECT and
+ * end with DISCONNECT, with the target, or when their initiator is silent. A CONNECT without the access key leaves
+ * nothing.
+ */
+
+import type { Context } from '../../../core/model.ts'
+import {
+  addTo,
+  createLimit,
+  hasShare,
+  mayChargeMemory,
+  releaseMemory,
+  removeFrom,
+} from '../../../core/objects/limits.ts'
+import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5-dc.ts'
+import { QpState } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { Service } from '../../../spec/wire/services.ts'
+import { flowAddress, noAddress, openPath, storedAddress } from '../../rxe/address/path.ts'
+import { forgetFailing } from '../../rxe/classes/cq-class.ts'
+import { emptySendQueue } from '../../rxe/rings/work-source.ts'
+import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
+import { Limits } from '../attributes.ts'
+import type { CompletedQueues } from '../completions.ts'
+import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
+
+const { INIT, RTR, RTS, ERR } = QpState.values
+
+/** Bytes that a connection costs the target's account. */
+const CONNECTION_BYTES = 1024
+
+/** A target. `recvPd`: of its SRQ's memory; `recvCq`: number of its CQ. */
+export interface Target {
+  readonly object: QpObject
+  readonly keyHi: number
+  readonly keyLo: number
+  readonly uidx: number
+  readonly pd: number
+  readonly recvPd: number
+  readonly recvCq: number
+  readonly connections: Map<string, Connection>
+}
+
+interface Connection {
+  readonly target: Target
+  /** In `Target.connections`. */
+  readonly key: string
+  readonly number: number
+  readonly responder: QueuePair
+  /** When a CONNECT or KEEP has come last. */
+  heardAt: number
+}
+
+/** An initiator, as it is known to a target. */
+const keyOf = ({ initiatorQpn, replyQpn }: Request, { source }: Path): string =>
+  `${initiatorQpn} ${replyQpn} ${String.fromCharCode(...source)}`
+
+export class Targets {
+  readonly #soft: RxeState
+  readonly #outbox: Outbox
+  readonly #byNumber = new Map<number, Target>()
+  /** By QPN of the responder: what its completions say. */
+  readonly #responders = new Map<number, CompletedQueues>()
+  /** Of all targets, so that those of other users can have some. */
+  readonly #limit = createLimit('connections of DC targets', DC_MAX_CONNECTIONS.device)
+  #nextReap = Number.POSITIVE_INFINITY
+
+  constructor(soft: RxeState, outbox: Outbox) {
+    this.#soft = soft
+    this.#outbox = outbox
+  }
+
+  add(target: Target): void {
+    this.#byNumber.set(target.object.state.qpn, target)
+  }
+
+  /** The target is destroyed. */
+  remove(qpn: number): void {
+    const target = this.#byNumber.get(qpn)
+    this.#byNumber.delete(qpn)
+    if (target !== undefined) this.#endAll(target)
+  }
+
+  /** The context closes: its targets do not respond any more. */
+  endConnectionsOf(context: Context): void {
+    for (const target of this.#byNumber.values()) if (target.object.context === context) this.#endAll(target)
+  }
+
+  #endAll({ connections }: Target): void {
+    for (const connection of [...connections.values()]) {
+      this.#soft.sendResponses(connection.responder.row)
+      this.#end(connection)
+    }
+  }
+
+  objectOf(qpn: number): QpObject | undefined {
+    return this.#byNumber.get(qpn)?.object
+  }
+
+  completedOf(responderQpn: number): CompletedQueues | undefined {
+    return this.#responders.get(responderQpn)
+  }
+
+  onRequest(request: Request, from: Path, now: number): void {
+    const target = this.#byNumber.get(request.destQpn)
+    if (target === undefined || this.#soft.engine().stateOf(target.object.state.row) !== RTR) return
+    const key = keyOf(request, from)
+    const known = target.connections.get(key)
+    const isKey = request.keyHi === target.keyHi && request.keyLo === target.keyLo
+    if (request.opcode !== DcOpcode.CONNECT) {
+      if (known?.number !== request.connection || !isKey) return
+      if (request.opcode === DcOpcode.DISCONNECT) this.#end(known)
+      else known.heardAt = now
+      return
+    }
+    if (!isKey) {
+      this.#refuse(request, from, DcStatus.ACCESS_KEY)
+      return
+    }
+    if (known !== undefined && known.number === request.connection) {
+      // the answer was lost
+      known.heardAt = now
+      this.#accept(request, known)
+      return
+    }
+    // a late copy of an earlier CONNECT
+    if (known !== undefined && ((request.connection - known.number) | 0) < 0) return
+    if (known !== undefined) this.#end(known)
+    const connection = this.#connect(target, key, request, from, now)
+    if (connection === undefined) {
+      this.#refuse(request, from, DcStatus.BUSY)
+      return
+    }
+    target.connections.set(key, connection)
+    this.#accept(request, connection)
+    this.#nextReap = Math.min(this.#nextReap, now + DcTime.REAP)
+  }
+
+  nextTimeout(): number {
+    return this.#nextReap
+  }
+
+  /** Ends connections that have failed or whose initiators are silent. */
+  onTimeout(now: number): void {
+    if (now < this.#nextReap) return
+    for (const { connections } of this.#byNumber.values())
+      for (const connection of [...connections.values()]) {
+        const hasFailed = this.#soft.engine().stateOf(connection.responder.row) === ERR
+        if (hasFailed || now - connection.heardAt > DcTime.SILENCE) this.#end(connection)
+      }
+    this.#nextReap = this.#responders.size > 0 ? now + DcTime.REAP : Number.POSITIVE_INFINITY
+  }
+
+  /** A flow for answers; undefined if there is no path. */
+  #openFlow({ source, destination, flowLabel, trafficClass }: Path): number | undefined {
+    const path = flowAddress(destination, { ...noAddress, dgid: source, flowLabel, trafficClass })
+    try {
+      return openPath(this.#soft.port, path, 'DC')
+    } catch (error) {
+      if (error instanceof CallError) return undefined
+      throw error
+    }
+  }
+
+  #answer(request: Request, flow: number, status: number, responderQpn: number): void {
+    const { replyQpn, connection, psn, initiatorQpn } = request
+    const answer: Answer = {
+      opcode: DcOpcode.ANSWER,
+      destQpn: replyQpn,
+      connection,
+      psn,
+      initiatorQpn,
+      status,
+      responderQpn,
+    }
+    this.#outbox.add(answer, flow)
+  }
+
+  #accept(request: Request, { responder: { flow, qpn } }: Connection): void {
+    this.#answer(request, flow, DcStatus.ACCEPTED, qpn)
+  }
+
+  #refuse(request: Request, from: Path, status: number): void {
+    const flow = this.#openFlow(from)
+    if (flow === undefined) return
+    this.#answer(request, flow, status, 0)
+    this.#soft.releasedFlows.push(flow)
+  }
+
+  /** Undefined if there is no room for another connection. */
+  #connect(target: Target, key: string, request: Request, from: Path, now: number): Connection | undefined {
+    const { object, pd, recvPd, recvCq, uidx } = target
+    const soft = this.#soft
+    const account = object.context?.account
+    if (target.connections.size >= DC_MAX_CONNECTIONS.target || !hasShare(this.#limit, account, 1)) return undefined
+    if (!mayChargeMemory(account, CONNECTION_BYTES)) return undefined
+    const flow = this.#openFlow(from)
+    if (flow === undefined) {
+      releaseMemory(account, CONNECTION_BYTES)
+      return undefined
+    }
+    addTo(this.#limit, account)
+    const engine = soft.engine()
+    const { receive } = object.state
+    const qpn = soft.qpns.take()
+    const row = engine.create({
+      service: Service.RC,
+      qpn,
+      pd,
+      sendCq: recvCq,
+      recvCq,
+      maxSendSge: 0,
+      maxRecvSge: receive.maxSge,
+      hasSrq: true,
+      recvPd,
+      sqSigAll: false,
+    })
+    soft.qpns.bind(qpn, row)
+    const { access, pathMtu, minRnrTimer, pkeyIndex } = engine.query(object.state.row)
+    engine.modify(row, INIT, { access, pkeyIndex })
+    engine.modify(row, RTR, {
+      destQpn: request.initiatorQpn,
+      rqPsn: request.psn,
+      pathMtu,
+      minRnrTimer,
+      maxDestRdAtomic: Limits.maxRdAtomic,
+      flow,
+      peer: soft.port.peerOf(from.source),
+    })
+    engine.modify(row, RTS, {})
+    const responder: QueuePair = {
+      row,
+      qpn,
+      send: emptySendQueue,
+      receive,
+      destinations: undefined,
+      attributeBits: 0,
+      address: storedAddress(soft, { ...noAddress, dgid: from.source, port: 1 }),
+      firstPsns: noPsns,
+      flow,
+    }
+    soft.qps[row] = object
+    soft.rings[row] = responder
+    this.#responders.set(qpn, { uidx, qpn: object.state.qpn, opcodeOf: () => 0 })
+    return { target, key, number: request.connection, responder, heardAt: now }
+  }
+
+  #end(connection: Connection): void {
+    const { target, key, responder } = connection
+    const { row, qpn, flow } = responder
+    const soft = this.#soft
+    target.connections.delete(key)
+    this.#responders.delete(qpn)
+    if (this.#responders.size === 0) this.#nextReap = Number.POSITIVE_INFINITY
+    soft.engine().destroy(row)
+    soft.qps[row] = undefined
+    soft.rings[row] = undefined
+    soft.failures.forget(row)
+    soft.inError.delete(qpn)
+    forgetFailing(soft, qpn)
+    soft.qpns.free(qpn)
+    soft.releasedFlows.push(flow)
+    const account = target.object.context?.account
+    removeFrom(this.#limit, account)
+    releaseMemory(account, CONNECTION_BYTES)
+  }
+}
