@@ -78,8 +78,8 @@ const MAX_SESSIONS = 16
 /** Socket, pidfd, userfaultfd, and of /proc/PID: ns, mem, pagemap, and maps twice. */
 const SESSION_DESCRIPTORS = 8
 
-/** Capability numbers of Linux. */
-const capabilities = { NET_RAW: 13 } as const
+/** Linux's number. */
+const CAP_NET_RAW = 13
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */
 const incoming = messageBuffer()
@@ -90,6 +90,8 @@ export interface SessionParts extends CallParts, OpenParts, PostFaultParts, Tool
   readonly sessions: Sessions
   /** Whether the client at the other end of a session's socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
+  /** Whether guests may use raw packets without CAP_NET_RAW. */
+  readonly allowsRawPackets: boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
   /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
@@ -157,7 +159,10 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
   })
 }
 
-/** The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. */
+/**
+ * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. `mayUseRawPackets`: also
+ * without CAP_NET_RAW.
+ */
 const createCaller = (
   daemon: Pick<SessionParts, 'events' | 'destroyWaits'>,
   process: ProcessHandle,
@@ -165,6 +170,7 @@ const createCaller = (
   space: ProcessSpace,
   name: () => string,
   passedMemory: () => PassedMemory | undefined,
+  mayUseRawPackets: boolean,
 ): Caller => {
   const caller: Caller = {
     memory: space,
@@ -179,7 +185,9 @@ const createCaller = (
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, account),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
-    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
+    allows: capability =>
+      ((capability === 'RAW_PACKETS' && mayUseRawPackets) || hasCapability(process.pid, CAP_NET_RAW)) &&
+      isStillOwned(process),
   }
   return caller
 }
@@ -252,7 +260,8 @@ class ClientSession implements Session, Client {
     })
     this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
-    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
+    const mayUseRawPackets = standing === 'owner' || daemon.allowsRawPackets
+    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory, mayUseRawPackets)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#doorbells = new DoorbellRanges(this, this.#space, daemon)

@@ -44,6 +44,8 @@ export interface Mlx5Cq extends CqRing {
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
 export interface CompletedQueues {
   readonly uidx: number
+  /** Its receives are raw packets. */
+  readonly hasFrames?: boolean
   opcodeOf(counter: number): number
 }
 
@@ -142,6 +144,9 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     const grh = (flags & GRH) === 0 ? 0 : 1 << 28
     view.setUint8(at + CompletionEntry.PATH, 0)
     view.setUint16(at + CompletionEntry.SLID, 0)
+    const isFrame = queues?.hasFrames === true && kind === CompletionKind.RECEIVE
+    view.setUint16(at + CompletionEntry.FRAME_HEADERS, isFrame ? words[Completion.SL]! : 0)
+    if (isFrame) view.setUint32(at + CompletionEntry.OPCODE_QPN, words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
     view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)

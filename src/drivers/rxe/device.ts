@@ -40,7 +40,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
-import type { Environment } from '../../transport/types.ts'
+import type { Environment, FrameSink } from '../../transport/types.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -88,6 +88,8 @@ export interface DeviceKind {
   /** Attributes of a device with this GUID. */
   readonly attributes: (guid: Uint8Array) => RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  /** Maximum objects of the driver's other classes, by class name. */
+  readonly objectLimits?: Readonly<Record<string, number>>
 }
 
 export interface RxeOptions {
@@ -101,10 +103,17 @@ export interface RxeOptions {
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
+  /** Where queue pairs for raw packets send frames. */
+  readonly frames?: FrameSink
 }
 
 /** Class names of queue pairs: they share one limit (max_qp). */
-const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(({ class: cls }) => cls.name))
+const qpNames = new Set([
+  ...[...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(({ class: cls }) => cls.name),
+  // those of mlx5
+  'raw_packet_qp',
+  'wq',
+])
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
@@ -234,7 +243,7 @@ class SoftDevice implements RxeDevice {
     this.link = deviceLink(this.device)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run)
+    const environment = this.#createEnvironment(run, options.frames)
     this.#torment = torment?.attach(this.device, environment.memory, (notify, words) =>
       cqCompletions(state, notify, words),
     )
@@ -311,6 +320,7 @@ class SoftDevice implements RxeDevice {
         [[...qpNames].join(' ')]: attributes.maxQp,
         ah: attributes.maxAh,
         'srq xrc_srq': attributes.maxSrq,
+        ...kind?.objectLimits,
       },
     })
     identity.gids.forEach((gid, index) => {
@@ -320,7 +330,7 @@ class SoftDevice implements RxeDevice {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun): Environment {
+  #createEnvironment(run: ReceivedRun, frames: FrameSink | undefined): Environment {
     const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -328,6 +338,7 @@ class SoftDevice implements RxeDevice {
     return {
       ...(localDevice && { localDevice }),
       grh: grhBuilder(port, run),
+      ...(frames && { frames }),
       work: ringWork(state.rings, findSrqOfDomain(state)),
       memory: regionMemory(this.device.memory),
       completions: cqCompletions(state),

@@ -30,6 +30,7 @@ import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
+import { sendFrame } from '../unreliable/raw-packet.ts'
 import { onSent } from '../unreliable/unreliable.ts'
 import { executeLocal, isFenced } from './local-operation.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request.ts'
@@ -105,7 +106,9 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
     ? sendReadAtomicRequest(s, row, request)
     : kind === LOCAL
       ? sendLocal(s, row, request)
-      : sendMessage(s, row, request)
+      : s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW
+        ? sendFrame(s, row, request)
+        : sendMessage(s, row, request)
 
 /** A WQE with a local error fails once it is the oldest. Until then no later WQE is sent. */
 const failIfOldest = (s: EngineState, row: number, request: number): void => {
