@@ -297,10 +297,6 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         collect,
       )
       .option(
-        '--allow-raw-packets',
-        'let these users send and receive raw packets without CAP_NET_RAW: they see those of others',
-      )
-      .option(
         '--driver <file>',
         'load a driver from this .mjs file, and make devices with its name; may be given several times',
         collect,

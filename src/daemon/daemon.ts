@@ -389,7 +389,6 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
     refuseConnection: createRefusal(containment),
     refuseStranger: createRefusal(containment),
     serves: (fd, peer) => isServed(served, fd, peer),
-    allowsRawPackets: served.rawPackets === true,
     stop: () => lifetime.stop(),
     async untilContextsDestroyed(user) {
       await afterHangUps()

@@ -152,7 +152,7 @@ const methodPart = (
     ...(names.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${names.join(', ')}.`]),
     ...(method.needs === 'NET_RAW' ? ['The caller must have CAP_NET_RAW; else EPERM.'] : []),
     ...(method.needs === 'RAW_PACKETS'
-      ? ['The caller must have CAP_NET_RAW, or be allowed to use raw packets by the daemon; else EPERM.']
+      ? ["The caller must have CAP_NET_RAW, or be of the daemon's own user; else EPERM."]
       : []),
     ...(method.undoable ? ['The entries of a chain with UNDO may name any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),

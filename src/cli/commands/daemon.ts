@@ -39,7 +39,6 @@ export interface DaemonOptions extends ConfigOptions, Omit<RecordOptions, 'recor
   /** Names or numbers. */
   readonly allowUser?: readonly string[]
   readonly allowGroup?: readonly string[]
-  readonly allowRawPackets?: boolean
   /** Files of drivers. */
   readonly driver?: readonly string[]
 }
@@ -59,19 +58,11 @@ const accountIds = (kind: 'user' | 'group', texts: readonly string[] = []): read
   })
 
 /** The users and groups that the daemon serves beside its own user. Throws UsageError. */
-const servedAccounts = ({ allowUser, allowGroup, allowRawPackets = false }: DaemonOptions): Served => {
-  const served = {
-    users: accountIds('user', allowUser),
-    groups: accountIds('group', allowGroup),
-    ...(allowRawPackets && { rawPackets: true as const }),
-  }
+const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
+  const served = { users: accountIds('user', allowUser), groups: accountIds('group', allowGroup) }
   if (isShared(served) && process.geteuid?.() !== 0)
     throw new UsageError(
       `--allow-user and --allow-group are for root's daemon: a daemon of user ${process.geteuid?.()} cannot access the memory of other users' programs`,
-    )
-  if (allowRawPackets && !isShared(served))
-    throw new UsageError(
-      '--allow-raw-packets is for the users of --allow-user and --allow-group; your own programs may',
     )
   return served
 }
@@ -140,14 +131,12 @@ const stopSignal = (): Promise<undefined> =>
 
 /** Starts a daemon in the background, and prints its line when it is ready. */
 const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
-  const { allowUser = [], allowGroup = [], allowRawPackets, driver = [] } = options
-  const { endWithLastClient, record, payload, recordLimit } = options
+  const { allowUser = [], allowGroup = [], driver = [], endWithLastClient, record, payload, recordLimit } = options
   // The log would be there too.
   if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
   await startInBackground(socket, config, [
     ...allowUser.flatMap(user => ['--allow-user', user]),
     ...allowGroup.flatMap(group => ['--allow-group', group]),
-    ...(allowRawPackets ? ['--allow-raw-packets'] : []),
     ...driver.flatMap(file => ['--driver', resolve(file)]),
     ...(endWithLastClient ? ['--end-with-last-client'] : []),
     ...(record === undefined ? [] : ['--record', resolve(record)]),

@@ -90,8 +90,6 @@ export interface SessionParts extends CallParts, OpenParts, PostFaultParts, Tool
   readonly sessions: Sessions
   /** Whether the client at the other end of a session's socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
-  /** Whether guests may use raw packets without CAP_NET_RAW. */
-  readonly allowsRawPackets: boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
   /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
@@ -160,8 +158,8 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
 }
 
 /**
- * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. `mayUseRawPackets`: also
- * without CAP_NET_RAW.
+ * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. The daemon's own
+ * user may use raw packets without CAP_NET_RAW.
  */
 const createCaller = (
   daemon: Pick<SessionParts, 'events' | 'destroyWaits'>,
@@ -170,7 +168,7 @@ const createCaller = (
   space: ProcessSpace,
   name: () => string,
   passedMemory: () => PassedMemory | undefined,
-  mayUseRawPackets: boolean,
+  standing: ClientStanding,
 ): Caller => {
   const caller: Caller = {
     memory: space,
@@ -186,7 +184,7 @@ const createCaller = (
     openFile: number => openFileMemory(process, number, account),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability =>
-      ((capability === 'RAW_PACKETS' && mayUseRawPackets) || hasCapability(process.pid, CAP_NET_RAW)) &&
+      ((capability === 'RAW_PACKETS' && standing === 'owner') || hasCapability(process.pid, CAP_NET_RAW)) &&
       isStillOwned(process),
   }
   return caller
@@ -260,8 +258,7 @@ class ClientSession implements Session, Client {
     })
     this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
-    const mayUseRawPackets = standing === 'owner' || daemon.allowsRawPackets
-    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory, mayUseRawPackets)
+    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory, standing)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#doorbells = new DoorbellRanges(this, this.#space, daemon)

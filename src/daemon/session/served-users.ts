@@ -8,8 +8,6 @@ import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
 export interface Served {
   readonly users: readonly number[]
   readonly groups: readonly number[]
-  /** These users may send and receive raw packets without CAP_NET_RAW. */
-  readonly rawPackets?: true
 }
 
 export const ownUserOnly: Served = { users: [], groups: [] }

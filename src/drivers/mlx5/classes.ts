@@ -88,6 +88,15 @@ export const addState = (device: Device<RxeState>, station: Station | undefined)
 
 export const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
 
+/** Throws CallError EOPNOTSUPP if the device's link carries no frames. */
+export const requireFrames = (call: CallContext, method: string): void => {
+  if (stateOf(call).station === undefined)
+    refuse(
+      'EOPNOTSUPP',
+      `${method}: the link carries packets of RoCE only, no other frames: use --link memory, between devices of one daemon`,
+    )
+}
+
 /** The queues that a completion of `qpn` names: those of an XRC target are its SRQ's. */
 const queuesOf = ({ soft, queues, shared }: Mlx5State, qpn: number): CompletedQueues | undefined => {
   const own = queues.get(qpn)

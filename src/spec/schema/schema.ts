@@ -210,8 +210,8 @@ export const CREATE_FD = 4
 export const CHAIN = 5
 
 /**
- * What methods can need: a Linux capability, without the prefix CAP_; RAW_PACKETS: CAP_NET_RAW, or what the daemon grants
- * in its place (docs/why/threat-model.md).
+ * What methods can need: a Linux capability, without the prefix CAP_; RAW_PACKETS: CAP_NET_RAW, or to be the daemon's own
+ * user (docs/why/threat-model.md).
  */
 export type Capability = 'NET_RAW' | 'RAW_PACKETS'
 

@@ -69,6 +69,13 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
+  it('sends and receives raw packets by flow rules', { skip: lacking(ownProgram('raw_packets')) }, async t => {
+    const daemon = await withDevices(t)
+    const { stdout, stderr, status } = await run(t, ownProgram('raw_packets'), ['mlx5_0'], { env: daemon.env })
+    assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+    await daemon.settled(isEmpty)
+  })
+
   it('check finds no fault in a program of rdma_cm but its own', { skip: lacking('rdma') }, async t => {
     const script = `rping -s -a ${A} -C 5 & until rdma resource show cm_id | grep -q LISTEN; do :; done; rping -c -a ${A} -C 5 && wait $!`
     const { status, stdout, stderr } = await runUserdma(t, ['check', '--device', DEVICES[0]!, '--', 'sh', '-c', script])

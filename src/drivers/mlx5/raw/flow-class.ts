@@ -6,11 +6,10 @@ import { driverClass } from '../../../core/devices/driver.ts'
 import { Flow, type FlowSpec } from '../../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, nameIn } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
-import { flowFilters } from '../../../spec/linux/flow.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { FLOW_KEY_BYTES, FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
-import { stateOf } from '../classes.ts'
-import { receiverOf, requireFrames } from './raw-qp-class.ts'
+import { requireFrames, stateOf } from '../classes.ts'
+import { receiverOf } from './raw-qp-class.ts'
 
 const { ACTION_TAG, ACTION_DROP, ...headers } = FlowSpecType.values
 const { NORMAL, SNIFFER } = FlowType.values
@@ -22,17 +21,17 @@ const LAST_PRIORITY = 15
 /** Of completions. */
 const TAG_MASK = 0xff_ffff
 
-/** Where the fields of a spec are in the key, by type of the spec, and the header that it demands. */
-const places: Readonly<Record<number, { readonly at: number; readonly header: number }>> = {
-  [headers.ETH]: { at: FlowKey.ETH, header: FlowHeader.ETH },
-  [headers.IPV4]: { at: FlowKey.IPV4, header: FlowHeader.IPV4 },
-  [headers.IPV6]: { at: FlowKey.IPV6, header: FlowHeader.IPV6 },
-  [headers.TCP]: { at: FlowKey.TCP, header: FlowHeader.TCP },
-  [headers.UDP]: { at: FlowKey.UDP, header: FlowHeader.UDP },
-  [headers.VXLAN_TUNNEL]: { at: FlowKey.VXLAN, header: FlowHeader.VXLAN },
-  [headers.GRE]: { at: FlowKey.GRE, header: FlowHeader.GRE },
-  [headers.MPLS]: { at: FlowKey.MPLS, header: FlowHeader.MPLS },
-  [headers.ESP]: { at: FlowKey.ESP, header: FlowHeader.ESP },
+/** Where the fields of a spec are in the key, by type of the spec, their bytes, and the header that it demands. */
+const places: Readonly<Record<number, { readonly at: number; readonly bytes: number; readonly header: number }>> = {
+  [headers.ETH]: { at: FlowKey.ETH, bytes: 16, header: FlowHeader.ETH },
+  [headers.IPV4]: { at: FlowKey.IPV4, bytes: 12, header: FlowHeader.IPV4 },
+  [headers.IPV6]: { at: FlowKey.IPV6, bytes: 40, header: FlowHeader.IPV6 },
+  [headers.TCP]: { at: FlowKey.TCP, bytes: 4, header: FlowHeader.TCP },
+  [headers.UDP]: { at: FlowKey.UDP, bytes: 4, header: FlowHeader.UDP },
+  [headers.VXLAN_TUNNEL]: { at: FlowKey.VXLAN, bytes: 4, header: FlowHeader.VXLAN },
+  [headers.GRE]: { at: FlowKey.GRE, bytes: 8, header: FlowHeader.GRE },
+  [headers.MPLS]: { at: FlowKey.MPLS, bytes: 4, header: FlowHeader.MPLS },
+  [headers.ESP]: { at: FlowKey.ESP, bytes: 8, header: FlowHeader.ESP },
 }
 /** Bytes in a filter that no field of a frame has: the flags of IPv4, and the reserved byte of IPv6. */
 const unusedBytes: Readonly<Record<number, number>> = { [headers.IPV4]: 11, [headers.IPV6]: 39 }
@@ -45,8 +44,7 @@ const specName = (type: number): string => nameIn(FlowSpecType.values, type) ?? 
 /** Adds a spec of a header to the rule. Throws CallError EINVAL, EOPNOTSUPP. */
 const addHeader = (where: string, spec: Spec, value: Uint8Array, mask: Uint8Array): void => {
   const place = places[spec.type]
-  const bytes = flowFilters[spec.type]?.bytes
-  if (place === undefined || bytes === undefined)
+  if (place === undefined)
     throw new CallError('EOPNOTSUPP', `${where}: ${specName(spec.type)} is no header that frames of this link have`)
   const isTunnel = spec.type === headers.VXLAN_TUNNEL || spec.type === headers.GRE || spec.type === headers.MPLS
   const isInner = (spec.flags & INNER) !== 0
@@ -61,7 +59,7 @@ const addHeader = (where: string, spec: Spec, value: Uint8Array, mask: Uint8Arra
   if ((present.getUint32(base) & place.header) !== 0)
     throw new CallError('EINVAL', `${where}: the rule has a spec of ${specName(spec.type)} already`)
   present.setUint32(base, present.getUint32(base) | header)
-  for (let i = 0; i < bytes; i++) {
+  for (let i = 0; i < place.bytes; i++) {
     const bits = spec.mask[i]!
     mask[base + place.at + i] = bits
     value[base + place.at + i] = spec.value[i]! & bits

@@ -11,19 +11,10 @@ import type { AnyRecord } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { qpClass } from '../../rxe/classes/qp-class.ts'
 import type { QpObject, RxeState } from '../../rxe/state.ts'
-import { refuse, stateOf, withProgramQueues } from '../classes.ts'
+import { refuse, requireFrames, stateOf, withProgramQueues } from '../classes.ts'
 import { hashFrame, type RssKey } from './rss-hash.ts'
 import type { ArrivedFrame, FrameReceiver } from './steering.ts'
 import type { TableObject, WqObject } from './work-queues.ts'
-
-/** Throws CallError EOPNOTSUPP if the device's link carries no frames. */
-export const requireFrames = (call: CallContext, method: string): void => {
-  if (stateOf(call).station === undefined)
-    refuse(
-      'EOPNOTSUPP',
-      `${method}: the link carries packets of RoCE only, no other frames: use --link memory, between devices of one daemon`,
-    )
-}
 
 /** A queue pair or work queue that receives frames. */
 export const queueReceiver = ({ state: { row } }: QpObject | WqObject, { engine }: RxeState): FrameReceiver => ({

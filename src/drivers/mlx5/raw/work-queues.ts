@@ -17,11 +17,10 @@ import { createReceiveQueue } from '../../rxe/rings/receive-queue.ts'
 import { emptySendQueue, resetRings } from '../../rxe/rings/work-source.ts'
 import { type CqObject, noPsns, type QpObject, type QueuePair } from '../../rxe/state.ts'
 import { Limits } from '../attributes.ts'
-import { closeQueues, type ProgramQueues, refuse, requirePowerOfTwo, stateOf } from '../classes.ts'
+import { closeQueues, type ProgramQueues, refuse, requireFrames, requirePowerOfTwo, stateOf } from '../classes.ts'
 import { ProgramRecord, share, unshare } from '../program-memory.ts'
 import { Receives } from '../receives.ts'
 import { prepareRings } from '../shadow-rings.ts'
-import { requireFrames } from './raw-qp-class.ts'
 
 const { RESET, RDY, ERR } = WqState.values
 
