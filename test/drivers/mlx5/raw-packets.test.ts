@@ -4,14 +4,18 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
+import { hashFrame } from '../../../src/drivers/mlx5/raw/rss-hash.ts'
 import { Flow, type FlowSpec } from '../../../src/spec/classes/flow.ts'
 import { RawPacketQp } from '../../../src/spec/classes/qp/raw_packet_qp.ts'
 import { RwqIndTable } from '../../../src/spec/classes/wq.ts'
-import { TOEPLITZ } from '../../../src/spec/drivers/mlx5.ts'
+import { RxHash, TOEPLITZ } from '../../../src/spec/drivers/mlx5.ts'
 import { CompletionKind, EthernetSegment, FrameHeaders } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
 import type { RecordOf } from '../../../src/spec/schema/schema.ts'
 import { MAX_FRAME_BYTES } from '../../../src/spec/wire/ethernet.ts'
+import { arenaOver } from '../../../src/wire/arena.ts'
+import { createFrameKey, readKey } from '../../../src/wire/flow-key.ts'
 import { emitFrame } from '../../../src/wire/frame.ts'
 import { type Machine, machine, type Program, program, RDMA_WRITE, SEND } from './machine.ts'
 
@@ -344,6 +348,13 @@ describe('work queues', () => {
     }
     const { object } = scaling(b, table(b, queues))
     rule(b, { object }, [toMac(1)])
+    // what `userdma check` reads
+    const { queuesOf, receives } = mlx5Driver.requests
+    assert.deepEqual(
+      [...queuesOf!(b.context)].map(queue => receives!(queue, 0).length),
+      [16, 16, 16, 16],
+    )
+    assert.deepEqual(receives!(b.context.handles.slots[object]!, 0), [])
     const takers = new Set<number>()
     for (let port = 7000; port < 7016; port++) {
       const uidx = [0, 1].map(() => {
@@ -357,6 +368,19 @@ describe('work queues', () => {
     }
     assert.ok(takers.size > 1, 'all flows went to one queue')
     for (const uidx of takers) assert.ok(queues.some(queue => queue.uidx === uidx))
+  })
+
+  it("hash as Microsoft's table of test vectors says", () => {
+    const fromTable = '6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa'
+    const frame = datagram(mac(1))
+    frame.set([66, 9, 149, 187, 161, 142, 100, 80, 2794 >> 8, 2794 & 255, 1766 >> 8, 1766 & 255], 26)
+    const frameKey = createFrameKey()
+    readKey(frameKey, arenaOver(frame), 0, frame.length)
+    const hash = (fields: number): number => hashFrame({ fields, key: Buffer.from(fromTable, 'hex') }, frameKey) >>> 0
+    const addresses = RxHash.SRC_IPV4 | RxHash.DST_IPV4
+    assert.equal(hash(addresses), 0x323e8fc2)
+    assert.equal(hash(addresses | RxHash.SRC_PORT_UDP | RxHash.DST_PORT_UDP), 0x51ccc178)
+    assert.equal(hash(RxHash.SRC_IPV6), 0)
   })
 
   it('flush in ERR, are empty in RESET, and stay while a table uses them', () => {

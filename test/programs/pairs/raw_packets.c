@@ -171,12 +171,11 @@ int main(int argc, char **argv)
     NEED(ibv_query_gid(context, 1, 0, &gid) == 0, "ibv_query_gid: %s", strerror(errno));
     const uint8_t of_gid[] = {gid.raw[8] ^ 2, gid.raw[9], gid.raw[10], gid.raw[13], gid.raw[14], gid.raw[15]};
     memcpy(mac, of_gid, 6);
+    struct queue sender, one, other;
+    open_queue(&sender, memory + FRAME);
     struct ibv_device_attr device;
     NEED(ibv_query_device(context, &device) == 0, "ibv_query_device");
     NEED((device.device_cap_flags & IBV_DEVICE_RAW_IP_CSUM) != 0, "the device computes no checksums");
-
-    struct queue sender, one, other;
-    open_queue(&sender, memory + FRAME);
     open_queue(&one, memory + FRAME * (1 + RECEIVES));
     open_queue(&other, memory + FRAME * (1 + 2 * RECEIVES));
     struct ibv_flow *first = add_rule(&one, 7001, 0x1234, 1), *second = add_rule(&other, 7002, 0xfedcba, 1);

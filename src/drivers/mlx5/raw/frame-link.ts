@@ -12,7 +12,7 @@
 import type { Bytes } from '../../../core/memory/address-space.ts'
 import type { Core } from '../../../core/model.ts'
 import { FrameHeaders } from '../../../spec/drivers/mlx5-queues.ts'
-import { GROUP_BIT, IpProtocol, MAC_BYTES, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
+import { IpProtocol, MAC_BYTES, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
 import { FrameChecksum, type FrameSink } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import { createFrameKey, type FrameKey, readKey } from '../../../wire/flow-key.ts'
@@ -34,13 +34,21 @@ const macAt = (view: DataView, at: number): number => view.getUint16(at) * 2 ** 
 
 const { L2_OK, L3_OK, L4_OK, IPV4, IPV6, UDP, TCP } = FrameHeaders
 
-/** What a completion says of the frame: bits of `FrameHeaders`. */
-const headersOf = (key: FrameKey, arena: Arena): number => {
+/** `ArrivedFrame.headers` before the first receiver asks: the checksums take longer than all else. */
+const UNKNOWN = -1
+
+const readHeaders = (key: FrameKey, arena: Arena): number => {
   let bits: number = L2_OK
   if (key.ip >= 0) bits |= key.isIpv4 ? IPV4 : IPV6
   if (isL3Ok(key, arena)) bits |= L3_OK
   if (key.l4 >= 0) bits |= key.protocol === IpProtocol.UDP ? UDP : TCP
   return isL4Ok(key, arena) ? bits | L4_OK : bits
+}
+
+/** What a completion says of the frame: bits of `FrameHeaders`. */
+export const headersOf = (frame: ArrivedFrame): number => {
+  if (frame.headers === UNKNOWN) frame.headers = readHeaders(frame.key, frame.arena)
+  return frame.headers
 }
 
 /** Frames since the device was added. */
@@ -146,13 +154,16 @@ export class Station implements FrameSink {
     if ((checksums & FrameChecksum.L4) !== 0) putL4(key, arena)
     frame.at = at
     frame.length = length
-    frame.headers = headersOf(key, arena)
+    frame.headers = UNKNOWN
     this.steering.sniff(frame)
     const mac = macAt(arena.view, at)
-    const isGroup = (arena.bytes[at]! & GROUP_BIT) !== 0
-    const owner = isGroup ? undefined : this.#stations.find(station => station.#mac === mac)
-    if (owner !== undefined) owner.#receive(frame)
-    else for (const station of this.#stations) station.#receive(frame)
+    const stations = this.#stations
+    for (let i = 0; i < stations.length; i++)
+      if (stations[i]!.#mac === mac) {
+        stations[i]!.#receive(frame)
+        return
+      }
+    for (let i = 0; i < stations.length; i++) stations[i]!.#receive(frame)
   }
 
   #receive(frame: ArrivedFrame): void {

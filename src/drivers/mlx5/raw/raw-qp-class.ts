@@ -10,15 +10,18 @@ import { Mlx5Attributes, RX_HASH_FIELDS, RxHash, TOEPLITZ, TOEPLITZ_KEY_BYTES } 
 import type { AnyRecord } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { qpClass } from '../../rxe/classes/qp-class.ts'
-import type { QpObject, RxeState } from '../../rxe/state.ts'
+import { emptyReceiveQueue } from '../../rxe/rings/receive-queue.ts'
+import { emptySendQueue } from '../../rxe/rings/work-source.ts'
+import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
 import { refuse, requireFrames, stateOf, withProgramQueues } from '../classes.ts'
+import { headersOf } from './frame-link.ts'
 import { hashFrame, type RssKey } from './rss-hash.ts'
 import type { ArrivedFrame, FrameReceiver } from './steering.ts'
 import type { TableObject, WqObject } from './work-queues.ts'
 
 /** A queue pair or work queue that receives frames. */
 export const queueReceiver = ({ state: { row } }: QpObject | WqObject, { engine }: RxeState): FrameReceiver => ({
-  receive: ({ arena, at, length, headers }, tag) => engine().onFrame(row, arena, at, length, tag, headers),
+  receive: (frame, tag) => engine().onFrame(row, frame.arena, frame.at, frame.length, tag, headersOf(frame)),
 })
 
 /** The work queue of a frame is chosen by the hash of its fields, so that a flow keeps its order. */
@@ -36,14 +39,15 @@ class ScalingReceiver implements FrameReceiver {
   }
 }
 
-/** The state of a queue pair with an indirection table. */
-interface ScalingQp {
-  readonly qpn: number
+/** The state of a queue pair with an indirection table: no queues, and no row of the engine. */
+interface ScalingQp extends QueuePair {
   readonly scaling: FrameReceiver
 }
 
+const NO_ROW = -1
+
 const scalingOf = (object: CoreObject): ScalingQp | undefined => {
-  const state = object.state as ScalingQp | QpObject['state']
+  const state = object.state as ScalingQp | QueuePair
   return 'scaling' in state ? state : undefined
 }
 
@@ -99,7 +103,17 @@ const createScaling = (call: CallContext, object: CoreObject, args: ScalingArgum
   const { soft } = stateOf(call)
   const queues = table.state.queues.map(wq => queueReceiver(wq, soft))
   const scaling = new ScalingReceiver(queues, keyOf(args))
-  const state: ScalingQp = { qpn: soft.qpns.take(), scaling }
+  const state: ScalingQp = {
+    row: NO_ROW,
+    qpn: soft.qpns.take(),
+    send: emptySendQueue,
+    receive: emptyReceiveQueue,
+    attributeBits: 0,
+    address: undefined,
+    firstPsns: noPsns,
+    flow: -1,
+    scaling,
+  }
   object.state = state
   return { cap: args.cap, qpNum: state.qpn, uarOut: 0 }
 }
