@@ -347,6 +347,10 @@ export const closeQueues = (call: CallContext, { buffers, record }: ProgramQueue
   record.end()
 }
 
+/** Room for the frame's first bytes beside the inline data, if the limit allows it. */
+const withFrameHeader = (maxInline: number): number =>
+  Math.max(maxInline, Math.min(maxInline + MAX_FRAME_HEADER, Limits.maxInline))
+
 const kinds: Readonly<Record<string, SendKind>> = { ud_qp: 'datagram', xrc_ini_qp: 'xrc', raw_packet_qp: 'frame' }
 const kindOf = (name: string): SendKind => kinds[name] ?? 'connected'
 
@@ -375,7 +379,7 @@ export const withProgramQueues = (
         prepareRings(call.context)
         const rings = {
           ...cap,
-          ...(kindOf(name) === 'frame' && { maxInlineData: cap.maxInlineData + MAX_FRAME_HEADER }),
+          maxInlineData: kindOf(name) === 'frame' ? withFrameHeader(cap.maxInlineData) : cap.maxInlineData,
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
           maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,

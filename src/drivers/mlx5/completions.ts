@@ -147,8 +147,9 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     const isFrame = queues?.hasFrames === true && kind === CompletionKind.RECEIVE
     view.setUint16(at + CompletionEntry.FRAME_HEADERS, isFrame ? words[Completion.SL]! : 0)
     if (isFrame) view.setUint32(at + CompletionEntry.OPCODE_QPN, words[Completion.IMM]!)
-    view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
-    view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
+    const source = grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!
+    view.setUint32(at + CompletionEntry.SOURCE, isFrame ? 0 : source)
+    view.setUint32(at + CompletionEntry.IMM, isFrame ? 0 : words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)
     const time = Math.floor(now() * 1000)
     view.setUint32(at + CompletionEntry.TIMESTAMP, time / TWO_32)

@@ -90,7 +90,8 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       if (!isReliable && kind !== LOCAL) onSent(s, row, request)
       continue
     }
-    if (step === PORT_FULL) result = PollResult.FULL
+    // frames have a buffer of their own: the port may have room for other rows
+    if (step === PORT_FULL) result = s.rows[base + QP.SERVICE] === Service.RAW ? PollResult.MORE : PollResult.FULL
     if (step === FAILS) failIfOldest(s, row, request)
     break
   }

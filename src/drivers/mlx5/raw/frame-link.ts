@@ -22,6 +22,8 @@ import { type ArrivedFrame, Steering } from './steering.ts'
 /** Bytes and frames of an outbox. */
 const OUTBOX_BYTES = 0x4_0000
 const MAX_FRAMES = 1024
+/** Copies of frames in one poll: about a millisecond. */
+const MAX_COPIES = 512
 /** IP headers are aligned to words behind an Ethernet header. */
 const ALIGNMENT = 16
 const SHIFT = 2
@@ -81,6 +83,8 @@ export class Station implements FrameSink {
   readonly #frames = new Int32Array(3 * MAX_FRAMES)
   #count = 0
   #filled = 0
+  /** Frames of the outbox that are delivered. */
+  #delivered = 0
 
   constructor(core: Core, options: StationOptions) {
     this.#options = options
@@ -121,16 +125,18 @@ export class Station implements FrameSink {
     this.#filled = (at + bytes + ALIGNMENT - 1) & -ALIGNMENT
   }
 
-  /** Delivers the frames of the outbox. True if there were any. */
+  /** Delivers frames of the outbox, but no more than MAX_COPIES copies of them. True if there were any. */
   deliver(): boolean {
-    const count = this.#count
-    if (count === 0) return false
-    for (let i = 0; i < count; i++) {
-      const frame = 3 * i
-      this.#send(this.#frames[frame]!, this.#frames[frame + 1]!, this.#frames[frame + 2]!)
+    if (this.#count === 0) return false
+    for (let copies = 0; this.#delivered < this.#count && copies < MAX_COPIES; ) {
+      const frame = 3 * this.#delivered++
+      copies += 1 + this.#send(this.#frames[frame]!, this.#frames[frame + 1]!, this.#frames[frame + 2]!)
     }
-    this.#count = 0
-    this.#filled = 0
+    if (this.#delivered === this.#count) {
+      this.#count = 0
+      this.#filled = 0
+      this.#delivered = 0
+    }
     return true
   }
 
@@ -140,35 +146,36 @@ export class Station implements FrameSink {
     if (index >= 0) this.#stations.splice(index, 1)
   }
 
-  #send(at: number, length: number, checksums: number): void {
+  /** Returns the number of copies. */
+  #send(at: number, length: number, checksums: number): number {
     const { arena } = this
     const frame = this.#frame
     const { key } = frame
     readKey(key, arena, at, length)
     if (key.isRoce) {
       this.counts.roceFrames++
-      return
+      return 0
     }
-    if (!this.#options.isUp()) return
+    if (!this.#options.isUp()) return 0
     if ((checksums & FrameChecksum.L3) !== 0) putL3(key, arena)
     if ((checksums & FrameChecksum.L4) !== 0) putL4(key, arena)
     frame.at = at
     frame.length = length
     frame.headers = UNKNOWN
-    this.steering.sniff(frame)
+    let copies = this.steering.sniff(frame)
     const mac = macAt(arena.view, at)
     const stations = this.#stations
     for (let i = 0; i < stations.length; i++)
-      if (stations[i]!.#mac === mac) {
-        stations[i]!.#receive(frame)
-        return
-      }
-    for (let i = 0; i < stations.length; i++) stations[i]!.#receive(frame)
+      if (stations[i]!.#mac === mac) return copies + stations[i]!.#receive(frame)
+    for (let i = 0; i < stations.length; i++) copies += stations[i]!.#receive(frame)
+    return copies
   }
 
-  #receive(frame: ArrivedFrame): void {
-    if (this.steering.isEmpty || !this.#options.isUp()) return
-    this.steering.sniff(frame)
-    if (!this.steering.deliver(frame)) this.counts.unmatchedFrames++
+  #receive(frame: ArrivedFrame): number {
+    if (this.steering.isEmpty || !this.#options.isUp()) return 0
+    const sniffers = this.steering.sniff(frame)
+    const rules = this.steering.deliver(frame)
+    if (rules === 0) this.counts.unmatchedFrames++
+    return sniffers + rules
   }
 }

@@ -15,8 +15,9 @@ import type { FrameKey } from '../../../wire/flow-key.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4
-/** Maximum groups of a device. */
+/** Maximum groups of a device, rules that match the same fields, and sniffers: they bound the work for one frame. */
 const MAX_GROUPS = 64
+const MAX_COPIES = 64
 
 /** A frame that arrives: one record per sender, valid during the call. */
 export interface ArrivedFrame {
@@ -91,6 +92,14 @@ const explicit = (rule: FlowRule): FlowRule => {
 
 const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.slice().buffer)
 
+const requireRoom = ({ length }: readonly FlowRule[]): void => {
+  if (length === MAX_COPIES)
+    throw new CallError(
+      'ENOSPC',
+      `flow.create: ${length} queue pairs get these frames already, the most that the device copies a frame to`,
+    )
+}
+
 /** `seed`: a random u32, so that programs cannot choose rules with one hash. */
 export class Steering {
   readonly #seed: number
@@ -105,10 +114,11 @@ export class Steering {
     return this.#groups.length === 0 && this.#sniffers.length === 0
   }
 
-  /** Adds a rule. Returns the function that removes it. Throws CallError ENOSPC if a group more is too many. */
+  /** Adds a rule. Returns the function that removes it. Throws CallError ENOSPC if it is one too many. */
   add(given: FlowRule): () => void {
     const rule = explicit(given)
     if (rule.type === SNIFFER) {
+      requireRoom(this.#sniffers)
       this.#sniffers.push(rule)
       return () => void this.#sniffers.splice(this.#sniffers.indexOf(rule), 1)
     }
@@ -122,6 +132,7 @@ export class Steering {
       match = { words, rules: [], trapping: 0, next: first }
       group.matches.set(hash, match)
     }
+    requireRoom(match.rules)
     match.rules.push(rule)
     if (!rule.doesNotTrap) match.trapping++
     group.rules++
@@ -129,26 +140,27 @@ export class Steering {
     return () => this.#remove(group, hash, found, rule)
   }
 
-  /** Passes the frame to the receivers of the first match. False if no rule matched. */
-  deliver(frame: ArrivedFrame): boolean {
-    let isMatched = false
+  /** Passes the frame to the receivers of the first match. Returns the number of rules that matched. */
+  deliver(frame: ArrivedFrame): number {
+    let rules = 0
     for (let g = 0; g < this.#groups.length; g++) {
       const group = this.#groups[g]!
       const match = this.#find(group, frame.key.words)
       if (match === undefined) continue
-      isMatched = true
+      rules += match.rules.length
       for (let i = 0; i < match.rules.length; i++) {
         const { receiver, tag } = match.rules[i]!
         receiver?.receive(frame, tag)
       }
-      if (match.trapping > 0) return true
+      if (match.trapping > 0) break
     }
-    return isMatched
+    return rules
   }
 
-  /** Passes the frame to the sniffers. */
-  sniff(frame: ArrivedFrame): void {
+  /** Passes the frame to the sniffers; returns their number. */
+  sniff(frame: ArrivedFrame): number {
     for (let i = 0; i < this.#sniffers.length; i++) this.#sniffers[i]!.receiver?.receive(frame, this.#sniffers[i]!.tag)
+    return this.#sniffers.length
   }
 
   /** The group of a rule, which is created if there is none. */
