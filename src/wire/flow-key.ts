@@ -156,7 +156,7 @@ const readIpv6 = (key: FrameKey, arena: Arena, at: number, end: number, base: nu
 }
 
 /** Bytes of a TCP header without options. */
-export const TCP_BYTES = 20
+const TCP_BYTES = 20
 
 const readLayer4 = (key: FrameKey, arena: Arena, at: number, end: number, base: number, protocol: number): void => {
   const { view, bytes } = arena
