@@ -232,7 +232,7 @@ export interface Caller {
   file?(fd: number): string | undefined
   /** The memory file behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. */
   openFile?(fd: number): FileMemory
-  /** Whether the caller has this capability now. Absent: the caller has all. */
+  /** Whether the caller has this now. Absent: the caller has all. */
   allows?(capability: Capability): boolean
   /** Called when this caller destroys or moves an object whose events the client has read. */
   eventsRead?(object: CoreObject, read: EventsRead): void

@@ -23,6 +23,7 @@ export const engineCounters = {
   qkeyViolations: 'datagrams with a wrong queue key',
   multicastSent: 'packets sent to a multicast group',
   multicastReceived: 'packets received for a multicast group, with or without local members',
+  outOfBuffer: 'raw packets that were dropped because their queue pair had no receive request',
   dropped: 'packets received that were dropped: old PSN, forged, wrong state, wrong keys',
 } as const
 

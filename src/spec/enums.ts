@@ -150,6 +150,7 @@ export const DeviceCapFlags = enumeration('device_cap_flags', {
   MEM_WINDOW_TYPE_2B: 1 << 24,
   RC_IP_CSUM: 1 << 25,
   RAW_IP_CSUM: 1 << 26,
+  MANAGED_FLOW_STEERING: 1 << 29,
 })
 
 /** Capabilities of the core (core_support, u64). OPTIONAL_MR_ACCESS: register accepts AccessFlags.OPTIONAL_RANGE. */

@@ -60,6 +60,7 @@ import {
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, QpAttributeChanges, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 import { onDatagram } from './unreliable/datagram.ts'
+import { onFrame } from './unreliable/raw-packet.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
@@ -122,6 +123,11 @@ export interface Engine {
     peer: number,
     now: number,
   ): number
+  /**
+   * Handles a frame of the link for a queue pair of the service RAW: `length` bytes at `offset`. `tag` and `headers` are
+   * the IMM and SL of its completion.
+   */
+  onFrame(row: number, arena: Arena, offset: number, length: number, tag: number, headers: number): void
   /** Writes all received payloads to memory. Call this before the bytes of the packets are reused. */
   endBurst(): void
   /**
@@ -200,6 +206,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     onPacket: (row, arena, offset, length, peer, now) => onPacket(s, row, arena, offset, length, peer, now),
     onRun: (row, arena, offset, packetBytes, count, lastBytes, peer, now) =>
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
+    onFrame: (row, arena, offset, length, tag, headers) => onFrame(s, row, arena, offset, length, tag, headers),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
     isIdle: () => s.queueHead < 0 && s.windows.waitingWindows.length === 0,
@@ -215,6 +222,8 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.grh === undefined)
     throw new Error('this engine has no datagrams: its environment has no `grh`')
+  if (init.service === Service.RAW && s.env.frames === undefined)
+    throw new Error('this engine has no raw packets: its environment has no `frames`')
   const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.sqSigAll, init.hasSrq)
   const row = takeRow(s)
   const w = s.rows
@@ -385,14 +394,16 @@ const modify = (
   }
 }
 
+const isConnected = (service: number): boolean => service !== Service.UD && service !== Service.RAW
+
 const query = (s: EngineState, row: number): QpSnapshot => {
   const base = requireRow(s, row)
   const w = s.rows
   return {
     state: w[base + QP.STATE],
     sqSigAll: signalsAll(w, base),
-    // DEST_QPN of a UD queue pair is the source of the last datagram.
-    destQpn: w[base + QP.SERVICE] === Service.UD ? 0 : w[base + QP.DEST_QPN],
+    // DEST_QPN of a UD or RAW queue pair belongs to the last datagram or frame.
+    destQpn: isConnected(w[base + QP.SERVICE]) ? w[base + QP.DEST_QPN] : 0,
     pathMtu: w[base + QP.MTU],
     timeout: w[base + QP.TIMEOUT],
     retryCnt: w[base + QP.RETRY_CNT],

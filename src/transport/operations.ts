@@ -4,7 +4,7 @@
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICE_COUNT, Service, serviceBits } from '../spec/wire/services.ts'
-import { SendKind, sendOperations } from '../spec/work.ts'
+import { SendKind, sendOperations, WrOpcode } from '../spec/work.ts'
 
 const OPCODES = 256
 const TABLE_ENTRIES = SERVICE_COUNT * OPCODES
@@ -32,6 +32,11 @@ export const onlyOf = new Uint8Array(TABLE_ENTRIES)
 for (const service of Object.values(Service)) {
   // An XRC target QP has no send queue.
   if (service === Service.XRC_TGT) continue
+  if (service === Service.RAW) {
+    for (const opcode of [WrOpcode.values.SEND, WrOpcode.values.DRIVER1])
+      sendKindOf[operationOf(service, opcode)] = sendOperations[opcode]!.kind
+    continue
+  }
   for (const [opcode, operation] of Object.entries(sendOperations)) {
     // Of the services with a send queue, only UD has no local operations.
     if (operation.kind === SendKind.LOCAL ? service === Service.UD : !hasOperation(service, operation.only)) continue

@@ -50,6 +50,13 @@ export const Send = {
   QKEY: 9,
   FLOW: 10,
   /**
+   * RAW only, as for UD: the frame's first bytes, which precede the data, from INLINE_AT + HEADER_AT on, and their number;
+   * `FrameChecksum` bits of the checksums that the device computes.
+   */
+  HEADER_AT: 7,
+  HEADER_BYTES: 8,
+  CHECKSUMS: 9,
+  /**
    * 0 for a valid request. For an invalid request, such as one with too many elements: bits 0 to 7 are the
    * ibv_wc_status of its completion, the other bits the number of the cause (spec/check/causes.ts; 0: unknown).
    */
@@ -104,6 +111,7 @@ export const Completion = {
   /** vendor_err: the number of the cause of an error. */
   VENDOR: 9,
   PKEY_INDEX: 10,
+  /** RAW: the headers of the frame, and IMM the tag of its rule (`Engine.onFrame`). */
   SL: 11,
   WORDS: 12,
 } as const
@@ -334,6 +342,20 @@ export interface TransmitSink {
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
 
+/** Checksums that a sender of raw packets leaves to the device: of the IPv4 header; of TCP or UDP. */
+export const FrameChecksum = { L3: 1, L4: 2 } as const
+
+/** Where queue pairs of the service RAW send frames. */
+export interface FrameSink {
+  readonly arena: Arena
+  /** Bytes of the longest frame. */
+  readonly maxBytes: number
+  /** The offset of `bytes` bytes in the arena; -1 if there is no room before the next poll. */
+  reserve(bytes: number): number
+  /** Sends the frame in the last reservation. `checksums`: `FrameChecksum`. */
+  commit(at: number, bytes: number, checksums: number): void
+}
+
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface GrhBuilder {
   /**
@@ -398,6 +420,8 @@ export interface Environment {
   readonly localDevice?: LocalPeerDevice
   /** Required for UD queue pairs. */
   readonly grh?: GrhBuilder
+  /** Required for RAW queue pairs. */
+  readonly frames?: FrameSink
   readonly work: WorkSource
   readonly memory: Memory
   readonly completions: Completions

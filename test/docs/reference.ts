@@ -150,7 +150,10 @@ const methodPart = (
     `Call ${callText(method.call)}.`,
     ...(method.drivers?.join() === cls.drivers?.join() ? [] : [`Drivers: ${driversText(method.drivers ?? [])}.`]),
     ...(names.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${names.join(', ')}.`]),
-    ...(method.needs ? [`The caller must have CAP_${method.needs}; else EPERM.`] : []),
+    ...(method.needs === 'NET_RAW' ? ['The caller must have CAP_NET_RAW; else EPERM.'] : []),
+    ...(method.needs === 'RAW_PACKETS'
+      ? ["The caller must have CAP_NET_RAW, or be of the daemon's own user; else EPERM."]
+      : []),
     ...(method.undoable ? ['The entries of a chain with UNDO may name any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
   ]

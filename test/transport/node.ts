@@ -5,6 +5,7 @@
 import type { CauseName } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
+import { MAX_FRAME_BYTES } from '../../src/spec/wire/ethernet.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcStatus } from '../../src/spec/work.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
@@ -344,6 +345,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const engine: Engine = createEngine(
     {
       grh: { header: writeGrh },
+      frames: { arena: plainArena(16_384), maxBytes: MAX_FRAME_BYTES, reserve: () => 0, commit: () => {} },
       work,
       memory: clientMemory,
       completions: {

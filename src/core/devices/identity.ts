@@ -43,3 +43,7 @@ export const identify = (
   linkLocal.set(guid, 8)
   return { guid, gids: [linkLocal, address.slice()], interfaceName: name, interfaceIndex: index }
 }
+
+/** The MAC of a device, from which its GUID was made. */
+export const macOf = ({ guid }: Identity): Uint8Array =>
+  Uint8Array.of(guid[0]! ^ LOCALLY_ADMINISTERED, guid[1]!, guid[2]!, guid[5]!, guid[6]!, guid[7]!)

@@ -178,7 +178,8 @@ const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Metho
 
 /** The handler with a check: EPERM if the calling process lacks the capability. */
 const withPermission = (cls: ObjectClass, name: string, capability: Capability, handler: AnyHandler): AnyHandler => {
-  const refusal = `${cls.name}.${name}: the process lacks CAP_${capability}; run it as root, or with that capability`
+  const own = capability === 'RAW_PACKETS' ? ', or with a daemon of your own' : ''
+  const refusal = `${cls.name}.${name}: the process lacks CAP_NET_RAW; run it as root, or with that capability${own}`
   return (call, object, args, core) => {
     if (call.caller.allows?.(capability) === false) throw new CallError('EPERM', refusal)
     return handler(call, object, args, core)

@@ -78,8 +78,8 @@ const MAX_SESSIONS = 16
 /** Socket, pidfd, userfaultfd, and of /proc/PID: ns, mem, pagemap, and maps twice. */
 const SESSION_DESCRIPTORS = 8
 
-/** Capability numbers of Linux. */
-const capabilities = { NET_RAW: 13 } as const
+/** Linux's number. */
+const CAP_NET_RAW = 13
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */
 const incoming = messageBuffer()
@@ -162,7 +162,10 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
   })
 }
 
-/** The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. */
+/**
+ * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. The daemon's own
+ * user may use raw packets without CAP_NET_RAW.
+ */
 const createCaller = (
   daemon: Pick<SessionParts, 'events' | 'destroyWaits'>,
   process: ProcessHandle,
@@ -170,6 +173,7 @@ const createCaller = (
   space: ProcessSpace,
   name: () => string,
   passedMemory: () => PassedMemory | undefined,
+  standing: ClientStanding,
 ): Caller => {
   const caller: Caller = {
     memory: space,
@@ -184,7 +188,9 @@ const createCaller = (
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, account),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
-    allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
+    allows: capability =>
+      ((capability === 'RAW_PACKETS' && standing === 'owner') || hasCapability(process.pid, CAP_NET_RAW)) &&
+      isStillOwned(process),
   }
   return caller
 }
@@ -257,7 +263,7 @@ class ClientSession implements Session, Client {
     })
     this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
-    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory)
+    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory, standing)
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#doorbells = new DoorbellRanges(this, this.#space, daemon)

@@ -2,8 +2,9 @@
  * Attributes of mlx5 devices: those of a ConnectX-5 (`ibv_devinfo -v`), as far as this device has what they promise.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CORE_CLOCK_KHZ, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
-import { AtomicCap, DeviceCapFlags, OdpTransportCaps } from '../../spec/enums.ts'
+import { AtomicCap, DeviceCapFlags, OdpTransportCaps, QpType } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
 
@@ -31,7 +32,8 @@ const FIRMWARE = (16n << 32n) | (35n << 16n) | 2000n
 
 const { BAD_PKEY_CNTR, BAD_QKEY_CNTR, CHANGE_PHY_PORT, PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN } =
   DeviceCapFlags.values
-const { MEM_WINDOW, XRC, MEM_MGT_EXTENSIONS, MEM_WINDOW_TYPE_2B } = DeviceCapFlags.values
+const { MEM_WINDOW, XRC, MEM_MGT_EXTENSIONS, MEM_WINDOW_TYPE_2B, RAW_IP_CSUM, MANAGED_FLOW_STEERING } =
+  DeviceCapFlags.values
 const CAP_FLAGS =
   BAD_PKEY_CNTR |
   BAD_QKEY_CNTR |
@@ -44,32 +46,50 @@ const CAP_FLAGS =
   MEM_MGT_EXTENSIONS |
   MEM_WINDOW_TYPE_2B
 
-export const mlx5Attributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({
+/** Of raw packets: work queues, and the tables over them. */
+const RAW_FLAGS = RAW_IP_CSUM | MANAGED_FLOW_STEERING
+const MAX_TABLES = 1 << 12
+const MAX_FLOWS = 1 << 16
+/** Maximum objects of the classes of raw packets (core's `limits`). */
+export const objectLimits = { flow: MAX_FLOWS, rwq_ind_table: MAX_TABLES } as const
+
+/** `hasFrames`: whether the device's link carries frames, and so raw packets. */
+export const mlx5Attributes = (guid: Uint8Array, hasFrames: boolean): RecordOf<typeof DeviceAttributes> => ({
   ...deviceAttributes(guid, Limits),
   fwVer: FIRMWARE,
   vendorId: VENDOR_ID,
   vendorPartId: PART_ID,
   hwVer: 0,
-  deviceCapFlags: CAP_FLAGS,
+  deviceCapFlags: hasFrames ? CAP_FLAGS | RAW_FLAGS : CAP_FLAGS,
   maxQpRdAtom: Limits.maxRdAtomic,
   maxQpInitRdAtom: Limits.maxRdAtomic,
   maxResRdAtom: 0x20_0000,
   atomicCap: AtomicCap.values.HCA,
   localCaAckDelay: 16,
+  maxRawEthyQp: hasFrames ? 0x2_0000 : 0,
   maxPkeys: 0x80,
 })
 
 const soft = extendedAttributes()
 const { FLUSH, ATOMIC_WRITE } = OdpTransportCaps.values
+/** IBV_RAW_PACKET_CAP_IP_CSUM; the device neither strips VLAN tags nor delivers the frame check sequence. */
+const RAW_CAP_IP_CSUM = 1 << 2
 
-export const extended: RecordOf<typeof ExtendedDeviceAttributes> = {
+export const extended = (hasFrames: boolean): RecordOf<typeof ExtendedDeviceAttributes> => ({
   ...soft,
   odpRcCaps: soft.odpRcCaps & ~(FLUSH | ATOMIC_WRITE),
   odpXrcCaps: soft.odpXrcCaps & ~(FLUSH | ATOMIC_WRITE),
-  deviceCapFlagsEx: BigInt(CAP_FLAGS),
+  deviceCapFlagsEx: BigInt(hasFrames ? CAP_FLAGS | RAW_FLAGS : CAP_FLAGS),
   timestampMask: TIMESTAMP_MASK,
   maxDmSize: BigInt(Limits.maxDm),
   maxCqModerationCount: Limits.moderationCount,
   maxCqModerationPeriod: Limits.moderationPeriod,
   hcaCoreClock: CORE_CLOCK_KHZ,
-}
+  ...(hasFrames && {
+    rssSupportedQpts: 1 << QpType.values.RAW_PACKET,
+    rssMaxRwqIndirectionTables: MAX_TABLES,
+    rssMaxRwqIndirectionTableSize: 1 << MAX_LOG_TABLE_SIZE,
+    maxWqTypeRq: 0x2_0000,
+    rawPacketCaps: RAW_CAP_IP_CSUM,
+  }),
+})

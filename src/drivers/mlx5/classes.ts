@@ -3,7 +3,7 @@
  * program's queues beside them (R19, R22).
  */
 import { driverClass, withoutOptions } from '../../core/devices/driver.ts'
-import type { DriverClass } from '../../core/driver-contract.ts'
+import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { AnyHandler, CallContext, CoreObject, Device } from '../../core/model.ts'
@@ -20,6 +20,8 @@ import {
   Mlx5QpFlags,
   Mlx5Responses,
   RESPONSE_BYTES,
+  RX_HASH_FIELDS,
+  TOEPLITZ,
   Uar,
 } from '../../spec/drivers/mlx5.ts'
 import { ArmWord, BLOCK_BYTES, CompletionEntry } from '../../spec/drivers/mlx5-queues.ts'
@@ -41,17 +43,18 @@ import { type CompletedQueues, createCq, type Mlx5Cq, resizeCq, watchArmings } f
 import { DcTransport } from './dc/transport.ts'
 import { InlineRegion } from './inline-region.ts'
 import { ProgramRecord, share, unshare } from './program-memory.ts'
+import type { Station } from './raw/frame-link.ts'
 import { Receives } from './receives.ts'
-import { type SendKind, Sends } from './sends.ts'
+import { MAX_FRAME_HEADER, type SendKind, Sends } from './sends.ts'
 import { prepareRings } from './shadow-rings.ts'
 
 const { RESET } = QpState.values
 
-const refuse = (errno: ErrnoName, reason: string): never => {
+export const refuse = (errno: ErrnoName, reason: string): never => {
   throw new CallError(errno, reason)
 }
 
-const requirePowerOfTwo = (what: string, count: number, max: number): void => {
+export const requirePowerOfTwo = (what: string, count: number, max: number): void => {
   if (count < 1 || count > max || (count & (count - 1)) !== 0)
     refuse('EINVAL', `${what}: ${count} is no power of two from 1 to ${max}`)
 }
@@ -59,12 +62,13 @@ const requirePowerOfTwo = (what: string, count: number, max: number): void => {
 // ---- state ----
 
 /** The program's queues of a queue pair or shared receive queue. */
-interface ProgramQueues extends CompletedQueues {
-  readonly buffer: MappedChunk
+export interface ProgramQueues extends CompletedQueues {
+  /** One range with both queues; of raw packets one for each queue that there is. */
+  readonly buffers: readonly MappedChunk[]
   readonly record: ProgramRecord
   readonly sends: Sends | undefined
   readonly receives: Receives | undefined
-  readonly inline?: InlineRegion
+  readonly inline?: InlineRegion | undefined
 }
 
 export interface Mlx5State {
@@ -76,18 +80,21 @@ export interface Mlx5State {
   /** CQs with a channel. */
   readonly cqs: Set<Mlx5Cq>
   readonly dc: DcTransport
+  /** The device on the link of raw packets; undefined if the link has none. */
+  readonly station: Station | undefined
 }
 
 const states = new WeakMap<Device, Mlx5State>()
 
 /** The state of a new device. */
-export const addState = (device: Device<RxeState>): Mlx5State => {
+export const addState = (device: Device<RxeState>, station: Station | undefined): Mlx5State => {
   const state: Mlx5State = {
     soft: device.state,
     queues: new Map(),
     shared: new Map(),
     cqs: new Set(),
     dc: new DcTransport(device.state),
+    station,
   }
   states.set(device as Device, state)
   return state
@@ -96,6 +103,15 @@ export const addState = (device: Device<RxeState>): Mlx5State => {
 export const dcOf = (device: Device<RxeState>): DcTransport | undefined => states.get(device as Device)?.dc
 
 export const stateOf = (call: CallContext): Mlx5State => states.get(call.device) as Mlx5State
+
+/** Throws CallError EOPNOTSUPP if the device's link carries no frames. */
+export const requireFrames = (call: CallContext, method: string): void => {
+  if (stateOf(call).station === undefined)
+    refuse(
+      'EOPNOTSUPP',
+      `${method}: the link carries packets of RoCE only, no other frames: use --link memory, between devices of one daemon`,
+    )
+}
 
 /** The queues that a completion of `qpn` names: an XRC target has its SRQ's, a responder of DC its target's. */
 const queuesOf = ({ soft, queues, shared, dc }: Mlx5State, qpn: number): CompletedQueues | undefined => {
@@ -138,6 +154,7 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       ...core(call, object, args),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
+      ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
     }),
   },
   Mlx5Attributes.device,
@@ -293,6 +310,7 @@ interface QpArguments {
   readonly receiveShift?: number
   readonly qpFlags?: number
   readonly uidx?: number
+  readonly sendBufferAddress?: bigint
 }
 
 const UNSUPPORTED_FLAGS = Mlx5QpFlags.SIGNATURE | Mlx5QpFlags.TYPE_DCI | Mlx5QpFlags.TYPE_DCT | Mlx5QpFlags.DCI_STREAM
@@ -311,49 +329,75 @@ const buffersOf = (method: string, args: QpArguments): { sendsAt: number; bytes:
   return { sendsAt, bytes: sendsAt + sendBlocks * BLOCK_BYTES }
 }
 
-/** Shares the program's queues of a new queue pair. */
+/**
+ * Shares the program's queues of a new queue pair. Raw packets have a range for the receive queue and another one for the
+ * send queue.
+ */
 const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, kind: SendKind) => {
   const { bufferAddress = 0n, doorbellAddress = 0n, sendBlocks = 0, receiveRequests = 0, receiveShift = 0 } = args
   const { sendsAt, bytes } = buffersOf('create', args)
-  const buffer = share(call.context, bufferAddress, wholePages(bytes))
+  const isFrames = kind === 'frame'
+  const buffers: MappedChunk[] = []
+  const shared = (address: bigint, size: number): MappedChunk => {
+    buffers.push(share(call.context, address, wholePages(size)))
+    return buffers.at(-1)!
+  }
   try {
+    const receiveBytes = isFrames ? sendsAt : bytes
+    const first = receiveBytes > 0 ? shared(bufferAddress, receiveBytes) : undefined
+    const second = isFrames && sendBlocks > 0 ? shared(args.sendBufferAddress ?? 0n, sendBlocks * BLOCK_BYTES) : first
     const record = new ProgramRecord(call, doorbellAddress)
-    const sendQueue = buffer.bytes.subarray(buffer.at + sendsAt, buffer.at + bytes)
-    const inline = new InlineRegion(call.device, args.pd.id, sendQueue)
-    const sends = sendBlocks > 0 ? new Sends(record, buffer, sendsAt, sendBlocks, kind, state.send, inline) : undefined
+    const at = isFrames ? 0 : sendsAt
+    const queue = sendBlocks > 0 ? second : undefined
+    const queueBytes = queue?.bytes.subarray(queue.at + at, queue.at + at + sendBlocks * BLOCK_BYTES)
+    const inline = queueBytes && new InlineRegion(call.device, args.pd.id, queueBytes)
+    const sends = queue && inline && new Sends(record, queue, at, sendBlocks, kind, state.send, inline)
     const receives =
-      receiveRequests > 0 && !state.receive.isShared
-        ? new Receives(record, buffer, receiveRequests, receiveShift, state.receive)
+      receiveRequests > 0 && first !== undefined && !state.receive.isShared
+        ? new Receives(record, first, receiveRequests, receiveShift, state.receive)
         : undefined
     const queues: ProgramQueues = {
-      buffer,
+      buffers,
       record,
       sends,
       receives,
       inline,
       uidx: args.uidx ?? 0,
+      ...(isFrames && { hasFrames: true }),
       opcodeOf: counter => sends?.opcodeOf(counter) ?? 0,
     }
     stateOf(call).queues.set(state.qpn, queues)
   } catch (error) {
-    unshare(call.context, buffer)
+    for (const buffer of buffers) unshare(call.context, buffer)
     throw error
   }
 }
 
-const closeQueues = (call: CallContext, { buffer, record, inline }: ProgramQueues): void => {
+export const closeQueues = (call: CallContext, { buffers, record, inline }: ProgramQueues): void => {
   inline?.end()
-  unshare(call.context, buffer)
+  for (const buffer of buffers) unshare(call.context, buffer)
   record.end()
 }
 
-const kinds: Readonly<Record<string, SendKind | undefined>> = { ud_qp: 'datagram', xrc_ini_qp: 'xrc', dci_qp: 'dc' }
+/** Room for the frame's first bytes beside the inline data, if the limit allows it. */
+const withFrameHeader = (maxInline: number): number =>
+  Math.max(maxInline, Math.min(maxInline + MAX_FRAME_HEADER, Limits.maxInline))
+
+const kinds: Readonly<Record<string, SendKind>> = {
+  ud_qp: 'datagram',
+  xrc_ini_qp: 'xrc',
+  dci_qp: 'dc',
+  raw_packet_qp: 'frame',
+}
+const kindOf = (name: string): SendKind => kinds[name] ?? 'connected'
 
 /** A class of queue pairs of the soft device, with the program's queues. */
-export const withProgramQueues = (soft: DriverClass): DriverClass => {
+export const withProgramQueues = (
+  soft: DriverClass,
+  additions: MethodAdditions = Mlx5Attributes.rc_qp,
+): DriverClass => {
   const { create, modify, destroy } = soft.handlers as Readonly<Record<string, AnyHandler>>
   const { name } = soft.class
-  const additions = Mlx5Attributes.rc_qp
   return {
     ...soft,
     additions,
@@ -373,6 +417,7 @@ export const withProgramQueues = (soft: DriverClass): DriverClass => {
         prepareRings(call.context)
         const rings = {
           ...cap,
+          maxInlineData: kindOf(name) === 'frame' ? withFrameHeader(cap.maxInlineData) : cap.maxInlineData,
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
           // also for inline data between pointers
@@ -382,7 +427,7 @@ export const withProgramQueues = (soft: DriverClass): DriverClass => {
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }
         if (sendBlocks + receiveRequests > 0)
           try {
-            openQueues(call, object as QpObject, passed, kinds[name] ?? 'connected')
+            openQueues(call, object as QpObject, passed, kindOf(name))
           } catch (error) {
             destroy!(call, object, {}, () => ({}))
             throw error
@@ -474,7 +519,7 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         const receives = new Receives(record, buffer, count, shift, srq.state.queue)
         receives.isOpen = true
         stateOf(call).shared.set(srq.state.queue, {
-          buffer,
+          buffers: [buffer],
           record,
           receives,
           sends: undefined,

@@ -48,6 +48,8 @@ export interface CompletedQueues {
   readonly uidx: number
   /** Its number, if completions of a row with another number belong to it. */
   readonly qpn?: number
+  /** Its receives are raw packets. */
+  readonly hasFrames?: boolean
   opcodeOf(counter: number): number
 }
 
@@ -151,8 +153,12 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
     const grh = (flags & GRH) === 0 ? 0 : 1 << 28
     view.setUint8(at + CompletionEntry.PATH, 0)
     view.setUint16(at + CompletionEntry.SLID, 0)
-    view.setUint32(at + CompletionEntry.SOURCE, grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!)
-    view.setUint32(at + CompletionEntry.IMM, words[Completion.IMM]!)
+    const isFrame = queues?.hasFrames === true && kind === CompletionKind.RECEIVE
+    view.setUint16(at + CompletionEntry.FRAME_HEADERS, isFrame ? words[Completion.SL]! : 0)
+    if (isFrame) view.setUint32(at + CompletionEntry.OPCODE_QPN, words[Completion.IMM]!)
+    const source = grh | ((words[Completion.SL]! & 15) << 24) | words[Completion.SRC_QPN]!
+    view.setUint32(at + CompletionEntry.SOURCE, isFrame ? 0 : source)
+    view.setUint32(at + CompletionEntry.IMM, isFrame ? 0 : words[Completion.IMM]!)
     view.setUint32(at + CompletionEntry.LENGTH, words[Completion.BYTES]!)
     const time = clockCount(now)
     view.setUint32(at + CompletionEntry.TIMESTAMP, time / TWO_32)

@@ -3,20 +3,23 @@
  * soft device of rxe/, which speaks RoCEv2; queues and doorbell records are in the program's memory.
  */
 import { driverClass } from '../../core/devices/driver.ts'
+import { macOf } from '../../core/devices/identity.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
-import type { Context, Core } from '../../core/model.ts'
+import type { Context, Core, Device } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mw } from '../../spec/classes/mw.ts'
+import { counterValues } from '../../spec/counters.ts'
 import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
+import { PortState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../rxe/classes/xrcd-class.ts'
 import { createRxeDevice, rxeDriver } from '../rxe/device.ts'
 import type { RxeState } from '../rxe/state.ts'
-import { extended, Limits, mlx5Attributes } from './attributes.ts'
+import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
 import {
   addState,
   ahClass,
@@ -32,6 +35,10 @@ import {
 import { takeArming } from './completions.ts'
 import { dcQpClasses } from './dc/classes.ts'
 import { dmClass } from './device-memory.ts'
+import { flowClass } from './raw/flow-class.ts'
+import { Station } from './raw/frame-link.ts'
+import { rawPacketQpClass } from './raw/raw-qp-class.ts'
+import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
 
 export const mlx5Driver = {
   ...rxeDriver,
@@ -57,10 +64,18 @@ export const mlx5Driver = {
     ...srqClasses,
     xrcdClass,
     uarClass,
+    rawPacketQpClass,
+    flowClass,
+    wqClass,
+    rwqIndTableClass,
   ],
   *closing(context: Context<unknown, RxeState>) {
     dcOf(context.device)?.targets.endConnectionsOf(context)
     yield* rxeDriver.closing(context)
+  },
+  removed(device) {
+    stations.get(device)?.close()
+    rxeDriver.removed(device)
   },
   createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
 } satisfies RegisteredDriver<RxeState>
@@ -68,25 +83,47 @@ export const mlx5Driver = {
 /** Microseconds between looks for receives of queue pairs in ERR, which ring no doorbell and must be flushed. */
 const ERROR_INTERVAL = 10_000
 
+const stations = new WeakMap<Device, Station>()
+
 /** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
-const createMlx5Device = (core: Core, name: string, { network }: RoceSite): NetworkDevice => {
+const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceSite): NetworkDevice => {
   const { attach, identity, now } = network
+  const port = attach()
+  // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
+  const station =
+    port.windowBytes === undefined
+      ? new Station(core, {
+          mac: macOf(identity),
+          seed: core.random(),
+          allocate,
+          isUp: () => device.ports[0]!.attributes.state === PortState.values.ACTIVE,
+        })
+      : undefined
   const soft = createRxeDevice(core, {
-    kind: { driver: mlx5Driver, limits: Limits, attributes: mlx5Attributes, extended },
+    kind: {
+      driver: mlx5Driver,
+      limits: Limits,
+      attributes: guid => mlx5Attributes(guid, station !== undefined),
+      extended: extended(station !== undefined),
+      objectLimits,
+    },
     name,
-    port: attach(),
+    port,
     identity,
     now,
+    ...(station && { frames: station }),
   })
-  const { cqs, dc } = addState(soft.device)
+  const { cqs, dc } = addState(soft.device, station)
   const { device, link } = soft
+  if (station !== undefined) stations.set(device, station)
   return {
     device,
     poll(time, scope) {
       let isArmed = false
       for (const cq of cqs) isArmed = takeArming(cq) || isArmed
-      const progress = soft.poll(time, scope)
-      return dc.poll(time) || progress || isArmed
+      const hasWorked = soft.poll(time, scope)
+      const hasConnected = dc.poll(time)
+      return station?.deliver() || hasConnected || hasWorked || isArmed
     },
     isUnfinished: () => soft.isUnfinished?.() ?? false,
     nextTimeout: () =>
@@ -97,7 +134,11 @@ const createMlx5Device = (core: Core, name: string, { network }: RoceSite): Netw
       ),
     // doorbells are stores to memory
     onDoorbell() {},
-    counters: () => soft.counters(),
+    counters() {
+      const { engine, port: counts } = soft.counters()
+      const hardware = { ...counterValues('hw_counters', engine, counts), out_of_buffer: engine.outOfBuffer ?? 0 }
+      return { engine, port: { ...counts, ...station?.counts }, hardware }
+    },
     ...(soft.queues && {
       queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues?.qpOfNumber(qpn) },
     }),

@@ -14,6 +14,7 @@ import {
   DatagramSegment,
   DataSegment,
   DoorbellRecord,
+  EthernetSegment,
   KeyAccess,
   KeySegments,
   Mlx5Opcode,
@@ -26,6 +27,7 @@ import { AddressVector, RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
+import { FrameChecksum } from '../../transport/types.ts'
 import type { SendQueue } from '../rxe/rings/work-source.ts'
 import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord } from './program-memory.ts'
@@ -36,19 +38,24 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = Ac
 
 /** An opcode that no service has. */
 const REFUSED = 0xff
+/** More segments than a request has. */
+const SEGMENTS_BEYOND = 0x100
 const FLOW_LABEL_MASK = 0xf_ffff
 
 /** Requests that are taken at once: other queues wait meanwhile. The engine reads the index again when it has sent them. */
 const MAX_TAKEN = 256
 
 /** The kinds of queue pairs, by the segments of their requests. */
-export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc'
+export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc' | 'frame'
 
 /** Decides about requests that name a target of DC. */
 export interface TargetGate {
   /** Whether the request whose datagram segment begins at `words[at]` is taken now; if not, it is asked again. */
   mayTake(words: Int32Array, at: number): boolean
 }
+
+/** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
+export const MAX_FRAME_HEADER = 64
 
 export class Sends {
   /** Opcodes of the posted requests, by block. */
@@ -184,7 +191,7 @@ export class Sends {
       } else if (this.#kind === 'dc') {
         this.#next(DatagramSegment.BYTES)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
-      }
+      } else if (this.#kind === 'frame') left -= this.#takeEthernet(ring, to)
       const isAtomic = opcode === Mlx5Opcode.ATOMIC_CS || opcode === Mlx5Opcode.ATOMIC_FA
       if (isAtomic) left -= this.#takeAtomic(ring, to, opcode)
       else {
@@ -194,7 +201,7 @@ export class Sends {
         if (isRemote) left -= this.#takeRemote(ring, to, send.RKEY)
       }
       const data = left < 0 ? REFUSED : this.#takeData(ring, to, left)
-      if (data === REFUSED) wrOpcode = REFUSED
+      if (data === REFUSED || (this.#kind === 'frame' && !this.#hasRoom(ring, to, data))) wrOpcode = REFUSED
       else flags |= data
     }
     words[(to + send.OPCODE) >> 2] = wrOpcode
@@ -240,6 +247,34 @@ export class Sends {
     words[(vector + AddressVector.FLOW_LABEL) >> 2] = source & FLOW_LABEL_MASK
     bytes[vector + AddressVector.SGID_INDEX] = source >>> DATAGRAM_GID_SHIFT
     bytes[vector + AddressVector.TRAFFIC_CLASS] = view.getUint8(at + DatagramSegment.TRAFFIC_CLASS)
+  }
+
+  /** The Ethernet segment of a raw packet. The frame's first bytes go to the end of the ring's element. */
+  #takeEthernet({ area: { words, bytes }, layout: { send } }: Ring, to: number): number {
+    const view = this.#view
+    const at = this.#next(SEGMENT_BYTES)
+    const checksums = view.getUint8(at + EthernetSegment.CHECKSUMS)
+    const size = view.getUint16(at + EthernetSegment.HEADER_BYTES)
+    const room = this.#queue.maxInline
+    words[(to + send.RKEY) >> 2] = room - size
+    words[(to + send.REMOTE) >> 2] = size
+    words[(to + send.REMOTE + 4) >> 2] =
+      ((checksums & EthernetSegment.L3_CHECKSUM) === 0 ? 0 : FrameChecksum.L3) |
+      ((checksums & EthernetSegment.L4_CHECKSUM) === 0 ? 0 : FrameChecksum.L4)
+    if (size > MAX_FRAME_HEADER) return SEGMENTS_BEYOND
+    const from = at - this.#start + EthernetSegment.HEADER
+    const target = to + send.SGE + room - size
+    for (let i = 0; i < size; i++) bytes[target + i] = this.#bytes[this.#start + ((from + i) & (this.#size - 1))]!
+    const segments = Math.max(1, Math.ceil((EthernetSegment.HEADER + size) / SEGMENT_BYTES))
+    this.#next((segments - 1) * SEGMENT_BYTES)
+    return segments
+  }
+
+  /** Whether the data of a frame, which was copied last, has left the frame's first bytes alone. */
+  #hasRoom({ area: { words }, layout: { send } }: Ring, to: number, data: number): boolean {
+    const used =
+      data === INLINE ? words[(to + send.DMA_LENGTH) >> 2]! : words[(to + send.DMA_NUM_SGE) >> 2]! * RingSge.BYTES
+    return used + words[(to + send.REMOTE) >> 2]! <= this.#queue.maxInline
   }
 
   /** Copies `segments` of data: elements, or inline bytes. Returns INLINE or 0; REFUSED if they are malformed. */

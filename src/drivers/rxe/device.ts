@@ -41,7 +41,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
-import type { Environment } from '../../transport/types.ts'
+import type { Environment, FrameSink } from '../../transport/types.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -89,6 +89,8 @@ export interface DeviceKind {
   /** Attributes of a device with this GUID. */
   readonly attributes: (guid: Uint8Array) => RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
+  /** Maximum objects of the driver's other classes, by class name. */
+  readonly objectLimits?: Readonly<Record<string, number>>
 }
 
 export interface RxeOptions {
@@ -102,11 +104,13 @@ export interface RxeOptions {
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
+  /** Where queue pairs for raw packets send frames. */
+  readonly frames?: FrameSink
 }
 
-/** Class names of a driver's queue pairs: they share one limit (max_qp). */
+/** Class names of a driver's queue pairs and work queues, which are rows too: they share one limit (max_qp). */
 const qpNamesOf = ({ classes }: Pick<RegisteredDriver, 'classes'>): string[] =>
-  classes.map(({ class: { name } }) => name).filter(name => Object.hasOwn(QpTypes, name))
+  classes.map(({ class: { name } }) => name).filter(name => name === 'wq' || Object.hasOwn(QpTypes, name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
@@ -236,7 +240,7 @@ class SoftDevice implements RxeDevice {
     this.link = deviceLink(this.device)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run)
+    const environment = this.#createEnvironment(run, options.frames)
     this.#torment = torment?.attach(this.device, environment.memory, (notify, words) =>
       cqCompletions(state, notify, words),
     )
@@ -313,6 +317,7 @@ class SoftDevice implements RxeDevice {
         [qpNamesOf(kind?.driver ?? rxeDriver).join(' ')]: attributes.maxQp,
         ah: attributes.maxAh,
         'srq xrc_srq': attributes.maxSrq,
+        ...kind?.objectLimits,
       },
     })
     identity.gids.forEach((gid, index) => {
@@ -322,7 +327,7 @@ class SoftDevice implements RxeDevice {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun): Environment {
+  #createEnvironment(run: ReceivedRun, frames: FrameSink | undefined): Environment {
     const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -330,6 +335,7 @@ class SoftDevice implements RxeDevice {
     return {
       ...(localDevice && { localDevice }),
       grh: grhBuilder(port, run),
+      ...(frames && { frames }),
       work: ringWork(state.rings, findSrqOfDomain(state)),
       memory: regionMemory(this.device.memory),
       completions: cqCompletions(state),

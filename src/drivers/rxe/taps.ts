@@ -175,7 +175,8 @@ export const tapCompletion = (
   })
 }
 
-const isQp = (object: CoreObject): object is QpObject => object.class.name.endsWith('_qp')
+/** Not a shared receive queue: a queue pair, or a work queue of mlx5. */
+const isQp = (object: CoreObject): object is QpObject => (object as QpObject).state.receive !== undefined
 
 const queueOf = (object: CoreObject): ReceiveQueue | undefined => {
   if (isQp(object)) return object.state.receive.isShared ? undefined : object.state.receive

@@ -62,6 +62,11 @@ const table = {
     results: [],
     text: 'a datagram of {length} bytes is longer than the path MTU, {mtu}, and is not sent',
   },
+  FRAME_LENGTH: {
+    code: 0x10b,
+    results: ['LOC_LEN_ERR'],
+    text: 'a raw packet has {min} to {max} bytes, not {length}',
+  },
   REFUSED: {
     code: 0x10f,
     results: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'],

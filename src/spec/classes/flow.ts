@@ -1,7 +1,6 @@
 /*
  * Class `flow`: a flow steering rule (Linux: CREATE_FLOW), which directs packets of a port to a queue pair by their
- * headers, and may count the packets. The driver defines the possible headers. No driver here has the class:
- * EOPNOTSUPP.
+ * headers, and may count the packets. The driver defines the possible headers.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../enums.ts'
 import {
@@ -54,7 +53,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
       },
       out: {},
       driverAttributes: true,
-      needs: 'NET_RAW',
+      needs: 'RAW_PACKETS',
     }),
     query: method(QUERY, {
       in: {},

@@ -1,7 +1,7 @@
 /*
  * Classes `wq`, a receive work queue, and `rwq_ind_table`, an indirection table of work queues, over which a
- * `raw_packet_qp` spreads received packets (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). No driver here has these classes:
- * EOPNOTSUPP. A work queue is in state RESET, RDY or ERR.
+ * `raw_packet_qp` spreads received packets (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). A work queue is in state
+ * RESET, RDY or ERR.
  */
 import { WqFlags, WqState, WqType } from '../enums.ts'
 import {

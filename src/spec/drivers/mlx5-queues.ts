@@ -63,6 +63,17 @@ export const DatagramSegment = {
   BYTES: 48,
 } as const
 export const DATAGRAM_GID_SHIFT = 20
+/**
+ * mlx5_wqe_eth_seg, of raw packets: checksums to compute, and the frame's first bytes, HEADER_BYTES of them. The segment
+ * has a multiple of 16 bytes.
+ */
+export const EthernetSegment = {
+  CHECKSUMS: 4,
+  HEADER_BYTES: 12,
+  HEADER: 14,
+  L3_CHECKSUM: 1 << 6,
+  L4_CHECKSUM: 1 << 7,
+} as const
 /** mlx5_wqe_raddr_seg */
 export const RemoteSegment = { ADDRESS: 0, RKEY: 8 } as const
 /** mlx5_wqe_atomic_seg */
@@ -99,6 +110,8 @@ export const CompletionEntry = {
   /** Path bits, and the source LID. */
   PATH: 17,
   SLID: 22,
+  /** Of a raw packet (`FrameHeaders`), 16 bits. */
+  FRAME_HEADERS: 28,
   /** GRH in bits 28 and 29, service level in bits 24 to 27, source QPN. */
   SOURCE: 24,
   UIDX: 32,
@@ -107,10 +120,21 @@ export const CompletionEntry = {
   TIMESTAMP: 48,
   VENDOR_SYNDROME: 54,
   SYNDROME: 55,
-  /** Opcode of the request, and QPN. */
+  /** Opcode of the request, and QPN; of a raw packet the tag of its flow rule. */
   OPCODE_QPN: 56,
   COUNTER: 60,
   OWNER: 63,
+} as const
+
+/** What a completion says of a raw packet: checks that were right, and the types of its headers. */
+export const FrameHeaders = {
+  L2_OK: 1 << 8,
+  L3_OK: 1 << 9,
+  L4_OK: 1 << 10,
+  IPV6: 1 << 2,
+  IPV4: 2 << 2,
+  TCP: 1 << 4,
+  UDP: 2 << 4,
 } as const
 
 /** Kinds of completions, the upper four bits of CompletionEntry.OWNER. */

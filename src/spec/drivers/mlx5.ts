@@ -75,6 +75,23 @@ export const Uar = objectClass('uar', 0x8000, {
   },
 })
 
+/** Bytes of mlx5_ib_create_qp_rss.rx_hash_key, and of a Toeplitz key. */
+export const RSS_KEY_BYTES = 128
+export const TOEPLITZ_KEY_BYTES = 40
+/** MLX5_RX_HASH_…: fields of a frame that its hash covers, and the function. */
+export const RxHash = {
+  SRC_IPV4: 1 << 0,
+  DST_IPV4: 1 << 1,
+  SRC_IPV6: 1 << 2,
+  DST_IPV6: 1 << 3,
+  SRC_PORT_TCP: 1 << 4,
+  DST_PORT_TCP: 1 << 5,
+  SRC_PORT_UDP: 1 << 6,
+  DST_PORT_UDP: 1 << 7,
+} as const
+export const RX_HASH_FIELDS = Object.values(RxHash).reduce((all, bit) => all | bit, 0)
+export const TOEPLITZ = 1
+
 /** Of `create` of queue pairs. `uidx`: the number of the queue pair in completions. */
 const qp = {
   create: {
@@ -91,6 +108,37 @@ const qp = {
       eceOptions: optional(u32(0x8009)),
     },
     out: { uarOut: optional(u32(0x8010)) },
+  },
+} as const
+
+/** Of `create` of raw packet queue pairs, with the parameters of receive side scaling in place of queues. */
+const rawQp = {
+  create: {
+    in: {
+      ...qp.create.in,
+      hashFields: optional(u64(0x800a)),
+      hashFunction: optional(u8(0x800b)),
+      hashKeyBytes: optional(u8(0x800c)),
+      hashKey: optional(rawBytes(0x800d, RSS_KEY_BYTES)),
+      rssFlags: optional(u32(0x800e)),
+    },
+    out: qp.create.out,
+  },
+} as const
+
+/** Of `create` of work queues. */
+const wq = {
+  create: {
+    in: {
+      bufferAddress: optional(u64(0x8000)),
+      doorbellAddress: optional(u64(0x8001)),
+      receiveRequests: optional(u32(0x8002)),
+      receiveShift: optional(u32(0x8003)),
+      uidx: optional(u32(0x8004)),
+      wqFlags: optional(u32(0x8005)),
+      wqMask: optional(u32(0x8006)),
+    },
+    out: { driverBytes: optional(u32(0x8010)) },
   },
 } as const
 
@@ -139,7 +187,14 @@ export const Mlx5Attributes = {
         uarsPerPage: optional(u32(0x801d)),
       },
     },
-    query: { out: { driverBytes: optional(u32(0x8010)), driverFlags: optional(u32(0x8011)) } },
+    query: {
+      out: {
+        driverBytes: optional(u32(0x8010)),
+        driverFlags: optional(u32(0x8011)),
+        rssFields: optional(u64(0x8012)),
+        rssFunctions: optional(u8(0x8013)),
+      },
+    },
   },
   pd: { create: { out: { number: optional(u32(0x8010)) } } },
   ah: { create: { out: { driverBytes: optional(u32(0x8010)), nextHop: optional(rawBytes(0x8011, 6)) } } },
@@ -173,27 +228,74 @@ export const Mlx5Attributes = {
     ...qp,
     modify: { out: { responseBytes: optional(u32(0x8010)), number: optional(u32(0x8011)) } },
   },
+  raw_packet_qp: rawQp,
+  wq,
+  rwq_ind_table: { create: { out: { driverBytes: optional(u32(0x8010)) } } },
 } as const
+
+/** Bytes of mlx5_ib_alloc_ucontext_resp, and of the responses of other commands. */
+export const RESPONSE_BYTES = { context: 72, device: 104, ah: 16, dct: 16, wq: 8, rwqIndTable: 8 } as const
+
+const qpFields = [
+  value(0, 8, 'bufferAddress'),
+  value(8, 8, 'doorbellAddress'),
+  value(16, 4, 'sendBlocks'),
+  value(20, 4, 'receiveRequests'),
+  value(24, 4, 'receiveShift'),
+  value(28, 4, 'qpFlags'),
+  value(32, 4, 'uidx'),
+  value(36, 4, 'uar'),
+  value(40, 8, 'sendBufferAddress'),
+  value(48, 4, 'eceOptions'),
+]
 
 /** mlx5_ib_create_qp and mlx5_ib_create_qp_resp. */
 const qpCreate: DriverLayout = {
   input: {
+    layout: layout(56, ...qpFields),
+    minBytes: 32,
+  },
+  out: layout(40, value(0, 4, 'uarOut')),
+  isTruncated: true,
+}
+
+/**
+ * mlx5_ib_create_qp, and mlx5_ib_create_qp_rss, which a creation with an indirection table has in its place. The driver
+ * looks at one of them.
+ */
+const rawQpCreate: DriverLayout = {
+  input: {
     layout: layout(
-      56,
-      value(0, 8, 'bufferAddress'),
-      value(8, 8, 'doorbellAddress'),
-      value(16, 4, 'sendBlocks'),
-      value(20, 4, 'receiveRequests'),
-      value(24, 4, 'receiveShift'),
-      value(28, 4, 'qpFlags'),
-      value(32, 4, 'uidx'),
-      value(36, 4, 'uar'),
-      value(40, 8, 'sendBufferAddress'),
-      value(48, 4, 'eceOptions'),
+      152,
+      ...qpFields,
+      value(0, 8, 'hashFields'),
+      value(8, 1, 'hashFunction'),
+      value(9, 1, 'hashKeyBytes'),
+      value(16, RSS_KEY_BYTES, 'hashKey'),
+      value(148, 4, 'rssFlags'),
     ),
     minBytes: 32,
   },
   out: layout(40, value(0, 4, 'uarOut')),
+  isTruncated: true,
+}
+
+/** mlx5_ib_create_wq and mlx5_ib_create_wq_resp. Striding receive queues (comp_mask) are absent. */
+const wqCreate: DriverLayout = {
+  input: {
+    layout: layout(
+      48,
+      value(0, 8, 'bufferAddress'),
+      value(8, 8, 'doorbellAddress'),
+      value(16, 4, 'receiveRequests'),
+      value(20, 4, 'receiveShift'),
+      value(24, 4, 'uidx'),
+      value(28, 4, 'wqFlags'),
+      value(32, 4, 'wqMask'),
+    ),
+    minBytes: 32,
+  },
+  out: layout(RESPONSE_BYTES.wq, value(0, 4, 'driverBytes')),
   isTruncated: true,
 }
 
@@ -214,9 +316,6 @@ const srqCreate: DriverLayout = {
   out: layout(8, value(0, 4, 'number')),
   isTruncated: true,
 }
-
-/** Bytes of mlx5_ib_alloc_ucontext_resp, of mlx5_ib_query_device_resp, of mlx5_ib_create_ah_resp, and of mlx5_ib_modify_qp_resp. */
-export const RESPONSE_BYTES = { context: 72, device: 104, ah: 16, dct: 16 } as const
 
 /** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */
 const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
@@ -258,7 +357,13 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
     isTruncated: true,
   },
   'device.query': {
-    out: layout(RESPONSE_BYTES.device, value(4, 4, 'driverBytes'), value(60, 4, 'driverFlags')),
+    out: layout(
+      RESPONSE_BYTES.device,
+      value(4, 4, 'driverBytes'),
+      value(16, 8, 'rssFields'),
+      value(24, 1, 'rssFunctions'),
+      value(60, 4, 'driverFlags'),
+    ),
     isTruncated: true,
   },
   'pd.create': { out: layout(4, value(0, 4, 'number')), isTruncated: true },
@@ -308,6 +413,12 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'dct_qp.create': qpCreate,
   'dct_qp.modify': {
     out: layout(RESPONSE_BYTES.dct, value(0, 4, 'responseBytes'), value(4, 4, 'number')),
+    isTruncated: true,
+  },
+  'raw_packet_qp.create': rawQpCreate,
+  'wq.create': wqCreate,
+  'rwq_ind_table.create': {
+    out: layout(RESPONSE_BYTES.rwqIndTable, value(0, 4, 'driverBytes')),
     isTruncated: true,
   },
 }

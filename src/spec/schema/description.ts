@@ -30,7 +30,7 @@ import {
 
 export type Description = Out<typeof Interface.methods.query>
 
-const { DRIVER_ATTRIBUTES, UNDOABLE, NEEDS_NET_RAW } = MethodFlags.values
+const { DRIVER_ATTRIBUTES, UNDOABLE, NEEDS_NET_RAW, NEEDS_RAW_PACKETS } = MethodFlags.values
 const { OPTIONAL } = AttributeFlags.values
 const { GLOBAL } = ClassFlags.values
 const { MIN, MAX } = TypeFlags.values
@@ -145,7 +145,8 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
         flags:
           (driverAttributes ? DRIVER_ATTRIBUTES : 0) |
           (undoable ? UNDOABLE : 0) |
-          (needs === 'NET_RAW' ? NEEDS_NET_RAW : 0),
+          (needs === 'NET_RAW' ? NEEDS_NET_RAW : 0) |
+          (needs === 'RAW_PACKETS' ? NEEDS_RAW_PACKETS : 0),
       })
       for (const [direction, declaredAttributes] of [
         [Direction.values.in, inputs],
@@ -316,6 +317,7 @@ const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[]
       driverAttributes,
       ...(undoable && { undoable }),
       ...((flags & NEEDS_NET_RAW) !== 0 && { needs: 'NET_RAW' as const }),
+      ...((flags & NEEDS_RAW_PACKETS) !== 0 && { needs: 'RAW_PACKETS' as const }),
       in: inputs,
       out: outputs,
     }

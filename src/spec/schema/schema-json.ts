@@ -177,7 +177,9 @@ const flagAt = (path: string, value: unknown): boolean =>
   typeof value === 'boolean' ? value : refuse(path, 'is neither true nor false')
 
 const capabilityAt = (path: string, value: unknown): Capability =>
-  value === 'NET_RAW' ? value : refuse(path, 'is not a known capability; NET_RAW is the only one')
+  value === 'NET_RAW' || value === 'RAW_PACKETS'
+    ? value
+    : refuse(path, 'is not a known capability: NET_RAW or RAW_PACKETS')
 
 /** The classes of a schema. Throws CallError EINVAL with the path of the first fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {

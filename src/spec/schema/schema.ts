@@ -209,8 +209,11 @@ export const DESTROY = 3
 export const CREATE_FD = 4
 export const CHAIN = 5
 
-/** Linux capabilities that methods can need, without the prefix CAP_. */
-export type Capability = 'NET_RAW'
+/**
+ * What methods can need: a Linux capability, without the prefix CAP_; RAW_PACKETS: CAP_NET_RAW, or to be the daemon's own
+ * user (docs/why/threat-model.md).
+ */
+export type Capability = 'NET_RAW' | 'RAW_PACKETS'
 
 /** An argument that a device refuses. */
 export interface RefusedArgument {
@@ -232,7 +235,7 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
    * undoing destroys them.
    */
   readonly undoable?: boolean
-  /** The capability that Linux requires; callers without it get EPERM. */
+  /** Callers without it get EPERM. */
   readonly needs?: Capability
   /** Arguments that the device refuses, by name. */
   readonly refused?: Readonly<Record<string, RefusedArgument>>

@@ -6,12 +6,13 @@ import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
 /**
  * The engine's numbers of services. An XRC target receives into SRQs and never sends requests. An initiator of DC
- * (docs/decisions/dc.md) only sends requests, to a queue pair of RC.
+ * (docs/decisions/dc.md) only sends requests, to a queue pair of RC. RAW sends and receives whole frames of the link, which
+ * have no BTH.
  */
-export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4, DCI: 5 } as const
+export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4, DCI: 5, RAW: 6 } as const
 export type ServiceName = keyof typeof Service
 
-const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
+const serviceTransport: Readonly<Record<Exclude<ServiceName, 'RAW'>, TransportName>> = {
   RC: 'RC',
   UC: 'UC',
   UD: 'UD',
@@ -22,10 +23,13 @@ const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
 
 export const SERVICE_COUNT = Object.keys(Service).length
 
+/** Opcodes that no packet of a service has: those for manufacturers (IBA 9.2.1). */
+const NO_PACKETS = 0xe0
+
 /** The upper three bits of BTH.opcode, by number of the service. */
-export const serviceBits = new Uint8Array(SERVICE_COUNT)
-for (const [name, number] of Object.entries(Service))
-  serviceBits[number] = transportBits[serviceTransport[name as ServiceName]]
+export const serviceBits = new Uint8Array(SERVICE_COUNT).fill(NO_PACKETS)
+for (const [name, transport] of Object.entries(serviceTransport))
+  serviceBits[Service[name as ServiceName]] = transportBits[transport]
 
 /** Whether a service (a number of `Service`) has an opcode with these lower five bits. */
 export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service]! | code] !== 0

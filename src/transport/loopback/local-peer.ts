@@ -17,7 +17,7 @@ import { type LocalPeerDevice, Send } from '../types.ts'
 const { RTR, ERR } = QpState.values
 const { NONE, LOCAL, READ } = SendKind
 const { RESPONSE } = KindFlags
-const { RC, UD, XRC_INI, XRC_TGT, DCI } = Service
+const { RC, UD, XRC_INI, XRC_TGT, DCI, RAW } = Service
 const HEADER_BYTES = opcodeHeaderBytes
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
@@ -42,7 +42,7 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
   const service = w[base + QP.SERVICE]
-  if (service === UD || service === XRC_TGT) return false
+  if (service === UD || service === XRC_TGT || service === RAW) return false
   const peerDevice = ownDevice.receiverOf(w[base + QP.FLOW])
   if (peerDevice?.state === undefined) return false
   const peerRow = peerDevice.rowOf(w[base + QP.DEST_QPN])

@@ -30,6 +30,7 @@ import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { isTimerSet, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { putDatagramHeader } from '../unreliable/datagram.ts'
+import { sendFrame } from '../unreliable/raw-packet.ts'
 import { onSent } from '../unreliable/unreliable.ts'
 import { executeLocal, isFenced } from './local-operation.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from './read-atomic-request.ts'
@@ -89,7 +90,8 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       if (!isReliable && kind !== LOCAL) onSent(s, row, request)
       continue
     }
-    if (step === PORT_FULL) result = PollResult.FULL
+    // frames have a buffer of their own: the port may have room for other rows
+    if (step === PORT_FULL) result = s.rows[base + QP.SERVICE] === Service.RAW ? PollResult.MORE : PollResult.FULL
     if (step === FAILS) failIfOldest(s, row, request)
     break
   }
@@ -105,7 +107,9 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
     ? sendReadAtomicRequest(s, row, request)
     : kind === LOCAL
       ? sendLocal(s, row, request)
-      : sendMessage(s, row, request)
+      : s.rows[row * QP.WORDS + QP.SERVICE] === Service.RAW
+        ? sendFrame(s, row, request)
+        : sendMessage(s, row, request)
 
 /** A WQE with a local error fails once it is the oldest. Until then no later WQE is sent. */
 const failIfOldest = (s: EngineState, row: number, request: number): void => {

@@ -75,7 +75,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   const { in: inputs } = declaredMethod(className, spec.method!, spec.driverClass)
   // an argument that the class lacks belongs to other classes of the method, and is not required
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
-    kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
+    kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name]?.optional === false
   const missing = [...method.attributes.values()].find(
     ({ spec }) => spec.errnoIfAbsent !== undefined && !passed.has(spec.id) && isRequired(spec),
   )

@@ -16,9 +16,11 @@ import { Mw } from '../../../src/spec/classes/mw.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { DciQp, DctQp } from '../../../src/spec/classes/qp/dc_qp.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
+import { RawPacketQp } from '../../../src/spec/classes/qp/raw_packet_qp.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
+import { Wq } from '../../../src/spec/classes/wq.ts'
 import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
@@ -92,6 +94,8 @@ export interface Completion {
   readonly hasGrh: boolean
   readonly syndrome: number
   readonly vendor: number
+  /** `FrameHeaders` of a raw packet. */
+  readonly headers: number
 }
 
 export interface Element {
@@ -113,6 +117,8 @@ export interface Request {
     readonly qkey?: number
     readonly key?: bigint
   }
+  /** The Ethernet segment of a raw packet. */
+  readonly ethernet?: { readonly checksums?: number; readonly header?: Uint8Array }
   readonly imm?: number
   /** Bits of the control segment; default signaled. */
   readonly flags?: number
@@ -197,7 +203,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
   }
 
   const queuePair = (
-    kind: 'rc' | 'ud' | 'dci',
+    kind: 'rc' | 'ud' | 'dci' | 'raw',
     {
       sends = 64,
       receives = 64,
@@ -206,12 +212,14 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       srq,
     }: { sends?: number; receives?: number; sges?: number; inline?: number; srq?: number } = {},
   ) => {
-    const cls = { rc: RcQp, ud: UdQp, dci: DciQp }[kind]
+    const cls = { rc: RcQp, ud: UdQp, dci: DciQp, raw: RawPacketQp }[kind]
     const count = srq === undefined && kind !== 'dci' ? receives : 0
     const shift = 4 + Math.ceil(Math.log2(sges))
-    const receivesAt = pages.take(count * 2 ** shift + sends * BLOCK_BYTES)
-    pages.bytes.fill(0xaa, receivesAt, receivesAt + count * 2 ** shift + sends * BLOCK_BYTES)
-    const sendsAt = receivesAt + count * 2 ** shift
+    // the queues of raw packets are apart
+    const receiveBytes = kind === 'raw' ? Math.ceil((count * 2 ** shift) / PAGE) * PAGE : count * 2 ** shift
+    const receivesAt = pages.take(receiveBytes + sends * BLOCK_BYTES)
+    pages.bytes.fill(0xaa, receivesAt, receivesAt + receiveBytes + sends * BLOCK_BYTES)
+    const sendsAt = receivesAt + receiveBytes
     const doorbell = record()
     const uidx = 100 + doorbell
     const { object, out } = call<{ qpNum: number }>(cls, 'create', 0, {
@@ -232,6 +240,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       sendBlocks: sends,
       receiveRequests: count,
       receiveShift: count === 0 ? 0 : shift,
+      ...(kind === 'raw' && { sendBufferAddress: pages.addressOf(sendsAt) }),
       uidx,
       qpFlags: kind === 'dci' ? Mlx5QpFlags.TYPE_DCI : 0,
     })
@@ -265,9 +274,10 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
         modify({ state: RTS, sqPsn: PSN, timeout, retryCnt, rnrRetry, maxRdAtomic: 4 })
       },
       activate(): void {
-        modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
+        const isUd = kind === 'ud'
+        modify({ state: INIT, port: 1, ...(isUd && { pkeyIndex: 0, qkey: QKEY }) })
         modify({ state: RTR })
-        modify({ state: RTS, sqPsn: 0 })
+        modify({ state: RTS, ...(isUd && { sqPsn: 0 }) })
       },
       /** As libmlx5: the counters are set to 0 after the call. */
       reset(): void {
@@ -286,7 +296,17 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
           write(putAt(offset))
           offset += size
         }
-        const { destination, remote, atomic, raw } = request
+        const { destination, remote, atomic, raw, ethernet } = request
+        if (ethernet !== undefined) {
+          const header = ethernet.header ?? new Uint8Array()
+          const size = Math.max(16, Math.ceil((14 + header.length) / 16) * 16)
+          const start = offset
+          for (let i = 0; i < size; i++) view.setUint8(putAt(start + i), 0)
+          view.setUint8(putAt(start + 4), ethernet.checksums ?? 0)
+          view.setUint16(putAt(start + 12), header.length)
+          for (const [i, byte] of header.entries()) view.setUint8(putAt(start + 14 + i), byte)
+          offset += size
+        }
         if (destination !== undefined)
           put(at => {
             pages.bytes.fill(0, at, at + 48)
@@ -372,6 +392,37 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     }
   }
 
+  /** A work queue, in RESET. */
+  const workQueue = (receives = 64) => {
+    const at = pages.take(receives * 16)
+    const doorbell = record()
+    const uidx = 5000 + doorbell
+    const { object } = call(Wq, 'create', 0, {
+      pd,
+      cq: cq.object,
+      type: 0,
+      maxWr: receives,
+      maxSge: 1,
+      userHandle: 0n,
+      bufferAddress: pages.addressOf(at),
+      doorbellAddress: pages.addressOf(doorbell),
+      receiveRequests: receives,
+      receiveShift: 4,
+      uidx,
+    })
+    let received = 0
+    return {
+      object,
+      uidx,
+      modify: (args: object): void => void call(Wq, 'modify', object, args),
+      receive(data: Element): void {
+        putElement(at + (received & (receives - 1)) * 16, data)
+        view.setUint32(doorbell, ++received & 0xffff)
+      },
+      destroy: (): void => void call(Wq, 'destroy', object, {}),
+    }
+  }
+
   const sharedReceives = (count = 16, sges = 1) => {
     const shift = Math.max(5, Math.ceil(Math.log2(16 + sges * 16)))
     const at = pages.take(count * 2 ** shift)
@@ -426,6 +477,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     queuePair,
     sharedReceives,
     target,
+    workQueue,
     call,
     pd,
     cq,
@@ -480,6 +532,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
           hasGrh: !isError && ((source >>> 28) & 3) !== 0,
           syndrome: isError ? view.getUint8(at + CompletionEntry.SYNDROME) : 0,
           vendor: isError ? view.getUint8(at + CompletionEntry.VENDOR_SYNDROME) : 0,
+          headers: isError ? 0 : view.getUint16(at + CompletionEntry.FRAME_HEADERS),
         })
         cq.polled++
       }

@@ -109,9 +109,45 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
+  it("runs perftest's raw Ethernet", { skip: lacking('raw_ethernet_lat', 'raw_ethernet_fs_rate') }, async t => {
+    const daemon = await withDevices(t)
+    const macOf = (address: string): string => {
+      const [, ...bytes] = address.split('.').map(byte => Number(byte).toString(16).padStart(2, '0'))
+      return ['02', '00', '7f', ...bytes].join(':')
+    }
+    const addresses = (own: string, other: string): string[] => ['-B', macOf(own), '-E', macOf(other), '-n', '200']
+    const options = { env: daemon.env }
+    const server = start(t, 'raw_ethernet_lat', ['-d', 'mlx5_1', '--server', ...addresses(B, A)], options)
+    // frames that arrive before the server's rule are lost
+    await daemon.settled(({ devices }) => devices.some(({ objects }) => objects.flow === 1))
+    const client = await run(t, 'raw_ethernet_lat', ['-d', 'mlx5_0', '--client', ...addresses(A, B)], options)
+    for (const { stdout, stderr } of [client, await server.ended]) assert.match(stdout, /^ 64 +200 /m, stderr)
+    const rules = await run(t, 'raw_ethernet_fs_rate', ['-d', 'mlx5_1', '--server', ...addresses(B, A)], options)
+    assert.equal(rules.status, 0, rules.stderr)
+    await daemon.settled(isEmpty)
+  })
+
+  it('refuses raw packets where the link carries no frames', { skip: lacking(ownProgram('raw_packets')) }, async t => {
+    const daemon = await startDaemon(t, { devices: DEVICES.slice(0, 1), options: ['--link', 'udp'] })
+    const traced = ['trace', '--socket', daemon.socket, '--', ownProgram('raw_packets'), 'mlx5_0']
+    const { stdout, stderr, status } = await runUserdma(t, traced)
+    assert.equal(status, 1)
+    assert.match(
+      stdout + stderr,
+      /raw_packet_qp\.create: the link carries packets of RoCE only, no other frames: use --link memory/,
+    )
+  })
+
   it('resizes completion queues in traffic', { skip: lacking(ownProgram('resized')) }, async t => {
     const daemon = await withDevices(t)
     const { stdout, stderr, status } = await run(t, ownProgram('resized'), ['mlx5_0', '200'], { env: daemon.env })
+    assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
+    await daemon.settled(isEmpty)
+  })
+
+  it('sends and receives raw packets by flow rules', { skip: lacking(ownProgram('raw_packets')) }, async t => {
+    const daemon = await withDevices(t)
+    const { stdout, stderr, status } = await run(t, ownProgram('raw_packets'), ['mlx5_0'], { env: daemon.env })
     assert.deepEqual([stdout, stderr, status], ['good\n', '', 0])
     await daemon.settled(isEmpty)
   })

@@ -341,8 +341,9 @@ export const qpClass = (
         }
         // before the engine's transition, which may send an event that these attributes enable
         recordAttributes(device, state, args, hasPath)
-        // UD has no path MTU attribute: a message may fill a packet of the active MTU
-        const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
+        // UD and RAW have no path MTU attribute: a message may fill a packet of the active MTU
+        const hasMtu = service !== Service.UD && service !== Service.RAW
+        const defaultMtu = hasMtu ? undefined : mtuBytes(activeMtu)
         if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
         if (after === RTR) device.qpEnds.delete(state.qpn)

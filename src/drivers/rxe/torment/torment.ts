@@ -241,10 +241,11 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       return {
-        environment: ({ localDevice, grh, work, events, causes, taps }) =>
+        environment: ({ localDevice, grh, frames, work, events, causes, taps }) =>
           wrapper<Environment>({
             localDevice,
             grh,
+            frames,
             work: exactQueues.work(work, state.rings),
             causes,
             taps,

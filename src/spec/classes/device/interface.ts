@@ -46,7 +46,12 @@ export const KindNumber = enumeration('kind', {
 })
 
 export const Direction = enumeration('direction', { in: 0, out: 1 })
-export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1, UNDOABLE: 2, NEEDS_NET_RAW: 4 })
+export const MethodFlags = enumeration('method_flags', {
+  DRIVER_ATTRIBUTES: 1,
+  UNDOABLE: 2,
+  NEEDS_NET_RAW: 4,
+  NEEDS_RAW_PACKETS: 8,
+})
 export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
 /** MIN, MAX: the type has that limit. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })

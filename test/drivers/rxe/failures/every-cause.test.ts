@@ -206,6 +206,7 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
   ATOMIC_LENGTH: inCauseScript('ATOMIC_LENGTH'),
   NO_ADDRESS_HANDLE: noAddressHandle,
   DATAGRAM_TOO_LONG: inScript(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
+  FRAME_LENGTH: inScript(t => t.post({ id: 1, opcode: SEND, ...sge(0, 13) }), {}, { service: Service.RAW }),
   REFUSED: inCauseScript('REFUSED'),
 
   LKEY_UNKNOWN: sendsWithLkey(() => ({ key: UNKNOWN_KEY })),

@@ -14,6 +14,7 @@ import type {
   Choices,
   Environment,
   Events,
+  FrameSink,
   Memory,
   WorkSource,
   WorkTaps,
@@ -87,6 +88,7 @@ it('torment of an environment', () => {
   const plain: AllMembers<Environment> = {
     localDevice: { state: undefined } as Environment['localDevice'],
     grh: { header: () => 0 },
+    frames: {} as FrameSink,
     work: spies(workNames, []),
     memory: spies(memoryNames, []),
     completions: { push: () => {} },

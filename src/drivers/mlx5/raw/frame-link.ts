@@ -1,0 +1,181 @@
+/*
+ * The Ethernet link between the devices of a core: a switch that knows the addresses of all its ports. A frame goes to
+ * the device with its address; to a group, or to an address that no device has, it goes to all devices, the sender's too.
+ * There the device's flow rules decide. As on an adapter, a device's own frames come back to it.
+ *
+ * Packets of RoCE do not pass: those that arrive for a device come from transports only, and a program that writes one
+ * itself cannot reach another's queue pair (docs/decisions/mlx5.md). They are dropped and counted.
+ *
+ * Senders put frames into the outbox of their device. `deliver` empties it, when no engine runs: receivers may be queue
+ * pairs of the same engine.
+ */
+import type { Bytes } from '../../../core/memory/address-space.ts'
+import type { Core } from '../../../core/model.ts'
+import { FrameHeaders } from '../../../spec/drivers/mlx5-queues.ts'
+import { IpProtocol, MAC_BYTES, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
+import { FrameChecksum, type FrameSink } from '../../../transport/types.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import { createFrameKey, type FrameKey, readKey } from '../../../wire/flow-key.ts'
+import { isL3Ok, isL4Ok, putL3, putL4 } from '../../../wire/frame-checksums.ts'
+import { type ArrivedFrame, Steering } from './steering.ts'
+
+/** Bytes and frames of an outbox. */
+const OUTBOX_BYTES = 0x4_0000
+const MAX_FRAMES = 1024
+/** Copies of frames in one poll: about a millisecond. */
+const MAX_COPIES = 512
+/** IP headers are aligned to words behind an Ethernet header. */
+const ALIGNMENT = 16
+const SHIFT = 2
+
+/** The stations of a link by core. */
+const linkOf = new WeakMap<Core, Station[]>()
+
+/** An address as a number, as a key of 48 bits. */
+const macAt = (view: DataView, at: number): number => view.getUint16(at) * 2 ** 32 + view.getUint32(at + 2)
+
+const { L2_OK, L3_OK, L4_OK, IPV4, IPV6, UDP, TCP } = FrameHeaders
+
+/** `ArrivedFrame.headers` before the first receiver asks: the checksums take longer than all else. */
+const UNKNOWN = -1
+
+const readHeaders = (key: FrameKey, arena: Arena): number => {
+  let bits: number = L2_OK
+  if (key.ip >= 0) bits |= key.isIpv4 ? IPV4 : IPV6
+  if (isL3Ok(key, arena)) bits |= L3_OK
+  if (key.l4 >= 0) bits |= key.protocol === IpProtocol.UDP ? UDP : TCP
+  return isL4Ok(key, arena) ? bits | L4_OK : bits
+}
+
+/** What a completion says of the frame: bits of `FrameHeaders`. */
+export const headersOf = (frame: ArrivedFrame): number => {
+  if (frame.headers === UNKNOWN) frame.headers = readHeaders(frame.key, frame.arena)
+  return frame.headers
+}
+
+/** Frames since the device was added. */
+export interface FrameCounts {
+  /** Sent as packets of RoCE, and so dropped. */
+  roceFrames: number
+  /** Arrived, and no rule matched. */
+  unmatchedFrames: number
+}
+
+export interface StationOptions {
+  /** 6 bytes. */
+  readonly mac: Uint8Array
+  readonly seed: number
+  readonly allocate: (bytes: number) => Bytes
+  /** Whether the device's port is up: a port that is down neither sends nor receives. */
+  readonly isUp: () => boolean
+}
+
+/** A device on the link. */
+export class Station implements FrameSink {
+  readonly steering: Steering
+  readonly counts: FrameCounts = { roceFrames: 0, unmatchedFrames: 0 }
+  readonly maxBytes = MAX_FRAME_BYTES
+  readonly #options: StationOptions
+  readonly #stations: Station[]
+  readonly #mac: number
+  #arrived: ArrivedFrame | undefined
+  /** By frame: offset, length, checksums. */
+  readonly #frames = new Int32Array(3 * MAX_FRAMES)
+  #count = 0
+  #filled = 0
+  /** Frames of the outbox that are delivered. */
+  #delivered = 0
+
+  constructor(core: Core, options: StationOptions) {
+    this.#options = options
+    this.steering = new Steering(options.seed)
+    const { mac } = options
+    this.#mac = macAt(new DataView(mac.buffer, mac.byteOffset, MAC_BYTES), 0)
+    this.#stations = linkOf.get(core) ?? []
+    linkOf.set(core, this.#stations)
+    this.#stations.push(this)
+  }
+
+  get #frame(): ArrivedFrame {
+    this.#arrived ??= {
+      arena: this.#options.allocate(OUTBOX_BYTES),
+      key: createFrameKey(),
+      at: 0,
+      length: 0,
+      headers: 0,
+    }
+    return this.#arrived
+  }
+
+  /** Allocated with the first frame. */
+  get arena(): Arena {
+    return this.#frame.arena
+  }
+
+  reserve(bytes: number): number {
+    const at = this.#filled + SHIFT
+    return this.#count === MAX_FRAMES || at + bytes > OUTBOX_BYTES ? -1 : at
+  }
+
+  commit(at: number, bytes: number, checksums: number): void {
+    const frame = 3 * this.#count++
+    this.#frames[frame] = at
+    this.#frames[frame + 1] = bytes
+    this.#frames[frame + 2] = checksums
+    this.#filled = (at + bytes + ALIGNMENT - 1) & -ALIGNMENT
+  }
+
+  /** Delivers frames of the outbox, but no more than MAX_COPIES copies of them. True if there were any. */
+  deliver(): boolean {
+    if (this.#count === 0) return false
+    for (let copies = 0; this.#delivered < this.#count && copies < MAX_COPIES; ) {
+      const frame = 3 * this.#delivered++
+      copies += 1 + this.#send(this.#frames[frame]!, this.#frames[frame + 1]!, this.#frames[frame + 2]!)
+    }
+    if (this.#delivered === this.#count) {
+      this.#count = 0
+      this.#filled = 0
+      this.#delivered = 0
+    }
+    return true
+  }
+
+  /** The device is removed. */
+  close(): void {
+    const index = this.#stations.indexOf(this)
+    if (index >= 0) this.#stations.splice(index, 1)
+  }
+
+  /** Returns the number of copies. */
+  #send(at: number, length: number, checksums: number): number {
+    const { arena } = this
+    const frame = this.#frame
+    const { key } = frame
+    readKey(key, arena, at, length)
+    if (key.isRoce) {
+      this.counts.roceFrames++
+      return 0
+    }
+    if (!this.#options.isUp()) return 0
+    if ((checksums & FrameChecksum.L3) !== 0) putL3(key, arena)
+    if ((checksums & FrameChecksum.L4) !== 0) putL4(key, arena)
+    frame.at = at
+    frame.length = length
+    frame.headers = UNKNOWN
+    let copies = this.steering.sniff(frame)
+    const mac = macAt(arena.view, at)
+    const stations = this.#stations
+    for (let i = 0; i < stations.length; i++)
+      if (stations[i]!.#mac === mac) return copies + stations[i]!.#receive(frame)
+    for (let i = 0; i < stations.length; i++) copies += stations[i]!.#receive(frame)
+    return copies
+  }
+
+  #receive(frame: ArrivedFrame): number {
+    if (this.steering.isEmpty || !this.#options.isUp()) return 0
+    const sniffers = this.steering.sniff(frame)
+    const rules = this.steering.deliver(frame)
+    if (rules === 0) this.counts.unmatchedFrames++
+    return sniffers + rules
+  }
+}

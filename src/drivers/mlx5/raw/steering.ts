@@ -1,0 +1,244 @@
+/*
+ * The flow rules of a device (IBV_FLOW_ATTR_…): which receivers get a frame. A rule names fields of the frame under a
+ * mask. Rules with one mask, priority and type are a group, with a hash table by the masked fields: a frame costs one
+ * look-up per group, not per rule, whatever programs create. Groups are limited for that reason.
+ *
+ * Order: NORMAL rules by priority, then MC_DEFAULT, then ALL_DEFAULT; of groups with one priority the one with more bits
+ * in its mask first, then the older one. Only the first match counts, unless it says DONT_TRAP. Rules that match the same
+ * fields at the same place all get the frame. SNIFFER rules get a copy of every frame.
+ */
+import { FlowType } from '../../../spec/enums.ts'
+import { CallError } from '../../../spec/errno.ts'
+import { FLOW_KEY_BYTES, FlowKey, GROUP_BIT } from '../../../spec/wire/ethernet.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import type { FrameKey } from '../../../wire/flow-key.ts'
+
+const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
+const KEY_WORDS = FLOW_KEY_BYTES / 4
+/** Maximum groups of a device, rules that match the same fields, and sniffers: they bound the work for one frame. */
+const MAX_GROUPS = 64
+const MAX_COPIES = 64
+
+/** A frame that arrives: one record per sender, valid during the call. */
+export interface ArrivedFrame {
+  readonly arena: Arena
+  readonly key: FrameKey
+  at: number
+  length: number
+  /** As of `Engine.onFrame`; read them with `headersOf` (frame-link.ts). */
+  headers: number
+}
+
+/** What receives frames: a queue pair, or work queues by an indirection table. */
+export interface FrameReceiver {
+  receive(frame: ArrivedFrame, tag: number): void
+}
+
+/** A rule as a program creates it. */
+export interface FlowRule {
+  /** `FlowType`. */
+  readonly type: number
+  readonly priority: number
+  /** FLOW_KEY_BYTES bytes each. A bit of `value` counts only if `mask` has it. */
+  readonly value: Uint8Array
+  readonly mask: Uint8Array
+  readonly doesNotTrap: boolean
+  /** Undefined: frames that match are dropped. */
+  readonly receiver: FrameReceiver | undefined
+  /** 24 bits, for the completion. */
+  readonly tag: number
+}
+
+/** The rules with the same fields. */
+interface Match {
+  readonly words: Uint32Array
+  readonly rules: FlowRule[]
+  /** Rules without DONT_TRAP. */
+  trapping: number
+  next: Match | undefined
+}
+
+interface Group {
+  /** NORMAL, MC_DEFAULT and ALL_DEFAULT, in the order of their look-up. */
+  readonly tier: number
+  readonly priority: number
+  readonly maskText: string
+  readonly bits: number
+  /** Indices of the words that the mask has, and the mask's words there. */
+  readonly at: Int32Array
+  readonly mask: Uint32Array
+  readonly matches: Map<number, Match>
+  rules: number
+}
+
+const tiers: Readonly<Record<number, number>> = { [NORMAL]: 0, [MC_DEFAULT]: 1, [ALL_DEFAULT]: 2 }
+
+const bitCount = (bytes: Uint8Array): number => {
+  let count = 0
+  for (const byte of bytes) for (let left = byte; left !== 0; left &= left - 1) count++
+  return count
+}
+
+/** The mask of a rule that MC_DEFAULT stands for: frames to groups. */
+const groupMask = new Uint8Array(FLOW_KEY_BYTES)
+groupMask[FlowKey.ETH] = GROUP_BIT
+const noMask = new Uint8Array(FLOW_KEY_BYTES)
+
+/** The rule with the mask that its type implies. */
+const explicit = (rule: FlowRule): FlowRule => {
+  if (rule.type === MC_DEFAULT) return { ...rule, value: groupMask, mask: groupMask }
+  return rule.type === NORMAL ? rule : { ...rule, value: noMask, mask: noMask }
+}
+
+const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(bytes.slice().buffer)
+
+const requireRoom = ({ length }: readonly FlowRule[]): void => {
+  if (length === MAX_COPIES)
+    throw new CallError(
+      'ENOSPC',
+      `flow.create: ${length} queue pairs get these frames already, the most that the device copies a frame to`,
+    )
+}
+
+/** `seed`: a random u32, so that programs cannot choose rules with one hash. */
+export class Steering {
+  readonly #seed: number
+  readonly #groups: Group[] = []
+  readonly #sniffers: FlowRule[] = []
+
+  constructor(seed: number) {
+    this.#seed = seed
+  }
+
+  get isEmpty(): boolean {
+    return this.#groups.length === 0 && this.#sniffers.length === 0
+  }
+
+  /** Adds a rule. Returns the function that removes it. Throws CallError ENOSPC if it is one too many. */
+  add(given: FlowRule): () => void {
+    const rule = explicit(given)
+    if (rule.type === SNIFFER) {
+      requireRoom(this.#sniffers)
+      this.#sniffers.push(rule)
+      return () => void this.#sniffers.splice(this.#sniffers.indexOf(rule), 1)
+    }
+    const group = this.#groupOf(rule)
+    const words = this.#masked(group, wordsOf(rule.value))
+    const hash = this.#hash(words)
+    const first = group.matches.get(hash)
+    let match = first
+    while (match !== undefined && !match.words.every((word, i) => word === words[i])) match = match.next
+    if (match === undefined) {
+      match = { words, rules: [], trapping: 0, next: first }
+      group.matches.set(hash, match)
+    }
+    requireRoom(match.rules)
+    match.rules.push(rule)
+    if (!rule.doesNotTrap) match.trapping++
+    group.rules++
+    const found = match
+    return () => this.#remove(group, hash, found, rule)
+  }
+
+  /** Passes the frame to the receivers of the first match. Returns the number of rules that matched. */
+  deliver(frame: ArrivedFrame): number {
+    let rules = 0
+    for (let g = 0; g < this.#groups.length; g++) {
+      const group = this.#groups[g]!
+      const match = this.#find(group, frame.key.words)
+      if (match === undefined) continue
+      rules += match.rules.length
+      for (let i = 0; i < match.rules.length; i++) {
+        const { receiver, tag } = match.rules[i]!
+        receiver?.receive(frame, tag)
+      }
+      if (match.trapping > 0) break
+    }
+    return rules
+  }
+
+  /** Passes the frame to the sniffers; returns their number. */
+  sniff(frame: ArrivedFrame): number {
+    for (let i = 0; i < this.#sniffers.length; i++) this.#sniffers[i]!.receiver?.receive(frame, this.#sniffers[i]!.tag)
+    return this.#sniffers.length
+  }
+
+  /** The group of a rule, which is created if there is none. */
+  #groupOf({ type, priority, mask }: FlowRule): Group {
+    const tier = tiers[type]!
+    const maskText = mask.toString()
+    const known = this.#groups.find(
+      group => group.tier === tier && group.priority === priority && group.maskText === maskText,
+    )
+    if (known !== undefined) return known
+    if (this.#groups.length === MAX_GROUPS)
+      throw new CallError(
+        'ENOSPC',
+        `flow.create: the device has rules with ${MAX_GROUPS} different masks and priorities, and no room for another`,
+      )
+    const words = wordsOf(mask)
+    const at = Int32Array.from({ length: KEY_WORDS }, (_, i) => i).filter(i => words[i] !== 0)
+    const group: Group = {
+      tier,
+      priority,
+      maskText,
+      bits: bitCount(mask),
+      at,
+      mask: Uint32Array.from(at, i => words[i]!),
+      matches: new Map(),
+      rules: 0,
+    }
+    const isBefore = (other: Group): boolean =>
+      tier - other.tier < 0 ||
+      (tier === other.tier && (priority < other.priority || (priority === other.priority && group.bits > other.bits)))
+    const index = this.#groups.findIndex(isBefore)
+    this.#groups.splice(index < 0 ? this.#groups.length : index, 0, group)
+    return group
+  }
+
+  #masked({ at, mask }: Group, words: Uint32Array): Uint32Array {
+    return mask.map((bits, i) => bits & words[at[i]!]!)
+  }
+
+  #mix(hash: number, word: number): number {
+    const mixed = Math.imul(hash ^ word, 0x9e37_79b1)
+    return mixed ^ (mixed >>> 15)
+  }
+
+  /** `words`: as of `#masked`. */
+  #hash(words: Uint32Array): number {
+    let hash = this.#seed
+    for (const word of words) hash = this.#mix(hash, word)
+    return hash
+  }
+
+  #find({ at, mask, matches }: Group, words: Uint32Array): Match | undefined {
+    let hash = this.#seed
+    for (let i = 0; i < at.length; i++) hash = this.#mix(hash, words[at[i]!]! & mask[i]!)
+    let match = matches.get(hash)
+    while (match !== undefined) {
+      let i = 0
+      while (i < at.length && (words[at[i]!]! & mask[i]!) >>> 0 === match.words[i]) i++
+      if (i === at.length) return match
+      match = match.next
+    }
+    return undefined
+  }
+
+  #remove(group: Group, hash: number, match: Match, rule: FlowRule): void {
+    match.rules.splice(match.rules.indexOf(rule), 1)
+    if (!rule.doesNotTrap) match.trapping--
+    if (match.rules.length === 0) {
+      const first = group.matches.get(hash)!
+      if (first === match) {
+        if (match.next === undefined) group.matches.delete(hash)
+        else group.matches.set(hash, match.next)
+      } else {
+        let before = first
+        while (before.next !== match) before = before.next!
+        before.next = match.next
+      }
+    }
+    if (--group.rules === 0) this.#groups.splice(this.#groups.indexOf(group), 1)
+  }
+}
