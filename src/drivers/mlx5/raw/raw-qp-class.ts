@@ -51,9 +51,14 @@ const scalingOf = (object: CoreObject): ScalingQp | undefined => {
   return 'scaling' in state ? state : undefined
 }
 
-/** What a flow rule for this queue pair delivers to. */
-export const receiverOf = (object: CoreObject, device: RxeState): FrameReceiver =>
-  scalingOf(object)?.scaling ?? queueReceiver(object as QpObject, device)
+const receivers = new WeakMap<CoreObject, FrameReceiver>()
+
+/** What flow rules for this queue pair deliver to: always the same object. */
+export const receiverOf = (object: CoreObject, device: RxeState): FrameReceiver => {
+  const receiver = receivers.get(object) ?? scalingOf(object)?.scaling ?? queueReceiver(object as QpObject, device)
+  receivers.set(object, receiver)
+  return receiver
+}
 
 const own = withProgramQueues(qpClass(RawPacketQp, 'RAW_PACKET', Service.RAW), Mlx5Attributes.raw_packet_qp)
 const { create, modify, query, destroy } = own.handlers as Readonly<Record<string, AnyHandler>>

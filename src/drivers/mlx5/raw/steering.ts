@@ -15,7 +15,7 @@ import type { FrameKey } from '../../../wire/flow-key.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4
-/** Maximum groups of a device, rules that match the same fields, and sniffers: they bound the work for one frame. */
+/** Maximum groups of a device, receivers of rules that match the same fields, and sniffers: they bound the work for one frame. */
 const MAX_GROUPS = 64
 const MAX_COPIES = 64
 
@@ -52,7 +52,9 @@ export interface FlowRule {
 /** The rules with the same fields. */
 interface Match {
   readonly words: Uint32Array
-  readonly rules: FlowRule[]
+  readonly rules: Set<FlowRule>
+  /** The first rule of each receiver: it gets one copy. */
+  readonly takers: FlowRule[]
   /** Rules without DONT_TRAP. */
   trapping: number
   next: Match | undefined
@@ -129,27 +131,30 @@ export class Steering {
     let match = first
     while (match !== undefined && !match.words.every((word, i) => word === words[i])) match = match.next
     if (match === undefined) {
-      match = { words, rules: [], trapping: 0, next: first }
+      match = { words, rules: new Set(), takers: [], trapping: 0, next: first }
       group.matches.set(hash, match)
     }
-    requireRoom(match.rules)
-    match.rules.push(rule)
+    if (!match.takers.some(({ receiver }) => receiver === rule.receiver)) {
+      requireRoom(match.takers)
+      match.takers.push(rule)
+    }
+    match.rules.add(rule)
     if (!rule.doesNotTrap) match.trapping++
     group.rules++
     const found = match
     return () => this.#remove(group, hash, found, rule)
   }
 
-  /** Passes the frame to the receivers of the first match. Returns the number of rules that matched. */
+  /** Passes the frame to the receivers of the first match. Returns the number of copies, and of drops. */
   deliver(frame: ArrivedFrame): number {
     let rules = 0
     for (let g = 0; g < this.#groups.length; g++) {
       const group = this.#groups[g]!
       const match = this.#find(group, frame.key.words)
       if (match === undefined) continue
-      rules += match.rules.length
-      for (let i = 0; i < match.rules.length; i++) {
-        const { receiver, tag } = match.rules[i]!
+      rules += match.takers.length
+      for (let i = 0; i < match.takers.length; i++) {
+        const { receiver, tag } = match.takers[i]!
         receiver?.receive(frame, tag)
       }
       if (match.trapping > 0) break
@@ -226,9 +231,18 @@ export class Steering {
   }
 
   #remove(group: Group, hash: number, match: Match, rule: FlowRule): void {
-    match.rules.splice(match.rules.indexOf(rule), 1)
+    match.rules.delete(rule)
+    const taken = match.takers.indexOf(rule)
+    if (taken >= 0) {
+      match.takers.splice(taken, 1)
+      for (const other of match.rules)
+        if (other.receiver === rule.receiver) {
+          match.takers.push(other)
+          break
+        }
+    }
     if (!rule.doesNotTrap) match.trapping--
-    if (match.rules.length === 0) {
+    if (match.rules.size === 0) {
       const first = group.matches.get(hash)!
       if (first === match) {
         if (match.next === undefined) group.matches.delete(hash)
