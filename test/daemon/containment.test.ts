@@ -244,14 +244,10 @@ test('a session that cannot start because of an exception takes no descriptors o
   const state = {
     serves: () => true,
     limits,
-    // Called before the charge: the next call of geteuid comes after it.
-    sessions: {
-      countOf() {
-        t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
-          throw new Error('injected into the start of a session')
-        })
-        return 0
-      },
+    sessions: { countOf: () => 0 },
+    // read after the charge
+    get toolTime() {
+      throw new Error('injected into the start of a session')
     },
   }
   const [fd, programEnd] = socketPair()
