@@ -73,6 +73,9 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   unacknowledged: [['srq'], /usage: unacknowledged/],
   resized: [['mlx5_0'], /usage: resized/],
   dynamic: [['mlx5_0'], /usage: dynamic/],
+  adapter: [['-q'], /usage: .*adapter/],
+  raw_packets: [[], /usage: raw_packets DEVICE/],
+  on_demand: [[], /usage: on_demand DEVICE/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 
