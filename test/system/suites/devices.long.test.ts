@@ -75,7 +75,7 @@ const DEVICES = {
       TLS: 'rc_mlx5,ud_mlx5:aux',
     },
     env: { FI_UNIVERSE_SIZE: '8' },
-    failing: /_huge|test_mlx5_dr/,
+    failing: /_huge|test_mlx5_dr|test_dc_atomic|test_multi_process_alloc_dm/,
     crashing: 'test_mem_align',
     hasInterface: true,
   },
