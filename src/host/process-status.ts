@@ -1,12 +1,15 @@
 /*
  * Facts about a process, from /proc and prlimit(2).
  */
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { TWO_32 } from './halves.ts'
 import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 
-const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
+const sys = libcFunctions({
+  prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)',
+  ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
+})
 
 /** The command name (15 bytes at most, as in ps); undefined if the process has ended. */
 export const commandName = (pid: number): string | undefined => {
@@ -58,13 +61,39 @@ const namespaceOf = (pid: number | 'self', kind: 'user' | 'pid'): number | undef
 const permittedOf = (pid: number | 'self'): bigint =>
   BigInt(`0x${/^CapPrm:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? '0'}`)
 
+const NS_GET_PARENT = 0xb702
+/** The kernel nests PID namespaces 32 levels deep. */
+const MAX_LEVELS = 32
+
+/**
+ * Inode of the outermost PID namespace of a process below ours, so that a container gains nothing by namespaces inside it.
+ * Ours if the process is in it; 0 if it cannot be told.
+ */
+const pidNamespaceBelow = (pid: number): number => {
+  const own = namespaceOf('self', 'pid')
+  let fd = openSync(`/proc/${pid}/ns/pid`, 'r')
+  try {
+    for (let level = 0; level < MAX_LEVELS; level++) {
+      const inode = fstatSync(fd).ino
+      const parent = inode === own ? -1 : sys().ioctl(fd, NS_GET_PARENT, 0)
+      if (parent < 0) return inode === own ? inode : 0
+      closeSync(fd)
+      fd = parent
+      if (fstatSync(fd).ino === own) return inode
+    }
+    return 0
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** With both a process reaches all others of its user namespace, whatever its other namespaces are. */
 const REACHES_ALL = (1n << 19n) | (1n << 21n) // CAP_SYS_PTRACE, CAP_SYS_ADMIN
 
 /**
  * Whether a process of this process's user is confined, as in a container: it is in another user namespace, or lacks
  * capabilities that this process has, so that it could not trace this process (ptrace(2)), or does not see it, because it
- * is in another PID namespace. Returns the inode of its PID namespace, which tells containers apart; undefined: it is not.
+ * is in another PID namespace. Returns what tells containers apart, the inode of `pidNamespaceBelow`; undefined: it is not.
  */
 export const confinementOf = (pid: number): number | undefined => {
   try {
@@ -72,7 +101,7 @@ export const confinementOf = (pid: number): number | undefined => {
     const permitted = permittedOf(pid)
     const seesUs = namespaceOf(pid, 'pid') === namespaceOf('self', 'pid') || (permitted & REACHES_ALL) === REACHES_ALL
     const isInside = namespaceOf(pid, 'user') === namespaceOf('self', 'user')
-    return isInside && seesUs && (permitted & own) === own ? undefined : (namespaceOf(pid, 'pid') ?? 0)
+    return isInside && seesUs && (permitted & own) === own ? undefined : pidNamespaceBelow(pid)
   } catch {
     return 0
   }

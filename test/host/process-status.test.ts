@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, readlinkSync } from 'node:fs'
+import { closeSync, readFileSync, readlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import { createRingPool, mapArena } from '../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_SHRINK } from '../../src/host/memory/memfd.ts'
 import { hasNative, libcFunctions } from '../../src/host/native.ts'
 import {
+  confinementOf,
   hasCapability,
   INITIAL_USER_NAMESPACE,
   isCopiedByFork,
@@ -68,4 +69,21 @@ test('readDescriptors tells what a process reads from, and nothing of an absent 
   program.stdin.end()
   await once(program, 'close')
   assert.deepEqual([...readDescriptors(UNUSED_PID)], [])
+})
+
+test('a container that makes PID namespaces inside its own stays one', { skip }, async t => {
+  const inside = ['--user', '--map-root-user', '--pid', '--fork', '--kill-child']
+  const child = spawn('unshare', [...inside, 'unshare', ...inside, 'sh', '-c', 'echo ready; exec sleep 60'])
+  t.after(() => child.kill('SIGKILL'))
+  const [printed] = await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
+  if (!Buffer.isBuffer(printed)) {
+    t.skip('this machine does not let users make namespaces')
+    return
+  }
+  const childOf = (pid: number): number => Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+  const outer = childOf(child.pid!)
+  const [first, second] = [outer, childOf(outer)].map(confinementOf)
+  assert.ok(first! > 0)
+  assert.equal(second, first)
+  assert.equal(confinementOf(process.pid), undefined)
 })

@@ -3,7 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { portCounterFiles } from '../../src/spec/counters.ts'
@@ -94,6 +96,34 @@ describe('userdma metrics', { skip: lacking(LOOPBACK) }, () => {
     const used = [...dashboard.matchAll(/"expr": "(?:rate\()?(\w+)\{/g)].map(([, name]) => name!)
     assert.ok(used.length > 15)
     for (const name of used) assert.ok(names.has(name), `the dashboard has ${name}`)
+
+    // a page whose name server points to this address
+    const { hostname, port } = new URL(url)
+    const raw = (text: string): Promise<string> =>
+      new Promise(resolve => {
+        const socket = connect(Number(port), hostname, () => socket.write(text))
+        let answers = ''
+        socket.on('data', bytes => (answers += bytes.toString()))
+        socket.on('error', () => {})
+        socket.once('close', () => resolve(answers))
+      })
+    assert.match(
+      await raw('GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n'),
+      /^HTTP\/1.1 403 /,
+    )
+    // requests that do not wait for their answers
+    assert.equal(await raw('GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(100)), '')
+    // connections that say nothing do not keep a scraper out
+    const idle = await Promise.all(
+      Array.from({ length: 80 }, async () => {
+        const socket = connect(Number(port), hostname)
+        socket.on('error', () => {})
+        await once(socket, 'connect')
+        return socket
+      }),
+    )
+    assert.equal((await fetch(url)).status, 200)
+    for (const socket of idle) socket.destroy()
 
     assertGood(await runUserdma(t, ['stop', '--socket', daemon.socket]))
     assert.deepEqual([...parse(await (await fetch(url)).text())], [['userdma_up{}', 0]])

@@ -3,8 +3,9 @@
  * (docs/how-to/metrics.md). Each scrape asks anew, so that daemons may start and end; scrapes at the same time share one
  * look. The server tells counters only, and nothing can be changed by it.
  */
-import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { type AddressInfo, isIP, type Socket } from 'node:net'
+import { hostname } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import { openToolSession } from '../../session/tool-session.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
@@ -28,6 +29,8 @@ export interface MetricsOptions {
 
 /** Milliseconds for a daemon's answer; Prometheus waits 10 s by default. */
 const ANSWER_TIME = 5000
+/** Milliseconds for a request, and between requests; looked at each second. */
+const TIMES = { requestTimeout: 5000, headersTimeout: 5000, keepAliveTimeout: 5000, connectionsCheckingInterval: 1000 }
 const MAX_CONNECTIONS = 64
 
 const statOf = async (socket: string): Promise<Stat> => {
@@ -41,13 +44,36 @@ const statOf = async (socket: string): Promise<Stat> => {
 
 type Target = Omit<Scraped, 'stat'>
 
+/** By socket: the question that a daemon has not answered yet. No other is asked meanwhile: each has a descriptor. */
+const asked = new Map<string, Promise<Stat | undefined>>()
+
+const ask = (socket: string): Promise<Stat | undefined> => {
+  const asking =
+    asked.get(socket) ??
+    statOf(socket)
+      .catch(() => undefined)
+      .finally(() => asked.delete(socket))
+  asked.set(socket, asking)
+  return asking
+}
+
 /** Undefined for a daemon that does not answer. */
 const scrape = async (target: Target): Promise<Scraped> => {
   const late = new AbortController()
   const silence = setTimeout(ANSWER_TIME, undefined, late).catch(() => undefined)
-  const stat = await Promise.race([statOf(target.socket).catch(() => undefined), silence])
+  const stat = await Promise.race([ask(target.socket), silence])
   late.abort()
   return { ...target, stat }
+}
+
+/** Whether the header Host names this machine: another name is that of a page whose name server points to our address. */
+const isOwnHost = ({ headers: { host = '' } }: IncomingMessage): boolean => {
+  const name = host
+    .replace(/:\d+$/, '')
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase()
+  const own = hostname().toLowerCase()
+  return isIP(name) !== 0 || ['localhost', own, own.replace(/\..*$/, '')].includes(name)
 }
 
 /** Serves the metrics until a signal. */
@@ -64,8 +90,18 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
     response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(text) })
     response.end(text)
   }
-  const server = createServer({ requestTimeout: 10_000, keepAliveTimeout: 5000 }, (request, response) => {
+  /** Open connections, the oldest first, each with whether it waits for an answer. */
+  const connections = new Map<Socket, boolean>()
+  const isOnlyOurs = /^(127\.|::1$|localhost$)/.test(host)
+  const server = createServer(TIMES, (request, response) => {
+    const { socket } = request
+    // requests that do not wait for the answer would fill the memory
+    if (connections.get(socket) === true) return socket.destroy()
+    connections.set(socket, true)
+    response.once('close', () => connections.has(socket) && connections.set(socket, false))
     request.resume()
+    if (isOnlyOurs && !isOwnHost(request))
+      return answer(response, 403, 'text/plain', `the host is ${host}, not ${request.headers.host}\n`)
     if (!['GET', 'HEAD'].includes(request.method ?? '') || request.url?.replace(/\?.*$/, '') !== '/metrics')
       return answer(response, 404, 'text/plain', 'the metrics are at /metrics\n')
     const format: Format = request.headers.accept?.includes('application/openmetrics-text')
@@ -73,7 +109,13 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
       : 'prometheus'
     void look().then(all => answer(response, 200, contentTypes[format], exposition(familiesOf(all), format)))
   })
-  server.maxConnections = MAX_CONNECTIONS
+  server.on('connection', (socket: Socket) => {
+    connections.set(socket, false)
+    socket.once('close', () => connections.delete(socket))
+    if (connections.size <= MAX_CONNECTIONS) return
+    const idle = [...connections].find(([, isWaiting]) => !isWaiting)?.[0] ?? socket
+    idle.destroy()
+  })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, host, resolve)

@@ -78,6 +78,12 @@ const checkAccess = (method: string, device: Device, access: number): void => {
     refuse(method, `access ${hex(access)}: memory of a process is not persistent, omit FLUSH_PERSISTENT`)
 }
 
+/** For memory of the device. */
+const requirePinned = (method: string, access: number): void => {
+  if ((access & ON_DEMAND) !== 0)
+    refuse(method, `access ${hex(access)}: memory of the device has no on-demand paging, omit ON_DEMAND`)
+}
+
 const checkOffsets = (method: string, { start, iova }: Range): void => {
   if ((start & PAGE_OFFSET_MASK) !== (iova & PAGE_OFFSET_MASK))
     refuse(method, `iova ${hex(iova)} must have the same offset in its page as address ${hex(start)}`)
@@ -246,6 +252,7 @@ const createRegion = (
   const isImplicit = special?.kind === IMPLICIT
   // `partOf` has checked the range of a region of device memory, which may be empty.
   const isOfDevice = special?.kind === DEVICE
+  if (isOfDevice) requirePinned('create', access)
   if (!isOfDevice) checkOffsets('create', range)
   checkAccess('create', device, access)
   if (!isImplicit && !isOfDevice) checkRange('create', range)
@@ -283,6 +290,7 @@ const changeOf = (
   const range = translation ?? rangeOf(table, row, iova)
   const memory = translation ? caller.memory : memoryOf(table.spaces[table.space[row]!]!)
   const isOfDevice = special?.kind === DEVICE
+  if (isOfDevice) requirePinned('modify', rights)
   if (!isOfDevice) checkOffsets('modify', range)
   checkAccess('modify', device, rights)
   const isImplicit = special?.kind === IMPLICIT

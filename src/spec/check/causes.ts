@@ -135,7 +135,7 @@ const table = {
   DC_NO_ANSWER: {
     code: 0x30b,
     results: ['RETRY_EXC_ERR'],
-    text: 'the DC target did not answer: there is none with this number and address, or it is not in RTR',
+    text: 'the DC target did not answer in time: none has this number and address, it is not in RTR, or its device is overloaded',
   },
   DC_BUSY: {
     code: 0x30c,

@@ -245,6 +245,8 @@ export class Initiators {
   }
 
   #onDue(initiator: Initiator, now: number): void {
+    // as for other timeouts, the time in which this process was late does not count (docs/decisions/late-timeouts.md)
+    initiator.giveUpAt += now - initiator.dueAt
     if (initiator.phase === Phase.WAITS) this.#begin(initiator, now)
     else if (now >= initiator.giveUpAt && initiator.tries >= MIN_TRIES) this.#fail(initiator, NO_ANSWER)
     else this.#sendConnect(initiator, now)

@@ -22,8 +22,9 @@ import { type ArrivedFrame, Steering } from './steering.ts'
 /** Bytes and frames of an outbox. */
 const OUTBOX_BYTES = 0x4_0000
 const MAX_FRAMES = 1024
-/** Copies of frames in one poll: about a millisecond. */
-const MAX_COPIES = 512
+/** Bytes of the copies of frames in one poll, about a millisecond; a short frame counts as MIN_COPY bytes. */
+const MAX_COPIED = 0x8_0000
+const MIN_COPY = 1024
 /** IP headers are aligned to words behind an Ethernet header. */
 const ALIGNMENT = 16
 const SHIFT = 2
@@ -125,12 +126,14 @@ export class Station implements FrameSink {
     this.#filled = (at + bytes + ALIGNMENT - 1) & -ALIGNMENT
   }
 
-  /** Delivers frames of the outbox, but no more than MAX_COPIES copies of them. True if there were any. */
+  /** Delivers frames of the outbox, until MAX_COPIED bytes are copied. True if there were any. */
   deliver(): boolean {
     if (this.#count === 0) return false
-    for (let copies = 0; this.#delivered < this.#count && copies < MAX_COPIES; ) {
+    for (let copied = 0; this.#delivered < this.#count && copied < MAX_COPIED; ) {
       const frame = 3 * this.#delivered++
-      copies += 1 + this.#send(this.#frames[frame]!, this.#frames[frame + 1]!, this.#frames[frame + 2]!)
+      const length = this.#frames[frame + 1]!
+      const copies = 1 + this.#send(this.#frames[frame]!, length, this.#frames[frame + 2]!)
+      copied += copies * (length < MIN_COPY ? MIN_COPY : length)
     }
     if (this.#delivered === this.#count) {
       this.#count = 0
