@@ -4,6 +4,9 @@
  *
  * A command that changes a net locks it first. The plan is written before anything is made, so that `net down` removes
  * also what a killed `net up` has made.
+ *
+ * Root's namespaces are those of the whole machine, and the folders of nets are not: XDG_RUNTIME_DIR chooses them. So the
+ * locks of root's nets are in one place, with a file for each net that has the path of its folder (the claim).
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -11,6 +14,7 @@ import { takeLock } from '../../host/lock-file.ts'
 import { makeSocketFolder } from '../../session/user-socket.ts'
 import { UsageError } from '../fail.ts'
 import type { Plan } from './plan.ts'
+import { isRoot } from './system.ts'
 import { isNetName, NET_NAME_RULE } from './topology-file.ts'
 
 /** A process, which no other is by chance. */
@@ -36,6 +40,9 @@ const netsFolder = (): string => {
   mkdirSync(folder, { mode: 0o700, recursive: true })
   return folder
 }
+
+/** The locks and claims of root's nets. */
+const CLAIMS = '/run/userdma-nets'
 
 /** sun_path without the NUL. */
 const MAX_SOCKET_PATH = 107
@@ -87,7 +94,19 @@ export class NetFolder {
     }
   }
 
+  get #claim(): string {
+    return join(CLAIMS, this.name)
+  }
+
+  /** The folder of root's net of this name, if that is another one. */
+  otherFolder(): string | undefined {
+    if (!isRoot() || !existsSync(this.#claim)) return undefined
+    const path = readFileSync(this.#claim, 'utf8')
+    return path !== this.path && existsSync(path) ? path : undefined
+  }
+
   write(state: NetState): void {
+    if (isRoot()) writeFileSync(this.#claim, this.path, { mode: 0o600 })
     mkdirSync(this.path, { mode: 0o700, recursive: true })
     const written = join(this.path, 'net.json.new')
     writeFileSync(written, JSON.stringify(state), { mode: 0o600 })
@@ -100,11 +119,13 @@ export class NetFolder {
 
   remove(): void {
     rmSync(this.path, { recursive: true, force: true })
+    if (isRoot() && this.otherFolder() === undefined) rmSync(this.#claim, { force: true })
   }
 
   /** Runs `work` while no other command changes the net. Throws an Error if one does. */
   async locked(work: () => Promise<void>): Promise<void> {
-    const lock = await takeLock(`${this.path}.lock`, 0, `changes the net ${this.name}`)
+    if (isRoot()) mkdirSync(CLAIMS, { mode: 0o700, recursive: true })
+    const lock = await takeLock(`${isRoot() ? this.#claim : this.path}.lock`, 0, `changes the net ${this.name}`)
     try {
       await work()
     } finally {
