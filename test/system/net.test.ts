@@ -74,6 +74,23 @@ describe('userdma net', { skip, concurrency: true }, () => {
     net.assertGone()
   })
 
+  it('is removed also if its state is damaged', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'hosts: 1')
+    await net.up()
+    const state = join(net.folder, 'userdma', 'net', net.name, 'net.json')
+    for (const text of ['{}', 'null', '{"phase":"up","file":"x","plan":{}}']) {
+      writeFileSync(state, text)
+      for (const words of [['show'], ['up', net.file], ['exec', 'h1', '--', 'true']])
+        assert.equal(
+          (await net.net(...words)).stderr,
+          `userdma: the state of the net ${net.name}, ${state}, is damaged; \`userdma net down ${net.name}\` removes the net\n`,
+        )
+    }
+    assertGood(await net.net('down'))
+    net.assertGone()
+  })
+
   it('says what is missing', async t => {
     const folder = temporaryFolder(t)
     const file = join(folder, 'lab.yaml')

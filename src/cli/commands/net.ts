@@ -34,7 +34,7 @@ class Interrupted extends Error {
 
 /** Removes a net: processes, namespaces, files. Of another folder's net with the same name it touches nothing. */
 const removeNet = async (folder: NetFolder): Promise<void> => {
-  if (folder.otherFolder() === undefined) await new NetSystem(folder, folder.read() ?? {}).remove()
+  if (folder.otherFolder() === undefined) await new NetSystem(folder, { holder: folder.holder() }).remove()
   folder.remove()
 }
 

@@ -34,6 +34,30 @@ export interface NetState {
   readonly holder?: ProcessId
 }
 
+/** An object whose values have these types. */
+const hasTypes = (value: unknown, types: Readonly<Record<string, 'string' | 'number' | 'list'>>): boolean =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.entries(types).every(([key, type]) => {
+    const found = (value as Readonly<Record<string, unknown>>)[key]
+    return type === 'list' ? Array.isArray(found) : typeof found === type
+  })
+
+/** Whether a file's value is a state, as far as commands rely on it. */
+const isState = (value: unknown): value is NetState => {
+  if (!hasTypes(value, { phase: 'string', file: 'string' })) return false
+  const { plan, holder } = value as NetState
+  return (
+    hasTypes(plan, { name: 'string', hosts: 'list', switches: 'list', links: 'list' }) &&
+    plan.hosts.every(
+      host =>
+        hasTypes(host, { name: 'string', driver: 'string', interfaces: 'list', names: 'list' }) &&
+        host.interfaces.every(each => hasTypes(each, { name: 'string', device: 'string', address: 'string' })),
+    ) &&
+    (holder === undefined || hasTypes(holder, { pid: 'number', start: 'string' }))
+  )
+}
+
 /** The folder of all nets of the user; it exists. */
 const netsFolder = (): string => {
   const folder = join(dirname(makeSocketFolder()), 'net')
@@ -84,14 +108,35 @@ export class NetFolder {
       )
   }
 
-  /** Undefined if there is no such net, or not even its plan. */
+  /** Undefined if there is no such net, or not even its plan. Throws an Error for a damaged state. */
   read(): NetState | undefined {
+    const file = join(this.path, 'net.json')
     try {
-      return JSON.parse(readFileSync(join(this.path, 'net.json'), 'utf8')) as NetState
+      const state: unknown = JSON.parse(readFileSync(file, 'utf8'))
+      if (isState(state) && state.plan.name === this.name) return state
     } catch (error) {
-      if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-      throw error
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      if (!(error instanceof SyntaxError)) throw error
     }
+    throw new Error(
+      `the state of the net ${this.name}, ${file}, is damaged; \`userdma net down ${this.name}\` removes the net`,
+    )
+  }
+
+  /** The process that keeps the namespaces; undefined for root's nets, and where the state does not tell. */
+  holder(): ProcessId | undefined {
+    try {
+      return this.read()?.holder
+    } catch {
+      return undefined
+    }
+  }
+
+  /** The files that are /etc/hosts of a process of the net. Not from the state, which may be damaged. */
+  hostsFiles(): string[] {
+    if (!this.exists()) return []
+    const folders = readdirSync(this.path, { withFileTypes: true }).filter(entry => entry.isDirectory())
+    return [this.hostsFile(), ...folders.map(({ name }) => this.hostsFile(name))]
   }
 
   get #claim(): string {

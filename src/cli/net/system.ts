@@ -12,7 +12,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'n
 import { setTimeout } from 'node:timers/promises'
 import { findProgram } from '../program/program.ts'
 import type { PlannedHost, PlannedLink } from './plan.ts'
-import type { NetFolder, NetState, ProcessId } from './state.ts'
+import type { NetFolder, ProcessId } from './state.ts'
 
 /** Tools with the Debian packages that have them. */
 const TOOLS = {
@@ -105,7 +105,7 @@ export class NetSystem {
   readonly #folder: NetFolder
   readonly #holder: ProcessId | undefined
 
-  constructor(folder: NetFolder, { holder }: Pick<NetState, 'holder'>) {
+  constructor(folder: NetFolder, { holder }: { readonly holder?: ProcessId | undefined }) {
     this.#folder = folder
     this.#holder = holder
   }
@@ -248,12 +248,10 @@ const allProcesses = (): number[] =>
 const processesOf = (folder: NetFolder, namespaces: readonly string[]): number[] => {
   const mark = new RegExp(`/net/${folder.name}/(?:etc\\.|[^/ ]+/)hosts(?://deleted)? /etc/hosts `)
   const files = new Set(
-    [folder.hostsFile(), ...(folder.read()?.plan.hosts.map(({ name }) => folder.hostsFile(name)) ?? [])].flatMap(
-      file => {
-        const found = statSync(file, { throwIfNoEntry: false })
-        return found === undefined ? [] : [`${found.dev} ${found.ino}`]
-      },
-    ),
+    folder.hostsFiles().flatMap(file => {
+      const found = statSync(file, { throwIfNoEntry: false })
+      return found === undefined ? [] : [`${found.dev} ${found.ino}`]
+    }),
   )
   return allProcesses().filter(pid => {
     try {
