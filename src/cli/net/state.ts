@@ -14,8 +14,9 @@ import { takeLock } from '../../host/lock-file.ts'
 import { makeSocketFolder } from '../../session/user-socket.ts'
 import { UsageError } from '../fail.ts'
 import type { Plan } from './plan.ts'
-import { isRoot } from './system.ts'
 import { isNetName, NET_NAME_RULE } from './topology-file.ts'
+
+export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /** A process, which no other is by chance. */
 export interface ProcessId {

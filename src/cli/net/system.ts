@@ -12,7 +12,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'n
 import { setTimeout } from 'node:timers/promises'
 import { findProgram } from '../program/program.ts'
 import type { PlannedHost, PlannedLink } from './plan.ts'
-import type { NetFolder, ProcessId } from './state.ts'
+import { isRoot, type NetFolder, type ProcessId } from './state.ts'
 
 /** Tools with the Debian packages that have them. */
 const TOOLS = {
@@ -39,8 +39,6 @@ export const tool = (name: Tool): string => {
 export const requireTools = (): void => {
   for (const name of Object.keys(TOOLS) as Tool[]) tool(name)
 }
-
-export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /** Runs a command with lines for its input. Throws an Error with its message. */
 const run = ([program, ...args]: readonly string[], input = ''): string => {
