@@ -53,6 +53,44 @@ describe('userdma net', { skip, concurrency: true }, () => {
     assert.deepEqual([none.status, none.stderr], [1, `userdma: there is no net "${net.name}"\n`])
   })
 
+  it("leaves root's net of another folder as it is", async t => {
+    if (process.geteuid?.() !== 0 || !canMakeNets(t)) return
+    const net = newNet(t, 'hosts: 1')
+    await net.up()
+    const folder = temporaryFolder(t)
+    const elsewhere = (...args: string[]) =>
+      runUserdma(t, ['net', ...args], { env: { ...process.env, XDG_RUNTIME_DIR: folder } })
+    const up = await elsewhere('up', net.file)
+    assert.equal(up.status, 1)
+    assert.ok(
+      up.stderr.startsWith(
+        `userdma: root has a net ${net.name} already, in the folder ${net.folder}/userdma/net/${net.name}; give`,
+      ),
+      up.stderr,
+    )
+    assert.equal((await elsewhere('down', net.name)).stderr, `userdma: there is no net "${net.name}"\n`)
+    assert.equal((await net.show()).hosts[0]!.daemon.state, 'running')
+    assertGood(await net.net('down', net.name))
+    net.assertGone()
+  })
+
+  it('is removed also if its state is damaged', async t => {
+    if (!canMakeNets(t)) return
+    const net = newNet(t, 'hosts: 1')
+    await net.up()
+    const state = join(net.folder, 'userdma', 'net', net.name, 'net.json')
+    for (const text of ['{}', 'null', '{"phase":"up","file":"x","plan":{}}']) {
+      writeFileSync(state, text)
+      for (const words of [['show'], ['up', net.file], ['exec', 'h1', '--', 'true']])
+        assert.equal(
+          (await net.net(...words)).stderr,
+          `userdma: the state of the net ${net.name}, ${state}, is damaged; \`userdma net down ${net.name}\` removes the net\n`,
+        )
+    }
+    assertGood(await net.net('down'))
+    net.assertGone()
+  })
+
   it('says what is missing', async t => {
     const folder = temporaryFolder(t)
     const file = join(folder, 'lab.yaml')

@@ -13,8 +13,8 @@ import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
 import { type Plan, planNet } from '../net/plan.ts'
 import { lookAtNet, netText } from '../net/show.ts'
-import { chosenNet, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
-import { isRoot, NetSystem, requireTools, startHolder } from '../net/system.ts'
+import { chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
+import { NetSystem, requireTools, startHolder } from '../net/system.ts'
 import { readTopology } from '../net/topology-file.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
 import { checkProgram } from './run.ts'
@@ -32,9 +32,9 @@ class Interrupted extends Error {
   override readonly name = 'Interrupted'
 }
 
-/** Removes a net: processes, namespaces, files. */
+/** Removes a net: processes, namespaces, files. Of another folder's net with the same name it touches nothing. */
 const removeNet = async (folder: NetFolder): Promise<void> => {
-  await new NetSystem(folder, folder.read() ?? {}).remove()
+  if (folder.otherFolder() === undefined) await new NetSystem(folder, { holder: folder.holder() }).remove()
   folder.remove()
 }
 
@@ -71,6 +71,11 @@ export const netUp = async (file: string): Promise<void> => {
   })
   try {
     await folder.locked(async () => {
+      const other = folder.otherFolder()
+      if (other !== undefined)
+        throw new Error(
+          `root has a net ${plan.name} already, in the folder ${other}; give this one another name, or remove that one with \`userdma net down ${plan.name}\` and the XDG_RUNTIME_DIR of its \`net up\``,
+        )
       const before = folder.read()
       // After a restart of the machine nothing is left of a net but its folder.
       if (before?.phase === 'up' && new NetSystem(folder, before).hasLeft())
@@ -96,7 +101,8 @@ export const netDown = async (name: string | undefined): Promise<void> => {
   // `chosenNet` has the message for none or several.
   const folder = new NetFolder(name ?? (others.length === 0 && only ? only : chosenNet(undefined).folder.name))
   await folder.locked(async () => {
-    if (!folder.exists() && !new NetSystem(folder, {}).hasLeft()) chosenNet(folder.name)
+    const hasLeft = folder.otherFolder() === undefined && new NetSystem(folder, {}).hasLeft()
+    if (!folder.exists() && !hasLeft) chosenNet(folder.name)
     await removeNet(folder)
   })
 }

@@ -108,6 +108,13 @@ const parseSubnet = (text: string, entry: LinkEntry) => {
     )
   const reason = bytes[12] === 127 && isV4 ? 'is an address of the host itself' : reasonUnusable(bytes)
   if (reason !== undefined) complain(`addresses: "${text}" ${reason}`)
+  const width = isV4 ? 32 : 128
+  const hostPart = BigInt.asUintN(width - prefix, BigInt(`0x${Buffer.from(bytes).toString('hex')}`))
+  const last = (1n << BigInt(width - prefix)) - 1n
+  if (isV4 && prefix < 31 && (hostPart === 0n || hostPart === last))
+    complain(
+      `addresses: "${text}" is the ${hostPart === 0n ? 'first' : 'last'} address of its subnet, which ${hostPart === 0n ? 'names the subnet' : 'is for broadcasts'}; give one between the first and the last`,
+    )
   if (!isV4 && mtu < 1280) complain(`addresses: "${text}": IPv6 needs an mtu of 1280 or more, and the link has ${mtu}`)
   // The subnet: the first bits, and how many they are.
   let bits = BigInt(`0x${Buffer.from(bytes).toString('hex')}`)
@@ -152,6 +159,15 @@ const addressesOf = (
       ends[i]!.entry.complain(`addresses: two hosts have "${ends[i]!.given}"`)
   })
   return parsed
+}
+
+/** Whether the subnets of two addresses share an address. */
+const overlap = (a: Address, b: Address): boolean => {
+  const [first, second] = [a, b].map(({ address }) => parseAddress(address)!) as [Uint8Array, Uint8Array]
+  if (isMappedIpv4(first) !== isMappedIpv4(second)) return false
+  const bits = (isMappedIpv4(first) ? 96 : 0) + Math.min(a.prefix, b.prefix)
+  const subnet = (bytes: Uint8Array): bigint => BigInt(`0x${Buffer.from(bytes).toString('hex')}`) >> BigInt(128 - bits)
+  return subnet(first) === subnet(second)
 }
 
 /** The rule for the faults of a link; '' for none. */
@@ -251,6 +267,18 @@ export const planNet = (topology: Topology): Plan => {
         link: end.entry.settings,
       }),
     )
+    // Two links to one segment share its subnet.
+    own.forEach((end, i) => {
+      const other = own.findIndex(
+        (before, j) => j < i && segmentOf.get(before) !== segmentOf.get(end) && overlap(interfaces[j]!, interfaces[i]!),
+      )
+      if (other < 0) return
+      const [a, b] = [interfaces[i]!, interfaces[other]!].map(({ address, prefix }) => `"${address}/${prefix}"`)
+      const { entry } = end.given === undefined ? own[other]! : end
+      entry.complain(
+        `addresses: ${a} and ${b} of host "${name}" have overlapping subnets; give each of its links another subnet`,
+      )
+    })
     const rules = own
       .map(({ viaSwitch }, i) => faultOf(interfaces[i]!, viaSwitch !== undefined))
       .filter(rule => rule !== '')

@@ -4,6 +4,9 @@
  *
  * A command that changes a net locks it first. The plan is written before anything is made, so that `net down` removes
  * also what a killed `net up` has made.
+ *
+ * Root's namespaces are those of the whole machine, and the folders of nets are not: XDG_RUNTIME_DIR chooses them. So the
+ * locks of root's nets are in one place, with a file for each net that has the path of its folder (the claim).
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -12,6 +15,8 @@ import { makeSocketFolder } from '../../session/user-socket.ts'
 import { UsageError } from '../fail.ts'
 import type { Plan } from './plan.ts'
 import { isNetName, NET_NAME_RULE } from './topology-file.ts'
+
+export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /** A process, which no other is by chance. */
 export interface ProcessId {
@@ -30,12 +35,39 @@ export interface NetState {
   readonly holder?: ProcessId
 }
 
+/** An object whose values have these types. */
+const hasTypes = (value: unknown, types: Readonly<Record<string, 'string' | 'number' | 'list'>>): boolean =>
+  typeof value === 'object' &&
+  value !== null &&
+  Object.entries(types).every(([key, type]) => {
+    const found = (value as Readonly<Record<string, unknown>>)[key]
+    return type === 'list' ? Array.isArray(found) : typeof found === type
+  })
+
+/** Whether a file's value is a state, as far as commands rely on it. */
+const isState = (value: unknown): value is NetState => {
+  if (!hasTypes(value, { phase: 'string', file: 'string' })) return false
+  const { plan, holder } = value as NetState
+  return (
+    hasTypes(plan, { name: 'string', hosts: 'list', switches: 'list', links: 'list' }) &&
+    plan.hosts.every(
+      host =>
+        hasTypes(host, { name: 'string', driver: 'string', interfaces: 'list', names: 'list' }) &&
+        host.interfaces.every(each => hasTypes(each, { name: 'string', device: 'string', address: 'string' })),
+    ) &&
+    (holder === undefined || hasTypes(holder, { pid: 'number', start: 'string' }))
+  )
+}
+
 /** The folder of all nets of the user; it exists. */
 const netsFolder = (): string => {
   const folder = join(dirname(makeSocketFolder()), 'net')
   mkdirSync(folder, { mode: 0o700, recursive: true })
   return folder
 }
+
+/** The locks and claims of root's nets. */
+const CLAIMS = '/run/userdma-nets'
 
 /** sun_path without the NUL. */
 const MAX_SOCKET_PATH = 107
@@ -77,17 +109,50 @@ export class NetFolder {
       )
   }
 
-  /** Undefined if there is no such net, or not even its plan. */
+  /** Undefined if there is no such net, or not even its plan. Throws an Error for a damaged state. */
   read(): NetState | undefined {
+    const file = join(this.path, 'net.json')
     try {
-      return JSON.parse(readFileSync(join(this.path, 'net.json'), 'utf8')) as NetState
+      const state: unknown = JSON.parse(readFileSync(file, 'utf8'))
+      if (isState(state) && state.plan.name === this.name) return state
     } catch (error) {
-      if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-      throw error
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      if (!(error instanceof SyntaxError)) throw error
+    }
+    throw new Error(
+      `the state of the net ${this.name}, ${file}, is damaged; \`userdma net down ${this.name}\` removes the net`,
+    )
+  }
+
+  /** The process that keeps the namespaces; undefined for root's nets, and where the state does not tell. */
+  holder(): ProcessId | undefined {
+    try {
+      return this.read()?.holder
+    } catch {
+      return undefined
     }
   }
 
+  /** The files that are /etc/hosts of a process of the net. Not from the state, which may be damaged. */
+  hostsFiles(): string[] {
+    if (!this.exists()) return []
+    const folders = readdirSync(this.path, { withFileTypes: true }).filter(entry => entry.isDirectory())
+    return [this.hostsFile(), ...folders.map(({ name }) => this.hostsFile(name))]
+  }
+
+  get #claim(): string {
+    return join(CLAIMS, this.name)
+  }
+
+  /** The folder of root's net of this name, if that is another one. */
+  otherFolder(): string | undefined {
+    if (!isRoot() || !existsSync(this.#claim)) return undefined
+    const path = readFileSync(this.#claim, 'utf8')
+    return path !== this.path && existsSync(path) ? path : undefined
+  }
+
   write(state: NetState): void {
+    if (isRoot()) writeFileSync(this.#claim, this.path, { mode: 0o600 })
     mkdirSync(this.path, { mode: 0o700, recursive: true })
     const written = join(this.path, 'net.json.new')
     writeFileSync(written, JSON.stringify(state), { mode: 0o600 })
@@ -100,11 +165,13 @@ export class NetFolder {
 
   remove(): void {
     rmSync(this.path, { recursive: true, force: true })
+    if (isRoot() && this.otherFolder() === undefined) rmSync(this.#claim, { force: true })
   }
 
   /** Runs `work` while no other command changes the net. Throws an Error if one does. */
   async locked(work: () => Promise<void>): Promise<void> {
-    const lock = await takeLock(`${this.path}.lock`, 0, `changes the net ${this.name}`)
+    if (isRoot()) mkdirSync(CLAIMS, { mode: 0o700, recursive: true })
+    const lock = await takeLock(`${isRoot() ? this.#claim : this.path}.lock`, 0, `changes the net ${this.name}`)
     try {
       await work()
     } finally {

@@ -12,7 +12,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'n
 import { setTimeout } from 'node:timers/promises'
 import { findProgram } from '../program/program.ts'
 import type { PlannedHost, PlannedLink } from './plan.ts'
-import type { NetFolder, NetState, ProcessId } from './state.ts'
+import { isRoot, type NetFolder, type ProcessId } from './state.ts'
 
 /** Tools with the Debian packages that have them. */
 const TOOLS = {
@@ -39,8 +39,6 @@ export const tool = (name: Tool): string => {
 export const requireTools = (): void => {
   for (const name of Object.keys(TOOLS) as Tool[]) tool(name)
 }
-
-export const isRoot = (): boolean => process.geteuid?.() === 0
 
 /** Runs a command with lines for its input. Throws an Error with its message. */
 const run = ([program, ...args]: readonly string[], input = ''): string => {
@@ -105,7 +103,7 @@ export class NetSystem {
   readonly #folder: NetFolder
   readonly #holder: ProcessId | undefined
 
-  constructor(folder: NetFolder, { holder }: Pick<NetState, 'holder'>) {
+  constructor(folder: NetFolder, { holder }: { readonly holder?: ProcessId | undefined }) {
     this.#folder = folder
     this.#holder = holder
   }
@@ -248,12 +246,10 @@ const allProcesses = (): number[] =>
 const processesOf = (folder: NetFolder, namespaces: readonly string[]): number[] => {
   const mark = new RegExp(`/net/${folder.name}/(?:etc\\.|[^/ ]+/)hosts(?://deleted)? /etc/hosts `)
   const files = new Set(
-    [folder.hostsFile(), ...(folder.read()?.plan.hosts.map(({ name }) => folder.hostsFile(name)) ?? [])].flatMap(
-      file => {
-        const found = statSync(file, { throwIfNoEntry: false })
-        return found === undefined ? [] : [`${found.dev} ${found.ino}`]
-      },
-    ),
+    folder.hostsFiles().flatMap(file => {
+      const found = statSync(file, { throwIfNoEntry: false })
+      return found === undefined ? [] : [`${found.dev} ${found.ino}`]
+    }),
   )
   return allProcesses().filter(pid => {
     try {

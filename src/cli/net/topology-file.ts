@@ -10,7 +10,18 @@
  */
 import { readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLMap } from 'yaml'
+import {
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  Lexer,
+  LineCounter,
+  type Node,
+  Parser,
+  parseDocument,
+  type YAMLMap,
+} from 'yaml'
 import { linkQuantities } from '../../faults/rules.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { UsageError } from '../fail.ts'
@@ -77,6 +88,8 @@ const ONLY_SWITCH = 'switch'
 
 /** As names of hosts (RFC 1123), because programs resolve them. */
 const HOST_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?$/
+/** What inet_aton(3) reads as an address. */
+const NUMBER = /^(?:\d+|0x[\da-f]*)$/i
 /** Without a hyphen: a namespace is userdma-NET-HOST. */
 const NET_NAME = /^[A-Za-z0-9][A-Za-z0-9_]*$/
 
@@ -84,6 +97,20 @@ export const isNetName = (name: string): boolean => NET_NAME.test(name) && name.
 export const NET_NAME_RULE = `a name of a net has letters, digits and "_", and at most ${MAX_NAME} characters`
 
 const listed = (names: readonly string[]): string => names.join(', ')
+
+/** Levels of lists and maps. The parser's second half calls itself for each. */
+const MAX_DEPTH = 32
+
+/** Where `source` has more than `MAX_DEPTH` levels; undefined: nowhere. The parser's first half keeps a stack of them. */
+const deepAt = (source: string): number | undefined => {
+  const parser = new Parser()
+  for (const lexeme of new Lexer().lex(source)) {
+    for (const _ of parser.next(lexeme));
+    // The document is the first.
+    if (parser.stack.length > MAX_DEPTH + 1) return parser.offset - lexeme.length
+  }
+  return undefined
+}
 
 /** The text of a file, with the places of its nodes. */
 class Reader {
@@ -96,8 +123,18 @@ class Reader {
   constructor(file: string, source: string) {
     this.#file = file
     this.#source = source
-    const document = parseDocument(source, { lineCounter: this.#lines, prettyErrors: false })
+    const deep = deepAt(source)
+    if (deep !== undefined) {
+      const before = source.slice(0, deep).split('\n')
+      const place = `${before.length}:${before.at(-1)!.length + 1}`
+      throw new UsageError(
+        `${file}:${place}: nested too deeply; a topology needs 4 levels, and ${MAX_DEPTH} are allowed`,
+      )
+    }
+    // `entries` looks for equal keys: the parser compares all with all.
+    const document = parseDocument(source, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: false })
     const [error] = [...document.errors, ...document.warnings]
+    if (error?.code === 'MULTIPLE_DOCS') this.#failAt(error.pos[0], 'a second document: a topology is one document')
     if (error !== undefined) this.#failAt(error.pos[0], error.message.replace(/\.?\n[\s\S]*$/, ''))
     this.root = document.contents
     this.#resolve = node => (isAlias(node) ? node.resolve(document) : node)
@@ -144,6 +181,7 @@ class Reader {
           key as Node,
           `"${name}" is no setting of ${what}${didYouMean(name, keys) || `; there are ${listed(keys)}`}`,
         )
+      if (found.has(name)) this.fail(key as Node, `"${name}" is twice in ${what}`)
       found.set(name, { key: key as Node, value: this.resolved(value) })
     }
     return found
@@ -163,19 +201,28 @@ class Reader {
 class Names {
   readonly #reader: Reader
   readonly #all = new Map<string, 'host' | 'switch' | readonly string[]>()
+  /** Names of hosts by their lower case, as programs resolve them. */
+  readonly #hosts = new Map<string, string>()
 
   constructor(reader: Reader) {
     this.#reader = reader
   }
 
   add(node: Node, name: string, kind: 'host' | 'switch' | readonly string[]): void {
-    if (!HOST_NAME.test(name) || name.length > MAX_NAME || name === 'localhost')
+    if (!HOST_NAME.test(name) || name.length > MAX_NAME || name.toLowerCase() === 'localhost')
       this.#reader.fail(
         node,
         `name "${name}": a name has letters, digits and "-", at most ${MAX_NAME} characters, and is not "localhost"`,
       )
     if (this.#all.has(name)) this.#reader.fail(node, `name "${name}": there are two hosts or switches with this name`)
     this.#all.set(name, kind)
+    if (kind !== 'host') return
+    if (NUMBER.test(name))
+      this.#reader.fail(node, `name "${name}": programs take it for an address; a name of a host is not a number`)
+    const other = this.#hosts.get(name.toLowerCase())
+    if (other !== undefined)
+      this.#reader.fail(node, `name "${name}": the host "${other}" differs only in case; programs resolve both alike`)
+    this.#hosts.set(name.toLowerCase(), name)
   }
 
   /** What a name of `between` stands for. */
@@ -362,9 +409,13 @@ export const parseTopology = (source: string, file: string): Topology => {
   const list = links.value
   if (!isSeq(list))
     reader.fail(list ?? links.key, `links: ${reader.written(list)}: give a list, such as - { between: [h1, tor] }`)
-  const linkEntries = list.items.map(item => readLink(reader, names, reader.resolved(item), list))
-  if (linkEntries.reduce((sum, { ends }) => sum + ends.length, 0) > MAX_LINKS)
-    reader.fail(list, `there are more than ${MAX_LINKS} links`)
+  let count = 0
+  const linkEntries = list.items.map(item => {
+    const entry = readLink(reader, names, reader.resolved(item), list)
+    count += entry.ends.length
+    if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
+    return entry
+  })
   return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries }
 }
 
