@@ -9,13 +9,15 @@ static struct end exchange(struct end *end, const int to, const int from)
     return (struct end){.qp = &qp};
 }
 
-static void connect_to(struct end *end, const int to, const int from)
+static void connect_to(struct end *end, const int to, const int from, const int receives)
 {
     char ready = 0;
     open_device();
     make_end(end);
     struct end peer = exchange(end, to, from);
     to_rtr(end, &peer);
+    if (receives)
+        post_receive(end, all_of(end)); /* FAULT */
     to_rts(end);
     check(write(to, &ready, 1) != 1 || read(from, &ready, 1) != 1, "ready");
 }
@@ -26,7 +28,7 @@ int main(void)
     struct end end = {0};
     check(pipe(up) || pipe(down), "pipe");
     if (fork() == 0) {
-        connect_to(&end, up[1], down[0]);
+        connect_to(&end, up[1], down[0], 0);
 #ifdef FIXED
         post(&end, IBV_WR_SEND, all_of(&end), 0, 0);
         completion(&end);
@@ -35,8 +37,7 @@ int main(void)
 #endif
         _exit(0);
     }
-    connect_to(&end, down[1], up[0]);
-    post_receive(&end, all_of(&end)); /* FAULT */
+    connect_to(&end, down[1], up[0], 1);
     alarm(8);
     completion(&end);
     check(wait(NULL) < 0, "wait");
