@@ -1,11 +1,12 @@
 /*
- * Limits the connections of the page's server, so that one peer cannot use up those of the others
+ * Limits the connections of a server, of the page or of metrics, so that one peer cannot use up those of the others
  * (docs/why/threat-model.md). At the limit a new connection closes one of the peer that has the most. A peer is a user of
  * this machine, as far as the kernel tells, or a remote address.
  */
 import type { IncomingMessage, Server } from 'node:http'
 import { isIPv6, type Socket } from 'node:net'
 import { tcpOwner } from '../host/net/tcp-owner.ts'
+import { plainAddress } from './addresses.ts'
 
 /** A browser has six connections for a page. */
 export const MAX_CONNECTIONS = 128
@@ -19,9 +20,6 @@ interface Connection {
   /** Found out at the limit only. */
   peer?: string
 }
-
-/** The address of a socket's end; of IPv4, also if the server listens on `::`. */
-export const plainAddress = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '')
 
 const peerOf = ({ remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 }: Socket): string => {
   const address = plainAddress(remoteAddress)
@@ -53,16 +51,18 @@ const victimOf = (connections: readonly Connection[]): Connection | undefined =>
 export interface ConnectionLimit {
   /** Notes that a request has a session. */
   noteSession(request: IncomingMessage): void
+  /** Whether the connection of a new request has others that were not answered. */
+  isWaiting(request: IncomingMessage): boolean
 }
 
-/** Limits the connections of a server to MAX_CONNECTIONS. */
-export const limitConnections = (server: Server): ConnectionLimit => {
+/** Limits the connections of a server to `max`. */
+export const limitConnections = (server: Server, max = MAX_CONNECTIONS): ConnectionLimit => {
   /** In the order of their begin. */
   const connections = new Map<Socket, Connection>()
   server.on('connection', (socket: Socket) => {
     connections.set(socket, { socket, hasSession: false, requests: 0 })
     socket.once('close', () => connections.delete(socket))
-    if (connections.size <= MAX_CONNECTIONS) return
+    if (connections.size <= max) return
     const victim = victimOf([...connections.values()])
     if (victim === undefined) return
     connections.delete(victim.socket)
@@ -79,5 +79,6 @@ export const limitConnections = (server: Server): ConnectionLimit => {
       const connection = connections.get(socket)
       if (connection !== undefined) connection.hasSession = true
     },
+    isWaiting: ({ socket }) => (connections.get(socket)?.requests ?? 0) > 1,
   }
 }

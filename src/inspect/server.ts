@@ -15,9 +15,10 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { hostname, networkInterfaces } from 'node:os'
+import { networkInterfaces } from 'node:os'
 import { createAccess } from './access.ts'
-import { limitConnections, plainAddress } from './connections.ts'
+import { isLoopback, machineNames, plainAddress, urlHost } from './addresses.ts'
+import { limitConnections } from './connections.ts'
 import { type Page, SERVED_POLICY } from './page.ts'
 
 /** The state of the recording that the page shows. */
@@ -153,10 +154,6 @@ const wholeNumber = (url: URL, name: string, max: number): number => {
   return value
 }
 
-const urlHost = (address: string): string => (address.includes(':') ? `[${address}]` : address)
-
-const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.')
-
 /**
  * The names by which a browser reaches the server on this connection: the address that it has connected to, which is one
  * of the machine, and the machine's names. Names that others may give to the address are refused: their pages could
@@ -164,8 +161,7 @@ const isLoopback = (address: string): boolean => address === '::1' || address.st
  */
 const hostsOf = ({ localAddress = '' }: Socket, port: number, names: readonly string[]): string[] => {
   const address = plainAddress(localAddress)
-  const name = hostname()
-  const own = [urlHost(address), name, name.replace(/\..*$/, '')]
+  const own = [urlHost(address), ...machineNames()]
   if (isLoopback(address)) own.push('localhost')
   const hosts = [
     ...own.map(host => `${host}:${port}`),

@@ -17,6 +17,20 @@ export const ipv4 = (last: number): Uint8Array =>
 
 export const QKEY = 0x1111_1111
 
+/** Runs the machine until the program has polled `count` completions, and returns them. */
+export const completionsOf = <C>(
+  machine: { runUntil(isDone: () => boolean): void },
+  program: { poll(): readonly C[] },
+  count: number,
+): C[] => {
+  const seen: C[] = []
+  machine.runUntil(() => {
+    seen.push(...program.poll())
+    return seen.length >= count
+  })
+  return seen
+}
+
 /**
  * `names`: of the devices, with the addresses 127.0.0.1 and so on. All messages are packets if `fault` has a rule,
  * otherwise they are delivered directly. `onPort` gets the port of each device.

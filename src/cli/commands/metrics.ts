@@ -4,9 +4,10 @@
  * look. The server tells counters only, and nothing can be changed by it.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { type AddressInfo, isIP, type Socket } from 'node:net'
-import { hostname } from 'node:os'
+import { type AddressInfo, isIP } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
+import { isLoopback, machineNames, urlHost } from '../../inspect/addresses.ts'
+import { limitConnections } from '../../inspect/connections.ts'
 import { openToolSession } from '../../session/tool-session.ts'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import type { Stat } from '../../uapi/tool.ts'
@@ -66,14 +67,13 @@ const scrape = async (target: Target): Promise<Scraped> => {
   return { ...target, stat }
 }
 
-/** Whether the header Host names this machine: another name is that of a page whose name server points to our address. */
+/** Whether the header Host names this machine by an address or a name of its own (inspect/addresses.ts). */
 const isOwnHost = ({ headers: { host = '' } }: IncomingMessage): boolean => {
   const name = host
     .replace(/:\d+$/, '')
     .replace(/^\[(.*)\]$/, '$1')
     .toLowerCase()
-  const own = hostname().toLowerCase()
-  return isIP(name) !== 0 || ['localhost', own, own.replace(/\..*$/, '')].includes(name)
+  return isIP(name) !== 0 || name === 'localhost' || machineNames().some(own => own.toLowerCase() === name)
 }
 
 /** Serves the metrics until a signal. */
@@ -90,15 +90,12 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
     response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(text) })
     response.end(text)
   }
-  /** Open connections, the oldest first, each with whether it waits for an answer. */
-  const connections = new Map<Socket, boolean>()
-  const isOnlyOurs = /^(127\.|::1$|localhost$)/.test(host)
-  const server = createServer(TIMES, (request, response) => {
-    const { socket } = request
+  const isOnlyOurs = isLoopback(host)
+  const server = createServer(TIMES)
+  const connections = limitConnections(server, MAX_CONNECTIONS)
+  server.on('request', (request, response) => {
     // requests that do not wait for the answer would fill the memory
-    if (connections.get(socket) === true) return socket.destroy()
-    connections.set(socket, true)
-    response.once('close', () => connections.has(socket) && connections.set(socket, false))
+    if (connections.isWaiting(request)) return request.socket.destroy()
     request.resume()
     if (isOnlyOurs && !isOwnHost(request))
       return answer(response, 403, 'text/plain', `the host is ${host}, not ${request.headers.host}\n`)
@@ -109,19 +106,12 @@ const serve = async (targets: readonly Target[], listen: string): Promise<void> 
       : 'prometheus'
     void look().then(all => answer(response, 200, contentTypes[format], exposition(familiesOf(all), format)))
   })
-  server.on('connection', (socket: Socket) => {
-    connections.set(socket, false)
-    socket.once('close', () => connections.delete(socket))
-    if (connections.size <= MAX_CONNECTIONS) return
-    const idle = [...connections].find(([, isWaiting]) => !isWaiting)?.[0] ?? socket
-    idle.destroy()
-  })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, host, resolve)
   })
   const bound = server.address() as AddressInfo
-  process.stdout.write(`userdma metrics: http://${host.includes(':') ? `[${host}]` : host}:${bound.port}/metrics\n`)
+  process.stdout.write(`userdma metrics: http://${urlHost(host)}:${bound.port}/metrics\n`)
   await new Promise<void>(resolve => onEndSignal(() => resolve()))
   server.closeAllConnections()
   server.close()

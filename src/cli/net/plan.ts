@@ -108,19 +108,18 @@ const parseSubnet = (text: string, entry: LinkEntry) => {
     )
   const reason = bytes[12] === 127 && isV4 ? 'is an address of the host itself' : reasonUnusable(bytes)
   if (reason !== undefined) complain(`addresses: "${text}" ${reason}`)
-  const width = isV4 ? 32 : 128
-  const hostPart = BigInt.asUintN(width - prefix, BigInt(`0x${Buffer.from(bytes).toString('hex')}`))
-  const last = (1n << BigInt(width - prefix)) - 1n
+  const key = Buffer.from(bytes).toString('hex')
+  const bits = BigInt(`0x${key}`)
+  const hostBits = (isV4 ? 32 : 128) - prefix
+  const hostPart = BigInt.asUintN(hostBits, bits)
+  const last = (1n << BigInt(hostBits)) - 1n
   if (isV4 && prefix < 31 && (hostPart === 0n || hostPart === last))
     complain(
       `addresses: "${text}" is the ${hostPart === 0n ? 'first' : 'last'} address of its subnet, which ${hostPart === 0n ? 'names the subnet' : 'is for broadcasts'}; give one between the first and the last`,
     )
   if (!isV4 && mtu < 1280) complain(`addresses: "${text}": IPv6 needs an mtu of 1280 or more, and the link has ${mtu}`)
   // The subnet: the first bits, and how many they are.
-  let bits = BigInt(`0x${Buffer.from(bytes).toString('hex')}`)
-  const hostBits = BigInt((isV4 ? 32 : 128) - prefix)
-  bits = (bits >> hostBits) << hostBits
-  return { address, prefix, key: Buffer.from(bytes).toString('hex'), subnet: `${bits.toString(16)}/${prefix}` }
+  return { address, prefix, key, subnet: `${(bits - hostPart).toString(16)}/${prefix}` }
 }
 
 interface Address {

@@ -78,12 +78,6 @@ const checkAccess = (method: string, device: Device, access: number): void => {
     refuse(method, `access ${hex(access)}: memory of a process is not persistent, omit FLUSH_PERSISTENT`)
 }
 
-/** For memory of the device. */
-const requirePinned = (method: string, access: number): void => {
-  if ((access & ON_DEMAND) !== 0)
-    refuse(method, `access ${hex(access)}: memory of the device has no on-demand paging, omit ON_DEMAND`)
-}
-
 const checkOffsets = (method: string, { start, iova }: Range): void => {
   if ((start & PAGE_OFFSET_MASK) !== (iova & PAGE_OFFSET_MASK))
     refuse(method, `iova ${hex(iova)} must have the same offset in its page as address ${hex(start)}`)
@@ -99,6 +93,18 @@ const checkRange = (method: string, { start, length, iova }: Range): void => {
     refuse(method, `${length} bytes at address ${hex(start)} reach the end of the address space`)
   if (iova + length >= ADDRESS_LIMIT)
     refuse(method, `${length} bytes at iova ${hex(iova)} reach the end of the address space`)
+}
+
+/**
+ * Checks range and access of a region; `kind` is undefined for kind MEMORY. The pages of an implicit region are checked at
+ * each access. `partOf` has checked the range of one of device memory, which may be empty.
+ */
+const checkPlace = (method: string, device: Device, kind: number | undefined, range: Range, access: number): void => {
+  if (kind !== DEVICE) checkOffsets(method, range)
+  else if ((access & ON_DEMAND) !== 0)
+    refuse(method, `access ${hex(access)}: memory of the device has no on-demand paging, omit ON_DEMAND`)
+  checkAccess(method, device, access)
+  if (kind !== IMPLICIT && kind !== DEVICE) checkRange(method, range)
 }
 
 /** Checks that the pages exist and permit the access; returns the length as a Number. */
@@ -248,14 +254,8 @@ const createRegion = (
   const { device } = call
   const { range, memory, special } = source
   const { access, pd } = args
-  // Pages of an implicit region are checked at each access.
+  checkPlace('create', device, special?.kind, range, access)
   const isImplicit = special?.kind === IMPLICIT
-  // `partOf` has checked the range of a region of device memory, which may be empty.
-  const isOfDevice = special?.kind === DEVICE
-  if (isOfDevice) requirePinned('create', access)
-  if (!isOfDevice) checkOffsets('create', range)
-  checkAccess('create', device, access)
-  if (!isImplicit && !isOfDevice) checkRange('create', range)
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
@@ -289,12 +289,8 @@ const changeOf = (
   const rights = access ?? oldRights
   const range = translation ?? rangeOf(table, row, iova)
   const memory = translation ? caller.memory : memoryOf(table.spaces[table.space[row]!]!)
-  const isOfDevice = special?.kind === DEVICE
-  if (isOfDevice) requirePinned('modify', rights)
-  if (!isOfDevice) checkOffsets('modify', range)
-  checkAccess('modify', device, rights)
+  checkPlace('modify', device, special?.kind, range, rights)
   const isImplicit = special?.kind === IMPLICIT
-  if (!isImplicit && !isOfDevice) checkRange('modify', range)
   // A region that stops being on demand is checked and registered like a new one.
   const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
   // Unchanged pages are checked only if the region becomes writable: the process that registered them may have ended

@@ -22,17 +22,11 @@ export class OnDemandSpace implements AddressSpace {
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
-    const before = this.memory.missingPages
-    const errno = this.memory.read(hi, lo, to, at, chunk, stride, total)
-    this.#countSince(before)
-    return errno
+    return this.#counted(this.memory.missingPages, this.memory.read(hi, lo, to, at, chunk, stride, total))
   }
 
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
-    const before = this.memory.missingPages
-    const errno = this.memory.write(hi, lo, from, at, chunk, stride, total)
-    this.#countSince(before)
-    return errno
+    return this.#counted(this.memory.missingPages, this.memory.write(hi, lo, from, at, chunk, stride, total))
   }
 
   compareSwap(
@@ -44,17 +38,15 @@ export class OnDemandSpace implements AddressSpace {
     swapLo: number,
     original: Uint32Array,
   ): number {
-    const before = this.memory.missingPages
-    const errno = this.memory.compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original)
-    this.#countSince(before)
-    return errno
+    const { memory } = this
+    return this.#counted(
+      memory.missingPages,
+      memory.compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original),
+    )
   }
 
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
-    const before = this.memory.missingPages
-    const errno = this.memory.fetchAdd(hi, lo, addHi, addLo, original)
-    this.#countSince(before)
-    return errno
+    return this.#counted(this.memory.missingPages, this.memory.fetchAdd(hi, lo, addHi, addLo, original))
   }
 
   /** Undefined: faults are not counted, because the program is another user's. */
@@ -68,10 +60,13 @@ export class OnDemandSpace implements AddressSpace {
     }
   }
 
-  #countSince(before: number | undefined): void {
+  /** Counts an access that has returned `errno`. `before`: `missingPages` before it; arguments are evaluated in order. */
+  #counted(before: number | undefined, errno: number): number {
     const missing = (this.memory.missingPages ?? 0) - (before ?? 0)
-    if (missing === 0) return
-    this.faults += missing
-    this.handledFaults++
+    if (missing > 0) {
+      this.faults += missing
+      this.handledFaults++
+    }
+    return errno
   }
 }

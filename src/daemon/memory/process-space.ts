@@ -224,7 +224,7 @@ export class ProcessSpace implements AddressSpace {
     return this.#isSameProcess
   }
 
-  /** A read brings a page into memory, as it may only be done by its owner or by a copy. */
+  /** Reads all pages, and so brings them into memory. */
   *#readPages(start: number, length: number): Generator<undefined, void> {
     prefetchArena ??= mapArena(PREFETCH_BYTES)
     const end = start + length

@@ -8,6 +8,7 @@ import { Opcode, packetBytes, putHeaders } from '../../../src/drivers/efa/srd/pa
 import { createNumbers } from '../../../src/drivers/efa/state.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
+import { completionsOf } from '../machine.ts'
 import { type Completion, ipv4, type Machine, machine, type Program, program, QKEY } from './machine.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
@@ -20,15 +21,6 @@ const sendOf = (id: number, ah: number, qpn: number) => ({
   offset: 0,
   length: 8,
 })
-
-const waitFor = (m: Machine, one: Program, count: number): Completion[] => {
-  const seen: Completion[] = []
-  m.runUntil(() => {
-    seen.push(...one.poll())
-    return seen.length >= count
-  })
-  return seen
-}
 
 /** Passes `microseconds`. */
 const pass = (m: Machine, microseconds: number): void => {
@@ -51,17 +43,17 @@ for (const [name, fault] of [
       for (let id = 0; id < 3; id++) a.post(sendOf(id, ah, b.qpn))
       pass(m, 5000)
       b.receive(1, 0, 64)
-      assert.equal(waitFor(m, a, 1).length, 1)
+      assert.equal(completionsOf(m, a, 1).length, 1)
       assert.deepEqual(a.poll(), [])
       for (const id of [2, 3]) b.receive(id, 0, 64)
-      assert.equal(waitFor(m, a, 2).length, 2)
+      assert.equal(completionsOf(m, a, 2).length, 2)
     })
 
     it('a SEND without any retry completes once', () => {
       const m = machine(2, fault)
       const [a, b] = [program(m, 0, { rnrRetry: 0 }), program(m, 1)]
       a.post(sendOf(1, a.handleOf(1), b.qpn))
-      assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.NOT_READY)
+      assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.NOT_READY)
       a.modify({ state: QpState.values.ERR })
       assert.deepEqual(a.poll(), [])
     })
@@ -72,7 +64,7 @@ for (const [name, fault] of [
       const ah = a.handleOf(1)
       for (let id = 0; id < 50; id++) {
         a.post(sendOf(id, ah, b.qpn))
-        assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.NOT_READY)
+        assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.NOT_READY)
       }
       assert.equal(b.state.waiters.size, 0)
       // while one waits, others end
@@ -82,7 +74,7 @@ for (const [name, fault] of [
       for (let id = 1; id < 50; id++) {
         c.receive(id, 0, 64)
         endless.post(sendOf(id, other, c.qpn))
-        waitFor(m, endless, 1)
+        completionsOf(m, endless, 1)
       }
       assert.equal(endless.state.ended.size, 0)
       assert.equal(endless.state.active.size, 1)
@@ -100,7 +92,7 @@ for (const [name, fault] of [
       pass(m, 20_000)
       assert.deepEqual([c.poll(), a.poll()], [[], []])
       b.receive(6, 0, 64)
-      assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+      assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.OK)
       assert.equal(b.poll().length, 1)
     })
   })
@@ -137,11 +129,11 @@ it('a long WRITE whose receive another message has taken waits as a SEND does', 
   a.post({ id: 1, operation: RDMA_WRITE, ah, qpn: b.qpn, offset: 0, length: bytes, imm: 1, remote })
   m.devices[0]!.poll(m.time.now)
   a.post(sendOf(2, ah, b.qpn))
-  assert.equal(waitFor(m, a, 1)[0]!.id, 2)
+  assert.equal(completionsOf(m, a, 1)[0]!.id, 2)
   for (let i = 0; i < 100; i++) m.devices[0]!.poll(m.time.now)
   assert.deepEqual(a.poll(), [])
   b.receive(2, 0, 64)
-  assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+  assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.OK)
 })
 
 /** A port whose owner writes packets by hand. */
@@ -204,7 +196,7 @@ it('destinations without unacknowledged packets have no window', () => {
   const [a, b] = [program(m, 0), program(m, 1)]
   const ah = a.handleOf(1)
   for (let id = 0; id < 200; id++) a.post(sendOf(id, ah, b.qpn + 1 + id))
-  for (const { status } of waitFor(m, a, 200)) assert.equal(status, EfaStatus.BAD_DESTINATION)
+  for (const { status } of completionsOf(m, a, 200)) assert.equal(status, EfaStatus.BAD_DESTINATION)
   m.devices[0]!.poll(m.time.now)
   assert.equal(a.state.pairs.size, 200)
   for (const { requests } of a.state.pairs.values()) assert.equal(requests.length, 0)
@@ -243,7 +235,7 @@ it('SENDs that wait for receives block neither a READ nor a WRITE to the same qu
   }
   a.post({ id: 1001, operation: RDMA_WRITE, ah, qpn: b.qpn, offset: 0, length: 50_000, remote })
   a.post({ id: 1002, operation: RDMA_READ, ah, qpn: b.qpn, offset: 0, length: 50_000, remote })
-  const ended = waitFor(m, a, 2)
+  const ended = completionsOf(m, a, 2)
   assert.deepEqual(ended.map(({ id, status }) => [id, status]).sort(), [
     [1001, EfaStatus.OK],
     [1002, EfaStatus.OK],
@@ -254,7 +246,7 @@ it('SENDs that wait for receives block neither a READ nor a WRITE to the same qu
     b.receive(id, 0, 64)
     if (id % 200 === 199) m.runUntil(() => seen.push(...b.poll()) >= id + 1)
   }
-  assert.equal(waitFor(m, a, 600).length, 600)
+  assert.equal(completionsOf(m, a, 600).length, 600)
   pass(m, 10_000)
   assert.deepEqual([b.poll().length, seen.length], [0, 600])
 })
@@ -272,7 +264,7 @@ it('a SEND that was refused is taken once, though its packets and the refusals a
       pass(m, 700)
       seen.push(...b.poll())
     }
-    waitFor(m, a, 20)
+    completionsOf(m, a, 20)
     pass(m, 500_000)
     assert.equal(seen.length + b.poll().length, 20, `seed ${seed}`)
   }
@@ -299,8 +291,8 @@ it('queue pairs forget peers that they have not heard of for long', () => {
   const one = (id: number): void => {
     b.receive(id, 0, 64)
     a.post(sendOf(id, ah, b.qpn))
-    assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
-    assert.equal(waitFor(m, b, 1)[0]!.id, id)
+    assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.OK)
+    assert.equal(completionsOf(m, b, 1)[0]!.id, id)
   }
   for (let id = 0; id < 20; id++) one(id)
   assert.deepEqual([a.state.pairs.size, b.state.sources.size], [1, 1])
@@ -323,7 +315,7 @@ it('a send is not given up while the port has no room for its packets', () => {
   }
   assert.deepEqual(a.poll(), [])
   m.full.delete(0)
-  assert.equal(waitFor(m, a, 1)[0]!.status, EfaStatus.OK)
+  assert.equal(completionsOf(m, a, 1)[0]!.status, EfaStatus.OK)
 })
 
 it('numbers of queue pairs, completion queues and address handles are found without a search', () => {

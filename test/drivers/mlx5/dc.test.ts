@@ -13,6 +13,7 @@ import { QpState } from '../../../src/spec/enums.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { putBth } from '../../../src/wire/bth.ts'
+import { completionsOf } from '../machine.ts'
 import {
   ATOMIC_CS,
   ATOMIC_FA,
@@ -37,15 +38,6 @@ const KEY = 0x0123_4567_89ab_cdefn
 const engineOf = (m: Machine, index: number) => (m.devices[index]!.device.state as RxeState).engine()
 /** Queue pairs of the engine, responders among them. */
 const rowsOf = (m: Machine, index: number): number => engineOf(m, index).stat().queuePairs
-
-const wait = (m: Machine, one: Program, count: number): Completion[] => {
-  const seen: Completion[] = []
-  m.runUntil(() => {
-    seen.push(...one.poll())
-    return seen.length >= count
-  })
-  return seen
-}
 
 /** Polls the devices, and lets `microseconds` pass. */
 const pass = (m: Machine, microseconds: number): void => {
@@ -91,13 +83,13 @@ for (const [name, fault] of [
       post(1, { opcode: RDMA_READ, data: [a.element(100_000, 20_000)], remote: remote(100) })
       post(0, { opcode: RDMA_WRITE_IMM, data: [a.element(9, 8)], remote: remote(60_000), imm: 9 })
       post(0, { opcode: SEND, inline: a.bytes.slice(7, 107) })
-      const sent = wait(m, a, 6)
+      const sent = completionsOf(m, a, 6)
       assert.deepEqual(
         sent.map(({ kind, uidx, qpn }) => [kind, uidx, qpn]),
         sent.map(() => [REQUEST, dci.uidx, dci.qpn]),
       )
       assert.deepEqual(
-        wait(m, b, 4).map(({ kind, bytes, uidx, qpn, sourceQpn }) => [kind, bytes, uidx, qpn, sourceQpn]),
+        completionsOf(m, b, 4).map(({ kind, bytes, uidx, qpn, sourceQpn }) => [kind, bytes, uidx, qpn, sourceQpn]),
         [
           [RECEIVE, 1000, targets[0].uidx, targets[0].qpn, dci.qpn],
           [RECEIVE_IMM, 10, targets[1].uidx, targets[1].qpn, dci.qpn],
@@ -113,7 +105,7 @@ for (const [name, fault] of [
       const atomic = { data: [a.element(0, 8)], remote: remote(70_000) }
       post(1, { opcode: ATOMIC_FA, ...atomic, atomic: { swapAdd: 2n, compare: 0n } })
       post(0, { opcode: ATOMIC_CS, ...atomic, data: [a.element(8, 8)], atomic: { swapAdd: 7n, compare: 42n } })
-      wait(m, a, 2)
+      completionsOf(m, a, 2)
       const mine = new DataView(a.bytes.buffer)
       assert.deepEqual([mine.getBigUint64(0, true), mine.getBigUint64(8, true)], [40n, 42n])
       assert.equal(words.getBigUint64(70_000, true), 7n)
@@ -128,7 +120,7 @@ for (const [name, fault] of [
         order.push(targets[to].qpn)
         post(to, { opcode: SEND_IMM, data: [a.element(i, 8)], imm: i })
       }
-      const got = wait(m, b, 40)
+      const got = completionsOf(m, b, 40)
       assert.deepEqual(
         got.map(({ imm, qpn }) => [imm, qpn]),
         order.map((qpn, i) => [i, qpn]),
@@ -143,14 +135,14 @@ describe('a request whose target', () => {
     const rows = rowsOf(m, 1)
     dci.post({ opcode: SEND, destination: { ...good.destination, key: KEY + 5n }, data: [a.element(0, 8)] })
     write(0)
-    const [failed, flushed] = wait(m, a, 2)
+    const [failed, flushed] = completionsOf(m, a, 2)
     assert.deepEqual([failed!.kind, failed!.syndrome], [REQUEST_ERROR, syndromes[REM_ACCESS_ERR]])
     assert.equal(flushed!.syndrome, syndromes[WR_FLUSH_ERR])
     assert.equal(rowsOf(m, 1), rows, 'the target has a responder')
     dci.reset()
     dci.start()
     write(0)
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
   })
 
   it('does not exist, or is not in RTR, fails as unanswered ones do', () => {
@@ -161,7 +153,7 @@ describe('a request whose target', () => {
     ]) {
       dci.post({ opcode: SEND, destination, data: [a.element(0, 8)] })
       const from = m.time.now
-      assert.deepEqual(syndromesOf(wait(m, a, 1)), [syndromes[RETRY_EXC_ERR]])
+      assert.deepEqual(syndromesOf(completionsOf(m, a, 1)), [syndromes[RETRY_EXC_ERR]])
       assert.ok(m.time.now - from >= DcTime.GIVE_UP_MIN)
       dci.reset()
       dci.start({ timeout: 10, retryCnt: 1 })
@@ -175,7 +167,7 @@ describe('a request whose target', () => {
       destination: { ...targets[0].destination, gid: new Uint8Array(16) },
       data: [a.element(0, 8)],
     })
-    assert.deepEqual(syndromesOf(wait(m, a, 1)), [syndromes[LOC_QP_OP_ERR]])
+    assert.deepEqual(syndromesOf(completionsOf(m, a, 1)), [syndromes[LOC_QP_OP_ERR]])
   })
 
   it('refuses it fails, and other initiators of the target go on', () => {
@@ -190,11 +182,11 @@ describe('a request whose target', () => {
         remote: remote(0),
       })
     writeOther()
-    wait(m, a, 1)
+    completionsOf(m, a, 1)
     post(0, { opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: { ...remote(0), rkey: 77 } })
     writeOther()
     assert.deepEqual(
-      wait(m, a, 2)
+      completionsOf(m, a, 2)
         .map(({ kind, syndrome }) => [kind, syndrome])
         .sort(),
       [
@@ -208,7 +200,7 @@ describe('a request whose target', () => {
     const { m, a, b, srq, targets, post, write } = start('', { timeout: 8, retryCnt: 1 })
     const rows = rowsOf(m, 1)
     write(0)
-    wait(m, a, 1)
+    completionsOf(m, a, 1)
     assert.equal(rowsOf(m, 1), rows + 1)
     // no receive is posted: the SEND waits at the responder
     post(0, { opcode: SEND, data: [a.element(0, 8)] })
@@ -216,7 +208,7 @@ describe('a request whose target', () => {
     pass(m, 50)
     targets[0].destroy()
     assert.equal(rowsOf(m, 1), rows - 1)
-    assert.deepEqual(syndromesOf(wait(m, a, 2)), [syndromes[RETRY_EXC_ERR], syndromes[WR_FLUSH_ERR]])
+    assert.deepEqual(syndromesOf(completionsOf(m, a, 2)), [syndromes[RETRY_EXC_ERR], syndromes[WR_FLUSH_ERR]])
     targets[1].destroy()
     srq.destroy()
     assert.equal(rowsOf(m, 1), 0)
@@ -231,8 +223,8 @@ describe('connections', () => {
     pass(m, 70e6)
     assert.equal(a.poll().length, 0)
     srq.receive(b.element(0, 64))
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
-    assert.equal(wait(m, b, 1)[0]!.bytes, 8)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, b, 1)[0]!.bytes, 8)
   })
 
   it('end when the initiator is idle, destroyed or reset, and begin again', () => {
@@ -240,7 +232,7 @@ describe('connections', () => {
     const rows = rowsOf(m, 1)
     for (const end of [() => pass(m, 2 * DcTime.IDLE), () => dci.reset(), () => pass(m, 2 * DcTime.IDLE)]) {
       write(0)
-      wait(m, a, 1)
+      completionsOf(m, a, 1)
       assert.equal(rowsOf(m, 1), rows + 1)
       end()
       pass(m, 10)
@@ -281,7 +273,7 @@ describe('connections', () => {
     const { m, a, write } = start()
     const rows = rowsOf(m, 1)
     write(0)
-    wait(m, a, 1)
+    completionsOf(m, a, 1)
     // only the target's device goes on
     m.time.now += DcTime.SILENCE + DcTime.REAP
     m.devices[1]!.poll(m.time.now)
@@ -293,11 +285,11 @@ describe('connections', () => {
     for (let i = 0; i < 8; i++) srq.receive(b.element(i * 64, 64))
     // longer than the receive
     post(0, { opcode: SEND, data: [a.element(0, 100)] })
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST_ERROR)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST_ERROR)
     dci.reset()
     dci.start()
     dci.post({ opcode: SEND, destination: targets[0].destination, data: [a.element(0, 10)] })
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
   })
 })
 
@@ -333,7 +325,7 @@ describe('a hostile peer', () => {
   it('without the access key leaves nothing, and ends nobody else’s connection', () => {
     const { m, a, targets, dci, write } = start('drop=0')
     write(0)
-    wait(m, a, 1)
+    completionsOf(m, a, 1)
     const rows = rowsOf(m, 1)
     const send = rawPeer(m)
     const { qpn } = targets[0]
@@ -345,7 +337,7 @@ describe('a hostile peer', () => {
     pass(m, 1000)
     assert.equal(rowsOf(m, 1), rows)
     write(0)
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
   })
 
   it('with the key takes all connections of a target; other initiators fail or wait until it is silent', () => {
@@ -356,13 +348,13 @@ describe('a hostile peer', () => {
     pass(m, 1000)
     assert.equal(rowsOf(m, 1), rows + DC_MAX_CONNECTIONS.target)
     write(0)
-    assert.deepEqual(syndromesOf(wait(m, a, 1)), [syndromes[RNR_RETRY_EXC_ERR]])
+    assert.deepEqual(syndromesOf(completionsOf(m, a, 1)), [syndromes[RNR_RETRY_EXC_ERR]])
     dci.reset()
     dci.start({ rnrRetry: 7 })
     write(1)
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
     write(0)
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
     assert.ok(m.time.now >= DcTime.SILENCE)
     for (const target of targets) target.destroy()
     assert.equal(rowsOf(m, 1), rows - 2)
@@ -403,7 +395,7 @@ describe('a hostile program', () => {
     const good = a.queuePair('dci')
     good.start()
     good.post({ opcode: RDMA_WRITE, destination: targets[0].destination, data: [a.element(0, 8)], remote: remote(0) })
-    assert.equal(wait(m, a, 1)[0]!.kind, REQUEST)
+    assert.equal(completionsOf(m, a, 1)[0]!.kind, REQUEST)
   })
 
   it('gets errors for what targets and initiators do not have', () => {

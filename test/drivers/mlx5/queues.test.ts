@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
+import { completionsOf } from '../machine.ts'
 import {
   ATOMIC_CS,
   ATOMIC_FA,
@@ -36,14 +37,7 @@ const start = (fault = '', options: Parameters<typeof program>[2] = {}, queues =
   qb.connect(qa, 0)
   fill(a.bytes, 1)
   const remote = (offset: number) => ({ address: b.address + BigInt(offset), rkey: b.region.rkey })
-  const wait = (one: Program, count: number): Completion[] => {
-    const seen: Completion[] = []
-    m.runUntil(() => {
-      seen.push(...one.poll())
-      return seen.length >= count
-    })
-    return seen
-  }
+  const wait = (one: Program, count: number): Completion[] => completionsOf(m, one, count)
   return { m, a, b, qa, qb, remote, wait }
 }
 
