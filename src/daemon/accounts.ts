@@ -93,7 +93,7 @@ export const payerOf = (user: number, owner = process.geteuid?.()): number => {
 }
 
 /**
- * The user number of the daemon's own user in a container, which is a guest: a negative one, for each PID namespace
+ * The user number of the daemon's own user in a container, which is a guest: a negative one, for each container
  * another (`confinementOf`).
  */
 export const confinedUser = (confinement: number): number => -1 - confinement
