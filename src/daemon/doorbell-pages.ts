@@ -8,7 +8,7 @@
  * pages are taken from the programs, and the first read waits. While a program has the page, it is brought up to date at
  * each turn of the loop.
  *
- * While a context has pages that cannot be watched, the loop does not park.
+ * While a context has pages that cannot be watched, the loop dozes instead.
  */
 import type { ClockPage } from '../core/memory/mappable-memory.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
@@ -75,7 +75,7 @@ export class DoorbellPages implements StoredDoorbells {
     this.#guard = guard
   }
 
-  /** Whether the loop may park. */
+  /** Whether the loop may park; else it dozes. */
   get mayPark(): boolean {
     return this.#unwatched.size === 0 && this.#awaited.size === 0
   }
@@ -110,7 +110,7 @@ export class DoorbellPages implements StoredDoorbells {
     return this.#awaited
   }
 
-  /** The context has new doorbells: the loop does not park until `found`, or the context ends. */
+  /** The context has new doorbells: the loop dozes until `found`, or the context ends. */
   await(context: OpenContext): void {
     this.#awaited.add(context)
     context.whenEnded.add(() => this.#awaited.delete(context))
@@ -129,7 +129,7 @@ export class DoorbellPages implements StoredDoorbells {
     this.#awaited.delete(context)
   }
 
-  /** Until the context ends, the loop does not park. */
+  /** Until the context ends, the loop dozes. */
   addUnwatched(context: OpenContext): void {
     if (this.#unwatched.has(context)) return
     this.#unwatched.add(context)

@@ -9,7 +9,8 @@
  * finds no work, the loop returns to the event loop, until a doorbell, packets, a call or a timer wakes the loop. With
  * very many queues, the last poll is done in slices.
  *
- * Programs that ring by stores alone have doorbell pages (doorbell-pages.ts), which are armed before that last poll.
+ * Programs that ring by stores alone have doorbell pages (doorbell-pages.ts), which are armed before that last poll. If
+ * some cannot be, the loop dozes: it stays awake until there was no work for BUSY, and then parks with a timer.
  */
 
 import { ScanScope } from '../core/driver-contract.ts'
@@ -31,7 +32,7 @@ export interface Pollable {
 
 /** Doorbells that programs ring by a store, without a call. A found store must call `kick` with ScanScope.BEGIN. */
 export interface StoredDoorbells {
-  /** Before the last poll: later stores call `kick`. False if some would not, now or ever: the loop does not park. */
+  /** Before the last poll: later stores call `kick`. False if some would not, now or ever: the loop dozes. */
   arm(): boolean
   /** Finds stores while the loop is awake, since it returns to the event loop late. `now`: as of `poll`. */
   find(now: number): void
@@ -45,6 +46,8 @@ const TURN = 1000
 const LINGER = 20
 /** Microseconds without work after which the queues are idle. */
 const BUSY = 10_000
+/** A loop that dozes polls after a tenth of the time since its last work, at most after this many microseconds. */
+const LONGEST_DOZE = 10_000
 /** Polls with work in a row after which `advance` starts the loop. */
 const MAX_ADVANCES = 8
 
@@ -154,7 +157,11 @@ export class Loop {
 
   /** Whether there is work, or was any within the last BUSY. */
   get isBusy(): boolean {
-    return this.isAwake || nowMicroseconds() - this.#lastWork < BUSY
+    return this.isAwake || this.#hadWorkLately
+  }
+
+  get #hadWorkLately(): boolean {
+    return nowMicroseconds() - this.#lastWork < BUSY
   }
 
   stop(): void {
@@ -221,8 +228,8 @@ export class Loop {
     }
   }
 
-  #armTimer(): void {
-    let due = Infinity
+  /** `due`: when the next poll is due at the latest. */
+  #armTimer(due = Infinity): void {
     for (let i = 0; i < this.#devices.length; i++)
       try {
         due = Math.min(due, this.#devices[i]!.nextTimeout())
@@ -236,8 +243,13 @@ export class Loop {
     this.#timer.set(due - nowMicroseconds())
   }
 
-  #onParked(): void {
-    this.#armTimer()
+  #endOfDoze(): number {
+    const now = nowMicroseconds()
+    return now + Math.min(LONGEST_DOZE, (now - this.#lastWork) / 10)
+  }
+
+  #onParked(due?: number): void {
+    this.#armTimer(due)
     // Continue the last poll in slices: requests may have been posted before the parked word was set.
     if (this.#devices.some(device => device.isUnfinished?.()))
       this.#nextCheck ??= setImmediate(() => this.#continueCheck())
@@ -259,13 +271,14 @@ export class Loop {
     let lastWork = Number.NEGATIVE_INFINITY
     const sliceEnd = nowMicroseconds() + SLICE
     while (this.#drain(firstScope, lastWork, sliceEnd)) {
-      if (this.#doorbells?.arm() === false) {
+      const dozes = this.#doorbells?.arm() === false
+      if (dozes && this.#hadWorkLately) {
         yieldOnce(nowMicroseconds())
         return false
       }
       setWord(this.#parked, ParkedPage.PARKED, 1)
       if (!this.#pollAll(ScanScope.BEGIN)) {
-        this.#onParked()
+        this.#onParked(dozes ? this.#endOfDoze() : undefined)
         return true
       }
       setWord(this.#parked, ParkedPage.PARKED, 0)

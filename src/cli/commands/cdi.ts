@@ -47,17 +47,10 @@ export const cdi = async ({ socket, output }: CdiOptions): Promise<void> => {
   const client = await openChosenSession(socket)
   try {
     const { devices } = await client.config()
-    // A container's programs are guests, whose pages a daemon does not share (docs/decisions/adopted-pages.md).
-    const usable = devices.filter(({ driver }) => driver !== 'mlx5')
-    const left = devices.filter(device => !usable.includes(device)).map(({ name }) => name)
-    if (left.length > 0)
-      process.stderr.write(
-        `userdma cdi: left out ${left.join(', ')}: programs in containers cannot use mlx5 of a daemon outside; run a daemon in the container\n`,
-      )
-    if (usable.length === 0)
-      throw new Error(`the daemon at ${client.socket} has no device for containers; add one, such as rxe0@127.0.0.1`)
+    if (devices.length === 0)
+      throw new Error(`the daemon at ${client.socket} has no device; add one, such as rxe0@127.0.0.1`)
     const edits = editsFor(realpathSync(client.socket))
-    const names = [...new Set([...usable.map(({ name }) => name), ALL])]
+    const names = [...new Set([...devices.map(({ name }) => name), ALL])]
     const file = {
       cdiVersion: '0.3.0',
       kind: KIND,

@@ -520,7 +520,6 @@ class ClientSession implements Session, Client {
 
   /** Why the client cannot share pages of its program; undefined: it can. */
   #adoptionRefusal(): string | undefined {
-    if (this.standing === 'guest') return 'it belongs to another user, or runs in a container'
     if (this.#passedMemory !== undefined) return 'its calls are on a memory file that it has passed'
     return this.#wantsAdoption ? undefined : 'it has no preload library, or an older one'
   }

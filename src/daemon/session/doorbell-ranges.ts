@@ -2,7 +2,7 @@
  * The doorbell pages that a client has mapped (DOORBELLS in spec/session.ts), and those that a child inherited by fork
  * and tells of by ATTACH. Programs may map without the preload library, which then tells of nothing (UCX and Open MPI
  * replace mmap). So after a message of the client the pages that are not mapped yet are looked for. What cannot be
- * watched keeps the loop from parking, and the daemon logs why.
+ * watched has the loop doze, and the daemon logs why.
  */
 import { errnoName } from '../../host/errno.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
@@ -103,7 +103,7 @@ export class DoorbellRanges {
     this.#isLogged = true
     const { process } = this.#client
     this.#daemon.log(
-      `userdma daemon: does not sleep while process ${process.pid} (${printable(this.#client.name())}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
+      `userdma daemon: polls every 10 ms while process ${process.pid} (${printable(this.#client.name())}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
     )
   }
 }

@@ -37,22 +37,22 @@ describe('a store to a doorbell page', { skip: lacking(program) }, () => {
   ] as const)
     it(`${what} (${name})`, async t => {
       await runCase(t, daemon, name)
-      assert.doesNotMatch(daemon.running.output(), /does not sleep|error/i)
+      assert.doesNotMatch(daemon.running.output(), /polls every|error/i)
     })
 
   it('returns when the daemon dies', async t => {
     await runCase(t, await start(t), 'dies')
   })
 
-  it('reaches a daemon that does not sleep, if the program has no userfaultfd', async t => {
+  it('reaches a daemon that polls every 10 ms, if the program has no userfaultfd', async t => {
     assert.match(await runCase(t, daemon, 'refused'), /^20 unprotected$/m)
-    const lines = daemon.running.output().match(/.*does not sleep.*/g)
+    const lines = daemon.running.output().match(/.*polls every.*/g)
     assert.equal(lines?.length, 1)
     assert.match(
       lines[0],
-      /^userdma daemon: does not sleep while process \d+ \(doorbells\) has device doorbells0 open: .* \((userfaultfd: EPERM|it has no userfaultfd); a container's seccomp filter may forbid it\)$/,
+      /^userdma daemon: polls every 10 ms while process \d+ \(doorbells\) has device doorbells0 open: .* \((userfaultfd: EPERM|it has no userfaultfd); a container's seccomp filter may forbid it\)$/,
     )
-    // The daemon sleeps again: it protects pages of another program.
+    // The daemon sleeps without a timer again: it protects pages of another program.
     await runCase(t, daemon, 'wake')
   })
 })
