@@ -4,6 +4,7 @@
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
+import { addressKey } from '../wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad/mad.ts'
 import { CmConnection, type CmPath, type CmPending, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
@@ -59,7 +60,7 @@ const MAX_INTERVAL = 64_000
 const MAX_REJECTIONS = 64
 /** Identifies a REQ of a peer: a peer's ids and transaction ids are not reused soon. */
 const requestName = ({ remoteGid }: CmPath, caGuid: bigint, id: number, tid: bigint): string =>
-  `${remoteGid.join('.')}/${caGuid}/${id}/${tid}`
+  `${addressKey(remoteGid)}/${caGuid}/${id}/${tid}`
 
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]

@@ -104,7 +104,7 @@ export const req = (
     pkey: path.pkey,
     pathMtu: path.mtu,
     maxCmRetries: request.maxCmRetries,
-    ...(request.transport !== 'XRC' && { ...responderFields(request), retryCount: request.retryCount }),
+    ...(request.transport !== 'XRC' && { retryCount: request.retryCount, ...responderFields(request) }),
     localLid: PERMISSIVE_LID,
     remoteLid: PERMISSIVE_LID,
     localGid: path.localGid,

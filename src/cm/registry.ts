@@ -1,7 +1,7 @@
 /*
  * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random: other hosts can hardly guess them.
  */
-import { isSameAddress } from '../wire/address.ts'
+import { addressKey, isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
@@ -10,11 +10,11 @@ type KeyName = keyof CmConnection['keys']
 
 /** Includes the GID, because peers choose their CA GUIDs: two peers may have the same GUID. */
 const peerKey = ({ remoteGid }: CmPath, caGuid: bigint, number: number): string =>
-  `${remoteGid.join('.')}/${caGuid}/${number}`
+  `${addressKey(remoteGid)}/${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
 /** Queue pairs 0 and 1 are for management. */
 const isConnectable = (qpn: number): boolean => qpn > 1
-const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
+const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${addressKey(remoteGid)}/${requestId}`
 
 export class CmRegistry {
   readonly #random: () => number

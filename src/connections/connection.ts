@@ -454,7 +454,7 @@ export class ConnectionEnd {
     const { carrier } = this.#shared.context
     const chosen = { parameters: parametersOf(options), ...chosenAttributesOf(this.#call, options) }
     const handle = this.#qp?.handle
-    asProgramCall(this.#call, () => carrier.call(CmId, method, this.#id as number, { ...args, ...chosen, qp: handle }))
+    asProgramCall(this.#call, () => carrier.call(CmId, method, this.#id as number, { qp: handle, ...args, ...chosen }))
   }
 
   async #waitUntilEstablished(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {

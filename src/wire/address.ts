@@ -51,6 +51,13 @@ export const addressText = (address: Uint8Array): string =>
     ? address.subarray(12).join('.')
     : Array.from({ length: 8 }, (_, i) => ((address[2 * i] << 8) | address[2 * i + 1]).toString(16)).join(':')
 
+/** An address as the key of a map: one character for two bytes. */
+export const addressKey = (address: Uint8Array): string => {
+  let key = ''
+  for (let i = 0; i < 16; i += 2) key += String.fromCharCode((address[i] << 8) | address[i + 1])
+  return key
+}
+
 const BYTE = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)'
 const DOTTED = `${BYTE}(?:\\.${BYTE}){3}`
 const IPV4 = new RegExp(`^${DOTTED}$`)
@@ -68,7 +75,11 @@ const groupsOf = (part: string): number[] | undefined => {
 export const parseAddress = (text: string): Uint8Array | undefined => {
   const bytes = new Uint8Array(16)
   if (IPV4.test(text)) {
-    bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
+    bytes.fill(0xff, 10, 12)
+    for (let at = 12, i = 0; i < text.length; i++) {
+      if (text[i] === '.') at++
+      else bytes[at] = bytes[at] * 10 + Number(text[i])
+    }
     return bytes
   }
   // A dotted tail stands for two groups. "::" stands for the missing groups, at least one, which are zero.

@@ -77,14 +77,14 @@ export class IbConnection implements Connection {
         privateData: requestData(end, privateDataOf(parameters)),
         maxCmRetries: MAX_RETRIES,
       }
-      if (isDatagram(end)) this.#host.engine.resolve(this.cm, { ...common, responseTimeout: RESPONSE_TIMEOUT }, now)
+      if (isDatagram(end)) this.#host.engine.resolve(this.cm, { responseTimeout: RESPONSE_TIMEOUT, ...common }, now)
       else
         this.#host.engine.connect(
           this.cm,
           {
+            transport: transports[end.qpType] ?? 'RC',
             ...offerOf(end, parameters),
             ...common,
-            transport: transports[end.qpType] ?? 'RC',
             retryCount: Math.min(MAX_QP_RETRIES, parameters.retryCount),
             remoteResponseTimeout: RESPONSE_TIMEOUT,
             localResponseTimeout: RESPONSE_TIMEOUT,
@@ -109,7 +109,7 @@ export class IbConnection implements Connection {
         })
       else {
         const privateData = replyData(data, privateDataBytes.REP, 'cm_id.accept')
-        engine.reply(this.cm, { ...offerOf(end, parameters), privateData }, now)
+        engine.reply(this.cm, { privateData, ...offerOf(end, parameters) }, now)
       }
     })
   }

@@ -119,8 +119,8 @@ const onRequest = (cm: EventHost, connection: CmConnection, message: Request): v
       ? 'WRONG_ADDRESS'
       : port.listeners.request(
           {
-            ...addresses,
             portSpace: Number(serviceId >> 16n),
+            ...addresses,
             qpType: message.name === 'REQ' ? qpTypes[connection.agreed.transport] : UD,
             path,
           },
@@ -136,7 +136,7 @@ const onRequest = (cm: EventHost, connection: CmConnection, message: Request): v
       message.name === 'REQ'
         ? {
             privateData,
-            connection: { ...offerIn(message, message.qpn), retryCount: message.retryCount },
+            connection: { retryCount: message.retryCount, ...offerIn(message, message.qpn) },
             ...eceNews(message),
           }
         : { privateData },

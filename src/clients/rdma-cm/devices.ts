@@ -115,7 +115,7 @@ export class CmDevices {
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
     if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteGid))
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
-    return { ...local, remoteGid }
+    return { remoteGid, ...local }
   }
 
   /**

@@ -90,7 +90,7 @@ class QueuePairOwner implements IdOwner {
     id: Identifier,
     qp: CoreObject,
     parameters: ConnectionParameters,
-    { timeout, retryCnt, rnrRetry, minRnrTimer }: ChosenAttributes,
+    chosen: ChosenAttributes,
     method: string,
   ) {
     const cls = classes[id.qpType]
@@ -107,12 +107,7 @@ class QueuePairOwner implements IdOwner {
     // A program in this process may use its record again before the peer answers.
     const { responderResources, initiatorDepth } = parameters
     this.#limits = { responderResources, initiatorDepth }
-    this.#chosen = {
-      ...(timeout !== undefined && { timeout }),
-      ...(retryCnt !== undefined && { retryCnt }),
-      ...(rnrRetry !== undefined && { rnrRetry }),
-      ...(minRnrTimer !== undefined && { minRnrTimer }),
-    }
+    this.#chosen = { ...chosen }
     if (qp.context !== undefined) refuseModify(qp.context.device)
     ownedQps.add(qp)
     id.owner = this
@@ -139,7 +134,7 @@ class QueuePairOwner implements IdOwner {
         // The flags depend on the peer's parameters, which the active side does not know at INIT.
         const rights = state === RTR ? { accessFlags: qpAttributesFor(this.#id, INIT)?.accessFlags } : {}
         const chosen = this.#id.qpType === QpType.values.RC ? this.#rcAttributes(state, attributes) : {}
-        this.#modify({ ...attributes, ...rights, ...chosen })
+        this.#modify(Object.assign({ state }, attributes, rights, chosen))
       }
       if (state === RTR) this.#hasLeftInit = true
     }
@@ -149,11 +144,18 @@ class QueuePairOwner implements IdOwner {
    * Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, the RNR timer, and what
    * the program has chosen.
    */
-  #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: QpAttributes): object {
+  #rcAttributes(state: number, agreed: QpAttributes): object {
     const { responderResources, initiatorDepth } = this.#limits
-    const { minRnrTimer = MIN_RNR_TIMER, ...retries } = this.#chosen
-    if (state === RTR) return { maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources), minRnrTimer }
-    return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth), ...retries } : {}
+    const { minRnrTimer = MIN_RNR_TIMER, timeout, retryCnt, rnrRetry } = this.#chosen
+    if (state === RTR)
+      return { maxDestRdAtomic: Math.min(agreed.maxDestRdAtomic ?? 0, responderResources), minRnrTimer }
+    if (state !== RTS) return {}
+    return {
+      maxRdAtomic: Math.min(agreed.maxRdAtomic ?? 0, initiatorDepth),
+      timeout: timeout ?? agreed.timeout,
+      retryCnt: retryCnt ?? agreed.retryCnt,
+      rnrRetry: rnrRetry ?? agreed.rnrRetry,
+    }
   }
 
   /** The queue pair's context; undefined if the program has destroyed the queue pair. */

@@ -205,7 +205,7 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 /** The result of a successful call. `created`: the object of a create. */
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const result = resultWithoutPutBack(call, created, returned)
-  return call.putBack === undefined ? result : { ...result, putBack: call.putBack }
+  return call.putBack === undefined ? result : { putBack: call.putBack, ...result }
 }
 
 /** The result without `putBack`. */
@@ -364,9 +364,9 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
     count++
   }
   if (entry.kind === 'create' && (!isSame || count !== lastParents.length))
-    context.lastParents = references.flatMap(({ name }) =>
-      values[name] === undefined ? [] : [values[name] as CoreObject],
-    )
+    context.lastParents = references
+      .map(({ name }) => values[name] as CoreObject)
+      .filter(object => object !== undefined)
   return values
 }
 

@@ -11,6 +11,7 @@ import { SystemError } from '../../host/errno.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
+import { smallBytes } from '../../spec/memory.ts'
 import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
@@ -180,7 +181,9 @@ class DatagramQueue implements CoreQueue {
     const start = at + HEADER_BYTES
     this.#localGid = copyOf(from.destination, this.#localGid)
     this.#remoteGid = copyOf(from.source, this.#remoteGid)
-    receive(arena.bytes.slice(start, start + payloadBytes), {
+    const payload = payloadBytes <= MAD_BYTES ? smallBytes(payloadBytes) : new Uint8Array(payloadBytes)
+    payload.set(arena.bytes.subarray(start, start + payloadBytes))
+    receive(payload, {
       localGid: this.#localGid,
       remoteGid: this.#remoteGid,
       qpn: dethSrcQp(view, deth),

@@ -73,16 +73,31 @@ const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 
 /** The completion object of one CQ. */
 export class CompletionCursor implements Completion {
-  ring: ProgramRing
-  /** Byte offset of the completion in the ring; -1 before the first. */
-  at = -1
+  // Private: hidden from programs that spread or compare the object.
+  #ring: ProgramRing
+  #at = -1
   readonly #hasTimestamps: boolean
 
   constructor(ring: ProgramRing, hasTimestamps = false) {
-    this.ring = ring
+    this.#ring = ring
     this.#hasTimestamps = hasTimestamps
-    // Hidden from programs that spread or compare the object.
-    Object.defineProperties(this, { ring: { enumerable: false }, at: { enumerable: false } })
+  }
+
+  get ring(): ProgramRing {
+    return this.#ring
+  }
+
+  set ring(ring: ProgramRing) {
+    this.#ring = ring
+  }
+
+  /** Byte offset of the completion in the ring; -1 before the first. */
+  get at(): number {
+    return this.#at
+  }
+
+  set at(at: number) {
+    this.#at = at
   }
 
   copy(): CompletionRecord {
@@ -109,8 +124,8 @@ export class CompletionCursor implements Completion {
   }
 
   get id(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.WR_ID) + wordAt(words, this.at + layout.wc.WR_ID + 4) * TWO_32
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.WR_ID) + wordAt(words, this.#at + layout.wc.WR_ID + 4) * TWO_32
   }
 
   get ok(): boolean {
@@ -118,8 +133,8 @@ export class CompletionCursor implements Completion {
   }
 
   get status(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.STATUS)
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.STATUS)
   }
 
   get statusName(): StatusName {
@@ -127,8 +142,8 @@ export class CompletionCursor implements Completion {
   }
 
   get opcode(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.OPCODE)
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.OPCODE)
   }
 
   get opcodeName(): OpcodeName {
@@ -136,8 +151,8 @@ export class CompletionCursor implements Completion {
   }
 
   get vendorError(): number {
-    const { words, layout } = this.ring
-    return this.ok ? 0 : wordAt(words, this.at + layout.wc.VENDOR_ERR)
+    const { words, layout } = this.#ring
+    return this.ok ? 0 : wordAt(words, this.#at + layout.wc.VENDOR_ERR)
   }
 
   get cause(): CauseName | undefined {
@@ -145,41 +160,41 @@ export class CompletionCursor implements Completion {
   }
 
   get bytes(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.BYTE_LEN)
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.BYTE_LEN)
   }
 
   get qpn(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.QP_NUM)
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.QP_NUM)
   }
 
   get immediate(): number | undefined {
-    const { words, layout } = this.ring
-    const flags = wordAt(words, this.at + layout.wc.FLAGS)
-    return (flags & WITH_IMM) === 0 ? undefined : swap32(wordAt(words, this.at + layout.wc.IMM))
+    const { words, layout } = this.#ring
+    const flags = wordAt(words, this.#at + layout.wc.FLAGS)
+    return (flags & WITH_IMM) === 0 ? undefined : swap32(wordAt(words, this.#at + layout.wc.IMM))
   }
 
   get invalidated(): number | undefined {
-    const { words, layout } = this.ring
-    const flags = wordAt(words, this.at + layout.wc.FLAGS)
-    return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.at + layout.wc.IMM)
+    const { words, layout } = this.#ring
+    const flags = wordAt(words, this.#at + layout.wc.FLAGS)
+    return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.#at + layout.wc.IMM)
   }
 
   get sourceQpn(): number {
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.SRC_QP)
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.SRC_QP)
   }
 
   get hasGrh(): boolean {
-    const { words, layout } = this.ring
-    return (wordAt(words, this.at + layout.wc.FLAGS) & GRH) !== 0
+    const { words, layout } = this.#ring
+    return (wordAt(words, this.#at + layout.wc.FLAGS) & GRH) !== 0
   }
 
   get timestamp(): number | undefined {
     if (!this.#hasTimestamps) return undefined
-    const { words, layout } = this.ring
-    return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
+    const { words, layout } = this.#ring
+    return wordAt(words, this.#at + layout.wc.TIMESTAMP) + wordAt(words, this.#at + layout.wc.TIMESTAMP + 4) * TWO_32
   }
 }
 

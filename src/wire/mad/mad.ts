@@ -3,6 +3,7 @@
  * inverses for messages that are zero outside the fields of the tables. Also rdma_cm's header at the start of the
  * private data, and its service ids (annex A11).
  */
+import { smallBytes } from '../../spec/memory.ts'
 import type { BitField } from '../../spec/wire/headers.ts'
 import {
   type ByteField,
@@ -147,7 +148,7 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
 
 /** The 256 bytes of a message. Throws a RangeError that names the field if a value does not fit. */
 export const emitCm = (message: CmDraft): Uint8Array => {
-  const bytes = new Uint8Array(MAD_BYTES)
+  const bytes = smallBytes(MAD_BYTES)
   const view = viewOf(bytes)
   const { name, tid } = message
   const wrong = misfit(madHeader.tid[1], tid)

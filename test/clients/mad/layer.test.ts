@@ -90,7 +90,8 @@ describe('the MAD layer', () => {
     version2[CLASS_VERSION_AT] = 2
     send(client, version2)
     assert.deepEqual([gets.received.length, client.received.length, other.received.length], [1, 2, 0])
-    assert.equal(new DataView(client.received[1]!.buffer).getUint16(STATUS_AT), MAD_STATUS_UNSUPPORTED)
+    const { buffer, byteOffset } = client.received[1]!
+    assert.equal(new DataView(buffer, byteOffset).getUint16(STATUS_AT), MAD_STATUS_UNSUPPORTED)
   })
 
   it('drops datagrams of another partition, and counts them', () => {
