@@ -10,7 +10,9 @@
  * browser get the compiled modules, of which they leave out what is not used. Without esbuild the files only pass on what
  * the compiled modules export.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { Script } from 'node:vm'
@@ -41,6 +43,24 @@ const otherCommands = commands => ({
   },
 })
 
+/** Modules of Node.js that many commands import, but few use: loading them is a third of the start of `userdma devices`. */
+const LATE = ['node:child_process']
+
+/** A plugin of esbuild: the modules of LATE are loaded when a program first reads one of their exports. */
+const lateModules = {
+  name: 'late modules',
+  setup(build) {
+    const filter = new RegExp(`^(${LATE.join('|')})$`)
+    build.onResolve({ filter }, ({ path, namespace }) =>
+      namespace === 'late' ? { path, external: true } : { path, namespace: 'late' },
+    )
+    build.onLoad({ filter, namespace: 'late' }, async ({ path }) => {
+      const getters = Object.keys(await import(path)).map(name => `get ${name}() { return require('${path}').${name} }`)
+      return { contents: `module.exports = { ${getters.filter(text => !text.startsWith('get default(')).join(', ')} }` }
+    })
+  },
+}
+
 /**
  * A bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, which
  * use it to find other files.
@@ -54,8 +74,23 @@ const WRAPPING = {
   footer: { js: '})' },
 }
 
-/** Compiles all functions: V8's cache has only compiled functions. */
+/** By bundle, the command whose functions are compiled in advance. `socket`: a path without a daemon. */
+const TYPICAL = {
+  run: socket => ['run', '--socket', socket, '--', 'true'],
+  client: socket => ['devices', '--socket', socket],
+  watch: socket => ['check', '--socket', socket, '--', 'true'],
+}
+
+/** Writes V8's compiled code of a bundle: of the functions of its typical command, or of all, if it has none. */
 const compile = name => {
+  if (TYPICAL[name] !== undefined) {
+    const folder = mkdtempSync(join(tmpdir(), 'userdma-build-'))
+    const command = TYPICAL[name](join(folder, 'sock'))
+    // It may fail, as where no daemon can start: then fewer functions are compiled.
+    spawnSync(process.execPath, [inRoot('scripts', 'compile-bundle.cjs'), name, ...command], { stdio: 'ignore' })
+    rmSync(folder, { recursive: true, force: true })
+    return
+  }
   setFlagsFromString('--no-lazy')
   const script = load(name)
   // A cache is valid only for the flags at the time of writing.
@@ -94,7 +129,7 @@ const bundleOne = async (name, commands, newest) => {
       minifySyntax: true,
       minifyWhitespace: true,
       define: { 'import.meta.url': 'ENTRY_URL' },
-      plugins: [otherCommands(commands)],
+      plugins: [otherCommands(commands), lateModules],
       logLevel: 'warning',
       ...WRAPPING,
     })
