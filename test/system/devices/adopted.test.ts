@@ -3,34 +3,50 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { lacking, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
+import { lacking, NOBODY, noGuests, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 
 const program = ownProgram('adopted')
 const DRIVER = 'test/system/devices/adopted.mjs'
 
-describe('pages of a program that a device shares', { skip: lacking(program) }, () => {
-  const scope = suiteScope()
-  let daemon: TestDaemon
-  before(async () => {
-    daemon = await startDaemon(scope, { devices: [], options: ['--driver', DRIVER, '--device', 'adopted0'] })
-  })
+/** Commands that run a program of root as another user's, and as in a container: a guest of the daemon. */
+const AS_GUEST = {
+  '': [],
+  ', of a guest': ['setpriv', `--reuid=${NOBODY}`, '--clear-groups'],
+  ', in a user namespace': ['unshare', '--user', '--map-root-user'],
+} as const
 
-  for (const [name, what] of [
-    ['share', 'have their content, carry stores without a call, and are ordinary memory after the destroy'],
-    ['fork', 'are not shared with the child of a fork'],
-    ['close', 'are ordinary memory when the context is closed'],
-    ['threads', 'serve several threads that create and destroy at the same time'],
-    ['race', 'lose no store of another thread while they are replaced'],
-    ['hostile', 'are private memory of the program, and bounded'],
-    ['fails', 'stay as they are if the call fails'],
-    ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
-    ['many', 'may be many'],
-  ] as const)
-    it(`${what} (${name})`, async t => {
-      const { stdout, stderr, status } = await run(t, program, [name], { env: daemon.env })
-      assert.equal(stdout, 'good\n')
-      assert.equal(stderr, '')
-      assert.equal(status, 0)
-      assert.doesNotMatch(daemon.running.output(), /error|exception/i)
+for (const [whose, prefix] of Object.entries(AS_GUEST))
+  describe(`pages of a program that a device shares${whose}`, {
+    skip: lacking(program, ...prefix.slice(0, 1)) || (whose !== '' && noGuests),
+  }, () => {
+    const scope = suiteScope()
+    let daemon: TestDaemon
+    before(async () => {
+      const guest = whose === '' ? {} : { guest: NOBODY }
+      daemon = await startDaemon(scope, {
+        devices: [],
+        options: ['--driver', DRIVER, '--device', 'adopted0'],
+        ...guest,
+      })
     })
-})
+
+    for (const [name, what] of [
+      ['share', 'have their content, carry stores without a call, and are ordinary memory after the destroy'],
+      ['fork', 'are not shared with the child of a fork'],
+      ['close', 'are ordinary memory when the context is closed'],
+      ['threads', 'serve several threads that create and destroy at the same time'],
+      ['race', 'lose no store of another thread while they are replaced'],
+      ['hostile', 'are private memory of the program, and bounded'],
+      ['fails', 'stay as they are if the call fails'],
+      ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
+      ['many', 'may be many'],
+    ] as const)
+      it(`${what} (${name})`, async t => {
+        const [command, ...args] = [...prefix, program, name]
+        const { stdout, stderr, status } = await run(t, command!, args, { env: daemon.env })
+        assert.equal(stdout, 'good\n')
+        assert.equal(stderr, '')
+        assert.equal(status, 0)
+        assert.doesNotMatch(daemon.running.output(), /error|exception/i)
+      })
+  })
