@@ -563,6 +563,9 @@ export interface RequestReader {
 /** Whether a successful completion fails. `opcode`: ibv_wc_opcode. */
 export type DecideCompletion = (qp: QueuePairObject, opcode: number, wrId: bigint) => InjectedCompletion | undefined
 
+/** Whether an access to an on-demand region of the context finds no page: the fault rule, or undefined. */
+export type DecidePage = (context: Context) => { readonly number: number; readonly text: string } | undefined
+
 /** Listeners of a device. A driver reads a member at each event; while it is undefined, nobody listens. */
 export interface DeviceTaps {
   requests: RequestTaps | undefined
@@ -571,6 +574,8 @@ export interface DeviceTaps {
    * and the queue pair goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined
+  /** Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT. */
+  decidePage: DecidePage | undefined
   /** A queue pair enters ERR, and its queues are not flushed yet; or it leaves ERR. */
   inError: ((qpn: number, isInError: boolean) => void) | undefined
 }

@@ -29,6 +29,7 @@ export const checkHostRule = (rule: FaultRule): void => {
   const refuse = (why: string): never => {
     throw new Error(`fault "${formatRule(rule)}": ${why}; with --host ${ALLOWED}`)
   }
+  if (target === 'page') refuse("the pages of the machine's own devices are the kernel's")
   if (target === 'packet') refuse("the packets of the machine's own devices are not seen")
   if (rule.event !== '') refuse(`the kernel of the machine's own devices gives the events, ${rule.event} too`)
   if (target === 'call' && ![...methodsOfRule(rule)].some(name => hostMethods.has(name)))

@@ -1,5 +1,5 @@
 /*
- * Decides which calls, posts, completions and contexts of programs the fault rules (rules.ts) act on. Pure: knows
+ * Decides which calls, posts, completions, contexts and pages of programs the fault rules (rules.ts) act on. Pure: knows
  * neither objects nor processes, only what the caller says about them. Every rule that matches acts; of several errors
  * the first rule's counts. A rule counts its matches over all programs.
  */
@@ -72,6 +72,8 @@ export interface ProgramFaults {
   onCompletion(subject: FaultSubject, cls: string, qpn: number, completion: string): CompletionFault | undefined
   /** A program has opened a device. */
   onOpen(subject: FaultSubject): readonly EventFault[]
+  /** The device accesses an on-demand region of a program. Undefined: the page is there. */
+  onPage(subject: FaultSubject): ActingRule | undefined
   /** By index in the list of all rules; undefined for rules that are not for programs. */
   readonly counts: readonly (ProgramRuleCounts | undefined)[]
 }
@@ -190,6 +192,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         event: rule.event,
         delay: rule.delay,
       })),
+    onPage: subject => acting('page', subject, () => true)[0]?.acting,
     get counts() {
       return counts
     },

@@ -157,7 +157,7 @@ export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTar
   if (target === 'call') checkCall(text, rule)
   else if (target === 'post') checkPost(rule)
   else if (target === 'completion') checkCompletion(text, rule)
-  else if (!isDeviceEvent(rule.event))
+  else if (target === 'event' && !isDeviceEvent(rule.event))
     throw new Error(
       `fault event: ${rule.event} is an event of an object; name the call after which it comes, as ${connectionEventNames.includes(rule.event) ? 'call=cm_id.connect' : 'call=rc_qp.modify'}, or one of ${deviceEvents.join(', ')}`,
     )

@@ -49,6 +49,8 @@ export interface FaultRule extends Probabilities {
   readonly status: string
   /** Effect: the program gets this asynchronous event. Without `call` the rule is for events. */
   readonly event: string
+  /** Effect: what an access to an on-demand region finds. Not empty: the rule is for pages. */
+  readonly page: 'gone' | ''
   /** Effect: delay of every packet, of a call, or of an event, milliseconds. */
   readonly delay: number
   /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
@@ -92,6 +94,7 @@ export const noFaults: FaultRule = {
   post: '',
   status: '',
   event: '',
+  page: '',
   delay: 0,
   jitter: 0,
   rate: 0,
@@ -99,9 +102,10 @@ export const noFaults: FaultRule = {
 }
 
 /** What the rule acts on. */
-export const targetOf = ({ call, post, completion, event }: FaultRule): FaultTarget => {
+export const targetOf = ({ call, post, completion, event, page }: FaultRule): FaultTarget => {
   if (call.length > 0) return 'call'
   if (post !== '') return 'post'
+  if (page !== '') return 'page'
   if (completion.length > 0) return 'completion'
   return event === '' ? 'packet' : 'event'
 }

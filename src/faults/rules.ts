@@ -177,6 +177,11 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: String,
     allowed: 'an event that a rule can raise, as PORT_ERR',
   },
+  page: {
+    read: text => (text === 'gone' ? text : undefined),
+    write: String,
+    allowed: 'gone',
+  },
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -234,7 +239,7 @@ export const parseRule = (text: string): FaultRule => {
   return rule
 }
 
-const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…']
+const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…', 'page=gone']
 
 /** Throws an Error if the rule has settings of another target than its own. */
 const checkTarget = (text: string, rule: FaultRule, settingTexts: ReadonlyMap<Name, string>): void => {

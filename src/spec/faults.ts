@@ -33,11 +33,12 @@ export const FaultTargets = {
   post: 'posts',
   completion: 'completions',
   event: 'asynchronous events',
+  page: 'pages',
 } as const
 export type FaultTarget = keyof typeof FaultTargets
 
 /** Targets of rules for programs. */
-const PROGRAM = ['call', 'post', 'completion', 'event'] as const
+const PROGRAM = ['call', 'post', 'completion', 'event', 'page'] as const
 const REQUESTS = ['post', 'completion'] as const
 
 interface Setting {
@@ -96,6 +97,11 @@ export const FaultSettings = {
     example: 'event=PORT_ERR',
     help: 'the program gets this event: after the call (of rdma_cm: in place of its result), or when it opens the device',
     targets: ['call', 'event'],
+  },
+  page: {
+    example: 'page=gone',
+    help: 'an access of the device to a region with on-demand paging finds no page, as after munmap',
+    targets: ['page'],
   },
   delay: {
     example: 'delay=5ms',

@@ -5,7 +5,7 @@
  * does not run for successful requests.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
-import { type Cause, createCause } from '../spec/check/causes.ts'
+import { type Cause, causeOfRule, createCause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'
 import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
@@ -48,6 +48,11 @@ export const noteMemoryFault = (
 ): void => {
   const isRemote = (access & REMOTE_RIGHTS) !== 0
   const { memory } = s.env
+  const injected = memory.injectedFault?.()
+  if (injected !== undefined) {
+    s.result.cause = causeOfRule(injected)
+    return
+  }
   s.result.cause = memory.hasProcessEnded()
     ? createCause(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
     : memory.hasTimedOut?.()

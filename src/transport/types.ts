@@ -206,6 +206,8 @@ export interface Memory {
   hasProcessEnded(): boolean
   /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */
   hasTimedOut?(): boolean
+  /** For the cause: the fault rule by which the last access failed. Absent: never. */
+  injectedFault?(): { readonly number: number; readonly text: string } | undefined
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
    * in as few steps as possible.

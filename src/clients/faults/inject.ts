@@ -1,11 +1,11 @@
 /*
  * Injects the faults of rules for programs (faults/program-faults.ts): into calls, and events, by a hook of each device;
- * into completions by a tap. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
+ * into completions and accesses to pages by taps. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
-import type { DecideCompletion } from '../../core/driver-contract.ts'
+import type { DecideCompletion, DecidePage } from '../../core/driver-contract.ts'
 import { raiseInContext, raiseObjectEvent } from '../../core/events/events.ts'
 import { reportFailure } from '../../core/failures.ts'
 import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Hook } from '../../core/model.ts'
@@ -219,6 +219,10 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     survey?.injected(subject.pid)
     return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }
+  const decidePage: DecidePage = context => {
+    const subject = subjectOf(context, sources.processOf(context), noStack)
+    return subject && faults.onPage(subject)
+  }
   const hookCalls = whileNeeded(() => {
     const unregister = registerClient(core, client)
     // rdma_cm, whose identifiers belong to no device.
@@ -237,6 +241,18 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       },
       remove({ taps }) {
         taps.decideCompletion = undefined
+      },
+    }),
+  )
+  const tapPages = whileNeeded(() =>
+    registerClient(core, {
+      name: 'faults of pages',
+      add({ taps }) {
+        taps.decidePage = decidePage
+        return true
+      },
+      remove({ taps }) {
+        taps.decidePage = undefined
       },
     }),
   )
@@ -280,6 +296,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       opened = new WeakSet()
       hookCalls(this.hasCalls)
       tapCompletions(survey !== undefined || faults.has('completion'))
+      tapPages(faults.has('page'))
       if (faults.has('event'))
         for (const { contexts } of core.devices.values()) for (const context of contexts) onOpen(context)
     },

@@ -155,8 +155,8 @@ const requireNoWindows = (method: string, table: MemoryTable, row: number): void
 }
 
 /** What accesses to a region of `memory` use. */
-const spaceOf = (memory: AddressSpace, access: number): AddressSpace =>
-  access & ON_DEMAND ? new OnDemandSpace(memory) : memory
+const spaceOf = ({ device, context }: CallContext, memory: AddressSpace, access: number): AddressSpace =>
+  access & ON_DEMAND ? new OnDemandSpace(memory, () => device.taps.decidePage?.(context)) : memory
 
 /** The memory of a region. */
 const memoryOf = (space: AddressSpace): AddressSpace => (space instanceof OnDemandSpace ? space.memory : space)
@@ -260,7 +260,7 @@ const createRegion = (
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
   try {
-    const space = spaceOf(memory, access)
+    const space = spaceOf(call, memory, access)
     row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, space)
   } catch (error) {
     unregister?.()
@@ -305,11 +305,12 @@ const changeOf = (
 }
 
 const modifyRegion = (
-  { device }: CallContext,
+  call: CallContext,
   object: CoreObject<MrState>,
   { translation, pd }: ModifyArguments,
   { range, memory, rights, needsCheck }: ReturnType<typeof changeOf>,
 ) => {
+  const { device } = call
   const table = device.memory
   const { row, special, unregister: endOld } = object.state
   const oldRights = table.access[row]!
@@ -323,7 +324,7 @@ const modifyRegion = (
   if (special === undefined && !isSharedAlready) shareRange(memory, range, bytes, rights)
   const oldSpace = table.spaces[table.space[row]!]!
   const keepsSpace = memoryOf(oldSpace) === memory && ((oldRights ^ rights) & ON_DEMAND) === 0
-  const space = keepsSpace ? oldSpace : spaceOf(memory, rights)
+  const space = keepsSpace ? oldSpace : spaceOf(call, memory, rights)
   relocateRegion(table, row, range.start, baseOf(range, rights), bytes, space)
   table.access[row] = rights >>> 0
   object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }

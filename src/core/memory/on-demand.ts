@@ -3,7 +3,14 @@
  * RLIMIT_MEMLOCK: each access uses the pages that the program has mapped then, and waits for those that are not in memory.
  * So nothing has to be invalidated, and only faults and prefetched pages are counted.
  */
+import { Errno } from '../../spec/errno.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
+
+/** A fault rule that acts on an access. */
+interface ActingRule {
+  readonly number: number
+  readonly text: string
+}
 
 export class OnDemandSpace implements AddressSpace {
   /** The program's memory. */
@@ -12,9 +19,14 @@ export class OnDemandSpace implements AddressSpace {
   faults = 0
   handledFaults = 0
   prefetchedPages = 0
+  /** The fault rule by which the last access failed. */
+  injected: ActingRule | undefined
+  readonly #decide: () => ActingRule | undefined
 
-  constructor(memory: AddressSpace) {
+  /** `decide`: the fault rule by which an access finds no page; undefined: none. */
+  constructor(memory: AddressSpace, decide: () => ActingRule | undefined = () => undefined) {
     this.memory = memory
+    this.#decide = decide
   }
 
   check(hi: number, lo: number, length: number, needsWrite: boolean): boolean {
@@ -22,10 +34,12 @@ export class OnDemandSpace implements AddressSpace {
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    if (this.#isGone()) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.read(hi, lo, to, at, chunk, stride, total))
   }
 
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
+    if (this.#isGone()) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.write(hi, lo, from, at, chunk, stride, total))
   }
 
@@ -39,6 +53,7 @@ export class OnDemandSpace implements AddressSpace {
     original: Uint32Array,
   ): number {
     const { memory } = this
+    if (this.#isGone()) return Errno.EFAULT
     return this.#counted(
       memory.missingPages,
       memory.compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original),
@@ -46,6 +61,7 @@ export class OnDemandSpace implements AddressSpace {
   }
 
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
+    if (this.#isGone()) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.fetchAdd(hi, lo, addHi, addLo, original))
   }
 
@@ -58,6 +74,11 @@ export class OnDemandSpace implements AddressSpace {
       pageFaultsHandled: BigInt(handledFaults),
       pagesPrefetched: BigInt(prefetchedPages),
     }
+  }
+
+  #isGone(): boolean {
+    this.injected = this.#decide()
+    return this.injected !== undefined
   }
 
   /** Counts an access that has returned `errno`. `before`: `missingPages` before it; arguments are evaluated in order. */

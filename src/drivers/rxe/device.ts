@@ -278,7 +278,7 @@ class SoftDevice implements RxeDevice {
         () => this.#state,
         () => this.device as Device,
       ),
-      taps: { requests: undefined, decideCompletion: undefined, inError: undefined },
+      taps: { requests: undefined, decideCompletion: undefined, decidePage: undefined, inError: undefined },
       coreQueues: { byNumber: new Map(), waiting: 0 },
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),

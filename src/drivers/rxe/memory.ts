@@ -3,7 +3,9 @@
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'
+import type { AddressSpace } from '../../core/memory/address-space.ts'
 import { copyBytes } from '../../core/memory/local-space.ts'
+import { OnDemandSpace } from '../../core/memory/on-demand.ts'
 import {
   addressHi,
   addressLo,
@@ -41,6 +43,13 @@ export const regionMemory = (table: MemoryTable): Memory => {
   }
   /** Error of the last copy or atomic; `resolve` sets it to 0. */
   let errno = 0
+  /** The space of the last access, if that failed. */
+  let failed: AddressSpace | undefined
+  const ended = (space: AddressSpace | undefined, result: number | undefined): number => {
+    errno = result ?? Errno.EFAULT
+    failed = errno === 0 ? undefined : space
+    return errno
+  }
   return {
     resolve: (pd, key, hi, lo, length, access, qpn) => {
       errno = 0
@@ -51,14 +60,14 @@ export const regionMemory = (table: MemoryTable): Memory => {
     read: (region, hi, lo, to, at, chunk, stride, total) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
-      errno = spaceOf(region)?.read(spaceHi, spaceLo, to, at, chunk, stride, total) ?? Errno.EFAULT
-      return errno
+      const space = spaceOf(region)
+      return ended(space, space?.read(spaceHi, spaceLo, to, at, chunk, stride, total))
     },
     write: (region, hi, lo, from, at, chunk, stride, total) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
-      errno = spaceOf(region)?.write(spaceHi, spaceLo, from, at, chunk, stride, total) ?? Errno.EFAULT
-      return errno
+      const space = spaceOf(region)
+      return ended(space, space?.write(spaceHi, spaceLo, from, at, chunk, stride, total))
     },
     locate: (region, hi, lo, length, offset) =>
       spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
@@ -70,17 +79,17 @@ export const regionMemory = (table: MemoryTable): Memory => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      errno = space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original) ?? Errno.EFAULT
-      return errno
+      return ended(space, space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original))
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
-      errno = spaceOf(region)?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original) ?? Errno.EFAULT
-      return errno
+      const space = spaceOf(region)
+      return ended(space, space?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original))
     },
     hasProcessEnded: () => errno === Errno.ESRCH,
     hasTimedOut: () => errno === Errno.ETIMEDOUT,
+    injectedFault: () => (failed instanceof OnDemandSpace ? failed.injected : undefined),
     bindWindow: (pd, qpn, words, at) => bindWindow(table, pd, qpn, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
     invalidate: (pd, qpn, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qpn, key)],

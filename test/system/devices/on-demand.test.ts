@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
+import { lacking, ownProgram, run, runUserdma, startDaemon } from '../programs.ts'
 
 const program = ownProgram('on_demand')
 
@@ -67,6 +67,21 @@ describe('a region with on-demand paging', { skip: lacking(program, 'rdma', ...U
       const prefetched = counters[3]!.prefetched
       assert.ok(name === 'rxe0' ? prefetched === 0 : prefetched === 512 || prefetched === 768, stdout)
     })
+
+  it('finds no page at an access that a fault rule selects', async t => {
+    for (const [device, rule] of [
+      ['rxe0@127.0.0.1', 'page=gone,program=on_demand,nth=2'],
+      ['mlx5_0@127.0.0.1,driver=mlx5', 'page=gone,nth=2'],
+    ] as const) {
+      const daemon = await startDaemon(t, { devices: [device], fault: rule })
+      const { stdout } = await run(t, program, [device.replace(/@.*/, '')], { env: daemon.env })
+      const [, first, second] = stdout.split('\n')
+      assert.equal(first, ACCESSES[0])
+      assert.match(second!, /^READ of another: remote operation error/)
+      const shown = await runUserdma(t, ['fault', 'show', '--socket', daemon.socket])
+      assert.match(shown.stdout, /nth=2,page=gone.*injected 1\b/)
+    }
+  })
 
   it('does not count against RLIMIT_MEMLOCK', async t => {
     const daemon = await startDaemon(t)

@@ -233,6 +233,7 @@ export const createPartialWrites = (
     read: inner.read,
     hasProcessEnded: inner.hasProcessEnded,
     hasTimedOut: inner.hasTimedOut,
+    injectedFault: inner.injectedFault,
     compareSwap: inner.compareSwap,
     fetchAdd: inner.fetchAdd,
     explainBind: inner.explainBind,

@@ -55,6 +55,7 @@ const memoryNames = namesOf<Memory>({
   read: true,
   hasProcessEnded: true,
   hasTimedOut: true,
+  injectedFault: true,
   write: true,
   completeWrites: true,
   locate: true,
