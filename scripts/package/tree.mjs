@@ -51,6 +51,7 @@ export const stageProgram = home => {
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))
   forgetMaps(join(home, 'dist', 'src'))
+  copy(inRoot('deploy'), join(home, 'deploy'))
   // by `exports` a daemon finds what its drivers import (src/daemon/devices/driver-modules.ts)
   const { name, version, license, exports } = manifest
   write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module', exports }, null, 2)}\n`)
