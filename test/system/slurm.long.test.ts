@@ -93,9 +93,9 @@ describe('Slurm', { skip }, () => {
       [true, true, false],
     )
     assert.ok(rules('stale-rkey').includes('stale-rkey'))
-    const checked = `${userdma} check --socket $USERDMA_SOCKET --sarif rank$SLURM_PROCID.sarif -- ${check('pmix')} reduce`
+    const checked = `${userdma} check --socket $USERDMA_SOCKET --sarif rank$SLURM_PROCID.sarif -- ${check('pmi2')} reduce`
     assertGood(
-      await srun('--nodes=2', '--gres=rdma:1', '--comment=userdma: --check', '--mpi=pmix', 'sh', '-c', checked),
+      await srun('--nodes=2', '--gres=rdma:1', '--comment=userdma: --check', '--mpi=pmi2', 'sh', '-c', checked),
     )
     assert.deepEqual(
       [...rules('rank0'), ...rules('rank1')].filter(rule => rule !== 'note'),
