@@ -140,6 +140,11 @@ const PACKAGES = [
     'dapl2-utils': 'dtest',
     tgt: 'tgtd',
     'libiscsi-bin': 'iscsi-test-cu',
+    mpich: 'mpirun.mpich',
+    slurmctld: 'slurmctld',
+    slurmd: 'slurmd',
+    'slurm-client': 'srun',
+    munge: 'munged',
     curl: 'curl',
   }).map(([name, file]) => ({
     name,
@@ -147,6 +152,17 @@ const PACKAGES = [
     use: `an application, whose ${file} is run`,
     found: program(file),
   })),
+  {
+    name: 'libmpich-dev',
+    for: ['long'],
+    use: 'compiles programs of MPI',
+    found: anyOf(
+      ['x86_64', 'aarch64'].flatMap(cpu => [
+        `/usr/lib/${cpu}-linux-gnu/mpich/include/mpi.h`,
+        `/usr/include/${cpu}-linux-gnu/mpich/mpi.h`,
+      ]),
+    ),
+  },
   ...Object.entries({ 'hwloc-nox': 'lstopo-no-graphics', pciutils: 'lspci' }).map(([name, file]) => ({
     name,
     for: ['long'],

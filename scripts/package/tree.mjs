@@ -18,11 +18,12 @@ import { tooNewSymbols } from './native.mjs'
 import { forgetMaps, manifest } from './npm.mjs'
 import { SBOM, sbomOf } from './sbom.mjs'
 
-/** It resolves links to itself: the tree may be anywhere. */
-const LAUNCHER = `#!/bin/sh
+/** It resolves links to itself: the tree may be anywhere. Of bin/userdma it has the lines about descriptors. */
+const launcher = () => `#!/bin/sh
 self=$(readlink -f "$0")
 home=\${self%/bin/*}/lib/userdma
-exec "$home/bin/node" "$home/bin/userdma" "$@"
+${/^fds=$[\s\S]*?^done$/m.exec(readFileSync(inRoot('bin', 'userdma'), 'utf8'))[0]}
+USERDMA_FDS=$fds exec "$home/bin/node" "$home/bin/userdma" "$@"
 `
 
 const copy = (from, to) => {
@@ -51,6 +52,7 @@ export const stageProgram = home => {
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))
   forgetMaps(join(home, 'dist', 'src'))
+  copy(inRoot('deploy'), join(home, 'deploy'))
   // by `exports` a daemon finds what its drivers import (src/daemon/devices/driver-modules.ts)
   const { name, version, license, exports } = manifest
   write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module', exports }, null, 2)}\n`)
@@ -112,7 +114,7 @@ const setModes = folder => {
 export const stageTree = (prefix, arch, libraries) => {
   const home = join(prefix, 'lib', 'userdma')
   const doc = join(prefix, 'share', 'doc', 'userdma')
-  write(join(prefix, 'bin', 'userdma'), LAUNCHER, 0o755)
+  write(join(prefix, 'bin', 'userdma'), launcher(), 0o755)
   stageProgram(home)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
   stageForeign(home, doc, arch)

@@ -493,6 +493,8 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       .argument('<program>', 'program to run')
       .argument('[arguments...]', 'its arguments, after --')
       .option(NET, NET_HELP)
+      .option('--shell', 'join program and arguments with spaces, and let a shell on the host run them, as ssh does')
+      .passThroughOptions()
       .action(async (host, name, args, options) =>
         (await import('./commands/net.ts')).netExec(host, name, args, options),
       )

@@ -10,9 +10,11 @@ import { hasNative } from '../../src/host/native.ts'
 import { findTool, requireTool } from '../tools.ts'
 import { env, folder, install, installed, node, nodeModules, openAndClose, pathOf, version, write } from './unpacked.ts'
 
+const SLURM = 'deploy/slurm/userdma.sh'
+
 test('the package has the documents, the header, the examples and their compiled files, and no tests', () => {
   const header = 'shim/include/userdma_check.h'
-  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', header])
+  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts', SLURM, header])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
   assert.ok(!existsSync(pathOf('node_modules/userdma/dist/test')))
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)

@@ -3,12 +3,31 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, chownSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { findTool } from '../tools.ts'
 import { canMakeNets, newNet, useNet } from './nets.ts'
-import { assertGood, lacking, NOBODY, noOtherUser, runUserdma, temporaryFolder, userdma } from './programs.ts'
+import {
+  assertGood,
+  lacking,
+  NOBODY,
+  noOtherUser,
+  run,
+  runUserdma,
+  start,
+  temporaryFolder,
+  userdma,
+} from './programs.ts'
 
 const skip = lacking('ibv_rc_pingpong', 'ibv_devinfo', 'ip')
 
@@ -91,6 +110,101 @@ describe('userdma net', { skip, concurrency: true }, () => {
     net.assertGone()
   })
 
+  it('gives hosts folders of their own, and one path to the daemon of each; `exec --shell` goes from host to host', async t => {
+    if (!canMakeNets(t)) return
+    const shared = join(temporaryFolder(t), 'shared')
+    mkdirSync(shared)
+    chmodSync(shared, 0o1777)
+    const net = newNet(t, `hosts: { h1:, h2:, h3: { driver: none } }\nfolders: [${shared}]`)
+    await net.up()
+    assert.deepEqual(
+      (await net.show()).hosts.map(({ daemon, interfaces }) => [daemon.state, interfaces[0]!.device]),
+      [
+        ['running', 'rxe0'],
+        ['running', 'rxe0'],
+        ['none', undefined],
+      ],
+    )
+    const output = async (host: string, ...words: readonly string[]): Promise<string> => {
+      const ended = await net.net('exec', '--net', net.name, '--shell', host, ...words)
+      assertGood(ended)
+      return ended.stdout
+    }
+    const hop = `${userdma} net exec --net ${net.name} --shell`
+    const look = `hostname; cat ${shared}/x; stat -c %a ${shared}; stat -c '%n %i' "$USERDMA_SOCKET"`
+    await output('h1', 'echo', 'one', '>', `${shared}/x`)
+    assert.equal(await output('h3', `ls ${shared}; echo "[$USERDMA_SOCKET]"`), '[]\n')
+    await output('h1', `${hop} h2 'echo two > ${shared}/x'`)
+    const [first, second] = [await output('h1', look), await output('h1', `${hop} h2 '${look.replaceAll("'", '"')}'`)]
+    assert.match(first, /^h1\none\n1777\n/)
+    assert.match(second, /^h2\ntwo\n1777\n/)
+    const socket = (text: string): string[] => text.trim().split('\n').at(-1)!.split(' ')
+    assert.equal(socket(first)[0], socket(second)[0])
+    assert.notEqual(socket(first)[1], socket(second)[1])
+    assert.deepEqual(readdirSync(shared), [])
+    if (process.geteuid?.() === 0)
+      assert.deepEqual(
+        (await output('h3', 'ls /sys/fs/cgroup')).split('\n').filter(Boolean),
+        readdirSync('/sys/fs/cgroup').sort(),
+      )
+    const late = await net.net('exec', 'h1', '--net', net.name, '--', 'true')
+    assert.match(late.stderr, /^userdma: net exec: options such as "--net" stand before the host/)
+    assertGood(await net.net('down', net.name))
+    net.assertGone()
+    const refusal = async (path: string): Promise<string> =>
+      (await newNet(t, `hosts: 1\nfolders: [${path}]`, {}, net.folder).tryUp()).stderr
+    assert.match(await refusal('/none'), /^userdma: folders: \/none is no folder of this machine; make it/)
+    assert.match(
+      await refusal(net.folder),
+      /^userdma: folders: \S+ has the state of the net, \S+; name folders below it/,
+    )
+  })
+
+  it('takes a holder that has ended and is a zombie for ended', { skip: noOtherUser() }, async t => {
+    // Nothing takes the status of processes whose parent is this `sleep`.
+    const init = start(t, 'unshare', [
+      '--pid',
+      '--fork',
+      '--mount-proc',
+      '--kill-child',
+      'sh',
+      '-c',
+      'echo ready; exec sleep 1000',
+    ])
+    await init.printed(/ready/)
+    const [pid = ''] = readFileSync(`/proc/${init.child.pid}/task/${init.child.pid}/children`, 'utf8').split(' ')
+    const folder = temporaryFolder(t)
+    chownSync(folder, NOBODY, NOBODY)
+    chmodSync(folder, 0o700)
+    const file = join(folder, 'z.yaml')
+    writeFileSync(file, `name: z${process.pid}\nhosts: 1\n`)
+    const user = [
+      'setpriv',
+      `--reuid=${NOBODY}`,
+      `--regid=${NOBODY}`,
+      '--clear-groups',
+      'env',
+      `XDG_RUNTIME_DIR=${folder}`,
+    ]
+    const net = (...words: string[]) =>
+      run(t, 'nsenter', [`--target=${pid}`, '--pid', '--mount', '--', ...user, userdma, 'net', ...words], { cwd: '/' })
+    const up = await net('up', file)
+    if (/only to root/.test(up.stderr)) return t.skip('user namespaces are refused')
+    assertGood(up)
+    const state = readFileSync(join(folder, 'userdma', 'net', `z${process.pid}`, 'net.json'), 'utf8')
+    const { holder } = JSON.parse(state) as { readonly holder: { readonly pid: number } }
+    const ended = 'kill -KILL "$1"; while ! grep -q "^State:.Z" "/proc/$1/status"; do :; done'
+    assertGood(
+      await run(t, 'nsenter', [`--target=${pid}`, '--pid', '--mount', '--', 'sh', '-c', ended, 'sh', `${holder.pid}`]),
+    )
+    assert.match(
+      (await net('exec', 'h1', 'true')).stderr,
+      /^userdma: process \d+, which kept the namespaces of the net z\d+, was killed/,
+    )
+    assert.match((await net('show')).stdout, /^h1 .* process \d+$/m)
+    assertGood(await net('down'))
+  })
+
   it('says what is missing', async t => {
     const folder = temporaryFolder(t)
     const file = join(folder, 'lab.yaml')
@@ -108,7 +222,8 @@ describe('userdma net', { skip, concurrency: true }, () => {
     if (noOtherUser() !== false) return
     const tools = join(folder, 'tools')
     mkdirSync(tools)
-    for (const name of ['ip', 'tc', 'nsenter', 'mount']) symlinkSync(findTool(name) ?? '/', join(tools, name))
+    for (const name of ['ip', 'tc', 'nsenter', 'mount', 'sh', 'hostname'])
+      symlinkSync(findTool(name) ?? '/', join(tools, name))
     writeFileSync(join(tools, 'unshare'), '#!/bin/sh\necho "unshare failed: Operation not permitted" >&2; exit 1\n')
     chmodSync(join(tools, 'unshare'), 0o755)
     spawnSync('chown', ['-R', `${NOBODY}`, folder])

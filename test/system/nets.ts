@@ -28,7 +28,7 @@ export interface ShownNet {
     readonly name: string
     readonly socket: string
     readonly daemon: { readonly state: string; readonly pid: number }
-    readonly interfaces: readonly { readonly address: string; readonly device: string }[]
+    readonly interfaces: readonly { readonly address: string; readonly device?: string }[]
   }[]
 }
 
@@ -71,6 +71,7 @@ export const newNet = (scope: Scope, topology: string, user: NetUser = {}, folde
     net,
     startNet,
     show,
+    tryUp: () => net('up', file),
     up: async () => assertGood(await net('up', file)),
     /** A program on a host. */
     exec: (host: string, ...words: readonly string[]) => net('exec', '--net', name, host, '--', ...words),

@@ -60,6 +60,17 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(result.stderr, 'err\n')
   })
 
+  it('passes all descriptors on, at their numbers, and no others', async t => {
+    const { env, folder } = freshUser(t)
+    writeFileSync(join(folder, 'in'), 'three\n')
+    const redirections = '3<in 4<&- 5<&- 6<&- 7>out 8<&- 9<&-'
+    const program =
+      'read -r line <&3; echo "$line" >&7; for fd in 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; :'
+    const script = `exec ${userdma} run --private -- sh -c '${program}' ${redirections}`
+    const { status, stdout } = await run(t, 'sh', ['-c', script], { env, cwd: folder })
+    assert.deepEqual([status, stdout, readFileSync(join(folder, 'out'), 'utf8')], [0, '3\n7\n', 'three\n'])
+  })
+
   it('ends by the signal that ended the program, as timeout and strace do', async t => {
     const { env } = freshUser(t)
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL', 'SIGPIPE', 'SIGUSR1', 'SIGSEGV'] as const) {

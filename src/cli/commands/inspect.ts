@@ -10,6 +10,7 @@ import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'
 import { ranInside } from '../net/inside.ts'
+import { hostsWithDaemon } from '../net/plan.ts'
 import { type ChosenNet, type NetFolder, type NetState, runningNet } from '../net/state.ts'
 import { openChosenSession } from '../own-daemon.ts'
 import { packageVersion, pageFolder } from '../paths.ts'
@@ -57,8 +58,9 @@ const openDaemon = (name: string, socket: string | undefined, limit: number, all
 
 /** The daemons of all hosts of a net. */
 const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = false): Promise<Opened[]> => {
-  const limit = Math.max(MIN_LIVE_LIMIT, Math.floor(LIVE_LIMIT / plan.hosts.length))
-  const opening = plan.hosts.map(({ name }) => openDaemon(name, folder.socket(name), limit, allowsFaults))
+  const hosts = hostsWithDaemon(plan)
+  const limit = Math.max(MIN_LIVE_LIMIT, Math.floor(LIVE_LIMIT / hosts.length))
+  const opening = hosts.map(({ name }) => openDaemon(name, folder.socket(name), limit, allowsFaults))
   return Promise.all(opening)
 }
 

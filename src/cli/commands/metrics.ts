@@ -17,6 +17,7 @@ import { listenAddress } from '../listen-address.ts'
 import { contentTypes, exposition, type Format } from '../metrics/exposition.ts'
 import { familiesOf, type Scraped } from '../metrics/families.ts'
 import { ranInside } from '../net/inside.ts'
+import { hostsWithDaemon } from '../net/plan.ts'
 import { runningNet } from '../net/state.ts'
 
 /** As commander parses them. */
@@ -126,7 +127,7 @@ export const metrics = async (options: MetricsOptions): Promise<void> => {
   else {
     const { folder, state } = runningNet(options.net, options.at)
     if (await ranInside(folder, state, process.argv.slice(2))) return
-    targets = state.plan.hosts.map(({ name }) => ({ socket: folder.socket(name), labels: { host: name } }))
+    targets = hostsWithDaemon(state.plan).map(({ name }) => ({ socket: folder.socket(name), labels: { host: name } }))
   }
   if (options.listen !== undefined) return serve(targets, options.listen)
   // Without a daemon `statOf` throws its message.

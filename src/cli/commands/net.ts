@@ -5,16 +5,18 @@
 import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
+import { SessionEnv } from '../../spec/session.ts'
 import { jsonText } from '../../trace/printable.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
+import { UsageError } from '../fail.ts'
 import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
-import { type Plan, planNet } from '../net/plan.ts'
+import { hasDaemon, type Plan, planNet } from '../net/plan.ts'
 import { lookAtNet, netText } from '../net/show.ts'
 import { chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
-import { NetSystem, requireTools, startHolder } from '../net/system.ts'
+import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
 import { readTopology } from '../net/topology-file.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
 import { checkProgram } from './run.ts'
@@ -25,6 +27,10 @@ export interface NetOptions {
   readonly json?: boolean
   /** The folder of the net (`ranInside`). */
   readonly at?: string
+}
+
+export interface NetExecOptions extends NetOptions {
+  readonly shell?: boolean
 }
 
 /** `net up` was interrupted by a signal. */
@@ -107,8 +113,24 @@ export const netDown = async (name: string | undefined): Promise<void> => {
   })
 }
 
-/** `net exec`: ends as the program. */
-export const netExec = async (host: string, program: string, args: readonly string[], options: NetOptions) => {
+/** What `net exec` sets for its program on a host with a daemon. Throws an Error if that has ended. */
+const devicesOf = (folder: NetFolder, host: string): NodeJS.ProcessEnv => {
+  const socket = folder.socket(host)
+  if (!isServed(socket))
+    throw new Error(`the daemon of host ${host} has ended; its log is ${folder.hostFolder(host)}/daemon.log`)
+  const { LD_PRELOAD } = programEnvironment(socket)
+  return { LD_PRELOAD, [SessionEnv.socket]: folder.socketOfThisHost }
+}
+
+/** `net exec`: ends as the program. With `shell`, its words are a line for the host's `sh`, as with ssh. */
+export const netExec = async (host: string, first: string, rest: readonly string[], options: NetExecOptions) => {
+  // What stands after the host is the program's, with or without --.
+  const [program, ...args] = first === '--' ? rest : [first, ...rest]
+  if (program === undefined) throw new UsageError(`net exec: after ${host} -- stands the program to run`)
+  if (program.startsWith('-') && first !== '--')
+    throw new UsageError(
+      `net exec: options such as "${program}" stand before the host: userdma net exec ${program} … ${host} -- …`,
+    )
   const { folder, state } = runningNet(options.net)
   const names = state.plan.hosts.map(({ name }) => name)
   const found = state.plan.hosts.find(({ name }) => name === host)
@@ -116,15 +138,13 @@ export const netExec = async (host: string, program: string, args: readonly stri
     throw new Error(
       `the net ${folder.name} has no host "${host}"${didYouMean(host, names) || `; it has ${names.slice(0, 12).join(', ')}${names.length > 12 ? ' …' : ''}`}`,
     )
-  checkProgram(program, args)
+  const command = options.shell ? [tool('sh'), '-c', [program, ...args].join(' ')] : [program, ...args]
+  if (!options.shell) checkProgram(program, args)
   const system = new NetSystem(folder, state)
   system.requireHolder()
-  const socket = folder.socket(host)
-  if (!isServed(socket))
-    throw new Error(`the daemon of host ${host} has ended; its log is ${folder.hostFolder(host)}/daemon.log`)
-  const { LD_PRELOAD, USERDMA_SOCKET } = programEnvironment(socket)
-  const [enter, ...rest] = system.hostCommand(found, [program, ...args], { LD_PRELOAD, USERDMA_SOCKET })
-  endAs(await runProgram(enter!, rest, withoutShim(process.env)))
+  const [enter, ...words] = system.hostCommand(found, command, hasDaemon(found) ? devicesOf(folder, host) : {})
+  const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
+  endAs(await runProgram(enter!, words, env))
 }
 
 /** `net show`. */

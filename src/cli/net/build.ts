@@ -8,7 +8,7 @@ import { setTimeout } from 'node:timers/promises'
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
 import { fullConfig } from '../config.ts'
 import { startInBackground } from '../start.ts'
-import type { Plan, PlannedHost } from './plan.ts'
+import { hasDaemon, type Plan, type PlannedHost } from './plan.ts'
 import type { NetFolder } from './state.ts'
 import type { NetSystem } from './system.ts'
 
@@ -87,12 +87,14 @@ const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHo
 export const buildNet = async (
   folder: NetFolder,
   system: NetSystem,
-  { hosts, switches, links }: Plan,
+  { hosts, switches, links, folders }: Plan,
   checkpoint: () => void,
 ): Promise<void> => {
+  mkdirSync(folder.thisHost, { mode: 0o700 })
   for (const host of hosts) {
     mkdirSync(folder.hostFolder(host.name), { mode: 0o700 })
     writeFileSync(folder.hostsFile(host.name), hostsText(host), { mode: 0o644 })
+    for (const path of folders) folder.makeOwn(host.name, path)
   }
   system.addNamespaces([...switches, ...hosts.map(({ name }) => name)])
   checkpoint()
@@ -131,7 +133,7 @@ export const buildNet = async (
     checkpoint()
     await untilUp(system, host)
     checkpoint()
-    await startDaemon(folder, system, host)
+    if (hasDaemon(host)) await startDaemon(folder, system, host)
   })
   checkpoint()
 }

@@ -9,6 +9,7 @@
  */
 import { formatFaults, linkQuantities, parseFaults } from '../../faults/rules.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../wire/address.ts'
+import { UsageError } from '../fail.ts'
 import {
   type Complain,
   deviceNames,
@@ -21,7 +22,8 @@ import {
 /** An interface of a host, with its device. */
 export interface PlannedInterface extends Address {
   readonly name: string
-  readonly device: string
+  /** Absent: the host has none. */
+  readonly device?: string
   /** The other end of its link: a host or switch. */
   readonly peer: string
   readonly link: LinkSettings
@@ -52,6 +54,18 @@ export interface Plan {
   readonly hosts: readonly PlannedHost[]
   readonly switches: readonly string[]
   readonly links: readonly PlannedLink[]
+  /** Folders of which each host has its own. */
+  readonly folders: readonly string[]
+}
+
+/** Whether a host has devices and a daemon. */
+export const hasDaemon = ({ driver }: Pick<PlannedHost, 'driver'>): boolean => driver !== 'none'
+
+/** The hosts that have a daemon. Throws UsageError if none has. */
+export const hostsWithDaemon = ({ name, hosts }: Plan): readonly PlannedHost[] => {
+  const found = hosts.filter(hasDaemon)
+  if (found.length === 0) throw new UsageError(`no host of the net ${name} has a daemon (driver: none)`)
+  return found
 }
 
 /** A daemon has at most 32 fault rules, of which a link may need one. */
@@ -254,13 +268,18 @@ export const planNet = (topology: Topology): Plan => {
   const hosts = topology.hosts.map(({ name, driver, complain }): PlannedHost => {
     const own = ends.filter(({ host }) => host === name)
     if (own.length === 0) complain(`host "${name}" has no link`)
+    for (const { entry } of own)
+      if (driver === 'none' && (entry.settings.delay ?? entry.settings.loss) !== undefined)
+        entry.complain(
+          `delay and loss are faults of the daemons of hosts, and host "${name}" has none (driver: none); give it a driver, or use \`userdma fault\` with its own daemons`,
+        )
     const names = new Map<string, string>()
     for (const end of own)
       for (const [{ host }, { address }] of segmentOf.get(end)!) if (!names.has(host)) names.set(host, address)
     const interfaces = own.map(
       (end, i): PlannedInterface => ({
         name: `eth${i}`,
-        device: deviceNames[driver](i),
+        ...(driver !== 'none' && { device: deviceNames[driver](i) }),
         ...segmentOf.get(end)!.get(end)!,
         peer: end.peer,
         link: end.entry.settings,
@@ -284,5 +303,5 @@ export const planNet = (topology: Topology): Plan => {
     const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
     return { name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) }
   })
-  return { name: topology.name, switches: topology.switches, links: planned, hosts }
+  return { name: topology.name, switches: topology.switches, links: planned, hosts, folders: topology.folders }
 }

@@ -4,12 +4,16 @@
 import { setTimeout } from 'node:timers/promises'
 import { linkQuantities } from '../../faults/rules.ts'
 import { openToolSession } from '../../session/tool-session.ts'
-import type { PlannedInterface } from './plan.ts'
+import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'
 import type { LinkSettings } from './topology-file.ts'
 
 /** What a daemon says about itself. */
-export type DaemonState = { readonly state: 'running'; readonly pid: number } | { readonly state: 'ended' | 'silent' }
+export type DaemonState =
+  | { readonly state: 'running'; readonly pid: number }
+  | { readonly state: 'ended' | 'silent' }
+  /** The host has none. */
+  | { readonly state: 'none' }
 
 /** An interface of a host, for `--json`. */
 interface ShownInterface extends Omit<PlannedInterface, 'link'>, LinkSettings {}
@@ -55,7 +59,7 @@ export const lookAtNet = async (folder: NetFolder, { phase, file, plan }: NetSta
         name,
         driver,
         socket,
-        daemon: await Promise.race([daemonState(socket), silence]),
+        daemon: hasDaemon({ driver }) ? await Promise.race([daemonState(socket), silence]) : { state: 'none' },
         interfaces: interfaces.map(({ link, ...rest }) => ({ ...rest, ...link })),
       }
     }),
@@ -67,7 +71,9 @@ export const lookAtNet = async (folder: NetFolder, { phase, file, plan }: NetSta
 const HEADS = ['HOST', 'DEVICE', 'ADDRESS', 'INTERFACE', 'PEER', 'RATE', 'DELAY', 'LOSS', 'MTU', 'DAEMON']
 
 const daemonText = (daemon: DaemonState): string =>
-  daemon.state === 'running' ? `process ${daemon.pid}` : { ended: 'ended', silent: 'does not answer' }[daemon.state]
+  daemon.state === 'running'
+    ? `process ${daemon.pid}`
+    : { ended: 'ended', silent: 'does not answer', none: '-' }[daemon.state]
 
 const quantityText = (name: 'rate' | 'loss', value: number | undefined): string =>
   value === undefined ? '-' : linkQuantities[name].write(value)
@@ -76,7 +82,7 @@ export const netText = ({ name, phase, file, switches, hosts }: ShownNet): strin
   const rows = hosts.flatMap(({ name: host, daemon, interfaces }) =>
     interfaces.map(({ device, address, prefix, name: dev, peer, rate, delay, loss, mtu }, i) => [
       i === 0 ? host : '',
-      device,
+      device ?? '-',
       `${address}/${prefix}`,
       dev,
       peer,

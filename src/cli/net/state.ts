@@ -1,6 +1,6 @@
 /*
  * The folder of a net: its plan (net.json) and below it a folder of each host with the socket and log of the daemon and
- * the file `hosts`. Nets are beside the socket of the user's own daemon, in `net/NAME`.
+ * the file `hosts`, and in `own` the folders of which each host has its own. Nets are beside the socket of the user's own daemon, in `net/NAME`.
  *
  * A command that changes a net locks it first. The plan is written before anything is made, so that `net down` removes
  * also what a killed `net up` has made.
@@ -8,12 +8,23 @@
  * Root's namespaces are those of the whole machine, and the folders of nets are not: XDG_RUNTIME_DIR chooses them. So the
  * locks of root's nets are in one place, with a file for each net that has the path of its folder (the claim).
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { takeLock } from '../../host/lock-file.ts'
 import { makeSocketFolder } from '../../session/user-socket.ts'
 import { UsageError } from '../fail.ts'
-import type { Plan } from './plan.ts'
+import { hasDaemon, type Plan } from './plan.ts'
 import { isNetName, NET_NAME_RULE } from './topology-file.ts'
 
 export const isRoot = (): boolean => process.geteuid?.() === 0
@@ -49,11 +60,16 @@ const isState = (value: unknown): value is NetState => {
   if (!hasTypes(value, { phase: 'string', file: 'string' })) return false
   const { plan, holder } = value as NetState
   return (
-    hasTypes(plan, { name: 'string', hosts: 'list', switches: 'list', links: 'list' }) &&
+    hasTypes(plan, { name: 'string', hosts: 'list', switches: 'list', links: 'list', folders: 'list' }) &&
+    plan.folders.every(path => typeof path === 'string') &&
     plan.hosts.every(
       host =>
         hasTypes(host, { name: 'string', driver: 'string', interfaces: 'list', names: 'list' }) &&
-        host.interfaces.every(each => hasTypes(each, { name: 'string', device: 'string', address: 'string' })),
+        host.interfaces.every(
+          each =>
+            hasTypes(each, { name: 'string', address: 'string' }) &&
+            (!hasDaemon(host) || hasTypes(each, { device: 'string' })),
+        ),
     ) &&
     (holder === undefined || hasTypes(holder, { pid: 'number', start: 'string' }))
   )
@@ -91,18 +107,55 @@ export class NetFolder {
     return join(this.path, host, 'sock')
   }
 
+  /**
+   * Where the programs of each host find its folder. It is one path: launchers of MPI and Slurm give processes of one
+   * host the environment of another.
+   */
+  get thisHost(): string {
+    return join(this.path, '.host')
+  }
+
+  /** The socket of the daemon of the host on which a program runs. */
+  get socketOfThisHost(): string {
+    return join(this.thisHost, 'sock')
+  }
+
   /** The file that is /etc/hosts of all processes of a host, or of the holder. */
   hostsFile(host?: string): string {
     return host === undefined ? join(this.path, 'etc.hosts') : join(this.path, host, 'hosts')
   }
 
-  /** Throws an Error if the paths are too long for sockets, or cannot be words of `ip -batch`. */
-  requireUsablePaths({ hosts }: Plan): void {
+  /** The folder that is at `path` for a host's programs. */
+  ownFolder(host: string, path: string): string {
+    return join(this.path, host, 'own', path)
+  }
+
+  /** Makes the folder that a host has at `path`: empty, with the owner and mode of the machine's. */
+  makeOwn(host: string, path: string): void {
+    const folder = this.ownFolder(host, path)
+    const { uid, gid, mode } = statSync(path)
+    mkdirSync(folder, { recursive: true })
+    if (isRoot()) chownSync(folder, uid, gid)
+    chmodSync(folder, mode & 0o7777)
+  }
+
+  /**
+   * Throws an Error if the paths are too long for sockets, or cannot be words of `ip -batch`, or if a folder of which
+   * each host has its own is none or has the net.
+   */
+  requireUsablePaths({ hosts, folders }: Plan): void {
+    for (const path of folders) {
+      if (!statSync(path, { throwIfNoEntry: false })?.isDirectory())
+        throw new UsageError(`folders: ${path} is no folder of this machine; make it, and each host has its own there`)
+      if (`${this.path}/`.startsWith(`${path}/`))
+        throw new UsageError(`folders: ${path} has the state of the net, ${this.path}; name folders below it`)
+    }
     if (/[\s'"\\#]/.test(this.path))
       throw new Error(
         `the folder of the net, ${JSON.stringify(this.path)}, has a space, quote, "#" or backslash; set XDG_RUNTIME_DIR to another folder of yours`,
       )
-    const longest = Math.max(...hosts.map(({ name }) => Buffer.byteLength(this.socket(name))))
+    const sockets = [this.socketOfThisHost, ...hosts.map(({ name }) => this.socket(name))]
+    const longest = Math.max(...sockets.map(path => Buffer.byteLength(path)))
     if (longest > MAX_SOCKET_PATH)
       throw new Error(
         `the sockets of the hosts below ${this.path} would have paths of ${longest} bytes, and Linux allows ${MAX_SOCKET_PATH}; set XDG_RUNTIME_DIR to a folder of yours with a shorter path`,

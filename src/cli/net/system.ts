@@ -5,13 +5,14 @@
  * namespace of its own, which a process of ours keeps (the holder); each node's network namespace is a file there, so
  * the kernel removes all when the last process has ended. In both, a process of a host gets a mount namespace with the
  * host's own /etc/hosts and /sys, and a UTS namespace with its name. By that /etc/hosts the processes of a net are found
- * again, whatever their command is (`processesOf`).
+ * again, whatever their command is (`processesOf`). Folders of which each host has its own are bound from its folder, so
+ * that all its programs share them, and `net down` removes them.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { findProgram } from '../program/program.ts'
-import type { PlannedHost, PlannedLink } from './plan.ts'
+import type { Plan, PlannedHost, PlannedLink } from './plan.ts'
 import { isRoot, type NetFolder, type ProcessId } from './state.ts'
 
 /** Tools with the Debian packages that have them. */
@@ -21,6 +22,8 @@ const TOOLS = {
   nsenter: 'util-linux',
   unshare: 'util-linux',
   mount: 'mount',
+  hostname: 'hostname',
+  sh: 'dash',
 } as const
 type Tool = keyof typeof TOOLS
 
@@ -51,13 +54,14 @@ const run = ([program, ...args]: readonly string[], input = ''): string => {
 const NETNS_FOLDER = '/run/netns'
 const PREFIX = 'userdma-'
 
-/** When a process started; undefined if it has ended. */
+/** When a process started; undefined if it has ended, also if its parent has not taken its status (a zombie). */
 const startOf = (pid: number): string | undefined => {
   try {
-    // The command, in parentheses, may have spaces. The 22nd field is the 20th after it.
-    return readFileSync(`/proc/${pid}/stat`, 'latin1')
+    // The command, in parentheses, may have spaces. After it are the state, and as the 20th the start.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
       .replace(/^.*\) /s, '')
-      .split(' ')[19]
+      .split(' ')
+    return /[ZX]/.test(fields[0]!) ? undefined : fields[19]
   } catch {
     return undefined
   }
@@ -83,11 +87,11 @@ const firstLine = ([program, ...args]: readonly string[]): Promise<{ readonly pi
 
 /** Starts the process that keeps the namespaces of a net without root. Throws an Error. */
 export const startHolder = async (folder: NetFolder): Promise<ProcessId> => {
-  const script = 'mount --bind "$1" /etc/hosts && echo ready && exec sleep infinity >/dev/null 2>&1'
+  const script = '"$1" --bind "$2" /etc/hosts && echo ready && exec sleep infinity >/dev/null 2>&1'
   try {
     const { pid } = await firstLine([
       ...[tool('unshare'), '--user', '--map-root-user', '--mount', '--net', '--propagation', 'private', '--'],
-      ...['sh', '-c', script, 'sh', folder.hostsFile()],
+      ...[tool('sh'), '-c', script, 'sh', tool('mount'), folder.hostsFile()],
     ])
     return { pid, start: startOf(pid) ?? '' }
   } catch (error) {
@@ -98,14 +102,23 @@ export const startHolder = async (folder: NetFolder): Promise<ProcessId> => {
   }
 }
 
+/** Makes each of the files after the first word, `unshare`, a network namespace. */
+const NAMESPACES_SCRIPT = 'unshare=$1; shift; for path; do : >"$path"; "$unshare" --net="$path" true; done'
+
 /** The namespaces of one net. */
 export class NetSystem {
   readonly #folder: NetFolder
   readonly #holder: ProcessId | undefined
+  /** Folders of which each host has its own. */
+  readonly #folders: readonly string[]
 
-  constructor(folder: NetFolder, { holder }: { readonly holder?: ProcessId | undefined }) {
+  constructor(
+    folder: NetFolder,
+    { holder, plan }: { readonly holder?: ProcessId | undefined; readonly plan?: Pick<Plan, 'folders'> },
+  ) {
     this.#folder = folder
     this.#holder = holder
+    this.#folders = plan?.folders ?? []
   }
 
   /** Words before a command that is to run where the net's namespaces are; none for root. */
@@ -153,7 +166,7 @@ export class NetSystem {
       run([tool('ip'), '-batch', '-'], nodes.map(node => `netns add ${this.#namespaceName(node)}\n`).join(''))
     else
       run([
-        ...[...this.enter, 'sh', '-ec', 'for path; do : >"$path"; unshare --net="$path" true; done', 'sh'],
+        ...[...this.enter, tool('sh'), '-ec', NAMESPACES_SCRIPT, 'sh', tool('unshare')],
         ...nodes.map(node => this.#namespace(node)),
       ])
   }
@@ -188,17 +201,25 @@ export class NetSystem {
     variables: NodeJS.ProcessEnv = {},
   ): string[] {
     const pairs = Object.entries(variables).filter((pair): pair is [string, string] => pair[1] !== undefined)
-    // As with `ip netns exec`, /sys shows the interfaces of the namespace. In a user namespace the kernel may refuse it.
-    const script = `mount --bind "$1" /etc/hosts || exit 1
-{ mount -t sysfs sysfs /sys; hostname "$2"; } 2>/dev/null
-shift 2
+    // As with `ip netns exec`, /sys shows the interfaces of the namespace; its control groups stay, of which the working
+    // directory keeps the mount. In a user namespace the kernel may refuse both.
+    const script = `(cd /sys/fs/cgroup; "$1" -t sysfs sysfs /sys && "$1" -c --rbind . /sys/fs/cgroup) 2>/dev/null
+"$2" "$3"
+mount=$1
+shift 3
+while [ "$1" != -- ]; do "$mount" --bind "$1" "$2" || exit 1; shift 2; done
+shift
 ${pairs.map(([variable]) => `${variable}=$1; export ${variable}; shift`).join('\n')}
 exec "$@"`
     return [
       ...this.enter,
       ...[tool('nsenter'), `--net=${this.#namespace(name)}`, '--'],
       ...[tool('unshare'), '--mount', '--uts', '--propagation', 'slave', '--'],
-      ...['sh', '-c', script, 'sh', this.#folder.hostsFile(name), name, ...pairs.map(([, value]) => value)],
+      ...[tool('sh'), '-c', script, 'sh', tool('mount'), tool('hostname'), name],
+      ...[this.#folder.hostFolder(name), this.#folder.thisHost],
+      ...this.#folders.flatMap(path => [this.#folder.ownFolder(name, path), path]),
+      ...[this.#folder.hostsFile(name), '/etc/hosts', '--'],
+      ...pairs.map(([, value]) => value),
       ...command,
     ]
   }

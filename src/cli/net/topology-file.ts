@@ -7,9 +7,10 @@
  *   switches: [tor]
  *   links:
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
+ *   folders: [/var/spool/slurmd]      of which each host has its own
  */
 import { readFileSync, statSync } from 'node:fs'
-import { basename } from 'node:path'
+import { basename, isAbsolute, normalize } from 'node:path'
 import {
   isAlias,
   isMap,
@@ -26,11 +27,15 @@ import { linkQuantities } from '../../faults/rules.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { UsageError } from '../fail.ts'
 
-/** Drivers that have a port to a network, and the names of their devices on a host. The first is the default. */
+/**
+ * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
+ * host has neither devices nor a daemon.
+ */
 export const deviceNames = {
   rxe: (i: number) => `rxe${i}`,
   mlx5: (i: number) => `mlx5_${i}`,
   efa: (i: number) => `efa${i}`,
+  none: undefined,
 } as const
 export type NetDriver = keyof typeof deviceNames
 export const netDrivers = Object.keys(deviceNames) as readonly NetDriver[]
@@ -71,6 +76,8 @@ export interface Topology {
   readonly hosts: readonly HostEntry[]
   readonly switches: readonly string[]
   readonly links: readonly LinkEntry[]
+  /** Folders of which each host has its own: absolute paths. */
+  readonly folders: readonly string[]
 }
 
 /** The folder of a host's socket has its name: paths of sockets have at most 107 bytes. */
@@ -79,6 +86,7 @@ const MAX_FILE_BYTES = 2 ** 20
 const MAX_HOSTS = 512
 const MAX_SWITCHES = 64
 const MAX_LINKS = 2048
+const MAX_FOLDERS = 64
 /** A path MTU of 256 with the headers of RoCEv2 (phy/udp/window.ts), and the most of a veth interface. */
 export const MIN_MTU = 352
 const MAX_MTU = 65_535
@@ -369,7 +377,25 @@ const readLink = (reader: Reader, names: Names, node: Node | undefined, list: No
   }
 }
 
-const KEYS = ['name', 'hosts', 'switches', 'links'] as const
+const readFolders = (reader: Reader, key: Node, node: Node | undefined): string[] => {
+  if (!isSeq(node))
+    reader.fail(
+      node ?? key,
+      `folders: ${reader.written(node)}: give a list of folders, such as [/dev/shm, /var/spool/x]`,
+    )
+  if (node.items.length > MAX_FOLDERS) reader.fail(node, `there are more than ${MAX_FOLDERS} folders`)
+  return node.items.map(item => {
+    const path = reader.text(item) ?? ''
+    if (path === '/' || normalize(path) !== path || !isAbsolute(path) || path.endsWith('/'))
+      reader.fail(
+        item as Node,
+        `folders: ${reader.written(item as Node)}: give the absolute path of a folder, without "/" at its end`,
+      )
+    return path
+  })
+}
+
+const KEYS = ['name', 'hosts', 'switches', 'links', 'folders'] as const
 
 /** The name of a net whose file gives none. */
 const nameOfFile = (file: string): string =>
@@ -393,6 +419,8 @@ export const parseTopology = (source: string, file: string): Topology => {
   const hostEntries = readHosts(reader, names, hosts.key, hosts.value)
   const switches = top.get('switches')
   const links = top.get('links')
+  const ownFolders = top.get('folders')
+  const folders = ownFolders === undefined ? [] : readFolders(reader, ownFolders.key, ownFolders.value)
   if (links === undefined) {
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
     const ends = hostEntries.map(({ name: host }): readonly [string, string] => [host, ONLY_SWITCH])
@@ -403,6 +431,7 @@ export const parseTopology = (source: string, file: string): Topology => {
       hosts: hostEntries,
       switches: [ONLY_SWITCH],
       links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
+      folders,
     }
   }
   const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
@@ -416,7 +445,7 @@ export const parseTopology = (source: string, file: string): Topology => {
     if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
     return entry
   })
-  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries }
+  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders }
 }
 
 /** Reads a file. Throws UsageError. */

@@ -1,5 +1,5 @@
 /*
- * Runs the program of a command line: it inherits input and output, and gets our signals. Its environment names the
+ * Runs the program of a command line: it inherits our descriptors, and gets our signals. Its environment names the
  * preload library and the daemon's socket, which make the devices visible.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -13,6 +13,7 @@ import type { ProgramEnd as RecordedEnd } from '../../uapi/tool.ts'
 import { lowLimits } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 import { debianRemedy } from './debian-packages.ts'
+import { inheritedStdio } from './inherited.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
@@ -194,7 +195,7 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       reject(spawnError(program, error))
     }
     try {
-      child = spawn(program, args, { env, stdio: 'inherit' })
+      child = spawn(program, args, { env, stdio: inheritedStdio() })
     } catch (error) {
       rejectSpawn(error)
       return

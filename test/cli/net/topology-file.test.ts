@@ -48,7 +48,7 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   [`hosts: [${'x'.repeat(25)}]`, /^1:9: name "x{25}"/],
   ['hosts: [[h1]]', /^1:9: name "\[h1\]"/],
   ['hosts: { h1: mlx5 }', /^1:14: host "h1": "mlx5" is no map of settings, such as \{ driver: mlx5 \}$/],
-  ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, mlx5, efa$/],
+  ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, mlx5, efa, none$/],
   ['hosts: { h: { count: -1 } }', /^1:22: count "-1": give an integer from 1 to 512$/],
   ['hosts: { h: { cpu: 1 } }', /^1:15: "cpu" is no setting of host "h"; there are count, driver$/],
   ['hosts: { h: { count: 2 }, h1: }', /^1:27: name "h1": there are two/],
@@ -63,6 +63,15 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   ['hosts: 2\nlinks: [{ between: [h1, h3] }]', /^2:25: there is no host or switch "h3"; there are h1, h2$/],
   ['hosts: 2\nlinks: [{ between: [h1, rack] }]', /^2:25: there is no host or switch "rack"; there are h1, h2$/],
   ['hosts: 2\nlinks: [{ between: [h1, h1] }]', /^2:20: between: \[h1, h1\]: a link has two different ends$/],
+  ['hosts: 2\nfolders: /tmp', /^2:10: folders: "\/tmp": give a list of folders, such as \[\/dev\/shm/],
+  ['hosts: 2\nfolders: [/tmp, tmp]', /^2:17: folders: "tmp": give the absolute path of a folder, without "\/" at/],
+  ['hosts: 2\nfolders: [/]', /^2:11: folders: "\/": give the absolute/],
+  ['hosts: 2\nfolders: [/tmp/../etc]', /^2:11: folders: "\/tmp\/..\/etc": give the absolute/],
+  ['hosts: 2\nfolders: [/tmp/, [x]]', /^2:11: folders: "\/tmp\/": give the absolute/],
+  [
+    'hosts: { a: { driver: none }, b: }\nlinks: [{ between: [a, b], loss: 1% }]',
+    /^2:9: delay and loss are faults of the daemons of hosts, and host "a" has none \(driver: none\); give it/,
+  ],
   ['hosts: { h: { count: 3 }, g: }\nlinks: [{ between: [h, g] }]', /^2:20: .*several hosts have links to a switch/],
 ]
 
