@@ -1,5 +1,5 @@
 /*
- * Files of other npm packages that installed trees contain: Node.js, and koffi's native part. Each package is pinned by
+ * Other npm packages that installed trees contain: files of Node.js and koffi's native part, and what bundles contain. Each package is pinned by
  * the hash of its archive, and downloaded once, into build/foreign/.
  */
 import { spawnSync } from 'node:child_process'
@@ -29,6 +29,8 @@ export const foreignPackages = arch => {
     koffi: locked(koffi),
     commander: locked('commander'),
     yaml: locked('yaml'),
+    grpc: locked('@grpc/grpc-js'),
+    orderedMap: locked('@js-sdsl/ordered-map'),
   }
 }
 
