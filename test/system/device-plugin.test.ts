@@ -212,7 +212,7 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
 
   it('goes on with kubelets that refuse it, die, or close in the middle', async test => {
     const t = reversed(test)
-    const { kubelet } = await startAll(t, ['rxe0@127.0.30.18'])
+    const { kubelet, plugin } = await startAll(t, ['rxe0@127.0.30.18'])
     const misbehaviours: Misbehaviour[] = ['refuses', 'never watches', 'closes the stream']
     for (const misbehaviour of misbehaviours) {
       await kubelet.until(RDMA, isHealthy)
@@ -220,6 +220,8 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
       await kubelet.restart()
     }
     await kubelet.until(RDMA, isHealthy)
+    assert.match(plugin.output(), /kubelet\.sock: refused; tries again\n/)
+    assert.match(plugin.output(), /does not watch its devices, as kubelets before 1\.26 cannot; registers it again\n/)
     kubelet.stop()
     kubelet.misbehaves = 'dies before its answer'
     await kubelet.start()

@@ -34,6 +34,7 @@ const methodsOf = (service: string): Record<string, MethodDefinition<object, obj
   )
 
 const methods = methodsOf('DevicePlugin')
+const LIMIT_MS = 60_000
 
 export interface Listed {
   readonly ID: string
@@ -189,12 +190,17 @@ export class Kubelet {
     await this.start()
   }
 
-  /** The plugin of the resource, once it has listed devices that `isReached` accepts. */
+  /** The plugin of the resource, once it has listed devices that `isReached` accepts. Rejects after a minute. */
   until(resource: string, isReached: (listed: readonly Listed[], endpoint: Endpoint) => boolean): Promise<Endpoint> {
-    return new Promise(resolve => {
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(() => {
+        const listed = this.endpoints.get(resource)?.listed
+        reject(new Error(`${resource} still has ${JSON.stringify(listed?.slice(0, 10))} of ${listed?.length} devices`))
+      }, LIMIT_MS)
       const look = (): void => {
         const endpoint = this.endpoints.get(resource)
         if (endpoint?.listed === undefined || !isReached(endpoint.listed, endpoint)) return
+        clearTimeout(late)
         this.#waiting.delete(look)
         resolve(endpoint)
       }

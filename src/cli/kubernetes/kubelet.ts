@@ -58,7 +58,8 @@ const register = (socket: string, { resource, endpoint }: Registered): Promise<v
       responseDeserialize,
       request,
       { deadline: Date.now() + ANSWER_TIME },
-      (error: ServiceError | null) => (error === null ? resolve() : reject(new Error(error.details))),
+      (error: ServiceError | null) =>
+        error === null ? resolve() : reject(new Error(error.details.replace(/ Resolution note: $/, ''))),
     )
   }).finally(() => client.close())
 }
@@ -135,6 +136,12 @@ export const joinKubelet = async (
 
   const registerAt = async (state: State): Promise<void> => {
     const { plugin } = state
+    const isNew = state.registeredWith === undefined
+    if (!isNew)
+      sayOnce(
+        plugin.resource,
+        `${plugin.resource}: kubelet at ${kubelet} does not watch its devices, as kubelets before 1.26 cannot; registers it again`,
+      )
     try {
       const asked = identity
       await register(kubelet, plugin)
@@ -142,8 +149,10 @@ export const joinKubelet = async (
       state.due = performance.now() + state.silence
       state.silence = Math.min(2 * state.silence, SILENCE.longest)
       state.retry = RETRY.first
-      said.delete(plugin.resource)
-      say(`${plugin.resource} is registered with kubelet at ${kubelet}`)
+      if (isNew) {
+        said.delete(plugin.resource)
+        say(`${plugin.resource} is registered with kubelet at ${kubelet}`)
+      }
     } catch (error) {
       postpone(state)
       if (!isClosed)
