@@ -3,11 +3,13 @@
  * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start later,
  * end and come back.
  */
+import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { cdiText, type Edits, editsFor, usableDevices } from '../container-edits.ts'
 import { onEndSignal } from '../end-signals.ts'
+import { messageOf } from '../fail.ts'
 import { joinKubelet, type Kubelet } from '../kubernetes/kubelet.ts'
 import { createPlugin } from '../kubernetes/plugin.ts'
 import { copyPreload } from '../kubernetes/preload-copy.ts'
@@ -35,24 +37,28 @@ export const devicePlugin = async (options: DevicePluginOptions): Promise<void> 
   const socket = namedSocket(options.socket) ?? userSocket()
   const library =
     options.libraryFolder === undefined ? shimLibrary() : copyPreload(shimLibrary(), resolve(options.libraryFolder))
+  if (options.cdi !== undefined) mkdirSync(options.cdi, { recursive: true })
   const cdiFile = options.cdi === undefined ? undefined : join(options.cdi, 'userdma.json')
   const edits = (): Edits => editsFor(socket, library)
   let kubelet: Kubelet | undefined
   let saidLeftOut: string | undefined
 
   const update = (): void => {
+    // before kubelet may ask for what is in it
+    if (daemon.isUp && cdiFile !== undefined) writeCdi(cdiFile)
     for (const plugin of plugins) plugin.update()
     if (!daemon.isUp) return
-    const { usable, leftOut } = usableDevices(daemon.devices)
+    const { leftOut } = usableDevices(daemon.devices)
     if (leftOut !== undefined && leftOut !== saidLeftOut) say(leftOut)
     saidLeftOut = leftOut
     for (const [i, { name }] of resources.entries()) say(`${name}: ${plugins[i]!.describe()}`)
-    if (cdiFile === undefined) return
-    const names = usable.map(({ name }) => name)
+  }
+  const writeCdi = (file: string): void => {
     try {
-      openReport(cdiFile).write(cdiText(names, edits()))
+      const names = usableDevices(daemon.devices).usable.map(({ name }) => name)
+      openReport(file).write(cdiText(names, edits()))
     } catch (error) {
-      say(`${(error as Error).message}`)
+      say(messageOf(error))
     }
   }
   // before there is a socket that must be removed

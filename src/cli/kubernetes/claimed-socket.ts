@@ -69,6 +69,8 @@ export const claimSocket = async (path: string, onConnection: (socket: Socket) =
   })
   server.listen(own)
   await once(server, 'listening')
+  // a connection that cannot be accepted, for want of descriptors
+  server.on('error', () => {})
   let held: number
   try {
     await linkTo(own, path)

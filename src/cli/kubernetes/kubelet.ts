@@ -41,8 +41,8 @@ export interface Kubelet {
   close(): void
 }
 
-/** Registers a plugin. Rejects with an Error. */
-const register = (socket: string, { resource, endpoint }: Registered): Promise<void> => {
+/** Registers a plugin. Rejects with an Error, also when the signal says so. */
+const register = (socket: string, { resource, endpoint }: Registered, signal: AbortSignal): Promise<void> => {
   const { path, requestSerialize, responseDeserialize } = definitionOf('v1beta1.Registration').Register!
   // without what earlier channels to the same path have learnt
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), {
@@ -51,8 +51,9 @@ const register = (socket: string, { resource, endpoint }: Registered): Promise<v
     'grpc.enable_http_proxy': 0,
   })
   const request: RegisterRequest = { version: VERSION, endpoint, resource_name: resource, options: PLUGIN_OPTIONS }
+  let cancel = (): void => {}
   return new Promise<void>((resolve, reject) => {
-    client.makeUnaryRequest(
+    const call = client.makeUnaryRequest(
       path,
       requestSerialize,
       responseDeserialize,
@@ -61,7 +62,12 @@ const register = (socket: string, { resource, endpoint }: Registered): Promise<v
       (error: ServiceError | null) =>
         error === null ? resolve() : reject(new Error(error.details.replace(/ Resolution note: $/, ''))),
     )
-  }).finally(() => client.close())
+    cancel = () => call.cancel()
+    signal.addEventListener('abort', cancel)
+  }).finally(() => {
+    signal.removeEventListener('abort', cancel)
+    client.close()
+  })
 }
 
 /** The identity of the file at `path`; undefined if there is none. */
@@ -107,7 +113,8 @@ export const joinKubelet = async (
   /** The files whose changes matter. */
   const names = new Set([KUBELET_SOCKET, ...plugins.map(({ endpoint }) => endpoint)])
   let identity: string | undefined
-  let isClosed = false
+  const closing = new AbortController()
+  const { signal } = closing
   let timer: NodeJS.Timeout | undefined
   /** The last sentence about each resource, and about kubelet. */
   const said = new Map<string, string>()
@@ -123,7 +130,7 @@ export const joinKubelet = async (
     state.socket?.close()
     state.socket = undefined
     const socket = await claimSocket(join(folder, state.plugin.endpoint), state.plugin.serve)
-    if (isClosed) socket.close()
+    if (signal.aborted) socket.close()
     else state.socket = socket
     Object.assign(state, unregistered())
   }
@@ -144,7 +151,7 @@ export const joinKubelet = async (
       )
     try {
       const asked = identity
-      await register(kubelet, plugin)
+      await register(kubelet, plugin, signal)
       state.registeredWith = asked
       state.due = performance.now() + state.silence
       state.silence = Math.min(2 * state.silence, SILENCE.longest)
@@ -155,7 +162,7 @@ export const joinKubelet = async (
       }
     } catch (error) {
       postpone(state)
-      if (!isClosed)
+      if (!signal.aborted)
         sayOnce(
           plugin.resource,
           `${plugin.resource}: kubelet at ${kubelet}: ${printable((error as Error).message)}; tries again`,
@@ -170,7 +177,7 @@ export const joinKubelet = async (
     if (now === undefined) sayOnce(KUBELET_SOCKET, `waits for kubelet at ${kubelet}`)
     else said.delete(KUBELET_SOCKET)
     for (const state of states) {
-      if (isClosed) return
+      if (signal.aborted) return
       try {
         await serve(state)
       } catch (error) {
@@ -179,7 +186,8 @@ export const joinKubelet = async (
         postpone(state)
         continue
       }
-      if (now !== undefined && wantsTo(state) && performance.now() >= state.due && !isClosed) await registerAt(state)
+      if (now !== undefined && wantsTo(state) && performance.now() >= state.due && !signal.aborted)
+        await registerAt(state)
     }
   }
 
@@ -192,7 +200,7 @@ export const joinKubelet = async (
   }
   const lookUntilStill = async (): Promise<void> => {
     isLooking = true
-    while (isAgain && !isClosed) {
+    while (isAgain && !signal.aborted) {
       isAgain = false
       await look()
       // others have their turn, also if files change all the time
@@ -204,7 +212,7 @@ export const joinKubelet = async (
   /** Plans the next look. */
   const plan = (): void => {
     clearTimeout(timer)
-    if (isClosed) return
+    if (signal.aborted) return
     const waits = states.filter(wantsTo).map(({ due }) => due - performance.now())
     const next = identity === undefined ? LOOK_INTERVAL : Math.min(LOOK_INTERVAL, ...waits)
     timer = setTimeout(
@@ -238,7 +246,7 @@ export const joinKubelet = async (
   }
 
   const close = (): void => {
-    isClosed = true
+    closing.abort()
     clearTimeout(timer)
     watcher?.close()
     for (const { socket } of states) socket?.close()
