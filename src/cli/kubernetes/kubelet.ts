@@ -6,7 +6,7 @@
  * A kubelet that closes the stream of a plugin has forgotten it, also if it goes on: then, and after a failure, the plugin
  * registers again, later each time.
  */
-import { type FSWatcher, lstatSync, statSync, watch } from 'node:fs'
+import { accessSync, constants, type FSWatcher, lstatSync, statSync, watch } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
@@ -104,6 +104,12 @@ export const joinKubelet = async (
   plugins: readonly Registered[],
   say: (sentence: string) => void,
 ): Promise<Kubelet> => {
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES')
+      throw new Error(`this user may not make sockets in ${folder}, which is kubelet's: run this command as root`)
+  }
   if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory())
     throw new Error(
       `there is no folder ${folder}, which kubelet makes: no kubelet runs here, or it has another --root-dir; name the folder with --kubelet`,
