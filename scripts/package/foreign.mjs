@@ -1,6 +1,6 @@
 /*
- * Other npm packages that installed trees contain: files of Node.js and koffi's native part, and what bundles contain. Each package is pinned by
- * the hash of its archive, and downloaded once, into build/foreign/.
+ * Other npm packages that installed trees contain. Files of Node.js and koffi's native part are from archives, each pinned
+ * by its hash, and downloaded once, into build/foreign/.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

@@ -12,7 +12,7 @@ import { before, describe, it } from 'node:test'
 import { parseAllDocuments } from 'yaml'
 import { repoRoot } from '../paths.ts'
 import { type Allocated, type Endpoint, Kubelet, type Listed } from './kubelet.ts'
-import { DEBIAN, LIMITS, newPodman, noContainers } from './podman.ts'
+import { DEBIAN, LIMIT_MS, LIMITS, newPodman, noContainers } from './podman.ts'
 import {
   assertGood,
   cleanEnvironment,
@@ -203,11 +203,17 @@ describe('deploy/kubernetes', { skip }, () => {
 
   it('gives pods devices: a ping-pong, also after kubelet and the daemon have restarted', async t => {
     const host = newHost(t)
-    const kubelet = new Kubelet(join(host, 'var/lib/kubelet/device-plugins'))
+    const kubelet = new Kubelet(join(host, 'var/lib/kubelet/device-plugins'), LIMIT_MS)
     t.after(() => kubelet.stop())
     await kubelet.start()
-    t.after(() => podman.run('rm', '--force', '--time=0', 'daemon', 'device-plugin'))
+    t.after(() => podman.run('rm', '--force', '--ignore', '--time=0', 'daemon', 'device-plugin'))
     const containers = await playDaemonSet(t, host)
+    const failures = Object.entries(containers).map(async ([name, { ended }]) => {
+      const { stdout, stderr } = await ended
+      throw new Error(`${name} ended: ${stdout}${stderr}`)
+    })
+    await Promise.race([kubelet.until(RDMA, isHealthy), ...failures])
+    for (const failure of failures) failure.catch(() => {})
     for (const round of ['first', 'after restarts']) {
       await kubelet.until(RDMA, isHealthy)
       const [server, client] = await playPods(t, host, kubelet)
@@ -234,7 +240,7 @@ describe('deploy/kubernetes', { skip }, () => {
 
   it('names devices of CDI, for an unchanged Debian', async t => {
     const daemon = await startDaemon(t, { devices: ['rxe0@127.0.30.41', 'rxe1@127.0.30.42'] })
-    const kubelet = new Kubelet(join(newHost(t), 'device-plugins'))
+    const kubelet = new Kubelet(join(newHost(t), 'device-plugins'), LIMIT_MS)
     t.after(() => kubelet.stop())
     await kubelet.start()
     const words = ['device-plugin', '--socket', daemon.socket, '--kubelet', kubelet.folder, '--cdi', podman.cdi]

@@ -34,7 +34,6 @@ const methodsOf = (service: string): Record<string, MethodDefinition<object, obj
   )
 
 const methods = methodsOf('DevicePlugin')
-const LIMIT_MS = 60_000
 
 export interface Listed {
   readonly ID: string
@@ -120,15 +119,17 @@ export class Kubelet {
   readonly endpoints = new Map<string, Endpoint>()
   registrations = 0
   misbehaves: Misbehaviour | undefined
+  readonly #limit: number
   #server: Server | undefined
   readonly #waiting = new Set<() => void>()
   readonly #changed = (): void => {
     for (const look of this.#waiting) look()
   }
 
-  /** `folder`: that of device plugins, which it makes. */
-  constructor(folder: string) {
+  /** `folder`: that of device plugins, which it makes. `limit`: of `until`, milliseconds. */
+  constructor(folder: string, limit = 60_000) {
     this.folder = folder
+    this.#limit = limit
     mkdirSync(folder, { recursive: true, mode: 0o750 })
   }
 
@@ -190,13 +191,13 @@ export class Kubelet {
     await this.start()
   }
 
-  /** The plugin of the resource, once it has listed devices that `isReached` accepts. Rejects after a minute. */
+  /** The plugin of the resource, once it has listed devices that `isReached` accepts. Rejects after the limit. */
   until(resource: string, isReached: (listed: readonly Listed[], endpoint: Endpoint) => boolean): Promise<Endpoint> {
     return new Promise((resolve, reject) => {
       const late = setTimeout(() => {
         const listed = this.endpoints.get(resource)?.listed
         reject(new Error(`${resource} still has ${JSON.stringify(listed?.slice(0, 10))} of ${listed?.length} devices`))
-      }, LIMIT_MS)
+      }, this.#limit)
       const look = (): void => {
         const endpoint = this.endpoints.get(resource)
         if (endpoint?.listed === undefined || !isReached(endpoint.listed, endpoint)) return
