@@ -129,6 +129,8 @@ const bundleOne = async (name, commands, newest) => {
       minifySyntax: true,
       minifyWhitespace: true,
       define: { 'import.meta.url': 'ENTRY_URL' },
+      // @grpc/grpc-js loads it for services that are not used
+      external: ['@grpc/proto-loader'],
       plugins: [otherCommands(commands), lateModules],
       logLevel: 'warning',
       ...WRAPPING,

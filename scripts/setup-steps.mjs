@@ -177,6 +177,12 @@ const PACKAGES = [
   },
   { name: 'skopeo', for: ['long'], use: 'reads the image', found: program('skopeo') },
   { name: 'podman', for: ['long'], use: 'runs the image, and containers with CDI', found: program('podman') },
+  {
+    name: 'kubernetes-client',
+    for: ['long'],
+    use: 'kubectl reads the manifests of deploy/kubernetes',
+    found: program('kubectl'),
+  },
   { name: 'uidmap', for: ['long'], use: 'maps ids of containers without root', found: program('newuidmap') },
   { name: 'umoci', for: ['long'], use: 'unpacks the image', found: program('umoci') },
   ...(process.arch === 'x64'

@@ -84,7 +84,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     floor: 10,
     imports: [...FLOOR_5_IMPORTS, 'observe', 'session', 'daemon', 'inspect', 'devices', 'library'],
     node: 'all',
-    packages: ['commander', 'yaml'],
+    packages: ['commander', 'yaml', '@grpc/grpc-js'],
     knowsSeparateFolders: true,
   },
 }

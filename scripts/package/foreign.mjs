@@ -1,6 +1,6 @@
 /*
- * Files of other npm packages that installed trees contain: Node.js, and koffi's native part. Each package is pinned by
- * the hash of its archive, and downloaded once, into build/foreign/.
+ * Other npm packages that installed trees contain. Files of Node.js and koffi's native part are from archives, each pinned
+ * by its hash, and downloaded once, into build/foreign/.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -29,6 +29,8 @@ export const foreignPackages = arch => {
     koffi: locked(koffi),
     commander: locked('commander'),
     yaml: locked('yaml'),
+    grpc: locked('@grpc/grpc-js'),
+    orderedMap: locked('@js-sdsl/ordered-map'),
   }
 }
 

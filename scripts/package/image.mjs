@@ -96,7 +96,8 @@ export const makeImage = async (architectures, libraries, work, output) => {
     })
   }
   const path = join(output, `${manifest.name}-${manifest.version}-oci.tar`)
-  const name = `${manifest.name}:${manifest.version}`
+  // A name without a registry would be one of Docker's to containerd, and so to kubelet.
+  const name = `localhost/${manifest.name}:${manifest.version}`
   writeOciArchive(path, work, { name, seconds: sourceDate(), images })
   return path
 }

@@ -40,10 +40,11 @@ export const stageMain = folder => {
     if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
   forgetMaps(join(folder, 'dist'))
   const { scripts: _, devDependencies: __, ...fields } = manifest
-  // dist/*.cjs contain commander.
-  const { commander } = foreignPackages(process.arch)
-  cpSync(inRoot('node_modules', commander.name, 'LICENSE'), join(folder, 'licenses', commander.name, 'LICENSE'))
-  writeFileSync(join(folder, SBOM), sbomOf(fields, [commander]))
+  const { commander, grpc, orderedMap } = foreignPackages(process.arch)
+  const bundled = [commander, grpc, orderedMap]
+  for (const { name } of bundled)
+    cpSync(inRoot('node_modules', name, 'LICENSE'), join(folder, 'licenses', name, 'LICENSE'))
+  writeFileSync(join(folder, SBOM), sbomOf(fields, bundled))
   writeManifest(folder, { ...fields, files: [...fields.files, 'licenses', SBOM] })
 }
 

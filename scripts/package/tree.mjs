@@ -49,6 +49,7 @@ export const stageProgram = home => {
   const bundles = filesBelow(inRoot('dist'), file => file.endsWith('.cjs')).map(path => relative(inRoot(), path))
   for (const name of ['bin/package.json', 'scripts/bundled.json', ...bundles]) copy(inRoot(name), join(home, name))
   copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
+  copy(inRoot('deploy'), join(home, 'deploy'))
   for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
     copy(path, join(home, relative(inRoot(), path)))
   forgetMaps(join(home, 'dist', 'src'))
@@ -59,14 +60,16 @@ export const stageProgram = home => {
 }
 
 const stageForeign = (home, doc, arch) => {
-  const { node, koffi, commander, yaml } = foreignPackages(arch)
+  const { node, koffi, commander, yaml, grpc, orderedMap } = foreignPackages(arch)
   const licenseFolder = name => join(doc, 'licenses', name)
-  const stageScripts = ({ name }, files) => {
+  const stageLicense = ({ name }) => copy(inRoot('node_modules', name, 'LICENSE'), join(licenseFolder(name), 'LICENSE'))
+  const stageScripts = (foreign, files) => {
+    const { name } = foreign
     const from = inRoot('node_modules', name)
     const isScript = path => !path.endsWith('.d.ts')
     for (const file of files)
       cpSync(join(from, file), join(home, 'node_modules', name, file), { recursive: true, filter: isScript })
-    copy(join(from, 'LICENSE'), join(licenseFolder(name), 'LICENSE'))
+    stageLicense(foreign)
   }
   extract(node, ['bin/node'], join(home, 'bin'))
   extract(node, ['LICENSE'], licenseFolder('node'))
@@ -77,6 +80,8 @@ const stageForeign = (home, doc, arch) => {
   for (const path of [join(home, 'bin', 'node'), join(native, 'koffi.node')]) strip(arch, path)
   stageScripts(commander, ['package.json', 'index.js', 'esm.mjs', 'lib'])
   stageScripts(yaml, ['package.json', 'dist'])
+  // which dist/device-plugin.cjs contains
+  for (const bundled of [grpc, orderedMap]) stageLicense(bundled)
 }
 
 /** Files below share/ that commands of userdma print. */

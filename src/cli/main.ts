@@ -544,6 +544,35 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       )
       .action(async options => (await import('./commands/cdi.ts')).cdi(options))
   },
+  'device-plugin'(program) {
+    program
+      .command('device-plugin')
+      .description(
+        'Offers the devices of a daemon to pods of Kubernetes, as a device plugin of kubelet, until a signal such as SIGTERM.',
+      )
+      .option(SOCKET, 'the daemon at this socket, which may start later', path)
+      .option(
+        '--resource <name[,shares=n][,driver=name][,device=name]>',
+        'a resource that pods request, of all devices or of some; each device has n shares (default: userdma.dev/rdma,shares=100); may be given several times',
+        collect,
+      )
+      .option('--cdi <folder>', 'also write userdma.json into this folder and name its devices to kubelet', path)
+      .option(
+        '--library-folder <folder>',
+        'copy the preload library into this folder of the host, from where containers get it',
+        path,
+      )
+      .option('--kubelet <folder>', "kubelet's folder for plugins (default: /var/lib/kubelet/device-plugins)", path)
+      .addHelpText(
+        'after',
+        examples(
+          'userdma device-plugin --socket /run/userdma/sock',
+          'userdma device-plugin --socket /run/userdma/sock --resource rdma/hca,shares=1000 --cdi /var/run/cdi',
+          'userdma device-plugin --socket /run/userdma/sock --resource vpc.amazonaws.com/efa,driver=efa,shares=1',
+        ),
+      )
+      .action(async options => (await import('./commands/device-plugin.ts')).devicePlugin(options))
+  },
   doctor(program) {
     program
       .command('doctor')

@@ -46,12 +46,13 @@ test('bundled commands work without the compiled modules', { skip }, () => {
   }
   const underDaemon = [['run'], ['trace'], ['check']]
   const clients = [['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show'], ['env'], ['stop']]
-  const others = [['daemon'], ['explain'], ['explain-slow'], ['torment-search']]
+  const others = [['daemon'], ['explain'], ['explain-slow'], ['torment-search'], ['device-plugin']]
   const named = [...underDaemon, ...clients, ...others].map(([name]) => name)
   assert.deepEqual(new Set(named), new Set(Object.values(bundles).flat()))
   for (const command of underDaemon) assert.deepEqual(run(...command, '--socket', socket, '--', 'true'), noDaemon)
   for (const command of clients) assert.deepEqual(run(...command, '--socket', socket), noDaemon)
   assert.deepEqual(run('daemon', '--link', 'x').status, 2)
+  assert.match(run('device-plugin', '--resource', 'x').output, /^userdma: --resource "x" is no name of a resource/)
   assert.equal(run('explain', 'stale-rkey').status, 0)
   assert.equal(run('run', '--bogus', 'true').status, 2)
   for (const command of [['run'], ['check', '--torment-search', '1']])

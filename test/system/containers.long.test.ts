@@ -3,56 +3,20 @@
  * daemon by CDI, a daemon in the container, without root; and attacks on the daemon from inside.
  */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { appendFileSync, chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, chmodSync, chownSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import {
-  assertGood,
-  cleanEnvironment,
-  type Finished,
-  lacking,
-  run,
-  runUserdma,
-  startDaemon,
-  suiteScope,
-  temporaryFolder,
-} from './programs.ts'
+import { DEBIAN, LIMIT_MS, LIMITS, newPodman, noContainers, OWN, PAIR } from './podman.ts'
+import { assertGood, cleanEnvironment, run, runUserdma, startDaemon, suiteScope, temporaryFolder } from './programs.ts'
 
-const skip =
-  (process.geteuid?.() !== 0 && 'needs root') || lacking('podman', 'mmdebstrap', 'unshare', 'newuidmap', 'mountpoint')
-const PODMAN = join(repoRoot, 'test', 'system', 'podman.sh')
-const DEBIAN = 'debian-rdma'
-const OWN = 'localhost/userdma:0.1.0'
-/** Where the limits of the machine are low. */
-const LIMITS = ['--rm', '--network=host', '--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=4096:4096']
-const LIMIT_MS = 600_000
-const PINGPONG = 'ibv_rc_pingpong -d rxe0 -g 1 -e -n 100'
-/** A server and its client, which tries until the server listens. */
-const PAIR = `${PINGPONG} & until ${PINGPONG} localhost 2>/dev/null; do sleep 0.1; done; wait`
+const skip = noContainers('newuidmap')
 
 describe('podman', { skip }, () => {
   const scope = suiteScope()
-  const storage = skip ? '' : temporaryFolder(scope)
-  const cdi = join(storage, 'cdi')
-  const archive = join(storage, 'root.tar')
-  const podman = (...args: readonly string[]): Promise<Finished> =>
-    run(scope, PODMAN, [storage, cdi, '--', ...args], { limit: LIMIT_MS })
-
-  before(async () => {
-    chmodSync(storage, 0o755)
-    mkdirSync(cdi)
-    const makeRoot = join(repoRoot, 'test', 'install', 'make-root.sh')
-    const root = execFileSync(makeRoot, ['bookworm', 'amd64', 'ibverbs-utils', 'ibverbs-providers'], {
-      encoding: 'utf8',
-    })
-    copyFileSync(root.trim(), archive)
-    assertGood(await podman('import', '--quiet', archive, DEBIAN))
-    const script = join(repoRoot, 'scripts', 'package.mjs')
-    execFileSync(process.execPath, [script, 'image', '--arch', 'x64', '--output', storage], { stdio: 'pipe' })
-    assertGood(await podman('load', '--quiet', '--input', join(storage, 'userdma-0.1.0-oci.tar')))
-  })
+  const prepared = newPodman(scope, skip)
+  const { storage, cdi, archive, run: podman } = prepared
+  before(() => prepared.prepare())
 
   it('gives containers the devices of a daemon on the host, and no more than a guest has', async t => {
     const daemon = await startDaemon(t, { devices: ['rxe0@127.0.50.21', 'rxe1@127.0.50.22'] })

@@ -1,0 +1,94 @@
+/*
+ * `userdma device-plugin`: offers the devices of a daemon on this machine to pods of Kubernetes, as a device plugin of
+ * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start later,
+ * end and come back.
+ */
+import { mkdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
+import { cdiText, type Edits, editsFor, usableDevices } from '../container-edits.ts'
+import { onEndSignal } from '../end-signals.ts'
+import { messageOf } from '../fail.ts'
+import { joinKubelet, type Kubelet } from '../kubernetes/kubelet.ts'
+import { createPlugin } from '../kubernetes/plugin.ts'
+import { copyPreload } from '../kubernetes/preload-copy.ts'
+import { parseResources, socketName } from '../kubernetes/resources.ts'
+import { watchDaemon } from '../kubernetes/watched-daemon.ts'
+import { openReport } from '../output-file.ts'
+import { shimLibrary } from '../paths.ts'
+
+/** As commander parses them. */
+export interface DevicePluginOptions {
+  readonly socket?: string
+  readonly kubelet?: string
+  readonly resource?: readonly string[]
+  readonly cdi?: string
+  readonly libraryFolder?: string
+}
+
+const say = (sentence: string): void => {
+  process.stderr.write(`userdma device-plugin: ${sentence}\n`)
+}
+
+/** The command. */
+export const devicePlugin = async (options: DevicePluginOptions): Promise<void> => {
+  const resources = parseResources(options.resource)
+  const socket = namedSocket(options.socket) ?? userSocket()
+  const library =
+    options.libraryFolder === undefined ? shimLibrary() : copyPreload(shimLibrary(), resolve(options.libraryFolder))
+  if (options.cdi !== undefined) mkdirSync(options.cdi, { recursive: true })
+  const cdiFile = options.cdi === undefined ? undefined : join(options.cdi, 'userdma.json')
+  const edits = (): Edits => editsFor(socket, library)
+  let kubelet: Kubelet | undefined
+  let saidLeftOut: string | undefined
+
+  const update = (): void => {
+    // before kubelet may ask for what is in it
+    if (daemon.isUp && cdiFile !== undefined) writeCdi(cdiFile)
+    for (const plugin of plugins) plugin.update()
+    if (!daemon.isUp) return
+    const { leftOut } = usableDevices(daemon.devices)
+    if (leftOut !== undefined && leftOut !== saidLeftOut) say(leftOut)
+    saidLeftOut = leftOut
+    for (const [i, { name }] of resources.entries()) say(`${name}: ${plugins[i]!.describe()}`)
+  }
+  const writeCdi = (file: string): void => {
+    try {
+      const names = usableDevices(daemon.devices).usable.map(({ name }) => name)
+      openReport(file).write(cdiText(names, edits()))
+    } catch (error) {
+      say(messageOf(error))
+    }
+  }
+  // before there is a socket that must be removed
+  const ended = new Promise<void>(done => onEndSignal(() => done()))
+  const daemon = watchDaemon(socket, update, say)
+  const settings = { edits, hasCdi: cdiFile !== undefined }
+  const plugins = resources.map(resource => createPlugin(resource, daemon, settings, () => kubelet?.streamEnded()))
+  const close = (): void => {
+    kubelet?.close()
+    for (const plugin of plugins) plugin.close()
+    daemon.close()
+  }
+  try {
+    const folder = resolve(options.kubelet ?? KUBELET_FOLDER)
+    kubelet = await joinKubelet(
+      folder,
+      resources.map((resource, i) => ({
+        resource: resource.name,
+        endpoint: socketName(resource),
+        serve: connection => plugins[i]!.serve(connection),
+        get streams() {
+          return plugins[i]!.streams
+        },
+      })),
+      say,
+    )
+  } catch (error) {
+    close()
+    throw error
+  }
+  await ended
+  close()
+}
