@@ -178,6 +178,7 @@ const UNCOMPARED: ReadonlySet<string> = new Set([
   ...['RES_LQPN', 'RES_PID', 'RES_PDN', 'RES_CQN', 'RES_MRN', 'RES_CTXN', 'RES_SRQN', 'RES_RKEY', 'RES_LKEY'],
   ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
 ])
+const SINCE_LINUX_7_3 = 'RES_SUMMARY_ENTRY_MAX'
 /** Bits of CAP_FLAGS: XRC (20), which Linux's rxe lacks, and FLUSH_PERSISTENT (39), which userdma lacks. */
 const UNCOMPARED_FLAGS = (1n << 20n) | (1n << 39n)
 
@@ -189,16 +190,18 @@ const isOfKernel = ([, value]: Entry): boolean =>
   Array.isArray(value) && (value as Entries).some(([name]) => name === 'RES_KERN_NAME')
 
 const comparable = (entries: Entries): unknown[] =>
-  entries.map(([name, value]) => {
-    if (UNCOMPARED.has(name)) return name
-    if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]
-    if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
-    const hasNestedFlag = 'flagged' in value
-    // Linux lists all objects of its own clients; userdma lists only queue pair 1.
-    const inner = (hasNestedFlag ? value.flagged : value).filter(entry => name === 'RES_QP' || !isOfKernel(entry))
-    const values = comparable(inner)
-    return [name, hasNestedFlag, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
-  })
+  entries
+    .filter(([name]) => name !== SINCE_LINUX_7_3)
+    .map(([name, value]) => {
+      if (UNCOMPARED.has(name)) return name
+      if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]
+      if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
+      const hasNestedFlag = 'flagged' in value
+      // Linux lists all objects of its own clients; userdma lists only queue pair 1.
+      const inner = (hasNestedFlag ? value.flagged : value).filter(entry => name === 'RES_QP' || !isOfKernel(entry))
+      const values = comparable(inner)
+      return [name, hasNestedFlag, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
+    })
 
 /** The comparable parts of an answer. */
 const answerOf = (messages: readonly Message[]) => ({
