@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { it } from 'node:test'
+import { portSpeed } from '../../../src/core/base/device.ts'
 import { identify } from '../../../src/core/devices/identity.ts'
 import { addFailureHandler } from '../../../src/core/failures.ts'
 import { createCore, type Device } from '../../../src/core/index.ts'
@@ -201,6 +202,26 @@ it('a change of a port raises its event once; a change without an event only upd
     'another program uses the address',
   )
   assert.deepEqual(lastBytes(rxe), [1, 2])
+})
+
+it('a change of the speed of a port raises an event of devices whose driver has it, before that of the port', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const { device } = rxe
+  Object.assign(device, { driver: { ...device.driver, hasSpeedEvents: true } })
+  const events: (number | undefined)[] = []
+  const { interfaces, setInterface } = simulate(link)
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, noMacs)
+  addFailureHandler(device.core, ({ event }) => events.push(event))
+  const { PORT_ACTIVE, PORT_ERR, DEVICE_SPEED_CHANGE } = AsyncEventType.values
+  const speeds: number[] = []
+  for (const hasCarrier of [false, true]) {
+    setInterface({ ...link, hasCarrier })
+    speeds.push(portSpeed(device.ports[0]!))
+  }
+  assert.deepEqual(speeds, [0, 25])
+  // Another MTU is not another speed.
+  setInterface({ ...link, mtu: 4200 })
+  assert.deepEqual(events, [DEVICE_SPEED_CHANGE, PORT_ERR, DEVICE_SPEED_CHANGE, PORT_ACTIVE, PORT_ACTIVE])
 })
 
 it('if the update of a device throws, the other devices are updated', () => {
