@@ -24,6 +24,7 @@ import {
   type AnswerList,
   type AnswerOne,
   type Answers,
+  byIndex,
   deviceOf,
   handleOf,
   hwCounters,
@@ -349,7 +350,7 @@ function* summaryOf(daemon: Managed, found: DaemonDevice): Work<Entries> {
 
 /** Devices that are removed between the steps are omitted. */
 function* summaries(daemon: Managed): Generator<Uint8Array | undefined> {
-  for (const found of [...daemon.devices.all])
+  for (const found of byIndex(daemon.devices))
     if (found.device.isAlive) yield encodeAttributes(yield* summaryOf(daemon, found))
 }
 

@@ -75,7 +75,7 @@ export const NldevCommands = {
     requestKind: 'one',
     needsNetAdmin: true,
     isStrict: true,
-    effect: 'sets the name or adaptive moderation; a network namespace is EOPNOTSUPP',
+    effect: 'sets the name, network namespace or adaptive moderation; a namespace is EOPNOTSUPP if they are shared',
   },
   NEWLINK: {
     number: 3,
@@ -90,14 +90,15 @@ export const NldevCommands = {
     number: 6,
     requestKind: 'one',
     returnsParserErrno: true,
-    effect: 'network namespace mode (shared), privileged Q_Keys, event monitoring, copy-on-fork',
+    effect: 'network namespace mode, privileged Q_Keys, event monitoring, copy-on-fork',
   },
   SYS_SET: {
     number: 7,
     requestKind: 'one',
     needsNetAdmin: true,
     isStrict: true,
-    effect: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
+    effect:
+      'sets the network namespace mode, EBUSY if a program of another namespace has a session; or whether programs may use privileged Q_Keys',
   },
   RES_GET: { number: 9, requestKind: 'both', listIgnoresAttributes: true, effect: 'numbers of objects, by kind' },
   RES_QP_GET: { number: 10, requestKind: 'both', effect: 'queue pairs' },

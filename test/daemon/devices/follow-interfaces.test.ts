@@ -12,6 +12,7 @@ import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice, Devices } from '../../../src/daemon/devices/devices.ts'
 import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
 import { HotPlug, type HotPlugParts } from '../../../src/daemon/devices/hot-plug.ts'
+import { DeviceNamespaces } from '../../../src/daemon/devices/namespaces.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { EADDRINUSE, SystemError } from '../../../src/host/errno.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
@@ -256,7 +257,8 @@ it('the state of an interface is in the files of its device', () => {
   }
   const root = join(folder, 'files')
   const devices = { all: [known], linked: [rxe], listeners: new Set() } as unknown as Devices
-  new HotPlug({ root, devices, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
+  const namespaces = new DeviceNamespaces(devices)
+  new HotPlug({ root, devices, namespaces, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])
