@@ -1,6 +1,6 @@
 /*
  * The files that programs read about devices, a tree for each network namespace that has devices of its own
- * (devices/namespaces.ts), below that of the daemon's namespace, and one without devices for all others. A session has
+ * (daemon/devices/namespaces.ts), below that of the daemon's namespace, and one without devices for all others. A session has
  * the same tree to its end.
  */
 import { join } from 'node:path'
