@@ -80,6 +80,8 @@ export interface Driver<D = unknown> {
   readonly hasAddress?: boolean
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
+  /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as of Linux's mlx5. */
+  readonly hasSpeedEvents?: true
   /** Version of the driver's part of Linux's ABI; default 1. */
   readonly abi?: number
   /** The driver's bytes in requests and responses of Linux's ABI; default none. */

@@ -44,6 +44,7 @@ import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
+import { DeviceNamespaces } from './devices/namespaces.ts'
 import { createNetwork } from './devices/network.ts'
 import { DoorbellPages } from './doorbell-pages.ts'
 import { createFailureReports } from './failures.ts'
@@ -262,6 +263,10 @@ const createParts = (
         const qp = devices.find(name)?.network?.queues?.qpOfNumber(qpn)
         return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
       },
+      sees(context, device) {
+        const owner = failures.ownerOf(context)
+        return owner === undefined || namespaces.processSees(owner.pid, device)
+      },
       wake: () => loop.advance(),
     },
     torment: config.torment === undefined ? undefined : readTorment(config.torment),
@@ -286,6 +291,7 @@ const createParts = (
   const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
     if (objectJobs.waiting > 0) objectJobs.finish()
   })
+  const namespaces = new DeviceNamespaces(devices)
   const setCallsWord = (): void => {
     const isSeen = config.check === true || trace.hasSubscribers || faults.hasCalls
     setWord(parkedPage.words, ParkedPage.CALLS, isSeen ? 1 : 0)
@@ -356,6 +362,7 @@ const createParts = (
     failures,
     faults,
     devices,
+    namespaces,
     ringPool,
     contexts,
     check,
@@ -374,10 +381,12 @@ type Parts = ReturnType<typeof createParts>
 const createServices = (parts: Parts, socket: string, served: Served) => {
   const { config, containment, core, devices, lifetime, loop, network, objectJobs, contexts } = parts
   const root = treeOf(socket)
-  const answer = createRequests({ core, devices, failures: parts.failures, root }, containment)
+  const { namespaces, sessions, failures } = parts
+  const managed = { core, devices, failures, root, namespaces, sessions }
+  const answer = createRequests(managed, containment, namespace => hotPlug.rootOf(namespace))
   const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
   lifetime.watch(() => netlink.count)
-  const hotPlug = new HotPlug({ ...parts, root, netlink })
+  const hotPlug: HotPlug = new HotPlug({ ...parts, root, netlink })
   const stat = new DaemonStat({ ...parts, netlink })
   const sessionParts: SessionParts = {
     ...parts,

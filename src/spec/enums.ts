@@ -249,6 +249,7 @@ export const AsyncEventType = enumeration('async_event_type', {
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
   WQ_FATAL: 19,
+  DEVICE_SPEED_CHANGE: 20,
   /**
    * Events of the system-wide device, not in Linux. The event's element is the index of the added or removed device.
    */

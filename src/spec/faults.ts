@@ -297,7 +297,7 @@ export const statusesOf = (cls: string, completion: string): readonly StatusName
 // ---- asynchronous events ----
 
 /** Of a port or the device. Others, as LID_CHANGE, belong to InfiniBand links; the devices' links are Ethernet. */
-export const deviceEvents = ['PORT_ERR', 'PORT_ACTIVE', 'GID_CHANGE', 'DEVICE_FATAL'] as const
+export const deviceEvents = ['PORT_ERR', 'PORT_ACTIVE', 'GID_CHANGE', 'DEVICE_FATAL', 'DEVICE_SPEED_CHANGE'] as const
 
 /** The events of objects of a class that a rule may raise. */
 export const objectEventsOf = (cls: string): readonly string[] => {

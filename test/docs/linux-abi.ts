@@ -5,6 +5,7 @@
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { type NldevCommand, NldevCommands } from '../../src/spec/linux/nldev.ts'
+import { additionKinds, additions, methodSince } from '../../src/spec/linux/since-6.12.ts'
 import { absentUcmaCommands, ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { umadCalls } from '../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
@@ -51,6 +52,7 @@ const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string =>
       ? `ioctl ${number}.${methodNumber} without attributes`
       : `command ${number < EXTENDED ? number : `ex ${number - EXTENDED}`} of zeros`
   const errno = recorded.get(name.endsWith('.ADVISE_MR') ? 'ADVISE_MR advice 0 flags 0' : emptyCall)
+  if (errno === undefined && methodSince(name) !== undefined) return 'EPROTONOSUPPORT'
   if (errno === undefined) throw new Error(`${emptyCall} is not among the recorded calls`)
   if (/^(EOPNOTSUPP|EPROTONOSUPPORT)$/.test(errno)) return errno
   return 'yes'
@@ -79,17 +81,17 @@ const attributesOf = (call: LinuxCall): string[] => {
 
 const INTRODUCTION = `# Linux's calls
 
-Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or
+Every call that the headers of Linux 7.3 have for uverbs, rdma_cm and umad, and what it is here: a method of one or
 several classes, or none, with the reason. The write commands, the ioctls and the object dialect call the same methods;
 the object dialect alone can pass every argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an
-ioctl EPROTONOSUPPORT, after which libibverbs tries the command. Calls of newer kernels are refused in the same way,
-except \`REG_MR\`, which is accepted.
+ioctl EPROTONOSUPPORT, after which libibverbs tries the command. Calls of newer kernels are refused in the same way.
 
 For write commands and ioctls, the column "rxe" says whether the soft device has the methods; what it lacks is declared,
 and answers as above. "Linux" says whether Linux's own rxe has the call, recorded from Linux 6.12; [a
-list](#where-linuxs-rxe-answers-differently) has all answers that differ.
+list](#where-linuxs-rxe-answers-differently) has all answers that differ. [What is new since
+6.12](#what-is-new-since-linux-612) has a table.
 
-Netlink has a table of its own, with all commands of Linux 6.12.
+Netlink has a table of its own, with all commands of Linux 7.3.
 
 \`npm run docs\` writes this page, from \`src/spec/linux/\` and the recorded answers (\`test/every-call.ts\`).`
 
@@ -124,6 +126,27 @@ const differences = (): string[] => [
     ),
     '',
   ]),
+]
+
+/** Test: test/daemon/since-6.12.test.ts. */
+const newSince = (): string[] => [
+  '## What is new since Linux 6.12',
+  '',
+  'Objects, methods, attributes, commands, events and values that the headers of Linux 7.3 have and those of 6.12 lack,',
+  'with the release that brought them, and what a call with them gets here; "sent" and "never sent" are about answers and',
+  'events. The attributes of a new method are of its release. A test makes all these calls.',
+  '',
+  ...table(
+    ['since', '', 'Linux', 'gets', 'here'],
+    additions.map(({ since, kind, names, answer, here }) => [
+      since,
+      additionKinds[kind] === undefined ? kind.replace('value', 'values') : kind,
+      names.map(code).join(', '),
+      answer,
+      here,
+    ]),
+  ),
+  '',
 ]
 
 const netlink = (): string[] => {
@@ -175,6 +198,7 @@ export const linuxAbiPage = (hasMethod: HasMethod): string => {
     ),
     '',
     ...LIBRARY_ONLY,
+    ...newSince(),
     ...differences(),
     ...netlink(),
     '## Commands of rdma_cm',

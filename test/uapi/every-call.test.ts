@@ -188,15 +188,15 @@ describe('absent calls', () => {
       }
     })
 
-  it('refuses numbers that Linux 6.12 does not use', () => {
+  it('refuses numbers that Linux 7.3 does not use', () => {
     for (const number of [41, 200, EXTENDED + 58, EXTENDED + 2]) {
       const decoded = byWrite(writeHeader(number))
       assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EOPNOTSUPP')
-      assert.match(decoded.reason!, /^command 0x[0-9a-f]+: Linux 6.12 has no such command$/)
+      assert.match(decoded.reason!, /^command 0x[0-9a-f]+: Linux 7.3 has no such command$/)
     }
-    const decoded = byIoctl(message(17, 0))
+    const decoded = byIoctl(message(20, 0))
     assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EPROTONOSUPPORT')
-    assert.equal(decoded.reason, 'object 17 method 0: the core of Linux 6.12 has no such method')
+    assert.equal(decoded.reason, 'object 20 method 0: the core of Linux 7.3 has no such method')
   })
 })
 

@@ -67,6 +67,7 @@ const noStack = (): Stack => NO_STACK
 
 /** The port of events of ports: devices have one. */
 const PORT = 1
+const PORTLESS: ReadonlySet<string> = new Set(['DEVICE_FATAL', 'DEVICE_SPEED_CHANGE'])
 
 /** `stack`: looks the stack up. */
 const subjectOf = (
@@ -93,7 +94,7 @@ const raise = (context: Context, object: CoreObject | undefined, event: string, 
   const type = AsyncEventType.values[event as keyof typeof AsyncEventType.values]
   const cause = causeOfRule(rule)
   if (isOfDevice(event)) {
-    raiseInContext(context, { type, port: event === 'DEVICE_FATAL' ? undefined : PORT }, cause)
+    raiseInContext(context, { type, port: PORTLESS.has(event) ? undefined : PORT }, cause)
     return
   }
   if (object === undefined) return

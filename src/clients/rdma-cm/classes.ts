@@ -294,6 +294,17 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       postWrittenEvent(object as CmIdObject, type, { status, argument })
       return {}
     },
+    resolveService(_call, { state: { state, device } }) {
+      if (state !== 'ADDR_BOUND' || device === undefined)
+        throw new CallError(
+          'EINVAL',
+          `cm_id.resolveService: the identifier is in state ${state}${device ? '' : ' without a device'}, not ADDR_BOUND with a device`,
+        )
+      throw new CallError('EOPNOTSUPP', 'cm_id.resolveService: RoCE has no subnet administrator, which knows services')
+    },
+    queryServices() {
+      throw new CallError('ENODATA', 'cm_id.queryServices: no service was resolved')
+    },
   })
 
   const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {

@@ -61,6 +61,15 @@ export class CmDevices {
     return added
   }
 
+  /** Those devices for which `isWanted` is true, as they are now. */
+  only(isWanted: (device: Device) => boolean): CmDevices {
+    const wanted = [...this.#devices].filter(([device]) => isWanted(device))
+    if (wanted.length === this.#devices.size) return this
+    const devices = new CmDevices(this.#routing)
+    for (const [device, added] of wanted) devices.#devices.set(device, added)
+    return devices
+  }
+
   all(): Iterable<CmDevice> {
     return this.#devices.values()
   }

@@ -77,11 +77,15 @@ export class Listeners {
     if (ids?.size === 0) this.#ports.delete(key)
   }
 
-  /** Listens on a new device. `report`: gets errors of the protocol. */
-  addDevice(device: CmDevice, report: (error: unknown) => void): void {
+  /** Listens on a new device, for the identifiers that may use it. `report`: gets errors of the protocol. */
+  addDevice(
+    device: CmDevice,
+    mayUse: (id: Identifier, device: CmDevice) => boolean,
+    report: (error: unknown) => void,
+  ): void {
     for (const ids of this.#ports.values())
       for (const [id, ends] of ids)
-        if (listensOn(id, device))
+        if (listensOn(id, device) && mayUse(id, device))
           try {
             ends.set(device, device.protocol.listen(id))
           } catch (error) {
@@ -104,8 +108,8 @@ export class Listeners {
   find({ portSpace, local }: PeerRequest, device: CmDevice, isOfHost: boolean): Identifier | undefined {
     let best: Identifier | undefined
     let bestMatch = NONE
-    for (const id of this.#ports.get(portKey(portSpace, local.port))?.keys() ?? []) {
-      const match = matchOf(id, local, device, isOfHost)
+    for (const [id, ends] of this.#ports.get(portKey(portSpace, local.port)) ?? []) {
+      const match = ends.has(device) ? matchOf(id, local, device, isOfHost) : NONE
       if (match > bestMatch) [best, bestMatch] = [id, match]
     }
     return best

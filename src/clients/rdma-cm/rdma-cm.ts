@@ -37,6 +37,8 @@ export interface RdmaCmEnvironment {
   readonly routing?: Routing
   /** Whether a context may connect a queue pair of the device. Absent: yes. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
+  /** Whether the program of a context sees a device (network namespaces). Absent: yes. */
+  readonly sees?: (client: Context, device: Device) => boolean
 }
 
 /** The connection protocol of devices whose drivers have none; undefined: it does not support the device. */
@@ -97,7 +99,11 @@ export class RdmaCm {
         if (protocol === undefined) return false
         const cmDevice = this.devices.add(device, protocol)
         this.#bound.set(cmDevice, new Set())
-        this.#listeners.addDevice(cmDevice, error => core.report(error))
+        this.#listeners.addDevice(
+          cmDevice,
+          (id, { device: added }) => this.#sees(id, added),
+          error => core.report(error),
+        )
         return true
       },
       remove: device => {
@@ -140,7 +146,7 @@ export class RdmaCm {
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE')
       throw new CallError('EINVAL', `cm_id.bind: the identifier is in state ${id.state}, not IDLE`)
-    const device = this.devices.deviceToBind(address, id.onlyDevice)
+    const device = this.#devicesOf(id).deviceToBind(address, id.onlyDevice)
     const source = this.#bindPort(id, address)
     id.state = 'ADDR_BOUND'
     id.source = source
@@ -165,7 +171,7 @@ export class RdmaCm {
       throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
     if (this.#raiseInjected(id, ADDR_ERROR)) return
     try {
-      const { device, localGid, remoteGid } = this.devices.route(destination, id.source, id.onlyDevice)
+      const { device, localGid, remoteGid } = this.#devicesOf(id).route(destination, id.source, id.onlyDevice)
       id.destination = destination
       this.#attach(id, device, localGid)
       if (isAny(id.source)) id.source = { ...id.source, address: localGid }
@@ -236,7 +242,7 @@ export class RdmaCm {
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
     if (id.device !== undefined) requireDatagrams('cm_id.listen', id)
-    this.#listeners.add(id, source, this.devices.all())
+    this.#listeners.add(id, source, this.#devicesOf(id).all())
     // No identifier with REUSEADDR may share the address and port of a listener.
     id.reuseAddress = false
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
@@ -392,6 +398,17 @@ export class RdmaCm {
   }
 
   // ---- internal ----
+
+  #sees({ object }: Identifier, device: Device): boolean {
+    const context = object?.context
+    return context === undefined || this.#environment.sees?.(context, device) !== false
+  }
+
+  /** The devices that the identifier may use. */
+  #devicesOf(id: Identifier): CmDevices {
+    if (this.#environment.sees === undefined) return this.devices
+    return this.devices.only(device => this.#sees(id, device))
+  }
 
   #notify(id: Identifier, type: number, details: EventDetails): void {
     id.owner.event(type, details)

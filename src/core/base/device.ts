@@ -3,8 +3,9 @@
  */
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
-import { CoreSupport } from '../../spec/enums.ts'
+import { CoreSupport, PortState } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { linkRate } from '../../spec/link-rate.ts'
 import { copyOfBytes } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type GidTable, getGid } from '../devices/gids.ts'
@@ -75,7 +76,12 @@ export const deviceClass = driverClass(DeviceClass, {
   }),
 })
 
+/** In units of 100 Mb/s; 0 if the port is not active. */
+export const portSpeed = ({ attributes }: Pick<Port, 'attributes'>): number =>
+  attributes.state === PortState.values.ACTIVE ? linkRate(attributes) : 0
+
 export const portClass = driverClass<typeof PortClass, Port>(PortClass, {
   query: (_call, { state }) => ({ attributes: { ...state.attributes } }),
   queryGidEntry: (_call, { state }, { index }) => ({ entry: entryOf(state.gids, index) }),
+  querySpeed: (_call, { state }) => ({ speed: BigInt(portSpeed(state)) }),
 })

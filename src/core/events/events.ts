@@ -48,6 +48,8 @@ import {
 
 /** IBV_EVENT_DEVICE_FATAL: the device was removed. */
 export const DEVICE_FATAL = 8
+/** IBV_EVENT_DEVICE_SPEED_CHANGE (Linux 7.0). */
+export const DEVICE_SPEED_CHANGE = 20
 
 /** `FdObject` with a sink that can be replaced. */
 interface MutableFd {
@@ -472,10 +474,16 @@ export const raisePort = (device: Device, port: number, type: number): void => {
   )
 }
 
+/** Causes of events of the device, by `AsyncEventType`. */
+const deviceCauses: Readonly<Record<number, Cause>> = {
+  [DEVICE_FATAL]: createCause('DEVICE_REMOVED', {}),
+  [DEVICE_SPEED_CHANGE]: createCause('SPEED_CHANGE', {}),
+}
+
 /** Raises an event of the device, with element 0 on async fds. Also reports it as a failure. */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
-  const cause = type === DEVICE_FATAL ? createCause('DEVICE_REMOVED', {}) : createCause('OTHER_EVENT', { event: type })
+  const cause = deviceCauses[type] ?? createCause('OTHER_EVENT', { event: type })
   reportFailure({ kind: 'event', device: device.name, event: type, cause }, device, undefined)
 }
 

@@ -15,9 +15,10 @@
  * or with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
+import { portSpeed } from '../../core/base/device.ts'
 import type { Identity } from '../../core/devices/identity.ts'
 import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
-import { raisePort } from '../../core/events/events.ts'
+import { DEVICE_SPEED_CHANGE, raiseDevice, raisePort } from '../../core/events/events.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
@@ -179,7 +180,12 @@ export class InterfaceFollower {
     this.#forEachDevice(this.#devicesOn(index), followed => {
       if (now !== undefined && now.name !== followed.link.identity.interfaceName) this.#moveTo(followed, now)
       const link = now ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
-      this.#notify(followed, followed.link.setState(link))
+      const { device } = followed
+      const port = device.ports[0]!
+      const speed = portSpeed(port)
+      const event = followed.link.setState(link)
+      if (device.driver.hasSpeedEvents && portSpeed(port) !== speed) raiseDevice(device, DEVICE_SPEED_CHANGE)
+      this.#notify(followed, event)
       if (now?.isBond) this.#macs.ownMac(followed, now.mac)
     })
   }

@@ -6,12 +6,13 @@ import type { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
 import { isLinked, type NetworkDevice } from '../../core/driver-contract.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import type { Contexts } from '../context/contexts.ts'
-import { createDeviceFiles, type DeviceFiles } from '../files/device-files.ts'
+import { createNamespaceFiles, type NamespaceFiles } from '../files/namespace-files.ts'
 import type { Loop } from '../loop.ts'
-import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from '../netlink/monitor.ts'
+import { type Notified, notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from '../netlink/monitor.ts'
 import type { Netlink } from '../netlink/netlink.ts'
 import type { DaemonDevice, DeviceListener, Devices } from './devices.ts'
 import { InterfaceFollower } from './follow-interfaces.ts'
+import type { DeviceNamespaces } from './namespaces.ts'
 
 export interface HotPlugParts {
   readonly devices: Devices
@@ -20,6 +21,7 @@ export interface HotPlugParts {
   readonly cm: RdmaCm
   readonly contexts: Contexts
   readonly netlink: Netlink
+  readonly namespaces: DeviceNamespaces
   readonly loop: Loop
   /** Removes a device that threw. */
   readonly removeFaulty: (device: NetworkDevice, error: unknown) => void
@@ -27,17 +29,20 @@ export interface HotPlugParts {
 
 export class HotPlug implements DeviceListener {
   readonly #parts: HotPlugParts
-  #files: DeviceFiles | undefined
+  readonly #notified: Notified
+  #files: NamespaceFiles | undefined
   #follower: InterfaceFollower | undefined
 
   constructor(parts: HotPlugParts) {
     this.#parts = parts
+    const { netlink, namespaces } = parts
+    this.#notified = { multicast: netlink.multicast, sees: (namespace, device) => namespaces.sees(namespace, device) }
   }
 
   /** Writes the files of all devices. `interfaces`: as for `createDevices`. Throws the system's error. */
   start(interfaces: Interfaces | undefined): void {
-    const { devices, root, cm, netlink, removeFaulty } = this.#parts
-    const files = createDeviceFiles(root, devices.all)
+    const { devices, root, cm, namespaces, removeFaulty } = this.#parts
+    const files = createNamespaceFiles(root, devices.all, namespaces)
     this.#files = files
     // The follower may find a device that throws, and is removed.
     devices.listeners.add(this)
@@ -47,7 +52,7 @@ export class HotPlug implements DeviceListener {
         devices,
         (device, previous) => {
           files.update(device)
-          if (previous !== undefined) notifyMoved(netlink, device, previous)
+          if (previous !== undefined) notifyMoved(this.#notified, device, previous)
         },
         removeFaulty,
         {
@@ -61,22 +66,27 @@ export class HotPlug implements DeviceListener {
     this.#files?.add(added)
     if (isLinked(added.network)) this.#follower?.follow(added.network)
     this.#parts.loop.kick()
-    notifyAdded(this.#parts.netlink, added)
+    notifyAdded(this.#notified, added)
   }
 
   renamed(renamed: DaemonDevice, previous: string): void {
     this.#files?.rename(renamed, previous)
-    notifyRenamed(this.#parts.netlink, renamed)
+    notifyRenamed(this.#notified, renamed)
   }
 
   removed(removed: DaemonDevice): void {
     this.#parts.contexts.hangUp(removed.device)
     this.#files?.remove(removed)
-    notifyRemoved(this.#parts.netlink, removed)
+    notifyRemoved(this.#notified, removed)
   }
 
   ended({ network }: DaemonDevice): void {
     if (isLinked(network)) this.#follower?.unfollow(network)
+  }
+
+  /** The folder of the files for programs in a network namespace. */
+  rootOf(namespace: string | undefined): string {
+    return this.#files?.rootOf(namespace) ?? this.#parts.root
   }
 
   /** Returns as `DeviceFiles.refreshCounters`. */

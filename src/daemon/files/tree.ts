@@ -6,7 +6,8 @@
 import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
-import { GidType, LinkLayer, LinkSpeed, NodeType, PhysState, PortState } from '../../spec/enums.ts'
+import { GidType, LinkLayer, NodeType, PhysState, PortState } from '../../spec/enums.ts'
+import { lanesOf, linkRate, speedName } from '../../spec/link-rate.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
@@ -55,24 +56,8 @@ const LINK_LAYERS: Readonly<Record<number, string>> = {
 /** As gid_types_names. */
 const gidTypeText = (type: number): string => (type === GidType.values.ROCE_V2 ? 'RoCE v2' : 'IB/RoCE v1')
 
-/** Lanes by `LinkWidth`, and 100 Mb/s per lane by `LinkSpeed`. */
-const LANES: Readonly<Record<number, number>> = { 1: 1, 2: 4, 4: 8, 8: 12, 16: 2 }
-const LANE_RATES: Readonly<Record<string, number>> = {
-  SDR: 25,
-  DDR: 50,
-  QDR: 100,
-  FDR10: 100,
-  FDR: 140,
-  EDR: 250,
-  HDR: 500,
-}
-
 /** As rate_show, for example `2.5 Gb/sec (1X SDR)`. */
-const rateText = ({ activeWidth, activeSpeed }: TreePort): string => {
-  const speed = Object.entries(LinkSpeed.values).find(([, value]) => value === activeSpeed)?.[0] ?? 'SDR'
-  const lanes = LANES[activeWidth] ?? 1
-  return `${((LANE_RATES[speed] ?? 0) * lanes) / 10} Gb/sec (${lanes}X ${speed})`
-}
+const rateText = (port: TreePort): string => `${linkRate(port) / 10} Gb/sec (${lanesOf(port)}X ${speedName(port)})`
 
 /** The port state in Linux's format, for example `4: ACTIVE`. */
 const stateText = (state: number): string =>

@@ -9,7 +9,10 @@ import { MAX_DATAGRAM_BYTES, type NldevAttributeName, type NldevCommandName } fr
 import { type Attributes, type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
 import type { DaemonDevice, Devices } from '../devices/devices.ts'
+import type { DeviceNamespaces } from '../devices/namespaces.ts'
 import type { FailureReports } from '../failures.ts'
+import type { Sessions } from '../session/sessions.ts'
+import type { NamespaceOfFd } from './netlink.ts'
 
 /** What requests read and change. */
 export interface Managed {
@@ -18,12 +21,18 @@ export interface Managed {
   readonly failures: FailureReports
   /** Folder of the sysfs and device tree. */
   readonly root: string
+  readonly namespaces: DeviceNamespaces
+  /** The processes with a session. */
+  readonly sessions: Pick<Sessions, 'processes'>
 }
 
 export interface ParsedRequest {
   readonly attributes: Attributes
   /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
+  /** The network namespace of the socket; undefined: unknown. */
+  readonly namespace: string | undefined
+  readonly namespaceOfFd: NamespaceOfFd
 }
 
 /** A long computation, which yields between steps. */
@@ -60,6 +69,9 @@ export const deviceOf = ({ devices }: Managed, { attributes }: Pick<ParsedReques
   if (found === undefined) throw new CallError('EINVAL', `there is no device with index ${index}`)
   return found
 }
+
+/** As in Linux, lists of devices are in the order of their numbers. */
+export const byIndex = ({ all }: Devices): DaemonDevice[] => [...all].sort((a, b) => a.device.index - b.device.index)
 
 /** The port named in a request, if any. Throws CallError EINVAL. */
 export const portOf = (

@@ -6,7 +6,7 @@ import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
 import type { Request } from '../../uapi/session-codec.ts'
 import type { ToolShare } from '../tool-time.ts'
-import type { Netlink } from './netlink.ts'
+import type { NamespaceOfFd, Netlink } from './netlink.ts'
 import type { NetlinkSocket } from './netlink-socket.ts'
 
 /** The calling program. */
@@ -20,6 +20,9 @@ export interface NetlinkCaller {
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
+  namespaceOfFd: NamespaceOfFd
+  /** Its network namespace; undefined if it has ended. */
+  namespace(): string | undefined
 }
 
 /** `ret`: the operation's result, ≥ 0. `socket`: a new socket, whose peer end is passed with the answer. */
@@ -44,7 +47,11 @@ const send = (
   if (length > MAX_BYTES)
     throw new CallError('EMSGSIZE', `a netlink datagram of ${length} bytes; the maximum is ${MAX_BYTES}`)
   const datagram = caller.copyIn(argument, length)
-  const pending = netlink.receive(socket, { pid, isAdmin: caller.isAdmin }, datagram)
+  const pending = netlink.receive(
+    socket,
+    { pid, isAdmin: caller.isAdmin, namespaceOfFd: caller.namespaceOfFd },
+    datagram,
+  )
   return pending === undefined ? { ret: length } : pending.then(() => ({ ret: length }))
 }
 
@@ -55,7 +62,10 @@ export const netlinkCall = (
   request: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
   const { operation, extra, argument, fd, pid } = request
-  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.isAdmin, caller.account, caller.time) }
+  if (operation === OPEN) {
+    const { isAdmin, account, time } = caller
+    return { ret: 0, socket: netlink.open(extra, isAdmin, account, time, caller.namespace()) }
+  }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
   if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)

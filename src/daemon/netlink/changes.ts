@@ -13,12 +13,17 @@ const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
 const setDevice = (daemon: Managed, parsed: ParsedRequest): undefined => {
-  const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = parsed.attributes
+  const { DEV_NAME: name, NET_NS_FD: namespaceFd, DEV_DIM: moderation } = parsed.attributes
   const found = deviceOf(daemon, parsed)
   const { device } = found
-  if (name !== undefined) daemon.devices.rename(found, name)
-  else if (namespace !== undefined)
-    throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
+  if (namespaceFd !== undefined) {
+    const namespace = parsed.namespaceOfFd(namespaceFd)
+    if (namespace === undefined)
+      throw new CallError('EINVAL', `attribute NET_NS_FD: descriptor ${namespaceFd} is no network namespace`)
+    // As since Linux 7.3, a name renames the device too, before it moves.
+    if (name !== undefined) daemon.devices.rename(found, name)
+    daemon.namespaces.move(found, namespace)
+  } else if (name !== undefined) daemon.devices.rename(found, name)
   else if (moderation !== undefined && moderation > 1)
     throw new CallError('EINVAL', `attribute DEV_DIM: ${moderation} is not 0 or 1`)
   else if (moderation === 1) moderated.add(device)
@@ -36,7 +41,12 @@ const addressOf = (name: string): string => {
   return first.address
 }
 
-const addLink = (daemon: Managed, { attributes }: ParsedRequest): undefined => {
+const addLink = (daemon: Managed, { attributes, namespace }: ParsedRequest): undefined => {
+  if (daemon.namespaces.isForeign(namespace))
+    throw new CallError(
+      'EOPNOTSUPP',
+      "devices are added in the daemon's network namespace, and moved by `rdma dev set`",
+    )
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')

@@ -14,6 +14,7 @@ import type { DaemonDevice } from '../devices/devices.ts'
 import { hasNode } from '../files/tree.ts'
 import {
   type Answers,
+  byIndex,
   deviceOf,
   handleOf,
   type Managed,
@@ -68,7 +69,7 @@ const describePort = (found: DaemonDevice, number: number): Entries => {
 }
 
 function* listDevices({ devices }: Managed): Generator<Uint8Array> {
-  for (const found of [...devices.all]) yield encodeAttributes(describeDevice(found))
+  for (const found of byIndex(devices)) yield encodeAttributes(describeDevice(found))
 }
 
 function* listPorts(daemon: Managed, parsed: ParsedRequest): Generator<Uint8Array> {
@@ -117,29 +118,29 @@ const describeNode = (daemon: Managed, parsed: ParsedRequest): Entries => {
 
 // ---- system ----
 
-/** SYS_NETNS_MODE: all network namespaces share the devices. */
-const SHARED_MODE = 1
-
 /**
- * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork,
+ * SYS_NETNS_MODE: 1 if all network namespaces share the devices (daemon/devices/namespaces.ts). SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork,
  * because the daemon resolves addresses at each access.
  */
-const describeSystem = ({ core }: Managed): Entries => [
-  ['SYS_NETNS_MODE', SHARED_MODE],
+const describeSystem = ({ core, namespaces }: Managed): Entries => [
+  ['SYS_NETNS_MODE', +namespaces.isShared],
   ['SYS_PRIVILEGED_QKEY_MODE', +core.allowsPrivilegedQkeys],
   ['SYS_MONITOR_MODE', 1],
   ['SYS_COPY_ON_FORK', 1],
 ]
 
-const setSystem = ({ core }: Managed, { attributes }: ParsedRequest): undefined => {
+const setSystem = ({ core, namespaces, sessions }: Managed, { attributes }: ParsedRequest): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   // As in Linux, SYS_NETNS_MODE comes first: then SYS_PRIVILEGED_QKEY_MODE is ignored.
   const value = mode ?? qkey
   if (value === undefined) throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
   if (value > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
   if (mode === undefined) core.allowsPrivilegedQkeys = qkey === 1
-  else if (mode !== SHARED_MODE)
-    throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
+  else
+    namespaces.setShared(
+      mode === 1,
+      [...sessions.processes(undefined)].map(({ pid }) => pid),
+    )
 }
 
 export const deviceAnswers: Answers = {

@@ -3,6 +3,7 @@
  */
 import type { Identity } from '../../core/devices/identity.ts'
 import type { LinkedDevice } from '../../core/driver-contract.ts'
+import type { Device } from '../../core/model.ts'
 import {
   MONITOR,
   MonitorEvent,
@@ -17,35 +18,47 @@ import { handleOf } from './answers.ts'
 import { describeInterface, interfaceOf } from './devices.ts'
 import type { Netlink } from './netlink.ts'
 
-const notify = (netlink: Netlink, event: MonitorEventName, entries: Entries): void => {
+/** Sent by `multicast`, to those who see the device. */
+export type Notified = Pick<Netlink, 'multicast'> & {
+  /** Whether a network namespace sees a device; absent: yes. */
+  sees?(namespace: string | undefined, device: Device): boolean
+}
+
+const notify = (
+  netlink: Notified,
+  event: MonitorEventName,
+  { device }: Pick<DaemonDevice, 'device'>,
+  entries: Entries,
+): void => {
   const body = encodeAttributes([...entries, ['EVENT_TYPE', MonitorEvent[event]]])
   netlink.multicast(
     RDMA_NL_GROUP_NOTIFY,
     writeMessage({ type: nldevType(MONITOR), flags: 0, sequence: 0, port: 0, body }),
+    ({ namespace }) => netlink.sees?.(namespace, device) !== false,
   )
 }
 
 /** As in Linux, sends no event about a port without an interface, for which `interfaceEntries` is empty. */
 const notifyInterface = (
-  netlink: Netlink,
+  netlink: Notified,
   event: MonitorEventName,
   found: Pick<DaemonDevice, 'device'>,
   port: number,
   interfaceEntries: Entries,
 ): void => {
   if (interfaceEntries.length > 0)
-    notify(netlink, event, [...handleOf(found), ['PORT_INDEX', port], ...interfaceEntries])
+    notify(netlink, event, found, [...handleOf(found), ['PORT_INDEX', port], ...interfaceEntries])
 }
 
-export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
-  notify(netlink, 'REGISTER', handleOf(added))
+export const notifyAdded = (netlink: Notified, added: DaemonDevice): void => {
+  notify(netlink, 'REGISTER', added, handleOf(added))
   for (const { number } of added.device.ports)
     notifyInterface(netlink, 'NETDEV_ATTACH', added, number, interfaceOf(added))
 }
 
 /** The interface of a device was replaced or renamed. */
 export const notifyMoved = (
-  netlink: Netlink,
+  netlink: Notified,
   { device, link }: Pick<LinkedDevice, 'device' | 'link'>,
   previous: Identity,
 ): void => {
@@ -53,15 +66,16 @@ export const notifyMoved = (
     notifyInterface(netlink, event, { device }, 1, describeInterface(identity))
   const { identity } = link
   // As in Linux (fill_mon_netdev_rename), without device and port.
-  if (previous.interfaceIndex === identity.interfaceIndex) notify(netlink, 'NETDEV_RENAME', describeInterface(identity))
+  if (previous.interfaceIndex === identity.interfaceIndex)
+    notify(netlink, 'NETDEV_RENAME', { device }, describeInterface(identity))
   else {
     send('NETDEV_DETACH', previous)
     send('NETDEV_ATTACH', identity)
   }
 }
 
-export const notifyRenamed = (netlink: Netlink, renamed: DaemonDevice): void =>
-  notify(netlink, 'RENAME', handleOf(renamed))
+export const notifyRenamed = (netlink: Notified, renamed: DaemonDevice): void =>
+  notify(netlink, 'RENAME', renamed, handleOf(renamed))
 
-export const notifyRemoved = (netlink: Netlink, removed: DaemonDevice): void =>
-  notify(netlink, 'UNREGISTER', handleOf(removed))
+export const notifyRemoved = (netlink: Notified, removed: DaemonDevice): void =>
+  notify(netlink, 'UNREGISTER', removed, handleOf(removed))

@@ -35,6 +35,8 @@ export interface NetlinkSocket {
   readonly isAdmin: boolean
   /** The time for requests of the socket's user. */
   readonly time: ToolShare
+  /** The network namespace of the process that opened the socket; undefined: unknown. */
+  readonly namespace: string | undefined
   /** SOCK_RAW or SOCK_DGRAM, as the program has requested. */
   readonly type: number
   /** 0: not bound. */
@@ -67,6 +69,8 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 export interface NetlinkSocketParts {
   readonly containment: Containment
   readonly time: ToolShare
+  /** As of `NetlinkSocket`. */
+  readonly namespace?: string | undefined
   /** Called with a datagram that bypassed the shim. Returns a promise if the answer takes long. */
   onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
   /** Called when the peer end was closed, or a callback of the socket has thrown. */
@@ -176,6 +180,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     target: `socket:[${fstatSync(peerEnd).ino}]`,
     isAdmin,
     time,
+    namespace: parts.namespace,
     type,
     port: 0,
     groups: 0,

@@ -13,8 +13,18 @@ import type { Containment } from '../containment.ts'
 import type { ToolShare } from '../tool-time.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
+/** The network namespace of which a descriptor of the sender is; undefined: of none, or the sender is not known. */
+export type NamespaceOfFd = (fd: number) => string | undefined
+
 /** Answers a message on a socket. Returns a promise if the answer takes long. */
-export type AnswerMessage = (socket: NetlinkSocket, message: Message, isAdmin: boolean) => Promise<void> | undefined
+export type AnswerMessage = (
+  socket: NetlinkSocket,
+  message: Message,
+  isAdmin: boolean,
+  namespaceOfFd: NamespaceOfFd,
+) => Promise<void> | undefined
+
+const noDescriptors: NamespaceOfFd = () => undefined
 
 export interface NetlinkParts {
   readonly containment: Containment
@@ -29,14 +39,15 @@ export interface Sender {
   readonly pid: number
   /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
+  readonly namespaceOfFd?: NamespaceOfFd
 }
 
 export interface Netlink {
   /**
-   * A new socket. `time`: for its requests. The caller passes `peerEnd` to the program. Throws CallError EMFILE, ENFILE;
-   * SystemError.
+   * A new socket. `time`: for its requests. `namespace`: as of `NetlinkSocket`. The caller passes `peerEnd` to the
+   * program. Throws CallError EMFILE, ENFILE; SystemError.
    */
-  open(type: number, isAdmin: boolean, account: Account, time: ToolShare): NetlinkSocket
+  open(type: number, isAdmin: boolean, account: Account, time: ToolShare, namespace?: string): NetlinkSocket
   /** `target`: 'socket:[inode]', the target of the program's end in /proc/PID/fd. */
   find(target: string): NetlinkSocket | undefined
   /**
@@ -49,8 +60,8 @@ export interface Netlink {
   getOption(socket: NetlinkSocket, option: number): number
   /** Answers the messages of a datagram. Returns a promise if the answers take long. */
   receive(socket: NetlinkSocket, sender: Sender, datagram: Uint8Array): Promise<void> | undefined
-  /** Sends a datagram to the members of a group. */
-  multicast(group: number, datagram: Uint8Array): void
+  /** Sends a datagram to the members of a group that `mayReceive`. */
+  multicast(group: number, datagram: Uint8Array, mayReceive?: (socket: NetlinkSocket) => boolean): void
   readonly count: number
   closeAll(): void
 }
@@ -95,23 +106,25 @@ export const createNetlink = ({ containment, answer, onClosed = () => {} }: Netl
     socket: NetlinkSocket,
     messages: readonly Message[],
     isAdmin: boolean,
+    namespaceOfFd: NamespaceOfFd,
     first = 0,
   ): Promise<void> | undefined => {
     const { time } = socket
     for (let i = first; i < messages.length; i++) {
-      const answerNext = (): Promise<void> | undefined => answer(socket, messages[i]!, isAdmin)
+      const answerNext = (): Promise<void> | undefined => answer(socket, messages[i]!, isAdmin, namespaceOfFd)
       const pending = time.hasTime ? time.charge(answerNext) : time.run(oneSlice(answerNext))
-      if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, i + 1))
+      if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, namespaceOfFd, i + 1))
     }
     return undefined
   }
 
   const netlink: Netlink = {
-    open(type, isAdmin, account, time) {
+    open(type, isAdmin, account, time, namespace) {
       const releaseDescriptor = take(account.descriptors, account, 'a netlink socket')
       const parts = {
         containment,
         time,
+        namespace,
         onDatagram: (socket: NetlinkSocket, datagram: Uint8Array) =>
           netlink.receive(socket, { pid: 0, isAdmin: socket.isAdmin }, datagram),
         onHangUp: removeSocket,
@@ -147,13 +160,13 @@ export const createNetlink = ({ containment, answer, onClosed = () => {} }: Netl
         throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be queried here`)
       return option === LIST_MEMBERSHIPS ? socket.groups : +socket.options.has(option)
     },
-    receive(socket, { pid, isAdmin }, datagram) {
+    receive(socket, { pid, isAdmin, namespaceOfFd = noDescriptors }, datagram) {
       if (socket.port === 0) netlink.bind(socket, pid, 0, socket.groups)
-      return answerAll(socket, readMessages(datagram), isAdmin && socket.isAdmin)
+      return answerAll(socket, readMessages(datagram), isAdmin && socket.isAdmin, namespaceOfFd)
     },
-    multicast(group, datagram) {
+    multicast(group, datagram, mayReceive = () => true) {
       const bit = 1 << (group - 1)
-      for (const socket of sockets.values()) if (socket.groups & bit) socket.send(datagram)
+      for (const socket of sockets.values()) if (socket.groups & bit && mayReceive(socket)) socket.send(datagram)
     },
     get count() {
       return sockets.size

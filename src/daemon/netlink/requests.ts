@@ -19,7 +19,7 @@ import type { Containment } from '../containment.ts'
 import type { Answers, Managed, ParsedRequest, Work } from './answers.ts'
 import { changeAnswers } from './changes.ts'
 import { deviceAnswers } from './devices.ts'
-import type { AnswerMessage } from './netlink.ts'
+import type { AnswerMessage, NamespaceOfFd } from './netlink.ts'
 import type { Datagrams, NetlinkSocket } from './netlink-socket.ts'
 import { resourceAnswers } from './resources.ts'
 import { statisticAnswers } from './statistics.ts'
@@ -36,9 +36,22 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
 /** The attributes of a request are malformed. */
 class MalformedError extends CallError {}
 
+type RequestSender = Omit<ParsedRequest, 'attributes'>
+
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
-export const createRequests = (daemon: Managed, { report }: Pick<Containment, 'report'>): AnswerMessage => {
+/** `rootOf`: the folder of the files for a network namespace. */
+export const createRequests = (
+  daemon: Managed,
+  { report }: Pick<Containment, 'report'>,
+  rootOf: (namespace: string | undefined) => string = () => daemon.root,
+): AnswerMessage => {
+  /** The daemon as a network namespace sees it. */
+  const seenFrom = (namespace: string | undefined): Managed => {
+    const devices = daemon.namespaces.devicesOf(namespace)
+    return devices === daemon.devices ? daemon : { ...daemon, devices, root: rootOf(namespace) }
+  }
+
   /** Acknowledges or, with `errno`, refuses. Tools print `reason`. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(
@@ -80,12 +93,12 @@ export const createRequests = (daemon: Managed, { report }: Pick<Containment, 'r
       throw new MalformedError(returnsParserErrno && error.code === 'ERANGE' ? 'ERANGE' : 'EINVAL', error.message)
     }
   }
-  const parsedOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest => ({
+  const parsedOf = (command: NldevCommand, message: Message, sender: RequestSender): ParsedRequest => ({
     attributes: attributesOf(command, message),
-    isAdmin,
+    ...sender,
   })
-  const parsedListOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest =>
-    command.listIgnoresAttributes ? { attributes: {}, isAdmin } : parsedOf(command, message, isAdmin)
+  const parsedListOf = (command: NldevCommand, message: Message, sender: RequestSender): ParsedRequest =>
+    command.listIgnoresAttributes ? { attributes: {}, ...sender } : parsedOf(command, message, sender)
 
   /** A list as datagrams. The last datagram is NLMSG_DONE with 0, or with the errno of a failure. */
   function* datagramsOf(
@@ -128,7 +141,12 @@ export const createRequests = (daemon: Managed, { report }: Pick<Containment, 'r
   }
 
   /** Runs the handler of a request. Throws CallError to refuse. */
-  const handle = (socket: NetlinkSocket, message: Message, isAdmin: boolean): Promise<void> | undefined => {
+  const handle = (
+    socket: NetlinkSocket,
+    message: Message,
+    isAdmin: boolean,
+    namespaceOfFd: NamespaceOfFd,
+  ): Promise<void> | undefined => {
     const command = commands.get(message.type)
     const handlers = command && answers[command.name]
     if (command === undefined || handlers === undefined)
@@ -137,27 +155,31 @@ export const createRequests = (daemon: Managed, { report }: Pick<Containment, 'r
     if (command.needsNetAdmin && !isAdmin)
       throw new CallError('EPERM', `${name} is allowed for the user of this daemon only`)
     const { list, one } = handlers
+    const { namespace } = socket
+    const sender: RequestSender = { isAdmin, namespace, namespaceOfFd }
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
       if (socket.isListing) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
-      socket.sendList(datagramsOf(socket, message, () => list(daemon, parsedListOf(command, message, isAdmin))))
+      socket.sendList(
+        datagramsOf(socket, message, () => list(seenFrom(namespace), parsedListOf(command, message, sender))),
+      )
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
-    const answer = one(daemon, parsedOf(command, message, isAdmin))
+    const answer = one(seenFrom(namespace), parsedOf(command, message, sender))
     if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined
   }
 
-  return (socket, message, isAdmin) => {
+  return (socket, message, isAdmin, namespaceOfFd) => {
     const { type, flags } = message
     if (!(flags & NlmsgFlags.REQUEST) || type < NlmsgType.FIRST) {
       if (flags & NlmsgFlags.ACK) acknowledge(socket, message)
       return undefined
     }
     try {
-      return handle(socket, message, isAdmin)
+      return handle(socket, message, isAdmin, namespaceOfFd)
     } catch (error) {
       refuse(socket, message, error)
       return undefined

@@ -24,6 +24,7 @@ import {
   type AnswerList,
   type AnswerOne,
   type Answers,
+  byIndex,
   deviceOf,
   handleOf,
   hwCounters,
@@ -323,7 +324,17 @@ function* countOfKind(daemon: Managed, found: DaemonDevice, kind: NldevResourceN
   return sum
 }
 
+/** As in Linux, kinds without a maximum have no RES_SUMMARY_ENTRY_MAX. */
+const maxima = ({ device: { attributes } }: DaemonDevice): Readonly<Partial<Record<NldevResourceName, number>>> => ({
+  pd: attributes.maxPd,
+  cq: attributes.maxCq,
+  qp: attributes.maxQp,
+  mr: attributes.maxMr,
+  srq: attributes.maxSrq,
+})
+
 function* summaryOf(daemon: Managed, found: DaemonDevice): Work<Entries> {
+  const max = maxima(found)
   const counted: Entry[] = []
   for (const { name } of Object.values(NldevResources))
     counted.push([
@@ -331,6 +342,7 @@ function* summaryOf(daemon: Managed, found: DaemonDevice): Work<Entries> {
       [
         ['RES_SUMMARY_ENTRY_NAME', name],
         ['RES_SUMMARY_ENTRY_CURR', BigInt(yield* countOfKind(daemon, found, name))],
+        ...(max[name] ? ([['RES_SUMMARY_ENTRY_MAX', BigInt(max[name])]] as const) : []),
       ],
     ])
   return [...handleOf(found), ['RES_SUMMARY', counted]]
@@ -338,13 +350,22 @@ function* summaryOf(daemon: Managed, found: DaemonDevice): Work<Entries> {
 
 /** Devices that are removed between the steps are omitted. */
 function* summaries(daemon: Managed): Generator<Uint8Array | undefined> {
-  for (const found of [...daemon.devices.all])
+  for (const found of byIndex(daemon.devices))
     if (found.device.isAlive) yield encodeAttributes(yield* summaryOf(daemon, found))
 }
 
 /** No driver provides raw data of its objects. A request for an unknown object gets ENOENT first. */
 const refuseRaw = (): never => {
   throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
+}
+
+/** No device has pools of regions (Linux: ib_frmr_pools_init): as in Linux, their list is empty and they cannot be set. */
+const frmrPools: AnswerList = (daemon, parsed) => tableMessages(handleOf(deviceOf(daemon, parsed)), 'FRMR_POOLS', [])
+const setFrmrPools: AnswerOne = (daemon, parsed) => {
+  const { device } = deviceOf(daemon, parsed)
+  const { FRMR_POOLS_AGING_PERIOD: period, FRMR_POOL_PINNED_HANDLES: handles } = parsed.attributes
+  if (period === undefined && handles === undefined) return undefined
+  throw new CallError('EINVAL', `device ${device.name} has no pools of regions`)
 }
 
 const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
@@ -370,4 +391,6 @@ export const resourceAnswers: Answers = {
   RES_CQ_GET_RAW: rawData('cq'),
   RES_MR_GET_RAW: rawData('mr'),
   RES_SRQ_GET_RAW: rawData('srq'),
+  FRMR_POOLS_GET: { list: frmrPools },
+  FRMR_POOLS_SET: { one: setFrmrPools },
 }

@@ -8,6 +8,7 @@ import type { Context, Core, FdObject } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { SystemError } from '../../host/errno.ts'
 import { fdTarget, searchFd } from '../../host/memory/process.ts'
+import { namespaceOfFd, networkNamespaceOf } from '../../host/network-namespaces.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -82,6 +83,8 @@ export class SessionCalls {
         return typeof target === 'string' ? target : undefined
       },
       copyIn: caller.copyIn,
+      namespaceOfFd: fd => namespaceOfFd(process.pid, fd),
+      namespace: () => networkNamespaceOf(process.pid),
     }
   }
 

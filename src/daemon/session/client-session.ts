@@ -32,6 +32,7 @@ import {
   recvGuarded,
   send,
 } from '../../host/net/sockets.ts'
+import { networkNamespaceOf } from '../../host/network-namespaces.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, confinementOf, hasCapability } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -515,7 +516,8 @@ class ClientSession implements Session, Client {
     if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
-    this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
+    const root = daemon.hotPlug.rootOf(networkNamespaceOf(process.pid))
+    this.reply(writeHelloReply(outgoing, request, { error, root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
   /** Why the client cannot share pages of its program; undefined: it can. */

@@ -8,7 +8,7 @@ import { constants } from 'node:fs'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
-import type { Context, Core } from '../../core/model.ts'
+import type { Context, Core, Device } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EINVAL, SystemError } from '../../host/errno.ts'
 import { pidfdGetfd } from '../../host/memory/process.ts'
@@ -24,6 +24,7 @@ import type { Contexts, OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import type { EventSockets } from '../context/event-sockets.ts'
 import type { Devices } from '../devices/devices.ts'
+import type { DeviceNamespaces } from '../devices/namespaces.ts'
 import type { FailureReports } from '../failures.ts'
 import { nodeRdev } from '../files/tree.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
@@ -43,6 +44,7 @@ const accessOf = (wants: number): number => {
 export interface OpenParts {
   readonly core: Core
   readonly devices: Devices
+  readonly namespaces: DeviceNamespaces
   readonly contexts: Contexts
   readonly events: EventSockets
   readonly failures: FailureReports
@@ -145,6 +147,7 @@ export class NodeOpening {
         ? systemDevice(this.#daemon.core)
         : this.#daemon.devices.atNode(this.#request.node)?.device
     if (!device) throw new CallError('ENOENT', `there is no device node uverbs${this.#request.node}`)
+    if (this.#request.node !== SYSTEM_NODE) this.#requireSeen(device)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this session has ${MAX_CONTEXTS} contexts open already, the maximum`)
@@ -164,6 +167,12 @@ export class NodeOpening {
     } finally {
       close(file)
     }
+  }
+
+  /** As in Linux, a device of another network namespace cannot be opened. Throws CallError EPERM. */
+  #requireSeen(device: Device): void {
+    if (!this.#daemon.namespaces.processSees(this.#client.process.pid, device))
+      throw new CallError('EPERM', `device ${device.name} belongs to another network namespace`)
   }
 
   /** All rdma_cm channels of a session belong to one context, so that identifiers can migrate between channels. */
@@ -189,6 +198,7 @@ export class NodeOpening {
     const { node } = this.#request
     const device = this.#daemon.devices.atNode(node - UMAD_NODES)?.device
     if (!device) throw new CallError('ENOENT', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
+    this.#requireSeen(device)
     if (this.#client.standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
     const context = openContext(device, { isOpened: true, account: this.#client.account })

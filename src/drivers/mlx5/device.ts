@@ -46,6 +46,7 @@ export const mlx5Driver = {
   id: MLX5_DRIVER_ID,
   abi: MLX5_ABI,
   linux: Mlx5Abi,
+  hasSpeedEvents: true,
   classes: [
     driverClass(Interface),
     deviceClass,

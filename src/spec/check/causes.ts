@@ -379,6 +379,12 @@ const table = {
     results: [],
     text: '{call}_{object} of {number:hex} waits: {acknowledged} of the {read} events that were read are acknowledged ({acknowledge})',
   },
+  SPEED_CHANGE: {
+    code: 0x817,
+    results: ['DEVICE_SPEED_CHANGE'],
+    isNote: true,
+    text: 'the speed of a port has changed (`ibv_query_port_speed`)',
+  },
   OTHER_EVENT: { code: 0x81f, results: [], isNote: true, text: 'event {event} of the device' },
 
   // ---- 0x9..: injected faults ----
@@ -409,6 +415,7 @@ const table = {
       'PORT_ACTIVE',
       'GID_CHANGE',
       'DEVICE_FATAL',
+      'DEVICE_SPEED_CHANGE',
     ],
     text: 'injected by fault rule {rule} ({text})',
   },

@@ -205,6 +205,7 @@ export const libibverbsTexts: Readonly<Partial<Record<StatusName | EventName, st
   CLIENT_REREGISTER: 'client reregistration',
   GID_CHANGE: 'GID table change',
   WQ_FATAL: 'WQ fatal',
+  DEVICE_SPEED_CHANGE: 'device link speed change',
 }
 
 /**

@@ -185,6 +185,8 @@ const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttr
   max: MAX_LENGTH,
   mandatory: false,
 })
+/** A queue's memory, which the program passes as struct ib_uverbs_buffer_desc. */
+const umem = (linuxName: string): NamedAttribute => extensible(input(linuxName, 32))
 
 /** The driver's attributes (`IoctlMethod.hasDriverAttributes`). */
 export const driverAttributes: readonly IoctlAttribute[] = [
@@ -345,7 +347,14 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     input('QUERY_PORT_PORT_NUM', 8, object(0, 8)),
     extensible(output('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
-  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues('GET_CONTEXT'), { hasDriverAttributes: true }),
+  method(
+    'DEVICE',
+    'GET_CONTEXT',
+    ['device'],
+    'open',
+    [...contextValues('GET_CONTEXT'), refused(anyBytes('GET_CONTEXT_FD_ARR', 'in', 4), 'EOPNOTSUPP')],
+    { hasDriverAttributes: true },
+  ),
   method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues('QUERY_CONTEXT')),
   method(
     'DEVICE',
@@ -360,6 +369,10 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { converter: 'gidTable' },
   ),
+  method('DEVICE', 'QUERY_PORT_SPEED', ['port'], 'querySpeed', [
+    input('QUERY_PORT_SPEED_PORT_NUM', 8, object(0, 8)),
+    output('QUERY_PORT_SPEED_RESP', 8, value(0, 8, 'speed')),
+  ]),
   method('DEVICE', 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
     input('QUERY_GID_ENTRY_PORT', 8, object(0, 8)),
     input('QUERY_GID_ENTRY_GID_INDEX', 8, value(0, 8, 'index')),
@@ -381,6 +394,11 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       optional(flags('CREATE_CQ_FLAGS', 'flags', CqFlags.values.TIMESTAMP_COMPLETION | CqFlags.values.IGNORE_OVERRUN)),
       output('CREATE_CQ_RESP_CQE', 4, value(0, 4, 'cqe')),
       optional(fd('CREATE_CQ_EVENT_FD', 'asyncFd')),
+      refused(input('CREATE_CQ_BUFFER_VA', 8), 'EOPNOTSUPP'),
+      refused(input('CREATE_CQ_BUFFER_LENGTH', 8), 'EOPNOTSUPP'),
+      refused(fd('CREATE_CQ_BUFFER_FD', ''), 'EOPNOTSUPP'),
+      refused(input('CREATE_CQ_BUFFER_OFFSET', 8), 'EOPNOTSUPP'),
+      refused(umem('CREATE_CQ_BUF_UMEM'), 'EOPNOTSUPP'),
     ],
     { hasDriverAttributes: true },
   ),
@@ -409,6 +427,9 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
       extensible(output('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
       output('CREATE_QP_RESP_QP_NUM', 4, value(0, 4, 'qpNum')),
+      refused(umem('CREATE_QP_BUF_UMEM'), 'EOPNOTSUPP'),
+      refused(umem('CREATE_QP_RQ_BUF_UMEM'), 'EOPNOTSUPP'),
+      refused(umem('CREATE_QP_SQ_BUF_UMEM'), 'EOPNOTSUPP'),
     ],
     { hasDriverAttributes: true },
   ),
@@ -436,6 +457,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       output('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
       output('CREATE_SRQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
       optional(output('CREATE_SRQ_RESP_SRQ_NUM', 4, value(0, 4, 'srqNum'))),
+      refused(umem('CREATE_SRQ_BUF_UMEM'), 'EOPNOTSUPP'),
     ],
     { hasDriverAttributes: true },
   ),

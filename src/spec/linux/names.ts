@@ -1,6 +1,6 @@
 /*
- * Linux's names and numbers of all uverbs calls and their attributes (R41, R42), as in the headers of Linux 6.1 to 6.12
- * (ib_user_verbs.h, ib_user_ioctl_cmds.h), and MR.REG_MR of Linux 6.17. Names lack their prefixes
+ * Linux's names and numbers of all uverbs calls and their attributes (R41, R42), as in the headers of Linux 6.1 to 7.3
+ * (ib_user_verbs.h, ib_user_ioctl_cmds.h). Numbers are only added: since-6.12.ts says when. Names lack their prefixes
  * (IB_USER_VERBS_CMD_, UVERBS_METHOD_, UVERBS_ATTR_).
  */
 
@@ -80,7 +80,7 @@ export const ioctlNames = {
     INVOKE_WRITE: ['CORE_IN', 'CORE_OUT', 'WRITE_CMD'],
     INFO_HANDLES: ['INFO_OBJECT_ID', 'INFO_TOTAL_HANDLES', 'INFO_HANDLES_LIST'],
     QUERY_PORT: ['QUERY_PORT_PORT_NUM', 'QUERY_PORT_RESP'],
-    GET_CONTEXT: ['GET_CONTEXT_NUM_COMP_VECTORS', 'GET_CONTEXT_CORE_SUPPORT'],
+    GET_CONTEXT: ['GET_CONTEXT_NUM_COMP_VECTORS', 'GET_CONTEXT_CORE_SUPPORT', 'GET_CONTEXT_FD_ARR'],
     QUERY_CONTEXT: ['QUERY_CONTEXT_NUM_COMP_VECTORS', 'QUERY_CONTEXT_CORE_SUPPORT'],
     QUERY_GID_TABLE: [
       'QUERY_GID_TABLE_ENTRY_SIZE',
@@ -93,6 +93,12 @@ export const ioctlNames = {
       'QUERY_GID_ENTRY_GID_INDEX',
       'QUERY_GID_ENTRY_FLAGS',
       'QUERY_GID_ENTRY_RESP_ENTRY',
+    ],
+    QUERY_PORT_SPEED: ['QUERY_PORT_SPEED_PORT_NUM', 'QUERY_PORT_SPEED_RESP'],
+    QUERY_COMP_CNTR_CAPS: [
+      'QUERY_COMP_CNTR_CAPS_MAX_COUNTERS',
+      'QUERY_COMP_CNTR_CAPS_MAX_VALUE',
+      'QUERY_COMP_CNTR_CAPS_SUPPORTED_QP_ATTACH_OPS',
     ],
   },
   PD: {
@@ -109,6 +115,11 @@ export const ioctlNames = {
       'CREATE_CQ_FLAGS',
       'CREATE_CQ_RESP_CQE',
       'CREATE_CQ_EVENT_FD',
+      'CREATE_CQ_BUFFER_VA',
+      'CREATE_CQ_BUFFER_LENGTH',
+      'CREATE_CQ_BUFFER_FD',
+      'CREATE_CQ_BUFFER_OFFSET',
+      'CREATE_CQ_BUF_UMEM',
     ],
     CQ_DESTROY: ['DESTROY_CQ_HANDLE', 'DESTROY_CQ_RESP'],
   },
@@ -129,8 +140,16 @@ export const ioctlNames = {
       'CREATE_QP_EVENT_FD',
       'CREATE_QP_RESP_CAP',
       'CREATE_QP_RESP_QP_NUM',
+      'CREATE_QP_BUF_UMEM',
+      'CREATE_QP_RQ_BUF_UMEM',
+      'CREATE_QP_SQ_BUF_UMEM',
     ],
     QP_DESTROY: ['DESTROY_QP_HANDLE', 'DESTROY_QP_RESP'],
+    QP_ATTACH_COMP_CNTR: [
+      'QP_ATTACH_COMP_CNTR_HANDLE',
+      'QP_ATTACH_COMP_CNTR_CNTR_HANDLE',
+      'QP_ATTACH_COMP_CNTR_OP_MASK',
+    ],
   },
   SRQ: {
     SRQ_CREATE: [
@@ -148,6 +167,7 @@ export const ioctlNames = {
       'CREATE_SRQ_RESP_MAX_WR',
       'CREATE_SRQ_RESP_MAX_SGE',
       'CREATE_SRQ_RESP_SRQ_NUM',
+      'CREATE_SRQ_BUF_UMEM',
     ],
     SRQ_DESTROY: ['DESTROY_SRQ_HANDLE', 'DESTROY_SRQ_RESP'],
   },
@@ -251,6 +271,24 @@ export const ioctlNames = {
   },
   ASYNC_EVENT: {
     ASYNC_EVENT_ALLOC: ['ASYNC_EVENT_ALLOC_FD_HANDLE'],
+  },
+  DMAH: {
+    DMAH_ALLOC: ['ALLOC_DMAH_HANDLE', 'ALLOC_DMAH_CPU_ID', 'ALLOC_DMAH_TPH_MEM_TYPE', 'ALLOC_DMAH_PH'],
+    DMAH_FREE: ['FREE_DMA_HANDLE'],
+  },
+  DMABUF: {
+    DMABUF_ALLOC: ['ALLOC_DMABUF_HANDLE', 'ALLOC_DMABUF_PGOFF'],
+  },
+  COMP_CNTR: {
+    COMP_CNTR_CREATE: ['CREATE_COMP_CNTR_HANDLE'],
+    COMP_CNTR_DESTROY: ['DESTROY_COMP_CNTR_HANDLE'],
+    COMP_CNTR_MODIFY: [
+      'MODIFY_COMP_CNTR_HANDLE',
+      'MODIFY_COMP_CNTR_ENTRY',
+      'MODIFY_COMP_CNTR_OP',
+      'MODIFY_COMP_CNTR_VALUE',
+    ],
+    COMP_CNTR_READ: ['READ_COMP_CNTR_HANDLE', 'READ_COMP_CNTR_ENTRY', 'READ_COMP_CNTR_RESP_VALUE'],
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, readonly string[]>>>>
 export type LinuxObjectName = keyof typeof ioctlNames

@@ -52,8 +52,8 @@ export interface NldevCommand {
   readonly number: number
   /** Linux requires CAP_NET_ADMIN. */
   readonly needsNetAdmin?: true
-  /** one: a request has one answer (Linux's doit). both: a program can also request a list (dumpit). */
-  readonly requestKind: 'one' | 'both'
+  /** one: a request has one answer (Linux's doit). list: a program can only request a list (dumpit). both: either. */
+  readonly requestKind: 'one' | 'list' | 'both'
   /** Attributes are parsed as with Linux's NL_VALIDATE_STRICT; otherwise as with NL_VALIDATE_LIBERAL. */
   readonly isStrict?: true
   /** As on Linux, the attributes of a request for a list are not read. */
@@ -75,7 +75,7 @@ export const NldevCommands = {
     requestKind: 'one',
     needsNetAdmin: true,
     isStrict: true,
-    effect: 'sets the name or adaptive moderation; a network namespace is EOPNOTSUPP',
+    effect: 'sets the name, network namespace or adaptive moderation; a namespace is EOPNOTSUPP if they are shared',
   },
   NEWLINK: {
     number: 3,
@@ -90,14 +90,15 @@ export const NldevCommands = {
     number: 6,
     requestKind: 'one',
     returnsParserErrno: true,
-    effect: 'network namespace mode (shared), privileged Q_Keys, event monitoring, copy-on-fork',
+    effect: 'network namespace mode, privileged Q_Keys, event monitoring, copy-on-fork',
   },
   SYS_SET: {
     number: 7,
     requestKind: 'one',
     needsNetAdmin: true,
     isStrict: true,
-    effect: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
+    effect:
+      'sets the network namespace mode, EBUSY if a program of another namespace has a session; or whether programs may use privileged Q_Keys',
   },
   RES_GET: { number: 9, requestKind: 'both', listIgnoresAttributes: true, effect: 'numbers of objects, by kind' },
   RES_QP_GET: { number: 10, requestKind: 'both', effect: 'queue pairs' },
@@ -145,6 +146,14 @@ export const NldevCommands = {
     needsNetAdmin: true,
     isStrict: true,
     effect: 'EOPNOTSUPP: there are no sub-devices',
+  },
+  FRMR_POOLS_GET: { number: 29, requestKind: 'list', effect: 'an empty list: no device here has pools of regions' },
+  FRMR_POOLS_SET: {
+    number: 30,
+    requestKind: 'one',
+    needsNetAdmin: true,
+    isStrict: true,
+    effect: 'EINVAL: no device here has pools of regions',
   },
 } as const satisfies Readonly<Record<string, NldevCommand>>
 
@@ -293,6 +302,20 @@ export const NldevAttributes = {
   EVENT_TYPE: attribute(102, 'u8'),
   SYS_MONITOR_MODE: attribute(103, 'u8'),
   STAT_OPCOUNTER_ENABLED: attribute(104, 'u8'),
+  FRMR_POOLS: attribute(105, 'nested'),
+  FRMR_POOL_ENTRY: attribute(106, 'nested'),
+  FRMR_POOL_KEY: attribute(107, 'nested'),
+  FRMR_POOL_KEY_ATS: attribute(108, 'u8'),
+  FRMR_POOL_KEY_ACCESS_FLAGS: attribute(109, 'u32'),
+  FRMR_POOL_KEY_VENDOR_KEY: attribute(110, 'u64'),
+  FRMR_POOL_KEY_NUM_DMA_BLOCKS: attribute(111, 'u64'),
+  FRMR_POOL_QUEUE_HANDLES: attribute(112, 'u32'),
+  FRMR_POOL_MAX_IN_USE: attribute(113, 'u64'),
+  FRMR_POOL_IN_USE: attribute(114, 'u64'),
+  FRMR_POOLS_AGING_PERIOD: attribute(115, 'u32'),
+  FRMR_POOL_PINNED_HANDLES: attribute(116, 'u32'),
+  FRMR_POOL_KEY_KERNEL_VENDOR_KEY: attribute(117, 'u64'),
+  RES_SUMMARY_ENTRY_MAX: attribute(118, 'u64'),
 } as const satisfies Readonly<Record<string, NldevAttribute>>
 
 export type NldevAttributeName = keyof typeof NldevAttributes

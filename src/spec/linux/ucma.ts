@@ -308,7 +308,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     minResponseBytes: ADDRESSES_BEFORE_INDEX,
     checksObjectFirst: true,
     option: { at: 12, value: 0 },
-    implemented: { at: 12, values: [0, 1, 2] },
+    implemented: { at: 12, values: [0, 1, 2, 3] },
   },
   {
     name: 'QUERY_PATH',
@@ -334,6 +334,17 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     minResponseBytes: ADDRESSES_BEFORE_INDEX,
     checksObjectFirst: true,
     option: { at: 12, value: 2 },
+  },
+  {
+    name: 'QUERY_IB_SERVICE',
+    number: 19,
+    class: 'cm_id',
+    method: 'queryServices',
+    in: layout(16, object(8)),
+    response: 0,
+    out: layout(8),
+    checksObjectFirst: true,
+    option: { at: 12, value: 3 },
   },
   {
     name: 'BIND',
@@ -364,6 +375,13 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     addresses: [{ at: 24, length: 20, attribute: 'address' }],
   },
   {
+    name: 'RESOLVE_IB_SERVICE',
+    number: 23,
+    class: 'cm_id',
+    method: 'resolveService',
+    in: layout(88, object(0), value(8, 8, 'serviceId'), value(16, 64, 'serviceName'), value(80, 4, 'flags')),
+  },
+  {
     name: 'WRITE_CM_EVENT',
     number: 24,
     class: 'cm_id',
@@ -378,9 +396,4 @@ export const absentUcmaCommands: Readonly<
   Record<number, { readonly name: string; readonly code: 'ENOSYS' | 'EOPNOTSUPP'; readonly why: string }>
 > = {
   13: { name: 'GET_OPTION', code: 'ENOSYS', why: 'Linux reserves its number and has never implemented it' },
-  23: {
-    name: 'RESOLVE_IB_SERVICE',
-    code: 'EOPNOTSUPP',
-    why: 'it asks the subnet administrator, which RoCE does not have',
-  },
 }

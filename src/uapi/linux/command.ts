@@ -85,7 +85,7 @@ export const findCommand = (number: number, onName?: (name: string) => void): Co
     throw new CallError('EINVAL', `command 0x${(number >>> 0).toString(16)} has unknown flags`)
   const known = linuxCall('write', number >>> 0)
   if (known === undefined)
-    throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux 6.12 has no such command`)
+    throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux 7.3 has no such command`)
   onName?.(known.name)
   const found = compiledCommands.get(number >>> 0)
   if (found !== undefined) return found

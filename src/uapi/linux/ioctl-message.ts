@@ -107,7 +107,7 @@ export const findMethod = (object: number, number: number, onName?: (name: strin
   if (known === undefined)
     throw new CallError(
       'EPROTONOSUPPORT',
-      `object ${object} method ${number}: the core of Linux 6.12 has no such method`,
+      `object ${object} method ${number}: the core of Linux 7.3 has no such method`,
     )
   onName?.(known.name.slice(known.name.indexOf('.') + 1))
   const found = methods.get((object << 16) | number)

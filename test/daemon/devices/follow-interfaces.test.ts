@@ -5,12 +5,14 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { it } from 'node:test'
+import { portSpeed } from '../../../src/core/base/device.ts'
 import { identify } from '../../../src/core/devices/identity.ts'
 import { addFailureHandler } from '../../../src/core/failures.ts'
 import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice, Devices } from '../../../src/daemon/devices/devices.ts'
 import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
 import { HotPlug, type HotPlugParts } from '../../../src/daemon/devices/hot-plug.ts'
+import { DeviceNamespaces } from '../../../src/daemon/devices/namespaces.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { EADDRINUSE, SystemError } from '../../../src/host/errno.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
@@ -203,6 +205,26 @@ it('a change of a port raises its event once; a change without an event only upd
   assert.deepEqual(lastBytes(rxe), [1, 2])
 })
 
+it('a change of the speed of a port raises an event of devices whose driver has it, before that of the port', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const { device } = rxe
+  Object.assign(device, { driver: { ...device.driver, hasSpeedEvents: true } })
+  const events: (number | undefined)[] = []
+  const { interfaces, setInterface } = simulate(link)
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, noMacs)
+  addFailureHandler(device.core, ({ event }) => events.push(event))
+  const { PORT_ACTIVE, PORT_ERR, DEVICE_SPEED_CHANGE } = AsyncEventType.values
+  const speeds: number[] = []
+  for (const hasCarrier of [false, true]) {
+    setInterface({ ...link, hasCarrier })
+    speeds.push(portSpeed(device.ports[0]!))
+  }
+  assert.deepEqual(speeds, [0, 25])
+  // Another MTU is not another speed.
+  setInterface({ ...link, mtu: 4200 })
+  assert.deepEqual(events, [DEVICE_SPEED_CHANGE, PORT_ERR, DEVICE_SPEED_CHANGE, PORT_ACTIVE, PORT_ACTIVE])
+})
+
 it('if the update of a device throws, the other devices are updated', () => {
   const create = deviceMaker()
   const devices = [create('rxe0', ipv4(10, 0, 0, 1)), create('rxe1', ipv4(10, 0, 0, 2))]
@@ -235,7 +257,8 @@ it('the state of an interface is in the files of its device', () => {
   }
   const root = join(folder, 'files')
   const devices = { all: [known], linked: [rxe], listeners: new Set() } as unknown as Devices
-  new HotPlug({ root, devices, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
+  const namespaces = new DeviceNamespaces(devices)
+  new HotPlug({ root, devices, namespaces, netlink: { multicast() {} } } as unknown as HotPlugParts).start(interfaces)
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])

@@ -26,8 +26,12 @@ it('an XRC target counts as one queue pair in the summary, as in the list, howev
   } as unknown as Managed
   const bodies = (command: 'RES_GET' | 'RES_QP_GET'): Entries[] =>
     [
-      ...(resourceAnswers[command]?.list?.(daemon, { attributes: { DEV_INDEX: rxe.device.index }, isAdmin: true }) ??
-        []),
+      ...(resourceAnswers[command]?.list?.(daemon, {
+        attributes: { DEV_INDEX: rxe.device.index },
+        isAdmin: true,
+        namespace: undefined,
+        namespaceOfFd: () => undefined,
+      }) ?? []),
     ]
       .filter(body => body !== undefined)
       .map(decodeAttributes)

@@ -71,6 +71,9 @@ const chosenQpAttributes = {
   minRnrTimer: optional(qpAttributes.minRnrTimer),
 }
 
+/** RDMA_USER_CM_IB_SERVICE_NAME_SIZE. */
+const SERVICE_NAME_BYTES = 64
+
 export const CmId = objectClass('cm_id', ClassId.cm_id, {
   global: true,
   methods: {
@@ -193,13 +196,29 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     /** Reports an event of the queue pair (ibv_event_type): COMM_EST if data arrived before the RTU. */
     notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
     /**
-     * Raises an event of the program itself (Linux 6.17: rdma_write_cm_event), which ends a wait for events. `type`:
+     * Raises an event of the program itself (Linux 6.18: rdma_write_cm_event), which ends a wait for events. `type`:
      * USER, or INTERNAL for librdmacm. ENOMEM if 32 events of the identifier are unread.
      */
     writeEvent: method(calls.writeEvent, {
       in: { type: enumOf(1, CmEventType), status: optional(u32(2)), argument: optional(u64(3)) },
       out: {},
     }),
+    /**
+     * Asks the subnet administrator for a service (Linux 6.18: rdma_resolve_addrinfo). EINVAL unless the identifier is
+     * in ADDR_BOUND with a device; otherwise EOPNOTSUPP, because no device here has a subnet administrator.
+     */
+    resolveService: method(calls.resolveService, {
+      in: {
+        serviceId: optional(u64(1)),
+        /** Text, filled with zeros. */
+        serviceName: optional(bytes(2, SERVICE_NAME_BYTES)),
+        /** 1: by `serviceId`; 2: by `serviceName`. */
+        flags: optional(u32(3)),
+      },
+      out: {},
+    }),
+    /** The services that were resolved: always ENODATA. */
+    queryServices: method(calls.queryServices, { in: {}, out: {} }),
   },
 })
 

@@ -3,7 +3,7 @@
  * EINVAL. `query` returns a record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../../enums.ts'
-import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../../schema/schema.ts'
+import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32, u64 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { GidEntry } from './device.ts'
 
@@ -44,5 +44,7 @@ export const PortClass = objectClass('port', ClassId.port, {
       out: { entry: record(64, GidEntry) },
       undoable: true,
     }),
+    /** The speed of the link, in units of 100 Mb/s; 0 if the port is not active. */
+    querySpeed: method(CallNumber.port.querySpeed, { in: {}, out: { speed: u64(64) }, undoable: true }),
   },
 })

@@ -356,6 +356,7 @@ const raises: Readonly<Record<OwnCause, Raise>> = {
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
+  SPEED_CHANGE: onDevices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.DEVICE_SPEED_CHANGE)),
   OTHER_EVENT: onDevices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
 }
 
