@@ -173,6 +173,8 @@ export interface EngineOptions {
   readonly pacingInterval?: number
   /** Rate control of connected queue pairs (transport/congestion/dcqcn.ts). Default: none. */
   readonly rateControl?: DcqcnParameters | undefined
+  /** Whether a loss leaves the congestion window as it is, for comparisons (src/sim/). Default false. */
+  readonly fixedWindow?: boolean
 }
 
 const onDmaFailed: DmaFailed = (s, row, kind, result, psn, msn) => {
@@ -188,6 +190,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     sharedWindowBytes,
     boundReads ? windowBytes >> 1 : 0,
     pacingInterval,
+    options.fixedWindow ?? false,
     options.rateControl,
     onDmaFailed,
   )

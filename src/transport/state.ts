@@ -96,6 +96,7 @@ export interface EngineState {
   /** As in EngineOptions (engine.ts). */
   readonly pacingInterval: number
   readonly onDmaFailed: DmaFailed
+  readonly hasFixedWindow: boolean
   /** Undefined: no rate control. */
   readonly rates: RateControl | undefined
 
@@ -177,6 +178,7 @@ export const createState = (
   sharedWindowBytes: number,
   readPartBytes: number,
   pacingInterval: number,
+  hasFixedWindow: boolean,
   rateControl: DcqcnParameters | undefined,
   onDmaFailed: DmaFailed,
 ): EngineState => ({
@@ -185,6 +187,7 @@ export const createState = (
   readPartBytes,
   pacingInterval,
   onDmaFailed,
+  hasFixedWindow,
   rates: rateControl && createRateControl(rateControl),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(INITIAL_ROWS * QP.WORDS),
