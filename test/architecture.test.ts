@@ -58,6 +58,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
   observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'faults', 'host', 'check', 'trace'], node: 'all' },
+  sim: { floor: 3, imports: ['spec', 'wire', 'faults', 'transport', 'phy'], node: [], isTimeless: true },
   session: { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
   verbs: { floor: 4, imports: ['spec', 'wire', 'uapi', 'host', 'core', 'phy', 'trace', 'session'], node: 'all' },
@@ -82,7 +83,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   cli: {
     floor: 10,
-    imports: [...FLOOR_5_IMPORTS, 'observe', 'session', 'daemon', 'inspect', 'devices', 'library'],
+    imports: [...FLOOR_5_IMPORTS, 'observe', 'sim', 'session', 'daemon', 'inspect', 'devices', 'library'],
     node: 'all',
     packages: ['commander', 'yaml', '@grpc/grpc-js'],
     knowsSeparateFolders: true,

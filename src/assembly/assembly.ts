@@ -3,9 +3,8 @@
  * devices, torment, and soft devices on ports of the link. The owner polls the devices and the clients.
  */
 import { type ClientEnvironment, Clients, classesWithClients } from '../clients/clients.ts'
-import type { Identity } from '../core/devices/identity.ts'
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'
-import type { DeviceTaps, NetworkDevice } from '../core/driver-contract.ts'
+import type { DeviceNetwork, DeviceTaps, NetworkDevice } from '../core/driver-contract.ts'
 import type { Core, Device } from '../core/model.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from '../drivers/registered.ts'
 import type { RoceSite } from '../drivers/roce-site.ts'
@@ -57,7 +56,7 @@ export interface Assembly {
   addDevice<D extends Device | NetworkDevice>(
     driver: DeviceMaker<D>,
     name: string,
-    network: { readonly identity: Identity; attach(own?: Port): Port } | undefined,
+    network: (Pick<DeviceNetwork, 'identity' | 'dcqcn'> & { attach(own?: Port): Port }) | undefined,
   ): D
 }
 
@@ -82,6 +81,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       let port: Port | undefined
       const described = network && {
         identity: network.identity,
+        dcqcn: network.dcqcn,
         now: nowMicroseconds,
         attach: (own?: Port): Port => {
           port = network.attach(own)

@@ -573,6 +573,22 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       )
       .action(async options => (await import('./commands/device-plugin.ts')).devicePlugin(options))
   },
+  sim(program) {
+    program
+      .command('sim')
+      .argument('<file>', 'scenario, in YAML', path)
+      .description(
+        'Simulates devices and a congested network in virtual time, with and without congestion control, and prints goodput, latencies, queues and fairness.',
+      )
+      .option('--json', 'print JSON, with goodput and queue over time')
+      .option('--csv <file>', 'also write the numbers to this file as CSV', path)
+      .option('--html <file>', 'also write plots to this file', path)
+      .addHelpText(
+        'after',
+        examples('userdma sim incast.yaml', 'userdma sim incast.yaml --html incast.html --csv incast.csv'),
+      )
+      .action(async (file, options) => (await import('./commands/sim.ts')).sim(file, options))
+  },
   doctor(program) {
     program
       .command('doctor')

@@ -56,6 +56,8 @@ export interface DeviceNetwork {
   readonly identity: Identity
   /** The clock of `NetworkDevice.poll`, microseconds. */
   readonly now: () => number
+  /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
+  readonly dcqcn?: number | undefined
 }
 
 export interface Driver<D = unknown> {
@@ -78,6 +80,8 @@ export interface Driver<D = unknown> {
   createDevice?(core: Core, name: string, site: DeviceSite): Device | NetworkDevice
   /** Its devices have an address: `--device NAME@ADDRESS`, `rdma link add NAME type DRIVER netdev INTERFACE`. */
   readonly hasAddress?: boolean
+  /** Its devices take `dcqcn` of `--device`. */
+  readonly hasRateControl?: boolean
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
   /** Programs get DEVICE_SPEED_CHANGE when a port's speed changes, as of Linux's mlx5. */

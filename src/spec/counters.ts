@@ -1,7 +1,7 @@
 /*
  * Tables of counters: the counters of an engine, and the sysfs files of a port's counters with the source of each
- * value. File names are Linux's: in `hw_counters` those of rxe, in `counters` those of performance management
- * (InfiniBand Architecture Specification, volume 1, clause 16.1).
+ * value. File names are Linux's: in `hw_counters` those of rxe, and of mlx5 for congestion; in `counters` those of
+ * performance management (InfiniBand Architecture Specification, volume 1, clause 16.1).
  */
 
 /** Counters of an engine (src/transport/), over all its queue pairs. */
@@ -24,6 +24,10 @@ export const engineCounters = {
   multicastSent: 'packets sent to a multicast group',
   multicastReceived: 'packets received for a multicast group, with or without local members',
   outOfBuffer: 'raw packets that were dropped because their queue pair had no receive request',
+  ecnMarked: "packets for a queue pair that arrived with ECN's mark of congestion",
+  cnpSent: 'congestion notification packets (CNPs) sent: the peer should slow down',
+  cnpHandled: 'CNPs received that reduced the rate of a queue pair',
+  cnpIgnored: 'CNPs received without effect: the device has no rate control',
   dropped: 'packets received that were dropped: old PSN, forged, wrong state, wrong keys',
 } as const
 
@@ -70,6 +74,10 @@ const files = [
   hw('link_downed', 'times', 'port.linkDowned', 'times that the link went down'),
   hw('rdma_sends', 'requests', 'engine.sends', engineCounters.sends),
   hw('rdma_recvs', 'requests', 'engine.receives', engineCounters.receives),
+  hw('np_ecn_marked_roce_packets', 'packets', 'engine.ecnMarked', engineCounters.ecnMarked),
+  hw('np_cnp_sent', 'packets', 'engine.cnpSent', engineCounters.cnpSent),
+  hw('rp_cnp_handled', 'packets', 'engine.cnpHandled', engineCounters.cnpHandled),
+  hw('rp_cnp_ignored', 'packets', 'engine.cnpIgnored', engineCounters.cnpIgnored),
 
   pma('port_xmit_data', '4 bytes', 'port.sentBytes', 'bytes sent, BTH to ICRC, divided by 4'),
   pma('port_rcv_data', '4 bytes', 'port.receivedBytes', 'bytes received, BTH to ICRC, divided by 4'),

@@ -21,6 +21,11 @@ export const FaultKinds = {
     example: 'reorder=1%',
     help: 'share that is overtaken by up to eight later packets (dir=sent: and the rest of the burst)',
   },
+  ecn: {
+    counter: 'marked',
+    example: 'ecn=10%',
+    help: 'share with the ECN mark "congestion experienced", as from a congested switch',
+  },
 } as const
 
 export type FaultKind = keyof typeof FaultKinds
@@ -160,6 +165,7 @@ export const packetOutcomes = [
   'duplicated',
   'reordered',
   'delayed',
+  'marked',
 ] as const
 export type PacketOutcome = (typeof packetOutcomes)[number]
 /** Calls, posts or completions of one kind from one call site. */

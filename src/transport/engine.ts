@@ -9,7 +9,7 @@
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/wire/headers.ts'
-import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/wire/opcodes.ts'
+import { CNP, OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../spec/wire/services.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
@@ -17,6 +17,8 @@ import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses, rnrNaksOf } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, enterSqe, flushReceives, flushSends, onDrained } from './completer/completion.ts'
+import { closeRate, isConnected, onCnp, onMarked, openRate } from './congestion/congestion.ts'
+import { type DcqcnParameters, forgetRate, rateOf } from './congestion/dcqcn.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
 import { QP, RES, ReqFlag, RespFlag, WQE } from './fields.ts'
 import {
@@ -128,6 +130,13 @@ export interface Engine {
    * the IMM and SL of its completion.
    */
   onFrame(row: number, arena: Arena, offset: number, length: number, tag: number, headers: number): void
+  /**
+   * The last `count` packets for the row, from `peer`, the first at `offset`, were marked by a switch: the ECN field of
+   * their IP headers is "congestion experienced". Call this after `onRun`.
+   */
+  onMarked(row: number, arena: Arena, offset: number, count: number, peer: number, now: number): void
+  /** The rate to which rate control limits a queue pair, bytes/µs; Infinity: none. */
+  rateOf(row: number, now: number): number
   /** Writes all received payloads to memory. Call this before the bytes of the packets are reused. */
   endBurst(): void
   /**
@@ -162,6 +171,10 @@ export interface EngineOptions {
    * interval, they wait for its end. Default 0: unlimited.
    */
   readonly pacingInterval?: number
+  /** Rate control of connected queue pairs (transport/congestion/dcqcn.ts). Default: none. */
+  readonly rateControl?: DcqcnParameters | undefined
+  /** Whether a loss leaves the congestion window as it is, for comparisons (src/sim/). Default false. */
+  readonly fixedWindow?: boolean
 }
 
 const onDmaFailed: DmaFailed = (s, row, kind, result, psn, msn) => {
@@ -177,6 +190,8 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     sharedWindowBytes,
     boundReads ? windowBytes >> 1 : 0,
     pacingInterval,
+    options.fixedWindow ?? false,
+    options.rateControl,
     onDmaFailed,
   )
   if (env.localDevice !== undefined) env.localDevice.state = s
@@ -207,12 +222,15 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     onRun: (row, arena, offset, packetBytes, count, lastBytes, peer, now) =>
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     onFrame: (row, arena, offset, length, tag, headers) => onFrame(s, row, arena, offset, length, tag, headers),
+    onMarked: (row, arena, offset, count, peer, now) => onMarked(s, row, arena, offset, count, peer, now),
+    rateOf: (row, now) => (s.rates === undefined ? Number.POSITIVE_INFINITY : rateOf(s.rates, row, now)),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
     isIdle: () => s.queueHead < 0 && s.windows.waitingWindows.length === 0,
-    nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s)),
+    nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s), nextDeadline(s.paceTimers)),
     onTimeout: now => {
       if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
+      for (let row = takeExpired(s.paceTimers, now); row >= 0; row = takeExpired(s.paceTimers, now)) schedule(s, row)
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row, now)
     },
     stat: () => ({ queuePairs: s.rowCount - s.freeRows.length, poolWords: usedWords(s) }),
@@ -280,6 +298,8 @@ const reset = (s: EngineState, row: number): void => {
   if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlockLog2(w, base), w[base + QP.RESP_RECEIVE])
   if (w[base + QP.RESP_RESOURCES] !== 0) giveBlock(s, resourcesBlockLog2(w, base), w[base + QP.RESP_RESOURCES])
   clearTimer(s.timers, row)
+  clearTimer(s.paceTimers, row)
+  if (s.rates !== undefined) forgetRate(s.rates, row)
   clearRow(w, base)
 }
 
@@ -394,8 +414,6 @@ const modify = (
   }
 }
 
-const isConnected = (service: number): boolean => service !== Service.UD && service !== Service.RAW
-
 const query = (s: EngineState, row: number): QpSnapshot => {
   const base = requireRow(s, row)
   const w = s.rows
@@ -470,7 +488,8 @@ const onPacket = (
   }
   const opcode = view.getUint8(offset)
   const flags = FLAGS_OF[opcode]
-  if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
+  if (opcode === CNP && isConnected(service)) onCnp(s, row, now)
+  else if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
   else if (service === Service.UD) onDatagram(s, row, arena, offset, length)
   // An initiator has no responder, an XRC target no requester.
   else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI && service !== DCI)
@@ -585,10 +604,19 @@ const nextRow = (s: EngineState): number => {
   return row >= 0 || s.windows.waitingWindows.length === 0 ? row : takeWaiting(s)
 }
 
-/** Sends a row's responses, continues its flush, then sends its requests. Returns a PollResult. */
+/** Sends a row's responses, continues its flush, then sends its requests, at its rate. Returns a PollResult. */
 const transmitRow = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return PollResult.DONE
+  if (s.rates === undefined) return transmitQueues(s, row, now)
+  openRate(s, row, now)
+  const result = transmitQueues(s, row, now)
+  closeRate(s, row, now)
+  return result
+}
+
+const transmitQueues = (s: EngineState, row: number, now: number): number => {
+  const base = row * QP.WORDS
   const responses = transmitResponses(s, row)
   if (responses === PollResult.FULL) return responses
   if ((s.rows[base + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) {

@@ -143,6 +143,8 @@ export const enum RespFlag {
   ESTABLISHED = 8,
   /** UC: packets are dropped until the next message begins. */
   DROPPING = 16,
+  /** A marked packet has arrived: a congestion notification packet is due. */
+  CNP_DUE = 32,
 }
 
 /** A fetched send WQE, in a block of the pool; the work request (`Send`, types.ts) follows at WR. */

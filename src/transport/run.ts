@@ -146,6 +146,7 @@ export const acceptRun = (s: EngineState, count: number, size: number, lastSize:
   s.runCount += count
   s.runLastBytes = lastSize
   if (lastSize < s.runPacketBytes) s.isRunClosed = true
+  s.paceLeft -= (count - 1) * size + lastSize
   s.counters.sentPackets += count
 }
 

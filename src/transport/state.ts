@@ -13,6 +13,7 @@
 import type { Cause } from '../spec/check/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
+import { createRateControl, type DcqcnParameters, type RateControl } from './congestion/dcqcn.ts'
 import { DMA, QP, RES, WQE } from './fields.ts'
 import { createPeerWindows, growByRow, type PeerWindows } from './flow-control/peer-window-accounting.ts'
 import { PSN_HALF } from './psn.ts'
@@ -95,6 +96,9 @@ export interface EngineState {
   /** As in EngineOptions (engine.ts). */
   readonly pacingInterval: number
   readonly onDmaFailed: DmaFailed
+  readonly hasFixedWindow: boolean
+  /** Undefined: no rate control. */
+  readonly rates: RateControl | undefined
 
   // ---- kept between calls ----
   readonly counters: Counters
@@ -108,6 +112,10 @@ export interface EngineState {
   /** First free block, by log2 of its words. The first word of a free block is the number of the next free block. */
   readonly freeBlocks: Int32Array
   readonly timers: Timers
+  /** By row: when a row that its rate stopped may send again. */
+  readonly paceTimers: Timers
+  /** By row: when the last CNP became due, µs; -Infinity: never. */
+  lastCnp: Float64Array
   /** The windows that QPs with the same peer share. */
   readonly windows: PeerWindows
   /** Transmit queue of rows that may have something to send. `queueNext`: by row, the next row; -1: end. */
@@ -143,6 +151,9 @@ export interface EngineState {
   peerRow: number
   /** Window bytes sent to local peers since `pollTransmit` was called. */
   localBytes: number
+  /** Bytes that the polled row may still send at its rate, and those that it might at the start; Infinity: any. */
+  paceLeft: number
+  paceOpened: number
   /** Packets and bytes that a poll has sent to local peers and received from them, by `PollCounts`. */
   readonly pollCounts: Float64Array
   /** Created at the first use of the fast path. */
@@ -167,6 +178,8 @@ export const createState = (
   sharedWindowBytes: number,
   readPartBytes: number,
   pacingInterval: number,
+  hasFixedWindow: boolean,
+  rateControl: DcqcnParameters | undefined,
   onDmaFailed: DmaFailed,
 ): EngineState => ({
   env,
@@ -174,6 +187,8 @@ export const createState = (
   readPartBytes,
   pacingInterval,
   onDmaFailed,
+  hasFixedWindow,
+  rates: rateControl && createRateControl(rateControl),
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(INITIAL_ROWS * QP.WORDS),
   rowCount: 0,
@@ -182,6 +197,8 @@ export const createState = (
   poolTop: POOL_START,
   freeBlocks: new Int32Array(32),
   timers: createTimers(),
+  paceTimers: createTimers(),
+  lastCnp: new Float64Array(0),
   windows: createPeerWindows(sharedWindowBytes, sharedWindowBytes === 0 && pacingInterval === 0 ? 0 : INITIAL_ROWS),
   queueHead: -1,
   queueTail: -1,
@@ -204,6 +221,8 @@ export const createState = (
   peerState: undefined,
   peerRow: -1,
   localBytes: 0,
+  paceLeft: Number.POSITIVE_INFINITY,
+  paceOpened: Number.POSITIVE_INFINITY,
   pollCounts: new Float64Array(PollCounts.WORDS),
   fastBatch: undefined,
   payloads: { arena: noArena, at: 0, bytes: 0, stride: 0, count: 0 },

@@ -22,13 +22,15 @@ export interface PciFunction {
   readonly model: AdapterName
 }
 
-/** `--device NAME@ADDRESS[,driver=NAME][,pci=BDF[,numa=N][,model=MODEL]]`. */
+/** `--device NAME@ADDRESS[,driver=NAME][,dcqcn[=RATE]][,pci=BDF[,numa=N][,model=MODEL]]`. */
 export interface DeviceSpec {
   readonly name: string
   /** IPv4 or IPv6 address as text; empty for a device without a network. */
   readonly address: string
   /** The name of the driver; absent: as daemon/devices/device-spec.ts says. */
   readonly driver?: string
+  /** Rate control by DCQCN up to this line rate, bits/s; absent: none. */
+  readonly dcqcn?: number
   readonly pci?: PciFunction
 }
 

@@ -71,5 +71,8 @@ export const putBth = (
   view.setUint32(at + 8, ackReqPsn)
 }
 
+/** Sets BECN (annex A17.9.3). */
+export const setBthBecn = (view: DataView, at: number): void => view.setUint8(at + 4, 0x40)
+
 /** Rewrites PSN and AckReq bit. `ackReqPsn`: as for `putBth`. */
 export const putBthPsn = (view: DataView, at: number, ackReqPsn: number): void => view.setUint32(at + 8, ackReqPsn)

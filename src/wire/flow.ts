@@ -2,6 +2,14 @@
  * The path of a packet: addresses, and the fields of the IP and UDP headers that a sender chooses.
  */
 
+/**
+ * The ECN field, the lower two bits of the traffic class (RFC 3168): the sender reacts to marks; a switch has marked the
+ * packet, "congestion experienced". 0: the sender does not react.
+ */
+export const ECN_MASK = 3
+export const ECN_CAPABLE = 2
+export const ECN_CE = 3
+
 /** Addresses have 16 bytes: IPv6, or IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
   readonly source: Uint8Array

@@ -3,7 +3,7 @@
  * test/system/nets.ts, where there is a net.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, test } from 'node:test'
 import { repoRoot } from '../paths.ts'
@@ -54,6 +54,14 @@ testOutput('trace', ['trace', ...at, '--abi', '--', 'sh', '-c', `${failing} >&2`
 testOutput('trace -c', ['trace', ...at, '-c', '--', 'ibv_devinfo'], 'lines')
 testOutput('run --fault-walk', ['run', '--fault-walk', '--json', '--points', '2', '--', 'ibv_devinfo'], 'lines')
 testOutput('check', ['check', '--json', '--notes', '--', failing], 'lines')
+
+test('userdma sim --json', async t => {
+  const file = join(temporaryFolder(t), 'sim.yaml')
+  writeFileSync(file, 'topology: { star: 3 }\ntraffic: { pattern: incast }\ntime: 100us\n')
+  const { status, stdout, stderr } = await runUserdma(t, ['sim', file, '--json'])
+  assert.equal(status, 0, stderr)
+  assertValid('sim', JSON.parse(stdout))
+})
 
 test('userdma explain --slow --json', { skip }, async t => {
   const file = join(temporaryFolder(t), 'session.udr')

@@ -78,6 +78,7 @@ export interface ReceivedPacket {
   length: number
   peer: number
   identification: number
+  trafficClass: number
   bytes: Uint8Array
 }
 
@@ -93,6 +94,7 @@ export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
         length,
         peer: run.peer,
         identification: run.identification + i,
+        trafficClass: run.flowAddress.trafficClass,
         bytes: port.arena.bytes.slice(at, at + length),
       })
     }

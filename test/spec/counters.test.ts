@@ -22,6 +22,9 @@ const rxeCounters =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
 
+/** Counters of congestion in the same folder of an mlx5 device. */
+const congestionCounters = ['np_cnp_sent', 'np_ecn_marked_roce_packets', 'rp_cnp_handled', 'rp_cnp_ignored']
+
 /** Files of `counters` in Linux's Documentation/ABI/stable/sysfs-class-infiniband. */
 const portCounters =
   'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
@@ -30,7 +33,8 @@ const portCounters =
   'port_xmit_data port_xmit_discards port_xmit_packets symbol_error unicast_rcv_packets unicast_xmit_packets'
 
 test('each file of Linux exists once', () => {
-  assert.equal(namesIn('hw_counters').sort().join(' '), rxeCounters)
+  const expected = [...rxeCounters.split(' '), ...congestionCounters].sort()
+  assert.deepEqual(namesIn('hw_counters').sort(), expected)
   assert.equal(namesIn('counters').sort().join(' '), portCounters)
 })
 

@@ -8,6 +8,7 @@ import { Errno } from '../../src/spec/errno.ts'
 import { MAX_FRAME_BYTES } from '../../src/spec/wire/ethernet.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcStatus } from '../../src/spec/work.ts'
+import type { DcqcnParameters } from '../../src/transport/congestion/dcqcn.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import { PollResult } from '../../src/transport/scheduling.ts'
 import {
@@ -133,6 +134,7 @@ export interface NodeOptions {
   sharedWindowBytes?: number
   boundReads?: boolean
   pacingInterval?: number
+  rateControl?: DcqcnParameters
   maxPackets?: number
   maxSinglePacketRun?: number
   maxBytes?: number
@@ -380,6 +382,7 @@ export const createNode = (options: NodeOptions = {}) => {
       ...(options.sharedWindowBytes !== undefined && { sharedWindowBytes: options.sharedWindowBytes }),
       ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
       ...(options.pacingInterval !== undefined && { pacingInterval: options.pacingInterval }),
+      rateControl: options.rateControl,
     },
   )
 

@@ -156,6 +156,7 @@ const OUTCOMES: Readonly<Record<PacketOutcome, string>> = {
   corrupted: 'corrupted: the receiver drops it',
   duplicated: 'arrives twice',
   reordered: 'arrives late, after the next ones',
+  marked: 'arrives marked: congestion experienced (ECN)',
   delayed: 'delayed',
 }
 

@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
-import { cdiText, type Edits, editsFor, usableDevices } from '../container-edits.ts'
+import { cdiText, type Edits, editsFor } from '../container-edits.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf } from '../fail.ts'
 import { joinKubelet, type Kubelet } from '../kubernetes/kubelet.ts'
@@ -41,21 +41,17 @@ export const devicePlugin = async (options: DevicePluginOptions): Promise<void> 
   const cdiFile = options.cdi === undefined ? undefined : join(options.cdi, 'userdma.json')
   const edits = (): Edits => editsFor(socket, library)
   let kubelet: Kubelet | undefined
-  let saidLeftOut: string | undefined
 
   const update = (): void => {
     // before kubelet may ask for what is in it
     if (daemon.isUp && cdiFile !== undefined) writeCdi(cdiFile)
     for (const plugin of plugins) plugin.update()
     if (!daemon.isUp) return
-    const { leftOut } = usableDevices(daemon.devices)
-    if (leftOut !== undefined && leftOut !== saidLeftOut) say(leftOut)
-    saidLeftOut = leftOut
     for (const [i, { name }] of resources.entries()) say(`${name}: ${plugins[i]!.describe()}`)
   }
   const writeCdi = (file: string): void => {
     try {
-      const names = usableDevices(daemon.devices).usable.map(({ name }) => name)
+      const names = daemon.devices.map(({ name }) => name)
       openReport(file).write(cdiText(names, edits()))
     } catch (error) {
       say(messageOf(error))

@@ -107,10 +107,10 @@ export const NET_NAME_RULE = `a name of a net has letters, digits and "_", and a
 const listed = (names: readonly string[]): string => names.join(', ')
 
 /** Levels of lists and maps. The parser's second half calls itself for each. */
-const MAX_DEPTH = 32
+export const MAX_DEPTH = 32
 
 /** Where `source` has more than `MAX_DEPTH` levels; undefined: nowhere. The parser's first half keeps a stack of them. */
-const deepAt = (source: string): number | undefined => {
+export const deepAt = (source: string): number | undefined => {
   const parser = new Parser()
   for (const lexeme of new Lexer().lex(source)) {
     for (const _ of parser.next(lexeme));

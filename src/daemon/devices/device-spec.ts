@@ -1,6 +1,6 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
- * driver; pci=BDF, numa=N and model=MODEL describe the PCI function that sysfs shows as the device's parent
+ * driver; dcqcn=RATE has queue pairs control their rate (transport/congestion/); pci=BDF, numa=N and model=MODEL describe the PCI function that sysfs shows as the device's parent
  * (daemon/files/pci-files.ts). A device whose driver is that of an adapter always has such a function.
  *
  * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for the
@@ -9,7 +9,9 @@
  */
 
 import type { Driver } from '../../core/driver-contract.ts'
+import { linkQuantities } from '../../faults/rules.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
+import { LineRate } from '../../spec/congestion.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 import { parseAddress, reasonUnusable } from '../../wire/address.ts'
@@ -32,8 +34,8 @@ const pciText = ({ address, node, model }: PciFunction): string =>
   `,pci=${address}${node === NO_NODE ? '' : `,numa=${node}`},model=${model}`
 
 /** The inverse of `parseDevice`. */
-export const deviceText = ({ name, address, driver, pci }: DeviceSpec): string =>
-  `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${pci === undefined ? '' : pciText(pci)}`
+export const deviceText = ({ name, address, driver, dcqcn, pci }: DeviceSpec): string =>
+  `${name}${address === '' ? '' : `@${address}`}${driver === undefined ? '' : `,driver=${driver}`}${dcqcn === undefined ? '' : `,dcqcn=${linkQuantities.rate.write(dcqcn)}`}${pci === undefined ? '' : pciText(pci)}`
 
 /** NUMA_NO_NODE. */
 export const NO_NODE = -1
@@ -71,20 +73,29 @@ const parseModel = (text: string): AdapterName => {
 const modelOfDriver = (driver: string | undefined): AdapterName | undefined =>
   pciModelNames.find(name => name === driver)
 
-/** Parses `driver=NAME`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
-const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'pci'> => {
-  const found: { driver?: string; pci?: string; numa?: string; model?: string } = {}
+/** The line rate of `dcqcn=RATE`, or of `dcqcn` alone, bits/s. Throws an Error. */
+const parseDcqcn = (text: string): number => {
+  if (text === '') return LineRate.DEFAULT
+  const rate = linkQuantities.rate.read(text)
+  if (rate === undefined || rate < LineRate.MIN || rate > LineRate.MAX)
+    throw new Error(`dcqcn="${text}": give a line rate from 1mbit to 800gbit, for example 40gbit`)
+  return rate
+}
+
+/** Parses `driver=NAME`, `dcqcn=RATE`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
+const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'dcqcn' | 'pci'> => {
+  const found: { driver?: string; dcqcn?: string; pci?: string; numa?: string; model?: string } = {}
   for (const setting of settings) {
-    const [, key, value] = /^(driver|pci|numa|model)=(.*)$/s.exec(setting) ?? []
+    const [, key, value] = /^(driver|dcqcn|pci|numa|model)=(.*)$/s.exec(setting === 'dcqcn' ? 'dcqcn=' : setting) ?? []
     if (key === undefined)
       throw new Error(
-        `"${setting}" is no setting of a device; after the address may follow driver=, pci=, numa= and model=`,
+        `"${setting}" is no setting of a device; after the address may follow driver=, dcqcn, pci=, numa= and model=`,
       )
     if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
     found[key as keyof typeof found] = value!
   }
-  const { driver, pci, numa, model } = found
-  const chosen = driver === undefined ? {} : { driver }
+  const { driver, dcqcn, pci, numa, model } = found
+  const chosen = { ...(driver !== undefined && { driver }), ...(dcqcn !== undefined && { dcqcn: parseDcqcn(dcqcn) }) }
   const own = modelOfDriver(driver)
   if (own !== undefined && model !== undefined && model !== own)
     throw new Error(`model="${model}" is not the model of driver=${own}, which is ${own}; omit model=`)
@@ -97,7 +108,7 @@ const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' |
         model: model === undefined ? (own ?? DEFAULT_MODEL) : parseModel(model),
       },
     }
-  const needsFunction = settings.find(setting => !setting.startsWith('driver='))
+  const needsFunction = settings.find(setting => /^(numa|model)=/.test(setting))
   if (needsFunction === undefined) return chosen
   throw new Error(`${needsFunction} needs a PCI function: give its address too, for example pci=0000:81:00.0`)
 }
@@ -145,7 +156,7 @@ export const withPciFunction = (spec: DeviceSpec, taken: readonly string[]): Dev
 }
 
 /** What `driverOf` needs of a driver. */
-type NamedDriver = Pick<Driver, 'name' | 'hasAddress'>
+type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl'>
 
 const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name }) => name).join(', ')
 
@@ -154,7 +165,7 @@ const namesOf = (drivers: readonly NamedDriver[]): string => drivers.map(({ name
  * Throws an Error with a message for people if no driver makes the device.
  */
 export const driverOf = <D extends NamedDriver>(
-  { name, address, driver: wanted }: DeviceSpec,
+  { name, address, driver: wanted, dcqcn }: DeviceSpec,
   drivers: readonly D[],
 ): D => {
   const refuse = (reason: string): Error =>
@@ -177,6 +188,7 @@ export const driverOf = <D extends NamedDriver>(
     )
   if (!found.hasAddress && address !== '')
     throw refuse(`a device of driver ${found.name} has no network; omit the address`)
+  if (dcqcn !== undefined && !found.hasRateControl) throw refuse(`driver ${found.name} has no rate control; omit dcqcn`)
   return found
 }
 

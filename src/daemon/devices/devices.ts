@@ -112,7 +112,7 @@ export const createDevices = (
       const created: Device | NetworkDevice | undefined = addDevice(
         driver,
         name,
-        identity && { identity, attach: own => network.attach(spec, identity, own) },
+        identity && { identity, dcqcn: spec.dcqcn, attach: own => network.attach(spec, identity, own) },
       )
       if (created === undefined) throw refuse()
       const polledDevice = 'poll' in created ? created : undefined

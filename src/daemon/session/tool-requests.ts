@@ -7,6 +7,7 @@ import { fstatSync } from 'node:fs'
 import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import { close } from '../../host/net/sockets.ts'
 import { symbolFrames } from '../../record/symbol-frames.ts'
+import { LineRate } from '../../spec/congestion.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
 import type {
   DaemonConfig,
@@ -55,9 +56,10 @@ const MAX_FRAMES_REPLY = 2 ** 13
 const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
-  const { name, address, driver, pci } = (value ?? {}) as Partial<DeviceSpec>
+  const { name, address, driver, dcqcn, pci } = (value ?? {}) as Partial<DeviceSpec>
   const hasDriver = driver === undefined || typeof driver === 'string'
-  return typeof name === 'string' && typeof address === 'string' && hasDriver && pci !== null
+  const hasRate = dcqcn === undefined || (dcqcn >= LineRate.MIN && dcqcn <= LineRate.MAX)
+  return typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && pci !== null
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {

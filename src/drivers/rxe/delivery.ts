@@ -6,6 +6,7 @@ import type { Port, ReceivedRun } from '../../phy/port.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import type { Engine } from '../../transport/engine.ts'
 import { bthDestQp } from '../../wire/bth.ts'
+import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
 import type { CoreQueue, RxeState } from './state.ts'
 
 /** `peer` of a multicast packet: its receivers are UD queue pairs, which have no peer. */
@@ -73,7 +74,8 @@ export class PacketDelivery {
 
   #deliverRun(time: number): void {
     const { arena } = this.#port
-    const { count, packetBytes, lastBytes, peer } = this.#run
+    const { count, packetBytes, lastBytes, peer, flowAddress } = this.#run
+    const isMarked = (flowAddress.trafficClass & ECN_MASK) === ECN_CE
     let qpn = -1
     let row = -1
     for (let i = 0, at = this.#run.offset; i < count; ) {
@@ -85,7 +87,10 @@ export class PacketDelivery {
       let packets = 1
       if (destQpn === MULTICAST_QPN) this.#deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
       else if (row < 0) this.#deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
-      else packets = this.#engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
+      else {
+        packets = this.#engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
+        if (isMarked) this.#engine.onMarked(row, arena, at, packets, peer, time)
+      }
       i += packets
       at += packets * packetBytes
     }

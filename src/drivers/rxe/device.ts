@@ -38,10 +38,12 @@ import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
+import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/congestion/dcqcn.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
 import type { Environment, FrameSink } from '../../transport/types.ts'
+import { ECN_CAPABLE } from '../../wire/flow.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -104,6 +106,8 @@ export interface RxeOptions {
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
+  /** As in `DeviceNetwork`. */
+  readonly dcqcn?: number | undefined
   /** Where queue pairs for raw packets send frames. */
   readonly frames?: FrameSink
 }
@@ -157,6 +161,7 @@ export const rxeDriver = {
   linux: RxeAbi,
   link: 'roce',
   hasAddress: true,
+  hasRateControl: true,
   classes: [
     driverClass(Interface),
     driverClass(DeviceClass),
@@ -207,6 +212,9 @@ const DELAYED_ACK_PACKETS = 4
  */
 const PACE_BYTES_PER_US = 500
 
+/** How late the system's timers may be, µs: a queue pair that its rate has stopped may catch up as much. */
+const TIMER_DELAY = 1000
+
 class SoftDevice implements RxeDevice {
   readonly device: Device<RxeState>
   readonly queues: DeviceQueues
@@ -247,12 +255,13 @@ class SoftDevice implements RxeDevice {
     state.torment = this.#torment
     this.#engine = this.#createEngine(
       withCompletionFaults(state, this.#torment?.environment(environment) ?? environment),
+      options.dcqcn,
     )
     this.#posts = this.#createPosts()
     this.#delivery = new PacketDelivery(state, port, this.#engine, run)
   }
 
-  #createState(core: Core, { name, identity, now, torment, kind }: RxeOptions): RxeState {
+  #createState(core: Core, { name, identity, now, torment, kind, dcqcn }: RxeOptions): RxeState {
     const port = this.#port
     return {
       limits: kind?.limits ?? torment?.limits(name) ?? Limits,
@@ -288,6 +297,7 @@ class SoftDevice implements RxeDevice {
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
       sendResponses: row => this.#sendResponses(row),
       linkDowned: 0,
+      ecn: dcqcn === undefined ? 0 : ECN_CAPABLE,
       now,
       torment: undefined,
       engine: () => this.#engine,
@@ -357,11 +367,12 @@ class SoftDevice implements RxeDevice {
     }
   }
 
-  #createEngine(environment: Environment): Engine {
+  #createEngine(environment: Environment, lineRate: number | undefined): Engine {
     const { windowBytes, sharedWindowBytes = 0 } = this.#port
     // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md)
     return createEngine(environment, {
       boundReads: true,
+      ...(lineRate !== undefined && { rateControl: dcqcnParameters(bytesPerMicrosecond(lineRate), TIMER_DELAY) }),
       ...(windowBytes !== undefined && {
         windowBytes,
         sharedWindowBytes,

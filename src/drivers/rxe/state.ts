@@ -251,6 +251,8 @@ export interface RxeState {
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */
   linkDowned: number
+  /** ECN field of connected queue pairs' packets; 0: that of their address vectors. */
+  readonly ecn: number
   /** The clock of `poll`, microseconds. */
   readonly now: () => number
   torment: CallTorment | undefined

@@ -17,7 +17,7 @@ import {
 } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { countHits, DAMAGE, damage, LOSE, MARK, markedFlow, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultyReceiving {
@@ -78,14 +78,27 @@ export const createFaultyReceiving = (
   const lengthOf = (packet: number): number => (packet === innerPackets - 1 ? innerRun.lastBytes : innerRun.packetBytes)
   const offsetOf = (packet: number): number => innerRun.offset + packet * innerRun.packetBytes
 
-  /** Sets `run` to packets [first, end) of the inner run. */
+  /** By flow: that of its marked packets. */
+  const markedFlows = new WeakMap<FlowAddress, FlowAddress>()
+  /** The flow of a packet of the inner run, marked if a rule marks the packet. */
+  const flowOf = (packet: number): FlowAddress => {
+    const { flowAddress } = innerRun
+    if (!(decider.decisions.actions[packet] & MARK)) return flowAddress
+    let marked = markedFlows.get(flowAddress)
+    if (marked === undefined) {
+      marked = markedFlow(flowAddress)
+      markedFlows.set(flowAddress, marked)
+    }
+    return marked
+  }
+  /** Sets `run` to packets [first, end) of the inner run, of which several have no faults. */
   const setPart = (run: ReceivedRun, first: number, end: number): void => {
     run.offset = offsetOf(first)
     run.packetBytes = innerRun.packetBytes
     run.count = end - first
     run.lastBytes = lengthOf(end - 1)
     run.peer = innerRun.peer
-    run.flowAddress = innerRun.flowAddress
+    run.flowAddress = flowOf(first)
     run.identification = innerRun.identification + first
   }
   const packetRun = emptyRun()
@@ -114,7 +127,7 @@ export const createFaultyReceiving = (
     rateLimits: number,
   ): boolean => {
     if (layerBuffer < 0) layerBuffer = port.takeLayerBuffer(port.maxBytes)
-    const tag = { flowAddress: innerRun.flowAddress, identification: innerRun.identification + packet, outcome }
+    const tag = { flowAddress: flowOf(packet), identification: innerRun.identification + packet, outcome }
     return (
       layerBuffer >= 0 &&
       delayQueue.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passesLeft, delayTime, rateLimits)
@@ -167,6 +180,7 @@ export const createFaultyReceiving = (
       damage(arena.bytes, offsetOf(packet), length, action & DAMAGE, randomBits[packet])
       return false
     }
+    countHits(faults, action & MARK)
     if (action & WAIT) {
       const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
       uncount(length)
@@ -228,7 +242,7 @@ export const createFaultyReceiving = (
       if (nextPacket === first && !applyFaults(nextPacket++)) continue
       setPart(run, first, nextPacket)
       delayQueue.pass(nextPacket - first)
-      showTap('passed', run)
+      showTap(actions[first] & MARK ? 'marked' : 'passed', run)
       return true
     }
   }

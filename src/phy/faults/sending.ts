@@ -9,7 +9,7 @@ import type { FaultCounters } from '../../spec/faults.ts'
 import type { FlowAddress, Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { countHits, DAMAGE, damage, LOSE, MARK, markedFlow, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultySending {
@@ -32,8 +32,8 @@ const FULL_PORT_DELAY = 100
 /** Data of a delayed packet. */
 interface Tag {
   readonly flow: number
-  /** Kinds that change the packet when it is sent (DAMAGE), and their random bits. */
-  readonly damageBits: number
+  /** Kinds that change the packet when it is sent (DAMAGE and MARK), and their random bits. */
+  readonly changes: number
   readonly seed: number
 }
 
@@ -71,13 +71,13 @@ export const createFaultySending = (
     at: number,
     length: number,
     flow: number,
-    damageBits: number,
+    changes: number,
     seed: number,
     passesLeft: number,
     delayTime: number,
     rateLimits: number,
   ): boolean => {
-    if (!delayQueue.hold(arena.bytes, at, length, { flow, damageBits, seed }, passesLeft, delayTime, rateLimits))
+    if (!delayQueue.hold(arena.bytes, at, length, { flow, changes, seed }, passesLeft, delayTime, rateLimits))
       return false
     const delayed = delayedByFlow.get(flow)
     if (delayed === undefined) delayedByFlow.set(flow, { packets: 1, closes: 0 })
@@ -96,17 +96,17 @@ export const createFaultySending = (
       countHits(faults, action & LOSE)
       return false
     }
-    countHits(faults, action & (DAMAGE | REPEAT))
-    const damageBits = action & DAMAGE
+    countHits(faults, action & (DAMAGE | REPEAT | MARK))
+    const changes = action & (DAMAGE | MARK)
     const seed = randomBits[packet]
     const delayTime = delays[packet]
     if (action & REPEAT) {
       const passesLeft = action & WAIT ? Infinity : 0
-      if (!hold(at, length, flow, damageBits, seed, passesLeft, delayTime, rateLimits[packet])) faults.overflowed++
+      if (!hold(at, length, flow, changes, seed, passesLeft, delayTime, rateLimits[packet])) faults.overflowed++
     }
     if (action & WAIT) {
       const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
-      if (hold(at, length, flow, damageBits, seed, Infinity, delayTime + extraDelay, rateLimits[packet])) {
+      if (hold(at, length, flow, changes, seed, Infinity, delayTime + extraDelay, rateLimits[packet])) {
         faults.delayed++
         countHits(faults, action & OVERTAKE)
       } else faults.overflowed++
@@ -114,7 +114,7 @@ export const createFaultySending = (
     }
     if (
       action & OVERTAKE &&
-      hold(at, length, flow, damageBits, seed, 1 + (seed % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)
+      hold(at, length, flow, changes, seed, 1 + (seed % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)
     ) {
       countHits(faults, action & OVERTAKE)
       return false
@@ -122,10 +122,23 @@ export const createFaultySending = (
     return true
   }
 
-  const sendNow = (at: number, length: number, flow: number, damageBits: number, seed: number): void => {
+  /** The flow of the marked packets of `flow`; -1 if the port cannot open it, as without a route: then none arrives. */
+  const openMarked = (flow: number): number => {
+    try {
+      return port.openFlow(markedFlow(flowOf(flow)))
+    } catch {
+      return -1
+    }
+  }
+
+  const sendNow = (at: number, length: number, flow: number, changes: number, seed: number): void => {
+    const damageBits = changes & DAMAGE
     // Without an ICRC, the receiver would not detect the corruption.
     if (damageBits !== 0) port.requireSeal(1)
-    port.commit(at, length, 1, length, flow)
+    const marked = changes & MARK ? openMarked(flow) : -1
+    port.commit(at, length, 1, length, marked < 0 ? flow : marked)
+    // the port keeps the flow open until it has sent the packet
+    if (marked >= 0) port.closeFlow(marked)
     if (damageBits !== 0) port.requireSeal(-1)
     damage(arena.bytes, at, length, damageBits, seed)
   }
@@ -144,7 +157,7 @@ export const createFaultySending = (
       }
       const { bytes, offset, length, tag } = delayQueue.take() as DelayedPacket<Tag>
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
-      sendNow(at, length, tag.flow, tag.damageBits, tag.seed)
+      sendNow(at, length, tag.flow, tag.changes, tag.seed)
       at += (length + 63) & ~63
       onDelayedSent(tag.flow)
     }
@@ -168,7 +181,7 @@ export const createFaultySending = (
         else {
           const length = next === count - 1 ? lastBytes : packetBytes
           if (!applyFaults(next++, at, length, flow)) continue
-          sendNow(at, length, flow, actions[first] & DAMAGE, randomBits[first])
+          sendNow(at, length, flow, actions[first] & (DAMAGE | MARK), randomBits[first])
         }
         delayQueue.pass(next - first)
       }

@@ -111,6 +111,9 @@ export type HeaderName = keyof typeof headers
 /** The invariant CRC at the end of each packet; little-endian. */
 export const ICRC_BYTES = 4
 
+/** Reserved bytes of a CNP between BTH and ICRC (annex A17.9.3). */
+export const CNP_RESERVED_BYTES = 16
+
 /** The UDP destination port of RoCEv2 (annex A17). */
 export const ROCE_UDP_PORT = 4791
 

@@ -428,6 +428,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
 const MIN_CWND_PACKETS = 8
 
 const halveCwnd = (s: EngineState, base: number): void => {
+  if (s.hasFixedWindow) return
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
   const half = w[base + QP.REQ_CWND] >> 1

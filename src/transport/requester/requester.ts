@@ -16,6 +16,7 @@ import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../../wire/extensions.ts'
 import { takeStoredCause } from '../causes.ts'
 import { completeOldest, failOldest, onDrained } from '../completer/completion.ts'
+import { withinRate } from '../congestion/congestion.ts'
 import { DmaResult, flushDma, gather } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { closeWindow, openWindow } from '../flow-control/peer-window.ts'
@@ -68,7 +69,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   for (;;) {
     const w = s.rows
     const state = w[base + QP.STATE]
-    if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
+    if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0 || s.paceLeft <= 0) break
     if (((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break
@@ -242,7 +243,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const operation = operationOf(service, p[request + WQE.WR + Send.OPCODE])
   const lastOpcode = serviceBits[service] | (psns === 1 ? onlyOf[operation] : lastOf[operation])
   if (left === 1) return sendLastPacket(s, row, request, lastOpcode, done * mtu)
-  const allowed = Math.ceil(free / (mtu + PACKET_WEIGHT))
+  const allowed = withinRate(s, Math.ceil(free / (mtu + PACKET_WEIGHT)), mtu + PACKET_WEIGHT)
   // A LAST with further headers is left to the next step.
   const maxPackets = HEADER_BYTES[lastOpcode] === basicHeaderBytes[service] ? left : left - 1
   const want = allowed < maxPackets ? allowed : maxPackets

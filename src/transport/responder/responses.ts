@@ -13,6 +13,7 @@ import { BTH_PAD_SHIFT, putBth } from '../../wire/bth.ts'
 import { putAeth, putAtomicAck } from '../../wire/extensions.ts'
 import { upperWord } from '../address.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
+import { sendCnp, withinRate } from '../congestion/congestion.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
@@ -37,11 +38,13 @@ const BTH_AETH_BYTES = 16
 /** A poll of a QP ends after so many bytes of responses. */
 const QUANTUM = 0x1_0000
 
-/** Sends pending responses of a QP, then the ACK or NAK that is due. Returns a PollResult. */
+/** Sends the CNP that is due, pending responses of a QP, then the ACK or NAK that is due. Returns a PollResult. */
 export const transmitResponses = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   let budget = QUANTUM
+  if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.CNP_DUE) !== 0 && !sendCnp(s, base)) return PollResult.FULL
   while (s.rows[base + QP.RESP_PENDING] > 0) {
+    if (s.paceLeft <= 0) return PollResult.DONE
     if (budget <= 0) return PollResult.MORE
     const resource = oldestPending(s, base)
     const sent =
@@ -140,7 +143,7 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   const mtu = w[base + QP.MTU]
   const firstSize = BTH_AETH_BYTES + mtu + ICRC_BYTES
   const size = BTH_BYTES + mtu + ICRC_BYTES
-  const middles = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], end - 2)
+  const middles = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], withinRate(s, end - 1, size) - 1)
   if (middles < 0) return 0
   const at = s.result.runAt
   const view = s.sink!.arena.view
@@ -174,7 +177,7 @@ const sendReadMiddles = (
   const base = row * QP.WORDS
   const mtu = w[base + QP.MTU]
   const size = BTH_BYTES + mtu + ICRC_BYTES
-  const count = openRun(s, size, w[base + QP.FLOW], end - 1 - next)
+  const count = openRun(s, size, w[base + QP.FLOW], withinRate(s, end - 1 - next, size))
   if (count === 0) return 0
   if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH_BYTES, mtu, size, count * mtu))
     return NAK_SCHEDULED

@@ -147,6 +147,27 @@ test('a device that netlink adds has a driver= only if it needs one', () => {
   assert.equal(textOf('any', 'efa'), 'any@::1,driver=efa')
 })
 
+test('rate control is asked for with or without a line rate, of drivers that have it', () => {
+  assert.equal(parseDevice('rxe0@127.0.0.1,dcqcn').dcqcn, 40e9)
+  const spec = parseDevice('mlx5_0@127.0.0.1,dcqcn=25gbit,driver=mlx5')
+  assert.deepEqual(spec, { name: 'mlx5_0', address: '127.0.0.1', driver: 'mlx5', dcqcn: 25e9 })
+  assert.equal(deviceText(spec), 'mlx5_0@127.0.0.1,driver=mlx5,dcqcn=25gbit')
+  for (const rate of ['0', '900gbit', 'fast', '40 gbit'])
+    assert.throws(() => parseDevice(`rxe0@127.0.0.1,dcqcn=${rate}`), {
+      message: `device "rxe0@127.0.0.1,dcqcn=${rate}": dcqcn="${rate}": give a line rate from 1mbit to 800gbit, for example 40gbit`,
+    })
+  assert.throws(() => parseDevice('rxe0@127.0.0.1,dcqcn,dcqcn=1gbit'), /dcqcn= is given twice/)
+  const drivers = [
+    { name: 'rxe', hasAddress: true, hasRateControl: true },
+    { name: 'efa', hasAddress: true },
+  ]
+  assert.equal(driverOf(parseDevice('rxe0@127.0.0.1,dcqcn'), drivers).name, 'rxe')
+  assert.throws(
+    () => driverOf(parseDevice('efa0@127.0.0.1,driver=efa,dcqcn'), drivers),
+    /driver efa has no rate control; omit dcqcn/,
+  )
+})
+
 test('a list with a duplicate name or address is refused, in any spelling of the address', () => {
   const list = (...devices: string[]) => checkDevices(devices.map(text => parseDevice(text)))
   list('rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1')
@@ -175,7 +196,7 @@ test('a PCI function after the address is parsed, and mistakes name the value an
     ['pci=81:00.0,model=rxe', /model="rxe" is not one of mlx5, efa, irdma/],
     ['pci=81:00.0,pci=82:00.0', /pci= is given twice/],
     ['numa=0', /numa=0 needs a PCI function/],
-    ['bus=1', /"bus=1" is no setting of a device; after the address may follow driver=, pci=, numa= and model=/],
+    ['bus=1', /"bus=1" is no setting of a device; after the address may follow driver=, dcqcn, pci=, numa= and model=/],
     ['', /"" is no setting/],
   ] as const)
     assert.throws(() => parseDevice(`rxe0@127.0.0.1,${settings}`), { name: 'Error', message })

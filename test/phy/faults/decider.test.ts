@@ -84,7 +84,7 @@ describe('fault rules', () => {
     const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
     assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
-    const noHits = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
+    const noHits = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0, marked: 0 }
     assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
   })
 

@@ -74,7 +74,7 @@ describe('faults', () => {
     setup.receiver.release()
     assert.deepEqual(psns(transfer(setup, 2000, [1, 5, 16])), range(2000))
     assert.equal(setup.receiver.nextTimeout(), Number.POSITIVE_INFINITY)
-    assert.deepEqual(Object.values(setup.receiver.faults), [0, 0, 0, 0, 0, 0])
+    assert.deepEqual(Object.values(setup.receiver.faults), [0, 0, 0, 0, 0, 0, 0])
   })
 
   it('each fault happens about as often as requested', () => {
@@ -101,6 +101,23 @@ describe('faults', () => {
       const inOrder = psns(packets).every((psn, i, all) => i === 0 || psn >= all[i - 1])
       assert.equal(inOrder, name !== 'reorder')
       assert.deepEqual(setup.link.stat().smallRuns, 0)
+    }
+  })
+
+  it('marks arrive in the ECN field, also of delayed and duplicated packets, and change nothing else', () => {
+    for (const rules of ['ecn=0.25', 'ecn=0.25,delay=1ms', 'ecn=0.25,dup=1']) {
+      const setup = setUp(rules)
+      const outcomes = new Map<string, number>()
+      addTap(setup.receiver, ({ outcome, count }) => outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + count))
+      const packets = transfer(setup, 400, [16, 1])
+      const { marked } = setup.receiver.faults
+      assert.ok(marked > 60 && marked < 140, `${marked}`)
+      const copies = rules.includes('dup') ? 2 : 1
+      assert.equal(packets.filter(({ trafficClass }) => trafficClass === 3).length, copies * marked)
+      assert.equal(packets.length, copies * 400)
+      if (rules === 'ecn=0.25')
+        assert.deepEqual([outcomes.get('marked'), outcomes.get('passed')], [marked, 400 - marked])
+      assert.equal(setup.receiver.counters.icrcErrors, 0)
     }
   })
 

@@ -66,6 +66,17 @@ describe('faults on sent packets', () => {
     setup.receiver.release()
   })
 
+  it('marks are sent in the ECN field, and leave no flow open', () => {
+    const setup = setUp('dir=sent,ecn=0.25')
+    const { flows } = setup.link.stat()
+    const packets = transfer(setup, 400, [16, 1])
+    const { marked } = setup.sender.faults
+    assert.ok(marked > 60 && marked < 140, `${marked}`)
+    assert.equal(packets.filter(({ trafficClass }) => trafficClass === 3).length, marked)
+    assert.equal(packets.length, 400)
+    assert.equal(setup.link.stat().flows, flows)
+  })
+
   it('rules for received packets do not apply', () => {
     assert.deepEqual(psns(transfer(setUp('drop=1,dup=1'), 40)), range(40))
   })
@@ -204,7 +215,9 @@ describe('faults on sent packets', () => {
     setup.sender.setFaults(parseFaults('dir=sent,drop=1'))
     sendRun(setup.sender, setup.flow, 2, 2)
     assert.deepEqual(receiveAll(setup.receiver), [])
-    assert.deepEqual(setup.sender.ruleCounts(), [{ matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0 }])
+    assert.deepEqual(setup.sender.ruleCounts(), [
+      { matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0, marked: 0 },
+    ])
   })
 
   it('a corrupted packet that was delayed is detected after the rules have changed', () => {

@@ -573,7 +573,6 @@ describe('unexpected packets', () => {
     ['UC', t => t.request('UC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['UD', t => t.request('UD_SEND_ONLY', 0, { payload: 1, ackReq: true })],
     ['XRC', t => t.request('XRC_SEND_ONLY', 0, { payload: 1, ackReq: true })],
-    ['CNP', t => t.request('CNP', 0, { payload: 16 })],
     // 0x15 is reserved
     ['an unknown opcode', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 1 }).fill(0x15, 0, 1))],
     ['ten bytes', t => t.injectRaw(packet('SEND_ONLY', RQ_PSN).slice(0, 10))],

@@ -10,6 +10,7 @@ import { CallError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
+import { ECN_MASK } from '../../../wire/flow.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
@@ -118,12 +119,12 @@ export const sourceOf = (gids: GidTable, address: Address, method: string): Uint
   return gid
 }
 
-/** The path from `source`, for `openPath`. */
-export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
+/** The path from `source`, for `openPath`. `ecn`: ECN field of its packets; 0: that of the address vector. */
+export const flowAddress = (source: Uint8Array, address: Address, ecn = 0): FlowAddress => ({
   source,
   destination: address.dgid,
   sourcePort: SOURCE_PORT,
-  trafficClass: address.trafficClass,
+  trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
   hopLimit: HOP_LIMIT,
   flowLabel: address.flowLabel & 0xfffff,
 })

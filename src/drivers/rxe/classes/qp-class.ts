@@ -334,7 +334,7 @@ export const qpClass = (
         checkValues(modifyCall, args, activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
-          const flow = openPath(device.port, flowAddress(source, args.address), modifyCall)
+          const flow = openPath(device.port, flowAddress(source, args.address, device.ecn), modifyCall)
           closePath(device, state)
           state.flow = flow
           path = { flow, peer: device.port.peerOf(args.address.dgid) }

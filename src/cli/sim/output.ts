@@ -1,0 +1,71 @@
+/*
+ * The results of `userdma sim` as a table, CSV and JSON.
+ */
+import { linkQuantities } from '../../faults/rules.ts'
+import type { Result } from '../../sim/scenario.ts'
+
+const significant = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3))
+
+const bitsText = (value: number): string => linkQuantities.rate.write(Number(value.toPrecision(3)))
+const bytesText = (value: number): string =>
+  value >= 1e6
+    ? `${significant(value / 1e6)} MB`
+    : value >= 1e3
+      ? `${significant(value / 1e3)} kB`
+      : `${value.toFixed(0)} B`
+const timeText = (micros: number): string =>
+  micros >= 1e6
+    ? `${significant(micros / 1e6)} s`
+    : micros >= 1e3
+      ? `${significant(micros / 1e3)} ms`
+      : `${significant(micros)} µs`
+
+/** Columns of the table. */
+const columns: readonly (readonly [title: string, text: (result: Result) => string])[] = [
+  ['control', ({ control }) => control],
+  ['goodput', ({ goodput }) => bitsText(goodput)],
+  ['fairness', result => result.fairness.toFixed(3)],
+  ['p50', ({ latency }) => timeText(latency.p50)],
+  ['p99', ({ latency }) => timeText(latency.p99)],
+  ['p99.9', ({ latency }) => timeText(latency.p999)],
+  ['mean queue', ({ queue }) => bytesText(queue.mean)],
+  ['max queue', ({ queue }) => bytesText(queue.max)],
+  ['marked', ({ marked }) => `${marked}`],
+  ['dropped', ({ overflowed, lost }) => `${overflowed + lost}`],
+  ['resends', ({ retransmissions }) => `${retransmissions}`],
+  ['failed', ({ failedFlows }) => `${failedFlows}`],
+  ['packets/s', ({ packetsPerSecond }) => significant(packetsPerSecond)],
+  ['s per s', ({ secondsPerSimulated }) => significant(secondsPerSimulated)],
+]
+
+export const tableText = (results: readonly Result[]): string => {
+  const [first] = results
+  if (first === undefined) return ''
+  const lines = [columns.map(([title]) => title), ...results.map(result => columns.map(([, text]) => text(result)))]
+  const widths = columns.map((_, i) => Math.max(...lines.map(line => line[i]!.length)))
+  const padded = (line: readonly string[]): string =>
+    line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ')
+  const title = `${first.scenario}: ${first.hosts} hosts, ${first.flows} flows, ${timeText(first.time)} measured`
+  return `${title}\n${lines.map(padded).join('\n')}\n`
+}
+
+/** A result without samples, and its groups as single fields. */
+const flat = ({ samples: _, latency, queue, ...result }: Result): Record<string, string | number> => ({
+  ...result,
+  ...Object.fromEntries(Object.entries(latency).map(([name, value]) => [`latency_${name}`, value])),
+  ...Object.fromEntries(Object.entries(queue).map(([name, value]) => [`queue_${name}`, value])),
+})
+
+const cell = (value: string | number): string => {
+  const text = String(value)
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
+/** One line per result, after the names of the fields. */
+export const csvText = (results: readonly Result[]): string => {
+  const rows = results.map(flat)
+  const names = Object.keys(rows[0] ?? {})
+  return `${[names, ...rows.map(row => names.map(name => row[name] ?? ''))].map(line => line.map(cell).join(',')).join('\n')}\n`
+}
+
+export const jsonText = (results: readonly Result[]): string => `${JSON.stringify(results, null, 2)}\n`

@@ -1,0 +1,144 @@
+/*
+ * Topologies of links (links.ts): nodes are numbers, hosts first, then switches. Small functions build the usual ones;
+ * `routesOf` finds all shortest paths, of which switches choose one for each flow (ECMP).
+ */
+
+/** The properties of a link, the same in both directions. */
+export interface LinkSettings {
+  /** Bits/s, above 0. */
+  readonly rate: number
+  /** One way, µs. */
+  readonly delay: number
+  /** Bytes that a switch keeps in front of the link; further packets are lost. */
+  readonly queue: number
+  /** Marking by RED in a switch: none below `min` bytes of queue, then up to `probability` at `max`, all beyond. */
+  readonly marking?: { readonly min: number; readonly max: number; readonly probability: number } | undefined
+  /** Probability that a packet is lost. */
+  readonly loss?: number | undefined
+  /** Maximum bytes of an IP packet; longer ones are lost. Default: any. */
+  readonly mtu?: number | undefined
+}
+
+export interface TopologyLink extends LinkSettings {
+  readonly ends: readonly [number, number]
+}
+
+export interface LinkTopology {
+  readonly hosts: number
+  readonly switches: number
+  readonly links: readonly TopologyLink[]
+}
+
+const joined = (settings: LinkSettings, pairs: readonly (readonly [number, number])[]): TopologyLink[] =>
+  pairs.map(ends => ({ ...settings, ends }))
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+
+/** All hosts at one switch. */
+export const star = (hosts: number, settings: LinkSettings): LinkTopology => ({
+  hosts,
+  switches: 1,
+  links: joined(
+    settings,
+    range(hosts).map(host => [host, hosts]),
+  ),
+})
+
+/** Switches in a row, `perSwitch` hosts at each; `trunk`: the links between switches. */
+export const chain = (
+  switches: number,
+  perSwitch: number,
+  settings: LinkSettings,
+  trunk: LinkSettings = settings,
+): LinkTopology => {
+  const hosts = switches * perSwitch
+  return {
+    hosts,
+    switches,
+    links: [
+      ...joined(
+        settings,
+        range(hosts).map(host => [host, hosts + Math.floor(host / perSwitch)]),
+      ),
+      ...joined(
+        trunk,
+        range(switches - 1).map(i => [hosts + i, hosts + i + 1]),
+      ),
+    ],
+  }
+}
+
+/** `leaves` switches with `perLeaf` hosts each, and each joined to all of `spines` switches by `trunk`. */
+export const leafSpine = (
+  leaves: number,
+  spines: number,
+  perLeaf: number,
+  settings: LinkSettings,
+  trunk: LinkSettings = settings,
+): LinkTopology => {
+  const hosts = leaves * perLeaf
+  return {
+    hosts,
+    switches: leaves + spines,
+    links: [
+      ...joined(
+        settings,
+        range(hosts).map(host => [host, hosts + Math.floor(host / perLeaf)]),
+      ),
+      ...joined(
+        trunk,
+        range(leaves * spines).map(i => [hosts + Math.floor(i / spines), hosts + leaves + (i % spines)]),
+      ),
+    ],
+  }
+}
+
+/** The next links of all shortest paths. A directed link 2i or 2i + 1 leads from the first or second end of link i. */
+export interface Routes {
+  /** By node times number of hosts plus destination: a group; -1: no path. */
+  readonly groups: Int32Array
+  /** By group: its directed links. */
+  readonly members: readonly Int32Array[]
+}
+
+/** Hosts do not forward. */
+export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
+  const nodes = hosts + switches
+  const leaving: { to: number; link: number }[][] = range(nodes).map(() => [])
+  links.forEach(({ ends: [a, b] }, i) => {
+    leaving[a].push({ to: b, link: 2 * i })
+    leaving[b].push({ to: a, link: 2 * i + 1 })
+  })
+  const groups = new Int32Array(nodes * hosts).fill(-1)
+  const members: Int32Array[] = []
+  const numbers = new Map<string, number>()
+  const distance = new Int32Array(nodes)
+  for (let destination = 0; destination < hosts; destination++) {
+    distance.fill(-1)
+    distance[destination] = 0
+    const reached = [destination]
+    for (const node of reached) {
+      if (node < hosts && node !== destination) continue
+      for (const { to } of leaving[node]) {
+        if (distance[to] >= 0) continue
+        distance[to] = distance[node] + 1
+        reached.push(to)
+      }
+    }
+    for (const node of reached) {
+      if (node === destination) continue
+      const next = leaving[node].filter(
+        ({ to }) => distance[to] === distance[node] - 1 && (to >= hosts || to === destination),
+      )
+      const key = next.map(({ link }) => link).join()
+      let group = numbers.get(key)
+      if (group === undefined) {
+        group = members.length
+        numbers.set(key, group)
+        members.push(Int32Array.from(next, ({ link }) => link))
+      }
+      groups[node * hosts + destination] = group
+    }
+  }
+  return { groups, members }
+}
