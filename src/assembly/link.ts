@@ -4,7 +4,7 @@
  */
 import type { Identity } from '../core/devices/identity.ts'
 import { mapArena } from '../host/memory/mapping.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import { createMemorySwitch, memorySwitchBytes, type Transit } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import type { DeviceSpec, Link, Path } from '../uapi/tool.ts'
 import { plainArena } from '../wire/arena.ts'
@@ -19,8 +19,11 @@ export interface NetworkLink {
   attach(device: DeviceSpec, identity: Identity): Port
 }
 
-/** `hasNative`: there is native code, for ICRCs and copies. Links of sockets use it if there is any. */
-export const createLink = (link: Link, path: Path, hasNative: boolean): NetworkLink => {
+/**
+ * `hasNative`: there is native code, for ICRCs and copies. Links of sockets use it if there is any. `transit`: the time
+ * that packets take through memory.
+ */
+export const createLink = (link: Link, path: Path, hasNative: boolean, transit?: Transit): NetworkLink => {
   if (hasNative || link !== 'memory') useNativeCrc()
   if (link !== 'memory')
     return {
@@ -30,6 +33,7 @@ export const createLink = (link: Link, path: Path, hasNative: boolean): NetworkL
     }
   const bytes = memorySwitchBytes()
   // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
-  const memory = createMemorySwitch({ arena: hasNative ? mapArena(bytes) : plainArena(bytes), icrc: 'demand', path })
+  const arena = hasNative ? mapArena(bytes) : plainArena(bytes)
+  const memory = createMemorySwitch({ arena, icrc: 'demand', path, transit })
   return { isMemory: true, portCount: () => memory.stat().ports, attach: () => memory.attach() }
 }
