@@ -142,6 +142,8 @@ export interface LocalNetwork extends Network {
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
   readonly record: string | RecordOptions | undefined
+  /** Ends the network, whose devices are closed. */
+  end(): void
   /** Ends the recording; undefined: there is none yet. */
   endRecording: (() => Promise<void>) | undefined
   /** Number of soft devices that were added, including removed ones. */

@@ -470,6 +470,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     check: copyRecord(check),
     record: copyRecord(record),
     endRecording: undefined,
+    end() {
+      network.virtualClock?.stop()
+      ports.close()
+    },
     devicesAdded: 0,
     drive,
     kick,

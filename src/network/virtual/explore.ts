@@ -148,13 +148,14 @@ const runOnce = async (
       await nextTurn()
       milliseconds = network.now()
       isEnding = true
+      observed.stop()
       // Findings of a check reject.
       for (const device of devices) await device.close().catch(fail)
     },
     error => void (isEnding || fail(error)),
   )
-  clock.stop()
   await network.endRecording?.()
+  network.end()
   return { failure, received: observed.received, packets: observed.packets, milliseconds, lines: observed.lines() }
 }
 

@@ -39,11 +39,33 @@ export interface External {
   readonly isAlone: boolean
 }
 
-/** Returns a function that looks at what the program waits for now. `ownTimers`: real timers of the caller. */
-export const watchExternal = (): ((ownTimers?: number) => External) => {
+/** Real timers of all virtual clocks. */
+let ownTimers = 0
+
+/** setTimeout for virtual clocks. Returns the function that stops it. */
+export const startOwnTimer = (callback: () => void, milliseconds: number): (() => void) => {
+  ownTimers++
+  let isSet = true
+  const end = (): void => {
+    if (isSet) ownTimers--
+    isSet = false
+  }
+  const timer = setTimeout(() => {
+    end()
+    callback()
+  }, milliseconds)
+  return () => {
+    end()
+    clearTimeout(timer)
+  }
+}
+
+/** Returns a function that looks at what the program waits for now. */
+export const watchExternal = (): (() => External) => {
   const before = new Map<string, number>()
   for (const resource of active()) before.set(resource, (before.get(resource) ?? 0) + 1)
-  return (ownTimers = 0) => {
+  before.set('Timeout', (before.get('Timeout') ?? 0) - ownTimers)
+  return () => {
     const left = new Map(before).set('Timeout', (before.get('Timeout') ?? 0) + ownTimers)
     let hasRequests = false
     let isAlone = true

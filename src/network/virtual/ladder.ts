@@ -21,13 +21,17 @@ export interface Observed {
   packets: number
   /** The last lines of the ladder. */
   lines(): string[]
+  /** Ends the ladder. */
+  stop(): void
 }
 
 /** Observes the devices of a network. `hasLadder`: whether it keeps lines. */
 export const observeRun = ({ core, clock, portOf }: LocalNetwork, hasLadder: boolean): Observed => {
   let lines: string[] = []
   let left = 0
+  let isStopped = false
   const addLine = (text: string): void => {
+    if (isStopped) return
     lines.push(`${(clock.now() / 1000).toFixed(3).padStart(12)} ms  ${text}`)
     if (lines.length < 2 * MAX_LINES) return
     left += lines.length - MAX_LINES
@@ -43,6 +47,9 @@ export const observeRun = ({ core, clock, portOf }: LocalNetwork, hasLadder: boo
   const observed: Observed = {
     received: new Map(),
     packets: 0,
+    stop() {
+      isStopped = true
+    },
     lines() {
       const shown = lines.slice(-MAX_LINES)
       const missing = left + lines.length - shown.length

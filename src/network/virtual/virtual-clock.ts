@@ -12,7 +12,7 @@ import type { ErrnoName } from '../../spec/errno.ts'
 import { durationText } from '../../trace/duration.ts'
 import { refused, warn } from '../../verbs/error.ts'
 import { captureStack, type LazyStack } from '../../verbs/watch/stacks.ts'
-import { watchExternal } from './external.ts'
+import { startOwnTimer, watchExternal } from './external.ts'
 import { type VirtualTimer, VirtualTimers } from './timers.ts'
 
 /** What happens when time should pass while the program has real timers or sockets. */
@@ -73,7 +73,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   let horizon = HORIZON
   /** Turns without anything to do, since the program was last active. */
   let quietTurns = 0
-  let grace: NodeJS.Timeout | undefined
+  let stopGrace: (() => void) | undefined
   let isGraceOver = false
   let looks = 0
   let polls = 0
@@ -89,8 +89,8 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
     lastActivity = now
     quietTurns = 0
     isGraceOver = false
-    clearTimeout(grace)
-    grace = undefined
+    stopGrace?.()
+    stopGrace = undefined
     schedule()
   }
 
@@ -104,7 +104,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
     const all = lines()
     const named = all.slice(0, MAX_NAMED).map(line => `\n  ${line}`)
     const more = all.length > MAX_NAMED ? `\n  and ${all.length - MAX_NAMED} more` : ''
-    const text = `${reason}. After ${durationText(now)} of virtual time the program waits for${named.join('')}${more}${hint && `\n${hint}`}`
+    const text = `${reason}. At ${(now / 1000).toFixed(3)} ms of virtual time the program waits for${named.join('')}${more}${hint && `\n${hint}`}`
     const errors = [...watched].map(wait => ({ wait, error: refused(code, wait.call, text, '') }))
     clock.onProblem?.(errors[0]?.error ?? refused(code, 'network', text, ''))
     for (const { wait, error } of errors) wait.reject(error)
@@ -114,7 +114,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
 
   /** Nothing can happen by itself. True if the program is stuck, false if that is not yet certain. */
   const isStuck = (isAlone: boolean): boolean => {
-    if (watched.size === 0 || grace !== undefined) return false
+    if (watched.size === 0 || stopGrace !== undefined) return false
     // A test alone waits for something that the clock does not know.
     if (isGraceOver || (clock.isAlone ? watched.size > 1 : isAlone)) {
       if (quietTurns++ >= QUIET_TURNS) return true
@@ -122,8 +122,8 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       return false
     }
     // A test runner may start the next test.
-    grace = setTimeout(() => {
-      grace = undefined
+    stopGrace = startOwnTimer(() => {
+      stopGrace = undefined
       isGraceOver = true
       schedule()
     }, GRACE)
@@ -139,7 +139,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
     if (!isRequest && rule === 'refuse' && !hasRefused) {
       hasRefused = true
       const what = added.join(', ')
-      warn(`virtual time does not pass while the program has ${what}, which cannot repeat`)
+      if (watched.size === 0) warn(`virtual time does not pass while the program has ${what}, which cannot repeat`)
       fail(
         'EOPNOTSUPP',
         `the program has ${what}, which virtual time cannot repeat`,
@@ -147,7 +147,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       )
     }
     if (looks++ < LOOKS) schedule()
-    else setTimeout(schedule, 1)
+    else startOwnTimer(schedule, 1)
     return true
   }
 
@@ -173,11 +173,16 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       return
     }
     if (holds > 0 || !isWanted()) return
-    const { hasRequests, added, isAlone } = look(grace === undefined ? 0 : 1)
+    const { hasRequests, added, isAlone } = look()
     if (waitsElsewhere(hasRequests, added)) return
     const timer = timers.counts.passive < total() ? timers.first : undefined
     if (timer === undefined) {
-      if (isStuck(isAlone)) failStuck('no packet is in flight and no timer is set, so that nothing can end the wait')
+      if (isStuck(isAlone))
+        failStuck(
+          clock.isAlone && watched.size === 1
+            ? 'nothing is left to do on the network, and the test waits for something else'
+            : 'no packet is in flight and no timer is set, so that nothing can end the wait',
+        )
       return
     }
     if (timers.counts.program === 0 && timer.due - lastActivity > horizon) {
@@ -287,7 +292,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
     fail: (code, reason) => fail(code, reason, ''),
     stop() {
       isStopped = true
-      clearTimeout(grace)
+      stopGrace?.()
     },
   }
   return clock
