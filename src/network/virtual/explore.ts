@@ -220,21 +220,25 @@ export const explore = async (
   checkInteger(call, 'faults', maxFaults, 1, MAX_FAULTS)
   checkInteger(call, 'limit', limit, 1, MAX_LIMIT)
   if (!Array.isArray(kinds) || kinds.length === 0 || !kinds.every(kind => exploredFaults.includes(kind)))
-    throw invalidArgument(call, `kinds ${formatValue(kinds)} is not a list of ${exploredFaults.join(', ')}`)
+    throw invalidArgument(
+      call,
+      `kinds ${Array.isArray(kinds) ? `[${kinds.map(formatValue).join(', ')}]` : formatValue(kinds)} is not a list of ${exploredFaults.join(', ')}`,
+    )
   const { record, fault = '', ...rest } = networkOptions
-  const run = (seed: number, faults: readonly FaultRule[], isLast = false): Promise<Run> => {
+  const run = (seed: number, faults: readonly FaultRule[], hasLadder = false): Promise<Run> => {
     const text = [fault, formatFaults(faults)].filter(Boolean).join(';')
-    const network = create({ ...rest, seed, fault: text, ...(isLast && { record }) }) as LocalNetwork
-    return runOnce(network, test, seed, limit, isLast)
+    const network = create({ ...rest, seed, fault: text, ...(hasLadder && { record }) }) as LocalNetwork
+    return runOnce(network, test, seed, limit, hasLadder)
   }
   const total = { seeds: 0, packets: 0, virtualTime: 0 }
   const count = ({ packets, milliseconds }: Run): void => {
     total.packets += packets
     total.virtualTime += milliseconds
   }
-  const plain = await run(first, [])
+  // Later runs overwrite the recording.
+  const plain = await run(first, [], true)
   count(plain)
-  if (plain.failure !== undefined) throw reportOf(first, '', [], [], await run(first, [], true))
+  if (plain.failure !== undefined) throw reportOf(first, '', [], [], plain)
   for (let seed = first; seed < first + seeds; seed++) {
     const faults = faultsOf(seed, kinds, maxFaults, plain.received)
     const result = await run(seed, faults)

@@ -27,6 +27,11 @@ export class VirtualTimers {
   /** Timers that are set, by kind. */
   readonly counts: Record<TimerKind, number> = { program: 0, device: 0, background: 0, passive: 0 }
 
+  /** Timers in the heap, with stopped ones. */
+  get size(): number {
+    return this.#heap.length
+  }
+
   set(due: number, kind: TimerKind, callback: () => void): VirtualTimer {
     const timer = { due, sequence: this.#sequence++, kind, callback }
     this.counts[kind]++

@@ -36,6 +36,8 @@ const HORIZON = 600e6
 const HORIZON_TIMERS = 10
 /** Turns in which the clock looks again at once whether requests to the operating system have ended. */
 const LOOKS = 64
+/** Looks, one per millisecond, after which a warning says what time waits for. */
+const LOOKS_UNTIL_WARNING = 1000
 /** Waits that an error names. */
 const MAX_NAMED = 16
 
@@ -77,7 +79,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   let isGraceOver = false
   let looks = 0
   let polls = 0
-  let hasRefused = false
+  let hasWarned = false
   const look = watchExternal()
 
   const schedule = (): void => {
@@ -97,7 +99,11 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   /** Time passes only for something: a wait of the program, or a timer that keeps the process alive. */
   const isWanted = (): boolean => watched.size > 0 || timers.counts.program + timers.counts.device > 0
   const lines = (): string[] =>
-    [...watched].map(({ call, stack }) => `${call}${stack().length > 0 ? ` at ${stack()[0]}` : ''}`)
+    [...watched].map(({ call, stack }) => {
+      // A frame such as `async Promise.all (index 0)` says nothing.
+      const frame = stack().find(one => /:\d+/.test(one)) ?? stack()[0]
+      return frame === undefined ? call : `${call} at ${frame}`
+    })
 
   /** Rejects everything that the program waits for. */
   const fail = (code: ErrnoName, reason: string, hint: string): void => {
@@ -136,17 +142,20 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       looks = 0
       return false
     }
-    if (!isRequest && rule === 'refuse' && !hasRefused) {
-      hasRefused = true
+    if (!isRequest && rule === 'refuse') {
       const what = added.join(', ')
-      if (watched.size === 0) warn(`virtual time does not pass while the program has ${what}, which cannot repeat`)
+      if (watched.size === 0 && !hasWarned)
+        warn(`virtual time does not pass while the program has ${what}, which cannot repeat`)
+      hasWarned = true
       fail(
         'EOPNOTSUPP',
         `the program has ${what}, which virtual time cannot repeat`,
         "use network.sleep() and network.timeout() in place of real timers, unref() what is only a guard, or set external: 'wait'",
       )
     }
-    if (looks++ < LOOKS) schedule()
+    if (++looks === LOOKS_UNTIL_WARNING && !isRequest)
+      warn(`virtual time waits until the program has no more ${added.join(', ')}`)
+    if (looks < LOOKS) schedule()
     else startOwnTimer(schedule, 1)
     return true
   }
