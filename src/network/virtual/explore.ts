@@ -7,7 +7,7 @@ import { formatFaults, formatRule } from '../../faults/rules.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
-import { checkFunction, checkInteger, formatValue, invalidArgument, RdmaError } from '../../verbs/error.ts'
+import { checkFunction, checkInteger, formatValue, hideFields, invalidArgument, RdmaError } from '../../verbs/error.ts'
 import type { LocalNetwork, Network, NetworkOptions } from '../contract.ts'
 import { type ExploredFault, exploredFaults, faultsOf, type ReceivedPackets } from './fault-lists.ts'
 import { observeRun } from './ladder.ts'
@@ -67,6 +67,8 @@ export class ExploreError extends Error {
     this.seed = seed
     this.faults = faults
     this.ladder = ladder
+    // The message has it already.
+    hideFields(this, 'ladder')
   }
 }
 
@@ -132,7 +134,7 @@ const runOnce = async (
   await catchingAll(
     async () => {
       clock.after(limit, 'passive', () =>
-        clock.fail('ETIMEDOUT', `the test has not ended after ${limit} ms of virtual time`),
+        clock.fail('ECANCELED', `the test has not ended after ${limit} ms of virtual time`),
       )
       try {
         await clock.watch(

@@ -62,6 +62,8 @@ export const startOwnTimer = (callback: () => void, milliseconds: number): (() =
 
 /** Returns a function that looks at what the program waits for now. */
 export const watchExternal = (): (() => External) => {
+  // Node makes these handles at the first console.log.
+  if (typeof process === 'object') void [process.stdout, process.stderr]
   const before = new Map<string, number>()
   for (const resource of active()) before.set(resource, (before.get(resource) ?? 0) + 1)
   before.set('Timeout', (before.get('Timeout') ?? 0) - ownTimers)
