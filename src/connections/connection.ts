@@ -605,7 +605,12 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
 
   readonly #target = new LazyEventTarget(
     'connection',
-    () => void this.#end.closed().then(reason => this.#target.dispatch('closed', { reason })),
+    () =>
+      void this.closed.then(
+        reason => this.#target.dispatch('closed', { reason }),
+        // Nothing can end it any more, in virtual time.
+        () => {},
+      ),
   )
 
   get addEventListener(): Connection['addEventListener'] {

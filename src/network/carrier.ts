@@ -241,7 +241,7 @@ const carrierOn = (
     drive: network.clock.isVirtual
       ? callName => {
           const hasWorked = network.drive()
-          if (!hasWorked && callName.endsWith('.poll')) network.clock.polled()
+          if (!hasWorked && callName.endsWith('.poll')) network.clock.polled(callName)
           return hasWorked
         }
       : () => network.drive(),

@@ -14,7 +14,7 @@ import type { Device } from '../verbs/device.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
 import type { AbortOptions } from '../verbs/mailbox.ts'
 import type { TracedCall } from './observe.ts'
-import type { Explored, ExploredTest, ExploreOptions } from './virtual/explore.ts'
+import type { ExploredFault } from './virtual/fault-lists.ts'
 import type { VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Connects devices of this process. */
@@ -119,6 +119,36 @@ export interface RecordOptions {
   /** Maximum bytes of the file, at least 1 MiB: the oldest events are overwritten. Default: no limit. */
   readonly limit?: number | undefined
 }
+
+/** Options of `network.explore`. */
+export interface ExploreOptions {
+  /** Number of seeds, default 100. */
+  readonly seeds?: number | undefined
+  /** The first seed, default 1. */
+  readonly first?: number | undefined
+  /**
+   * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
+   * sends nor receives; a test then has to expect that requests fail.
+   */
+  readonly kinds?: readonly ExploredFault[] | undefined
+  /** Maximum faults of a seed, 1 to 32; default 8. */
+  readonly faults?: number | undefined
+  /** Milliseconds of virtual time after which a run has failed; default 600,000. */
+  readonly limit?: number | undefined
+}
+
+/** What `network.explore` has done. */
+export interface Explored {
+  /** Seeds that were run. */
+  readonly seeds: number
+  /** Packets of all runs. */
+  readonly packets: number
+  /** Milliseconds of virtual time of all runs. */
+  readonly virtualTime: number
+}
+
+/** A test of `network.explore`. */
+export type ExploredTest = (network: Network, seed: number) => unknown
 
 /** A soft device of the network. */
 export interface AttachedDevice {

@@ -56,8 +56,8 @@ export interface MemorySwitchOptions {
   /** Default `packets`. */
   readonly path?: Path
   /**
-   * When runs arrive, with path `packets`. Runs do not overtake each other at a port, so a run arrives with the one before it
-   * at the earliest. Default: at once.
+   * When runs arrive, with path `packets`. Runs do not overtake each other at a port, so a run arrives with the one
+   * before it at the earliest. Default: at once.
    */
   readonly transit?: Transit | undefined
 }

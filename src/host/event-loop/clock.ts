@@ -44,8 +44,8 @@ export interface Clock {
   clear(timer: Timer | undefined): void
   /** Calls back in the next turn of the event loop. */
   onNextTurn(callback: () => void): void
-  /** A call of the program that polls has found nothing. */
-  polled(): void
+  /** `call` of the program polls, and has found nothing. */
+  polled(call: string): void
   /**
    * Settles as `wait`, for which the program waits with `call`. In virtual time it also rejects when nothing can settle
    * it any more.

@@ -8,39 +8,9 @@ import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
 import { checkFunction, checkInteger, formatValue, hideFields, invalidArgument, RdmaError } from '../../verbs/error.ts'
-import type { LocalNetwork, Network, NetworkOptions } from '../contract.ts'
+import type { Explored, ExploredTest, ExploreOptions, LocalNetwork, Network, NetworkOptions } from '../contract.ts'
 import { type ExploredFault, exploredFaults, faultsOf, type ReceivedPackets } from './fault-lists.ts'
 import { observeRun } from './ladder.ts'
-
-/** Options of `network.explore`. */
-export interface ExploreOptions {
-  /** Number of seeds, default 100. */
-  readonly seeds?: number | undefined
-  /** The first seed, default 1. */
-  readonly first?: number | undefined
-  /**
-   * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
-   * sends nor receives; a test then has to expect that requests fail.
-   */
-  readonly kinds?: readonly ExploredFault[] | undefined
-  /** Maximum faults of a seed, 1 to 32; default 8. */
-  readonly faults?: number | undefined
-  /** Milliseconds of virtual time after which a run has failed; default 600,000. */
-  readonly limit?: number | undefined
-}
-
-/** What `network.explore` has done. */
-export interface Explored {
-  /** Seeds that were run. */
-  readonly seeds: number
-  /** Packets of all runs. */
-  readonly packets: number
-  /** Milliseconds of virtual time of all runs. */
-  readonly virtualTime: number
-}
-
-/** A test of `network.explore`. */
-export type ExploredTest = (network: Network, seed: number) => unknown
 
 const optionNames: KnownOptions<ExploreOptions> = { seeds: true, first: true, kinds: true, faults: true, limit: true }
 const defaultKinds: readonly ExploredFault[] = ['loss', 'delay', 'reorder', 'duplicate']
@@ -200,7 +170,10 @@ const reportOf = (
   return new ExploreError(text, error, seed, faults, lines)
 }
 
-/** `create`: makes the networks; `options`: those of the network that explores. Rejects with RdmaError EINVAL, ExploreError. */
+/**
+ * `create`: makes the networks; `networkOptions`: those of the network that explores. Rejects with RdmaError EINVAL,
+ * ExploreError.
+ */
 export const explore = async (
   create: (options: NetworkOptions) => Network,
   networkOptions: NetworkOptions,
