@@ -11,6 +11,7 @@ import type { RoceSite } from '../drivers/roce-site.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { secureRandom } from '../host/random.ts'
+import type { Transit } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import type { TormentSetting } from '../spec/check/torment.ts'
 import type { Link, Path } from '../uapi/tool.ts'
@@ -22,9 +23,13 @@ export interface AssemblyOptions {
   readonly path: Path
   /** As for `createLink`. */
   readonly hasNative: boolean
+  /** As for `createLink`. */
+  readonly transit?: Transit | undefined
+  /** Microseconds. Default: the clock of this process. */
+  readonly now?: (() => number) | undefined
   readonly core: Omit<CoreOptions, 'classes' | 'now'>
   /** `routing`: for links of sockets. */
-  readonly clients: Omit<ClientEnvironment, 'now' | 'random'>
+  readonly clients: Omit<ClientEnvironment, 'now' | 'random'> & Partial<Pick<ClientEnvironment, 'random'>>
   readonly torment: TormentSetting | undefined
   /** Packets have arrived for a device at a socket. */
   readonly onPackets: () => void
@@ -61,11 +66,11 @@ export interface Assembly {
 }
 
 export const assemble = (options: AssemblyOptions): Assembly => {
-  const { hasNative, torment: setting, inError, onPackets } = options
-  const link = createLink(options.link, options.path, hasNative)
-  const core = createCore({ ...classesWithClients(() => clients), now: nowMicroseconds, ...options.core })
+  const { hasNative, torment: setting, inError, onPackets, now = nowMicroseconds } = options
+  const link = createLink(options.link, options.path, hasNative, options.transit)
+  const core = createCore({ ...classesWithClients(() => clients), now, ...options.core })
   const clients = new Clients(core, {
-    now: nowMicroseconds,
+    now,
     random: secureRandom,
     ...options.clients,
     ...(link.isMemory && { routing: { isClosed: true } }),
@@ -82,7 +87,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       const described = network && {
         identity: network.identity,
         dcqcn: network.dcqcn,
-        now: nowMicroseconds,
+        now,
         attach: (own?: Port): Port => {
           port = network.attach(own)
           if (!link.isMemory) port.wake = onPackets

@@ -1,7 +1,7 @@
 /*
  * Captures the packets of ports as records of pcapng.
  */
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import type { Port } from '../phy/port.ts'
 import { addTap, forEachPacket } from '../phy/tap.ts'
 import { createLosses } from '../trace/losses.ts'
@@ -28,6 +28,7 @@ export const startCapture = (
   write: (packet: PcapngPacket) => void,
   failed: (error: unknown) => void,
   mayLose: () => boolean,
+  clock: Clock,
 ): PacketCapture => {
   const losses = createLosses(write)
   const attempt = (use: () => void): void => {
@@ -38,7 +39,7 @@ export const startCapture = (
     }
   }
   const flush = (): void => attempt(losses.flush)
-  const timer = setInterval(() => attempt(losses.flushOld), FLUSH_INTERVAL).unref()
+  const timer = clock.every(FLUSH_INTERVAL, 'passive', () => attempt(losses.flushOld))
   process.on('exit', flush)
   return {
     add: (port, index) =>
@@ -46,7 +47,7 @@ export const startCapture = (
         const { direction, flow, outcome, arena } = run
         const isArrival = direction !== 'sent' && isOwn(flow.source)
         if (isArrival && outcome === 'passed') return
-        const time = performance.timeOrigin * 1000 + nowMicroseconds()
+        const time = clock.origin * 1000 + clock.now()
         attempt(() => {
           const waits = mayLose()
           if (!waits) losses.flush()
@@ -62,7 +63,7 @@ export const startCapture = (
         })
       }),
     end() {
-      clearInterval(timer)
+      clock.clear(timer)
       process.off('exit', flush)
       flush()
     },

@@ -4,10 +4,10 @@
  */
 import type { Identity } from '../core/devices/identity.ts'
 import { mapArena } from '../host/memory/mapping.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
+import { createMemorySwitch, memorySwitchBytes, type Transit } from '../phy/memory.ts'
 import type { Port } from '../phy/port.ts'
 import type { DeviceSpec, Link, Path } from '../uapi/tool.ts'
-import { plainArena } from '../wire/arena.ts'
+import { type Arena, plainArena } from '../wire/arena.ts'
 import { createSocketPort, useNativeCrc } from './socket-ports.ts'
 
 export interface NetworkLink {
@@ -17,19 +17,43 @@ export interface NetworkLink {
   portCount(): number
   /** Creates the port of a device. Throws as `createSocketPort`. */
   attach(device: DeviceSpec, identity: Identity): Port
+  /** Ends a link without ports; nothing can be attached afterwards. */
+  close(): void
 }
 
-/** `hasNative`: there is native code, for ICRCs and copies. Links of sockets use it if there is any. */
-export const createLink = (link: Link, path: Path, hasNative: boolean): NetworkLink => {
+/** The memory of a closed link: for one after the other, allocating and freeing 17 MB takes longer than most tests. */
+let spare: Arena | undefined
+
+/**
+ * `hasNative`: there is native code, for ICRCs and copies. Links of sockets use it if there is any. `transit`: the time
+ * that packets take through memory.
+ */
+export const createLink = (link: Link, path: Path, hasNative: boolean, transit?: Transit): NetworkLink => {
   if (hasNative || link !== 'memory') useNativeCrc()
   if (link !== 'memory')
     return {
       isMemory: false,
       portCount: () => 0,
       attach: (device, identity) => createSocketPort(link, device, identity),
+      close() {},
     }
   const bytes = memorySwitchBytes()
   // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
-  const memory = createMemorySwitch({ arena: hasNative ? mapArena(bytes) : plainArena(bytes), icrc: 'demand', path })
-  return { isMemory: true, portCount: () => memory.stat().ports, attach: () => memory.attach() }
+  const arena = hasNative ? mapArena(bytes) : (spare ?? plainArena(bytes))
+  spare = undefined
+  let isClosed = false
+  const memory = createMemorySwitch({ arena, icrc: 'demand', path, transit })
+  return {
+    isMemory: true,
+    portCount: () => memory.stat().ports,
+    attach() {
+      if (isClosed) throw new Error('the network has ended')
+      return memory.attach()
+    },
+    close() {
+      if (hasNative || isClosed || memory.stat().ports > 0) return
+      isClosed = true
+      spare = arena
+    },
+  }
 }

@@ -4,7 +4,7 @@
 
 import { emitAddress, parseAddress } from '../clients/socket-address.ts'
 import { open } from '../devices/open.ts'
-import { nextTurn } from '../host/event-loop/next-turn.ts'
+import { type Clock, nextTurnOf, realClock } from '../host/event-loop/clock.ts'
 import { CmId } from '../spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
@@ -137,7 +137,10 @@ export function connect(
 export async function connect(address: ListenerAddress, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
   const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
-  return withTimeout('connect', checked, limited => connectTo(urlText('connect', address), limited))
+  const { device } = checked
+  const clock = device === undefined ? realClock : contextOf('connect', device).carrier.clock
+  const connection = withTimeout(clock, 'connect', checked, limited => connectTo(urlText('connect', address), limited))
+  return clock.watch('connect', connection)
 }
 
 /** Settles as `promise`, or rejects with the signal's reason. */
@@ -242,7 +245,8 @@ class RequestObject implements ConnectionRequest {
     end.onEnded = this.#open.addConnection(() => end.close())
     this.#remove()
     try {
-      return await withTimeout('request.accept', checked, limited => end.accept(limited))
+      const accepted = withTimeout(end.clock, 'request.accept', checked, limited => end.accept(limited))
+      return await end.clock.watch('request.accept', accepted)
     } catch (error) {
       await end.close()
       throw error
@@ -291,7 +295,10 @@ const rejectUnlessEnded = ({ reject }: ConnectionRequest): void => {
  * Yields requests. If the loop ends with an unanswered request, by an exception for example, the request is rejected in
  * the next turn of the event loop: without an answer its peer would wait for minutes.
  */
-async function* requestsOf(requests: AsyncIterable<ConnectionRequest>): AsyncGenerator<ConnectionRequest> {
+async function* requestsOf(
+  clock: Clock,
+  requests: AsyncIterable<ConnectionRequest>,
+): AsyncGenerator<ConnectionRequest> {
   let yielded: ConnectionRequest | undefined
   try {
     for await (const request of requests) {
@@ -300,11 +307,12 @@ async function* requestsOf(requests: AsyncIterable<ConnectionRequest>): AsyncGen
       yielded = undefined
     }
   } finally {
-    if (yielded !== undefined) rejectLater(yielded)
+    if (yielded !== undefined) rejectLater(clock, yielded)
   }
 }
 
-const rejectLater = (request: ConnectionRequest): void => void nextTurn().then(() => rejectUnlessEnded(request))
+const rejectLater = (clock: Clock, request: ConnectionRequest): void =>
+  void nextTurnOf(clock).then(() => rejectUnlessEnded(request))
 
 showAs<RequestObject>(
   RequestObject.prototype,
@@ -370,7 +378,7 @@ export const listen = async (listenAt: ListenerAddress, options: ListenOptions =
     if (signal?.aborted) endAll()
     signal?.addEventListener('abort', endAll, { once: true })
     try {
-      await closed
+      await carrier.clock.watch('server.close', closed)
     } finally {
       signal?.removeEventListener('abort', endAll)
     }
@@ -390,7 +398,7 @@ export const listen = async (listenAt: ListenerAddress, options: ListenOptions =
     }
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
     const { poll, wait } = requests
-    const arrivals: Server['arrivals'] = options => requestsOf(requests.arrivals(options))
+    const arrivals: Server['arrivals'] = options => requestsOf(carrier.clock, requests.arrivals(options))
     const server: Server = {
       device,
       ...bound,

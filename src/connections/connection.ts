@@ -4,6 +4,7 @@
  * pair to RTS; this file makes the calls and waits for the events.
  */
 import { emitAddress, parseAddress } from '../clients/socket-address.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import { CmId } from '../spec/classes/connections/cm_id.ts'
 import {
   CmConnectionParameters,
@@ -236,6 +237,7 @@ export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes
  * ETIMEDOUT.
  */
 export const withTimeout = async <O extends ConnectionOptions<never>, T>(
+  clock: Clock,
   call: string,
   options: O,
   establish: (options: O) => Promise<T>,
@@ -244,7 +246,7 @@ export const withTimeout = async <O extends ConnectionOptions<never>, T>(
   if (timeout === undefined) return establish(options)
   const controller = new AbortController()
   const reason = `the connection is not established after ${timeout} ms`
-  const timer = setTimeout(() => controller.abort(new ConnectionError('ETIMEDOUT', call, reason)), timeout)
+  const timer = clock.after(timeout, 'program', () => controller.abort(new ConnectionError('ETIMEDOUT', call, reason)))
   const anySignal = signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal])
   try {
     return await establish({ ...options, signal: anySignal })
@@ -253,7 +255,7 @@ export const withTimeout = async <O extends ConnectionOptions<never>, T>(
     if (controller.signal.aborted && error === controller.signal.reason) beginStackAtProgram(error as Error)
     throw error
   } finally {
-    clearTimeout(timer)
+    clock.clear(timer)
   }
 }
 
@@ -387,6 +389,10 @@ export class ConnectionEnd {
     this.#events = connectionEvents(shared.context)
     this.userHandle = waiters.add()
     this.#events.setHandler(this.userHandle, event => this.#onEvent(event))
+  }
+
+  get clock(): Clock {
+    return this.#shared.context.carrier.clock
   }
 
   /** Creates the identifier of the active side. */
@@ -594,12 +600,17 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
   }
 
   get closed(): Promise<CloseReason> {
-    return this.#end.closed()
+    return this.#end.clock.watch('connection.closed', this.#end.closed())
   }
 
   readonly #target = new LazyEventTarget(
     'connection',
-    () => void this.#end.closed().then(reason => this.#target.dispatch('closed', { reason })),
+    () =>
+      void this.closed.then(
+        reason => this.#target.dispatch('closed', { reason }),
+        // Nothing can end it any more, in virtual time.
+        () => {},
+      ),
   )
 
   get addEventListener(): Connection['addEventListener'] {
@@ -611,7 +622,13 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
   }
 
   // Arrow functions, because programs may take the methods out of the object.
-  readonly messages = (options: MessagesOptions = {}): Promise<Messages> => openMessages(this, options)
+  readonly messages = (options: MessagesOptions = {}): Promise<Messages> => {
+    const { pd, qp, close } = this
+    const { clock } = this.#end
+    const carrier = { clock, pd, qp, closed: this.#end.closed(), close }
+    return clock.watch('connection.messages', openMessages(carrier, options))
+  }
+
   readonly close = (): Promise<void> => this.#end.close();
 
   [Symbol.asyncDispose](): Promise<void> {

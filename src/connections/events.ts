@@ -42,7 +42,9 @@ export class ConnectionEvents {
 
   /** Keeps the process alive until `endWait`: timers of a connection manager in this process do not. */
   beginWait(): void {
-    if (this.#waits++ === 0) this.#keepAlive = setInterval(() => {}, MAX_TIMER_DELAY)
+    const { clock } = this.#context.carrier
+    // In virtual time the program's wait lets time pass, which keeps the process alive.
+    if (this.#waits++ === 0 && !clock.isVirtual) this.#keepAlive = setInterval(() => {}, MAX_TIMER_DELAY)
   }
 
   endWait(): void {

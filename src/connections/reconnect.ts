@@ -1,7 +1,9 @@
 /*
  * `reconnect`: connections to one listener, one after the other, for programs that outlive their peers.
  */
+import { realClock, sleepOn } from '../host/event-loop/clock.ts'
 import { checkOptions, type KnownOptions } from '../verbs/arguments/options.ts'
+import { contextOf } from '../verbs/device.ts'
 import { checkInteger, RdmaError } from '../verbs/error.ts'
 import { type ConnectToOptions, connect, connectOptionNames } from './connect.ts'
 import type { Connection } from './connection.ts'
@@ -23,27 +25,14 @@ const MAX_TIMER_DELAY = 2 ** 31 - 1
 /** Failures that may pass: the peer or its machine is not ready. */
 const PASSING = ['ECONNREFUSED', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH']
 
-/** Rejects with the signal's reason. */
-const sleep = (milliseconds: number, signal: AbortSignal | undefined): Promise<void> =>
-  new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(signal?.reason)
-    }
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }, milliseconds)
-    signal?.addEventListener('abort', onAbort, { once: true })
-  })
-
 async function* connections(
   address: ListenerAddress,
   options: ConnectToOptions,
   firstPause: number,
   maxPause: number,
 ): AsyncGenerator<Connection, never> {
-  const { signal } = options
+  const { signal, device } = options
+  const clock = device === undefined ? realClock : contextOf('reconnect', device).carrier.clock
   for (let pause = firstPause; ; pause = Math.min(2 * pause, maxPause)) {
     let connection: Connection | undefined
     try {
@@ -52,16 +41,16 @@ async function* connections(
       if (!(error instanceof RdmaError) || !PASSING.includes(error.code)) throw error
     }
     if (connection !== undefined) {
-      const start = performance.now()
+      const start = clock.now()
       try {
         yield connection
       } finally {
         await connection.close()
       }
-      if (performance.now() - start > pause) pause = firstPause
+      if (clock.now() - start > pause * 1000) pause = firstPause
     }
     signal?.throwIfAborted()
-    await sleep(pause, signal)
+    await clock.watch('reconnect', sleepOn(clock, pause, signal))
   }
 }
 

@@ -8,6 +8,7 @@ import {
   checkRecording,
   type LocalNetwork,
   type Network,
+  networks,
   type RecordOptions,
 } from '../network/contract.ts'
 import type { CheckOptions } from '../self-check/options.ts'
@@ -97,6 +98,21 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
+  const virtualClock = networks.has(options.network as object)
+    ? (options.network as LocalNetwork).virtualClock
+    : undefined
+  // Time does not pass while files are imported.
+  virtualClock?.hold()
+  try {
+    const device = await openWith(options)
+    ;(options.network as LocalNetwork | undefined)?.onOpened?.(device)
+    return device
+  } finally {
+    virtualClock?.release()
+  }
+}
+
+const openWith = async (options: OpenOptions): Promise<Device> => {
   // The program may use its records again while files are imported.
   const copy = { ...options, record: copyRecord(options.record) }
   const { socket, device, network, link, name, address, rings, record } = copy

@@ -4,9 +4,18 @@
  */
 
 export { type OpenOptions, open } from '../devices/open.ts'
-export type { Network, NetworkOptions, RecordOptions } from '../network/contract.ts'
+export type {
+  Explored,
+  ExploredTest,
+  ExploreOptions,
+  Network,
+  NetworkOptions,
+  RecordOptions,
+} from '../network/contract.ts'
 export { createNetwork } from '../network/network.ts'
 export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
+export { ExploreError } from '../network/virtual/explore.ts'
+export type { ExploredFault } from '../network/virtual/fault-lists.ts'
 export type { CheckOptions } from '../self-check/options.ts'
 export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'

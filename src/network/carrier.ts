@@ -193,6 +193,7 @@ const carrierOn = (
   }
 
   const carrier: OpenedCarrier = {
+    clock: network.clock,
     check,
     isRemote: false,
     call: call as Carrier['call'],
@@ -237,7 +238,13 @@ const carrierOn = (
       else soft.network.onDoorbell(context, handle)
       network.kick()
     },
-    drive: () => network.drive(),
+    drive: network.clock.isVirtual
+      ? callName => {
+          const hasWorked = network.drive()
+          if (!hasWorked && callName.endsWith('.poll')) network.clock.polled(callName)
+          return hasWorked
+        }
+      : () => network.drive(),
     overdueTurn: () => network.overdueTurn(),
     awaitsNextTurn: () => network.awaitsNextTurn(),
     addressOf(buffer, callName) {

@@ -5,12 +5,17 @@
 import type { InjectedFaults } from '../clients/faults/inject.ts'
 import type { LocalDevice } from '../core/driver-contract.ts'
 import type { Core, Device as CoreDevice } from '../core/model.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import type { FaultPort } from '../phy/faults/layer.ts'
 import type { Path } from '../phy/memory.ts'
 import type { CheckOptions } from '../self-check/options.ts'
 import type { Link } from '../uapi/tool.ts'
+import type { Device } from '../verbs/device.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
+import type { AbortOptions } from '../verbs/mailbox.ts'
 import type { TracedCall } from './observe.ts'
+import type { ExploredFault } from './virtual/fault-lists.ts'
+import type { VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Connects devices of this process. */
 export interface Network {
@@ -36,6 +41,22 @@ export interface Network {
    * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.
    */
   trace(handler: (call: TracedCall) => void): () => void
+  /** Milliseconds of the network's clock, with fractions: in virtual time since the network was made. */
+  now(): number
+  /**
+   * Resolves after so many milliseconds of the network's clock, 0 to 2^31 - 1. Rejects with the signal's reason, or
+   * RdmaError EINVAL.
+   */
+  sleep(milliseconds: number, options?: AbortOptions): Promise<void>
+  /** An AbortSignal that is aborted after so many milliseconds of the network's clock, as AbortSignal.timeout(). */
+  timeout(milliseconds: number): AbortSignal
+  /**
+   * Runs a test under the faults of many seeds, each on a new network with the options of this one, in virtual time.
+   * Stops at the first seed that fails, and rejects with ExploreError: the seed, the faults without which it does not
+   * fail, and the ladder of packets. `record` of this network gets the session of the failed run. Rejects with RdmaError
+   * EINVAL, also for a network in real time. docs/how-to/virtual-time.md
+   */
+  explore(test: ExploredTest, options?: ExploreOptions): Promise<Explored>
 }
 
 /** Options of `createNetwork`. */
@@ -70,6 +91,23 @@ export interface NetworkOptions {
    * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
    */
   readonly record?: string | RecordOptions | undefined
+  /**
+   * 'real' (default) or 'virtual': time passes only while everything waits, and then at once. The same seed gives the
+   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs. If nothing can end the waits of the
+   * program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
+   */
+  readonly clock?: 'real' | 'virtual' | undefined
+  /**
+   * The seed of all random numbers of the network, and of fault rules without a seed of their own: an integer from 0 to
+   * 2^32 - 1. Default: 0 in virtual time, otherwise none.
+   */
+  readonly seed?: number | undefined
+  /**
+   * In virtual time: what happens when time should pass while the program has real timers, sockets or processes that it
+   * did not have before the network. 'refuse' (default): what the program waits for rejects with RdmaError EOPNOTSUPP.
+   * 'wait': time passes when they have ended.
+   */
+  readonly external?: 'refuse' | 'wait' | undefined
 }
 
 /** Options of a recording. */
@@ -81,6 +119,36 @@ export interface RecordOptions {
   /** Maximum bytes of the file, at least 1 MiB: the oldest events are overwritten. Default: no limit. */
   readonly limit?: number | undefined
 }
+
+/** Options of `network.explore`. */
+export interface ExploreOptions {
+  /** Number of seeds, default 100. */
+  readonly seeds?: number | undefined
+  /** The first seed, default 1. */
+  readonly first?: number | undefined
+  /**
+   * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
+   * sends nor receives; a test then has to expect that requests fail.
+   */
+  readonly kinds?: readonly ExploredFault[] | undefined
+  /** Maximum faults of a seed, 1 to 32; default 8. */
+  readonly faults?: number | undefined
+  /** Milliseconds of virtual time after which a run has failed; default 600,000. */
+  readonly limit?: number | undefined
+}
+
+/** What `network.explore` has done. */
+export interface Explored {
+  /** Seeds that were run. */
+  readonly seeds: number
+  /** Packets of all runs. */
+  readonly packets: number
+  /** Milliseconds of virtual time of all runs. */
+  readonly virtualTime: number
+}
+
+/** A test of `network.explore`. */
+export type ExploredTest = (network: Network, seed: number) => unknown
 
 /** A soft device of the network. */
 export interface AttachedDevice {
@@ -96,9 +164,16 @@ export interface LocalNetwork extends Network {
   /** Whether a fault rule may refuse posts. */
   hasPostFaults: boolean
   readonly core: Core
+  readonly clock: Clock
+  /** Called with each device that is opened on the network. */
+  onOpened: ((device: Device) => void) | undefined
+  /** `clock`, if it is virtual. */
+  readonly virtualClock: VirtualClock | undefined
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
   readonly record: string | RecordOptions | undefined
+  /** Ends the network, whose devices are closed. */
+  end(): void
   /** Ends the recording; undefined: there is none yet. */
   endRecording: (() => Promise<void>) | undefined
   /** Number of soft devices that were added, including removed ones. */

@@ -24,10 +24,18 @@ import { nextDue } from '../core/events/thresholds.ts'
 import type { CallingProcess, Core } from '../core/model.ts'
 import { rxeDriver } from '../drivers/registered.ts'
 import { createProgramFaults } from '../faults/program-faults.ts'
-import { targetOf } from '../faults/rule.ts'
+import { createRandom } from '../faults/random.ts'
+import { noFaults, targetOf } from '../faults/rule.ts'
 import { formatRule, parseFaults } from '../faults/rules.ts'
-import { MAX_TIMER_DELAY, nowMicroseconds, waitAtLeast } from '../host/event-loop/clock.ts'
-import { nextTurn, onNextTurn } from '../host/event-loop/next-turn.ts'
+import {
+  type Clock,
+  MAX_TIMER_DELAY,
+  nextTurnOf,
+  realClock,
+  sleepOn,
+  type Timer,
+  waitAtLeast,
+} from '../host/event-loop/clock.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
@@ -45,6 +53,7 @@ import {
   refused,
   rethrow,
 } from '../verbs/error.ts'
+import { checkAbortOptions } from '../verbs/mailbox.ts'
 import { showAs } from '../verbs/objects/show.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../verbs/thread-end.ts'
 import { isSameAddress, parseAddress, reasonUnusable } from '../wire/address.ts'
@@ -57,6 +66,8 @@ import {
   networks,
 } from './contract.ts'
 import { observe, publishWaits } from './observe.ts'
+import { explore } from './virtual/explore.ts'
+import { createVirtualClock, type VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Maximum rounds of one drive, so that the event loop runs while devices keep each other busy. */
 const MAX_ROUNDS = 64
@@ -73,12 +84,13 @@ export const ownProcess: CallingProcess =
     ? { pid: 0, name: () => '' }
     : { pid: process.pid, name: () => commandName(process.pid) ?? process.title }
 
-/** Parses fault rules. Throws RdmaError EINVAL. */
-const faultRules = (call: string, text: string) => {
+/** Parses fault rules. Those without a seed of their own get `seed`. Throws RdmaError EINVAL. */
+const faultRules = (call: string, text: string, seed: number | undefined) => {
   if (typeof text !== 'string')
     throw invalidArgument(call, `fault ${formatValue(text)} is not a string`, 'write "drop=1%", or "" for none')
   try {
-    const rules = parseFaults(text)
+    const parsed = parseFaults(text)
+    const rules = parsed.map(rule => (rule.seed === noFaults.seed && seed !== undefined ? { ...rule, seed } : rule))
     const delayed = rules.find(rule => targetOf(rule) === 'call' && rule.delay > 0)
     if (delayed !== undefined)
       throw new Error(
@@ -90,22 +102,20 @@ const faultRules = (call: string, text: string) => {
   }
 }
 
-/** Milliseconds until `due` (microseconds of `nowMicroseconds`) for setTimeout, at least 1. */
-const delayUntil = (due: number): number =>
-  Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), MAX_TIMER_DELAY)
-
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
- * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasTorment`: devices may delay
- * any work.
+ * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasDelays`: devices may delay
+ * any work (torment), or packets take time.
  */
 const createDriveLoop = (
   core: Core,
   devices: readonly LocalDevice[],
   isMemoryLink: boolean,
-  hasTorment: boolean,
+  hasDelays: boolean,
   clients: Clients,
+  clock: Clock,
 ) => {
+  const { now: nowMicroseconds, onNextTurn } = clock
   let isTouched = true
   /** Whether a call was made since the last drive: it may have set a timer. */
   let wasCalled = true
@@ -115,12 +125,14 @@ const createDriveLoop = (
   /** Whether a drive stopped before its work was done; `resume` continues it in the next turn of the event loop. */
   let isInterrupted = false
   let budget = BUDGET
-  let untilClockRead = CLOCK_INTERVAL
+  /** Reading a virtual clock costs nothing, and a skipped drive must not depend on how many there were. */
+  const clockInterval = clock.isVirtual ? 1 : CLOCK_INTERVAL
+  let untilClockRead = clockInterval
   /** The timer of the devices. */
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
   /** When `timer` is due, in microseconds; Infinity if it is not armed, -Infinity once it has fired. */
   let timerDue = Number.POSITIVE_INFINITY
-  let clientTimer: NodeJS.Timeout | undefined
+  let clientTimer: Timer | undefined
   let clientsDue = Number.POSITIVE_INFINITY
 
   /** One round of a drive; true if there was work. `now` in microseconds. */
@@ -144,7 +156,7 @@ const createDriveLoop = (
     return false
   }
   const disarm = (): void => {
-    clearTimeout(timer)
+    clock.clear(timer)
     timerDue = Number.POSITIVE_INFINITY
   }
   const armTimer = (): void => {
@@ -152,9 +164,9 @@ const createDriveLoop = (
     let due = nextDue(core)
     for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
     if (due >= timerDue) return
-    clearTimeout(timer)
+    clock.clear(timer)
     timerDue = due
-    timer = setTimeout(onTimer, delayUntil(due))
+    timer = clock.at(due, 'device', onTimer)
   }
   /**
    * Arms the timer of clients (connection manager, IP). The timer does not keep the process alive, because the program
@@ -163,9 +175,9 @@ const createDriveLoop = (
   const scheduleClients = (): void => {
     const due = clients.nextTimeout()
     if (due >= clientsDue) return
-    clearTimeout(clientTimer)
+    clock.clear(clientTimer)
     clientsDue = due
-    clientTimer = setTimeout(onClientTimer, delayUntil(due)).unref()
+    clientTimer = clock.at(due, 'background', onClientTimer)
   }
   const onClientTimer = (): void => {
     clientsDue = Number.POSITIVE_INFINITY
@@ -185,7 +197,7 @@ const createDriveLoop = (
   /** Whether the timer is due; reads the clock only now and then, because that allocates a double. */
   const hasTimerExpired = (): boolean => {
     if (timerDue === Number.POSITIVE_INFINITY || --untilClockRead > 0) return false
-    untilClockRead = CLOCK_INTERVAL
+    untilClockRead = clockInterval
     return nowMicroseconds() >= timerDue
   }
   const drive = (): boolean => {
@@ -198,8 +210,8 @@ const createDriveLoop = (
     if (!isBusy) {
       isDriving = false
       // Without a call only the timer of event moderation may be new: a completion starts it. Torment may also delay a
-      // post or its completion.
-      if (wasCalled || hasTorment) armTimer()
+      // post or its completion, and packets may be in flight.
+      if (wasCalled || hasDelays) armTimer()
       else scheduleTimers()
       wasCalled = false
       return hasWorked
@@ -252,7 +264,7 @@ const createDriveLoop = (
     isScheduled = true
     if (spend()) queueMicrotask(runScheduled)
   }
-  const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
+  const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurnOf(clock))
   const touch = (): void => {
     wasCalled = true
     kick()
@@ -290,25 +302,91 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   check: true,
   torment: true,
   record: true,
+  clock: true,
+  seed: true,
+  external: true,
 }
+
+/** The time that packets take in virtual time, microseconds: that of a switch and two adapters of a data centre. */
+const TRANSIT_TIME = 2
+
+/** Checks the options of virtual time, and returns the clock. Throws RdmaError EINVAL. */
+const clockOf = ({ clock = 'real', seed, external, link, path, random }: NetworkOptions): Clock | VirtualClock => {
+  const call = 'createNetwork'
+  checkChoice(call, 'clock', clock, ['real', 'virtual'])
+  if (seed !== undefined && !isSeed(seed))
+    throw invalidArgument(call, `seed ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  if (seed !== undefined && random !== undefined)
+    throw invalidArgument(call, `random and seed ${seed}: both give the random numbers`, 'leave out one of them')
+  if (clock === 'real') {
+    if (external === undefined) return realClock
+    throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
+  }
+  if (external !== undefined) checkChoice(call, 'external', external, ['refuse', 'wait'])
+  if (link !== undefined && link !== 'memory')
+    throw invalidArgument(
+      call,
+      `link "${link}": sockets are not in virtual time`,
+      "leave out link, or clock: 'virtual'",
+    )
+  if (path === 'direct')
+    throw invalidArgument(call, 'path "direct": messages without packets take no time', 'leave out path')
+  return createVirtualClock(external ?? 'refuse')
+}
+
+const checkDelay = (call: string, milliseconds: number): void => {
+  if (!(milliseconds >= 0 && milliseconds <= MAX_TIMER_DELAY))
+    throw invalidArgument(
+      call,
+      `${formatValue(milliseconds)} is not a number of milliseconds`,
+      `0 to ${MAX_TIMER_DELAY} are allowed`,
+    )
+}
+
+/** The functions of a network for programs that wait. */
+const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
+  now: () => clock.now() / 1000,
+  async sleep(milliseconds, options = {}) {
+    checkDelay('network.sleep', milliseconds)
+    checkAbortOptions('network.sleep', options)
+    options.signal?.throwIfAborted()
+    await clock.watch('network.sleep', sleepOn(clock, milliseconds, options.signal))
+  },
+  timeout(milliseconds) {
+    checkDelay('network.timeout', milliseconds)
+    if (!clock.isVirtual) return AbortSignal.timeout(milliseconds)
+    const controller = new AbortController()
+    // The reason of AbortSignal.timeout.
+    const reason = new DOMException('The operation was aborted due to timeout', 'TimeoutError')
+    clock.after(milliseconds, 'program', () => controller.abort(reason))
+    return controller.signal
+  },
+})
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
-  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check, torment: seed, record } = options
+  const clock = clockOf(options)
+  const given = { ...options }
+  const { seed = clock.isVirtual ? 0 : undefined, fault = '', link = 'memory', check, torment, record } = options
+  const { path = clock.isVirtual ? 'packets' : 'direct' } = options
+  const seeded = seed === undefined || options.random !== undefined ? undefined : createRandom(seed)
+  const { random = seeded ?? secureRandom } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
   if (check !== undefined && typeof check !== 'boolean')
     checkRecord('createNetwork', 'check', check, 'give true, false or an object of options')
   checkRecording('createNetwork', record)
-  if (seed !== undefined && !isSeed(seed))
-    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
-  const slices = createSlices(undefined, STEPS_PER_TURN)
+  if (torment !== undefined && !isSeed(torment))
+    throw invalidArgument('createNetwork', `torment ${formatValue(torment)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
   const assembly = assemble({
     link,
     path,
     hasNative: false,
+    now: clock.now,
+    transit: clock.isVirtual ? { now: clock.now, arrival: () => clock.now() + TRANSIT_TIME } : undefined,
     core: {
       random: () => {
         const value = random()
@@ -322,8 +400,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       run: job => slices.begin(job, rethrowBug),
     },
     // A client starts when a call needs it. Until then the program may create queue pair 1.
-    clients: { wake: () => kick(), repeatsEarly: true },
-    torment: seed === undefined ? undefined : { seed, maxDecisions: Number.POSITIVE_INFINITY },
+    clients: { wake: () => kick(), repeatsEarly: true, ...((clock.isVirtual || seeded !== undefined) && { random }) },
+    torment: torment === undefined ? undefined : { seed: torment, maxDecisions: Number.POSITIVE_INFINITY },
     onPackets: () => kick(),
   })
   const { core, clients, link: ports } = assembly
@@ -334,12 +412,13 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     devices,
     ports.isMemory,
-    seed !== undefined,
+    torment !== undefined || clock.isVirtual,
     clients,
+    clock,
   )
-  let rules = faultRules('createNetwork', fault)
+  let rules = faultRules('createNetwork', fault, seed)
 
-  const observation = observe(core, attached)
+  const observation = observe(core, attached, clock)
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
@@ -369,7 +448,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const programFaults = createProgramFaults(rules)
   const faults = injectFaults(core, programFaults, {
-    wait: milliseconds => waitAtLeast(milliseconds, false),
+    wait: milliseconds =>
+      clock.isVirtual
+        ? new Promise(resolve => void clock.after(milliseconds, 'background', resolve))
+        : waitAtLeast(milliseconds, false),
     // Contexts without a handler for events are clients' own.
     processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
   })
@@ -379,10 +461,19 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     faults,
     hasPostFaults: programFaults.has('post'),
+    clock,
+    onOpened: undefined,
+    virtualClock: clock.isVirtual ? (clock as VirtualClock) : undefined,
+    ...waitsOn(clock),
+    explore: (test, exploreOptions = {}) => explore(createNetwork, given, test, exploreOptions),
     link,
     check: copyRecord(check),
     record: copyRecord(record),
     endRecording: undefined,
+    end() {
+      network.virtualClock?.stop()
+      ports.close()
+    },
     devicesAdded: 0,
     drive,
     kick,
@@ -441,7 +532,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       }
     },
     setFaults(text) {
-      rules = faultRules('network.setFaults', text)
+      rules = faultRules('network.setFaults', text, seed)
       for (const { port } of attached.values()) port.setFaults(rules)
       programFaults.setRules(rules)
       faults.rulesChanged()

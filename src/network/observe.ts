@@ -14,7 +14,7 @@ import { addHook } from '../core/devices/registry.ts'
 import type { LocalDevice } from '../core/driver-contract.ts'
 import { addFailureHandler } from '../core/failures.ts'
 import type { CallContext, Core, Device as CoreDevice, Hook } from '../core/model.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import { appendBlock, createOutputFile } from '../host/output-file.ts'
 import type { FaultPort } from '../phy/faults/layer.ts'
 import { createCause } from '../spec/check/causes.ts'
@@ -144,11 +144,11 @@ const errorOf = (error: unknown): TracedCall['error'] =>
     ? { code: errnoName(error.errno), message: error.message }
     : { code: 'EIO', message: String(error) }
 
-const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hook => {
+const traceHook = (device: CoreDevice, now: Clock['now'], handler: (call: TracedCall) => void): Hook => {
   const started = new WeakMap<CallContext, number>()
   return {
     pre: call => {
-      started.set(call, nowMicroseconds())
+      started.set(call, now())
     },
     post(call, object, args, out, error) {
       const start = started.get(call)
@@ -161,7 +161,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
         args: withHandles(args),
         result: error === undefined ? withHandles(out) : undefined,
         error: error === undefined ? undefined : errorOf(error),
-        microseconds: start === undefined ? 0 : nowMicroseconds() - start,
+        microseconds: start === undefined ? 0 : now() - start,
       }
       showAs(record, 'Call', () => jsonSafe({ ...record, text: callText(record) }) as Readonly<Record<string, unknown>>)
       handler(record)
@@ -184,7 +184,7 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
 }
 
 /** `attached`: the soft devices of the network by name. */
-export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
+export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>, clock: Clock) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
   })
@@ -227,6 +227,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
             capture.stop()
           },
           () => [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
+          clock,
         ),
         tapRemovers: new Map(),
         stop() {
@@ -259,7 +260,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       const unregister = registerClient(core, {
         name: 'trace',
         add(device) {
-          removers.set(device, addHook(device, traceHook(device, onCall)))
+          removers.set(device, addHook(device, traceHook(device, clock.now, onCall)))
           return true
         },
         remove(device) {

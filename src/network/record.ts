@@ -6,7 +6,7 @@ import { closeSync, fstatSync } from 'node:fs'
 import { type RecorderSources, startRecorder } from '../clients/record/recorder.ts'
 import { startRecording } from '../clients/record/recording.ts'
 import type { Device, HandlerValues } from '../core/model.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import { openOutputFile } from '../host/output-file.ts'
 import { addTap } from '../phy/tap.ts'
 import { MIN_RECORD_LIMIT } from '../record/writer.ts'
@@ -55,37 +55,38 @@ const viewOf = ({ schema }: Device): CallerView => ({
   hasContext: true,
 })
 
+/** A process in virtual time, where every run is the same. */
+const VIRTUAL_PROCESS = 1
+
 /** The record of a call of the library, as the daemon's trace would have it. */
-const callRecord: NonNullable<RecorderSources['callRecord']> = (
-  { device, entry },
-  object,
-  { args, out, error },
-  start,
-) => {
-  const refusal = error === undefined || error instanceof CallError ? error : new CallError('EIO', String(error))
-  const isCreate = entry.kind === 'create'
-  const call: Call = {
-    class: entry.class,
-    methodName: entry.name,
-    method: entry.method,
-    object: isCreate || entry.class.identity === 'fixed' ? 0 : (object?.handle ?? 0),
-    args: withHandles(args),
+const callRecordOn =
+  ({ isVirtual, origin, now }: Clock): NonNullable<RecorderSources['callRecord']> =>
+  ({ device, entry }, object, { args, out, error }, start) => {
+    const refusal = error === undefined || error instanceof CallError ? error : new CallError('EIO', String(error))
+    const isCreate = entry.kind === 'create'
+    const pid = isVirtual ? VIRTUAL_PROCESS : process.pid
+    const call: Call = {
+      class: entry.class,
+      methodName: entry.name,
+      method: entry.method,
+      object: isCreate || entry.class.identity === 'fixed' ? 0 : (object?.handle ?? 0),
+      args: withHandles(args),
+    }
+    const result = { ...(isCreate && object && { object: object.handle }), out: withHandles(out) }
+    return {
+      time: origin + start / 1000,
+      duration: Math.round((now() - start) * 1000) / 1000,
+      pid,
+      tid: pid,
+      fd: -1,
+      command: 'node',
+      device: device.name,
+      dialect: 'object',
+      call: messagesOf(viewOf(device), call, refusal ?? result),
+      ret: refusal === undefined ? 0 : -refusal.errno,
+      ...(refusal !== undefined && { reason: refusal.message }),
+    }
   }
-  const result = { ...(isCreate && object && { object: object.handle }), out: withHandles(out) }
-  return {
-    time: performance.timeOrigin + start / 1000,
-    duration: Math.round((nowMicroseconds() - start) * 1000) / 1000,
-    pid: process.pid,
-    tid: process.pid,
-    fd: -1,
-    command: 'node',
-    device: device.name,
-    dialect: 'object',
-    call: messagesOf(viewOf(device), call, refusal ?? result),
-    ret: refusal === undefined ? 0 : -refusal.errno,
-    ...(refusal !== undefined && { reason: refusal.message }),
-  }
-}
 
 /**
  * Starts to record a network, until the returned function is called or the process ends. `call`: the function of the
@@ -99,7 +100,7 @@ export const recordNetwork = (
   const { file, payload = 0, limit } = typeof record === 'string' ? { file: record } : record
   checkInteger(call, 'record.payload', payload, 0, MAX_PAYLOAD)
   if (limit !== undefined) checkInteger(call, 'record.limit', limit, MIN_RECORD_LIMIT, Number.MAX_SAFE_INTEGER)
-  const { core } = network
+  const { core, clock } = network
   const recorded = new Map<string, number>()
   const sample = (): void => {
     for (const device of core.devices.values()) {
@@ -112,23 +113,24 @@ export const recordNetwork = (
           recorded.set(key, value)
           values[`${layer}.${name}`] = value
         }
-      if (Object.keys(values).length > 0) recording.writer.counters(nowMicroseconds(), device.index, 0, values)
+      if (Object.keys(values).length > 0) recording.writer.counters(clock.now(), device.index, 0, values)
     }
   }
   const options = { application: 'userdma (library)', payload, limit }
-  const recording = startRecording(openFile(call, file), nowMicroseconds, options, sample)
+  const recording = startRecording(openFile(call, file), clock.now, options, sample, clock)
   const { writer } = recording
   const recorder = startRecorder(core, writer, {
-    now: nowMicroseconds,
+    now: clock.now,
+    clock,
     program: () => undefined,
     callStack: captureStack,
-    callRecord,
+    callRecord: callRecordOn(clock),
     addTap(device, tap) {
       const port = network.portOf(device.name)
       return port && addTap(port, tap, false)
     },
   })
-  findingListeners.set(core, finding => writer.finding(nowMicroseconds(), finding))
+  findingListeners.set(core, finding => writer.finding(clock.now(), finding))
   const onExit = (): void => recording.endNow('the process has ended')
   process.once('exit', onExit)
   return async () => {

@@ -30,6 +30,17 @@ const PATH_MTU = 4096
 const NOWHERE = -1
 const GROUP = -2
 
+/**
+ * The time that packets take (docs/decisions/virtual-time.md). This link has no other notion of time: a network of links
+ * with rates and queues would answer here.
+ */
+export interface Transit {
+  /** Microseconds. */
+  now(): number
+  /** When a run that port `source` sends now arrives at port `destination`, microseconds. `bytes`: of all its packets. */
+  arrival(source: number, destination: number, bytes: number): number
+}
+
 /** `direct`: messages may be passed without packets (`Port.receiverOf`) while no ICRCs and taps are needed. */
 export type Path = 'packets' | 'direct'
 
@@ -44,6 +55,11 @@ export interface MemorySwitchOptions {
   readonly icrc?: 'always' | 'demand'
   /** Default `packets`. */
   readonly path?: Path
+  /**
+   * When runs arrive, with path `packets`. Runs do not overtake each other at a port, so a run arrives with the one
+   * before it at the earliest. Default: at once.
+   */
+  readonly transit?: Transit | undefined
 }
 
 export interface MemorySwitch {
@@ -63,7 +79,14 @@ export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number
   runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES + STAGING_BYTES
 
 export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch => {
-  const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, icrc = 'always', path = 'packets' } = options
+  const {
+    arena,
+    runs = DEFAULT_RUNS,
+    smallRuns = DEFAULT_SMALL_RUNS,
+    icrc = 'always',
+    path = 'packets',
+    transit,
+  } = options
   if (arena.bytes.length < memorySwitchBytes(runs, smallRuns))
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
@@ -91,6 +114,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const records = createRunRecords(runs + smallRuns)
   /** By buffer (large ones first): references by runs in flight and by a reservation. */
   const bufferRefs = new Int32Array(runs + smallRuns)
+  /** By record: when the run arrives, with `transit`. */
+  const arrivals: number[] = []
+  /** Whether a run has arrived. */
+  const hasArrived = (run: number): boolean => transit === undefined || arrivals[run] <= transit.now()
 
   /** The route of a flow; also updates `peerOf`. */
   const route = (flow: number): number => {
@@ -166,8 +193,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   interface Link {
     readonly port: Port
-    /** Appends a run to the port's queue of received runs. */
-    enqueue(run: number): void
+    /** Appends a run of port `source` to the port's queue of received runs. */
+    enqueue(run: number, source: number): void
   }
 
   const createLink = (portNumber: number): Link => {
@@ -271,7 +298,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         route(flow)
         return peerOf[flow]
       },
-      isWaiting: () => head >= 0,
+      isWaiting: () => head >= 0 && hasArrived(head),
 
       addAddress: address => {
         addressWords(address, addressKey, 0)
@@ -344,17 +371,17 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
         if (destination <= GROUP) {
-          for (const member of membersOf[GROUP - destination]) links[member]?.enqueue(copyRun(run))
+          for (const member of membersOf[GROUP - destination]) links[member]?.enqueue(copyRun(run), portNumber)
           releaseRun(run)
           return
         }
         flows.retain(flow)
-        links[destination]?.enqueue(run)
+        links[destination]?.enqueue(run, portNumber)
       },
       flush: endReservation,
 
       receive: received => {
-        while (head >= 0) {
+        while (head >= 0 && hasArrived(head)) {
           const run = head
           // A run that was sent before a tap or a layer needed ICRCs.
           if (sealReasons > 0 && !records.isSealed[run]) sealRun(run)
@@ -409,7 +436,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
       releaseLayerBuffer: offset => large.release(large.bufferAt(offset)),
 
-      nextTimeout: () => Number.POSITIVE_INFINITY,
+      nextTimeout: () => (transit !== undefined && head >= 0 ? arrivals[head] : Number.POSITIVE_INFINITY),
       onTimeout: () => {},
       close: () => {
         if (isClosed) return
@@ -430,8 +457,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     return {
       port,
-      enqueue: run => {
+      enqueue: (run, source) => {
         const wasEmpty = head < 0
+        if (transit !== undefined) {
+          const bytes = (records.count[run] - 1) * records.packetBytes[run] + records.lastBytes[run]
+          const arrival = transit.arrival(source, portNumber, bytes)
+          arrivals[run] = wasEmpty ? arrival : Math.max(arrival, arrivals[tail])
+        }
         if (tail < 0) oldest = run
         else records.next[tail] = run
         tail = run

@@ -9,7 +9,6 @@ import type { Checker } from '../check/checker.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import { closeContext } from '../core/devices/registry.ts'
 import type { Context, Core } from '../core/model.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { AdapterName } from '../spec/check/adapters.ts'
 import { type Finding, FOUND_STATUS, isFailure } from '../spec/check/findings.ts'
 import { omissionText } from '../spec/check/omissions.ts'
@@ -87,10 +86,11 @@ const networkCheck = (core: Core): NetworkCheck => {
   const log = createProgramLog(
     () => checker.races?.join(),
     (id, count) => checker.omit(id, count),
+    core.now,
   )
   const checker: Checker = createChecker(core, report, {
     scratch: plainArena(SCRATCH_BYTES),
-    now: nowMicroseconds,
+    now: core.now,
     isChecked: context => devices.has(context),
     program: () => undefined,
     callStack: captureStack,
@@ -151,7 +151,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       ...(races && pollWatch((cq, count, wrId) => log.poll(context.id, cq, count, wrId))),
       refused(queue, number, wrId, error, state, severity) {
         checker.refusedPost({
-          time: nowMicroseconds(),
+          time: context.device.core.now(),
           device: name,
           deviceNumber: context.device.index,
           context: context.id,

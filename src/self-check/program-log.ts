@@ -4,7 +4,6 @@
  */
 import type { LoggedEvent } from '../check/races/feed.ts'
 import type { RaceSources } from '../check/races/sources.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { NoteOmission } from '../spec/check/omissions.ts'
 import { EventKind } from '../spec/session.ts'
 import type { LazyStack } from '../verbs/watch/stacks.ts'
@@ -26,8 +25,8 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
   poll(context: number, cq: number, count: number, wrId: bigint): void
 }
 
-/** `join`: lets the search read the entries (`read`); `omit`: called when a stack is forgotten. */
-export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
+/** `join`: lets the search read the entries (`read`); `omit`: called when a stack is forgotten; `now`: microseconds. */
+export const createProgramLog = (join: () => void, omit: NoteOmission, now: () => number): ProgramLog => {
   let entries: LoggedEvent[] = []
   let hasTimer = false
   const stacksByNumber = new Map<number, LazyStack>()
@@ -65,7 +64,7 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
     stack: number,
   ): void => {
     entries.push({
-      time: nowMicroseconds(),
+      time: now(),
       acquired: 0,
       wrId,
       process: 0,

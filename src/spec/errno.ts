@@ -25,6 +25,7 @@ export const Errno = {
   ENOSPC: 28,
   EPIPE: 32,
   ERANGE: 34,
+  EDEADLK: 35,
   ENOSYS: 38,
   ENODATA: 61,
   EPROTO: 71,

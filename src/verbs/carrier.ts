@@ -3,6 +3,7 @@
  * The library's objects use only this interface.
  */
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
+import type { Clock } from '../host/event-loop/clock.ts'
 import type { PortCounters } from '../phy/port.ts'
 import type { CounterFile, EngineCounter } from '../spec/counters.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -104,6 +105,8 @@ export type AnyCall = (cls: ObjectClass, method: string, object: number, args: A
 export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>
 
 export interface Carrier {
+  /** For everything that waits. */
+  readonly clock: Clock
   /** Whether calls cross a process boundary: one chain is then cheaper than many calls. */
   readonly isRemote: boolean
   /** The device's classes, if they were queried at opening. */

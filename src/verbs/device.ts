@@ -1,7 +1,7 @@
 /*
  * A device of the library (docs/start/library.md): properties, creation of objects, and events.
  */
-import { nextTurn } from '../host/event-loop/next-turn.ts'
+import { nextTurnOf } from '../host/event-loop/clock.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { type DeviceAttributes, DeviceClass, type GidEntry } from '../spec/classes/device/device.ts'
 import { Interface } from '../spec/classes/device/interface.ts'
@@ -254,6 +254,7 @@ const outstandingSends = (sources: DeviceContext['sources']): number => {
 
 /** Resolves when no send is outstanding, or no completion can follow. Rejects with the signal's reason. */
 const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: AbortSignal | undefined): Promise<void> => {
+  const { clock } = carrier
   for (let turn = 0; outstandingSends(sources) > 0 && !waiters.isOver; turn++) {
     signal?.throwIfAborted()
     try {
@@ -262,7 +263,9 @@ const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: Abort
       // The daemon has ended.
       return
     }
-    await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
+    await (turn < DRAIN_TURNS
+      ? nextTurnOf(clock)
+      : new Promise<void>(resolve => void clock.after(1, 'program', resolve)))
   }
 }
 
@@ -403,7 +406,8 @@ const createDevice = (carrier: OpenedCarrier, name: string, address: string, pat
     async callAsync(cls, method, args, object = 0, options = {}) {
       checkAbortOptions('device.callAsync', options)
       const handle = checkedHandle('device.callAsync', cls, method, args, object)
-      return (await carrier.callAsync(cls, method, handle, args, options.signal)).out
+      const wait = carrier.callAsync(cls, method, handle, args, options.signal)
+      return (await carrier.clock.watch('device.callAsync', wait)).out
     },
     async createAsync(cls, args, options = {}) {
       checkAbortOptions('device.createAsync', options)

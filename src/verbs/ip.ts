@@ -163,7 +163,8 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, signal)
+    if (!hasDatagrams() && !isEnded && !waiters.isOver)
+      await carrier.clock.watch('ip_socket.wait', waiters.wait(waiterId, signal))
   }
   const arrivals = async function* (options: AbortOptions = {}): AsyncGenerator<UdpDatagram> {
     checkAbortOptions('ip_socket.arrivals', options)
@@ -255,20 +256,21 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     signal?.throwIfAborted()
     const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
     const timedOut = new AbortController()
-    const timer = setTimeout(() => timedOut.abort(), timeout)
+    const { clock } = this.context.carrier
+    const timer = clock.after(timeout, 'program', () => timedOut.abort())
     const anySignal = signal === undefined ? timedOut.signal : AbortSignal.any([timedOut.signal, signal])
     const sequence = this.#sequence++ & 0xffff
-    const start = performance.now()
+    const start = clock.now()
     try {
       // On an ICMP socket `port` is the sequence number of the echo request and of the echo reply.
       socket.send(new Uint8Array(size), { address, port: sequence })
       for await (const answer of socket.arrivals({ signal: anySignal }))
-        if (answer.port === sequence && answer.address === target) return performance.now() - start
+        if (answer.port === sequence && answer.address === target) return (clock.now() - start) / 1000
     } catch (error) {
       if (!timedOut.signal.aborted || signal?.aborted) throw error
       throw refused('ETIMEDOUT', call, `${address} has not answered within ${timeout} ms`)
     } finally {
-      clearTimeout(timer)
+      clock.clear(timer)
       socket.close()
     }
     throw deviceClosedError(call, 'closed or removed')

@@ -55,7 +55,7 @@ export interface Mailbox<T> extends Arrivals<T> {
 
 /** `owner`: the name of the object in errors. */
 export const createMailbox = <T>(
-  { carrier, waiters }: { readonly carrier: Pick<Carrier, 'overdueTurn'>; readonly waiters: WaiterList },
+  { carrier, waiters }: { readonly carrier: Pick<Carrier, 'overdueTurn' | 'clock'>; readonly waiters: WaiterList },
   owner: string,
 ): Mailbox<T> => {
   const id = waiters.add()
@@ -80,7 +80,7 @@ export const createMailbox = <T>(
     signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (isEmpty() && !isOver()) await waiters.wait(id, signal)
+    if (isEmpty() && !isOver()) await carrier.clock.watch(`${owner}.wait`, waiters.wait(id, signal))
   }
   return {
     put(value) {

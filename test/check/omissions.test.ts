@@ -149,7 +149,11 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   },
   stacks() {
     const { counts, omit } = counter()
-    const log = createProgramLog(() => void log.read(), omit)
+    const log = createProgramLog(
+      () => void log.read(),
+      omit,
+      () => 0,
+    )
     for (let i = 0; i <= MAX_STACKS; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },

@@ -9,6 +9,7 @@ import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../core/model.ts'
+import { type Clock, realClock, type Timer } from '../../host/event-loop/clock.ts'
 import type { PortTap, TappedRun } from '../../phy/port.ts'
 import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
 import type { SessionWriter } from '../../record/writer.ts'
@@ -26,6 +27,8 @@ import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 export interface RecorderSources {
   /** Microseconds. */
   now(): number
+  /** For looks at what programs have polled; default: the clock of this process. */
+  readonly clock?: Clock
   /** The program of a context; undefined: this process. */
   program(context: Context): Program | undefined
   /** Captures the stack of the current call. Absent: stacks are unknown. */
@@ -161,7 +164,7 @@ interface RecordedDevice {
 
 /** Starts recording, also of devices that are added later. */
 export const startRecorder = (core: Core, writer: SessionWriter, sources: RecorderSources): Recorder => {
-  const { now } = sources
+  const { now, clock = realClock } = sources
   const scratch = plainArena(SCRATCH_BYTES)
   /** By index. */
   const devices = new Map<number, RecordedDevice>()
@@ -271,21 +274,21 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
     windows.set(owner, window)
     writer.counters(now(), device, owner, { window })
   }
-  let look: NodeJS.Timeout | undefined
+  let look: Timer | undefined
   let pause = SOON
   /** Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all. */
   const lookAtPolls = (wait: number): void => {
     // Completions that nobody polls must not delay this look.
     if (look !== undefined && pause > wait) {
-      clearTimeout(look)
+      clock.clear(look)
       look = undefined
     }
     pause = wait
-    look ??= setTimeout(() => {
+    look ??= clock.after(pause, 'passive', () => {
       look = undefined
       const hasUnpolled = [...devices.values()].map(({ poll }) => poll.reportUnpolled())
       if (hasUnpolled.includes(true)) lookAtPolls(Math.min(SLOWER * pause, RARELY))
-    }, pause).unref()
+    })
   }
   const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
     posted(request) {
@@ -392,7 +395,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
   const removeFailureHandler = addFailureHandler(core, (failure, { name, index }, context) => {
     const program = context && sources.program(context)
     writer.failure(now(), failure.qpn === undefined ? 0 : (qps.get(qpKey(index, failure.qpn)) ?? 0), {
-      time: performance.timeOrigin + now() / 1000,
+      time: clock.origin + now() / 1000,
       pid: program?.pid ?? 0,
       command: program?.command ?? '',
       device: name,
@@ -420,7 +423,7 @@ export const startRecorder = (core: Core, writer: SessionWriter, sources: Record
       removeSystemHook()
       removeFailureHandler()
       for (const index of devices.keys()) removeFrom(index)
-      clearTimeout(look)
+      clock.clear(look)
     },
   }
 }

@@ -3,6 +3,7 @@
  */
 import { close } from 'node:fs'
 import os from 'node:os'
+import { type Clock, realClock } from '../../host/event-loop/clock.ts'
 import { createFileSink } from '../../host/file-sink.ts'
 import { emptyOutputFile } from '../../host/output-file.ts'
 import { SessionWriter } from '../../record/writer.ts'
@@ -32,30 +33,34 @@ export interface Recording {
 
 /**
  * Starts a session file in `fd`, a regular file that is emptied now and closed at the end. `now`: microseconds. `sample`
- * records counters: once per second, and at the end. Throws a RangeError if the limit is too small.
+ * records counters: once per second, and at the end. `clock`: for regular writes. With a virtual clock nothing is
+ * written in the background, and the file does not name the machine. Throws a RangeError if the limit is too small.
  */
 export const startRecording = (
   fd: number,
   now: () => number,
   options: RecordingOptions,
   sample: () => void,
+  clock: Clock = realClock,
 ): Recording => {
   emptyOutputFile(fd)
   const sink = createFileSink(fd)
+  if (clock.isVirtual) sink.finish()
   const writer = new SessionWriter(sink, {
     ...options,
-    origin: performance.timeOrigin,
-    machine: `${process.platform} ${process.arch}, kernel ${os.release()}, node ${process.version}`,
+    origin: clock.origin,
+    machine: clock.isVirtual
+      ? 'virtual time'
+      : `${process.platform} ${process.arch}, kernel ${os.release()}, node ${process.version}`,
   })
   let flushes = 0
-  const timer = setInterval(() => {
+  const timer = clock.every(FLUSH_INTERVAL, 'passive', () => {
     if (++flushes % FLUSHES_PER_SAMPLE === 0) sample()
     writer.flush()
-  }, FLUSH_INTERVAL)
-  timer.unref()
+  })
   let ending: Promise<RecordingEnd> | undefined
   const finish = async (reason: string): Promise<RecordingEnd> => {
-    clearInterval(timer)
+    clock.clear(timer)
     sample()
     await writer.end(now(), reason)
     await new Promise<void>(resolve => {

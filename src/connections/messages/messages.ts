@@ -4,7 +4,7 @@
  * RDMA READ. docs/reference/messages.md has the frames and the rules. A peer that breaks a rule is disconnected; what
  * it sends changes only the receive buffers and buffers for announced messages.
  */
-import { nextTurn } from '../../host/event-loop/next-turn.ts'
+import { type Clock, nextTurnOf, type Timer } from '../../host/event-loop/clock.ts'
 import { Errno } from '../../spec/errno.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import { checkLimits, limitNames, promisesOf, type WaitLimits } from '../../verbs/awaitable/queue-pair.ts'
@@ -121,6 +121,7 @@ export interface Messages extends AsyncIterable<Uint8Array>, AsyncDisposable {
 
 /** What messages need of a `Connection`, which imports this file. */
 interface Carrier {
+  readonly clock: Clock
   readonly pd: ProtectionDomain
   readonly qp: object
   readonly closed: Promise<CloseReason>
@@ -252,6 +253,7 @@ const abortedEnd = (who: string, reason: string): End => ({
 class MessagesObject implements Messages {
   maxMessageBytes = 0
   readonly #connection: Carrier
+  readonly #clock: Clock
   readonly #qp: QueuedQp
   readonly #promises: RequestPromises
   readonly #limits: Pick<Hello, 'slotBytes' | 'maxMessageBytes'>
@@ -317,8 +319,8 @@ class MessagesObject implements Messages {
   /** `#signs` at the last check of the peer. */
   #checkedSigns = 0
   #silentParts = 0
-  #timer: NodeJS.Timeout | undefined
-  #probeTimer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
+  #probeTimer: Timer | undefined
   #probeDelay = PROBE_DELAY
 
   constructor(
@@ -330,6 +332,7 @@ class MessagesObject implements Messages {
   ) {
     const { pd } = connection
     this.#connection = connection
+    this.#clock = connection.clock
     this.#qp = connection.qp as QueuedQp
     this.#promises = promises
     this.#limits = { slotBytes, maxMessageBytes }
@@ -359,13 +362,12 @@ class MessagesObject implements Messages {
   /** Starts to check that the peer lives. */
   startKeepalive(milliseconds: number): void {
     const part = Math.floor(milliseconds / KEEPALIVE_PARTS)
-    this.#timer = setInterval(() => void this.#checkPeer(milliseconds), part)
     // Waits of the program keep the process alive, as far as an event can follow.
-    this.#timer.unref?.()
+    this.#timer = this.#clock.every(part, 'background', () => void this.#checkPeer(milliseconds))
   }
 
   get closed(): Promise<CloseReason> {
-    return this.#connection.closed
+    return this.#clock.watch('messages.closed', this.#connection.closed)
   }
 
   send(message: Uint8Array, options?: WaitLimits): Promise<void> {
@@ -397,7 +399,8 @@ class MessagesObject implements Messages {
   }
 
   #sendLater(message: Uint8Array, limits: WaitLimits = {}): Promise<void> {
-    return withStack(
+    return this.#withStack(
+      'messages.send',
       new Promise((resolve, reject) => {
         const waiting: WaitingSend = {
           message,
@@ -410,7 +413,7 @@ class MessagesObject implements Messages {
             else reject(error)
           },
         }
-        const endLimits = startLimits('messages.send', limits, 'the peer takes no messages', error => {
+        const endLimits = startLimits(this.#clock, 'messages.send', limits, 'the peer takes no messages', error => {
           const at = this.#waiting.indexOf(waiting)
           if (at >= 0) this.#waiting.splice(at, 1)
           waiting.settle(error)
@@ -422,7 +425,8 @@ class MessagesObject implements Messages {
   }
 
   receive(options: WaitLimits = {}): Promise<Uint8Array> {
-    return withStack(
+    return this.#withStack(
+      'messages.receive',
       this.#next('messages.receive', options).then(message => {
         if (message !== undefined) return message
         throw endedError('messages.receive', this.#end ?? { failure: undefined, text: 'the peer has ended' })
@@ -433,7 +437,8 @@ class MessagesObject implements Messages {
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
     return {
       next: () =>
-        withStack(
+        this.#withStack(
+          'messages.next',
           this.#next('messages.next', {}).then(value =>
             value === undefined ? { value, done: true as const } : { value, done: false as const },
           ),
@@ -446,10 +451,11 @@ class MessagesObject implements Messages {
     checkLimits('messages.end', options)
     this.#isEnding = true
     this.#pump()
-    await this.#until(
-      () => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0,
-      limits => startLimits('messages.end', options, 'the peer has not taken all messages', limits),
+    const isTaken = (): boolean => this.#isEndPosted && this.#sendsInFlight === 0 && this.#offered.length === 0
+    const taken = this.#until(isTaken, limits =>
+      startLimits(this.#clock, 'messages.end', options, 'the peer has not taken all messages', limits),
     )
+    await this.#clock.watch('messages.end', taken)
     // A peer that has ended and closes may take the last acknowledgement with it.
     const isCut = this.#end !== undefined && (!this.#isEndPosted || this.#offered.length > 0)
     if (this.#end !== undefined && (isCut || this.#end.failure !== undefined))
@@ -485,7 +491,9 @@ class MessagesObject implements Messages {
       const isTold = (): boolean => (this.#abortReason === undefined ? this.#isEndPosted : this.#isAbortPosted)
       const isSent = (): boolean => this.#onHello !== undefined || (isTold() && this.#sendsInFlight === 0)
       const timeout = { timeout: CLOSE_TIMEOUT }
-      await this.#until(isSent, reject => startLimits('messages.close', timeout, '', reject)).catch(() => {})
+      await this.#until(isSent, reject => startLimits(this.#clock, 'messages.close', timeout, '', reject)).catch(
+        () => {},
+      )
       this.#finish(this.#ownEnd)
     } else if (this.#hasPeerAborted) await this.#disconnected()
     await this.#release()
@@ -494,9 +502,9 @@ class MessagesObject implements Messages {
   /** After an abort of the peer, or flushed requests: resolves when the connection has ended, or after a second. */
   #disconnected(): Promise<void> {
     return new Promise(resolve => {
-      const timer = setTimeout(resolve, CLOSE_TIMEOUT)
+      const timer = this.#clock.after(CLOSE_TIMEOUT, 'program', resolve)
       void this.#connection.closed.then(() => {
-        clearTimeout(timer)
+        this.#clock.clear(timer)
         resolve()
       })
     })
@@ -521,6 +529,11 @@ class MessagesObject implements Messages {
       })
       this.#watchers.push(watch)
     })
+  }
+
+  /** As `withStack`, of a wait of the program. */
+  #withStack<T>(call: string, wait: Promise<T>): Promise<T> {
+    return withStack(this.#clock.watch(call, wait))
   }
 
   // Receiving
@@ -572,7 +585,7 @@ class MessagesObject implements Messages {
     return new Promise((resolve, reject) => {
       if (limits.signal === undefined && limits.timeout === undefined) this.#takers.push({ resolve, reject })
       else {
-        const endLimits = startLimits(call, limits, '', error => {
+        const endLimits = startLimits(this.#clock, call, limits, '', error => {
           const at = this.#takers.indexOf(taker)
           if (at >= 0) this.#takers.splice(at, 1)
           reject(error)
@@ -925,7 +938,7 @@ class MessagesObject implements Messages {
     if (this.#silentParts === 1 && this.#sendsInFlight === 0 && this.#promises.sendRoom > 0) this.#ping()
     if (this.#silentParts < KEEPALIVE_PARTS) return
     // The event loop may have been blocked: packets that wait in a socket are read first.
-    await nextTurn()
+    await nextTurnOf(this.#clock)
     if (this.#signs !== this.#checkedSigns || this.#end !== undefined) return
     const text = `the peer has not answered for ${milliseconds} ms`
     this.#finish({ failure: refused('ETIMEDOUT', 'messages.keepalive', text), text })
@@ -938,15 +951,14 @@ class MessagesObject implements Messages {
   #watchForLoss(): void {
     if (this.#probeTimer !== undefined) return
     const signs = this.#signs
-    this.#probeTimer = setTimeout(() => {
+    this.#probeTimer = this.#clock.after(this.#probeDelay, 'background', () => {
       this.#probeTimer = undefined
       const isSilent = this.#signs === signs
       this.#probeDelay = isSilent ? 2 * this.#probeDelay : PROBE_DELAY
       if (this.#end !== undefined || this.#sendsInFlight + this.#readsInFlight === 0) return
       if (isSilent && this.#promises.sendRoom > 0) this.#ping()
       this.#watchForLoss()
-    }, this.#probeDelay)
-    this.#probeTimer.unref?.()
+    })
   }
 
   #ping(): void {
@@ -996,8 +1008,8 @@ class MessagesObject implements Messages {
       lost.length > 0 && end.failure === undefined && this.#closing === undefined
         ? { failure: refused('ECONNRESET', 'messages', text, ''), text }
         : end
-    clearInterval(this.#timer)
-    clearTimeout(this.#probeTimer)
+    this.#clock.clear(this.#timer)
+    this.#clock.clear(this.#probeTimer)
     for (const waiting of this.#waiting.splice(0)) waiting.settle(endedError('messages.send', this.#end))
     for (const { settle } of this.#offered) settle(endedError('messages.send', this.#end))
     this.#deliver()
@@ -1101,7 +1113,13 @@ export const openMessages = async (connection: Carrier, options: MessagesOptions
   let endLimits = (): void => {}
   const limit = new Promise<never>((_, reject) => {
     // The event loop may have been blocked, by many new connections for example: HELLO may have arrived.
-    endLimits = startLimits(call, { signal, timeout }, hint, error => void nextTurn().then(() => reject(error)))
+    endLimits = startLimits(
+      connection.clock,
+      call,
+      { signal, timeout },
+      hint,
+      error => void nextTurnOf(connection.clock).then(() => reject(error)),
+    )
   })
   try {
     await Promise.race([hello, limit])

@@ -8,6 +8,7 @@ import type { Identity } from '../../core/devices/identity.ts'
 import { createProgramFaults, type ProgramFaults } from '../../faults/program-faults.ts'
 import type { FaultRule } from '../../faults/rule.ts'
 import { formatFaults, formatRule, parseFaults } from '../../faults/rules.ts'
+import { realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import type { Port, PortTap } from '../../phy/port.ts'
@@ -135,7 +136,7 @@ export const createNetwork = (
         stopCapture()
         failed(error)
       }
-      const capture = startCapture(isOwn, write, onFailure, () => rules.length > 0)
+      const capture = startCapture(isOwn, write, onFailure, () => rules.length > 0, realClock)
       const removers = ports.map(({ port }, index) => capture.add(port, index))
       return stopCapture
     },

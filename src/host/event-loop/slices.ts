@@ -25,8 +25,15 @@ export interface Slices {
 /** A job of one slice. */
 export const oneSlice = <T>(slice: () => T): Job<T> => ({ next: () => ({ done: true, value: slice() }) })
 
-/** `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn with waiting jobs, before its slices. */
-export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1): Slices => {
+/**
+ * `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn with waiting jobs, before its slices.
+ * `callInNextTurn`: calls back in the next turn.
+ */
+export const createSlices = (
+  beforeSlices: () => void = () => {},
+  maxSlices = 1,
+  callInNextTurn: (callback: () => void) => void = onNextTurn,
+): Slices => {
   /** By job: runs its next slice; returns false if the job has ended. */
   const slices: (() => boolean)[] = []
   /** Slices that this turn may still run. */
@@ -35,7 +42,7 @@ export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1)
   let isRunning = false
 
   const schedule = (): void => {
-    if (!isScheduled) onNextTurn(onTurn)
+    if (!isScheduled) callInNextTurn(onTurn)
     isScheduled = true
   }
 

@@ -56,6 +56,9 @@ interface ActiveRule {
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
+  /** The first match on which the rule acts, from 1, and the last. */
+  readonly first: number
+  readonly last: number
   /** By kind: its probability times 2^32. The fault applies if a random number is lower. */
   readonly thresholds: readonly number[]
   /** Microseconds per byte at the limited rate; 0: unlimited. */
@@ -69,6 +72,13 @@ const BURST = 1000
 
 const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
+
+/** The first and the last match on which a rule acts (`nth`, `every`, `count`). */
+const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'first' | 'last'> => {
+  const first = nth || every || 1
+  const times = count || (nth > 0 ? 1 : Number.POSITIVE_INFINITY)
+  return { first, last: first + (times - 1) * (every || 1) }
+}
 
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
@@ -99,6 +109,7 @@ export const createFaultDecider = (
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
         random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
         counts: ruleCounts,
+        ...actingMatches(rule),
         thresholds: faultKinds.map(kind => rule[kind] * 2 ** 32),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
         busyUntil: Number.NEGATIVE_INFINITY,
@@ -116,13 +127,14 @@ export const createFaultDecider = (
 
   /** Adds the decisions of a rule about packet `i`. */
   const decideFor = (state: ActiveRule, i: number): void => {
-    const { rule, random, counts, thresholds } = state
+    const { rule, random, counts, thresholds, first, last } = state
+    const match = ++counts.matched
+    if (match < first || match > last || (rule.every > 1 && (match - first) % rule.every !== 0)) return
     let action = 0
     for (let kind = 0; kind < thresholds.length; kind++)
       if (thresholds[kind] > 0 && random() < thresholds[kind]) action |= 1 << kind
     let bits = 0
     if (action !== 0 || rule.jitter > 0) bits = random()
-    counts.matched++
     countHits(counts, action)
     if (rule.delay > 0) {
       action |= WAIT

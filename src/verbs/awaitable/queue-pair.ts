@@ -265,7 +265,16 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
     const onFull = (queue: 'send' | 'receive'): void =>
       context.check?.posts.refused(postQueues[queue], qp.qpn, 0, Errno.ENOMEM, QpState.values.RTS, 'warning')
     return Object.assign(qp, {
-      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait, drive, onFull),
+      promises: new RequestPromises(
+        context.carrier.clock,
+        cq,
+        { send, receive },
+        restartsOf[cls],
+        explain,
+        endWait,
+        drive,
+        onFull,
+      ),
     })
   } catch (error) {
     cq.close()

@@ -4,9 +4,10 @@
  * polled, so that the completion queue cannot overflow.
  */
 
+import type { Clock } from '../../host/event-loop/clock.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { Completion, OpcodeName } from '../cq/completion.ts'
-import type { CompletionQueue } from '../cq/completion-queue.ts'
+import { type CompletionQueue, waitInLibrary } from '../cq/completion-queue.ts'
 import { RdmaError, refused } from '../error.ts'
 import { beginStackAtProgram } from '../watch/stacks.ts'
 import { RequestError, type Restarts } from './request-error.ts'
@@ -62,6 +63,7 @@ const ignore = (): void => {}
  * is called before.
  */
 export const startLimits = (
+  clock: Clock,
   call: string,
   { signal, timeout }: RequestLimits,
   hint: string | undefined,
@@ -70,10 +72,10 @@ export const startLimits = (
   const onAbort = (): void => reject(signal?.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   const onTimeout = (): void => reject(refused('ETIMEDOUT', call, `it is not complete after ${timeout} ms`, hint))
-  const timer = timeout === undefined ? undefined : setTimeout(onTimeout, timeout)
+  const timer = timeout === undefined ? undefined : clock.after(timeout, 'program', onTimeout)
   return () => {
     signal?.removeEventListener('abort', onAbort)
-    clearTimeout(timer)
+    clock.clear(timer)
   }
 }
 
@@ -92,10 +94,16 @@ const withAwaitedStack = async (request: Promise<unknown>): Promise<unknown> => 
 }
 
 /** An outstanding request and its promise. The promise resolves with `value`, or with the completion if undefined. */
-const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown, limits: RequestLimits) => {
+const outstandingRequest = (
+  clock: Clock,
+  call: string,
+  queue: Outstanding['queue'],
+  value: unknown,
+  limits: RequestLimits,
+) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const completion = new Promise<unknown>((resolve, reject) => {
-    const endLimits = startLimits(call, limits, 'the request stays in the queue', reject)
+    const endLimits = startLimits(clock, call, limits, 'the request stays in the queue', reject)
     request = {
       call,
       queue,
@@ -111,11 +119,12 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
       },
     }
   })
-  const promise = withAwaitedStack(completion)
+  const promise = withAwaitedStack(clock.watch(call, completion))
   return { outstanding: request, promise }
 }
 
 export class RequestPromises {
+  readonly #clock: Clock
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
   /** Hints in errors. Replaced if the queue pair gets a connection by address. */
@@ -142,6 +151,7 @@ export class RequestPromises {
   onSettled: (() => void) | undefined
 
   constructor(
+    clock: Clock,
     cq: CompletionQueue,
     depths: Readonly<Record<Outstanding['queue'], number>>,
     restarts: Restarts,
@@ -150,6 +160,7 @@ export class RequestPromises {
     drive: () => void,
     onFull: (queue: Outstanding['queue']) => void,
   ) {
+    this.#clock = clock
     this.#cq = cq
     this.#depths = depths
     this.restarts = restarts
@@ -214,7 +225,7 @@ export class RequestPromises {
     const id = ++this.#lastId
     const value = post(id)
     this.#counts[queue]++
-    const { outstanding, promise } = outstandingRequest(call, queue, value, limits)
+    const { outstanding, promise } = outstandingRequest(this.#clock, call, queue, value, limits)
     this.#outstandingById.set(id, outstanding)
     if (!this.#isPolling) void this.#poll()
     return promise
@@ -222,7 +233,8 @@ export class RequestPromises {
 
   /** Resolves when no send is outstanding. Asynchronous, so that it resolves after the promises of the sends. */
   async drained(): Promise<void> {
-    if (this.#counts.send > 0) await new Promise<void>(resolve => this.#drainWaiters.push(resolve))
+    if (this.#counts.send > 0)
+      await this.#clock.watch('qp.drained', new Promise<void>(resolve => this.#drainWaiters.push(resolve)))
   }
 
   /** Settles the requests whose completions are available. */
@@ -313,7 +325,7 @@ export class RequestPromises {
         this.settle()
         this.onSettled?.()
         if (this.#outstandingById.size === 0) return
-        await this.#cq.wait()
+        await waitInLibrary(this.#cq)
         // All requests were canceled.
         if (this.#isClosed) return
       }

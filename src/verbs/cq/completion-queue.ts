@@ -1,7 +1,7 @@
 /*
  * Completion queues: polled, awaited, or iterated by `for await`.
  */
-import { nextTurn } from '../../host/event-loop/next-turn.ts'
+import { nextTurnOf } from '../../host/event-loop/clock.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
@@ -126,6 +126,9 @@ const kindArgument = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { 
 
 type CqCreateResult = Out<typeof Cq.methods.create> & { readonly queue?: MmapInfo }
 
+/** `wait`, of the program or of the library. */
+const WAIT_FOR = Symbol('wait for')
+
 class CqObject extends VerbsObject implements CompletionQueue {
   readonly userHandle: number
   entries: number
@@ -215,8 +218,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
     withOptionNames(optionsByThresholdAttribute, () => this.context.carrier.call(Cq, 'reqNotify', this.handle, args))
   }
 
-  async wait(options: WaitOptions = {}): Promise<void> {
-    if (this?.context === undefined) throw withoutObject('cq.wait')
+  wait(options: WaitOptions = {}): Promise<void> {
+    if (this?.context === undefined) return Promise.reject(withoutObject('cq.wait'))
+    return this[WAIT_FOR](options, true)
+  }
+
+  /** `isProgram`: whether the program waits, not the library. */
+  async [WAIT_FOR](options: WaitOptions, isProgram: boolean): Promise<void> {
     checkOptions('cq.wait', 'options', options, waitOptionNames)
     checkSignal('cq.wait', options)
     // Read before the first `await`: the program may use its record again.
@@ -258,7 +266,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       if (!this.#hasUnread()) throw error
     }
     if (this.#hasUnread()) waiters.wake(this.userHandle)
-    await woken
+    await (isProgram ? carrier.clock.watch('cq.wait', woken) : woken)
   }
 
   async *completions(options: WaitOptions = {}): AsyncIterableIterator<Completion> {
@@ -289,7 +297,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
         yield this.completion
         waitOptions.signal?.throwIfAborted()
         // A loop that posts a request after each completion could keep the event loop from running.
-        if (yielded % YIELDS_PER_TURN === 0) await nextTurn()
+        if (yielded % YIELDS_PER_TURN === 0) await nextTurnOf(this.context.carrier.clock)
       }
     } finally {
       this.#isIterated = false
@@ -370,6 +378,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
   }
 }
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
+
+/** `cq.wait()` of the library itself. */
+export const waitInLibrary = (cq: CompletionQueue): Promise<void> => (cq as CqObject)[WAIT_FOR]({}, false)
 
 /** Handles CQ_ERR of the completion queue with this user handle: its `wait` ends, and fails if called again. */
 export const noteOverrun = ({ sources, waiters }: DeviceContext, userHandle: number): void => {

@@ -2,6 +2,7 @@
  * The carrier (verbs/carrier.ts) of devices in a daemon. Calls are messages, rings are in the context's memory file,
  * buffers have their real addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
  */
+import { realClock } from '../../host/event-loop/clock.ts'
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
 import { loadWord } from '../../host/memory/fence.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
@@ -210,6 +211,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   }
 
   const carrier: RemoteCarrier = {
+    clock: realClock,
     isRemote: true,
     refusesPost(handle, qpn, isSend, opcode = UNKNOWN_OPCODE, id) {
       if (loadWord(session.parked, ParkedPage.POSTS) === 0) return undefined

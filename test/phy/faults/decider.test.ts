@@ -103,6 +103,24 @@ describe('fault rules', () => {
     )
   })
 
+  it('with nth, every and count act on these packets that they select', () => {
+    const acks = Array.from({ length: 20 }, (_, qp) => ({ opcode: qp % 2 === 0 ? RC_ACKNOWLEDGE : RC_SEND_ONLY, qp }))
+    for (const [selectors, expected] of [
+      ['nth=3', [4]],
+      ['nth=3,count=2', [4, 6]],
+      ['count=2', [0, 2]],
+      ['every=4', [6, 14]],
+      ['nth=2,every=3', [2]],
+      ['nth=2,every=3,count=9', [2, 8, 14]],
+    ] as const) {
+      const decider = deciderOf(`opcode=RC_ACKNOWLEDGE,${selectors},drop=1`)
+      const actions = actionsOf(decider, acks, 3)
+      const dropped = actions.flatMap((action, i) => (action === faultBits.drop ? [i] : []))
+      assert.deepEqual(dropped, expected, selectors)
+      assert.equal(decider.counts[0]?.dropped, expected.length)
+    }
+  })
+
   it('depend neither on other rules nor on packets that they do not select', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))

@@ -1,0 +1,154 @@
+/*
+ * `network.explore`: many seeds of faults, the first that fails with its faults and its ladder.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, ExploreError, open } from '../../../src/library/index.ts'
+import { startEcho, talk } from './echo.ts'
+
+const network = createNetwork({ clock: 'virtual' })
+
+/** The error of an exploration that fails. */
+const failureOf = async (exploration: Promise<unknown>): Promise<ExploreError> => {
+  const error = await exploration.then(
+    () => undefined,
+    reason => reason,
+  )
+  assert.ok(error instanceof ExploreError, String(error))
+  return error
+}
+
+test('a correct protocol passes every seed', async () => {
+  const run = () =>
+    network.explore(
+      async network => {
+        const echo = await startEcho(network)
+        await talk(echo, 10)
+        await echo.end()
+      },
+      { seeds: 8 },
+    )
+  const explored = await run()
+  assert.equal(explored.seeds, 8)
+  assert.ok(explored.packets > 8 * 30, JSON.stringify(explored))
+  assert.deepEqual(await run(), explored)
+})
+
+test('a protocol without retries fails with its seed, the one fault that matters, and the ladder', async () => {
+  const impatient = async (network: Parameters<typeof startEcho>[0]): Promise<void> => {
+    const echo = await startEcho(network)
+    await talk(echo, 10, 50)
+    await echo.end()
+  }
+  const explore = () => failureOf(network.explore(impatient, { seeds: 100 }))
+  const error = await explore()
+  assert.match(
+    error.message,
+    /^seed \d+ \(number \d+ of 100\) fails: messages\.receive: it is not complete after 50 ms/,
+  )
+  assert.equal((error.cause as { code: string }).code, 'ETIMEDOUT')
+  for (const fault of error.faults)
+    assert.match(fault, /^device=rxe[01],nth=\d+,(count=\d,)?((drop|dup|reorder)=1|delay=[\d.]+),seed=\d+$/)
+  assert.ok(error.ladder.some(line => /ms {2}rxe[01] → rxe[01] {2}SEND_ONLY .* ✗ (dropped|delayed)/.test(line)))
+  assert.equal((await explore()).message, error.message)
+  // The line of the message makes the same failure without `explore`.
+  const { seed, faults } = error
+  const again = createNetwork({ clock: 'virtual', seed, fault: faults.join(';') })
+  await assert.rejects(impatient(again), { code: 'ETIMEDOUT' })
+  // No fault can be left out.
+  for (const fault of faults) {
+    const fewer = faults.filter(other => other !== fault).join(';')
+    await impatient(createNetwork({ clock: 'virtual', seed, fault: fewer }))
+  }
+})
+
+test('death of a peer is a kind of fault, which ends waits', async () => {
+  const error = await failureOf(
+    network.explore(
+      async network => {
+        const echo = await startEcho(network)
+        await talk(echo, 10)
+        await echo.end()
+      },
+      { seeds: 20, kinds: ['death'] },
+    ),
+  )
+  assert.equal(error.faults.length, 1)
+  assert.match(error.faults[0]!, /dir=both,nth=\d+,count=1000000000,drop=1/)
+})
+
+for (const [name, body, text] of [
+  [
+    'throws in the middle, where nobody waits',
+    async sleep => {
+      void sleep(5).then(() => {
+        throw new Error('in the middle')
+      })
+      await sleep(10)
+    },
+    /^seed 1 fails without faults: in the middle/,
+  ],
+  ['waits for something else', () => new Promise(() => {}), /the test waits for something else/],
+  [
+    'never ends',
+    async sleep => {
+      for (;;) await sleep(1000)
+    },
+    /the test has not ended after 10000 ms of virtual time[\s\S]*network\.sleep at .*explore\.test/,
+  ],
+  [
+    'uses a real timer',
+    sleep => Promise.race([sleep(10).catch(() => {}), new Promise(resolve => setTimeout(resolve, 5))]),
+    /the program has setTimeout or setInterval/,
+  ],
+] as const satisfies readonly [string, (sleep: (milliseconds: number) => Promise<void>) => Promise<unknown>, RegExp][])
+  test(`a test that ${name} fails`, async () => {
+    const limit = 10_000
+    const error = await failureOf(network.explore(({ sleep }) => body(sleep), { seeds: 1, limit }))
+    assert.match(error.message, text)
+  })
+
+test('devices that a test leaves open are closed, and findings of a check fail it', async () => {
+  const checked = createNetwork({ clock: 'virtual', check: { onFinding() {} } })
+  const leaving = async (given: typeof network): Promise<void> => {
+    const device = await open({ network: given })
+    void device
+      .pd()
+      .rcQp()
+      .receive(device.pd().register(new Uint8Array(8)).slice())
+  }
+  await network.explore(leaving, { seeds: 2 })
+  await checked.explore(leaving, { seeds: 2 })
+  const error = await failureOf(
+    checked.explore(
+      async given => {
+        const [left, right] = [await open({ network: given }), await open({ network: given })]
+        const [qp, peer] = [left.pd().rcQp(), right.pd().rcQp()]
+        qp.connect(peer.endpoint, { retryCount: 1 })
+        peer.connect(qp.endpoint)
+        await qp.write(Uint8Array.of(1), { address: 64n, rkey: 1, length: 8 }).catch(() => {})
+      },
+      { seeds: 1 },
+    ),
+  )
+  assert.match(error.message, /unknown-rkey|rkey/)
+})
+
+for (const [options, text] of [
+  [{ seeds: 0 }, /seeds 0/],
+  [{ kinds: [] }, /kinds \[\] is not a list of loss, delay, reorder, duplicate, death/],
+  [{ kinds: ['fire'] }, /kinds/],
+  [{ faults: 33 }, /faults 33/],
+  [{ seed: 1 }, /no "seed"|seed/],
+] as const)
+  test(`explore with ${JSON.stringify(options)} is refused`, () =>
+    assert.rejects(
+      network.explore(() => {}, options as object),
+      { code: 'EINVAL', message: text },
+    ))
+
+test('a network in real time explores nothing', () =>
+  assert.rejects(
+    createNetwork().explore(() => {}),
+    { code: 'EINVAL', message: /clock: 'virtual'/ },
+  ))
