@@ -88,8 +88,7 @@ export const createPlugin = (
   { edits, hasCdi }: ContainerSettings,
   onEnd: () => void,
 ): Plugin => {
-  const devicesNow = (): string[] =>
-    daemon.devices.filter(device => isOf(resource, device)).map(({ name }) => name)
+  const devicesNow = (): string[] => daemon.devices.filter(device => isOf(resource, device)).map(({ name }) => name)
   let shares = sharesOf(resource, devicesNow())
   let isUp = daemon.isUp
 
