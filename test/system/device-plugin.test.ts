@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { repoRoot } from '../paths.ts'
 import { Kubelet, type Listed, type Misbehaviour } from './kubelet.ts'
 import {
   cleanEnvironment,
@@ -176,14 +177,20 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
     const { socket } = first
     first.running.child.kill('SIGKILL')
     await first.running.ended
-    const plugin = startPlugin(t, kubelet, socket, '--resource', `${RDMA},shares=2`)
+    const library = join(temporaryFolder(t), 'library')
+    const options = ['--resource', `${RDMA},shares=2`, '--library-folder', library]
+    const plugin = startPlugin(t, kubelet, socket, ...options)
     const endpoint = await kubelet.until(RDMA, listed => listed.length === 0)
     for (let round = 0; round < 2; round++) {
       const daemon = start(t, userdma, ['daemon', '--socket', socket, '--device', 'rxe0@127.0.30.16'], {
         env: cleanEnvironment(),
       })
       await kubelet.until(RDMA, isHealthy)
-      assert.equal((await endpoint.allocate('rxe0-0')).envs.USERDMA_SOCKET, socket)
+      const { envs, mounts } = await endpoint.allocate('rxe0-0')
+      assert.equal(envs.USERDMA_SOCKET, socket)
+      const [copy] = mounts.filter(({ container_path }) => container_path === SHIM)
+      assert.equal(copy.host_path, join(library, 'libuserdma_shim.so'))
+      assert.ok(readFileSync(copy.host_path).equals(readFileSync(join(repoRoot, 'build/native/libuserdma_shim.so'))))
       daemon.child.kill('SIGKILL')
       await kubelet.until(RDMA, isAll('Unhealthy'))
       await assert.rejects(endpoint.allocate('rxe0-0'), { code: 14 })
@@ -281,6 +288,10 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
     assert.match(
       await message('--kubelet', join(folder, 'none')),
       /^userdma: there is no folder \S+\/none, which kubelet makes: no kubelet runs here, or it has another --root-dir; name the folder with --kubelet$/m,
+    )
+    assert.match(
+      await message('--library-folder', '/tmp'),
+      /^userdma: --library-folder "\/tmp": others may write to \/tmp/,
     )
     for (const [resource, expected] of [
       ['rdma', /"rdma" is no name of a resource, which is DOMAIN\/NAME/],
