@@ -10,6 +10,7 @@
 # daemon options: it is the user's own. A node has the GRES once, because one daemon has the address, so the prolog can end
 # what is left of other jobs, whose node died.
 set -u
+umask 022
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 # The address of the devices; empty: the node's, as the system resolves its name.
@@ -55,11 +56,13 @@ end_devices() {
 
 # A field of the job. The format has only one: users choose the text of some. For an array squeue prints all its jobs.
 field() {
-  squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format="%A $1" | sed -n "s/^$SLURM_JOB_ID //p" | head -n 1
+  text=$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format="%A $1") || fail "squeue has failed"
+  echo "$text" | sed -n "s/^$SLURM_JOB_ID //p" | head -n 1
 }
 
 start_devices() {
-  wanted=$(field %b | tr , '\n' | sed 's/^gres[:/]//' | grep '^rdma\(:\|$\)') || exit 0
+  gres=$(field %b) || exit 1
+  wanted=$(echo "$gres" | tr , '\n' | sed 's/^gres[:/]//' | grep '^rdma\(:\|$\)') || exit 0
   for old in "$folders"/*; do
     [ ! -d "$old" ] || end_devices "$old"
   done
@@ -71,7 +74,8 @@ start_devices() {
   esac
   address=${ADDRESS:-$(getent ahosts "$SLURMD_NODENAME" | awk '$1 !~ /^(127\.|::1$|fe80:)/ { print $1; exit }')}
   [ -n "$address" ] || fail "$SLURMD_NODENAME has no address that other nodes reach; set ADDRESS in $0"
-  chosen=$(field %k | sed -n 's/^userdma: *//p')
+  comment=$(field %k) || exit 1
+  chosen=$(echo "$comment" | sed -n 's/^userdma: *//p')
   mkdir -p -m 755 "$folders"
   install -d -m 700 -o "$SLURM_JOB_UID" -g "$SLURM_JOB_GID" "$folder"
   set -f # words, without patterns

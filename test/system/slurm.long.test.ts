@@ -105,7 +105,7 @@ describe('Slurm', { skip }, () => {
   })
 
   it("has no devices without the GRES, and a job's own wrong options neither start nor drain", async () => {
-    const without = await srun('--nodes=1', 'sh', '-c', 'echo "[$USERDMA_SOCKET]"; ls /run/userdma/slurm')
+    const without = await srun('--nodes=1', 'sh', '-c', 'echo "[$USERDMA_SOCKET]"; find /run/userdma -name sock')
     assertGood(without)
     assert.equal(without.stdout, '[]\n')
     const wrong = await srun(

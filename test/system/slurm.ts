@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { repoRoot } from '../paths.ts'
@@ -91,9 +91,10 @@ export const startCluster = async (scope: Scope) => {
           .filter(Boolean)
           .map(pid => readFileSync(`/proc/${pid}/comm`, 'utf8').trim())
         assert.deepEqual(commands.filter(command => command !== '').sort(), ['munged', 'slurmd'], node)
-        const left = ['/dev/shm', '/var/tmp', '/run/userdma/slurm'].flatMap(path =>
-          readdirSync(join(host(node), 'own', path)).map(file => `${path}/${file}`),
-        )
+        const left = ['/dev/shm', '/var/tmp', '/run/userdma/slurm'].flatMap(path => {
+          const own = join(host(node), 'own', path)
+          return existsSync(own) ? readdirSync(own).map(file => `${path}/${file}`) : []
+        })
         assert.deepEqual(left, [], node)
       }
     },
