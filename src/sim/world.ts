@@ -299,8 +299,7 @@ export const createWorld = (options: WorldOptions): World => {
     if (engine.nextTimeout() <= now) engine.onTimeout(now)
     let result: number
     do {
-      for (const row of doorbells) engine.onDoorbell(row)
-      doorbells.length = 0
+      while (doorbells.length > 0) engine.onDoorbell(doorbells.pop() as number)
       result = engine.isIdle() ? PollResult.DONE : engine.pollTransmit(sink, now)
     } while (result === PollResult.MORE || doorbells.length > 0)
     const room = result === PollResult.FULL ? links.busyUntil(host) - roomTime[host] : Number.POSITIVE_INFINITY
