@@ -19,6 +19,7 @@ import { objectRows } from './objects.ts'
 import { pingpongRows } from './pingpong.ts'
 import { recordingRows } from './recording.ts'
 import { rpcRows } from './rpc.ts'
+import { simRows } from './sim.ts'
 import { startRows } from './start.ts'
 import { streamRows } from './streams.ts'
 import { toolRows } from './tools.ts'
@@ -48,4 +49,5 @@ export const rows: readonly Row[] = [
   ...idleRows,
   ...objectRows,
   ...udpRows,
+  ...simRows,
 ]

@@ -87,8 +87,8 @@ export interface World {
   resetCounts(): void
 }
 
-/** Bytes of a packet that links keep: the longest headers of a WRITE, ACK or CNP fit. */
-const KEPT_BYTES = 64
+/** Bytes of a packet that links keep: all headers of a WRITE, ACK or CNP, and with the link's words one cache line. */
+const KEPT_BYTES = 32
 /** Packets of a run: so many leave before the next queue pair's turn. */
 const RUN_PACKETS = 4
 /** Bytes of headers and ICRC that a packet has at most, rounded up. */
@@ -299,9 +299,8 @@ export const createWorld = (options: WorldOptions): World => {
     if (engine.nextTimeout() <= now) engine.onTimeout(now)
     let result: number
     do {
-      for (const row of doorbells) engine.onDoorbell(row)
-      doorbells.length = 0
-      result = engine.pollTransmit(sink, now)
+      while (doorbells.length > 0) engine.onDoorbell(doorbells.pop() as number)
+      result = engine.isIdle() ? PollResult.DONE : engine.pollTransmit(sink, now)
     } while (result === PollResult.MORE || doorbells.length > 0)
     const room = result === PollResult.FULL ? links.busyUntil(host) - roomTime[host] : Number.POSITIVE_INFINITY
     const next = Math.min(engine.nextTimeout(), room)

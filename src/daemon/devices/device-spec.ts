@@ -1,7 +1,8 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
- * driver; dcqcn=RATE has queue pairs control their rate (transport/congestion/); pci=BDF, numa=N and model=MODEL describe the PCI function that sysfs shows as the device's parent
- * (daemon/files/pci-files.ts). A device whose driver is that of an adapter always has such a function.
+ * driver; dcqcn=RATE has queue pairs control their rate (transport/congestion/); pci=BDF, numa=N and model=MODEL describe
+ * the PCI function that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of
+ * an adapter always has such a function.
  *
  * Without driver=, a device with an address is a soft device, whatever its name, because libibverbs asks netlink for the
  * driver. (Before version 23, it chooses the provider by the prefix `rxe`.) The name of a device without an address

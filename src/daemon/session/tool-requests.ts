@@ -58,7 +58,7 @@ const NOT_RECORDED: RecordingEnd = { lost: 0, error: 'nothing was recorded' }
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address, driver, dcqcn, pci } = (value ?? {}) as Partial<DeviceSpec>
   const hasDriver = driver === undefined || typeof driver === 'string'
-  const hasRate = dcqcn === undefined || (dcqcn >= LineRate.MIN && dcqcn <= LineRate.MAX)
+  const hasRate = dcqcn === undefined || (typeof dcqcn === 'number' && dcqcn >= LineRate.MIN && dcqcn <= LineRate.MAX)
   return typeof name === 'string' && typeof address === 'string' && hasDriver && hasRate && pci !== null
 }
 

@@ -117,6 +117,12 @@ const mix = (hash: number, salt: number): number => {
 export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES, arrived }: LinksOptions): Links => {
   const { hosts, links } = topology
   const { groups, members } = routesOf(topology)
+  /** By group: where its directed links begin in `choices`; its end is the next one's beginning. */
+  const choiceStart = new Int32Array(members.length + 1)
+  members.forEach((links, group) => {
+    choiceStart[group + 1] = choiceStart[group] + links.length
+  })
+  const choices = Int32Array.from(members.flatMap(links => [...links]))
   const random = createRandom(seed)
   const slotBytes = (Slot.KEPT * 4 + keptBytes + 63) & ~63
   const slotWords = slotBytes >> 2
@@ -175,7 +181,7 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
   const push = (direction: number, at: number): void => {
     let i = heapSize++
     while (i > 0) {
-      const parent = (i - 1) >> 1
+      const parent = (i - 1) >> 2
       if (key[parent] <= at) break
       heap[i] = heap[parent]
       key[i] = key[parent]
@@ -195,10 +201,17 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
     } else at = arrivalOf(head[direction])
     let i = 0
     for (;;) {
-      let child = 2 * i + 1
-      if (child >= heapSize) break
-      if (child + 1 < heapSize && key[child + 1] < key[child]) child++
-      if (key[child] >= at) break
+      const first = 4 * i + 1
+      if (first >= heapSize) break
+      const end = first + 4 < heapSize ? first + 4 : heapSize
+      let child = first
+      let least = key[first]
+      for (let other = first + 1; other < end; other++) {
+        if (key[other] >= least) continue
+        child = other
+        least = key[other]
+      }
+      if (least >= at) break
       heap[i] = heap[child]
       key[i] = key[child]
       i = child
@@ -294,8 +307,9 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
   const routeOf = (node: number, to: number, hash: number): number => {
     const group = groups[node * hosts + to]
     if (group < 0) return NONE
-    const choices = members[group]
-    return choices.length === 1 ? choices[0] : choices[mix(hash, node) % choices.length]
+    const start = choiceStart[group]
+    const count = choiceStart[group + 1] - start
+    return choices[count === 1 ? start : start + (mix(hash, node) % count)]
   }
 
   const deliver = (host: number, slot: number): void => {

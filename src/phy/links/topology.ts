@@ -112,7 +112,17 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
   const groups = new Int32Array(nodes * hosts).fill(-1)
   const members: Int32Array[] = []
   const numbers = new Map<string, number>()
+  const groupOf = (next: readonly number[]): number => {
+    const key = next.join()
+    const known = numbers.get(key)
+    if (known !== undefined) return known
+    numbers.set(key, members.length)
+    return members.push(Int32Array.from(next)) - 1
+  }
   const distance = new Int32Array(nodes)
+  /** Whether a path leads from a node over `to`, which no host forwards. */
+  const isCloser = (node: number, to: number): boolean =>
+    distance[to] === distance[node] - 1 && (to >= hosts || distance[to] === 0)
   for (let destination = 0; destination < hosts; destination++) {
     distance.fill(-1)
     distance[destination] = 0
@@ -127,17 +137,9 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
     }
     for (const node of reached) {
       if (node === destination) continue
-      const next = leaving[node].filter(
-        ({ to }) => distance[to] === distance[node] - 1 && (to >= hosts || to === destination),
-      )
-      const key = next.map(({ link }) => link).join()
-      let group = numbers.get(key)
-      if (group === undefined) {
-        group = members.length
-        numbers.set(key, group)
-        members.push(Int32Array.from(next, ({ link }) => link))
-      }
-      groups[node * hosts + destination] = group
+      // most nodes are hosts with one link
+      const next = leaving[node].length === 1 ? leaving[node] : leaving[node].filter(({ to }) => isCloser(node, to))
+      groups[node * hosts + destination] = groupOf(next.map(({ link }) => link))
     }
   }
   return { groups, members }
