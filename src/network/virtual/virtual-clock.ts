@@ -286,8 +286,8 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       schedule()
     },
     polled(call) {
+      // No activity of the program: the library polls too.
       now += POLL_TIME
-      lastActivity = now
       if (++polls < MAX_POLLS || timers.counts.device > 0) return
       polls = 0
       throw refused(

@@ -37,7 +37,12 @@ test('a correct protocol passes every seed', async () => {
 test('a protocol without retries fails with its seed, the one fault that matters, and the ladder', async () => {
   const impatient = async (network: Parameters<typeof startEcho>[0]): Promise<void> => {
     const echo = await startEcho(network)
-    await talk(echo, 10, 50)
+    try {
+      await talk(echo, 10, 50)
+    } catch (error) {
+      await echo.close()
+      throw error
+    }
     await echo.end()
   }
   const explore = () => failureOf(network.explore(impatient, { seeds: 100 }))
