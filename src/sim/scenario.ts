@@ -145,8 +145,9 @@ export function* simulate(scenario: Scenario, control: Control, clock: () => num
     const at = i * interval
     if (!isMeasuring && at >= warmUp) {
       world.run(warmUp)
+      // The sample has what arrived before the reset, too.
+      before -= world.receivedBytes
       world.resetCounts()
-      before = 0
       isMeasuring = true
     }
     world.run(at)
