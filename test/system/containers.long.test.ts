@@ -19,7 +19,9 @@ describe('podman', { skip }, () => {
   before(() => prepared.prepare())
 
   it('gives containers the devices of a daemon on the host, and no more than a guest has', async t => {
-    const daemon = await startDaemon(t, { devices: ['rxe0@127.0.50.21', 'rxe1@127.0.50.22'] })
+    const daemon = await startDaemon(t, {
+      devices: ['rxe0@127.0.50.21', 'rxe1@127.0.50.22', 'mlx5_0@127.0.50.24,driver=mlx5'],
+    })
     assertGood(await runUserdma(t, ['cdi', '--socket', daemon.socket, '--output', join(cdi, 'userdma.json')]))
     const inside = (...words: readonly string[]) =>
       podman('run', ...LIMITS, '--device', 'userdma.dev/rdma=rxe0', ...words)
@@ -28,6 +30,9 @@ describe('podman', { skip }, () => {
     assert.match(devinfo.stdout, /state:\s+PORT_ACTIVE/, devinfo.stderr)
     const pair = await inside(DEBIAN, 'sh', '-c', PAIR)
     assert.equal([...pair.stdout.matchAll(/100 iters in/g)].length, 2, pair.stderr)
+    const adapter = PAIR.replaceAll('rxe0', 'mlx5_0')
+    const mlx5 = await inside('--device', 'userdma.dev/rdma=mlx5_0', DEBIAN, 'sh', '-c', adapter)
+    assert.equal([...mlx5.stdout.matchAll(/100 iters in/g)].length, 2, mlx5.stderr)
     const two = await inside('--device', 'userdma.dev/rdma=rxe1', DEBIAN, 'ibv_devices')
     assert.match(two.stdout, /rxe1/, two.stderr)
     const own = await inside('--user', '0', OWN, 'run', '--', 'ibv_devinfo', '-d', 'rxe0')
