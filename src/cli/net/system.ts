@@ -203,7 +203,8 @@ export class NetSystem {
     const pairs = Object.entries(variables).filter((pair): pair is [string, string] => pair[1] !== undefined)
     // As with `ip netns exec`, /sys shows the interfaces of the namespace; its control groups stay, of which the working
     // directory keeps the mount. In a user namespace the kernel may refuse both.
-    const script = `(cd /sys/fs/cgroup; "$1" -t sysfs sysfs /sys && "$1" -c --rbind . /sys/fs/cgroup) 2>/dev/null
+    const script = `(cd /sys/fs/cgroup || cd /sys || exit
+"$1" -t sysfs sysfs /sys && [ "$PWD" != /sys ] && "$1" -c --rbind . /sys/fs/cgroup) 2>/dev/null
 "$2" "$3"
 mount=$1
 shift 3

@@ -384,7 +384,7 @@ const readFolders = (reader: Reader, key: Node, node: Node | undefined): string[
       `folders: ${reader.written(node)}: give a list of folders, such as [/dev/shm, /var/spool/x]`,
     )
   if (node.items.length > MAX_FOLDERS) reader.fail(node, `there are more than ${MAX_FOLDERS} folders`)
-  return node.items.map(item => {
+  const paths = node.items.map(item => {
     const path = reader.text(item) ?? ''
     if (path === '/' || normalize(path) !== path || !isAbsolute(path) || path.endsWith('/'))
       reader.fail(
@@ -393,6 +393,8 @@ const readFolders = (reader: Reader, key: Node, node: Node | undefined): string[
       )
     return path
   })
+  // A folder before those in it.
+  return [...new Set(paths)].sort()
 }
 
 const KEYS = ['name', 'hosts', 'switches', 'links', 'folders'] as const
