@@ -26,6 +26,9 @@ const readTranscripts = (name: string): Transcript[] =>
 const comparable = (output: string): string[] =>
   output
     .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, object => (object.includes('"GSI"') ? object : ''))
+    // Maxima, which `rdma` shows since iproute2 7.3 and Linux 7.3.
+    .replace(/\b(pd|cq|qp|mr|srq) (\d+)\/\d+/g, '$1 $2')
+    .replace(/,\s*"(?:pd|cq|qp|mr|srq)-max": ?\d+/g, '')
     .replace(/[0-9a-f]{4}(?::[0-9a-f]{4}){3}/g, 'GUID')
     .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|cm-idn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
     .replace(/\b(?:10\.77\.0\.\d|127\.0\.0\.1):\d+/g, 'ADDRESS')
