@@ -111,7 +111,14 @@ export class DeviceNamespaces implements DeviceListener {
   #return(isOf: (namespace: string) => boolean): void {
     for (const found of [...this.#devices.all]) {
       const namespace = this.#moved.get(found.device)
-      if (namespace !== undefined && isOf(namespace)) this.#remake(found, this.#own)
+      if (namespace === undefined || !isOf(namespace)) continue
+      try {
+        this.#remake(found, this.#own)
+      } catch (error) {
+        // Nobody has asked for this device, or for it alone.
+        if (!(error instanceof CallError)) throw error
+        console.error(`userdma daemon: ${error.message}`)
+      }
     }
   }
 

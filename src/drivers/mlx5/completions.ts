@@ -104,6 +104,7 @@ export const createCq = (
   consumer: 0,
   outstanding: 0,
   hasOverrun: false,
+  ignoresOverrun,
   completions: 0,
   errors: 0,
   buffer,

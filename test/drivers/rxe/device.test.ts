@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { type EventQueue, invokeNow } from '../../../src/core/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
-import { AsyncEventType, QpFlags } from '../../../src/spec/enums.ts'
+import { AsyncEventType, CqFlags, QpFlags } from '../../../src/spec/enums.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import {
   assertNothingLeft,
@@ -336,6 +336,24 @@ test('a CQ overrun is reported once, and a queue pair of the CQ moves to ERR; qu
   postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })
   m.settle()
   assert.equal(completions(a.cq).length, 1, 'a queue pair of another CQ continues')
+})
+
+test('a CQ that ignores overruns loses completions without an error, and takes others when there is room', () => {
+  const { m, a, b } = pair()
+  const small = makeCq(a.p, 1, undefined, 0n, CqFlags.values.IGNORE_OVERRUN)
+  const qp = makeQp(a.p, small)
+  const receiver = makeQp(b.p, b.cq)
+  connectQps(qp, receiver)
+  const sendAll = (ids: readonly bigint[]): bigint[] => {
+    for (const id of ids) {
+      postReceive(receiver.receive, id, [])
+      postSend(qp.send, { opcode: Wr.SEND, id })
+    }
+    m.settle()
+    return pollAll(small.ring).map(({ id }) => id)
+  }
+  assert.deepEqual([sendAll([1n, 2n, 3n]), sendAll([4n])], [[1n], [4n]])
+  assert.deepEqual([a.p.async.queue.length, query(qp).state], [0, Qps.RTS])
 })
 
 test('a CQ overrun by the flush of a queue pair that is then reset leaves the queue pair in RESET', () => {

@@ -184,8 +184,8 @@ export interface TestCq {
   readonly cqe: number
   ring: MappedRing
 }
-export const makeCq = (p: Program, cqe = 15, channel?: number, userHandle = 0n): TestCq => {
-  const args = { cqe, userHandle, compVector: 0, ...(channel !== undefined && { channel }) }
+export const makeCq = (p: Program, cqe = 15, channel?: number, userHandle = 0n, flags = 0): TestCq => {
+  const args = { cqe, userHandle, compVector: 0, flags, ...(channel !== undefined && { channel }) }
   const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
   const { queue } = out as unknown as { queue: { offset: bigint; size: number } }
   const chunk = p.rings.at(queue.offset)

@@ -13,7 +13,7 @@ import { DciQp, DctQp } from '../../../spec/classes/qp/dc_qp.ts'
 import { RcQp } from '../../../spec/classes/qp/rc_qp.ts'
 import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
-import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
+import { AsyncEventType, CqFlags, CqKind, QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { ObjectClass } from '../../../spec/schema/schema.ts'
 import { Completion, type Completions } from '../../../transport/types.ts'
@@ -27,6 +27,7 @@ const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { SQE, ERR } = QpState.values
 
 const { ENTRIES, COUNTING } = CqKind.values
+const { IGNORE_OVERRUN } = CqFlags.values
 const noThreshold = { count: 0, period: 0 }
 
 const requireCqe = (call: CallContext, method: string, cqe: number): void => {
@@ -60,15 +61,18 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   Cq,
   {
     create(call, object, { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = ENTRIES }) {
-      if (flags !== 0)
-        throw new CallError('EOPNOTSUPP', `cq.create: attribute flags: 0x${flags.toString(16)}: the device knows none`)
+      if ((flags & ~IGNORE_OVERRUN) !== 0)
+        throw new CallError(
+          'EOPNOTSUPP',
+          `cq.create: attribute flags: 0x${flags.toString(16)}: the device knows only IGNORE_OVERRUN (0x${IGNORE_OVERRUN})`,
+        )
       requireCqe(call, 'create', cqe)
       if (compVector >= Limits.compVectors)
         throw new CallError(
           'EINVAL',
           `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
         )
-      const state = createCqRing(ringMemoryOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
+      const state = createCqRing(ringMemoryOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector, flags !== 0)
       object.state = state
       limitEntries(call, object, cqe)
       state.number = stateOf(call).cqs.add(object)
@@ -130,7 +134,8 @@ export type ProgramWords = (words: Uint32Array) => Uint32Array
 
 /**
  * The engine's `Completions`. If a CQ overruns, its program gets one CQ_ERR event, and later completions are lost. The
- * queue pairs of lost completions are recorded for `failQps`.
+ * queue pairs of lost completions are recorded for `failQps`. If the CQ ignores overruns, completions that find no room
+ * are lost without an error.
  */
 export const cqCompletions = (
   device: RxeState,
@@ -143,7 +148,7 @@ export const cqCompletions = (
     const hadOverrun = cq.state.hasOverrun
     const isWritten = !hadOverrun && pushCompletion(cq.state, programWords?.(words) ?? words, device.now)
     if (isWritten && cq.events) notify(cq.events, solicited, cq)
-    else if (!isWritten) loseCompletion(device, cq, words, hadOverrun)
+    else if (!isWritten && !cq.state.ignoresOverrun) loseCompletion(device, cq, words, hadOverrun)
     if (requests !== undefined) tapCompletion(device, requests, cq, words, solicited, isWritten)
   },
 })

@@ -4,7 +4,8 @@
  *
  * The device counts the completions that are not consumed. The program's consumer index only lowers the count, and
  * never below 0. So a consumer index ahead of the producer index is no overrun; Debian's extended CQ calls cause such
- * indices. If the ring is full, a completion is lost and the CQ is in error, as on Linux.
+ * indices. If the ring is full, a completion is lost and the CQ is in error, as on Linux,
+ * unless it ignores overruns.
  *
  * A counting CQ (R11) has no elements: its producer index is the number of completions, modulo 2^32. It never overruns.
  */
@@ -45,6 +46,8 @@ export interface CqRing {
   /** Number of completions that are not consumed. */
   outstanding: number
   hasOverrun: boolean
+  /** Completions beyond the capacity are lost without an error (CqFlags.IGNORE_OVERRUN). */
+  readonly ignoresOverrun: boolean
   /** Number of completions since creation, and of those with an error status. */
   completions: number
   errors: number
@@ -54,7 +57,13 @@ const { WITH_INV } = WcFlags.values
 const { SUCCESS } = WcStatus.values
 const { ENTRIES, EXTENDED, COUNTING } = CqKind.values
 
-export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENTRIES, compVector = 0): CqRing => ({
+export const createCqRing = (
+  memory: RingMemory,
+  cqe: number,
+  kind: number = ENTRIES,
+  compVector = 0,
+  ignoresOverrun = false,
+): CqRing => ({
   write: writeElement,
   kind,
   compVector,
@@ -64,6 +73,7 @@ export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENT
   consumer: 0,
   outstanding: 0,
   hasOverrun: false,
+  ignoresOverrun,
   completions: 0,
   errors: 0,
 })
@@ -133,7 +143,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
   // at every completion: the index is stored masked, so a later read would not show how often it has wrapped
   readConsumer(cq)
   if (cq.outstanding >= ring.capacity) {
-    cq.hasOverrun = true
+    cq.hasOverrun = !cq.ignoresOverrun
     return false
   }
   cq.write(cq, words, now)
