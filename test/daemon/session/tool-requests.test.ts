@@ -15,6 +15,7 @@ import { type ToolParts, ToolRequests } from '../../../src/daemon/session/tool-r
 import { registeredDrivers } from '../../../src/drivers/registered.ts'
 import type { RxeState } from '../../../src/drivers/rxe/state.ts'
 import { emptyTappedRun } from '../../../src/phy/port.ts'
+import { noFaultRuleCounts } from '../../../src/spec/faults.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolRecord, type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -54,7 +55,7 @@ test('faults are set, shown and cleared', async t => {
   await client.hello()
   const faults = async (set?: string): Promise<unknown> =>
     client.tool({ kind: 'fault', ...(set !== undefined && { set }) })
-  const rule = (text: string) => ({ rule: text, matched: 0, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 })
+  const rule = (text: string) => ({ rule: text, ...noFaultRuleCounts() })
   assert.deepEqual(await faults(), { faults: [] })
   const two = { faults: [rule('device=rxe1,drop=0.01'), rule('rate=10mbit')] }
   assert.deepEqual(await faults('drop=1%,device=rxe1;rate=10mbit'), two)
