@@ -75,11 +75,12 @@ export const onPost = (ring: ProgramRing, note: (slot: number) => void): void =>
 
 /** Calls `note` with the wr_id of each completion that is polled. */
 const onPoll = (completion: PolledCompletion, note: (wrId: number) => void): void => {
-  let { at } = completion
+  // The accessors of its class, which these hide.
+  const own: object = Object.getPrototypeOf(completion)
   Object.defineProperty(completion, 'at', {
-    get: () => at,
+    get: () => Reflect.get(own, 'at', completion),
     set(next: number) {
-      at = next
+      Reflect.set(own, 'at', next, completion)
       note(completion.id)
     },
   })
