@@ -86,7 +86,7 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
     const ids = rdma.listed?.map(({ ID }) => ID)
     assert.deepEqual(
       ids,
-      ['rxe0', 'efa0', 'rxe1'].flatMap(name => [0, 1, 2].map(i => `${name}-${i}`)),
+      ['rxe0', 'efa0', 'mlx5_0', 'rxe1'].flatMap(name => [0, 1, 2].map(i => `${name}-${i}`)),
     )
     assert.deepEqual(await rdma.options, { pre_start_required: false, get_preferred_allocation_available: true })
     const hca = await kubelet.until('rdma/hca', isHealthy)
@@ -133,7 +133,7 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
       return container_responses[0]?.deviceIDs ?? []
     }
     assert.deepEqual(await prefer(['rxe0-2', 'rxe1-0', 'rxe1-1'], [], 1), ['rxe1-0'])
-    assert.deepEqual(byDevice(await prefer(ids ?? [], ['rxe0-1'], 6)), { rxe0: 2, efa0: 2, rxe1: 2 })
+    assert.deepEqual(byDevice(await prefer(ids ?? [], ['rxe0-1'], 8)), { rxe0: 2, efa0: 2, mlx5_0: 2, rxe1: 2 })
     assert.equal((await prefer(['rxe0-0'], [], 4)).length, 1)
 
     await assert.rejects(rdma.allocate('rxe0-1', 'rxe9-0'), {
@@ -145,7 +145,7 @@ describe('userdma device-plugin', { skip: lacking(), concurrency: true }, () => 
     await assert.rejects(rdma.call('PreStartContainer', { devices_ids: ['x'] }), { code: 5 })
 
     await removeDevice(t, daemon, 'rxe1')
-    await kubelet.until(RDMA, listed => listed.length === 6)
+    await kubelet.until(RDMA, listed => listed.length === 9)
     await kubelet.until('rdma/hca', listed => listed.length === 0)
     await assert.rejects(hca.allocate('rxe1-0'), { code: 5, details: 'rdma/hca has no share "rxe1-0"; it has none' })
   })

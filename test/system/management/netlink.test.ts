@@ -184,9 +184,13 @@ const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({
 const isOfKernel = ([, value]: Entry): boolean =>
   Array.isArray(value) && (value as Entries).some(([name]) => name === 'RES_KERN_NAME')
 
+/** Whether the entry is a counter of congestion, which Linux has for mlx5. */
+const isOfCongestion = ([name, value]: Entry): boolean =>
+  name === 'STAT_HWCOUNTER_ENTRY' && /'[nr]p_/.test(inspect(value, { depth: 9 }))
+
 const comparable = (entries: Entries): unknown[] =>
   entries
-    .filter(([name]) => name !== SINCE_LINUX_7_3)
+    .filter(entry => entry[0] !== SINCE_LINUX_7_3 && !isOfCongestion(entry))
     .map(([name, value]) => {
       if (UNCOMPARED.has(name)) return name
       if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]

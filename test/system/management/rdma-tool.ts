@@ -29,6 +29,8 @@ const comparable = (output: string): string[] =>
     // Maxima, which `rdma` shows since iproute2 7.3 and Linux 7.3.
     .replace(/\b(pd|cq|qp|mr|srq) (\d+)\/\d+/g, '$1 $2')
     .replace(/,\s*"(?:pd|cq|qp|mr|srq)-max": ?\d+/g, '')
+    // Counters of congestion, which Linux has for mlx5.
+    .replace(/ [nr]p_\w+ 0|,\s*"[nr]p_\w+": ?0/g, '')
     .replace(/[0-9a-f]{4}(?::[0-9a-f]{4}){3}/g, 'GUID')
     .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|cm-idn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
     .replace(/\b(?:10\.77\.0\.\d|127\.0\.0\.1):\d+/g, 'ADDRESS')
