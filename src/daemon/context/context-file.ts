@@ -40,7 +40,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ArmWords, ContextFile, EventLog, TakenCounts } from '../../spec/session.ts'
+import { ArmWords, ContextFile, TakenCounts } from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
@@ -158,8 +158,8 @@ export class ContextMemory implements MappedMemory {
     this.#account = account
     this.#pageBytes = pageBytes
     this.#start = ContextFile.firstRing
-    // The library maps whole chunks, which begin at multiples of CHUNK from the start.
-    this.#end = EventLog.offset - ((EventLog.offset - this.#start) % CHUNK)
+    // Below all else in the file. The library maps whole chunks, which begin at multiples of CHUNK from the start.
+    this.#end = ArmWords.offset - ((ArmWords.offset - this.#start) % CHUNK)
     this.packed = isPacked ? { count: 0 } : undefined
     addSeals(this.fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
     const { dev, ino } = fileIdentity(this.fd)

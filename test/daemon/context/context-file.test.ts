@@ -9,7 +9,7 @@ import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
-import { ContextFile } from '../../../src/spec/session.ts'
+import { ArmWords, ContextFile } from '../../../src/spec/session.ts'
 import { createFileRings } from '../../../src/verbs/remote/file-rings.ts'
 
 const PAGE = 4096
@@ -142,6 +142,17 @@ test('rings never overlap, and are zero when allocated', () => {
     { numRuns: 50 },
   )
 })
+
+test('rings lie below the arm words', () =>
+  withMemory(memory => {
+    const { words, at } = memory.armWord(3)!
+    for (const bytes of [4096, 2 ** 20, 2 ** 22]) {
+      const { offset, length, bytes: all, at: start } = memory.allocate(bytes)
+      assert.ok(offset + length <= ArmWords.offset, `${offset}`)
+      all.fill(0xff, start, start + length)
+    }
+    assert.equal(words[at], 0)
+  }))
 
 test('rings of one size are reused: many allocations and frees do not exhaust the file', () =>
   withMemory(memory => {

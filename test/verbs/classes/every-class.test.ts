@@ -109,7 +109,11 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     queryClock: device => device.clock(),
     queryDriverOps: device => device.driverInterfaces(),
   },
-  port: { query: device => device.queryPort(), queryGidEntry: device => device.gid(1) },
+  port: {
+    query: device => device.queryPort(),
+    queryGidEntry: device => device.gid(1),
+    querySpeed: 'queryPort() has speed and width of the link',
+  },
   pd: {
     create: device => device.pd(),
     destroy: device => device.pd().close(),
