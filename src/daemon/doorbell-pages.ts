@@ -129,6 +129,11 @@ export class DoorbellPages implements StoredDoorbells {
     this.#awaited.delete(context)
   }
 
+  /** Whether a context has pages that cannot be watched. */
+  get hasUnwatched(): boolean {
+    return this.#unwatched.size > 0
+  }
+
   /** Until the context ends, the loop dozes. */
   addUnwatched(context: OpenContext): void {
     if (this.#unwatched.has(context)) return

@@ -34,7 +34,6 @@ export class DoorbellRanges {
   readonly #client: Client
   readonly #program: DoorbellProgram
   readonly #daemon: DoorbellParts
-  #isLogged = false
   /** Microseconds. */
   #nextFind = 0
 
@@ -98,9 +97,11 @@ export class DoorbellRanges {
   }
 
   #refuse(open: OpenContext, reason: string): void {
-    this.#daemon.doorbells.addUnwatched(open)
-    if (this.#isLogged) return
-    this.#isLogged = true
+    const { doorbells } = this.#daemon
+    // One line for all that are open at the same time: guests could fill the log.
+    const isFirst = !doorbells.hasUnwatched
+    doorbells.addUnwatched(open)
+    if (!isFirst) return
     const { process } = this.#client
     this.#daemon.log(
       `userdma daemon: polls every 10 ms while process ${process.pid} (${printable(this.#client.name())}) has device ${open.context.device.name} open: its stores to doorbell pages cannot wake the daemon (${reason})`,
