@@ -175,7 +175,7 @@ export function* simulate(scenario: Scenario, control: Control, clock: () => num
     latency: latenciesOf(world.latencies),
     queue: {
       mean: busiest.meanQueue,
-      max: Math.max(...stats.map(({ maxQueue }) => maxQueue)),
+      max: stats.reduce((most, { maxQueue }) => Math.max(most, maxQueue), 0),
       p50: queues.percentile(0.5),
       p99: queues.percentile(0.99),
     },

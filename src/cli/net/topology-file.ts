@@ -454,7 +454,9 @@ export const parseTopology = (source: string, file: string): Topology => {
 export const readTopology = (file: string): Topology => {
   let source: string
   try {
-    const { size } = statSync(file)
+    const status = statSync(file)
+    if (status.isCharacterDevice()) throw new UsageError(`${file} is a device; a topology is a file`)
+    const { size } = status
     if (size > MAX_FILE_BYTES)
       throw new UsageError(`${file} has ${size} bytes; a topology has at most ${MAX_FILE_BYTES}`)
     source = readFileSync(file, 'utf8')

@@ -268,7 +268,10 @@ export const parseScenario = (source: string, file: string): ScenarioFile => {
   const topology = readShape(top, file, link, readLink(top, 'trunk', link))
   const mtu = top.integer('mtu', 1024, 256, 4096)
   if (!MTUS.includes(mtu)) top.complain('mtu', `${mtu}: give one of ${MTUS.join(', ')}`)
-  const smallest = Math.min(...topology.links.map(one => one.mtu ?? Number.POSITIVE_INFINITY))
+  const smallest = topology.links.reduce(
+    (least, { mtu = Number.POSITIVE_INFINITY }) => Math.min(least, mtu),
+    Number.POSITIVE_INFINITY,
+  )
   if (mtu + HEADER_BYTES > smallest)
     top.complain(
       'mtu',
@@ -296,7 +299,9 @@ export const parseScenario = (source: string, file: string): ScenarioFile => {
 export const readScenario = (file: string): ScenarioFile => {
   let source: string
   try {
-    const { size } = statSync(file)
+    const status = statSync(file)
+    if (status.isCharacterDevice()) throw new UsageError(`${file} is a device; a scenario is a file`)
+    const { size } = status
     if (size > MAX_FILE_BYTES)
       throw new UsageError(`${file} has ${size} bytes; a scenario has at most ${MAX_FILE_BYTES}`)
     source = readFileSync(file, 'utf8')
