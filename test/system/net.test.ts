@@ -187,6 +187,9 @@ describe('hosts of userdma net', { skip }, () => {
       )
     const late = await net.net('exec', 'h1', '--net', net.name, '--', 'true')
     assert.match(late.stderr, /^userdma: net exec: options such as "--net" stand before the host/)
+    const down = `${userdma} net down ${net.name} 2>&1; true`
+    assert.match(await output('h1', down), /^userdma: this is a host of the net \S+; run `userdma net down` outside/)
+    await output('h1', 'true')
     assertGood(await net.net('down', net.name))
     net.assertGone()
     const refusal = async (path: string): Promise<string> =>

@@ -106,6 +106,8 @@ export const netDown = async (name: string | undefined): Promise<void> => {
   const [only, ...others] = netNames()
   // `chosenNet` has the message for none or several.
   const folder = new NetFolder(name ?? (others.length === 0 && only ? only : chosenNet(undefined).folder.name))
+  if (folder.isOnHost)
+    throw new UsageError(`this is a host of the net ${folder.name}; run \`userdma net down\` outside the net`)
   await folder.locked(async () => {
     const hasLeft = folder.otherFolder() === undefined && new NetSystem(folder, {}).hasLeft()
     if (!folder.exists() && !hasLeft) chosenNet(folder.name)

@@ -115,6 +115,11 @@ export class NetFolder {
     return join(this.path, '.host')
   }
 
+  /** Whether this process is on a host of the net: the folder is that of the host. */
+  get isOnHost(): boolean {
+    return existsSync(join(this.thisHost, 'hosts'))
+  }
+
   /** The socket of the daemon of the host on which a program runs. */
   get socketOfThisHost(): string {
     return join(this.thisHost, 'sock')
