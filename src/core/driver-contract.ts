@@ -29,6 +29,7 @@ import type {
 } from '../spec/classes/connections/cm_parameters.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
+import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import type { QpStat } from '../uapi/tool.ts'
@@ -486,10 +487,7 @@ export interface LayerCounts {
 }
 
 /** A completion that a fault rule fails. */
-export interface InjectedCompletion {
-  /** The number of the rule, from 1, and its text. */
-  readonly number: number
-  readonly text: string
+export interface InjectedCompletion extends ActingRule {
   /** `WcStatus`. */
   readonly status: number
 }
@@ -570,7 +568,7 @@ export interface RequestReader {
 export type DecideCompletion = (qp: QueuePairObject, opcode: number, wrId: bigint) => InjectedCompletion | undefined
 
 /** Whether an access to an on-demand region of the context finds no page: the fault rule, or undefined. */
-export type DecidePage = (context: Context) => { readonly number: number; readonly text: string } | undefined
+export type DecidePage = (context: Context) => ActingRule | undefined
 
 /** Listeners of a device. A driver reads a member at each event; while it is undefined, nobody listens. */
 export interface DeviceTaps {

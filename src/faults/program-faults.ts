@@ -4,7 +4,7 @@
  * the first rule's counts. A rule counts its matches over all programs.
  */
 import type { ErrnoName } from '../spec/errno.ts'
-import type { FaultTarget, ProgramRuleCounts } from '../spec/faults.ts'
+import type { ActingRule, FaultTarget, ProgramRuleCounts } from '../spec/faults.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
 import { type FaultRule, isActive, targetOf } from './rule.ts'
@@ -18,13 +18,6 @@ export interface FaultSubject {
   program(): string
   /** The call site (`siteOf` in survey.ts); undefined: unknown. */
   site?(): string | undefined
-}
-
-/** A rule that acts, for messages. */
-export interface ActingRule {
-  /** From 1, as `userdma fault show` counts them. */
-  readonly number: number
-  readonly text: string
 }
 
 /** What happens to a call. */

@@ -3,11 +3,12 @@
  * the rules and counts of our own devices' faults. It remembers which rule has acted, until the record of the failed
  * call, post or completion comes.
  */
-import type { ActingRule, FaultSubject, ProgramFaults } from '../faults/program-faults.ts'
+import type { FaultSubject, ProgramFaults } from '../faults/program-faults.ts'
 import { siteOf } from '../faults/survey.ts'
 import { vendorErrorOf } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import { Errno } from '../spec/errno.ts'
+import type { ActingRule } from '../spec/faults.ts'
 import { completionNameOf, requestNameOf } from '../spec/faults.ts'
 import { AskKind, ObserveStructs } from '../spec/observe.ts'
 import { offsetsOf } from '../spec/session.ts'

@@ -137,6 +137,13 @@ type Counter = (typeof FaultKinds)[FaultKind]['counter']
 /** Packets that matched a rule, and packets that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
+/** A rule that acts, for messages. */
+export interface ActingRule {
+  /** From 1, as `userdma fault show` counts them. */
+  readonly number: number
+  readonly text: string
+}
+
 /** Calls, posts, completions or contexts that matched a rule for programs, and how often the rule acted. */
 export interface ProgramRuleCounts {
   matched: number

@@ -8,6 +8,7 @@
  */
 import type { Cause } from '../spec/check/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
+import type { ActingRule } from '../spec/faults.ts'
 import type { Arena } from '../wire/arena.ts'
 
 // ---- work requests: 32-bit words, in the same layout for every kind of ring ----
@@ -207,7 +208,7 @@ export interface Memory {
   /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */
   hasTimedOut?(): boolean
   /** For the cause: the fault rule by which the last access failed. Absent: never. */
-  injectedFault?(): { readonly number: number; readonly text: string } | undefined
+  injectedFault?(): ActingRule | undefined
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
    * in as few steps as possible.

@@ -9,7 +9,6 @@
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
  */
-import { readFileSync, statSync } from 'node:fs'
 import { basename, isAbsolute, normalize } from 'node:path'
 import {
   isAlias,
@@ -26,6 +25,7 @@ import {
 import { linkQuantities } from '../../faults/rules.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { UsageError } from '../fail.ts'
+import { readInputFile } from '../input-file.ts'
 
 /**
  * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
@@ -451,18 +451,5 @@ export const parseTopology = (source: string, file: string): Topology => {
 }
 
 /** Reads a file. Throws UsageError. */
-export const readTopology = (file: string): Topology => {
-  let source: string
-  try {
-    const status = statSync(file)
-    if (status.isCharacterDevice()) throw new UsageError(`${file} is a device; a topology is a file`)
-    const { size } = status
-    if (size > MAX_FILE_BYTES)
-      throw new UsageError(`${file} has ${size} bytes; a topology has at most ${MAX_FILE_BYTES}`)
-    source = readFileSync(file, 'utf8')
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    throw new UsageError(`cannot read the topology ${file}: ${(error as NodeJS.ErrnoException).code}`)
-  }
-  return parseTopology(source, file)
-}
+export const readTopology = (file: string): Topology =>
+  parseTopology(readInputFile(file, 'topology', MAX_FILE_BYTES), file)

@@ -2,7 +2,6 @@
  * Reads the file of `userdma sim` (docs/how-to/simulate.md): YAML with a topology, links, traffic and controls. An error
  * names the setting by its path, the value as written, and what is allowed.
  */
-import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { linkQuantities } from '../../faults/rules.ts'
@@ -12,6 +11,7 @@ import { type Control, controls, type FlowSpec } from '../../sim/world.ts'
 import { LineRate, Marking } from '../../spec/congestion.ts'
 import { didYouMean } from '../../trace/suggest.ts'
 import { UsageError } from '../fail.ts'
+import { readInputFile } from '../input-file.ts'
 import { deepAt, MAX_DEPTH, readTopology, type Topology } from '../net/topology-file.ts'
 
 export interface ScenarioFile {
@@ -297,18 +297,7 @@ export const parseScenario = (source: string, file: string): ScenarioFile => {
 
 /** Reads a file. Throws UsageError. */
 export const readScenario = (file: string): ScenarioFile => {
-  let source: string
-  try {
-    const status = statSync(file)
-    if (status.isCharacterDevice()) throw new UsageError(`${file} is a device; a scenario is a file`)
-    const { size } = status
-    if (size > MAX_FILE_BYTES)
-      throw new UsageError(`${file} has ${size} bytes; a scenario has at most ${MAX_FILE_BYTES}`)
-    source = readFileSync(file, 'utf8')
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    throw new UsageError(`cannot read the scenario ${file}: ${(error as NodeJS.ErrnoException).code}`)
-  }
+  const source = readInputFile(file, 'scenario', MAX_FILE_BYTES)
   try {
     return parseScenario(source, file)
   } catch (error) {

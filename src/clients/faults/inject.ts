@@ -9,14 +9,20 @@ import type { DecideCompletion, DecidePage } from '../../core/driver-contract.ts
 import { raiseInContext, raiseObjectEvent } from '../../core/events/events.ts'
 import { reportFailure } from '../../core/failures.ts'
 import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Hook } from '../../core/model.ts'
-import type { ActingRule, CallFault, FaultSubject, ProgramFaults } from '../../faults/program-faults.ts'
+import type { CallFault, FaultSubject, ProgramFaults } from '../../faults/program-faults.ts'
 import { createSurvey, type Survey, siteOf } from '../../faults/survey.ts'
 import { causeOfRule } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import { AsyncEventType, CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../spec/errno.ts'
-import { completionNameOf, connectionEventNames, deviceEvents, requestNameOf } from '../../spec/faults.ts'
+import {
+  type ActingRule,
+  completionNameOf,
+  connectionEventNames,
+  deviceEvents,
+  requestNameOf,
+} from '../../spec/faults.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcStatus } from '../../spec/work.ts'
 import type { Identifier } from '../rdma-cm/identifier.ts'

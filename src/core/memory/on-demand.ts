@@ -4,13 +4,8 @@
  * So nothing has to be invalidated, and only faults and prefetched pages are counted.
  */
 import { Errno } from '../../spec/errno.ts'
+import type { ActingRule } from '../../spec/faults.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
-
-/** A fault rule that acts on an access. */
-interface ActingRule {
-  readonly number: number
-  readonly text: string
-}
 
 export class OnDemandSpace implements AddressSpace {
   /** The program's memory. */

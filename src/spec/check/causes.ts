@@ -3,6 +3,7 @@
  * `vendor_err` of the failed completion; a successful completion has 0. Codes keep their meaning and are never reused.
  */
 import { AccessFlags, type AsyncEventType, nameIn, QpState } from '../enums.ts'
+import type { ActingRule } from '../faults.ts'
 import { type WcStatus, WrOpcode } from '../work.ts'
 
 type StatusName = keyof typeof WcStatus.values
@@ -449,8 +450,7 @@ export interface Cause {
 export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
 /** The cause of what a fault rule does. `number`: from 1, as `userdma fault show` counts rules. */
-export const causeOfRule = ({ number, text }: { readonly number: number; readonly text: string }): Cause =>
-  createCause('INJECTED', { rule: number, text })
+export const causeOfRule = ({ number, text }: ActingRule): Cause => createCause('INJECTED', { rule: number, text })
 
 export const vendorErrorOf = (id: CauseName): number => causes[id].code
 

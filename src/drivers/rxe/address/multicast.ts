@@ -10,7 +10,7 @@ import { addTo, createLimit, removeFrom, requireShare } from '../../../core/obje
 import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
-import { addressText, isMulticastGid } from '../../../wire/address.ts'
+import { addressKey, addressText, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
   readonly groups: number
@@ -56,8 +56,6 @@ interface Memberships {
 }
 
 const noMembers: readonly number[] = []
-const keyOf = (gid: Uint8Array): string => gid.join('.')
-
 const ATTACH = 'ud_qp.attachMcast'
 
 export const createGroups = (
@@ -93,7 +91,7 @@ export const createGroups = (
       const code = error instanceof CallError ? (error.code as ErrnoName) : 'EADDRNOTAVAIL'
       throw new CallError(code, `${ATTACH}: group ${addressText(gid)}: ${(error as Error).message}`)
     }
-    groups.set(keyOf(gid), group)
+    groups.set(addressKey(gid), group)
     count(holder, 1)
     return group
   }
@@ -129,7 +127,7 @@ export const createGroups = (
     attach(row, gid, mlid, account) {
       if (!isMulticastGid(gid))
         throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is not a multicast GID`)
-      const key = keyOf(gid)
+      const key = addressKey(gid)
       const lids = memberships.get(row)?.lids.get(key)
       if (lids?.has(mlid)) return
       requireShare(membershipLimit, account, ATTACH)
@@ -147,7 +145,7 @@ export const createGroups = (
       addTo(membershipLimit, account)
     },
     detach(row, gid, mlid) {
-      const key = keyOf(gid)
+      const key = addressKey(gid)
       if (!memberships.get(row)?.lids.get(key)?.has(mlid))
         throw new CallError(
           'EINVAL',
@@ -162,7 +160,7 @@ export const createGroups = (
     count: row => [...(memberships.get(row)?.lids.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
     rowsOf(gid) {
       if (gid !== lastGid) {
-        lastRows = groups.get(keyOf(gid))?.rows ?? noMembers
+        lastRows = groups.get(addressKey(gid))?.rows ?? noMembers
         lastGid = gid
       }
       return lastRows
