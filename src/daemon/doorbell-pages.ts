@@ -140,6 +140,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Until the context ends, the loop dozes. */
   addUnwatched(context: OpenContext): void {
+    this.#awaited.delete(context)
     if (this.#unwatched.has(context)) return
     this.#unwatched.add(context)
     context.whenEnded.add(() => this.#unwatched.delete(context))
