@@ -68,6 +68,8 @@ const pending = new WeakMap<Context, number>()
 /** Throws EOPNOTSUPP, EINVAL, EPERM; with FLUSH also EFAULT. */
 export const advise = ({ device, context }: CallContext, pd: CoreObject, { advice, flags, ranges }: Arguments) => {
   if (device.extended.odpGeneralCaps === 0n) refuse('EOPNOTSUPP', `device ${device.name} has no on-demand paging`)
+  // as in Linux 7.3
+  if (advice > 0xffff_ffffn) refuse('EINVAL', `advice ${advice} is above 2^32 - 1`)
   const kind = Number(advice)
   if (kind !== PREFETCH && kind !== PREFETCH_WRITE && kind !== PREFETCH_NO_FAULT)
     refuse('EOPNOTSUPP', `advice ${advice} is none of 0 (PREFETCH), 1 (PREFETCH_WRITE) and 2 (PREFETCH_NO_FAULT)`)
