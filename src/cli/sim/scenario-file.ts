@@ -100,16 +100,16 @@ class Section {
     return this.#read(key, fallback, parse, `bytes with a unit (b, kb, mb, gb, kib, mib), from ${min}b to ${max}b`)
   }
   /** µs. */
-  time(key: string, fallback: number | undefined, min = 0): number {
+  time(key: string, fallback: number | undefined, min = 0, max = MAX_TIME): number {
     const parse = (value: unknown) => {
       const time = withUnit(value, TIMES)
-      return time !== undefined && time >= min && time <= MAX_TIME ? time : undefined
+      return time !== undefined && time >= min && time <= max ? time : undefined
     }
     return this.#read(
       key,
       fallback,
       parse,
-      `a time with a unit (ns, us, ms, s), ${min > 0 ? `from ${min}us ` : ''}up to 1 hour`,
+      `a time with a unit (ns, us, ms, s), ${min > 0 ? `from ${min}us ` : ''}up to ${max / 1e6}s`,
     )
   }
   rate(key: string, fallback: number | undefined): number {
@@ -289,7 +289,7 @@ export const parseScenario = (source: string, file: string): ScenarioFile => {
       window: top.size('window', 262_144, 8192, 1e9),
       timeout: top.integer('timeout', 10, 1, 31),
       seed: top.integer('seed', 1, 0, 2 ** 32 - 1),
-      granularity: top.time('granularity', 0),
+      granularity: top.time('granularity', 0, 0, time / 2),
     },
     controls: top.list('control', Object.keys(controls) as Control[]),
   }
