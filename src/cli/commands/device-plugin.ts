@@ -3,8 +3,8 @@
  * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start later,
  * end and come back.
  */
-import { accessSync, constants, mkdirSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { cdiText, type Edits, editsFor } from '../container-edits.ts'
@@ -31,16 +31,23 @@ const say = (sentence: string): void => {
   process.stderr.write(`userdma device-plugin: ${sentence}\n`)
 }
 
+/** Not by `recursive`, which never ends in /proc on Node 20. */
+const makeAll = (folder: string): void => {
+  if (existsSync(folder)) return
+  makeAll(dirname(folder))
+  mkdirSync(folder, { mode: 0o755 })
+}
+
 /** Makes the folder of an option. Throws UsageError. */
 const makeFolder = (option: string, path: string): string => {
   const folder = resolve(path)
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o755 })
+    makeAll(folder)
+    if (!statSync(folder).isDirectory()) throw new UsageError(`${option} "${path}" is no folder`)
     accessSync(folder, constants.W_OK | constants.X_OK)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    const why = code === 'EEXIST' || code === 'ENOTDIR' ? 'a file is where the folder should be' : code
-    throw new UsageError(`${option} "${path}" cannot be made or written: ${why}`)
+    if (error instanceof UsageError) throw error
+    throw new UsageError(`${option} "${path}" cannot be made or written: ${(error as NodeJS.ErrnoException).code}`)
   }
   return folder
 }
