@@ -13,6 +13,7 @@
  */
 
 import { assemble } from '../assembly/assembly.ts'
+import { countersOf } from '../assembly/counters.ts'
 import { identityOf } from '../assembly/host-identity.ts'
 import type { Clients } from '../clients/clients.ts'
 import { injectFaults } from '../clients/faults/inject.ts'
@@ -40,10 +41,15 @@ import { createSlices } from '../host/event-loop/slices.ts'
 import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
+import type { Carrier } from '../phy/links/carrier.ts'
+import { namesOf } from '../phy/links/topology.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
+import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
+import { didYouMean } from '../trace/suggest.ts'
 import { links, paths } from '../uapi/tool.ts'
 import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
+import type { DeviceCounters } from '../verbs/carrier.ts'
 import {
   checkChoice,
   checkFunction,
@@ -66,6 +72,8 @@ import {
   networks,
 } from './contract.ts'
 import { observe, publishWaits } from './observe.ts'
+import { compileTopology, lineRateOf } from './topology.ts'
+import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
 import { createVirtualClock, type VirtualClock } from './virtual/virtual-clock.ts'
 
@@ -105,7 +113,7 @@ const faultRules = (call: string, text: string, seed: number | undefined) => {
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
  * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasDelays`: devices may delay
- * any work (torment), or packets take time.
+ * any work (torment), or packets take time. `carrier`: brings packets over links.
  */
 const createDriveLoop = (
   core: Core,
@@ -114,6 +122,7 @@ const createDriveLoop = (
   hasDelays: boolean,
   clients: Clients,
   clock: Clock,
+  carrier: Carrier | undefined,
 ) => {
   const { now: nowMicroseconds, onNextTurn } = clock
   let isTouched = true
@@ -201,7 +210,9 @@ const createDriveLoop = (
     return nowMicroseconds() >= timerDue
   }
   const drive = (): boolean => {
-    if (isDriving || (isMemoryLink && !isTouched && !hasTimerExpired())) return false
+    if (isDriving) return false
+    const hasArrivals = carrier !== undefined && carrier.links.nextAt() <= nowMicroseconds() && carrier.poll()
+    if (isMemoryLink && !isTouched && !hasArrivals && !hasTimerExpired()) return false
     isDriving = true
     isTouched = false
     let hasWorked = processPosts()
@@ -303,6 +314,8 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   torment: true,
   record: true,
   clock: true,
+  links: true,
+  dcqcn: true,
   seed: true,
   external: true,
 }
@@ -311,7 +324,8 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
 const TRANSIT_TIME = 2
 
 /** Checks the options of virtual time, and returns the clock. Throws RdmaError EINVAL. */
-const clockOf = ({ clock = 'real', seed, external, link, path, random }: NetworkOptions): Clock | VirtualClock => {
+const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
+  const { clock = 'real', seed, external, link, path, random, links } = options
   const call = 'createNetwork'
   checkChoice(call, 'clock', clock, ['real', 'virtual'])
   if (seed !== undefined && !isSeed(seed))
@@ -319,8 +333,14 @@ const clockOf = ({ clock = 'real', seed, external, link, path, random }: Network
   if (seed !== undefined && random !== undefined)
     throw invalidArgument(call, `random and seed ${seed}: both give the random numbers`, 'leave out one of them')
   if (clock === 'real') {
-    if (external === undefined) return realClock
-    throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
+    if (external !== undefined) throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
+    if (links !== undefined)
+      throw invalidArgument(
+        call,
+        "links are for clock 'virtual': in real time, delays of this process would count as the network's",
+        'use `userdma net` or fault rules with delay and rate',
+      )
+    return realClock
   }
   if (external !== undefined) checkChoice(call, 'external', external, ['refuse', 'wait'])
   if (link !== undefined && link !== 'memory')
@@ -369,6 +389,10 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const clock = clockOf(options)
   const given = { ...options }
   const { seed = clock.isVirtual ? 0 : undefined, fault = '', link = 'memory', check, torment, record } = options
+  const topology = options.links === undefined ? undefined : compileTopology(options.links)
+  /** By host of `topology`: its soft device. */
+  const deviceAt = new Map<number, string>()
+  lineRateOf('createNetwork', options.dcqcn, LineRate.DEFAULT)
   const { path = clock.isVirtual ? 'packets' : 'direct' } = options
   const seeded = seed === undefined || options.random !== undefined ? undefined : createRandom(seed)
   const { random = seeded ?? secureRandom } = options
@@ -380,13 +404,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkRecording('createNetwork', record)
   if (torment !== undefined && !isSeed(torment))
     throw invalidArgument('createNetwork', `torment ${formatValue(torment)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  const carrier = topology && createClockedLinks(topology, seed ?? 0, clock, () => void drive())
   const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
   const assembly = assemble({
     link,
     path,
     hasNative: false,
     now: clock.now,
-    transit: clock.isVirtual ? { now: clock.now, arrival: () => clock.now() + TRANSIT_TIME } : undefined,
+    transit: clock.isVirtual ? { now: clock.now, delay: TRANSIT_TIME, carrier } : undefined,
     core: {
       random: () => {
         const value = random()
@@ -415,6 +440,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     torment !== undefined || clock.isVirtual,
     clients,
     clock,
+    carrier,
   )
   let rules = faultRules('createNetwork', fault, seed)
 
@@ -423,8 +449,42 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
 
+  /** The host of a new device; undefined without links. Throws RdmaError. */
+  const hostFor = (wanted: string | undefined): number | undefined => {
+    if (topology === undefined) {
+      if (wanted === undefined) return undefined
+      throw invalidArgument(
+        'open',
+        `host ${formatValue(wanted)}: the network has no links`,
+        'pass links to createNetwork',
+      )
+    }
+    const hosts = namesOf(topology).slice(0, topology.hosts)
+    if (wanted === undefined) {
+      const free = hosts.findIndex((_, i) => !deviceAt.has(i))
+      if (free >= 0) return free
+      throw refused('ENOSPC', 'open', `each of the ${hosts.length} hosts has a device`, 'give links more hosts')
+    }
+    const host = hosts.indexOf(wanted)
+    if (host < 0)
+      throw invalidArgument(
+        'open',
+        `there is no host ${formatValue(wanted)}${didYouMean(wanted, hosts)}`,
+        `the hosts are ${hosts.slice(0, 8).join(', ')}${hosts.length > 8 ? ' …' : ''}`,
+      )
+    const other = deviceAt.get(host)
+    if (other !== undefined)
+      throw refused(
+        'EADDRINUSE',
+        'open',
+        `host ${formatValue(wanted)} has the device ${other}`,
+        'a host has one device',
+      )
+    return host
+  }
+
   /** The port and the identity of a new device. Throws RdmaError. */
-  const attach = (name: string, address: string) => {
+  const attach = (name: string, address: string, host: number | undefined) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
     const reason = reasonUnusable(bytes)
@@ -440,7 +500,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       throw refused('ENOSPC', 'open', `the network has ${MAX_DEVICES} devices, which is its maximum`, 'close one first')
     const identity = ports.isMemory ? identify(bytes, { name: 'local', index: 0 }) : identityOf({ address })
     try {
-      return { port: ports.attach({ name, address }, identity), identity }
+      return { port: ports.attach({ name, address }, identity, host), identity }
     } catch (error) {
       throw error instanceof CallError ? rdmaError(error, 'open') : invalidArgument('open', (error as Error).message)
     }
@@ -481,12 +541,21 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     scheduleTimers,
     overdueTurn,
     awaitsNextTurn,
-    add(name, address) {
-      const { port: barePort, identity } = attach(name, address)
+    add(name, address, { host: wantedHost, dcqcn = options.dcqcn }) {
+      const host = hostFor(wantedHost)
+      const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
+      const lineRate = lineRateOf('open', dcqcn, ownRate)
+      const { port: barePort, identity } = attach(name, address, host)
       const port = withFaults(barePort, name, rules)
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
-      const device = assembly.addDevice(rxeDriver, name, { identity, attach: () => port })
+      const device = assembly.addDevice(rxeDriver, name, {
+        identity,
+        dcqcn: lineRate,
+        timerDelay: clock.isVirtual ? 0 : undefined,
+        attach: () => port,
+      })
+      if (host !== undefined) deviceAt.set(host, name)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
@@ -494,6 +563,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const soft: AttachedDevice = {
         network: device,
         port,
+        counters: () => ({ ...countersOf(device), faults: { ...port.faults } }) as object as DeviceCounters,
         async remove() {
           // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
           if (isDriving()) await undefined
@@ -506,12 +576,23 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           observation.deviceRemoved(name)
           await new Promise<void>(resolve => unregister(device.device, resolve))
           forgetThreadEnd(closePort)
+          if (host !== undefined) deviceAt.delete(host)
           rearm()
         },
       }
       attached.set(name, soft)
       observation.deviceAdded(name, soft)
       return soft
+    },
+    stats() {
+      const names = topology && namesOf(topology)
+      const hostOf = new Map([...deviceAt].map(([host, name]) => [name, names?.[host]]))
+      return {
+        links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],
+        devices: Object.fromEntries(
+          [...attached].map(([name, { counters }]) => [name, { host: hostOf.get(name), counters: counters() }]),
+        ),
+      }
     },
     hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
     softDevice: name => attached.get(name),

@@ -27,12 +27,18 @@ export interface LinkTopology {
   readonly hosts: number
   readonly switches: number
   readonly links: readonly TopologyLink[]
+  /** Of all nodes. */
+  readonly names?: readonly string[]
 }
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+
+/** The names of all nodes; without names they are h1, h2 … and s1, s2 … */
+export const namesOf = ({ hosts, switches, names }: LinkTopology): readonly string[] =>
+  names ?? [...range(hosts).map(i => `h${i + 1}`), ...range(switches).map(i => `s${i + 1}`)]
 
 const joined = (settings: LinkSettings, pairs: readonly (readonly [number, number])[]): TopologyLink[] =>
   pairs.map(ends => ({ ...settings, ends }))
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 /** All hosts at one switch. */
 export const star = (hosts: number, settings: LinkSettings): LinkTopology => ({
@@ -143,4 +149,13 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
     }
   }
   return { groups, members }
+}
+
+/** Two hosts between which there is no path; undefined: there are paths between all. */
+export const separatedHosts = (topology: LinkTopology): readonly [from: number, to: number] | undefined => {
+  const { hosts } = topology
+  const { groups } = routesOf(topology)
+  for (let from = 0; from < hosts; from++)
+    for (let to = 0; to < hosts; to++) if (from !== to && groups[from * hosts + to] < 0) return [from, to]
+  return undefined
 }
