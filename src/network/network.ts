@@ -444,7 +444,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   )
   let rules = faultRules('createNetwork', fault, seed)
 
-  const observation = observe(core, attached, clock)
+  const observation = observe(core, attached, clock, carrier !== undefined)
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))

@@ -505,7 +505,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           received.identification = records.identification[run] + firstPacket
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
-          if (port.tap !== null) showTap('received', 'passed', run, firstPacket, end)
+          if (port.tap !== null) showTap('received', records.isMarked[run] ? 'marked' : 'passed', run, firstPacket, end)
           // Skips following packets with wrong ICRCs now, so that the run is released with its last correct packet.
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()

@@ -102,7 +102,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       layer.ownTap === null || !receivesThroughLayer
         ? layer.ownTap
         : run => {
-            if (run.direction === 'sent' || run.outcome !== 'passed') layer.ownTap?.(run)
+            if (run.direction === 'sent' || run.outcome === 'wrong icrc') layer.ownTap?.(run)
           }
   }
   const receive = (run: ReceivedRun): boolean => {

@@ -5,7 +5,7 @@
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
-import { markedFlow } from '../../wire/flow.ts'
+import { ECN_CE, ECN_MASK, markedFlow } from '../../wire/flow.ts'
 import { makeFlow, verifyIcrc } from '../../wire/icrc.ts'
 import {
   emptyRun,
@@ -233,7 +233,7 @@ export const createFaultyReceiving = (
       if (nextPacket === first && !applyFaults(nextPacket++)) continue
       setPart(run, first, nextPacket)
       delayQueue.pass(nextPacket - first)
-      showTap(actions[first] & MARK ? 'marked' : 'passed', run)
+      showTap((run.flowAddress.trafficClass & ECN_MASK) === ECN_CE ? 'marked' : 'passed', run)
       return true
     }
   }
