@@ -134,11 +134,13 @@ export interface NetworkStats {
 
 /** One direction of a link, from the network's start. */
 export interface LinkStats {
-  /** Names of its ends. */
+  /** Name of the host or switch that sends. */
   readonly from: string
+  /** Name of the host or switch that receives. */
   readonly to: string
-  /** Packets, and their bytes on the link with Ethernet, IP, UDP and the gap between frames. */
+  /** Packets that were put in front of the link and not lost. */
   readonly packets: number
+  /** Their bytes on the link, with Ethernet, IP, UDP and the gap between frames. */
   readonly bytes: number
   /** Packets that the switch marked. */
   readonly marked: number

@@ -42,6 +42,7 @@ export interface LinkOptions {
 
 /** A link between two hosts or switches. */
 export interface NetworkLink extends LinkOptions {
+  /** Names of its ends. */
   readonly between: readonly [string, string]
 }
 

@@ -363,6 +363,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       maxPackets: carrier?.maxPackets ?? RUN_PACKETS,
       maxBytes: carrier?.maxBytes ?? RUN_BYTES,
       pathMtu: carrier === undefined ? PATH_MTU : pathMtuOf(carrier.mtuOf(host)),
+      pathBytes: carrier?.windowBytes,
       hasSourcePorts: carrier !== undefined,
       hasGroupSockets: false,
       counters: { sentPackets: 0, sentBytes: 0, receivedPackets: 0, receivedBytes: 0, icrcErrors: 0, dropped: 0 },

@@ -369,10 +369,11 @@ class SoftDevice implements RxeDevice {
   }
 
   #createEngine(environment: Environment, { dcqcn, timerDelay = TIMER_DELAY }: RxeOptions): Engine {
-    const { windowBytes, sharedWindowBytes = 0 } = this.#port
+    const { windowBytes, sharedWindowBytes = 0, pathBytes } = this.#port
     // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md)
     return createEngine(environment, {
       boundReads: true,
+      ...(pathBytes !== undefined && { windowBytes: pathBytes }),
       ...(dcqcn !== undefined && { rateControl: dcqcnParameters(bytesPerMicrosecond(dcqcn), timerDelay) }),
       ...(windowBytes !== undefined && {
         windowBytes,

@@ -152,6 +152,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     maxSinglePacketRun: port.maxSinglePacketRun,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
+    pathBytes: port.pathBytes,
     hasSourcePorts: port.hasSourcePorts,
     hasGroupSockets: port.hasGroupSockets,
     setFaults,

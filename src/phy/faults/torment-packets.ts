@@ -26,6 +26,7 @@ const delegate = (port: Port): Port =>
     maxSinglePacketRun: port.maxSinglePacketRun,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
+    pathBytes: port.pathBytes,
     hasSourcePorts: port.hasSourcePorts,
     hasGroupSockets: port.hasGroupSockets,
     get windowBytes() {

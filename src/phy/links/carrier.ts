@@ -8,7 +8,7 @@
  */
 import { ECN_CE, ECN_MASK, flowHash, type PacketFlow } from '../../wire/flow.ts'
 import { createLinks, FRAME_BYTES, type Links } from './links.ts'
-import type { LinkTopology } from './topology.ts'
+import { type LinkTopology, longestDelay } from './topology.ts'
 
 /** Bytes of the longest packet: path MTU 4096 and all headers. */
 export const MAX_PACKET_BYTES = 4224
@@ -16,6 +16,9 @@ export const MAX_PACKET_BYTES = 4224
 const RUN_PACKETS = 4
 /** Packets in flight at most: about 280 MB. */
 const MAX_IN_FLIGHT = 65_536
+/** Bytes that a queue pair may have in flight beside those that fill the path: what waits in queues. */
+const BASE_WINDOW = 2 ** 18
+const MAX_WINDOW = 2 ** 28
 
 export interface CarrierOptions {
   readonly topology: LinkTopology
@@ -31,6 +34,8 @@ export interface Carrier {
   /** Maximum packets and bytes of a run. */
   readonly maxPackets: number
   readonly maxBytes: number
+  /** Bytes that a queue pair may have unacknowledged, so that one can fill the longest path. */
+  readonly windowBytes: number
   /** Maximum bytes of an IP packet that the host's own links carry; Infinity: any. */
   mtuOf(host: number): number
   /** Bits/s of the host's fastest link. */
@@ -87,6 +92,8 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
         rates[end] = Math.max(rates[end], rate)
       }
   const roomTime = rates.map(rate => ((MAX_PACKET_BYTES + FRAME_BYTES) * 8e6) / rate)
+  const roundTrip = 2 * longestDelay(topology, links.routes)
+  const fastest = rates.reduce((most, rate) => Math.max(most, rate), 0)
   let nextBefore = Number.POSITIVE_INFINITY
   const noteNext = (): void => {
     const next = links.nextAt()
@@ -99,6 +106,7 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
     links,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_PACKETS * MAX_PACKET_BYTES,
+    windowBytes: Math.min(MAX_WINDOW, Math.ceil(BASE_WINDOW + (fastest / 8e6) * roundTrip)),
     mtuOf: host => mtus[host],
     rateOf: host => rates[host],
     fullUntil: host => (inFlight >= MAX_IN_FLIGHT ? links.nextAt() : links.busyUntil(host) - roomTime[host]),

@@ -15,7 +15,7 @@
 import { createRandom } from '../../faults/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
 import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
-import { type LinkTopology, routesOf } from './topology.ts'
+import { type LinkTopology, type Routes, routesOf } from './topology.ts'
 
 export interface LinksOptions {
   readonly topology: LinkTopology
@@ -51,6 +51,8 @@ export interface DirectionStats {
 }
 
 export interface Links {
+  /** The paths between nodes. */
+  readonly routes: Routes
   /** Has the kept bytes of packets. Replaced when it grows. */
   readonly arena: Arena
   /** Number of packets that have reached their host. */
@@ -134,7 +136,8 @@ export const createLinks = ({
   lost: onLost,
 }: LinksOptions): Links => {
   const { hosts, links } = topology
-  const { groups, members } = routesOf(topology)
+  const routes = routesOf(topology)
+  const { groups, members } = routes
   /** By group: where its directed links begin in `choices`; its end is the next one's beginning. */
   const choiceStart = new Int32Array(members.length + 1)
   members.forEach((links, group) => {
@@ -347,6 +350,7 @@ export const createLinks = ({
   }
 
   return {
+    routes,
     get arena() {
       return arena
     },

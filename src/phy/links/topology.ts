@@ -151,6 +151,31 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
   return { groups, members }
 }
 
+/** The longest time from host to host on an idle network, without serialization, µs. */
+export const longestDelay = (topology: LinkTopology, { groups, members }: Routes): number => {
+  const { hosts, switches, links } = topology
+  let longest = 0
+  /** By node: the delay to `destination`; -1: not known yet. */
+  const delays = new Float64Array(hosts + switches)
+  const delayFrom = (node: number, destination: number): number => {
+    if (delays[node] >= 0) return delays[node]
+    delays[node] = 0
+    const group = groups[node * hosts + destination]
+    if (group >= 0)
+      for (const direction of members[group]) {
+        const { ends, delay } = links[direction >> 1]
+        delays[node] = Math.max(delays[node], delay + delayFrom(ends[1 - (direction & 1)], destination))
+      }
+    return delays[node]
+  }
+  for (let destination = 0; destination < hosts; destination++) {
+    delays.fill(-1)
+    delays[destination] = 0
+    for (let host = 0; host < hosts; host++) longest = Math.max(longest, delayFrom(host, destination))
+  }
+  return longest
+}
+
 /** Two hosts between which there is no path; undefined: there are paths between all. */
 export const separatedHosts = (topology: LinkTopology): readonly [from: number, to: number] | undefined => {
   const { hosts } = topology
