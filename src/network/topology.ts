@@ -3,6 +3,8 @@
  * Functions make the usual ones. Everything is checked when it is compiled for the links (phy/links/).
  */
 import { linkQuantities } from '../faults/rules.ts'
+import { MAX_PACKET_BYTES } from '../phy/links/carrier.ts'
+import { FRAME_BYTES, IP_UDP_BYTES } from '../phy/links/links.ts'
 import {
   chain,
   type LinkSettings,
@@ -61,9 +63,6 @@ const MAX_SWITCHES = 1024
 const MAX_LINKS = 16_384
 /** The switch of a topology without links, as in topology files. */
 const ONLY_SWITCH = 'switch'
-/** Bytes of the longest packet with its IP header, and of the frame around it. */
-const LONGEST_PACKET = 4220
-const FRAME_OVERHEAD = 38
 
 const markText = ({ min, max, probability }: NonNullable<LinkSettings['marking']>): string =>
   `${min}b-${max}b-${linkQuantities.loss.write(probability)}`
@@ -183,10 +182,10 @@ export const lineRateOf = (call: string, dcqcn: unknown, own: number): number | 
       : checked(call, () => new Section('', '', { dcqcn }, ['dcqcn']).rate('dcqcn', undefined))
 
 /** The topology that option `links` of `createNetwork` describes. Throws RdmaError EINVAL. */
-export const compileTopology = (value: unknown): LinkTopology => checked('createNetwork', () => compile('links', value))
+export const compileTopology = (value: unknown): LinkTopology => checked('createNetwork', () => compile(value))
 
-const compile = (title: string, value: unknown): LinkTopology => {
-  const top: Section = new Section('', title, value, TOPOLOGY_KEYS, true)
+const compile = (value: unknown): LinkTopology => {
+  const top: Section = new Section('', 'links', value, TOPOLOGY_KEYS, true)
   const hosts = readNames(top, 'hosts', MAX_HOSTS)
   if (hosts.length === 0) top.complain('hosts', 'there is none')
   const hasLinks = top.has('links')
@@ -206,10 +205,11 @@ const compile = (title: string, value: unknown): LinkTopology => {
     switches: switches.length,
     names,
     links: links.map((link, i) => {
-      const section: Section = new Section('', `${title}.links[${i}]`, link, ['between', ...LINK_KEYS], true)
+      const section: Section = new Section('', `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
       const settings = readSettings(section, DEFAULT_LINK)
       const ends = readEnds(section, names, numbers)
-      const packet = Math.min(settings.mtu ?? LONGEST_PACKET, LONGEST_PACKET) + FRAME_OVERHEAD
+      const { mtu = Number.POSITIVE_INFINITY } = settings
+      const packet = Math.min(mtu - IP_UDP_BYTES, MAX_PACKET_BYTES) + FRAME_BYTES
       if (settings.queue < packet && ends.some(end => end >= hosts.length))
         section.complain('queue', `${settings.queue} bytes: a packet has up to ${packet} bytes, and would never pass`)
       return { ...settings, ends }

@@ -214,8 +214,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     return records.isMarked[run] ? markedFlow(flow) : flow
   }
 
-  /** Passes the packets of a run to the carrier, which copies them. */
-  const carry = (run: number, from: number, to: number): void => {
+  /** Passes the packets of a run of host `from` to the carrier, which copies them. */
+  const carry = (run: number, from: number, portNumber: number): void => {
+    const to = links[portNumber]?.host
+    if (to === undefined) return
     const flow = flows.recordOf(records.flow[run])
     const hash = carrier!.hashOf(flow)
     for (let i = 0; i < records.count[run]; i++) {
@@ -255,6 +257,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     let portSealReasons = 0
     /** Numbers of this port's addresses. */
     const ownAddresses: number[] = []
+    /**
+     * The committed run whose packets the carrier gets at the next call of `reserve`, `commit` or `flush`, as a layer may
+     * change them until then; -1: none. And its route.
+     */
+    let pending = -1
+    let pendingRoute = NOWHERE
     /** Whether `reserve` has failed because the host's link has enough to send. */
     let isHostFull = false
 
@@ -350,6 +358,20 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       }
       releaseBuffer(buffer)
     }
+    const carryLater = (run: number, destination: number): void => {
+      pending = run
+      pendingRoute = destination
+      flows.retain(records.flow[run])
+    }
+    const carryPending = (): void => {
+      if (pending < 0) return
+      const run = pending
+      pending = -1
+      if (pendingRoute > GROUP) carry(run, host, pendingRoute)
+      else for (const member of membersOf[GROUP - pendingRoute]) if (member !== portNumber) carry(run, host, member)
+      flows.release(records.flow[run])
+      releaseRun(run)
+    }
     /** Moves `head` to the next run. */
     const advance = (): void => {
       head = records.next[head]
@@ -422,6 +444,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
       reserve: bytes => {
         requireRunBytes(bytes)
+        carryPending()
         if (carrier !== undefined && carrier.fullUntil(host) > transit!.now()) {
           isHostFull = true
           return -1
@@ -434,6 +457,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         return filled
       },
       commit: (offset, packetBytes, count, lastBytes, flow) => {
+        carryPending()
         const end = requireRun(offset, packetBytes, count, lastBytes, filled, reserved < 0 ? -1 : endOf(reserved))
         if (!flows.isOpen(portNumber, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
@@ -457,25 +481,23 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
         if (destination <= GROUP) {
-          for (const member of membersOf[GROUP - destination]) {
-            const to = links[member]
-            if (to === undefined) continue
-            if (carrier !== undefined && member !== portNumber) carry(run, host, to.host)
-            else to.enqueue(copyRun(run))
-          }
-          releaseRun(run)
+          for (const member of membersOf[GROUP - destination])
+            if (carrier === undefined || member === portNumber) links[member]?.enqueue(copyRun(run))
+          if (carrier === undefined) releaseRun(run)
+          else carryLater(run, destination)
           return
         }
-        const to = links[destination]
         if (carrier !== undefined && destination !== portNumber) {
-          if (to !== undefined) carry(run, host, to.host)
-          releaseRun(run)
+          carryLater(run, destination)
           return
         }
         flows.retain(flow)
-        to?.enqueue(run)
+        links[destination]?.enqueue(run)
       },
-      flush: endReservation,
+      flush: () => {
+        carryPending()
+        endReservation()
+      },
 
       receive: received => {
         if (carrier !== undefined && head < 0) takeCarried(carrier)
@@ -545,6 +567,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       close: () => {
         if (isClosed) return
         isClosed = true
+        carryPending()
         endReservation()
         while (head >= 0) advance()
         releaseDelivered()
@@ -554,6 +577,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         sealReasons -= portSealReasons
         portSealReasons = 0
         links[portNumber] = undefined
+        carrier?.setTaken(host, false)
         large.removeOwner(portNumber)
         small.removeOwner(portNumber)
       },
@@ -581,6 +605,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       large.addOwner(portNumber)
       small.addOwner(portNumber)
       const link = createLink(portNumber, host)
+      carrier?.setTaken(host, true)
       links[portNumber] = link
       return link.port
     },

@@ -57,6 +57,8 @@ export interface Carrier {
   ): void
   /** Set by the memory link: the packet was lost. */
   onLost: (packet: number) => void
+  /** A port has the host, or has it no more: then packets to the host are lost. */
+  setTaken(host: number, isTaken: boolean): void
   /** Whether a packet has arrived at the host. */
   hasArrived(host: number): boolean
   /** Takes the packet that has arrived first, and copies its bytes to `at` of `bytes`; -1: none. */
@@ -77,12 +79,23 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
     topology,
     seed,
     keptBytes: MAX_PACKET_BYTES,
-    arrived() {},
+    arrived: host => {
+      if (taken[host] === 0) discardArrived(host)
+    },
     lost(packet) {
       inFlight--
       carrier.onLost(packet)
     },
   })
+  const taken = new Uint8Array(hosts)
+  const discardArrived = (host: number): void => {
+    for (let slot = links.receive(host); slot >= 0; slot = links.receive(host)) {
+      inFlight--
+      const packet = links.tagOf(slot)
+      links.release(slot)
+      carrier.onLost(packet)
+    }
+  }
   const mtus = new Float64Array(hosts).fill(Number.POSITIVE_INFINITY)
   const rates = new Float64Array(hosts)
   for (const { ends, rate, mtu = Number.POSITIVE_INFINITY } of topology.links)
@@ -118,6 +131,10 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
       noteNext()
     },
     onLost() {},
+    setTaken(host, isTaken) {
+      taken[host] = isTaken ? 1 : 0
+      if (!isTaken) discardArrived(host)
+    },
     hasArrived: links.hasArrived,
     receive(host, bytes, at) {
       const slot = links.receive(host)

@@ -33,7 +33,7 @@ export interface LinksOptions {
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
 export const FRAME_BYTES = 8 + 14 + 20 + 8 + 4 + 12
 /** Of these, IPv4 and UDP headers count in an MTU. */
-const IP_UDP_BYTES = 28
+export const IP_UDP_BYTES = 28
 
 /** Counts of one direction of a link. */
 export interface DirectionStats {

@@ -93,10 +93,9 @@ test('a message takes delays and serialization on each link, and a flow alone re
   await close()
 })
 
-/** All other devices write to the first one, from 20 to 40 ms after the start; goodput in bits/s. */
-const incast = async (options: NetworkOptions, senders: number) => {
+/** All other devices write to the first one until `end`, ms; goodput from `from` on, bits/s. */
+const incast = async (options: NetworkOptions, senders: number, from: number, end: number) => {
   const { network, devices, close } = await networkOf(options, senders + 1)
-  const [from, end] = [20, 40]
   const received = new Array<number>(senders).fill(0)
   const size = 16_384
   const send = async ({ write }: ReturnType<typeof flowOf>, sender: number): Promise<void> => {
@@ -128,7 +127,7 @@ const incast = async (options: NetworkOptions, senders: number) => {
 
 test('eight senders share a link with DCQCN: near line rate, fair, and the queue between the thresholds', async () => {
   const links = starTopology(9, { rate: '10gbit', mark: '5kb-400kb-100%' })
-  const { goodput, fair, queues, bottleneck, hw } = await incast({ links, dcqcn: true }, 8)
+  const { goodput, fair, queues, bottleneck, hw } = await incast({ links, dcqcn: true }, 8, 15, 27)
   assert.ok(goodput > 9.3e9 && goodput < 9.8e9, `${goodput}`)
   assert.ok(fair > 0.98, `${fair}`)
   const mean = queues.reduce((a, b) => a + b) / queues.length
@@ -142,7 +141,7 @@ test('eight senders share a link with DCQCN: near line rate, fair, and the queue
 })
 
 test('without DCQCN nothing is marked, a small queue overflows, and go-back-N sends again', async () => {
-  const { bottleneck, hw } = await incast({ links: starTopology(9, { rate: '10gbit', queue: '100kb' }) }, 8)
+  const { bottleneck, hw } = await incast({ links: starTopology(9, { rate: '10gbit', queue: '100kb' }) }, 8, 2, 5)
   assert.equal(bottleneck.marked, 0)
   assert.ok(bottleneck.lost.overflow > 100, String(bottleneck.lost.overflow))
   assert.ok(bottleneck.queue.max <= 100e3)
@@ -206,6 +205,18 @@ test('losses by chance are repaired under messages', async () => {
   const lost = echo.network.stats().links.reduce((sum, link) => sum + link.lost.chance, 0)
   assert.ok(lost > 3, String(lost))
   await echo.end()
+})
+
+test('packets that a fault damages at the sender are dropped by their ICRC, and others keep theirs', async () => {
+  const { devices, close } = await networkOf({ links: starTopology(2), fault: 'device=rxe0,dir=sent,corrupt=5%' }, 2)
+  const { buffer, write } = flowOf(devices[0]!, devices[1]!, 2 ** 19)
+  await write()
+  assert.ok(buffer.every(byte => byte === 7))
+  const { icrcErrors } = devices[1]!.counters().port
+  const { corrupted } = devices[0]!.counters().faults
+  // bits that the ICRC does not cover may be among the damaged ones
+  assert.ok(icrcErrors > 3 && icrcErrors <= corrupted, `${icrcErrors} ${corrupted}`)
+  await close()
 })
 
 test('a datagram to a group crosses the links to each member', async () => {
@@ -347,7 +358,7 @@ for (const [links, message] of [
   [pair({ rate: -1e9 }), /rate: -1000000000: give a rate/],
   [pair({ delay: -1 }), /delay: -1: give a time with a unit \(ns, us, ms, s\), up to 1 hour/],
   [pair({ delay: 3_600_001 }), /delay: 3600001: give a time/],
-  [pair({ queue: '2kb' }), /queue: 2000 bytes: a packet has up to 4258 bytes, and would never pass/],
+  [pair({ queue: '2kb' }), /queue: 2000 bytes: a packet has up to 4290 bytes, and would never pass/],
   [pair({ loss: 2 }), /loss: 2: give a probability/],
   [pair({ mtu: 100 }), /mtu: 100: give an integer from 352 to 65535/],
   [pair({ mark: '9kb-5kb-1%' }), /mark: "9kb-5kb-1%": give MIN-MAX-PROBABILITY/],
@@ -392,6 +403,7 @@ test('a recording and a capture show which packets a switch has marked, at the t
   const stop = network.capture(join(folder, 'packets.pcapng'))
   await flowOf(devices[0]!, devices[1]!, 16_384).write()
   stop()
+  assert.equal(devices[1]!.counters().port.icrcErrors, 0)
   const { marked } = linkOf(network, 's', 'h2')
   assert.equal(marked, 3, 'all but the first')
   await close()
