@@ -140,7 +140,7 @@ export interface LinkStats {
   readonly to: string
   /** Packets that were put in front of the link and not lost. */
   readonly packets: number
-  /** Their bytes on the link, with Ethernet, IP, UDP and the gap between frames. */
+  /** Their bytes on the link, with Ethernet, IPv4 and UDP headers and the gap between frames. */
   readonly bytes: number
   /** Packets that the switch marked. */
   readonly marked: number

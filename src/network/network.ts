@@ -42,13 +42,11 @@ import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
 import type { Carrier } from '../phy/links/carrier.ts'
-import { namesOf } from '../phy/links/topology.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
 import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
-import { didYouMean } from '../trace/suggest.ts'
 import { links, paths } from '../uapi/tool.ts'
-import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
+import { checkOptions, checkRecord, copyOfValue, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
 import type { DeviceCounters } from '../verbs/carrier.ts'
 import {
   checkChoice,
@@ -75,6 +73,7 @@ import { observe, publishWaits } from './observe.ts'
 import { compileTopology, lineRateOf } from './topology.ts'
 import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
+import { createHosts } from './virtual/hosts.ts'
 import { createVirtualClock, type VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Maximum rounds of one drive, so that the event loop runs while devices keep each other busy. */
@@ -325,7 +324,7 @@ const TRANSIT_TIME = 2
 
 /** Checks the options of virtual time, and returns the clock. Throws RdmaError EINVAL. */
 const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
-  const { clock = 'real', seed, external, link, path, random, links } = options
+  const { clock = 'real', seed, external, link, path, random, links: topology } = options
   const call = 'createNetwork'
   checkChoice(call, 'clock', clock, ['real', 'virtual'])
   if (seed !== undefined && !isSeed(seed))
@@ -334,7 +333,7 @@ const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
     throw invalidArgument(call, `random and seed ${seed}: both give the random numbers`, 'leave out one of them')
   if (clock === 'real') {
     if (external !== undefined) throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
-    if (links !== undefined)
+    if (topology !== undefined)
       throw invalidArgument(
         call,
         "links are for clock 'virtual': in real time, delays of this process would count as the network's",
@@ -387,11 +386,10 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
   const clock = clockOf(options)
-  const given = { ...options }
+  const given = { ...options, links: copyOfValue(options.links) }
   const { seed = clock.isVirtual ? 0 : undefined, fault = '', link = 'memory', check, torment, record } = options
   const topology = options.links === undefined ? undefined : compileTopology(options.links)
-  /** By host of `topology`: its soft device. */
-  const deviceAt = new Map<number, string>()
+  const hosts = createHosts(topology)
   lineRateOf('createNetwork', options.dcqcn, LineRate.DEFAULT)
   const { path = clock.isVirtual ? 'packets' : 'direct' } = options
   const seeded = seed === undefined || options.random !== undefined ? undefined : createRandom(seed)
@@ -448,40 +446,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
-
-  /** The host of a new device; undefined without links. Throws RdmaError. */
-  const hostFor = (wanted: string | undefined): number | undefined => {
-    if (topology === undefined) {
-      if (wanted === undefined) return undefined
-      throw invalidArgument(
-        'open',
-        `host ${formatValue(wanted)}: the network has no links`,
-        'pass links to createNetwork',
-      )
-    }
-    const hosts = namesOf(topology).slice(0, topology.hosts)
-    if (wanted === undefined) {
-      const free = hosts.findIndex((_, i) => !deviceAt.has(i))
-      if (free >= 0) return free
-      throw refused('ENOSPC', 'open', `each of the ${hosts.length} hosts has a device`, 'give links more hosts')
-    }
-    const host = hosts.indexOf(wanted)
-    if (host < 0)
-      throw invalidArgument(
-        'open',
-        `there is no host ${formatValue(wanted)}${didYouMean(wanted, hosts)}`,
-        `the hosts are ${hosts.slice(0, 8).join(', ')}${hosts.length > 8 ? ' …' : ''}`,
-      )
-    const other = deviceAt.get(host)
-    if (other !== undefined)
-      throw refused(
-        'EADDRINUSE',
-        'open',
-        `host ${formatValue(wanted)} has the device ${other}`,
-        'a host has one device',
-      )
-    return host
-  }
 
   /** The port and the identity of a new device. Throws RdmaError. */
   const attach = (name: string, address: string, host: number | undefined) => {
@@ -542,7 +506,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     overdueTurn,
     awaitsNextTurn,
     add(name, address, { host: wantedHost, dcqcn = options.dcqcn }) {
-      const host = hostFor(wantedHost)
+      const host = hosts.find(wantedHost)
       const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
       const lineRate = lineRateOf('open', dcqcn, ownRate)
       const { port: barePort, identity } = attach(name, address, host)
@@ -555,7 +519,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         timerDelay: clock.isVirtual ? 0 : undefined,
         attach: () => port,
       })
-      if (host !== undefined) deviceAt.set(host, name)
+      hosts.set(host, name)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
@@ -576,7 +540,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           observation.deviceRemoved(name)
           await new Promise<void>(resolve => unregister(device.device, resolve))
           forgetThreadEnd(closePort)
-          if (host !== undefined) deviceAt.delete(host)
+          hosts.set(host, undefined)
           rearm()
         },
       }
@@ -584,16 +548,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       observation.deviceAdded(name, soft)
       return soft
     },
-    stats() {
-      const names = topology && namesOf(topology)
-      const hostOf = new Map([...deviceAt].map(([host, name]) => [name, names?.[host]]))
-      return {
-        links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],
-        devices: Object.fromEntries(
-          [...attached].map(([name, { counters }]) => [name, { host: hostOf.get(name), counters: counters() }]),
-        ),
-      }
-    },
+    stats: () => ({
+      links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],
+      devices: Object.fromEntries(
+        [...attached].map(([name, { counters }]) => [name, { host: hosts.nameOf(name), counters: counters() }]),
+      ),
+    }),
     hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
     softDevice: name => attached.get(name),
     portOf: name => faultPorts.get(name),

@@ -14,7 +14,7 @@ import {
   separatedHosts,
   star,
 } from '../phy/links/topology.ts'
-import { InputError } from '../topology/input-file.ts'
+import { InputError } from '../topology/input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../topology/link-settings.ts'
 import { Section } from '../topology/section.ts'
 import { didYouMean } from '../trace/suggest.ts'

@@ -2,13 +2,7 @@
  * Files that users write and programs read whole, such as topologies and scenarios.
  */
 import { readFileSync, statSync } from 'node:fs'
-
-/** What a user has written is wrong. The message names the place, the value and what is allowed. */
-export class InputError extends Error {
-  override readonly name = 'InputError'
-  /** Of a command that ends with it: wrong usage. */
-  readonly status = 2
-}
+import { InputError } from './input-error.ts'
 
 /** The text of a file. `what`: what it has, such as "scenario". Throws InputError: no file, or longer than `maxBytes`. */
 export const readInputFile = (file: string, what: string, maxBytes: number): string => {

@@ -4,7 +4,7 @@
 import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { chain, type LinkSettings, type LinkTopology, leafSpine, star } from '../phy/links/topology.ts'
-import { InputError } from './input-file.ts'
+import { InputError } from './input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from './link-settings.ts'
 import { deepAt, MAX_DEPTH, readTopology, type Topology } from './net-file.ts'
 import { Section } from './section.ts'

@@ -24,7 +24,8 @@ import {
 } from 'yaml'
 import { linkQuantities } from '../faults/rules.ts'
 import { didYouMean } from '../trace/suggest.ts'
-import { InputError, readInputFile } from './input-file.ts'
+import { InputError } from './input-error.ts'
+import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'
 
 /**

@@ -5,7 +5,7 @@
 import { linkQuantities } from '../faults/rules.ts'
 import { LineRate } from '../spec/congestion.ts'
 import { didYouMean } from '../trace/suggest.ts'
-import { InputError } from './input-file.ts'
+import { InputError } from './input-error.ts'
 
 /** One hour, µs. */
 const MAX_TIME = 3.6e9

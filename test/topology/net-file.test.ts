@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { type Plan, planNet } from '../../src/cli/net/plan.ts'
-import { InputError } from '../../src/topology/input-file.ts'
+import { InputError } from '../../src/topology/input-error.ts'
 import { parseTopology } from '../../src/topology/net-file.ts'
 
 const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml'))
