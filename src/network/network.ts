@@ -70,7 +70,7 @@ import {
   networks,
 } from './contract.ts'
 import { observe, publishWaits } from './observe.ts'
-import { compileTopology, lineRateOf } from './topology.ts'
+import { compileTopology, lineRateOf, requirePaths } from './topology.ts'
 import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
 import { createHosts } from './virtual/hosts.ts'
@@ -403,6 +403,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (torment !== undefined && !isSeed(torment))
     throw invalidArgument('createNetwork', `torment ${formatValue(torment)} is not a seed`, `a seed is ${SEED_RANGE}`)
   const carrier = topology && createClockedLinks(topology, seed ?? 0, clock, () => void drive())
+  if (carrier !== undefined) requirePaths(topology!, carrier.links.routes)
   const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
   const assembly = assemble({
     link,

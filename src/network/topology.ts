@@ -11,6 +11,7 @@ import {
   type LinkTopology,
   leafSpine,
   namesOf,
+  type Routes,
   separatedHosts,
   star,
 } from '../phy/links/topology.ts'
@@ -200,7 +201,7 @@ const compile = (value: unknown): LinkTopology => {
   if (!Array.isArray(given)) top.complain('links', `${JSON.stringify(given)} is not a list of links`)
   const links: readonly unknown[] = given
   if (links.length > MAX_LINKS) top.complain('links', `there are ${links.length}; ${MAX_LINKS} are allowed at most`)
-  const topology = {
+  return {
     hosts: hosts.length,
     switches: switches.length,
     names,
@@ -215,12 +216,14 @@ const compile = (value: unknown): LinkTopology => {
       return { ...settings, ends }
     }),
   }
-  const separated = separatedHosts(topology)
-  if (separated !== undefined) {
-    const [from, to] = separated.map(host => names[host])
-    top.complain('', `there is no path from ${from} to ${to}; hosts do not forward packets`)
-  }
-  return topology
+}
+
+/** Throws RdmaError EINVAL if there is no path between two hosts. */
+export const requirePaths = (topology: LinkTopology, routes: Routes): void => {
+  const separated = separatedHosts(topology, routes)
+  if (separated === undefined) return
+  const [from, to] = separated.map(host => namesOf(topology)[host])
+  throw invalidArgument('createNetwork', `links: there is no path from ${from} to ${to}; hosts do not forward packets`)
 }
 
 const readEnds = (

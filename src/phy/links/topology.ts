@@ -177,9 +177,10 @@ export const longestDelay = (topology: LinkTopology, { groups, members }: Routes
 }
 
 /** Two hosts between which there is no path; undefined: there are paths between all. */
-export const separatedHosts = (topology: LinkTopology): readonly [from: number, to: number] | undefined => {
-  const { hosts } = topology
-  const { groups } = routesOf(topology)
+export const separatedHosts = (
+  { hosts }: LinkTopology,
+  { groups }: Routes,
+): readonly [from: number, to: number] | undefined => {
   for (let from = 0; from < hosts; from++)
     for (let to = 0; to < hosts; to++) if (from !== to && groups[from * hosts + to] < 0) return [from, to]
   return undefined
