@@ -96,16 +96,16 @@ export class Section {
     return this.#read(key, fallback, parse, `bytes with a unit (b, kb, mb, gb, kib, mib), from ${min}b to ${max}b`)
   }
   /** µs. */
-  time(key: string, fallback: number | undefined, min = 0): number {
+  time(key: string, fallback: number | undefined, min = 0, max = MAX_TIME): number {
     const parse = (value: unknown) => {
       const time = this.#number(value, TIMES.ms!) ?? withUnit(value, TIMES)
-      return time !== undefined && time >= min && time <= MAX_TIME ? time : undefined
+      return time !== undefined && time >= min && time <= max ? time : undefined
     }
     return this.#read(
       key,
       fallback,
       parse,
-      `a time with a unit (ns, us, ms, s), ${min > 0 ? `from ${min}us ` : ''}up to 1 hour`,
+      `a time with a unit (ns, us, ms, s), ${min > 0 ? `from ${min}us ` : ''}up to ${max / 1e6}s`,
     )
   }
   rate(key: string, fallback: number | undefined): number {

@@ -81,7 +81,7 @@ export const parseScenario = (source: string, file: string): ScenarioFile => {
       window: top.size('window', 262_144, 8192, 1e9),
       timeout: top.integer('timeout', 10, 1, 31),
       seed: top.integer('seed', 1, 0, 2 ** 32 - 1),
-      granularity: top.time('granularity', 0),
+      granularity: top.time('granularity', 0, 0, time / 2),
     },
     controls: top.list('control', Object.keys(controls) as Control[]),
   }

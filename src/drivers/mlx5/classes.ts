@@ -420,8 +420,8 @@ export const withProgramQueues = (
           maxInlineData: kindOf(name) === 'frame' ? withFrameHeader(cap.maxInlineData) : cap.maxInlineData,
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
-          // also for inline data between pointers
-          maxSendSge: cap.maxSendSge < Limits.maxSge ? cap.maxSendSge + 1 : cap.maxSendSge,
+          // also for inline data between pointers, or longer than max_inline_data, which may go on at the first block
+          maxSendSge: Math.max(2, Math.min(cap.maxSendSge + 1, Limits.maxSge)),
           maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,
         }
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }

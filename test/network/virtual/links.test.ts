@@ -356,7 +356,7 @@ for (const [links, message] of [
   [pair({ rate: 0 }), /links\.links\[0\]\.rate: 0: give a rate from 1mbit to 800gbit/],
   [pair({ rate: Number.NaN }), /rate: NaN: give a rate/],
   [pair({ rate: -1e9 }), /rate: -1000000000: give a rate/],
-  [pair({ delay: -1 }), /delay: -1: give a time with a unit \(ns, us, ms, s\), up to 1 hour/],
+  [pair({ delay: -1 }), /delay: -1: give a time with a unit \(ns, us, ms, s\), up to 3600s/],
   [pair({ delay: 3_600_001 }), /delay: 3600001: give a time/],
   [pair({ queue: '2kb' }), /queue: 2000 bytes: a packet has up to 4290 bytes, and would never pass/],
   [pair({ loss: 2 }), /loss: 2: give a probability/],
