@@ -172,7 +172,6 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     flows.release(records.flow[packet])
     freeRecord(records, packet)
   }
-  if (carrier !== undefined) carrier.onLost = releaseCarried
 
   /** A second record for the same bytes, for another receiver. */
   const copyRun = (run: number): number => {
@@ -236,6 +235,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   interface Link {
     readonly port: Port
     readonly host: number
+    /** Shows the port's tap a packet that the carrier has lost, and whose bytes it has at `at`. */
+    showLost(packet: number, at: number, length: number): void
     /** Appends a run to the port's queue of received runs. */
     enqueue(run: number): void
   }
@@ -586,6 +587,16 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     return {
       port,
       host,
+      showLost: (packet, at, length) => {
+        if (port.tap === null) return
+        const { arena: carried } = carrier!.links
+        const identification = records.identification[packet]
+        if (sealReasons > 0 && !records.isSealed[packet])
+          sealIcrc(carried, at, length, flows.icrcFlowOf(records.flow[packet]), identification)
+        const flow = flows.recordOf(records.flow[packet])
+        const shown = { direction: 'received', outcome: 'dropped', arena: carried, offset: at, count: 1, flow } as const
+        port.tap({ ...shown, packetBytes: length, lastBytes: length, identification })
+      },
       enqueue: run => {
         const wasEmpty = head < 0
         append(run, transit === undefined ? 0 : transit.now() + transit.delay)
@@ -593,6 +604,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
     }
   }
+
+  if (carrier !== undefined)
+    carrier.onLost = (packet, host, at, length) => {
+      links.find(link => link?.host === host)?.showLost(packet, at, length)
+      releaseCarried(packet)
+    }
 
   return {
     attach: (host = 0) => {

@@ -55,8 +55,8 @@ export interface Carrier {
     at: number,
     length: number,
   ): void
-  /** Set by the memory link: the packet was lost. */
-  onLost: (packet: number) => void
+  /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
+  onLost: (packet: number, host: number, at: number, length: number) => void
   /** A port has the host, or has it no more: then packets to the host are lost. */
   setTaken(host: number, isTaken: boolean): void
   /** Whether a packet has arrived at the host. */
@@ -82,18 +82,17 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
     arrived: host => {
       if (taken[host] === 0) discardArrived(host)
     },
-    lost(packet) {
-      inFlight--
-      carrier.onLost(packet)
-    },
+    lost: slot => noteLost(slot),
   })
+  const noteLost = (slot: number): void => {
+    inFlight--
+    carrier.onLost(links.tagOf(slot), links.destinationOf(slot), links.offsetOf(slot), links.lengthOf(slot))
+  }
   const taken = new Uint8Array(hosts)
   const discardArrived = (host: number): void => {
     for (let slot = links.receive(host); slot >= 0; slot = links.receive(host)) {
-      inFlight--
-      const packet = links.tagOf(slot)
+      noteLost(slot)
       links.release(slot)
-      carrier.onLost(packet)
     }
   }
   const mtus = new Float64Array(hosts).fill(Number.POSITIVE_INFINITY)

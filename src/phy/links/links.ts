@@ -26,8 +26,8 @@ export interface LinksOptions {
   readonly overhead?: number
   /** A packet has arrived at a host whose inbox was empty. */
   readonly arrived: (host: number) => void
-  /** A packet with this `tag` was lost. Its slot is free. */
-  readonly lost?: (tag: number) => void
+  /** A packet is lost: it is released after the call. */
+  readonly lost?: (packet: number) => void
 }
 
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
@@ -87,6 +87,7 @@ export interface Links {
   offsetOf(packet: number): number
   lengthOf(packet: number): number
   sourceOf(packet: number): number
+  destinationOf(packet: number): number
   ecnOf(packet: number): number
   tagOf(packet: number): number
   release(packet: number): void
@@ -288,9 +289,8 @@ export const createLinks = ({
   }
 
   const drop = (slot: number): void => {
-    const tag = words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT
+    onLost?.(slot)
     release(slot)
-    onLost?.(tag)
   }
 
   /** Puts a packet into the queue of a link, or drops it. */
@@ -402,6 +402,7 @@ export const createLinks = ({
     offsetOf: slot => slot * slotBytes + 4 * Slot.KEPT,
     lengthOf: slot => words[slot * slotWords + Slot.SIZE],
     sourceOf: slot => words[slot * slotWords + Slot.FROM],
+    destinationOf: slot => words[slot * slotWords + Slot.TO],
     ecnOf: slot => words[slot * slotWords + Slot.ECN] & ECN_MASK,
     tagOf: slot => words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT,
     release,

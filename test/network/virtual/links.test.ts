@@ -382,7 +382,7 @@ test('links without virtual time, hosts without links and bad rates are refused'
   await assert.rejects(open({ host: 'h1' }), { code: 'EINVAL', message: /host "h1": the network has no links/ })
 })
 
-test('a recording and a capture show which packets a switch has marked, at the times of the links', async () => {
+test('a recording and a capture show which packets a switch has marked and lost', async () => {
   const folder = scratchFolder()
   const record = join(folder, 'session.udr')
   const { network, devices, close } = await networkOf(
@@ -392,7 +392,7 @@ test('a recording and a capture show which packets a switch has marked, at the t
         switches: ['s'],
         links: [
           { between: ['h1', 's'], rate: '100gbit', delay: '1ms' },
-          { between: ['s', 'h2'], rate: '1gbit', delay: '1ms', mark: '1kb-2kb-100%' },
+          { between: ['s', 'h2'], rate: '1gbit', delay: '1ms', mark: '1kb-2kb-100%', queue: '10kb' },
         ],
       },
       dcqcn: true,
@@ -404,17 +404,23 @@ test('a recording and a capture show which packets a switch has marked, at the t
   await flowOf(devices[0]!, devices[1]!, 16_384).write()
   stop()
   assert.equal(devices[1]!.counters().port.icrcErrors, 0)
-  const { marked } = linkOf(network, 's', 'h2')
-  assert.equal(marked, 3, 'all but the first')
+  const { marked, lost } = linkOf(network, 's', 'h2')
+  assert.ok(marked > 1 && lost.overflow > 1, `${marked} ${lost.overflow}`)
   await close()
   await (network as LocalNetwork).endRecording?.()
   const packets: PacketsEvent[] = []
   const session = await openSession(bytesSource(readFileSync(record)))
   for await (const event of session.eventsIn()) if (event.kind === 'packets') packets.push(event)
-  const arrived = packets.filter(({ outcome }) => outcome === 'marked')
-  assert.equal(
-    arrived.reduce((sum, { count }) => sum + count, 0),
-    3,
-  )
-  assert.equal(readFileSync(join(folder, 'packets.pcapng'), 'latin1').split('marked').length - 1, 3)
+  const capture = readFileSync(join(folder, 'packets.pcapng'), 'latin1')
+  for (const [outcome, count] of [
+    ['marked', marked],
+    ['dropped', lost.overflow],
+  ] as const) {
+    const found = packets.filter(event => event.direction === 'received' && event.outcome === outcome)
+    assert.equal(
+      found.reduce((sum, event) => sum + event.count, 0),
+      count,
+    )
+    assert.equal(capture.split(outcome).length - 1, count)
+  }
 })
