@@ -41,7 +41,7 @@ import { createSlices } from '../host/event-loop/slices.ts'
 import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
-import type { Carrier } from '../phy/links/carrier.ts'
+import type { PacketCarrier } from '../phy/links/packet-carrier.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
 import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
@@ -121,7 +121,7 @@ const createDriveLoop = (
   hasDelays: boolean,
   clients: Clients,
   clock: Clock,
-  carrier: Carrier | undefined,
+  carrier: PacketCarrier | undefined,
 ) => {
   const { now: nowMicroseconds, onNextTurn } = clock
   let isTouched = true

@@ -3,8 +3,8 @@
  * Functions make the usual ones. Everything is checked when it is compiled for the links (phy/links/).
  */
 import { linkQuantities } from '../faults/rules.ts'
-import { MAX_PACKET_BYTES } from '../phy/links/carrier.ts'
 import { FRAME_BYTES, IP_UDP_BYTES } from '../phy/links/links.ts'
+import { MAX_PACKET_BYTES } from '../phy/links/packet-carrier.ts'
 import {
   chain,
   type LinkSettings,

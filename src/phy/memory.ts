@@ -16,7 +16,7 @@ import { ECN_MASK, markedFlow } from '../wire/flow.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { type Carrier, MAX_PACKET_BYTES } from './links/carrier.ts'
+import { MAX_PACKET_BYTES, type PacketCarrier } from './links/packet-carrier.ts'
 import { emptyTappedRun, type FlowAddress, type Port, SCRATCH_BYTES, STAGING_BYTES, type TapOutcome } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limits.ts'
 import { createRunPool } from './runs/pool.ts'
@@ -39,7 +39,7 @@ export interface Transit {
   /** From port to port, whatever the bytes; with a carrier only from a port to itself. */
   readonly delay: number
   /** Carries packets between different ports, which then belong to hosts (`MemorySwitch.attach`). */
-  readonly carrier?: Carrier | undefined
+  readonly carrier?: PacketCarrier | undefined
 }
 
 /** `direct`: messages may be passed without packets (`Port.receiverOf`) while no ICRCs and taps are needed. */
@@ -332,7 +332,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       waitingRuns++
     }
     /** Takes packets that the carrier has brought, as many as fit in a buffer. None while no buffer is free. */
-    const takeCarried = (by: Carrier): void => {
+    const takeCarried = (by: PacketCarrier): void => {
       if (!by.hasArrived(host)) return
       const buffer = takeBuffer(portNumber, RUN_BYTES)
       if (buffer < 0) return

@@ -3,15 +3,20 @@
  * of their ends.
  */
 import type { Clock, Timer } from '../../host/event-loop/clock.ts'
-import { type Carrier, createCarrier } from '../../phy/links/carrier.ts'
 import type { Links } from '../../phy/links/links.ts'
+import { createPacketCarrier, type PacketCarrier } from '../../phy/links/packet-carrier.ts'
 import { type LinkTopology, namesOf } from '../../phy/links/topology.ts'
 import type { LinkStats } from '../contract.ts'
 
-/** `due`: called when packets are due, to have `Carrier.poll` called. */
-export const createClockedLinks = (topology: LinkTopology, seed: number, clock: Clock, due: () => void): Carrier => {
+/** `due`: called when packets are due, to have `PacketCarrier.poll` called. */
+export const createClockedLinks = (
+  topology: LinkTopology,
+  seed: number,
+  clock: Clock,
+  due: () => void,
+): PacketCarrier => {
   let timer: Timer | undefined
-  const carrier = createCarrier({
+  const carrier = createPacketCarrier({
     topology,
     seed,
     now: clock.now,

@@ -20,7 +20,7 @@ const MAX_IN_FLIGHT = 65_536
 const BASE_WINDOW = 2 ** 18
 const MAX_WINDOW = 2 ** 28
 
-export interface CarrierOptions {
+export interface PacketCarrierOptions {
   readonly topology: LinkTopology
   readonly seed: number
   /** Microseconds. */
@@ -29,7 +29,7 @@ export interface CarrierOptions {
   readonly changed: () => void
 }
 
-export interface Carrier {
+export interface PacketCarrier {
   readonly links: Links
   /** Maximum packets and bytes of a run. */
   readonly maxPackets: number
@@ -70,7 +70,7 @@ export interface Carrier {
   poll(): boolean
 }
 
-export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions): Carrier => {
+export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
   const { hosts } = topology
   let inFlight = 0
   let length = 0
@@ -114,7 +114,7 @@ export const createCarrier = ({ topology, seed, now, changed }: CarrierOptions):
     changed()
   }
 
-  const carrier: Carrier = {
+  const carrier: PacketCarrier = {
     links,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_PACKETS * MAX_PACKET_BYTES,
