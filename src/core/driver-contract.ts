@@ -59,6 +59,8 @@ export interface DeviceNetwork {
   readonly now: () => number
   /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
   readonly dcqcn?: number | undefined
+  /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
+  readonly timerDelay?: number | undefined
 }
 
 export interface Driver<D = unknown> {

@@ -23,10 +23,10 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { takeLock } from '../../host/lock-file.ts'
 import { makeSocketFolder } from '../../session/user-socket.ts'
+import { isNetName, NET_NAME_RULE } from '../../topology/net-file.ts'
 import { UsageError } from '../fail.ts'
 import { userdmaScript } from '../paths.ts'
 import { hasDaemon, type Plan } from './plan.ts'
-import { isNetName, NET_NAME_RULE } from './topology-file.ts'
 
 export const isRoot = (): boolean => process.geteuid?.() === 0
 

@@ -88,7 +88,7 @@ const stations = new WeakMap<Device, Station>()
 
 /** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
 const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceSite): NetworkDevice => {
-  const { attach, identity, now, dcqcn } = network
+  const { attach, identity, now, dcqcn, timerDelay } = network
   const port = attach()
   // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
   const station =
@@ -113,6 +113,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     identity,
     now,
     dcqcn,
+    timerDelay,
     ...(station && { frames: station }),
   })
   const { cqs, dc } = addState(soft.device, station)

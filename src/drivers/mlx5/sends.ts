@@ -295,8 +295,7 @@ export class Sends {
       const used = Math.ceil((length + 4) / SEGMENT_BYTES)
       if (used > left) return REFUSED
       // an adapter sends as much as fits in a request, whatever max_inline_data the queue pair was made with
-      if (count === 0 && used === left && length <= this.#queue.maxInline)
-        return this.#takeInline(ring, to, at, length)
+      if (count === 0 && used === left && length <= this.#queue.maxInline) return this.#takeInline(ring, to, at, length)
       this.#next((used - 1) * SEGMENT_BYTES)
       left -= used
       // the data may go on at the first block
