@@ -238,12 +238,12 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       if (compVector >= call.device.numCompVectors)
         refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
       const mlx5 = stateOf(call)
-      const buffer = share(call.context, bufferAddress, wholePages(entries * entryBytes))
+      const buffer = share(call, bufferAddress, entries * entryBytes)
       let record: ProgramRecord
       try {
         record = new ProgramRecord(call, doorbellAddress, ArmWord.TAKEN)
       } catch (error) {
-        unshare(call.context, buffer)
+        unshare(buffer)
         throw error
       }
       const hasChannel = channel !== undefined
@@ -279,10 +279,10 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       if (state.outstanding > state.ring.mask)
         refuse('EBUSY', `cq.modify: all ${state.outstanding} entries have completions that wait; poll one first`)
       const old = state.buffer
-      const bytes = wholePages(entries * entryBytes)
       // completions of the present traffic are written to it before the program has mapped it
-      resizeCq(state, entries, entryBytes, share(call.context, bufferAddress, bytes, 'device'))
-      unshare(call.context, old)
+      const buffer = share(call, bufferAddress, wholePages(entries * entryBytes), { writer: 'device' })
+      resizeCq(state, entries, entryBytes, buffer)
+      unshare(old)
       return { cqe }
     },
     reqNotify: null,
@@ -290,7 +290,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const mlx5 = stateOf(call)
       mlx5.soft.cqs.remove(object.state.number)
       mlx5.cqs.delete(object.state)
-      unshare(call.context, object.state.buffer)
+      unshare(object.state.buffer)
       object.state.record.end()
       return core(call, object, args)
     },
@@ -339,7 +339,7 @@ const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, k
   const isFrames = kind === 'frame'
   const buffers: MappedChunk[] = []
   const shared = (address: bigint, size: number): MappedChunk => {
-    buffers.push(share(call.context, address, wholePages(size)))
+    buffers.push(share(call, address, size))
     return buffers.at(-1)!
   }
   try {
@@ -368,14 +368,14 @@ const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, k
     }
     stateOf(call).queues.set(state.qpn, queues)
   } catch (error) {
-    for (const buffer of buffers) unshare(call.context, buffer)
+    for (const buffer of buffers) unshare(buffer)
     throw error
   }
 }
 
-export const closeQueues = (call: CallContext, { buffers, record, inline }: ProgramQueues): void => {
+export const closeQueues = ({ buffers, record, inline }: ProgramQueues): void => {
   inline?.end()
-  for (const buffer of buffers) unshare(call.context, buffer)
+  for (const buffer of buffers) unshare(buffer)
   record.end()
 }
 
@@ -462,7 +462,7 @@ export const withProgramQueues = (
         const answer = destroy!(call, object, args, core)
         const own = queues.get(qpn)
         queues.delete(qpn)
-        if (own !== undefined) closeQueues(call, own)
+        if (own !== undefined) closeQueues(own)
         return answer
       },
     },
@@ -506,13 +506,13 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         // as the program computes it: the link to the next request, and the elements
         const shift = Math.max(5, Math.ceil(Math.log2(16 + maxSge * 16)))
         const buffer = shareOrUndo(
-          () => share(call.context, bufferAddress, wholePages(count * 2 ** shift)),
+          () => share(call, bufferAddress, count * 2 ** shift),
           () => destroy!(call, object, {}, () => ({})),
         )
         const record = shareOrUndo(
           () => new ProgramRecord(call, doorbellAddress),
           () => {
-            unshare(call.context, buffer)
+            unshare(buffer)
             destroy!(call, object, {}, () => ({}))
           },
         )
@@ -540,7 +540,7 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         const answer = destroy!(call, object, args, core)
         const own = shared.get(queue)
         shared.delete(queue)
-        if (own !== undefined) closeQueues(call, own)
+        if (own !== undefined) closeQueues(own)
         return answer
       },
     },
