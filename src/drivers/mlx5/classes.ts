@@ -501,7 +501,8 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         const count = maxWr + 1
         requirePowerOfTwo(`${name}.create: the number of requests`, count, Limits.maxSrqWr + 1)
         prepareRings(call.context)
-        const answer = create!(call, object, args, core) as Record<string, unknown>
+        // programs may ask for none, and the soft device has at least one
+        const answer = create!(call, object, { ...args, maxWr: Math.max(maxWr, 1) }, core) as Record<string, unknown>
         const srq = object as SrqObject
         // as the program computes it: the link to the next request, and the elements
         const shift = Math.max(5, Math.ceil(Math.log2(16 + maxSge * 16)))

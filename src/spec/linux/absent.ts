@@ -32,7 +32,7 @@ export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'DMABUF.DMABUF_ALLOC': 'it exports pages of an adapter, which no device here has',
+  'DMABUF.DMABUF_ALLOC': 'only a kernel can make a dma-buf of pages',
   'DEVICE.QUERY_COMP_CNTR_CAPS': NO_COUNTERS,
   'QP.QP_ATTACH_COMP_CNTR': NO_COUNTERS,
   'COMP_CNTR.COMP_CNTR_CREATE': NO_COUNTERS,

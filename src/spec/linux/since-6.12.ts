@@ -65,9 +65,10 @@ const row = (
   here,
 })
 
-const DRIVERS_MEMORY = 'queues are in the memory that the driver says, or at the address in its own bytes'
-const NO_EXPORT = 'it exports pages of an adapter, which no device here has'
-const NO_COUNTERS = 'no device here counts completions in the memory of programs'
+const DRIVERS_MEMORY =
+  'queues are in the memory that the driver says, or at the address in its own bytes; libmlx5 passes it on devices with CC_DMA_BOUNCE only, libefa on those with EXT_MEM'
+const NO_EXPORT = 'only a kernel can make a dma-buf of pages: libmlx5 asks for one of device memory'
+const NO_COUNTERS = 'no device here counts completions in the memory of programs; libefa alone asks for it'
 const NO_POOLS = 'no device here has pools of regions'
 
 export const additions: readonly Addition[] = [

@@ -4,12 +4,13 @@
  *   dmabuf DEVICE rc|ud KIND
  *
  * rc: READs, WRITEs, atomics and SENDs between two queue pairs of this program; ud: a SEND of a queue pair to itself.
- * KIND: of the memory: memfd, huge (a memfd of huge pages) or udmabuf (a dma-buf of a memfd). Without huge pages or
- * /dev/udmabuf it prints "absent".
+ * KIND: of the memory: memfd, huge (a memfd of huge pages), udmabuf (a dma-buf of a memfd) or heap (a dma-buf of
+ * /dev/dma_heap/system). If the system has none of the kind, it prints "absent".
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
 #include <fcntl.h>
+#include <linux/dma-heap.h>
 #include <linux/udmabuf.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -60,6 +61,29 @@ static int create_udmabuf(void)
     close((int)create.memfd);
     close(device);
     return fd;
+}
+
+static int allocate_from_heap(void)
+{
+    const int heap = open("/dev/dma_heap/system", O_RDWR | O_CLOEXEC);
+    if (heap < 0)
+        absent();
+    struct dma_heap_allocation_data allocation = {.len = size, .fd_flags = O_RDWR | O_CLOEXEC};
+    NEED(ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &allocation) == 0, "DMA_HEAP_IOCTL_ALLOC: %s", strerror(errno));
+    close(heap);
+    return (int)allocation.fd;
+}
+
+static int create_memory(const char *kind)
+{
+    if (strcmp(kind, "udmabuf") == 0)
+        return create_udmabuf();
+    if (strcmp(kind, "heap") == 0)
+        return allocate_from_heap();
+    if (strcmp(kind, "huge") != 0)
+        return create_file(0);
+    size = HUGE;
+    return create_file(MFD_HUGETLB);
 }
 
 static const char *wait_for(struct ibv_cq *cq)
@@ -123,16 +147,15 @@ static void connected(int fd, uint8_t *memory)
 }
 
 /* The program shortens the file of a region. */
-static void truncated(void)
+static void truncated(int fd)
 {
-    const int fd = create_file(0);
     for (int is_write = 1; is_write >= 0; is_write--) {
         create_pair(&one, &other, context, &default_options);
         NEED(ftruncate(fd, (off_t)size) == 0, "ftruncate: %s", strerror(errno));
         struct ibv_mr *mr = ibv_reg_dmabuf_mr(other.pd, 0, size, 0, fd, RIGHTS);
-        NEED(mr && ftruncate(fd, PAGE) == 0, "a file to be truncated: %s", strerror(errno));
+        NEED(mr && ftruncate(fd, 0) == 0, "a file to be truncated: %s", strerror(errno));
         const char *status = request(is_write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ, (uintptr_t)one.buffer,
-                                     one.mr->lkey, PAGE, mr->rkey);
+                                     one.mr->lkey, 0, mr->rkey);
         printf("%s behind the end of a shortened file: %s\n", is_write ? "WRITE" : "READ", status);
     }
 }
@@ -243,14 +266,12 @@ static void many(int fd)
 
 int main(int argc, char **argv)
 {
-    NEED(argc == 4, "usage: dmabuf DEVICE rc|ud memfd|huge|udmabuf");
+    NEED(argc == 4, "usage: dmabuf DEVICE rc|ud memfd|huge|udmabuf|heap");
     const char *kind = argv[3];
-    const bool is_huge = strcmp(kind, "huge") == 0, is_connected = strcmp(argv[2], "rc") == 0;
-    if (is_huge)
-        size = HUGE;
-    const int fd = strcmp(kind, "udmabuf") == 0 ? create_udmabuf() : create_file(is_huge ? MFD_HUGETLB : 0);
+    const bool is_connected = strcmp(argv[2], "rc") == 0;
+    const int fd = create_memory(kind);
     uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED && is_huge)
+    if (memory == MAP_FAILED && strcmp(kind, "huge") == 0)
         absent();
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     context = open_named(argv[1]);
@@ -265,7 +286,7 @@ int main(int argc, char **argv)
     }
     refusals(fd);
     many(fd);
-    if (is_connected && strcmp(kind, "memfd") == 0)
-        truncated();
+    if (is_connected && (strcmp(kind, "memfd") == 0 || strcmp(kind, "huge") == 0))
+        truncated(fd);
     return 0;
 }
