@@ -22,8 +22,22 @@ interface Extent {
   uses: number
 }
 
+/** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
+const MAX_PAGE_BYTES = 2 ** 21
+
 const extentsOf = new WeakMap<Context, Set<Extent>>()
 const extentOf = new WeakMap<MappedChunk, Extent>()
+
+/** The extent that contains these pages. */
+const findExtent = (
+  extents: Iterable<Extent>,
+  pid: number | undefined,
+  start: bigint,
+  end: bigint,
+): Extent | undefined => {
+  for (const extent of extents) if (extent.pid === pid && extent.start <= start && end <= extent.end) return extent
+  return undefined
+}
 
 /** Shares new pages. Throws CallError as `share`. */
 const adopt = ({ context, caller }: CallContext, start: bigint, end: bigint, writer?: PageWriter): Extent => {
@@ -50,14 +64,16 @@ export const share = (
   if (address % BigInt(alignment) !== 0n)
     throw new CallError('EINVAL', `${range} are not aligned to ${alignment} bytes`)
   // of memory with huge pages only whole ones can be replaced
-  const page = BigInt(caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES)
+  const pageBytes = caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES
+  if (pageBytes > MAX_PAGE_BYTES)
+    throw new CallError('EINVAL', `${range} have pages of ${pageBytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`)
+  const page = BigInt(pageBytes)
   const end = address + BigInt(bytes)
   const first = address - (address % page)
   const last = ((end + page - 1n) / page) * page
   const extents = extentsOf.get(context) ?? new Set()
   extentsOf.set(context, extents)
-  const pid = caller.process?.pid
-  const known = [...extents].find(extent => extent.pid === pid && extent.start <= first && last <= extent.end)
+  const known = findExtent(extents, caller.process?.pid, first, last)
   if (known === undefined && writer === 'device' && (first !== address || last !== end))
     throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
   const extent = known ?? adopt(call, first, last, writer)

@@ -7,6 +7,7 @@
  * device, which the remote side of such a call cannot be.
  */
 import { EACCES, EINVAL } from '../errno.ts'
+import { TWO_32 } from '../halves.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 import { type Arena, mapArena } from './mapping.ts'
 
@@ -24,14 +25,22 @@ const PROT_WRITE = 2
 const MAP_SHARED = 1
 const MAP_NORESERVE = 0x4000
 
-/** Bytes of one copy, and of the two iovecs behind them. */
+/** Bytes of one copy, and of each of the two iovecs behind them. */
 const BATCH = 0x10000
-const IOVECS = 32
+const IOVEC = 16
 
 let arena: Arena | undefined
 const workArena = (): Arena => {
-  arena ??= mapArena(BATCH + IOVECS)
+  arena ??= mapArena(BATCH + 2 * IOVEC)
   return arena
+}
+
+const putIovec = (at: number, address: number, length: number): void => {
+  const { u32 } = workArena()
+  u32[at >> 2] = address % TWO_32
+  u32[(at >> 2) + 1] = Math.floor(address / TWO_32)
+  u32[(at >> 2) + 2] = length
+  u32[(at >> 2) + 3] = 0
 }
 
 /** As readSync and writeSync of node:fs at a position, but returns -errno for errors. */
@@ -51,14 +60,12 @@ export const mapFile = (fd: number, size: number, isWritable: boolean): MappedFi
 
   /** Copies between the mapping and the arena. Returns bytes or -errno. */
   const copyBatch = (write: boolean, length: number, position: number): number => {
-    const { address, view } = workArena()
-    view.setBigUint64(BATCH, BigInt(mapped + position), true)
-    view.setBigUint64(BATCH + 8, BigInt(length), true)
-    view.setBigUint64(BATCH + 16, BigInt(address), true)
-    view.setBigUint64(BATCH + 24, BigInt(length), true)
+    const { address } = workArena()
+    putIovec(BATCH, mapped + position, length)
+    putIovec(BATCH + IOVEC, address, length)
     // to write to the mapping is to read what is remote
     const call = write ? sys().process_vm_readv : sys().process_vm_writev
-    return orErrno(call(process.pid, address + BATCH, 1, address + BATCH + 16, 1, 0))
+    return orErrno(call(process.pid, address + BATCH, 1, address + BATCH + IOVEC, 1, 0))
   }
   const transfer = (write: boolean, bytes: Uint8Array, offset: number, length: number, position: number): number => {
     if (isClosed || position + length > size) return -EINVAL
@@ -74,8 +81,8 @@ export const mapFile = (fd: number, size: number, isWritable: boolean): MappedFi
     return length
   }
   return {
-    read: (...args) => transfer(false, ...args),
-    write: (...args) => transfer(true, ...args),
+    read: (bytes, offset, length, position) => transfer(false, bytes, offset, length, position),
+    write: (bytes, offset, length, position) => transfer(true, bytes, offset, length, position),
     close() {
       isClosed = true
       sys().munmap(mapped, size)

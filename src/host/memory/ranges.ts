@@ -262,7 +262,11 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
       lastSearch = { start, end, rights, turn: currentTurn(), permits }
       return permits
     },
-    pageBytes: address => (isClosed || query(file, address) < 0 ? undefined : workArena().u32[Query.PAGE_SIZE >> 2]),
+    pageBytes(address) {
+      const { u32 } = workArena()
+      if (isClosed || query(file, address) < 0) return undefined
+      return u32[Query.PAGE_SIZE >> 2]! + u32[(Query.PAGE_SIZE >> 2) + 1]! * TWO_32
+    },
     close() {
       isClosed = true
       file.close()

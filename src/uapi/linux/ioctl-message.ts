@@ -4,10 +4,9 @@
  *
  * Errors of an attribute:
  * - EPROTONOSUPPORT: unknown and mandatory;
- * - EOPNOTSUPP: nonzero bytes after the known ones;
+ * - EOPNOTSUPP: nonzero bytes after the known ones, a number that the enumeration does not have;
  * - ENOENT: a handle without object;
  * - EBADF: a negative descriptor;
- * - EOPNOTSUPP: a number that the enumeration does not have;
  * - EINVAL: duplicate or missing, a wrong length, a reserved field that is set, a handle of another class, a descriptor
  *   of more than 32 bits, a new object before GET_CONTEXT.
  */
@@ -42,7 +41,7 @@ export const IoctlHeader = {
   reserved2: 20,
   bytes: 24,
 } as const
-/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. `reserved`: its first byte is an `enum`'s. `data`: u64. */
+/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. The first byte of `reserved` is an `enum`'s; `data`: u64. */
 export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
