@@ -2,7 +2,7 @@
  * The classes of mlx5 devices: those of the soft device (rxe/), whose queues are the device's own here, with the
  * program's queues beside them (R19, R22).
  */
-import { driverClass, withoutOptions } from '../../core/devices/driver.ts'
+import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
@@ -19,6 +19,7 @@ import {
   Mlx5CqFlags,
   Mlx5QpFlags,
   Mlx5Responses,
+  queryNumber,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
@@ -123,6 +124,26 @@ const queuesOf = ({ soft, queues, shared, dc }: Mlx5State, qpn: number): Complet
 
 // ---- contexts, protection domains, address handles ----
 
+/** What a context tells its program. */
+const contextFacts = (hasClock: boolean) => ({
+  qpTableSize: 0x4_0000,
+  cacheLineSize: 64,
+  maxSendBytes: Limits.maxSendBytes,
+  maxReceiveBytes: Limits.maxReceiveBytes,
+  maxSendBlocks: Limits.maxQpWr,
+  maxReceives: Limits.maxQpWr,
+  maxSharedReceives: Limits.maxSrqWr,
+  ports: 1,
+  responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+  clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
+  responseBytes: RESPONSE_BYTES.context,
+  cqeVersion: 1,
+  responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
+  minInline: 1,
+  logUarBytes: Math.log2(PAGE_BYTES),
+  uarsPerPage: 1,
+})
+
 export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5Attributes.device>(
   DeviceClass,
   {
@@ -130,28 +151,11 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
         refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
       const hasClock = openClock(call.context, stateOf(call).soft.now, performance.timeOrigin * 1e6)
-      return {
-        ...core(call, object, args),
-        qpTableSize: 0x4_0000,
-        cacheLineSize: 64,
-        maxSendBytes: Limits.maxSendBytes,
-        maxReceiveBytes: Limits.maxReceiveBytes,
-        maxSendBlocks: Limits.maxQpWr,
-        maxReceives: Limits.maxQpWr,
-        maxSharedReceives: Limits.maxSrqWr,
-        ports: 1,
-        responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
-        clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
-        responseBytes: RESPONSE_BYTES.context,
-        cqeVersion: 1,
-        responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
-        minInline: 1,
-        logUarBytes: Math.log2(PAGE_BYTES),
-        uarsPerPage: 1,
-      }
+      return { ...core(call, object, args), ...contextFacts(hasClock) }
     },
     query: (call, object, args, core) => ({
       ...core(call, object, args),
+      ...contextFacts(clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
@@ -161,10 +165,15 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
 )
 
 /** The numbers of protection domains only inform. */
-export const pdClass = driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
-  Pd,
-  { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xff_ffff }) },
-  Mlx5Attributes.pd,
+const numberOf = ({ id }: CoreObject): number => id & 0xff_ffff
+export const pdClass = withMethods(
+  driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
+    Pd,
+    { create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }) },
+    Mlx5Attributes.pd,
+  ),
+  { queryNumber },
+  { queryNumber: (_call, object) => ({ number: numberOf(object) }) },
 )
 
 /** A region has one key, also without rights for peers: programs keep it when they add such rights. */

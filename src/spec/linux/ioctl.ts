@@ -10,7 +10,7 @@ import { PortAttributes } from '../classes/device/port.ts'
 import { AccessFlags, AdviseFlags, CountersFlags, CqFlags, MrKind, QpFlags, TphMemType, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration, ObjectClass } from '../schema/schema.ts'
-import { type Cell, classSelector, embed, object, value } from './layout.ts'
+import { type Cell, classSelector, embed, type Layout, object, value } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
@@ -266,11 +266,13 @@ export const driverCreation = (
 
 interface DriverCells {
   readonly inputs?: readonly Cell[]
-  readonly outputs: readonly Cell[]
+  /** A value, or a struct that may be longer. */
+  readonly outputs: readonly (Cell | Layout)[]
 }
 
 const inputsOf = (cells: readonly Cell[] = []): NamedAttribute[] => cells.map(cell => input('', cell.size, cell))
-const outputsOf = (cells: readonly Cell[]): NamedAttribute[] => cells.map(cell => output('', cell.size, cell))
+const outputsOf = (outputs: readonly (Cell | Layout)[]): NamedAttribute[] =>
+  outputs.map(one => ('cells' in one ? extensible(output('', one.size, ...one.cells)) : output('', one.size, one)))
 /** The ids of a driver's attributes are in their order. */
 const numbered = (attributes: readonly NamedAttribute[]): IoctlAttribute[] =>
   attributes.map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }))

@@ -27,6 +27,7 @@ const DEVICES = [`mlx5_0@${A},driver=mlx5`, `mlx5_1@${B},driver=mlx5`, `rxe0@${R
 
 const PAIR = ['mlx5_0', 'mlx5_1'] as const
 const allocator = ownProgram('allocator')
+const imports = ownProgram('imports')
 
 const withDevices = (t: Scope) => startDaemon(t, { devices: DEVICES })
 
@@ -59,6 +60,18 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       ])
       await daemon.settled(isEmpty)
     })
+
+  it('imports what another program has created', { skip: lacking(imports) }, async t => {
+    const daemon = await withDevices(t)
+    const { status, stdout, stderr } = await run(t, imports, ['mlx5_0'], { env: daemon.env })
+    assert.equal(status, 0, stderr)
+    assert.deepEqual(stdout.trimEnd().split('\n'), [
+      'imported device memory has 5, the region 4096 bytes',
+      'WRITE: success',
+      "the exporter's memory has 7",
+    ])
+    await daemon.settled(isEmpty)
+  })
 
   it('shows the limits that `check --like mlx5` has', async t => {
     const daemon = await withDevices(t)
