@@ -8,6 +8,7 @@ import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract
 import type { Context, Core, Device } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
+import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
@@ -55,6 +56,7 @@ export const mlx5Driver = {
     mrClass,
     driverClass(Mw),
     dmClass,
+    driverClass(Dmah),
     driverClass(CompChannel),
     driverClass(AsyncFd),
     driverClass(EventQueueClass),
