@@ -1,6 +1,6 @@
 /*
- * Recorded results of every call of uverbs and rdma_cm on Linux 6.12's rxe (test/fixtures/abi/every-call.txt), and
- * userdma's departures (every-call.here.txt).
+ * Recorded results of every call of uverbs and rdma_cm on Linux 6.12's rxe (test/fixtures/abi/every-call.txt), what Linux
+ * 7.3's changes (every-call.7.3.txt), and userdma's departures (every-call.here.txt).
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
@@ -34,11 +34,18 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
     return { reason, lines: lines.map(line => line.split(' | ') as [string, string]) }
   })
 
-const resultHere = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
+/** The lines of 6.12 with other results: the last word of a line, or the whole line, which then begins with two spaces. */
+const withResults = (changes: ReadonlyMap<string, string>): readonly string[] =>
+  onLinux.map(line => {
+    const changed = changes.get(line)
+    return changed?.startsWith('  ') ? changed : line.replace(lastWord, word => changed ?? word)
+  })
+
 /** The expected lines of userdma. */
-export const expectedHere = onLinux.map(line => {
-  const here = resultHere.get(line)
-  return here?.startsWith('  ') ? here : line.replace(lastWord, word => here ?? word)
-})
+export const expectedHere = withResults(new Map(departures.flatMap(({ lines }) => lines)))
+
+export const onNewestLinux = withResults(
+  new Map(linesOf('every-call.7.3.txt').map(line => line.split(' | ') as [string, string])),
+)

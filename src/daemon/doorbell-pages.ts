@@ -66,6 +66,8 @@ export class DoorbellPages implements StoredDoorbells {
   readonly #unwatched = new Set<OpenContext>()
   /** Contexts with doorbells that are not mapped yet, as far as is known. */
   readonly #awaited = new Set<OpenContext>()
+  /** Contexts that were awaited ever. */
+  readonly #everAwaited = new WeakSet<OpenContext>()
   /** The clocks that programs can read now. */
   readonly #clocks = new Set<ClockPage>()
   #nextFind = 0
@@ -110,9 +112,11 @@ export class DoorbellPages implements StoredDoorbells {
     return this.#awaited
   }
 
-  /** The context has new doorbells: the loop dozes until `found`, or the context ends. */
+  /** The context's client will map doorbells: the loop dozes until `found`, or the context ends. */
   await(context: OpenContext): void {
     this.#awaited.add(context)
+    if (this.#everAwaited.has(context)) return
+    this.#everAwaited.add(context)
     context.whenEnded.add(() => this.#awaited.delete(context))
   }
 
@@ -136,6 +140,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Until the context ends, the loop dozes. */
   addUnwatched(context: OpenContext): void {
+    this.#awaited.delete(context)
     if (this.#unwatched.has(context)) return
     this.#unwatched.add(context)
     context.whenEnded.add(() => this.#unwatched.delete(context))

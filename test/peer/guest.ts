@@ -14,8 +14,11 @@ export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 /** Indices of the guest's addresses in its GID table; index 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
-/** Values of KERNEL_PEER_SUITE for the guest's kernels; '': the host's Debian release. */
-const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
+/**
+ * Values of KERNEL_PEER_SUITE for the guest's kernels; '': the host's Debian release. Debian's newest kernel is 7.3.4 in
+ * November 2026, with the programs of Debian 13.
+ */
+const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie', 'newest Linux': 'trixie-backports' } as const
 export type Kernel = keyof typeof SUITES
 
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
@@ -69,6 +72,8 @@ export interface Guest {
   joinGroup(scope: Scope, group: string): Promise<void>
   /** Lets the guest drop a percentage of the packets that it sends. */
   lose(scope: Scope, percent: number): Promise<void>
+  /** Lets the guest set CE in a percentage of the packets that it sends with ECT, and drop as many of the others. */
+  mark(scope: Scope, percent: number): Promise<void>
 }
 
 /** A pattern of a listening socket's line in /proc/net/tcp. */
@@ -109,6 +114,8 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     command(testScope, problem, `for i in $(seq 600); do ${condition} && exit; sleep 0.05; done; exit 1`)
   const untilPort = (testScope: Scope, port: number, condition: string): Promise<string> =>
     until(testScope, `nothing listens on port ${port}`, condition)
+  const netem = (testScope: Scope, effect: string): Promise<string> =>
+    command(testScope, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 ${effect}`)
   const counterFile = (name: string): string => `/sys/class/infiniband/rxe0/ports/1/${name}`
   const copied = new Set<string>()
   return {
@@ -171,7 +178,10 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       testScope.after(() => command(scope, 'leaving', `ip address delete ${address}`))
     },
     async lose(testScope, percent) {
-      await command(testScope, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)
+      await netem(testScope, `loss ${percent}%`)
+    },
+    async mark(testScope, percent) {
+      await netem(testScope, `loss ${percent}% ecn`)
     },
   }
 }

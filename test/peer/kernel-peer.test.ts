@@ -18,7 +18,8 @@ peerSuite(
     outcomes: [],
     multicast: [],
     persistence: [],
-    comparesCalls: false,
+    paging: [],
+    congestion: [],
   },
   lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || whyNoGuest(),
 )

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
 import { parseAddress } from '../../src/wire/address.ts'
 import { userlandRoot } from '../catalogue/userland.ts'
-import { EVERY_CALL, onLinux } from '../every-call.ts'
+import { EVERY_CALL } from '../every-call.ts'
 import { assertOutcomes } from '../system/failures/outcomes.ts'
 import {
   type Finished,
@@ -26,8 +26,10 @@ import {
   groupAddress,
   groupCase,
   lossyConnectionCases,
+  markedCase,
   mlx5Cases,
   type PeerCase,
+  pagingCases,
 } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningInNamespace } from './guest.ts'
 
@@ -136,12 +138,17 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
 const runOwn = async (
   t: Scope,
   ends: Ends,
-  { name, limit, withGuestLibraries = false }: { name: string; limit: number; withGuestLibraries?: boolean },
+  {
+    name,
+    limit,
+    withGuestLibraries = false,
+    argsHere = [],
+  }: { name: string; limit: number; withGuestLibraries?: boolean; argsHere?: readonly string[] },
   ...args: string[]
 ): Promise<Pair> => {
   const program = ownProgram(name)
   const here = withGuestLibraries ? ends.guest.withGuestLibraries(t, program) : [program]
-  const programs = { here, there: await ends.guest.copy(t, program) }
+  const programs = { here: [...here, ...argsHere], there: await ends.guest.copy(t, program) }
   const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
   assertBothGood(pair, ends.guestServes)
   return pair
@@ -226,8 +233,12 @@ export interface PeerPlan {
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /** Compares the guest's calls of uverbs and rdma_cm with test/fixtures/abi/every-call.txt. */
-  readonly comparesCalls: boolean
+  /** Regions with on-demand paging, which Linux's rxe has since 6.15. */
+  readonly paging: readonly Version[]
+  /** ECN and CNPs. */
+  readonly congestion: readonly Version[]
+  /** What the guest's calls of uverbs and rdma_cm must print (test/every-call.ts). */
+  readonly calls?: readonly string[] | undefined
 }
 
 export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
@@ -247,7 +258,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
 
     /**
      * Tests with a daemon. `counts`: the guest accepts, and therefore counts, all packets. A retransmission by the
-     * daemon, or its answer to one, has at most `maxRepeated` packets.
+     * daemon, or its answer to one, has at most `maxRepeated` packets. `device`: settings of the daemon's device.
      */
     const withDaemon = (
       name: string,
@@ -256,8 +267,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         fault,
         counts = true,
         maxRepeated = 1,
-        driver = 'rxe',
-      }: { fault?: string; counts?: boolean; maxRepeated?: number; driver?: string },
+        device = 'driver=rxe',
+      }: { fault?: string; counts?: boolean; maxRepeated?: number; device?: string },
       body: (
         test: (name: string, run: (t: TestContext, ends: Omit<Ends, 'guestServes'>) => Promise<void>) => void,
       ) => void,
@@ -268,7 +279,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         let countedBefore: Counted
         before(async () => {
           if (problem !== undefined) return
-          const devices = [`rxe0@${HOST[version]},driver=${driver}`]
+          const devices = [`rxe0@${HOST[version]},${device}`]
           daemon = await startDaemon(scope, {
             devices,
             link: 'udp',
@@ -283,24 +294,26 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         it(`${counts ? 'each side' : 'userdma'} accepted every received packet and its ICRC`, async t => {
           if (problem !== undefined) return t.skip(problem)
           const { devices } = await daemon.settled(isEmpty)
-          const { port, transport } = devices[0]
+          const { port, transport, hw_counters } = devices[0]
           const { sentPackets, icrcErrors, dropped } = port
           assert.deepEqual({ icrcErrors, dropped }, { icrcErrors: 0, dropped: 0 })
           if (!counts) return
           const countedAfter = await countedBy(guest, t)
-          const missing = sentPackets - (countedAfter.accepted - countedBefore.accepted)
+          // Linux does not know CNPs.
+          const known = sentPackets - hw_counters.np_cnp_sent
+          const missing = known - (countedAfter.accepted - countedBefore.accepted)
           // What userdma retransmits or answers again may arrive after the guest's program has exited.
           const guestRetries = countedAfter.retries - countedBefore.retries
           assert.ok(
             missing >= 0 && missing <= (guestRetries + transport.retries) * maxRepeated,
-            `${missing} of ${sentPackets} packets were not accepted, ${guestRetries} retries of the guest, ` +
+            `${missing} of ${known} packets were not accepted, ${guestRetries} retries of the guest, ` +
               `${transport.retries} of userdma`,
           )
         })
       })
 
     const programs = (version: Version, driver: string, cases: readonly PeerCase[]): void =>
-      withDaemon(`programs with ${driver} over IPv${version}`, version, { driver }, test => {
+      withDaemon(`programs with ${driver} over IPv${version}`, version, { device: `driver=${driver}` }, test => {
         for (const peerCase of cases)
           for (const guestServes of [true, false])
             test(`${peerCase.program} ${peerCase.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
@@ -350,15 +363,55 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           })
       })
 
+    const persist = async (
+      t: Scope,
+      ends: Ends,
+      argsHere: readonly string[] = [],
+      args: readonly string[] = [],
+    ): Promise<void> => {
+      const program = { name: 'persist', limit: 100, withGuestLibraries: true, argsHere }
+      const { client } = await runOwn(t, ends, program, ...args)
+      assert.match(client.stdout, /each complete before its number\n.*beyond the region.*\n.*without that right/)
+    }
+
     for (const version of plan.persistence)
       withDaemon(`FLUSH and ATOMIC WRITE over IPv${version}`, version, {}, test => {
         for (const guestServes of [true, false])
-          test(direction(guestServes), async (t, ends) => {
-            const program = { name: 'persist', limit: 100, withGuestLibraries: true }
-            const { client } = await runOwn(t, { ...ends, guestServes }, program)
-            assert.match(client.stdout, /each complete before its number\n.*beyond the region.*\n.*without that right/)
+          test(direction(guestServes), (t, ends) => persist(t, { ...ends, guestServes }))
+      })
+
+    for (const version of plan.paging)
+      withDaemon(`on-demand paging over IPv${version}`, version, {}, test => {
+        for (const guestServes of [true, false]) {
+          for (const one of pagingCases)
+            test(`${one.program} ${one.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
+              runCase(t, { ...ends, guestServes }, one))
+          test(`FLUSH and ATOMIC WRITE: ${direction(guestServes)}`, (t, ends) =>
+            persist(t, { ...ends, guestServes }, ['-o']))
+          // One packet each: see persist.c.
+          test(`FLUSH and ATOMIC WRITE of small blocks, at both ends: ${direction(guestServes)}`, (t, ends) =>
+            persist(t, { ...ends, guestServes }, [], ['-o', '-s', '1000']))
+        }
+      })
+
+    for (const version of plan.congestion) {
+      const marked = { device: 'driver=rxe,dcqcn=100gbit', fault: 'dir=sent,ecn=10%' }
+      withDaemon(`marked packets over IPv${version}`, version, marked, test => {
+        for (const guestServes of [true, false])
+          test(`${markedCase.program}: ${direction(guestServes)}`, async (t, ends) => {
+            const before = await countedBy(guest, t)
+            await guest.mark(t, 10)
+            await runCase(t, { ...ends, guestServes }, markedCase)
+            await guest.lose(t, 0)
+            const { np_ecn_marked_roce_packets, np_cnp_sent, rp_cnp_handled } = (await ends.daemon.stat()).devices[0]
+              .hw_counters
+            assert.ok(np_ecn_marked_roce_packets > 0 && np_cnp_sent > 0, 'Linux marked packets, which were answered')
+            assert.equal(rp_cnp_handled, 0, 'Linux sends no CNPs')
+            const { retries } = await countedBy(guest, t)
+            assert.equal(retries, before.retries, "the guest's queue drops, and does not mark, packets without ECT")
           })
       })
+    }
 
     for (const version of plan.multicast)
       withDaemon(`multicast over IPv${version}`, version, { counts: false }, test => {
@@ -371,7 +424,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           })
       })
 
-    if (plan.comparesCalls)
+    if (plan.calls !== undefined)
       it('every call of uverbs and rdma_cm ends as recorded', async t => {
         if (problem !== undefined) return t.skip(problem)
         const lines: string[] = []
@@ -380,7 +433,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           assert.equal(status, 0, stderr)
           lines.push(...stdout.trimEnd().split('\n'))
         }
-        assert.deepEqual(lines, onLinux)
+        assert.deepEqual(lines, plan.calls)
       })
 
     // Over IPv4, Linux cannot match a response with its request (docs/reference/management-datagrams.md).

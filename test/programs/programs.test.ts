@@ -37,6 +37,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   asleep: [['-q'], /usage: .*asleep/],
   doorbells: [['-q'], /usage: doorbells CASE/],
   adopted: [['-q'], /usage: adopted share/],
+  own_mmap: [[], /usage: own_mmap DEVICE/],
   removal: [['-q'], /usage: .*removal/],
   armings: [['-q'], /usage: .*armings/],
   threads: [['-t', '0'], /0 threads: 1 to 64 are allowed/],

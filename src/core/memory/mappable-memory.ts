@@ -53,6 +53,11 @@ export interface MappedMemory {
   allocate(bytes: number, use?: RangeUse): MappedChunk
   free(chunk: MappedChunk): void
   /**
+   * How often the client maps this range of doorbells, each time at another address; before, once. A store at any of these
+   * addresses wakes the device. Absent: the memory need not know.
+   */
+  expectMappings?(doorbells: MappedChunk, count: number): void
+  /**
    * Zeroed memory that the client maps at an offset of its provider's making: number `page`, in pages. The driver keeps
    * the numbers apart, from 1 on. Throws CallError ENOMEM, also beyond the numbers. Absent: not for clients of this memory.
    */

@@ -56,6 +56,11 @@ interface ChargedMapping {
   readonly release: () => void
 }
 
+/** A range with doorbells. `mappings`: how often the client maps it. */
+interface DoorbellRange extends ChargedMapping {
+  mappings: number
+}
+
 /** A part of the file with one mapping, for many ranges. */
 interface Chunk extends ChargedMapping {
   /** Offset in the file. */
@@ -128,7 +133,7 @@ export class ContextMemory implements MappedMemory {
   readonly #pageBytes: number
   #usedBytes = 0
   /** The ranges with doorbells, each with a mapping of its own; and the file offsets of freed ones, by length. */
-  readonly #doorbellRanges = new Map<MappedChunk, ChargedMapping>()
+  readonly #doorbellRanges = new Map<MappedChunk, DoorbellRange>()
   readonly #freedDoorbells = new Map<number, HighestFirst>()
   #doorbellEnd: number = ContextFile.doorbells
   /** The ranges of `allocateAt`, each with a mapping of its own. */
@@ -139,7 +144,7 @@ export class ContextMemory implements MappedMemory {
   /** The number of the context, as clients know it. */
   contextNumber = 0
   #lastAdopter: Adopter | undefined
-  /** Called when the context gets a range with doorbells. */
+  /** Called when the client will map a range with doorbells, or one once more. */
   onDoorbells: (() => void) | undefined
   /** Called when the context gets a clock. */
   onClock: (() => void) | undefined
@@ -177,9 +182,17 @@ export class ContextMemory implements MappedMemory {
     return this.#usedBytes
   }
 
-  /** The ranges with doorbells: their lengths by file offset. */
-  get doorbells(): ReadonlyMap<number, number> {
-    return new Map([...this.#doorbellRanges.keys()].map(({ offset, length }) => [offset, length]))
+  /** The ranges with doorbells, and how often the client maps each. */
+  get doorbells(): readonly { readonly offset: number; readonly length: number; readonly mappings: number }[] {
+    return Array.from(this.#doorbellRanges, ([{ offset, length }, { mappings }]) => ({ offset, length, mappings }))
+  }
+
+  expectMappings(doorbells: MappedChunk, count: number): void {
+    const range = this.#doorbellRanges.get(doorbells)
+    if (range === undefined) return
+    const isMore = count > range.mappings
+    range.mappings = count
+    if (isMore) this.onDoorbells?.()
   }
 
   /** The clock that the program reads, and its range in the file. */
@@ -230,7 +243,7 @@ export class ContextMemory implements MappedMemory {
       const { bytes, view, i32 } = charged.mapping
       const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
       if (freed === undefined) this.#doorbellEnd += length
-      this.#doorbellRanges.set(range, charged)
+      this.#doorbellRanges.set(range, { ...charged, mappings: 1 })
       this.onDoorbells?.()
       return range
     } catch (error) {

@@ -417,8 +417,9 @@ class ClientSession implements Session, Client {
       for (const extra of fds) close(extra)
       this.#calls.notMapped(undo)
     } else this.#handle(fds)
-    this.#doorbells.findAwaited(nowMicroseconds())
-    this.#daemon.loop.touch()
+    const { loop } = this.#daemon
+    if (this.#doorbells.findAwaited(nowMicroseconds())) loop.kick()
+    else loop.touch()
   }
 
   /**

@@ -56,31 +56,40 @@ export class DoorbellRanges {
   /** Watches the doorbells and the clock of a context that the client has mapped, and are not watched yet. */
   find(open: OpenContext): void {
     const { doorbells, clock } = open.memory
-    if (doorbells.size === 0) return
+    if (doorbells.length === 0) return
     if (this.#client.standing !== 'owner') {
       this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
-    const sought = new Map([...doorbells, ...(clock === undefined ? [] : [[clock.offset, clock.length] as const])])
-    const missing = new Set(doorbells.keys())
+    const sought = clock === undefined ? doorbells : [...doorbells, clock]
+    /** By file offset, how many mappings there are. */
+    const counts = new Map<number, number>()
     for (const { start, end, offset, isWritable } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
-      for (const [from, length] of sought) {
+      for (const { offset: from, length } of sought) {
         const first = Math.max(start, start + from - offset)
         const last = Math.min(end, start + from + length - offset)
         const isClock = from === clock?.offset
         if (first >= last || !(isWritable || isClock)) continue
-        missing.delete(from)
+        counts.set(from, (counts.get(from) ?? 0) + 1)
         if (!this.#daemon.doorbells.isWatched(this.#program, first, last)) this.#watch(open, first, last, 0, isClock)
       }
-    if (missing.size === 0) this.#daemon.doorbells.found(open)
+    // A provider may map a page for each of its queues that has a doorbell there.
+    if (doorbells.every(({ offset, mappings }) => (counts.get(offset) ?? 0) >= mappings))
+      this.#daemon.doorbells.found(open)
   }
 
-  /** As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. */
-  findAwaited(now: number): void {
+  /**
+   * As `find`, for the contexts of the client that have doorbells that are not mapped yet; now and then. True if the loop
+   * must run, so that it protects what was found, or dozes.
+   */
+  findAwaited(now: number): boolean {
     const { awaited } = this.#daemon.doorbells
-    if (awaited.size === 0 || now < this.#nextFind) return
-    this.#nextFind = now + FIND_INTERVAL
-    for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
+    if (awaited.size === 0) return false
+    if (now >= this.#nextFind) {
+      this.#nextFind = now + FIND_INTERVAL
+      for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
+    }
+    return true
   }
 
   #watch(open: OpenContext, start: number, end: number, refusal: number, isClock = false): void {

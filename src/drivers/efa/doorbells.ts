@@ -1,6 +1,6 @@
 /*
- * The doorbells of a context: words in pages that the program maps, one per queue. A program stores to its doorbells
- * without a call; the device reads them at each poll.
+ * The doorbells of a context: words in pages, one per queue. The program maps the page for each queue, and stores to its
+ * doorbells without a call; the device reads them at each poll.
  */
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -43,6 +43,7 @@ class Doorbells {
       this.#pages.push(page)
     }
     const offset = page.free.pop() as number
+    this.#tellMappings(page)
     Atomics.store(page.chunk.words, (page.chunk.at + offset) >> 2, 0)
     return { page: page.chunk, offset }
   }
@@ -52,9 +53,16 @@ class Doorbells {
     const page = this.#pages[index]
     if (page === undefined) return
     page.free.push(offset)
-    if (page.free.length < PER_PAGE) return
+    if (page.free.length < PER_PAGE) {
+      this.#tellMappings(page)
+      return
+    }
     this.#pages.splice(index, 1)
     this.#memory.free(chunk)
+  }
+
+  #tellMappings({ chunk, free }: Page): void {
+    this.#memory.expectMappings?.(chunk, PER_PAGE - free.length)
   }
 }
 

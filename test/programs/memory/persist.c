@@ -6,11 +6,13 @@
  *   persist [options] HOST   client
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
+ *   -o (regions with on-demand paging, whose pages are not in memory at first)
  *
  * The client needs libibverbs of rdma-core 45 or newer at run time. This file declares FLUSH, which older headers lack.
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "../endpoint.h"
 #include "../pattern.h"
@@ -34,8 +36,12 @@ struct last_members {
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 
-/* The server's buffer starts with the number of the last published block. Slots of one block begin at FIRST_SLOT. */
-#define FIRST_SLOT 64
+/*
+ * The server's buffer starts with the number of the last published block. Slots of one block begin at FIRST_SLOT, each at
+ * a page: Linux's rxe copies to and from the beginning of the page in a region with on-demand paging.
+ */
+#define PAGE 4096
+#define FIRST_SLOT PAGE
 #define SLOTS 8
 #define RIGHTS_BUT_FLUSH                                                                                               \
     (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
@@ -45,6 +51,7 @@ static struct address remote;
 static struct ibv_qp_ex *requests;
 static size_t block_bytes = 20000;
 static uint64_t block_count = 100;
+static bool on_demand;
 
 /* ---- the client ---- */
 
@@ -109,9 +116,14 @@ static void expect_completion(uint64_t id, int status, int opcode)
          (unsigned long)id, wc.opcode, opcode);
 }
 
+static size_t slot_bytes(void)
+{
+    return (block_bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
 static uint64_t slot_of(uint64_t number)
 {
-    return FIRST_SLOT + number % SLOTS * block_bytes;
+    return FIRST_SLOT + number % SLOTS * slot_bytes();
 }
 
 static void synchronise(int peer)
@@ -173,17 +185,21 @@ static void check_blocks(int peer)
 
 /* ---- both sides ---- */
 
-/* `access`: rights of the server's region. The PSN wraps soon. */
+/* `access`: rights of the regions. The PSN wraps soon. */
 static void open_connection(int peer, struct ibv_context *context, const struct options *options, bool is_client,
                             int access)
 {
-    create_endpoint(&end, context, options, FIRST_SLOT + SLOTS * block_bytes, 0xffff00);
+    create_endpoint(&end, context, options, FIRST_SLOT + SLOTS * slot_bytes(), 0xffff00);
+    NEED(ibv_dereg_mr(end.mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    if (on_demand) {
+        access |= IBV_ACCESS_ON_DEMAND;
+        NEED(madvise(end.buffer, end.length, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
+    }
+    end.mr = ibv_reg_mr(end.pd, end.buffer, end.length, access);
+    NEED(end.mr, "ibv_reg_mr with access 0x%x: %s", access, strerror(errno));
     if (is_client) {
         use_extended_qp();
     } else {
-        NEED(ibv_dereg_mr(end.mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
-        end.mr = ibv_reg_mr(end.pd, end.buffer, end.length, access);
-        NEED(end.mr, "ibv_reg_mr with access 0x%x: %s", access, strerror(errno));
         struct ibv_qp_attr attr = {.qp_access_flags = RIGHTS_BUT_FLUSH | ACCESS_FLUSH_GLOBAL};
         NEED(ibv_modify_qp(end.qp, &attr, IBV_QP_ACCESS_FLAGS) == 0, "access of the queue pair: %s", strerror(errno));
     }
@@ -205,7 +221,7 @@ int main(int argc, char **argv)
     unsigned time_limit = 60;
     struct options options = default_options;
     options.timeout = 18; /* 1.1 s */
-    for (int c; (c = getopt(argc, argv, "d:g:p:m:n:s:t:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "d:g:p:m:n:s:t:o")) != -1;) {
         switch (c) {
         case 'd': options.device = optarg; break;
         case 'g': options.gid_index = atoi(optarg); break;
@@ -214,9 +230,10 @@ int main(int argc, char **argv)
         case 'n': block_count = strtoull(optarg, NULL, 0); break;
         case 's': block_bytes = strtoul(optarg, NULL, 0); break;
         case 't': time_limit = (unsigned)atoi(optarg); break;
+        case 'o': on_demand = true; break;
         default:
             fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-n BLOCKS] [-s BYTES] [-t SECONDS] "
-                 "[HOST]",
+                 "[-o] [HOST]",
                  argv[0]);
         }
     }

@@ -6,6 +6,7 @@ import { before, describe, it } from 'node:test'
 import { lacking, ownProgram, run, type Scope, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 
 const program = ownProgram('doorbells')
+const ownMmap = ownProgram('own_mmap')
 const DRIVER = 'test/system/devices/doorbells.mjs'
 
 describe('a store to a doorbell page', { skip: lacking(program) }, () => {
@@ -39,6 +40,15 @@ describe('a store to a doorbell page', { skip: lacking(program) }, () => {
       await runCase(t, daemon, name)
       assert.doesNotMatch(daemon.running.output(), /polls every|error/i)
     })
+
+  it('wakes it at each address at which a program maps the page by its own mmap', {
+    skip: lacking(ownMmap),
+  }, async t => {
+    const { env, running } = await startDaemon(t, { devices: ['efa0@127.0.0.1,driver=efa'] })
+    const { stdout, stderr } = await run(t, ownMmap, ['efa0'], { env })
+    assert.deepEqual([stdout, stderr], ['good\n', ''])
+    assert.doesNotMatch(running.output(), /polls every|error/i)
+  })
 
   it('returns when the daemon dies', async t => {
     await runCase(t, await start(t), 'dies')

@@ -1,6 +1,6 @@
 /*
- * Programs of the distribution on each kind of device: the table "By device" of docs/reference/applications.md, and
- * rdma-core 65 of Debian forky. UPDATE_GOLDEN=1 writes the table.
+ * Programs of Debian 12 and of Debian testing (forky) on each kind of device: the table "By device" of
+ * docs/reference/applications.md. UPDATE_GOLDEN=1 writes the table.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -87,10 +87,16 @@ type Release = keyof typeof RELEASES
 interface Program {
   readonly kind: 'pair' | 'single'
   readonly line: string
+  /** The row's name, if it is not the line. */
+  readonly name?: string
   /** What server and client have of their own. */
   readonly server?: string
   readonly client?: string
   readonly env?: NodeJS.ProcessEnv
+  /** Whether the server listens by rdma_cm, not on TCP port PORT. */
+  readonly listensByRdmacm?: true
+  /** Whether the server is stopped after the client. */
+  readonly isServerEndless?: true
 }
 const pair = (line: string, server = '-p PORT', client = '-p PORT 127.0.0.1', env = {}): Program => ({
   kind: 'pair',
@@ -106,11 +112,31 @@ const perftest = (name: string, ...more: string[]): Program =>
   pair([name, '-c SERVICE -d DEVICE -x GID -n 200 -F', ...more].join(' '))
 const fabric = (provider: string, endpoint: string): Program =>
   pair(`fi_pingpong -p ${provider} -e ${endpoint} -I 10`, '-B PORT', '-P PORT 127.0.0.1')
-const mpi = (test: string): Program =>
-  single(
-    `mpirun --allow-run-as-root --oversubscribe -n 2 --mca btl self --mca pml cm --mca mtl ofi --mca osc ^ucx --mca mtl_ofi_provider_include RDM MPI_CHECK ${test}`,
-    { OMPI_MCA_rmaps_base_oversubscribe: '1' },
-  )
+/** Names of mpi_check's parts. */
+const MPI_TESTS = { messages: 'point to point', reduce: 'all-reduce', 'one-sided': 'one-sided' } as const
+/** `line`: without the program, which the compiler of this implementation has made. */
+const mpi = (name: string, line: string, program: 'OPEN_MPI_CHECK' | 'MPICH_CHECK', env = {}): Program[] =>
+  Object.entries(MPI_TESTS).map(([test, shown]) => ({
+    kind: 'single',
+    line: `${line} ${program} ${test}`,
+    name: `${name}, 2 ranks: ${shown}`,
+    env,
+  }))
+const MTL_OFI = '--mca btl self --mca pml cm --mca mtl ofi --mca osc ^ucx --mca mtl_ofi_provider_include RDM'
+const openMpi = (name: string, settings: string, env = {}): Program[] =>
+  mpi(`Open MPI ${name}`, `mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 ${settings}`, 'OPEN_MPI_CHECK', {
+    OMPI_MCA_rmaps_base_oversubscribe: '1',
+    ...env,
+  })
+const UCX = { UCX_TLS: 'TLS,self', UCX_NET_DEVICES: 'DEVICE:1' }
+/** `-P 0`: newer ones use MPI if their input is no terminal. */
+const ucx = (test: string, { prefix = '', options = '' } = {}): Program =>
+  pair(`${prefix}ucx_perftest -t ${test} -n 100 -w 10${options}`, '-p PORT', '-p PORT 127.0.0.1', UCX)
+const dcUcx = { prefix: 'env UCX_TLS=dc_mlx5,self ' }
+const rdmacm = (line: string, server: string, client: string): Program => ({
+  ...pair(line, server, client),
+  listensByRdmacm: true,
+})
 
 const both = [
   single('ibv_devinfo -d DEVICE -v'),
@@ -126,18 +152,27 @@ const both = [
   fabric('PROVIDER', 'dgram'),
 ]
 const programs: Readonly<Record<Release, readonly Program[]>> = {
-  12: [
+  12: [...both, ...openMpi('4.1.4, mtl ofi', MTL_OFI), ucx('tag_lat'), ucx('tag_lat', dcUcx)],
+  forky: [
     ...both,
-    ...['messages', 'reduce', 'one-sided'].map(mpi),
-    pair('ucx_perftest -t tag_lat -n 100 -w 10', '-p PORT', '-p PORT 127.0.0.1', {
-      UCX_TLS: 'TLS,self',
-      UCX_NET_DEVICES: 'DEVICE:1',
-    }),
-    pair('env UCX_TLS=dc_mlx5,self ucx_perftest -t tag_lat -n 100 -w 10', '-p PORT', '-p PORT 127.0.0.1', {
-      UCX_NET_DEVICES: 'DEVICE:1',
-    }),
+    perftest('ib_write_bw', '--write_with_imm'),
+    perftest('ib_send_bw', '-s 4096 -e'),
+    rdmacm('rping -p PORT -a 127.0.0.1 -C 5 -V', '-s', '-c'),
+    rdmacm('ucmatose -p PORT -c 4 -C 5', '-b 127.0.0.1', '-s 127.0.0.1'),
+    rdmacm('udaddy -c 3 -C 5', '-b 127.0.0.1', '-s 127.0.0.1'),
+    rdmacm('rstream -p PORT -S 4096 -C 20', '-b 127.0.0.1', '-s 127.0.0.1'),
+    ...['rc_bw', 'rc_rdma_read_bw', 'rc_rdma_write_lat', 'ver_rc_fetch_add'].map(
+      (test): Program => ({
+        ...pair('qperf -lp PORT', '', `-cm 1 -t 1 127.0.0.1 ${test}`),
+        name: `\`qperf -cm 1 ${test}\``,
+        isServerEndless: true,
+      }),
+    ),
+    ucx('tag_lat', { options: ' -P 0' }),
+    ...openMpi('6, mtl ofi', MTL_OFI),
+    ...openMpi('6, pml ucx', '--mca pml ucx --mca osc ucx', UCX),
+    ...mpi('MPICH 5', 'mpirun.mpich -n 2', 'MPICH_CHECK', UCX),
   ],
-  forky: [...both, perftest('ib_write_bw', '--write_with_imm'), perftest('ib_send_bw', '-s 4096 -e')],
 }
 
 /** Some tests of pyverbs choose by chance what they test, and skip what the device lacks. */
@@ -146,6 +181,7 @@ const withoutCounts = (page: string): string =>
 
 const FORKY = [
   ...['ibverbs-utils', 'ibverbs-providers', 'perftest', 'rdmacm-utils', 'libfabric-bin', 'python3-pyverbs'],
+  ...['ucx-utils', 'qperf', 'openmpi-bin', 'mpich'],
   ...['libstdc++6', 'coreutils', 'dash', 'iproute2'],
 ]
 
@@ -156,7 +192,16 @@ const whatLacks = (): string | false => {
   if (missing.length > 0 && inCi()) throw new Error(`missing: ${missing.join(', ')}`)
   return missing.length > 0 && `missing: ${missing.join(', ')}`
 }
-const skip = lacking('ibv_devinfo', 'ib_write_bw', 'fi_pingpong', 'mpicc', 'mpirun', 'ucx_perftest') || whatLacks()
+const skip =
+  lacking(
+    'ibv_devinfo',
+    'ib_write_bw',
+    'fi_pingpong',
+    'mpicc.openmpi',
+    'mpicc.mpich',
+    'mpirun.openmpi',
+    'ucx_perftest',
+  ) || whatLacks()
 
 const fetchForky = (scope: Scope): UserlandRoot => {
   const root = temporaryFolder(scope)
@@ -187,14 +232,20 @@ describe('programs on each kind of device', { skip }, () => {
   const suite = suiteScope()
   const daemons = {} as Record<Column, TestDaemon>
   const userlands = {} as Record<Release, UserlandRoot>
-  let check = ''
+  /** mpi_check.c by compiler. */
+  const checks: Record<string, string> = {}
   before(async () => {
     for (const column of columns) daemons[column] = await startDaemon(suite, { devices: [DEVICES[column].device] })
     userlands[12] = { root: '/', command: words => words }
     userlands.forky = fetchForky(suite)
-    check = join(temporaryFolder(suite), 'mpi_check')
-    const { status, stderr } = spawnSync('mpicc', ['-o', check, SOURCE], { encoding: 'utf8' })
-    assert.equal(status, 0, stderr)
+    for (const [word, compiler] of [
+      ['OPEN_MPI_CHECK', 'mpicc.openmpi'],
+      ['MPICH_CHECK', 'mpicc.mpich'],
+    ] as const) {
+      checks[word] = join(temporaryFolder(suite), 'mpi_check')
+      const { status, stderr } = spawnSync(compiler, ['-o', checks[word], SOURCE], { encoding: 'utf8' })
+      assert.equal(status, 0, stderr)
+    }
   })
 
   /** The cell of a program: "runs", or "no: SENTENCE". */
@@ -210,7 +261,7 @@ describe('programs on each kind of device', { skip }, () => {
     const { words, env: ofColumn } = DEVICES[column]
     const port = await freePort()
     const fillIn = (text: string): string =>
-      Object.entries({ ...words, PORT: `${port}`, MPI_CHECK: check }).reduce(
+      Object.entries({ ...words, PORT: `${port}`, ...checks }).reduce(
         (filled, [name, word]) => filled.replace(new RegExp(`\\b${name}\\b`, 'g'), word),
         text,
       )
@@ -226,12 +277,18 @@ describe('programs on each kind of device', { skip }, () => {
       const ended = await begin().ended
       return ended.status === 0 ? 'runs' : `no: ${sentence([outputOf(ended)])}`
     }
+    const { listeners } = (await daemons[column].stat()).connections
     const server = begin(program.server)
-    const listens = await untilListening(port, server.ended)
+    const listens = program.listensByRdmacm
+      ? await Promise.race([
+          daemons[column].settled(({ connections }) => connections.listeners > listeners).then(() => true),
+          server.ended.then(() => false),
+        ])
+      : await untilListening(port, server.ended)
     const client = listens ? await begin(program.client).ended : undefined
-    if (client?.status !== 0) server.child.kill('SIGKILL')
+    if (client?.status !== 0 || program.isServerEndless) server.child.kill('SIGKILL')
     const ended = await server.ended
-    if (client?.status === 0 && ended.status === 0) return 'runs'
+    if (client?.status === 0 && (ended.status === 0 || program.isServerEndless)) return 'runs'
     return `no: ${sentence([outputOf(ended), client === undefined ? '' : outputOf(client)])}`
   }
 
@@ -247,10 +304,8 @@ describe('programs on each kind of device', { skip }, () => {
       for (const program of programs[release]) {
         const cells: string[] = []
         for (const column of columns) cells.push(await tryProgram(t, release, column, program))
-        const shown = program.line.startsWith('mpirun')
-          ? `Open MPI 4.1.4, mtl ofi, 2 ranks: ${{ messages: 'point to point', reduce: 'all-reduce' }[program.line.split(' ').at(-1)!] ?? 'one-sided'}`
-          : `\`${program.line.replace(/ -(d DEVICE|[gx] GID|n \d+|F|I \d+|w \d+)\b/g, '')}\``
-        addRow(shown, cells)
+        const line = program.line.replace(/ -(d DEVICE|[gx] GID|p PORT|n \d+|F|I \d+|w \d+|P 0)\b/g, '')
+        addRow(program.name ?? `\`${line}\``, cells)
       }
     })
 
