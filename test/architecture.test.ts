@@ -58,6 +58,13 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
   clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
   observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'faults', 'host', 'check', 'trace'], node: 'all' },
+  topology: {
+    floor: 3,
+    imports: ['spec', 'faults', 'phy', 'trace'],
+    node: ['node:fs', 'node:path'],
+    packages: ['yaml'],
+    isTimeless: true,
+  },
   sim: { floor: 3, imports: ['spec', 'wire', 'faults', 'transport', 'phy'], node: [], isTimeless: true },
   session: { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
@@ -69,7 +76,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     imports: ['spec', 'wire', 'host', 'core', 'check', 'trace', 'clients', 'verbs'],
     node: ['node:path'],
   },
-  network: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'verbs', 'self-check'], node: 'all' },
+  network: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'topology', 'verbs', 'self-check'], node: 'all' },
   devices: {
     floor: 7,
     imports: ['spec', 'uapi', 'host', 'core', 'trace', 'verbs', 'self-check', 'network'],
@@ -83,7 +90,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   cli: {
     floor: 10,
-    imports: [...FLOOR_5_IMPORTS, 'observe', 'sim', 'session', 'daemon', 'inspect', 'devices', 'library'],
+    imports: [...FLOOR_5_IMPORTS, 'observe', 'topology', 'sim', 'session', 'daemon', 'inspect', 'devices', 'library'],
     node: 'all',
     packages: ['commander', 'yaml', '@grpc/grpc-js'],
     knowsSeparateFolders: true,

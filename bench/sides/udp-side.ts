@@ -85,6 +85,8 @@ export type Answer =
 const LARGEST_PACKET = 65_535
 /** max_cqe of the soft device. */
 const MAX_CQE = 32_767
+/** max_qp_rd_atom of the soft device, which perftest asks for too. */
+const MAX_READS = 128
 /** Indexes of 4-byte words in a ring's header. */
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
@@ -172,10 +174,10 @@ const makeSide = (options: SideOptions) => {
         pathMtu: mtuEnum(mtu),
         destQpn: peer.qpns[i],
         rqPsn: 0,
-        maxDestRdAtomic: 16,
+        maxDestRdAtomic: MAX_READS,
         minRnrTimer: 1,
       })
-      modify(handle, { state: RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: 16 })
+      modify(handle, { state: RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: MAX_READS })
       writeAllSlots(send, (view, at) => {
         view.setUint32(at + SendWqe.OPCODE, OPCODES[operation], true)
         view.setUint32(at + SendWqe.FLAGS, SendFlags.values.SIGNALED, true)

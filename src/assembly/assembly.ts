@@ -61,7 +61,7 @@ export interface Assembly {
   addDevice<D extends Device | NetworkDevice>(
     driver: DeviceMaker<D>,
     name: string,
-    network: (Pick<DeviceNetwork, 'identity' | 'dcqcn'> & { attach(own?: Port): Port }) | undefined,
+    network: (Pick<DeviceNetwork, 'identity' | 'dcqcn' | 'timerDelay'> & { attach(own?: Port): Port }) | undefined,
   ): D
 }
 
@@ -87,6 +87,7 @@ export const assemble = (options: AssemblyOptions): Assembly => {
       const described = network && {
         identity: network.identity,
         dcqcn: network.dcqcn,
+        timerDelay: network.timerDelay,
         now,
         attach: (own?: Port): Port => {
           port = network.attach(own)

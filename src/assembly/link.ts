@@ -15,8 +15,8 @@ export interface NetworkLink {
   readonly isMemory: boolean
   /** Number of ports of a link of memory; otherwise 0. */
   portCount(): number
-  /** Creates the port of a device. Throws as `createSocketPort`. */
-  attach(device: DeviceSpec, identity: Identity): Port
+  /** Creates the port of a device; `host`: as of `MemorySwitch.attach`. Throws as `createSocketPort`. */
+  attach(device: DeviceSpec, identity: Identity, host?: number): Port
   /** Ends a link without ports; nothing can be attached afterwards. */
   close(): void
 }
@@ -46,9 +46,9 @@ export const createLink = (link: Link, path: Path, hasNative: boolean, transit?:
   return {
     isMemory: true,
     portCount: () => memory.stat().ports,
-    attach() {
+    attach(_device, _identity, host) {
       if (isClosed) throw new Error('the network has ended')
-      return memory.attach()
+      return memory.attach(host)
     },
     close() {
       if (hasNative || isClosed || memory.stat().ports > 0) return

@@ -59,6 +59,8 @@ export interface DeviceNetwork {
   readonly now: () => number
   /** Line rate, bits/s, of a device whose queue pairs control their rate; only for drivers with `hasRateControl`. */
   readonly dcqcn?: number | undefined
+  /** How late `poll` may come after `nextTimeout`, microseconds; default 1000. */
+  readonly timerDelay?: number | undefined
 }
 
 export interface Driver<D = unknown> {
@@ -207,6 +209,8 @@ export interface LinkState {
   readonly hasCarrier: boolean
   /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface was removed. */
   readonly pathMtu?: number
+  /** Mb/s; absent: unknown. */
+  readonly speed?: number | undefined
 }
 
 /** `AsyncEventType`; NO_EVENT for a change without an event. */
@@ -222,7 +226,7 @@ export interface DeviceLink {
   readonly identity: Identity
   /** Largest path MTU of the port, bytes. */
   readonly pathMtu: number
-  /** Sets the port's state and active MTU. */
+  /** Sets the port's state, active MTU, and width and speed. */
   setState(state: LinkState): PortEvent | undefined
   /**
    * The interface has a new address: the port receives its packets, and the GID is added, unless the table has it or is

@@ -230,8 +230,10 @@ export interface Caller {
    * the descriptor is not open.
    */
   file?(fd: number): string | undefined
-  /** The memory file behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. */
+  /** The memory file or dma-buf behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE, … */
   openFile?(fd: number): FileMemory
+  /** By number of a processor, whether the caller may run on it. Undefined: unknown. */
+  processors?(): readonly boolean[] | undefined
   /** Whether the caller has this now. Absent: the caller has all. */
   allows?(capability: Capability): boolean
   /** Called when this caller destroys or moves an object whose events the client has read. */

@@ -35,6 +35,13 @@ export interface OpenOptions {
   /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, …, without those of other devices of the network. */
   readonly address?: string | undefined
   /**
+   * Host of a new soft device on a network with `links`, by its name. Default: the first host without a device, so that
+   * devices take hosts in the order of their opening.
+   */
+  readonly host?: string | undefined
+  /** Rate control of a new soft device. Default: `dcqcn` of the network. */
+  readonly dcqcn?: boolean | number | string | undefined
+  /**
    * Opens a device of the daemon at this path. `true`: the daemon under which the program runs, otherwise the user's
    * own daemon (`userdma daemon`). Needs the package koffi.
    */
@@ -62,6 +69,8 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   rings: true,
   name: true,
   address: true,
+  host: true,
+  dcqcn: true,
   socket: true,
   device: true,
   check: true,
@@ -115,11 +124,11 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
 const openWith = async (options: OpenOptions): Promise<Device> => {
   // The program may use its records again while files are imported.
   const copy = { ...options, record: copyRecord(options.record) }
-  const { socket, device, network, link, name, address, rings, record } = copy
+  const { socket, device, network, link, name, address, rings, record, host, dcqcn } = copy
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   checkRecording('open', record)
   if (link !== undefined) checkChoice('open', 'link', link, links)
-  for (const [option, value] of Object.entries({ name, address, device }))
+  for (const [option, value] of Object.entries({ name, address, device, host }))
     if (value !== undefined && typeof value !== 'string')
       throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
   if (record !== undefined && (network !== undefined || socket !== undefined))
@@ -147,15 +156,15 @@ const openWith = async (options: OpenOptions): Promise<Device> => {
         'open',
         `device "${device}": pass socket for a device of a daemon, or network for a device of a network`,
       )
-    if ([link, name, address, rings].some(option => option !== undefined))
+    if ([link, name, address, rings, host, dcqcn].some(option => option !== undefined))
       throw invalidArgument('open', `device "${device}" exists already: pass only network and device`)
     const { openFromNetwork } = await importOpenDevice()
     return openFromNetwork(network as LocalNetwork, device, startCheck)
   }
-  if ([network, link, name, address, rings].some(option => option !== undefined))
+  if ([network, link, name, address, rings, host, dcqcn].some(option => option !== undefined))
     throw invalidArgument(
       'open',
-      'a daemon has its own network, names, addresses and rings: give socket and device only',
+      'a daemon has its own network, names, addresses, rings and rates: give socket and device only',
     )
   if (startCheck !== undefined)
     throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')

@@ -9,7 +9,11 @@ import { libcFunctions } from './native.ts'
 const sys = libcFunctions({
   prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)',
   ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
+  syscall: 'int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)',
 })
+
+/** The C library's function of the name does not return the number of bytes. */
+const SCHED_GETAFFINITY = process.arch === 'arm64' ? 123 : 204
 
 /** The command name (15 bytes at most, as in ps); undefined if the process has ended. */
 export const commandName = (pid: number): string | undefined => {
@@ -107,15 +111,33 @@ export const confinementOf = (pid: number): number | undefined => {
   }
 }
 
-const RLIMIT_MEMLOCK = 8
+/** Bytes of a mask of 8192 processors, the most that the kernel can have. */
+const MASK_BYTES = 1024
 let arena: Arena | undefined
+const workArena = (): Arena => {
+  arena ??= mapArena(MASK_BYTES)
+  return arena
+}
+
+/**
+ * By number of a processor, whether a process may run on it; as many as the kernel has, rounded up to 64. Undefined if the
+ * process has ended.
+ */
+export const processorsOf = (pid: number): readonly boolean[] | undefined => {
+  const { address, bytes } = workArena()
+  const length = sys().syscall(SCHED_GETAFFINITY, pid, MASK_BYTES, address)
+  if (length < 0) return undefined
+  return Array.from({ length: length * 8 }, (_, cpu) => ((bytes[cpu >> 3]! >> (cpu & 7)) & 1) === 1)
+}
+
+const RLIMIT_MEMLOCK = 8
 
 /** The soft limit of the bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
 export const lockLimit = (pid: number): number => {
-  arena ??= mapArena(16)
-  if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
-  const low = arena.u32[0]!
-  const high = arena.u32[1]!
+  const { address, u32 } = workArena()
+  if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, address) !== 0) return Number.POSITIVE_INFINITY
+  const low = u32[0]!
+  const high = u32[1]!
   return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * TWO_32 + low
 }
 

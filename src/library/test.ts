@@ -5,15 +5,27 @@
 
 export { type OpenOptions, open } from '../devices/open.ts'
 export type {
+  DeviceStats,
   Explored,
   ExploredTest,
   ExploreOptions,
+  LinkStats,
   Network,
   NetworkOptions,
+  NetworkStats,
   RecordOptions,
 } from '../network/contract.ts'
 export { createNetwork } from '../network/network.ts'
 export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
+export {
+  chainTopology,
+  type LinkOptions,
+  leafSpineTopology,
+  type NetworkLink,
+  type NetworkTopology,
+  readTopology,
+  starTopology,
+} from '../network/topology.ts'
 export { ExploreError } from '../network/virtual/explore.ts'
 export type { ExploredFault } from '../network/virtual/fault-lists.ts'
 export type { CheckOptions } from '../self-check/options.ts'

@@ -3,7 +3,6 @@
  * get virtual addresses.
  */
 
-import { countersOf } from '../assembly/counters.ts'
 import { addEventHandler } from '../core/devices/clients.ts'
 import { closeContext, openContext } from '../core/devices/registry.ts'
 import { runTypedChain } from '../core/dispatch/chain-calls.ts'
@@ -23,11 +22,11 @@ import type { AnyValues, ObjectClass } from '../spec/schema/schema.ts'
 import { noDeviceText } from '../trace/suggest.ts'
 import type { Result } from '../uapi/call.ts'
 import { copyOfValue } from '../verbs/arguments/options.ts'
-import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../verbs/carrier.ts'
+import type { AnyCall, AnyCallAsync, CallResult, Carrier } from '../verbs/carrier.ts'
 import { closedError, deviceClosedError, refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../verbs/error.ts'
 import { CLOSED } from '../verbs/plan.ts'
 import type { DeviceCheck, OpenedCarrier } from '../verbs/watch/watch.ts'
-import type { AttachedDevice, LocalNetwork } from './contract.ts'
+import type { AttachedDevice, DevicePlace, LocalNetwork } from './contract.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile, ownFile } from './file.ts'
 import { ownProcess } from './network.ts'
@@ -223,7 +222,7 @@ const carrierOn = (
           `device ${device.name} has no counters`,
           'only soft devices have counters',
         )
-      return { ...countersOf(soft.network), faults: { ...soft.port.faults } } as object as DeviceCounters
+      return soft.counters()
     },
     explain: (qpn, id) => explainRequest(device, qpn, BigInt(id)),
     setWaiting() {},
@@ -283,8 +282,9 @@ export const localCarrier = (
   layout: RingLayout['name'] = 'compact',
   startCheck?: StartCheck,
   removed?: () => Promise<void> | undefined,
+  place: DevicePlace = {},
 ): OpenedCarrier => {
-  const soft = rethrow('open', () => network.add(name, address))
+  const soft = rethrow('open', () => network.add(name, address, place))
   const remove = async (): Promise<void> => {
     await soft.remove()
     await removed?.()

@@ -10,10 +10,12 @@ import type { FaultPort } from '../phy/faults/layer.ts'
 import type { Path } from '../phy/memory.ts'
 import type { CheckOptions } from '../self-check/options.ts'
 import type { Link } from '../uapi/tool.ts'
+import type { DeviceCounters } from '../verbs/carrier.ts'
 import type { Device } from '../verbs/device.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
 import type { AbortOptions } from '../verbs/mailbox.ts'
 import type { TracedCall } from './observe.ts'
+import type { NetworkTopology } from './topology.ts'
 import type { ExploredFault } from './virtual/fault-lists.ts'
 import type { VirtualClock } from './virtual/virtual-clock.ts'
 
@@ -41,6 +43,8 @@ export interface Network {
    * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.
    */
   trace(handler: (call: TracedCall) => void): () => void
+  /** The counts of the links (`NetworkOptions.links`) and of the soft devices since they exist. */
+  stats(): NetworkStats
   /** Milliseconds of the network's clock, with fractions: in virtual time since the network was made. */
   now(): number
   /**
@@ -93,10 +97,20 @@ export interface NetworkOptions {
   readonly record?: string | RecordOptions | undefined
   /**
    * 'real' (default) or 'virtual': time passes only while everything waits, and then at once. The same seed gives the
-   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs. If nothing can end the waits of the
-   * program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
+   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs, or what `links` say. If nothing can
+   * end the waits of the program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
    */
   readonly clock?: 'real' | 'virtual' | undefined
+  /**
+   * In virtual time: the hosts, switches and links over which packets travel. Each soft device has a host of its own,
+   * `OpenOptions.host`. Default: all devices are joined directly. docs/how-to/virtual-time.md
+   */
+  readonly links?: NetworkTopology | undefined
+  /**
+   * Queue pairs of soft devices react to marks of switches with DCQCN: the line rate up to which they send, in bits/s or
+   * a text such as '25gbit'; `true`: that of the host's link, without `links` 40gbit. Default: false, as of Linux's rxe.
+   */
+  readonly dcqcn?: boolean | number | string | undefined
   /**
    * The seed of all random numbers of the network, and of fault rules without a seed of their own: an integer from 0 to
    * 2^32 - 1. Default: 0 in virtual time, otherwise none.
@@ -108,6 +122,42 @@ export interface NetworkOptions {
    * 'wait': time passes when they have ended.
    */
   readonly external?: 'refuse' | 'wait' | undefined
+}
+
+/** What `network.stats` returns. */
+export interface NetworkStats {
+  /** Each direction of each link, in the order of the topology; empty without `links`. */
+  readonly links: readonly LinkStats[]
+  /** Soft devices by name. */
+  readonly devices: Readonly<Record<string, DeviceStats>>
+}
+
+/** One direction of a link, from the network's start. */
+export interface LinkStats {
+  /** Name of the host or switch that sends. */
+  readonly from: string
+  /** Name of the host or switch that receives. */
+  readonly to: string
+  /** Packets that were put in front of the link and not lost. */
+  readonly packets: number
+  /** Their bytes on the link, with Ethernet, IPv4 and UDP headers and the gap between frames. */
+  readonly bytes: number
+  /** Packets that the switch marked. */
+  readonly marked: number
+  /** Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. */
+  readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number }
+  /** Bytes that wait in front of the link or are being sent: now, at most, and their mean over time. */
+  readonly queue: { readonly now: number; readonly max: number; readonly mean: number }
+  /** Share of the time in which the link was busy, 0 to 1. */
+  readonly utilization: number
+}
+
+/** A soft device. */
+export interface DeviceStats {
+  /** The host where it is; undefined without `links`. */
+  readonly host: string | undefined
+  /** As `device.counters()`. */
+  readonly counters: DeviceCounters
 }
 
 /** Options of a recording. */
@@ -150,10 +200,17 @@ export interface Explored {
 /** A test of `network.explore`. */
 export type ExploredTest = (network: Network, seed: number) => unknown
 
+/** Options of `open` for a new soft device of a network. */
+export interface DevicePlace {
+  readonly host?: string | undefined
+  readonly dcqcn?: boolean | number | string | undefined
+}
+
 /** A soft device of the network. */
 export interface AttachedDevice {
   readonly network: LocalDevice
   readonly port: FaultPort
+  counters(): DeviceCounters
   /** Removes the device; resolves once all its objects are destroyed. */
   remove(): Promise<void>
 }
@@ -179,7 +236,7 @@ export interface LocalNetwork extends Network {
   /** Number of soft devices that were added, including removed ones. */
   devicesAdded: number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
-  add(name: string, address: string): AttachedDevice
+  add(name: string, address: string, place: DevicePlace): AttachedDevice
   /** Whether a soft device has this IP address. */
   hasAddress(address: string): boolean
   /** The port of a soft device, also of one that is being added. */

@@ -13,6 +13,7 @@
  */
 
 import { assemble } from '../assembly/assembly.ts'
+import { countersOf } from '../assembly/counters.ts'
 import { identityOf } from '../assembly/host-identity.ts'
 import type { Clients } from '../clients/clients.ts'
 import { injectFaults } from '../clients/faults/inject.ts'
@@ -40,10 +41,13 @@ import { createSlices } from '../host/event-loop/slices.ts'
 import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
+import type { PacketCarrier } from '../phy/links/packet-carrier.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
+import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
 import { links, paths } from '../uapi/tool.ts'
-import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
+import { checkOptions, checkRecord, copyOfValue, copyRecord, type KnownOptions } from '../verbs/arguments/options.ts'
+import type { DeviceCounters } from '../verbs/carrier.ts'
 import {
   checkChoice,
   checkFunction,
@@ -66,7 +70,10 @@ import {
   networks,
 } from './contract.ts'
 import { observe, publishWaits } from './observe.ts'
+import { compileTopology, lineRateOf, requirePaths } from './topology.ts'
+import { createClockedLinks, linkStats } from './virtual/clocked-links.ts'
 import { explore } from './virtual/explore.ts'
+import { createHosts } from './virtual/hosts.ts'
 import { createVirtualClock, type VirtualClock } from './virtual/virtual-clock.ts'
 
 /** Maximum rounds of one drive, so that the event loop runs while devices keep each other busy. */
@@ -105,7 +112,7 @@ const faultRules = (call: string, text: string, seed: number | undefined) => {
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
  * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasDelays`: devices may delay
- * any work (torment), or packets take time.
+ * any work (torment), or packets take time. `carrier`: brings packets over links.
  */
 const createDriveLoop = (
   core: Core,
@@ -114,6 +121,7 @@ const createDriveLoop = (
   hasDelays: boolean,
   clients: Clients,
   clock: Clock,
+  carrier: PacketCarrier | undefined,
 ) => {
   const { now: nowMicroseconds, onNextTurn } = clock
   let isTouched = true
@@ -201,7 +209,9 @@ const createDriveLoop = (
     return nowMicroseconds() >= timerDue
   }
   const drive = (): boolean => {
-    if (isDriving || (isMemoryLink && !isTouched && !hasTimerExpired())) return false
+    if (isDriving) return false
+    const hasArrivals = carrier !== undefined && carrier.links.nextAt() <= nowMicroseconds() && carrier.poll()
+    if (isMemoryLink && !isTouched && !hasArrivals && !hasTimerExpired()) return false
     isDriving = true
     isTouched = false
     let hasWorked = processPosts()
@@ -303,6 +313,8 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   torment: true,
   record: true,
   clock: true,
+  links: true,
+  dcqcn: true,
   seed: true,
   external: true,
 }
@@ -311,7 +323,8 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
 const TRANSIT_TIME = 2
 
 /** Checks the options of virtual time, and returns the clock. Throws RdmaError EINVAL. */
-const clockOf = ({ clock = 'real', seed, external, link, path, random }: NetworkOptions): Clock | VirtualClock => {
+const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
+  const { clock = 'real', seed, external, link, path, random, links: topology } = options
   const call = 'createNetwork'
   checkChoice(call, 'clock', clock, ['real', 'virtual'])
   if (seed !== undefined && !isSeed(seed))
@@ -319,8 +332,14 @@ const clockOf = ({ clock = 'real', seed, external, link, path, random }: Network
   if (seed !== undefined && random !== undefined)
     throw invalidArgument(call, `random and seed ${seed}: both give the random numbers`, 'leave out one of them')
   if (clock === 'real') {
-    if (external === undefined) return realClock
-    throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
+    if (external !== undefined) throw invalidArgument(call, `external ${formatValue(external)} is for clock 'virtual'`)
+    if (topology !== undefined)
+      throw invalidArgument(
+        call,
+        "links are for clock 'virtual': in real time, delays of this process would count as the network's",
+        'use `userdma net` or fault rules with delay and rate',
+      )
+    return realClock
   }
   if (external !== undefined) checkChoice(call, 'external', external, ['refuse', 'wait'])
   if (link !== undefined && link !== 'memory')
@@ -367,8 +386,11 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
   const clock = clockOf(options)
-  const given = { ...options }
+  const given = { ...options, links: copyOfValue(options.links) }
   const { seed = clock.isVirtual ? 0 : undefined, fault = '', link = 'memory', check, torment, record } = options
+  const topology = options.links === undefined ? undefined : compileTopology(options.links)
+  const hosts = createHosts(topology)
+  lineRateOf('createNetwork', options.dcqcn, LineRate.DEFAULT)
   const { path = clock.isVirtual ? 'packets' : 'direct' } = options
   const seeded = seed === undefined || options.random !== undefined ? undefined : createRandom(seed)
   const { random = seeded ?? secureRandom } = options
@@ -380,13 +402,15 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkRecording('createNetwork', record)
   if (torment !== undefined && !isSeed(torment))
     throw invalidArgument('createNetwork', `torment ${formatValue(torment)} is not a seed`, `a seed is ${SEED_RANGE}`)
+  const carrier = topology && createClockedLinks(topology, seed ?? 0, clock, () => void drive())
+  if (carrier !== undefined) requirePaths(topology!, carrier.links.routes)
   const slices = createSlices(undefined, STEPS_PER_TURN, clock.onNextTurn)
   const assembly = assemble({
     link,
     path,
     hasNative: false,
     now: clock.now,
-    transit: clock.isVirtual ? { now: clock.now, arrival: () => clock.now() + TRANSIT_TIME } : undefined,
+    transit: clock.isVirtual ? { now: clock.now, delay: TRANSIT_TIME, carrier } : undefined,
     core: {
       random: () => {
         const value = random()
@@ -415,16 +439,17 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     torment !== undefined || clock.isVirtual,
     clients,
     clock,
+    carrier,
   )
   let rules = faultRules('createNetwork', fault, seed)
 
-  const observation = observe(core, attached, clock)
+  const observation = observe(core, attached, clock, carrier !== undefined)
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
 
   /** The port and the identity of a new device. Throws RdmaError. */
-  const attach = (name: string, address: string) => {
+  const attach = (name: string, address: string, host: number | undefined) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
     const reason = reasonUnusable(bytes)
@@ -440,7 +465,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       throw refused('ENOSPC', 'open', `the network has ${MAX_DEVICES} devices, which is its maximum`, 'close one first')
     const identity = ports.isMemory ? identify(bytes, { name: 'local', index: 0 }) : identityOf({ address })
     try {
-      return { port: ports.attach({ name, address }, identity), identity }
+      return { port: ports.attach({ name, address }, identity, host), identity }
     } catch (error) {
       throw error instanceof CallError ? rdmaError(error, 'open') : invalidArgument('open', (error as Error).message)
     }
@@ -481,12 +506,21 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     scheduleTimers,
     overdueTurn,
     awaitsNextTurn,
-    add(name, address) {
-      const { port: barePort, identity } = attach(name, address)
+    add(name, address, { host: wantedHost, dcqcn = options.dcqcn }) {
+      const host = hosts.find(wantedHost)
+      const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
+      const lineRate = lineRateOf('open', dcqcn, ownRate)
+      const { port: barePort, identity } = attach(name, address, host)
       const port = withFaults(barePort, name, rules)
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
-      const device = assembly.addDevice(rxeDriver, name, { identity, attach: () => port })
+      const device = assembly.addDevice(rxeDriver, name, {
+        identity,
+        dcqcn: lineRate,
+        timerDelay: clock.isVirtual ? 0 : undefined,
+        attach: () => port,
+      })
+      hosts.set(host, name)
       const closePort = (): void => port.close()
       if (!ports.isMemory) closeAtThreadEnd(closePort)
       network.devicesAdded++
@@ -494,6 +528,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const soft: AttachedDevice = {
         network: device,
         port,
+        counters: () => ({ ...countersOf(device), faults: { ...port.faults } }) as object as DeviceCounters,
         async remove() {
           // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
           if (isDriving()) await undefined
@@ -506,6 +541,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           observation.deviceRemoved(name)
           await new Promise<void>(resolve => unregister(device.device, resolve))
           forgetThreadEnd(closePort)
+          hosts.set(host, undefined)
           rearm()
         },
       }
@@ -513,6 +549,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       observation.deviceAdded(name, soft)
       return soft
     },
+    stats: () => ({
+      links: topology && carrier ? linkStats(topology, carrier.links, clock.now()) : [],
+      devices: Object.fromEntries(
+        [...attached].map(([name, { counters }]) => [name, { host: hosts.nameOf(name), counters: counters() }]),
+      ),
+    }),
     hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
     softDevice: name => attached.get(name),
     portOf: name => faultPorts.get(name),

@@ -184,7 +184,7 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
 }
 
 /** `attached`: the soft devices of the network by name. */
-export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>, clock: Clock) => {
+export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>, clock: Clock, hasLinks: boolean) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
   })
@@ -226,7 +226,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
             warn(`a capture was stopped: ${String(error)}`)
             capture.stop()
           },
-          () => [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
+          () => hasLinks || [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
           clock,
         ),
         tapRemovers: new Map(),

@@ -13,7 +13,7 @@ import { type Device, deviceOn } from '../verbs/device.ts'
 import { ADDRESS_GID_INDEX, type LocalPath, NO_PATH } from '../verbs/plan.ts'
 import { addressText } from '../wire/address.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './carrier.ts'
-import type { AttachedDevice, LocalNetwork, RecordOptions } from './contract.ts'
+import type { AttachedDevice, DevicePlace, LocalNetwork, RecordOptions } from './contract.ts'
 import { createNetwork } from './network.ts'
 
 /** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */
@@ -53,7 +53,7 @@ const startRecording = async (network: LocalNetwork): Promise<void> => {
 }
 
 /** Options of `open` for a new soft device. */
-interface SoftDeviceOptions {
+interface SoftDeviceOptions extends DevicePlace {
   readonly name?: string | undefined
   readonly address?: string | undefined
   readonly rings?: RingLayout['name'] | undefined
@@ -75,7 +75,7 @@ const openSoftDevice = (
       text => core.devices.has(text),
     ),
   } = options
-  const carrier = localCarrier(network, name, address, options.rings, startCheck, removed)
+  const carrier = localCarrier(network, name, address, options.rings, startCheck, removed, options)
   return deviceOn(carrier, name, address, () => softPath(network.softDevice(name)!))
 }
 

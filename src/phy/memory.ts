@@ -12,13 +12,16 @@
  */
 import { addressText, isLinkLocal } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
+import { ECN_MASK, markedFlow } from '../wire/flow.ts'
 import { sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable } from './flow-table.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
-import { emptyTappedRun, type Port, SCRATCH_BYTES, STAGING_BYTES, type TapOutcome } from './port.ts'
+import { MAX_PACKET_BYTES, type PacketCarrier } from './links/packet-carrier.ts'
+import { emptyTappedRun, type FlowAddress, type Port, SCRATCH_BYTES, STAGING_BYTES, type TapOutcome } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limits.ts'
 import { createRunPool } from './runs/pool.ts'
 import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
+import { pathMtuOf } from './udp/window.ts'
 
 /** Reservations up to this size, mostly for ACKs, get a small buffer if one is free. */
 const SMALL_RUN_BYTES = 2048
@@ -30,15 +33,13 @@ const PATH_MTU = 4096
 const NOWHERE = -1
 const GROUP = -2
 
-/**
- * The time that packets take (docs/decisions/virtual-time.md). This link has no other notion of time: a network of links
- * with rates and queues would answer here.
- */
+/** The time that packets take (docs/decisions/virtual-time.md). Times are microseconds. */
 export interface Transit {
-  /** Microseconds. */
   now(): number
-  /** When a run that port `source` sends now arrives at port `destination`, microseconds. `bytes`: of all its packets. */
-  arrival(source: number, destination: number, bytes: number): number
+  /** From port to port, whatever the bytes; with a carrier only from a port to itself. */
+  readonly delay: number
+  /** Carries packets between different ports, which then belong to hosts (`MemorySwitch.attach`). */
+  readonly carrier?: PacketCarrier | undefined
 }
 
 /** `direct`: messages may be passed without packets (`Port.receiverOf`) while no ICRCs and taps are needed. */
@@ -63,8 +64,11 @@ export interface MemorySwitchOptions {
 }
 
 export interface MemorySwitch {
-  /** Adds a port. Throws an Error if there are `runs` ports already; closed ports with runs in flight count too. */
-  attach(): Port
+  /**
+   * Adds a port; with a carrier on `host`, which has no other port. Throws an Error if there are `runs` ports already;
+   * closed ports with runs in flight count too.
+   */
+  attach(host?: number): Port
   /** Number of runs that wait to be received, at all ports together. */
   readonly waitingRuns: number
   /** Number of ports, of buffers in use, and of flows that are open or in flight. */
@@ -87,6 +91,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     path = 'packets',
     transit,
   } = options
+  const carrier = transit?.carrier
   if (arena.bytes.length < memorySwitchBytes(runs, smallRuns))
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
@@ -162,6 +167,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     releaseBuffer(records.buffer[run])
     freeRecord(records, run)
   }
+  /** A packet of the carrier's: only a record, without a buffer. */
+  const releaseCarried = (packet: number): void => {
+    flows.release(records.flow[packet])
+    freeRecord(records, packet)
+  }
 
   /** A second record for the same bytes, for another receiver. */
   const copyRun = (run: number): number => {
@@ -173,6 +183,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     records.lastBytes[copy] = records.lastBytes[run]
     records.flow[copy] = records.flow[run]
     records.isSealed[copy] = records.isSealed[run]
+    records.identification[copy] = records.identification[run]
     bufferRefs[records.buffer[run]]++
     flows.retain(records.flow[run])
     return copy
@@ -183,21 +194,54 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     packet === records.count[run] - 1 ? records.lastBytes[run] : records.packetBytes[run]
   const sealRun = (run: number): void => {
     const flow = flows.icrcFlowOf(records.flow[run])
-    for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, packetOffset(run, i), packetLength(run, i), flow, i)
+    const first = records.identification[run]
+    for (let i = 0; i < records.count[run]; i++)
+      sealIcrc(arena, packetOffset(run, i), packetLength(run, i), flow, first + i)
     records.isSealed[run] = 1
   }
   const hasCorrectIcrc = (run: number, packet: number): boolean =>
-    verifyIcrc(arena, packetOffset(run, packet), packetLength(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
+    verifyIcrc(
+      arena,
+      packetOffset(run, packet),
+      packetLength(run, packet),
+      flows.icrcFlowOf(records.flow[run]),
+      records.identification[run] + packet,
+    )
+  /** Path and headers of a run's packets; marked packets are runs of one. */
+  const flowOf = (run: number): FlowAddress => {
+    const flow = flows.recordOf(records.flow[run])
+    return records.isMarked[run] ? markedFlow(flow) : flow
+  }
+
+  /** Passes the packets of a run of host `from` to the carrier, which copies them. */
+  const carry = (run: number, from: number, portNumber: number): void => {
+    const to = links[portNumber]?.host
+    if (to === undefined) return
+    const flow = flows.recordOf(records.flow[run])
+    const hash = carrier!.hashOf(flow)
+    for (let i = 0; i < records.count[run]; i++) {
+      const packet = allocateRecord(records)
+      records.flow[packet] = records.flow[run]
+      records.isSealed[packet] = records.isSealed[run]
+      records.identification[packet] = i
+      flows.retain(records.flow[run])
+      const ecn = flow.trafficClass & ECN_MASK
+      carrier!.send(packet, from, to, hash, ecn, arena.bytes, packetOffset(run, i), packetLength(run, i))
+    }
+  }
 
   const tapped = emptyTappedRun(arena, 'sent')
 
   interface Link {
     readonly port: Port
-    /** Appends a run of port `source` to the port's queue of received runs. */
-    enqueue(run: number, source: number): void
+    readonly host: number
+    /** Shows the port's tap a packet that the carrier has lost, and whose bytes it has at `at`. */
+    showLost(packet: number, at: number, length: number): void
+    /** Appends a run to the port's queue of received runs. */
+    enqueue(run: number): void
   }
 
-  const createLink = (portNumber: number): Link => {
+  const createLink = (portNumber: number, host: number): Link => {
     /** The queue of received runs: first unreleased run, first run with undelivered packets, and last run; -1: none. */
     let oldest = -1
     let head = -1
@@ -214,6 +258,14 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     let portSealReasons = 0
     /** Numbers of this port's addresses. */
     const ownAddresses: number[] = []
+    /**
+     * The committed run whose packets the carrier gets at the next call of `reserve`, `commit` or `flush`, as a layer may
+     * change them until then; -1: none. And its route.
+     */
+    let pending = -1
+    let pendingRoute = NOWHERE
+    /** Whether `reserve` has failed because the host's link has enough to send. */
+    let isHostFull = false
 
     /** Shows the port's tap packets [firstPacket, end) of a run. */
     const showTap = (
@@ -230,8 +282,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       tapped.packetBytes = records.packetBytes[run]
       tapped.count = end - firstPacket
       tapped.lastBytes = packetLength(run, end - 1)
-      tapped.flow = flows.recordOf(records.flow[run])
-      tapped.identification = firstPacket
+      tapped.flow = flowOf(run)
+      tapped.identification = records.identification[run] + firstPacket
       port.tap?.(tapped)
     }
 
@@ -270,6 +322,57 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       }
       return packet
     }
+    /** Appends a run that has arrived at `arrival`, with a transit. */
+    const append = (run: number, arrival: number): void => {
+      if (transit !== undefined) arrivals[run] = arrival
+      if (tail < 0) oldest = run
+      else records.next[tail] = run
+      tail = run
+      if (head < 0) head = run
+      waitingRuns++
+    }
+    /** Takes packets that the carrier has brought, as many as fit in a buffer. None while no buffer is free. */
+    const takeCarried = (by: PacketCarrier): void => {
+      if (!by.hasArrived(host)) return
+      const buffer = takeBuffer(portNumber, RUN_BYTES)
+      if (buffer < 0) return
+      const end = endOf(buffer)
+      let at = startOf(buffer)
+      while (at + MAX_PACKET_BYTES <= end) {
+        const packet = by.receive(host, arena.bytes, at)
+        if (packet < 0) break
+        const destination = route(records.flow[packet])
+        // The device that had the address was removed, and another one has its host.
+        if (destination !== portNumber && destination > GROUP) {
+          releaseCarried(packet)
+          continue
+        }
+        records.buffer[packet] = buffer
+        bufferRefs[buffer]++
+        records.offset[packet] = at
+        records.packetBytes[packet] = by.length
+        records.count[packet] = 1
+        records.lastBytes[packet] = by.length
+        records.isMarked[packet] = by.isMarked ? 1 : 0
+        append(packet, 0)
+        at += (by.length + 15) & ~15
+      }
+      releaseBuffer(buffer)
+    }
+    const carryLater = (run: number, destination: number): void => {
+      pending = run
+      pendingRoute = destination
+      flows.retain(records.flow[run])
+    }
+    const carryPending = (): void => {
+      if (pending < 0) return
+      const run = pending
+      pending = -1
+      if (pendingRoute > GROUP) carry(run, host, pendingRoute)
+      else for (const member of membersOf[GROUP - pendingRoute]) if (member !== portNumber) carry(run, host, member)
+      flows.release(records.flow[run])
+      releaseRun(run)
+    }
     /** Moves `head` to the next run. */
     const advance = (): void => {
       head = records.next[head]
@@ -280,9 +383,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     const port: Port = {
       arena,
       scratch: runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES + portNumber * SCRATCH_BYTES,
-      maxPackets: RUN_PACKETS,
-      maxBytes: RUN_BYTES,
-      pathMtu: PATH_MTU,
+      maxPackets: carrier?.maxPackets ?? RUN_PACKETS,
+      maxBytes: carrier?.maxBytes ?? RUN_BYTES,
+      pathMtu: carrier === undefined ? PATH_MTU : pathMtuOf(carrier.mtuOf(host)),
+      pathBytes: carrier?.windowBytes,
+      hasSourcePorts: carrier !== undefined,
       hasGroupSockets: false,
       counters: { sentPackets: 0, sentBytes: 0, receivedPackets: 0, receivedBytes: 0, icrcErrors: 0, dropped: 0 },
       wake: null,
@@ -298,7 +403,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         route(flow)
         return peerOf[flow]
       },
-      isWaiting: () => head >= 0 && hasArrived(head),
+      isWaiting: () => (head >= 0 && hasArrived(head)) || carrier?.hasArrived(host) === true,
 
       addAddress: address => {
         addressWords(address, addressKey, 0)
@@ -340,6 +445,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
       reserve: bytes => {
         requireRunBytes(bytes)
+        carryPending()
+        if (carrier !== undefined && carrier.fullUntil(host) > transit!.now()) {
+          isHostFull = true
+          return -1
+        }
         const buffer = isClosed ? -1 : takeBuffer(portNumber, bytes)
         if (buffer < 0) return -1
         endReservation()
@@ -348,6 +458,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         return filled
       },
       commit: (offset, packetBytes, count, lastBytes, flow) => {
+        carryPending()
         const end = requireRun(offset, packetBytes, count, lastBytes, filled, reserved < 0 ? -1 : endOf(reserved))
         if (!flows.isOpen(portNumber, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
@@ -371,16 +482,26 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
         if (destination <= GROUP) {
-          for (const member of membersOf[GROUP - destination]) links[member]?.enqueue(copyRun(run), portNumber)
-          releaseRun(run)
+          for (const member of membersOf[GROUP - destination])
+            if (carrier === undefined || member === portNumber) links[member]?.enqueue(copyRun(run))
+          if (carrier === undefined) releaseRun(run)
+          else carryLater(run, destination)
+          return
+        }
+        if (carrier !== undefined && destination !== portNumber) {
+          carryLater(run, destination)
           return
         }
         flows.retain(flow)
-        links[destination]?.enqueue(run, portNumber)
+        links[destination]?.enqueue(run)
       },
-      flush: endReservation,
+      flush: () => {
+        carryPending()
+        endReservation()
+      },
 
       receive: received => {
+        if (carrier !== undefined && head < 0) takeCarried(carrier)
         while (head >= 0 && hasArrived(head)) {
           const run = head
           // A run that was sent before a tap or a layer needed ICRCs.
@@ -404,11 +525,11 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           // The flow's route may not lead here: the destination is a group, or has moved to another port.
           const isRoutedHere = route(flow) === portNumber
           received.peer = isRoutedHere ? peerOf[flow] : flows.peerOf(portNumber, flows.words(), flows.sourceAt(flow))
-          received.flowAddress = flows.recordOf(flow)
-          received.identification = firstPacket
+          received.flowAddress = flowOf(run)
+          received.identification = records.identification[run] + firstPacket
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
-          if (port.tap !== null) showTap('received', 'passed', run, firstPacket, end)
+          if (port.tap !== null) showTap('received', records.isMarked[run] ? 'marked' : 'passed', run, firstPacket, end)
           // Skips following packets with wrong ICRCs now, so that the run is released with its last correct packet.
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
@@ -436,11 +557,18 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
       releaseLayerBuffer: offset => large.release(large.bufferAt(offset)),
 
-      nextTimeout: () => (transit !== undefined && head >= 0 ? arrivals[head] : Number.POSITIVE_INFINITY),
-      onTimeout: () => {},
+      nextTimeout: () => {
+        if (transit === undefined) return Number.POSITIVE_INFINITY
+        const arrival = head >= 0 ? arrivals[head] : Number.POSITIVE_INFINITY
+        return isHostFull ? Math.min(arrival, carrier!.fullUntil(host)) : arrival
+      },
+      onTimeout: () => {
+        isHostFull = false
+      },
       close: () => {
         if (isClosed) return
         isClosed = true
+        carryPending()
         endReservation()
         while (head >= 0) advance()
         releaseDelivered()
@@ -450,6 +578,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         sealReasons -= portSealReasons
         portSealReasons = 0
         links[portNumber] = undefined
+        carrier?.setTaken(host, false)
         large.removeOwner(portNumber)
         small.removeOwner(portNumber)
       },
@@ -457,25 +586,33 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     return {
       port,
-      enqueue: (run, source) => {
+      host,
+      showLost: (packet, at, length) => {
+        if (port.tap === null) return
+        const { arena: carried } = carrier!.links
+        const identification = records.identification[packet]
+        if (sealReasons > 0 && !records.isSealed[packet])
+          sealIcrc(carried, at, length, flows.icrcFlowOf(records.flow[packet]), identification)
+        const flow = flows.recordOf(records.flow[packet])
+        const shown = { direction: 'received', outcome: 'dropped', arena: carried, offset: at, count: 1, flow } as const
+        port.tap({ ...shown, packetBytes: length, lastBytes: length, identification })
+      },
+      enqueue: run => {
         const wasEmpty = head < 0
-        if (transit !== undefined) {
-          const bytes = (records.count[run] - 1) * records.packetBytes[run] + records.lastBytes[run]
-          const arrival = transit.arrival(source, portNumber, bytes)
-          arrivals[run] = wasEmpty ? arrival : Math.max(arrival, arrivals[tail])
-        }
-        if (tail < 0) oldest = run
-        else records.next[tail] = run
-        tail = run
-        if (wasEmpty) head = run
-        waitingRuns++
+        append(run, transit === undefined ? 0 : transit.now() + transit.delay)
         if (wasEmpty) port.wake?.()
       },
     }
   }
 
+  if (carrier !== undefined)
+    carrier.onLost = (packet, host, at, length) => {
+      links.find(link => link?.host === host)?.showLost(packet, at, length)
+      releaseCarried(packet)
+    }
+
   return {
-    attach: () => {
+    attach: (host = 0) => {
       // The number of a closed port cannot be reused while some of its buffers are in flight.
       const portNumber = links.findIndex(
         (link, i) => link === undefined && large.usedBy(i) === 0 && small.usedBy(i) === 0,
@@ -484,7 +621,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         throw new Error(`this memory link has ${runs} run buffers, so at most ${runs} ports; all are in use`)
       large.addOwner(portNumber)
       small.addOwner(portNumber)
-      const link = createLink(portNumber)
+      const link = createLink(portNumber, host)
+      carrier?.setTaken(host, true)
       links[portNumber] = link
       return link.port
     },

@@ -112,8 +112,12 @@ export interface Port {
    * can overflow.
    */
   readonly windowBytes?: number | undefined
+  /** Bytes that a queue pair may have unacknowledged on a port without `windowBytes`. Default: the engine's. */
+  readonly pathBytes?: number | undefined
   /** As `windowBytes`, for all queue pairs of this port together that send to one peer. */
   readonly sharedWindowBytes?: number | undefined
+  /** Whether flows may have any UDP source port at no cost; switches choose among paths by it. Default: false. */
+  readonly hasSourcePorts?: boolean | undefined
   /** Each group that the port joins takes a descriptor. */
   readonly hasGroupSockets: boolean
   readonly counters: PortCounters

@@ -12,6 +12,7 @@ import { IpInterfaceClass, IpSocketClass } from './classes/device/ip.ts'
 import { PortClass } from './classes/device/port.ts'
 import { SystemClass } from './classes/device/system.ts'
 import { Dm } from './classes/dm.ts'
+import { Dmah } from './classes/dmah.ts'
 import { DriverOps } from './classes/driver_ops.ts'
 import { AsyncFd } from './classes/events/async_fd.ts'
 import { CompChannel } from './classes/events/comp_channel.ts'
@@ -69,6 +70,7 @@ export const Classes = {
   flow: Flow,
   counters: Counters,
   dm: Dm,
+  dmah: Dmah,
   wq: Wq,
   rwq_ind_table: RwqIndTable,
   event_queue: EventQueueClass,

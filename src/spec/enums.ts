@@ -91,6 +91,9 @@ export const LinkSpeed = enumeration('link_speed', {
   NDR: 128,
 })
 
+/** Of a `dmah`: volatile or persistent memory. */
+export const TphMemType = enumeration('tph_mem_type', { VM: 0, PM: 1 })
+
 /** HCA: atomic among the atomics of this device; GLOB: also with the processor. */
 export const AtomicCap = enumeration('atomic_cap', { NONE: 0, HCA: 1, GLOB: 2 })
 

@@ -167,7 +167,7 @@ export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRul
 
 export const noFaultCounts = (): FaultCounters => ({ ...zeros(), delayed: 0, overflowed: 0 })
 
-/** What happened to a packet at a port. The outcomes after 'wrong icrc' are injected faults. */
+/** What happened to a packet at a port. Those after 'wrong icrc' are injected faults; links lose and mark too. */
 export const packetOutcomes = [
   'passed',
   'wrong icrc',

@@ -22,6 +22,37 @@ export interface PacketFlow {
   readonly flowLabel: number
 }
 
+/** Source ports of RoCEv2 packets: this one and those above. */
+const FIRST_SOURCE_PORT = 0xc000
+const LABEL_SPACE = 2 ** 20
+
+/** The UDP source port that stands for a flow label, as Linux's rdma_flow_label_to_udp_sport: both halves count. */
+const portOfLabel = (label: number): number => FIRST_SOURCE_PORT | ((label ^ (label >>> 14)) & 0x3fff)
+
+/**
+ * The UDP source port of a queue pair's packets, as Linux's rdma_get_udp_sport: from the flow label (20 bits) or, if that
+ * is 0, from both QPNs, so that switches spread queue pairs over paths.
+ */
+export const sourcePortOf = (flowLabel: number, qpn: number, destQpn: number): number => {
+  if (flowLabel !== 0) return portOfLabel(flowLabel)
+  // up to 48 bits, which a double has exactly
+  const product = qpn * destQpn
+  const middle = Math.floor(product / LABEL_SPACE)
+  return portOfLabel((product % LABEL_SPACE) ^ (middle % LABEL_SPACE) ^ Math.floor(middle / LABEL_SPACE))
+}
+
+const markedFlows = new WeakMap<PacketFlow, PacketFlow>()
+
+/** The flow of marked packets of `flow`: the same object each time. */
+export const markedFlow = (flow: PacketFlow): PacketFlow => {
+  let marked = markedFlows.get(flow)
+  if (marked === undefined) {
+    marked = { ...flow, trafficClass: flow.trafficClass | ECN_CE }
+    markedFlows.set(flow, marked)
+  }
+  return marked
+}
+
 /** A number of 32 bits for the addresses of a flow; rarely others have the same. `isBack`: of the opposite direction. */
 export const flowHash = (
   { source, destination }: Pick<PacketFlow, 'source' | 'destination'>,

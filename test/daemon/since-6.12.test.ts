@@ -11,7 +11,7 @@ import { MLX5_DRIVER_ID } from '../../src/spec/drivers/mlx5.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { AsyncEventType, CmEventType, OdpTransportCaps } from '../../src/spec/enums.ts'
 import { errnoName } from '../../src/spec/errno.ts'
-import { ioctlMethods, RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import { ioctlMethods, RDMA_VERBS_IOCTL, UHW_IN } from '../../src/spec/linux/ioctl.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from '../../src/spec/linux/names.ts'
 import { MonitorEvent, type NldevCommandName, NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { type Addition, type AdditionKind, additionKinds, additions } from '../../src/spec/linux/since-6.12.ts'
@@ -120,6 +120,9 @@ const arguments_: Readonly<Record<string, (caller: Caller) => number[][]>> = {
     attribute(9, 4, memory.address + DATA_AT),
     attribute(10, 4, memory.address + DATA_AT + 8),
   ],
+  'DMAH.DMAH_ALLOC': () => [attribute(0, 0, 0), attribute(3, 1, 3)],
+  // the handle in the first attribute of the message before, DMAH_ALLOC
+  'DMAH.DMAH_FREE': ({ client }) => [attribute(0, 0, client.memory.u32[(MESSAGE_AT + 24 + 8) / 4]!)],
 }
 
 /** Device, object, method and id of drivers' attributes (mlx5_user_ioctl_cmds.h, efa-abi.h). */
@@ -205,6 +208,8 @@ describe('each addition of Linux since 6.12', () => {
     const { client } = rxe
     const [DEVICE, GET_CONTEXT] = [LinuxObject.DEVICE, 3]
     assert.equal(await ioctl(rxe, DEVICE, GET_CONTEXT, []), 'OK')
+    const mlx5 = callers[1]!
+    assert.equal(await ioctl(mlx5, DEVICE, GET_CONTEXT, [attribute(UHW_IN, 8, 0)]), 'OK')
     const { ret, response } = await client.command(rxe.context, Command.ALLOC_PD, [], 1)
     assert.ok(ret > 0, PD_ERROR)
     const caller: Caller = { ...rxe, pd: response[0]! }
@@ -213,10 +218,17 @@ describe('each addition of Linux since 6.12', () => {
     const handle: Entries = [['DEV_INDEX', 0]]
 
     const probes: Readonly<Record<AdditionKind, (name: string, row: Addition) => string | Promise<string>>> = {
-      object: name => ioctl(caller, LinuxObject[name as LinuxObjectName], 0, []),
-      method(name) {
+      async object(name, { device }) {
+        const number = LinuxObject[name as LinuxObjectName]
+        if (device === undefined) return ioctl(caller, number, 0, [])
+        assert.equal(await ioctl(caller, number, 0, []), 'EPROTONOSUPPORT')
+        // an attribute is missing
+        return (await ioctl(mlx5, number, 0, [])) === 'EINVAL' ? 'OK' : 'EPROTONOSUPPORT'
+      },
+      method(name, { device }) {
         const [object, method] = numbersOf(name)
-        return ioctl(caller, object, method, arguments_[name]?.(caller) ?? [])
+        const on = device === undefined ? caller : mlx5
+        return ioctl(on, object, method, arguments_[name]?.(on) ?? [])
       },
       async attribute(name) {
         const [object, method, number] = numbersOf(name)

@@ -81,6 +81,6 @@ test('the comments of declarations are found', () => {
 test('errors follow from a method’s arguments', () => {
   assert.match(sectionOf('cq', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)
   assert.match(sectionOf('cq', 'create'), /- EBADF: `channel` or `asyncFd` does not belong to this context/)
-  assert.match(sectionOf('mr', 'create'), /- ENOENT: `pd` or `dm` does not exist/)
+  assert.match(sectionOf('mr', 'create'), /- ENOENT: `pd` or `dm` or `dmah` does not exist/)
   assert.match(sectionOf('rc_qp', 'modify'), /In Linux: write `MODIFY_QP`, write `EX_MODIFY_QP`/)
 })

@@ -33,13 +33,14 @@ export const completionsOf = <C>(
 
 /**
  * `names`: of the devices, with the addresses 127.0.0.1 and so on. All messages are packets if `fault` has a rule,
- * otherwise they are delivered directly. `onPort` gets the port of each device.
+ * otherwise they are delivered directly. `onPort` gets the port of each device. `dcqcn`: of all devices.
  */
 export const driverMachine = (
   driver: { createDevice(core: Core, name: string, site: RoceSite): NetworkDevice },
   names: readonly string[],
   fault: string,
   onPort?: (port: Port, device: number) => void,
+  dcqcn?: number,
 ) => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(64, 64))
@@ -55,6 +56,7 @@ export const driverMachine = (
       network: {
         identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
         now: () => time.now,
+        dcqcn,
         attach: () => port,
       },
     })

@@ -77,6 +77,9 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   adapter: [['-q'], /usage: .*adapter/],
   raw_packets: [[], /usage: raw_packets DEVICE/],
   on_demand: [[], /usage: on_demand DEVICE/],
+  dmabuf: [[], /usage: dmabuf DEVICE/],
+  allocator: [[], /usage: allocator DEVICE/],
+  imports: [[], /usage: imports DEVICE/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -168,6 +168,7 @@ test('types of arguments and results are inferred from the declaration', () => {
       kind?: number
       file?: number
       dm?: Target
+      dmah?: Target
     }
   >(true)
   same<Out<typeof mr.create>, { lkey: number; rkey: number }>(true)

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { MrKind } from '../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ExtendedCommands, LinuxObject, WriteCommands } from '../../src/spec/linux/names.ts'
@@ -617,7 +618,7 @@ test('ioctl INFO_HANDLES is ENOENT without a count, EINVAL without a list or bot
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId])), 'EINVAL')
 })
 
-test('ioctl REG_MR takes an address, and refuses DMA-BUFs and DMA handles, which soft devices lack', () => {
+test('ioctl REG_MR takes an address or a descriptor, and refuses DMA handles, which this device lacks', () => {
   const region = (...more: readonly Attr[]): Decoded | Answer =>
     verbs(LinuxObject.MR, REG_MR_METHOD, [
       [0, 0, 0n],
@@ -633,7 +634,10 @@ test('ioctl REG_MR takes an address, and refuses DMA-BUFs and DMA handles, which
   assert.ok(!isAnswer(decoded))
   assert.deepEqual(decoded.call.args, { pd: 0, start: 0x10000n, length: 4096n, iova: 0x8000n, access: 1 })
   assert.equal(errorOf(region()), 'EINVAL')
-  assert.equal(errorOf(region([7, 0, 5n], [8, 8, 0n])), 'EOPNOTSUPP')
+  const ofFile = region([7, 0, 5n], [8, 8, 0x2000n])
+  assert.ok(!isAnswer(ofFile))
+  const kind = MrKind.values.FILE
+  assert.deepEqual(ofFile.call.args, { pd: 0, start: 0x2000n, length: 4096n, iova: 0x8000n, access: 1, file: 5, kind })
   assert.equal(errorOf(region([4, 8, 0n], [2, 0, 0n])), 'EINVAL')
 })
 

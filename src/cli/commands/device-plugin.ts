@@ -3,13 +3,13 @@
  * kubelet (docs/how-to/kubernetes.md). One process serves any number of resources, all of one daemon, which may start later,
  * end and come back.
  */
-import { mkdirSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { namedSocket, userSocket } from '../../session/user-socket.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { cdiText, type Edits, editsFor } from '../container-edits.ts'
 import { onEndSignal } from '../end-signals.ts'
-import { messageOf } from '../fail.ts'
+import { messageOf, UsageError } from '../fail.ts'
 import { joinKubelet, type Kubelet } from '../kubernetes/kubelet.ts'
 import { createPlugin } from '../kubernetes/plugin.ts'
 import { copyPreload } from '../kubernetes/preload-copy.ts'
@@ -31,14 +31,36 @@ const say = (sentence: string): void => {
   process.stderr.write(`userdma device-plugin: ${sentence}\n`)
 }
 
+/** Not by `recursive`, which never ends in /proc on Node 20. */
+const makeAll = (folder: string): void => {
+  if (existsSync(folder)) return
+  makeAll(dirname(folder))
+  mkdirSync(folder, { mode: 0o755 })
+}
+
+/** Makes the folder of an option. Throws UsageError. */
+const makeFolder = (option: string, path: string): string => {
+  const folder = resolve(path)
+  try {
+    makeAll(folder)
+    if (!statSync(folder).isDirectory()) throw new UsageError(`${option} "${path}" is no folder`)
+    accessSync(folder, constants.W_OK | constants.X_OK)
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    throw new UsageError(`${option} "${path}" cannot be made or written: ${(error as NodeJS.ErrnoException).code}`)
+  }
+  return folder
+}
+
 /** The command. */
 export const devicePlugin = async (options: DevicePluginOptions): Promise<void> => {
   const resources = parseResources(options.resource)
   const socket = namedSocket(options.socket) ?? userSocket()
   const library =
-    options.libraryFolder === undefined ? shimLibrary() : copyPreload(shimLibrary(), resolve(options.libraryFolder))
-  if (options.cdi !== undefined) mkdirSync(options.cdi, { recursive: true })
-  const cdiFile = options.cdi === undefined ? undefined : join(options.cdi, 'userdma.json')
+    options.libraryFolder === undefined
+      ? shimLibrary()
+      : copyPreload(shimLibrary(), makeFolder('--library-folder', options.libraryFolder))
+  const cdiFile = options.cdi === undefined ? undefined : join(makeFolder('--cdi', options.cdi), 'userdma.json')
   const edits = (): Edits => editsFor(socket, library)
   let kubelet: Kubelet | undefined
 

@@ -8,8 +8,6 @@
  * hosts of what each receives, so that a packet meets each link once.
  */
 import { formatFaults, linkQuantities, parseFaults } from '../../faults/rules.ts'
-import { isMappedIpv4, parseAddress, reasonUnusable } from '../../wire/address.ts'
-import { UsageError } from '../fail.ts'
 import {
   type Complain,
   deviceNames,
@@ -17,7 +15,9 @@ import {
   type LinkSettings,
   type NetDriver,
   type Topology,
-} from './topology-file.ts'
+} from '../../topology/net-file.ts'
+import { isMappedIpv4, parseAddress, reasonUnusable } from '../../wire/address.ts'
+import { UsageError } from '../fail.ts'
 
 /** An interface of a host, with its device. */
 export interface PlannedInterface extends Address {

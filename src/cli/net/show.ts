@@ -4,9 +4,9 @@
 import { setTimeout } from 'node:timers/promises'
 import { linkQuantities } from '../../faults/rules.ts'
 import { openToolSession } from '../../session/tool-session.ts'
+import type { LinkSettings } from '../../topology/net-file.ts'
 import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'
-import type { LinkSettings } from './topology-file.ts'
 
 /** What a daemon says about itself. */
 export type DaemonState =

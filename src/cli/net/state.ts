@@ -23,9 +23,10 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { takeLock } from '../../host/lock-file.ts'
 import { makeSocketFolder } from '../../session/user-socket.ts'
+import { isNetName, NET_NAME_RULE } from '../../topology/net-file.ts'
 import { UsageError } from '../fail.ts'
+import { userdmaScript } from '../paths.ts'
 import { hasDaemon, type Plan } from './plan.ts'
-import { isNetName, NET_NAME_RULE } from './topology-file.ts'
 
 export const isRoot = (): boolean => process.geteuid?.() === 0
 
@@ -84,6 +85,22 @@ const netsFolder = (): string => {
 
 /** The locks and claims of root's nets. */
 const CLAIMS = '/run/userdma-nets'
+
+/** What each host needs of the machine, so that no folder above it can be the host's own. */
+const NEEDED: readonly (readonly [path: string, what: string])[] = [
+  ['/usr/bin', 'the programs of the machine'],
+  ['/usr/lib', 'the libraries of the machine'],
+  ['/bin', 'the programs of the machine'],
+  ['/sbin', 'the programs of the machine'],
+  ['/lib', 'the libraries of the machine'],
+  ['/lib64', 'the libraries of the machine'],
+  ['/etc/ld.so.cache', 'the settings of the machine'],
+  ['/dev/null', 'the devices of the machine'],
+  ['/proc/self', 'the processes of the machine'],
+  ['/sys/class', 'the devices of the machine'],
+  [process.execPath, 'Node.js'],
+  [userdmaScript, 'userdma'],
+]
 
 /** sun_path without the NUL. */
 const MAX_SOCKET_PATH = 107
@@ -154,6 +171,11 @@ export class NetFolder {
         throw new UsageError(`folders: ${path} is no folder of this machine; make it, and each host has its own there`)
       if (`${this.path}/`.startsWith(`${path}/`))
         throw new UsageError(`folders: ${path} has the state of the net, ${this.path}; name folders below it`)
+      const needed = NEEDED.find(([below]) => `${below}/`.startsWith(`${path}/`))
+      if (needed !== undefined)
+        throw new UsageError(`folders: each host needs ${needed[1]}, which ${path} has; name folders below it`)
+      if (/^\/(?:proc|sys)\//.test(path))
+        throw new UsageError(`folders: ${path} is of the kernel's; a host cannot have its own`)
     }
     if (/[\s'"\\#]/.test(this.path))
       throw new Error(

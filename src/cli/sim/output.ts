@@ -20,14 +20,18 @@ const timeText = (micros: number): string =>
       ? `${significant(micros / 1e3)} ms`
       : `${significant(micros)} µs`
 
+/** A latency in the table: without messages there is none. */
+const latencyText = ({ latency }: Result, name: 'p50' | 'p99' | 'p999'): string =>
+  latency.messages === 0 ? '–' : timeText(latency[name])
+
 /** Columns of the table. */
 const columns: readonly (readonly [title: string, text: (result: Result) => string])[] = [
   ['control', ({ control }) => control],
   ['goodput', ({ goodput }) => bitsText(goodput)],
-  ['fairness', result => result.fairness.toFixed(3)],
-  ['p50', ({ latency }) => timeText(latency.p50)],
-  ['p99', ({ latency }) => timeText(latency.p99)],
-  ['p99.9', ({ latency }) => timeText(latency.p999)],
+  ['fairness', ({ goodput, fairness }) => (goodput === 0 ? '–' : fairness.toFixed(3))],
+  ['p50', result => latencyText(result, 'p50')],
+  ['p99', result => latencyText(result, 'p99')],
+  ['p99.9', result => latencyText(result, 'p999')],
   ['mean queue', ({ queue }) => bytesText(queue.mean)],
   ['max queue', ({ queue }) => bytesText(queue.max)],
   ['marked', ({ marked }) => `${marked}`],

@@ -5,6 +5,7 @@ import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { DriverClass } from '../driver-contract.ts'
 import { deviceClass, portClass } from './device.ts'
+import { dmahClass } from './dmah.ts'
 import { ahClass, cqClass, qpClasses, srqClass, tmSrqClass, wqClass, xrcdClass, xrcSrqClass } from './driver-objects.ts'
 import { driverOpsClass } from './driver-ops.ts'
 import { asyncFdClass, compChannelClass, eventQueueClass } from './event-queue.ts'
@@ -23,6 +24,7 @@ const classesWithMethods: readonly DriverClass[] = [
   mrClass,
   mwClass,
   ahClass,
+  dmahClass,
   compChannelClass,
   asyncFdClass,
   eventQueueClass,

@@ -255,6 +255,8 @@ const createRegion = (
   const { range, memory, special } = source
   const { access, pd } = args
   checkPlace('create', device, special?.kind, range, access)
+  if (access & ON_DEMAND && args.dmah !== undefined)
+    refuse('create', `access ${hex(access)}: an on-demand region has no DMA handle, omit ON_DEMAND or attribute dmah`)
   const isImplicit = special?.kind === IMPLICIT
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined

@@ -123,6 +123,7 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
     copyOut: (address, data) => caller.copyOut(address, data),
     file: fd => caller.file?.(fd),
     ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
+    ...(caller.processors && { processors: () => caller.processors!() }),
     ...(caller.allows && { allows: capability => caller.allows!(capability) }),
     ...(caller.handlers !== undefined && { handlers: caller.handlers }),
     ...(caller.eventsRead && { eventsRead: (object, read) => caller.eventsRead!(object, read) }),

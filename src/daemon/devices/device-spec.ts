@@ -74,20 +74,23 @@ const parseModel = (text: string): AdapterName => {
 const modelOfDriver = (driver: string | undefined): AdapterName | undefined =>
   pciModelNames.find(name => name === driver)
 
-/** The line rate of `dcqcn=RATE`, or of `dcqcn` alone, bits/s. Throws an Error. */
+/** The line rate of `dcqcn=RATE`, bits/s. Throws an Error. */
 const parseDcqcn = (text: string): number => {
-  if (text === '') return LineRate.DEFAULT
   const rate = linkQuantities.rate.read(text)
   if (rate === undefined || rate < LineRate.MIN || rate > LineRate.MAX)
     throw new Error(`dcqcn="${text}": give a line rate from 1mbit to 800gbit, for example 40gbit`)
   return rate
 }
 
+/** What `dcqcn` alone stands for. */
+const DEFAULT_DCQCN = `dcqcn=${LineRate.DEFAULT}`
+
 /** Parses `driver=NAME`, `dcqcn=RATE`, `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
 const parseSettings = (settings: readonly string[]): Pick<DeviceSpec, 'driver' | 'dcqcn' | 'pci'> => {
   const found: { driver?: string; dcqcn?: string; pci?: string; numa?: string; model?: string } = {}
   for (const setting of settings) {
-    const [, key, value] = /^(driver|dcqcn|pci|numa|model)=(.*)$/s.exec(setting === 'dcqcn' ? 'dcqcn=' : setting) ?? []
+    const [, key, value] =
+      /^(driver|dcqcn|pci|numa|model)=(.*)$/s.exec(setting === 'dcqcn' ? DEFAULT_DCQCN : setting) ?? []
     if (key === undefined)
       throw new Error(
         `"${setting}" is no setting of a device; after the address may follow driver=, dcqcn, pci=, numa= and model=`,

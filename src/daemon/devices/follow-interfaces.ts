@@ -1,5 +1,5 @@
 /*
- * Devices follow their network interfaces: addresses, link state, MTU (`DeviceLink` in core/driver-contract.ts).
+ * Devices follow their network interfaces: addresses, link state, speed, MTU (`DeviceLink` in core/driver-contract.ts).
  *
  * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
  * interface become GIDs of the device too. There are exceptions:
@@ -21,6 +21,7 @@ import { type LinkedDevice, NO_EVENT, type PortEvent } from '../../core/driver-c
 import { DEVICE_SPEED_CHANGE, raiseDevice, raisePort } from '../../core/events/events.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
+import { linkSpeed } from '../../host/net/link-speed.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isSameAddress } from '../../wire/address.ts'
@@ -179,7 +180,9 @@ export class InterfaceFollower {
     if (now !== undefined) this.#adoptDevices(now)
     this.#forEachDevice(this.#devicesOn(index), followed => {
       if (now !== undefined && now.name !== followed.link.identity.interfaceName) this.#moveTo(followed, now)
-      const link = now ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
+      const link = now
+        ? { isUp: now.isUp, hasCarrier: now.hasCarrier, pathMtu: pathMtuOf(now.mtu), speed: linkSpeed(now.name) }
+        : DELETED_LINK
       const { device } = followed
       const port = device.ports[0]!
       const speed = portSpeed(port)

@@ -155,6 +155,7 @@ const changingFiles = (device: TreeDevice): Files => {
     ...(interfaceName !== '' && { [`${folderOf(rdmaEntry(name), pci)}/parent`]: interfaceName }),
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
+    [`${port}/rate`]: rateText(device.port),
     ...Object.fromEntries(
       gids.flatMap(({ index, gid, type }) => [
         [`${port}/gids/${index}`, hexGroups(gid)],
@@ -180,7 +181,6 @@ const portFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   return {
     [`${port}/link_layer`]: LINK_LAYERS[device.port.linkLayer] ?? 'Unknown',
-    [`${port}/rate`]: rateText(device.port),
     [`${port}/lid`]: '0x0',
     [`${port}/lid_mask_count`]: `${device.port.lmc}`,
     [`${port}/sm_lid`]: '0x0',

@@ -97,6 +97,11 @@ export class ProcessSpace implements AddressSpace {
     return this.#rangesFor(start, length)?.permits(start, start + length, rights, this.#turn()) ?? false
   }
 
+  pageBytes(hi: number, lo: number): number | undefined {
+    const start = hi * TWO_32 + lo
+    return this.#rangesFor(start, 1)?.pageBytes?.(start)
+  }
+
   prepareCheck(hi: number, lo: number, length: number, writable: boolean): Promise<boolean> | undefined {
     const start = hi * TWO_32 + lo
     const search = this.#rangesFor(start, length)?.search(start, start + length, rightsOf(writable), this.#turn)

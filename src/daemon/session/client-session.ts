@@ -34,7 +34,7 @@ import {
 } from '../../host/net/sockets.ts'
 import { networkNamespaceOf } from '../../host/network-namespaces.ts'
 import { needsOwner } from '../../host/owner.ts'
-import { commandName, confinementOf, hasCapability } from '../../host/process-status.ts'
+import { commandName, confinementOf, hasCapability, processorsOf } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
 import { printable } from '../../trace/printable.ts'
@@ -188,6 +188,7 @@ const createCaller = (
     },
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, account),
+    processors: () => processorsOf(process.pid),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability =>
       ((capability === 'RAW_PACKETS' && standing === 'owner') || hasCapability(process.pid, CAP_NET_RAW)) &&

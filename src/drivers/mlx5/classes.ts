@@ -2,7 +2,7 @@
  * The classes of mlx5 devices: those of the soft device (rxe/), whose queues are the device's own here, with the
  * program's queues beside them (R19, R22).
  */
-import { driverClass, withoutOptions } from '../../core/devices/driver.ts'
+import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
@@ -19,6 +19,7 @@ import {
   Mlx5CqFlags,
   Mlx5QpFlags,
   Mlx5Responses,
+  queryNumber,
   RESPONSE_BYTES,
   RX_HASH_FIELDS,
   TOEPLITZ,
@@ -123,6 +124,26 @@ const queuesOf = ({ soft, queues, shared, dc }: Mlx5State, qpn: number): Complet
 
 // ---- contexts, protection domains, address handles ----
 
+/** What a context tells its program. */
+const contextFacts = (hasClock: boolean) => ({
+  qpTableSize: 0x4_0000,
+  cacheLineSize: 64,
+  maxSendBytes: Limits.maxSendBytes,
+  maxReceiveBytes: Limits.maxReceiveBytes,
+  maxSendBlocks: Limits.maxQpWr,
+  maxReceives: Limits.maxQpWr,
+  maxSharedReceives: Limits.maxSrqWr,
+  ports: 1,
+  responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
+  clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
+  responseBytes: RESPONSE_BYTES.context,
+  cqeVersion: 1,
+  responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
+  minInline: 1,
+  logUarBytes: Math.log2(PAGE_BYTES),
+  uarsPerPage: 1,
+})
+
 export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5Attributes.device>(
   DeviceClass,
   {
@@ -130,28 +151,11 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
       if (((args.contextFlags ?? 0) & MLX5_CONTEXT_DEVX) !== 0)
         refuse('EOPNOTSUPP', 'device.open: the device has no firmware that takes commands (DEVX)')
       const hasClock = openClock(call.context, stateOf(call).soft.now, performance.timeOrigin * 1e6)
-      return {
-        ...core(call, object, args),
-        qpTableSize: 0x4_0000,
-        cacheLineSize: 64,
-        maxSendBytes: Limits.maxSendBytes,
-        maxReceiveBytes: Limits.maxReceiveBytes,
-        maxSendBlocks: Limits.maxQpWr,
-        maxReceives: Limits.maxQpWr,
-        maxSharedReceives: Limits.maxSrqWr,
-        ports: 1,
-        responseMask: hasClock ? Mlx5Clock.HAS_CORE_CLOCK : 0,
-        clockInfoVersions: hasClock ? Mlx5Clock.INFO_V1 : 0,
-        responseBytes: RESPONSE_BYTES.context,
-        cqeVersion: 1,
-        responses: Mlx5Responses.QUERY_DEVICE | Mlx5Responses.CREATE_AH,
-        minInline: 1,
-        logUarBytes: Math.log2(PAGE_BYTES),
-        uarsPerPage: 1,
-      }
+      return { ...core(call, object, args), ...contextFacts(hasClock) }
     },
     query: (call, object, args, core) => ({
       ...core(call, object, args),
+      ...contextFacts(clockOf(call.context) !== undefined),
       driverBytes: RESPONSE_BYTES.device,
       driverFlags: 0,
       ...(stateOf(call).station && { rssFields: BigInt(RX_HASH_FIELDS), rssFunctions: TOEPLITZ }),
@@ -161,10 +165,15 @@ export const deviceClass = driverClass<typeof DeviceClass, unknown, typeof Mlx5A
 )
 
 /** The numbers of protection domains only inform. */
-export const pdClass = driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
-  Pd,
-  { create: (call, object, args, core) => ({ ...core(call, object, args), number: object.id & 0xff_ffff }) },
-  Mlx5Attributes.pd,
+const numberOf = ({ id }: CoreObject): number => id & 0xff_ffff
+export const pdClass = withMethods(
+  driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
+    Pd,
+    { create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }) },
+    Mlx5Attributes.pd,
+  ),
+  { queryNumber },
+  { queryNumber: (_call, object) => ({ number: numberOf(object) }) },
 )
 
 /** A region has one key, also without rights for peers: programs keep it when they add such rights. */
@@ -238,12 +247,12 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       if (compVector >= call.device.numCompVectors)
         refuse('EINVAL', `cq.create: attribute compVector: ${compVector}: the device has ${call.device.numCompVectors}`)
       const mlx5 = stateOf(call)
-      const buffer = share(call.context, bufferAddress, wholePages(entries * entryBytes))
+      const buffer = share(call, bufferAddress, entries * entryBytes)
       let record: ProgramRecord
       try {
         record = new ProgramRecord(call, doorbellAddress, ArmWord.TAKEN)
       } catch (error) {
-        unshare(call.context, buffer)
+        unshare(buffer)
         throw error
       }
       const hasChannel = channel !== undefined
@@ -279,10 +288,10 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       if (state.outstanding > state.ring.mask)
         refuse('EBUSY', `cq.modify: all ${state.outstanding} entries have completions that wait; poll one first`)
       const old = state.buffer
-      const bytes = wholePages(entries * entryBytes)
       // completions of the present traffic are written to it before the program has mapped it
-      resizeCq(state, entries, entryBytes, share(call.context, bufferAddress, bytes, 'device'))
-      unshare(call.context, old)
+      const buffer = share(call, bufferAddress, wholePages(entries * entryBytes), { writer: 'device' })
+      resizeCq(state, entries, entryBytes, buffer)
+      unshare(old)
       return { cqe }
     },
     reqNotify: null,
@@ -290,7 +299,7 @@ export const cqClass = driverClass<typeof Cq, Mlx5Cq, typeof Mlx5Attributes.cq>(
       const mlx5 = stateOf(call)
       mlx5.soft.cqs.remove(object.state.number)
       mlx5.cqs.delete(object.state)
-      unshare(call.context, object.state.buffer)
+      unshare(object.state.buffer)
       object.state.record.end()
       return core(call, object, args)
     },
@@ -339,7 +348,7 @@ const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, k
   const isFrames = kind === 'frame'
   const buffers: MappedChunk[] = []
   const shared = (address: bigint, size: number): MappedChunk => {
-    buffers.push(share(call.context, address, wholePages(size)))
+    buffers.push(share(call, address, size))
     return buffers.at(-1)!
   }
   try {
@@ -368,14 +377,14 @@ const openQueues = (call: CallContext, { state }: QpObject, args: QpArguments, k
     }
     stateOf(call).queues.set(state.qpn, queues)
   } catch (error) {
-    for (const buffer of buffers) unshare(call.context, buffer)
+    for (const buffer of buffers) unshare(buffer)
     throw error
   }
 }
 
-export const closeQueues = (call: CallContext, { buffers, record, inline }: ProgramQueues): void => {
+export const closeQueues = ({ buffers, record, inline }: ProgramQueues): void => {
   inline?.end()
-  for (const buffer of buffers) unshare(call.context, buffer)
+  for (const buffer of buffers) unshare(buffer)
   record.end()
 }
 
@@ -420,8 +429,8 @@ export const withProgramQueues = (
           maxInlineData: kindOf(name) === 'frame' ? withFrameHeader(cap.maxInlineData) : cap.maxInlineData,
           maxSendWr: sendBlocks,
           maxRecvWr: receiveRequests,
-          // also for inline data between pointers
-          maxSendSge: cap.maxSendSge < Limits.maxSge ? cap.maxSendSge + 1 : cap.maxSendSge,
+          // also for inline data between pointers, or longer than max_inline_data, which may go on at the first block
+          maxSendSge: Math.max(2, Math.min(cap.maxSendSge + 1, Limits.maxSge)),
           maxRecvSge: receiveRequests === 0 ? 0 : 2 ** receiveShift / 16,
         }
         const { qpNum } = create!(call, object, { ...args, cap: rings }, core) as { qpNum: number }
@@ -462,7 +471,7 @@ export const withProgramQueues = (
         const answer = destroy!(call, object, args, core)
         const own = queues.get(qpn)
         queues.delete(qpn)
-        if (own !== undefined) closeQueues(call, own)
+        if (own !== undefined) closeQueues(own)
         return answer
       },
     },
@@ -501,18 +510,19 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         const count = maxWr + 1
         requirePowerOfTwo(`${name}.create: the number of requests`, count, Limits.maxSrqWr + 1)
         prepareRings(call.context)
-        const answer = create!(call, object, args, core) as Record<string, unknown>
+        // programs may ask for none, and the soft device has at least one
+        const answer = create!(call, object, { ...args, maxWr: Math.max(maxWr, 1) }, core) as Record<string, unknown>
         const srq = object as SrqObject
         // as the program computes it: the link to the next request, and the elements
         const shift = Math.max(5, Math.ceil(Math.log2(16 + maxSge * 16)))
         const buffer = shareOrUndo(
-          () => share(call.context, bufferAddress, wholePages(count * 2 ** shift)),
+          () => share(call, bufferAddress, count * 2 ** shift),
           () => destroy!(call, object, {}, () => ({})),
         )
         const record = shareOrUndo(
           () => new ProgramRecord(call, doorbellAddress),
           () => {
-            unshare(call.context, buffer)
+            unshare(buffer)
             destroy!(call, object, {}, () => ({}))
           },
         )
@@ -540,7 +550,7 @@ const withProgramRequests = (soft: DriverClass): DriverClass => {
         const answer = destroy!(call, object, args, core)
         const own = shared.get(queue)
         shared.delete(queue)
-        if (own !== undefined) closeQueues(call, own)
+        if (own !== undefined) closeQueues(own)
         return answer
       },
     },

@@ -8,6 +8,7 @@ import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract
 import type { Context, Core, Device } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
+import { Dmah } from '../../spec/classes/dmah.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
@@ -55,6 +56,7 @@ export const mlx5Driver = {
     mrClass,
     driverClass(Mw),
     dmClass,
+    driverClass(Dmah),
     driverClass(CompChannel),
     driverClass(AsyncFd),
     driverClass(EventQueueClass),
@@ -88,7 +90,7 @@ const stations = new WeakMap<Device, Station>()
 
 /** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
 const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceSite): NetworkDevice => {
-  const { attach, identity, now, dcqcn } = network
+  const { attach, identity, now, dcqcn, timerDelay } = network
   const port = attach()
   // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
   const station =
@@ -113,6 +115,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
     identity,
     now,
     dcqcn,
+    timerDelay,
     ...(station && { frames: station }),
   })
   const { cqs, dc } = addState(soft.device, station)

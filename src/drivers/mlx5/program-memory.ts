@@ -1,59 +1,113 @@
 /*
- * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into
- * one page, so a page is shared from its first record to its last one.
+ * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into one
+ * page, and allocators of programs may put queues anywhere, so whole pages are shared from the first thing in them to the
+ * last one.
  */
 import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, Context } from '../../core/model.ts'
-import { DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
+import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 
-/** Shares whole pages of the program. `writer`: as of `adopt`. Throws CallError EOPNOTSUPP, EINVAL, EFAULT, ENOMEM. */
-export const share = ({ mapped }: Context, address: bigint, bytes: number, writer?: PageWriter): MappedChunk => {
+/** Pages that the device shares. */
+interface Extent {
+  readonly context: Context
+  /** The program's process: another one may have opened the context before a fork, with other memory at the address. */
+  readonly pid: number | undefined
+  /** The address of the first page, and of the first one behind them. */
+  readonly start: bigint
+  readonly end: bigint
+  readonly chunk: MappedChunk
+  /** Number of parts. */
+  uses: number
+}
+
+/** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
+const MAX_PAGE_BYTES = 2 ** 21
+
+const extentsOf = new WeakMap<Context, Set<Extent>>()
+const extentOf = new WeakMap<MappedChunk, Extent>()
+
+/** The extent that contains these pages. */
+const findExtent = (
+  extents: Iterable<Extent>,
+  pid: number | undefined,
+  start: bigint,
+  end: bigint,
+): Extent | undefined => {
+  for (const extent of extents) if (extent.pid === pid && extent.start <= start && end <= extent.end) return extent
+  return undefined
+}
+
+/** Shares new pages. Throws CallError as `share`. */
+const adopt = ({ context, caller }: CallContext, start: bigint, end: bigint, writer?: PageWriter): Extent => {
+  const { mapped } = context
   if (mapped?.adopt === undefined)
     throw new CallError('EOPNOTSUPP', 'the device cannot share pages of this program: start it with userdma run')
-  return mapped.adopt(address, bytes, writer)
+  const chunk = mapped.adopt(start, Number(end - start), writer)
+  return { context, pid: caller.process?.pid, start, end, chunk, uses: 0 }
 }
 
-export const unshare = ({ mapped }: Context, chunk: MappedChunk): void => mapped?.free(chunk)
-
-interface Page {
-  readonly chunk: MappedChunk
-  records: number
+/**
+ * Shares `bytes` bytes of the calling program, and what else is in their pages. `alignment` of the address, bytes; `writer`: as
+ * of `MappedMemory.adopt`, of `device` only whole pages. Throws CallError EOPNOTSUPP, EINVAL (also if only a part of the pages is
+ * shared already), EFAULT, ENOMEM.
+ */
+export const share = (
+  call: CallContext,
+  address: bigint,
+  bytes: number,
+  { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
+): MappedChunk => {
+  const { context, caller } = call
+  const range = `${bytes} bytes at 0x${address.toString(16)}`
+  if (address % BigInt(alignment) !== 0n)
+    throw new CallError('EINVAL', `${range} are not aligned to ${alignment} bytes`)
+  // of memory with huge pages only whole ones can be replaced
+  const pageBytes = caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES
+  if (pageBytes > MAX_PAGE_BYTES)
+    throw new CallError('EINVAL', `${range} have pages of ${pageBytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`)
+  const page = BigInt(pageBytes)
+  const end = address + BigInt(bytes)
+  const first = address - (address % page)
+  const last = ((end + page - 1n) / page) * page
+  const extents = extentsOf.get(context) ?? new Set()
+  extentsOf.set(context, extents)
+  const known = findExtent(extents, caller.process?.pid, first, last)
+  if (known === undefined && writer === 'device' && (first !== address || last !== end))
+    throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
+  const extent = known ?? adopt(call, first, last, writer)
+  extents.add(extent)
+  extent.uses++
+  const part = { ...extent.chunk, at: extent.chunk.at + Number(address - extent.start) }
+  extentOf.set(part, extent)
+  return part
 }
 
-/** Shared pages with records, by address. */
-const pagesOf = new WeakMap<Context, Map<bigint, Page>>()
+/** Ends a `share`. To be called once. */
+export const unshare = (part: MappedChunk): void => {
+  const extent = extentOf.get(part)!
+  if (--extent.uses > 0) return
+  extentsOf.get(extent.context)!.delete(extent)
+  extent.context.mapped?.free(extent.chunk)
+}
 
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */
 export class ProgramRecord {
+  readonly #part: MappedChunk
   readonly #words: Int32Array
   readonly #at: number
-  readonly #end: () => void
 
   /**
    * Shares the record at this address of the program, with the counters 0 and `second`, all of whose bytes are equal.
    * Throws CallError as `share`.
    */
-  constructor({ caller, context }: CallContext, address: bigint, second = 0) {
-    if (address % BigInt(DoorbellRecord.BYTES) !== 0n)
-      throw new CallError('EINVAL', `the doorbell record at 0x${address.toString(16)} is not aligned to 8 bytes`)
-    const offset = Number(address % BigInt(PAGE_BYTES))
-    const start = address - BigInt(offset)
+  constructor(call: CallContext, address: bigint, second = 0) {
     // to the program, since its page is copied again when it is mapped
-    caller.copyOut(address, new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM))
-    const pages = pagesOf.get(context) ?? new Map<bigint, Page>()
-    pagesOf.set(context, pages)
-    const page = pages.get(start) ?? { chunk: share(context, start, PAGE_BYTES), records: 0 }
-    page.records++
-    pages.set(start, page)
-    this.#words = page.chunk.words
-    this.#at = (page.chunk.at + offset) >> 2
-    this.#end = () => {
-      if (--page.records > 0) return
-      pages.delete(start)
-      unshare(context, page.chunk)
-    }
+    call.caller.copyOut(address, new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM))
+    this.#part = share(call, address, DoorbellRecord.BYTES, { alignment: DoorbellRecord.BYTES })
+    this.#words = this.#part.words
+    this.#at = this.#part.at >> 2
   }
 
   /** The counter at byte 0 or 4. */
@@ -70,6 +124,6 @@ export class ProgramRecord {
 
   /** The queue is destroyed. */
   end(): void {
-    this.#end()
+    unshare(this.#part)
   }
 }

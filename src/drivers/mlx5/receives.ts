@@ -88,7 +88,8 @@ export class Receives {
       words[(sge + RingSge.LKEY) >> 2] = lkey
       count++
     }
-    words[(to + receive.WR_ID) >> 2] = index
+    // A completion has the count of a queue's requests, which UCX compares with its own, or the index in a shared queue.
+    words[(to + receive.WR_ID) >> 2] = this.#isShared ? index : this.#taken
     words[(to + receive.WR_ID + 4) >> 2] = 0
     words[(to + receive.DMA_NUM_SGE) >> 2] = count
   }

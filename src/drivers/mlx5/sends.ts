@@ -294,7 +294,8 @@ export class Sends {
       const length = word & ~DataSegment.INLINE
       const used = Math.ceil((length + 4) / SEGMENT_BYTES)
       if (used > left) return REFUSED
-      if (count === 0 && used === left) return this.#takeInline(ring, to, at, length)
+      // an adapter sends as much as fits in a request, whatever max_inline_data the queue pair was made with
+      if (count === 0 && used === left && length <= this.#queue.maxInline) return this.#takeInline(ring, to, at, length)
       this.#next((used - 1) * SEGMENT_BYTES)
       left -= used
       // the data may go on at the first block
@@ -325,10 +326,9 @@ export class Sends {
     words[(to + send.DMA_LENGTH) >> 2] = length
     let from = at + 4 - this.#start
     const target = to + send.SGE
-    const size = Math.min(length, this.#queue.maxInline)
-    for (let done = 0; done < size; ) {
+    for (let done = 0; done < length; ) {
       from &= this.#size - 1
-      const part = Math.min(size - done, this.#size - from)
+      const part = Math.min(length - done, this.#size - from)
       bytes.set(this.#bytes.subarray(this.#start + from, this.#start + from + part), target + done)
       done += part
       from += part

@@ -101,8 +101,9 @@ class DatagramQueue implements CoreQueue {
     if (this.#isClosed || this.#waiting.length >= maxWaiting || !mayChargeMemory(account, charged)) return false
     const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
-      const address = flowAddress(localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
-      this.#waiting.push({ payload, destination, flow: this.device.port.openFlow(address) })
+      const { port } = this.device
+      const path = flowAddress(port, localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
+      this.#waiting.push({ payload, destination, flow: port.openFlow(path) })
       this.device.coreQueues.waiting++
       return true
     } catch (error) {

@@ -108,6 +108,7 @@ export interface RxeOptions {
   readonly torment?: Torment | undefined
   /** As in `DeviceNetwork`. */
   readonly dcqcn?: number | undefined
+  readonly timerDelay?: number | undefined
   /** Where queue pairs for raw packets send frames. */
   readonly frames?: FrameSink
 }
@@ -212,7 +213,7 @@ const DELAYED_ACK_PACKETS = 4
  */
 const PACE_BYTES_PER_US = 500
 
-/** How late the system's timers may be, µs: a queue pair that its rate has stopped may catch up as much. */
+/** How late the system's timers are, µs, at most: a queue pair that its rate has stopped may catch up as much. */
 const TIMER_DELAY = 1000
 
 class SoftDevice implements RxeDevice {
@@ -255,7 +256,7 @@ class SoftDevice implements RxeDevice {
     state.torment = this.#torment
     this.#engine = this.#createEngine(
       withCompletionFaults(state, this.#torment?.environment(environment) ?? environment),
-      options.dcqcn,
+      options,
     )
     this.#posts = this.#createPosts()
     this.#delivery = new PacketDelivery(state, port, this.#engine, run)
@@ -367,12 +368,13 @@ class SoftDevice implements RxeDevice {
     }
   }
 
-  #createEngine(environment: Environment, lineRate: number | undefined): Engine {
-    const { windowBytes, sharedWindowBytes = 0 } = this.#port
+  #createEngine(environment: Environment, { dcqcn, timerDelay = TIMER_DELAY }: RxeOptions): Engine {
+    const { windowBytes, sharedWindowBytes = 0, pathBytes } = this.#port
     // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md)
     return createEngine(environment, {
       boundReads: true,
-      ...(lineRate !== undefined && { rateControl: dcqcnParameters(bytesPerMicrosecond(lineRate), TIMER_DELAY) }),
+      ...(pathBytes !== undefined && { windowBytes: pathBytes }),
+      ...(dcqcn !== undefined && { rateControl: dcqcnParameters(bytesPerMicrosecond(dcqcn), timerDelay) }),
       ...(windowBytes !== undefined && {
         windowBytes,
         sharedWindowBytes,

@@ -12,6 +12,7 @@ import { findGid, setGid } from '../../core/devices/gids.ts'
 import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
+import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RxeState } from './state.ts'
 
@@ -29,8 +30,11 @@ const setDatagramMtu = ({ datagramRows, engine }: RxeState, pathMtu: number): vo
     }
 }
 
-/** Sets the port's state and active MTU from those of the interface, and counts `linkDowned`. */
-export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }: LinkState): PortEvent | undefined => {
+/** Sets the port's state, active MTU, width and speed from those of the interface, and counts `linkDowned`. */
+export const setLink = (
+  device: Device<RxeState>,
+  { isUp, hasCarrier, pathMtu, speed }: LinkState,
+): PortEvent | undefined => {
   const { attributes } = device.ports[0]
   const isActive = isUp && hasCarrier
   const state = isActive ? ACTIVE : DOWN
@@ -39,9 +43,11 @@ export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }:
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
   const isOtherMtu = attributes.activeMtu !== activeMtu
   const hasEvent = attributes.state !== state || (isActive && isOtherMtu)
-  const hasChanged = hasEvent || isOtherMtu || attributes.physState !== physState
+  const { activeWidth, activeSpeed } = ethernetLink(speed)
+  const isOtherRate = attributes.activeWidth !== activeWidth || attributes.activeSpeed !== activeSpeed
+  const hasChanged = hasEvent || isOtherMtu || isOtherRate || attributes.physState !== physState
   if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
-  Object.assign(attributes, { state, physState, activeMtu })
+  Object.assign(attributes, { state, physState, activeMtu, activeWidth, activeSpeed, activeSpeedEx: activeSpeed })
   if (isOtherMtu) setDatagramMtu(device.state, mtuBytes(activeMtu))
   if (hasEvent) return isActive ? PORT_ACTIVE : PORT_ERR
   return hasChanged ? NO_EVENT : undefined

@@ -28,6 +28,7 @@ const Query = {
   START: 24,
   END: 32,
   VMA_FLAGS: 40,
+  PAGE_SIZE: 48,
   MAJOR: 72,
   MINOR: 76,
   BYTES: 104,
@@ -57,6 +58,8 @@ export interface MappedRanges {
    * `close` before the last step.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
+  /** Bytes of the pages of the mapping at an address, more than a page for huge pages; undefined if there is none. */
+  pageBytes?(address: number): number | undefined
   close(): void
 }
 
@@ -258,6 +261,11 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
       const permits = yield* walk(start, end, rights)
       lastSearch = { start, end, rights, turn: currentTurn(), permits }
       return permits
+    },
+    pageBytes(address) {
+      const { u32 } = workArena()
+      if (isClosed || query(file, address) < 0) return undefined
+      return u32[Query.PAGE_SIZE >> 2]! + u32[(Query.PAGE_SIZE >> 2) + 1]! * TWO_32
     },
     close() {
       isClosed = true

@@ -7,7 +7,15 @@ import { formatFaults, formatRule } from '../../faults/rules.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
 import type { Device } from '../../verbs/device.ts'
-import { checkFunction, checkInteger, formatValue, hideFields, invalidArgument, RdmaError } from '../../verbs/error.ts'
+import {
+  checkFunction,
+  checkInteger,
+  formatValue,
+  hideFields,
+  invalidArgument,
+  RdmaError,
+  refused,
+} from '../../verbs/error.ts'
 import type { Explored, ExploredTest, ExploreOptions, LocalNetwork, Network, NetworkOptions } from '../contract.ts'
 import { type ExploredFault, exploredFaults, faultsOf, type ReceivedPackets } from './fault-lists.ts'
 import { observeRun } from './ladder.ts'
@@ -119,6 +127,11 @@ const runOnce = async (
       // Rejections are unhandled once all promise reactions have run.
       await nextTurn()
       milliseconds = network.now()
+      const left = clock.outside()
+      if (left.length > 0)
+        fail(
+          refused('EOPNOTSUPP', 'network.explore', `the test has left ${left.join(', ')}, which does not repeat`, ''),
+        )
       isEnding = true
       observed.stop()
       // Findings of a check reject.
@@ -170,11 +183,30 @@ const reportOf = (
   return new ExploreError(text, error, seed, faults, lines)
 }
 
+/** Errors that nothing catches belong to one run: only one `explore` of a process runs at a time. */
+let isExploring = false
+
 /**
  * `create`: makes the networks; `networkOptions`: those of the network that explores. Rejects with RdmaError EINVAL,
- * ExploreError.
+ * EBUSY if another `explore` of the process has not ended, ExploreError.
  */
 export const explore = async (
+  create: (options: NetworkOptions) => Network,
+  networkOptions: NetworkOptions,
+  test: ExploredTest,
+  options: ExploreOptions,
+): Promise<Explored> => {
+  if (isExploring)
+    throw refused('EBUSY', 'network.explore', 'another network.explore of this process has not ended', 'await it first')
+  isExploring = true
+  try {
+    return await exploreAlone(create, networkOptions, test, options)
+  } finally {
+    isExploring = false
+  }
+}
+
+const exploreAlone = async (
   create: (options: NetworkOptions) => Network,
   networkOptions: NetworkOptions,
   test: ExploredTest,

@@ -40,6 +40,12 @@ const HORIZON_TIMERS = 10
 const LOOKS = 64
 /** Looks, one per millisecond, after which a warning says what time waits for. */
 const LOOKS_UNTIL_WARNING = 1000
+/**
+ * Failed waits and sleeps of no time after which a program is a loop that tries again without a pause, if the virtual
+ * time that has passed is less than 10 µs for each.
+ */
+const MAX_TRIES = 50_000
+const TRY_TIME = 10
 /** Waits that an error names. */
 const MAX_NAMED = 16
 
@@ -63,6 +69,8 @@ export interface VirtualClock extends Clock {
   onProblem: ((error: Error) => void) | undefined
   /** Rejects everything that the program waits for. */
   fail(code: ErrnoName, reason: string): void
+  /** Timers and handles of the program, in words, with which time would not pass; none with `external: 'wait'`. */
+  outside(): readonly string[]
   /** Ends all: no timer fires any more. */
   stop(): void
 }
@@ -84,6 +92,9 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   let progressBefore = 0
   let looks = 0
   let polls = 0
+  /** Failed waits and sleeps of no time since `triesSince`, microseconds. */
+  let tries = 0
+  let triesSince = 0
   let hasWarned = false
   const look = watchExternal()
 
@@ -121,6 +132,20 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   }
   const failStuck = (reason: string): void =>
     fail('EDEADLK', reason, 'a peer has to send or connect, or the wait needs a timeout')
+
+  /** A wait of the program fails, or it sleeps for no time. */
+  const countTry = (): void => {
+    if (++tries < MAX_TRIES) return
+    const time = now - triesSince
+    tries = 0
+    triesSince = now
+    if (time < MAX_TRIES * TRY_TIME)
+      fail(
+        'EDEADLK',
+        `${MAX_TRIES} waits have failed, or were for no time, within ${durationText(time)} of virtual time`,
+        'a loop that tries again needs a pause: await network.sleep(1)',
+      )
+  }
 
   /** Nothing can happen by itself. True if the program is stuck, false if that is not yet certain. */
   const isStuck = (isAlone: boolean): boolean => {
@@ -217,7 +242,12 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   }
 
   const setTimer = (due: number, kind: VirtualTimer['kind'], callback: () => void): VirtualTimer => {
-    const timer = timers.set(due, kind, callback)
+    const isTry = kind === 'program' && due - now < 1
+    const fire = (): void => {
+      countTry()
+      callback()
+    }
+    const timer = timers.set(due, kind, isTry ? fire : callback)
     if (kind === 'program') noteActivity()
     else if (kind !== 'passive') horizon = Math.max(horizon, HORIZON_TIMERS * (due - now))
     schedule()
@@ -225,6 +255,8 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
   }
 
   const watch = <T>(call: string, wait: Promise<T>): Promise<T> => {
+    // The run of a test is over: what is left of it does not go on.
+    if (isStopped && clock.isAlone) return new Promise(() => {})
     const stack = captureStack()
     noteActivity()
     const result = new Promise<T>((resolve, reject) => {
@@ -248,8 +280,15 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
           resolve(value)
         },
         error => {
-          settle()
-          reject(error)
+          const end = (): void => {
+            settle()
+            reject(error)
+          }
+          if (isStopped) return end()
+          // A call that fails at once would otherwise keep a loop from the next turn.
+          countTry()
+          turns.push(end)
+          schedule()
         },
       )
     })
@@ -306,6 +345,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       schedule()
     },
     fail: (code, reason) => fail(code, reason, ''),
+    outside: () => (rule === 'refuse' ? look().added : []),
     stop() {
       isStopped = true
       stopGrace?.()

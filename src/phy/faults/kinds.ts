@@ -5,7 +5,6 @@
 
 import { createRandom } from '../../faults/random.ts'
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
-import { ECN_CE, type PacketFlow } from '../../wire/flow.ts'
 
 /** Changes bytes of a packet. A second call with the same arguments restores them. `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
@@ -50,9 +49,6 @@ export const REPEAT = bitsOf(effect => effect === 'repeat')
 export const OVERTAKE = bitsOf(effect => effect === 'overtake')
 export const MARK = bitsOf(effect => effect === 'mark')
 export const DAMAGE = bitsOf(effect => typeof effect === 'function')
-
-/** The flow of marked packets of `flow`. */
-export const markedFlow = (flow: PacketFlow): PacketFlow => ({ ...flow, trafficClass: flow.trafficClass | ECN_CE })
 
 /** Counts one packet for each kind in `action`. */
 export const countHits = (counters: FaultCounters | FaultRuleCounts, action: number): void => {

@@ -97,12 +97,13 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.flush = sendsThroughLayer ? flush : port.flush
     layer.nextTimeout = receivesThroughLayer || sendsThroughLayer ? nextTimeout : port.nextTimeout
     layer.onTimeout = receivesThroughLayer || sendsThroughLayer ? onTimeout : port.onTimeout
-    // The receiving half passes packets with correct ICRCs to the tap itself, with the outcome of their faults.
+    // The receiving half passes what it delivers to the tap itself, with the outcome of its faults.
     port.tap =
       layer.ownTap === null || !receivesThroughLayer
         ? layer.ownTap
         : run => {
-            if (run.direction === 'sent' || run.outcome !== 'passed') layer.ownTap?.(run)
+            const isDelivered = run.outcome === 'passed' || run.outcome === 'marked'
+            if (run.direction === 'sent' || !isDelivered) layer.ownTap?.(run)
           }
   }
   const receive = (run: ReceivedRun): boolean => {
@@ -152,6 +153,8 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     maxSinglePacketRun: port.maxSinglePacketRun,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
+    pathBytes: port.pathBytes,
+    hasSourcePorts: port.hasSourcePorts,
     hasGroupSockets: port.hasGroupSockets,
     setFaults,
     ruleCounts: () =>

@@ -5,6 +5,7 @@
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import { ECN_CE, ECN_MASK, markedFlow } from '../../wire/flow.ts'
 import { makeFlow, verifyIcrc } from '../../wire/icrc.ts'
 import {
   emptyRun,
@@ -17,7 +18,7 @@ import {
 } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { countHits, DAMAGE, damage, LOSE, MARK, markedFlow, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultyReceiving {
@@ -78,19 +79,9 @@ export const createFaultyReceiving = (
   const lengthOf = (packet: number): number => (packet === innerPackets - 1 ? innerRun.lastBytes : innerRun.packetBytes)
   const offsetOf = (packet: number): number => innerRun.offset + packet * innerRun.packetBytes
 
-  /** By flow: that of its marked packets. */
-  const markedFlows = new WeakMap<FlowAddress, FlowAddress>()
   /** The flow of a packet of the inner run, marked if a rule marks the packet. */
-  const flowOf = (packet: number): FlowAddress => {
-    const { flowAddress } = innerRun
-    if (!(decider.decisions.actions[packet] & MARK)) return flowAddress
-    let marked = markedFlows.get(flowAddress)
-    if (marked === undefined) {
-      marked = markedFlow(flowAddress)
-      markedFlows.set(flowAddress, marked)
-    }
-    return marked
-  }
+  const flowOf = (packet: number): FlowAddress =>
+    decider.decisions.actions[packet] & MARK ? markedFlow(innerRun.flowAddress) : innerRun.flowAddress
   /** Sets `run` to packets [first, end) of the inner run, of which several have no faults. */
   const setPart = (run: ReceivedRun, first: number, end: number): void => {
     run.offset = offsetOf(first)
@@ -242,7 +233,7 @@ export const createFaultyReceiving = (
       if (nextPacket === first && !applyFaults(nextPacket++)) continue
       setPart(run, first, nextPacket)
       delayQueue.pass(nextPacket - first)
-      showTap(actions[first] & MARK ? 'marked' : 'passed', run)
+      showTap((run.flowAddress.trafficClass & ECN_MASK) === ECN_CE ? 'marked' : 'passed', run)
       return true
     }
   }

@@ -6,10 +6,11 @@
  */
 
 import type { FaultCounters } from '../../spec/faults.ts'
+import { markedFlow } from '../../wire/flow.ts'
 import type { FlowAddress, Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import { countHits, DAMAGE, damage, LOSE, MARK, markedFlow, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
+import { countHits, DAMAGE, damage, LOSE, MARK, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultySending {

@@ -26,6 +26,8 @@ const delegate = (port: Port): Port =>
     maxSinglePacketRun: port.maxSinglePacketRun,
     maxBytes: port.maxBytes,
     pathMtu: port.pathMtu,
+    pathBytes: port.pathBytes,
+    hasSourcePorts: port.hasSourcePorts,
     hasGroupSockets: port.hasGroupSockets,
     get windowBytes() {
       return port.windowBytes

@@ -15,7 +15,7 @@
 import { createRandom } from '../../faults/random.ts'
 import { type Arena, plainArena } from '../../wire/arena.ts'
 import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
-import { type LinkTopology, routesOf } from './topology.ts'
+import { type LinkTopology, type Routes, routesOf } from './topology.ts'
 
 export interface LinksOptions {
   readonly topology: LinkTopology
@@ -26,12 +26,14 @@ export interface LinksOptions {
   readonly overhead?: number
   /** A packet has arrived at a host whose inbox was empty. */
   readonly arrived: (host: number) => void
+  /** A packet is lost: it is released after the call. */
+  readonly lost?: (packet: number) => void
 }
 
 /** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
 export const FRAME_BYTES = 8 + 14 + 20 + 8 + 4 + 12
 /** Of these, IPv4 and UDP headers count in an MTU. */
-const IP_UDP_BYTES = 28
+export const IP_UDP_BYTES = 28
 
 /** Counts of one direction of a link. */
 export interface DirectionStats {
@@ -49,6 +51,8 @@ export interface DirectionStats {
 }
 
 export interface Links {
+  /** The paths between nodes. */
+  readonly routes: Routes
   /** Has the kept bytes of packets. Replaced when it grows. */
   readonly arena: Arena
   /** Number of packets that have reached their host. */
@@ -59,7 +63,8 @@ export interface Links {
   poll(now: number): void
   /**
    * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`. `hash`:
-   * 32 bits that are equal for the packets of a flow; `ecn`: its ECN field. False: there is no path.
+   * 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's. False: there
+   * is no path.
    */
   send(
     host: number,
@@ -70,16 +75,21 @@ export interface Links {
     at: number,
     length: number,
     now: number,
+    tag?: number,
   ): boolean
   /** When the packets that the host has sent so far have left it, µs. */
   busyUntil(host: number): number
+  /** Whether a packet has arrived at the host. */
+  hasArrived(host: number): boolean
   /** Takes the oldest packet that has arrived at the host, until `release`; -1: none. */
   receive(host: number): number
   /** Of a packet. */
   offsetOf(packet: number): number
   lengthOf(packet: number): number
   sourceOf(packet: number): number
+  destinationOf(packet: number): number
   ecnOf(packet: number): number
+  tagOf(packet: number): number
   release(packet: number): void
   /** Bytes in front of directed link `direction` (`Routes`). */
   queueOf(direction: number, now: number): number
@@ -98,12 +108,16 @@ const enum Slot {
   TO = 4,
   HASH = 5,
   SIZE = 6,
+  /** The lower two bits; above them the caller's tag. */
   ECN = 7,
   /** The kept bytes. */
   KEPT = 8,
 }
 const ARRIVAL = 1
+const TAG_SHIFT = 2
 const NONE = -1
+/** Up to so many bytes, a loop copies faster than `set`. */
+const LOOP_BYTES = 64
 const MAX_RANDOM = 2 ** 32
 
 /** Mixes a flow's hash with a node's salt (murmur3's finalizer, public domain). */
@@ -114,9 +128,17 @@ const mix = (hash: number, salt: number): number => {
   return (h ^ (h >>> 16)) >>> 0
 }
 
-export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES, arrived }: LinksOptions): Links => {
+export const createLinks = ({
+  topology,
+  seed,
+  keptBytes,
+  overhead = FRAME_BYTES,
+  arrived,
+  lost: onLost,
+}: LinksOptions): Links => {
   const { hosts, links } = topology
-  const { groups, members } = routesOf(topology)
+  const routes = routesOf(topology)
+  const { groups, members } = routes
   /** By group: where its directed links begin in `choices`; its end is the next one's beginning. */
   const choiceStart = new Int32Array(members.length + 1)
   members.forEach((links, group) => {
@@ -266,6 +288,11 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
     marked[direction]++
   }
 
+  const drop = (slot: number): void => {
+    onLost?.(slot)
+    release(slot)
+  }
+
   /** Puts a packet into the queue of a link, or drops it. */
   const transmit = (direction: number, slot: number, now: number): void => {
     const at = slot * slotWords
@@ -274,17 +301,17 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
     const queue = queueOf(direction, now)
     if (size + IP_UDP_BYTES > mtu[direction]) {
       tooLong[direction]++
-      release(slot)
+      drop(slot)
       return
     }
     if (queue + bytes > limit[direction]) {
       overflowed[direction]++
-      release(slot)
+      drop(slot)
       return
     }
     if (loss[direction] > 0 && random() < loss[direction]) {
       lost[direction]++
-      release(slot)
+      drop(slot)
       return
     }
     mark(direction, slot, queue)
@@ -323,6 +350,7 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
   }
 
   return {
+    routes,
     get arena() {
       return arena
     },
@@ -343,19 +371,20 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
         else transmit(routeOf(node, words[at + Slot.TO], words[at + Slot.HASH]), slot, time)
       }
     },
-    send(host, to, hash, ecn, bytes, at, length, now) {
+    send(host, to, hash, ecn, bytes, at, length, now, tag = 0) {
       const direction = routeOf(host, to, hash)
       if (direction === NONE) return false
       const slot = takeSlot()
       const kept = length < keptBytes ? length : keptBytes
       const offset = slot * slotBytes + 4 * Slot.KEPT
-      for (let i = 0; i < kept; i++) arena.bytes[offset + i] = bytes[at + i]
+      if (kept > LOOP_BYTES) arena.bytes.set(bytes.subarray(at, at + kept), offset)
+      else for (let i = 0; i < kept; i++) arena.bytes[offset + i] = bytes[at + i]
       const word = slot * slotWords
       words[word + Slot.FROM] = host
       words[word + Slot.TO] = to
       words[word + Slot.HASH] = hash
       words[word + Slot.SIZE] = length
-      words[word + Slot.ECN] = ecn
+      words[word + Slot.ECN] = (tag << TAG_SHIFT) | ecn
       transmit(direction, slot, now)
       return true
     },
@@ -364,6 +393,7 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
       for (const direction of uplinks[host]) if (busy[direction] > until) until = busy[direction]
       return until
     },
+    hasArrived: host => inboxHead[host] !== NONE,
     receive(host) {
       const slot = inboxHead[host]
       if (slot !== NONE) inboxHead[host] = words[slot * slotWords + Slot.NEXT]
@@ -372,7 +402,9 @@ export const createLinks = ({ topology, seed, keptBytes, overhead = FRAME_BYTES,
     offsetOf: slot => slot * slotBytes + 4 * Slot.KEPT,
     lengthOf: slot => words[slot * slotWords + Slot.SIZE],
     sourceOf: slot => words[slot * slotWords + Slot.FROM],
-    ecnOf: slot => words[slot * slotWords + Slot.ECN],
+    destinationOf: slot => words[slot * slotWords + Slot.TO],
+    ecnOf: slot => words[slot * slotWords + Slot.ECN] & ECN_MASK,
+    tagOf: slot => words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT,
     release,
     queueOf,
     stats: now =>

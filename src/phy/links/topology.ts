@@ -27,12 +27,18 @@ export interface LinkTopology {
   readonly hosts: number
   readonly switches: number
   readonly links: readonly TopologyLink[]
+  /** Of all nodes. */
+  readonly names?: readonly string[]
 }
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+
+/** The names of all nodes; without names they are h1, h2 … and s1, s2 … */
+export const namesOf = ({ hosts, switches, names }: LinkTopology): readonly string[] =>
+  names ?? [...range(hosts).map(i => `h${i + 1}`), ...range(switches).map(i => `s${i + 1}`)]
 
 const joined = (settings: LinkSettings, pairs: readonly (readonly [number, number])[]): TopologyLink[] =>
   pairs.map(ends => ({ ...settings, ends }))
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 /** All hosts at one switch. */
 export const star = (hosts: number, settings: LinkSettings): LinkTopology => ({
@@ -143,4 +149,39 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
     }
   }
   return { groups, members }
+}
+
+/** The longest time from host to host on an idle network, without serialization, µs. */
+export const longestDelay = (topology: LinkTopology, { groups, members }: Routes): number => {
+  const { hosts, switches, links } = topology
+  let longest = 0
+  /** By node: the delay to `destination`; -1: not known yet. */
+  const delays = new Float64Array(hosts + switches)
+  const delayFrom = (node: number, destination: number): number => {
+    if (delays[node] >= 0) return delays[node]
+    delays[node] = 0
+    const group = groups[node * hosts + destination]
+    if (group >= 0)
+      for (const direction of members[group]) {
+        const { ends, delay } = links[direction >> 1]
+        delays[node] = Math.max(delays[node], delay + delayFrom(ends[1 - (direction & 1)], destination))
+      }
+    return delays[node]
+  }
+  for (let destination = 0; destination < hosts; destination++) {
+    delays.fill(-1)
+    delays[destination] = 0
+    for (let host = 0; host < hosts; host++) longest = Math.max(longest, delayFrom(host, destination))
+  }
+  return longest
+}
+
+/** Two hosts between which there is no path; undefined: there are paths between all. */
+export const separatedHosts = (
+  { hosts }: LinkTopology,
+  { groups }: Routes,
+): readonly [from: number, to: number] | undefined => {
+  for (let from = 0; from < hosts; from++)
+    for (let to = 0; to < hosts; to++) if (from !== to && groups[from * hosts + to] < 0) return [from, to]
+  return undefined
 }

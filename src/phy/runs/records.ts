@@ -18,6 +18,10 @@ export interface RunRecords {
   flow: Int32Array
   /** 1 if the ICRCs have been written. */
   isSealed: Uint8Array
+  /** 1 if a switch has marked the packets (ECN). */
+  isMarked: Uint8Array
+  /** IPv4 identification of the first packet. */
+  identification: Int32Array
   /** The next run; -1: none. */
   next: Int32Array
   /** The first free record; -1: none. */
@@ -35,6 +39,8 @@ export const createRunRecords = (count: number): RunRecords => {
     lastBytes: column(),
     flow: column(),
     isSealed: new Uint8Array(count),
+    isMarked: new Uint8Array(count),
+    identification: column(),
     next: column(),
     free: -1,
   }
@@ -64,19 +70,26 @@ const grow = (records: RunRecords): void => {
   records.count = doubled(records.count)
   records.lastBytes = doubled(records.lastBytes)
   records.flow = doubled(records.flow)
-  const isSealed = new Uint8Array(oldCount * 2)
-  isSealed.set(records.isSealed)
-  records.isSealed = isSealed
+  const doubledFlags = (old: Uint8Array): Uint8Array => {
+    const copy = new Uint8Array(oldCount * 2)
+    copy.set(old)
+    return copy
+  }
+  records.isSealed = doubledFlags(records.isSealed)
+  records.isMarked = doubledFlags(records.isMarked)
+  records.identification = doubled(records.identification)
   records.next = doubled(records.next)
   addFree(records, oldCount)
 }
 
-/** Returns the row of a new record. Its `next` is -1; the caller sets the other columns. */
+/** Returns the row of a new record: unmarked, identification 0, `next` -1. The caller sets the other columns. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free
   records.free = records.next[run]
   records.next[run] = -1
+  records.isMarked[run] = 0
+  records.identification[run] = 0
   return run
 }
 

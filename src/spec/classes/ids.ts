@@ -48,6 +48,7 @@ export const ClassId = {
   driver_qp: 41,
   dci_qp: 42,
   dct_qp: 43,
+  dmah: 44,
 } as const
 
 /** Numbers of methods by class, without the common methods (create, query, modify, destroy, create_fd, chain). */

@@ -4,7 +4,7 @@
  * rights. `modify` changes memory, protection domain or access flags, and keeps the lkey (Linux: REREG_MR).
  *
  * Other kinds of regions:
- * - FILE: pages of a memory file (`file`), from byte `start`
+ * - FILE: pages of a memory file or dma-buf (`file`), from byte `start`
  * - NULL: addresses from `iova` without memory: writes are discarded, reads return zeros; `start` is ignored
  * - IMPLICIT: the whole address space of the caller; `start`, `length` and `iova` are ignored
  * - DEVICE: memory of a `dm`, from byte `start`; with access flag ZERO_BASED, and `iova` 0
@@ -41,9 +41,11 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** The caller's file descriptor of a memory file. */
+        /** The caller's file descriptor of a memory file or dma-buf. */
         file: optional(u32(7, { max: 0x7fffffff })),
         dm: optional(ref(8, 'dm')),
+        /** Not for on-demand regions. */
+        dmah: optional(ref(9, 'dmah')),
       },
       out: { lkey: u32(64), rkey: u32(65) },
       driverAttributes: true,

@@ -30,7 +30,7 @@ import { CallNumber, ClassId } from './ids.ts'
 
 const createInputs = {
   pd: ref(1, 'pd'),
-  maxWr: u32(2, { min: 1 }),
+  maxWr: u32(2),
   maxSge: u32(3),
   limit: u32(4),
   userHandle: u64(5),

@@ -3,10 +3,13 @@
  * mlx5_user_ioctl_cmds.h of Linux and rdma-core: in the object dialect attributes with ids from 0x8000, in Linux's
  * dialects the driver's bytes of requests and responses. Addresses are those of the program's memory.
  */
+import { DeviceClass } from '../classes/device/device.ts'
 import { Dm } from '../classes/dm.ts'
+import { Pd } from '../classes/pd.ts'
 import { driverCreation, driverDestruction, driverMethod, withDriverAttributes } from '../linux/ioctl.ts'
 import { layout, value, zero } from '../linux/layout.ts'
 import {
+  Block,
   CREATE,
   DESTROY,
   method,
@@ -157,6 +160,26 @@ const srq = {
 
 const dmPlace = { startOffset: optional(u64(0x8010)), pageIndex: optional(u16(0x8011)) } as const
 
+/** What a context tells its program; the ids begin at `first`. */
+const contextOutputs = (first: number) => ({
+  qpTableSize: optional(u32(first)),
+  cacheLineSize: optional(u32(first + 1)),
+  maxSendBytes: optional(u16(first + 2)),
+  maxReceiveBytes: optional(u16(first + 3)),
+  maxSendBlocks: optional(u32(first + 4)),
+  maxReceives: optional(u32(first + 5)),
+  maxSharedReceives: optional(u32(first + 6)),
+  ports: optional(u16(first + 7)),
+  responseBytes: optional(u32(first + 8)),
+  cqeVersion: optional(u8(first + 9)),
+  responses: optional(u8(first + 10)),
+  minInline: optional(u8(first + 11)),
+  logUarBytes: optional(u32(first + 12)),
+  uarsPerPage: optional(u32(first + 13)),
+  responseMask: optional(u32(first + 14)),
+  clockInfoVersions: optional(u8(first + 15)),
+})
+
 /** The driver's attributes by class and method. */
 export const Mlx5Attributes = {
   device: {
@@ -168,24 +191,7 @@ export const Mlx5Attributes = {
         maxCqeVersion: optional(u8(0x8003)),
         libraryCaps: optional(u64(0x8004)),
       },
-      out: {
-        qpTableSize: optional(u32(0x8010)),
-        cacheLineSize: optional(u32(0x8011)),
-        maxSendBytes: optional(u16(0x8012)),
-        maxReceiveBytes: optional(u16(0x8013)),
-        maxSendBlocks: optional(u32(0x8014)),
-        maxReceives: optional(u32(0x8015)),
-        maxSharedReceives: optional(u32(0x8016)),
-        ports: optional(u16(0x8017)),
-        responseMask: optional(u32(0x801e)),
-        clockInfoVersions: optional(u8(0x801f)),
-        responseBytes: optional(u32(0x8018)),
-        cqeVersion: optional(u8(0x8019)),
-        responses: optional(u8(0x801a)),
-        minInline: optional(u8(0x801b)),
-        logUarBytes: optional(u32(0x801c)),
-        uarsPerPage: optional(u32(0x801d)),
-      },
+      out: contextOutputs(0x8010),
     },
     query: {
       out: {
@@ -193,6 +199,8 @@ export const Mlx5Attributes = {
         driverFlags: optional(u32(0x8011)),
         rssFields: optional(u64(0x8012)),
         rssFunctions: optional(u8(0x8013)),
+        // of QUERY_CONTEXT
+        ...contextOutputs(0x8020),
       },
     },
   },
@@ -317,6 +325,27 @@ const srqCreate: DriverLayout = {
   isTruncated: true,
 }
 
+/** mlx5_ib_alloc_ucontext_resp. */
+const contextResponse = layout(
+  RESPONSE_BYTES.context,
+  value(0, 4, 'qpTableSize'),
+  value(12, 4, 'cacheLineSize'),
+  value(16, 2, 'maxSendBytes'),
+  value(18, 2, 'maxReceiveBytes'),
+  value(20, 4, 'maxSendBlocks'),
+  value(24, 4, 'maxReceives'),
+  value(28, 4, 'maxSharedReceives'),
+  value(32, 2, 'ports'),
+  value(36, 4, 'responseMask'),
+  value(40, 4, 'responseBytes'),
+  value(44, 1, 'cqeVersion'),
+  value(45, 1, 'responses'),
+  value(46, 1, 'minInline'),
+  value(47, 1, 'clockInfoVersions'),
+  value(56, 4, 'logUarBytes'),
+  value(60, 4, 'uarsPerPage'),
+)
+
 /** The driver's bytes in Linux's dialects, by 'class.method'. All structs may grow at the end. */
 const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
   'device.open': {
@@ -335,25 +364,7 @@ const Mlx5Layouts: Readonly<Record<string, DriverLayout>> = {
       ),
       minBytes: 8,
     },
-    out: layout(
-      RESPONSE_BYTES.context,
-      value(0, 4, 'qpTableSize'),
-      value(12, 4, 'cacheLineSize'),
-      value(16, 2, 'maxSendBytes'),
-      value(18, 2, 'maxReceiveBytes'),
-      value(20, 4, 'maxSendBlocks'),
-      value(24, 4, 'maxReceives'),
-      value(28, 4, 'maxSharedReceives'),
-      value(32, 2, 'ports'),
-      value(36, 4, 'responseMask'),
-      value(40, 4, 'responseBytes'),
-      value(44, 1, 'cqeVersion'),
-      value(45, 1, 'responses'),
-      value(46, 1, 'minInline'),
-      value(47, 1, 'clockInfoVersions'),
-      value(56, 4, 'logUarBytes'),
-      value(60, 4, 'uarsPerPage'),
-    ),
+    out: contextResponse,
     isTruncated: true,
   },
   'device.query': {
@@ -435,6 +446,17 @@ const Mlx5Dm = objectClass('dm', Dm.id, {
   },
 })
 
+/** Class `device` with what a context tells programs that import it (MLX5_IB_ATTR_QUERY_CONTEXT_RESP_UCTX). */
+const { query: deviceQuery } = DeviceClass.methods
+const Mlx5Device = objectClass('device', DeviceClass.id, {
+  methods: {
+    query: method(QUERY, { in: {}, out: { ...deviceQuery.out, ...Mlx5Attributes.device.query.out } }),
+  },
+})
+
+/** The driver's method of protection domains (MLX5_IB_METHOD_PD_QUERY), for programs that import one. */
+export const queryNumber = method(Block.DRIVER_FAST + 2, { in: {}, out: { number: u32(64) } })
+
 /** Layouts of `dmPlace`. */
 const DM_PLACE = [value(0, 8, 'startOffset'), value(0, 2, 'pageIndex')]
 
@@ -455,6 +477,10 @@ export const Mlx5Abi: LinuxAbi = {
       [value(0, 8, 'offset'), value(0, 4, 'length'), value(0, 4, 'page')],
     ),
     driverDestruction('UAR_OBJ_DESTROY', UAR_OBJECT, Uar),
+    withDriverAttributes('DEVICE', 'QUERY_CONTEXT', Mlx5Device, { outputs: [contextResponse] }),
+    driverMethod('PD_QUERY', 'PD', 0, objectClass('pd', Pd.id, { methods: { queryNumber } }), 'queryNumber', {
+      outputs: [value(0, 4, 'number')],
+    }),
     withDriverAttributes('DM', 'DM_ALLOC', Mlx5Dm, {
       outputs: DM_PLACE,
       inputs: [value(0, 8, 'type')],

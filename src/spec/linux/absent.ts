@@ -11,7 +11,6 @@ type Ioctl = {
 
 const NEVER = 'Linux reserves its number and has never implemented it'
 const IN_RINGS = "programs do it in the mapped ring, so Linux's rxe does not implement it either"
-const NO_HINTS = 'its hints are for caches of processors, which no device here writes to'
 const NO_COUNTERS = 'no device here counts completions in the memory of programs'
 const NO_IPSEC = 'it sets up IPsec in hardware'
 
@@ -33,9 +32,7 @@ export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'DMAH.DMAH_ALLOC': NO_HINTS,
-  'DMAH.DMAH_FREE': NO_HINTS,
-  'DMABUF.DMABUF_ALLOC': 'it exports pages of an adapter, which no device here has',
+  'DMABUF.DMABUF_ALLOC': 'only a kernel can make a dma-buf of pages',
   'DEVICE.QUERY_COMP_CNTR_CAPS': NO_COUNTERS,
   'QP.QP_ATTACH_COMP_CNTR': NO_COUNTERS,
   'COMP_CNTR.COMP_CNTR_CREATE': NO_COUNTERS,

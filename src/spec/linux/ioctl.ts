@@ -7,10 +7,10 @@
  */
 import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
-import { AccessFlags, AdviseFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
+import { AccessFlags, AdviseFlags, CountersFlags, CqFlags, MrKind, QpFlags, TphMemType, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration, ObjectClass } from '../schema/schema.ts'
-import { type Cell, classSelector, embed, object, value } from './layout.ts'
+import { type Cell, classSelector, embed, type Layout, object, value } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
@@ -26,6 +26,7 @@ export const UHW_OUT = 0x1001
  * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
  * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
  * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
+ * - `enum`: a number in the attribute's header, below `allowed`
  * - `newHandle`, `newFd`: outputs of a creation
  */
 export type IoctlAttributeKind =
@@ -37,6 +38,7 @@ export type IoctlAttributeKind =
   | 'handle'
   | 'destroy'
   | 'fd'
+  | 'enum'
   | 'newHandle'
   | 'newFd'
 
@@ -53,13 +55,13 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `list`, `records`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is the handle
-   * of the call's object.
+   * `handle`, `fd`, `enum`, `list`, `records`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is
+   * the handle of the call's object.
    */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes; none: every handle is refused with EINVAL. */
   readonly classes: readonly string[]
-  /** `flags`: the accepted bits. */
+  /** `flags`: the accepted bits. `enum`: the number of values. */
   readonly allowed: number
   /**
    * The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent
@@ -73,6 +75,12 @@ export interface IoctlAttribute {
    * ignore it.
    */
   readonly refusedFor?: readonly string[]
+}
+
+interface Choice {
+  readonly attributes: readonly number[]
+  /** Arguments of our method that the group implies. */
+  readonly impliedArguments: AnyValues
 }
 
 export interface IoctlMethod {
@@ -90,6 +98,8 @@ export interface IoctlMethod {
   readonly hasDriverAttributes: boolean
   /** Arguments of our method that the Linux method implies. */
   readonly impliedArguments?: AnyValues
+  /** Ids of optional attributes: exactly one of these groups must be passed, and whole; otherwise EINVAL. */
+  readonly choices?: readonly Choice[]
   /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
   /** Of a driver's own object or method (`LinuxAbi.methods`): the class that has it, which is none of spec/classes.ts. */
@@ -160,6 +170,14 @@ const records = (linuxName: string, name: string, min: number): NamedAttribute =
   ...list(linuxName, name, min),
   kind: 'records',
 })
+/** An enumeration of values 0 to `count` - 1. */
+const enumerated = (linuxName: string, name: string, count: number): NamedAttribute => ({
+  ...blank,
+  linuxName,
+  kind: 'enum',
+  name,
+  allowed: count,
+})
 const optional = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: false })
 const extensible = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, isExtensible: true })
 const checkedByHandler = (attribute: NamedAttribute, errnoIfAbsent: ErrnoName): NamedAttribute => ({
@@ -200,7 +218,12 @@ const method = <const O extends LinuxObjectName>(
   classes: readonly string[],
   call: string | undefined,
   attributes: readonly NamedAttribute[],
-  options: Partial<Pick<IoctlMethod, 'hasDriverAttributes' | 'impliedArguments' | 'converter'>> = {},
+  {
+    choices,
+    ...options
+  }: Partial<Pick<IoctlMethod, 'hasDriverAttributes' | 'impliedArguments' | 'converter'>> & {
+    readonly choices?: readonly { readonly names: readonly string[]; readonly impliedArguments?: AnyValues }[]
+  } = {},
 ): IoctlMethod => {
   const methods: Readonly<Record<string, readonly string[]>> = ioctlNames[objectName]
   const idOf = (linuxName: string): number => {
@@ -217,6 +240,9 @@ const method = <const O extends LinuxObjectName>(
     attributes: attributes.map(({ linuxName, ...attribute }) => ({ ...attribute, id: idOf(linuxName) })),
     hasDriverAttributes: false,
     ...options,
+    ...(choices && {
+      choices: choices.map(({ names, impliedArguments = {} }) => ({ attributes: names.map(idOf), impliedArguments })),
+    }),
   }
 }
 
@@ -240,11 +266,13 @@ export const driverCreation = (
 
 interface DriverCells {
   readonly inputs?: readonly Cell[]
-  readonly outputs: readonly Cell[]
+  /** A value, or a struct that may be longer. */
+  readonly outputs: readonly (Cell | Layout)[]
 }
 
 const inputsOf = (cells: readonly Cell[] = []): NamedAttribute[] => cells.map(cell => input('', cell.size, cell))
-const outputsOf = (cells: readonly Cell[]): NamedAttribute[] => cells.map(cell => output('', cell.size, cell))
+const outputsOf = (outputs: readonly (Cell | Layout)[]): NamedAttribute[] =>
+  outputs.map(one => ('cells' in one ? extensible(output('', one.size, ...one.cells)) : output('', one.size, one)))
 /** The ids of a driver's attributes are in their order. */
 const numbered = (attributes: readonly NamedAttribute[]): IoctlAttribute[] =>
   attributes.map(({ linuxName: _, ...attribute }, i) => ({ ...attribute, id: DRIVER_OBJECTS + i }))
@@ -508,19 +536,31 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ],
     { impliedArguments: { kind: MrKind.values.FILE } },
   ),
-  method('MR', 'REG_MR', ['mr'], 'create', [
-    newHandle('REG_MR_HANDLE'),
-    handle('REG_MR_PD_HANDLE', 'pd', ['pd']),
-    optional(handle('REG_MR_DMA_HANDLE', '', [])),
-    input('REG_MR_IOVA', 8, value(0, 8, 'iova')),
-    checkedByHandler(input('REG_MR_ADDR', 8, value(0, 8, 'start')), 'EINVAL'),
-    input('REG_MR_LENGTH', 8, value(0, 8, 'length')),
-    flags('REG_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
-    refused(fd('REG_MR_FD', ''), 'EOPNOTSUPP'),
-    refused(input('REG_MR_FD_OFFSET', 8), 'EOPNOTSUPP'),
-    output('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
-    output('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
-  ]),
+  method(
+    'MR',
+    'REG_MR',
+    ['mr'],
+    'create',
+    [
+      newHandle('REG_MR_HANDLE'),
+      handle('REG_MR_PD_HANDLE', 'pd', ['pd']),
+      optional(handle('REG_MR_DMA_HANDLE', 'dmah', ['dmah'])),
+      input('REG_MR_IOVA', 8, value(0, 8, 'iova')),
+      optional(input('REG_MR_ADDR', 8, value(0, 8, 'start'))),
+      input('REG_MR_LENGTH', 8, value(0, 8, 'length')),
+      flags('REG_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
+      optional(fd('REG_MR_FD', 'file')),
+      optional(input('REG_MR_FD_OFFSET', 8, value(0, 8, 'start'))),
+      output('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+      output('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+    ],
+    {
+      choices: [
+        { names: ['REG_MR_ADDR'] },
+        { names: ['REG_MR_FD', 'REG_MR_FD_OFFSET'], impliedArguments: { kind: MrKind.values.FILE } },
+      ],
+    },
+  ),
   method('MR', 'ADVISE_MR', ['pd'], 'advise', [
     handle('ADVISE_MR_PD_HANDLE', 'object', ['pd']),
     input('ADVISE_MR_ADVICE', 8, value(0, 8, 'advice')),
@@ -566,6 +606,13 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     input('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
   ]),
   method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy('FREE_DM_HANDLE', ['dm'])]),
+  method('DMAH', 'DMAH_ALLOC', ['dmah'], 'create', [
+    newHandle('ALLOC_DMAH_HANDLE'),
+    optional(input('ALLOC_DMAH_CPU_ID', 4, value(0, 4, 'cpuId'))),
+    optional(enumerated('ALLOC_DMAH_TPH_MEM_TYPE', 'tphMemType', Object.keys(TphMemType.values).length)),
+    optional(input('ALLOC_DMAH_PH', 1, value(0, 1, 'ph'))),
+  ]),
+  method('DMAH', 'DMAH_FREE', ['dmah'], 'destroy', [destroy('FREE_DMA_HANDLE', ['dmah'])]),
   method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')]),
   method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy('DESTROY_COUNTERS_HANDLE', ['counters'])]),
   method('COUNTERS', 'COUNTERS_READ', ['counters'], 'query', [

@@ -43,6 +43,8 @@ export interface Addition {
   readonly kind: AdditionKind
   readonly names: readonly string[]
   readonly answer: AdditionAnswer
+  /** The kind of device that gives this answer, if not all do; others answer EPROTONOSUPPORT. */
+  readonly device?: 'mlx5'
   /** What it is here, or why it is not. */
   readonly here: string
 }
@@ -53,12 +55,20 @@ const row = (
   names: string | readonly string[],
   answer: AdditionAnswer,
   here: string,
-): Addition => ({ since, kind, names: typeof names === 'string' ? [names] : names, answer, here })
+  device?: Addition['device'],
+): Addition => ({
+  since,
+  kind,
+  names: typeof names === 'string' ? [names] : names,
+  answer,
+  ...(device && { device }),
+  here,
+})
 
-const DRIVERS_MEMORY = 'queues are in the memory that the driver says, or at the address in its own bytes'
-const NO_HINTS = 'hints for caches of processors, which no device here writes to'
-const NO_EXPORT = 'it exports pages of an adapter, which no device here has'
-const NO_COUNTERS = 'no device here counts completions in the memory of programs'
+const DRIVERS_MEMORY =
+  'queues are in the memory that the driver says, or at the address in its own bytes; libmlx5 passes it on devices with CC_DMA_BOUNCE only, libefa on those with EXT_MEM'
+const NO_EXPORT = 'only a kernel can make a dma-buf of pages: libmlx5 asks for one of device memory'
+const NO_COUNTERS = 'no device here counts completions in the memory of programs; libefa alone asks for it'
 const NO_POOLS = 'no device here has pools of regions'
 
 export const additions: readonly Addition[] = [
@@ -102,9 +112,9 @@ export const additions: readonly Addition[] = [
     'EPROTONOSUPPORT',
     'of a method that no device here has: flow rules are those of `ibv_create_flow`',
   ),
-  row('6.17', 'object', 'DMAH', 'EPROTONOSUPPORT', NO_HINTS),
-  row('6.17', 'method', ['DMAH.DMAH_ALLOC', 'DMAH.DMAH_FREE'], 'EPROTONOSUPPORT', NO_HINTS),
-  row('6.17', 'method', 'MR.REG_MR', 'OK', '`mr.create`; `REG_MR_FD` and `REG_MR_FD_OFFSET` are EOPNOTSUPP'),
+  row('6.17', 'object', 'DMAH', 'OK', 'on mlx5, as on Linux: hints that the device accepts and does not need', 'mlx5'),
+  row('6.17', 'method', ['DMAH.DMAH_ALLOC', 'DMAH.DMAH_FREE'], 'OK', 'on mlx5: `dmah.create`, `dmah.destroy`', 'mlx5'),
+  row('6.17', 'method', 'MR.REG_MR', 'OK', '`mr.create`, of memory of the program, or of a file (`REG_MR_FD`)'),
   row(
     '6.17',
     'attribute',

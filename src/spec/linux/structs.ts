@@ -144,4 +144,5 @@ export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DM]: ['dm'],
   [LinuxObject.COUNTERS]: ['counters'],
   [LinuxObject.ASYNC_EVENT]: ['async_fd'],
+  [LinuxObject.DMAH]: ['dmah'],
 }

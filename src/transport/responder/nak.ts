@@ -168,3 +168,18 @@ export const nakAt = (s: EngineState, row: number, psn: number, msn: number, syn
   enterError(s, row, cause)
   s.env.events.raise(row, eventFor(syndrome), cause)
 }
+
+/**
+ * Schedules a NAK for a duplicate whose memory can no longer be accessed, unless an ACK or NAK is due. The queue pair
+ * stays as it is: a duplicate that was late in the network is of a request that the peer has completed, so it ignores the NAK.
+ */
+export const nakDuplicate = (s: EngineState, row: number, psn: number, msn: number, syndrome: number): void => {
+  const w = s.rows
+  const base = row * QP.WORDS
+  if ((w[base + QP.RESP_FLAGS] & (RespFlag.NAK_DUE | RespFlag.ACK_DUE)) !== 0 || s.env.memory.hasProcessEnded()) return
+  w[base + QP.RESP_FLAGS] |= RespFlag.NAK_DUE
+  w[base + QP.RESP_NAK_SYNDROME] = syndrome
+  w[base + QP.RESP_NAK_PSN] = psn
+  w[base + QP.RESP_NAK_MSN] = msn
+  schedule(s, row)
+}

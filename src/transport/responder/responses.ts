@@ -20,7 +20,7 @@ import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
 import { PollResult } from '../scheduling.ts'
 import type { EngineState } from '../state.ts'
 import { Access } from '../types.ts'
-import { nakAt } from './nak.ts'
+import { nakAt, nakDuplicate } from './nak.ts'
 
 const { NONE, ATOMIC } = SendKind
 const ACK = operationCode.ACKNOWLEDGE
@@ -228,10 +228,16 @@ const fillReadResponses = (
   if (region >= 0 && memory.read(region, hi, lo, s.sink!.arena, at, chunk, stride, total) === 0) return true
   if (region < 0) noteRefusedKey(s, pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qpn)
   else noteMemoryFault(s, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ)
+  const cause = takeCause(s)
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
+  const syndrome = syndromeKind.NAK | (region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION)
+  if (p[resource + RES.REPLAY] !== 0) {
+    markSent(s, row * QP.WORDS, resource, p[resource + RES.END])
+    nakDuplicate(s, row, psn, p[resource + RES.MSN], syndrome)
+    return false
+  }
   s.rows[row * QP.WORDS + QP.RESP_PENDING] = 0
-  const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
-  nakAt(s, row, psn, p[resource + RES.MSN], syndromeKind.NAK | code, takeCause(s))
+  nakAt(s, row, psn, p[resource + RES.MSN], syndrome, cause)
   return false
 }
 

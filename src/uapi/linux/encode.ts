@@ -62,6 +62,8 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
     if (spec.kind === 'destroy' || spec.kind === 'handle' || spec.kind === 'fd') {
       const number = spec.name === 'object' ? call.object : value
       if (number !== undefined) view.setBigUint64(dataAt, BigInt(number as number), true)
+    } else if (spec.kind === 'enum') {
+      if (value !== undefined) view.setUint8(at + IoctlAttr.reserved, value as number)
     } else if (spec.kind === 'flags') {
       // Flags without a name are not an argument: `bytes` has them.
       if (spec.name !== '' && value !== undefined) view.setUint32(dataAt, value as number, true)

@@ -169,6 +169,17 @@ const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean =
   return cells.length > 0 && cells.every(cell => isAttributeValue(cell) && attributes[attributeOf(cell)] === undefined)
 }
 
+/** Whether an input carries only optional arguments, and the call has none of them. */
+const isAbsent = ({ kind, cells }: IoctlAttribute, { method, args }: Call): boolean =>
+  kind === 'in' &&
+  cells.length > 0 &&
+  cells.every(
+    cell =>
+      isAttributeValue(cell) &&
+      method.in[attributeOf(cell)]?.optional === true &&
+      args[attributeOf(cell)] === undefined,
+  )
+
 const MAX_OUTPUT_BYTES = 1024
 
 /** Whether a call has an argument for every mandatory handle and descriptor of an ioctl. */
@@ -183,11 +194,32 @@ const hasRecords = ({ attributes }: IoctlMethod, { args, method }: Call): boolea
     ({ kind, name, min }) => kind !== 'records' || payloadOf(method.in[name]!.type, args[name]!).length >= min,
   )
 
+/** Names of the arguments that the groups of `choices` imply. */
+const impliedByChoices = ({ choices = [] }: IoctlMethod): string[] =>
+  choices.flatMap(({ impliedArguments }) => Object.keys(impliedArguments))
+
+/** Ids of the attributes of other choices than the call's. Undefined: no choice has the call's arguments. */
+const otherChoices = (entry: IoctlMethod, call: Call): readonly number[] | undefined => {
+  const { choices, attributes } = entry
+  if (choices === undefined) return []
+  const names = impliedByChoices(entry)
+  const descriptors = attributes.filter(
+    ({ id, kind }) => kind === 'fd' && choices.some(one => one.attributes.includes(id)),
+  )
+  const chosen = choices.find(
+    choice =>
+      names.every(name => call.args[name] === choice.impliedArguments[name]) &&
+      descriptors.every(({ id, name }) => choice.attributes.includes(id) === (call.args[name] !== undefined)),
+  )
+  return chosen && choices.filter(choice => choice !== chosen).flatMap(choice => choice.attributes)
+}
+
 const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   entry.classes.includes(call.class.name) &&
   entry.method === call.methodName &&
   entry.converter === undefined &&
   matchesImplied(entry.impliedArguments, call) &&
+  otherChoices(entry, call) !== undefined &&
   hasMandatoryReferences(entry, call) &&
   hasRecords(entry, call)
 
@@ -200,12 +232,12 @@ const encodedAttributes = (
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_IN) return driver.input.length === 0 ? [] : [{ id, length: driver.input.length, in: driver.input }]
   if (id === UHW_OUT) return driver.output === 0 ? [] : [{ id, length: driver.output, isPointer: true }]
-  if (!mandatory && isForeign(attribute, call)) return []
+  if (!mandatory && (isForeign(attribute, call) || isAbsent(attribute, call))) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
   if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), isPointer: true }]
   if (kind === 'records')
     return [{ id, length: payloadOf(call.method.in[name]!.type, call.args[name]!).length, isPointer: true }]
-  const isArgument = kind === 'fd' || kind === 'handle' || kind === 'flags'
+  const isArgument = kind === 'fd' || kind === 'handle' || kind === 'flags' || kind === 'enum'
   if (isArgument && !mandatory && call.args[name] === undefined) return []
   // an argument, or the object that the call creates or destroys
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
@@ -213,7 +245,10 @@ const encodedAttributes = (
 
 const legacyIoctl = (spec: IoctlMethod, call: Call, driver: CallDriver, memoryAddress: bigint): Uint8Array => {
   const parts = driverParts(spec.hasDriverAttributes, call, driver, memoryAddress)
-  const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
+  const others = otherChoices(spec, call) ?? []
+  const attributes = [...findMethod(spec.object, spec.number).attributes.values()].filter(
+    ({ spec: { id } }) => !others.includes(id),
+  )
   const encoded = attributes.flatMap(({ spec: attribute }) => encodedAttributes(attribute, call, parts))
   return packIoctl(spec.object, spec.number, driver.driverId, memoryAddress, encoded)
 }
@@ -252,11 +287,13 @@ const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf
 /** Names of the arguments that a command or method of Linux can carry to a RoCE device. */
 export const expressibleArguments = ({ form, name }: Pick<Encoding, 'form' | 'name'>): ReadonlySet<string> => {
   if (form === 'ioctl') {
-    const { attributes, impliedArguments = {} } = ioctlMethods.find(method => method.name === name)!
+    const method = ioctlMethods.find(method => method.name === name)!
+    const { attributes, impliedArguments = {} } = method
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
     return new Set([
       ...inputs.flatMap(entry => [entry.name, ...attributesOf(entry.cells)]),
       ...Object.keys(impliedArguments),
+      ...impliedByChoices(method),
     ])
   }
   const { in: layout, impliedArguments = {} } = writeCommands.find(command => command.name === name)!

@@ -4,7 +4,7 @@
  *
  * Errors of an attribute:
  * - EPROTONOSUPPORT: unknown and mandatory;
- * - EOPNOTSUPP: nonzero bytes after the known ones;
+ * - EOPNOTSUPP: nonzero bytes after the known ones, a number that the enumeration does not have;
  * - ENOENT: a handle without object;
  * - EBADF: a negative descriptor;
  * - EINVAL: duplicate or missing, a wrong length, a reserved field that is set, a handle of another class, a descriptor
@@ -41,7 +41,7 @@ export const IoctlHeader = {
   reserved2: 20,
   bytes: 24,
 } as const
-/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. `data`: u64. */
+/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. The first byte of `reserved` is an `enum`'s; `data`: u64. */
 export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
@@ -139,6 +139,8 @@ export interface PassedAttribute {
   readonly data: bigint
   /** The 8 bytes of `data`. */
   readonly inline: Uint8Array
+  /** Of an `enum`: its number. Otherwise 0. */
+  readonly element: number
 }
 
 export interface Message {
@@ -189,7 +191,7 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
     throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`)
 }
 
-/** Throws CallError; the order of the checks is the kernel's. */
+/** Throws CallError; the order of the checks is the kernel's. `reserved`: without the number of an `enum`. */
 const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: number): void => {
   const { spec } = attribute.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`
@@ -202,6 +204,8 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
     throw new CallError('EOPNOTSUPP', `${where}: bytes after the first ${spec.max} are not 0`)
   if (attribute.length < spec.min || (!spec.isExtensible && attribute.length > spec.max))
     throw wrongLength(where, attribute.length, spec)
+  if (spec.kind === 'enum' && attribute.element >= spec.allowed)
+    throw new CallError('EOPNOTSUPP', `${where}: ${attribute.element} is not in 0 to ${spec.allowed - 1}`)
   if (reserved !== 0) throw new CallError('EINVAL', `${where}: its reserved field is set`)
   if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, attribute.data, spec.classes)
   else if (spec.kind === 'fd') {
@@ -265,14 +269,17 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
       continue
     }
     if (message.passed.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is passed twice`)
+    const reserved = all.getUint16(at + IoctlAttr.reserved, true)
+    const element = compiled.spec.kind === 'enum' ? reserved & 0xff : 0
     const attribute: PassedAttribute = {
       compiled,
       index,
+      element,
       length: all.getUint16(at + IoctlAttr.length, true),
       data: all.getBigUint64(at + IoctlAttr.data, true),
       inline: bytes.subarray(at + IoctlAttr.data, at + IoctlAttr.bytes),
     }
-    checkAttribute(message, attribute, all.getUint16(at + IoctlAttr.reserved, true))
+    checkAttribute(message, attribute, reserved - element)
     message.passed.set(id, attribute)
   }
   for (const { spec } of method.attributes.values())

@@ -54,11 +54,21 @@ interface DecodedAttributes {
   readonly className: string
 }
 
+/** The arguments that the chosen attributes imply. Throws CallError EINVAL unless exactly one group of `choices` is passed. */
+const impliedByChoice = ({ method: { spec }, passed }: Message): AnyValues => {
+  if (spec.choices === undefined) return {}
+  const [choice, ...others] = spec.choices.filter(({ attributes }) => attributes.some(id => passed.has(id)))
+  if (choice !== undefined && others.length === 0 && choice.attributes.every(id => passed.has(id)))
+    return choice.impliedArguments
+  const groups = spec.choices.map(({ attributes }) => attributes.join(' and ')).join(', or ')
+  throw new CallError('EINVAL', `${spec.name}: pass attribute ${groups}`)
+}
+
 /** Throws CallError for attributes that no device accepts, missing attributes, and invalid values. */
 const decodeAttributes = (message: Message): DecodedAttributes => {
   const { method, passed } = message
   const { spec } = method
-  const args: AnyValues = { ...spec.impliedArguments }
+  const args: AnyValues = { ...spec.impliedArguments, ...impliedByChoice(message) }
   const facts: Facts = {}
   for (const attribute of passed.values()) {
     const { kind, name, cells, errnoIfPresent, id } = attribute.compiled.spec
@@ -94,7 +104,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     } else if (kind === 'records') {
       const bytes = bytesOf(message, attribute)
       args[name] = valueIn(`${spec.name}: ${name}`, inputs[name]!.type, viewOf(bytes), 0, bytes.length)
-    }
+    } else if (kind === 'enum') args[name] = attribute.element
     // attributes of other classes are ignored
     else if ((kind === 'handle' || kind === 'fd') && inputs[name] !== undefined) args[name] = Number(attribute.data)
   }
@@ -300,6 +310,7 @@ const legacyOf = (
     const inline = bytes.subarray(at + IoctlAttr.data, at + IoctlAttr.bytes)
     if (attributes !== undefined && isForeign(attributes, spec)) continue
     if (spec.kind === 'handle' || spec.kind === 'destroy' || spec.kind === 'fd') inline.fill(0)
+    else if (spec.kind === 'enum') bytes[at + IoctlAttr.reserved] = 0
     else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, attribute.length)
     else if (
       spec.kind === 'in' &&

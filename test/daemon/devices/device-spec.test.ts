@@ -152,7 +152,7 @@ test('rate control is asked for with or without a line rate, of drivers that hav
   const spec = parseDevice('mlx5_0@127.0.0.1,dcqcn=25gbit,driver=mlx5')
   assert.deepEqual(spec, { name: 'mlx5_0', address: '127.0.0.1', driver: 'mlx5', dcqcn: 25e9 })
   assert.equal(deviceText(spec), 'mlx5_0@127.0.0.1,driver=mlx5,dcqcn=25gbit')
-  for (const rate of ['0', '900gbit', 'fast', '40 gbit'])
+  for (const rate of ['', '0', '900gbit', 'fast', '40 gbit'])
     assert.throws(() => parseDevice(`rxe0@127.0.0.1,dcqcn=${rate}`), {
       message: `device "rxe0@127.0.0.1,dcqcn=${rate}": dcqcn="${rate}": give a line rate from 1mbit to 800gbit, for example 40gbit`,
     })

@@ -6,13 +6,15 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, unregister } from '../../../src/core/index.ts'
 import type { RxeState } from '../../../src/drivers/rxe/state.ts'
-import { emptyRun } from '../../../src/phy/port.ts'
+import { emptyRun, type Port } from '../../../src/phy/port.ts'
+import { addTap } from '../../../src/phy/tap.ts'
 import { DC_MAX_CONNECTIONS, DcTime } from '../../../src/spec/drivers/mlx5-dc.ts'
 import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { putBth } from '../../../src/wire/bth.ts'
+import { ECN_CAPABLE } from '../../../src/wire/flow.ts'
 import { completionsOf } from '../machine.ts'
 import {
   ATOMIC_CS,
@@ -51,8 +53,8 @@ const pass = (m: Machine, microseconds: number): void => {
 }
 
 /** Program `a` with an initiator, and program `b` with two targets that share an SRQ. */
-const start = (fault = '', options = {}, sends = 64) => {
-  const m = machine(2, fault)
+const start = (fault = '', options = {}, sends = 64, onPort?: (port: Port, device: number) => void, dcqcn?: number) => {
+  const m = machine(2, fault, onPort, dcqcn)
   const [a, b] = [program(m, 0), program(m, 1)]
   const srq = b.sharedReceives(64)
   const targets = [b.target(srq.object, KEY), b.target(srq.object, KEY + 1n)] as const
@@ -126,6 +128,29 @@ for (const [name, fault] of [
         order.map((qpn, i) => [i, qpn]),
       )
     })
+  })
+
+for (const [dcqcn, sentClass] of [
+  [1e9, ECN_CAPABLE],
+  [undefined, 0],
+] as const)
+  it(`declares ${dcqcn === undefined ? 'not ' : ''}that it reacts to marks, as an initiator and as a target`, () => {
+    const classes: Set<number>[] = [new Set(), new Set()]
+    const watch = (port: Port, device: number): void => {
+      addTap(port, ({ direction, flow }) => direction === 'sent' && classes[device]!.add(flow.trafficClass))
+    }
+    const { m, a, post, remote } = start('dir=received,ecn=1', {}, 64, watch, dcqcn)
+    for (let i = 0; i < 4; i++)
+      post((i & 1) as 0 | 1, { opcode: RDMA_WRITE, data: [a.element(0, 50_001)], remote: remote(100) })
+    post(0, { opcode: RDMA_READ, data: [a.element(100_000, 20_000)], remote: remote(100) })
+    assert.deepEqual(syndromesOf(completionsOf(m, a, 5)), [0, 0, 0, 0, 0])
+    // the request for a connection arrived marked, and its answers are not
+    assert.deepEqual(classes, [new Set([sentClass]), new Set([sentClass])])
+    for (const index of [0, 1]) {
+      const { cnpSent, cnpHandled, cnpIgnored } = engineOf(m, index).counters
+      assert.ok(cnpSent > 0)
+      assert.deepEqual([cnpHandled > 0, cnpIgnored > 0], dcqcn === undefined ? [false, true] : [true, false])
+    }
   })
 
 describe('a request whose target', () => {

@@ -114,15 +114,17 @@ for (const [name, fault] of links)
       assert.equal(words.getBigUint64(70_000, true), 7n)
     })
 
-    it('the queues wrap, with requests of one to four blocks', () => {
-      const { a, b, qa, qb, wait } = start(fault, { entries: 16 }, { sends: 16, receives: 4, sges: 8, inline: 220 })
+    it('the queues wrap, with requests of one to four blocks, also with more inline data than asked for', () => {
+      const { a, b, qa, qb, wait } = start(fault, { entries: 16 }, { sends: 16, receives: 4, sges: 8, inline: 64 })
       for (let i = 0; i < 100; i++) {
         qb.receive(b.element(1000, 500))
         const length = (i * 37) % 220
         const data = Array.from({ length: (i % 8) + 1 }, (_, k) => a.element(k * 3, 10))
         qa.post(i % 2 === 0 ? { opcode: SEND, inline: a.bytes.slice(0, length) } : { opcode: SEND, data })
         assert.equal(wait(a, 1)[0]!.kind, REQUEST)
-        assert.equal(wait(b, 1)[0]!.bytes, i % 2 === 0 ? length : data.length * 10)
+        const [received] = wait(b, 1)
+        assert.deepEqual([received!.bytes, received!.counter], [i % 2 === 0 ? length : data.length * 10, i])
+        if (i % 2 === 0) assert.deepEqual(b.bytes.slice(1000, 1000 + length), a.bytes.slice(0, length))
       }
     })
 

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { getGid } from '../../../src/core/devices/gids.ts'
 import { NO_EVENT } from '../../../src/core/driver-contract.ts'
 import { addGid, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
-import { AsyncEventType, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, LinkSpeed, LinkWidth, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { ipv4, machine } from './machine.ts'
 
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
@@ -52,6 +52,29 @@ test('a new MTU is an event of an active port', () => {
   setLink(device, { isUp: false, hasCarrier: false })
   assert.equal(setLink(device, { isUp: false, hasCarrier: false, pathMtu: 512 }), NO_EVENT)
   assert.equal(device.ports[0].attributes.activeMtu, Mtu.values.MTU_512)
+})
+
+test("the port's width and speed are Linux's for the speed of the interface, 1X SDR if that is unknown", () => {
+  const { device } = machine(1).devices[0]
+  const { attributes } = device.ports[0]
+  const { X1, X4 } = LinkWidth.values
+  const { SDR, DDR, FDR10, EDR } = LinkSpeed.values
+  for (const [speed, width, laneSpeed] of [
+    [100, X1, SDR],
+    [10_000, X1, FDR10],
+    [20_000, X4, DDR],
+    [25_000, X1, EDR],
+    [40_000, X4, FDR10],
+    [100_000, X4, EDR],
+    [400_000, X4, EDR],
+    [undefined, X1, SDR],
+  ] as const) {
+    assert.notEqual(setLink(device, { isUp: true, hasCarrier: true, speed }), PORT_ACTIVE)
+    assert.deepEqual(
+      [attributes.activeWidth, attributes.activeSpeed, attributes.activeSpeedEx],
+      [width, laneSpeed, laneSpeed],
+    )
+  }
 })
 
 test('addresses take the first free index after the default GID, and leave the others where they are', () => {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, ExploreError, open } from '../../../src/library/index.ts'
+import { createNetwork, ExploreError, type Messages, type Network, open } from '../../../src/library/index.ts'
 import { startEcho, talk } from './echo.ts'
 
 const network = createNetwork({ clock: 'virtual' })
@@ -112,6 +112,44 @@ for (const [name, body, text] of [
     const error = await failureOf(network.explore(({ sleep }) => body(sleep), { seeds: 1, limit }))
     assert.match(error.message, text)
   })
+
+for (const [name, again] of [
+  ['waits for no time', async given => given.sleep(0)],
+  ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
+] as const satisfies readonly [string, (given: Network, closed: Messages) => Promise<void>][])
+  test(`a test that ${name}, again and again, fails`, async () => {
+    const endless = async (given: Network): Promise<void> => {
+      const echo = await startEcho(given)
+      await echo.close()
+      for (;;) await again(given, echo.messages)
+    }
+    const error = await failureOf(network.explore(endless, { seeds: 1 }))
+    assert.match(
+      error.message,
+      /50000 waits have failed, or were for no time, within [\s\S]*a pause: await network\.sleep\(1\)/,
+    )
+  })
+
+test('a test that leaves a real timer fails', async () => {
+  let timer: NodeJS.Timeout | undefined
+  const leaving = (): void => {
+    timer = setTimeout(() => {}, 1000)
+  }
+  try {
+    const error = await failureOf(network.explore(leaving, { seeds: 1 }))
+    assert.match(error.message, /the test has left setTimeout or setInterval/)
+  } finally {
+    clearTimeout(timer)
+  }
+})
+
+test('of two explorations at the same time the second is refused', async () => {
+  const explore = () => network.explore(({ sleep }) => sleep(1), { seeds: 1 })
+  const first = explore()
+  await assert.rejects(explore(), { code: 'EBUSY', message: /await it first/ })
+  assert.equal((await first).seeds, 1)
+  await explore()
+})
 
 test('devices that a test leaves open are closed, and findings of a check fail it', async () => {
   const checked = createNetwork({ clock: 'virtual', check: { onFinding() {} } })

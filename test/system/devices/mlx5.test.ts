@@ -26,6 +26,8 @@ const [A, B, RXE] = [loopbackText(31), loopbackText(32), loopbackText(33)] as co
 const DEVICES = [`mlx5_0@${A},driver=mlx5`, `mlx5_1@${B},driver=mlx5`, `rxe0@${RXE}`]
 
 const PAIR = ['mlx5_0', 'mlx5_1'] as const
+const allocator = ownProgram('allocator')
+const imports = ownProgram('imports')
 
 const withDevices = (t: Scope) => startDaemon(t, { devices: DEVICES })
 
@@ -42,6 +44,32 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       const pair = await runPair(t, daemon, args, { program, devices: PAIR })
       assert.equal(pair.client.status, 0, pair.client.stdout + pair.client.stderr)
     }
+    await daemon.settled(isEmpty)
+  })
+
+  for (const kind of ['pages', 'huge'])
+    it(`has queues wherever the program's allocator puts them (${kind})`, { skip: lacking(allocator) }, async t => {
+      const daemon = await withDevices(t)
+      const { status, stdout, stderr } = await run(t, allocator, ['mlx5_0', kind], { env: daemon.env })
+      assert.equal(status, 0, stderr)
+      if (stdout === 'absent\n') return t.skip('the system has no huge pages')
+      assert.deepEqual(stdout.trimEnd().split('\n'), [
+        '8 allocations',
+        'data beside queues that were used: unchanged',
+        'beside queues that are gone: unchanged, 0 allocations',
+      ])
+      await daemon.settled(isEmpty)
+    })
+
+  it('imports what another program has created', { skip: lacking(imports) }, async t => {
+    const daemon = await withDevices(t)
+    const { status, stdout, stderr } = await run(t, imports, ['mlx5_0'], { env: daemon.env })
+    assert.equal(status, 0, stderr)
+    assert.deepEqual(stdout.trimEnd().split('\n'), [
+      'imported device memory has 5, the region 4096 bytes',
+      'WRITE: success',
+      "the exporter's memory has 7",
+    ])
     await daemon.settled(isEmpty)
   })
 

@@ -99,6 +99,7 @@ describe('a device follows its interface', {
     await pingpong(t, daemons)
 
     assertLink('4: ACTIVE', '5: LinkUp')
+    assert.equal(readFileSync(join(port, 'rate'), 'latin1'), '10 Gb/sec (1X FDR10)\n', 'that of the interface')
     ip('-n', peerNetns, 'link', 'set', 'v0', 'down')
     await next('PORT_ERR')
     assertLink('1: DOWN', '2: Polling')

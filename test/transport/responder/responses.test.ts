@@ -143,6 +143,18 @@ describe('a READ', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_LAST@1 msn 1 [1024]'])
     assert.deepEqual(t.payloads().at(-1), patternOf(2 * MTU).slice(MTU))
   })
+  it('duplicate that is late, whose region was deregistered since, gets a NAK, and the queue pair goes on', () => {
+    const t = startResponder()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 8 })
+    t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [8]', 'ACK@1 msn 2'])
+    const [region] = t.node.regions.splice(0, 1)
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 1'])
+    t.node.regions.unshift(region!)
+    t.request('SEND_ONLY', 2, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), ['ACK@2 msn 3'])
+  })
   it('duplicate with another range or key is not answered', () => {
     const t = startResponder()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })

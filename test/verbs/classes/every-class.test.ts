@@ -77,7 +77,7 @@ const smiQp = (device: Device) => {
   return pd.smiQp({ sendCq: cq })
 }
 /** Classes that no device of the project has. */
-const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
+const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'dmah', 'wq', 'rwq_ind_table']
 const NO_DRIVER = 'no device of the project supports it: device.create, device.call'
 const CM_CLASSES = ['cm_channel', 'cm_id', 'cm_multicast']
 const MAD_CLASSES = ['mad_channel', 'mad_agent']

@@ -199,6 +199,7 @@ export class Initiators {
     initiator.target.set(initiator.wanted)
     const { object, view, bytes, gids } = initiator
     const source = view.getUint32(DatagramSegment.SOURCE)
+    const targetQpn = view.getUint32(DatagramSegment.QPN) & QPN_MASK
     const address = {
       ...noAddress,
       port: 1,
@@ -208,7 +209,9 @@ export class Initiators {
       trafficClass: view.getUint8(DatagramSegment.TRAFFIC_CLASS),
     }
     try {
-      initiator.flow = openPath(this.#soft.port, flowAddress(sourceOf(gids, address, 'DC'), address), 'DC')
+      const { port, ecn } = this.#soft
+      const owner = { ecn, qpn: object.state.qpn, destQpn: targetQpn }
+      initiator.flow = openPath(port, flowAddress(port, sourceOf(gids, address, 'DC'), address, owner), 'DC')
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       this.#fail(initiator, NO_PATH)
@@ -216,7 +219,7 @@ export class Initiators {
     }
     initiator.destination = address.dgid
     object.state.address = storedAddress(this.#soft, address)
-    object.state.targetQpn = view.getUint32(DatagramSegment.QPN) & QPN_MASK
+    object.state.targetQpn = targetQpn
     this.#lastNumber = (this.#lastNumber + 1) >>> 0
     initiator.number = this.#lastNumber
     initiator.busyRetries = 0

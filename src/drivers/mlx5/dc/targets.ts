@@ -18,6 +18,7 @@ import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
+import { ECN_MASK } from '../../../wire/flow.ts'
 import { flowAddress, noAddress, openPath, storedAddress } from '../../rxe/address/path.ts'
 import { forgetFailing } from '../../rxe/classes/cq-class.ts'
 import { emptySendQueue } from '../../rxe/rings/work-source.ts'
@@ -155,9 +156,11 @@ export class Targets {
 
   /** A flow for answers; undefined if there is no path. */
   #openFlow({ source, destination, flowLabel, trafficClass }: Path): number | undefined {
-    const path = flowAddress(destination, { ...noAddress, dgid: source, flowLabel, trafficClass })
+    const { port, ecn } = this.#soft
+    // the request may have been marked on its way
+    const address = { ...noAddress, dgid: source, flowLabel, trafficClass: trafficClass & ~ECN_MASK }
     try {
-      return openPath(this.#soft.port, path, 'DC')
+      return openPath(port, flowAddress(port, destination, address, { ecn }), 'DC')
     } catch (error) {
       if (error instanceof CallError) return undefined
       throw error

@@ -9,7 +9,6 @@ import { findHandle } from '../../../core/objects/handles.ts'
 import { MAX_LOG_TABLE_SIZE, RwqIndTable, Wq } from '../../../spec/classes/wq.ts'
 import { Mlx5Attributes, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
 import { QpState, WqState } from '../../../spec/enums.ts'
-import { wholePages } from '../../../spec/memory.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { endQueuePair } from '../../rxe/classes/qp-class.ts'
 import { ringMemoryOf } from '../../rxe/context.ts'
@@ -61,8 +60,8 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const receive = createReceiveQueue(memory, receiveRequests, elements)
       const undo: (() => void)[] = [() => memory.free(receive.ring)]
       try {
-        const buffer = share(call.context, bufferAddress, wholePages(receiveRequests * 2 ** receiveShift))
-        undo.push(() => unshare(call.context, buffer))
+        const buffer = share(call, bufferAddress, receiveRequests * 2 ** receiveShift)
+        undo.push(() => unshare(buffer))
         const record = new ProgramRecord(call, doorbellAddress)
         const { number } = (cq as CqObject).state
         const qpn = soft.qpns.take()
@@ -149,7 +148,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       queues.delete(state.qpn)
       endQueuePair(soft, state, call.why)
       ringMemoryOf(call.context).free(state.receive.ring)
-      if (own !== undefined) closeQueues(call, own)
+      if (own !== undefined) closeQueues(own)
       return core(call, object, args)
     },
   },

@@ -73,7 +73,7 @@ const openVector = ({ port, gids }: Fields, vector: Uint8Array): number => {
     trafficClass: vector[AddressVector.TRAFFIC_CLASS],
   }
   try {
-    return openPath(port, flowAddress(sourceOf(gids, address, 'work request'), address), 'work request')
+    return openPath(port, flowAddress(port, sourceOf(gids, address, 'work request'), address), 'work request')
   } catch (error) {
     if (error instanceof CallError) return -1
     throw error

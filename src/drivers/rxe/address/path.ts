@@ -10,9 +10,9 @@ import { CallError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { addressText, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
-import { ECN_MASK } from '../../../wire/flow.ts'
+import { ECN_MASK, sourcePortOf } from '../../../wire/flow.ts'
 
-/** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
+/** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
 /** Hop limit of all packets: that of an address vector is ignored. Linux ignores it except for groups. */
 const HOP_LIMIT = 64
@@ -119,11 +119,25 @@ export const sourceOf = (gids: GidTable, address: Address, method: string): Uint
   return gid
 }
 
-/** The path from `source`, for `openPath`. `ecn`: ECN field of its packets; 0: that of the address vector. */
-export const flowAddress = (source: Uint8Array, address: Address, ecn = 0): FlowAddress => ({
+/** What a path has of its own, beside its address vector. */
+interface PathOwner {
+  /** ECN field of its packets; 0, the default: that of the address vector. */
+  readonly ecn?: number
+  /** Both ends, if the path is that of one queue pair. */
+  readonly qpn?: number | undefined
+  readonly destQpn?: number | undefined
+}
+
+/** The path from `source` on `port`, for `openPath`. */
+export const flowAddress = (
+  port: Pick<Port, 'hasSourcePorts'>,
+  source: Uint8Array,
+  address: Address,
+  { ecn = 0, qpn = 0, destQpn = 0 }: PathOwner = {},
+): FlowAddress => ({
   source,
   destination: address.dgid,
-  sourcePort: SOURCE_PORT,
+  sourcePort: port.hasSourcePorts ? sourcePortOf(address.flowLabel & 0xfffff, qpn, destQpn) : SOURCE_PORT,
   trafficClass: ecn === 0 ? address.trafficClass : (address.trafficClass & ~ECN_MASK) | ecn,
   hopLimit: HOP_LIMIT,
   flowLabel: address.flowLabel & 0xfffff,

@@ -23,7 +23,8 @@ import { stateOf } from '../state.ts'
 /** `method` begins the error message. */
 const openFlow = (call: CallContext, address: Address, method: string): number => {
   const source = sourceOf(call.device.ports[0].gids, address, method)
-  return openPath(stateOf(call).port, flowAddress(source, address), method)
+  const { port } = stateOf(call)
+  return openPath(port, flowAddress(port, source, address), method)
 }
 
 const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(

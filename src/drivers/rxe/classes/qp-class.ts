@@ -334,7 +334,9 @@ export const qpClass = (
         checkValues(modifyCall, args, activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
-          const flow = openPath(device.port, flowAddress(source, args.address, device.ecn), modifyCall)
+          const { destQpn = device.engine().query(state.row).destQpn } = args
+          const owner = { ecn: device.ecn, qpn: state.qpn, destQpn }
+          const flow = openPath(device.port, flowAddress(device.port, source, args.address, owner), modifyCall)
           closePath(device, state)
           state.flow = flow
           path = { flow, peer: device.port.peerOf(args.address.dgid) }

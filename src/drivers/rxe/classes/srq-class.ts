@@ -36,6 +36,7 @@ const refuse = (object: CoreObject, method: string, reason: string): never => {
 
 const requireMaxWr = (call: CallContext, object: CoreObject, method: string, maxWr: number): void => {
   const { maxSrqWr } = stateOf(call).limits
+  if (maxWr < 1) refuse(object, method, `maxWr: ${maxWr} is below 1`)
   if (maxWr > maxSrqWr) refuse(object, method, `maxWr: ${maxWr} is above ${maxSrqWr}, the device's max_srq_wr`)
 }
 

@@ -148,35 +148,21 @@ test('MODIFY_CQ sets the moderation of a CQ, and refuses masks without IB_CQ_MOD
   assert.deepEqual(moderation(), [16, 100])
 })
 
-test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
-  const log: string[] = []
-  const DMABUF = 7
-  const RESPONSE_AT = 0x8000n
-  const space = { ...createLocalSpace(), check: () => true }
-  const openFile = (fd: number): FileMemory => {
-    log.push(`open ${fd}`)
-    return { space, close: () => log.push(`close ${fd}`) }
-  }
-  const attributes: readonly [id: number, length: number, data: bigint][] = [
-    [0, 0, 0n], // UVERBS_ATTR_REG_DMABUF_MR_HANDLE, an output
-    [1, 0, BigInt(p.pd)], // PD_HANDLE
-    [2, 8, 8192n], // OFFSET
-    [3, 8, 4096n], // LENGTH
-    [4, 8, 0x70000n], // IOVA
-    [5, 4, BigInt(DMABUF)], // FD
-    [6, 4, 7n], // ACCESS_FLAGS: LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ
-    [7, 4, RESPONSE_AT], // RESP_LKEY, the address of the output
-    [8, 4, RESPONSE_AT + 4n], // RESP_RKEY, the address of the output
-  ]
+type PassedAttributes = readonly (readonly [id: number, length: number, data: bigint])[]
+const DMABUF = 7
+const RESPONSE_AT = 0x8000n
+
+/** An ioctl of object MR. */
+const mrIoctl = (method: number, attributes: PassedAttributes): Uint8Array => {
   const bytes = new Uint8Array(24 + 16 * attributes.length)
   const view = new DataView(bytes.buffer)
   for (const [offset, value] of [
     [0, bytes.length],
     [2, 7], // object_id: UVERBS_OBJECT_MR
-    [4, 4], // method_id: UVERBS_METHOD_REG_DMABUF_MR
+    [4, method],
     [6, attributes.length],
     [16, RXE_DRIVER_ID],
-  ])
+  ] as const)
     view.setUint16(offset, value, true)
   attributes.forEach(([id, length, data], i) => {
     view.setUint16(24 + 16 * i, id, true)
@@ -184,14 +170,73 @@ test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
     view.setUint16(28 + 16 * i, 1, true) // UVERBS_ATTR_F_MANDATORY
     view.setBigUint64(32 + 16 * i, data, true)
   })
+  return bytes
+}
+
+const [UVERBS_METHOD_REG_DMABUF_MR, UVERBS_METHOD_REG_MR] = [4, 5]
+/** Attributes of REG_MR without a place. */
+const regMr = (...place: PassedAttributes): PassedAttributes => [
+  [0, 0, 0n], // UVERBS_ATTR_REG_MR_HANDLE, an output
+  [1, 0, BigInt(p.pd)], // PD_HANDLE
+  [3, 8, 0x70000n], // IOVA
+  [5, 8, 4096n], // LENGTH
+  [6, 4, 7n], // ACCESS_FLAGS
+  [9, 4, RESPONSE_AT], // RESP_LKEY
+  [10, 4, RESPONSE_AT + 4n], // RESP_RKEY
+  ...place,
+]
+const [ADDR, FD, FD_OFFSET] = [
+  [4, 8, 8192n],
+  [7, 0, BigInt(DMABUF)],
+  [8, 8, 8192n],
+] as const
+
+/** REG_DMABUF_MR, and REG_MR with a descriptor. */
+const fileRegistrations: readonly (readonly [name: string, message: () => Uint8Array])[] = [
+  [
+    'REG_DMABUF_MR',
+    () =>
+      mrIoctl(UVERBS_METHOD_REG_DMABUF_MR, [
+        [0, 0, 0n], // UVERBS_ATTR_REG_DMABUF_MR_HANDLE, an output
+        [1, 0, BigInt(p.pd)], // PD_HANDLE
+        [2, 8, 8192n], // OFFSET
+        [3, 8, 4096n], // LENGTH
+        [4, 8, 0x70000n], // IOVA
+        [5, 4, BigInt(DMABUF)], // FD
+        [6, 4, 7n], // ACCESS_FLAGS: LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ
+        [7, 4, RESPONSE_AT], // RESP_LKEY, the address of the output
+        [8, 4, RESPONSE_AT + 4n], // RESP_RKEY, the address of the output
+      ]),
+  ],
+  ['REG_MR', () => mrIoctl(UVERBS_METHOD_REG_MR, regMr(FD, FD_OFFSET))],
+]
+
+test('REG_MR takes either an address, or a descriptor with an offset', () => {
   const memory = fakeMemory()
   memory.map(RESPONSE_AT, new Uint8Array(8))
-  assert.equal(run(p, 'ioctl', bytes, { memory, openFile }), 'OK')
-  // the handle of the region is in `data` of the first attribute
-  const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
-  const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
-  assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])
-  assert.equal(new DataView(memory.copyIn(RESPONSE_AT, 4).buffer).getUint32(0, true), lkey)
-  invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
-  assert.deepEqual(log, [`open ${DMABUF}`, `close ${DMABUF}`])
+  for (const place of [[], [FD], [FD_OFFSET], [ADDR, FD], [ADDR, FD_OFFSET], [ADDR, FD, FD_OFFSET]])
+    assert.match(
+      run(p, 'ioctl', mrIoctl(UVERBS_METHOD_REG_MR, regMr(...place)), { memory }),
+      /^EINVAL REG_MR: pass attribute 4, or 7 and 8$/,
+    )
 })
+
+for (const [name, message] of fileRegistrations)
+  test(`${name} registers pages of the descriptor’s file`, () => {
+    const log: string[] = []
+    const space = { ...createLocalSpace(), check: () => true }
+    const openFile = (fd: number): FileMemory => {
+      log.push(`open ${fd}`)
+      return { space, close: () => log.push(`close ${fd}`) }
+    }
+    const memory = fakeMemory()
+    memory.map(RESPONSE_AT, new Uint8Array(8))
+    assert.equal(run(p, 'ioctl', message(), { memory, openFile }), 'OK')
+    // the handle of the region is in `data` of the first attribute
+    const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
+    const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
+    assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])
+    assert.equal(new DataView(memory.copyIn(RESPONSE_AT, 4).buffer).getUint32(0, true), lkey)
+    invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
+    assert.deepEqual(log, [`open ${DMABUF}`, `close ${DMABUF}`])
+  })

@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
-import { UsageError } from '../../../src/cli/fail.ts'
-import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
-import { parseTopology } from '../../../src/cli/net/topology-file.ts'
+import { type Plan, planNet } from '../../src/cli/net/plan.ts'
+import { InputError } from '../../src/topology/input-error.ts'
+import { parseTopology } from '../../src/topology/net-file.ts'
 
 const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml'))
 
@@ -102,7 +102,7 @@ const assertRefused = (source: string, message: RegExp): void => {
   try {
     plan(source)
   } catch (error) {
-    assert.ok(error instanceof UsageError, `${source}: ${(error as Error).stack}`)
+    assert.ok(error instanceof InputError, `${source}: ${(error as Error).stack}`)
     assert.match(error.message.replace(/^lab\.yaml:/, ''), message)
     return
   }
@@ -154,7 +154,7 @@ test('any text gives a plan or a sentence with a place', () => {
       try {
         plan(source)
       } catch (error) {
-        if (!(error instanceof UsageError && /^lab\.yaml:\d+:\d+: /.test(error.message))) throw error
+        if (!(error instanceof InputError && /^lab\.yaml:\d+:\d+: /.test(error.message))) throw error
       }
     }),
   )

@@ -1,7 +1,7 @@
 /*
  * Reads a topology file (docs/how-to/net.md): hosts, switches and links between them, in YAML. This file knows what may
- * stand where; plan.ts gives addresses and devices. An error names file, line and column, the value as written, and what
- * is allowed.
+ * stand where; cli/net/plan.ts gives addresses and devices. An error names file, line and column, the value as written,
+ * and what is allowed.
  *
  *   hosts: 8                          h1 to h8, or names, or names with settings
  *   switches: [tor]
@@ -22,10 +22,11 @@ import {
   parseDocument,
   type YAMLMap,
 } from 'yaml'
-import { linkQuantities } from '../../faults/rules.ts'
-import { didYouMean } from '../../trace/suggest.ts'
-import { UsageError } from '../fail.ts'
-import { readInputFile } from '../input-file.ts'
+import { linkQuantities } from '../faults/rules.ts'
+import { didYouMean } from '../trace/suggest.ts'
+import { InputError } from './input-error.ts'
+import { readInputFile } from './input-file.ts'
+import { MAX_MTU, MIN_MTU } from './link-settings.ts'
 
 /**
  * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
@@ -46,7 +47,7 @@ export interface HostEntry {
   readonly complain: Complain
 }
 
-/** Throws a UsageError with a place of the file. */
+/** Throws an InputError with a place of the file. */
 export type Complain = (message: string) => never
 
 /** The settings of a link. Absent: none. */
@@ -87,9 +88,6 @@ const MAX_HOSTS = 512
 const MAX_SWITCHES = 64
 const MAX_LINKS = 2048
 const MAX_FOLDERS = 64
-/** A path MTU of 256 with the headers of RoCEv2 (phy/udp/window.ts), and the most of a veth interface. */
-export const MIN_MTU = 352
-const MAX_MTU = 65_535
 const DEFAULT_MTU = 1500
 /** The switch of a file without links. */
 const ONLY_SWITCH = 'switch'
@@ -135,7 +133,7 @@ class Reader {
     if (deep !== undefined) {
       const before = source.slice(0, deep).split('\n')
       const place = `${before.length}:${before.at(-1)!.length + 1}`
-      throw new UsageError(
+      throw new InputError(
         `${file}:${place}: nested too deeply; a topology needs 4 levels, and ${MAX_DEPTH} are allowed`,
       )
     }
@@ -150,7 +148,7 @@ class Reader {
 
   #failAt(offset: number, message: string): never {
     const { line, col } = this.#lines.linePos(offset)
-    throw new UsageError(`${this.#file}:${line}:${col}: ${message}`)
+    throw new InputError(`${this.#file}:${line}:${col}: ${message}`)
   }
 
   /** The place of an alias is that of its name. */
@@ -405,14 +403,16 @@ const nameOfFile = (file: string): string =>
     .replace(/\.[^.]*$/, '')
     .replaceAll(/[^A-Za-z0-9_]/g, '_')
 
-/** Reads `source`. Throws UsageError. */
+/** Reads `source`. Throws InputError. */
 export const parseTopology = (source: string, file: string): Topology => {
   const reader: Reader = new Reader(file, source)
   if (!isMap(reader.root))
     reader.fail(reader.root, `a topology is a map with hosts, switches and links; the smallest is \`hosts: 2\``)
   const top = reader.entries(reader.root, 'a topology', KEYS)
   const name = top.get('name')
-  const text = name === undefined ? nameOfFile(file) : (reader.text(name.value) ?? reader.written(name.value))
+  const text = name === undefined ? nameOfFile(file) : reader.text(name.value)
+  if (text === undefined)
+    reader.fail(name?.value ?? name?.key, `name: ${reader.written(name?.value)}: ${NET_NAME_RULE}`)
   if (!isNetName(text))
     reader.fail(name?.value ?? reader.root, `name "${text}": ${NET_NAME_RULE}; set it with \`name:\``)
   const names = new Names(reader)
@@ -450,6 +450,6 @@ export const parseTopology = (source: string, file: string): Topology => {
   return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders }
 }
 
-/** Reads a file. Throws UsageError. */
+/** Reads a file. Throws InputError. */
 export const readTopology = (file: string): Topology =>
   parseTopology(readInputFile(file, 'topology', MAX_FILE_BYTES), file)
