@@ -69,8 +69,8 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   register<B extends Uint8Array>(buffer: B, access?: Access): MemoryRegion<B>
   /**
    * Registers bytes of a file, by a file descriptor of this process. A daemon accepts only memory files
-   * (memfd_create(2)). Requests read and write the file, but never make it longer. Throws RdmaError EBADF, EACCES,
-   * EINVAL, and EFAULT beyond the end of the file, or without write access to it: local write is the default.
+   * (memfd_create(2)) and dma-bufs. Requests read and write the file, but never make it longer. Throws RdmaError EBADF,
+   * EACCES, EINVAL, also beyond the end of the file, and EFAULT without write access to it: local write is the default.
    */
   registerFile(file: number, options: FileRegionOptions): Region
   /** A region of `length` bytes without memory: READs return zeros, WRITEs are discarded. */

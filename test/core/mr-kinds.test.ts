@@ -97,7 +97,7 @@ test('the file of a refused registration is closed', () => {
   const { device, files, create } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
-    'EFAULT',
+    'EINVAL',
   )
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, start: 1n })),

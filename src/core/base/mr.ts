@@ -5,7 +5,7 @@
  * - EINVAL: address and iova have different page offsets;
  * - EINVAL: unknown access bits; bits 20 to 29 are optional and ignored;
  * - EINVAL: remote write or atomic without local write;
- * - EINVAL: the range reaches the end of the address space, or is empty at a page boundary;
+ * - EINVAL: the range reaches the end of the address space, or is empty at a page boundary, or is not in the file;
  * - EFAULT: pages do not exist or do not permit the access.
  *
  * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
@@ -107,19 +107,27 @@ const checkPlace = (method: string, device: Device, kind: number | undefined, ra
   if (kind !== IMPLICIT && kind !== DEVICE) checkRange(method, range)
 }
 
-/** Checks that the pages exist and permit the access; returns the length as a Number. */
-const checkPages = (method: string, memory: AddressSpace, { start, length }: Range, access: number): number => {
-  const bytes = Number(length)
+const permits = (memory: AddressSpace, { start, length }: Range, needsWrite: boolean): boolean =>
+  Number.isSafeInteger(Number(length)) &&
+  memory.check(Number(start >> 32n), Number(start & 0xffffffffn), Number(length), needsWrite)
+
+/** Checks that the pages exist and permit the access; returns the length as a Number. `kind`: as of `checkPlace`. */
+const checkPages = (
+  method: string,
+  memory: AddressSpace,
+  range: Range,
+  access: number,
+  kind: number | undefined,
+): number => {
+  const { start, length } = range
   const needsWrite = (access & WRITE_FLAGS) !== 0
-  if (
-    !Number.isSafeInteger(bytes) ||
-    !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, needsWrite)
+  if (permits(memory, range, needsWrite)) return Number(length)
+  if (kind === FILE && !permits(memory, range, false))
+    refuse(method, `${length} bytes at ${hex(start)} are not in the file`)
+  throw new CallError(
+    'EFAULT',
+    `mr.${method}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`,
   )
-    throw new CallError(
-      'EFAULT',
-      `mr.${method}: the ${length} bytes at ${hex(start)} are not all mapped, or not ${needsWrite ? 'writable' : 'readable'}`,
-    )
-  return bytes
 }
 
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
@@ -258,7 +266,7 @@ const createRegion = (
   if (access & ON_DEMAND && args.dmah !== undefined)
     refuse('create', `access ${hex(access)}: an on-demand region has no DMA handle, omit ON_DEMAND or attribute dmah`)
   const isImplicit = special?.kind === IMPLICIT
-  const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
+  const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access, special?.kind)
   const unregister = special === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
   try {
@@ -316,7 +324,7 @@ const modifyRegion = (
   const table = device.memory
   const { row, special, unregister: endOld } = object.state
   const oldRights = table.access[row]!
-  const bytes = needsCheck ? checkPages('modify', memory, range, rights) : Number(range.length)
+  const bytes = needsCheck ? checkPages('modify', memory, range, rights, special?.kind) : Number(range.length)
   const needsRegistration =
     special === undefined && (translation !== undefined || ((oldRights ^ rights) & ON_DEMAND) !== 0)
   const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld

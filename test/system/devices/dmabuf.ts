@@ -16,12 +16,12 @@ const TRAFFIC = {
 
 const REFUSALS = [
   ['length 0', 'EINVAL'],
-  ['one byte too many', 'EFAULT'],
-  ['from the end on', 'EFAULT'],
-  ['2^63 bytes', 'EFAULT'],
+  ['one byte too many', 'EINVAL'],
+  ['from the end on', 'EINVAL'],
+  ['2^63 bytes', 'EINVAL'],
   ['2^64 - 1 bytes', 'EINVAL'],
   ['an offset that wraps around', 'EINVAL'],
-  ['an offset of 2^53', 'EFAULT'],
+  ['an offset of 2^53', 'EINVAL'],
   ['an iova of another offset in its page', 'EINVAL'],
   ['an iova that wraps around', 'EINVAL'],
   ['remote write without local write', 'EINVAL'],
