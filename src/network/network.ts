@@ -42,6 +42,7 @@ import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
 import type { PacketCarrier } from '../phy/links/packet-carrier.ts'
+import { longestStay } from '../phy/links/topology.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
 import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
@@ -443,7 +444,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   )
   let rules = faultRules('createNetwork', fault, seed)
 
-  const observation = observe(core, attached, clock, carrier !== undefined)
+  const observation = observe(
+    core,
+    attached,
+    clock,
+    topology && carrier && (() => longestStay(topology, carrier.links.routes)),
+  )
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
