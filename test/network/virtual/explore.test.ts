@@ -3,7 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, ExploreError, type Messages, type Network, open } from '../../../src/library/index.ts'
+import {
+  createNetwork,
+  ExploreError,
+  type Messages,
+  type Network,
+  open,
+  starTopology,
+} from '../../../src/library/index.ts'
 import { startEcho, talk } from './echo.ts'
 
 const network = createNetwork({ clock: 'virtual' })
@@ -195,3 +202,21 @@ test('a network in real time explores nothing', () =>
     createNetwork().explore(() => {}),
     { code: 'EINVAL', message: /clock: 'virtual'/ },
   ))
+
+test('the line of the message that makes the failure again has all options of the network', async () => {
+  const links = starTopology(2, { loss: 0.2 })
+  const network = createNetwork({ clock: 'virtual', links, dcqcn: '10gbit', fault: 'dup=10%' })
+  const message = async (network: Network): Promise<void> => {
+    const echo = await startEcho(network)
+    try {
+      await talk(echo, 10, 50)
+    } finally {
+      await echo.close()
+    }
+  }
+  const error = await failureOf(network.explore(message, { seeds: 10 }))
+  const again = error.message.split('\n').find(line => line.startsWith('again: '))!
+  assert.match(again, /createNetwork\(\{ clock: 'virtual', links, dcqcn: "10gbit", seed: 1, fault: 'dup=10%/)
+  const make = new Function('createNetwork', 'links', `return ${again.slice('again: '.length)}`)
+  await assert.rejects(message(make(createNetwork, links)), { message: (error.cause as Error).message })
+})
