@@ -17,7 +17,7 @@ import {
 } from '../phy/links/topology.ts'
 import { InputError } from '../topology/input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../topology/link-settings.ts'
-import { Section } from '../topology/section.ts'
+import { Section, shown } from '../topology/section.ts'
 import { didYouMean } from '../trace/suggest.ts'
 import { checkText, invalidArgument } from '../verbs/error.ts'
 
@@ -164,10 +164,10 @@ const readNames = (top: Section, key: 'hosts' | 'switches', max: number): readon
     const count = top.integer(key, undefined, 1, max)
     return Array.from({ length: count }, (_, i) => `h${i + 1}`)
   }
-  if (!Array.isArray(value)) top.complain(key, `${JSON.stringify(value)} is not a list of names`)
+  if (!Array.isArray(value)) top.complain(key, `${shown(value)} is not a list of names`)
   if (value.length > max) top.complain(key, `there are ${value.length}; ${max} are allowed at most`)
   const wrong = value.findIndex(name => typeof name !== 'string' || name === '')
-  if (wrong >= 0) top.complain(`${key}[${wrong}]`, `${JSON.stringify(value[wrong])} is not a name`)
+  if (wrong >= 0) top.complain(`${key}[${wrong}]`, `${shown(value[wrong])} is not a name`)
   return value
 }
 
@@ -197,9 +197,15 @@ const compile = (value: unknown): LinkTopology => {
     const twice = names.find((name, i) => numbers.get(name) !== i)
     top.complain('', `two hosts or switches have the name "${twice}"`)
   }
-  const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, ONLY_SWITCH] }))
-  if (!Array.isArray(given)) top.complain('links', `${JSON.stringify(given)} is not a list of links`)
-  const links: readonly unknown[] = given
+  if (!hasLinks && switches.length !== 1)
+    top.complain(
+      'links',
+      `is missing: hosts are linked to the only switch by default, and there are ${switches.length}`,
+    )
+  const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, switches[0]] }))
+  if (!Array.isArray(given)) top.complain('links', `${shown(given)} is not a list of links`)
+  // Also what a sparse array lacks is checked.
+  const links: readonly unknown[] = Array.from(given)
   if (links.length > MAX_LINKS) top.complain('links', `there are ${links.length}; ${MAX_LINKS} are allowed at most`)
   return {
     hosts: hosts.length,
@@ -233,13 +239,13 @@ const readEnds = (
 ): readonly [number, number] => {
   const between = section.raw('between')
   if (!Array.isArray(between) || between.length !== 2)
-    section.complain('between', `${JSON.stringify(between)}: give the names of two hosts or switches`)
-  const [a, b] = between.map(name => {
+    section.complain('between', `${shown(between)}: give the names of two hosts or switches`)
+  const [a, b] = Array.from(between, name => {
     const number = numbers.get(name)
     if (number === undefined)
       section.complain(
         'between',
-        `there is no host or switch ${JSON.stringify(name)}${didYouMean(String(name), names) || `; there are ${shownNames(names)}`}`,
+        `there is no host or switch ${shown(name)}${(typeof name === 'string' && didYouMean(name, names)) || `; there are ${shownNames(names)}`}`,
       )
     return number
   }) as [number, number]

@@ -12,9 +12,12 @@ const MAX_TIME = 3.6e9
 export const SIZES: Readonly<Record<string, number>> = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 2 ** 10, mib: 2 ** 20 }
 const TIMES: Readonly<Record<string, number>> = { ns: 1e-3, us: 1, ms: 1e3, s: 1e6 }
 
+/** The text of a value that has a unit or is a number; '' for other values, of which some have no text. */
+const textOf = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? String(value) : '')
+
 /** A number with one of the units; undefined for any other text. */
 export const withUnit = (value: unknown, units: Readonly<Record<string, number>>): number | undefined => {
-  const [, digits, unit] = /^(\d+\.?\d*|\.\d+)([a-z]+)$/i.exec(String(value)) ?? []
+  const [, digits, unit] = /^(\d+\.?\d*|\.\d+)([a-z]+)$/i.exec(textOf(value)) ?? []
   const scale = unit === undefined ? undefined : units[unit.toLowerCase()]
   return digits === undefined || scale === undefined ? undefined : Number(digits) * scale
 }
@@ -22,9 +25,16 @@ export const withUnit = (value: unknown, units: Readonly<Record<string, number>>
 /** Of numbers that were multiplied: 0.0011 ms is 1.1 µs. */
 const DIGITS = 12
 
-/** A value as written. */
-const shown = (value: unknown): string =>
-  typeof value === 'number' || value === undefined ? String(value) : (JSON.stringify(value) ?? String(value))
+/** A value as written, also one that JSON cannot write. */
+export const shown = (value: unknown): string => {
+  if (typeof value === 'number' || value === undefined) return String(value)
+  if (typeof value === 'bigint') return `${value}n`
+  try {
+    return JSON.stringify(value) ?? String(value)
+  } catch {
+    return Array.isArray(value) ? 'a list' : 'an object'
+  }
+}
 
 /** A map, whose settings are read one by one. */
 export class Section {
@@ -110,14 +120,14 @@ export class Section {
   }
   rate(key: string, fallback: number | undefined): number {
     const parse = (value: unknown) => {
-      const rate = linkQuantities.rate.read(String(value))
+      const rate = linkQuantities.rate.read(textOf(value))
       return rate !== undefined && rate >= LineRate.MIN && rate <= LineRate.MAX ? rate : undefined
     }
     return this.#read(key, fallback, parse, 'a rate from 1mbit to 800gbit, like 40gbit')
   }
   probability(key: string, fallback: number): number {
     const parse = (value: unknown) =>
-      typeof value === 'number' && value >= 0 && value <= 1 ? value : linkQuantities.loss.read(String(value))
+      typeof value === 'number' && value >= 0 && value <= 1 ? value : linkQuantities.loss.read(textOf(value))
     return this.#read(key, fallback, parse, linkQuantities.loss.allowed)
   }
   oneOf<T extends string>(key: string, allowed: readonly T[]): T {

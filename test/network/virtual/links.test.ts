@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
 import { exportSession } from '../../../src/cli/commands/export.ts'
 import {
   chainTopology,
@@ -364,8 +365,17 @@ for (const [links, message] of [
   [pair({ mtu: 100 }), /mtu: 100: give an integer from 352 to 65535/],
   [pair({ mark: '9kb-5kb-1%' }), /mark: "9kb-5kb-1%": give MIN-MAX-PROBABILITY/],
   [{ hosts: 2, links: [7] }, /links\.links\[0\]: 7: give a map with between, rate/],
+  [{ hosts: 2, switches: ['s', 't'] }, /links\.links: is missing: hosts are linked to the only switch by default/],
+  [{ hosts: 2n }, /links\.hosts: 2n: give an integer/],
+  [{ hosts: [2n] }, /links\.hosts\[0\]: 2n is not a name/],
+  [pair({ rate: 10_000_000_000n }), /rate: 10000000000n: give a rate/],
+  [pair({ delay: Object.create(null) }), /delay: \{\}: give a time/],
+  [pair({ between: [1n, 2n] }), /between: there is no host or switch 1n; there are h1, h2, s/],
+  [pair({ between: [Object.create(null), 's'] }), /between: there is no host or switch \{\}; there are/],
+  [pair({ between: Object.assign(new Array(2), ['h1']) }), /between: there is no host or switch undefined/],
+  [{ hosts: 2, links: new Array(1) }, /links\.links\[0\]: undefined: give a map/],
 ] as const)
-  test(`links ${JSON.stringify(links)} are refused`, () => {
+  test(`links ${inspect(links)} are refused`, () => {
     assert.throws(() => createNetwork({ clock: 'virtual', links: links as never }), { code: 'EINVAL', message })
   })
 
