@@ -12,7 +12,7 @@ const MIN_WAITING = 1024
 const MAX_WAITING = 2 ** 17
 
 interface Waiting {
-  readonly keys: readonly [copy: string, any: string]
+  readonly keys: readonly [copy: string, packet: string]
   packet: PcapngPacket
 }
 
@@ -21,12 +21,12 @@ interface Waiting {
  * a packet apart that are in flight at the same time.
  */
 const keysOf = ({ payload, flow, identification }: PcapngPacket): Waiting['keys'] => {
-  let any = ''
+  let packet = ''
   if (payload.length >= BTH_BYTES) {
     const view = new DataView(payload.buffer, payload.byteOffset, BTH_BYTES)
-    any = `${view.getUint32(0)} ${view.getUint32(4)} ${view.getUint32(8)} ${flowHash(flow)}`
+    packet = `${view.getUint32(0)} ${view.getUint32(4)} ${view.getUint32(8)} ${flowHash(flow)}`
   }
-  return [`${any} ${identification & 0xffff}`, any]
+  return [`${packet} ${identification & 0xffff}`, packet]
 }
 
 export interface Losses {
@@ -76,8 +76,8 @@ export const createLosses = (write: (packet: PcapngPacket) => void, hold = 0): L
   return {
     sent,
     arrived(packet, outcome) {
-      const [copy, any] = keysOf(packet)
-      const known = newest.get(copy) ?? newest.get(any)
+      const [copy, same] = keysOf(packet)
+      const known = newest.get(copy) ?? newest.get(same)
       if (known === undefined || known.packet.comment !== undefined) sent({ ...packet, comment: outcome })
       else known.packet = { ...known.packet, comment: outcome }
     },
