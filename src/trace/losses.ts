@@ -8,8 +8,10 @@ import type { PcapngPacket } from './pcapng.ts'
 
 /** Packets that wait at least, also if they are older than `hold`. */
 const MIN_WAITING = 1024
-/** Packets that wait at most: twice as many as may be in flight on links. */
-const MAX_WAITING = 2 ** 17
+/** The newest packets that wait at most: as many as may be in flight on links (phy/links/). */
+const MOST_WAITING = 2 ** 16
+/** How many are over it when the oldest are written. */
+const SLACK = 2 ** 12
 
 interface Waiting {
   readonly keys: readonly [copy: string, packet: string]
@@ -63,9 +65,9 @@ export const createLosses = (write: (packet: PcapngPacket) => void, hold = 0): L
     const held = waiting.findIndex(({ packet }) => packet.time > now - hold)
     const most = waiting.length - MIN_WAITING
     const count = hold === 0 || held < 0 ? most : Math.min(held, most)
-    writeFirst(waiting.length >= MAX_WAITING ? Math.max(count, MAX_WAITING / 2) : count)
+    writeFirst(Math.max(count, waiting.length - MOST_WAITING))
     limit = Math.max(2 * MIN_WAITING, waiting.length + Math.max(MIN_WAITING, waiting.length >> 1))
-    limit = Math.min(limit, MAX_WAITING)
+    limit = Math.min(limit, MOST_WAITING + SLACK)
   }
   const sent = (packet: PcapngPacket): void => {
     const one = { keys: keysOf(packet), packet }
