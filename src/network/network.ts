@@ -355,7 +355,7 @@ const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
 }
 
 const checkDelay = (call: string, milliseconds: number): void => {
-  if (!(milliseconds >= 0 && milliseconds <= MAX_TIMER_DELAY))
+  if (typeof milliseconds !== 'number' || !(milliseconds >= 0 && milliseconds <= MAX_TIMER_DELAY))
     throw invalidArgument(
       call,
       `${formatValue(milliseconds)} is not a number of milliseconds`,
@@ -374,7 +374,8 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
   },
   timeout(milliseconds) {
     checkDelay('network.timeout', milliseconds)
-    if (!clock.isVirtual) return AbortSignal.timeout(milliseconds)
+    // It refuses fractions.
+    if (!clock.isVirtual) return AbortSignal.timeout(Math.ceil(milliseconds))
     const controller = new AbortController()
     // The reason of AbortSignal.timeout.
     const reason = new DOMException('The operation was aborted due to timeout', 'TimeoutError')
