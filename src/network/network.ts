@@ -369,8 +369,9 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
   async sleep(milliseconds, options = {}) {
     checkDelay('network.sleep', milliseconds)
     checkAbortOptions('network.sleep', options)
-    options.signal?.throwIfAborted()
-    await clock.watch('network.sleep', sleepOn(clock, milliseconds, options.signal))
+    const { signal } = options
+    const wait = signal?.aborted ? Promise.reject(signal.reason) : sleepOn(clock, milliseconds, signal)
+    await clock.watch('network.sleep', wait)
   },
   timeout(milliseconds) {
     checkDelay('network.timeout', milliseconds)

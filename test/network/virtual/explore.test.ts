@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+  type AwaitableRcQueuePair,
   createNetwork,
   ExploreError,
   type Messages,
@@ -123,12 +124,18 @@ for (const [name, body, text] of [
 for (const [name, again] of [
   ['waits for no time', async given => given.sleep(0)],
   ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
-] as const satisfies readonly [string, (given: Network, closed: Messages) => Promise<void>][])
+  ['sleeps with an aborted signal', given => given.sleep(1, { signal: AbortSignal.abort() }).catch(() => {})],
+  ['sends by a closed queue pair', async (_, __, qp) => void (await qp.send(Uint8Array.of(1)).catch(() => {}))],
+  ['posts no receive', async (_, __, qp) => void (await qp.receive().catch(() => {}))],
+] as const satisfies readonly [string, (given: Network, closed: Messages, qp: AwaitableRcQueuePair) => Promise<void>][])
   test(`a test that ${name}, again and again, fails`, async () => {
     const endless = async (given: Network): Promise<void> => {
       const echo = await startEcho(given)
       await echo.close()
-      for (;;) await again(given, echo.messages)
+      const device = await open({ network: given })
+      const qp = device.pd().rcQp()
+      qp.close()
+      for (;;) await again(given, echo.messages, qp)
     }
     const error = await failureOf(network.explore(endless, { seeds: 1 }))
     assert.match(
