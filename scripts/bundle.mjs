@@ -169,6 +169,8 @@ const bundleLibrary = async newest => {
         target: 'node20.19',
         minifySyntax: true,
         minifyWhitespace: true,
+        // CommonJS, whose `require` of Node's modules an ES module does not have
+        external: ['yaml'],
         logLevel: 'warning',
       })
     rmSync(LIBRARY, { recursive: true, force: true })

@@ -20,8 +20,8 @@ export interface PacketCapture {
 /**
  * A packet between two captured devices is captured once, when it is sent, with a comment if it is lost. `isOwn`: whether
  * one of the captured devices has an address (16 bytes); `failed` is called if `write` throws, for example for a full
- * disk. A packet is written at once, or while packets may be lost (`mayLose`) after 2 * FLUSH_INTERVAL at the latest, and at
- * the exit of the process.
+ * disk. A packet is written at once, or while packets may be lost (`mayLose`) after twice FLUSH_INTERVAL or `hold` at the
+ * latest, and at the exit of the process. `hold`: the longest time from its sending to its loss, µs.
  */
 export const startCapture = (
   isOwn: (address: Uint8Array) => boolean,
@@ -29,8 +29,9 @@ export const startCapture = (
   failed: (error: unknown) => void,
   mayLose: () => boolean,
   clock: Clock,
+  hold = 0,
 ): PacketCapture => {
-  const losses = createLosses(write)
+  const losses = createLosses(write, hold)
   const attempt = (use: () => void): void => {
     try {
       use()
@@ -39,7 +40,7 @@ export const startCapture = (
     }
   }
   const flush = (): void => attempt(losses.flush)
-  const timer = clock.every(FLUSH_INTERVAL, 'passive', () => attempt(losses.flushOld))
+  const timer = clock.every(Math.max(FLUSH_INTERVAL, Math.ceil(hold / 1000)), 'passive', () => attempt(losses.flushOld))
   process.on('exit', flush)
   return {
     add: (port, index) =>

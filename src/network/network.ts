@@ -42,6 +42,7 @@ import { commandName } from '../host/process-status.ts'
 import { secureRandom } from '../host/random.ts'
 import { type FaultPort, withFaults } from '../phy/faults/layer.ts'
 import type { PacketCarrier } from '../phy/links/packet-carrier.ts'
+import { longestStay } from '../phy/links/topology.ts'
 import { isSeed, SEED_RANGE } from '../spec/check/torment.ts'
 import { LineRate } from '../spec/congestion.ts'
 import { CallError } from '../spec/errno.ts'
@@ -354,7 +355,7 @@ const clockOf = (options: NetworkOptions): Clock | VirtualClock => {
 }
 
 const checkDelay = (call: string, milliseconds: number): void => {
-  if (!(milliseconds >= 0 && milliseconds <= MAX_TIMER_DELAY))
+  if (typeof milliseconds !== 'number' || !(milliseconds >= 0 && milliseconds <= MAX_TIMER_DELAY))
     throw invalidArgument(
       call,
       `${formatValue(milliseconds)} is not a number of milliseconds`,
@@ -368,12 +369,14 @@ const waitsOn = (clock: Clock): Pick<Network, 'now' | 'sleep' | 'timeout'> => ({
   async sleep(milliseconds, options = {}) {
     checkDelay('network.sleep', milliseconds)
     checkAbortOptions('network.sleep', options)
-    options.signal?.throwIfAborted()
-    await clock.watch('network.sleep', sleepOn(clock, milliseconds, options.signal))
+    const { signal } = options
+    const wait = signal?.aborted ? Promise.reject(signal.reason) : sleepOn(clock, milliseconds, signal)
+    await clock.watch('network.sleep', wait)
   },
   timeout(milliseconds) {
     checkDelay('network.timeout', milliseconds)
-    if (!clock.isVirtual) return AbortSignal.timeout(milliseconds)
+    // It refuses fractions.
+    if (!clock.isVirtual) return AbortSignal.timeout(Math.ceil(milliseconds))
     const controller = new AbortController()
     // The reason of AbortSignal.timeout.
     const reason = new DOMException('The operation was aborted due to timeout', 'TimeoutError')
@@ -443,7 +446,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   )
   let rules = faultRules('createNetwork', fault, seed)
 
-  const observation = observe(core, attached, clock, carrier !== undefined)
+  const observation = observe(
+    core,
+    attached,
+    clock,
+    topology && carrier && (() => longestStay(topology, carrier.links.routes)),
+  )
 
   const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))

@@ -184,7 +184,12 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
 }
 
 /** `attached`: the soft devices of the network by name. */
-export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>, clock: Clock, hasLinks: boolean) => {
+export const observe = (
+  core: Core,
+  attached: ReadonlyMap<string, ObservedDevice>,
+  clock: Clock,
+  longestStay: (() => number) | undefined,
+) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
   })
@@ -226,8 +231,9 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
             warn(`a capture was stopped: ${String(error)}`)
             capture.stop()
           },
-          () => hasLinks || [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
+          () => longestStay !== undefined || [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
           clock,
+          longestStay?.(),
         ),
         tapRemovers: new Map(),
         stop() {

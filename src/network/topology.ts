@@ -197,9 +197,15 @@ const compile = (value: unknown): LinkTopology => {
     const twice = names.find((name, i) => numbers.get(name) !== i)
     top.complain('', `two hosts or switches have the name "${twice}"`)
   }
-  const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, ONLY_SWITCH] }))
+  if (!hasLinks && switches.length !== 1)
+    top.complain(
+      'links',
+      `is missing: hosts are linked to the only switch by default, and there are ${switches.length}`,
+    )
+  const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, switches[0]] }))
   if (!Array.isArray(given)) top.complain('links', `${shown(given)} is not a list of links`)
-  const links: readonly unknown[] = given
+  // Also what a sparse array lacks is checked.
+  const links: readonly unknown[] = Array.from(given)
   if (links.length > MAX_LINKS) top.complain('links', `there are ${links.length}; ${MAX_LINKS} are allowed at most`)
   return {
     hosts: hosts.length,
@@ -234,12 +240,12 @@ const readEnds = (
   const between = section.raw('between')
   if (!Array.isArray(between) || between.length !== 2)
     section.complain('between', `${shown(between)}: give the names of two hosts or switches`)
-  const [a, b] = between.map(name => {
+  const [a, b] = Array.from(between, name => {
     const number = numbers.get(name)
     if (number === undefined)
       section.complain(
         'between',
-        `there is no host or switch ${shown(name)}${didYouMean(typeof name === 'string' ? name : '', names) || `; there are ${shownNames(names)}`}`,
+        `there is no host or switch ${shown(name)}${(typeof name === 'string' && didYouMean(name, names)) || `; there are ${shownNames(names)}`}`,
       )
     return number
   }) as [number, number]

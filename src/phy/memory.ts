@@ -115,6 +115,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Number of reasons to seal runs: `icrc`, and calls of `requireSeal`. */
   let sealReasons = icrc === 'always' ? 1 : 0
   let waitingRuns = 0
+  /** Of the carrier's packets: captures tell copies by it that are in flight at the same time. */
+  let nextIdentification = 0
 
   const records = createRunRecords(runs + smallRuns)
   /** By buffer (large ones first): references by runs in flight and by a reservation. */
@@ -223,7 +225,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       const packet = allocateRecord(records)
       records.flow[packet] = records.flow[run]
       records.isSealed[packet] = records.isSealed[run]
-      records.identification[packet] = i
+      records.identification[packet] = (records.identification[run] + i) & 0xffff
       flows.retain(records.flow[run])
       const ecn = flow.trafficClass & ECN_MASK
       carrier!.send(packet, from, to, hash, ecn, arena.bytes, packetOffset(run, i), packetLength(run, i))
@@ -471,6 +473,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         records.lastBytes[run] = lastBytes
         records.flow[run] = flow
         records.isSealed[run] = 0
+        if (carrier !== undefined) {
+          records.identification[run] = nextIdentification
+          nextIdentification = (nextIdentification + count) & 0xffff
+        }
         if (sealReasons > 0) sealRun(run)
         if (port.tap !== null) showTap('sent', 'passed', run, 0, count)
         const destination = route(flow)

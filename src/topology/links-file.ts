@@ -2,7 +2,7 @@
  * The part of a file of `userdma sim` that describes links (docs/how-to/simulate.md): `topology`, `link` and `trunk`.
  */
 import { dirname, resolve } from 'node:path'
-import { parseDocument } from 'yaml'
+import { isMap, parseDocument } from 'yaml'
 import { chain, type LinkSettings, type LinkTopology, leafSpine, star } from '../phy/links/topology.ts'
 import { InputError } from './input-error.ts'
 import { DEFAULT_LINK, LINK_KEYS, readSettings } from './link-settings.ts'
@@ -28,6 +28,13 @@ export const documentOf = (source: string, file: string, keys: readonly string[]
     throw new InputError(`${file}: ${(error as Error).message}`)
   }
   return new Section(file, '', value, keys)
+}
+
+/** Whether a file is one of `userdma sim`: a map with the key `topology`, in any notation. */
+export const isScenario = (source: string): boolean => {
+  if (deepAt(source) !== undefined) return false
+  const { contents } = parseDocument(source)
+  return isMap(contents) && contents.has('topology')
 }
 
 const readLink = (parent: Section, key: string, fallback: LinkSettings): LinkSettings =>

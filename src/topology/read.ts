@@ -4,14 +4,13 @@
 import type { LinkTopology } from '../phy/links/topology.ts'
 import { readInputFile } from './input-file.ts'
 import { DEFAULT_LINK } from './link-settings.ts'
-import { documentOf, MAX_FILE_BYTES, netTopology, readLinks } from './links-file.ts'
+import { documentOf, isScenario, MAX_FILE_BYTES, netTopology, readLinks } from './links-file.ts'
 import { parseTopology } from './net-file.ts'
 
 /** What a link of the file does not say is as in `NetworkTopology`. Throws InputError. */
 export const readTopologyFile = (file: string): LinkTopology => {
   const source = readInputFile(file, 'topology', MAX_FILE_BYTES)
-  const isScenario = /^["']?topology["']?\s*:/m.test(source)
-  return isScenario
+  return isScenario(source)
     ? readLinks(documentOf(source, file, undefined), file)
     : netTopology(parseTopology(source, file), DEFAULT_LINK)
 }

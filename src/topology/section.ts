@@ -12,7 +12,7 @@ const MAX_TIME = 3.6e9
 export const SIZES: Readonly<Record<string, number>> = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 2 ** 10, mib: 2 ** 20 }
 const TIMES: Readonly<Record<string, number>> = { ns: 1e-3, us: 1, ms: 1e3, s: 1e6 }
 
-/** A string or number as text; '' for anything else, which may have no text. */
+/** The text of a value that has a unit or is a number; '' for other values, of which some have no text. */
 const textOf = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? String(value) : '')
 
 /** A number with one of the units; undefined for any other text. */
@@ -25,13 +25,14 @@ export const withUnit = (value: unknown, units: Readonly<Record<string, number>>
 /** Of numbers that were multiplied: 0.0011 ms is 1.1 µs. */
 const DIGITS = 12
 
-/** A value as written. */
+/** A value as written, also one that JSON cannot write. */
 export const shown = (value: unknown): string => {
-  if (typeof value === 'number' || typeof value === 'bigint' || value === undefined) return String(value)
+  if (typeof value === 'number' || value === undefined) return String(value)
+  if (typeof value === 'bigint') return `${value}n`
   try {
     return JSON.stringify(value) ?? String(value)
   } catch {
-    return 'an object' // that contains itself, for example
+    return Array.isArray(value) ? 'a list' : 'an object'
   }
 }
 

@@ -115,3 +115,14 @@ test('the library, with a device in this process, is loaded from few files', { s
 test('the entry points of the library share their parts', { skip }, () => {
   assert.equal(importing('userdma', 'userdma/drivers').result, 'null0')
 })
+
+test('the library reads a topology file, by a package that is not in its bundle', { skip }, () => {
+  const program = `import { readTopology } from 'userdma'
+    const { hosts } = await readTopology('examples/sim/incast.yaml')
+    console.log(hosts.length)`
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    cwd: repoRoot,
+    encoding: 'utf8',
+  })
+  assert.equal(stdout, '65\n', stderr)
+})

@@ -8,6 +8,7 @@ import { createLosses } from '../../trace/losses.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
 import { arenaOver } from '../../wire/arena.ts'
 import { BTH_BYTES } from '../../wire/bth.ts'
+import type { PacketFlow } from '../../wire/flow.ts'
 import { type Flow, makeFlow, sealIcrc } from '../../wire/icrc.ts'
 
 /** Maximum bytes of a UDP payload. */
@@ -42,7 +43,17 @@ export const createCapture = (
 ): { add(time: number, event: PacketsEvent): void; end(): void } => {
   const numbers = [...devices.keys()]
   const names = [...devices.values()].map(name => name.slice(0, MAX_NAME))
-  const losses = createLosses(createPcapng(write, { interfaces: names.length === 0 ? ['none'] : names }))
+  const pcapng = createPcapng(write, { interfaces: names.length === 0 ? ['none'] : names })
+  // The recorded bytes wait, not the whole packets. How long a packet may be in flight is not recorded.
+  const lengths = new WeakMap<Uint8Array, number>()
+  let last: { readonly flow: PacketFlow; readonly icrcFlow: Flow } | undefined
+  const losses = createLosses(packet => {
+    const { payload, flow, identification } = packet
+    if (last?.flow !== flow) last = { flow, icrcFlow: makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }) }
+    const { icrcFlow } = last
+    const length = lengths.get(payload) ?? payload.length
+    pcapng({ ...packet, payload: wholePacket(payload, length, icrcFlow, identification) })
+  }, Number.POSITIVE_INFINITY)
   /** Addresses that have sent packets which were recorded then. */
   const senders = new Set<string>()
   return {
@@ -50,16 +61,16 @@ export const createCapture = (
       const { device, flow, direction, outcome } = event
       const source = flow.source.join()
       if (direction === 'sent') senders.add(source)
-      const icrcFlow = makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT })
       for (const { bytes, length, identification } of expandPackets(event)) {
         const packet = {
           interface: Math.max(0, numbers.indexOf(device)),
           time: origin * 1000 + time,
           flow,
           identification,
-          payload: wholePacket(bytes, length, icrcFlow, identification),
+          payload: bytes,
           direction,
         }
+        lengths.set(bytes, length)
         if (outcome === 'passed') losses.sent(packet)
         else if (direction === 'received' && senders.has(source)) losses.arrived(packet, outcome)
         else losses.sent({ ...packet, comment: outcome })

@@ -161,7 +161,21 @@ const shrink = async (
   return left
 }
 
+/** The program's text that makes the network of a failed run; an object or function has the name of its option. */
+const replayOf = (options: NetworkOptions, seed: number, left: readonly FaultRule[]): string => {
+  const { clock, fault = '', seed: _, record: __, ...rest } = options
+  const others = Object.entries(rest).flatMap(([name, value]) =>
+    value === undefined
+      ? []
+      : [typeof value === 'object' || typeof value === 'function' ? name : `${name}: ${JSON.stringify(value)}`],
+  )
+  const faults = [fault, formatFaults(left)].filter(Boolean).join(';')
+  const settings = [`clock: '${clock}'`, ...others, `seed: ${seed}`, ...(faults === '' ? [] : [`fault: '${faults}'`])]
+  return `createNetwork({ ${settings.join(', ')} })`
+}
+
 const reportOf = (
+  options: NetworkOptions,
   seed: number,
   of: string,
   all: readonly FaultRule[],
@@ -170,13 +184,12 @@ const reportOf = (
 ): ExploreError => {
   const faults = left.map(formatRule)
   const error = failure?.error
-  const replay = `createNetwork({ clock: 'virtual', seed: ${seed}${left.length > 0 ? `, fault: '${formatFaults(left)}'` : ''} })`
   const text = [
     left.length === 0
       ? `seed ${seed} fails without faults: ${messageOf(error)}`
       : `seed ${seed} ${of} fails: ${messageOf(error)}`,
     ...(left.length > 0 ? [`faults (${left.length} of ${all.length}):`, ...faults.map(rule => `  ${rule}`)] : []),
-    `again: ${replay}`,
+    `again: ${replayOf(options, seed, left)}`,
     'ladder:',
     ...lines.map(line => `  ${line}`),
   ].join('\n')
@@ -245,7 +258,7 @@ const exploreAlone = async (
   // Later runs overwrite the recording.
   const plain = await run(first, [], true)
   count(plain)
-  if (plain.failure !== undefined) throw reportOf(first, '', [], [], plain)
+  if (plain.failure !== undefined) throw reportOf(networkOptions, first, '', [], [], plain)
   for (let seed = first; seed < first + seeds; seed++) {
     const faults = faultsOf(seed, kinds, maxFaults, plain.received)
     const result = await run(seed, faults)
@@ -254,7 +267,8 @@ const exploreAlone = async (
     if (result.failure === undefined) continue
     const left = await shrink(faults, fewer => run(seed, fewer))
     const last = await run(seed, left, true)
-    if (last.failure !== undefined) throw reportOf(seed, `(number ${total.seeds} of ${seeds})`, faults, left, last)
+    if (last.failure !== undefined)
+      throw reportOf(networkOptions, seed, `(number ${total.seeds} of ${seeds})`, faults, left, last)
     const reason = `seed ${seed} fails, and does not fail again with the same faults: the test does not repeat`
     throw new ExploreError(
       `${reason}\n${messageOf(result.failure.error)}`,

@@ -152,7 +152,19 @@ export const routesOf = ({ hosts, switches, links }: LinkTopology): Routes => {
 }
 
 /** The longest time from host to host on an idle network, without serialization, µs. */
-export const longestDelay = (topology: LinkTopology, { groups, members }: Routes): number => {
+export const longestDelay = (topology: LinkTopology, routes: Routes): number =>
+  longestTime(topology, routes, ({ delay }) => delay)
+
+/** The longest time from host to host with full queues, µs. */
+export const longestStay = (topology: LinkTopology, routes: Routes): number =>
+  longestTime(topology, routes, ({ delay, queue, rate }) => delay + (queue * 8e6) / rate)
+
+/** The longest sum of `timeOf` of the links from host to host. */
+const longestTime = (
+  topology: LinkTopology,
+  { groups, members }: Routes,
+  timeOf: (link: LinkSettings) => number,
+): number => {
   const { hosts, switches, links } = topology
   let longest = 0
   /** By node: the delay to `destination`; -1: not known yet. */
@@ -163,8 +175,9 @@ export const longestDelay = (topology: LinkTopology, { groups, members }: Routes
     const group = groups[node * hosts + destination]
     if (group >= 0)
       for (const direction of members[group]) {
-        const { ends, delay } = links[direction >> 1]
-        delays[node] = Math.max(delays[node], delay + delayFrom(ends[1 - (direction & 1)], destination))
+        const link = links[direction >> 1]
+        const next = link.ends[1 - (direction & 1)]
+        delays[node] = Math.max(delays[node], timeOf(link) + delayFrom(next, destination))
       }
     return delays[node]
   }

@@ -57,7 +57,10 @@ export interface QueueTimes {
   /** Microseconds in which no send was outstanding, between the first and the last. */
   readonly idle: number
   readonly bytes: number
-  /** Packets that were sent more than once, also those that were not lost; packets that were lost on the way. */
+  /**
+   * Packets that were sent more than once, also those that were not lost; packets that were lost on the way, those of answers
+   * too.
+   */
   readonly repeated: number
   readonly lost: number
   /** RNR NAKs that it got. */
@@ -463,7 +466,9 @@ export class TimesOfRequests {
     const key = pathKey(qpn, flow)
     const isLost = lostOutcomes.has(outcome)
     if ((flags & OP_REQUEST) === 0) {
-      if (!isLost) this.#addAnswer(view, flags, this.#ofAnswers.get(key), count, time)
+      const requester = this.#ofAnswers.get(key)
+      if (!isLost) this.#addAnswer(view, flags, requester, count, time)
+      else if (requester !== undefined) requester.lost += count
       return
     }
     // What happened on arrival to packets that were recorded when they were sent.

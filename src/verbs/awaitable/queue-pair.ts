@@ -82,11 +82,12 @@ type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) =
 
 const reservedOptions: readonly ReservedOption[] = ['id', 'signaled']
 
-const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
+const rejectOnThrow = <T>(qp: WithPromises | undefined, call: string, post: () => Promise<T>): Promise<T> => {
   try {
     return post()
   } catch (error) {
-    return Promise.reject(error)
+    const rejected = Promise.reject(error)
+    return qp?.promises === undefined ? rejected : qp.promises.refused(call, rejected)
   }
 }
 
@@ -97,7 +98,7 @@ const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
 export const promiseMethod = (name: string, post: PostMethod, optionsIndex: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
-    return rejectOnThrow(() => {
+    return rejectOnThrow(this, call, () => {
       if (this?.context === undefined) throw withoutObject(call)
       const given = args[optionsIndex] as AwaitedOptions | undefined
       if (given !== undefined) refuseReservedOptions(call, given)
@@ -167,7 +168,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     // The base class has the id in place of the options.
     override receive(local?: Slice | readonly Slice[], options: unknown = {}): Promise<unknown> {
-      return rejectOnThrow(() => {
+      return rejectOnThrow(this, 'qp.receive', () => {
         if (this?.context === undefined) throw withoutObject('qp.receive')
         const limits = options as WaitLimits
         checkOptions('qp.receive', 'options', limits, limitNames)

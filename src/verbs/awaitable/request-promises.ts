@@ -231,6 +231,11 @@ export class RequestPromises {
     return promise
   }
 
+  /** A refused request, which in virtual time is a failed wait: a program may try it again and again. */
+  refused<T>(call: string, rejected: Promise<T>): Promise<T> {
+    return this.#clock.watch(call, rejected)
+  }
+
   /** Resolves when no send is outstanding. Asynchronous, so that it resolves after the promises of the sends. */
   async drained(): Promise<void> {
     if (this.#counts.send > 0)

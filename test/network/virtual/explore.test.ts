@@ -3,7 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, ExploreError, type Messages, type Network, open } from '../../../src/library/index.ts'
+import {
+  type AwaitableRcQueuePair,
+  createNetwork,
+  ExploreError,
+  type Messages,
+  type Network,
+  open,
+  starTopology,
+} from '../../../src/library/index.ts'
 import { startEcho, talk } from './echo.ts'
 
 const network = createNetwork({ clock: 'virtual' })
@@ -116,12 +124,18 @@ for (const [name, body, text] of [
 for (const [name, again] of [
   ['waits for no time', async given => given.sleep(0)],
   ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
-] as const satisfies readonly [string, (given: Network, closed: Messages) => Promise<void>][])
+  ['sleeps with an aborted signal', given => given.sleep(1, { signal: AbortSignal.abort() }).catch(() => {})],
+  ['sends by a closed queue pair', async (_, __, qp) => void (await qp.send(Uint8Array.of(1)).catch(() => {}))],
+  ['posts no receive', async (_, __, qp) => void (await qp.receive().catch(() => {}))],
+] as const satisfies readonly [string, (given: Network, closed: Messages, qp: AwaitableRcQueuePair) => Promise<void>][])
   test(`a test that ${name}, again and again, fails`, async () => {
     const endless = async (given: Network): Promise<void> => {
       const echo = await startEcho(given)
       await echo.close()
-      for (;;) await again(given, echo.messages)
+      const device = await open({ network: given })
+      const qp = device.pd().rcQp()
+      qp.close()
+      for (;;) await again(given, echo.messages, qp)
     }
     const error = await failureOf(network.explore(endless, { seeds: 1 }))
     assert.match(
@@ -195,3 +209,21 @@ test('a network in real time explores nothing', () =>
     createNetwork().explore(() => {}),
     { code: 'EINVAL', message: /clock: 'virtual'/ },
   ))
+
+test('the line of the message that makes the failure again has all options of the network', async () => {
+  const links = starTopology(2, { loss: 0.2 })
+  const network = createNetwork({ clock: 'virtual', links, dcqcn: '10gbit', fault: 'dup=10%' })
+  const message = async (network: Network): Promise<void> => {
+    const echo = await startEcho(network)
+    try {
+      await talk(echo, 10, 50)
+    } finally {
+      await echo.close()
+    }
+  }
+  const error = await failureOf(network.explore(message, { seeds: 10 }))
+  const again = error.message.split('\n').find(line => line.startsWith('again: '))!
+  assert.match(again, /createNetwork\(\{ clock: 'virtual', links, dcqcn: "10gbit", seed: 1, fault: 'dup=10%/)
+  const make = new Function('createNetwork', 'links', `return ${again.slice('again: '.length)}`)
+  await assert.rejects(message(make(createNetwork, links)), { message: (error.cause as Error).message })
+})

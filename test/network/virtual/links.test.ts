@@ -6,6 +6,8 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
+import { exportSession } from '../../../src/cli/commands/export.ts'
 import {
   chainTopology,
   createNetwork,
@@ -325,6 +327,10 @@ test('topologies are read from files of `userdma net` and `userdma sim`', async 
   )
   const topology = await readTopology(sim)
   assert.deepEqual(topology, starTopology(3, { rate: 25e9, mark: 'none' }))
+  for (const text of ['{"topology": {"star": 3}}', '  topology: { star: 3 }\n', '\ufefftopology: { star: 3 }\n'])
+    assert.deepEqual(await readTopology(file('other.yaml', text)), starTopology(3), text)
+  const { hosts } = await readTopology(file('net.yaml', 'hosts:\n  topology: {}\n  b: {}\n'))
+  assert.deepEqual(hosts, ['topology', 'b'])
   const { network, devices, close } = await networkOf({ links: topology }, 3)
   await flowOf(devices[2]!, devices[0]!, 100).write()
   assert.equal(linkOf(network, 's1', 'h1').packets, 1)
@@ -363,8 +369,17 @@ for (const [links, message] of [
   [pair({ mtu: 100 }), /mtu: 100: give an integer from 352 to 65535/],
   [pair({ mark: '9kb-5kb-1%' }), /mark: "9kb-5kb-1%": give MIN-MAX-PROBABILITY/],
   [{ hosts: 2, links: [7] }, /links\.links\[0\]: 7: give a map with between, rate/],
+  [{ hosts: 2, switches: ['s', 't'] }, /links\.links: is missing: hosts are linked to the only switch by default/],
+  [{ hosts: 2n }, /links\.hosts: 2n: give an integer/],
+  [{ hosts: [2n] }, /links\.hosts\[0\]: 2n is not a name/],
+  [pair({ rate: 10_000_000_000n }), /rate: 10000000000n: give a rate/],
+  [pair({ delay: Object.create(null) }), /delay: \{\}: give a time/],
+  [pair({ between: [1n, 2n] }), /between: there is no host or switch 1n; there are h1, h2, s/],
+  [pair({ between: [Object.create(null), 's'] }), /between: there is no host or switch \{\}; there are/],
+  [pair({ between: Object.assign(new Array(2), ['h1']) }), /between: there is no host or switch undefined/],
+  [{ hosts: 2, links: new Array(1) }, /links\.links\[0\]: undefined: give a map/],
 ] as const)
-  test(`links ${JSON.stringify(links)} are refused`, () => {
+  test(`links ${inspect(links)} are refused`, () => {
     assert.throws(() => createNetwork({ clock: 'virtual', links: links as never }), { code: 'EINVAL', message })
   })
 
@@ -423,4 +438,81 @@ test('a recording and a capture show which packets a switch has marked and lost'
     )
     assert.equal(capture.split(outcome).length - 1, count)
   }
+})
+
+/** Frames of a capture, and their comments. */
+const framesOf = (path: string): (string | undefined)[] => {
+  const bytes = readFileSync(path)
+  const comments: (string | undefined)[] = []
+  for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at + 4)) {
+    if (bytes.readUInt32LE(at) !== 6) continue
+    const option = at + 28 + ((bytes.readUInt32LE(at + 20) + 3) & ~3)
+    const end = at + bytes.readUInt32LE(at + 4) - 4
+    const hasComment = option + 4 <= end && bytes.readUInt16LE(option) === 1
+    const length = hasComment ? bytes.readUInt16LE(option + 2) : 0
+    comments.push(hasComment ? bytes.toString('utf8', option + 4, option + 4 + length) : undefined)
+  }
+  return comments
+}
+
+for (const [what, link, bytes] of [
+  ['that are lost long after they were sent', { rate: '1gbit', delay: '200ms', loss: 0.1 }, 20_000],
+  ['of which thousands are in flight', { rate: '10gbit', delay: '5ms', queue: '500kb' }, 10_000_000],
+] as const)
+  test(`packets ${what} are one frame of a capture, and of an exported recording`, async () => {
+    const folder = scratchFolder()
+    const [record, captured, exported] = ['session.udr', 'captured.pcapng', 'exported.pcapng'].map(name =>
+      join(folder, name),
+    ) as [string, string, string]
+    const { network, devices, close } = await networkOf({ links: starTopology(3, link), record }, 3)
+    const stop = network.capture(captured)
+    const [target, ...senders] = devices as [Device, ...Device[]]
+    const options = { ackTimeout: 1000 }
+    await Promise.all(
+      senders.map(async device => {
+        const [pd, far] = [device.pd(), target.pd()]
+        const [qp, peer] = [pd.rcQp(), far.rcQp()]
+        qp.connect(peer.endpoint, options)
+        peer.connect(qp.endpoint, options)
+        const region = far.register(new Uint8Array(bytes), { remoteWrite: true })
+        await qp.write(pd.register(new Uint8Array(bytes)).slice(), region.remote())
+      }),
+    )
+    const { links } = network.stats()
+    await close()
+    stop()
+    await (network as LocalNetwork).endRecording?.()
+    await exportSession(record, { to: 'pcapng', output: exported, maxSize: '1G' })
+    const lost = links.reduce((sum, { lost }) => sum + lost.chance + lost.overflow, 0)
+    const sent = links.reduce((sum, { from, packets, lost }) => sum + (from === 's1' ? 0 : packets + lost.chance), 0)
+    assert.ok(lost > 2, `${lost}`)
+    for (const frames of [framesOf(captured), framesOf(exported)]) {
+      assert.equal(frames.length, sent)
+      assert.equal(frames.filter(comment => comment === 'dropped').length, lost)
+    }
+  })
+
+test('a capture says which of two copies of a packet in flight was marked', async () => {
+  const path = join(scratchFolder(), 'packets.pcapng')
+  const middle = { between: ['s', 'h2'], rate: '1mbit', queue: '9kb', mark: '1kb-2kb-100%' } as const
+  const links = { hosts: 2, switches: ['s'], links: [{ between: ['h1', 's'], rate: '100gbit' }, middle] } as const
+  const { network, devices, close } = await networkOf({ links, dcqcn: true }, 2)
+  const stop = network.capture(path)
+  const [near, far] = [devices[0]!.pd(), devices[1]!.pd()]
+  const [qp, peer] = [near.rcQp(), far.rcQp()]
+  // The two packets take 70 ms: meanwhile the sender sends copies, which the queue has no room for.
+  qp.connect(peer.endpoint, { ackTimeout: 10 })
+  peer.connect(qp.endpoint)
+  const region = far.register(new Uint8Array(8192), { remoteWrite: true })
+  await qp.write(near.register(new Uint8Array(8192)).slice(), region.remote())
+  await network.sleep(1000)
+  const { packets, marked, lost } = linkOf(network, 's', 'h2')
+  const sent = packets + lost.overflow + linkOf(network, 'h2', 's').packets
+  await close()
+  stop()
+  const frames = framesOf(path)
+  assert.deepEqual(frames.slice(0, 3), [undefined, 'marked', 'dropped'])
+  assert.equal(frames.length, sent)
+  for (const [outcome, count] of [['marked', marked] as const, ['dropped', lost.overflow] as const])
+    assert.equal(frames.filter(comment => comment === outcome).length, count)
 })

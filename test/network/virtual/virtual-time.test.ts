@@ -208,3 +208,13 @@ for (const [options, text] of [
   test(`createNetwork(${JSON.stringify(options)}) is refused`, () => {
     assert.throws(() => createNetwork(options as object), { code: 'EINVAL', message: text })
   })
+
+test('milliseconds may have fractions with either clock; what is no number of them is refused', async () => {
+  for (const network of [createNetwork(), createNetwork({ clock: 'virtual' })]) {
+    assert.equal(network.timeout(0.5).aborted, false)
+    for (const wrong of ['1', null, undefined, 1n, true, Number.NaN, -1, 2 ** 31] as never[]) {
+      assert.throws(() => network.timeout(wrong), { code: 'EINVAL', message: /is not a number of milliseconds/ })
+      await assert.rejects(network.sleep(wrong), { code: 'EINVAL', message: /is not a number of milliseconds/ })
+    }
+  }
+})
