@@ -49,7 +49,8 @@ interface Range {
 /** The watched ranges of a program. */
 interface Watched {
   readonly userfault: UserfaultWatch
-  readonly ranges: Set<Range>
+  /** By start; they do not overlap. */
+  readonly ranges: Map<number, Range>
   /** Those to protect before the loop parks. */
   readonly open: Set<Range>
   isClosed: boolean
@@ -102,7 +103,7 @@ export class DoorbellPages implements StoredDoorbells {
     if (!(clock === undefined ? userfault.add(start, end) : userfault.addReads(start, end)))
       return 'the kernel cannot watch the mapping (Linux before 5.19, or too many mappings)'
     const range: Range = { start, end, clock, hold: HOLD.first, protectedAt: Number.NEGATIVE_INFINITY, heldUntil: 0 }
-    watched.ranges.add(range)
+    watched.ranges.set(start, range)
     watched.open.add(range)
     return undefined
   }
@@ -149,7 +150,10 @@ export class DoorbellPages implements StoredDoorbells {
   /** Whether these pages of a program are watched. */
   isWatched(program: DoorbellProgram, start: number, end: number): boolean {
     const { ranges } = this.#watched.get(program) ?? {}
-    for (const range of ranges ?? []) if (range.start <= start && end <= range.end) return true
+    if (ranges === undefined) return false
+    const exact = ranges.get(start)
+    if (exact !== undefined) return end <= exact.end
+    for (const range of ranges.values()) if (range.start <= start && end <= range.end) return true
     return false
   }
 
@@ -181,7 +185,7 @@ export class DoorbellPages implements StoredDoorbells {
       closed: () => this.#onClosed(program),
     })
     if (userfault === undefined) return undefined
-    const watched: Watched = { userfault, ranges: new Set(), open: new Set(), isClosed: false }
+    const watched: Watched = { userfault, ranges: new Map(), open: new Set(), isClosed: false }
     this.#watched.set(program, watched)
     return watched
   }
@@ -199,9 +203,9 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Forgets the ranges that overlap [start, end). The kernel wakes threads that wait in unmapped pages. */
   #forget({ ranges, open }: Watched, start: number, end: number): void {
-    for (const range of ranges)
+    for (const range of ranges.values())
       if (range.start < end && start < range.end) {
-        ranges.delete(range)
+        ranges.delete(range.start)
         open.delete(range)
       }
   }
@@ -218,13 +222,13 @@ export class DoorbellPages implements StoredDoorbells {
     let result: Protected = userfault.protect(range.start, range.end)
     if (result === 'busy') {
       userfault.read()
-      if (watched.isClosed || !ranges.has(range)) return true
+      if (watched.isClosed || ranges.get(range.start) !== range) return true
       result = userfault.protect(range.start, range.end)
     }
     if (result === 'busy') return false
     open.delete(range)
     range.protectedAt = now
-    if (result === 'gone') ranges.delete(range)
+    if (result === 'gone') ranges.delete(range.start)
     return true
   }
 
@@ -257,7 +261,7 @@ export class DoorbellPages implements StoredDoorbells {
   #release(watched: Watched, address: number): void {
     const { userfault, ranges, open } = watched
     let range: Range | undefined
-    for (const candidate of ranges)
+    for (const candidate of ranges.values())
       if (candidate.start <= address && address < candidate.end) {
         range = candidate
         break

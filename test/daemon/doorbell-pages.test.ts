@@ -9,6 +9,8 @@ import type { OpenContext } from '../../src/daemon/context/contexts.ts'
 import { DoorbellPages, type DoorbellProgram, MAX_RANGES } from '../../src/daemon/doorbell-pages.ts'
 import { Loop } from '../../src/daemon/loop.ts'
 import type { StoreListener } from '../../src/daemon/memory/registered-ranges.ts'
+import type { Client } from '../../src/daemon/session/client.ts'
+import { DoorbellRanges } from '../../src/daemon/session/doorbell-ranges.ts'
 import type { Protected, UserfaultWatch } from '../../src/host/memory/userfault.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 
@@ -240,4 +242,38 @@ test('a store that is found while the loop is awake has all queues polled', () =
   assert.deepEqual(scopes, [ScanScope.USED, ScanScope.BEGIN, ScanScope.BEGIN])
   assert.equal(words[ParkedPage.PARKED], 1)
   loop.stop()
+})
+
+test('mappings that a program tells of are known without a reading of all its mappings', t => {
+  const { pages, program } = setUp(t)
+  let readings = 0
+  const client = {
+    standing: 'owner',
+    process: {
+      get pid() {
+        readings++
+        return process.pid
+      },
+    },
+  }
+  const page = { offset: 0, length: PAGE, mappings: 0 }
+  const open = { memory: { doorbells: [page] }, whenEnded: new Set() } as unknown as OpenContext
+  const ranges = new DoorbellRanges(client as unknown as Client, program, { doorbells: pages, log: assert.fail })
+  const tell = (from: number): void => ranges.mapped(open, from * PAGE, PAGE, 0)
+  for (let i = 1; i <= 100; i++) {
+    page.mappings = 2 * i
+    pages.await(open)
+    tell(2 * i)
+    assert.equal(pages.mayPark, false, 'the other mapping of the queue is missing')
+    tell(2 * i + 1)
+    assert.equal(pages.mayPark, true)
+  }
+  // one is unmapped: it does not count for its successor
+  program.listener?.unmapped(2 * PAGE, 3 * PAGE)
+  pages.await(open)
+  tell(3)
+  assert.equal(pages.mayPark, false)
+  tell(2)
+  assert.equal(pages.mayPark, true)
+  assert.equal(readings, 0)
 })

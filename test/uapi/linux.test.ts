@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
-import { MrKind } from '../../src/spec/enums.ts'
+import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ExtendedCommands, LinuxObject, WriteCommands } from '../../src/spec/linux/names.ts'
@@ -639,6 +639,27 @@ test('ioctl REG_MR takes an address or a descriptor, and refuses DMA handles, wh
   const kind = MrKind.values.FILE
   assert.deepEqual(ofFile.call.args, { pd: 0, start: 0x2000n, length: 4096n, iova: 0x8000n, access: 1, file: 5, kind })
   assert.equal(errorOf(region([4, 8, 0n], [2, 0, 0n])), 'EINVAL')
+})
+
+test('ioctl REG_MR of a descriptor takes the access flags of REG_DMABUF_MR', () => {
+  const { LOCAL_WRITE, ON_DEMAND, MW_BIND, ZERO_BASED, HUGETLB } = AccessFlags.values
+  const region = (access: number, ...more: readonly Attr[]): string =>
+    errorOf(
+      verbs(LinuxObject.MR, REG_MR_METHOD, [
+        [0, 0, 0n],
+        [1, 0, 0n],
+        [3, 8, 0x8000n],
+        [5, 8, 4096n],
+        [6, 4, BigInt(access)],
+        [9, 4, ARENA],
+        [10, 4, ARENA],
+        ...more,
+      ]),
+    )
+  for (const flag of [ON_DEMAND, MW_BIND, ZERO_BASED, HUGETLB]) {
+    assert.equal(region(LOCAL_WRITE | flag, [7, 0, 5n], [8, 8, 0n]), 'EINVAL')
+    assert.equal(region(LOCAL_WRITE | flag, [4, 8, 0x8000n]), 'OK')
+  }
 })
 
 test('the request number of an ioctl selects the dialect', () => {

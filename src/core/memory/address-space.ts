@@ -52,6 +52,8 @@ export interface AddressSpace {
   prefetch?(hi: number, lo: number, length: number): Promise<unknown> | undefined
   /** Number of pages that reads and writes have found missing so far; undefined: not counted. */
   readonly missingPages?: number | undefined
+  /** Whether `read` and `write` also reach pages that are protected from the owner: only `check` finds out. */
+  readonly ignoresProtection?: boolean
   /** Bytes of the pages of the mapping at an address: huge pages cannot be replaced in part. Undefined: unknown. */
   pageBytes?(hi: number, lo: number): number | undefined
   /** From now on peers may write to these bytes. Spaces of programs under Valgrind record it. */

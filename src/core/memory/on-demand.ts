@@ -29,12 +29,12 @@ export class OnDemandSpace implements AddressSpace {
   }
 
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number {
-    if (this.#isGone()) return Errno.EFAULT
+    if (this.#isGone(hi, lo, total, false)) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.read(hi, lo, to, at, chunk, stride, total))
   }
 
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number {
-    if (this.#isGone()) return Errno.EFAULT
+    if (this.#isGone(hi, lo, total, true)) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.write(hi, lo, from, at, chunk, stride, total))
   }
 
@@ -48,7 +48,7 @@ export class OnDemandSpace implements AddressSpace {
     original: Uint32Array,
   ): number {
     const { memory } = this
-    if (this.#isGone()) return Errno.EFAULT
+    if (this.#isGone(hi, lo, 8, true)) return Errno.EFAULT
     return this.#counted(
       memory.missingPages,
       memory.compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original),
@@ -56,7 +56,7 @@ export class OnDemandSpace implements AddressSpace {
   }
 
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number {
-    if (this.#isGone()) return Errno.EFAULT
+    if (this.#isGone(hi, lo, 8, true)) return Errno.EFAULT
     return this.#counted(this.memory.missingPages, this.memory.fetchAdd(hi, lo, addHi, addLo, original))
   }
 
@@ -71,9 +71,12 @@ export class OnDemandSpace implements AddressSpace {
     }
   }
 
-  #isGone(): boolean {
+  /** Whether a fault rule, or the protection of the pages, forbids the access. */
+  #isGone(hi: number, lo: number, length: number, needsWrite: boolean): boolean {
+    const { memory } = this
     this.injected = this.#decide()
-    return this.injected !== undefined
+    if (this.injected !== undefined) return true
+    return memory.ignoresProtection === true && !memory.check(hi, lo, length, needsWrite)
   }
 
   /** Counts an access that has returned `errno`. `before`: `missingPages` before it; arguments are evaluated in order. */

@@ -121,6 +121,11 @@ export class ProcessSpace implements AddressSpace {
     return this.#moves.missingPages
   }
 
+  /** False before Linux 6.11, where a check before each access would take too long (host/memory/ranges.ts). */
+  get ignoresProtection(): boolean {
+    return this.#moves.ignoresProtection && this.#rangesFor(0, 0)?.pageBytes !== undefined
+  }
+
   share(hi: number, lo: number, length: number): void {
     this.#written?.add(hi * TWO_32 + lo, length)
   }
@@ -185,6 +190,8 @@ export class ProcessSpace implements AddressSpace {
     const local = scratch()
     const { length } = bytes
     if (length > MAX_COPY_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
+    if (this.ignoresProtection && !this.check(high(address), low(address), length, true))
+      throw faultError(address, length)
     local.bytes.set(bytes)
     if (this.write(high(address), low(address), local, 0, length, length, length) !== 0)
       throw faultError(address, length)

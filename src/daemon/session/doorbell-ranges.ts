@@ -5,6 +5,7 @@
  * watched has the loop doze, and the daemon logs why.
  */
 import { errnoName } from '../../host/errno.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { mappingsOfFile } from '../../host/memory/ranges.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -18,8 +19,8 @@ export interface DoorbellParts {
   readonly log: (line: string) => void
 }
 
-/** Minimum microseconds between two readings of a process's mappings. */
-const FIND_INTERVAL = 2000
+/** Microseconds between two readings of a process's mappings: at least so many, and so many times those of a reading. */
+const FIND_INTERVAL = { least: 2000, times: 4 }
 
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
@@ -34,6 +35,8 @@ export class DoorbellRanges {
   readonly #client: Client
   readonly #program: DoorbellProgram
   readonly #daemon: DoorbellParts
+  /** Where the client has mapped doorbells of each context, as it told. */
+  readonly #told = new WeakMap<OpenContext, Set<number>>()
   /** Microseconds. */
   #nextFind = 0
 
@@ -50,7 +53,20 @@ export class DoorbellRanges {
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
     requirePages(start, length)
     this.#watch(open, start, start + length, refusal)
-    this.find(open)
+    // The client tells nothing of its clock.
+    if (open.memory.clock !== undefined) this.find(open)
+    else if (this.#hasToldAll(open, start)) this.#daemon.doorbells.found(open)
+  }
+
+  /** `start`: the latest mapping that the client told of. Reading all mappings each time would take too long. */
+  #hasToldAll(open: OpenContext, start: number): boolean {
+    const told = this.#told.get(open) ?? new Set()
+    this.#told.set(open, told.add(start))
+    const expected = open.memory.doorbells.reduce((sum, { mappings }) => sum + mappings, 0)
+    if (told.size < expected) return false
+    const { doorbells } = this.#daemon
+    for (const at of told) if (!doorbells.isWatched(this.#program, at, at + pageSize())) told.delete(at)
+    return told.size >= expected
   }
 
   /** Watches the doorbells and the clock of a context that the client has mapped, and are not watched yet. */
@@ -86,8 +102,9 @@ export class DoorbellRanges {
     const { awaited } = this.#daemon.doorbells
     if (awaited.size === 0) return false
     if (now >= this.#nextFind) {
-      this.#nextFind = now + FIND_INTERVAL
       for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
+      const end = nowMicroseconds()
+      this.#nextFind = end + Math.max(FIND_INTERVAL.least, FIND_INTERVAL.times * (end - now))
     }
     return true
   }

@@ -103,11 +103,18 @@ export class ProgramRecord {
    * Throws CallError as `share`.
    */
   constructor(call: CallContext, address: bigint, second = 0) {
-    // to the program, since its page is copied again when it is mapped
-    call.caller.copyOut(address, new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM))
     this.#part = share(call, address, DoorbellRecord.BYTES, { alignment: DoorbellRecord.BYTES })
     this.#words = this.#part.words
     this.#at = this.#part.at >> 2
+    const counters = new Uint8Array(DoorbellRecord.BYTES).fill(second, DoorbellRecord.ARM)
+    this.#part.bytes.set(counters, this.#part.at)
+    try {
+      // to the program, too, since its page is copied again when it is mapped; only now is it known to be writable
+      call.caller.copyOut(address, counters)
+    } catch (error) {
+      unshare(this.#part)
+      throw error
+    }
   }
 
   /** The counter at byte 0 or 4. */

@@ -35,6 +35,8 @@ export interface Moves {
   readonly write: Move
   /** Number of pages that copies have found missing so far; undefined for a guest, whose pages are not queried. */
   readonly missingPages: number | undefined
+  /** Whether copies reach pages that are protected from the program: those of guests go through /proc/PID/mem. */
+  readonly ignoresProtection: boolean
   close(): void
 }
 
@@ -84,6 +86,7 @@ const nonGuestMoves = (handle: ProcessHandle, isUnchanged: IsUnchanged): Moves =
     get missingPages() {
       return pages?.missing ?? 0
     },
+    ignoresProtection: owner !== undefined,
     close,
   }
 }
@@ -95,7 +98,7 @@ const guestMoves = (guest: Guest, isUnchanged: IsUnchanged): Moves => {
       if (total === 0) return 0
       return isUnchanged(false) ? memResult(guest.move(write, high, low, local, offset, chunk, stride, total)) : -ESRCH
     }
-  return { read: move(false), write: move(true), missingPages: undefined, close: () => {} }
+  return { read: move(false), write: move(true), missingPages: undefined, ignoresProtection: true, close: () => {} }
 }
 
 /**

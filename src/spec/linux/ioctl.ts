@@ -77,10 +77,12 @@ export interface IoctlAttribute {
   readonly refusedFor?: readonly string[]
 }
 
-interface Choice {
+export interface Choice {
   readonly attributes: readonly number[]
   /** Arguments of our method that the group implies. */
   readonly impliedArguments: AnyValues
+  /** The flags that the method accepts with this group, if fewer than without it. */
+  readonly allowedFlags?: number
 }
 
 export interface IoctlMethod {
@@ -222,7 +224,7 @@ const method = <const O extends LinuxObjectName>(
     choices,
     ...options
   }: Partial<Pick<IoctlMethod, 'hasDriverAttributes' | 'impliedArguments' | 'converter'>> & {
-    readonly choices?: readonly { readonly names: readonly string[]; readonly impliedArguments?: AnyValues }[]
+    readonly choices?: readonly (Partial<Omit<Choice, 'attributes'>> & { readonly names: readonly string[] })[]
   } = {},
 ): IoctlMethod => {
   const methods: Readonly<Record<string, readonly string[]>> = ioctlNames[objectName]
@@ -241,7 +243,11 @@ const method = <const O extends LinuxObjectName>(
     hasDriverAttributes: false,
     ...options,
     ...(choices && {
-      choices: choices.map(({ names, impliedArguments = {} }) => ({ attributes: names.map(idOf), impliedArguments })),
+      choices: choices.map(({ names, ...choice }) => ({
+        impliedArguments: {},
+        ...choice,
+        attributes: names.map(idOf),
+      })),
     }),
   }
 }
@@ -333,7 +339,7 @@ export const driverDestruction = (name: string, object: number, cls: ObjectClass
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
 const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
-/** Access flags that REG_DMABUF_MR accepts. */
+/** Access flags that REG_DMABUF_MR accepts, and REG_MR of a descriptor. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
 
 const XRC_TARGET = ['xrc_tgt_qp']
@@ -557,7 +563,11 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     {
       choices: [
         { names: ['REG_MR_ADDR'] },
-        { names: ['REG_MR_FD', 'REG_MR_FD_OFFSET'], impliedArguments: { kind: MrKind.values.FILE } },
+        {
+          names: ['REG_MR_FD', 'REG_MR_FD_OFFSET'],
+          impliedArguments: { kind: MrKind.values.FILE },
+          allowedFlags: DMABUF_ACCESS,
+        },
       ],
     },
   ),

@@ -206,8 +206,10 @@ const otherChoices = (entry: IoctlMethod, call: Call): readonly number[] | undef
   const descriptors = attributes.filter(
     ({ id, kind }) => kind === 'fd' && choices.some(one => one.attributes.includes(id)),
   )
+  const flags = attributes.filter(({ kind }) => kind === 'flags').map(({ name }) => Number(call.args[name] ?? 0))
   const chosen = choices.find(
     choice =>
+      flags.every(value => (value & ~(choice.allowedFlags ?? -1)) === 0) &&
       names.every(name => call.args[name] === choice.impliedArguments[name]) &&
       descriptors.every(({ id, name }) => choice.attributes.includes(id) === (call.args[name] !== undefined)),
   )

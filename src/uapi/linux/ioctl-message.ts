@@ -297,19 +297,24 @@ export const constantOf = (message: Message, id: number, max: bigint): number =>
 
 /**
  * The flags in an attribute of 4 or 8 bytes. Throws CallError: EINVAL for other lengths and unknown flags, EOPNOTSUPP for
- * the `absentFlags` of the driver.
+ * the `absentFlags` of the driver. `allowed`: flags that are known.
  */
-export const flagsOf = (message: Message, attribute: PassedAttribute, className: string): number => {
+export const flagsOf = (
+  message: Message,
+  attribute: PassedAttribute,
+  className: string,
+  allowed: number = attribute.compiled.spec.allowed,
+): number => {
   const { spec } = attribute.compiled
   const { name, method } = message.method.spec
   const where = `${name}: attribute ${spec.id}`
   if (attribute.length !== 4 && attribute.length !== 8) throw wrongLength(where, attribute.length, spec)
   const flags = attribute.length === 8 ? attribute.data : attribute.data & 0xffffffffn
-  const others = flags & ~BigInt(spec.allowed)
+  const others = flags & ~BigInt(allowed)
   if (others !== 0n) {
     const absent = message.view.schema.linux?.absentFlags?.[`${className}.${method}`] ?? 0
     const error = (others & ~BigInt(absent)) === 0n ? 'EOPNOTSUPP' : 'EINVAL'
-    throw new CallError(error, `${where}: flags 0x${flags.toString(16)}, allowed are 0x${spec.allowed.toString(16)}`)
+    throw new CallError(error, `${where}: flags 0x${flags.toString(16)}, allowed are 0x${allowed.toString(16)}`)
   }
   return Number(flags)
 }

@@ -4,7 +4,14 @@
  * attributes.
  */
 import { CallError } from '../../spec/errno.ts'
-import { InvokeWrite, type IoctlAttribute, RDMA_VERBS_IOCTL, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
+import {
+  type Choice,
+  InvokeWrite,
+  type IoctlAttribute,
+  RDMA_VERBS_IOCTL,
+  UHW_IN,
+  UHW_OUT,
+} from '../../spec/linux/ioctl.ts'
 import { LinuxObjectClasses } from '../../spec/linux/structs.ts'
 import { type AnyRecord, type AnyValues, recordSize } from '../../spec/schema/schema.ts'
 import type { Answer, Call, CallerView, Decoded, Install, NewDescriptor, Result } from '../call.ts'
@@ -54,12 +61,11 @@ interface DecodedAttributes {
   readonly className: string
 }
 
-/** The arguments that the chosen attributes imply. Throws CallError EINVAL unless exactly one group of `choices` is passed. */
-const impliedByChoice = ({ method: { spec }, passed }: Message): AnyValues => {
-  if (spec.choices === undefined) return {}
+/** The passed group of `choices`, if there are any. Throws CallError EINVAL unless exactly one is passed. */
+const choiceOf = ({ method: { spec }, passed }: Message): Choice | undefined => {
+  if (spec.choices === undefined) return undefined
   const [choice, ...others] = spec.choices.filter(({ attributes }) => attributes.some(id => passed.has(id)))
-  if (choice !== undefined && others.length === 0 && choice.attributes.every(id => passed.has(id)))
-    return choice.impliedArguments
+  if (choice !== undefined && others.length === 0 && choice.attributes.every(id => passed.has(id))) return choice
   const groups = spec.choices.map(({ attributes }) => attributes.join(' and ')).join(', or ')
   throw new CallError('EINVAL', `${spec.name}: pass attribute ${groups}`)
 }
@@ -68,7 +74,8 @@ const impliedByChoice = ({ method: { spec }, passed }: Message): AnyValues => {
 const decodeAttributes = (message: Message): DecodedAttributes => {
   const { method, passed } = message
   const { spec } = method
-  const args: AnyValues = { ...spec.impliedArguments, ...impliedByChoice(message) }
+  const choice = choiceOf(message)
+  const args: AnyValues = { ...spec.impliedArguments, ...choice?.impliedArguments }
   const facts: Facts = {}
   for (const attribute of passed.values()) {
     const { kind, name, cells, errnoIfPresent, id } = attribute.compiled.spec
@@ -99,7 +106,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
     else if (kind === 'flags') {
-      const flags = flagsOf(message, attribute, className)
+      const flags = flagsOf(message, attribute, className, choice?.allowedFlags)
       if (inputs[name] !== undefined) args[name] = flags
     } else if (kind === 'records') {
       const bytes = bytesOf(message, attribute)

@@ -49,6 +49,25 @@ test('`check` is true if every page is mapped and permits the access', async () 
   closeProcess(handle)
 })
 
+test("answers are not stored in a guest's read-only pages", async t => {
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
+  const handle = openProcess(peer.pid, { guestUid: 1000 }) as ProcessHandle
+  assert.ok('pid' in handle)
+  const space = new ProcessSpace(handle, () => 0)
+  t.after(() => {
+    space.close()
+    closeProcess(handle)
+  })
+  if (!space.ignoresProtection) return t.skip('needs Linux 6.11')
+  const at = BigInt(address + READ_ONLY * PAGE)
+  const before = space.copyIn(at - 8n, 16)
+  assert.throws(() => space.copyOut(at, new Uint8Array(8)), /not accessible memory/)
+  assert.throws(() => space.copyOut(at - 8n, new Uint8Array(16)), /not accessible memory/)
+  assert.deepEqual(space.copyIn(at - 8n, 16), before)
+  space.copyOut(at - 8n, new Uint8Array(8))
+  assert.deepEqual(space.copyIn(at - 8n, 8), new Uint8Array(8))
+})
+
 test('copies are strided and obey page protection', async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)

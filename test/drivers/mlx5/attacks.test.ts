@@ -9,6 +9,7 @@ import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { Srq } from '../../../src/spec/classes/srq.ts'
 import { CompletionKind } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
+import { CallError } from '../../../src/spec/errno.ts'
 import { type Machine, machine, type Program, program, RDMA_WRITE, SEND } from './machine.ts'
 
 const { REQUEST } = CompletionKind
@@ -63,6 +64,24 @@ describe('a completion queue', () => {
     assert.equal(a.poll(1).length, 1)
     a.resize(64)
     assert.equal(a.poll().length, 15)
+  })
+
+  it('is refused, and its doorbell record left as it is, if the record is in memory that the program may not write', t => {
+    const { a } = pair()
+    const { bytes, memory, addressOf } = a.pages
+    const [at, record] = [a.pages.take(4096), a.pages.take(4096)]
+    bytes.fill(0x55, record, record + 8)
+    const shared = a.pages.shared()
+    const adopt = memory.adopt!.bind(memory)
+    t.mock.method(memory as Required<typeof memory>, 'adopt', (...args: Parameters<typeof adopt>) => {
+      if (args[0] === addressOf(record)) throw new CallError('EFAULT', 'read-only')
+      return adopt(...args)
+    })
+    const queue = { cqe: 63, userHandle: 5n, compVector: 0, entryBytes: 64 }
+    const places = { bufferAddress: addressOf(at), doorbellAddress: addressOf(record) }
+    assert.throws(() => a.call(Cq, 'create', 0, { ...queue, ...places }), /read-only/)
+    assert.deepEqual(bytes.slice(record, record + 8), new Uint8Array(8).fill(0x55))
+    assert.equal(a.pages.shared(), shared)
   })
 
   it('is not resized to what it cannot have', () => {

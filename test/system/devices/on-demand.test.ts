@@ -3,11 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { lacking, ownProgram, run, runUserdma, startDaemon } from '../programs.ts'
+import { queriedRanges } from '../../../src/host/memory/ranges.ts'
+import { lacking, NOBODY, noGuests, ownProgram, run, runUserdma, startDaemon } from '../programs.ts'
 
 const program = ownProgram('on_demand')
 
 const isRoot = process.geteuid?.() === 0
+/** Each access of a guest's region needs a query of its mappings. */
+const noQueries = queriedRanges(process.pid) === undefined && 'needs Linux 6.11'
 /** Without CAP_IPC_LOCK, which lifts the limit. */
 const UNPRIVILEGED = isRoot ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
@@ -67,6 +70,13 @@ describe('a region with on-demand paging', { skip: lacking(program, 'rdma', ...U
       const prefetched = counters[3]!.prefetched
       assert.ok(name === 'rxe0' ? prefetched === 0 : prefetched === 512 || prefetched === 768, stdout)
     })
+
+  it("obeys the protection of a guest's pages", { skip: noGuests || noQueries }, async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const args = [`--reuid=${NOBODY}`, '--clear-groups', program, 'rxe0']
+    const { stdout, stderr } = await run(t, 'setpriv', args, { env: daemon.env })
+    assert.deepEqual(stdout.split('\n').slice(1, ACCESSES.length + 1), ACCESSES, stderr)
+  })
 
   it('finds no page at an access that a fault rule selects', async t => {
     for (const [device, rule] of [
