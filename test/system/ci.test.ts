@@ -22,6 +22,14 @@ import { parseYaml } from './yaml.ts'
 
 const bin = join(repoRoot, 'bin')
 
+/** The sockets of daemons in a folder. Not by `recursive`, which follows the links in the daemons' trees of files. */
+const socketsIn = (folder: string): string[] =>
+  readdirSync(folder, { withFileTypes: true }).flatMap(entry => {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) return entry.name.endsWith('.tree') ? [] : socketsIn(path)
+    return entry.name === 'sock' ? [path] : []
+  })
+
 /** A folder, and an environment in which the user's own daemon has its socket there. No daemon below stays. */
 const setUp = (t: Scope, path: readonly string[] = [bin]) => {
   const cleanups: (() => unknown)[] = []
@@ -29,9 +37,8 @@ const setUp = (t: Scope, path: readonly string[] = [bin]) => {
   const { LD_PRELOAD: _preload, ...inherited } = cleanEnvironment({ XDG_RUNTIME_DIR: folder })
   const env = { ...inherited, PATH: [...path, process.env.PATH].join(delimiter) }
   t.after(async () => {
-    const sockets = readdirSync(folder, { encoding: 'utf8', recursive: true }).filter(path => path.endsWith('/sock'))
-    for (const socket of sockets)
-      await run({ after: () => {} }, join(bin, 'userdma'), ['stop', '--socket', join(folder, socket)], { env })
+    for (const socket of socketsIn(folder))
+      await run({ after: () => {} }, join(bin, 'userdma'), ['stop', '--socket', socket], { env })
     for (const cleanup of cleanups) cleanup()
   })
   return { folder, env }
