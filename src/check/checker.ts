@@ -345,6 +345,12 @@ export class Checker {
     if (known !== undefined) known.isInternal = true
   }
 
+  /** The requests of an RC queue pair are frames of the library: when and whether they end is not up to the program. */
+  markMessages(context: number, handle: number): void {
+    const known = this.#objects.byHandle(context, 'rc_qp', handle)
+    if (known !== undefined) known.hasMessages = true
+  }
+
   /**
    * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. After a
    * reported failure it reports nothing: the mismatch may have caused the failure.

@@ -81,6 +81,8 @@ export class KnownObject {
   readonly isOfLibrary: boolean
   /** Whether the library created it for itself, not for the program. */
   isInternal = false
+  /** Whether its requests are frames of the library's messages. */
+  hasMessages = false
   readonly creation: Moment
   readonly changes: Moment[] = []
   destruction: Moment | undefined

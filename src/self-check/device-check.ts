@@ -167,6 +167,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       },
     },
     markInternal: (className, handle) => checker.markInternal(context.id, className, handle),
+    markMessages: qp => checker.markMessages(context.id, qp),
     get findings() {
       checker.races?.join()
       return device.findings.map(withCount)

@@ -92,7 +92,7 @@ export class ReceiveQueues {
     const { rnrTimes } = queue
     queue.rnrTimes = undefined
     const owner = this.#services.objects.find(request.owner)
-    if (rnrTimes === undefined || owner === undefined) return
+    if (rnrTimes === undefined || owner === undefined || owner.hasMessages) return
     // The device sees a receive only at its next look at the queue. So the last RNR NAK, not `request.time`, tells how
     // long the program was late at least.
     const waited = rnrTimes.last - rnrTimes.first

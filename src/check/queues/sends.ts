@@ -222,7 +222,7 @@ export class SendQueues {
     }: { readonly text: string; readonly call?: CheckedCall; readonly isExpected?: boolean },
   ): void {
     // The failure, or the move to ERR, has flushed the sends.
-    if (hasFailed || errCall !== undefined) return
+    if (hasFailed || errCall !== undefined || qp.hasMessages) return
     const services = this.#services
     const [first = lastEnded] = requests
     const occurrence: Occurrence | undefined =
@@ -279,7 +279,7 @@ export class SendQueues {
     const queue = this.#of(qp.id)
     this.#queues.delete(qp.id)
     const { errCall } = queue
-    if (errCall === undefined || errCall.lost.count === 0) return
+    if (errCall === undefined || errCall.lost.count === 0 || qp.hasMessages) return
     const { call, lost } = errCall
     const isFlushed = ({ request, completion }: UnpolledCompletion): boolean =>
       request.owner === qp.id &&

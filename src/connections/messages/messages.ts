@@ -1108,6 +1108,7 @@ export const openMessages = async (connection: Carrier, options: MessagesOptions
   const hello = new Promise<void>(resolve => {
     onHello = resolve
   })
+  qp.context.check?.markMessages(qp.handle)
   const messages = new MessagesObject(connection, promises, slotBytes, maxMessageBytes, onHello)
   const hint = 'the peer has to call connection.messages() too'
   let endLimits = (): void => {}

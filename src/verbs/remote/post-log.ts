@@ -126,6 +126,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     omissions: [],
     // A daemon does not know which objects the library has created for itself.
     markInternal() {},
+    markMessages() {},
     end() {
       isEnded = true
       if (mapping !== undefined) ringPool().release(mapping)

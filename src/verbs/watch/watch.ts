@@ -50,6 +50,11 @@ export interface DeviceCheck {
   readonly omissions: readonly Omission[]
   /** Marks an object that the library has created for itself: it is no leak if only the device's close closes it. */
   markInternal(className: string, handle: number): void
+  /**
+   * Marks an RC queue pair with `connection.messages()`: its requests are frames of the library, which repeats or drops them
+   * when the connection ends. Calls of messages tell the program what was lost.
+   */
+  markMessages(qp: number): void
   /** Called when the device is closed. Throws FindingsError if there are findings that fail. */
   end(): void
 }

@@ -191,6 +191,22 @@ test('devices that a test leaves open are closed, and findings of a check fail i
   assert.match(error.message, /unknown-rkey|rkey/)
 })
 
+test('frames of messages that loss makes late, or that are lost at an orderly end, are no findings', async () => {
+  for (const seed of [4, 6, 10, 13]) {
+    const found: string[] = []
+    const lossy = createNetwork({
+      clock: 'virtual',
+      seed,
+      links: starTopology(2, { delay: '1ms', loss: '5%' }),
+      check: { onFinding: ({ id }) => void found.push(id) },
+    })
+    const echo = await startEcho(lossy)
+    await talk(echo, 1)
+    await echo.end()
+    assert.deepEqual(found, [], `seed ${seed}`)
+  }
+})
+
 for (const [options, text] of [
   [{ seeds: 0 }, /seeds 0/],
   [{ kinds: [] }, /kinds \[\] is not a list of loss, delay, reorder, duplicate, death/],
