@@ -3,14 +3,10 @@
  * there as its tarball.
  */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
-import { repoRoot } from '../paths.ts'
 import { assertGoodRegions } from '../system/devices/dmabuf.ts'
-import { lacking, ownProgram, suiteScope, temporaryFolder } from '../system/programs.ts'
-import { type Guest, startGuest, whyNoGuest } from './guest.ts'
+import { lacking, ownProgram, suiteScope } from '../system/programs.ts'
+import { type Guest, installUserdma, startGuest, whyNoGuest } from './guest.ts'
 
 /** The guest's processor is emulated. */
 const LIMIT_SECONDS = 300
@@ -22,13 +18,7 @@ describe('a dma-buf of the kernel', { skip: lacking(program) || whyNoGuest() }, 
   let userdma = ''
   before(async () => {
     guest = await startGuest(scope, 'Linux 6.12')
-    const packages = temporaryFolder(scope)
-    const script = join(repoRoot, 'scripts', 'package.mjs')
-    execFileSync(process.execPath, [script, 'tarball', '--arch', 'x64', '--output', packages], { stdio: 'ignore' })
-    const unpacked = temporaryFolder(scope)
-    execFileSync('tar', ['-xJf', join(packages, readdirSync(packages)[0]!), '-C', unpacked])
-    userdma = `${guest.share(join(unpacked, readdirSync(unpacked)[0]!))}/bin/userdma`
-    await guest.installLibrary(scope, 'libstdc++.so.6')
+    userdma = await installUserdma(scope, guest)
     const devices = '--device mlx5_0@127.0.0.1,driver=mlx5 --device efa0@127.0.0.2,driver=efa'
     const start = `mkdir -m 700 /tmp/u; ${userdma} daemon --detach --socket /tmp/u/s --link memory ${devices}`
     const { status, stderr } = await guest.start(scope, 'sh', ['-c', start], LIMIT_SECONDS).ended

@@ -2,8 +2,8 @@
  * A guest with Linux's soft device (rdma_rxe), which the script `kernel-peer` starts in a network namespace and folder
  * of this process.
  */
-import { spawnSync } from 'node:child_process'
-import { copyFileSync, cpSync, readFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, cpSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { repoRoot } from '../paths.ts'
 import { type Finished, type Running, run, type Scope, start, temporaryFolder } from '../system/programs.ts'
@@ -206,4 +206,15 @@ export const untilListeningInNamespace = async (
     if (hasEnded) return false
     await new Promise(resolve => setTimeout(resolve, 10))
   }
+}
+
+/** Installs this checkout's package in the guest. Returns the path of the command there. */
+export const installUserdma = async (scope: Scope, guest: Guest): Promise<string> => {
+  const packages = temporaryFolder(scope)
+  const packager = join(repoRoot, 'scripts', 'package.mjs')
+  execFileSync(process.execPath, [packager, 'tarball', '--arch', 'x64', '--output', packages], { stdio: 'ignore' })
+  const unpacked = temporaryFolder(scope)
+  execFileSync('tar', ['-xJf', join(packages, readdirSync(packages)[0]!), '-C', unpacked])
+  await guest.installLibrary(scope, 'libstdc++.so.6')
+  return `${guest.share(join(unpacked, readdirSync(unpacked)[0]!))}/bin/userdma`
 }

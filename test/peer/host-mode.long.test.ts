@@ -3,15 +3,14 @@
  * guest has no Node.js, so userdma is there as its tarball.
  */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { type FindingId, findings as findingTable } from '../../src/spec/check/findings.ts'
 import { repoRoot } from '../paths.ts'
 import type { FindingJson } from '../system/check/checking.ts'
 import { lacking, ownProgram, suiteScope, temporaryFolder } from '../system/programs.ts'
-import { type Guest, startGuest, whyNoGuest } from './guest.ts'
+import { type Guest, installUserdma, startGuest, whyNoGuest } from './guest.ts'
 
 /**
  * Not here: the peer must have another observer; Linux's rxe does not end the request before the limit; and it ends a
@@ -69,13 +68,7 @@ describe("programs on Linux's rxe, observed", {
   let userdma = ''
   before(async () => {
     guest = await startGuest(scope, 'Linux 6.1')
-    const packages = temporaryFolder(scope)
-    const script = join(repoRoot, 'scripts', 'package.mjs')
-    execFileSync(process.execPath, [script, 'tarball', '--arch', 'x64', '--output', packages], { stdio: 'ignore' })
-    const unpacked = temporaryFolder(scope)
-    execFileSync('tar', ['-xJf', join(packages, readdirSync(packages)[0]!), '-C', unpacked])
-    userdma = `${guest.share(join(unpacked, readdirSync(unpacked)[0]!))}/bin/userdma`
-    await guest.installLibrary(scope, 'libstdc++.so.6')
+    userdma = await installUserdma(scope, guest)
     guest.share(join(repoRoot, 'build', 'findings'))
   })
 

@@ -243,11 +243,13 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
 
   const setTimer = (due: number, kind: VirtualTimer['kind'], callback: () => void): VirtualTimer => {
     const isTry = kind === 'program' && due - now < 1
-    const fire = (): void => {
-      countTry()
-      callback()
-    }
-    const timer = timers.set(due, kind, isTry ? fire : callback)
+    const fire = isTry
+      ? (): void => {
+          countTry()
+          callback()
+        }
+      : callback
+    const timer = timers.set(due, kind, fire)
     if (kind === 'program') noteActivity()
     else if (kind !== 'passive') horizon = Math.max(horizon, HORIZON_TIMERS * (due - now))
     schedule()

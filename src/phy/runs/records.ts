@@ -59,22 +59,18 @@ const addFree = (records: RunRecords, first: number): void => {
 
 const grow = (records: RunRecords): void => {
   const oldCount = records.next.length
-  const doubled = (old: Int32Array): Int32Array => {
-    const copy = new Int32Array(oldCount * 2)
+  const copied = <T extends Int32Array | Uint8Array>(old: T, copy: T): T => {
     copy.set(old)
     return copy
   }
+  const doubled = (old: Int32Array): Int32Array => copied(old, new Int32Array(oldCount * 2))
+  const doubledFlags = (old: Uint8Array): Uint8Array => copied(old, new Uint8Array(oldCount * 2))
   records.buffer = doubled(records.buffer)
   records.offset = doubled(records.offset)
   records.packetBytes = doubled(records.packetBytes)
   records.count = doubled(records.count)
   records.lastBytes = doubled(records.lastBytes)
   records.flow = doubled(records.flow)
-  const doubledFlags = (old: Uint8Array): Uint8Array => {
-    const copy = new Uint8Array(oldCount * 2)
-    copy.set(old)
-    return copy
-  }
   records.isSealed = doubledFlags(records.isSealed)
   records.isMarked = doubledFlags(records.isMarked)
   records.identification = doubled(records.identification)
