@@ -306,16 +306,23 @@ describe('the source tree', () => {
     }
   })
 
-  it('has the same floors in ARCHITECTURE.md', () => {
+  it('has the same floors and imports in ARCHITECTURE.md', () => {
     const text = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
-    const rows = [...text.matchAll(/^\| (\d+) \| ([^|]+)\|/gm)]
-    const described = rows.flatMap(row =>
-      [...row[2].matchAll(/`([\w/-]+)\/`/g)].map(folder => [folder[1], Number(row[1])]),
+    const foldersIn = (cell: string): string[] => [...cell.matchAll(/`([\w/-]+)\/`/g)].map(match => match[1])
+    const below = (floor: number): string[] => Object.keys(FOLDERS).filter(name => FOLDERS[name].floor < floor)
+    const described = [...text.matchAll(/^\| (\d+) \| ([^|]+)\|[^|]+\|([^|]+)\|/gm)].flatMap(
+      ([, number, names, cell]) => {
+        const floor = Number(number)
+        const named = foldersIn(cell)
+        const imports = cell.trim().startsWith('all') ? below(floor).filter(name => !named.includes(name)) : named
+        return foldersIn(names).map(name => [name, { floor, imports: imports.sort() }])
+      },
     )
-    assert.deepEqual(
-      Object.fromEntries(described),
-      Object.fromEntries(Object.entries(FOLDERS).map(([name, { floor }]) => [name, floor])),
-    )
+    const actual = Object.entries(FOLDERS).map(([name, { floor, imports }]) => [
+      name,
+      { floor, imports: [...imports].sort() },
+    ])
+    assert.deepEqual(Object.fromEntries(described), Object.fromEntries(actual))
   })
 
   it('names only existing paths in README.md, ARCHITECTURE.md and CONTRIBUTING.md', () => {
