@@ -41,6 +41,8 @@ export interface Mlx5Cq extends CqRing {
   readonly clock: ClockPage | undefined
   /** Number of the completions up to the last event. */
   reported: number
+  /** Entries of a new buffer that have nothing, not even the sign that they are invalid. */
+  blank: number
 }
 
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
@@ -113,14 +115,30 @@ export const createCq = (
   hasChannel,
   clock,
   reported: 0,
+  blank: 0,
 })
 
 /** Offset of the 64 bytes of the next entry. */
 const nextEntry = ({ buffer, entryBytes, producer, ring }: Mlx5Cq): number =>
   buffer.at + (producer & ring.mask) * entryBytes + entryBytes - CompletionEntry.BYTES
 
+/** Makes the next entry one that the program does not take. */
+const invalidateNext = (cq: Mlx5Cq): void => {
+  cq.buffer.bytes[nextEntry(cq) + CompletionEntry.COUNTER + 3] = CompletionKind.INVALID << 4
+}
+
 /** Gives the next entry to the program. `kind`: `CompletionKind`. */
-const publish = ({ buffer, producer, ring }: Mlx5Cq, at: number, kind: number, counter: number): void => {
+const publish = (cq: Mlx5Cq, at: number, kind: number, counter: number): void => {
+  const { buffer, producer, ring } = cq
+  if (cq.blank > 0) {
+    cq.blank--
+    // not if it still has a completion that waits
+    if (cq.outstanding + 1 <= ring.mask) {
+      cq.producer = (producer + 1) & CONSUMED_MASK
+      invalidateNext(cq)
+      cq.producer = producer
+    }
+  }
   const owner = (kind << 4) | ((producer & (ring.mask + 1)) === 0 ? 0 : 1)
   const word = ((counter >>> 8) & 0xff) | ((counter & 0xff) << 8) | (owner << 24)
   // the last store: the program takes the entry as soon as the owner bit changes
@@ -220,4 +238,6 @@ export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer
   cq.ring = createRing(entries, cq.record, cq.ring.capacity === NEVER_FULL)
   cq.buffer = buffer
   cq.entryBytes = entryBytes
+  cq.blank = entries
+  invalidateNext(cq)
 }
