@@ -18,6 +18,8 @@ interface Folder {
   readonly isTimeless?: boolean
   /** Its subfolders do not import each other, and other folders import only the files beside them. */
   readonly hasSeparateFolders?: boolean
+  /** Of separate folders: those of which the others are made. Each may import those before it. */
+  readonly sharedFolders?: readonly string[]
   /** May import from subfolders of folders with `hasSeparateFolders`. */
   readonly knowsSeparateFolders?: boolean
 }
@@ -61,7 +63,13 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   'tools/check': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
   'tools/trace': { floor: 2, imports: ['spec', 'transport/wire', 'uapi'], node: [], isTimeless: true },
   'tools/record': { floor: 2, imports: ['spec', 'transport/wire', 'uapi'], node: [], isTimeless: true },
-  drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
+  drivers: {
+    floor: 3,
+    imports: FLOOR_3_IMPORTS,
+    node: 'all',
+    hasSeparateFolders: true,
+    sharedFolders: ['soft', 'rings'],
+  },
   services: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
   'daemon/client': { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   'tools/observe': {
@@ -201,15 +209,14 @@ const wrongImport = (path: string, module: string): string | undefined => {
       : undefined
   }
   const [part, otherPart] = [path, target].map(file => file.split('/').slice(2, -1)[0])
-  const isBase = part !== undefined && BASES[`${folder}/${part}`] === `${folder}/${otherPart}`
-  if (rules.hasSeparateFolders && part !== undefined && otherPart !== undefined && part !== otherPart && !isBase) {
+  if (rules.hasSeparateFolders && part !== undefined && otherPart !== undefined && part !== otherPart) {
+    const { sharedFolders = [] } = rules
+    const [own, others] = [part, otherPart].map(name => sharedFolders.indexOf(name))
+    if (others >= 0 && (own < 0 || others < own)) return undefined
     return `${folder}/${part} may not import from ${folder}/${otherPart}`
   }
   return undefined
 }
-
-/** Separate folders that are built on another one: the device of mlx5 is rxe's, with queues in the program's memory. */
-const BASES: Readonly<Record<string, string>> = { 'drivers/mlx5': 'drivers/rxe' }
 
 /** Files that name each other's types: a device has a driver, and a driver makes devices. */
 const MUTUAL = ['src/core/model.ts', 'src/core/driver-contract.ts'] as const
@@ -410,6 +417,9 @@ describe('the check of src/', () => {
       /transport\/engine\/ may not import from core\//,
     ],
     ['src/drivers/rxe/a.ts', "import { x } from '../siw/b.ts'", /drivers\/rxe may not import from drivers\/siw/],
+    ['src/drivers/mlx5/a.ts', "import { x } from '../rxe/b.ts'", /drivers\/mlx5 may not import from drivers\/rxe/],
+    ['src/drivers/soft/a.ts', "import { x } from '../rings/b.ts'", /drivers\/soft may not import from drivers\/rings/],
+    ['src/drivers/soft/a.ts', "import { x } from '../mlx5/b.ts'", /drivers\/soft may not import from drivers\/mlx5/],
     ['src/transport/wire/a.ts', "import '../../../bench/harness.ts'", /outside of src/],
     ['src/daemon/a.ts', "import { x } from '../drivers/rxe/b.ts'", /daemon\/ may import only the files of drivers\//],
     [

@@ -4,29 +4,19 @@
  * last one.
  */
 import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Context } from '../../core/model.ts'
+import type { CallContext } from '../../core/model.ts'
 import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
-
-/** Pages that the device shares. */
-interface Extent {
-  readonly context: Context
-  /** The program's process: another one may have opened the context before a fork, with other memory at the address. */
-  readonly pid: number | undefined
-  /** The address of the first page, and of the first one behind them. */
-  readonly start: bigint
-  readonly end: bigint
-  readonly chunk: MappedChunk
-  /** Number of parts. */
-  uses: number
-}
+import { contextOf, type Extent } from './context.ts'
 
 /** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
 const MAX_PAGE_BYTES = 2 ** 21
 
-const extentsOf = new WeakMap<Context, Set<Extent>>()
-const extentOf = new WeakMap<MappedChunk, Extent>()
+/** A part of shared pages. */
+export interface SharedPart extends MappedChunk {
+  readonly extent: Extent
+}
 
 /** The extent that contains these pages. */
 const findExtent = (
@@ -58,7 +48,7 @@ export const share = (
   address: bigint,
   bytes: number,
   { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
-): MappedChunk => {
+): SharedPart => {
   const { context, caller } = call
   const range = `${bytes} bytes at 0x${address.toString(16)}`
   if (address % BigInt(alignment) !== 0n)
@@ -71,30 +61,28 @@ export const share = (
   const end = address + BigInt(bytes)
   const first = address - (address % page)
   const last = ((end + page - 1n) / page) * page
-  const extents = extentsOf.get(context) ?? new Set()
-  extentsOf.set(context, extents)
+  const state = contextOf(context)
+  state.extents ??= new Set()
+  const { extents } = state
   const known = findExtent(extents, caller.process?.pid, first, last)
   if (known === undefined && writer === 'device' && (first !== address || last !== end))
     throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
   const extent = known ?? adopt(call, first, last, writer)
   extents.add(extent)
   extent.uses++
-  const part = { ...extent.chunk, at: extent.chunk.at + Number(address - extent.start) }
-  extentOf.set(part, extent)
-  return part
+  return { ...extent.chunk, at: extent.chunk.at + Number(address - extent.start), extent }
 }
 
 /** Ends a `share`. To be called once. */
-export const unshare = (part: MappedChunk): void => {
-  const extent = extentOf.get(part)!
+export const unshare = ({ extent }: SharedPart): void => {
   if (--extent.uses > 0) return
-  extentsOf.get(extent.context)!.delete(extent)
+  contextOf(extent.context).extents?.delete(extent)
   extent.context.mapped?.free(extent.chunk)
 }
 
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */
 export class ProgramRecord {
-  readonly #part: MappedChunk
+  readonly #part: SharedPart
   readonly #words: Int32Array
   readonly #at: number
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { getGid } from '../../../src/core/devices/gids.ts'
 import { NO_EVENT } from '../../../src/core/driver-contract.ts'
-import { addGid, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
+import { addGid, removeGid, replaceInterface, setLink } from '../../../src/drivers/soft/interface.ts'
 import { AsyncEventType, LinkSpeed, LinkWidth, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { ipv4, machine } from './machine.ts'
 

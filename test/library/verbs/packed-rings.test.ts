@@ -14,7 +14,7 @@ import {
   storeConsumer,
 } from '../../../src/core/memory/rings.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
-import { ringMemoryOf } from '../../../src/drivers/rxe/context.ts'
+import { ringMemoryOf } from '../../../src/drivers/rings/context.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
