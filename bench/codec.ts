@@ -1,8 +1,8 @@
 /*
- * Rows "codec": writing and reading the headers of an RDMA WRITE (BTH, RETH) with the accessors of src/wire, compared
+ * Rows "codec": writing and reading the headers of an RDMA WRITE (BTH, RETH) with the accessors of src/transport/wire, compared
  * with Buffer's write* and read* methods and a BigInt address.
  */
-import { plainArena } from '../src/wire/arena.ts'
+import { plainArena } from '../src/transport/wire/arena.ts'
 import {
   BTH_ACKREQ,
   BTH_BYTES,
@@ -14,8 +14,8 @@ import {
   bthPkey,
   bthPsn,
   putBth,
-} from '../src/wire/bth.ts'
-import { putReth, rethDmaLen, rethRkey, rethVaHi, rethVaLo } from '../src/wire/extensions.ts'
+} from '../src/transport/wire/bth.ts'
+import { putReth, rethDmaLen, rethRkey, rethVaHi, rethVaLo } from '../src/transport/wire/extensions.ts'
 import type { Bench, Row } from './harness/harness.ts'
 import { type Body, perCall } from './loops.ts'
 

@@ -4,6 +4,9 @@
  */
 
 import type { Device } from '../src/library/index.ts'
+import type { Carrier } from '../src/library/verbs/carrier.ts'
+import type { LocalPath } from '../src/library/verbs/plan.ts'
+import { connectSteps, reliableSteps } from '../src/library/verbs/qp/connection.ts'
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
 import { Mr } from '../src/spec/classes/mr.ts'
@@ -17,9 +20,6 @@ import { Srq } from '../src/spec/classes/srq.ts'
 import { Xrcd } from '../src/spec/classes/xrcd.ts'
 import { AccessFlags, MwType, XrcdFlags } from '../src/spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../src/spec/schema/schema.ts'
-import type { Carrier } from '../src/verbs/carrier.ts'
-import type { LocalPath } from '../src/verbs/plan.ts'
-import { connectSteps, reliableSteps } from '../src/verbs/qp/connection.ts'
 
 export interface Setup {
   readonly device: Device

@@ -3,7 +3,7 @@
  */
 import { join } from 'node:path'
 import { readScenario } from '../src/cli/sim/scenario-file.ts'
-import { type Result, type Scenario, simulate } from '../src/sim/scenario.ts'
+import { type Result, type Scenario, simulate } from '../src/tools/sim/scenario.ts'
 import { repoRoot } from '../test/paths.ts'
 import type { Row } from './harness/harness.ts'
 

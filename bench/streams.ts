@@ -3,7 +3,7 @@
  */
 import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { messageStream } from '../src/connections/messages/stream.ts'
+import { messageStream } from '../src/library/connections/messages/stream.ts'
 import { connect, createNetwork, listen, type Messages, open } from '../src/library/index.ts'
 import type { Bench, Row } from './harness/harness.ts'
 

@@ -1,5 +1,5 @@
 /*
- * CRC-32 for the ICRC of RoCEv2 packets (src/wire/crc.ts), and copies of many chunks with one call.
+ * CRC-32 for the ICRC of RoCEv2 packets (src/transport/wire/crc.ts), and copies of many chunks with one call.
  *
  * The CRC is Ethernet's (reflected polynomial 0xEDB88320). It is fast for buffers of 64 bytes to a few kilobytes:
  * carry-less multiplication on x86-64 (PCLMULQDQ, or VPCLMULQDQ in registers of 64 bytes), elsewhere a table. Method:

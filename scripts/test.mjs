@@ -32,7 +32,7 @@ const noTestText = async (word, paths) => {
   const files = paths.map(path => path.slice('dist/test/'.length, -'.test.js'.length))
   const names = new Set(files.flatMap(file => [...file.split('/'), file]))
   const folders = new Set(files.map(file => file.split('/')[0]))
-  const { didYouMean } = await import('../dist/src/trace/suggest.js')
+  const { didYouMean } = await import('../dist/src/tools/trace/suggest.js')
   const near = didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
   return `no test file has "${word}" in its path${near}`
 }

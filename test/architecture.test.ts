@@ -24,73 +24,119 @@ interface Folder {
 
 const FLOOR_3_IMPORTS = [
   'spec',
-  'wire',
-  'uapi',
-  'faults',
+  'spec/faults',
   'host',
+  'uapi',
   'core',
-  'transport',
-  'cm',
-  'mad',
-  'ip',
-  'phy',
-  'check',
-  'record',
+  'transport/wire',
+  'transport/engine',
+  'transport/phy',
+  'services/cm',
+  'services/mad',
+  'services/ip',
+  'tools/check',
+  'tools/record',
 ]
-const FLOOR_4_IMPORTS = [...FLOOR_3_IMPORTS, 'trace', 'drivers', 'clients']
-const FLOOR_5_IMPORTS = [...FLOOR_4_IMPORTS, 'assembly']
+const FLOOR_4_IMPORTS = [...FLOOR_3_IMPORTS, 'tools/trace', 'drivers', 'services']
+const FLOOR_5_IMPORTS = [...FLOOR_4_IMPORTS, 'tools/clients', 'assembly']
 
+/** A folder of src/, or one inside it that has rules of its own. */
 const FOLDERS: Readonly<Record<string, Folder>> = {
   spec: { floor: 0, imports: [], node: [], isTimeless: true },
-  wire: { floor: 1, imports: ['spec'], node: ['node:zlib'], isTimeless: true },
-  uapi: { floor: 1, imports: ['spec'], node: [], isTimeless: true },
-  faults: { floor: 1, imports: ['spec'], node: [], isTimeless: true },
+  'spec/faults': { floor: 1, imports: ['spec'], node: [], isTimeless: true },
   host: { floor: 1, imports: [], node: 'all', packages: ['koffi'] },
+  uapi: { floor: 1, imports: ['spec'], node: [], isTimeless: true },
+  'transport/wire': { floor: 1, imports: ['spec'], node: ['node:zlib'], isTimeless: true },
   core: { floor: 2, imports: ['spec', 'uapi'], node: [], isTimeless: true },
-  transport: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
-  cm: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
-  mad: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
-  ip: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
-  phy: { floor: 2, imports: ['spec', 'wire', 'faults', 'host'], node: 'all', isTimeless: true },
-  check: { floor: 2, imports: ['spec', 'wire'], node: [], isTimeless: true },
-  trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
-  record: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], isTimeless: true },
+  'transport/engine': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'transport/phy': {
+    floor: 2,
+    imports: ['spec', 'transport/wire', 'spec/faults', 'host'],
+    node: 'all',
+    isTimeless: true,
+  },
+  'services/cm': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/mad': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'services/ip': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'tools/check': { floor: 2, imports: ['spec', 'transport/wire'], node: [], isTimeless: true },
+  'tools/trace': { floor: 2, imports: ['spec', 'transport/wire', 'uapi'], node: [], isTimeless: true },
+  'tools/record': { floor: 2, imports: ['spec', 'transport/wire', 'uapi'], node: [], isTimeless: true },
   drivers: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all', hasSeparateFolders: true },
-  clients: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
-  observe: { floor: 3, imports: ['spec', 'wire', 'uapi', 'faults', 'host', 'check', 'trace'], node: 'all' },
-  topology: {
+  services: { floor: 3, imports: FLOOR_3_IMPORTS, node: 'all' },
+  'daemon/client': { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
+  'tools/observe': {
     floor: 3,
-    imports: ['spec', 'faults', 'phy', 'trace'],
+    imports: ['spec', 'transport/wire', 'uapi', 'spec/faults', 'host', 'tools/check', 'tools/trace'],
+    node: 'all',
+  },
+  'tools/topology': {
+    floor: 3,
+    imports: ['spec', 'spec/faults', 'transport/phy', 'tools/trace'],
     node: ['node:fs', 'node:path'],
     packages: ['yaml'],
     isTimeless: true,
   },
-  sim: { floor: 3, imports: ['spec', 'wire', 'faults', 'transport', 'phy'], node: [], isTimeless: true },
-  session: { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
+  'tools/sim': {
+    floor: 3,
+    imports: ['spec', 'transport/wire', 'spec/faults', 'transport/engine', 'transport/phy'],
+    node: [],
+    isTimeless: true,
+  },
+  'tools/clients': { floor: 4, imports: [...FLOOR_3_IMPORTS, 'services'], node: 'all' },
   assembly: { floor: 4, imports: FLOOR_4_IMPORTS, node: 'all' },
-  verbs: { floor: 4, imports: ['spec', 'wire', 'uapi', 'host', 'core', 'phy', 'trace', 'session'], node: 'all' },
+  'library/verbs': {
+    floor: 4,
+    imports: ['spec', 'transport/wire', 'uapi', 'host', 'core', 'transport/phy', 'tools/trace', 'daemon/client'],
+    node: 'all',
+  },
   daemon: { floor: 5, imports: FLOOR_5_IMPORTS, node: 'all' },
-  inspect: { floor: 5, imports: [...FLOOR_5_IMPORTS, 'session'], node: 'all' },
-  'self-check': {
+  'tools/inspect': { floor: 5, imports: [...FLOOR_5_IMPORTS, 'daemon/client'], node: 'all' },
+  'library/self-check': {
     floor: 5,
-    imports: ['spec', 'wire', 'host', 'core', 'check', 'trace', 'clients', 'verbs'],
+    imports: ['spec', 'transport/wire', 'host', 'core', 'tools/check', 'tools/trace', 'tools/clients', 'library/verbs'],
     node: ['node:path'],
   },
-  network: { floor: 6, imports: [...FLOOR_5_IMPORTS, 'topology', 'verbs', 'self-check'], node: 'all' },
-  devices: {
+  'library/network': {
+    floor: 6,
+    imports: [...FLOOR_5_IMPORTS, 'tools/topology', 'library/verbs', 'library/self-check'],
+    node: 'all',
+  },
+  'library/open': {
     floor: 7,
-    imports: ['spec', 'uapi', 'host', 'core', 'trace', 'verbs', 'self-check', 'network'],
+    imports: ['spec', 'uapi', 'host', 'core', 'tools/trace', 'library/verbs', 'library/self-check', 'library/network'],
     node: [],
   },
-  connections: { floor: 8, imports: ['spec', 'wire', 'host', 'clients', 'verbs', 'devices'], node: 'all' },
+  'library/connections': {
+    floor: 8,
+    imports: ['spec', 'transport/wire', 'host', 'services', 'library/verbs', 'library/open'],
+    node: 'all',
+  },
   library: {
     floor: 9,
-    imports: ['spec', 'wire', 'verbs', 'self-check', 'network', 'devices', 'connections'],
+    imports: [
+      'spec',
+      'transport/wire',
+      'library/verbs',
+      'library/self-check',
+      'library/network',
+      'library/open',
+      'library/connections',
+    ],
     node: [],
   },
   cli: {
     floor: 10,
-    imports: [...FLOOR_5_IMPORTS, 'observe', 'topology', 'sim', 'session', 'daemon', 'inspect', 'devices', 'library'],
+    imports: [
+      ...FLOOR_5_IMPORTS,
+      'tools/observe',
+      'tools/topology',
+      'tools/sim',
+      'daemon/client',
+      'daemon',
+      'tools/inspect',
+      'library/open',
+      'library',
+    ],
     node: 'all',
     packages: ['commander', 'yaml', '@grpc/grpc-js'],
     knowsSeparateFolders: true,
@@ -128,7 +174,11 @@ const importsOf = (source: string): string[] => {
   return [...statements, ...calls].map(match => match[1])
 }
 
-const folderOf = (path: string): string => path.split('/')[1]
+/** The folder of FOLDERS that a file of src/ is in: the innermost one. */
+const folderOf = (path: string): string => {
+  const [, outer, inner] = path.split('/')
+  return `${outer}/${inner}` in FOLDERS ? `${outer}/${inner}` : outer
+}
 
 /** The rule that an import breaks, as a sentence; undefined if none. Paths begin with src/ and use slashes. */
 const wrongImport = (path: string, module: string): string | undefined => {
@@ -236,7 +286,7 @@ describe('the source tree', () => {
   })
 
   it('lets the page import only what runs in browsers, and types of its server, without cycles', () => {
-    const allowed = /^src\/(?:spec|wire|trace|record)\/|^web\//
+    const allowed = /^src\/(?:spec|transport\/wire|tools\/trace|tools\/record)\/|^web\//
     const sources = readSources('web', ['.ts', '.tsx'])
     assert.deepEqual(cyclesIn(new Map(sources)), [])
     for (const [path, source] of sources) {
@@ -245,7 +295,7 @@ describe('the source tree', () => {
         const target = module.startsWith('.') ? posix.join(posix.dirname(path), module) : module
         const isAllowed = allowed.test(target) || /^(?:preact(?:\/hooks)?|uplot)$/.test(target)
         const isType = !importsOf(values).includes(module)
-        assert.ok(isAllowed || (isType && /^src\/(?:inspect|uapi)\//.test(target)), `${path} imports ${module}`)
+        assert.ok(isAllowed || (isType && /^src\/(?:tools\/inspect|uapi)\//.test(target)), `${path} imports ${module}`)
       }
     }
   })
@@ -256,16 +306,23 @@ describe('the source tree', () => {
     }
   })
 
-  it('has the same floors in ARCHITECTURE.md', () => {
+  it('has the same floors and imports in ARCHITECTURE.md', () => {
     const text = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
-    const rows = [...text.matchAll(/^\| (\d+) \| ([^|]+)\|/gm)]
-    const described = rows.flatMap(row =>
-      [...row[2].matchAll(/`([\w-]+)\/`/g)].map(folder => [folder[1], Number(row[1])]),
+    const foldersIn = (cell: string): string[] => [...cell.matchAll(/`([\w/-]+)\/`/g)].map(match => match[1])
+    const below = (floor: number): string[] => Object.keys(FOLDERS).filter(name => FOLDERS[name].floor < floor)
+    const described = [...text.matchAll(/^\| (\d+) \| ([^|]+)\|[^|]+\|([^|]+)\|/gm)].flatMap(
+      ([, number, names, cell]) => {
+        const floor = Number(number)
+        const named = foldersIn(cell)
+        const imports = cell.trim().startsWith('all') ? below(floor).filter(name => !named.includes(name)) : named
+        return foldersIn(names).map(name => [name, { floor, imports: imports.sort() }])
+      },
     )
-    assert.deepEqual(
-      Object.fromEntries(described),
-      Object.fromEntries(Object.entries(FOLDERS).map(([name, { floor }]) => [name, floor])),
-    )
+    const actual = Object.entries(FOLDERS).map(([name, { floor, imports }]) => [
+      name,
+      { floor, imports: [...imports].sort() },
+    ])
+    assert.deepEqual(Object.fromEntries(described), Object.fromEntries(actual))
   })
 
   it('names only existing paths in README.md, ARCHITECTURE.md and CONTRIBUTING.md', () => {
@@ -292,8 +349,8 @@ describe('the source tree', () => {
   })
 
   for (const [entry, others] of [
-    ['messages', ['assembly', 'drivers', 'transport', 'cm', 'phy', 'self-check']],
-    ['test', ['connections', 'self-check']],
+    ['messages', ['assembly', 'drivers', 'transport/engine', 'services/cm', 'transport/phy', 'library/self-check']],
+    ['test', ['library/connections', 'library/self-check']],
   ] as const)
     it(`loads userdma/${entry} without ${others.join(', ')}`, () => {
       const loaded = new Set<string>()
@@ -330,31 +387,51 @@ describe('the source tree', () => {
 describe('the check of src/', () => {
   const findIn = (path: string, source: string) => findViolations(new Map([[path, source]]))
   const refused: readonly (readonly [path: string, source: string, message: RegExp])[] = [
-    ['src/wire/a.ts', "import { x } from '../core/b.ts'", /wire\/ may not import from core\//],
-    ['src/core/a.ts', "import type { X } from '../wire/b.ts'", /core\/ may not import from wire\//],
-    ['src/core/a.ts', "export * from '../transport/b.ts'", /core\/ may not import from transport\//],
-    ['src/core/a.ts', "import {\n  x,\n  y,\n} from '../phy/b.ts'", /core\/ may not import from phy\//],
-    ['src/daemon/a.ts', "const b = await import('../inspect/b.ts')", /daemon\/ may not import from inspect\//],
-    ['src/transport/a.ts', "type X = import('../core/b.ts').X", /transport\/ may not import from core\//],
+    ['src/transport/wire/a.ts', "import { x } from '../../core/b.ts'", /transport\/wire\/ may not import from core\//],
+    [
+      'src/core/a.ts',
+      "import type { X } from '../transport/wire/b.ts'",
+      /core\/ may not import from transport\/wire\//,
+    ],
+    ['src/core/a.ts', "export * from '../transport/engine/b.ts'", /core\/ may not import from transport\/engine\//],
+    [
+      'src/core/a.ts',
+      "import {\n  x,\n  y,\n} from '../transport/phy/b.ts'",
+      /core\/ may not import from transport\/phy\//,
+    ],
+    [
+      'src/daemon/a.ts',
+      "const b = await import('../tools/inspect/b.ts')",
+      /daemon\/ may not import from tools\/inspect\//,
+    ],
+    [
+      'src/transport/engine/a.ts',
+      "type X = import('../../core/b.ts').X",
+      /transport\/engine\/ may not import from core\//,
+    ],
     ['src/drivers/rxe/a.ts', "import { x } from '../siw/b.ts'", /drivers\/rxe may not import from drivers\/siw/],
-    ['src/wire/a.ts', "import '../../bench/harness.ts'", /outside of src/],
+    ['src/transport/wire/a.ts', "import '../../../bench/harness.ts'", /outside of src/],
     ['src/daemon/a.ts', "import { x } from '../drivers/rxe/b.ts'", /daemon\/ may import only the files of drivers\//],
     [
-      'src/network/a.ts',
-      "import type { X } from '../drivers/ctx/b.ts'",
-      /network\/ may import only the files of drivers\//,
+      'src/library/network/a.ts',
+      "import type { X } from '../../drivers/ctx/b.ts'",
+      /library\/network\/ may import only the files of drivers\//,
     ],
-    ['src/verbs/a.ts', "const b = await import('../network/b.ts')", /verbs\/ may not import from network\//],
-    ['src/connections/a.ts', "import { x } from '../network/b.ts'", /connections\/ may not import from network\//],
+    [
+      'src/library/verbs/a.ts',
+      "const b = await import('../network/b.ts')",
+      /verbs\/ may not import from library\/network\//,
+    ],
+    ['src/library/connections/a.ts', "import { x } from '../network/b.ts'", /may not import from library\/network\//],
     ['src/core/a.ts', "import { readFileSync } from 'node:fs'", /core\/ may not use node:fs/],
-    ['src/wire/a.ts', "import { connect } from 'node:net'", /wire\/ may not use node:net/],
+    ['src/transport/wire/a.ts', "import { connect } from 'node:net'", /transport\/wire\/ may not use node:net/],
     ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],
     ['src/daemon/a.ts', "const koffi = createRequire(import.meta.url)('koffi')", /may not use the package koffi/],
     ['src/cli/a.ts', "import x from 'left-pad'", /may not use the package left-pad/],
     ['src/util/a.ts', '', /is in no folder of the table/],
     ['src/a.ts', '', /is in no folder of the table/],
-    ['src/transport/a.ts', 'const now = Date.now()', /uses Date\.now/],
-    ['src/transport/a.ts', 'if (Math.random() < 0.5) drop()', /uses Math\.random/],
+    ['src/transport/engine/a.ts', 'const now = Date.now()', /uses Date\.now/],
+    ['src/transport/engine/a.ts', 'if (Math.random() < 0.5) drop()', /uses Math\.random/],
     ['src/core/a.ts', 'const a = process.env.HOME', /uses process\.env/],
     ['src/host/a.ts', 'const a: any = 1', /has ": any"/],
     ['src/host/a.ts', 'const a = b as any', /has "as any"/],
@@ -371,9 +448,9 @@ describe('the check of src/', () => {
   }
 
   const accepted: readonly (readonly [path: string, source: string])[] = [
-    ['src/wire/a.ts', "import { x } from '../spec/opcodes.ts'\nimport { crc32 } from 'node:zlib'"],
-    ['src/wire/a.ts', "/* import { x } from '../core/b.ts' */\n// import '../core/b.ts'"],
-    ['src/transport/a.ts', '/* Never calls Date.now: time is an argument. */'],
+    ['src/transport/wire/a.ts', "import { x } from '../../spec/opcodes.ts'\nimport { crc32 } from 'node:zlib'"],
+    ['src/transport/wire/a.ts', "/* import { x } from '../core/b.ts' */\n// import '../core/b.ts'"],
+    ['src/transport/engine/a.ts', '/* Never calls Date.now: time is an argument. */'],
     ['src/host/a.ts', "const koffi = createRequire(import.meta.url)('koffi')\nconst url = 'http://x' // any"],
     ['src/daemon/a.ts', "import { x } from '../drivers/index.ts'\nimport type { Y } from '../spec/drivers/b.ts'"],
     ['src/drivers/index.ts', "export { rxe } from './rxe/index.ts'"],

@@ -2,9 +2,9 @@
  * Texts of numbers, as all views write them.
  */
 
-import { gidText } from '../src/trace/bytes.ts'
+import { gidText } from '../src/tools/trace/bytes.ts'
 
-export { durationText } from '../src/trace/duration.ts'
+export { durationText } from '../src/tools/trace/duration.ts'
 
 const thousands = new Intl.NumberFormat('en-US')
 

@@ -1,14 +1,14 @@
 /*
  * A process that creates very many objects of one kind, and measures their memory, for objects.ts and
- * test/bench/objects.test.ts (R15). It executes one order: remains of an earlier order would change the result.
+ * test/project/bench/objects.test.ts (R15). It executes one order: remains of an earlier order would change the result.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
-import { localCarrier } from '../../src/network/carrier.ts'
-import type { LocalNetwork } from '../../src/network/contract.ts'
-import { createNetwork } from '../../src/network/network.ts'
-import { softPath } from '../../src/network/open-device.ts'
-import { deviceOn } from '../../src/verbs/device.ts'
+import { localCarrier } from '../../src/library/network/carrier.ts'
+import type { LocalNetwork } from '../../src/library/network/contract.ts'
+import { createNetwork } from '../../src/library/network/network.ts'
+import { softPath } from '../../src/library/network/open-device.ts'
+import { deviceOn } from '../../src/library/verbs/device.ts'
 import { answerOnce } from '../harness/answer-once.ts'
 import { memoryAfterCollection } from '../memory.ts'
 import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from '../object-makers.ts'

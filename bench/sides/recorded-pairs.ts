@@ -3,14 +3,14 @@
  * posts of both sides, the packet and its ACK, completions and polls. Of a hundred packets one is lost and sent again.
  */
 import { closeSync, openSync, writeSync } from 'node:fs'
-import type { ObjectEvent } from '../../src/record/events.ts'
-import { SessionWriter } from '../../src/record/writer.ts'
 import type { RequestCompletion, WorkRequest } from '../../src/spec/check/requests.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { packetOutcomes } from '../../src/spec/faults.ts'
 import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WrOpcode } from '../../src/spec/work.ts'
-import { BTH_MIGREQ, putBth } from '../../src/wire/bth.ts'
+import type { ObjectEvent } from '../../src/tools/record/events.ts'
+import { SessionWriter } from '../../src/tools/record/writer.ts'
+import { BTH_MIGREQ, putBth } from '../../src/transport/wire/bth.ts'
 
 const SIZE = 64
 const SEND_BYTES = 12 + SIZE + 4

@@ -2,9 +2,10 @@
  * A tool of the row "tools": as many sessions and subscriptions as a process may have. It reads the records, and does
  * nothing with them: the row is about the daemon's time, and the tools share the processors with the programs.
  */
+
+import { openChannel } from '../../src/daemon/client/channel.ts'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { close, MAX_MESSAGE, recv, send } from '../../src/host/net/sockets.ts'
-import { openChannel } from '../../src/session/channel.ts'
 import { writeHello, writeTool } from '../../src/uapi/session-codec.ts'
 
 /** The most of a process, and the most subscriptions of a session. */

@@ -1,6 +1,6 @@
 /*
  * Common declarations of the library for `--host`: it observes a program on the machine's own devices. It redirects
- * nothing: each function calls the next library's and records what it saw (records.h, src/observe/).
+ * nothing: each function calls the next library's and records what it saw (records.h, src/tools/observe/).
  *
  *   ring.c         the observation file: a ring for each thread; starts and ends of the process
  *   descriptors.c  which descriptors are RDMA's: opens, duplicates, passing, closes

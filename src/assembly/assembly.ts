@@ -2,7 +2,7 @@
  * Assembles what a daemon and a network in a program have in common: core with its clients, the link between soft
  * devices, torment, and soft devices on ports of the link. The owner polls the devices and the clients.
  */
-import { type ClientEnvironment, Clients, classesWithClients } from '../clients/clients.ts'
+
 import { type CoreOptions, createCore } from '../core/devices/registry.ts'
 import type { DeviceNetwork, DeviceTaps, NetworkDevice } from '../core/driver-contract.ts'
 import type { Core, Device } from '../core/model.ts'
@@ -11,11 +11,12 @@ import type { RoceSite } from '../drivers/roce-site.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { secureRandom } from '../host/random.ts'
-import type { Transit } from '../phy/memory.ts'
-import type { Port } from '../phy/port.ts'
+import { type ClientEnvironment, Clients, classesWithClients } from '../services/clients.ts'
 import type { TormentSetting } from '../spec/check/torment.ts'
+import type { Transit } from '../transport/phy/memory.ts'
+import type { Port } from '../transport/phy/port.ts'
+import { plainArena } from '../transport/wire/arena.ts'
 import type { Link, Path } from '../uapi/tool.ts'
-import { plainArena } from '../wire/arena.ts'
 import { createLink, type NetworkLink } from './link.ts'
 
 export interface AssemblyOptions {

@@ -2,10 +2,10 @@
  * Captures the packets of ports as records of pcapng.
  */
 import type { Clock } from '../host/event-loop/clock.ts'
-import type { Port } from '../phy/port.ts'
-import { addTap, forEachPacket } from '../phy/tap.ts'
-import { createLosses } from '../trace/losses.ts'
-import type { PcapngPacket } from '../trace/pcapng.ts'
+import { createLosses } from '../tools/trace/losses.ts'
+import type { PcapngPacket } from '../tools/trace/pcapng.ts'
+import type { Port } from '../transport/phy/port.ts'
+import { addTap, forEachPacket } from '../transport/phy/tap.ts'
 
 /** Milliseconds for which a packet waits at least, while packets may be lost; at most twice as long. */
 const FLUSH_INTERVAL = 50

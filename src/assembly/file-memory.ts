@@ -2,7 +2,7 @@
  * A file as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
  * The file is accessed with pread and pwrite, because access to a mapping beyond the end of a truncated file raises
- * SIGBUS. The callers decide which files may be registered (daemon/memory/file-space.ts, network/file.ts).
+ * SIGBUS. The callers decide which files may be registered (daemon/memory/file-space.ts, library/network/file.ts).
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { AddressSpace } from '../core/memory/address-space.ts'

@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { type Identity, identify } from '../core/devices/identity.ts'
 import type { Interfaces } from '../host/net/interfaces.ts'
+import { parseAddress } from '../transport/wire/address.ts'
 import type { DeviceSpec } from '../uapi/tool.ts'
-import { parseAddress } from '../wire/address.ts'
 
 const LOOPBACK = 'lo'
 

@@ -4,10 +4,10 @@
  */
 import type { Identity } from '../core/devices/identity.ts'
 import { mapArena } from '../host/memory/mapping.ts'
-import { createMemorySwitch, memorySwitchBytes, type Transit } from '../phy/memory.ts'
-import type { Port } from '../phy/port.ts'
+import { createMemorySwitch, memorySwitchBytes, type Transit } from '../transport/phy/memory.ts'
+import type { Port } from '../transport/phy/port.ts'
+import { type Arena, plainArena } from '../transport/wire/arena.ts'
 import type { DeviceSpec, Link, Path } from '../uapi/tool.ts'
-import { type Arena, plainArena } from '../wire/arena.ts'
 import { createSocketPort, useNativeCrc } from './socket-ports.ts'
 
 export interface NetworkLink {

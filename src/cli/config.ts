@@ -8,8 +8,8 @@ import { checkDevices, defaultDevice, deviceText, driverOf, parseDevice } from '
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
 import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
+import { parseAddress } from '../transport/wire/address.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
-import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
 
 /** The options as commander parses them. */
@@ -74,7 +74,7 @@ export const parseCount = (option: string, text: string, max: number): number =>
 
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
-  const { formatFaults, parseFaults } = await import('../faults/rules.ts')
+  const { formatFaults, parseFaults } = await import('../spec/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
 }
 

@@ -9,10 +9,10 @@
  * upgrade, own-daemon.ts names another.
  */
 import { join } from 'node:path'
+import { NoDaemonError, VersionError } from '../daemon/client/errors.ts'
+import { type Handlers, openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
+import { makeSocketFolder, namedSocket } from '../daemon/client/user-socket.ts'
 import { close, connect } from '../host/net/sockets.ts'
-import { NoDaemonError, VersionError } from '../session/errors.ts'
-import { type Handlers, openToolSession, type ToolSession } from '../session/tool-session.ts'
-import { makeSocketFolder, namedSocket } from '../session/user-socket.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
 import { openOwnSession, socketBeside } from './own-daemon.ts'

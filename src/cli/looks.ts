@@ -1,8 +1,8 @@
 /*
  * Looks at a daemon at intervals, for `userdma top` and `userdma stat --watch`.
  */
-import { NoDaemonError } from '../session/errors.ts'
-import type { ToolSession } from '../session/tool-session.ts'
+import { NoDaemonError } from '../daemon/client/errors.ts'
+import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { applyPatch } from '../uapi/merge-patch.ts'
 import type { QpStat, Stat, StatView, WaitStat } from '../uapi/tool.ts'
 

@@ -3,9 +3,9 @@
  * socket and serves older programs, newer ones use a daemon at a socket beside it.
  */
 import { existsSync } from 'node:fs'
-import { NoDaemonError, VersionError } from '../session/errors.ts'
-import { type Handlers, openToolSession, type ToolSession } from '../session/tool-session.ts'
-import { namedSocket, userSocket } from '../session/user-socket.ts'
+import { NoDaemonError, VersionError } from '../daemon/client/errors.ts'
+import { type Handlers, openToolSession, type ToolSession } from '../daemon/client/tool-session.ts'
+import { namedSocket, userSocket } from '../daemon/client/user-socket.ts'
 import { SESSION_VERSION } from '../spec/session.ts'
 
 export const socketBeside = (socket: string): string => `${socket}.v${SESSION_VERSION}`

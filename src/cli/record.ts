@@ -2,10 +2,10 @@
  * The options of commands that record: `--record`, `--payload`, `--record-limit` and `--record-on-failure`.
  */
 import { closeSync, fstatSync } from 'node:fs'
+import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { removeHeld } from '../host/held-file.ts'
-import { MIN_RECORD_LIMIT } from '../record/writer.ts'
-import type { ToolSession } from '../session/tool-session.ts'
-import type { Symbols } from '../trace/findings.ts'
+import { MIN_RECORD_LIMIT } from '../tools/record/writer.ts'
+import type { Symbols } from '../tools/trace/findings.ts'
 import type { ProgramEnd } from '../uapi/tool.ts'
 import { messageOf, UsageError } from './fail.ts'
 import { openInPlace } from './output-file.ts'

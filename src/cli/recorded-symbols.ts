@@ -5,11 +5,11 @@
  */
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { extname, resolve } from 'node:path'
-import type { SymbolFrame } from '../record/events.ts'
-import { MAX_SOURCE_LINE, MAX_TEXT } from '../record/symbol-frames.ts'
-import type { ToolSession } from '../session/tool-session.ts'
+import type { ToolSession } from '../daemon/client/tool-session.ts'
 import type { Frame } from '../spec/check/frames.ts'
-import type { Symbols } from '../trace/findings.ts'
+import type { SymbolFrame } from '../tools/record/events.ts'
+import { MAX_SOURCE_LINE, MAX_TEXT } from '../tools/record/symbol-frames.ts'
+import type { Symbols } from '../tools/trace/findings.ts'
 import type { FrameSymbol } from '../uapi/tool.ts'
 import { createSymbols } from './check/symbols.ts'
 

@@ -2,7 +2,7 @@
  * Session files on disk, for commands that read them.
  */
 import { closeSync, fstatSync, openSync, read as readFile } from 'node:fs'
-import type { SessionSource } from '../record/reader.ts'
+import type { SessionSource } from '../tools/record/reader.ts'
 import { UsageError } from './fail.ts'
 
 /** A session file on disk. Throws UsageError. */

@@ -5,12 +5,12 @@
  * Both programs use one device, so a packet identifies its receiver only by the QPN. The process of a QPN is that of
  * the call that created the queue pair; the sender is the other process.
  */
-import { callJson, callLine } from '../trace/calls.ts'
-import { packetLine } from '../trace/packets.ts'
+import { callJson, callLine } from '../tools/trace/calls.ts'
+import { packetLine } from '../tools/trace/packets.ts'
+import { parseFrame } from '../transport/wire/frame.ts'
+import { type Packet, parsePacket } from '../transport/wire/packet.ts'
+import { readCapture } from '../transport/wire/pcap.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
-import { parseFrame } from '../wire/frame.ts'
-import { type Packet, parsePacket } from '../wire/packet.ts'
-import { readCapture } from '../wire/pcap.ts'
 
 export interface Entry {
   readonly kind: 'call' | 'packet'

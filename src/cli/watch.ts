@@ -3,9 +3,9 @@
  * daemon ends or the user presses Ctrl-C. With --json each line is the whole stat instead.
  */
 
-import type { ToolSession } from '../session/tool-session.ts'
+import type { ToolSession } from '../daemon/client/tool-session.ts'
 import { DATA_UNIT_BYTES } from '../spec/counters.ts'
-import { jsonText } from '../trace/printable.ts'
+import { jsonText } from '../tools/trace/printable.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'

@@ -519,7 +519,7 @@ export interface WrittenCompletion {
 export type QueuePairObject = CoreObject<{ readonly qpn: number }>
 
 /**
- * What a queue engine does with requests, for `userdma check` and recordings (clients/requests/feed.ts). A send is
+ * What a queue engine does with requests, for `userdma check` and recordings (tools/clients/requests/feed.ts). A send is
  * loaded, retired and then completed, if it has a completion; a receive is taken and then completed. Sends of a queue
  * pair end in order, and so do its receives. `queue`: a queue pair, or a shared receive queue.
  */

@@ -1,14 +1,9 @@
 /*
  * The daemon's part of `userdma check`: keeps the call stacks that programs send, runs the checker
- * (clients/check/check-client.ts), and passes findings to subscribed tools.
+ * (tools/clients/check/check-client.ts), and passes findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
 import { constants as os } from 'node:os'
-import type { MistakenBatch } from '../check/batches.ts'
-import type { Checker } from '../check/checker.ts'
-import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../check/events.ts'
-import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
-import { createChecker } from '../clients/check/check-client.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
@@ -29,6 +24,11 @@ import {
   PostQueue,
   postSlot,
 } from '../spec/session.ts'
+import type { MistakenBatch } from '../tools/check/batches.ts'
+import type { Checker } from '../tools/check/checker.ts'
+import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../tools/check/events.ts'
+import type { RefusedPost, RequestFacts } from '../tools/check/refused-post.ts'
+import { createChecker } from '../tools/clients/check/check-client.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'

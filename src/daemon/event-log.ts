@@ -3,10 +3,10 @@
  * (spec/session.ts). The contents are not trusted.
  */
 import { readSync, writeSync } from 'node:fs'
-import type { LoggedEvent } from '../check/races/feed.ts'
 import type { Context } from '../core/model.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
+import type { LoggedEvent } from '../tools/check/races/feed.ts'
 import type { Contexts } from './context/contexts.ts'
 
 /** Microseconds after which an entry that was claimed but not written counts as lost. */

@@ -5,7 +5,7 @@
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, ContextProgram, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
-import { printable } from '../trace/printable.ts'
+import { printable } from '../tools/trace/printable.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 
 /** The program that opened a context. */

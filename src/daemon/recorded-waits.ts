@@ -3,7 +3,7 @@
  * is over, so that a recording that ends in whatever way says what its programs waited for last.
  */
 import type { Context } from '../core/model.ts'
-import type { WaitEvent, WaitFacts } from '../record/events.ts'
+import type { WaitEvent, WaitFacts } from '../tools/record/events.ts'
 import type { WaitStat } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 

@@ -2,14 +2,15 @@
  * Recordings of the daemon: session files (record/) with the calls, requests and packets of all its programs, for
  * `userdma run --record` and `userdma daemon --record`.
  */
-import { startRecorder } from '../clients/record/recorder.ts'
-import { type RecordingOptions, startRecording } from '../clients/record/recording.ts'
+
 import type { Context, Core } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import type { Decisions } from '../phy/faults/torment-decisions.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
 import { PostQueue } from '../spec/session.ts'
+import { startRecorder } from '../tools/clients/record/recorder.ts'
+import { type RecordingOptions, startRecording } from '../tools/clients/record/recording.ts'
+import type { Decisions } from '../transport/phy/faults/torment-decisions.ts'
 import type { FrameSymbol, ProgramEnd, RecordingEnd } from '../uapi/tool.ts'
 import type { DaemonChecker } from './check.ts'
 import type { Containment } from './containment.ts'

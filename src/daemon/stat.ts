@@ -3,12 +3,12 @@
  */
 
 import { countersOf } from '../assembly/counters.ts'
-import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context, Core, CoreObject } from '../core/model.ts'
 import { stat as coreStat } from '../core/stat.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
+import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import { failureText } from '../spec/check/failures.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply, WaitStat } from '../uapi/tool.ts'

@@ -2,7 +2,7 @@
  * What the owner of core offers to a driver whose devices have an address on a RoCE network.
  */
 import type { DeviceNetwork, DeviceSite } from '../core/driver-contract.ts'
-import type { Port } from '../phy/port.ts'
+import type { Port } from '../transport/phy/port.ts'
 import type { Torment } from './rxe/torment/torment.ts'
 
 export interface RoceSite extends DeviceSite {

@@ -1,5 +1,5 @@
 /*
- * Writes parts of a file in the background, so that a slow disk delays nobody (record/writer.ts).
+ * Writes parts of a file in the background, so that a slow disk delays nobody (tools/record/writer.ts).
  */
 import { write as writeFile, writeSync } from 'node:fs'
 

@@ -2,6 +2,8 @@
  * Entry point of `userdma`: the library, with all of `userdma/messages` and `userdma/test`.
  */
 
+export { GRH_BYTES } from '../transport/wire/ip.ts'
+export * from './messages.ts'
 export {
   type DeviceChange,
   type DeviceEntry,
@@ -9,8 +11,9 @@ export {
   openSystem,
   type System,
   type SystemOptions,
-} from '../devices/system.ts'
-export type { PathOptions } from '../verbs/address.ts'
+} from './open/system.ts'
+export * from './test.ts'
+export type { PathOptions } from './verbs/address.ts'
 export type {
   FlushExtent,
   FlushOptions,
@@ -20,7 +23,7 @@ export type {
   RcMessageOptions,
   SendOptions,
   XrcOptions,
-} from '../verbs/arguments/request-options.ts'
+} from './verbs/arguments/request-options.ts'
 export type {
   AwaitableOptions,
   AwaitableQueuePair,
@@ -28,22 +31,22 @@ export type {
   AwaitedOptions,
   AwaitedRcMessageOptions,
   WaitLimits,
-} from '../verbs/awaitable/queue-pair.ts'
-export type { CompletedRequest } from '../verbs/awaitable/request-promises.ts'
-export type { DeviceCounters, DeviceMetrics, MetricName } from '../verbs/carrier.ts'
-export type { Chain, PlannedObject, Resolved } from '../verbs/chain.ts'
-export type { Completion, CompletionRecord, OpcodeName, StatusName } from '../verbs/cq/completion.ts'
-export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from '../verbs/cq/completion-queue.ts'
+} from './verbs/awaitable/queue-pair.ts'
+export type { CompletedRequest } from './verbs/awaitable/request-promises.ts'
+export type { DeviceCounters, DeviceMetrics, MetricName } from './verbs/carrier.ts'
+export type { Chain, PlannedObject, Resolved } from './verbs/chain.ts'
+export type { Completion, CompletionRecord, OpcodeName, StatusName } from './verbs/cq/completion.ts'
+export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './verbs/cq/completion-queue.ts'
 export type {
   AsyncEventName,
   CloseOptions,
   DeviceEvent,
   DeviceEventObject,
   DeviceEvents,
-} from '../verbs/device.ts'
-export type { DriverDescriptor, MapOptions } from '../verbs/driver-ops.ts'
-export type { Attachable, EventKindName, EventQueue, QueuedEvent } from '../verbs/event-queue.ts'
-export type { Listenable, ListenerOptions } from '../verbs/event-target.ts'
+} from './verbs/device.ts'
+export type { DriverDescriptor, MapOptions } from './verbs/driver-ops.ts'
+export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './verbs/event-queue.ts'
+export type { Listenable, ListenerOptions } from './verbs/event-target.ts'
 export type {
   IpInterface,
   IpOptions,
@@ -52,8 +55,8 @@ export type {
   UdpEndpoint,
   UdpOptions,
   UdpSocket,
-} from '../verbs/ip.ts'
-export type { AbortOptions, Arrivals } from '../verbs/mailbox.ts'
+} from './verbs/ip.ts'
+export type { AbortOptions, Arrivals } from './verbs/mailbox.ts'
 export type {
   Access,
   FileRegionOptions,
@@ -62,13 +65,13 @@ export type {
   RegionChanges,
   Slice,
   WholeRegion,
-} from '../verbs/mr/region.ts'
-export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from '../verbs/mr/remote-memory.ts'
-export type { BindInfo, MemoryWindow } from '../verbs/mr/window.ts'
-export type { CreateArguments, ObjectOf } from '../verbs/objects/object.ts'
-export type { ProtectionDomain } from '../verbs/pd.ts'
-export type { Kind, ObjectReference, Reference } from '../verbs/plan.ts'
-export type { Activatable, ActiveOptions } from '../verbs/qp/activation.ts'
+} from './verbs/mr/region.ts'
+export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from './verbs/mr/remote-memory.ts'
+export type { BindInfo, MemoryWindow } from './verbs/mr/window.ts'
+export type { CreateArguments, ObjectOf } from './verbs/objects/object.ts'
+export type { ProtectionDomain } from './verbs/pd.ts'
+export type { Kind, ObjectReference, Reference } from './verbs/plan.ts'
+export type { Activatable, ActiveOptions } from './verbs/qp/activation.ts'
 export type {
   AwaitableRcOptions,
   AwaitableRcQueuePair,
@@ -78,7 +81,7 @@ export type {
   RcQueuePairOptions,
   UcQueuePair,
   UcQueuePairOptions,
-} from '../verbs/qp/connected.ts'
+} from './verbs/qp/connected.ts'
 export type {
   Connectable,
   ConnectOptions,
@@ -86,7 +89,7 @@ export type {
   PeerOptions,
   RcConnectOptions,
   RetryOptions,
-} from '../verbs/qp/connection.ts'
+} from './verbs/qp/connection.ts'
 export {
   type AddressHandle,
   type AwaitableUdOptions,
@@ -101,15 +104,15 @@ export {
   type UdMethods,
   type UdQueuePair,
   type UdQueuePairOptions,
-} from '../verbs/qp/datagram.ts'
+} from './verbs/qp/datagram.ts'
 export {
   GSI_QKEY,
   type GsiQueuePair,
   type GsiQueuePairOptions,
   type SmiQueuePair,
   type SmiQueuePairOptions,
-} from '../verbs/qp/management.ts'
-export type { Operations, ReliableOperations } from '../verbs/qp/operations.ts'
+} from './verbs/qp/management.ts'
+export type { Operations, ReliableOperations } from './verbs/qp/operations.ts'
 export type {
   BareQueuePair,
   InitialAttributes,
@@ -122,7 +125,7 @@ export type {
   SendData,
   SendingQueuePair,
   SendQueueOptions,
-} from '../verbs/qp/queue-pair.ts'
+} from './verbs/qp/queue-pair.ts'
 export type {
   XrcDomain,
   XrcDomainOptions,
@@ -130,14 +133,11 @@ export type {
   XrcInitiatorOptions,
   XrcTarget,
   XrcTargetOptions,
-} from '../verbs/qp/xrc.ts'
-export type { ReceiveQueue } from '../verbs/srq/receive-queue.ts'
+} from './verbs/qp/xrc.ts'
+export type { ReceiveQueue } from './verbs/srq/receive-queue.ts'
 export type {
   SharedReceiveQueue,
   SrqOptions,
   XrcSharedReceiveQueue,
   XrcSrqOptions,
-} from '../verbs/srq/shared-receive.ts'
-export { GRH_BYTES } from '../wire/ip.ts'
-export * from './messages.ts'
-export * from './test.ts'
+} from './verbs/srq/shared-receive.ts'

@@ -12,20 +12,20 @@ export {
   listen,
   type RejectOptions,
   type Server,
-} from '../connections/connect.ts'
+} from './connections/connect.ts'
 export {
   type ClosedEvent,
   type ConnectedQueuePair,
   type Connection,
   ConnectionError,
   type ConnectionOptions,
-} from '../connections/connection.ts'
-export type { CloseReason } from '../connections/events.ts'
-export type { Messages, MessagesOptions } from '../connections/messages/messages.ts'
-export { type ReconnectOptions, reconnect } from '../connections/reconnect.ts'
-export type { ListenerAddress } from '../connections/url.ts'
-export { type OpenOptions, open } from '../devices/open.ts'
-export { RequestError } from '../verbs/awaitable/request-error.ts'
-export { type RequestWindow, requestWindow } from '../verbs/awaitable/request-window.ts'
-export type { Device } from '../verbs/device.ts'
-export { type ErrorCode, RdmaError } from '../verbs/error.ts'
+} from './connections/connection.ts'
+export type { CloseReason } from './connections/events.ts'
+export type { Messages, MessagesOptions } from './connections/messages/messages.ts'
+export { type ReconnectOptions, reconnect } from './connections/reconnect.ts'
+export type { ListenerAddress } from './connections/url.ts'
+export { type OpenOptions, open } from './open/open.ts'
+export { RequestError } from './verbs/awaitable/request-error.ts'
+export { type RequestWindow, requestWindow } from './verbs/awaitable/request-window.ts'
+export type { Device } from './verbs/device.ts'
+export { type ErrorCode, RdmaError } from './verbs/error.ts'

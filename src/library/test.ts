@@ -3,7 +3,8 @@
  * options of the network.
  */
 
-export { type OpenOptions, open } from '../devices/open.ts'
+export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
+export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type {
   DeviceStats,
   Explored,
@@ -14,9 +15,7 @@ export type {
   NetworkOptions,
   NetworkStats,
   RecordOptions,
-} from '../network/contract.ts'
-export { createNetwork } from '../network/network.ts'
-export type { CountMessage, FailureMessage, TracedCall } from '../network/observe.ts'
+} from './network/contract.ts'
 export {
   chainTopology,
   type LinkOptions,
@@ -25,12 +24,13 @@ export {
   type NetworkTopology,
   readTopology,
   starTopology,
-} from '../network/topology.ts'
-export { ExploreError } from '../network/virtual/explore.ts'
-export type { ExploredFault } from '../network/virtual/fault-lists.ts'
-export type { CheckOptions } from '../self-check/options.ts'
-export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
-export type { Omission, OmissionId } from '../spec/check/omissions.ts'
-export type { Device } from '../verbs/device.ts'
-export { type ErrorCode, FindingsError, RdmaError } from '../verbs/error.ts'
-export type { CountedFinding } from '../verbs/watch/watch.ts'
+} from './network/links.ts'
+export { createNetwork } from './network/network.ts'
+export type { CountMessage, FailureMessage, TracedCall } from './network/observe.ts'
+export { ExploreError } from './network/virtual/explore.ts'
+export type { ExploredFault } from './network/virtual/fault-lists.ts'
+export { type OpenOptions, open } from './open/open.ts'
+export type { CheckOptions } from './self-check/options.ts'
+export type { Device } from './verbs/device.ts'
+export { type ErrorCode, FindingsError, RdmaError } from './verbs/error.ts'
+export type { CountedFinding } from './verbs/watch/watch.ts'

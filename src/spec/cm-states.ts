@@ -1,7 +1,7 @@
 /*
  * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
  * clauses 12.9 and 12.11). States and events have the names of Linux's ib_cm.h; docs/reference/connection-manager.md
- * lists the differences from ib_cm. The consumer is rdma_cm (src/clients/rdma-cm).
+ * lists the differences from ib_cm. The consumer is rdma_cm (src/services/rdma-cm).
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 
@@ -70,7 +70,7 @@ export interface CmStateRules {
   }
 }
 
-/** A REJ with reason STALE_CONN leads to TIMEWAIT instead (cm/receive.ts). */
+/** A REJ with reason STALE_CONN leads to TIMEWAIT instead (services/cm/receive.ts). */
 const rejectedToIdle = { nextState: 'IDLE', event: 'REJ_RECEIVED' } as const
 const rejectedToTimewait = { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
 const disconnected = { nextState: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const
@@ -141,7 +141,7 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   ESTABLISHED: {
     receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: rejectedToTimewait },
     command: { DREQ: 'DREQ_SENT' },
-    // XRC targets are destroyed without DREQ and TIMEWAIT (cm/engine.ts).
+    // XRC targets are destroyed without DREQ and TIMEWAIT (services/cm/engine.ts).
     destroy: { send: 'DREQ', timewait: true },
   },
   DREQ_SENT: {

@@ -4,7 +4,7 @@
  * performance management (InfiniBand Architecture Specification, volume 1, clause 16.1).
  */
 
-/** Counters of an engine (src/transport/), over all its queue pairs. */
+/** Counters of an engine (src/transport/engine/), over all its queue pairs. */
 export const engineCounters = {
   sentPackets: 'packets that queue pairs sent, retransmissions included',
   receivedPackets: 'packets for a queue pair that exists',
@@ -41,7 +41,7 @@ export interface PortCounterFile {
   readonly name: string
   readonly unit: CounterUnit
   /**
-   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (phy/port.ts). A counter
+   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (transport/phy/port.ts). A counter
    * with a minus sign is subtracted. A counter that the port lacks is 0.
    */
   readonly sources: readonly string[]

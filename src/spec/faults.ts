@@ -1,6 +1,6 @@
 /*
  * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
- * do. faults/rules.ts parses rules; phy/faults/kinds.ts implements the kinds of faults of packets.
+ * do. spec/faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
  */
 import { type CmEventType, nameIn } from './enums.ts'
 import type { ErrnoName } from './errno.ts'

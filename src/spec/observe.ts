@@ -1,6 +1,6 @@
 /*
  * The observation file: memory that programs under `--host` share with the command that observes them. The preload
- * library (shim/host/) writes, src/observe/ reads. shim/host/records.h is generated from this file.
+ * library (shim/host/) writes, src/tools/observe/ reads. shim/host/records.h is generated from this file.
  *
  * The file has a header and rings. A thread claims a ring at its first record, and is the ring's only writer. A record
  * that finds no space is dropped and counted: a program never waits for its observer. `head` and `tail` count bytes and

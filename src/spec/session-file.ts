@@ -58,7 +58,7 @@ export const fieldOffsets = <L extends RecordLayout>({
 /**
  * A block. sequence: number of the segment, from 1. base, last: time of the first and last record, nanoseconds. first:
  * number of events in the session before the block. events: number of events in the block. `BLOCK_TRAILER` bytes follow
- * the records: the checksum of header and records (record/checksum.ts).
+ * the records: the checksum of header and records (tools/record/checksum.ts).
  */
 export const BlockHeader = layout(
   ['magic', 'u32'],
@@ -122,7 +122,7 @@ export const ELEMENT_BYTES = 16
 
 /**
  * The kinds of records, with their fields; the number of a kind is its position, from 1. A field of type `text` is the
- * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in record/events.ts, where the
+ * number of a `text` record of the same block, from 1; 0: empty. Fields are explained in tools/record/events.ts, where the
  * events have the same names. Tails:
  *
  * - `text`: UTF-8. `flow`: source and destination, 16 bytes each; flows of a block are numbered from 0

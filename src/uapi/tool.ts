@@ -61,7 +61,7 @@ export const paths = Object.keys(pathKinds) as readonly Path[]
 /** A daemon's configuration. A command that requests another configuration cannot join the daemon. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** Fault rules as text (faults/rules.ts); empty for none. */
+  /** Fault rules as text (spec/faults/rules.ts); empty for none. */
   readonly fault: string
   readonly link: Link
   /** Default: direct. */
@@ -324,7 +324,7 @@ export interface ProgramEnd {
   readonly signal: string
 }
 
-/** What a frame of stacks is; `frames`: as in record/symbols.ts, innermost first. */
+/** What a frame of stacks is; `frames`: as in tools/record/symbols.ts, innermost first. */
 export interface FrameSymbol {
   readonly frame: string
   readonly frames: readonly (Frame & {

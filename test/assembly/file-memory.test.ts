@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileMemory } from '../../src/assembly/file-memory.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import { plainArena } from '../../src/wire/arena.ts'
+import { plainArena } from '../../src/transport/wire/arena.ts'
 import { compareSwap, fetchAdd, readSpace, writeSpace } from '../core/memory/address-space.ts'
 import { scratchFolder } from '../tools.ts'
 

@@ -6,7 +6,7 @@ import { networkInterfaces } from 'node:os'
 import { test } from 'node:test'
 import { identityOf } from '../../src/assembly/host-identity.ts'
 import type { NetworkInterface } from '../../src/host/net/interfaces.ts'
-import { parseAddress } from '../../src/wire/address.ts'
+import { parseAddress } from '../../src/transport/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
-import { NoDaemonError } from '../../src/session/errors.ts'
-import type { ToolSession } from '../../src/session/tool-session.ts'
+import { NoDaemonError } from '../../src/daemon/client/errors.ts'
+import type { ToolSession } from '../../src/daemon/client/tool-session.ts'
 import type { DeviceStat } from '../../src/uapi/tool.ts'
 
 /** Seconds between the two counts of a rate. */

@@ -30,7 +30,7 @@ import { QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, zeroRecord } from '../../src/spec/schema/schema.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
-import { createRandomSource, type RandomSource } from '../model/random.ts'
+import { createRandomSource, type RandomSource } from '../random/model/random.ts'
 import { ownAccount } from './accounts.ts'
 import {
   cap,

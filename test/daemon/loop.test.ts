@@ -11,7 +11,7 @@ import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts
 import { createSendQueue } from '../../src/drivers/rxe/rings/work-source.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
-import type { Engine } from '../../src/transport/engine.ts'
+import type { Engine } from '../../src/transport/engine/engine.ts'
 import { testRings } from '../drivers/rxe/provider.ts'
 
 const setUp = (device: Pollable, onTurn?: () => void): { loop: Loop; parked: () => number } => {

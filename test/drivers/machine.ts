@@ -6,11 +6,11 @@ import { identify } from '../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../src/core/driver-contract.ts'
 import { type Core, createCore } from '../../src/core/index.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
-import { parseFaults } from '../../src/faults/rules.ts'
-import { withFaults } from '../../src/phy/faults/layer.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
-import type { Port } from '../../src/phy/port.ts'
-import { plainArena } from '../../src/wire/arena.ts'
+import { parseFaults } from '../../src/spec/faults/rules.ts'
+import { withFaults } from '../../src/transport/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../src/transport/phy/memory.ts'
+import type { Port } from '../../src/transport/phy/port.ts'
+import { plainArena } from '../../src/transport/wire/arena.ts'
 
 export const ipv4 = (last: number): Uint8Array =>
   Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])

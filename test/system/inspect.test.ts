@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { About, FaultState, WaitState } from '../../src/inspect/server.ts'
-import { openSession, type SessionSource } from '../../src/record/reader.ts'
+import type { About, FaultState, WaitState } from '../../src/tools/inspect/server.ts'
+import { openSession, type SessionSource } from '../../src/tools/record/reader.ts'
 import { repoRoot } from '../paths.ts'
 import {
   assertGood,

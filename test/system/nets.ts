@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { assertValid } from '../docs/json-schema.ts'
+import { assertValid } from '../project/docs/json-schema.ts'
 import { skipTest } from '../tools.ts'
 import {
   assertGood,

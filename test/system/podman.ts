@@ -58,7 +58,7 @@ export const newPodman = (scope: Scope, skip: string | false): Podman & { prepar
     async prepare() {
       chmodSync(storage, 0o755)
       mkdirSync(cdi)
-      const makeRoot = join(repoRoot, 'test', 'install', 'make-root.sh')
+      const makeRoot = join(repoRoot, 'test', 'project', 'install', 'make-root.sh')
       const root = execFileSync(makeRoot, ['bookworm', 'amd64', 'ibverbs-utils', 'ibverbs-providers'], {
         encoding: 'utf8',
       })

@@ -7,9 +7,9 @@ import { chmodSync, existsSync, readdirSync, readFileSync, statSync, unlinkSync,
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { READY } from '../../src/cli/start.ts'
+import { openToolSession } from '../../src/daemon/client/tool-session.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
 import { open } from '../../src/library/index.ts'
-import { openToolSession } from '../../src/session/tool-session.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { loopbackText } from '../loopback.ts'
 import {

@@ -1,5 +1,5 @@
 /*
- * Codecs of Linux's dialects with recorded calls of real programs (R41, R42). test/replay tests core.
+ * Codecs of Linux's dialects with recorded calls of real programs (R41, R42). test/linux/replay tests core.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,11 +1,12 @@
 /*
  * Events of a session for tests of the page: two connected queue pairs and their packets.
  */
-import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../../src/record/events.ts'
+
 import { QpState } from '../../src/spec/enums.ts'
 import type { packetOutcomes } from '../../src/spec/faults.ts'
 import { type OpcodeName, opcodeByNumber, opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
+import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 
 export const LEFT = 10
 export const RIGHT = 11

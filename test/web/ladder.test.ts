@@ -3,9 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { SessionEvent } from '../../src/record/events.ts'
-import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
 import { opcodeHeaderBytes, opcodeNumber, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
+import type { SessionEvent } from '../../src/tools/record/events.ts'
+import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts'
 import { compileFilter, FilterError } from '../../web/filter/filter.ts'
 import { filteredRow, LadderRows, type Row, rowFields, srcQpnOf } from '../../web/ladder/rows.ts'
 import { fieldNames } from '../../web/packet/fields.ts'

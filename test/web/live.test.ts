@@ -1,15 +1,15 @@
 /*
- * The page's reading of a live recording (web/data/store.ts and source.ts, with the server of src/inspect) that
+ * The page's reading of a live recording (web/data/store.ts and source.ts, with the server of src/tools/inspect) that
  * overwrites its oldest part again and again.
  */
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
-import { type DataState, servePage } from '../../src/inspect/server.ts'
-import { SessionWriter } from '../../src/record/writer.ts'
+import { type DataState, servePage } from '../../src/tools/inspect/server.ts'
+import { SessionWriter } from '../../src/tools/record/writer.ts'
 import { coverageTexts } from '../../web/data/coverage.ts'
 import { findSource } from '../../web/data/source.ts'
 import { Store } from '../../web/data/store.ts'
-import { createMemorySink } from '../record/memory-sink.ts'
+import { createMemorySink } from '../tools/record/memory-sink.ts'
 
 const { fetch } = globalThis
 const QPS = 1000

@@ -3,14 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { copyEvent } from '../../src/record/copy.ts'
-import type { SessionEvent } from '../../src/record/events.ts'
-import { connectionsOf, SessionObjects } from '../../src/record/objects.ts'
-import { bytesSource, openSession } from '../../src/record/reader.ts'
-import { SessionWriter } from '../../src/record/writer.ts'
+import { copyEvent } from '../../src/tools/record/copy.ts'
+import type { SessionEvent } from '../../src/tools/record/events.ts'
+import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts'
+import { bytesSource, openSession } from '../../src/tools/record/reader.ts'
+import { SessionWriter } from '../../src/tools/record/writer.ts'
 import { beginRows, readRows } from '../../web/ladder/read-rows.ts'
 import { LadderRows, type Row } from '../../web/ladder/rows.ts'
-import { createMemorySink } from '../record/memory-sink.ts'
+import { createMemorySink } from '../tools/record/memory-sink.ts'
 import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from './events.ts'
 
 const MESSAGES = 3_000

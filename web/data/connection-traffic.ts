@@ -3,9 +3,9 @@
  * all connections at once would need a megabyte for each.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { SessionEvent } from '../../src/record/events.ts'
-import type { Connection } from '../../src/record/objects.ts'
-import { BTH_BYTES } from '../../src/wire/bth.ts'
+import type { SessionEvent } from '../../src/tools/record/events.ts'
+import type { Connection } from '../../src/tools/record/objects.ts'
+import { BTH_BYTES } from '../../src/transport/wire/bth.ts'
 import { senderOf } from '../ladder/rows.ts'
 import { choiceOf, keysOf } from './keys.ts'
 import { nextTask, TURN } from './next-task.ts'

@@ -1,7 +1,7 @@
 /*
  * What time the numbers of the page are of: sentences for tables, charts and strip if it is not the whole session.
  */
-import type { Session } from '../../src/record/reader.ts'
+import type { Session } from '../../src/tools/record/reader.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
 import type { Facts } from './store.ts'
 

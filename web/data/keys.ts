@@ -1,8 +1,9 @@
 /*
  * How a session finds the events of a connection.
  */
-import type { Connection } from '../../src/record/objects.ts'
+
 import { packetKey } from '../../src/spec/session-file.ts'
+import type { Connection } from '../../src/tools/record/objects.ts'
 
 /** By which the session finds the blocks with events of a connection; undefined: in all. */
 export const keysOf = ({ left, right, rightQpn }: Connection): readonly number[] | undefined =>

@@ -1,9 +1,9 @@
 /*
- * Where the page gets its session file from: the server of `userdma inspect` (src/inspect/server.ts), or the page itself
- * if it is one file (src/inspect/html.ts).
+ * Where the page gets its session file from: the server of `userdma inspect` (src/tools/inspect/server.ts), or the page itself
+ * if it is one file (src/tools/inspect/html.ts).
  */
-import type { About, DataState, FaultState, WaitState } from '../../src/inspect/server.ts'
-import type { SessionSource } from '../../src/record/reader.ts'
+import type { About, DataState, FaultState, WaitState } from '../../src/tools/inspect/server.ts'
+import type { SessionSource } from '../../src/tools/record/reader.ts'
 
 export interface Source {
   readonly about: About
@@ -180,7 +180,7 @@ const connect = async (): Promise<Source> => {
 
 // ---- a page in one file ----
 
-/** Elements with parts of the session file: gzip in base64, each of PART_BYTES bytes but the last (src/inspect/html.ts). */
+/** Elements with parts of the session file: gzip in base64, each of PART_BYTES bytes but the last (src/tools/inspect/html.ts). */
 const PART_TYPE = 'application/vnd.userdma.session'
 
 const unpack = async (text: string): Promise<Uint8Array> => {

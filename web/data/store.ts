@@ -4,14 +4,14 @@
  * arrives than the page reads, it skips and says so.
  */
 
-import { SessionFileError } from '../../src/record/error.ts'
-import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/record/events.ts'
-import { SessionObjects } from '../../src/record/objects.ts'
-import { openSession, type Session, type SessionBlock } from '../../src/record/reader.ts'
-import { readSymbols, SessionSymbols } from '../../src/record/symbols.ts'
-import { LongestRequests } from '../../src/record/times/longest.ts'
-import { type RequestTimes, TimesOfRequests } from '../../src/record/times/request-times.ts'
-import { readLastWaits, SessionWaits } from '../../src/record/waits.ts'
+import { SessionFileError } from '../../src/tools/record/error.ts'
+import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import { SessionObjects } from '../../src/tools/record/objects.ts'
+import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
+import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'
+import { LongestRequests } from '../../src/tools/record/times/longest.ts'
+import { type RequestTimes, TimesOfRequests } from '../../src/tools/record/times/request-times.ts'
+import { readLastWaits, SessionWaits } from '../../src/tools/record/waits.ts'
 import { nextTask, TURN } from './next-task.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'

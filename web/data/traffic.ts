@@ -1,10 +1,11 @@
 /*
  * Sums over time for charts: a fixed number of intervals, whose width doubles when the session grows beyond them.
  */
-import type { SessionEvent } from '../../src/record/events.ts'
-import { lostOutcomes } from '../../src/record/packets.ts'
+
 import { OP_READ, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
-import { psnDifference } from '../../src/wire/bth.ts'
+import type { SessionEvent } from '../../src/tools/record/events.ts'
+import { lostOutcomes } from '../../src/tools/record/packets.ts'
+import { psnDifference } from '../../src/transport/wire/bth.ts'
 
 const INTERVALS = 1024
 /** Microseconds of an interval at the start. */

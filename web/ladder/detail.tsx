@@ -4,9 +4,9 @@
  */
 import type { ComponentChildren } from 'preact'
 import { useCallback, useState } from 'preact/hooks'
-import type { PostedEvent } from '../../src/record/events.ts'
-import type { SessionObjects } from '../../src/record/objects.ts'
 import { SendFlags } from '../../src/spec/work.ts'
+import type { PostedEvent } from '../../src/tools/record/events.ts'
+import type { SessionObjects } from '../../src/tools/record/objects.ts'
 import { addressText, bytesText, countText, durationText, hexText, psnText, timeText } from '../format.ts'
 import { PacketView } from '../packet/packet-view.tsx'
 import { Facts } from '../parts/basics.tsx'

@@ -3,7 +3,7 @@
  * also what is new.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { Connection } from '../../src/record/objects.ts'
+import type { Connection } from '../../src/tools/record/objects.ts'
 import { nextTask } from '../data/next-task.ts'
 import type { Store } from '../data/store.ts'
 import { beginRows, type Progress, type RowFilter, readRows } from './read-rows.ts'

@@ -1,8 +1,8 @@
 /*
  * Reads the rows of a connection from a session, part by part; with a filter, those that match in all of it.
  */
-import type { Connection } from '../../src/record/objects.ts'
-import type { Session } from '../../src/record/reader.ts'
+import type { Connection } from '../../src/tools/record/objects.ts'
+import type { Session } from '../../src/tools/record/reader.ts'
 import { keysOf } from '../data/keys.ts'
 import { TURN } from '../data/next-task.ts'
 import { LadderRows, type Row, wantedOf } from './rows.ts'

@@ -1,8 +1,8 @@
 /*
  * A row of a ladder as a line of text: calls, failures and packets as `userdma trace` prints them.
  */
-import { callLine, failureLine } from '../../src/trace/calls.ts'
-import { packetText } from '../../src/trace/packets.ts'
+import { callLine, failureLine } from '../../src/tools/trace/calls.ts'
+import { packetText } from '../../src/tools/trace/packets.ts'
 import type { Row, RowPacket } from './rows.ts'
 
 const packetLine = ({ bytes, length, count, outcome, isRetransmission }: RowPacket, note: string): string => {

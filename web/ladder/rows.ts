@@ -3,10 +3,7 @@
  * one after another and keeps what it needs to explain the later ones: which PSNs were sent and acknowledged, which
  * request a packet belongs to, who waits for what.
  */
-import type { WantedEvents } from '../../src/record/decode.ts'
-import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/record/events.ts'
-import type { Connection, QueuePair } from '../../src/record/objects.ts'
-import { lostOutcomes } from '../../src/record/packets.ts'
+
 import { errnoName } from '../../src/spec/errno.ts'
 import type { PacketOutcome } from '../../src/spec/faults.ts'
 import {
@@ -27,9 +24,13 @@ import {
   sourceQpnAt,
 } from '../../src/spec/wire/opcodes.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import { isFailed } from '../../src/trace/failed.ts'
-import { syndromeText } from '../../src/trace/packets.ts'
-import { BTH_BYTES, psnDifference } from '../../src/wire/bth.ts'
+import type { WantedEvents } from '../../src/tools/record/decode.ts'
+import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import type { Connection, QueuePair } from '../../src/tools/record/objects.ts'
+import { lostOutcomes } from '../../src/tools/record/packets.ts'
+import { isFailed } from '../../src/tools/trace/failed.ts'
+import { syndromeText } from '../../src/tools/trace/packets.ts'
+import { BTH_BYTES, psnDifference } from '../../src/transport/wire/bth.ts'
 import { choiceOf } from '../data/keys.ts'
 import type { FieldValue, Filtered } from '../filter/filter.ts'
 import { addressText, bytesText, countText, durationText, hexText, plural, psnText } from '../format.ts'

@@ -4,8 +4,8 @@
  */
 import { type BitField, type Header, type HeaderName, headers } from '../../src/spec/wire/headers.ts'
 import { headerAt, opcodeByNumber } from '../../src/spec/wire/opcodes.ts'
-import { syndromeText } from '../../src/trace/packets.ts'
-import { type BitValue, getBits } from '../../src/wire/bits.ts'
+import { syndromeText } from '../../src/tools/trace/packets.ts'
+import { type BitValue, getBits } from '../../src/transport/wire/bits.ts'
 
 export interface PacketField {
   readonly name: string

@@ -2,9 +2,9 @@
  * The calls of all programs, decoded, with a search.
  */
 import { useCallback, useMemo } from 'preact/hooks'
-import type { CallEvent } from '../../src/record/events.ts'
-import { callJson, callLine } from '../../src/trace/calls.ts'
-import { isFailed } from '../../src/trace/failed.ts'
+import type { CallEvent } from '../../src/tools/record/events.ts'
+import { callJson, callLine } from '../../src/tools/trace/calls.ts'
+import { isFailed } from '../../src/tools/trace/failed.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'

@@ -4,7 +4,7 @@
  */
 import { useEffect, useMemo, useRef } from 'preact/hooks'
 import UPlot from 'uplot'
-import { type Connection, connectionsOf } from '../../src/record/objects.ts'
+import { type Connection, connectionsOf } from '../../src/tools/record/objects.ts'
 import { useConnectionTraffic } from '../data/connection-traffic.ts'
 import { LATENCY_BINS, latencyOfBin, type SeriesName, type Traffic } from '../data/traffic.ts'
 import { bytesText, countText, durationText } from '../format.ts'

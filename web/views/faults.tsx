@@ -2,8 +2,8 @@
  * The fault rules of the daemon: as text, and the values of one rule on sliders. Changes take effect at once.
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { FaultState } from '../../src/inspect/server.ts'
 import { FaultSettings } from '../../src/spec/faults.ts'
+import type { FaultState } from '../../src/tools/inspect/server.ts'
 import { countText } from '../format.ts'
 import type { ViewProps } from './view-props.ts'
 

@@ -1,9 +1,10 @@
 /*
  * What went wrong: findings of `userdma check`, and failures with their causes.
  */
-import type { FindingEvent } from '../../src/record/events.ts'
+
 import { findings as kinds } from '../../src/spec/check/findings.ts'
-import { printable } from '../../src/trace/printable.ts'
+import type { FindingEvent } from '../../src/tools/record/events.ts'
+import { printable } from '../../src/tools/trace/printable.ts'
 import type { Facts, Timed } from '../data/store.ts'
 import { plural, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'

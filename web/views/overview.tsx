@@ -2,8 +2,8 @@
  * What the session has: totals, devices, processes, connections with their traffic.
  */
 
-import { connectionsOf } from '../../src/record/objects.ts'
-import { isFailed } from '../../src/trace/failed.ts'
+import { connectionsOf } from '../../src/tools/record/objects.ts'
+import { isFailed } from '../../src/tools/trace/failed.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'

@@ -3,8 +3,8 @@
  * was in.
  */
 import { useState } from 'preact/hooks'
-import type { QpStateName, QueuePair } from '../../src/record/objects.ts'
 import { type QpTypeName, qpTransitions, transitionOf } from '../../src/spec/qp-states.ts'
+import type { QpStateName, QueuePair } from '../../src/tools/record/objects.ts'
 import { durationText, hexText, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { Choice } from '../parts/choice.tsx'

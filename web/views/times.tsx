@@ -3,6 +3,8 @@
  */
 import type { ComponentChildren } from 'preact'
 import { useMemo } from 'preact/hooks'
+import { nameIn } from '../../src/spec/enums.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import {
   type Phase,
   type PhaseTimes,
@@ -10,10 +12,8 @@ import {
   phases,
   rankedPhases,
   sumOfPhases,
-} from '../../src/record/times/phases.ts'
-import type { QueueTimes, RequestTimes } from '../../src/record/times/request-times.ts'
-import { nameIn } from '../../src/spec/enums.ts'
-import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+} from '../../src/tools/record/times/phases.ts'
+import type { QueueTimes, RequestTimes } from '../../src/tools/record/times/request-times.ts'
 import type { Facts as SessionFacts } from '../data/store.ts'
 import { bytesText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'

@@ -4,8 +4,8 @@
  */
 import type { Finding } from '../../spec/check/findings.ts'
 import { counted } from '../../spec/text.ts'
-import { callersText, findingText, headText, type Symbols, stacksOf } from '../../trace/findings.ts'
-import { printable } from '../../trace/printable.ts'
+import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
+import { printable } from '../../tools/trace/printable.ts'
 
 /** Leaks of a program that are printed one by one. */
 const MAX_SINGLE = 4

@@ -4,7 +4,7 @@
  */
 import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
-import type { Symbols } from '../../trace/findings.ts'
+import type { Symbols } from '../../tools/trace/findings.ts'
 import { sarifDocument } from './sarif.ts'
 
 const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({

@@ -20,8 +20,8 @@ import { resolve } from 'node:path'
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
-import { type Symbols, stacksOf } from '../../trace/findings.ts'
-import { printable } from '../../trace/printable.ts'
+import { type Symbols, stacksOf } from '../../tools/trace/findings.ts'
+import { printable } from '../../tools/trace/printable.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly regExp: RegExp }
 

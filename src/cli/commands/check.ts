@@ -7,7 +7,6 @@
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { basename } from 'node:path'
-import type { ObservedFaults } from '../../observe/faults.ts'
 import { adapters } from '../../spec/check/adapters.ts'
 import {
   type FailLimit,
@@ -19,8 +18,9 @@ import {
 } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { counted } from '../../spec/text.ts'
-import { findingText, type Symbols, stacksOf } from '../../trace/findings.ts'
-import { jsonText, printable } from '../../trace/printable.ts'
+import type { ObservedFaults } from '../../tools/observe/faults.ts'
+import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { leakTexts } from '../check/leaks.ts'
 import { type EndBySignal, endJson, endText, findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import {

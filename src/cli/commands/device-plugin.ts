@@ -5,7 +5,7 @@
  */
 import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { KUBELET_FOLDER } from '../../spec/device-plugin.ts'
 import { cdiText, type Edits, editsFor } from '../container-edits.ts'
 import { onEndSignal } from '../end-signals.ts'

@@ -2,9 +2,9 @@
  * `userdma devices`: lists the devices of a daemon, as its system-wide device describes them (R13).
  */
 
-import { type DeviceEntry, openSystem } from '../../devices/system.ts'
+import { type DeviceEntry, openSystem } from '../../library/open/system.ts'
 import { classes } from '../../spec/classes.ts'
-import { jsonText } from '../../trace/printable.ts'
+import { jsonText } from '../../tools/trace/printable.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 import { printFromDaemon, type QueryOptions } from './stat.ts'
 

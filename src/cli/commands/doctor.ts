@@ -1,7 +1,7 @@
 /*
  * `userdma doctor`: looks at the machine and at programs, and says what works, what does not, and what to do.
  */
-import { jsonText } from '../../trace/printable.ts'
+import { jsonText } from '../../tools/trace/printable.ts'
 import { type CheckName, type Diagnosis, doctorChecks, pageOf, type Verdict } from '../doctor/diagnosis.ts'
 import {
   checkAdapters,

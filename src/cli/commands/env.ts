@@ -3,8 +3,8 @@
  * shells and for steps of CI jobs. It starts no daemon: that would end with this command, its only client.
  */
 
-import { openToolSession } from '../../session/tool-session.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { UsageError } from '../fail.ts'
 import { programEnvironment, withoutShim } from '../program/program.ts'

@@ -7,7 +7,7 @@ import { type FindingId, findingIds, findingOfCause, findings, isFindingId } fro
 import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
-import { didYouMean } from '../../trace/suggest.ts'
+import { didYouMean } from '../../tools/trace/suggest.ts'
 import { UsageError } from '../fail.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)

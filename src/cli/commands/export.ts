@@ -7,16 +7,16 @@
 import { fstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import { isatty } from 'node:tty'
-import { writeHtml } from '../../inspect/html.ts'
-import { readPage } from '../../inspect/page.ts'
-import { copyEvent } from '../../record/copy.ts'
-import { SessionFileError } from '../../record/error.ts'
-import type { SessionEvent } from '../../record/events.ts'
-import { bytesSource, openSession, type Session, type SessionSource } from '../../record/reader.ts'
-import { createRedactor } from '../../record/redact.ts'
-import { readSymbols, SessionSymbols } from '../../record/symbols.ts'
-import { SessionWriter } from '../../record/writer.ts'
-import { jsonText, printable } from '../../trace/printable.ts'
+import { writeHtml } from '../../tools/inspect/html.ts'
+import { readPage } from '../../tools/inspect/page.ts'
+import { copyEvent } from '../../tools/record/copy.ts'
+import { SessionFileError } from '../../tools/record/error.ts'
+import type { SessionEvent } from '../../tools/record/events.ts'
+import { bytesSource, openSession, type Session, type SessionSource } from '../../tools/record/reader.ts'
+import { createRedactor } from '../../tools/record/redact.ts'
+import { readSymbols, SessionSymbols } from '../../tools/record/symbols.ts'
+import { SessionWriter } from '../../tools/record/writer.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { createCapture } from '../export/packets.ts'
 import { createPerfetto } from '../export/perfetto.ts'
@@ -156,7 +156,7 @@ const BINARY: readonly string[] = ['pcapng', 'perfetto']
 
 /**
  * The output has at most so many times the bytes of the session's blocks: it is bounded, whatever a file says. Captures
- * need more, since one record stands for a run of packets (phy/runs/limits.ts), of which a capture has all bytes.
+ * need more, since one record stands for a run of packets (transport/phy/runs/limits.ts), of which a capture has all bytes.
  */
 const MAX_RATIO = 512
 const MAX_CAPTURE_RATIO = 16_384

@@ -2,10 +2,10 @@
  * `userdma fault`: shows and changes the fault rules of a running daemon; changes take effect immediately.
  */
 
-import { targetOf } from '../../faults/rule.ts'
-import { parseRule } from '../../faults/rules.ts'
+import { targetOf } from '../../spec/faults/rule.ts'
+import { parseRule } from '../../spec/faults/rules.ts'
 import { FaultTargets } from '../../spec/faults.ts'
-import { jsonText } from '../../trace/printable.ts'
+import { jsonText } from '../../tools/trace/printable.ts'
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'

@@ -1,11 +1,12 @@
 /*
  * `userdma inspect`: serves a page that shows a session file, or what happens on a daemon or the hosts of a net.
  */
-import { openFile } from '../../inspect/file.ts'
-import { type LiveClient, openLive } from '../../inspect/live.ts'
-import { readPage } from '../../inspect/page.ts'
-import { type PageData, servePage } from '../../inspect/server.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
+import { openFile } from '../../tools/inspect/file.ts'
+import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
+import { readPage } from '../../tools/inspect/page.ts'
+import { type PageData, servePage } from '../../tools/inspect/server.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'

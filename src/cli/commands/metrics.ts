@@ -6,10 +6,10 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type AddressInfo, isIP } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
-import { isLoopback, machineNames, urlHost } from '../../inspect/addresses.ts'
-import { limitConnections } from '../../inspect/connections.ts'
-import { openToolSession } from '../../session/tool-session.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
+import { isLoopback, machineNames, urlHost } from '../../tools/inspect/addresses.ts'
+import { limitConnections } from '../../tools/inspect/connections.ts'
 import type { Stat } from '../../uapi/tool.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
@@ -68,7 +68,7 @@ const scrape = async (target: Target): Promise<Scraped> => {
   return { ...target, stat }
 }
 
-/** Whether the header Host names this machine by an address or a name of its own (inspect/addresses.ts). */
+/** Whether the header Host names this machine by an address or a name of its own (tools/inspect/addresses.ts). */
 const isOwnHost = ({ headers: { host = '' } }: IncomingMessage): boolean => {
   const name = host
     .replace(/:\d+$/, '')

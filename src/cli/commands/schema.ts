@@ -3,10 +3,10 @@
  * or all declared ones, each with the drivers that have it.
  */
 
-import { classesWithClients } from '../../clients/clients.ts'
-import { openSystem } from '../../devices/system.ts'
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { oneDevicePerDriver } from '../../drivers/registered.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
+import { openSystem } from '../../library/open/system.ts'
+import { classesWithClients } from '../../services/clients.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -19,7 +19,7 @@ import {
   type Schema,
   schemaOf,
 } from '../../spec/schema/schema-json.ts'
-import { jsonText } from '../../trace/printable.ts'
+import { jsonText } from '../../tools/trace/printable.ts'
 import { UsageError } from '../fail.ts'
 import type { QueryOptions } from './stat.ts'
 

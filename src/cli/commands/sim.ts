@@ -1,8 +1,8 @@
 /*
- * `userdma sim FILE`: simulates devices and a network in virtual time (src/sim/), and prints what was measured.
+ * `userdma sim FILE`: simulates devices and a network in virtual time (src/tools/sim/), and prints what was measured.
  */
-import type { Result } from '../../sim/scenario.ts'
-import { simulate } from '../../sim/scenario.ts'
+import type { Result } from '../../tools/sim/scenario.ts'
+import { simulate } from '../../tools/sim/scenario.ts'
 import { openReport, requireDifferentFiles } from '../output-file.ts'
 import { createProgress } from '../progress.ts'
 import { csvText, jsonText, tableText } from '../sim/output.ts'

@@ -1,10 +1,10 @@
 /*
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
-import { lastingWaits } from '../../session/lasting-waits.ts'
-import type { ToolSession } from '../../session/tool-session.ts'
+import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
+import type { ToolSession } from '../../daemon/client/tool-session.ts'
 import { otherCounts } from '../../spec/counters.ts'
-import { jsonText, printable } from '../../trace/printable.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { openChosenSession } from '../own-daemon.ts'
 

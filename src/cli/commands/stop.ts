@@ -3,10 +3,10 @@
  * a socket gives is that of the process that listens, which may be systemd, or 0 if it is in another PID namespace.
  */
 import { setTimeout } from 'node:timers/promises'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
+import { namedSocket, userSocket } from '../../daemon/client/user-socket.ts'
 import { watch } from '../../host/event-loop/poll.ts'
 import { close, recvBytes, socketPair } from '../../host/net/sockets.ts'
-import { openToolSession } from '../../session/tool-session.ts'
-import { namedSocket, userSocket } from '../../session/user-socket.ts'
 
 /** Milliseconds after which a daemon counts as hung. */
 const END_TIMEOUT = 10_000

@@ -3,8 +3,8 @@
  * user quits. With `--batch` it prints each look, with `--json` one object per line.
  */
 
-import type { ToolSession } from '../../session/tool-session.ts'
-import { jsonText } from '../../trace/printable.ts'
+import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import { jsonText } from '../../tools/trace/printable.ts'
 import { beforeEndBySignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { type Look, openLooks } from '../looks.ts'

@@ -4,8 +4,8 @@
  */
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { NoDaemonError } from '../../daemon/client/errors.ts'
 import { createNetwork, open } from '../../library/index.ts'
-import { NoDaemonError } from '../../session/errors.ts'
 import { attempt } from '../attempt.ts'
 import { messageOf } from '../fail.ts'
 import { joinDaemon } from '../join.ts'

@@ -1,15 +1,16 @@
 /*
  * The packets of a session as pcapng, and as they would be if their payload were zeros.
  */
-import type { PacketsEvent, SessionHeader } from '../../record/events.ts'
-import { expandPackets } from '../../record/packets.ts'
+
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
-import { createLosses } from '../../trace/losses.ts'
-import { createPcapng } from '../../trace/pcapng.ts'
-import { arenaOver } from '../../wire/arena.ts'
-import { BTH_BYTES } from '../../wire/bth.ts'
-import type { PacketFlow } from '../../wire/flow.ts'
-import { type Flow, makeFlow, sealIcrc } from '../../wire/icrc.ts'
+import type { PacketsEvent, SessionHeader } from '../../tools/record/events.ts'
+import { expandPackets } from '../../tools/record/packets.ts'
+import { createLosses } from '../../tools/trace/losses.ts'
+import { createPcapng } from '../../tools/trace/pcapng.ts'
+import { arenaOver } from '../../transport/wire/arena.ts'
+import { BTH_BYTES } from '../../transport/wire/bth.ts'
+import type { PacketFlow } from '../../transport/wire/flow.ts'
+import { type Flow, makeFlow, sealIcrc } from '../../transport/wire/icrc.ts'
 
 /** Maximum bytes of a UDP payload. */
 const MAX_PAYLOAD = 65_507

@@ -9,7 +9,7 @@
  * - counters: bytes and requests in flight of a queue pair and its window, completions that a program has not polled, and the device's
  * - instants: NAKs, retransmissions, packets that a fault changed, failures, findings
  */
-import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../record/events.ts'
+
 import type { Program } from '../../spec/check/findings.ts'
 import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
 import { nameIn } from '../../spec/enums.ts'
@@ -29,11 +29,12 @@ import {
   opcodeFlags,
 } from '../../spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
-import { decodeRecord } from '../../trace/decode.ts'
-import { isFailed } from '../../trace/failed.ts'
-import { syndromeText } from '../../trace/packets.ts'
-import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../wire/bth.ts'
-import { aethSyndrome } from '../../wire/extensions.ts'
+import type { ObjectEvent, PacketsEvent, SessionEvent } from '../../tools/record/events.ts'
+import { decodeRecord } from '../../tools/trace/decode.ts'
+import { isFailed } from '../../tools/trace/failed.ts'
+import { syndromeText } from '../../tools/trace/packets.ts'
+import { bthDestQp, bthOpcode, bthPsn, psnDifference } from '../../transport/wire/bth.ts'
+import { aethSyndrome } from '../../transport/wire/extensions.ts'
 import { Message } from './protobuf.ts'
 
 /** Numbers of the fields in perfetto.proto. */

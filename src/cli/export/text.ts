@@ -1,15 +1,16 @@
 /*
  * Events of a session as lines of text, and as JSON.
  */
-import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../record/events.ts'
-import { callersLine, type SessionSymbols } from '../../record/symbols.ts'
-import { programEndText } from '../../record/waits.ts'
+
 import type { Stack } from '../../spec/check/findings.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'
-import { callJson, callLine, failureLine, tormentLine } from '../../trace/calls.ts'
-import { packetText } from '../../trace/packets.ts'
+import type { PacketsEvent, SessionEvent, SymbolEvent } from '../../tools/record/events.ts'
+import { callersLine, type SessionSymbols } from '../../tools/record/symbols.ts'
+import { programEndText } from '../../tools/record/waits.ts'
+import { callJson, callLine, failureLine, tormentLine } from '../../tools/trace/calls.ts'
+import { packetText } from '../../tools/trace/packets.ts'
 import { paddedPacket } from './packets.ts'
 
 const hex = (value: number): string => `0x${value.toString(16)}`

@@ -3,7 +3,7 @@
  * runs. Its devices are known from the subscription, and after its end those that it had.
  */
 import { setTimeout } from 'node:timers/promises'
-import { openToolSession } from '../../session/tool-session.ts'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import { messageOf } from '../fail.ts'
 

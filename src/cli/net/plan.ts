@@ -7,7 +7,7 @@
  * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link between
  * hosts of what each receives, so that a packet meets each link once.
  */
-import { formatFaults, linkQuantities, parseFaults } from '../../faults/rules.ts'
+import { formatFaults, linkQuantities, parseFaults } from '../../spec/faults/rules.ts'
 import {
   type Complain,
   deviceNames,
@@ -15,8 +15,8 @@ import {
   type LinkSettings,
   type NetDriver,
   type Topology,
-} from '../../topology/net-file.ts'
-import { isMappedIpv4, parseAddress, reasonUnusable } from '../../wire/address.ts'
+} from '../../tools/topology/net-file.ts'
+import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import { UsageError } from '../fail.ts'
 
 /** An interface of a host, with its device. */

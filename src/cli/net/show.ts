@@ -2,9 +2,9 @@
  * The output of `userdma net show`: a row for each interface of a host.
  */
 import { setTimeout } from 'node:timers/promises'
-import { linkQuantities } from '../../faults/rules.ts'
-import { openToolSession } from '../../session/tool-session.ts'
-import type { LinkSettings } from '../../topology/net-file.ts'
+import { openToolSession } from '../../daemon/client/tool-session.ts'
+import { linkQuantities } from '../../spec/faults/rules.ts'
+import type { LinkSettings } from '../../tools/topology/net-file.ts'
 import { hasDaemon, type PlannedInterface } from './plan.ts'
 import type { NetFolder, NetState } from './state.ts'
 

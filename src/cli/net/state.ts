@@ -21,9 +21,9 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { makeSocketFolder } from '../../daemon/client/user-socket.ts'
 import { takeLock } from '../../host/lock-file.ts'
-import { makeSocketFolder } from '../../session/user-socket.ts'
-import { isNetName, NET_NAME_RULE } from '../../topology/net-file.ts'
+import { isNetName, NET_NAME_RULE } from '../../tools/topology/net-file.ts'
 import { UsageError } from '../fail.ts'
 import { userdmaScript } from '../paths.ts'
 import { hasDaemon, type Plan } from './plan.ts'

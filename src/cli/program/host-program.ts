@@ -1,23 +1,23 @@
 /*
  * Runs a program on the machine's own devices, observed (`--host`): no daemon, and no path is redirected. This process
- * reads what the program records (src/observe/).
+ * reads what the program records (src/tools/observe/).
  */
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { checkHostRule } from '../../faults/host-rules.ts'
-import { createProgramFaults } from '../../faults/program-faults.ts'
-import { parseFaults } from '../../faults/rules.ts'
-import { ObservedFaults, type ObservedQuestion, questionOf } from '../../observe/faults.ts'
-import { ObservationFile } from '../../observe/file.ts'
-import type { ObservedRecord } from '../../observe/records.ts'
+import { checkHostRule } from '../../spec/faults/host-rules.ts'
+import { createProgramFaults } from '../../spec/faults/program-faults.ts'
+import { parseFaults } from '../../spec/faults/rules.ts'
 import { ObserveEnv } from '../../spec/observe.ts'
+import { ObservedFaults, type ObservedQuestion, questionOf } from '../../tools/observe/faults.ts'
+import { ObservationFile } from '../../tools/observe/file.ts'
+import type { ObservedRecord } from '../../tools/observe/records.ts'
 import { orUsageError } from '../config.ts'
 import { UsageError } from '../fail.ts'
 import type { JoinOptions } from '../join.ts'
 import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
-export { Observer } from '../../observe/observer.ts'
+export { Observer } from '../../tools/observe/observer.ts'
 
 /** Milliseconds between two readings of the file. A ring holds some thousands of records. */
 const INTERVAL = 10

@@ -2,7 +2,7 @@
  * The results of `userdma sim` as an HTML page that needs nothing else: goodput and longest queue over time, and the
  * percentiles of latency, drawn as SVG.
  */
-import type { Result } from '../../sim/scenario.ts'
+import type { Result } from '../../tools/sim/scenario.ts'
 import { tableText } from './output.ts'
 
 const WIDTH = 760

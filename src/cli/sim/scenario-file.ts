@@ -3,11 +3,11 @@
  * names the setting by its path, the value as written, and what is allowed.
  */
 import { basename } from 'node:path'
-import { flowCount, flowsOf, type Pattern, patterns, type Scenario } from '../../sim/scenario.ts'
-import { type Control, controls, type FlowSpec } from '../../sim/world.ts'
-import { readInputFile } from '../../topology/input-file.ts'
-import { documentOf, LINKS_KEYS, MAX_FILE_BYTES, readLinks } from '../../topology/links-file.ts'
-import type { Section } from '../../topology/section.ts'
+import { flowCount, flowsOf, type Pattern, patterns, type Scenario } from '../../tools/sim/scenario.ts'
+import { type Control, controls, type FlowSpec } from '../../tools/sim/world.ts'
+import { readInputFile } from '../../tools/topology/input-file.ts'
+import { documentOf, LINKS_KEYS, MAX_FILE_BYTES, readLinks } from '../../tools/topology/links-file.ts'
+import type { Section } from '../../tools/topology/section.ts'
 
 export interface ScenarioFile {
   readonly scenario: Scenario

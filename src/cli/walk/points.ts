@@ -2,8 +2,9 @@
  * The points of a fault walk: from the call sites of a run without faults, the rules that fail the first call, post or
  * completion of each.
  */
-import { methodErrnos } from '../../faults/program-rules.ts'
+
 import type { ErrnoName } from '../../spec/errno.ts'
+import { methodErrnos } from '../../spec/faults/program-rules.ts'
 import { type SurveySite, statusesOf } from '../../spec/faults.ts'
 
 /** One run of the walk. */

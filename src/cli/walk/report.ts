@@ -3,8 +3,8 @@
  */
 import type { Stack } from '../../spec/check/findings.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
-import type { Symbols } from '../../trace/findings.ts'
-import { printable } from '../../trace/printable.ts'
+import type { Symbols } from '../../tools/trace/findings.ts'
+import { printable } from '../../tools/trace/printable.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
 import type { ConfigOptions } from '../config.ts'
 import { quoted } from '../program/quoted.ts'

@@ -1,6 +1,6 @@
 /*
  * Parses `--device`: NAME@ADDRESS, or NAME for a device without a network. Settings may follow: driver=NAME chooses the
- * driver; dcqcn=RATE has queue pairs control their rate (transport/congestion/); pci=BDF, numa=N and model=MODEL describe
+ * driver; dcqcn=RATE has queue pairs control their rate (transport/engine/congestion/); pci=BDF, numa=N and model=MODEL describe
  * the PCI function that sysfs shows as the device's parent (daemon/files/pci-files.ts). A device whose driver is that of
  * an adapter always has such a function.
  *
@@ -10,12 +10,12 @@
  */
 
 import type { Driver } from '../../core/driver-contract.ts'
-import { linkQuantities } from '../../faults/rules.ts'
 import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { LineRate } from '../../spec/congestion.ts'
-import { didYouMean } from '../../trace/suggest.ts'
+import { linkQuantities } from '../../spec/faults/rules.ts'
+import { didYouMean } from '../../tools/trace/suggest.ts'
+import { parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
-import { parseAddress, reasonUnusable } from '../../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 

@@ -22,9 +22,9 @@ import { DEVICE_SPEED_CHANGE, raiseDevice, raisePort } from '../../core/events/e
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { linkSpeed } from '../../host/net/link-speed.ts'
-import { pathMtuOf } from '../../phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
-import { addressText, isSameAddress } from '../../wire/address.ts'
+import { pathMtuOf } from '../../transport/phy/udp/window.ts'
+import { addressText, isSameAddress } from '../../transport/wire/address.ts'
 import type { Devices } from './devices.ts'
 
 type Followed = LinkedDevice

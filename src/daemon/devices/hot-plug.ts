@@ -2,9 +2,10 @@
  * What follows when devices are added, renamed and removed while the daemon runs: the files that programs read
  * (daemon/files/device-files.ts), the events of NETLINK_RDMA, and the interfaces of devices.
  */
-import type { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
+
 import { isLinked, type NetworkDevice } from '../../core/driver-contract.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
+import type { RdmaCm } from '../../services/rdma-cm/rdma-cm.ts'
 import type { Contexts } from '../context/contexts.ts'
 import { createNamespaceFiles, type NamespaceFiles } from '../files/namespace-files.ts'
 import type { Loop } from '../loop.ts'

@@ -6,7 +6,7 @@
  * compares it with the tables of all providers, and might choose another provider than the device's (`uevent` has the
  * text).
  */
-import { processorsOf } from '../../host/topology.ts'
+import { processorsOf } from '../../host/processors.ts'
 import { adapters, type PciModel } from '../../spec/check/adapters.ts'
 import type { PciFunction } from '../../uapi/tool.ts'
 

@@ -4,11 +4,11 @@
  * listener of the system device that is bound to a wildcard listens on every device, and is listed for all.
  */
 
-import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
-import { anyAddress, emitAddress } from '../../clients/socket-address.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { objectsOf } from '../../core/resources.ts'
+import type { Identifier } from '../../services/rdma-cm/identifier.ts'
+import { anyAddress, emitAddress } from '../../services/socket-address.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import type { SocketAddress } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmIdState, type NldevAttributeName } from '../../spec/linux/nldev.ts'

@@ -37,7 +37,7 @@ import { needsOwner } from '../../host/owner.ts'
 import { commandName, confinementOf, hasCapability, processorsOf } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
-import { printable } from '../../trace/printable.ts'
+import { printable } from '../../tools/trace/printable.ts'
 import {
   type Header,
   messageBuffer,

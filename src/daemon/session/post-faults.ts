@@ -4,11 +4,11 @@
  * that the provider has refused.
  */
 
-import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue, UNKNOWN_OPCODE } from '../../spec/session.ts'
+import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'

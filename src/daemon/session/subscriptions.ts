@@ -7,8 +7,8 @@ import type { Account, Limit } from '../../core/model.ts'
 import { addTo, removeFrom, requireShare } from '../../core/objects/limits.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
-import type { Decisions } from '../../phy/faults/torment-decisions.ts'
 import { CallError } from '../../spec/errno.ts'
+import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
 import {
   MAX_INTERVAL,
   MIN_INTERVAL,

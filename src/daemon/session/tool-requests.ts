@@ -4,10 +4,10 @@
  */
 
 import { fstatSync } from 'node:fs'
-import type { InjectedFaults } from '../../clients/faults/inject.ts'
 import { close } from '../../host/net/sockets.ts'
-import { symbolFrames } from '../../record/symbol-frames.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
+import { symbolFrames } from '../../tools/record/symbol-frames.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
 import type {
   DaemonConfig,

@@ -2,7 +2,7 @@
  * The program's memory that a call reads and writes, for trace records.
  */
 import type { Caller } from '../../core/model.ts'
-import { type Access, base64, hexAddress } from '../../trace/call-messages.ts'
+import { type Access, base64, hexAddress } from '../../tools/trace/call-messages.ts'
 import type { CallerView } from '../../uapi/call.ts'
 import type { RawAccess, TraceRecord } from '../../uapi/tool.ts'
 

@@ -7,9 +7,9 @@ import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus, UNKNOWN_AH } 
 import { AccessFlags } from '../../spec/enums.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
-import { addressText, isMappedIpv4 } from '../../wire/address.ts'
-import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../wire/bth.ts'
-import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../wire/ip.ts'
+import { addressText, isMappedIpv4 } from '../../transport/wire/address.ts'
+import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../transport/wire/bth.ts'
+import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../transport/wire/ip.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
 import {
   HOP_LIMIT,

@@ -5,8 +5,8 @@
 import type { RequestTaps } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { Device } from '../../core/model.ts'
-import type { Port } from '../../phy/port.ts'
 import type { EfaStatus } from '../../spec/drivers/efa-queues.ts'
+import type { Port } from '../../transport/phy/port.ts'
 import type { Receive } from './requests.ts'
 import type { CqObject, EfaState, Pair, Peer, QueuePair, Request } from './state.ts'
 

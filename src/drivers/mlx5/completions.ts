@@ -20,7 +20,7 @@ import {
 import { CqKind } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { Completion } from '../../transport/types.ts'
+import { Completion } from '../../transport/engine/types.ts'
 import type { CqRing } from '../rxe/rings/completion-ring.ts'
 import type { CqObject } from '../rxe/state.ts'
 import { clockCount } from './clock.ts'

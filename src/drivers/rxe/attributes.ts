@@ -22,7 +22,7 @@ import {
   PortState,
 } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
-import type { Counters } from '../../transport/types.ts'
+import type { Counters } from '../../transport/engine/types.ts'
 
 /** `maxMsgSize` and `maxInline` are in bytes. */
 export const Limits = {

@@ -1,5 +1,5 @@
 /*
- * Completions that fault rules fail (faults/program-faults.ts): between the engine and the completion queues. The
+ * Completions that fault rules fail (spec/faults/program-faults.ts): between the engine and the completion queues. The
  * engine has executed the request, and perhaps the peer too, as when an adapter loses the last acknowledgement. The
  * queue pair goes to its error state at the end of the poll (`failQps`); what it completes until then is flushed.
  */
@@ -8,7 +8,7 @@ import { causeOfRule, vendorErrorOf } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { wrapper } from '../../spec/wrapper.ts'
-import { Completion, type Completions, type Environment, Send } from '../../transport/types.ts'
+import { Completion, type Completions, type Environment, Send } from '../../transport/engine/types.ts'
 import type { RxeState } from './state.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values

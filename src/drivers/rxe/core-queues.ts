@@ -1,5 +1,5 @@
 /*
- * Datagram queue pairs of core clients (src/clients/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
+ * Datagram queue pairs of core clients (src/services/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
  * 3.5.7, 13.4), and the queue pairs of IP over the device. They have no rings and no completions. A received payload is
  * passed to the client's function. A sent payload waits until a `poll` of the device finds room in the port. As on
  * Linux, AckReq is set, although datagrams are not acknowledged.
@@ -8,16 +8,16 @@ import type { DatagramPort, MadAddress, ManagementPort } from '../../core/driver
 import type { Account } from '../../core/model.ts'
 import { mayChargeMemory, releaseMemory } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
-import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { smallBytes } from '../../spec/memory.ts'
 import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
-import { psnAdd } from '../../transport/psn.ts'
-import { isSameAddress } from '../../wire/address.ts'
-import type { Arena } from '../../wire/arena.ts'
+import { psnAdd } from '../../transport/engine/psn.ts'
+import type { FlowAddress } from '../../transport/phy/port.ts'
+import { isSameAddress } from '../../transport/wire/address.ts'
+import type { Arena } from '../../transport/wire/arena.ts'
 import {
   BTH_ACKREQ,
   BTH_BYTES,
@@ -28,9 +28,9 @@ import {
   bthVersion,
   isSamePartition,
   putBth,
-} from '../../wire/bth.ts'
-import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
-import { checkPacket } from '../../wire/packet.ts'
+} from '../../transport/wire/bth.ts'
+import { dethQkey, dethSrcQp, putDeth } from '../../transport/wire/extensions.ts'
+import { checkPacket } from '../../transport/wire/packet.ts'
 import { flowAddress, noAddress } from './address/path.ts'
 import { answerPerformance } from './performance.ts'
 import type { CoreQueue, RxeState } from './state.ts'

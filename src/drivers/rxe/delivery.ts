@@ -2,11 +2,12 @@
  * Passes received packets by their destination QPN: to a queue pair of the engine, to all queue pairs of a multicast
  * group, or to a core client's queue pair (core-queues.ts).
  */
-import type { Port, ReceivedRun } from '../../phy/port.ts'
+
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
-import type { Engine } from '../../transport/engine.ts'
-import { bthDestQp } from '../../wire/bth.ts'
-import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
+import type { Engine } from '../../transport/engine/engine.ts'
+import type { Port, ReceivedRun } from '../../transport/phy/port.ts'
+import { bthDestQp } from '../../transport/wire/bth.ts'
+import { ECN_CE, ECN_MASK } from '../../transport/wire/flow.ts'
 import type { CoreQueue, RxeState } from './state.ts'
 
 /** `peer` of a multicast packet: its receivers are UD queue pairs, which have no peer. */

@@ -23,7 +23,6 @@ import { type Context, type Core, type Device, Lifecycle } from '../../core/mode
 import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
-import { emptyRun, type Port, type ReceivedRun } from '../../phy/port.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { type DeviceAttributes, DeviceClass, type ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -38,12 +37,13 @@ import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
-import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/congestion/dcqcn.ts'
-import { createEngine, type Engine } from '../../transport/engine.ts'
-import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
-import { PollResult } from '../../transport/scheduling.ts'
-import type { Environment, FrameSink } from '../../transport/types.ts'
-import { ECN_CAPABLE } from '../../wire/flow.ts'
+import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/engine/congestion/dcqcn.ts'
+import { createEngine, type Engine } from '../../transport/engine/engine.ts'
+import { MAX_PACED_BYTES } from '../../transport/engine/flow-control/peer-window-accounting.ts'
+import { PollResult } from '../../transport/engine/scheduling.ts'
+import type { Environment, FrameSink } from '../../transport/engine/types.ts'
+import { emptyRun, type Port, type ReceivedRun } from '../../transport/phy/port.ts'
+import { ECN_CAPABLE } from '../../transport/wire/flow.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { grhBuilder } from './address/grh.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -208,7 +208,7 @@ const DELAYED_ACK_PACKETS = 4
 
 /**
  * Maximum average rate of all unreliable queue pairs together, on a port with a window
- * (transport/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
+ * (transport/engine/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
  * not scheduled.
  */
 const PACE_BYTES_PER_US = 500

@@ -1,5 +1,5 @@
 /*
- * Failures of one soft device: the engine's causes (transport/types.ts, Causes) become records for logs and tools. If
+ * Failures of one soft device: the engine's causes (transport/engine/types.ts, Causes) become records for logs and tools. If
  * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
  */
 
@@ -11,8 +11,8 @@ import type { Failure } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
-import { Send } from '../../transport/types.ts'
-import { addressText } from '../../wire/address.ts'
+import { Send } from '../../transport/engine/types.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import type { ConnectedPeer, Failures, QpObject, RxeState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values

@@ -1,5 +1,5 @@
 /*
- * The engine's `Memory` (transport/types.ts) on core's table of regions. Core checks keys, ranges and rights.
+ * The engine's `Memory` (transport/engine/types.ts) on core's table of regions. Core checks keys, ranges and rights.
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'
@@ -17,7 +17,7 @@ import {
 import { type Bind, bindWindow, Invalidated, invalidateWindow } from '../../core/memory/windows.ts'
 import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
-import { BindMw, type Memory } from '../../transport/types.ts'
+import { BindMw, type Memory } from '../../transport/engine/types.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
 /** The status with which a LOCAL_INV completes, by `Invalidated`. */

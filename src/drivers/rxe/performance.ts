@@ -17,8 +17,8 @@ import {
   PERFORMANCE_VERSION,
   performanceCounters,
 } from '../../spec/wire/management.ts'
-import { putBits } from '../../wire/bits.ts'
-import { madFields, respond } from '../../wire/mad/management.ts'
+import { putBits } from '../../transport/wire/bits.ts'
+import { madFields, respond } from '../../transport/wire/mad/management.ts'
 
 /** Offset of the class's attribute in a datagram. */
 const DATA_AT = 64

@@ -6,7 +6,7 @@ import type { DeviceQueues, QpFacts } from '../../core/driver-contract.ts'
 import { loadProducer } from '../../core/memory/rings.ts'
 import { failureJson } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
-import { addressText } from '../../wire/address.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import { pendingReceives } from './rings/receive-queue.ts'
 import type { QpObject, RxeState } from './state.ts'
 

@@ -1,6 +1,6 @@
 /*
  * The clock of this process for timers and time stamps, and what a clock is: a network in virtual time has another one
- * (network/virtual/virtual-clock.ts).
+ * (library/network/virtual/virtual-clock.ts).
  *
  * performance.now() is CLOCK_MONOTONIC as a double, since the start of the process. It allocates nothing and was the
  * cheapest of the measured clocks: 44 ns (clock_gettime through koffi 62).

@@ -79,7 +79,7 @@ const DEFAULT_HOPS = 64
 const RECEIVE_BYTES = 65536
 /**
  * Distance of receive buffers, and offset of the first. Each begins at 4 modulo 16, so that the payload after a BTH of
- * 12 bytes is aligned for copies (transport/run.ts).
+ * 12 bytes is aligned for copies (transport/engine/run.ts).
  */
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4

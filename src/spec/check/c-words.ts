@@ -1,6 +1,6 @@
 /*
  * The words of libibverbs for what refusals name by our schema: functions, struct members, masks and constants. Findings
- * about programs in C use them (src/check/c-words.ts).
+ * about programs in C use them (src/tools/check/c-words.ts).
  */
 
 /** By `CLASS.METHOD`; `qp` stands for all classes of queue pairs. */

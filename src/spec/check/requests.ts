@@ -1,6 +1,6 @@
 /*
  * Work requests as a device sees them, for `userdma check` and recordings: the records, and the watcher that gets them
- * (clients/requests/feed.ts). Addresses are Numbers: addresses of Linux programs are below 2^48.
+ * (tools/clients/requests/feed.ts). Addresses are Numbers: addresses of Linux programs are below 2^48.
  */
 import { WrOpcode } from '../work.ts'
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { leakTexts } from '../../../src/cli/check/leaks.ts'
 import type { Finding } from '../../../src/spec/check/findings.ts'
-import type { Symbols } from '../../../src/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/trace/findings.ts'
 
 const symbols: Symbols = { framesOf: stack => stack.map(name => ({ function: name, file: 'a.c', line: 7 })) }
 const leak = (name: string, verb: string, stack: readonly string[], pid = 5): Finding => ({

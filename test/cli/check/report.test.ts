@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { endJson, endText, findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { type Finding, findingIds } from '../../../src/spec/check/findings.ts'
-import { findingText } from '../../../src/trace/findings.ts'
+import { findingText } from '../../../src/tools/trace/findings.ts'
 import { fixture } from '../../paths.ts'
 import { problemsOf, type Schema } from './json-schema.ts'
 

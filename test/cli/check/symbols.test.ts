@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
-import type { Symbols } from '../../../src/trace/findings.ts'
+import type { Symbols } from '../../../src/tools/trace/findings.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 import { compileWithHeader } from './with-header.ts'
 

@@ -10,13 +10,6 @@ import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
 import { explainSlow } from '../../../src/cli/commands/explain-slow.ts'
 import { exportSession, formats } from '../../../src/cli/commands/export.ts'
-import { putFields } from '../../../src/record/block.ts'
-import { checksum } from '../../../src/record/checksum.ts'
-import { copyEvent } from '../../../src/record/copy.ts'
-import { readBlockHeader, viewOf } from '../../../src/record/decode.ts'
-import type { AnyEvent } from '../../../src/record/events.ts'
-import { bytesSource, openSession } from '../../../src/record/reader.ts'
-import { SessionWriter } from '../../../src/record/writer.ts'
 import {
   BLOCK_TRAILER,
   BlockHeader,
@@ -30,9 +23,16 @@ import {
   recordKinds,
   SegmentBytes,
 } from '../../../src/spec/session-file.ts'
-import { anyEvent } from '../../record/arbitrary.ts'
-import { createMemorySink } from '../../record/memory-sink.ts'
+import { putFields } from '../../../src/tools/record/block.ts'
+import { checksum } from '../../../src/tools/record/checksum.ts'
+import { copyEvent } from '../../../src/tools/record/copy.ts'
+import { readBlockHeader, viewOf } from '../../../src/tools/record/decode.ts'
+import type { AnyEvent } from '../../../src/tools/record/events.ts'
+import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
+import { SessionWriter } from '../../../src/tools/record/writer.ts'
 import { temporaryFolder } from '../../system/programs.ts'
+import { anyEvent } from '../../tools/record/arbitrary.ts'
+import { createMemorySink } from '../../tools/record/memory-sink.ts'
 import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../../web/events.ts'
 import { sessionEvents } from './session.ts'
 

@@ -1,14 +1,15 @@
 /*
  * A small session: a SEND whose first packet is lost, a READ, and a WRITE that is refused.
  */
-import type { SessionEvent } from '../../../src/record/events.ts'
-import { bytesSource, openSession } from '../../../src/record/reader.ts'
-import { SessionWriter } from '../../../src/record/writer.ts'
+
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { packetOutcomes } from '../../../src/spec/faults.ts'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
-import { emitPacket } from '../../../src/wire/packet.ts'
-import { createMemorySink } from '../../record/memory-sink.ts'
+import type { SessionEvent } from '../../../src/tools/record/events.ts'
+import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
+import { SessionWriter } from '../../../src/tools/record/writer.ts'
+import { emitPacket } from '../../../src/transport/wire/packet.ts'
+import { createMemorySink } from '../../tools/record/memory-sink.ts'
 
 export const ADDRESS = 0x7f12_3456_7000
 

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { csvText, jsonText, tableText } from '../../../src/cli/sim/output.ts'
 import { plotHtml } from '../../../src/cli/sim/plot.ts'
 import { parseScenario, readScenario } from '../../../src/cli/sim/scenario-file.ts'
-import { type Result, simulate } from '../../../src/sim/scenario.ts'
+import { type Result, simulate } from '../../../src/tools/sim/scenario.ts'
 import { repoRoot } from '../../paths.ts'
 import { scratchFolder } from '../../tools.ts'
 

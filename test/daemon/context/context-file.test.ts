@@ -9,8 +9,8 @@ import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
+import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
 import { ArmWords, ContextFile } from '../../../src/spec/session.ts'
-import { createFileRings } from '../../../src/verbs/remote/file-rings.ts'
 
 const PAGE = 4096
 

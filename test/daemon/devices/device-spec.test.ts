@@ -6,7 +6,7 @@ import { isIP } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { checkDevices, deviceText, driverOf, parseDevice, specOf } from '../../../src/daemon/devices/device-spec.ts'
-import { parseAddress } from '../../../src/wire/address.ts'
+import { parseAddress } from '../../../src/transport/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 

@@ -7,7 +7,6 @@ import { createLocalSpace, invokeNow, openContext } from '../../../src/core/inde
 import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
 import type { Context } from '../../../src/core/model.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
-import type { Port } from '../../../src/phy/port.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -26,6 +25,7 @@ import { Mlx5QpFlags } from '../../../src/spec/drivers/mlx5.ts'
 import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
+import type { Port } from '../../../src/transport/phy/port.ts'
 import { driverMachine, ipv4, QKEY } from '../machine.ts'
 
 export { ipv4, QKEY }

@@ -14,9 +14,9 @@ import { CompletionKind, EthernetSegment, FrameHeaders } from '../../../src/spec
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
 import type { RecordOf } from '../../../src/spec/schema/schema.ts'
 import { MAX_FRAME_BYTES } from '../../../src/spec/wire/ethernet.ts'
-import { arenaOver } from '../../../src/wire/arena.ts'
-import { createFrameKey, readKey } from '../../../src/wire/flow-key.ts'
-import { emitFrame } from '../../../src/wire/frame.ts'
+import { arenaOver } from '../../../src/transport/wire/arena.ts'
+import { createFrameKey, readKey } from '../../../src/transport/wire/flow-key.ts'
+import { emitFrame } from '../../../src/transport/wire/frame.ts'
 import { type Machine, machine, type Program, program, RDMA_WRITE, SEND } from './machine.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values

@@ -16,8 +16,8 @@ import { AddressVector } from '../../../src/spec/drivers/rxe-rings.ts'
 import { MULTICAST_QPN } from '../../../src/spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN } from '../../../src/spec/wire/mad.ts'
 import { WcFlags, WcStatus } from '../../../src/spec/work.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
-import { parseFrame } from '../../../src/wire/frame.ts'
+import { plainArena } from '../../../src/transport/wire/arena.ts'
+import { parseFrame } from '../../../src/transport/wire/frame.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import {
   assertNothingLeft,

@@ -1,5 +1,5 @@
 /*
- * The fast path (transport/loopback/fast-path.ts): which requests take it. Its results are tested by
+ * The fast path (transport/engine/loopback/fast-path.ts): which requests take it. Its results are tested by
  * loopback-equivalence.test.ts.
  */
 import assert from 'node:assert/strict'

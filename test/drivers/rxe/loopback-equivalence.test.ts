@@ -1,13 +1,11 @@
 /*
- * Messages without packets (path 'direct', transport/loopback/slices.ts) have the results of messages with packets
+ * Messages without packets (path 'direct', transport/engine/loopback/slices.ts) have the results of messages with packets
  * (path 'packets').
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { invokeNow } from '../../../src/core/index.ts'
-import type { Path } from '../../../src/phy/memory.ts'
-import { addTap, forEachPacket } from '../../../src/phy/tap.ts'
 import { causeOfCode } from '../../../src/spec/check/causes.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
@@ -16,8 +14,10 @@ import { AsyncEventType, Mtu, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { operationCode } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { BTH_BYTES, bthOpcode } from '../../../src/wire/bth.ts'
-import { aethMsn } from '../../../src/wire/extensions.ts'
+import type { Path } from '../../../src/transport/phy/memory.ts'
+import { addTap, forEachPacket } from '../../../src/transport/phy/tap.ts'
+import { BTH_BYTES, bthOpcode } from '../../../src/transport/wire/bth.ts'
+import { aethMsn } from '../../../src/transport/wire/extensions.ts'
 import { type Kind, Mistake, play, type Request, type Script, type Step } from './loopback-script.ts'
 import {
   connectQps,
@@ -77,7 +77,7 @@ const comparable = (request: Request): Request =>
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
-/** Mostly requests that the fast path (transport/loopback/fast-path.ts) executes. */
+/** Mostly requests that the fast path (transport/engine/loopback/fast-path.ts) executes. */
 const fastPathRequest: fc.Arbitrary<Request> = fc.record({
   opcode: fc.oneof(
     { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },

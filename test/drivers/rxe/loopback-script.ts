@@ -3,13 +3,13 @@
  * and returns all results that a program can see.
  */
 import { invokeNow } from '../../../src/core/index.ts'
-import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { SRQN_SHIFT, WcOpcode, WrOpcode } from '../../../src/spec/work.ts'
+import type { Path } from '../../../src/transport/phy/memory.ts'
 import {
   cap,
   type Machine,

@@ -21,9 +21,6 @@ import {
 } from '../../../src/core/index.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
-import { parseFaults } from '../../../src/faults/rules.ts'
-import { type FaultPort, withFaults } from '../../../src/phy/faults/layer.ts'
-import { createMemorySwitch, type MemorySwitch, memorySwitchBytes, type Path } from '../../../src/phy/memory.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
@@ -31,8 +28,16 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, Mtu, QpState } from '../../../src/spec/enums.ts'
+import { parseFaults } from '../../../src/spec/faults/rules.ts'
 import type { In } from '../../../src/spec/schema/schema.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
+import { type FaultPort, withFaults } from '../../../src/transport/phy/faults/layer.ts'
+import {
+  createMemorySwitch,
+  type MemorySwitch,
+  memorySwitchBytes,
+  type Path,
+} from '../../../src/transport/phy/memory.ts'
+import { plainArena } from '../../../src/transport/wire/arena.ts'
 import { type MappedRing, mapRing, type TestRings, testRings } from './provider.ts'
 
 export const ipv4 = (...octets: number[]): Uint8Array =>
@@ -57,7 +62,7 @@ interface MachineOptions {
   /** An argument of `--fault`. */
   readonly fault?: string
   readonly path?: Path
-  /** If it is given, the ports are ports to a network (phy/port.ts). */
+  /** If it is given, the ports are ports to a network (transport/phy/port.ts). */
   readonly windowBytes?: number | undefined
   readonly torment?: Torment | undefined
   /** By device: its own torment, instead of `torment`, as if each device were in a daemon of its own. */
@@ -66,7 +71,7 @@ interface MachineOptions {
 
 /**
  * `count` devices: rxe0@127.0.0.1, rxe1@127.0.0.2, …, with fd00::1, fd00::2, … as GID 2.
- * With path 'packets' all messages are packets with ICRCs; with 'direct' they may be copied (phy/memory.ts).
+ * With path 'packets' all messages are packets with ICRCs; with 'direct' they may be copied (transport/phy/memory.ts).
  */
 export const machine = (
   count = 2,

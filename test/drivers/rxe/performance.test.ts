@@ -17,7 +17,7 @@ import {
   PERFORMANCE_PORT_OFFSET,
   PERFORMANCE_VERSION,
 } from '../../../src/spec/wire/management.ts'
-import { getBits, putBits } from '../../../src/wire/bits.ts'
+import { getBits, putBits } from '../../../src/transport/wire/bits.ts'
 
 const PORT_COUNTERS = 0x12
 const PORT_COUNTERS_EXTENDED = 0x1d

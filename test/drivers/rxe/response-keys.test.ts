@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { Path } from '../../../src/phy/memory.ts'
 import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
+import type { Path } from '../../../src/transport/phy/memory.ts'
 import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
 import { completions, sgeOf } from './pair.ts'
 import { postSend, Wr } from './provider.ts'

@@ -1,5 +1,5 @@
 /*
- * The errors of UDP sockets of Node. Their datagrams: test/phy/dgram.test.ts.
+ * The errors of UDP sockets of Node. Their datagrams: test/transport/phy/dgram.test.ts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import { EACCES, EADDRNOTAVAIL } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { routeError, sourceAddress } from '../../../src/host/net/route.ts'
-import { parseAddress } from '../../../src/wire/address.ts'
+import { parseAddress } from '../../../src/transport/wire/address.ts'
 
 const sourceFor = (destination: string) => sourceAddress(parseAddress(destination) as Uint8Array, 0)
 

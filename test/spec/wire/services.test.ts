@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import { opcodeByNumber } from '../../../src/spec/wire/opcodes.ts'
 import { hasOperation, Service, type ServiceName, serviceBits } from '../../../src/spec/wire/services.ts'
 import { SendKind, sendOperations, WrOpcode } from '../../../src/spec/work.ts'
-import { firstOf, lastOf, middleOf, onlyOf, operationOf, sendKindOf } from '../../../src/transport/operations.ts'
+import { firstOf, lastOf, middleOf, onlyOf, operationOf, sendKindOf } from '../../../src/transport/engine/operations.ts'
 
 const namesOf = (service: number): string[] =>
   Object.entries(WrOpcode.values)

@@ -42,7 +42,7 @@ const skip = lacking('rdma', finding('leak')) || whatLacks()
 /** Unpacks a release, and returns a folder of scripts that run programs by its linker. */
 const unpack = (scope: Scope, release: string): string => {
   const root = temporaryFolder(scope)
-  const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
+  const script = join(repoRoot, 'test', 'linux', 'peer', 'kernel-peer')
   const env = { ...process.env, KERNEL_PEER_SUITE: release }
   const { status, stderr } = spawnSync(script, ['userland', root, ...PACKAGES], { env, encoding: 'utf8' })
   assert.equal(status, 0, stderr)

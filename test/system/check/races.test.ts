@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { raceIds } from '../../../src/check/races/races.ts'
+import { raceIds } from '../../../src/tools/check/races/races.ts'
 import { lacking, ownProgram, runUserdma } from '../programs.ts'
 import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
 

@@ -4,10 +4,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { titleOf } from '../../catalogue/cases.ts'
-import { catalogue } from '../../catalogue/catalogue.ts'
-import { runProgram } from '../../catalogue/run.ts'
-import { userlandRoot } from '../../catalogue/userland.ts'
+import { titleOf } from '../../project/catalogue/cases.ts'
+import { catalogue } from '../../project/catalogue/catalogue.ts'
+import { runProgram } from '../../project/catalogue/run.ts'
+import { userlandRoot } from '../../project/catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
 import { startCheckedDaemon, unknownFindings, unmatchedRows } from './real-programs.ts'
 

@@ -3,10 +3,10 @@
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { programEnvironment } from '../../../src/cli/program/program.ts'
-import { openToolSession } from '../../../src/session/tool-session.ts'
+import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
 import { type Finding, isFailure } from '../../../src/spec/check/findings.ts'
 import type { Frame } from '../../../src/spec/check/frames.ts'
-import { CATALOGUE_DEVICES } from '../../catalogue/run.ts'
+import { CATALOGUE_DEVICES } from '../../project/catalogue/run.ts'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
 import { type KnownFinding, knownFindings } from './known-findings.ts'
 

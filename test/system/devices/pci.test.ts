@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync } from 'node:fs'
 import { describe, it } from 'node:test'
+import { openToolSession } from '../../../src/daemon/client/tool-session.ts'
 import { parseDevice } from '../../../src/daemon/devices/device-spec.ts'
-import { openToolSession } from '../../../src/session/tool-session.ts'
 import { lacking, run, runUserdma, type Scope, startDaemon, type TestDaemon } from '../programs.ts'
 
 const BDF = '0000:81:00.0'

@@ -18,9 +18,9 @@ import { addRegion, createMemoryTable } from '../../../src/core/memory/region-ta
 import { AccessFlags, CmEventType, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
-import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { repoRoot } from '../../paths.ts'
+import { parametersOf } from '../../services/rdma-cm/hosts.ts'
 import type { Scope } from '../programs.ts'
 
 const PORT = 4790

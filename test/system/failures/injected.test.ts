@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { openToolSession, type ToolSession } from '../../../src/session/tool-session.ts'
+import { openToolSession, type ToolSession } from '../../../src/daemon/client/tool-session.ts'
 import { vendorErrorOf } from '../../../src/spec/check/causes.ts'
 import { checkScript } from '../check/checking.ts'
 import { lacking, ownProgram, run, runUserdma, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'

@@ -1,5 +1,5 @@
 /*
- * Debian's programs of rdma_cm as pairs of server and client. test/catalogue runs other pairs with these functions.
+ * Debian's programs of rdma_cm as pairs of server and client. test/project/catalogue runs other pairs with these functions.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'

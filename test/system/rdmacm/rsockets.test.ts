@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
-import { rsocketsLibrary } from '../../catalogue/userland.ts'
 import { loopbackText } from '../../loopback.ts'
+import { rsocketsLibrary } from '../../project/catalogue/userland.ts'
 import { isEmpty, lacking, ownProgram, type Scope, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 import { assertGoodRdmacm, bothSides, type RdmacmCase, startRdmacm } from './rdmacm.ts'
 

@@ -7,8 +7,8 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
-import { enterable, type UserlandRoot, type Words } from '../../catalogue/userland.ts'
 import { repoRoot } from '../../paths.ts'
+import { enterable, type UserlandRoot, type Words } from '../../project/catalogue/userland.ts'
 import { findTool, inCi } from '../../tools.ts'
 import {
   type Finished,
@@ -205,7 +205,7 @@ const skip =
 
 const fetchForky = (scope: Scope): UserlandRoot => {
   const root = temporaryFolder(scope)
-  const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
+  const script = join(repoRoot, 'test', 'linux', 'peer', 'kernel-peer')
   const env = { ...process.env, KERNEL_PEER_SUITE: 'forky' }
   const { status, stderr } = spawnSync(script, ['userland', root, ...FORKY], { env, encoding: 'utf8' })
   assert.equal(status, 0, stderr)

@@ -11,7 +11,7 @@ const programs = EVERY_CALL.map(ownProgram)
 
 describe('every call', { skip: lacking(...programs) }, () => {
   it('ends as on Linux’s rxe, unless it is listed with a reason', async t => {
-    // The address of test/peer's guest, which made the calls on Linux.
+    // The address of test/linux/peer's guest, which made the calls on Linux.
     const daemon = await startDaemon(t, { devices: ['rxe0@10.77.0.2'] })
     const lines: string[] = []
     for (const program of programs) {

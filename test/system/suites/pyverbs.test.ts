@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { PAGE } from '../../catalogue/page.ts'
-import { shortName } from '../../catalogue/pyverbs-section.ts'
+import { PAGE } from '../../project/catalogue/page.ts'
+import { shortName } from '../../project/catalogue/pyverbs-section.ts'
 import { lacking, startDaemon } from '../programs.ts'
 import { assertGoodPyverbs, PYTHON, runPyverbs, SHIPPED } from './pyverbs.ts'
 

@@ -4,8 +4,8 @@
 import { EfaOperation } from '../../../spec/drivers/efa-queues.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { headerAt, opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
-import { BTH_BYTES, BTH_PAD_SHIFT, putBth } from '../../../wire/bth.ts'
-import { putReth } from '../../../wire/extensions.ts'
+import { BTH_BYTES, BTH_PAD_SHIFT, putBth } from '../../../transport/wire/bth.ts'
+import { putReth } from '../../../transport/wire/extensions.ts'
 import type { Request } from '../state.ts'
 
 export const Opcode = {

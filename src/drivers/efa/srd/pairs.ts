@@ -3,7 +3,7 @@
  * destination, and sends each again until it is acknowledged; a receiver knows which of the last numbers it has taken.
  * Nothing depends on the order of packets.
  */
-import { psnDifference } from '../../../wire/bth.ts'
+import { psnDifference } from '../../../transport/wire/bth.ts'
 import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../state.ts'
 
 /** Packets that may be unacknowledged, a power of two. */

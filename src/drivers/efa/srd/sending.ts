@@ -3,7 +3,7 @@
  */
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
-import { bthDestQp, bthPsn, psnDifference } from '../../../wire/bth.ts'
+import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { ENDLESS, MAX_TRANSFER, NOT_READY_DELAY, timeoutOf, WAIT } from '../engine-common.ts'
 import type { EngineParts } from '../engine-parts.ts'
 import { copyRange, gather } from '../memory.ts'

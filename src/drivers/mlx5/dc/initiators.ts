@@ -12,7 +12,7 @@ import { DATAGRAM_GID_SHIFT, DatagramSegment } from '../../../spec/drivers/mlx5-
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
-import { isSameAddress } from '../../../wire/address.ts'
+import { isSameAddress } from '../../../transport/wire/address.ts'
 import { flowAddress, noAddress, openPath, sourceOf, storedAddress } from '../../rxe/address/path.ts'
 import { refusal } from '../../rxe/rings/work-source.ts'
 import type { QpObject, RxeState } from '../../rxe/state.ts'

@@ -2,11 +2,12 @@
  * Packets of DC connections (spec/wire/headers.ts, DCETH and DCAETH). They wait here until the port has room: they are
  * few, and a lost one is repeated by its initiator.
  */
-import type { FlowAddress } from '../../../phy/port.ts'
+
 import { DC_MAX_CONNECTIONS } from '../../../spec/drivers/mlx5-dc.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, opcodeNumber } from '../../../spec/wire/opcodes.ts'
-import type { Arena } from '../../../wire/arena.ts'
+import type { FlowAddress } from '../../../transport/phy/port.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
 import {
   BTH_BYTES,
   bthDestQp,
@@ -16,8 +17,8 @@ import {
   bthVersion,
   isSamePartition,
   putBth,
-} from '../../../wire/bth.ts'
-import { checkPacket } from '../../../wire/packet.ts'
+} from '../../../transport/wire/bth.ts'
+import { checkPacket } from '../../../transport/wire/packet.ts'
 import type { RxeState } from '../../rxe/state.ts'
 
 export const DcOpcode = {

@@ -18,7 +18,7 @@ import { DC_MAX_CONNECTIONS, DcStatus, DcTime } from '../../../spec/drivers/mlx5
 import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { ECN_MASK } from '../../../wire/flow.ts'
+import { ECN_MASK } from '../../../transport/wire/flow.ts'
 import { flowAddress, noAddress, openPath, storedAddress } from '../../rxe/address/path.ts'
 import { forgetFailing } from '../../rxe/classes/cq-class.ts'
 import { emptySendQueue } from '../../rxe/rings/work-source.ts'

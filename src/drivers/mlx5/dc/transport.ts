@@ -3,8 +3,8 @@
  * initiators and targets, and sends theirs. What comes during a delivery of packets is handled after it, since it may
  * end rows of the engine.
  */
-import type { FlowAddress } from '../../../phy/port.ts'
-import type { Arena } from '../../../wire/arena.ts'
+import type { FlowAddress } from '../../../transport/phy/port.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
 import type { CoreQueue, RxeState } from '../../rxe/state.ts'
 import { Initiators } from './initiators.ts'
 import { type Answer, DcOpcode, Outbox, type Path, type Request, readMessage } from './messages.ts'

@@ -4,7 +4,7 @@
  */
 import { RxHash } from '../../../spec/drivers/mlx5.ts'
 import { FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
-import type { FrameKey } from '../../../wire/flow-key.ts'
+import type { FrameKey } from '../../../transport/wire/flow-key.ts'
 
 export interface RssKey {
   /** Bits of `RxHash`. */

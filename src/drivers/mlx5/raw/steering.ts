@@ -10,8 +10,8 @@
 import { FlowType } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { FLOW_KEY_BYTES, FlowKey, GROUP_BIT } from '../../../spec/wire/ethernet.ts'
-import type { Arena } from '../../../wire/arena.ts'
-import type { FrameKey } from '../../../wire/flow-key.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
+import type { FrameKey } from '../../../transport/wire/flow-key.ts'
 
 const { NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER } = FlowType.values
 const KEY_WORDS = FLOW_KEY_BYTES / 4

@@ -1,5 +1,5 @@
 /*
- * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) of each WQE. A
+ * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/engine/types.ts) of each WQE. A
  * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
  *
  * The first request with an address vector opens the vector's flow. These flows are cached, with LRU replacement.
@@ -12,9 +12,9 @@
  * before `poll` closes the flows in `releasedFlows`.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
-import type { Port } from '../../../phy/port.ts'
 import { AddressVector } from '../../../spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../spec/errno.ts'
+import type { Port } from '../../../transport/phy/port.ts'
 import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
 
 /** The destination of an address handle. */

@@ -3,11 +3,12 @@
  * and the IPv4 header, as on Linux. Sockets deliver only UDP payloads, so the header is built from the port's record of
  * the run, in the port's scratch memory, where the engine copies the datagram's payload behind it.
  */
-import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
+
 import { MAX_MTU_BYTES } from '../../../spec/mtu.ts'
-import type { GrhBuilder } from '../../../transport/types.ts'
-import { isMappedIpv4 } from '../../../wire/address.ts'
-import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
+import type { GrhBuilder } from '../../../transport/engine/types.ts'
+import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../transport/phy/port.ts'
+import { isMappedIpv4 } from '../../../transport/wire/address.ts'
+import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../transport/wire/ip.ts'
 
 /** As Linux sends RoCEv2 packets. */
 const DONT_FRAGMENT = true

@@ -1,8 +1,9 @@
 /*
- * A soft device as other devices of this process see it: they send to it without packets (transport/loopback/slices.ts).
+ * A soft device as other devices of this process see it: they send to it without packets (transport/engine/loopback/slices.ts).
  */
-import type { Port } from '../../../phy/port.ts'
-import type { LocalPeerDevice } from '../../../transport/types.ts'
+
+import type { LocalPeerDevice } from '../../../transport/engine/types.ts'
+import type { Port } from '../../../transport/phy/port.ts'
 import type { Numbers } from '../state.ts'
 
 /** Undefined for a port that only carries packets, such as UDP. The engine sets `state`. */

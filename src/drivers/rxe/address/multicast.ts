@@ -7,10 +7,10 @@
 
 import type { Account, Limit } from '../../../core/model.ts'
 import { addTo, createLimit, removeFrom, requireShare } from '../../../core/objects/limits.ts'
-import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
-import { addressKey, addressText, isMulticastGid } from '../../../wire/address.ts'
+import type { Port } from '../../../transport/phy/port.ts'
+import { addressKey, addressText, isMulticastGid } from '../../../transport/wire/address.ts'
 
 export interface MulticastLimits {
   readonly groups: number

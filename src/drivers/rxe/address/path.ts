@@ -4,13 +4,13 @@
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import { SystemError } from '../../../host/errno.ts'
-import type { FlowAddress, Port } from '../../../phy/port.ts'
 import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
 import { CallError, knownErrno } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { addressText, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
-import { ECN_MASK, sourcePortOf } from '../../../wire/flow.ts'
+import type { FlowAddress, Port } from '../../../transport/phy/port.ts'
+import { addressText, isMappedIpv4, isSameAddress } from '../../../transport/wire/address.ts'
+import { ECN_MASK, sourcePortOf } from '../../../transport/wire/flow.ts'
 
 /** UDP source port of packets on a port where others have a cost; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791

@@ -23,7 +23,7 @@ import {
 import { CqKind } from '../../../spec/enums.ts'
 import { swap32, TWO_32 } from '../../../spec/memory.ts'
 import { WcFlags, WcStatus } from '../../../spec/work.ts'
-import { Completion } from '../../../transport/types.ts'
+import { Completion } from '../../../transport/engine/types.ts'
 
 /**
  * Writes the completion `words` (`Completion`) as the next element of the CQ, which has room. `now`: microseconds, for

@@ -1,10 +1,10 @@
 /*
- * Scatter/gather elements of a ring in the engine's layout (transport/types.ts, Sge).
+ * Scatter/gather elements of a ring in the engine's layout (transport/engine/types.ts, Sge).
  */
 
 import type { Ring } from '../../../core/memory/rings.ts'
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
-import { Sge } from '../../../transport/types.ts'
+import { Sge } from '../../../transport/engine/types.ts'
 
 /**
  * Copies `count` elements from byte offset `from` of the ring's buffer to word `at` of `into`. The caller bounds

@@ -15,8 +15,8 @@
 
 import { ScanScope } from '../../../core/driver-contract.ts'
 import { loadProducer, NO_INDEX } from '../../../core/memory/rings.ts'
-import type { Engine } from '../../../transport/engine.ts'
-import { largerCount } from '../../../transport/state.ts'
+import type { Engine } from '../../../transport/engine/engine.ts'
+import { largerCount } from '../../../transport/engine/state.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /** `row`: a queue pair's row in the engine. */

@@ -17,7 +17,7 @@ import {
   storeProducer,
 } from '../../../core/memory/rings.ts'
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
-import { Receive } from '../../../transport/types.ts'
+import { Receive } from '../../../transport/engine/types.ts'
 import { copySges } from './elements.ts'
 
 export interface ReceiveQueue {

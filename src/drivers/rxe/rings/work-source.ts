@@ -1,5 +1,5 @@
 /*
- * The program's send and receive queues in rings as a WorkSource of the engine (transport/types.ts).
+ * The program's send and receive queues in rings as a WorkSource of the engine (transport/engine/types.ts).
  *
  * A WQE of either ring layout is converted into the engine's words (`Send`). The engine completes an invalid WQE with
  * the status in `Send.REFUSED`. Debian's provider writes a wrong total length into requests of the ibv_wr_* calls, so
@@ -21,8 +21,8 @@ import {
 import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
 import { swap32 } from '../../../spec/memory.ts'
 import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
-import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
-import type { Arena } from '../../../wire/arena.ts'
+import { BindMw, Flush, Send, type WorkSource } from '../../../transport/engine/types.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
 import type { Destinations } from '../address/destinations.ts'
 import { copySges } from './elements.ts'
 import { clearReceives, type ReceiveQueue, takeReceive } from './receive-queue.ts'

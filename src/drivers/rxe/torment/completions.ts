@@ -8,9 +8,9 @@
  */
 import { armedFor } from '../../../core/events/events.ts'
 import { Armed } from '../../../core/model.ts'
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { WcOpcode } from '../../../spec/work.ts'
-import { Completion } from '../../../transport/types.ts'
+import { Completion } from '../../../transport/engine/types.ts'
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { CqObject } from '../state.ts'
 
 /** Maximum number of held completions of a device; with one more, all are delivered. */

@@ -3,8 +3,8 @@
  * reliable connections (spec/check/adapters.ts).
  */
 
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
 
 /** By limit of the device: its names in the table of adapters. */

@@ -1,6 +1,6 @@
 /*
  * Kind `bytes` of torment (spec/check/torment.ts): a payload reaches registered memory in several partial writes, in
- * any order, some of them late. The engine's `Memory` (transport/types.ts) is wrapped.
+ * any order, some of them late. The engine's `Memory` (transport/engine/types.ts) is wrapped.
  *
  * The partial writes of a queue pair are executed before the program may rely on their bytes:
  * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE, and before the requester reads data to send,
@@ -12,12 +12,12 @@
  * payload cannot be written, the payload is not divided, and the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
-import type { Decisions, Sequence } from '../../../phy/faults/torment-decisions.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import { upperWord } from '../../../transport/address.ts'
-import { Access, type Memory } from '../../../transport/types.ts'
-import type { Arena } from '../../../wire/arena.ts'
+import { upperWord } from '../../../transport/engine/address.ts'
+import { Access, type Memory } from '../../../transport/engine/types.ts'
+import type { Decisions, Sequence } from '../../../transport/phy/faults/torment-decisions.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
 

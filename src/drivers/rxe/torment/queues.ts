@@ -9,9 +9,9 @@
  */
 
 import { type Ring, storeConsumer } from '../../../core/memory/rings.ts'
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import type { WorkSource } from '../../../transport/types.ts'
+import type { WorkSource } from '../../../transport/engine/types.ts'
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
 import type { QpRings } from '../rings/work-source.ts'
 import type { QpCap } from '../state.ts'

@@ -7,10 +7,10 @@
  * queue pair's ACK timeout; the peer's timeout is not known.
  */
 
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../spec/work.ts'
-import type { Engine } from '../../../transport/engine.ts'
-import type { Choices } from '../../../transport/types.ts'
+import type { Engine } from '../../../transport/engine/engine.ts'
+import type { Choices } from '../../../transport/engine/types.ts'
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { QpObject, RxeState } from '../state.ts'
 import type { PartialWrites } from './partial-writes.ts'
 

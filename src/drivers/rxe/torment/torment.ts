@@ -10,14 +10,20 @@
 import { addHook } from '../../../core/devices/registry.ts'
 import { completed } from '../../../core/events/events.ts'
 import type { Device } from '../../../core/model.ts'
-import type { FaultPort } from '../../../phy/faults/layer.ts'
-import { createDecisions, type Decisions } from '../../../phy/faults/torment-decisions.ts'
-import { withPacketTorment } from '../../../phy/faults/torment-packets.ts'
-import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
-import { Completion, type Completions, type Environment, type Events, type Memory } from '../../../transport/types.ts'
-import type { Arena } from '../../../wire/arena.ts'
+import {
+  Completion,
+  type Completions,
+  type Environment,
+  type Events,
+  type Memory,
+} from '../../../transport/engine/types.ts'
+import type { FaultPort } from '../../../transport/phy/faults/layer.ts'
+import { createDecisions, type Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import { withPacketTorment } from '../../../transport/phy/faults/torment-packets.ts'
+import type { Port } from '../../../transport/phy/port.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
 import type { Notify, ProgramWords } from '../classes/cq-class.ts'
 import type { QpRings } from '../rings/work-source.ts'

@@ -3,9 +3,10 @@
  * error that ibv_poll_cq(3) leaves undefined. Adapters leave in them what was there before: the program's own memory, or
  * another completion. The device's own records keep the true values.
  */
-import type { Decisions } from '../../../phy/faults/torment-decisions.ts'
+
 import { WcFlags, WcOpcode, WcStatus } from '../../../spec/work.ts'
-import { Completion } from '../../../transport/types.ts'
+import { Completion } from '../../../transport/engine/types.ts'
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { ProgramWords } from '../classes/cq-class.ts'
 
 const { STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, PKEY_INDEX, SL, QPN } = Completion

@@ -8,7 +8,7 @@ import { createSharedLimits } from '../../../../src/daemon/accounts.ts'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
 import { accountIn, GUEST } from '../../../core/accounts.ts'
 import { errnoOf } from '../../../core/fixture.ts'
-import { address } from '../../../ip/link.ts'
+import { address } from '../../../services/ip/link.ts'
 
 /** `joined` lists the groups that the port joins (+) and leaves (-), by the last byte of the GID. */
 const createTestGroups = (limits: Parameters<typeof createGroups>[1], hasGroupSockets = false) => {

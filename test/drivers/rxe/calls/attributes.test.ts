@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deviceAttributes, Limits, portAttributes } from '../../../../src/drivers/rxe/attributes.ts'
 import { LinkLayer, Mtu, PortFlags, PortState } from '../../../../src/spec/enums.ts'
-import type { Counters } from '../../../../src/transport/types.ts'
+import type { Counters } from '../../../../src/transport/engine/types.ts'
 
 const { MTU_1024, MTU_4096 } = Mtu.values
 

@@ -16,9 +16,9 @@ import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { AccessFlags, AsyncEventType, MwType } from '../../../../src/spec/enums.ts'
 import { Service } from '../../../../src/spec/wire/services.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
-import { requester, responder, UNKNOWN_KEY } from '../../../transport/cause-scripts.ts'
-import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
-import { packet, RQ_PSN, startScript } from '../../../transport/script.ts'
+import { requester, responder, UNKNOWN_KEY } from '../../../transport/engine/cause-scripts.ts'
+import { NAK, READ, SEND, sge, T14 } from '../../../transport/engine/requests.ts'
+import { packet, RQ_PSN, startScript } from '../../../transport/engine/script.ts'
 import { cap, connectQps, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
@@ -193,7 +193,7 @@ const unacknowledged: Raise = () => {
   return reported
 }
 
-/** NOT_OBSERVED is for adapters of the machine (test/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts). */
+/** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts). */
 type OwnCause = Exclude<CauseName, 'NOT_OBSERVED' | 'DC_NO_ANSWER' | 'DC_BUSY' | 'DC_ACCESS_KEY'>
 const raises: Readonly<Record<OwnCause, Raise>> = {
   BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode

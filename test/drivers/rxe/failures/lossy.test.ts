@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { FaultPort } from '../../../../src/phy/faults/layer.ts'
 import { WcOpcode, WcStatus } from '../../../../src/spec/work.ts'
+import type { FaultPort } from '../../../../src/transport/phy/faults/layer.ts'
 import { register } from '../machine.ts'
 import { completions, pair, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'

@@ -12,7 +12,7 @@ import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { errnoOf } from '../../../core/fixture.ts'
-import { createRandomSource } from '../../../model/random.ts'
+import { createRandomSource } from '../../../random/model/random.ts'
 import {
   assertNothingLeft,
   connectQps,

@@ -11,7 +11,7 @@ import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { CqKind } from '../../../../src/spec/enums.ts'
-import { Completion } from '../../../../src/transport/types.ts'
+import { Completion } from '../../../../src/transport/engine/types.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,

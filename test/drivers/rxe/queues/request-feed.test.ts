@@ -3,9 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { watchRequests } from '../../../../src/clients/requests/watch.ts'
 import { invokeNow } from '../../../../src/core/index.ts'
-import { parseFaults } from '../../../../src/faults/rules.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Ah } from '../../../../src/spec/classes/ah.ts'
@@ -15,10 +13,12 @@ import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../../src/spec/classes/srq.ts'
 import { AccessFlags, Mtu, nameIn, QpFlags } from '../../../../src/spec/enums.ts'
+import { parseFaults } from '../../../../src/spec/faults/rules.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { MULTICAST_QPN } from '../../../../src/spec/wire/headers.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
-import { plainArena } from '../../../../src/wire/arena.ts'
+import { watchRequests } from '../../../../src/tools/clients/requests/watch.ts'
+import { plainArena } from '../../../../src/transport/wire/arena.ts'
 import {
   cap,
   connectQps,

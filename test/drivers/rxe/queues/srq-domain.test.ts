@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
-import type { Path } from '../../../../src/phy/memory.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
+import type { Path } from '../../../../src/transport/phy/memory.ts'
 import {
   assertNothingLeft,
   connectQps,

@@ -12,7 +12,7 @@ import {
 } from '../../../../src/drivers/rxe/rings/completion-ring.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { WcFlags } from '../../../../src/spec/work.ts'
-import { Completion } from '../../../../src/transport/types.ts'
+import { Completion } from '../../../../src/transport/engine/types.ts'
 import { isIntact, type MappedRing, mapRing, pollAll, pollCq, type TestRings, testRings } from '../provider.ts'
 
 /** A completion in the engine's layout (`Completion`). */

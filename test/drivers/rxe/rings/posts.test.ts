@@ -13,7 +13,7 @@ import {
   type QueueOwner,
   ringWork,
 } from '../../../../src/drivers/rxe/rings/work-source.ts'
-import type { Engine } from '../../../../src/transport/engine.ts'
+import type { Engine } from '../../../../src/transport/engine/engine.ts'
 import { testRings } from '../provider.ts'
 
 const RING_SLOTS = 16

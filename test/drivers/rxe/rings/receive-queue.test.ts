@@ -11,7 +11,7 @@ import {
   resizeReceives,
   takeReceive,
 } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
-import { Receive, Sge } from '../../../../src/transport/types.ts'
+import { Receive, Sge } from '../../../../src/transport/engine/types.ts'
 import { isIntact, mapRing, postReceive, type TestRings, testRings } from '../provider.ts'
 
 /** max_sge of the queues. */

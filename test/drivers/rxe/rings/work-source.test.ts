@@ -8,8 +8,8 @@ import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-qu
 import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
 import { RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
-import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/types.ts'
-import { plainArena } from '../../../../src/wire/arena.ts'
+import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/engine/types.ts'
+import { plainArena } from '../../../../src/transport/wire/arena.ts'
 import {
   Flag,
   isIntact,

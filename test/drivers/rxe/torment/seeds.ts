@@ -1,9 +1,10 @@
 /*
- * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/phy/faults/torment-decisions.ts),
+ * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/transport/phy/faults/torment-decisions.ts),
  * 0 to 1.
  */
-import { createDecisions } from '../../../../src/phy/faults/torment-decisions.ts'
+
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'
+import { createDecisions } from '../../../../src/transport/phy/faults/torment-decisions.ts'
 
 const probabilityOf = (seed: number, kind: TormentKind): number =>
   createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).probability(kind)

@@ -8,16 +8,16 @@ import { type Device, invokeNow, unregister } from '../../../../src/core/index.t
 import { bindWindow } from '../../../../src/core/memory/windows.ts'
 import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
-import { parseFaults } from '../../../../src/faults/rules.ts'
-import type { Path } from '../../../../src/phy/memory.ts'
 import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, MwType } from '../../../../src/spec/enums.ts'
+import { parseFaults } from '../../../../src/spec/faults/rules.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
-import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
+import type { Path } from '../../../../src/transport/phy/memory.ts'
+import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
 import {
   assertNothingLeft,
   connectQps,

@@ -5,9 +5,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
-import { withFaults } from '../../../../src/phy/faults/layer.ts'
-import { createMemorySwitch, memorySwitchBytes } from '../../../../src/phy/memory.ts'
-import type { Port } from '../../../../src/phy/port.ts'
 import type { AllMembers } from '../../../../src/spec/wrapper.ts'
 import type {
   Causes,
@@ -18,8 +15,11 @@ import type {
   Memory,
   WorkSource,
   WorkTaps,
-} from '../../../../src/transport/types.ts'
-import { plainArena } from '../../../../src/wire/arena.ts'
+} from '../../../../src/transport/engine/types.ts'
+import { withFaults } from '../../../../src/transport/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../../src/transport/phy/memory.ts'
+import type { Port } from '../../../../src/transport/phy/port.ts'
+import { plainArena } from '../../../../src/transport/wire/arena.ts'
 import { machine } from '../machine.ts'
 import { seedWith } from './seeds.ts'
 

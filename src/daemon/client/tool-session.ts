@@ -1,0 +1,420 @@
+/*
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon sends replies,
+ * and records that are not replies: those of subscriptions. Messages of a session stay in order: when a reply arrives, all
+ * records that the daemon sent before it have arrived.
+ */
+import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import { close, send } from '../../host/net/sockets.ts'
+import type { Finding } from '../../spec/check/findings.ts'
+import type { FailedProgram, SurveySite } from '../../spec/faults.ts'
+import { MessageType, SessionLimits } from '../../spec/session.ts'
+import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'
+import {
+  type DaemonConfig,
+  type DeviceSpec,
+  type FaultStat,
+  type FrameSymbol,
+  type ListedDevice,
+  type ProgramEnd,
+  type QpCursor,
+  type QpStat,
+  type RecordingEnd,
+  type Stat,
+  type ToolRecord,
+  type ToolReply,
+  type ToolRequest,
+  type Topic,
+  type TopicRecord,
+  type Topics,
+  type TormentRecord,
+  type TraceEvent,
+  traceReader,
+  type WaitStat,
+} from '../../uapi/tool.ts'
+import { type Channel, helloRefusal, openChannel, type WriteRequest } from './channel.ts'
+import { NoDaemonError } from './errors.ts'
+
+/**
+ * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
+ * the longest message.
+ */
+const DEVICES_PER_STAT = 16
+
+export interface ToolSession {
+  readonly socket: string
+  /** Process id of the daemon. */
+  readonly daemon: number
+  /** Resolves when the daemon has ended or the session is closed. */
+  readonly ended: Promise<void>
+  /** Sends a request with descriptors. Rejects if the daemon refuses it. */
+  request(request: ToolRequest, fds?: readonly number[]): Promise<ToolReply>
+  /**
+   * Calls `on` with the records of a topic (uapi/tool.ts): a snapshot, unless it has none, then changes. A slow tool gets
+   * `lost` at the place of changes that the daemon has dropped.
+   */
+  subscribe<T extends Topic>(
+    topic: T,
+    options: TopicOptions<T>,
+    on: (record: TopicRecord<T>) => void,
+  ): Promise<Subscription>
+  config(): Promise<DaemonConfig>
+  stat(): Promise<Stat>
+  /** All queue pairs. */
+  qps(): Promise<readonly QpStat[]>
+  /** What programs wait for, in the order of reports. */
+  waits(): Promise<readonly WaitStat[]>
+  /** The fault rules with their counts. `set`: rules that replace all present ones. */
+  faults(set?: string): Promise<readonly FaultStat[]>
+  /** Begins a new survey of call sites. */
+  beginSurvey(): Promise<void>
+  /** The call sites of programs since `beginSurvey`, and the process into which a fault was injected. */
+  survey(): Promise<{ readonly sites: readonly SurveySite[]; readonly failed: FailedProgram | undefined }>
+  /** Adds or removes a device; returns the resulting list of devices. */
+  changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
+  /**
+   * From now on `onTrace` gets calls and failures of programs with this tag, `onTorment` gets decisions of torment, and
+   * `onLost` the number of lost ones. `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of
+   * the calls.
+   */
+  trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
+  /**
+   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the file.
+   */
+  traceStatus(): Promise<{ readonly captureError: string | undefined }>
+  /** Records the events of all the daemon's programs in `fd`, an empty regular file (`ToolRequest`). */
+  record(fd: number, options: Omit<Extract<ToolRequest, { readonly kind: 'record' }>, 'kind'>): Promise<void>
+  /** The frames of the stacks in the recording, each once. */
+  recordedFrames(): Promise<readonly string[]>
+  /** Adds to the recording what its frames are. False: it has no room for more. At most 32 KiB of JSON. */
+  addSymbols(symbols: readonly FrameSymbol[]): Promise<boolean>
+  /** Ends the recording; resolves when the file is written. `program`: how the tool's program has ended. */
+  endRecording(program?: ProgramEnd): Promise<RecordingEnd>
+  /**
+   * Passes all findings so far to `onFinding`, and from now on each new one. `hang`: what a program waits for this many
+   * seconds is a finding.
+   */
+  subscribeFindings(hang?: number): Promise<void>
+  /** What programs wait for now becomes findings. */
+  reportWaits(): Promise<void>
+  /**
+   * How often each finding was found, by its number − 1; the records that the checks dropped; the number of checked
+   * calls and of decisions of torment. Findings about objects left behind by ended programs precede the reply.
+   */
+  counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
+  close(): void
+}
+
+/** Handlers of the records of `trace` and `subscribeFindings`. */
+export interface Handlers {
+  /** Calls and failures of traced programs. */
+  readonly onTrace?: (record: TraceEvent) => void
+  readonly onFinding?: (finding: Finding) => void
+  /** Decisions of torment: part of a trace, in order of time with its calls. */
+  readonly onTorment?: (record: TormentRecord) => void
+  /** This many records of the trace were lost here, because this process read too slowly. */
+  readonly onLost?: (count: number) => void
+}
+
+export interface Subscription {
+  readonly id: number
+  /** Ends the subscription, after the records that the daemon has sent. Resolves with the number of lost changes. */
+  end(): Promise<number>
+}
+
+/** The options of `ToolSession.subscribe`. `pcap`: the descriptor of the capture file. */
+export type TopicOptions<T extends Topic> = {
+  readonly [O in keyof Topics[T]['options']]: O extends 'pcap' ? number | undefined : Topics[T]['options'][O]
+}
+
+/** A request without a reply yet. */
+interface PendingRequest {
+  readonly resolve: (reply: Reply) => void
+  readonly reject: (error: Error) => void
+}
+
+interface UnsentMessage {
+  readonly bytes: Uint8Array
+  readonly fds: readonly number[]
+}
+
+/** Messages of a session with a daemon: requests with their replies, and records. */
+interface Exchange {
+  /** As in `ToolSession`. */
+  readonly ended: Promise<void>
+  /**
+   * Sends a request with descriptors; resolves with the reply. `onReply` gets it first, before the next message is read.
+   */
+  exchange(write: WriteRequest, fds?: readonly number[], onReply?: (reply: Reply) => void): Promise<Reply>
+  /** The error for requests pending at the session's end, and for later ones. */
+  daemonEnded(): NoDaemonError
+  /** Closes the session; requests without a reply fail with the error. */
+  finish(error: Error): void
+}
+
+/** Takes over the channel's descriptor, and begins to read its messages. */
+const openExchange = (channel: Channel, onRecord: (record: ToolRecord) => void): Exchange => {
+  const { fd, daemon } = channel
+  /** Whether the daemon has sent a message. */
+  let hasReplied = false
+  const daemonEnded = (): NoDaemonError =>
+    new NoDaemonError('EIO', `${daemon} ${hasReplied ? 'ended' : 'closed the connection'}`)
+  const pending = new Map<number, PendingRequest>()
+  const readTrace = traceReader()
+  /** Requests that did not fit in the socket yet; they stay in order. */
+  const unsent: UnsentMessage[] = []
+  let watcher: Watch | undefined
+  let end = (): void => {}
+  const ended = new Promise<void>(resolve => {
+    end = resolve
+  })
+
+  const finish = (error: Error): void => {
+    if (!watcher) return
+    watcher.stop()
+    watcher = undefined
+    close(fd)
+    for (const { reject } of pending.values()) reject(error)
+    pending.clear()
+    end()
+  }
+
+  const flush = (): void => {
+    while (watcher && unsent.length > 0) {
+      const result = send(fd, unsent[0]!.bytes, unsent[0]!.fds)
+      if (result === -EAGAIN) break
+      unsent.shift()
+      if (result < 0) {
+        // Messages that the daemon sent before its end are still in the socket.
+        drain()
+        finish(daemonEnded())
+      }
+    }
+    watcher?.update({ readable: true, writable: unsent.length > 0 })
+  }
+
+  const receive = (reply: Reply, fault: string | undefined): void => {
+    if (fault) finish(new Error(`${daemon} sent an invalid message: ${fault}`))
+    else if (reply.type === MessageType.TRACE) {
+      const record = readTrace(reply.text)
+      if (record !== undefined) onRecord(record)
+    } else {
+      pending.get(reply.serial)?.resolve(reply)
+      pending.delete(reply.serial)
+    }
+  }
+
+  const drain = (): void => {
+    while (watcher) {
+      const reply = newReply()
+      const { length, fds, fault } = channel.receive(reply)
+      for (const passed of fds) close(passed)
+      if (length === -EAGAIN) return
+      // The daemon ended with requests unread. Messages that it sent before follow this error.
+      if (length === -ECONNRESET) continue
+      hasReplied ||= length > 0
+      if (length > 0) receive(reply, fault)
+      else finish(daemonEnded())
+    }
+  }
+
+  watcher = watch(fd, { readable: true }, (readable, writable) => {
+    if (readable) drain()
+    if (writable) flush()
+  })
+
+  return {
+    ended,
+    exchange: (write, fds = [], onReply) =>
+      new Promise((resolve, reject) => {
+        if (!watcher) {
+          reject(daemonEnded())
+          return
+        }
+        // A copy: the socket may take it later.
+        const bytes = channel.encode(write).slice()
+        if (bytes.length === 0) {
+          reject(new Error(`the request to ${daemon} is longer than ${SessionLimits.bytes} bytes`))
+          return
+        }
+        const accept = (reply: Reply): void => {
+          onReply?.(reply)
+          resolve(reply)
+        }
+        pending.set(channel.serial, { resolve: accept, reject })
+        unsent.push({ bytes, fds })
+        flush()
+      }),
+    daemonEnded,
+    finish,
+  }
+}
+
+/**
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
+ * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
+ * protocol.
+ */
+export const openToolSession = async (socket: string, handlers: Handlers = {}): Promise<ToolSession> => {
+  const channel = openChannel(socket)
+  /** By number of the subscription. */
+  const receivers = new Map<number, (record: TopicRecord) => void>()
+  const { ended, exchange, daemonEnded, finish } = openExchange(channel, record => receivers.get(record.id)?.(record))
+  const { onTrace, onFinding, onTorment, onLost } = handlers
+  const request = async (
+    toolRequest: ToolRequest,
+    fds: readonly number[] = [],
+    onReply?: (reply: Reply) => void,
+  ): Promise<ToolReply> => {
+    const text = JSON.stringify(toolRequest)
+    const answer = await exchange((buffer, header) => writeTool(buffer, header, text), fds, onReply)
+    const reply = JSON.parse(answer.text) as ToolReply
+    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.kind}: ${reply.error}`)
+    return reply
+  }
+  const unexpectedReply = (what: string): Error =>
+    new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
+  const subscribe = async <T extends Topic>(
+    topic: T,
+    options: TopicOptions<T>,
+    on: (record: TopicRecord<T>) => void,
+  ): Promise<Subscription> => {
+    const { pcap, ...others }: { readonly pcap?: number | undefined } = options
+    const subscribeRequest = { ...others, kind: 'subscribe', topic, pcap: pcap !== undefined } as ToolRequest
+    const answer = await request(subscribeRequest, pcap === undefined ? [] : [pcap], ({ text }) => {
+      const reply = JSON.parse(text) as ToolReply
+      if ('subscribed' in reply) receivers.set(reply.subscribed, on as (record: TopicRecord) => void)
+    })
+    if (!('subscribed' in answer)) throw unexpectedReply('subscribe')
+    const id = answer.subscribed
+    return {
+      id,
+      async end() {
+        const ending = await request({ kind: 'unsubscribe', id }, [], () => receivers.delete(id))
+        if ('unsubscribed' in ending) return ending.lost
+        throw unexpectedReply('unsubscribe')
+      },
+    }
+  }
+  const refusal = helloRefusal(await exchange(writeHello), channel)
+  if (refusal !== undefined) {
+    finish(refusal)
+    throw refusal
+  }
+
+  return {
+    socket,
+    daemon: channel.pid,
+    ended,
+    request: (toolRequest, fds) => request(toolRequest, fds),
+    subscribe,
+    async config() {
+      const answer = await request({ kind: 'config' })
+      if ('config' in answer) return answer.config
+      throw unexpectedReply('config')
+    },
+    async stat() {
+      const listed = await request({ kind: 'config' })
+      if (!('config' in listed)) throw unexpectedReply('config')
+      const names = listed.config.devices.map(({ name }) => name)
+      const part = async (first: number): Promise<Stat> => {
+        const answer = await request({ kind: 'stat', devices: names.slice(first, first + DEVICES_PER_STAT) })
+        if ('stat' in answer) return answer.stat
+        throw unexpectedReply('stat')
+      }
+      const stat = await part(0)
+      const devices = [...stat.devices]
+      for (let first = DEVICES_PER_STAT; first < names.length; first += DEVICES_PER_STAT)
+        devices.push(...(await part(first)).devices)
+      return { ...stat, devices }
+    },
+    async qps() {
+      const qps: QpStat[] = []
+      for (let cursor: QpCursor | undefined; ; ) {
+        const answer = await request({ kind: 'qps', ...(cursor && { cursor }) })
+        if (!('qps' in answer)) throw unexpectedReply('qps')
+        qps.push(...answer.qps)
+        if (answer.next === undefined) return qps
+        cursor = answer.next
+      }
+    },
+    async waits() {
+      const answer = await request({ kind: 'waits' })
+      if ('waits' in answer) return answer.waits
+      throw unexpectedReply('waits')
+    },
+    async faults(set) {
+      const answer = await request(set === undefined ? { kind: 'fault' } : { kind: 'fault', set })
+      if ('faults' in answer) return answer.faults
+      throw unexpectedReply('fault')
+    },
+    async beginSurvey() {
+      await request({ kind: 'sites' })
+    },
+    async survey() {
+      const sites: SurveySite[] = []
+      for (;;) {
+        const answer = await request({ kind: 'sites', from: sites.length })
+        if (!('sites' in answer)) throw unexpectedReply('sites')
+        sites.push(...answer.sites)
+        if (sites.length >= answer.total || answer.sites.length === 0) return { sites, failed: answer.failed }
+      }
+    },
+    async changeDevices(change) {
+      const answer = await request({ kind: 'device', ...change })
+      if ('devices' in answer) return answer.devices
+      throw unexpectedReply('device')
+    },
+    async trace(tag, pcap, abi = false) {
+      await subscribe('trace', { tag, pcap, abi }, record => {
+        if ('lost' in record) onLost?.(record.lost)
+        else if (!('change' in record)) return
+        else if ('torment' in record.change) onTorment?.(record.change)
+        else onTrace?.(record.change)
+      })
+    },
+    async traceStatus() {
+      const answer = await request({ kind: 'capture' })
+      if ('captureError' in answer) return { captureError: answer.captureError ?? undefined }
+      throw unexpectedReply('capture')
+    },
+    async record(fd, options) {
+      const answer = await request({ kind: 'record', ...options }, [fd])
+      if (!('recording' in answer)) throw unexpectedReply('record')
+    },
+    async recordedFrames() {
+      const frames: string[] = []
+      for (;;) {
+        const answer = await request({ kind: 'record-frames', from: frames.length })
+        if (!('frames' in answer)) throw unexpectedReply('record-frames')
+        frames.push(...answer.frames)
+        if (frames.length >= answer.total || answer.frames.length === 0) return frames
+      }
+    },
+    async addSymbols(symbols) {
+      const answer = await request({ kind: 'record-symbols', symbols })
+      if ('hasRoom' in answer) return answer.hasRoom
+      throw unexpectedReply('record-symbols')
+    },
+    async endRecording(program) {
+      const answer = await request({ kind: 'end-record', ...(program && { program }) })
+      if ('recorded' in answer) return answer.recorded
+      throw unexpectedReply('end-record')
+    },
+    async subscribeFindings(hang) {
+      await subscribe('findings', hang === undefined ? {} : { hang }, record => {
+        if ('snapshot' in record) for (const finding of record.snapshot) onFinding?.(finding)
+        else if ('change' in record) onFinding?.(record.change)
+      })
+    },
+    async reportWaits() {
+      await request({ kind: 'report-waits' })
+    },
+    async counts() {
+      const answer = await request({ kind: 'counts' })
+      if ('counts' in answer) return answer
+      throw unexpectedReply('counts')
+    },
+    close: () => finish(daemonEnded()),
+  }
+}

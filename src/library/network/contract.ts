@@ -1,0 +1,280 @@
+/*
+ * What a network in this process is, for programs (`Network`) and for the files that open devices on it
+ * (`LocalNetwork`). It imports nothing that runs devices: a program of a daemon loads only this file of the folder.
+ */
+
+import type { LocalDevice } from '../../core/driver-contract.ts'
+import type { Core, Device as CoreDevice } from '../../core/model.ts'
+import type { Clock } from '../../host/event-loop/clock.ts'
+import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
+import type { FaultPort } from '../../transport/phy/faults/layer.ts'
+import type { Path } from '../../transport/phy/memory.ts'
+import type { Link } from '../../uapi/tool.ts'
+import type { CheckOptions } from '../self-check/options.ts'
+import type { DeviceCounters } from '../verbs/carrier.ts'
+import type { Device } from '../verbs/device.ts'
+import { formatValue, invalidArgument } from '../verbs/error.ts'
+import type { AbortOptions } from '../verbs/mailbox.ts'
+import type { NetworkTopology } from './links.ts'
+import type { TracedCall } from './observe.ts'
+import type { ExploredFault } from './virtual/fault-lists.ts'
+import type { VirtualClock } from './virtual/virtual-clock.ts'
+
+/** Connects devices of this process. */
+export interface Network {
+  /**
+   * Adds a device of any driver. `make` creates the device (`createCtxDevice` of userdma/drivers, or your own);
+   * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is
+   * open. Throws RdmaError EEXIST if the name is in use, EINVAL if `make` does not return a device of its core.
+   */
+  addDevice(make: (core: Core) => CoreDevice): () => void
+  /**
+   * Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Calls of devices in this process
+   * cannot be delayed. Throws RdmaError EINVAL.
+   */
+  setFaults(text: string): void
+  /**
+   * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
+   * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
+   * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
+   */
+  capture(path: string): () => void
+  /**
+   * Calls `handler` after each call on a device of the network, until the returned function is called. Calls of methods
+   * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.
+   */
+  trace(handler: (call: TracedCall) => void): () => void
+  /** The counts of the links (`NetworkOptions.links`) and of the soft devices since they exist. */
+  stats(): NetworkStats
+  /** Milliseconds of the network's clock, with fractions: in virtual time since the network was made. */
+  now(): number
+  /**
+   * Resolves after so many milliseconds of the network's clock, 0 to 2^31 - 1. Rejects with the signal's reason, or
+   * RdmaError EINVAL.
+   */
+  sleep(milliseconds: number, options?: AbortOptions): Promise<void>
+  /** An AbortSignal that is aborted after so many milliseconds of the network's clock, as AbortSignal.timeout(). */
+  timeout(milliseconds: number): AbortSignal
+  /**
+   * Runs a test under the faults of many seeds, each on a new network with the options of this one, in virtual time.
+   * Stops at the first seed that fails, and rejects with ExploreError: the seed, the faults without which it does not
+   * fail, and the ladder of packets. `record` of this network gets the session of the failed run. Rejects with RdmaError
+   * EINVAL, also for a network in real time. docs/how-to/virtual-time.md
+   */
+  explore(test: ExploredTest, options?: ExploreOptions): Promise<Explored>
+}
+
+/** Options of `createNetwork`. */
+export interface NetworkOptions {
+  /** Fault rules, see `Network.setFaults`. */
+  readonly fault?: string | undefined
+  /**
+   * What connects the devices: 'memory' of this process (default), or sockets on the devices' addresses, which must be
+   * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp'
+   * without segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
+   */
+  readonly link?: Link | undefined
+  /**
+   * How messages pass through memory: 'direct' (default) copies them from buffer to buffer, unless packets are captured
+   * or a fault rule applies; 'packets' always builds packets. Programs see no difference.
+   */
+  readonly path?: Path | undefined
+  /**
+   * Returns random integers from 0 to 2^32 - 1, for memory keys and queue pair numbers. Default: the system's secure
+   * generator.
+   */
+  readonly random?: (() => number) | undefined
+  /** Checks all devices that are opened on the network, see `OpenOptions.check`. Default: false. */
+  readonly check?: boolean | CheckOptions | undefined
+  /**
+   * A seed, an integer from 0 to 2^32 - 1. With a seed the devices do what the specification allows and hardware rarely
+   * does, as with `userdma check --torment`. Default: no seed.
+   */
+  readonly torment?: number | undefined
+  /**
+   * Records the network into a session file (docs/reference/session-file.md) from its first opened device to the end of
+   * the process. A text is `file`. While a network is recorded, all messages are sent as packets. Default: no recording.
+   */
+  readonly record?: string | RecordOptions | undefined
+  /**
+   * 'real' (default) or 'virtual': time passes only while everything waits, and then at once. The same seed gives the
+   * same packets, byte by byte. Devices are joined by memory, and packets take 2 µs, or what `links` say. If nothing can
+   * end the waits of the program, they reject with RdmaError EDEADLK. docs/how-to/virtual-time.md
+   */
+  readonly clock?: 'real' | 'virtual' | undefined
+  /**
+   * In virtual time: the hosts, switches and links over which packets travel. Each soft device has a host of its own,
+   * `OpenOptions.host`. Default: all devices are joined directly. docs/how-to/virtual-time.md
+   */
+  readonly links?: NetworkTopology | undefined
+  /**
+   * Queue pairs of soft devices react to marks of switches with DCQCN: the line rate up to which they send, in bits/s or
+   * a text such as '25gbit'; `true`: that of the host's link, without `links` 40gbit. Default: false, as of Linux's rxe.
+   */
+  readonly dcqcn?: boolean | number | string | undefined
+  /**
+   * The seed of all random numbers of the network, and of fault rules without a seed of their own: an integer from 0 to
+   * 2^32 - 1. Default: 0 in virtual time, otherwise none.
+   */
+  readonly seed?: number | undefined
+  /**
+   * In virtual time: what happens when time should pass while the program has real timers, sockets or processes that it
+   * did not have before the network. 'refuse' (default): what the program waits for rejects with RdmaError EOPNOTSUPP.
+   * 'wait': time passes when they have ended.
+   */
+  readonly external?: 'refuse' | 'wait' | undefined
+}
+
+/** What `network.stats` returns. */
+export interface NetworkStats {
+  /** Each direction of each link, in the order of the topology; empty without `links`. */
+  readonly links: readonly LinkStats[]
+  /** Soft devices by name. */
+  readonly devices: Readonly<Record<string, DeviceStats>>
+}
+
+/** One direction of a link, from the network's start. */
+export interface LinkStats {
+  /** Name of the host or switch that sends. */
+  readonly from: string
+  /** Name of the host or switch that receives. */
+  readonly to: string
+  /** Packets that were put in front of the link and not lost. */
+  readonly packets: number
+  /** Their bytes on the link, with Ethernet, IPv4 and UDP headers and the gap between frames. */
+  readonly bytes: number
+  /** Packets that the switch marked. */
+  readonly marked: number
+  /** Packets that were lost in front of the link: the queue was full, by chance, longer than the MTU. */
+  readonly lost: { readonly overflow: number; readonly chance: number; readonly mtu: number }
+  /** Bytes that wait in front of the link or are being sent: now, at most, and their mean over time. */
+  readonly queue: { readonly now: number; readonly max: number; readonly mean: number }
+  /** Share of the time in which the link was busy, 0 to 1. */
+  readonly utilization: number
+}
+
+/** A soft device. */
+export interface DeviceStats {
+  /** The host where it is; undefined without `links`. */
+  readonly host: string | undefined
+  /** As `device.counters()`. */
+  readonly counters: DeviceCounters
+}
+
+/** Options of a recording. */
+export interface RecordOptions {
+  /** The session file, which is created with mode 0600, or emptied. */
+  readonly file: string
+  /** Recorded bytes of each packet's payload, from 0 to 4096. Default: 0. */
+  readonly payload?: number | undefined
+  /** Maximum bytes of the file, at least 1 MiB: the oldest events are overwritten. Default: no limit. */
+  readonly limit?: number | undefined
+}
+
+/** Options of `network.explore`. */
+export interface ExploreOptions {
+  /** Number of seeds, default 100. */
+  readonly seeds?: number | undefined
+  /** The first seed, default 1. */
+  readonly first?: number | undefined
+  /**
+   * Kinds of faults, default 'loss', 'delay', 'reorder', 'duplicate'. 'death': from some packet on a device neither
+   * sends nor receives; a test then has to expect that requests fail.
+   */
+  readonly kinds?: readonly ExploredFault[] | undefined
+  /** Maximum faults of a seed, 1 to 32; default 8. */
+  readonly faults?: number | undefined
+  /** Milliseconds of virtual time after which a run has failed; default 600,000. */
+  readonly limit?: number | undefined
+}
+
+/** What `network.explore` has done. */
+export interface Explored {
+  /** Seeds that were run. */
+  readonly seeds: number
+  /** Packets of all runs. */
+  readonly packets: number
+  /** Milliseconds of virtual time of all runs. */
+  readonly virtualTime: number
+}
+
+/** A test of `network.explore`. */
+export type ExploredTest = (network: Network, seed: number) => unknown
+
+/** Options of `open` for a new soft device of a network. */
+export interface DevicePlace {
+  readonly host?: string | undefined
+  readonly dcqcn?: boolean | number | string | undefined
+}
+
+/** A soft device of the network. */
+export interface AttachedDevice {
+  readonly network: LocalDevice
+  readonly port: FaultPort
+  counters(): DeviceCounters
+  /** Removes the device; resolves once all its objects are destroyed. */
+  remove(): Promise<void>
+}
+
+export interface LocalNetwork extends Network {
+  /** Fault rules for programs. */
+  readonly faults: InjectedFaults
+  /** Whether a fault rule may refuse posts. */
+  hasPostFaults: boolean
+  readonly core: Core
+  readonly clock: Clock
+  /** Called with each device that is opened on the network. */
+  onOpened: ((device: Device) => void) | undefined
+  /** `clock`, if it is virtual. */
+  readonly virtualClock: VirtualClock | undefined
+  readonly link: Link
+  readonly check: boolean | CheckOptions | undefined
+  readonly record: string | RecordOptions | undefined
+  /** Ends the network, whose devices are closed. */
+  end(): void
+  /** Ends the recording; undefined: there is none yet. */
+  endRecording: (() => Promise<void>) | undefined
+  /** Number of soft devices that were added, including removed ones. */
+  devicesAdded: number
+  /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
+  add(name: string, address: string, place: DevicePlace): AttachedDevice
+  /** Whether a soft device has this IP address. */
+  hasAddress(address: string): boolean
+  /** The port of a soft device, also of one that is being added. */
+  portOf(name: string): FaultPort | undefined
+  /** The soft device with this name. */
+  softDevice(name: string): AttachedDevice | undefined
+  /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
+  kick(): void
+  /** Schedules a drive, which also arms the timers: a call may give the devices work. */
+  touch(): void
+  /** Arms the timers of clients and of event thresholds: a call may have set an earlier one. */
+  scheduleTimers(): void
+  /** See `Carrier.drive`. */
+  drive(): boolean
+  /** See `Carrier.overdueTurn`. */
+  overdueTurn(): Promise<void> | undefined
+  /** See `Carrier.awaitsNextTurn`. */
+  awaitsNextTurn(): boolean
+}
+
+/** The networks that `createNetwork` has made. */
+export const networks = new WeakSet<object>()
+
+/** Checks that the value is a network of `createNetwork`. Throws RdmaError EINVAL. */
+export const checkNetwork = (call: string, value: unknown): void => {
+  if (!networks.has(value as object))
+    throw invalidArgument(call, `network ${formatValue(value)} is not a network`, 'make one with createNetwork()')
+}
+
+/** Checks that the option `record` has the path of a file. Throws RdmaError EINVAL. */
+export const checkRecording = (call: string, record: unknown): void => {
+  if (record === undefined) return
+  const file = typeof record === 'object' && record !== null && 'file' in record ? record.file : record
+  if (typeof file !== 'string' || file === '')
+    throw invalidArgument(
+      call,
+      `record ${formatValue(record)} is not the path of a file`,
+      'give a path or { file: path }',
+    )
+}

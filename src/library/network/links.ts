@@ -1,0 +1,255 @@
+/*
+ * Topologies as programs write them, in the words and units of topology files: an object with hosts, switches and links.
+ * Functions make the usual ones. Everything is checked when it is compiled for the links (transport/phy/links/).
+ */
+
+import { linkQuantities } from '../../spec/faults/rules.ts'
+import { InputError } from '../../tools/topology/input-error.ts'
+import { DEFAULT_LINK, LINK_KEYS, readSettings } from '../../tools/topology/link-settings.ts'
+import { Section, shown } from '../../tools/topology/section.ts'
+import { didYouMean } from '../../tools/trace/suggest.ts'
+import {
+  chain,
+  type LinkSettings,
+  type LinkTopology,
+  leafSpine,
+  namesOf,
+  type Routes,
+  separatedHosts,
+  star,
+} from '../../transport/phy/links/graph.ts'
+import { FRAME_BYTES, IP_UDP_BYTES } from '../../transport/phy/links/links.ts'
+import { MAX_PACKET_BYTES } from '../../transport/phy/links/packet-carrier.ts'
+import { checkText, invalidArgument } from '../verbs/error.ts'
+
+/** The properties of a link, in each direction. */
+export interface LinkOptions {
+  /** Bits per second, from 1e6 to 800e9, or a text such as '10gbit'. Default: 40gbit. */
+  readonly rate?: number | string | undefined
+  /** One way: milliseconds, or a text such as '5us' (ns, us, ms, s), up to 1 hour. Default: 1us. */
+  readonly delay?: number | string | undefined
+  /**
+   * Bytes that a switch keeps in front of the link, or a text such as '2mb' (b, kb, mb, gb, kib, mib); further packets are
+   * lost. It has room for at least one packet. Default: 2mb.
+   */
+  readonly queue?: number | string | undefined
+  /**
+   * When a switch marks packets (ECN) of senders that react: 'MIN-MAX-PROBABILITY', none below MIN bytes of queue, then up
+   * to PROBABILITY at MAX, all beyond; or 'none'. Default: '5kb-200kb-1%'.
+   */
+  readonly mark?: string | undefined
+  /** Probability that a packet is lost, from 0 to 1, or a text such as '0.1%'. Default: 0. */
+  readonly loss?: number | string | undefined
+  /** Maximum bytes of an IP packet, from 352 to 65,535; longer ones are lost. Default: any. */
+  readonly mtu?: number | undefined
+}
+
+/** A link between two hosts or switches. */
+export interface NetworkLink extends LinkOptions {
+  /** Names of its ends. */
+  readonly between: readonly [string, string]
+}
+
+/** Hosts, switches and links between them. Hosts do not forward packets; switches use all shortest paths. */
+export interface NetworkTopology {
+  /** Names, or a number: h1, h2 … */
+  readonly hosts: number | readonly string[]
+  /** Names. Default: none. */
+  readonly switches?: readonly string[] | undefined
+  /** Default: a link from each host to one switch. */
+  readonly links?: readonly NetworkLink[] | undefined
+}
+
+const MAX_HOSTS = 1024
+const MAX_SWITCHES = 1024
+const MAX_LINKS = 16_384
+/** The switch of a topology without links, as in topology files. */
+const ONLY_SWITCH = 'switch'
+
+const markText = ({ min, max, probability }: NonNullable<LinkSettings['marking']>): string =>
+  `${min}b-${max}b-${linkQuantities.loss.write(probability)}`
+
+/** The object for a topology, as a program would write it. */
+export const describe = (topology: LinkTopology): NetworkTopology => {
+  const names = namesOf(topology)
+  return {
+    hosts: names.slice(0, topology.hosts),
+    switches: names.slice(topology.hosts),
+    links: topology.links.map(({ ends: [a, b], rate, delay, queue, marking, loss, mtu }) => ({
+      between: [names[a]!, names[b]!],
+      rate,
+      delay: delay / 1000,
+      queue,
+      mark: marking === undefined ? 'none' : markText(marking),
+      loss: loss ?? 0,
+      ...(mtu !== undefined && { mtu }),
+    })),
+  }
+}
+
+/** What `make` returns; its InputError as RdmaError EINVAL of `call`. */
+const checked = <T>(call: string, make: () => T): T => {
+  try {
+    return make()
+  } catch (error) {
+    throw error instanceof InputError ? invalidArgument(call, error.message) : error
+  }
+}
+
+/** Throws InputError. */
+const settingsOf = (title: string, link: LinkOptions, fallback: LinkSettings): LinkSettings =>
+  readSettings(new Section('', title, link, LINK_KEYS, true), fallback)
+
+const countOf = (name: string, value: number, max: number): number =>
+  new Section('', '', { [name]: value }, [name], true).integer(name, undefined, 1, max)
+
+/**
+ * All hosts at one switch: hosts h1, h2 …, switch s1. Throws RdmaError EINVAL for invalid options, as the other functions.
+ */
+export const starTopology = (hosts: number, link: LinkOptions = {}): NetworkTopology =>
+  checked('starTopology', () =>
+    describe(star(countOf('hosts', hosts, MAX_HOSTS), settingsOf('link', link, DEFAULT_LINK))),
+  )
+
+/** Switches s1, s2 … in a row, `hosts` hosts at each. `trunk`: links between switches; what it lacks is as in `link`. */
+export const chainTopology = (
+  switches: number,
+  hosts: number,
+  link: LinkOptions = {},
+  trunk: LinkOptions = {},
+): NetworkTopology =>
+  checked('chainTopology', () => {
+    const settings = settingsOf('link', link, DEFAULT_LINK)
+    const rows = countOf('switches', switches, MAX_SWITCHES)
+    const perSwitch = countOf('hosts', hosts, Math.floor(MAX_HOSTS / rows))
+    return describe(chain(rows, perSwitch, settings, settingsOf('trunk', trunk, settings)))
+  })
+
+/**
+ * `leaves` switches with `hosts` hosts each, each joined to all of `spines` switches, of which packets take one by their
+ * flow. `trunk`: as of `chainTopology`.
+ */
+export const leafSpineTopology = (
+  leaves: number,
+  spines: number,
+  hosts: number,
+  link: LinkOptions = {},
+  trunk: LinkOptions = {},
+): NetworkTopology =>
+  checked('leafSpineTopology', () => {
+    const settings = settingsOf('link', link, DEFAULT_LINK)
+    const rows = countOf('leaves', leaves, MAX_SWITCHES / 2)
+    const perLeaf = countOf('hosts', hosts, Math.floor(MAX_HOSTS / rows))
+    const middle = countOf('spines', spines, Math.min(MAX_SWITCHES / 2, Math.floor((MAX_LINKS - MAX_HOSTS) / rows)))
+    return describe(leafSpine(rows, middle, perLeaf, settings, settingsOf('trunk', trunk, settings)))
+  })
+
+/**
+ * Reads the topology of a file of `userdma net` or `userdma sim` (docs/how-to/net.md, docs/how-to/simulate.md). What a
+ * link of the file does not say is as in `LinkOptions`. Rejects with RdmaError EINVAL.
+ */
+export const readTopology = async (file: string): Promise<NetworkTopology> => {
+  const call = 'readTopology'
+  checkText(call, 'file', file)
+  const { readTopologyFile } = await import('../../tools/topology/read.ts')
+  return checked(call, () => describe(readTopologyFile(file)))
+}
+
+const TOPOLOGY_KEYS = ['hosts', 'switches', 'links']
+
+/** A list of names, or a number of hosts. */
+const readNames = (top: Section, key: 'hosts' | 'switches', max: number): readonly string[] => {
+  const value = top.raw(key)
+  if (key === 'switches' && value === undefined) return []
+  if (key === 'hosts' && !Array.isArray(value)) {
+    const count = top.integer(key, undefined, 1, max)
+    return Array.from({ length: count }, (_, i) => `h${i + 1}`)
+  }
+  if (!Array.isArray(value)) top.complain(key, `${shown(value)} is not a list of names`)
+  if (value.length > max) top.complain(key, `there are ${value.length}; ${max} are allowed at most`)
+  const wrong = value.findIndex(name => typeof name !== 'string' || name === '')
+  if (wrong >= 0) top.complain(`${key}[${wrong}]`, `${shown(value[wrong])} is not a name`)
+  return value
+}
+
+const shownNames = (names: readonly string[]): string =>
+  names.length > 12 ? `${names.slice(0, 12).join(', ')} …` : names.join(', ')
+
+/** The line rate of option `dcqcn`, bits/s; undefined: no rate control. `own`: for `true`. Throws RdmaError EINVAL. */
+export const lineRateOf = (call: string, dcqcn: unknown, own: number): number | undefined =>
+  dcqcn === undefined || dcqcn === false
+    ? undefined
+    : dcqcn === true
+      ? own
+      : checked(call, () => new Section('', '', { dcqcn }, ['dcqcn']).rate('dcqcn', undefined))
+
+/** The topology that option `links` of `createNetwork` describes. Throws RdmaError EINVAL. */
+export const compileTopology = (value: unknown): LinkTopology => checked('createNetwork', () => compile(value))
+
+const compile = (value: unknown): LinkTopology => {
+  const top: Section = new Section('', 'links', value, TOPOLOGY_KEYS, true)
+  const hosts = readNames(top, 'hosts', MAX_HOSTS)
+  if (hosts.length === 0) top.complain('hosts', 'there is none')
+  const hasLinks = top.has('links')
+  const switches = hasLinks || top.has('switches') ? readNames(top, 'switches', MAX_SWITCHES) : [ONLY_SWITCH]
+  const names = [...hosts, ...switches]
+  const numbers = new Map(names.map((name, i) => [name, i]))
+  if (numbers.size < names.length) {
+    const twice = names.find((name, i) => numbers.get(name) !== i)
+    top.complain('', `two hosts or switches have the name "${twice}"`)
+  }
+  if (!hasLinks && switches.length !== 1)
+    top.complain(
+      'links',
+      `is missing: hosts are linked to the only switch by default, and there are ${switches.length}`,
+    )
+  const given: unknown = hasLinks ? top.raw('links') : hosts.map(host => ({ between: [host, switches[0]] }))
+  if (!Array.isArray(given)) top.complain('links', `${shown(given)} is not a list of links`)
+  // Also what a sparse array lacks is checked.
+  const links: readonly unknown[] = Array.from(given)
+  if (links.length > MAX_LINKS) top.complain('links', `there are ${links.length}; ${MAX_LINKS} are allowed at most`)
+  return {
+    hosts: hosts.length,
+    switches: switches.length,
+    names,
+    links: links.map((link, i) => {
+      const section: Section = new Section('', `links.links[${i}]`, link, ['between', ...LINK_KEYS], true)
+      const settings = readSettings(section, DEFAULT_LINK)
+      const ends = readEnds(section, names, numbers)
+      const { mtu = Number.POSITIVE_INFINITY } = settings
+      const packet = Math.min(mtu - IP_UDP_BYTES, MAX_PACKET_BYTES) + FRAME_BYTES
+      if (settings.queue < packet && ends.some(end => end >= hosts.length))
+        section.complain('queue', `${settings.queue} bytes: a packet has up to ${packet} bytes, and would never pass`)
+      return { ...settings, ends }
+    }),
+  }
+}
+
+/** Throws RdmaError EINVAL if there is no path between two hosts. */
+export const requirePaths = (topology: LinkTopology, routes: Routes): void => {
+  const separated = separatedHosts(topology, routes)
+  if (separated === undefined) return
+  const [from, to] = separated.map(host => namesOf(topology)[host])
+  throw invalidArgument('createNetwork', `links: there is no path from ${from} to ${to}; hosts do not forward packets`)
+}
+
+const readEnds = (
+  section: Section,
+  names: readonly string[],
+  numbers: ReadonlyMap<string, number>,
+): readonly [number, number] => {
+  const between = section.raw('between')
+  if (!Array.isArray(between) || between.length !== 2)
+    section.complain('between', `${shown(between)}: give the names of two hosts or switches`)
+  const [a, b] = Array.from(between, name => {
+    const number = numbers.get(name)
+    if (number === undefined)
+      section.complain(
+        'between',
+        `there is no host or switch ${shown(name)}${(typeof name === 'string' && didYouMean(name, names)) || `; there are ${shownNames(names)}`}`,
+      )
+    return number
+  }) as [number, number]
+  if (a === b) section.complain('between', `a link has two different ends, not twice "${names[a]}"`)
+  return [a, b]
+}

@@ -1,0 +1,50 @@
+/*
+ * Links of a network in virtual time: packets arrive when the clock says so. Counts are those of the links, with the names
+ * of their ends.
+ */
+import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
+import { type LinkTopology, namesOf } from '../../../transport/phy/links/graph.ts'
+import type { Links } from '../../../transport/phy/links/links.ts'
+import { createPacketCarrier, type PacketCarrier } from '../../../transport/phy/links/packet-carrier.ts'
+import type { LinkStats } from '../contract.ts'
+
+/** `due`: called when packets are due, to have `PacketCarrier.poll` called. */
+export const createClockedLinks = (
+  topology: LinkTopology,
+  seed: number,
+  clock: Clock,
+  due: () => void,
+): PacketCarrier => {
+  let timer: Timer | undefined
+  const carrier = createPacketCarrier({
+    topology,
+    seed,
+    now: clock.now,
+    changed() {
+      clock.clear(timer)
+      const next = carrier.links.nextAt()
+      timer = next === Number.POSITIVE_INFINITY ? undefined : clock.at(next, 'device', due)
+    },
+  })
+  return carrier
+}
+
+/** The counts since time 0, of each direction of each link. `now`: µs. */
+export const linkStats = (topology: LinkTopology, links: Links, now: number): LinkStats[] => {
+  const names = namesOf(topology)
+  return links.stats(now).map((stats, direction) => {
+    const { ends, rate } = topology.links[direction >> 1]!
+    const { packets, bytes, marked, overflowed, lost, tooLong, maxQueue, meanQueue } = stats
+    const queue = links.queueOf(direction, now)
+    return {
+      from: names[ends[direction & 1]!]!,
+      to: names[ends[1 - (direction & 1)]!]!,
+      packets,
+      bytes,
+      marked,
+      lost: { overflow: overflowed, chance: lost, mtu: tooLong },
+      queue: { now: queue, max: maxQueue, mean: meanQueue },
+      utilization: now > 0 ? ((bytes - queue) * 8e6) / rate / now : 0,
+    }
+  })
+}

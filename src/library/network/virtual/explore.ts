@@ -1,0 +1,283 @@
+/*
+ * `network.explore`: runs a test under the faults of many seeds, each on a network of its own in virtual time. The first
+ * seed that fails is run again with fewer and fewer faults. The error has what is left, and the ladder.
+ */
+
+import { nextTurn } from '../../../host/event-loop/next-turn.ts'
+import type { FaultRule } from '../../../spec/faults/rule.ts'
+import { formatFaults, formatRule } from '../../../spec/faults/rules.ts'
+import { checkOptions, type KnownOptions } from '../../verbs/arguments/options.ts'
+import type { Device } from '../../verbs/device.ts'
+import {
+  checkFunction,
+  checkInteger,
+  formatValue,
+  hideFields,
+  invalidArgument,
+  RdmaError,
+  refused,
+} from '../../verbs/error.ts'
+import type { Explored, ExploredTest, ExploreOptions, LocalNetwork, Network, NetworkOptions } from '../contract.ts'
+import { type ExploredFault, exploredFaults, faultsOf, type ReceivedPackets } from './fault-lists.ts'
+import { observeRun } from './ladder.ts'
+
+const optionNames: KnownOptions<ExploreOptions> = { seeds: true, first: true, kinds: true, faults: true, limit: true }
+const defaultKinds: readonly ExploredFault[] = ['loss', 'delay', 'reorder', 'duplicate']
+const MAX_SEED = 2 ** 32 - 1
+const MAX_FAULTS = 32
+const MAX_LIMIT = 2 ** 31 - 1
+const DEFAULT_LIMIT = 600_000
+/** Runs of a failed seed with fewer faults. */
+const MAX_SHRINKS = 100
+
+/** A test has failed under `network.explore`. The `cause` is its error. */
+export class ExploreError extends Error {
+  /** 'ExploreError'. */
+  override readonly name: string = 'ExploreError'
+  /** The seed of the network. */
+  readonly seed: number
+  /** The faults without which the test does not fail, as rules of `createNetwork({ fault })`. */
+  readonly faults: readonly string[]
+  /** The last packets and failures, a line each. */
+  readonly ladder: readonly string[]
+
+  constructor(message: string, cause: unknown, seed: number, faults: readonly string[], ladder: readonly string[]) {
+    super(message, { cause })
+    this.seed = seed
+    this.faults = faults
+    this.ladder = ladder
+    // The message has it already.
+    hideFields(this, 'ladder')
+  }
+}
+
+interface Run {
+  /** Undefined: the test has passed. */
+  readonly failure: { readonly error: unknown } | undefined
+  readonly received: ReceivedPackets
+  readonly packets: number
+  readonly milliseconds: number
+  readonly lines: readonly string[]
+}
+
+const processEvents = ['uncaughtException', 'unhandledRejection'] as const
+
+/**
+ * Runs `body`. Errors that nothing catches are `caught`, and do not reach the program or its test runner, which would
+ * not know of the seed.
+ */
+const catchingAll = async (body: () => Promise<void>, caught: (error: unknown) => void): Promise<void> => {
+  if (typeof process !== 'object' || process.rawListeners === undefined) return body()
+  const listeners = processEvents.map(event => [event, process.rawListeners(event)] as const)
+  for (const event of processEvents) {
+    process.removeAllListeners(event)
+    process.on(event, caught)
+  }
+  try {
+    await body()
+    await nextTurn()
+  } finally {
+    for (const [event, earlier] of listeners) {
+      process.removeAllListeners(event)
+      for (const listener of earlier) process.on(event, listener as (error: unknown) => void)
+    }
+  }
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : formatValue(error))
+
+/** One run of a test. */
+const runOnce = async (
+  network: LocalNetwork,
+  test: ExploredTest,
+  seed: number,
+  limit: number,
+  hasLadder: boolean,
+): Promise<Run> => {
+  const { virtualClock: clock } = network
+  if (clock === undefined) throw new TypeError('the network of a run is in virtual time')
+  const observed = observeRun(network, hasLadder)
+  const devices: Device[] = []
+  network.onOpened = device => void devices.push(device)
+  let failure: Run['failure']
+  let isEnding = false
+  let milliseconds = 0
+  const fail = (error: unknown): void => {
+    failure ??= { error }
+  }
+  clock.isAlone = true
+  clock.onProblem = error => {
+    // A program may expect that it is stuck, but what it does outside of the network does not repeat.
+    if (error instanceof RdmaError && error.code === 'EOPNOTSUPP') fail(error)
+  }
+  await catchingAll(
+    async () => {
+      clock.after(limit, 'passive', () =>
+        clock.fail('ECANCELED', `the test has not ended after ${limit} ms of virtual time`),
+      )
+      try {
+        await clock.watch(
+          'the test',
+          (async () => {
+            await test(network, seed)
+          })(),
+        )
+      } catch (error) {
+        fail(error)
+      }
+      // Rejections are unhandled once all promise reactions have run.
+      await nextTurn()
+      milliseconds = network.now()
+      const left = clock.outside()
+      if (left.length > 0)
+        fail(
+          refused('EOPNOTSUPP', 'network.explore', `the test has left ${left.join(', ')}, which does not repeat`, ''),
+        )
+      isEnding = true
+      observed.stop()
+      // Findings of a check reject.
+      for (const device of devices) await device.close().catch(fail)
+    },
+    error => void (isEnding || fail(error)),
+  )
+  await network.endRecording?.()
+  network.end()
+  return { failure, received: observed.received, packets: observed.packets, milliseconds, lines: observed.lines() }
+}
+
+/** Leaves out faults as long as a run still fails. Resolves with the last run that failed. */
+const shrink = async (
+  faults: readonly FaultRule[],
+  run: (faults: readonly FaultRule[]) => Promise<Run>,
+): Promise<readonly FaultRule[]> => {
+  let left = faults
+  let runs = 0
+  for (let part = Math.ceil(left.length / 2); part >= 1; part = part === 1 ? 0 : Math.ceil(part / 2))
+    for (let start = 0; start < left.length && runs < MAX_SHRINKS; ) {
+      const fewer = [...left.slice(0, start), ...left.slice(start + part)]
+      runs++
+      if ((await run(fewer)).failure === undefined) start += part
+      else left = fewer
+    }
+  return left
+}
+
+/** The program's text that makes the network of a failed run; an object or function has the name of its option. */
+const replayOf = (options: NetworkOptions, seed: number, left: readonly FaultRule[]): string => {
+  const { clock, fault = '', seed: _, record: __, ...rest } = options
+  const others = Object.entries(rest).flatMap(([name, value]) =>
+    value === undefined
+      ? []
+      : [typeof value === 'object' || typeof value === 'function' ? name : `${name}: ${JSON.stringify(value)}`],
+  )
+  const faults = [fault, formatFaults(left)].filter(Boolean).join(';')
+  const settings = [`clock: '${clock}'`, ...others, `seed: ${seed}`, ...(faults === '' ? [] : [`fault: '${faults}'`])]
+  return `createNetwork({ ${settings.join(', ')} })`
+}
+
+const reportOf = (
+  options: NetworkOptions,
+  seed: number,
+  of: string,
+  all: readonly FaultRule[],
+  left: readonly FaultRule[],
+  { failure, lines }: Run,
+): ExploreError => {
+  const faults = left.map(formatRule)
+  const error = failure?.error
+  const text = [
+    left.length === 0
+      ? `seed ${seed} fails without faults: ${messageOf(error)}`
+      : `seed ${seed} ${of} fails: ${messageOf(error)}`,
+    ...(left.length > 0 ? [`faults (${left.length} of ${all.length}):`, ...faults.map(rule => `  ${rule}`)] : []),
+    `again: ${replayOf(options, seed, left)}`,
+    'ladder:',
+    ...lines.map(line => `  ${line}`),
+  ].join('\n')
+  return new ExploreError(text, error, seed, faults, lines)
+}
+
+/** Errors that nothing catches belong to one run: only one `explore` of a process runs at a time. */
+let isExploring = false
+
+/**
+ * `create`: makes the networks; `networkOptions`: those of the network that explores. Rejects with RdmaError EINVAL,
+ * EBUSY if another `explore` of the process has not ended, ExploreError.
+ */
+export const explore = async (
+  create: (options: NetworkOptions) => Network,
+  networkOptions: NetworkOptions,
+  test: ExploredTest,
+  options: ExploreOptions,
+): Promise<Explored> => {
+  if (isExploring)
+    throw refused('EBUSY', 'network.explore', 'another network.explore of this process has not ended', 'await it first')
+  isExploring = true
+  try {
+    return await exploreAlone(create, networkOptions, test, options)
+  } finally {
+    isExploring = false
+  }
+}
+
+const exploreAlone = async (
+  create: (options: NetworkOptions) => Network,
+  networkOptions: NetworkOptions,
+  test: ExploredTest,
+  options: ExploreOptions,
+): Promise<Explored> => {
+  const call = 'network.explore'
+  checkOptions(call, 'options', options, optionNames)
+  checkFunction(call, 'test', test)
+  if (networkOptions.clock !== 'virtual')
+    throw invalidArgument(
+      call,
+      'the network is in real time, where no run repeats',
+      "createNetwork({ clock: 'virtual' })",
+    )
+  const { seeds = 100, first = 1, kinds = defaultKinds, faults: maxFaults = 8, limit = DEFAULT_LIMIT } = options
+  checkInteger(call, 'first', first, 0, MAX_SEED)
+  checkInteger(call, 'seeds', seeds, 1, MAX_SEED - first + 1)
+  checkInteger(call, 'faults', maxFaults, 1, MAX_FAULTS)
+  checkInteger(call, 'limit', limit, 1, MAX_LIMIT)
+  if (!Array.isArray(kinds) || kinds.length === 0 || !kinds.every(kind => exploredFaults.includes(kind)))
+    throw invalidArgument(
+      call,
+      `kinds ${Array.isArray(kinds) ? `[${kinds.map(formatValue).join(', ')}]` : formatValue(kinds)} is not a list of ${exploredFaults.join(', ')}`,
+    )
+  const { record, fault = '', ...rest } = networkOptions
+  const run = (seed: number, faults: readonly FaultRule[], hasLadder = false): Promise<Run> => {
+    const text = [fault, formatFaults(faults)].filter(Boolean).join(';')
+    const network = create({ ...rest, seed, fault: text, ...(hasLadder && { record }) }) as LocalNetwork
+    return runOnce(network, test, seed, limit, hasLadder)
+  }
+  const total = { seeds: 0, packets: 0, virtualTime: 0 }
+  const count = ({ packets, milliseconds }: Run): void => {
+    total.packets += packets
+    total.virtualTime += milliseconds
+  }
+  // Later runs overwrite the recording.
+  const plain = await run(first, [], true)
+  count(plain)
+  if (plain.failure !== undefined) throw reportOf(networkOptions, first, '', [], [], plain)
+  for (let seed = first; seed < first + seeds; seed++) {
+    const faults = faultsOf(seed, kinds, maxFaults, plain.received)
+    const result = await run(seed, faults)
+    count(result)
+    total.seeds++
+    if (result.failure === undefined) continue
+    const left = await shrink(faults, fewer => run(seed, fewer))
+    const last = await run(seed, left, true)
+    if (last.failure !== undefined)
+      throw reportOf(networkOptions, seed, `(number ${total.seeds} of ${seeds})`, faults, left, last)
+    const reason = `seed ${seed} fails, and does not fail again with the same faults: the test does not repeat`
+    throw new ExploreError(
+      `${reason}\n${messageOf(result.failure.error)}`,
+      result.failure.error,
+      seed,
+      faults.map(formatRule),
+      [],
+    )
+  }
+  return total
+}

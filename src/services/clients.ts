@@ -1,0 +1,121 @@
+/*
+ * The clients of the subsystem that serve programs (R31, R40). They start in the order of the table `starters`. Core
+ * adds a device to them in this order and removes it in reverse order, and they stop in reverse order. So a client may
+ * use the clients before it in the table. If a client fails to start, clients that do not use it work.
+ */
+import { coreClasses } from '../core/base/all.ts'
+import { driverClass } from '../core/devices/driver.ts'
+import type { CoreOptions } from '../core/devices/registry.ts'
+import type { DriverClass } from '../core/driver-contract.ts'
+import type { Core } from '../core/model.ts'
+import { IbCm, type IbCmEnvironment } from './ib-cm/ib-cm.ts'
+import { ipClasses } from './ipoib/classes.ts'
+import { IpOverDevice } from './ipoib/ip-over-device.ts'
+import { madClasses } from './mad-client/classes.ts'
+import { MadLayer } from './mad-client/layer.ts'
+import { cmClasses } from './rdma-cm/classes.ts'
+import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
+
+interface ClientTypes {
+  /** Queue pair 1 of every device, and its agents. */
+  readonly mad: MadLayer
+  /** InfiniBand's connection manager. */
+  readonly ib_cm: IbCm
+  /** Connections by address and port. */
+  readonly rdma_cm: RdmaCm
+  /** IP over the device. */
+  readonly ipoib: IpOverDevice
+}
+export type ClientName = keyof ClientTypes
+
+const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
+  mad: ({ core, environment }) => new MadLayer(core, environment),
+  ib_cm: clients => new IbCm(clients.use('mad'), clients.environment),
+  rdma_cm: clients => new RdmaCm(clients.core, clients.use('ib_cm'), clients.environment),
+  ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
+}
+/** In the order of their start. */
+export const clientNames = Object.keys(starters) as readonly ClientName[]
+
+interface TimedClient {
+  nextTimeout(): number
+  onTimeout(now: number): boolean
+}
+
+/** What the clients need of their process. */
+export type ClientEnvironment = IbCmEnvironment & RdmaCmEnvironment
+
+export class Clients {
+  readonly core: Core
+  readonly environment: ClientEnvironment
+  readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
+  readonly #timed: TimedClient[] = []
+
+  constructor(core: Core, environment: ClientEnvironment) {
+    this.core = core
+    this.environment = environment
+  }
+
+  /**
+   * Returns a client. If the client has not started, first starts the clients before it in the table, then the client.
+   * Throws the error of the client's start. Errors of earlier clients are reported to core.
+   */
+  use<N extends ClientName>(name: N): ClientTypes[N] {
+    const started = this.#started[name]
+    if (started !== undefined) return started as ClientTypes[N]
+    for (const earlier of clientNames.slice(0, clientNames.indexOf(name)))
+      try {
+        this.use(earlier)
+      } catch (error) {
+        this.core.report(error)
+      }
+    return this.#start(name)
+  }
+
+  #start<N extends ClientName>(name: N): ClientTypes[N] {
+    const client = starters[name](this)
+    this.#started[name] = client
+    if ('onTimeout' in client) this.#timed.push(client)
+    return client
+  }
+
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
+  nextTimeout(): number {
+    // Hot path: called after every call and poll of a program in this process. No iterator.
+    let next = Number.POSITIVE_INFINITY
+    for (let i = 0; i < this.#timed.length; i++) next = Math.min(next, this.#timed[i]!.nextTimeout())
+    return next
+  }
+
+  /** False if no client had a due timer. */
+  onTimeout(now: number): boolean {
+    let progress = false
+    for (const client of this.#timed) progress = client.onTimeout(now) || progress
+    return progress
+  }
+
+  /** Functions that stop the clients, in reverse order. */
+  get stopSteps(): readonly (() => void)[] {
+    return [...clientNames].reverse().map(name => () => this.#started[name]?.close())
+  }
+}
+
+/** A line of a device's table: the class with the handlers of core. */
+const asListed = ({ class: cls }: DriverClass): DriverClass => driverClass(cls)
+
+/** The classes of a core with clients. A method starts the client that it needs. */
+export const classesWithClients = (
+  clients: () => Clients,
+): Required<Pick<CoreOptions, 'classes' | 'clientClasses'>> => {
+  const overManagement = madClasses(() => clients().use('mad'))
+  const connections = cmClasses(() => clients().use('rdma_cm'))
+  const overDatagrams = ipClasses(() => clients().use('ipoib'))
+  return {
+    classes: [...coreClasses, ...overManagement, ...connections, ...overDatagrams],
+    clientClasses: [
+      { needs: ['openManagement'], classes: overManagement.map(asListed) },
+      { needs: ['openManagement', 'openConnections'], classes: connections.map(asListed) },
+      { needs: ['openDatagrams'], classes: overDatagrams.map(asListed) },
+    ],
+  }
+}

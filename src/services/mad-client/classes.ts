@@ -1,0 +1,231 @@
+/*
+ * The classes of management datagrams: channels and agents, for umad files and the object model (R18, R40). Rules and
+ * errors follow Linux's user_mad.c and ib_register_mad_agent.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { findGid, getGid } from '../../core/devices/gids.ts'
+import type { DriverClass, MadAddress } from '../../core/driver-contract.ts'
+import type { CoreObject, FdObject } from '../../core/model.ts'
+import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { onUndelivered } from '../../core/undelivered.ts'
+import { MadAgentClass } from '../../spec/classes/mad/mad_agent.ts'
+import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_channel.ts'
+import type { QpAddress } from '../../spec/classes/qp/qp.ts'
+import { MadAgentFlags } from '../../spec/enums.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
+import type { In, RecordOf } from '../../spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
+import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
+import {
+  dataOffset,
+  isVendorClass,
+  MAD_CLASSES,
+  MAD_HEADER_BYTES,
+  MadClass,
+  RMPP_HEADER_END,
+  RMPP_VERSION,
+  usesRmpp,
+} from '../../spec/wire/management.ts'
+import { isMappedIpv4 } from '../../transport/wire/address.ts'
+import { madFields } from '../../transport/wire/mad/management.ts'
+import { methodsOf } from '../mad/registrations.ts'
+import { MadQueue } from './channel.ts'
+import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
+
+/** Maximum unfinished sends of one agent. */
+const MAX_OUTSTANDING = 1024
+/** Linux's MAX_MGMT_VERSION: class versions are below it. */
+const MAX_MGMT_VERSION = 0x83
+const MICROSECONDS_PER_MS = 1000
+
+interface AgentState {
+  readonly queue: MadQueue
+  readonly agent: MadAgent<Uint8Array | undefined>
+  readonly rmppVersion: number
+}
+
+/** `subject`: the call, or an attribute of it. */
+const refuse = (subject: string, why: string): never => {
+  throw new CallError('EINVAL', `${subject}: ${why}`)
+}
+
+/**
+ * Checks an agent's registration, in Linux's order. `agentCount`: number of agents of the channel. Throws CallError
+ * EINVAL, ENOMEM, EPROTONOSUPPORT.
+ */
+const optionsOf = (
+  {
+    mgmtClass,
+    classVersion,
+    methods,
+    oui = 0,
+    rmppVersion = 0,
+    flags = 0,
+    qpn = GSI_QPN,
+  }: In<(typeof MadAgentClass.methods)['create'], CoreObject>,
+  agentCount: number,
+): MadAgentOptions => {
+  const refuseAttribute = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
+  if (qpn !== GSI_QPN && qpn !== 0)
+    refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
+  if (agentCount >= MAD_CHANNEL_AGENTS)
+    throw new CallError('ENOMEM', `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`)
+  if (qpn === 0)
+    throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
+  if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
+    refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
+  const isUserRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
+  const engineDoesRmpp = rmppVersion !== 0 && !isUserRmpp
+  if (mgmtClass === 0) {
+    if (isUserRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
+    return { claim: undefined, engineDoesRmpp }
+  }
+  if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
+    refuseAttribute('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
+  if (classVersion >= MAX_MGMT_VERSION)
+    refuseAttribute('classVersion', `${classVersion} is not below ${MAX_MGMT_VERSION}`)
+  if (isVendorClass(mgmtClass) && oui === 0)
+    refuseAttribute('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
+    refuseAttribute('rmppVersion', `class ${mgmtClass} has no long messages`)
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp }
+}
+
+/**
+ * The path to an address, with the default P_Key. Throws CallError: EINVAL; ENODATA for an empty entry of the GID
+ * table.
+ */
+const pathOf = (
+  agent: CoreObject,
+  qpn: number,
+  { dgid, sgidIndex, flowLabel, trafficClass, hopLimit, isGlobal }: RecordOf<typeof QpAddress>,
+): MadAddress => {
+  const attribute = 'mad_agent.send: attribute address'
+  if (!isGlobal) refuse(attribute, 'isGlobal is 0: a RoCE path needs a global route')
+  const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
+  if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
+    refuse(attribute, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+  return {
+    localGid: gid,
+    remoteGid: copyOfBytes(dgid),
+    // as on Linux, only 24 bits of the number count
+    qpn: qpn & 0xff_ffff,
+    pkey: DEFAULT_PKEY,
+    flowLabel,
+    trafficClass,
+    hopLimit,
+  }
+}
+
+/** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
+const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
+  const refuseData = (why: string) => refuse('mad_agent.send: attribute data', why)
+  if (data.length < RMPP_HEADER_END) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_END}`)
+  const { mgmtClass } = madFields(data)
+  if (data.length < dataOffset(mgmtClass))
+    refuseData(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
+    refuseData(`class ${mgmtClass} has no long messages, but the agent is registered for them`)
+  const isTransfer = agent.isTransfer(data, mgmtClass)
+  if (data.length > MAD_BYTES && !isTransfer)
+    refuseData(
+      `${data.length} bytes are more than a datagram has (${MAD_BYTES}), and this is not an RMPP message of the agent`,
+    )
+  const message = new Uint8Array(isTransfer ? data.length : MAD_BYTES)
+  message.set(data)
+  return message
+}
+
+const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>
+  context.handles.slots.filter(
+    (object): object is CoreObject<AgentState> =>
+      object?.class.id === MadAgentClass.id && (object.state as AgentState | undefined)?.queue === state,
+  )
+
+/** The sender of a received message, as the address for an answer. */
+const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
+  dgid: address.remoteGid,
+  flowLabel: address.flowLabel,
+  // 0 if the port has lost the GID since
+  sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, address.localGid)),
+  hopLimit: address.hopLimit,
+  trafficClass: address.trafficClass,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: 1,
+})
+
+/** `layer` returns the MAD layer, and starts it if necessary. */
+export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
+  const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
+    create(_call, object) {
+      object.state = new MadQueue(object as FdObject)
+      return {}
+    },
+    query: (_call, { state }) => ({ unread: state.unread }),
+    receive(call, object, { bufferBytes }) {
+      const { state } = object
+      const { message, data, isTaken } = state.take(bufferBytes)
+      if (isTaken) onUndelivered(call, () => state.putBack(message))
+      const { agent, from, tag, data: fullMessage } = message
+      const senderAttributes = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
+      const status = from === undefined ? Errno.ETIMEDOUT : 0
+      return { agent, status, length: fullMessage.length, data, ...senderAttributes, ...(tag && { tag }) }
+    },
+    destroy(_call, object) {
+      for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
+      object.state.clear()
+      return {}
+    },
+  })
+
+  const agentClass = driverClass<typeof MadAgentClass, AgentState>(MadAgentClass, {
+    create({ device }, object, args) {
+      const channel = args.channel as FdObject<MadQueue>
+      const { state: queue } = channel
+      const options = optionsOf(args, queue.agentCount)
+      const agent = layer().createAgent<Uint8Array | undefined>(device, options, {
+        receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
+        ended(tag, outcome, message) {
+          queue.endSend(message)
+          if (outcome !== 'timeout') return
+          queue.post({ agent: object.handle, data: message.slice(0, MAD_HEADER_BYTES), from: undefined, tag })
+        },
+      })
+      object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
+      queue.agentCount++
+      // The channel is destroyed with its descriptor, even if it has agents; `destroy` destroys them.
+      dropParent(object, channel)
+      return {}
+    },
+    query: (_call, { state }) => ({ outstanding: state.agent.outstanding }),
+    destroy(_call, { state: { queue, agent } }) {
+      agent.close()
+      queue.agentCount--
+      return {}
+    },
+    send(_call, object, { address, qpn, timeout = 0, retries = 0, tag, data }) {
+      const { queue, agent } = object.state
+      const path = pathOf(object, qpn, address)
+      const message = messageOf(data, object.state)
+      if (agent.outstanding >= MAX_OUTSTANDING)
+        throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
+      queue.beginSend(message)
+      let isSent = false
+      try {
+        isSent = agent.send(message, path, {
+          timeout: timeout * MICROSECONDS_PER_MS,
+          retries,
+          tag: tag && copyOfBytes(tag),
+        })
+      } finally {
+        if (!isSent) queue.endSend(message)
+      }
+      if (isSent) return {}
+      return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
+    },
+  })
+  return [channelClass, agentClass]
+}

@@ -1,0 +1,193 @@
+/*
+ * Decides which calls, posts, completions, contexts and pages of programs the fault rules (rules.ts) act on. Pure: knows
+ * neither objects nor processes, only what the caller says about them. Every rule that matches acts; of several errors
+ * the first rule's counts. A rule counts its matches over all programs.
+ */
+import type { ErrnoName } from '../errno.ts'
+import type { ActingRule, FaultTarget, ProgramRuleCounts } from '../faults.ts'
+import { completionsOfRule, methodsOfRule } from './program-rules.ts'
+import { createRandom, hashOf } from './random.ts'
+import { type FaultRule, isActive, targetOf } from './rule.ts'
+import { formatRule } from './rules.ts'
+
+/** The program and device of an opportunity. The functions are called only if a rule needs the answer. */
+export interface FaultSubject {
+  readonly device: string
+  readonly pid: number
+  /** The program's command. */
+  program(): string
+  /** The call site (`siteOf` in survey.ts); undefined: unknown. */
+  site?(): string | undefined
+}
+
+/** What happens to a call. */
+export interface CallFault extends ActingRule {
+  /** Before the call, milliseconds. */
+  readonly delay: number
+  /** Empty: the call is executed. */
+  readonly errno: ErrnoName | ''
+  /** An asynchronous event after the call; empty: none. */
+  readonly event: string
+}
+
+export interface PostFault extends ActingRule {
+  readonly errno: ErrnoName
+}
+
+export interface CompletionFault extends ActingRule {
+  /** A name of `WcStatus`. */
+  readonly status: string
+}
+
+/** `delay`: milliseconds until the event. */
+export interface EventFault extends ActingRule {
+  readonly event: string
+  readonly delay: number
+}
+
+export interface ProgramFaults {
+  /** Replaces all rules; those for packets are ignored. Counts and random sequences restart. */
+  setRules(rules: readonly FaultRule[]): void
+  /** Whether a rule may act on this target. */
+  has(target: FaultTarget): boolean
+  /** As `has`, without rules that have acted as often as they may. */
+  canAct(target: FaultTarget): boolean
+  /** `method`: `class.method`. `canRaise`: whether the call can lead to an event; rules with other events do not match. */
+  onCall(subject: FaultSubject, method: string, canRaise?: (event: string) => boolean): CallFault | undefined
+  /** `cls`: class of the queue. `qpn`: undefined for an SRQ. `request`: a name of `requestNames`; undefined: unknown. */
+  onPost(
+    subject: FaultSubject,
+    cls: string,
+    qpn: number | undefined,
+    request: string | undefined,
+  ): PostFault | undefined
+  /** `cls`: class of the queue pair. `completion`: a name of `completionNames`. */
+  onCompletion(subject: FaultSubject, cls: string, qpn: number, completion: string): CompletionFault | undefined
+  /** A program has opened a device. */
+  onOpen(subject: FaultSubject): readonly EventFault[]
+  /** The device accesses an on-demand region of a program. Undefined: the page is there. */
+  onPage(subject: FaultSubject): ActingRule | undefined
+  /** By index in the list of all rules; undefined for rules that are not for programs. */
+  readonly counts: readonly (ProgramRuleCounts | undefined)[]
+}
+
+/** Linux keeps this many characters of a program's name. */
+const COMMAND_LENGTH = 15
+
+interface ActiveRule {
+  readonly rule: FaultRule
+  readonly target: FaultTarget
+  readonly acting: ActingRule
+  /** What the rule selects: methods, or completions with their class; empty: no such selector. */
+  readonly names: ReadonlySet<string>
+  readonly program: string
+  readonly counts: ProgramRuleCounts
+  readonly random: () => number
+  /** The first match on which the rule may act, and the number of times. */
+  readonly first: number
+  readonly times: number
+}
+
+const activeRule = (rule: FaultRule, index: number): ActiveRule => {
+  const target = targetOf(rule)
+  const noNames: ReadonlySet<string> = new Set()
+  return {
+    rule,
+    target,
+    acting: { number: index + 1, text: formatRule(rule) },
+    names: target === 'call' ? methodsOfRule(rule) : target === 'completion' ? completionsOfRule(rule) : noNames,
+    program: rule.program.slice(0, COMMAND_LENGTH),
+    counts: { matched: 0, injected: 0 },
+    random: createRandom(rule.seed ^ hashOf(`program ${index}`)),
+    first: rule.nth || rule.every || 1,
+    times: rule.count || (rule.nth > 0 ? 1 : Number.POSITIVE_INFINITY),
+  }
+}
+
+const includes = <T>(selected: readonly T[], value: T | undefined): boolean =>
+  selected.length === 0 || (value !== undefined && selected.includes(value))
+
+const isOfProgram = ({ rule, program }: ActiveRule, subject: FaultSubject): boolean =>
+  (rule.device === '' || rule.device === subject.device) &&
+  includes(rule.pid, subject.pid) &&
+  (program === '' || program === subject.program().slice(0, COMMAND_LENGTH)) &&
+  (rule.site.length === 0 || includes(rule.site, subject.site?.()))
+
+/** Counts a match; true if the rule acts on it. */
+const acts = ({ rule, counts, first, times, random }: ActiveRule): boolean => {
+  const match = ++counts.matched
+  if (match < first || (match - first) % (rule.every || 1) !== 0 || counts.injected >= times) return false
+  if (rule.share < 1 && random() >= rule.share * 2 ** 32) return false
+  counts.injected++
+  return true
+}
+
+export const createProgramFaults = (initial: readonly FaultRule[] = []): ProgramFaults => {
+  let active: readonly ActiveRule[] = []
+  let counts: readonly (ProgramRuleCounts | undefined)[] = []
+  const targets = new Set<FaultTarget>()
+
+  const setRules = (rules: readonly FaultRule[]): void => {
+    const all = rules.map((rule, index) =>
+      targetOf(rule) === 'packet' || !isActive(rule) ? undefined : activeRule(rule, index),
+    )
+    active = all.filter(rule => rule !== undefined)
+    counts = all.map(rule => rule?.counts)
+    targets.clear()
+    for (const { target } of active) targets.add(target)
+  }
+  setRules(initial)
+
+  /** The rules of a target that act on an opportunity; counts it for all that match. */
+  const acting = (
+    target: FaultTarget,
+    subject: FaultSubject,
+    isSelected: (rule: ActiveRule) => boolean,
+  ): readonly ActiveRule[] =>
+    active.filter(rule => rule.target === target && isSelected(rule) && isOfProgram(rule, subject) && acts(rule))
+
+  return {
+    setRules,
+    has: target => targets.has(target),
+    canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
+    onCall(subject, method, canRaise = () => true) {
+      const rules = acting('call', subject, ({ rule, names }) => names.has(method) && canRaise(rule.event))
+      const failing = rules.find(({ rule }) => rule.errno !== '')
+      const raising = rules.find(({ rule }) => rule.event !== '')
+      const [first] = rules
+      if (first === undefined) return undefined
+      return {
+        ...(failing ?? raising ?? first).acting,
+        delay: rules.reduce((sum, { rule }) => sum + rule.delay, 0),
+        errno: failing?.rule.errno ?? '',
+        event: failing === undefined ? (raising?.rule.event ?? '') : '',
+      }
+    },
+    onPost(subject, cls, qpn, request) {
+      const [first] = acting(
+        'post',
+        subject,
+        ({ rule }) => includes(rule.class, cls) && includes(rule.qp, qpn) && includes(rule.request, request),
+      )
+      return first === undefined || first.rule.post === '' ? undefined : { ...first.acting, errno: first.rule.post }
+    },
+    onCompletion(subject, cls, qpn, completion) {
+      const [first] = acting(
+        'completion',
+        subject,
+        ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn),
+      )
+      return first === undefined ? undefined : { ...first.acting, status: first.rule.status }
+    },
+    onOpen: subject =>
+      acting('event', subject, () => true).map(({ acting, rule }) => ({
+        ...acting,
+        event: rule.event,
+        delay: rule.delay,
+      })),
+    onPage: subject => acting('page', subject, () => true)[0]?.acting,
+    get counts() {
+      return counts
+    },
+  }
+}

@@ -1,0 +1,276 @@
+/*
+ * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
+ * records. The selectors of a rule select packets, or calls, posts, completions or contexts of programs; its effects
+ * apply to them. Several rules are separated by `;`. Units are those of tc-netem, but a probability may be a plain
+ * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
+ */
+import { Errno, type ErrnoName } from '../errno.ts'
+import { completionNames, FaultSettings, FaultTargets, requestNames, targetsOf } from '../faults.ts'
+import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
+import { WcStatus } from '../work.ts'
+import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
+import { type FaultRule, faultDirections, isActive, noFaults, ofKinds, packetEffects, targetOf } from './rule.ts'
+
+type Name = keyof typeof FaultSettings
+
+interface Setting<T> {
+  /** Undefined if the text is invalid. */
+  read(text: string): T | undefined
+  write(value: T): string
+  /** The allowed values, for messages. */
+  readonly allowed: string
+}
+
+/** Decimals of written numbers. Read numbers are rounded to them, so that a written number is read back unchanged. */
+const DECIMALS = 12
+const SIGNIFICANT_DIGITS = 12
+
+/**
+ * Parses a number with a unit, and multiplies it by the unit's scale; undefined for any other text. `units`: scales by
+ * unit in lower case; '': no unit.
+ */
+const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
+  const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
+  const scale = digits === undefined ? undefined : units[(unit ?? '').toLowerCase()]
+  if (scale === undefined) return undefined
+  // Without the rounding error of the product: 0.1 % is exactly 0.001.
+  const value = Number((Number(digits) * scale).toPrecision(SIGNIFICANT_DIGITS))
+  return Number(value.toFixed(DECIMALS))
+}
+const inRange = (value: number | undefined, min: number, max: number): number | undefined =>
+  value !== undefined && value >= min && value <= max ? value : undefined
+
+/** Without an exponent, which `parseNumber` does not accept. */
+const formatNumber = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
+
+const probability: Setting<number> = {
+  read: text => inRange(parseNumber(text, { '': 1, '%': 0.01 }), 0, 1),
+  write: formatNumber,
+  allowed: 'a probability from 0 to 1 or from 0% to 100%',
+}
+const milliseconds: Setting<number> = {
+  read: text => inRange(parseNumber(text, { '': 1, us: 0.001, ms: 1, s: 1000 }), 0, 10000),
+  write: formatNumber,
+  allowed: 'milliseconds from 0 to 10000, or a time like 200us, 5ms or 1s',
+}
+const RATES = { tbit: 1e12, gbit: 1e9, mbit: 1e6, kbit: 1e3, bit: 1, '': 1 } as const
+const bitsPerSecond: Setting<number> = {
+  read: text => inRange(parseNumber(text, RATES), 1000, 1e12),
+  write: value => {
+    const [unit, scale] = Object.entries(RATES).find(([, scale]) => value >= scale) ?? ['', 1]
+    return `${formatNumber(value / scale)}${unit}`
+  },
+  allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
+}
+/** The quantities of a link, for files that describe links in the units of fault rules. */
+export const linkQuantities = { delay: milliseconds, loss: probability, rate: bitsPerSecond } as const
+
+const parseInteger = (text: string, max: number): number | undefined =>
+  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? inRange(Number(text), 0, max) : undefined
+/** `values`; undefined if one of them is undefined. */
+const allOf = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
+  values.includes(undefined) ? undefined : (values as readonly T[])
+
+/** The opcodes that match a number or a name with `*`. Empty for any other text. */
+const opcodesOf = (pattern: string): number[] => {
+  const number = parseInteger(pattern, 255)
+  if (number !== undefined) return [number]
+  if (!/^[A-Z_*]+$/.test(pattern)) return []
+  // `**` is as `*`: several `.*` in a row would backtrack for exponential time.
+  const expression = new RegExp(`^${pattern.replaceAll(/\*+/g, '.*')}$`)
+  return opcodes.filter(({ name }) => expression.test(name)).map(({ opcode }) => opcode)
+}
+const example: OpcodeName = 'RC_ACKNOWLEDGE'
+
+/** Maximum process id of Linux (PID_MAX_LIMIT). */
+const MAX_PID = 2 ** 22
+const MAX_COUNT = 1e9
+const upperCase = (text: string): string => text.toUpperCase().replace(/^RDMA_/, '')
+
+/** A list of words that `isAllowed` accepts, separated by `+`. */
+const listOf = (isAllowed: (word: string) => boolean, canonical: (word: string) => string = String) => ({
+  read(text: string): readonly string[] | undefined {
+    const words = text.split('+').map(canonical)
+    return words.every(isAllowed) ? words : undefined
+  },
+  write: (words: readonly string[]): string => words.join('+'),
+})
+const number: Setting<number> = {
+  read: text => (/^[0-9]+$/.test(text) ? inRange(Number(text), 1, MAX_COUNT) : undefined),
+  write: String,
+  allowed: `an integer from 1 to ${MAX_COUNT}`,
+}
+const errno: Setting<ErrnoName | ''> = {
+  read: text => (Object.hasOwn(Errno, text) ? (text as ErrnoName) : undefined),
+  write: String,
+  allowed: 'the name of an error, as ENOMEM',
+}
+
+const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
+  call: {
+    ...listOf(isCallPattern),
+    allowed: 'a method as traces name it (mr.create), a pattern (mr.*, *.create), or several separated by +',
+  },
+  completion: {
+    ...listOf(name => name === '*' || completionNames.includes(name), upperCase),
+    allowed: `${completionNames.join(', ')}, or *; several are separated by +`,
+  },
+  device: {
+    read: text => (/^[\w.:-]+$/.test(text) ? text : undefined),
+    write: String,
+    allowed: 'the name of a device',
+  },
+  program: {
+    read: text => (/^[^,;=]+$/.test(text) ? text : undefined),
+    write: String,
+    allowed: 'the name of a program',
+  },
+  pid: {
+    read: text => allOf(text.split('+').map(pid => (pid === '0' ? undefined : parseInteger(pid, MAX_PID)))),
+    write: pids => pids.join('+'),
+    allowed: 'a process id, or several separated by +',
+  },
+  class: {
+    ...listOf(isClassName),
+    allowed: 'a class of `userdma schema`, or several separated by +',
+  },
+  site: {
+    ...listOf(site => /^[0-9a-f]{8}$/.test(site)),
+    allowed: 'a call site of 8 hexadecimal digits, or several separated by +',
+  },
+  dir: {
+    read: text => faultDirections.find(direction => direction === text),
+    write: String,
+    allowed: faultDirections.join(', '),
+  },
+  qp: {
+    read: text => allOf(text.split('+').map(qpn => parseInteger(qpn, 0xff_ffff))),
+    write: qps => qps.map(qpn => `0x${qpn.toString(16)}`).join('+'),
+    allowed: 'a QPN from 0 to 0xffffff, or several separated by +',
+  },
+  opcode: {
+    read: text => {
+      const patterns = text.toUpperCase().replaceAll('0X', '0x').split('+')
+      return patterns.every(pattern => opcodesOf(pattern).length > 0) ? patterns : undefined
+    },
+    write: patterns => patterns.join('+'),
+    allowed: `an opcode name of traces (${example}), a pattern (RC_READ_RESP_*) or a number, or several separated by +`,
+  },
+  request: {
+    ...listOf(name => requestNames.includes(name), upperCase),
+    allowed: `${requestNames.join(', ')}; several are separated by +`,
+  },
+  nth: number,
+  every: number,
+  share: probability,
+  count: number,
+  ...ofKinds(probability),
+  errno,
+  post: errno,
+  status: {
+    read: text => (text !== 'SUCCESS' && Object.hasOwn(WcStatus.values, text) ? text : undefined),
+    write: String,
+    allowed: 'the status of a failed completion, as RETRY_EXC_ERR',
+  },
+  event: {
+    read: text => (isEventName(text) ? text : undefined),
+    write: String,
+    allowed: 'an event that a rule can raise, as PORT_ERR',
+  },
+  page: {
+    read: text => (text === 'gone' ? text : undefined),
+    write: String,
+    allowed: 'gone',
+  },
+  delay: milliseconds,
+  jitter: milliseconds,
+  rate: bitsPerSecond,
+  seed: {
+    read: text => (/^[0-9]+$/.test(text) ? parseInteger(text, 0xffff_ffff) : undefined),
+    write: String,
+    allowed: 'an integer from 0 to 4294967295',
+  },
+}
+const settingNames = Object.keys(FaultSettings) as Name[]
+/** `Decisions.rateLimits` has a bit for each rule. */
+const MAX_RULES = 32
+
+/** The numbers of the opcodes that the rule selects; empty for all. */
+export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
+
+const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
+  const { read, allowed } = settings[name]
+  const value = read(text)
+  if (value === undefined) throw new Error(`fault ${name}: "${text}" is not ${allowed}`)
+  return value
+}
+
+/**
+ * Parses one rule. Absent settings are as in `noFaults`. Throws an Error with the setting, its value and what is
+ * allowed.
+ */
+export const parseRule = (text: string): FaultRule => {
+  const settingTexts = new Map<Name, string>()
+  let rule = noFaults
+  for (const part of text.trim() === '' ? [] : text.split(',')) {
+    const [name, value, ...extraParts] = part.split('=').map(word => word.trim())
+    const key = settingNames.find(setting => setting === name)
+    if (key === undefined)
+      throw new Error(`fault "${part}": there is no "${name}"; there are ${settingNames.join(', ')}`)
+    if (value === undefined || value === '' || extraParts.length > 0)
+      throw new Error(`fault "${part}": write ${key}=VALUE, where VALUE is ${settings[key].allowed}`)
+    if (settingTexts.has(key)) throw new Error(`fault ${key}: given twice, as ${settingTexts.get(key)} and as ${value}`)
+    settingTexts.set(key, value)
+    rule = { ...rule, [key]: readSetting(key, value) }
+  }
+  checkTarget(text, rule, settingTexts)
+  if (targetOf(rule) !== 'packet') {
+    checkProgramRule(text, rule, targetOf(rule))
+    return rule
+  }
+  if (rule.jitter > rule.delay)
+    throw new Error(
+      `fault jitter=${rule.jitter}: more than delay=${rule.delay}; no packet can arrive before it was sent`,
+    )
+  if (settingTexts.size > 0 && !packetEffects.some(name => settingTexts.has(name)))
+    throw new Error(
+      `fault "${text}": the rule has no effect; add one of ${packetEffects.join(', ')}, or for programs ${programEffects.join(', ')}`,
+    )
+  return rule
+}
+
+const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…', 'page=gone']
+
+/** Throws an Error if the rule has settings of another target than its own. */
+const checkTarget = (text: string, rule: FaultRule, settingTexts: ReadonlyMap<Name, string>): void => {
+  const target = targetOf(rule)
+  for (const name of settingTexts.keys())
+    if (!targetsOf(name).includes(target)) {
+      const others = targetsOf(name).map(other => FaultTargets[other])
+      throw new Error(
+        `fault "${text}": ${name} is for ${others.join(' and ')}, and this rule is for ${FaultTargets[target]}; write two rules, separated by ;`,
+      )
+    }
+}
+
+/** The text of a rule for `parseRule`: only settings that differ from `noFaults`, in a fixed order. */
+export const formatRule = (rule: FaultRule): string => {
+  const text = <N extends Name>(name: N): string => `${name}=${settings[name].write(rule[name])}`
+  return settingNames
+    .filter(name => String(rule[name]) !== String(noFaults[name]))
+    .map(text)
+    .join(',')
+}
+
+/**
+ * Parses rules. Empty rules, and rules whose effects are all 0, are omitted. Throws as `parseRule`, and for more than
+ * MAX_RULES rules.
+ */
+export const parseFaults = (text: string): FaultRule[] => {
+  const rules = text.split(';').map(parseRule).filter(isActive)
+  if (rules.length > MAX_RULES)
+    throw new Error(`there are ${rules.length} fault rules; ${MAX_RULES} are allowed at most`)
+  return rules
+}
+
+export const formatFaults = (rules: readonly FaultRule[]): string => rules.map(formatRule).join(';')

@@ -1,0 +1,120 @@
+/*
+ * Findings about calls with objects that the program has destroyed, and about programs that a signal ends. The preload
+ * library refuses such calls, and knows the objects by their addresses. Here they are found by program, class and
+ * number, and since numbers are reused, by the time of their destruction.
+ */
+import type { Stack } from '../../spec/check/findings.ts'
+import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
+import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
+import type { DetectorServices } from './detector.ts'
+import type { Death, UseOfGone } from './events.ts'
+import { type KnownObject, moment } from './objects.ts'
+import type { Occurrence } from './reporting.ts'
+
+interface Kind {
+  /** The object if it is unknown, before its number if that is known. */
+  readonly name: string
+  /** The participle of its destruction. */
+  readonly gone: string
+  /** Its classes; absent: the kernel has no such object. */
+  readonly classes?: readonly string[]
+}
+
+const kinds: Readonly<Record<keyof typeof ObjectKind, Kind>> = {
+  CONTEXT: { name: 'a context', gone: 'closed' },
+  PD: { name: 'PD', gone: 'deallocated', classes: ['pd'] },
+  CQ: { name: 'CQ', gone: 'destroyed', classes: ['cq'] },
+  QP: { name: 'QP', gone: 'destroyed', classes: QP_CLASSES },
+  MR: { name: 'MR', gone: 'deregistered', classes: ['mr'] },
+  MW: { name: 'MW', gone: 'deallocated', classes: ['mw'] },
+  AH: { name: 'AH', gone: 'destroyed', classes: ['ah'] },
+  SRQ: { name: 'SRQ', gone: 'destroyed', classes: ['srq', 'xrc_srq'] },
+  XRCD: { name: 'an XRC domain', gone: 'closed', classes: ['xrcd'] },
+  CHANNEL: { name: 'a completion channel', gone: 'destroyed', classes: ['comp_channel'] },
+  WQ: { name: 'a work queue', gone: 'destroyed', classes: ['wq'] },
+  WQ_TABLE: { name: 'a table of work queues', gone: 'destroyed', classes: ['rwq_ind_table'] },
+  FLOW: { name: 'a flow', gone: 'destroyed', classes: ['flow'] },
+  COUNTERS: { name: 'counters', gone: 'destroyed', classes: ['counters'] },
+  DM: { name: 'device memory', gone: 'freed', classes: ['dm'] },
+  TD: { name: 'a thread domain', gone: 'deallocated' },
+  CM_ID: { name: 'an identifier of rdma_cm', gone: 'destroyed', classes: ['cm_id'] },
+  // The device's history of one has no stacks.
+  CM_CHANNEL: { name: 'an event channel of rdma_cm', gone: 'destroyed' },
+  CM_EVENT: { name: 'an event of rdma_cm', gone: 'acknowledged' },
+  DEVICES: { name: 'a list of devices', gone: 'freed' },
+}
+
+const kindNumbered = new Map<number, Kind>(
+  Object.entries(kinds).map(([name, kind]) => [ObjectKind[name as keyof typeof ObjectKind], kind]),
+)
+
+/** Functions of the libraries have no other characters. The program sends the name. */
+const FUNCTION_NAME = /^[a-z0-9_]+$/
+
+const nameOf = (kind: Kind, { number }: UseOfGone, known: KnownObject | undefined): string => {
+  if (known !== undefined) return known.name
+  if (number === UNKNOWN_NUMBER || kind.name.includes(' ')) return kind.name
+  return kind.name === 'QP' ? `QP 0x${number.toString(16)}` : `${kind.name} ${number}`
+}
+
+/** An occurrence of the program, on the device of `known`. */
+const occurrenceOf = (
+  services: DetectorServices,
+  { time, program, stack }: Pick<UseOfGone, 'time' | 'program' | 'stack'>,
+  known: KnownObject | undefined,
+  action: string,
+): Occurrence => ({
+  time,
+  device: known === undefined ? '' : services.sources.deviceName(known.device),
+  context: known?.context ?? 0,
+  program,
+  stack,
+  action,
+})
+
+export const reportGone = (services: DetectorServices, used: UseOfGone): void => {
+  const { use, isOwner, destroyedAt, destroyedStack, program } = used
+  const kind = kindNumbered.get(used.kind)
+  if (kind === undefined || !FUNCTION_NAME.test(used.function)) return
+  const { classes = [] } = kind
+  const number = used.number === UNKNOWN_NUMBER ? undefined : used.number
+  const known =
+    use === GoneUse.CONCURRENT || isOwner
+      ? (services.objects.existingOf(program, classes, number) ??
+        services.objects.destroyedOf(program, classes, number, destroyedAt))
+      : services.objects.destroyedOf(program, classes, number, destroyedAt)
+  const name = nameOf(kind, used, known)
+  const isDouble = use === GoneUse.DESTROY && !isOwner
+  const what =
+    use === GoneUse.CONCURRENT
+      ? 'which another thread destroys at the same time'
+      : isOwner
+        ? 'whose device was closed'
+        : `which was ${kind.gone}${isDouble ? ' already' : ''}`
+  const isInHistory = known?.destruction !== undefined && !isOwner
+  services.report(isDouble ? 'double-destroy' : 'use-after-destroy', occurrenceOf(services, used, known, 'called'), {
+    text: `${used.function} on ${name}, ${what}`,
+    moments:
+      isInHistory || destroyedStack.length === 0
+        ? []
+        : [moment(isOwner ? 'closed' : kind.gone, destroyedAt, destroyedStack)],
+    objects: [known],
+  })
+}
+
+/** A frame of a verbs library, and its symbol. */
+const VERBS_FRAME = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so\S*(?: (\w*))?/
+
+/** The function of verbs that the program has called; undefined: none. */
+const verbsIn = (stack: Stack): string | undefined => {
+  const found = stack.map(frame => VERBS_FRAME.exec(frame)).filter(match => match !== null)
+  return found.length === 0 ? undefined : (found.findLast(([, symbol]) => symbol)?.[1] ?? 'a function of verbs')
+}
+
+export const reportDeath = (services: DetectorServices, { signal, isInOurs, ...death }: Death): void => {
+  const verbs = verbsIn(death.stack) ?? (isInOurs ? 'a function of verbs' : undefined)
+  services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
+    text: verbs === undefined ? `died of ${signal}` : `died of ${signal} in ${verbs}`,
+    ...(verbs === undefined && { severity: 'warning' as const }),
+  })
+}

@@ -1,0 +1,480 @@
+/*
+ * The objects that programs have created, with their history. Destroyed objects are kept for a while (MAX_DESTROYED):
+ * stale keys and queue pair numbers refer to them.
+ */
+
+import type { Failure } from '../../spec/check/failures.ts'
+import type { Moment, Program, Stack } from '../../spec/check/findings.ts'
+import type { NoteOmission } from '../../spec/check/omissions.ts'
+import type { QpClassName } from '../../spec/classes/qp/qp.ts'
+import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'
+import { swap32 } from '../../spec/memory.ts'
+
+const { REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
+
+/** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
+export interface ObjectName {
+  readonly id: number
+  readonly handle: number
+  readonly class: { readonly name: string }
+}
+
+/** Attributes of a queue pair, as set by calls. A failure may show a newer `state`. */
+export interface QpAttributes {
+  state?: number
+  destQpn?: number
+  sqPsn?: number
+  rqPsn?: number
+  pathMtu?: number
+  timeout?: number
+  retryCnt?: number
+  rnrRetry?: number
+  minRnrTimer?: number
+  maxRdAtomic?: number
+  maxDestRdAtomic?: number
+  qkey?: number
+  pkeyIndex?: number
+  accessFlags?: number
+  address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
+}
+
+/** Limits of a queue pair or SRQ: as returned by the call, else as requested. */
+export interface QueueLimits {
+  readonly maxSendWr?: number
+  readonly maxSendSge?: number
+  readonly maxRecvSge?: number
+  /** Requests of an SRQ. */
+  readonly maxWr?: number
+  /** Scatter/gather elements of an SRQ. */
+  readonly maxSge?: number
+  readonly maxInlineData?: number
+}
+
+/** The call that created an object, with fields of `CheckedCall`. */
+interface CheckedCreate {
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly isLibrary?: boolean
+  readonly args: Readonly<Record<string, unknown>>
+  readonly out: Readonly<Record<string, unknown>>
+}
+
+/** Maximum kept changes of an object, the latest. */
+const MAX_CHANGES = 8
+/** Maximum kept destroyed objects, the latest. */
+const MAX_DESTROYED = 4096
+/** Maximum time between the destruction of an object here and in the program, which sees it later. */
+const NEAR_MICROSECONDS = 1_000_000
+
+export class KnownObject {
+  readonly id: number
+  readonly handle: number
+  readonly class: string
+  /** Numbers of its device and context. */
+  readonly device: number
+  readonly context: number
+  readonly deviceName: string
+  readonly program: Program | undefined
+  /** Whether the TypeScript library created it. */
+  readonly isOfLibrary: boolean
+  /** Whether the library created it for itself, not for the program. */
+  isInternal = false
+  /** Whether its requests are frames of the library's messages. */
+  hasMessages = false
+  readonly creation: Moment
+  readonly changes: Moment[] = []
+  destruction: Moment | undefined
+  /** Objects that this object uses, by attribute: `pd`, `sendCq`. */
+  readonly uses: ReadonlyMap<string, KnownObject>
+  /** Live objects that use this object. */
+  readonly users = new Set<KnownObject>()
+  readonly qpn: number | undefined
+  /** Keys of a memory region; a memory window has only an rkey. */
+  readonly lkey: number | undefined
+  readonly rkey: number | undefined
+  /** Bytes of a region, or entries of a CQ. */
+  size: number | undefined
+  /** Whether the object is a counting CQ, which has no entries. */
+  readonly isCounting: boolean
+  /** `MrKind`; undefined: the object is no region. */
+  readonly regionKind: number | undefined
+  /** Of a queue pair or SRQ. */
+  readonly limits: QueueLimits
+  /** The address of a region's first byte in the program's memory. */
+  start: number | undefined
+  #iova: number | undefined
+  #isZeroBased = false
+  /** Whether peers may write to a region, or windows may be bound to it. */
+  isRemoteWritable = false
+  /** Requested max_send_wr and max_recv_wr of a queue pair; else 0. */
+  readonly requestedSends: number
+  readonly requestedReceives: number
+  /** sq_sig_all of a queue pair. */
+  readonly signalsAll: boolean
+  /** The destination of an address handle. */
+  readonly dgid: Uint8Array | undefined
+  /** Of a queue pair. All openers of an XRC target share them. */
+  attributes: QpAttributes = {}
+  /** The first failure of a queue pair since RESET; not a drop, a flush, or an event such as COMM_EST. */
+  failure: Failure | undefined
+  /** Whether a failure of a queue pair or its peer was reported since RESET. */
+  isReported = false
+  /**
+   * Of a queue pair: the highest number of READs and atomics, up to 256, that were posted and unpolled at one time
+   * since RESET.
+   */
+  mostReads = 0
+  /** Of an identifier of rdma_cm: the address of its struct rdma_cm_id; undefined: unknown (`KnownObjects.nameCmId`). */
+  userHandle: bigint | undefined
+  /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
+  hasSentWrongQkey = false
+
+  constructor(
+    { id, handle, class: cls }: ObjectName,
+    { device, deviceNumber, context, program, isLibrary = false, args, out }: CheckedCreate,
+    creation: Moment,
+    uses: ReadonlyMap<string, KnownObject>,
+  ) {
+    this.id = id
+    this.handle = handle
+    this.class = cls.name
+    this.device = deviceNumber
+    this.context = context
+    this.deviceName = device
+    this.program = program
+    this.isOfLibrary = isLibrary
+    this.creation = creation
+    this.uses = uses
+    this.qpn = numberOf(out.qpNum)
+    this.lkey = numberOf(out.lkey)
+    this.rkey = numberOf(out.rkey)
+    this.size = numberOf(out.cqe) ?? numberOf(args.length)
+    this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
+    this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
+    this.limits = (out.cap ??
+      args.cap ?? { maxWr: out.maxWr ?? args.maxWr, maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
+    this.dgid = this.class === 'ah' ? (args.address as { readonly dgid?: Uint8Array } | undefined)?.dgid : undefined
+    this.start = numberOf(args.start)
+    this.#iova = numberOf(args.iova)
+    this.#noteAccess(args.access)
+    const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
+    this.requestedSends = cap.maxSendWr ?? 0
+    this.requestedReceives = cap.maxRecvWr ?? 0
+    this.signalsAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
+  }
+
+  /** The address of a region's first byte in requests. */
+  get iova(): number | undefined {
+    return this.#isZeroBased ? 0 : this.#iova
+  }
+
+  get isQp(): boolean {
+    return this.qpn !== undefined
+  }
+
+  /** The object in a sentence, without its program or device. */
+  get name(): string {
+    if (this.qpn !== undefined) return `QP 0x${this.qpn.toString(16)}`
+    if (this.class === 'mr' && this.lkey !== undefined) return `MR 0x${this.lkey.toString(16)} of ${this.size} bytes`
+    return `${this.class.toUpperCase()} ${this.handle}`
+  }
+
+  get nameWithProgram(): string {
+    return this.program === undefined
+      ? `${this.name} of ${this.deviceName}`
+      : `${this.name} of process ${this.program.pid} (${this.program.command})`
+  }
+
+  get history(): Moment[] {
+    return [this.creation, ...this.changes, ...(this.destruction ? [this.destruction] : [])]
+  }
+
+  /** The queue pair was modified to RESET. */
+  reset(): void {
+    for (const name of Object.keys(this.attributes)) delete this.attributes[name as keyof QpAttributes]
+    this.failure = undefined
+    this.isReported = false
+    this.mostReads = 0
+  }
+
+  /** A CQ was resized, or a region got other memory. */
+  modified(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
+    const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
+    this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
+    this.start = numberOf(start) ?? this.start
+    this.#iova = numberOf(iova) ?? this.#iova
+    this.#noteAccess(args.access)
+  }
+
+  /** `access`: `AccessFlags` of a region; undefined: unchanged. */
+  #noteAccess(access: unknown): void {
+    if (typeof access !== 'number') return
+    this.#isZeroBased = (access & ZERO_BASED) !== 0
+    this.isRemoteWritable = (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0
+  }
+
+  addChange(moment: Moment): void {
+    if (this.changes.length === MAX_CHANGES) this.changes.shift()
+    this.changes.push(moment)
+  }
+}
+
+const numberOf = (value: unknown): number | undefined =>
+  typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
+
+export const hex = (value: bigint | number): string => `0x${value.toString(16)}`
+
+/** The name of an ibv_qp_state. */
+export const stateName = (state: number): string => nameIn(QpState.values, state)
+
+export const stateOf = ({ attributes: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
+/** `RC`, `UC`, `UD` or `XRC`. */
+export const typeOf = ({ class: name }: KnownObject): string =>
+  (name as QpClassName)
+    .replace(/_qp$/, '')
+    .replace(/_(ini|tgt)$/, '')
+    .toUpperCase()
+
+/** Number of polled completions that look unpolled. The TypeScript library frees a CQE only with its next poll. */
+export const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
+
+const isObjectName = (value: unknown): value is ObjectName =>
+  typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
+
+const cmIdKey = (program: Program | undefined, userHandle: bigint): string => `${program?.pid} ${userHandle}`
+
+export class KnownObjects {
+  /** Objects that exist, by `id`. */
+  readonly #existing = new Map<number, KnownObject>()
+  /** Destroyed objects by `id`, in the order of their destruction. */
+  readonly #destroyed = new Map<number, KnownObject>()
+  /** By `numbersOf`: the existing object, of an XRC target the first opener; else the last destroyed one. */
+  readonly #byNumber = new Map<string, KnownObject>()
+  /** Existing objects of XRC targets, by `numbersOf`. Each process that opens a target has an object of its own. */
+  readonly #openers = new Map<string, Set<KnownObject>>()
+  /** Identifiers of rdma_cm that exist, by `cmIdKey`. */
+  readonly #cmIds = new Map<string, KnownObject>()
+  /** By context, class and handle: the existing object, else the last destroyed one. */
+  readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
+
+  /** False once a destroyed object was forgotten (MAX_DESTROYED). */
+  isComplete = true
+  readonly #omit: NoteOmission
+
+  constructor(omit: NoteOmission) {
+    this.#omit = omit
+  }
+
+  /** The objects that the arguments of a call name, by attribute. */
+  usedBy(args: Readonly<Record<string, unknown>>): Map<string, KnownObject> {
+    const used = new Map<string, KnownObject>()
+    for (const [name, value] of Object.entries(args)) {
+      const known = isObjectName(value) ? this.#existing.get(value.id) : undefined
+      if (known !== undefined) used.set(name, known)
+    }
+    return used
+  }
+
+  add(object: KnownObject): void {
+    this.#existing.set(object.id, object)
+    for (const used of object.uses.values()) used.users.add(object)
+    for (const number of numbersOf(object))
+      if (object.class === 'xrc_tgt_qp') this.#addOpener(number, object)
+      else this.#byNumber.set(number, object)
+    const classes = getOrAdd(this.#byHandle, object.context, () => new Map<string, Map<number, KnownObject>>())
+    getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
+  }
+
+  #addOpener(number: string, object: KnownObject): void {
+    const openers = getOrAdd(this.#openers, number, () => new Set<KnownObject>())
+    const [first] = openers
+    openers.add(object)
+    if (first === undefined) this.#byNumber.set(number, object)
+    else object.attributes = first.attributes
+  }
+
+  /** The next opener of a target takes the place of the first. */
+  #removeOpener(number: string, object: KnownObject): void {
+    const openers = this.#openers.get(number)
+    openers?.delete(object)
+    const [next] = openers ?? []
+    if (next === undefined) this.#openers.delete(number)
+    else if (this.#byNumber.get(number) === object) {
+      this.#byNumber.set(number, next)
+      next.failure = object.failure
+      next.isReported = object.isReported
+    }
+  }
+
+  /** The existing objects of the queue pair of `object`: of an XRC target all openers. */
+  openersOf(object: KnownObject): ReadonlySet<KnownObject> {
+    const [number = ''] = numbersOf(object)
+    return this.#openers.get(number) ?? new Set([object])
+  }
+
+  /** Undefined: the object was destroyed, or is unknown. */
+  find(id: number): KnownObject | undefined {
+    return this.#existing.get(id)
+  }
+
+  /** The queue pair with this number, else the last destroyed one. Of an XRC target: the object of its first opener. */
+  qp(device: number, qpn: number): KnownObject | undefined {
+    return this.#byNumber.get(`${device} qp ${qpn}`)
+  }
+
+  /**
+   * An existing queue pair whose number is this one with its bytes in reverse order. A dest_qp_num has 24 bits: the
+   * highest of the four bytes may be lost.
+   */
+  qpWithSwapped(device: number, qpn: number): KnownObject | undefined {
+    // The number of every queue pair has 24 bits, so a swapped one ends with a byte of zeros.
+    if ((qpn & 0xff) !== 0) return undefined
+    const whole = this.qp(device, swap32(qpn))
+    if (whole !== undefined || qpn >>> 24 !== 0) return whole
+    for (const object of this.#existing.values())
+      if (object.device === device && object.qpn !== undefined && (swap32(object.qpn) & 0xffffff) === qpn) return object
+    return undefined
+  }
+
+  /** The existing queue pair of a program with this number, on any device. */
+  qpOfProgram(program: Program | undefined, qpn: number): KnownObject | undefined {
+    for (const object of this.#existing.values())
+      if (object.qpn === qpn && object.program?.pid === program?.pid) return object
+    return undefined
+  }
+
+  /** A call has told the `userHandle` of an identifier of rdma_cm. */
+  nameCmId(object: KnownObject, userHandle: bigint): void {
+    this.#forgetCmId(object)
+    object.userHandle = userHandle
+    this.#cmIds.set(cmIdKey(object.program, userHandle), object)
+  }
+
+  #forgetCmId({ id, program, userHandle }: KnownObject): void {
+    if (userHandle === undefined) return
+    const key = cmIdKey(program, userHandle)
+    if (this.#cmIds.get(key)?.id === id) this.#cmIds.delete(key)
+  }
+
+  /** The identifier of rdma_cm of a program with this `userHandle`. */
+  cmIdOfProgram(program: Program | undefined, userHandle: bigint): KnownObject | undefined {
+    return this.#cmIds.get(cmIdKey(program, userHandle))
+  }
+
+  /** An existing object of a program with one of these classes and this number (QPN, else handle), on any device. */
+  existingOf(program: Program | undefined, classes: readonly string[], number?: number): KnownObject | undefined {
+    for (const object of this.#existing.values())
+      if (object.program?.pid === program?.pid && isNumbered(object, classes, number)) return object
+    return undefined
+  }
+
+  /**
+   * The destroyed object of a program with one of these classes and this number (QPN, else handle; undefined: any) whose
+   * destruction was nearest to `time`, at most NEAR_MICROSECONDS. A parent's object if the program has none.
+   */
+  destroyedOf(
+    program: Program | undefined,
+    classes: readonly string[],
+    number: number | undefined,
+    time: number,
+  ): KnownObject | undefined {
+    let nearest: KnownObject | undefined
+    let distance = 2 * NEAR_MICROSECONDS
+    for (const object of this.#destroyed.values()) {
+      if (!isNumbered(object, classes, number)) continue
+      const away = Math.abs((object.destruction?.time ?? 0) - time)
+      const penalty = object.program?.pid === program?.pid ? 0 : NEAR_MICROSECONDS
+      if (away > NEAR_MICROSECONDS || away + penalty >= distance) continue
+      nearest = object
+      distance = away + penalty
+    }
+    return nearest
+  }
+
+  /** Whether `hasSentWrongQkey` is set for a queue pair of this number, on any device, also a destroyed one. */
+  hasSentWrongQkey(qpn: number): boolean {
+    for (const objects of [this.#existing, this.#destroyed])
+      for (const object of objects.values()) if (object.qpn === qpn && object.hasSentWrongQkey) return true
+    return false
+  }
+
+  /** The region or window with this key, else the last destroyed one. All 32 bits of the key are compared. */
+  region(device: number, key: number): KnownObject | undefined {
+    return this.#byNumber.get(`${device} key ${key >>> 0}`)
+  }
+
+  /** A region of a context that exists and contains an address of requests. */
+  regionAt(context: number, address: number): KnownObject | undefined {
+    return this.existingIn(context).find(
+      ({ class: name, iova, size }) =>
+        name === 'mr' && iova !== undefined && size !== undefined && address >= iova && address < iova + size,
+    )
+  }
+
+  /** The contexts with queue pairs or shared receive queues that exist. */
+  contexts(): { readonly device: number; readonly context: number }[] {
+    const found = new Map<number, number>()
+    for (const { context, device, isQp, class: name } of this.#existing.values())
+      if (isQp || name.endsWith('srq')) found.set(context, device)
+    return [...found].map(([context, device]) => ({ device, context }))
+  }
+
+  /** The object with this handle, else the last destroyed one. */
+  byHandle(context: number, name: string, handle: number): KnownObject | undefined {
+    return this.#byHandle.get(context)?.get(name)?.get(handle)
+  }
+
+  /** The objects of a context that exist. */
+  existingIn(context: number): KnownObject[] {
+    const classes = [...(this.#byHandle.get(context)?.values() ?? [])]
+    return classes.flatMap(handles => [...handles.values()]).filter(({ destruction }) => destruction === undefined)
+  }
+
+  remove(object: KnownObject, destruction: Moment): void {
+    object.destruction = destruction
+    this.#existing.delete(object.id)
+    this.#forgetCmId(object)
+    if (object.class === 'xrc_tgt_qp') for (const number of numbersOf(object)) this.#removeOpener(number, object)
+    for (const used of object.uses.values()) used.users.delete(object)
+    this.#destroyed.set(object.id, object)
+    const [oldest] = this.#destroyed.values()
+    if (this.#destroyed.size <= MAX_DESTROYED || oldest === undefined) return
+    this.#destroyed.delete(oldest.id)
+    this.isComplete = false
+    this.#omit('destroyed-objects', 1)
+    for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
+    this.#forgetHandle(oldest)
+  }
+
+  #forgetHandle(object: KnownObject): void {
+    const { context, class: name, handle } = object
+    const classes = this.#byHandle.get(context)
+    const handles = classes?.get(name)
+    if (handles?.get(handle) !== object) return
+    handles.delete(handle)
+    if (handles.size === 0) classes?.delete(name)
+    if (classes?.size === 0) this.#byHandle.delete(context)
+  }
+}
+
+const isNumbered = (object: KnownObject, classes: readonly string[], number: number | undefined): boolean =>
+  classes.includes(object.class) && (number === undefined || (object.qpn ?? object.handle) === number)
+
+const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+  let value = map.get(key)
+  if (value === undefined) {
+    value = make()
+    map.set(key, value)
+  }
+  return value
+}
+
+/** Keys of an object in `#byNumber`: device, and queue pair number or memory key. */
+const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
+  ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
+  ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
+]
+
+export const moment = (action: string, time: number, stack: Stack): Moment => ({ action, time, stack })

@@ -1,0 +1,176 @@
+/*
+ * The detector of queues: send queues (sends.ts), receive queues (receives.ts), events of CQs (wakeups.ts), and
+ * completions that are never polled, or not before their region is deregistered.
+ */
+
+import type { Stack } from '../../../spec/check/findings.ts'
+import type { WorkRequest } from '../../../spec/check/requests.ts'
+import { nameIn } from '../../../spec/enums.ts'
+import { PostQueue } from '../../../spec/session.ts'
+import { counted } from '../../../spec/text.ts'
+import { WcStatus } from '../../../spec/work.ts'
+import { requestText, usesRegion } from '../buffers.ts'
+import type { Detector, DetectorServices } from '../detector.ts'
+import type { KnownObject } from '../objects.ts'
+import { ReceiveQueues } from './receives.ts'
+import { SendQueues } from './sends.ts'
+import { type UnpolledCompletion, UnpolledCompletions } from './unpolled.ts'
+import { Wakeups } from './wakeups.ts'
+
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+
+/** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
+const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
+  status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
+
+export interface QueueDetector extends Detector {
+  /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
+  receiveCounts(sender: KnownObject, peer: KnownObject): string[]
+  /**
+   * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
+   * that armed the CQ last; undefined: none has.
+   */
+  reportsWait(cq: KnownObject): Stack | undefined
+}
+
+export const createQueueDetector = (services: DetectorServices): QueueDetector => {
+  const unpolled = new UnpolledCompletions()
+  const sends = new SendQueues(services, unpolled)
+  const receives = new ReceiveQueues(services, sender => sends.oldestMessage(sender))
+  const wakeups = new Wakeups(services, unpolled)
+
+  const requestPolled = (request: WorkRequest): void => {
+    if (request.queue === PostQueue.SEND) sends.polled(request)
+  }
+
+  /** A CQ was destroyed: reports completions that were never polled, unless all were flushed. */
+  const reportUnpolled = (cq: KnownObject, stack: Stack): void => {
+    const left = unpolled.of(cq)
+    const failed = left.find(isFailed)
+    const first = failed ?? left.find(({ completion: { status } }) => status === SUCCESS)
+    if (first === undefined) return
+    const owner = services.objects.find(first.request.owner)
+    const name = `${requestText(first.request)}: ${nameIn(WcStatus.values, first.completion.status)}`
+    const text = `${cq.name} ends with ${counted(left.length, 'completion')} that the program never polled: ${name}`
+    services.report('completions-unpolled', services.occurrenceAt(cq, stack), {
+      text,
+      severity: failed === undefined ? 'note' : 'warning',
+      moments: [services.postMoment(first.request)],
+      objects: [cq, owner],
+    })
+  }
+
+  /** A program has deregistered a region: reports an unpolled success of a request that uses the region. */
+  const deregistered = (region: KnownObject, stack: Stack): void => {
+    for (const id of unpolled.cqs) {
+      const cq = services.objects.find(id)
+      if (cq?.device !== region.device) continue
+      const user = unpolled
+        .of(cq)
+        .find(
+          ({ request, completion: { status }, isOver }) => !isOver && status === SUCCESS && usesRegion(request, region),
+        )?.request
+      const owner = user && services.objects.find(user.owner)
+      if (user === undefined || owner === undefined) continue
+      const text = `${region.name} was deregistered before the completion of ${requestText(user)} of ${owner.name} was polled`
+      services.report('region-in-use', services.occurrenceAt(region, stack), {
+        text,
+        severity: 'warning',
+        moments: [services.postMoment(user)],
+        objects: [region, owner],
+      })
+      return
+    }
+  }
+
+  /** A program has destroyed an address handle: reports a send to its address that the program has not polled. */
+  const addressDestroyed = (ah: KnownObject, stack: Stack): void => {
+    const { dgid } = ah
+    const pd = ah.uses.get('pd')
+    if (dgid === undefined || pd === undefined) return
+    const isSame = (gid: Uint8Array | undefined): boolean => gid?.every((byte, i) => byte === dgid[i]) === true
+    // Another handle of the address: the sends may have used that one.
+    for (const other of pd.users) if (other !== ah && isSame(other.dgid)) return
+    for (const owner of pd.users) {
+      if (owner.class !== 'ud_qp') continue
+      const cq = owner.uses.get('sendCq')
+      const isOfAddress = ({ owner: id, destination }: WorkRequest): boolean =>
+        id === owner.id && isSame(destination?.gid)
+      const waiting = sends.outstandingOf(owner.id).find(isOfAddress)
+      const sent = cq && unpolled.of(cq).find(({ request }) => isOfAddress(request))?.request
+      const last = sends.lastUnknown(owner)
+      const request = waiting ?? sent ?? (last && isOfAddress(last) ? last : undefined)
+      if (request === undefined) continue
+      const fate = waiting === undefined ? 'here it was sent' : 'it still waits, and is dropped'
+      services.report('message-dropped', services.occurrenceAt(ah, stack), {
+        text: `${ah.name} was destroyed before the completion of ${requestText(request)} of ${owner.name} was polled: an adapter may drop the datagram; ${fate}`,
+        moments: [services.postMoment(request)],
+        objects: [ah, owner],
+      })
+      return
+    }
+  }
+
+  return {
+    posted(request) {
+      if (request.queue === PostQueue.SEND) sends.posted(request)
+      else receives.posted(request)
+    },
+    ended(request) {
+      sends.ended(request)
+    },
+    completed(request, completion) {
+      const { qp, status, cqPosition } = completion
+      if (request.queue === PostQueue.SEND) sends.completed(request)
+      else if (status !== WR_FLUSH_ERR) {
+        receives.taken(request, qp)
+        sends.received(completion)
+      }
+      wakeups.completing(completion)
+      const known = cqPosition > 0 ? services.objects.find(qp) : undefined
+      if (known !== undefined) unpolled.completed(request, completion, known)
+    },
+    receiverNotReady(id) {
+      const qp = services.objects.find(id)
+      if (qp !== undefined) receives.notReady(qp)
+    },
+    polled(id, count) {
+      unpolled.polled(id, count, requestPolled)
+      wakeups.polled(id)
+    },
+    queueReset(id) {
+      const owner = services.objects.find(id)
+      if (owner?.isQp) sends.reset(owner)
+      receives.reset(id)
+      unpolled.qpReset(id)
+    },
+    calling(call, object) {
+      const { class: name, method, args, stack } = call
+      if (object.isQp) sends.calling(call, object)
+      if (name !== 'cq') return
+      wakeups.calling(object)
+      if (method === 'reqNotify') wakeups.armed(object, Boolean(args.solicitedOnly), stack)
+    },
+    called(call, object) {
+      const { class: name, method, stack, refused, why } = call
+      if (object.isQp) sends.called(call, object)
+      if (refused !== undefined) return
+      if (method !== 'destroy') return
+      if (name === 'ah' && why === 'call') addressDestroyed(object, stack)
+      if (name === 'mr' && why === 'call') deregistered(object, stack)
+      if (name !== 'cq') return
+      wakeups.destroyed(object)
+      reportUnpolled(object, stack)
+      unpolled.cqDestroyed(object.id)
+    },
+    contextEnds(end) {
+      sends.contextEnds(end)
+    },
+    reportsWait(cq) {
+      return wakeups.reportsWait(cq.id)
+    },
+    receiveCounts(sender, peer) {
+      return peer.class === 'xrc_tgt_qp' ? [] : [receives.counts(sender, sends.outstandingMessages(sender.id), peer)]
+    },
+  }
+}

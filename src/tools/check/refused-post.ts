@@ -1,0 +1,147 @@
+/*
+ * Findings about refused posts: a post returned an error, and the device never saw the request. libibverbs' provider,
+ * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
+ */
+
+import { type FindingId, findings, type Program, type Severity, type Stack } from '../../spec/check/findings.ts'
+import { QpState } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { ATOMIC_BYTES, SendFlags, WrOpcode } from '../../spec/work.ts'
+import { adviceForReset } from './advice.ts'
+import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
+
+/** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
+export interface RequestFacts {
+  /** ibv_wr_opcode. */
+  readonly opcode: number
+  /** ibv_send_flags. */
+  readonly flags: number
+  /** Number of scatter/gather elements. */
+  readonly elements: number
+  /** Bytes of a single element; 0 if there are several. */
+  readonly length: bigint
+  /** The low 32 bits of the remote address of an atomic. */
+  readonly addressLow: number
+  /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
+  readonly unsignaled: number
+}
+
+export interface RefusedPost {
+  /** Microseconds. */
+  readonly time: number
+  /** The device's name. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context. */
+  readonly context: number
+  readonly program: Program | undefined
+  /** PostQueue. */
+  readonly queue: number
+  /** The number of the queue pair, or the handle of the SRQ. */
+  readonly number: number
+  readonly wrId: bigint
+  /** An errno. */
+  readonly error: number
+  /** ibv_qp_state, as the library knew it. */
+  readonly state: number
+  readonly stack: Stack
+  /** Absent: src/library/verbs refused the post, on a device in the same process. */
+  readonly request?: RequestFacts
+  /** Absent: the severity of the finding, at most 'warning'. */
+  readonly severity?: Severity
+}
+
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
+
+/** The limit of scatter/gather elements; `max` undefined: unknown. */
+const sgeLimit = (
+  isSend: boolean,
+  { maxSendSge, maxRecvSge, maxSge }: QueueLimits,
+): readonly [name: string, max: number | undefined] => {
+  if (isSend) return ['max_send_sge', maxSendSge]
+  return maxSge === undefined ? ['max_recv_sge', maxRecvSge] : ['max_sge', maxSge]
+}
+
+/** The finding for the rule that a request breaks, and why; undefined: unknown. */
+const brokenRule = (
+  isSend: boolean,
+  request: RequestFacts,
+  queue: KnownObject,
+  error: number,
+): [FindingId, string] | undefined => {
+  const { elements, flags, length, opcode, addressLow } = request
+  if (isSend && opcode === BIND_MW)
+    return [
+      'bind-refused',
+      error === Errno.EPERM
+        ? 'window and region are of different protection domains'
+        : 'the region, its range or the rights do not fit the window',
+    ]
+  const { maxInlineData } = queue.limits
+  if (!isSend && queue.uses.has('srq')) return ['refused-call', 'the queue pair has an SRQ: post to the SRQ']
+  const [name, max] = sgeLimit(isSend, queue.limits)
+  if (max !== undefined && elements > max)
+    return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
+  if (!isSend) return undefined
+  // `length` is unknown if there are several elements.
+  const hasLength = elements <= 1
+  if (hasLength && (flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
+    return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
+  if (opcode !== ATOMIC_CMP_AND_SWP && opcode !== ATOMIC_FETCH_AND_ADD) return undefined
+  if (addressLow % ATOMIC_BYTES !== 0)
+    return ['atomic-misaligned', `its remote address modulo ${ATOMIC_BYTES} is ${addressLow % ATOMIC_BYTES}`]
+  if (hasLength && length < ATOMIC_BYTES)
+    return ['request-length', `it has ${length} bytes for the result of an atomic`]
+  return undefined
+}
+
+/** Why a send queue is full. Undefined if its last send is signaled: then the program has only polled too late. */
+const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
+  if (signalsAll || unsignaled === 0) return undefined
+  const lastSends = `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
+  // The queue may have more slots than max_send_wr.
+  return unsignaled >= requestedSends
+    ? `${lastSends}, and max_send_wr is ${requestedSends}: on an adapter no completion frees their slots`
+    : lastSends
+}
+
+/** Why a receive queue or SRQ is full; undefined: its size is unknown. */
+const whyReceivesFull = ({ limits: { maxWr } }: KnownObject): string | undefined =>
+  maxWr === undefined ? undefined : `max_wr is ${maxWr}`
+
+/** Whether a queue pair was created without slots for this queue. */
+const hasNoSlots = (isSend: boolean, { isQp, requestedSends, requestedReceives }: KnownObject): boolean =>
+  isQp && (isSend ? requestedSends : requestedReceives) === 0
+
+/** The finding for a refused post to a queue, its text, and advice that fits it better than the kind's. */
+export const refusalOf = (
+  { queue, number, error, state, wrId, request }: RefusedPost,
+  target: KnownObject | undefined,
+): { readonly id: FindingId; readonly text: string; readonly advice?: string; readonly severity?: Severity } => {
+  const { RESET, RTS } = QpState.values
+  const isSend = queue === PostQueue.SEND
+  const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
+  if (error === Errno.ENOMEM && target && hasNoSlots(isSend, target)) {
+    const name = isSend ? 'max_send_wr' : 'max_recv_wr'
+    return {
+      id: 'queue-full',
+      text: `${isSend ? 'send' : 'receive'} on ${target.name}, wr_id ${wrId}: the queue pair was created with ${name} 0, and has no slot for a request`,
+      advice: `set cap.${name} when the queue pair is created: only some adapters round 0 up`,
+      severity: 'warning',
+    }
+  }
+  const advice = isTooEarly && state === RESET && target ? adviceForReset(target) : undefined
+  const wasReset = advice !== undefined
+  const rule = target && request && brokenRule(isSend, request, target, error)
+  const [id, why]: readonly [FindingId, string | undefined] =
+    error === Errno.ENOMEM
+      ? ['queue-full', target && (isSend ? request && whyFull(request, target) : whyReceivesFull(target))]
+      : isTooEarly
+        ? ['post-wrong-state', wasReset ? 'it was reset' : stateName(state)]
+        : (rule ?? ['refused-call', undefined])
+  const name = target?.name ?? `queue 0x${number.toString(16)}`
+  const post = `${isSend ? 'send' : 'receive'} on ${name}, wr_id ${wrId}`
+  const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
+  return { id, text, ...(id === 'post-wrong-state' && wasReset && { advice }) }
+}

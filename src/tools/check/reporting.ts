@@ -1,0 +1,131 @@
+/*
+ * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
+ * number of findings is bounded.
+ */
+import {
+  type Finding,
+  type FindingId,
+  type FoundObject,
+  findings,
+  type Moment,
+  type Program,
+  type Severity,
+  type Stack,
+} from '../../spec/check/findings.ts'
+import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
+import { type KnownObject, moment } from './objects.ts'
+
+/** Maximum distinct findings. Further ones are left out and counted. */
+const MAX_FINDINGS = 1000
+/** Maximum objects that a finding names after the first. */
+export const MAX_NAMED = 4
+
+/** When and where a program made a mistake. */
+export interface Occurrence {
+  /** Microseconds of `CheckerSources.now`. */
+  readonly time: number
+  /** The device's name. */
+  readonly device: string
+  /** The number of the context. */
+  readonly context: number
+  readonly program: Program | undefined
+  readonly stack: Stack
+  /** A participle, such as `posted`. Absent: `called`. */
+  readonly action?: string
+}
+
+/** `context`: the number of the context of the finding's first occurrence. */
+export type ReportFinding = (finding: Finding, context: number) => void
+
+/** Fields of a `Finding` that depend on the mistake. */
+export interface FindingContent {
+  readonly text: string
+  /** Absent: the severity in spec/check/findings.ts. */
+  readonly severity?: Severity
+  /** As in `Finding`. */
+  readonly wasKilled?: true
+  readonly details?: readonly string[]
+  /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
+  readonly advice?: string | undefined
+  /** Moments after the occurrence itself. */
+  readonly moments?: readonly Moment[]
+  /** `undefined` is skipped. */
+  readonly objects?: readonly (KnownObject | undefined)[]
+}
+
+/** The text with `#` for its numbers: they differ between occurrences of one mistake. */
+const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
+
+export class FindingReporter {
+  /** How often something was left out, by reason. */
+  readonly omitted = new Map<OmissionId, number>()
+  /** Occurrences of each finding, by its number − 1. */
+  readonly counts: number[] = []
+  /** Numbers of findings by the key of `report`. */
+  readonly #numbers = new Map<string, number>()
+  readonly #onFinding: ReportFinding
+  readonly #hasDevice: boolean
+
+  /**
+   * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
+   * not made.
+   */
+  constructor(onFinding: ReportFinding, hasDevice = true) {
+    this.#onFinding = onFinding
+    this.#hasDevice = hasDevice
+  }
+
+  /** Something was left out, `count` times. */
+  readonly omit: NoteOmission = (id, count) => {
+    if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
+  }
+
+  /** Counts one more occurrence of the finding with this number. */
+  repeat(number: number): void {
+    this.counts[number - 1]!++
+  }
+
+  /** Returns the number of the finding, from 1; undefined if it was left out. */
+  report(
+    id: FindingId,
+    { time, device, context, program, stack, action = 'called' }: Occurrence,
+    content: FindingContent,
+  ): number | undefined {
+    if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
+    const { text, details = [], advice, wasKilled } = content
+    const severity = content.severity ?? findings[id].severity
+    // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
+    // error after a warning would only count as a repeated warning.
+    const key = [id, severity, wasKilled, program?.command, withoutNumbers(text), ...stack].join('\n')
+    const known = this.#numbers.get(key)
+    if (known !== undefined) {
+      this.repeat(known)
+      return known
+    }
+    if (this.counts.length === MAX_FINDINGS) {
+      this.omit('findings', 1)
+      return undefined
+    }
+    const number = this.counts.push(1)
+    this.#numbers.set(key, number)
+    const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
+    const finding: Finding = {
+      number,
+      id,
+      severity,
+      text,
+      details,
+      ...(wasKilled && { wasKilled }),
+      ...(program && { program }),
+      ...(program && advice !== undefined && { advice }),
+      device,
+      time,
+      moments: [moment(action, time, stack), ...(content.moments ?? [])],
+      objects: objects
+        .slice(0, MAX_NAMED + 1)
+        .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
+    }
+    this.#onFinding(finding, context)
+    return number
+  }
+}

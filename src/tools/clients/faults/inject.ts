@@ -1,0 +1,311 @@
+/*
+ * Injects the faults of rules for programs (spec/faults/program-faults.ts): into calls, and events, by a hook of each device;
+ * into completions and accesses to pages by taps. While no such rule exists, there is no hook or tap. Posts are decided here for the carriers.
+ */
+import { registerClient } from '../../../core/devices/clients.ts'
+import { addHook } from '../../../core/devices/registry.ts'
+import { systemDevice } from '../../../core/devices/system.ts'
+import type { DecideCompletion, DecidePage } from '../../../core/driver-contract.ts'
+import { raiseInContext, raiseObjectEvent } from '../../../core/events/events.ts'
+import { reportFailure } from '../../../core/failures.ts'
+import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Hook } from '../../../core/model.ts'
+import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
+import { causeOfRule } from '../../../spec/check/causes.ts'
+import type { Failure } from '../../../spec/check/failures.ts'
+import type { Stack } from '../../../spec/check/findings.ts'
+import { AsyncEventType, CmEventType, QpType } from '../../../spec/enums.ts'
+import { Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
+import type { CallFault, FaultSubject, ProgramFaults } from '../../../spec/faults/program-faults.ts'
+import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
+import {
+  type ActingRule,
+  completionNameOf,
+  connectionEventNames,
+  deviceEvents,
+  requestNameOf,
+} from '../../../spec/faults.ts'
+import { PostQueue } from '../../../spec/session.ts'
+import { WcStatus } from '../../../spec/work.ts'
+
+export interface FaultSources {
+  /** Fulfilled after so many milliseconds. */
+  wait(milliseconds: number): Promise<void>
+  /** The process that has opened a context; undefined for a client inside the subsystem. */
+  processOf(context: Context): CallingProcess | undefined
+  /** The stack of the current call; empty: unknown. Absent: always. */
+  callStack?(): Stack
+  /** The stack of the post of a completed request. `queue`: a PostQueue. */
+  postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
+}
+
+/** A request that is posted to a queue pair or SRQ. */
+export interface Posting {
+  readonly context: Context
+  /** The queue pair or SRQ. */
+  readonly object: CoreObject
+  /** Undefined for an SRQ. */
+  readonly qpn: number | undefined
+  readonly isSend: boolean
+  /** ibv_wr_opcode of a send; undefined: unknown. */
+  readonly opcode: number | undefined
+  readonly wrId: bigint
+  /** Absent: unknown. */
+  readonly stack?: Stack | undefined
+}
+
+export interface InjectedFaults {
+  /** Begins a new survey of what rules can act on. Call `rulesChanged` after the first time. */
+  beginSurvey(): void
+  /** Undefined before `beginSurvey`. */
+  readonly survey: Survey | undefined
+  /** Call this after each change of the rules, and once the sources can be used. */
+  rulesChanged(): void
+  /** The error of a post of `process`; undefined: none. Reports it as a failure. */
+  onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
+  /** Whether each post must be announced by `onPost`. */
+  readonly hasPosts: boolean
+  /** Whether rules see calls. */
+  readonly hasCalls: boolean
+}
+
+const NO_STACK: Stack = []
+const noStack = (): Stack => NO_STACK
+
+/** The port of events of ports: devices have one. */
+const PORT = 1
+const PORTLESS: ReadonlySet<string> = new Set(['DEVICE_FATAL', 'DEVICE_SPEED_CHANGE'])
+
+/** `stack`: looks the stack up. */
+const subjectOf = (
+  { device }: Context,
+  process: CallingProcess | undefined,
+  stack: () => Stack,
+): FaultSubject | undefined =>
+  process && {
+    device: device.name,
+    pid: process.pid,
+    program: () => process.name(),
+    site: () => siteOf(stack()),
+  }
+
+const isOfConnection = (event: string): boolean => connectionEventNames.includes(event)
+const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
+
+/** Whether a program in this process gets the context's events. */
+const hasEventHandler = (context: Context): boolean => [...context.device.eventHandlers.values()].includes(context)
+
+/** Raises an event for the program of a context: of `object`, the port or the device. */
+const raise = (context: Context, object: CoreObject | undefined, event: string, rule: ActingRule): void => {
+  if (context.isClosed || !context.device.isAlive) return
+  const type = AsyncEventType.values[event as keyof typeof AsyncEventType.values]
+  const cause = causeOfRule(rule)
+  if (isOfDevice(event)) {
+    raiseInContext(context, { type, port: PORTLESS.has(event) ? undefined : PORT }, cause)
+    return
+  }
+  if (object === undefined) return
+  raiseObjectEvent(object, type)
+  reportFailure({ kind: 'event', device: context.device.name, event: type, cause }, context.device, context)
+}
+
+/** Whether a call on an identifier can lead to an event of its connection. */
+const canFailBy = ({ state }: CoreObject, method: string, event: string): boolean => {
+  const { qpType, isRequest } = state as Identifier
+  const isDatagram = qpType === QpType.values.UD
+  // The answer to a SIDR_REQ has no answer, and its refusal is UNREACHABLE.
+  if (method === 'connect') return !isDatagram || event === 'UNREACHABLE'
+  // The active side accepts a connection that exists.
+  if (method === 'accept') return !isDatagram && (isRequest || event === 'DISCONNECTED')
+  return true
+}
+
+/** Lets the call that begins on an identifier fail by an event (services/rdma-cm/rdma-cm.ts). */
+const failByEvent = ({ context }: CallContext, { state }: CoreObject, event: string, rule: ActingRule): void => {
+  const type = CmEventType.values[event as keyof typeof CmEventType.values]
+  const { device } = context
+  const report = (): void =>
+    reportFailure({ kind: 'event', device: device.name, cmEvent: type, cause: causeOfRule(rule) }, device, context)
+  const id = state as Identifier
+  id.injected = { type, report }
+}
+
+/** The call has ended: it was refused before the event. */
+const dropEvent = ({ state }: CoreObject): void => {
+  const id = state as Identifier | undefined
+  if (id !== undefined) id.injected = undefined
+}
+
+/** `begin` returns the function that ends what it has begun. The result begins and ends it when the need changes. */
+const whileNeeded = (begin: () => () => void): ((isNeeded: boolean) => void) => {
+  let end: (() => void) | undefined
+  return isNeeded => {
+    if (isNeeded === (end !== undefined)) return
+    if (isNeeded) end = begin()
+    else {
+      end?.()
+      end = undefined
+    }
+  }
+}
+
+/** Begins to inject faults into the calls of a core's devices. */
+export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSources): InjectedFaults => {
+  const removers = new Map<Device, () => void>()
+  /** Faults of calls in progress that raise an event. */
+  const raising = new WeakMap<CallContext, CallFault>()
+  /** Contexts to which the rules for events were applied. */
+  let opened = new WeakSet<Context>()
+  let survey: Survey | undefined
+  const callStack = (): Stack => sources.callStack?.() ?? NO_STACK
+
+  /** Applies the rules for events to a context that can get events, once. */
+  const onOpen = (context: Context): void => {
+    if (opened.has(context) || (context.asyncFd === undefined && !hasEventHandler(context))) return
+    opened.add(context)
+    const subject = subjectOf(context, sources.processOf(context), noStack)
+    if (subject === undefined) return
+    for (const fault of faults.onOpen(subject))
+      if (fault.delay === 0) raise(context, undefined, fault.event, fault)
+      else void sources.wait(fault.delay).then(() => raise(context, undefined, fault.event, fault))
+  }
+
+  const hook: Hook = {
+    delay(call, object) {
+      const subject = subjectOf(call.context, call.caller.process, callStack)
+      if (subject === undefined) return undefined
+      const method = `${call.entry.class.name}.${call.entry.name}`
+      survey?.note('call', call.entry.class.name, method, subject, callStack())
+      const canRaise = (event: string): boolean => !isOfConnection(event) || canFailBy(object, call.entry.name, event)
+      const fault = faults.onCall(subject, method, canRaise)
+      if (fault === undefined) return undefined
+      survey?.injected(subject.pid)
+      if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)
+      else if (fault.event !== '') raising.set(call, fault)
+      const fail = (): void => {
+        if (fault.errno !== '')
+          throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
+      }
+      if (fault.delay > 0) return sources.wait(fault.delay).then(fail)
+      fail()
+      return undefined
+    },
+    post(call, object, _args, _out, error) {
+      if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
+      if (call.why !== 'call' || error !== undefined) return
+      const fault = raising.get(call)
+      if (fault !== undefined) raise(call.context, object, fault.event, fault)
+      if (faults.has('event')) onOpen(call.context)
+    },
+  }
+
+  const client = {
+    name: 'faults',
+    add(device: Device) {
+      removers.set(device, addHook(device, hook))
+      return true
+    },
+    remove(device: Device) {
+      removers.get(device)?.()
+      removers.delete(device)
+    },
+  }
+  const decideCompletion: DecideCompletion = (queuePair, opcode, wrId) => {
+    const {
+      context,
+      state: { qpn },
+    } = queuePair
+    if (context === undefined) return undefined
+    const completion = completionNameOf(opcode)
+    const queue = completion.startsWith('RECV') ? PostQueue.RECEIVE : PostQueue.SEND
+    const stack = (): Stack => sources.postStack?.(context, queue, qpn, wrId) ?? NO_STACK
+    const subject = subjectOf(context, sources.processOf(context), stack)
+    if (subject === undefined) return undefined
+    survey?.note('completion', queuePair.class.name, completion, subject, stack())
+    const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
+    if (fault === undefined) return undefined
+    survey?.injected(subject.pid)
+    return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
+  }
+  const decidePage: DecidePage = context => {
+    const subject = subjectOf(context, sources.processOf(context), noStack)
+    return subject && faults.onPage(subject)
+  }
+  const hookCalls = whileNeeded(() => {
+    const unregister = registerClient(core, client)
+    // rdma_cm, whose identifiers belong to no device.
+    const removeHook = addHook(systemDevice(core), hook)
+    return () => {
+      unregister()
+      removeHook()
+    }
+  })
+  const tapCompletions = whileNeeded(() =>
+    registerClient(core, {
+      name: 'faults of completions',
+      add({ taps }) {
+        taps.decideCompletion = decideCompletion
+        return true
+      },
+      remove({ taps }) {
+        taps.decideCompletion = undefined
+      },
+    }),
+  )
+  const tapPages = whileNeeded(() =>
+    registerClient(core, {
+      name: 'faults of pages',
+      add({ taps }) {
+        taps.decidePage = decidePage
+        return true
+      },
+      remove({ taps }) {
+        taps.decidePage = undefined
+      },
+    }),
+  )
+  return {
+    beginSurvey() {
+      survey = createSurvey()
+    },
+    get survey() {
+      return survey
+    },
+    get hasPosts() {
+      return survey !== undefined || faults.has('post')
+    },
+    get hasCalls() {
+      return survey !== undefined || faults.has('call') || faults.has('event')
+    },
+    onPost({ context, object, qpn, isSend, opcode, wrId, stack = NO_STACK }, process) {
+      const subject = subjectOf(context, process, () => stack)
+      if (subject === undefined) return undefined
+      const isUnknown = isSend && opcode === undefined
+      const request = isUnknown ? undefined : requestNameOf(isSend ? opcode : undefined)
+      survey?.note('post', object.class.name, request ?? '', subject, stack)
+      const fault = faults.onPost(subject, object.class.name, qpn, request)
+      if (fault === undefined) return undefined
+      survey?.injected(process.pid)
+      const { device } = context
+      const failure: Failure = {
+        kind: 'post',
+        device: device.name,
+        cause: causeOfRule(fault),
+        wrId,
+        errno: Errno[fault.errno],
+        queue: isSend ? 'send' : 'receive',
+        ...(qpn !== undefined && { qpn }),
+        ...(opcode !== undefined && { opcode }),
+      }
+      reportFailure(failure, device, context)
+      return fault.errno
+    },
+    rulesChanged() {
+      opened = new WeakSet()
+      hookCalls(this.hasCalls)
+      tapCompletions(survey !== undefined || faults.has('completion'))
+      tapPages(faults.has('page'))
+      if (faults.has('event'))
+        for (const { contexts } of core.devices.values()) for (const context of contexts) onOpen(context)
+    },
+  }
+}

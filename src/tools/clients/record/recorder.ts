@@ -1,0 +1,429 @@
+/*
+ * Writes what happens on a core's devices to a session file (tools/record/writer.ts): devices, objects, requests, failures and
+ * packets. The daemon adds calls, findings and counters (daemon/recording.ts), and so does the library.
+ */
+import { registerClient } from '../../../core/devices/clients.ts'
+import { addHook } from '../../../core/devices/registry.ts'
+import { systemDevice } from '../../../core/devices/system.ts'
+import { callerWithoutMemory } from '../../../core/dispatch/caller.ts'
+import { invokeNow } from '../../../core/dispatch/invoke.ts'
+import { addFailureHandler } from '../../../core/failures.ts'
+import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
+import { type Clock, realClock, type Timer } from '../../../host/event-loop/clock.ts'
+import { failureJson } from '../../../spec/check/failures.ts'
+import type { Program, Stack } from '../../../spec/check/findings.ts'
+import { type RequestWatcher, SCRATCH_BYTES, type WorkRequest } from '../../../spec/check/requests.ts'
+import { type PacketOutcome, packetOutcomes } from '../../../spec/faults.ts'
+import type { PortTap, TappedRun } from '../../../transport/phy/port.ts'
+import { addressText, isLinkLocal, isMappedIpv4 } from '../../../transport/wire/address.ts'
+import { plainArena } from '../../../transport/wire/arena.ts'
+import type { PacketFlow } from '../../../transport/wire/flow.ts'
+import type { TraceRecord } from '../../../uapi/tool.ts'
+import type { ObjectDetails, ObjectEvent } from '../../record/events.ts'
+import type { SessionWriter } from '../../record/writer.ts'
+import { type RequestPoll, watchRequests } from '../requests/watch.ts'
+
+/** What the daemon or library provides. */
+export interface RecorderSources {
+  /** Microseconds. */
+  now(): number
+  /** For looks at what programs have polled; default: the clock of this process. */
+  readonly clock?: Clock
+  /** The program of a context; undefined: this process. */
+  program(context: Context): Program | undefined
+  /** Captures the stack of the current call. Absent: stacks are unknown. */
+  callStack?(): () => Stack
+  /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
+  postStack?(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /**
+   * The record of a call that has ended, as tools would get it. `start`: microseconds. Absent: the caller of
+   * `startRecorder` records calls.
+   */
+  callRecord?(
+    call: CallContext,
+    object: CoreObject | undefined,
+    values: { readonly args: HandlerValues; readonly out: HandlerValues | undefined; readonly error: unknown },
+    start: number,
+  ): TraceRecord
+  /** Adds a tap to the port of a device, which ignores ICRCs; returns a function that removes it. Undefined: no port. */
+  addTap(device: Device, tap: PortTap): (() => void) | undefined
+}
+
+/** The last call on an object, for the record of that call. */
+interface LastCall {
+  readonly entry: Entry
+  readonly object: number
+  readonly stack: Stack
+}
+
+export interface Recorder {
+  /**
+   * The id of the object of the call that has ended last, with its stack, if that was this method of a class; otherwise
+   * 0. `call`: the method's number.
+   */
+  lastCall(classId: number, call: number): { readonly object: number; readonly stack: Stack }
+  /** The index of a device by its name; undefined: unknown. */
+  deviceIndex(name: string): number | undefined
+  /** The id of a queue pair; 0: unknown. */
+  qpId(device: number, qpn: number): number
+  /** The devices that exist. */
+  readonly devices: Iterable<Device>
+  /** Stops recording. */
+  stop(): void
+}
+
+// ---- values ----
+
+/** Maximum bytes of a value in hexadecimal. */
+const MAX_BYTES = 64
+
+const hex = (bytes: Uint8Array): string =>
+  `${Array.from(bytes.subarray(0, MAX_BYTES), byte => byte.toString(16).padStart(2, '0')).join('')}${bytes.length > MAX_BYTES ? '…' : ''}`
+
+const isObject = (value: object): value is CoreObject => 'life' in value && 'handle' in value && 'class' in value
+
+/** A value of a call for `JSON.stringify`. An object is its handle. */
+const jsonValue = (value: unknown): unknown => {
+  if (typeof value === 'bigint') return `0x${value.toString(16)}`
+  if (value instanceof Uint8Array) return hex(value)
+  if (Array.isArray(value)) return value.slice(0, MAX_BYTES).map(jsonValue)
+  if (typeof value !== 'object' || value === null) return value
+  if (isObject(value)) return value.handle
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonValue(field)]))
+}
+
+const jsonValues = (values: HandlerValues | undefined): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(values ?? {})
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, jsonValue(value)]),
+  )
+
+const numberIn = (values: HandlerValues | undefined, name: string): number | undefined => {
+  const value = values?.[name]
+  return typeof value === 'number' ? value : undefined
+}
+
+/** Methods that change nothing of an object that its history would show. */
+const NO_CHANGE = /^(?:query|get|chain|reqNotify|postSend|receive$|send$|notify$|initQpAttr)/
+
+/** The change that a successful call makes; undefined: none. */
+const changeOf = ({ kind, name, class: { identity } }: Entry): ObjectEvent['change'] | undefined => {
+  if (identity === 'fixed') return undefined
+  if (kind === 'create') return 'created'
+  if (kind === 'destroy') return 'destroyed'
+  return kind === 'other' && !NO_CHANGE.test(name) ? 'changed' : undefined
+}
+
+const NO_STACK: Stack = []
+const noStack = (): Stack => NO_STACK
+
+// ---- the recorder ----
+
+/** The objects of an open context that have handles. */
+const objectsOf = (context: Context): readonly CoreObject[] =>
+  context.handles.slots.filter(object => object !== undefined)
+
+const isQueuePair = ({ class: { name } }: CoreObject): boolean => name.endsWith('_qp')
+
+/** The number of an object that existed before the recording. Drivers keep a queue pair's number in its state. */
+const numberOf = (object: CoreObject): number => {
+  const { qpn } = (object.state ?? {}) as { readonly qpn?: unknown }
+  return isQueuePair(object) && typeof qpn === 'number' ? qpn : 0
+}
+
+const caller = callerWithoutMemory('the recorder')
+
+/** The attributes of an object that existed before the recording: of a queue pair, what its query returns. */
+const existingValues = (context: Context, object: CoreObject): Record<string, unknown> => {
+  if (!isQueuePair(object)) return {}
+  try {
+    return jsonValues(invokeNow(context, object.class, 'query', object.handle, {}, caller).out)
+  } catch {
+    // It is being created or destroyed, or its driver cannot query it.
+    return {}
+  }
+}
+
+const outcomeNumbers = Object.fromEntries(packetOutcomes.map((outcome, i) => [outcome, i])) as Readonly<
+  Record<PacketOutcome, number>
+>
+
+/** Milliseconds between looks at what programs have polled: after a completion, and if they do not poll for long. */
+const SOON = 1
+const RARELY = 64
+/** A poll is noticed after at most this factor of the time from completion to poll. */
+const SLOWER = 1.25
+
+interface RecordedDevice {
+  readonly device: Device
+  readonly poll: RequestPoll
+  /** Remove what the recorder has added to the device. */
+  readonly removers: readonly (() => void)[]
+}
+
+/** Starts recording, also of devices that are added later. */
+export const startRecorder = (core: Core, writer: SessionWriter, sources: RecorderSources): Recorder => {
+  const { now, clock = realClock } = sources
+  const scratch = plainArena(SCRATCH_BYTES)
+  /** By index. */
+  const devices = new Map<number, RecordedDevice>()
+  /** Ids of queue pairs by `qpKey`. */
+  const qps = new Map<number, number>()
+  /** Queues' contexts by the id of their queue pair or SRQ, for the stacks of posts. */
+  const contexts = new Map<number, Context>()
+  let last: LastCall | undefined
+
+  const qpKey = (device: number, qpn: number): number => device * 2 ** 24 + qpn
+
+  const noteObject = (change: ObjectEvent['change'], object: CoreObject, device: number, number: number): void => {
+    const { context } = object
+    if (!isQueuePair(object) && !object.class.name.endsWith('srq')) return
+    if (change === 'destroyed') {
+      contexts.delete(object.id)
+      const key = qpKey(device, number)
+      if (qps.get(key) === object.id) qps.delete(key)
+    } else {
+      if (context !== undefined) contexts.set(object.id, context)
+      if (isQueuePair(object) && number !== 0) qps.set(qpKey(device, number), object.id)
+    }
+  }
+
+  /** Numbers of the existing objects, by id. */
+  const numbers = new Map<number, number>()
+
+  const recordObject = (
+    change: ObjectEvent['change'],
+    object: CoreObject,
+    context: Context,
+    event: Pick<ObjectEvent, 'method' | 'why' | 'stack'> & { readonly values: Record<string, unknown> },
+    number: number,
+  ): void => {
+    const { index } = context.device
+    noteObject(change, object, index, number)
+    const details: ObjectDetails = {
+      ...(change !== 'destroyed' && { uses: object.parents.map(({ id }) => id) }),
+      values: event.values,
+    }
+    writer.object(now(), {
+      change,
+      object: object.id,
+      device: index,
+      context: context.id,
+      program: sources.program(context),
+      class: object.class.name,
+      handle: object.handle,
+      number,
+      method: event.method,
+      why: event.why,
+      stack: event.stack,
+      details,
+    })
+  }
+
+  const hookOf = (): Hook => {
+    const stacks = new WeakMap<CallContext, () => Stack>()
+    const starts = new WeakMap<CallContext, number>()
+    return {
+      pre(call) {
+        if (sources.callRecord) starts.set(call, now())
+        if (call.why === 'call' && sources.callStack) stacks.set(call, sources.callStack())
+      },
+      post(call, object, args, out, error) {
+        const { entry, context, why } = call
+        const stack = (stacks.get(call) ?? noStack)()
+        if (why === 'call') {
+          last = { entry, object: object?.id ?? 0, stack }
+          const record = sources.callRecord?.(call, object, { args, out, error }, starts.get(call) ?? now())
+          if (record !== undefined) writer.call(now(), { object: last.object, stack, call: record })
+        }
+        if (error !== undefined || object === undefined) return
+        const change = changeOf(entry)
+        if (change === undefined) return
+        const number =
+          numberIn(out, 'qpNum') ?? numberIn(out, 'lkey') ?? numberIn(out, 'rkey') ?? numbers.get(object.id) ?? 0
+        if (change === 'destroyed') numbers.delete(object.id)
+        else if (number !== 0) numbers.set(object.id, number)
+        const values = change === 'destroyed' ? {} : jsonValues({ ...args, ...out })
+        recordObject(change, object, context, { method: entry.name, why, stack, values }, number)
+      },
+    }
+  }
+
+  const recordExisting = (device: Device): void => {
+    for (const context of device.contexts)
+      for (const object of objectsOf(context)) {
+        const number = numberOf(object)
+        if (number !== 0) numbers.set(object.id, number)
+        const values = existingValues(context, object)
+        recordObject('exists', object, context, { method: '', why: '', stack: NO_STACK, values }, number)
+      }
+  }
+
+  // ---- requests ----
+
+  const stackOf = ({ owner, queue, number, wrId }: WorkRequest): string => {
+    const context = contexts.get(owner)
+    return context === undefined ? '' : (sources.postStack?.(context, queue, number, wrId).join('\n') ?? '')
+  }
+  const hasStacks = sources.postStack !== undefined
+  /** The last recorded windows by the ids of their queue pairs. */
+  const windows = new Map<number, number>()
+  const recordWindow = (device: number, { owner }: WorkRequest, window: number | undefined): void => {
+    if (window === undefined || windows.get(owner) === window) return
+    windows.set(owner, window)
+    writer.counters(now(), device, owner, { window })
+  }
+  let look: Timer | undefined
+  let pause = SOON
+  /** Looks after `wait` ms, and then less and less often, which completions programs have polled, until they have all. */
+  const lookAtPolls = (wait: number): void => {
+    // Completions that nobody polls must not delay this look.
+    if (look !== undefined && pause > wait) {
+      clock.clear(look)
+      look = undefined
+    }
+    pause = wait
+    look ??= clock.after(pause, 'passive', () => {
+      look = undefined
+      const hasUnpolled = [...devices.values()].map(({ poll }) => poll.reportUnpolled())
+      if (hasUnpolled.includes(true)) lookAtPolls(Math.min(SLOWER * pause, RARELY))
+    })
+  }
+  const watcherOf = ({ index }: Device, windowOf: (request: WorkRequest) => number | undefined): RequestWatcher => ({
+    posted(request) {
+      writer.posted(now(), request, hasStacks ? stackOf(request) : '')
+      if (request.opcode >= 0) recordWindow(index, request, windowOf(request))
+    },
+    ended(request) {
+      writer.ended(now(), request)
+      recordWindow(index, request, windowOf(request))
+    },
+    completed(request, completion) {
+      writer.completed(now(), request, completion)
+      lookAtPolls(SOON)
+    },
+    receiveLost: request => writer.receiveLost(now(), request),
+    receiverNotReady: qp => writer.receiverNotReady(now(), qp),
+    polled: (cq, count) => writer.polled(now(), cq, count),
+    queueReset(owner) {
+      windows.delete(owner)
+      writer.queueReset(now(), owner)
+    },
+  })
+
+  // ---- packets ----
+
+  /** Whether the source of a flow is one of our devices, which has recorded the packets when it sent them. */
+  let ownFlows = new WeakMap<PacketFlow, boolean>()
+  const isOwn = (flow: PacketFlow): boolean => {
+    let isOwnFlow = ownFlows.get(flow)
+    if (isOwnFlow === undefined) {
+      const source = addressText(flow.source)
+      isOwnFlow = [...devices.values()].some(({ device }) =>
+        device.ports.some(({ gids }) => gids.entries.some(entry => entry && addressText(entry.gid) === source)),
+      )
+      ownFlows.set(flow, isOwnFlow)
+    }
+    return isOwnFlow
+  }
+
+  const tapOf = ({ index }: Device): PortTap => {
+    const facts = {
+      device: index,
+      direction: 0,
+      outcome: 0,
+      flow: undefined as unknown as PacketFlow,
+      identification: 0,
+    }
+    return (run: TappedRun) => {
+      const isReceived = run.direction === 'received'
+      // Packets that arrive as they were sent are recorded once.
+      if (isReceived && run.outcome === 'passed' && isOwn(run.flow)) return
+      facts.direction = isReceived ? 1 : 0
+      facts.outcome = outcomeNumbers[run.outcome]
+      facts.flow = run.flow
+      facts.identification = run.identification
+      const { arena, offset, packetBytes, count, lastBytes } = run
+      writer.packets(now(), facts, arena.bytes, arena.view, offset, packetBytes, count, lastBytes)
+    }
+  }
+
+  // ---- devices ----
+
+  const addressOf = ({ ports }: Device): string => {
+    const gids = (ports[0]?.gids.entries ?? []).flatMap(entry => entry?.gid ?? [])
+    // GID 0 is the link-local address, which says nothing.
+    const gid = gids.find(isMappedIpv4) ?? gids.find(one => !isLinkLocal(one)) ?? gids[0]
+    return gid === undefined ? '' : addressText(gid)
+  }
+
+  const removeFrom = (index: number): void => {
+    for (const remove of devices.get(index)?.removers ?? []) remove()
+  }
+  const addDevice = (device: Device, change: 'exists' | 'added'): void => {
+    const { index, name } = device
+    // A removed device stays until another has its index: its objects are destroyed later.
+    removeFrom(index)
+    ownFlows = new WeakMap()
+    writer.device(now(), { change, device: index, name, address: addressOf(device) })
+    recordExisting(device)
+    const removeHook = addHook(device, hookOf())
+    const poll: RequestPoll = watchRequests(
+      device,
+      watcherOf(device, request => poll.window(request)),
+      scratch,
+    )
+    const removeTap = sources.addTap(device, tapOf(device))
+    devices.set(index, { device, poll, removers: [removeHook, () => poll.end(), () => removeTap?.()] })
+  }
+
+  let isStopped = false
+  let isStarting = true
+  const unregister = registerClient(core, {
+    name: 'record',
+    add(device) {
+      addDevice(device, isStarting ? 'exists' : 'added')
+      return true
+    },
+    remove({ index, name }) {
+      if (!isStopped) writer.device(now(), { change: 'removed', device: index, name, address: '' })
+    },
+  })
+  isStarting = false
+  const removeSystemHook = addHook(systemDevice(core), hookOf())
+  const removeFailureHandler = addFailureHandler(core, (failure, { name, index }, context) => {
+    const program = context && sources.program(context)
+    writer.failure(now(), failure.qpn === undefined ? 0 : (qps.get(qpKey(index, failure.qpn)) ?? 0), {
+      time: clock.origin + now() / 1000,
+      pid: program?.pid ?? 0,
+      command: program?.command ?? '',
+      device: name,
+      failure: failureJson(failure),
+    })
+  })
+
+  return {
+    lastCall(classId, call) {
+      const isSame = last?.entry.class.id === classId && last.entry.method.call === call
+      return last !== undefined && isSame ? last : { object: 0, stack: NO_STACK }
+    },
+    deviceIndex(name) {
+      for (const { device } of devices.values()) if (device.name === name) return device.index
+      return undefined
+    },
+    qpId: (device, qpn) => qps.get(qpKey(device, qpn)) ?? 0,
+    get devices() {
+      return [...devices.values()].map(({ device }) => device).filter(({ isAlive }) => isAlive)
+    },
+    stop() {
+      if (isStopped) return
+      isStopped = true
+      unregister()
+      removeSystemHook()
+      removeFailureHandler()
+      for (const index of devices.keys()) removeFrom(index)
+      clock.clear(look)
+    },
+  }
+}

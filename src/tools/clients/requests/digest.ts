@@ -1,0 +1,61 @@
+/*
+ * A hash of the bytes that a send reads, for `userdma check`. Of a long message it hashes samples: at the beginning, at
+ * the end, and at an offset between, which differs from request to request.
+ */
+import { addressHi, addressLo, type MemoryTable, resolve } from '../../../core/memory/region-table.ts'
+import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
+import { TWO_32 } from '../../../spec/memory.ts'
+import { HashLog } from '../../../spec/session.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
+import { crcOfArena } from '../../../transport/wire/crc.ts'
+
+/** The preload library hashes the same bytes at the post. */
+const { wholeBytes: WHOLE_BYTES, sampleBytes: SAMPLE_BYTES, sampleStep: SAMPLE_STEP } = HashLog
+/** Bits of ibv_access_flags: every region grants local reads. */
+const LOCAL_READ = 0
+
+/**
+ * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
+ * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read.
+ */
+export const createDigest = (table: MemoryTable, scratch: Arena) => {
+  /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
+  const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
+    let toSkip = from
+    let at = 0
+    for (const { address, length, lkey } of elements) {
+      const size = Math.min(length - toSkip, bytes - at)
+      if (size > 0) {
+        const start = address + toSkip
+        const hi = Math.floor(start / TWO_32)
+        const lo = start % TWO_32
+        const row = resolve(table, pd, lkey, hi, lo, size, LOCAL_READ, qpn)
+        if (row < 0) return false
+        const space = table.spaces[table.space[row]!]
+        const [spaceHi, spaceLo] = [addressHi(table, row, hi, lo), addressLo(table, row, lo)]
+        if (space?.read(spaceHi, spaceLo, scratch, at, size, size, size) !== 0) return false
+        at += size
+      }
+      toSkip = Math.max(0, toSkip - length)
+    }
+    return true
+  }
+
+  return (pd: number, { index, number: qpn, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
+    let hash = 0
+    /** Adds bytes of the message to the hash; false if they cannot be read. */
+    const add = (from: number, bytes: number): boolean => {
+      if (!copy(pd, qpn, elements, from, bytes)) return false
+      hash = crcOfArena(scratch, 0, bytes, hash)
+      return true
+    }
+    if (isWhole || length <= WHOLE_BYTES) {
+      const step = scratch.bytes.length
+      for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
+      return hash >>> 0
+    }
+    const middle = (index * SAMPLE_STEP) % (length - SAMPLE_BYTES)
+    for (const from of [0, middle, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
+    return hash >>> 0
+  }
+}

@@ -1,0 +1,68 @@
+/*
+ * The requests of a device for several watchers: the checker and the recorder share one feed (feed.ts).
+ */
+import { attempt } from '../../../core/attempt.ts'
+import type { Core, Device } from '../../../core/model.ts'
+import type { RequestWatcher } from '../../../spec/check/requests.ts'
+import type { Arena } from '../../../transport/wire/arena.ts'
+import { RequestFeed } from './feed.ts'
+
+/** What a watcher may ask. */
+export type RequestPoll = Pick<
+  RequestFeed,
+  'reportCq' | 'reportContext' | 'reportUnpolled' | 'settleSends' | 'settleContext' | 'digest' | 'window' | 'end'
+>
+
+interface SharedFeed {
+  readonly watchers: RequestWatcher[]
+  readonly feed: RequestFeed
+}
+
+const shared = new WeakMap<Device, SharedFeed>()
+
+/** Tells each watcher. An exception is reported, not thrown: the caller is in the middle of the device's work. */
+const forwarder = (core: Core, watchers: readonly RequestWatcher[]): RequestWatcher => {
+  const tell = (report: (watcher: RequestWatcher) => void): void => {
+    for (const watcher of watchers) attempt(core, () => report(watcher))
+  }
+  return {
+    posted: request => tell(watcher => watcher.posted(request)),
+    ended: request => tell(watcher => watcher.ended(request)),
+    completed: (request, completion) => tell(watcher => watcher.completed(request, completion)),
+    receiveLost: request => tell(watcher => watcher.receiveLost(request)),
+    receiverNotReady: qp => tell(watcher => watcher.receiverNotReady(qp)),
+    polled: (cq, count) => tell(watcher => watcher.polled(cq, count)),
+    queueReset: owner => tell(watcher => watcher.queueReset(owner)),
+  }
+}
+
+/**
+ * Reports the device's requests to `watcher` too, until `end` of the result is called. `scratch`: a buffer of
+ * SCRATCH_BYTES; that of the first watcher is used.
+ */
+export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: Arena): RequestPoll => {
+  let entry = shared.get(device)
+  if (entry === undefined) {
+    const watchers: RequestWatcher[] = []
+    entry = { watchers, feed: new RequestFeed(device, forwarder(device.core, watchers), scratch) }
+    shared.set(device, entry)
+  }
+  const { watchers, feed } = entry
+  watchers.push(watcher)
+  return {
+    reportCq: cq => feed.reportCq(cq),
+    reportContext: context => feed.reportContext(context),
+    reportUnpolled: () => feed.reportUnpolled(),
+    settleSends: qp => feed.settleSends(qp),
+    settleContext: (context, isDead) => feed.settleContext(context, isDead),
+    digest: (request, isWhole) => feed.digest(request, isWhole),
+    window: request => feed.window(request),
+    end() {
+      const at = watchers.indexOf(watcher)
+      if (at >= 0) watchers.splice(at, 1)
+      if (at < 0 || watchers.length > 0) return
+      shared.delete(device)
+      feed.end()
+    },
+  }
+}

@@ -1,0 +1,129 @@
+/*
+ * The requests of observed programs: posts become requests, and completions end them. The order is the program's view:
+ * a request is outstanding from its post until a poll returns its completion, or that of a later send of its queue.
+ */
+import type { Stack } from '../../spec/check/findings.ts'
+import type { RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import type { ObservedCompletion, ObservedPost } from './records.ts'
+
+const { SIGNALED, INLINE } = SendFlags.values
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+
+/** Stacks of posts that are kept for each queue. */
+const MAX_STACKS = 4096
+
+const hasRemote = (opcode: number): boolean =>
+  [RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD].some(one => one === opcode)
+const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
+
+export interface RequestQueue {
+  /** The id of the queue pair or SRQ. */
+  readonly owner: number
+  /** PostQueue: SEND, RECEIVE or SHARED. */
+  readonly queue: number
+  readonly number: number
+  readonly signalsAll: boolean
+  /** Oldest first. */
+  readonly outstanding: WorkRequest[]
+  readonly stacks: Map<bigint, Stack>
+  posted: number
+  /** The receive that failed last. */
+  failed: WorkRequest | undefined
+}
+
+/** Counts polled completions of CQs by their ids. */
+export class ObservedRequests {
+  readonly #watcher: RequestWatcher
+  readonly #polled = new Map<number, number>()
+  #ids = 0
+
+  constructor(watcher: RequestWatcher) {
+    this.#watcher = watcher
+  }
+
+  post(queue: RequestQueue, posts: readonly ObservedPost[], time: number, stack: Stack): void {
+    for (const post of posts) {
+      const { wrId, opcode, flags, elements, destQpn } = post
+      const length = isAtomic(opcode) ? 8 : elements.reduce((sum, element) => sum + element.length, 0)
+      const request: WorkRequest = {
+        id: ++this.#ids,
+        time,
+        owner: queue.owner,
+        queue: queue.queue,
+        number: queue.number,
+        index: queue.posted++,
+        wrId,
+        opcode,
+        flags,
+        isSignaled: opcode < 0 || queue.signalsAll || (flags & SIGNALED) !== 0,
+        length,
+        elements: (flags & INLINE) !== 0 ? [] : elements,
+        remote: hasRemote(opcode) ? { address: Number(post.remoteAddress), length, rkey: post.rkey } : undefined,
+        destQpn: destQpn === 0 ? undefined : destQpn,
+        destination: undefined,
+      }
+      queue.outstanding.push(request)
+      queue.stacks.delete(wrId)
+      queue.stacks.set(wrId, stack)
+      const [oldest] = queue.stacks.keys()
+      if (queue.stacks.size > MAX_STACKS && oldest !== undefined) queue.stacks.delete(oldest)
+      this.#watcher.posted(request)
+    }
+  }
+
+  /** The last `count` posts were refused. */
+  refuse(queue: RequestQueue, count: number): void {
+    for (const request of queue.outstanding.splice(Math.max(0, queue.outstanding.length - count))) {
+      queue.posted--
+      if (request.queue === PostQueue.SEND) this.#watcher.ended(request)
+      else this.#watcher.receiveLost(request)
+    }
+  }
+
+  /** A poll has returned a completion of this queue. Returns its request; undefined: its post was not seen. */
+  complete(
+    queue: RequestQueue,
+    { wrId, status, opcode, bytes }: ObservedCompletion,
+    cq: number,
+    qp: number,
+  ): WorkRequest | undefined {
+    const index = queue.outstanding.findIndex(request => request.wrId === wrId)
+    if (index < 0) return undefined
+    const isSend = queue.queue === PostQueue.SEND
+    // Sends end in order: earlier ones have ended without a completion.
+    const ended = isSend ? queue.outstanding.splice(0, index + 1) : queue.outstanding.splice(index, 1)
+    const request = ended.at(-1)!
+    if (isSend) for (const one of ended) this.#watcher.ended(one)
+    else if (status !== WcStatus.values.SUCCESS && status !== WcStatus.values.WR_FLUSH_ERR) queue.failed = request
+    const cqPosition = (this.#polled.get(cq) ?? 0) + 1
+    this.#polled.set(cq, cqPosition)
+    this.#watcher.completed(request, {
+      status,
+      opcode,
+      bytes,
+      cq,
+      cqPosition,
+      solicited: false,
+      qp,
+      message: undefined,
+    })
+    return request
+  }
+
+  /** The completions of a poll are complete. */
+  polled(cq: number): void {
+    this.#watcher.polled(cq, this.#polled.get(cq) ?? 0)
+  }
+
+  /** The queue pair or SRQ of these queues was reset or destroyed. */
+  reset(owner: number, queues: readonly RequestQueue[]): void {
+    for (const queue of queues) {
+      queue.outstanding.length = 0
+      queue.posted = 0
+      queue.failed = undefined
+    }
+    this.#watcher.queueReset(owner)
+  }
+}

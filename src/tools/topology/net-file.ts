@@ -1,0 +1,455 @@
+/*
+ * Reads a topology file (docs/how-to/net.md): hosts, switches and links between them, in YAML. This file knows what may
+ * stand where; cli/net/plan.ts gives addresses and devices. An error names file, line and column, the value as written,
+ * and what is allowed.
+ *
+ *   hosts: 8                          h1 to h8, or names, or names with settings
+ *   switches: [tor]
+ *   links:
+ *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
+ *   folders: [/var/spool/slurmd]      of which each host has its own
+ */
+import { basename, isAbsolute, normalize } from 'node:path'
+import {
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  Lexer,
+  LineCounter,
+  type Node,
+  Parser,
+  parseDocument,
+  type YAMLMap,
+} from 'yaml'
+import { linkQuantities } from '../../spec/faults/rules.ts'
+import { didYouMean } from '../trace/suggest.ts'
+import { InputError } from './input-error.ts'
+import { readInputFile } from './input-file.ts'
+import { MAX_MTU, MIN_MTU } from './link-settings.ts'
+
+/**
+ * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
+ * host has neither devices nor a daemon.
+ */
+export const deviceNames = {
+  rxe: (i: number) => `rxe${i}`,
+  mlx5: (i: number) => `mlx5_${i}`,
+  efa: (i: number) => `efa${i}`,
+  none: undefined,
+} as const
+export type NetDriver = keyof typeof deviceNames
+export const netDrivers = Object.keys(deviceNames) as readonly NetDriver[]
+
+export interface HostEntry {
+  readonly name: string
+  readonly driver: NetDriver
+  readonly complain: Complain
+}
+
+/** Throws an InputError with a place of the file. */
+export type Complain = (message: string) => never
+
+/** The settings of a link. Absent: none. */
+export interface LinkSettings {
+  /** Bits per second, in each direction. */
+  readonly rate?: number
+  /** Milliseconds, one way. */
+  readonly delay?: number
+  /** Probability that a packet is lost, in each direction. */
+  readonly loss?: number
+  /** Bytes of an IP packet. */
+  readonly mtu: number
+}
+
+/** One link of the file. A group of hosts stands for a link of each. */
+export interface LinkEntry {
+  readonly settings: LinkSettings
+  /** Names of hosts or switches. */
+  readonly ends: readonly (readonly [string, string])[]
+  /** ADDRESS/PREFIX of each host of the ends, in their order; empty: assigned. */
+  readonly addresses: readonly string[]
+  readonly complain: Complain
+}
+
+export interface Topology {
+  readonly name: string
+  readonly hosts: readonly HostEntry[]
+  readonly switches: readonly string[]
+  readonly links: readonly LinkEntry[]
+  /** Folders of which each host has its own: absolute paths. */
+  readonly folders: readonly string[]
+}
+
+/** The folder of a host's socket has its name: paths of sockets have at most 107 bytes. */
+const MAX_NAME = 24
+const MAX_FILE_BYTES = 2 ** 20
+const MAX_HOSTS = 512
+const MAX_SWITCHES = 64
+const MAX_LINKS = 2048
+const MAX_FOLDERS = 64
+const DEFAULT_MTU = 1500
+/** The switch of a file without links. */
+const ONLY_SWITCH = 'switch'
+
+/** As names of hosts (RFC 1123), because programs resolve them. */
+const HOST_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?$/
+/** What inet_aton(3) reads as an address. */
+const NUMBER = /^(?:\d+|0x[\da-f]*)$/i
+/** Without a hyphen: a namespace is userdma-NET-HOST. */
+const NET_NAME = /^[A-Za-z0-9][A-Za-z0-9_]*$/
+
+export const isNetName = (name: string): boolean => NET_NAME.test(name) && name.length <= MAX_NAME
+export const NET_NAME_RULE = `a name of a net has letters, digits and "_", and at most ${MAX_NAME} characters`
+
+const listed = (names: readonly string[]): string => names.join(', ')
+
+/** Levels of lists and maps. The parser's second half calls itself for each. */
+export const MAX_DEPTH = 32
+
+/** Where `source` has more than `MAX_DEPTH` levels; undefined: nowhere. The parser's first half keeps a stack of them. */
+export const deepAt = (source: string): number | undefined => {
+  const parser = new Parser()
+  for (const lexeme of new Lexer().lex(source)) {
+    for (const _ of parser.next(lexeme));
+    // The document is the first.
+    if (parser.stack.length > MAX_DEPTH + 1) return parser.offset - lexeme.length
+  }
+  return undefined
+}
+
+/** The text of a file, with the places of its nodes. */
+class Reader {
+  readonly #file: string
+  readonly #source: string
+  readonly #lines = new LineCounter()
+  readonly root: Node | null
+  readonly #resolve: (node: Node) => Node | undefined
+
+  constructor(file: string, source: string) {
+    this.#file = file
+    this.#source = source
+    const deep = deepAt(source)
+    if (deep !== undefined) {
+      const before = source.slice(0, deep).split('\n')
+      const place = `${before.length}:${before.at(-1)!.length + 1}`
+      throw new InputError(
+        `${file}:${place}: nested too deeply; a topology needs 4 levels, and ${MAX_DEPTH} are allowed`,
+      )
+    }
+    // `entries` looks for equal keys: the parser compares all with all.
+    const document = parseDocument(source, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: false })
+    const [error] = [...document.errors, ...document.warnings]
+    if (error?.code === 'MULTIPLE_DOCS') this.#failAt(error.pos[0], 'a second document: a topology is one document')
+    if (error !== undefined) this.#failAt(error.pos[0], error.message.replace(/\.?\n[\s\S]*$/, ''))
+    this.root = document.contents
+    this.#resolve = node => (isAlias(node) ? node.resolve(document) : node)
+  }
+
+  #failAt(offset: number, message: string): never {
+    const { line, col } = this.#lines.linePos(offset)
+    throw new InputError(`${this.#file}:${line}:${col}: ${message}`)
+  }
+
+  /** The place of an alias is that of its name. */
+  fail(node: Node | null | undefined, message: string): never {
+    return this.#failAt(node?.range?.[0] ?? 0, message)
+  }
+
+  /** What stands at the node, for messages. */
+  written(node: Node | null | undefined): string {
+    const [from, to] = node?.range ?? [0, 0]
+    const text = this.#source.slice(from, to)
+    if (text === '') return 'nothing'
+    const line = text.replace(/\n[\s\S]*$/, ' …')
+    return isScalar(node) || line.length > 60 ? `"${line.length > 60 ? `${line.slice(0, 60)}…` : line}"` : line
+  }
+
+  resolved(node: unknown): Node | undefined {
+    return node === null || node === undefined ? undefined : this.#resolve(node as Node)
+  }
+
+  /** A scalar as written; undefined for anything else, and for an empty one. */
+  text(node: unknown): string | undefined {
+    const found = this.resolved(node)
+    if (!isScalar(found) || found.value === null) return undefined
+    return typeof found.value === 'string' ? found.value : (found.source ?? String(found.value))
+  }
+
+  /** The values of a map by key, each with the node of its key. Fails for keys that are not in `keys`, if given. */
+  entries(map: YAMLMap, what: string, keys?: readonly string[]): Map<string, { key: Node; value: Node | undefined }> {
+    const found = new Map<string, { key: Node; value: Node | undefined }>()
+    for (const { key, value } of map.items) {
+      const name = this.text(key)
+      if (name === undefined) this.fail(key as Node, `${this.written(key as Node)} is no key of ${what}`)
+      if (keys !== undefined && !keys.includes(name))
+        this.fail(
+          key as Node,
+          `"${name}" is no setting of ${what}${didYouMean(name, keys) || `; there are ${listed(keys)}`}`,
+        )
+      if (found.has(name)) this.fail(key as Node, `"${name}" is twice in ${what}`)
+      found.set(name, { key: key as Node, value: this.resolved(value) })
+    }
+    return found
+  }
+
+  /** An integer. */
+  count(node: Node | undefined, key: Node, what: string, min: number, max: number): number {
+    const text = this.text(node)
+    const value = text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
+    if (!(value >= min && value <= max))
+      this.fail(node ?? key, `${what} ${this.written(node)}: give an integer from ${min} to ${max}`)
+    return value
+  }
+}
+
+/** Hosts and switches by name; a group by its name, with its hosts. */
+class Names {
+  readonly #reader: Reader
+  readonly #all = new Map<string, 'host' | 'switch' | readonly string[]>()
+  /** Names of hosts by their lower case, as programs resolve them. */
+  readonly #hosts = new Map<string, string>()
+
+  constructor(reader: Reader) {
+    this.#reader = reader
+  }
+
+  add(node: Node, name: string, kind: 'host' | 'switch' | readonly string[]): void {
+    if (!HOST_NAME.test(name) || name.length > MAX_NAME || name.toLowerCase() === 'localhost')
+      this.#reader.fail(
+        node,
+        `name "${name}": a name has letters, digits and "-", at most ${MAX_NAME} characters, and is not "localhost"`,
+      )
+    if (this.#all.has(name)) this.#reader.fail(node, `name "${name}": there are two hosts or switches with this name`)
+    this.#all.set(name, kind)
+    if (kind !== 'host') return
+    if (NUMBER.test(name))
+      this.#reader.fail(node, `name "${name}": programs take it for an address; a name of a host is not a number`)
+    const other = this.#hosts.get(name.toLowerCase())
+    if (other !== undefined)
+      this.#reader.fail(node, `name "${name}": the host "${other}" differs only in case; programs resolve both alike`)
+    this.#hosts.set(name.toLowerCase(), name)
+  }
+
+  /** What a name of `between` stands for. */
+  find(node: Node | undefined, map: Node): readonly string[] {
+    const name = this.#reader.text(node)
+    if (name === undefined)
+      this.#reader.fail(node ?? map, `${this.#reader.written(node)} is no name of a host or switch`)
+    const found = this.#all.get(name)
+    if (found === undefined) {
+      const names = [...this.#all.keys()]
+      const allowed = names.length > 12 ? `${listed(names.slice(0, 12))} …` : listed(names)
+      this.#reader.fail(
+        node,
+        `there is no host or switch "${name}"${didYouMean(name, names) || `; there are ${allowed}`}`,
+      )
+    }
+    return typeof found === 'string' ? [name] : found
+  }
+
+  isSwitch(name: string): boolean {
+    return this.#all.get(name) === 'switch'
+  }
+}
+
+const readDriver = (reader: Reader, key: Node, node: Node | undefined): NetDriver => {
+  const text = reader.text(node)
+  const found = netDrivers.find(name => name === text)
+  if (found === undefined)
+    reader.fail(node ?? key, `driver ${reader.written(node)} is not one of ${listed(netDrivers)}`)
+  return found
+}
+
+const HOSTS_FORMS =
+  'give a number of hosts, a list of names, or names with settings, for example `hosts: 4` or `hosts: { h1: { driver: mlx5 } }`'
+
+const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefined): HostEntry[] => {
+  const hosts: HostEntry[] = []
+  const addHost = (at: Node, name: string, driver: NetDriver): void => {
+    names.add(at, name, 'host')
+    hosts.push({ name, driver, complain: message => reader.fail(at, message) })
+    if (hosts.length > MAX_HOSTS) reader.fail(at, `there are more than ${MAX_HOSTS} hosts`)
+  }
+  /** `count` hosts NAME1, NAME2 … */
+  const addMany = (at: Node, name: string, count: number, driver: NetDriver): string[] => {
+    const many = Array.from({ length: count }, (_, i) => `${name}${i + 1}`)
+    for (const each of many) addHost(at, each, driver)
+    return many
+  }
+  if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS), 'rxe')
+  else if (isSeq(node))
+    for (const item of node.items) addHost(item as Node, reader.text(item) ?? reader.written(item as Node), 'rxe')
+  else if (isMap(node))
+    for (const [name, { key: at, value }] of reader.entries(node, 'hosts')) {
+      if (value === undefined || (isScalar(value) && value.value === null)) {
+        addHost(at, name, 'rxe')
+        continue
+      }
+      if (!isMap(value))
+        reader.fail(value, `host "${name}": ${reader.written(value)} is no map of settings, such as { driver: mlx5 }`)
+      const settings = reader.entries(value, `host "${name}"`, ['count', 'driver'])
+      const count = settings.get('count')
+      const driver = settings.get('driver')
+      const kind = driver === undefined ? 'rxe' : readDriver(reader, driver.key, driver.value)
+      if (count === undefined) addHost(at, name, kind)
+      else names.add(at, name, addMany(at, name, reader.count(count.value, count.key, 'count', 1, MAX_HOSTS), kind))
+    }
+  else reader.fail(node ?? key, `hosts: ${reader.written(node)}: ${HOSTS_FORMS}`)
+  if (hosts.length === 0) reader.fail(node, `hosts: there is none; ${HOSTS_FORMS}`)
+  return hosts
+}
+
+const readSwitches = (reader: Reader, names: Names, key: Node, node: Node | undefined): string[] => {
+  if (!isSeq(node)) reader.fail(node ?? key, `switches: ${reader.written(node)}: give a list of names, such as [tor]`)
+  if (node.items.length > MAX_SWITCHES) reader.fail(node, `there are more than ${MAX_SWITCHES} switches`)
+  return node.items.map(item => {
+    const name = reader.text(item) ?? reader.written(item as Node)
+    names.add(item as Node, name, 'switch')
+    return name
+  })
+}
+
+const LINK_KEYS = ['between', 'rate', 'delay', 'loss', 'mtu', 'addresses'] as const
+
+/** The links of hosts and groups that `between` names. */
+const readEnds = (reader: Reader, names: Names, map: Node, node: Node | undefined): (readonly [string, string])[] => {
+  if (!isSeq(node) || node.items.length !== 2)
+    reader.fail(node ?? map, `between: ${reader.written(node)}: give two names, such as [h1, tor]`)
+  const [first, second] = node.items.map(item => names.find(reader.resolved(item), node)) as [string[], string[]]
+  const hasGroup = first.length > 1 || second.length > 1
+  const areSwitches = [first, second].map(([name]) => names.isSwitch(name!))
+  if (hasGroup && !areSwitches.includes(true))
+    reader.fail(node, `between: ${reader.written(node)}: several hosts have links to a switch, not to a host`)
+  if (first[0] === second[0]) reader.fail(node, `between: ${reader.written(node)}: a link has two different ends`)
+  return first.flatMap(a => second.map((b): readonly [string, string] => [a, b]))
+}
+
+const readLink = (reader: Reader, names: Names, node: Node | undefined, list: Node): LinkEntry => {
+  if (!isMap(node))
+    reader.fail(node ?? list, `${reader.written(node)} is no link; a link is like { between: [h1, tor], rate: 1gbit }`)
+  const settings = reader.entries(node, 'a link', LINK_KEYS)
+  const complain: Complain = message => reader.fail(node, message)
+  const between = settings.get('between')
+  if (between === undefined) complain('the link has no ends: add between, such as between: [h1, tor]')
+  const ends = readEnds(reader, names, between.key, between.value)
+  const quantity = (name: 'rate' | 'delay' | 'loss'): number | undefined => {
+    const found = settings.get(name)
+    if (found === undefined) return undefined
+    const text = reader.text(found.value)
+    const value = text === undefined ? undefined : linkQuantities[name].read(text)
+    if (value === undefined)
+      reader.fail(
+        found.value ?? found.key,
+        `${name} ${reader.written(found.value)} is not ${linkQuantities[name].allowed}`,
+      )
+    // Between switches no daemon sees the packets.
+    if (name !== 'rate' && ends.every(pair => pair.every(end => names.isSwitch(end))))
+      reader.fail(
+        found.key,
+        `${name}: links between switches have only rate and mtu; give a link of a host the ${name}`,
+      )
+    return value
+  }
+  const [rate, delay, loss] = [quantity('rate'), quantity('delay'), quantity('loss')]
+  const mtu = settings.get('mtu')
+  const addresses = settings.get('addresses')
+  const hostEnds = ends.flat().filter(end => !names.isSwitch(end)).length
+  if (addresses !== undefined && !(isSeq(addresses.value) && addresses.value.items.length === hostEnds))
+    reader.fail(
+      addresses.value ?? addresses.key,
+      `addresses: ${reader.written(addresses.value)}: give a list with an address for each of the ${hostEnds} hosts, such as 192.0.2.1/24`,
+    )
+  return {
+    settings: {
+      ...(rate !== undefined && { rate }),
+      ...(delay && { delay }),
+      ...(loss && { loss }),
+      mtu: mtu === undefined ? DEFAULT_MTU : reader.count(mtu.value, mtu.key, 'mtu', MIN_MTU, MAX_MTU),
+    },
+    ends,
+    addresses: isSeq(addresses?.value)
+      ? addresses.value.items.map(item => reader.text(item) ?? reader.written(item as Node))
+      : [],
+    complain,
+  }
+}
+
+const readFolders = (reader: Reader, key: Node, node: Node | undefined): string[] => {
+  if (!isSeq(node))
+    reader.fail(
+      node ?? key,
+      `folders: ${reader.written(node)}: give a list of folders, such as [/dev/shm, /var/spool/x]`,
+    )
+  if (node.items.length > MAX_FOLDERS) reader.fail(node, `there are more than ${MAX_FOLDERS} folders`)
+  const paths = node.items.map(item => {
+    const path = reader.text(item) ?? ''
+    if (path === '/' || normalize(path) !== path || !isAbsolute(path) || path.endsWith('/'))
+      reader.fail(
+        item as Node,
+        `folders: ${reader.written(item as Node)}: give the absolute path of a folder, without "/" at its end`,
+      )
+    return path
+  })
+  // A folder before those in it.
+  return [...new Set(paths)].sort()
+}
+
+const KEYS = ['name', 'hosts', 'switches', 'links', 'folders'] as const
+
+/** The name of a net whose file gives none. */
+const nameOfFile = (file: string): string =>
+  basename(file)
+    .replace(/\.[^.]*$/, '')
+    .replaceAll(/[^A-Za-z0-9_]/g, '_')
+
+/** Reads `source`. Throws InputError. */
+export const parseTopology = (source: string, file: string): Topology => {
+  const reader: Reader = new Reader(file, source)
+  if (!isMap(reader.root))
+    reader.fail(reader.root, `a topology is a map with hosts, switches and links; the smallest is \`hosts: 2\``)
+  const top = reader.entries(reader.root, 'a topology', KEYS)
+  const name = top.get('name')
+  const text = name === undefined ? nameOfFile(file) : reader.text(name.value)
+  if (text === undefined)
+    reader.fail(name?.value ?? name?.key, `name: ${reader.written(name?.value)}: ${NET_NAME_RULE}`)
+  if (!isNetName(text))
+    reader.fail(name?.value ?? reader.root, `name "${text}": ${NET_NAME_RULE}; set it with \`name:\``)
+  const names = new Names(reader)
+  const hosts = top.get('hosts')
+  if (hosts === undefined) reader.fail(reader.root, 'the topology has no hosts; add, for example, `hosts: 2`')
+  const hostEntries = readHosts(reader, names, hosts.key, hosts.value)
+  const switches = top.get('switches')
+  const links = top.get('links')
+  const ownFolders = top.get('folders')
+  const folders = ownFolders === undefined ? [] : readFolders(reader, ownFolders.key, ownFolders.value)
+  if (links === undefined) {
+    if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
+    const ends = hostEntries.map(({ name: host }): readonly [string, string] => [host, ONLY_SWITCH])
+    names.add(reader.root, ONLY_SWITCH, 'switch')
+    const complain: Complain = message => reader.fail(hosts.key, message)
+    return {
+      name: text,
+      hosts: hostEntries,
+      switches: [ONLY_SWITCH],
+      links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
+      folders,
+    }
+  }
+  const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
+  const list = links.value
+  if (!isSeq(list))
+    reader.fail(list ?? links.key, `links: ${reader.written(list)}: give a list, such as - { between: [h1, tor] }`)
+  let count = 0
+  const linkEntries = list.items.map(item => {
+    const entry = readLink(reader, names, reader.resolved(item), list)
+    count += entry.ends.length
+    if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
+    return entry
+  })
+  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders }
+}
+
+/** Reads a file. Throws InputError. */
+export const readTopology = (file: string): Topology =>
+  parseTopology(readInputFile(file, 'topology', MAX_FILE_BYTES), file)

@@ -1,0 +1,96 @@
+/*
+ * Findings as text: of `userdma check`, and of the library about devices in the process.
+ */
+import { type Finding, findings, type Moment, type Stack } from '../../spec/check/findings.ts'
+import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
+import { printable } from './printable.ts'
+
+export interface Symbols {
+  /** Frames, innermost first. An address with inlined functions has several frames. */
+  framesOf(stack: Stack): readonly Frame[]
+  /**
+   * Looks up all frames of the stacks at once, which is faster than each stack by itself. `within`: milliseconds that it
+   * may take; frames that are not looked up by then never are.
+   */
+  prepare?(stacks: readonly Stack[], within?: number): void
+}
+
+/** The stacks of findings, for `prepare`. */
+export const stacksOf = (all: readonly Pick<Finding, 'moments' | 'objects'>[]): Stack[] =>
+  all.flatMap(({ moments, objects }) =>
+    [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
+  )
+
+/** The path in a file URL. Text that is not percent-encoded stays. */
+const pathOfUrl = (path: string): string => {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    return path
+  }
+}
+
+/** Parses a frame of V8 or Python. `shorten` returns a path as it is printed. */
+export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
+  const [, name = '<anonymous>', scheme, file, line] = V8_FRAME.exec(text) ?? []
+  if (file === undefined) return { function: text }
+  const path = scheme === undefined ? file : pathOfUrl(file)
+  return { function: name, file: shorten(path), line: Number(line) }
+}
+
+/** Maximum printed frames of a stack. */
+const MAX_FRAMES = 12
+/** Maximum printed frames of each moment in the history of an object. */
+const MAX_CALLERS = 4
+
+/** A frame in the history of an object. */
+const callerText = ({ function: name, file, line }: Frame): string =>
+  `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
+
+const stackLines = (frames: readonly Frame[], indent: string): string[] => [
+  ...frames.slice(0, MAX_FRAMES).map((frame, i) => `${indent}#${i} ${frameText(frame)}`),
+  ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
+]
+
+/** `earlier` and `later`: microseconds. */
+const beforeText = (earlier: number, later: number): string => {
+  const ms = (later - earlier) / 1000
+  return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
+}
+
+/** A program of the library in this process has no libibverbs: the advice names the library's methods. */
+const adviceOf = ({ id, program, advice: own }: Finding): string => {
+  const { advice, libraryAdvice = advice } = findings[id]
+  return own ?? (program === undefined ? libraryAdvice : advice)
+}
+
+/** The first line of a finding's text, without its line feed. */
+export const headText = ({ id, severity, text, program, device }: Finding): string => {
+  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})`]), device]
+  // A mistake with an object of libibverbs alone has no device.
+  const subject = names.filter(Boolean).join(', ')
+  return printable(`userdma check: ${severity} ${id}: ${subject}: ${text}`)
+}
+
+/** The innermost frames in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
+export const callersText = (frames: readonly Frame[]): string =>
+  printable(frames.slice(0, MAX_CALLERS).map(callerText).join(' < '))
+
+export const findingText = (finding: Finding, symbols: Symbols): string => {
+  const { details, time, moments, objects } = finding
+  symbols.prepare?.(stacksOf([finding]))
+  const historyLine = ({ action, time: when, stack }: Moment): string => {
+    const callers = callersText(symbols.framesOf(stack))
+    return `    ${action}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
+  }
+  const lines = [
+    headText(finding),
+    ...details.map(line => `    ${line}`),
+    ...moments
+      .filter(({ stack }) => stack.length > 0)
+      .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
+    ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
+    `  advice: ${adviceOf(finding)}`,
+  ]
+  return `${lines.map(printable).join('\n')}\n`
+}

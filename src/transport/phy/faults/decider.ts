@@ -1,0 +1,191 @@
+/*
+ * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
+ * on it. Each rule has its own random sequence, generated from its seed, the number of earlier rules with that seed,
+ * the device's name and the direction. The decisions of a rule therefore do not depend on other rules' decisions.
+ */
+
+import { createRandom, hashOf } from '../../../spec/faults/random.ts'
+import { type FaultDirection, type FaultRule, isActive, targetOf } from '../../../spec/faults/rule.ts'
+import { opcodeNumbers } from '../../../spec/faults/rules.ts'
+import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
+import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { countHits, DAMAGE, WAIT } from './kinds.ts'
+
+/** Decisions for the packets of one run, by packet. */
+export interface Decisions {
+  /** Bits of the kinds of faults, and WAIT (kinds.ts). */
+  actions: Uint16Array
+  /** 32 random bits for the effects on each packet. */
+  randomBits: Uint32Array
+  /** Delay of each packet, microseconds. */
+  delays: Float64Array
+  /** Rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
+  rateLimits: Uint32Array
+}
+
+export interface FaultDecider {
+  /** Whether any rule with an effect applies to this device and direction. */
+  readonly hasRules: boolean
+  /** Whether any of these rules changes bytes. */
+  readonly changesBytes: boolean
+  readonly decisions: Decisions
+  /** By index in the list of all rules; undefined for rules that do not apply to this device and direction. */
+  readonly counts: readonly (FaultRuleCounts | undefined)[]
+  /**
+   * Decides about the packets of a run at `at` in `view`. May replace the arrays of `decisions`. True if a fault
+   * applies to any packet.
+   */
+  decide(view: DataView, at: number, packetBytes: number, count: number): boolean
+  /** Decides that no fault applies to the `count` packets of a run. */
+  clear(count: number): void
+  /**
+   * When a packet of `bytes` bytes that arrives at `time` may leave under the rate limits in `rateLimits` (bits as in
+   * `Decisions`), µs. Later packets wait for this one.
+   */
+  departure(rateLimits: number, time: number, bytes: number): number
+}
+
+/** A rule that applies to the device and direction, with its state. */
+interface ActiveRule {
+  readonly rule: FaultRule
+  /** Index in the list of all rules. */
+  readonly index: number
+  /** By opcode: 1 if selected; null: all are selected. */
+  readonly opcodes: Uint8Array | null
+  /** The selected destination QPNs; null: all. */
+  readonly qps: ReadonlySet<number> | null
+  readonly random: () => number
+  readonly counts: FaultRuleCounts
+  /** The first match on which the rule acts, from 1, and the last. */
+  readonly first: number
+  readonly last: number
+  /** By kind: its probability times 2^32. The fault applies if a random number is lower. */
+  readonly thresholds: readonly number[]
+  /** Microseconds per byte at the limited rate; 0: unlimited. */
+  readonly byteTime: number
+  /** When all earlier packets have been transferred at the limited rate, microseconds. */
+  busyUntil: number
+}
+
+/** Packets may leave this many µs earlier than a rate limit allows, because timers may be late. */
+const BURST = 1000
+
+const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
+  (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
+
+/** The first and the last match on which a rule acts (`nth`, `every`, `count`). */
+const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'first' | 'last'> => {
+  const first = nth || every || 1
+  const times = count || (nth > 0 ? 1 : Number.POSITIVE_INFINITY)
+  return { first, last: first + (times - 1) * (every || 1) }
+}
+
+/**
+ * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
+ * arrays of `decisions`.
+ */
+export const createFaultDecider = (
+  rules: readonly FaultRule[],
+  device: string,
+  direction: 'sent' | 'received',
+  maxPackets: number,
+): FaultDecider => {
+  /** By seed: the number of rules with it so far. */
+  const rulesWithSeed = new Map<number, number>()
+  const counts: (FaultRuleCounts | undefined)[] = []
+  const activeRules = rules.flatMap((rule, index): ActiveRule[] => {
+    if (targetOf(rule) !== 'packet') return []
+    const sameSeedRules = rulesWithSeed.get(rule.seed) ?? 0
+    rulesWithSeed.set(rule.seed, sameSeedRules + 1)
+    if (!isActive(rule) || !appliesTo(rule, device, direction)) return []
+    const numbers = opcodeNumbers(rule)
+    const ruleCounts = noFaultRuleCounts()
+    counts[index] = ruleCounts
+    return [
+      {
+        rule,
+        index,
+        opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
+        qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
+        random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
+        counts: ruleCounts,
+        ...actingMatches(rule),
+        thresholds: faultKinds.map(kind => rule[kind] * 2 ** 32),
+        byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
+        busyUntil: Number.NEGATIVE_INFINITY,
+      },
+    ]
+  })
+
+  const makeDecisions = (packets: number): Decisions => ({
+    actions: new Uint16Array(packets),
+    randomBits: new Uint32Array(packets),
+    delays: new Float64Array(packets),
+    rateLimits: new Uint32Array(packets),
+  })
+  const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
+
+  /** Adds the decisions of a rule about packet `i`. */
+  const decideFor = (state: ActiveRule, i: number): void => {
+    const { rule, random, counts, thresholds, first, last } = state
+    const match = ++counts.matched
+    if (match < first || match > last || (rule.every > 1 && (match - first) % rule.every !== 0)) return
+    let action = 0
+    for (let kind = 0; kind < thresholds.length; kind++)
+      if (thresholds[kind] > 0 && random() < thresholds[kind]) action |= 1 << kind
+    let bits = 0
+    if (action !== 0 || rule.jitter > 0) bits = random()
+    countHits(counts, action)
+    if (rule.delay > 0) {
+      action |= WAIT
+      decisions.delays[i] += 1000 * (rule.delay + rule.jitter * (2 * (bits / 2 ** 32) - 1))
+    }
+    if (state.byteTime > 0) {
+      action |= WAIT
+      decisions.rateLimits[i] |= 1 << state.index
+    }
+    decisions.actions[i] |= action
+    decisions.randomBits[i] ^= bits
+  }
+
+  return {
+    hasRules: activeRules.length > 0,
+    changesBytes: activeRules.some(({ thresholds }) =>
+      thresholds.some((threshold, kind) => threshold > 0 && (DAMAGE & (1 << kind)) !== 0),
+    ),
+    decisions,
+    counts,
+    decide: (view, at, packetBytes, count) => {
+      if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
+      let anyAction = 0
+      for (let i = 0; i < count; i++) {
+        decisions.actions[i] = 0
+        decisions.randomBits[i] = 0
+        decisions.delays[i] = 0
+        decisions.rateLimits[i] = 0
+        const packet = at + i * packetBytes
+        for (let p = 0; p < activeRules.length; p++) {
+          const state = activeRules[p]
+          if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
+          if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
+          decideFor(state, i)
+        }
+        anyAction |= decisions.actions[i]
+      }
+      return anyAction !== 0
+    },
+    clear: count => {
+      if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
+      decisions.actions.fill(0, 0, count)
+    },
+    departure: (rateLimits, time, bytes) => {
+      let leaveTime = time
+      for (const state of activeRules) {
+        if (((rateLimits >>> state.index) & 1) === 0) continue
+        leaveTime = Math.max(leaveTime, state.busyUntil - BURST)
+        state.busyUntil = Math.max(leaveTime, state.busyUntil) + bytes * state.byteTime
+      }
+      return leaveTime
+    },
+  }
+}

@@ -1,0 +1,430 @@
+/*
+ * Links with rate, delay, queue, marking and loss between hosts and switches, in virtual time: packets and times go in,
+ * packets and the next time come out. No I/O, no clock; randomness comes from a seed.
+ *
+ * A queue needs no events: packets of a link leave in order at a fixed rate, so the time at which a packet arrives at the
+ * other end is known when it is sent, and the bytes in front of the link are the time until it is free times its rate.
+ * What waits is one event per packet and hop: its arrival. Packets are numbers of slots in typed arrays; nothing is
+ * allocated per packet once the arrays have grown. A heap has the links with packets in flight, by their first arrival.
+ *
+ * A switch drops what exceeds its queue, marks by RED on the queue's length when the packet comes (only packets whose ECN
+ * field says that the sender reacts), and chooses among shortest paths by a hash of the flow. A host's own queue in
+ * front of its link has no limit and no marking: its port looks at `busyUntil`. Not modelled: pauses (PFC), buffers that
+ * ports of a switch share, and the time that a switch takes.
+ */
+import { createRandom } from '../../../spec/faults/random.ts'
+import { type Arena, plainArena } from '../../wire/arena.ts'
+import { ECN_CE, ECN_MASK } from '../../wire/flow.ts'
+import { type LinkTopology, type Routes, routesOf } from './graph.ts'
+
+export interface LinksOptions {
+  readonly topology: LinkTopology
+  readonly seed: number
+  /** Bytes of a packet that are kept; the rest is not carried, only its length. */
+  readonly keptBytes: number
+  /** Bytes of a packet on the link beside BTH to ICRC; default `FRAME_BYTES`. */
+  readonly overhead?: number
+  /** A packet has arrived at a host whose inbox was empty. */
+  readonly arrived: (host: number) => void
+  /** A packet is lost: it is released after the call. */
+  readonly lost?: (packet: number) => void
+}
+
+/** Preamble, Ethernet header, IPv4 and UDP headers, FCS and the gap between frames. */
+export const FRAME_BYTES = 8 + 14 + 20 + 8 + 4 + 12
+/** Of these, IPv4 and UDP headers count in an MTU. */
+export const IP_UDP_BYTES = 28
+
+/** Counts of one direction of a link. */
+export interface DirectionStats {
+  packets: number
+  /** With `overhead`. */
+  bytes: number
+  marked: number
+  /** Lost because the queue was full, by chance, and because of the MTU. */
+  overflowed: number
+  lost: number
+  tooLong: number
+  /** Bytes in front of the link: the most that there were, and the mean over time. */
+  maxQueue: number
+  meanQueue: number
+}
+
+export interface Links {
+  /** The paths between nodes. */
+  readonly routes: Routes
+  /** Has the kept bytes of packets. Replaced when it grows. */
+  readonly arena: Arena
+  /** Number of packets that have reached their host. */
+  readonly delivered: number
+  /** When to call `poll` next, µs; Infinity: nothing is in flight. */
+  nextAt(): number
+  /** Moves packets up to time `now`. */
+  poll(now: number): void
+  /**
+   * Sends a packet of `length` bytes (BTH to ICRC), whose first bytes are at `at` of `bytes`, from `host` to `to`. `hash`:
+   * 32 bits that are equal for the packets of a flow; `ecn`: its ECN field; `tag`: 30 bits of the caller's. False: there
+   * is no path.
+   */
+  send(
+    host: number,
+    to: number,
+    hash: number,
+    ecn: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    now: number,
+    tag?: number,
+  ): boolean
+  /** When the packets that the host has sent so far have left it, µs. */
+  busyUntil(host: number): number
+  /** Whether a packet has arrived at the host. */
+  hasArrived(host: number): boolean
+  /** Takes the oldest packet that has arrived at the host, until `release`; -1: none. */
+  receive(host: number): number
+  /** Of a packet. */
+  offsetOf(packet: number): number
+  lengthOf(packet: number): number
+  sourceOf(packet: number): number
+  destinationOf(packet: number): number
+  ecnOf(packet: number): number
+  tagOf(packet: number): number
+  release(packet: number): void
+  /** Bytes in front of directed link `direction` (`Routes`). */
+  queueOf(direction: number, now: number): number
+  /** By directed link. */
+  stats(now: number): DirectionStats[]
+  /** Starts counts and queue lengths anew. */
+  resetStats(now: number): void
+}
+
+const FIRST_SLOTS = 1024
+/** Words of a packet's slot; words 2 and 3 are the double ARRIVAL: when the packet arrives at the next node. */
+const enum Slot {
+  /** The next packet of its link, inbox or the free list. */
+  NEXT = 0,
+  FROM = 1,
+  TO = 4,
+  HASH = 5,
+  SIZE = 6,
+  /** The lower two bits; above them the caller's tag. */
+  ECN = 7,
+  /** The kept bytes. */
+  KEPT = 8,
+}
+const ARRIVAL = 1
+const TAG_SHIFT = 2
+const NONE = -1
+/** Up to so many bytes, a loop copies faster than `set`. */
+const LOOP_BYTES = 64
+const MAX_RANDOM = 2 ** 32
+
+/** Mixes a flow's hash with a node's salt (murmur3's finalizer, public domain). */
+const mix = (hash: number, salt: number): number => {
+  let h = hash ^ Math.imul(salt + 1, 0x9e37_79b1)
+  h = Math.imul(h ^ (h >>> 16), 0x85eb_ca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2_ae35)
+  return (h ^ (h >>> 16)) >>> 0
+}
+
+export const createLinks = ({
+  topology,
+  seed,
+  keptBytes,
+  overhead = FRAME_BYTES,
+  arrived,
+  lost: onLost,
+}: LinksOptions): Links => {
+  const { hosts, links } = topology
+  const routes = routesOf(topology)
+  const { groups, members } = routes
+  /** By group: where its directed links begin in `choices`; its end is the next one's beginning. */
+  const choiceStart = new Int32Array(members.length + 1)
+  members.forEach((links, group) => {
+    choiceStart[group + 1] = choiceStart[group] + links.length
+  })
+  const choices = Int32Array.from(members.flatMap(links => [...links]))
+  const random = createRandom(seed)
+  const slotBytes = (Slot.KEPT * 4 + keptBytes + 63) & ~63
+  const slotWords = slotBytes >> 2
+
+  // ---- by directed link ----
+  const directions = 2 * links.length
+  const column = (value: (i: number) => number): Float64Array =>
+    Float64Array.from({ length: directions }, (_, i) => value(i))
+  const target = Int32Array.from({ length: directions }, (_, i) => links[i >> 1].ends[1 - (i & 1)])
+  const isFromHost = Uint8Array.from({ length: directions }, (_, i) => (links[i >> 1].ends[i & 1] < hosts ? 1 : 0))
+  const byteTime = column(i => 8e6 / links[i >> 1].rate)
+  const delay = column(i => links[i >> 1].delay)
+  const limit = column(i => (isFromHost[i] ? Number.POSITIVE_INFINITY : links[i >> 1].queue))
+  const loss = column(i => (links[i >> 1].loss ?? 0) * MAX_RANDOM)
+  const mtu = column(i => links[i >> 1].mtu ?? Number.POSITIVE_INFINITY)
+  const markMin = column(i => (isFromHost[i] ? undefined : links[i >> 1].marking?.min) ?? Number.POSITIVE_INFINITY)
+  const markMax = column(i => links[i >> 1].marking?.max ?? Number.POSITIVE_INFINITY)
+  const markShare = column(i => (links[i >> 1].marking?.probability ?? 0) * MAX_RANDOM)
+  const busy = column(() => 0)
+  /** Packets in flight, in the order of arrival. */
+  const head = new Int32Array(directions).fill(NONE)
+  const tail = new Int32Array(directions).fill(NONE)
+  // counts; `area`: queue length integrated over time up to `areaAt`
+  const packets = column(() => 0)
+  const bytesSent = column(() => 0)
+  const marked = column(() => 0)
+  const overflowed = column(() => 0)
+  const lost = column(() => 0)
+  const tooLong = column(() => 0)
+  const maxQueue = column(() => 0)
+  const area = column(() => 0)
+  const areaAt = column(() => 0)
+  let statsSince = 0
+
+  // ---- by packet: `Slot`, in one place, because a packet is rarely in the cache when it arrives ----
+  let slots = FIRST_SLOTS
+  let arena = plainArena(slots * slotBytes)
+  let words = new Int32Array(arena.bytes.buffer)
+  let doubles = new Float64Array(arena.bytes.buffer)
+  let free = NONE
+  let used = 0
+
+  // ---- by host ----
+  const inboxHead = new Int32Array(hosts).fill(NONE)
+  const inboxTail = new Int32Array(hosts).fill(NONE)
+  let delivered = 0
+  /** By host: its directed links. */
+  const uplinks: number[][] = Array.from({ length: hosts }, () => [])
+  for (let i = 0; i < directions; i++) if (isFromHost[i]) uplinks[links[i >> 1].ends[i & 1]].push(i)
+
+  // ---- heap of directed links with packets in flight, by the first arrival ----
+  const heap = new Int32Array(directions)
+  const key = new Float64Array(directions)
+  let heapSize = 0
+
+  const push = (direction: number, at: number): void => {
+    let i = heapSize++
+    while (i > 0) {
+      const parent = (i - 1) >> 2
+      if (key[parent] <= at) break
+      heap[i] = heap[parent]
+      key[i] = key[parent]
+      i = parent
+    }
+    heap[i] = direction
+    key[i] = at
+  }
+  /** Gives the first link another key, or takes it out if its queue is empty. */
+  const replaceTop = (): void => {
+    let direction = heap[0]
+    let at: number
+    if (head[direction] === NONE) {
+      if (--heapSize === 0) return
+      direction = heap[heapSize]
+      at = key[heapSize]
+    } else at = arrivalOf(head[direction])
+    let i = 0
+    for (;;) {
+      const first = 4 * i + 1
+      if (first >= heapSize) break
+      const end = first + 4 < heapSize ? first + 4 : heapSize
+      let child = first
+      let least = key[first]
+      for (let other = first + 1; other < end; other++) {
+        if (key[other] >= least) continue
+        child = other
+        least = key[other]
+      }
+      if (least >= at) break
+      heap[i] = heap[child]
+      key[i] = key[child]
+      i = child
+    }
+    heap[i] = direction
+    key[i] = at
+  }
+
+  const grow = (): void => {
+    slots *= 2
+    const larger = plainArena(slots * slotBytes)
+    larger.bytes.set(arena.bytes)
+    arena = larger
+    words = new Int32Array(arena.bytes.buffer)
+    doubles = new Float64Array(arena.bytes.buffer)
+  }
+  const takeSlot = (): number => {
+    if (free !== NONE) {
+      const slot = free
+      free = words[slot * slotWords + Slot.NEXT]
+      return slot
+    }
+    if (used === slots) grow()
+    return used++
+  }
+  const release = (slot: number): void => {
+    words[slot * slotWords + Slot.NEXT] = free
+    free = slot
+  }
+  const arrivalOf = (slot: number): number => doubles[((slot * slotWords) >> 1) + ARRIVAL]
+
+  const queueOf = (direction: number, now: number): number =>
+    busy[direction] > now ? (busy[direction] - now) / byteTime[direction] : 0
+
+  /** Integrates the queue's length up to `now`: it falls at the link's rate until the link is free. */
+  const integrate = (direction: number, now: number): void => {
+    const start = areaAt[direction]
+    areaAt[direction] = now
+    const until = Math.min(busy[direction], now)
+    if (until <= start) return
+    const before = (busy[direction] - start) / byteTime[direction]
+    const after = (busy[direction] - until) / byteTime[direction]
+    area[direction] += ((before + after) / 2) * (until - start)
+  }
+
+  const mark = (direction: number, slot: number, queue: number): void => {
+    const field = slot * slotWords + Slot.ECN
+    if (queue < markMin[direction] || (words[field] & ECN_MASK) === 0) return
+    const share = ((queue - markMin[direction]) / (markMax[direction] - markMin[direction])) * markShare[direction]
+    if (queue < markMax[direction] && random() >= share) return
+    words[field] |= ECN_CE
+    marked[direction]++
+  }
+
+  const drop = (slot: number): void => {
+    onLost?.(slot)
+    release(slot)
+  }
+
+  /** Puts a packet into the queue of a link, or drops it. */
+  const transmit = (direction: number, slot: number, now: number): void => {
+    const at = slot * slotWords
+    const size = words[at + Slot.SIZE]
+    const bytes = size + overhead
+    const queue = queueOf(direction, now)
+    if (size + IP_UDP_BYTES > mtu[direction]) {
+      tooLong[direction]++
+      drop(slot)
+      return
+    }
+    if (queue + bytes > limit[direction]) {
+      overflowed[direction]++
+      drop(slot)
+      return
+    }
+    if (loss[direction] > 0 && random() < loss[direction]) {
+      lost[direction]++
+      drop(slot)
+      return
+    }
+    mark(direction, slot, queue)
+    integrate(direction, now)
+    if (queue + bytes > maxQueue[direction]) maxQueue[direction] = queue + bytes
+    packets[direction]++
+    bytesSent[direction] += bytes
+    busy[direction] = Math.max(busy[direction], now) + bytes * byteTime[direction]
+    const arrival = busy[direction] + delay[direction]
+    doubles[(at >> 1) + ARRIVAL] = arrival
+    words[at + Slot.NEXT] = NONE
+    if (head[direction] === NONE) {
+      head[direction] = slot
+      push(direction, arrival)
+    } else words[tail[direction] * slotWords + Slot.NEXT] = slot
+    tail[direction] = slot
+  }
+
+  /** The directed link on which a node sends a packet; -1: there is no path. */
+  const routeOf = (node: number, to: number, hash: number): number => {
+    const group = groups[node * hosts + to]
+    if (group < 0) return NONE
+    const start = choiceStart[group]
+    const count = choiceStart[group + 1] - start
+    return choices[count === 1 ? start : start + (mix(hash, node) % count)]
+  }
+
+  const deliver = (host: number, slot: number): void => {
+    words[slot * slotWords + Slot.NEXT] = NONE
+    delivered++
+    const wasEmpty = inboxHead[host] === NONE
+    if (wasEmpty) inboxHead[host] = slot
+    else words[inboxTail[host] * slotWords + Slot.NEXT] = slot
+    inboxTail[host] = slot
+    if (wasEmpty) arrived(host)
+  }
+
+  return {
+    routes,
+    get arena() {
+      return arena
+    },
+    get delivered() {
+      return delivered
+    },
+    nextAt: () => (heapSize === 0 ? Number.POSITIVE_INFINITY : key[0]),
+    poll(now) {
+      while (heapSize > 0 && key[0] <= now) {
+        const direction = heap[0]
+        const slot = head[direction]
+        const time = key[0]
+        const at = slot * slotWords
+        head[direction] = words[at + Slot.NEXT]
+        replaceTop()
+        const node = target[direction]
+        if (node < hosts) deliver(node, slot)
+        else transmit(routeOf(node, words[at + Slot.TO], words[at + Slot.HASH]), slot, time)
+      }
+    },
+    send(host, to, hash, ecn, bytes, at, length, now, tag = 0) {
+      const direction = routeOf(host, to, hash)
+      if (direction === NONE) return false
+      const slot = takeSlot()
+      const kept = length < keptBytes ? length : keptBytes
+      const offset = slot * slotBytes + 4 * Slot.KEPT
+      if (kept > LOOP_BYTES) arena.bytes.set(bytes.subarray(at, at + kept), offset)
+      else for (let i = 0; i < kept; i++) arena.bytes[offset + i] = bytes[at + i]
+      const word = slot * slotWords
+      words[word + Slot.FROM] = host
+      words[word + Slot.TO] = to
+      words[word + Slot.HASH] = hash
+      words[word + Slot.SIZE] = length
+      words[word + Slot.ECN] = (tag << TAG_SHIFT) | ecn
+      transmit(direction, slot, now)
+      return true
+    },
+    busyUntil(host) {
+      let until = 0
+      for (const direction of uplinks[host]) if (busy[direction] > until) until = busy[direction]
+      return until
+    },
+    hasArrived: host => inboxHead[host] !== NONE,
+    receive(host) {
+      const slot = inboxHead[host]
+      if (slot !== NONE) inboxHead[host] = words[slot * slotWords + Slot.NEXT]
+      return slot
+    },
+    offsetOf: slot => slot * slotBytes + 4 * Slot.KEPT,
+    lengthOf: slot => words[slot * slotWords + Slot.SIZE],
+    sourceOf: slot => words[slot * slotWords + Slot.FROM],
+    destinationOf: slot => words[slot * slotWords + Slot.TO],
+    ecnOf: slot => words[slot * slotWords + Slot.ECN] & ECN_MASK,
+    tagOf: slot => words[slot * slotWords + Slot.ECN] >>> TAG_SHIFT,
+    release,
+    queueOf,
+    stats: now =>
+      Array.from({ length: directions }, (_, i) => {
+        integrate(i, now)
+        return {
+          packets: packets[i],
+          bytes: bytesSent[i],
+          marked: marked[i],
+          overflowed: overflowed[i],
+          lost: lost[i],
+          tooLong: tooLong[i],
+          maxQueue: maxQueue[i],
+          meanQueue: now > statsSince ? area[i] / (now - statsSince) : 0,
+        }
+      }),
+    resetStats(now) {
+      for (const counts of [packets, bytesSent, marked, overflowed, lost, tooLong, maxQueue, area]) counts.fill(0)
+      areaAt.fill(now)
+      statsSince = now
+    },
+  }
+}

@@ -1,0 +1,165 @@
+/*
+ * Carries packets of a memory link over links (links.ts), in virtual time: ports are hosts, and packets travel one by one,
+ * with all their bytes. A packet is known by a number of the memory link's. A flow's path depends on its addresses and
+ * UDP source port, as switches hash them.
+ *
+ * A host's port accepts a run while its link has at most one packet to send, so that queue pairs take turns. The packets
+ * in flight have an upper limit, beyond which hosts wait too.
+ */
+import { ECN_CE, ECN_MASK, flowHash, type PacketFlow } from '../../wire/flow.ts'
+import { type LinkTopology, longestDelay } from './graph.ts'
+import { createLinks, FRAME_BYTES, type Links } from './links.ts'
+
+/** Bytes of the longest packet: path MTU 4096 and all headers. */
+export const MAX_PACKET_BYTES = 4224
+/** Packets of a run: so many leave before the next queue pair's turn. */
+const RUN_PACKETS = 4
+/** Packets in flight at most: about 280 MB. */
+const MAX_IN_FLIGHT = 65_536
+/** Bytes that a queue pair may have in flight beside those that fill the path: what waits in queues. */
+const BASE_WINDOW = 2 ** 18
+const MAX_WINDOW = 2 ** 28
+
+export interface PacketCarrierOptions {
+  readonly topology: LinkTopology
+  readonly seed: number
+  /** Microseconds. */
+  readonly now: () => number
+  /** `Links.nextAt` has changed. */
+  readonly changed: () => void
+}
+
+export interface PacketCarrier {
+  readonly links: Links
+  /** Maximum packets and bytes of a run. */
+  readonly maxPackets: number
+  readonly maxBytes: number
+  /** Bytes that a queue pair may have unacknowledged, so that one can fill the longest path. */
+  readonly windowBytes: number
+  /** Maximum bytes of an IP packet that the host's own links carry; Infinity: any. */
+  mtuOf(host: number): number
+  /** Bits/s of the host's fastest link. */
+  rateOf(host: number): number
+  /** Until then the host's port accepts no run, µs. */
+  fullUntil(host: number): number
+  /** A number that is equal for the packets of a flow. */
+  hashOf(flow: PacketFlow): number
+  /** Sends packet number `packet` of `length` bytes at `at` of `bytes`, which are copied. `ecn`: its ECN field. */
+  send(
+    packet: number,
+    from: number,
+    to: number,
+    hash: number,
+    ecn: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+  ): void
+  /** Set by the memory link: a packet to `host` was lost. Its bytes are in `links.arena` during the call. */
+  onLost: (packet: number, host: number, at: number, length: number) => void
+  /** A port has the host, or has it no more: then packets to the host are lost. */
+  setTaken(host: number, isTaken: boolean): void
+  /** Whether a packet has arrived at the host. */
+  hasArrived(host: number): boolean
+  /** Takes the packet that has arrived first, and copies its bytes to `at` of `bytes`; -1: none. */
+  receive(host: number, bytes: Uint8Array, at: number): number
+  /** Of the packet that was received last. */
+  readonly length: number
+  readonly isMarked: boolean
+  /** Moves packets up to now; true if any has arrived at a host. */
+  poll(): boolean
+}
+
+export const createPacketCarrier = ({ topology, seed, now, changed }: PacketCarrierOptions): PacketCarrier => {
+  const { hosts } = topology
+  let inFlight = 0
+  let length = 0
+  let isMarked = false
+  const links = createLinks({
+    topology,
+    seed,
+    keptBytes: MAX_PACKET_BYTES,
+    arrived: host => {
+      if (taken[host] === 0) discardArrived(host)
+    },
+    lost: slot => noteLost(slot),
+  })
+  const noteLost = (slot: number): void => {
+    inFlight--
+    carrier.onLost(links.tagOf(slot), links.destinationOf(slot), links.offsetOf(slot), links.lengthOf(slot))
+  }
+  const taken = new Uint8Array(hosts)
+  const discardArrived = (host: number): void => {
+    for (let slot = links.receive(host); slot >= 0; slot = links.receive(host)) {
+      noteLost(slot)
+      links.release(slot)
+    }
+  }
+  const mtus = new Float64Array(hosts).fill(Number.POSITIVE_INFINITY)
+  const rates = new Float64Array(hosts)
+  for (const { ends, rate, mtu = Number.POSITIVE_INFINITY } of topology.links)
+    for (const end of ends)
+      if (end < hosts) {
+        mtus[end] = Math.min(mtus[end], mtu)
+        rates[end] = Math.max(rates[end], rate)
+      }
+  const roomTime = rates.map(rate => ((MAX_PACKET_BYTES + FRAME_BYTES) * 8e6) / rate)
+  const roundTrip = 2 * longestDelay(topology, links.routes)
+  const fastest = rates.reduce((most, rate) => Math.max(most, rate), 0)
+  let nextBefore = Number.POSITIVE_INFINITY
+  const noteNext = (): void => {
+    const next = links.nextAt()
+    if (next === nextBefore) return
+    nextBefore = next
+    changed()
+  }
+
+  const carrier: PacketCarrier = {
+    links,
+    maxPackets: RUN_PACKETS,
+    maxBytes: RUN_PACKETS * MAX_PACKET_BYTES,
+    windowBytes: Math.min(MAX_WINDOW, Math.ceil(BASE_WINDOW + (fastest / 8e6) * roundTrip)),
+    mtuOf: host => mtus[host],
+    rateOf: host => rates[host],
+    fullUntil: host => (inFlight >= MAX_IN_FLIGHT ? links.nextAt() : links.busyUntil(host) - roomTime[host]),
+    hashOf: flow => (flowHash(flow) ^ Math.imul(flow.sourcePort, 0x9e37_79b1)) >>> 0,
+    send(packet, from, to, hash, ecn, bytes, at, size) {
+      inFlight++
+      // every topology of a network has paths between all hosts
+      links.send(from, to, hash, ecn, bytes, at, size, now(), packet)
+      noteNext()
+    },
+    onLost() {},
+    setTaken(host, isTaken) {
+      taken[host] = isTaken ? 1 : 0
+      if (!isTaken) discardArrived(host)
+    },
+    hasArrived: links.hasArrived,
+    receive(host, bytes, at) {
+      const slot = links.receive(host)
+      if (slot < 0) return -1
+      inFlight--
+      const { bytes: kept } = links.arena
+      const offset = links.offsetOf(slot)
+      length = links.lengthOf(slot)
+      bytes.set(kept.subarray(offset, offset + length), at)
+      isMarked = (links.ecnOf(slot) & ECN_MASK) === ECN_CE
+      const packet = links.tagOf(slot)
+      links.release(slot)
+      return packet
+    },
+    get length() {
+      return length
+    },
+    get isMarked() {
+      return isMarked
+    },
+    poll() {
+      const before = links.delivered
+      links.poll(now())
+      noteNext()
+      return links.delivered !== before
+    },
+  }
+  return carrier
+}

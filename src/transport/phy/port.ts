@@ -1,0 +1,211 @@
+/*
+ * A port to a network: sends and receives runs of packets (docs/decisions/engines-without-io.md). A packet is a UDP
+ * payload. The memory link, UDP, and layers that wrap any port, such as faults, implement this interface.
+ *
+ * The port owns the bytes: a sender builds a run in a reservation of the port, and a receiver reads and releases a run
+ * in the port's memory. The port also writes and checks ICRCs, because they cover the IP header, which only the port
+ * knows. It drops and counts packets with wrong ICRCs.
+ */
+import type { PacketOutcome } from '../../spec/faults.ts'
+import type { Arena } from '../wire/arena.ts'
+import type { PacketFlow } from '../wire/flow.ts'
+
+/** Path and headers of a flow's packets. */
+export type FlowAddress = PacketFlow
+
+/** `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on. */
+export interface ReceivedRun {
+  offset: number
+  packetBytes: number
+  count: number
+  lastBytes: number
+  /** The port's number of the source address; -1 if no flow to this address is open. */
+  peer: number
+  /** Path and headers of the packets, for GRH, tracer and pcap. */
+  flowAddress: FlowAddress
+  /** IPv4 identification of the first packet. While `requireSeal` demands it, those of later packets count up. */
+  identification: number
+}
+
+/** The flow record of an empty `ReceivedRun`. */
+export const noAddress: FlowAddress = {
+  source: new Uint8Array(16),
+  destination: new Uint8Array(16),
+  sourcePort: 0,
+  trafficClass: 0,
+  hopLimit: 0,
+  flowLabel: 0,
+}
+
+/** A record for `Port.receive` to fill. */
+export const emptyRun = (): ReceivedRun => ({
+  offset: 0,
+  packetBytes: 0,
+  count: 0,
+  lastBytes: 0,
+  peer: -1,
+  flowAddress: noAddress,
+  identification: 0,
+})
+
+export interface PortCounters {
+  sentPackets: number
+  sentBytes: number
+  receivedPackets: number
+  receivedBytes: number
+  icrcErrors: number
+  /** Packets that could not be sent. */
+  dropped: number
+}
+
+/** The outcome of a run. */
+export type TapOutcome = PacketOutcome
+
+/** A run for a tap. The port reuses the record and the bytes, so a tap must not keep them. */
+export interface TappedRun {
+  direction: 'sent' | 'received'
+  outcome: TapOutcome
+  arena: Arena
+  offset: number
+  packetBytes: number
+  count: number
+  lastBytes: number
+  flow: FlowAddress
+  identification: number
+}
+
+export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']): TappedRun => ({
+  direction,
+  outcome: 'passed',
+  arena,
+  offset: 0,
+  packetBytes: 0,
+  count: 0,
+  lastBytes: 0,
+  flow: noAddress,
+  identification: 0,
+})
+
+/** Gets every run that a port sends and receives, with ICRCs. It must not change the run, and must not throw. */
+export type PortTap = (run: TappedRun) => void
+
+/** Bytes of `Port.staging`. */
+export const STAGING_BYTES = 0x1_0000
+
+/** Bytes of `Port.scratch`. */
+export const SCRATCH_BYTES = 4160
+
+export interface Port {
+  readonly arena: Arena
+  /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
+  readonly scratch: number
+  /** Maximum packets of a run. */
+  readonly maxPackets: number
+  /** Maximum packets of a run of single-packet messages; absent if short runs have no advantage. */
+  readonly maxSinglePacketRun?: number | undefined
+  /** Maximum bytes of a run. */
+  readonly maxBytes: number
+  /** Maximum path MTU of the link in bytes, when the port was created. */
+  readonly pathMtu: number
+  /**
+   * Maximum window bytes (payload plus 64 per packet) that a queue pair should have unacknowledged. Absent if no buffer
+   * can overflow.
+   */
+  readonly windowBytes?: number | undefined
+  /** Bytes that a queue pair may have unacknowledged on a port without `windowBytes`. Default: the engine's. */
+  readonly pathBytes?: number | undefined
+  /** As `windowBytes`, for all queue pairs of this port together that send to one peer. */
+  readonly sharedWindowBytes?: number | undefined
+  /** Whether flows may have any UDP source port at no cost; switches choose among paths by it. Default: false. */
+  readonly hasSourcePorts?: boolean | undefined
+  /** Each group that the port joins takes a descriptor. */
+  readonly hasGroupSockets: boolean
+  readonly counters: PortCounters
+
+  /**
+   * Adds a local address (of the GID table). No effect if the port already has the address, or if a link-local address
+   * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of the
+   * memory link has it. `claim` 'spare': another process may take the address over; 'own', the default: it may not.
+   */
+  addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
+  /** Stops receiving on an address. A port with sockets then loses packets of flows from this address. */
+  removeAddress(address: Uint8Array): void
+  /**
+   * Joins a multicast group: runs to the group are received here, including this port's own. No effect if the port is a
+   * member. Throws SystemError if the system does not allow it. A UDP port may need an address of the group's family,
+   * and throws a RangeError without one.
+   */
+  joinGroup(group: Uint8Array): void
+  /**
+   * Called when the device's network interface was replaced by another one: the port then uses the new one for
+   * link-local destinations and for groups. Throws SystemError if a group cannot be joined on it; the port has joined
+   * the others. Absent if the port does not depend on an interface's index.
+   */
+  setInterface?(interfaceIndex: number): void
+  leaveGroup(group: Uint8Array): void
+  /**
+   * Opens a flow. Returns its number; equal records have the same number. Throws a RangeError if a value is out of
+   * range, or if this port cannot send on this path; SystemError, with the system's errno, if a UDP port has no route.
+   */
+  openFlow(address: FlowAddress): number
+  /** Opens an open flow once more, so that it needs one more `closeFlow`. Throws an Error if it is not open. */
+  reopenFlow(flow: number): void
+  closeFlow(flow: number): void
+  /** The number of this source address in `ReceivedRun.peer`; -1 if no flow to this address is open. */
+  peerOf(address: Uint8Array): number
+
+  /**
+   * As in `TransmitSink` (transport/engine/types.ts). When `commit` returns, the ICRCs are written, unless the port omits them
+   * (`requireSeal`). A fault layer may change the bytes of the run until the next call of these three functions.
+   */
+  reserve(bytes: number): number
+  commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
+  /** Ends a poll: sends committed runs, and releases the reservation. */
+  flush(): void
+
+  /**
+   * Receives the next run with correct ICRCs; its bytes are valid until `release`. False if there is none, or if the
+   * next run has to wait for `release`.
+   */
+  receive(run: ReceivedRun): boolean
+  /** Releases all runs received since the last `release`. */
+  release(): void
+  /**
+   * Called to schedule the device: a run has arrived at an empty port, or (ports with sockets) a failed `reserve` may
+   * succeed now. It must not call `receive`.
+   */
+  wake: (() => void) | null
+
+  /**
+   * For messages without packets: the object that receives them at this port, set by the port's owner; null while the
+   * owner needs packets. This property and the next three are absent from ports that always need packets.
+   */
+  receiver?: object | null | undefined
+  /** Offset of STAGING_BYTES bytes in the arena, shared by all ports of the arena. */
+  readonly staging?: number | undefined
+  /** The `receiver` of the port at a flow's destination; null if packets must be sent. */
+  receiverOf?: ((flow: number) => object | null) | undefined
+  /** The `ReceivedRun.peer` that the destination sees for runs of a flow. */
+  peerAt?: ((flow: number) => number) | undefined
+  /** Whether runs may wait to be received. Absent if unknown. */
+  isWaiting?: (() => boolean) | undefined
+
+  /** Set by `addTap` (tap.ts), which supports several taps. */
+  tap: PortTap | null
+  /**
+   * +1: a tap or a layer now needs real ICRCs, and identifications that count up within a run; -1: it no longer does.
+   * If nobody needs them, a port may omit ICRCs.
+   */
+  requireSeal(change: 1 | -1): void
+  /**
+   * Takes a buffer of `bytes` bytes (at most `maxBytes`) in the arena, for a layer that keeps packets. Returns its
+   * offset; -1 if none is free.
+   */
+  takeLayerBuffer(bytes: number): number
+  releaseLayerBuffer(offset: number): void
+
+  /** For layers that delay packets: when to call `onTimeout` next, µs; Infinity: never. */
+  nextTimeout(): number
+  onTimeout(now: number): void
+  close(): void
+}

@@ -1,0 +1,106 @@
+/*
+ * Recordings of devices in this process (`open({ record })`, `createNetwork({ record })`).
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createNetwork, open } from '../../../src/library/index.ts'
+import type { SessionEvent } from '../../../src/tools/record/events.ts'
+import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
+import { callLine } from '../../../src/tools/trace/calls.ts'
+import { repoRoot } from '../../paths.ts'
+import { temporaryFolder } from '../../system/programs.ts'
+
+const eventsIn = async (file: string): Promise<SessionEvent[]> => {
+  const events: SessionEvent[] = []
+  for await (const event of (await openSession(bytesSource(readFileSync(file)))).eventsIn()) events.push(event)
+  return events
+}
+
+const kindsOf = (events: readonly SessionEvent[]): Set<string> => new Set(events.map(({ kind }) => kind))
+
+test('a recorded device has its calls, objects, requests and packets in the file when it is closed', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const device = await open({ record: file })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(64))
+  const target = pd.register(new Uint8Array(64), { remoteWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  await from.write(source.slice(), target.remote())
+  await device.close()
+  assert.equal(statSync(file).mode & 0o777, 0o600)
+  const events = await eventsIn(file)
+  const kinds = kindsOf(events)
+  for (const kind of ['device', 'object', 'call', 'posted', 'completed', 'packets', 'end'])
+    assert.ok(kinds.has(kind), kind)
+  const calls = events.flatMap(event => (event.kind === 'call' ? [event] : []))
+  const create = calls.find(({ call }) => /rc_qp\.create/.test(callLine(call)))
+  assert.match(callLine(create!.call), /rc_qp\.create\(.*\) = 0 \{.*qpNum/)
+  assert.ok(create!.stack.some(frame => frame.includes('record.test')))
+  assert.ok(events.some(event => event.kind === 'object' && event.object === create!.object))
+})
+
+test('a recording has the windows of queue pairs: they shrink after a loss, and grow again', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({ record: file, fault: 'opcode=RC_WRITE_*,drop=20%,seed=1' })
+  const device = await open({ network })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(2 ** 16))
+  const target = pd.register(new Uint8Array(2 ** 16), { remoteWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  for (let i = 0; i < 5; i++) await from.write(source.slice(), target.remote())
+  await device.close()
+  const events = await eventsIn(file)
+  const [post] = events.flatMap(event => (event.kind === 'posted' ? [event.request] : []))
+  const windows = events.flatMap(event =>
+    event.kind === 'counters' && event.object === post.owner ? [event.values.window] : [],
+  )
+  const [first] = windows
+  assert.ok(first >= 2 ** 16, String(windows))
+  assert.ok(Math.min(...windows) < first, String(windows))
+  assert.ok(
+    windows.every((window, i) => window !== windows[i - 1]),
+    String(windows),
+  )
+})
+
+test('a recorded network is in the file when the process ends', t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const script = `
+    import { createNetwork, open } from ${JSON.stringify(join(repoRoot, 'dist/src/library/index.js'))}
+    const network = createNetwork({ record: { file: ${JSON.stringify(file)}, limit: 2 ** 20 } })
+    const device = await open({ network })
+    device.pd()
+    process.exit(3)`
+  const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' })
+  assert.equal(status, 3, stderr)
+  return eventsIn(file).then(events => {
+    const kinds = kindsOf(events)
+    for (const kind of ['device', 'object', 'call', 'end']) assert.ok(kinds.has(kind), kind)
+  })
+})
+
+test('findings about a checked device are in its recording', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const device = await open({ record: file, check: { onFinding: () => {}, failOn: 'never' } })
+  const pd = device.pd()
+  const mr = pd.register(new Uint8Array(64))
+  assert.throws(() => pd.close())
+  mr.close()
+  await device.close()
+  const findings = (await eventsIn(file)).flatMap(event => (event.kind === 'finding' ? [event.finding.id] : []))
+  assert.ok(findings.includes('destroy-busy'), String(findings))
+})
+
+test('wrong options of a recording are refused with a sentence', async t => {
+  const folder = temporaryFolder(t)
+  await assert.rejects(open({ record: folder }), /EISDIR/)
+  await assert.rejects(open({ record: { file: join(folder, 'a'), payload: 5000 } }), /record\.payload 5000/)
+  await assert.rejects(open({ record: { file: join(folder, 'a'), limit: 5 } }), /record\.limit 5/)
+  await assert.rejects(open({ network: createNetwork(), record: 'a' }), /record "a" is for a new network/)
+  await assert.rejects(open({ socket: '/nowhere', record: 'a' }), /run the daemon with --record/)
+})

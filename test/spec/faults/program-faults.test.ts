@@ -1,0 +1,112 @@
+/*
+ * On which opportunities rules for programs act, and what they do then.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { createProgramFaults, type FaultSubject } from '../../../src/spec/faults/program-faults.ts'
+import { parseFaults } from '../../../src/spec/faults/rules.ts'
+
+const SUBJECT: FaultSubject = { device: 'rxe0', pid: 7, program: () => 'a-long-program-name', site: () => '0000abcd' }
+const faultsOf = (text: string) => createProgramFaults(parseFaults(text))
+
+/** The numbers, from 1, of the calls of `mr.create` that fail. */
+const failing = (selectors: string, calls: number): number[] => {
+  const faults = faultsOf(`call=mr.create,errno=EIO${selectors}`)
+  return Array.from({ length: calls }, (_, i) => i + 1).filter(() => faults.onCall(SUBJECT, 'mr.create') !== undefined)
+}
+
+describe('rules for programs', () => {
+  for (const [selectors, expected] of [
+    ['', [1, 2, 3, 4, 5, 6, 7]],
+    [',nth=1', [1]],
+    [',nth=3', [3]],
+    [',nth=3,count=2', [3, 4]],
+    [',every=3', [3, 6]],
+    [',nth=2,every=3', [2]],
+    [',nth=2,every=3,count=9', [2, 5]],
+    [',count=2', [1, 2]],
+  ] as const)
+    it(`act on the matches that "${selectors}" selects`, () => assert.deepEqual(failing(selectors, 7), expected))
+
+  it('act on a share of the matches, which the seed chooses', () => {
+    const [few, many] = [failing(',share=10%', 2000).length, failing(',share=90%', 2000).length]
+    assert.ok(few > 100 && few < 300 && many > 1700 && many < 1900, `${few}, ${many}`)
+    assert.notDeepEqual(failing(',share=50%,seed=3', 50), failing(',share=50%,seed=4', 50))
+  })
+
+  it('select the device, the process, the program by the characters that Linux keeps, and the call site', () => {
+    for (const [selector, isSelected] of [
+      ['device=rxe0', true],
+      ['device=rxe1', false],
+      ['pid=6+7', true],
+      ['pid=6', false],
+      ['program=a-long-program-other', true],
+      ['program=a-long-progra', false],
+      ['site=0000abcd', true],
+      ['site=0000abce', false],
+    ] as const)
+      assert.equal(failing(`,${selector}`, 1).length === 1, isSelected, selector)
+    assert.equal(
+      faultsOf('post=EIO,site=0000abcd').onPost({ ...SUBJECT, site: () => undefined }, 'srq', 1, 'RECV'),
+      undefined,
+    )
+  })
+
+  it('add up their delays; the first error counts, and a call that fails raises no event', () => {
+    const faults = faultsOf(
+      'call=rc_qp.modify,delay=1;call=rc_qp.modify,event=QP_FATAL,delay=2,count=2;call=rc_qp.modify,errno=EIO,delay=4,nth=2;call=rc_qp.modify,errno=EINVAL,nth=2',
+    )
+    const call = () => {
+      const { number, delay, errno, event } = faults.onCall(SUBJECT, 'rc_qp.modify') ?? {}
+      return [number, delay, errno, event]
+    }
+    assert.deepEqual(
+      [call(), call(), call()],
+      [
+        [2, 3, '', 'QP_FATAL'],
+        [3, 7, 'EIO', ''],
+        [1, 1, '', ''],
+      ],
+    )
+  })
+
+  it('select posts and completions by class, number and request', () => {
+    const posts = faultsOf('post=ENOMEM,class=rc_qp,qp=0x12,request=SEND')
+    const post = (cls: string, qpn: number, request: string) => posts.onPost(SUBJECT, cls, qpn, request)?.errno
+    assert.deepEqual(
+      [
+        post('rc_qp', 0x12, 'SEND'),
+        post('uc_qp', 0x12, 'SEND'),
+        post('rc_qp', 0x13, 'SEND'),
+        post('rc_qp', 0x12, 'WRITE'),
+      ],
+      ['ENOMEM', undefined, undefined, undefined],
+    )
+    const completions = faultsOf('completion=WRITE,class=rc_qp,qp=0x12,status=RETRY_EXC_ERR')
+    const complete = (cls: string, qpn: number, name: string) =>
+      completions.onCompletion(SUBJECT, cls, qpn, name)?.status
+    assert.deepEqual(
+      [
+        complete('rc_qp', 0x12, 'WRITE'),
+        complete('uc_qp', 0x12, 'WRITE'),
+        complete('rc_qp', 1, 'WRITE'),
+        complete('rc_qp', 0x12, 'SEND'),
+      ],
+      ['RETRY_EXC_ERR', undefined, undefined, undefined],
+    )
+  })
+
+  it('count matches and acts, each rule for itself, and rules for packets have no counts', () => {
+    const faults = faultsOf('drop=1;call=mr.create,errno=EIO,nth=2;event=PORT_ERR,delay=5')
+    assert.deepEqual([faults.has('call'), faults.has('post')], [true, false])
+    faults.onCall(SUBJECT, 'mr.create')
+    assert.equal(faults.canAct('call'), true)
+    faults.onCall(SUBJECT, 'mr.create')
+    faults.onCall(SUBJECT, 'mr.create')
+    assert.deepEqual([faults.has('call'), faults.canAct('call')], [true, false])
+    assert.deepEqual(faults.onOpen(SUBJECT), [
+      { number: 3, text: 'event=PORT_ERR,delay=5', event: 'PORT_ERR', delay: 5 },
+    ])
+    assert.deepEqual(faults.counts, [undefined, { matched: 3, injected: 1 }, { matched: 1, injected: 1 }])
+  })
+})

@@ -1,0 +1,77 @@
+/*
+ * Advice that depends on the cause of a finding, and the objects that the finding names.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
+import { QpState } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
+
+const adviceFor = (cause: Cause): string | undefined => {
+  const s = requestScenario()
+  s.fail(cause)
+  return s.found.at(-1)?.advice
+}
+
+test('requests of a wrong length get advice for their own cause', () => {
+  assert.match(adviceFor(createCause('INLINE_TOO_LONG', {})) ?? '', /^request a larger max_inline_data/)
+  assert.match(adviceFor(createCause('ATOMIC_LENGTH', { length: 4 })) ?? '', /of 8 bytes, for its result$/)
+  assert.equal(adviceFor(createCause('RECEIVE_TOO_SHORT', { bufferBytes: 64, length: 100 })), undefined)
+})
+
+test('a receive of UD that is too short for the GRH only is told about the GRH', () => {
+  for (const [bufferBytes, isTold] of [
+    [64, true],
+    [60, false],
+  ] as const) {
+    const s = requestScenario()
+    const qp = s.create('ud_qp', {}, { qpNum: 9 })
+    const cause = createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: 104 })
+    const origin = { deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, peerDevice: 0 }
+    s.checker.failed({
+      ...origin,
+      time: 1,
+      postStack: () => [],
+      failure: { kind: 'drop', device: 'rxe0', qpn: 9, count: 1, cause },
+    })
+    assert.ok(qp > 0)
+    assert.equal(s.found.at(-1)?.advice?.includes('40 bytes longer'), isTold || undefined)
+  }
+})
+
+test('an unknown lkey names the region that contains the address', () => {
+  const s = requestScenario()
+  s.fail({ id: 'LKEY_UNKNOWN', args: { key: 7, accessStart: BigInt(START + 100) } })
+  assert.equal(s.found[0]?.details[0], `the address 0x10064 is in MR 0x100 of 4096 bytes, whose lkey is 0x100`)
+  assert.ok(s.found[0]?.objects.some(({ name }) => name.startsWith(`MR 0x${LKEY.toString(16)}`)))
+  const outside = requestScenario()
+  outside.fail({ id: 'LKEY_UNKNOWN', args: { key: 7, accessStart: BigInt(START + 4096) } })
+  assert.deepEqual(outside.found[0]?.details, [])
+})
+
+test('a post to a queue pair that was reset says so, a post before the first connection names RESET', () => {
+  const { RESET, RTS } = QpState.values
+  for (const wasConnected of [true, false]) {
+    const s = requestScenario()
+    const qp = s.create('rc_qp', {}, { qpNum: 9 })
+    if (wasConnected) for (const state of [RTS, RESET]) s.call('rc_qp', 'modify', qp, { state })
+    s.checker.refusedPost({
+      ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
+      ...{ queue: PostQueue.SEND, number: 9, wrId: 1n, error: Errno.EINVAL, state: RESET },
+    })
+    assert.match(s.found[0]?.text ?? '', wasConnected ? /: it was reset$/ : /: RESET$/)
+    assert.equal(s.found[0]?.advice !== undefined, wasConnected)
+  }
+})
+
+test('a full shared receive queue is named with its size', () => {
+  const s = requestScenario()
+  const srq = s.create('srq', { maxWr: 10 }, { maxWr: 16 })
+  s.checker.refusedPost({
+    ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' }, stack: [] },
+    ...{ queue: PostQueue.SHARED, number: srq, wrId: 1n, error: Errno.ENOMEM, state: 0 },
+  })
+  assert.match(s.found[0]?.text ?? '', /^receive on SRQ \d+, wr_id 1: .*: max_wr is 16$/)
+})

@@ -1,0 +1,155 @@
+/*
+ * Findings about destroyed objects, and about programs that a signal ends.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../../src/spec/session.ts'
+import type { UseOfGone } from '../../../src/tools/check/events.ts'
+import { requestScenario } from './requests.ts'
+
+const program = { pid: 1, command: 'client' }
+
+const used = (changes: Partial<UseOfGone> = {}): UseOfGone => ({
+  time: 100,
+  program,
+  function: 'ibv_post_send',
+  kind: ObjectKind.QP,
+  number: 1,
+  use: GoneUse.CALL,
+  isOwner: false,
+  stack: ['main'],
+  destroyedAt: 10,
+  destroyedStack: ['destroy'],
+  ...changes,
+})
+
+it('a call names the object and has its history', () => {
+  const s = requestScenario()
+  s.destroy('rc_qp', s.qp)
+  s.checker.usedGone(used())
+  s.checker.usedGone(used({ function: 'ibv_destroy_qp', use: GoneUse.DESTROY }))
+  assert.deepEqual(
+    s.found.map(({ id, severity, text }) => `${severity} ${id}: ${text}`),
+    [
+      'error use-after-destroy: ibv_post_send on QP 0x1, which was destroyed',
+      'error double-destroy: ibv_destroy_qp on QP 0x1, which was destroyed already',
+    ],
+  )
+  const [finding] = s.found
+  assert.deepEqual(
+    finding?.objects[0]?.history.map(({ action }) => action),
+    ['created', 'modified to RTS', 'destroyed'],
+  )
+  assert.deepEqual(
+    finding?.moments.map(({ stack }) => stack),
+    [['main']],
+  )
+})
+
+it('of several objects that had a number, the one that was destroyed at the time is meant', () => {
+  const s = requestScenario()
+  const destroyAt = (microseconds: number, length: bigint): void => {
+    const region = s.register({ length }, Number(length))
+    s.advance(microseconds)
+    s.destroy('mr', region)
+  }
+  for (const length of [1n, 2n, 3n]) destroyAt(1000, length)
+  for (const [destroyedAt, lkey] of [
+    [1100, 1],
+    [2900, 3],
+    [2100, 2],
+  ] as const) {
+    s.checker.usedGone(
+      used({
+        function: 'ibv_dereg_mr',
+        kind: ObjectKind.MR,
+        number: UNKNOWN_NUMBER,
+        destroyedAt,
+        stack: [`line ${lkey}`],
+      }),
+    )
+    assert.match(s.found.at(-1)?.objects[0]?.name ?? '', new RegExp(`^MR 0x${lkey} of `))
+  }
+})
+
+it('an unknown object, and one without an object of the kernel, has the stack of its destruction', () => {
+  const s = requestScenario()
+  s.checker.usedGone(used({ number: 77 }))
+  s.checker.usedGone(
+    used({ function: 'rdma_ack_cm_event', kind: ObjectKind.CM_EVENT, number: UNKNOWN_NUMBER, use: GoneUse.DESTROY }),
+  )
+  assert.deepEqual(
+    s.found.map(({ text, objects, moments }) => ({ text, objects, stacks: moments.map(({ stack }) => stack) })),
+    [
+      {
+        text: 'ibv_post_send on QP 0x4d, which was destroyed',
+        objects: [],
+        stacks: [['main'], ['destroy']],
+      },
+      {
+        text: 'rdma_ack_cm_event on an event of rdma_cm, which was acknowledged already',
+        objects: [],
+        stacks: [['main'], ['destroy']],
+      },
+    ],
+  )
+})
+
+it('an object of a closed device, and one that another thread destroys, need not be destroyed yet', () => {
+  const s = requestScenario()
+  s.checker.usedGone(used({ isOwner: true }))
+  s.checker.usedGone(used({ use: GoneUse.CONCURRENT }))
+  assert.deepEqual(
+    s.found.map(({ text, objects }) => [text, objects.length]),
+    [
+      ['ibv_post_send on QP 0x1, whose device was closed', 1],
+      ['ibv_post_send on QP 0x1, which another thread destroys at the same time', 1],
+    ],
+  )
+})
+
+it('an object of another program is not named, unless only that has the number', () => {
+  const s = requestScenario()
+  s.destroy('rc_qp', s.qp)
+  s.checker.usedGone(used({ program: { pid: 2, command: 'child' } }))
+  assert.deepEqual(
+    s.found.map(({ objects }) => objects.map(({ name }) => name)),
+    [['QP 0x1 of process 1 (client)']],
+  )
+})
+
+it('a message with an unknown kind, or with a text that is no name of a function, is ignored', () => {
+  const s = requestScenario()
+  s.checker.usedGone(used({ kind: 0 }))
+  s.checker.usedGone(used({ kind: 0xffff_ffff }))
+  s.checker.usedGone(used({ function: 'ibv_post_send\n\u001b[2J' }))
+  s.checker.usedGone(used({ function: '' }))
+  s.checker.usedGone(used({ use: 99, number: 77, function: 'ibv_query_qp' }))
+  assert.deepEqual(
+    s.found.map(({ text }) => text),
+    ['ibv_query_qp on QP 0x4d, which was destroyed'],
+  )
+})
+
+it('a death is an error if a function of verbs is in the stack', () => {
+  const s = requestScenario()
+  const provider = '/usr/lib/libibverbs/librxe-rdmav34.so+0x1000'
+  const verbs = '/lib/libibverbs.so.1+0x2000 ibv_modify_qp'
+  const main = '/home/me/program+0x3000 main'
+  for (const [stack, isInOurs] of [
+    [[provider, verbs, main], false],
+    [[provider, main], false],
+    [[main], true],
+    [[main], false],
+  ] as const)
+    s.checker.died({ time: 0, program, signal: 'SIGSEGV', isInOurs, stack })
+  assert.deepEqual(
+    s.found.map(({ severity, text }) => `${severity}: ${text}`),
+    [
+      'error: died of SIGSEGV in ibv_modify_qp',
+      'error: died of SIGSEGV in a function of verbs',
+      'error: died of SIGSEGV in a function of verbs',
+      'warning: died of SIGSEGV',
+    ],
+  )
+})

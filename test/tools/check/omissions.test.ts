@@ -1,0 +1,354 @@
+/*
+ * The checker counts what it leaves out because a table is full (spec/check/omissions.ts).
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { describe, it } from 'node:test'
+import { sarifLog } from '../../../src/cli/check/report.ts'
+import { createProgramLog } from '../../../src/library/self-check/program-log.ts'
+import { type OmissionId, omissions, omissionText } from '../../../src/spec/check/omissions.ts'
+import type { WorkRequest } from '../../../src/spec/check/requests.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { PostQueue } from '../../../src/spec/session.ts'
+import { Checker } from '../../../src/tools/check/checker.ts'
+import { BenignRaces, MAX_BENIGN_RANGES } from '../../../src/tools/check/races/benign.ts'
+import { MAX_SLOTS } from '../../../src/tools/check/races/clock.ts'
+import { type LoggedEvent, type Posted, RaceFeed } from '../../../src/tools/check/races/feed.ts'
+import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races, type Request } from '../../../src/tools/check/races/races.ts'
+import { AccessKind, MAX_INTERVALS } from '../../../src/tools/check/races/shadow.ts'
+import { repoRoot } from '../../paths.ts'
+import { filesBelow } from '../../tools.ts'
+import { workRequest } from './requests.ts'
+
+const counter = () => {
+  const counts = new Map<OmissionId, number>()
+  const omit = (id: OmissionId, count: number): void => void counts.set(id, (counts.get(id) ?? 0) + count)
+  return { counts, omit }
+}
+
+const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isDeregistered: false } }
+
+/** A thread that has never waited for another, and times. */
+const [THREAD, ACQUIRED] = [1, 0]
+const [POST_TIME, POLL_TIME] = [1, 2]
+
+/** Counts of a race engine's omissions after `fill`. */
+const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
+  const { counts, omit } = counter()
+  fill(new Races<string>(() => {}, omit))
+  return counts
+}
+
+const fetch = (
+  races: Races<string>,
+  queue: number,
+  { isFenced = false, ranges = [] as (typeof range)[] } = {},
+): Request<string> | undefined => {
+  const stamp = races.post(THREAD, POST_TIME, ACQUIRED)
+  return races.fetch(queue, stamp, { kind: 'READ', isFenced, ranges }, '')
+}
+
+/** Counts of a feed's omissions after `fill`. */
+const omittedByFeed = (
+  fill: (
+    feed: RaceFeed,
+    log: (entry: Partial<LoggedEvent>) => LoggedEvent,
+    request: (number: number) => WorkRequest,
+  ) => void,
+): ReadonlyMap<OmissionId, number> => {
+  const { counts, omit } = counter()
+  let ids = 0
+  const log = (entry: Partial<LoggedEvent>): LoggedEvent => ({
+    time: 1,
+    acquired: 0,
+    wrId: 0n,
+    process: 1,
+    thread: 1,
+    kind: PostQueue.SEND,
+    context: 1,
+    number: 1,
+    count: 1,
+    stack: 0,
+    ...entry,
+  })
+  const request = (number: number): WorkRequest => workRequest({ id: ++ids, owner: number, number })
+  fill(new RaceFeed(new Races<Posted>(() => {}, omit), (_, id) => ({ id, isCounting: false }), omit), log, request)
+  return counts
+}
+
+/** Time of a reading of the logs. */
+const READ_START = 10
+
+const seenSend = {
+  event: 'send',
+  context: 1,
+  time: 5,
+  kind: 'WRITE',
+  isFenced: false,
+  ranges: [],
+  isReliable: false,
+} as const
+
+const silentChecker = (): Checker =>
+  new Checker(
+    () => 0,
+    () => {},
+  )
+const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
+  new Map(all.map(({ id, count }) => [id, count]))
+
+// Constants that their files (`bounds`) do not export.
+const [MAX_FINDINGS, MAX_DESTROYED, MAX_STACKS] = [1000, 4096, 16_384]
+const [MAX_UNSEEN, MAX_THREADS, MAX_UNPOLLED, MAX_REQUESTS, MAX_READERS] = [2 ** 19, 4096, 65_536, 65_536, 8]
+
+/** Each script exceeds a constant or loses entries of a log, and returns the counts of its omissions. */
+const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
+  findings() {
+    const checker = silentChecker()
+    for (let i = 0; i <= MAX_FINDINGS; i++)
+      checker.refusedAttempt({
+        time: 1,
+        device: '',
+        context: 0,
+        program: undefined,
+        attempt: 'x',
+        errno: Errno.EINVAL,
+        reason: 'y'.repeat(i), // another finding for each reason
+        stack: [],
+      })
+    return countsOf(checker)
+  },
+  observed() {
+    const checker = silentChecker()
+    checker.omit('observed', 1) // src/tools/observe/observer.ts counts them
+    return countsOf(checker)
+  },
+  'destroyed-objects'() {
+    const checker = silentChecker()
+    const base = {
+      time: 1,
+      device: '',
+      deviceNumber: 0,
+      context: 0,
+      program: undefined,
+      class: 'pd',
+      args: {},
+      out: {},
+    }
+    for (let id = 1; id <= MAX_DESTROYED + 1; id++)
+      for (const method of ['create', 'destroy'])
+        checker.called({
+          ...base,
+          method,
+          object: { id, handle: id, class: { name: 'pd' } },
+          why: 'call',
+          stack: [],
+        })
+    return countsOf(checker)
+  },
+  stacks() {
+    const { counts, omit } = counter()
+    const log = createProgramLog(
+      () => void log.read(),
+      omit,
+      () => 0,
+    )
+    for (let i = 0; i <= MAX_STACKS; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
+    return counts
+  },
+  'race-log': () => omittedByFeed(feed => feed.markLogLost(1, [], [])),
+  'race-unlogged': () =>
+    omittedByFeed((feed, _, request) => {
+      feed.add({ ...seenSend, request: request(1) })
+      feed.join([], READ_START)
+    }),
+  'race-posts': () =>
+    omittedByFeed((feed, log) => {
+      const many = Array.from({ length: MAX_UNSEEN + 1 }, () => log({}))
+      feed.join(many, READ_START)
+    }),
+  'race-threads': () =>
+    omittedByFeed((feed, log) => {
+      feed.join(
+        Array.from({ length: MAX_THREADS + 1 }, (_, thread) => log({ thread })),
+        READ_START,
+      )
+    }),
+  'race-completions': () =>
+    omittedByFeed((feed, _, request) => {
+      for (let i = 0; i <= MAX_UNPOLLED; i++) feed.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
+      feed.join([], READ_START)
+    }),
+  'race-requests': () =>
+    omittedByFeed((feed, log, request) => {
+      const posts: LoggedEvent[] = []
+      for (let i = 0; i <= MAX_REQUESTS; i++) {
+        posts.push(log({}))
+        feed.add({ ...seenSend, time: 100, request: request(1) })
+      }
+      feed.join(posts, READ_START)
+    }),
+  'race-memory': () =>
+    omittedByEngine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= MAX_INTERVALS; i++)
+        fetch(races, 1, { ranges: [{ ...range, start: i * 128, end: i * 128 + 64 }] })
+    }),
+  'race-readers': () =>
+    omittedByEngine(races => {
+      for (let queue = 1; queue <= MAX_READERS + 1; queue++) {
+        races.open(queue, true)
+        fetch(races, queue, { ranges: [range] })
+      }
+    }),
+  'race-queues': () =>
+    omittedByEngine(races => {
+      for (let queue = 0; queue <= MAX_SLOTS; queue++) races.open(queue, true)
+    }),
+  'race-clocks': () =>
+    omittedByEngine(races => {
+      races.open(1, true)
+      races.open(2, true)
+      for (let i = 0; i <= MAX_CLOCKS / 2; i++) for (const queue of [1, 2]) fetch(races, queue)
+    }),
+  'race-in-flight': () =>
+    omittedByEngine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= MAX_IN_FLIGHT; i++) fetch(races, 1)
+    }),
+  'race-fences': () =>
+    omittedByEngine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= MAX_FENCED; i++) fetch(races, 1, { isFenced: true })
+    }),
+  'race-benign'() {
+    const { counts, omit } = counter()
+    const benign = new BenignRaces(omit)
+    for (let i = 0; i <= MAX_BENIGN_RANGES; i++) benign.allow(benign, 1, i, i + 1)
+    return counts
+  },
+}
+
+/** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
+const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
+  'src/tools/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
+  'src/tools/check/buffers.ts MAX_FINISHED': { because: 'a sample, as --buffers says' },
+  'src/tools/check/device-writes.ts MAX_WRITES': { because: 'what is unknown counts as written' },
+  'src/tools/check/cm-ids.ts MAX_REFUSED': { because: 'the first refused calls tell the cause' },
+  'src/tools/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
+  'src/tools/check/queues/sends.ts MAX_COUNTED_READS': { because: 'more than any max_dest_rd_atomic' },
+  'src/tools/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
+  'src/tools/check/reporting.ts MAX_FINDINGS': 'findings',
+  'src/tools/check/reporting.ts MAX_NAMED': { because: 'a finding says how many more there are' },
+  'src/tools/check/races/benign.ts MAX_BENIGN_RANGES': 'race-benign',
+  'src/tools/check/races/benign.ts MAX_BENIGN_PROCESSES': 'race-benign',
+  'src/tools/check/races/clock.ts MAX_SLOTS': 'race-queues',
+  'src/tools/check/races/races.ts MAX_CLOCKS': 'race-clocks',
+  'src/tools/check/races/races.ts MAX_IN_FLIGHT': 'race-in-flight',
+  'src/tools/check/races/races.ts MAX_FENCED': 'race-fences',
+  'src/tools/check/races/feed.ts MAX_REORDERED': { because: 'how far a request is looked for' },
+  'src/tools/check/races/feed.ts MAX_UNPOLLED': 'race-completions',
+  'src/tools/check/races/feed.ts MAX_REQUESTS': 'race-requests',
+  'src/tools/check/races/feed.ts MAX_ENDED': { because: 'messages of older sends are taken to be lost' },
+  'src/tools/check/races/feed.ts MAX_UNSEEN': 'race-posts',
+  'src/tools/check/races/feed.ts MAX_THREADS': 'race-threads',
+  'src/tools/check/races/shadow.ts MAX_INTERVALS': 'race-memory',
+  'src/tools/check/races/shadow.ts MAX_READERS': 'race-readers',
+  'src/library/verbs/watch/stacks.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/library/verbs/watch/stack-sharing.ts MAX_KINDS': { because: 'a stack is captured instead' },
+  'src/library/self-check/program-log.ts MAX_ENTRIES': { because: 'entries are read then' },
+  'src/library/self-check/program-log.ts MAX_STACKS': 'stacks',
+  'src/daemon/check.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/spec/session.ts MAX_STACKS': 'stacks',
+  'src/daemon/check.ts MAX_PROCESS_BYTES': 'stacks',
+  'src/daemon/check.ts MAX_PROCESSES': 'stacks',
+  'src/daemon/check.ts MAX_TOTAL_BYTES': 'stacks',
+  'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
+  'src/daemon/event-log.ts MAX_FUTURE': { because: 'the time of the reading is used instead' },
+  'shim/check/notes.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
+  'shim/check/requests.h MAX_RANGES': { because: 'the program itself says so on standard error' },
+  'shim/check/requests.h MAX_QUEUES': { because: 'the program itself says so on standard error' },
+  'shim/check/reports.c MAX_KEPT': { because: 'reports of one free or fork repeat one finding' },
+  'shim/recorder/unwind.c MAX_MAIN_STACK_BYTES': { because: 'no program uses that much of its stack' },
+  'shim/check/outstanding.c MAX_CONTEXTS': { because: 'not counted: the preload library has no message for it' },
+  'shim/check/outstanding.c MAX_FORKED': { because: 'requests of one fork repeat one finding' },
+  'shim/check/outstanding.c MAX_SGE': { because: 'requests with more elements are refused' },
+  'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
+  'shim/recorder/batches.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
+  'shim/recorder/batches.c MAX_BATCHES': {
+    because: 'batches of further extended queue pairs are not watched',
+  },
+  'shim/recorder/batches.c MAX_PROBES': { because: 'as MAX_BATCHES' },
+  'shim/recorder/batches.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
+  'shim/recorder/objects.c MAX_BYTES': { because: 'as MAX_GONE' },
+  'shim/recorder/objects.c MAX_DESTROYING': { because: 'the object is not watched while the call destroys it' },
+  'shim/recorder/objects.c MAX_GONE': { because: 'not counted: the memory of an object cannot be kept forever' },
+  'shim/recorder/objects.c MAX_REPORTS': { because: 'uses of destroyed objects repeat one finding' },
+  'shim/recorder/objects.c MAX_REPORTS_OF_OBJECT': { because: 'uses of destroyed objects repeat one finding' },
+  'shim/recorder/objects.c MAX_YIELDS': { because: 'how long a lock is waited for' },
+  'shim/recorder/unwind.c MAX_FRAMES': { because: 'not counted: the preload library has no message for it' },
+  'shim/check/ranges.c MAX_CELLS': { because: 'the ranges are scanned instead' },
+  'shim/check/ranges.c MAX_FREED_CELLS': { because: 'the ranges are scanned instead' },
+  'src/tools/check/lifetimes.ts MAX_AWAITED': { because: 'reports that wait repeat one finding' },
+  'shim/check/events.c MAX_YIELDS': 'race-log',
+  'shim/recorder/acknowledgements.c MAX_YIELDS': { because: 'how long a lock is waited for' },
+  'shim/check/unmaps.c MAX_REGIONS': { because: 'the daemon watches no more regions of a process' },
+  'shim/waits/waits.c MAX_CALLERS': { because: 'a cache' },
+}
+
+const filesIn = (folder: string): string[] =>
+  filesBelow(join(repoRoot, folder))
+    .filter(path => /\.(ts|c|h)$/.test(path))
+    .map(path => relative(repoRoot, path))
+
+describe('what the checker leaves out', () => {
+  for (const [id, fill] of Object.entries(fillScripts))
+    it(`${id} is counted`, () => {
+      const found = fill()
+      assert.ok((found.get(id as OmissionId) ?? 0) > 0, `${JSON.stringify([...found])}`)
+    })
+
+  it('includes no fenced request whose completion was polled', () => {
+    const omitted = omittedByEngine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= MAX_FENCED; i++)
+        races.poll(THREAD, POLL_TIME, ACQUIRED, 1, [fetch(races, 1, { isFenced: true })])
+    })
+    assert.deepEqual([...omitted], [])
+  })
+
+  it('is known for each MAX_ constant', () => {
+    const files = [
+      ...[
+        'src/tools/check',
+        'src/library/self-check',
+        'src/library/verbs/watch',
+        'shim/check',
+        'shim/recorder',
+        'shim/waits',
+      ].flatMap(filesIn),
+      'src/daemon/check.ts',
+      'src/daemon/event-log.ts',
+      'src/spec/session.ts',
+    ]
+    const found = files.flatMap(file =>
+      [...readFileSync(join(repoRoot, file), 'utf8').matchAll(/^(?:export )?(?:const|#define) (MAX_\w+)/gm)].map(
+        ([, name]) => `${file} ${name}`,
+      ),
+    )
+    assert.deepEqual(found.sort(), Object.keys(bounds).sort())
+    for (const row of Object.values(bounds)) if (typeof row === 'string') assert.ok(row in omissions)
+  })
+
+  it('is a notification in SARIF, and a sentence with the count and advice', () => {
+    const omission = { id: 'race-log', count: 3 } as const
+    const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [omission]).runs[0]!
+    const [notification] = invocations?.[0]?.toolExecutionNotifications ?? []
+    assert.deepEqual(notification?.descriptor, { id: 'race-log' })
+    assert.equal(notification?.message.text, omissionText(omission))
+    assert.match(omissionText(omission), /^3 times a log .* \(race-log; give the program /)
+    assert.equal(sarifLog([], { framesOf: () => [] }, '1').runs[0]?.invocations, undefined)
+  })
+})

@@ -1,0 +1,541 @@
+/*
+ * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Loads and
+ * stores, which userdma does not see, are replaced by requests.
+ *
+ * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1
+ * to process N, `ofN` its peer. `receive` posts a receive and returns its stamp, with which `deliver` fills the receive.
+ * In cases with "both ends in one memory" a process also uses a buffer of its peer as a local buffer.
+ */
+import type { RaceId } from '../../../../src/tools/check/races/races.ts'
+import type { Memory, Script } from './script.ts'
+
+export interface Case {
+  readonly name: string
+  /** The expected finding. */
+  readonly race: RaceId | undefined
+  run(script: Script): void
+}
+
+/** Buffers; the last digit is the process. `overlapping3` overlaps `data3`, `adjacent3` follows it. */
+const data1: Memory = [1, 0x1000, 64]
+const otherData1: Memory = [1, 0x2000, 64]
+const data3: Memory = [3, 0x3000, 64]
+const otherData3: Memory = [3, 0x4000, 64]
+const data2: Memory = [2, 0x5000, 64]
+const word3: Memory = [3, 0x6000, 8]
+const aroundWord3: Memory = [3, 0x5fc0, 128]
+const result1: Memory = [1, 0x7000, 8]
+const result2: Memory = [2, 0x7000, 8]
+const overlapping3: Memory = [3, 0x3020, 64]
+const adjacent3: Memory = [3, 0x3040, 64]
+
+const race = (name: string, id: RaceId, run: (script: Script) => void): Case => ({ name, race: id, run })
+const noRace = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
+
+/** Two unordered requests to process 3 on two queue pairs. */
+const remoteConflicts: readonly (readonly [
+  string,
+  RaceId | undefined,
+  (s: Script, thread: number, local: Memory) => void,
+  (s: Script, thread: number, local: Memory) => void,
+])[] = (() => {
+  const write = (s: Script, thread: number, local: Memory): void => void s.write(thread, s.qp(), local, data3)
+  const read = (s: Script, thread: number, local: Memory): void => void s.read(thread, s.qp(), data3, local)
+  const atomic = (s: Script, thread: number, local: Memory): void => void s.atomic(thread, s.qp(), word3, local)
+  const writeWord = (s: Script, thread: number): void => void s.write(thread, s.qp(), undefined, word3)
+  const writeAround = (s: Script, thread: number): void => void s.write(thread, s.qp(), undefined, aroundWord3)
+  const readWord = (s: Script, thread: number, local: Memory): void => void s.read(thread, s.qp(), word3, local)
+  const readAround = (s: Script, thread: number, local: Memory): void => void s.read(thread, s.qp(), aroundWord3, local)
+  return [
+    ['write-write', 'race', write, write],
+    ['write-read', 'race', write, read],
+    ['read-write', 'race', read, write],
+    ['read-read', undefined, read, read],
+    ['atomic-atomic', undefined, atomic, atomic],
+    ['write-atomic', 'atomic-mixed-with-write', writeWord, atomic],
+    ['atomic-write', 'atomic-mixed-with-write', atomic, writeWord],
+    ['atomic-write of the word and more', 'atomic-mixed-with-write', atomic, writeAround],
+    ['read-atomic of the word', undefined, readWord, atomic],
+    ['atomic-read of the word and more', 'atomic-mixed-with-write', atomic, readAround],
+    ['write-write of a word', 'race', writeWord, writeWord],
+  ]
+})()
+
+/** Two accesses of different queue pairs to process 1's buffers. */
+const localConflicts: readonly (readonly [string, RaceId | undefined, (s: Script) => void, (s: Script) => void])[] =
+  (() => {
+    const write = (s: Script): void => void s.write(1, s.qp(), data1, data3)
+    const writeElsewhere = (s: Script): void => void s.write(1, s.qp(), data1, otherData3)
+    const read = (s: Script): void => void s.read(1, s.qp(), data3, data1)
+    const readElsewhere = (s: Script): void => void s.read(1, s.qp(), otherData3, data1)
+    const atomic = (s: Script): void => void s.atomic(1, s.qp(), word3, [1, 0x1008, 8])
+    const send = (s: Script): void => void s.send(1, s.qp(), data1)
+    return [
+      ['write-write', undefined, write, writeElsewhere],
+      ['read-write', 'buffer-reused', read, writeElsewhere],
+      ['write-read', 'buffer-reused', write, readElsewhere],
+      ['read-read', 'buffer-reused', read, readElsewhere],
+      ['read-send', 'buffer-reused', read, send],
+      ['atomic-write', 'buffer-reused', atomic, write],
+      ['send-send', undefined, send, send],
+    ]
+  })()
+
+export const cases: readonly Case[] = [
+  ...remoteConflicts.flatMap(([name, id, one, other]): Case[] => [
+    {
+      name: `conflict, remote: ${name} by two processes`,
+      race: id,
+      run(s) {
+        one(s, 1, result1)
+        other(s, 2, result2)
+      },
+    },
+    {
+      name: `conflict, remote: ${name} by one thread on two queue pairs`,
+      race: id,
+      run(s) {
+        one(s, 1, data1)
+        other(s, 1, otherData1)
+      },
+    },
+  ]),
+  ...localConflicts.map(
+    ([name, id, one, other]): Case => ({
+      name: `conflict, local: ${name}`,
+      race: id,
+      run(s) {
+        one(s)
+        other(s)
+      },
+    }),
+  ),
+
+  // ---- ranges ----
+  race('ranges that overlap in part', 'race', s => {
+    s.write(1, s.qp(), undefined, data3)
+    s.write(2, s.qp(), undefined, overlapping3)
+  }),
+  noRace('ranges side by side', s => {
+    s.write(1, s.qp(), undefined, data3)
+    s.write(2, s.qp(), undefined, adjacent3)
+  }),
+  noRace('the same addresses of two processes', s => {
+    s.write(1, s.qp(), undefined, data3)
+    s.write(2, s.qp(), undefined, [2, 0x3000, 64])
+  }),
+  race('a later write of a part leaves the rest of the first one', 'race', s => {
+    const [one, qp] = [s.qp(), s.qp()]
+    s.write(1, one, undefined, data3)
+    s.write(1, one, undefined, [3, 0x3010, 16])
+    s.read(2, qp, [3, 0x3030, 8], result2)
+  }),
+  noRace('a write of no bytes', s => {
+    s.write(1, s.qp(), undefined, data3)
+    s.write(2, s.qp(), undefined, [3, 0x3000, 0])
+  }),
+  race('a read across the gap between two writes', 'race', s => {
+    const qp = s.qp()
+    s.write(1, qp, undefined, [3, 0x3000, 8])
+    s.write(1, qp, undefined, [3, 0x3038, 8])
+    s.read(2, s.qp(), data3, data2)
+  }),
+
+  // ---- order within a queue ----
+  noRace('one queue: write-write', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.write(1, qp, otherData1, data3)
+  }),
+  noRace('one queue: write-read', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.read(1, qp, data3, otherData1)
+  }),
+  race('one queue: read-write', 'read-then-write-unfenced', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.write(1, qp, otherData1, data3)
+  }),
+  noRace('one queue: read-write with fence', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.write(1, qp, otherData1, data3, { isFenced: true })
+  }),
+  noRace('one queue: read-write with a fence between them', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.send(1, qp, undefined, { isFenced: true })
+    s.write(1, qp, otherData1, data3)
+  }),
+  noRace('one queue: read-write with a completion between them', s => {
+    const qp = s.qp()
+    s.poll(1, s.read(1, qp, data3, data1))
+    s.write(1, qp, otherData1, data3)
+  }),
+  race('one queue: a fence of the read itself does not help', 'read-then-write-unfenced', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1, { isFenced: true })
+    s.write(1, qp, otherData1, data3)
+  }),
+  race('one queue: the destination of a read is sent', 'buffer-reused', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.send(1, qp, data1)
+  }),
+  noRace('one queue: the destination of a read is sent with fence', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.send(1, qp, data1, { isFenced: true })
+  }),
+  noRace('one queue: a read into the buffer of a send', s => {
+    const qp = s.qp()
+    s.send(1, qp, data1)
+    s.read(1, qp, data3, data1)
+  }),
+  noRace('one queue: reads into one buffer', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.read(1, qp, otherData3, data1)
+  }),
+  noRace('one queue: atomics with one result', s => {
+    const qp = s.qp()
+    s.atomic(1, qp, word3, result1)
+    s.atomic(1, qp, word3, result1)
+  }),
+  race('one queue: atomic-write', 'atomic-mixed-with-write', s => {
+    const qp = s.qp()
+    s.atomic(1, qp, word3, result1)
+    s.write(1, qp, undefined, word3)
+  }),
+  noRace('one queue: write-atomic', s => {
+    const qp = s.qp()
+    s.write(1, qp, undefined, word3)
+    s.atomic(1, qp, word3, result1)
+  }),
+  race('one queue, both ends in one memory: the target of a write is sent', 'race', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.send(1, qp, data3, { isFenced: true })
+  }),
+  race('one queue, both ends in one memory: a receive buffer is sent', 'buffer-reused', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const stamp = s.receive(1)
+    s.deliver(s.send(1, one, data1), two, stamp, otherData1)
+    s.send(1, one, otherData1)
+  }),
+  race('one queue, both ends in one memory: the destination of a read is read', 'race', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.read(1, qp, data1, otherData1)
+  }),
+  noRace('one queue, both ends in one memory: the source of a read is overwritten by a read', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.read(1, qp, otherData3, data3)
+  }),
+  noRace('one queue without reliability: write-write', s => {
+    const qp = s.qp(false)
+    s.write(1, qp, data1, data3)
+    s.write(1, qp, otherData1, data3)
+  }),
+
+  // ---- completions ----
+  noRace('a completion polled, then the other queue pair', s => {
+    const one = s.write(1, s.qp(), data1, data3)
+    s.poll(1, one)
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  race('a completion that nobody polled', 'race', s => {
+    s.write(1, s.qp(), data1, data3)
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  noRace('the completion of a later request of the queue', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.poll(1, s.send(1, qp))
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  race('the completion of an earlier request of the queue', 'race', s => {
+    const qp = s.qp()
+    const first = s.send(1, qp)
+    s.write(1, qp, data1, data3)
+    s.poll(1, first)
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  race('a completion polled, then a write of another process', 'race', s => {
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('the completion of an unreliable write says nothing about the memory of the peer', 'race', s => {
+    s.poll(1, s.write(1, s.qp(false), data1, data3))
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  noRace('the completion of an unreliable write frees its buffer', s => {
+    s.poll(1, s.write(1, s.qp(false), data1, data3))
+    s.read(1, s.qp(), otherData3, data1)
+  }),
+  race('the completion of an unreliable write and a barrier say nothing about the memory of the peer', 'race', s => {
+    s.poll(1, s.write(1, s.qp(false), data1, data3))
+    s.wait(1, 2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('a completion orders also what threads had polled before they posted earlier requests of its queue', s => {
+    const qp = s.qp()
+    s.poll(11, s.write(11, s.qp(), data1, data3))
+    s.send(11, qp)
+    s.poll(13, s.send(12, qp))
+    s.write(13, s.qp(), otherData1, data3)
+  }),
+
+  // ---- messages ----
+  noRace('write, completion, message, write of the receiver', s => {
+    const [to3, to2, of2] = [s.qp(), s.qp(), s.qp()]
+    s.poll(1, s.write(1, to3, data1, data3))
+    s.message(1, to2, 2, of2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('write, message before its completion, write of the receiver', 'race', s => {
+    const [to3, to2, of2] = [s.qp(), s.qp(), s.qp()]
+    s.write(1, to3, data1, data3)
+    s.message(1, to2, 2, of2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('the message was sent before the write', 'race', s => {
+    const [to2, of2] = [s.qp(), s.qp()]
+    const stamp = s.receive(2)
+    const sent = s.send(1, to2)
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.poll(2, s.deliver(sent, of2, stamp))
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('write, completion, message of an unknown sender, such as to a multicast group, write of the receiver', s => {
+    const stamp = s.receive(2)
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.poll(2, s.deliver(undefined, s.qp(), stamp))
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('message of an unknown sender, write, completion, write of the receiver', 'race', s => {
+    s.poll(2, s.deliver(undefined, s.qp(), s.receive(2)))
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('a message that nobody polled', 'race', s => {
+    const [to2, of2] = [s.qp(), s.qp()]
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    const stamp = s.receive(2)
+    s.deliver(s.send(1, to2), of2, stamp)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('write and message on one queue, then a request of the target from the same bytes', s => {
+    const [to3, of3] = [s.qp(), s.qp()]
+    s.write(1, to3, data1, data3)
+    s.message(1, to3, 3, of3)
+    s.send(3, s.qp(), data3)
+  }),
+  race('write and message on two queues, then a request of the target from the same bytes', 'race', s => {
+    const [to3, other, of3] = [s.qp(), s.qp(), s.qp()]
+    s.write(1, to3, data1, data3)
+    s.message(1, other, 3, of3)
+    s.send(3, s.qp(), data3)
+  }),
+  race('read and message on one queue, then the target overwrites the source', 'race', s => {
+    const [to3, of3] = [s.qp(), s.qp()]
+    s.read(1, to3, data3, data1)
+    s.message(1, to3, 3, of3)
+    s.read(3, s.qp(), data2, data3)
+  }),
+  noRace('read and fenced message on one queue, then the target overwrites the source', s => {
+    const [to3, of3] = [s.qp(), s.qp()]
+    s.read(1, to3, data3, data1)
+    const stamp = s.receive(3)
+    s.poll(3, s.deliver(s.send(1, to3, undefined, { isFenced: true }), of3, stamp))
+    s.read(3, s.qp(), data2, data3)
+  }),
+  noRace('a chain of messages through a third process', s => {
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.message(1, s.qp(), 4, s.qp())
+    s.message(4, s.qp(), 2, s.qp())
+    s.read(2, s.qp(), data3, data2)
+  }),
+  noRace('ping-pong with one buffer at each end', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    for (let i = 0; i < 3; i++) {
+      const [there, back] = [s.receive(2), s.receive(1)]
+      const ping = s.send(1, one, data1)
+      const atTwo = s.deliver(ping, two, there, data2)
+      s.poll(2, atTwo)
+      const pong = s.send(2, two, data2)
+      const atOne = s.deliver(pong, one, back, data1)
+      s.poll(1, ping, atOne)
+      s.poll(2, pong)
+    }
+  }),
+  race('a message fills a buffer that is being sent', 'buffer-reused', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const back = s.receive(1)
+    s.send(1, s.qp(), data1)
+    s.deliver(s.send(2, two, data2), one, back, data1)
+  }),
+  noRace('a received buffer is sent on', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const stamp = s.receive(1)
+    s.poll(1, s.deliver(s.send(2, two, data2), one, stamp, data1))
+    s.write(1, s.qp(), data1, data3)
+  }),
+  race('a receive buffer is sent before its message was polled', 'buffer-reused', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const stamp = s.receive(1)
+    s.deliver(s.send(2, two, data2), one, stamp, data1)
+    s.write(1, s.qp(), data1, data3)
+  }),
+  race('a write to a receive buffer while its message arrives', 'race', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const stamp = s.receive(3)
+    s.deliver(s.send(2, two, data2), one, stamp, data3)
+    s.write(1, s.qp(), data1, data3)
+  }),
+  noRace('a completion of the sender, then a write of the sender to the receive buffer', s => {
+    const stamp = s.receive(3)
+    const sent = s.send(1, s.qp(), data1)
+    s.deliver(sent, s.qp(), stamp, data3)
+    s.poll(1, sent)
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  noRace('two messages into one buffer: another finding (receive-overlap)', s => {
+    for (const sender of [2, 3]) {
+      const stamp = s.receive(1)
+      s.deliver(s.send(sender, s.qp()), s.qp(), stamp, data1)
+    }
+  }),
+  noRace('write and message on one queue, not the first, then a barrier of the receiver and another process', s => {
+    const [to3, of3] = [s.qp(), s.qp()]
+    s.poll(1, s.message(1, to3, 3, of3))
+    s.write(1, to3, data1, data3)
+    s.message(1, to3, 3, of3)
+    s.wait(3, 2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+
+  // ---- atomics ----
+  noRace('a lock by compare and swap, released by fetch and add', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.poll(1, s.write(1, one, data1, data3))
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.poll(2, s.atomic(2, two, word3, result2))
+    s.write(2, two, data2, data3)
+  }),
+  noRace('a lock released on the queue of the write before the write is complete', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.write(1, one, data1, data3)
+    s.atomic(1, one, word3, result1)
+    s.poll(2, s.atomic(2, two, word3, result2))
+    s.write(2, two, data2, data3)
+  }),
+  race('a lock released on another queue before the write is complete', 'race', s => {
+    const [one, other, two] = [s.qp(), s.qp(), s.qp()]
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.write(1, one, data1, data3)
+    s.atomic(1, other, word3, result1)
+    s.poll(2, s.atomic(2, two, word3, result2))
+    s.write(2, two, data2, data3)
+  }),
+  race('a lock released before the read is complete', 'race', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.read(1, one, data3, data1)
+    s.atomic(1, one, word3, result1)
+    s.poll(2, s.atomic(2, two, word3, result2))
+    s.write(2, two, data2, data3)
+  }),
+  race('the write does not wait for the lock', 'race', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.poll(1, s.write(1, one, data1, data3))
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.atomic(2, two, word3, result2)
+    s.write(2, two, data2, data3)
+  }),
+  race('atomics on different words order nothing', 'race', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.write(1, one, data1, data3))
+    s.poll(1, s.atomic(1, one, word3, result1))
+    s.poll(2, s.atomic(2, two, [3, 0x6008, 8], result2))
+    s.write(2, two, data2, data3)
+  }),
+  noRace('a read waits for an atomic', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    s.write(1, one, data1, data3)
+    s.atomic(1, one, word3, result1)
+    s.poll(2, s.read(2, two, word3, result2))
+    s.read(2, two, data3, data2)
+  }),
+
+  // ---- threads, and waits without RDMA ----
+  noRace('a completion polled, a barrier, the other process', s => {
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.wait(1, 2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('a barrier without a completion', 'race', s => {
+    s.write(1, s.qp(), data1, data3)
+    s.wait(1, 2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('a barrier before the completion', 'race', s => {
+    const one = s.write(1, s.qp(), data1, data3)
+    s.wait(1, 2)
+    s.poll(1, one)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('threads of one process: nothing between them', 'race', s => {
+    s.poll(11, s.write(11, s.qp(), data1, data3))
+    s.write(12, s.qp(), otherData1, data3)
+  }),
+  noRace('threads of one process: a mutex', s => {
+    s.poll(11, s.write(11, s.qp(), data1, data3))
+    s.wait(12)
+    s.write(12, s.qp(), otherData1, data3)
+  }),
+  noRace('a thread polls the completion of a request of another thread', s => {
+    s.poll(12, s.write(11, s.qp(), data1, data3))
+    s.write(12, s.qp(), otherData1, data3)
+  }),
+  noRace('threads that take turns to poll one CQ', s => {
+    const [one, two, cq] = [s.qp(), s.qp(), 7]
+    s.pollFrom(cq, 11, s.write(11, one, data1, data3))
+    s.pollFrom(cq, 12, s.send(12, two))
+    s.write(12, two, otherData1, data3)
+  }),
+  noRace('a thread that begins after the completion', s => {
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.wait(99)
+    s.write(99, s.qp(), otherData1, data3)
+  }),
+  race('one thread posts, one polls, a third one posts without a wait', 'buffer-reused', s => {
+    s.poll(12, s.read(11, s.qp(), data3, data1))
+    s.write(13, s.qp(), data1, otherData3)
+  }),
+
+  // ---- destroyed objects ----
+  noRace('the queue pair was destroyed', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.engine.close(qp.sends)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('the region was deregistered', s => {
+    s.write(1, s.qp(), data1, data3)
+    s.region.isDeregistered = true
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('the queue pair of the sender of a message was destroyed', s => {
+    const qp = s.qp()
+    const stamp = s.receive(3)
+    s.deliver(s.send(1, qp, data1), s.qp(), stamp, data3)
+    s.engine.close(qp.sends)
+    s.write(2, s.qp(), data2, data3)
+  }),
+]

@@ -1,0 +1,228 @@
+/*
+ * Topology files: what is refused, where and with which words; and what a file becomes.
+ */
+import assert from 'node:assert/strict'
+import { describe, it, test } from 'node:test'
+import fc from 'fast-check'
+import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
+import { InputError } from '../../../src/tools/topology/input-error.ts'
+import { parseTopology } from '../../../src/tools/topology/net-file.ts'
+
+const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml'))
+
+/** Files with the message for each, without the name of the file. */
+const refused: readonly (readonly [source: string, message: RegExp])[] = [
+  ['', /^1:1: a topology is a map with hosts, switches and links; the smallest is `hosts: 2`$/],
+  ['- h1', /^1:1: a topology is a map/],
+  ['hosts: [h1', /^1:11: /],
+  ['hosts: 2\nhosts: 3', /^2:1: "hosts" is twice in a topology$/],
+  ['hosts: 2\n---\nhosts: 3', /^2:1: a second document: a topology is one document$/],
+  ['['.repeat(20_000), /^1:33: nested too deeply; a topology needs 4 levels, and 32 are allowed$/],
+  [`hosts:\n${'- '.repeat(20_000)}`, /^2:\d\d: nested too deeply/],
+  ['hosts: 2\nswitch: [s]', /^2:1: "switch" is no setting of a topology, did you mean "switches"\?$/],
+  ['links: []', /^1:1: the topology has no hosts; add, for example, `hosts: 2`$/],
+  ['hosts: 0', /^1:8: hosts "0": give an integer from 1 to 512$/],
+  ['hosts: 513', /^1:8: hosts "513"/],
+  ['hosts: 2.5', /^1:8: hosts "2.5"/],
+  ['hosts: two', /^1:8: hosts "two"/],
+  ['hosts:', /^1:7: hosts nothing: give an integer/],
+  ['hosts: {}', /^1:8: hosts: there is none; give a number of hosts, a list of names/],
+  ['hosts: [h1, h1]', /^1:13: name "h1": there are two hosts or switches with this name$/],
+  ['hosts: [h_1]', /^1:9: name "h_1": a name has letters, digits and "-", at most 24 characters/],
+  ['hosts: [Localhost]', /^1:9: name "Localhost"/],
+  ['hosts: [a, 10]', /^1:12: name "10": programs take it for an address; a name of a host is not a number$/],
+  ['hosts: { 0xA: }', /^1:10: name "0xA": programs take it/],
+  ['hosts: [h1, H1]', /^1:13: name "H1": the host "h1" differs only in case/],
+  [
+    `hosts:\n${Array.from({ length: 30_000 }, (_, i) => `  h${i}:\n`).join('')}`,
+    /^514:3: there are more than 512 hosts$/,
+  ],
+  [
+    'hosts: 2\nlinks:\n  - { between: [h1, h2], addresses: [10.1.0.1/16, 10.1.0.2/16] }\n  - { between: [h1, h2], addresses: [10.1.2.1/24, 10.1.2.2/24] }',
+    /^4:5: addresses: "10.1.2.1\/24" and "10.1.0.1\/16" of host "h1" have overlapping subnets; give each/,
+  ],
+  [
+    'hosts: 2\nlinks:\n  - { between: [h1, h2], addresses: [10.77.0.1/16, 10.77.0.2/16] }\n  - { between: [h1, h2] }',
+    /^3:5: addresses: .* of host "h1" have overlapping subnets/,
+  ],
+  [`hosts: [${'x'.repeat(25)}]`, /^1:9: name "x{25}"/],
+  ['hosts: [[h1]]', /^1:9: name "\[h1\]"/],
+  ['hosts: { h1: mlx5 }', /^1:14: host "h1": "mlx5" is no map of settings, such as \{ driver: mlx5 \}$/],
+  ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, mlx5, efa, none$/],
+  ['hosts: { h: { count: -1 } }', /^1:22: count "-1": give an integer from 1 to 512$/],
+  ['hosts: { h: { cpu: 1 } }', /^1:15: "cpu" is no setting of host "h"; there are count, driver$/],
+  ['hosts: { h: { count: 2 }, h1: }', /^1:27: name "h1": there are two/],
+  ['name: a-b\nhosts: 2', /^1:7: name "a-b": a name of a net has letters, digits and "_", and at most 24/],
+  ['hosts: 2\nswitches: [s]', /^2:1: there are switches and no links to them: add links$/],
+  ['hosts: 2\nswitches: s\nlinks: []', /^2:11: switches: "s": give a list of names, such as \[tor\]$/],
+  ['hosts: 2\nlinks: { a: b }', /^2:8: links: \{ a: b \}: give a list/],
+  ['hosts: 2\nlinks: []', /^1:8: host "h1" has no link$/],
+  ['hosts: 2\nlinks: [x]', /^2:9: "x" is no link; a link is like/],
+  ['hosts: 2\nlinks: [{ mtu: 1500 }]', /^2:9: the link has no ends/],
+  ['hosts: 2\nlinks: [{ between: [h1] }]', /^2:20: between: \[h1\]: give two names/],
+  ['hosts: 2\nlinks: [{ between: [h1, h3] }]', /^2:25: there is no host or switch "h3"; there are h1, h2$/],
+  ['hosts: 2\nlinks: [{ between: [h1, rack] }]', /^2:25: there is no host or switch "rack"; there are h1, h2$/],
+  ['hosts: 2\nlinks: [{ between: [h1, h1] }]', /^2:20: between: \[h1, h1\]: a link has two different ends$/],
+  ['hosts: 2\nfolders: /tmp', /^2:10: folders: "\/tmp": give a list of folders, such as \[\/dev\/shm/],
+  ['hosts: 2\nfolders: [/tmp, tmp]', /^2:17: folders: "tmp": give the absolute path of a folder, without "\/" at/],
+  ['hosts: 2\nfolders: [/]', /^2:11: folders: "\/": give the absolute/],
+  ['hosts: 2\nfolders: [/tmp/../etc]', /^2:11: folders: "\/tmp\/..\/etc": give the absolute/],
+  ['hosts: 2\nfolders: [/tmp/, [x]]', /^2:11: folders: "\/tmp\/": give the absolute/],
+  [
+    'hosts: { a: { driver: none }, b: }\nlinks: [{ between: [a, b], loss: 1% }]',
+    /^2:9: delay and loss are faults of the daemons of hosts, and host "a" has none \(driver: none\); give it/,
+  ],
+  ['hosts: { h: { count: 3 }, g: }\nlinks: [{ between: [h, g] }]', /^2:20: .*several hosts have links to a switch/],
+]
+
+/** Settings of a link between two hosts, with the message. */
+const refusedSettings: readonly (readonly [settings: string, message: RegExp])[] = [
+  ['mtu: 68', /mtu "68": give an integer from 352 to 65535$/],
+  ['mtu: 65536', /mtu "65536": give an integer from 352 to 65535$/],
+  ['mtu: 1.5k', /mtu "1.5k": give an integer/],
+  ['rate: 1bit', /rate "1bit" is not bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit$/],
+  ['rate: -1gbit', /rate "-1gbit" is not/],
+  ['rate: [1gbit]', /rate \[1gbit\] is not/],
+  ['rate:', /rate nothing is not/],
+  ['delay: 11s', /delay "11s" is not milliseconds from 0 to 10000, or a time like 200us, 5ms or 1s$/],
+  ['loss: 101%', /loss "101%" is not a probability from 0 to 1 or from 0% to 100%$/],
+  ['lossy: 1%', /"lossy" is no setting of a link, did you mean "loss"\?$/],
+  ['addresses: [192.0.2.1/24]', /addresses: \[192.0.2.1\/24\]: give a list with an address for each of the 2 hosts/],
+  ['addresses: [192.0.2.1, 192.0.2.2]', /addresses: "192.0.2.1" is no address with the bits of its subnet/],
+  ['addresses: [192.0.2.1/24, 192.0.3.2/24]', /"192.0.3.2\/24" and "192.0.2.1\/24" are not in one subnet/],
+  ['addresses: [192.0.2.1/24, 192.0.2.1/24]', /two hosts have "192.0.2.1\/24"$/],
+  ['addresses: [192.0.2.0/24, 192.0.2.1/24]', /"192.0.2.0\/24" is the first address of its subnet, which names the/],
+  ['addresses: [192.0.2.1/24, 192.0.2.255/24]', /"192.0.2.255\/24" is the last address of its subnet, which is for/],
+  ['addresses: [127.0.0.1/8, 127.0.0.2/8]', /"127.0.0.1\/8" is an address of the host itself$/],
+  ['addresses: [224.0.0.1/8, 224.0.0.2/8]', /"224.0.0.1\/8" is a multicast or reserved address$/],
+  ['mtu: 1000, addresses: [fd00::1/64, fd00::2/64]', /IPv6 needs an mtu of 1280 or more, and the link has 1000$/],
+]
+
+const assertRefused = (source: string, message: RegExp): void => {
+  try {
+    plan(source)
+  } catch (error) {
+    assert.ok(error instanceof InputError, `${source}: ${(error as Error).stack}`)
+    assert.match(error.message.replace(/^lab\.yaml:/, ''), message)
+    return
+  }
+  assert.fail(`accepted: ${source}`)
+}
+
+describe('refused files', () => {
+  for (const [source, message] of refused)
+    it(JSON.stringify(source.slice(0, 200)), () => assertRefused(source, message))
+  for (const [settings, message] of refusedSettings)
+    it(settings, () => {
+      assertRefused(`hosts: 2\nlinks:\n  - { between: [h1, h2], ${settings} }`, message)
+      assert.doesNotThrow(() => plan('hosts: 2\nlinks:\n  - { between: [h1, h2] }'))
+    })
+  it('loops of switches, and what switches have not', () => {
+    const links = (...more: string[]) =>
+      `hosts: [a]\nswitches: [s, t, u]\nlinks:\n${['{ between: [a, s] }', ...more].map(link => `  - ${link}\n`).join('')}`
+    const loop = ['{ between: [s, t] }', '{ between: [t, u] }', '{ between: [u, s] }']
+    assertRefused(links(...loop), /^7:5: the link between "u" and "s" makes a loop of switches/)
+    assertRefused(links('{ between: [s, t], delay: 1ms }'), /^5:24: delay: links between switches have only rate and/)
+    assert.equal(plan(links('{ between: [s, t], rate: 1gbit }')).links[1]!.rate, 1e9)
+  })
+  it('one address and none on a segment; more segments than subnets; too many links', () => {
+    const mixed =
+      'hosts: 2\nswitches: [s]\nlinks:\n  - { between: [h1, s], addresses: [192.0.2.1/24] }\n  - { between: [h2, s] }'
+    assertRefused(mixed, /^5:5: host "h2" has no address: if one host of a segment has one, give all of them one$/)
+    const pairs = Array.from(
+      { length: 258 },
+      (_, i) => `  - { between: [h${2 * (i % 250) + 1}, h${2 * (i % 250) + 2}] }`,
+    )
+    assertRefused(`hosts: 500\nlinks:\n${pairs.join('\n')}`, /^259:5: there are more segments than subnets in 10\.77/)
+    const many = Array.from({ length: 33 }, () => '  - { between: [h1, h2] }').join('\n')
+    assertRefused(`hosts: 2\nlinks:\n${many}`, /^35:5: host "h1" has more than 32 links$/)
+  })
+  it('aliases that would expand without bounds', () => {
+    const lines = ['hosts: 2', 'links: &a [&b [*b, *b], *a]']
+    assertRefused(lines.join('\n'), /is no link/)
+  })
+})
+
+test('any text gives a plan or a sentence with a place', () => {
+  const words = ['hosts', 'switches', 'links', 'between', 'mtu', 'rate', 'h1', 'h2', 's', '2', '1gbit', '&a', '*a', '~']
+  const marks = [': ', '\n', '\n  ', '\n- ', '[', ']', '{', '}', ', ', '"', "'", '|', '!!int ', '# ', '\t', '\0']
+  const text = fc
+    .array(fc.constantFrom(...words, ...marks), { maxLength: 40, size: 'max' })
+    .map(parts => parts.join(''))
+  fc.assert(
+    fc.property(fc.oneof(text, fc.string({ maxLength: 60, size: 'max' })), source => {
+      try {
+        plan(source)
+      } catch (error) {
+        if (!(error instanceof InputError && /^lab\.yaml:\d+:\d+: /.test(error.message))) throw error
+      }
+    }),
+  )
+})
+
+describe('plans', () => {
+  it('the smallest file: two hosts on a switch', () => {
+    const { name, hosts, switches, links } = plan('hosts: 2')
+    assert.deepEqual([name, switches, links.length], ['lab', ['switch'], 2])
+    assert.deepEqual(hosts[1], {
+      name: 'h2',
+      driver: 'rxe',
+      interfaces: [
+        { name: 'eth0', device: 'rxe0', address: '10.77.0.2', prefix: 24, peer: 'switch', link: { mtu: 1500 } },
+      ],
+      faults: '',
+      names: [
+        ['10.77.0.1', 'h1'],
+        ['10.77.0.2', 'h2'],
+      ],
+    })
+  })
+
+  it('a packet meets the delay and loss of each link once', () => {
+    const { hosts, links } = plan(`
+hosts: { a: { driver: mlx5 }, b: { driver: efa }, c: }
+switches: [s]
+links:
+  - { between: [a, s], delay: 20us, loss: 0.1%, rate: 2.5gbit }
+  - { between: [b, s], loss: 100% }
+  - { between: [b, c], delay: 3, mtu: 9000 }`)
+    assert.deepEqual(
+      hosts.map(({ faults }) => faults),
+      [
+        'device=mlx5_0,dir=both,drop=0.001,delay=0.02',
+        'device=efa0,dir=both,drop=1;device=efa1,delay=3',
+        'device=rxe0,delay=3',
+      ],
+    )
+    assert.deepEqual(links[2], {
+      delay: 3,
+      mtu: 9000,
+      ends: [
+        { node: 'b', interface: 'eth1' },
+        { node: 'c', interface: 'eth0' },
+      ],
+    })
+    assert.deepEqual(hosts[2]!.names, [
+      ['10.77.1.1', 'b'],
+      ['10.77.1.2', 'c'],
+    ])
+  })
+
+  it('groups, joined switches, given and long subnets', () => {
+    const big = plan('hosts: { n: { count: 300 } }\nswitches: [s, t]\nlinks:\n  - between: [n, s]\n  - between: [s, t]')
+    assert.equal(big.links.length, 301)
+    const [last] = big.hosts[299]!.interfaces
+    assert.deepEqual([last!.address, last!.prefix], ['10.77.1.44', 23])
+    const given = plan(
+      'hosts: 2\nlinks: [{ between: [h2, h1], addresses: ["fd00::2/64", "fd00::1/64"] }, { between: [h1, h2] }]',
+    )
+    assert.deepEqual(
+      given.hosts[0]!.interfaces.map(({ device, address, prefix }) => [device, address, prefix]),
+      [
+        ['rxe0', 'fd00::1', 64],
+        ['rxe1', '10.77.0.1', 24],
+      ],
+    )
+    assert.deepEqual(given.hosts[0]!.names[0], ['fd00::2', 'h2'])
+  })
+})

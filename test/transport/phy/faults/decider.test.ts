@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { parseFaults } from '../../../../src/spec/faults/rules.ts'
+import { opcodeNumber, opcodes } from '../../../../src/spec/wire/opcodes.ts'
+import { createFaultDecider, type FaultDecider } from '../../../../src/transport/phy/faults/decider.ts'
+import { faultBits, WAIT } from '../../../../src/transport/phy/faults/kinds.ts'
+import { putBth } from '../../../../src/transport/wire/bth.ts'
+
+const PACKET_BYTES = 16
+/** Fewer packets than most runs here have: the buffers of decisions grow. */
+const BUFFER_PACKETS = 4
+const { RC_ACKNOWLEDGE, RC_SEND_ONLY, UD_SEND_ONLY } = opcodeNumber
+
+interface Header {
+  readonly opcode: number
+  readonly qp: number
+}
+
+const deciderOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDecider =>
+  createFaultDecider(parseFaults(text), device, direction, BUFFER_PACKETS)
+
+/** The actions of the rules for packets with these headers, in runs of `runPackets`. */
+const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets = packets.length): number[] => {
+  const view = new DataView(new ArrayBuffer(packets.length * PACKET_BYTES))
+  packets.forEach(({ opcode, qp }, i) => {
+    putBth(view, i * PACKET_BYTES, opcode, 0, 0xffff, qp, i)
+  })
+  const actions: number[] = []
+  for (let at = 0; at < packets.length; at += runPackets) {
+    const count = Math.min(runPackets, packets.length - at)
+    const hasAction = decider.decide(view, at * PACKET_BYTES, PACKET_BYTES, count)
+    const runActions = Array.from(decider.decisions.actions.subarray(0, count))
+    assert.equal(hasAction, runActions.some(Boolean))
+    actions.push(...runActions)
+  }
+  return actions
+}
+/** The decider's number of the rate limit that applies to a packet. */
+const rateLimitOf = (decider: FaultDecider): number => {
+  actionsOf(decider, sends(1))
+  return decider.decisions.rateLimits[0]
+}
+const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
+const { drop: DROP, dup: DUP } = faultBits
+
+describe('fault rules', () => {
+  it('select a device, a direction, queue pairs and opcodes', () => {
+    const packets = [
+      { opcode: RC_SEND_ONLY, qp: 0x11 },
+      { opcode: RC_ACKNOWLEDGE, qp: 0x11 },
+      { opcode: RC_ACKNOWLEDGE, qp: 0x12 },
+      { opcode: UD_SEND_ONLY, qp: 0xffffff },
+    ]
+    // expected: 1 for a dropped packet
+    for (const [text, expected] of [
+      ['drop=1', [1, 1, 1, 1]],
+      ['qp=0x11,drop=1', [1, 1, 0, 0]],
+      ['qp=0x12+0xffffff,drop=1', [0, 0, 1, 1]],
+      ['opcode=RC_ACKNOWLEDGE,drop=1', [0, 1, 1, 0]],
+      ['opcode=*_SEND_*,drop=1', [1, 0, 0, 1]],
+      ['opcode=RC_*,qp=0x12,drop=1', [0, 0, 1, 0]],
+    ] as const)
+      assert.deepEqual(
+        actionsOf(deciderOf(text), packets),
+        Array.from<number, number>(expected, isDropped => (isDropped === 1 ? DROP : 0)),
+        text,
+      )
+    for (const [text, device, direction, hasRules] of [
+      ['drop=1', 'rxe0', 'received', true],
+      ['drop=1', 'rxe0', 'sent', false],
+      ['dir=sent,drop=1', 'rxe0', 'received', false],
+      ['dir=sent,drop=1', 'rxe0', 'sent', true],
+      ['dir=both,drop=1', 'rxe0', 'sent', true],
+      ['dir=both,drop=1', 'rxe0', 'received', true],
+      ['device=rxe1,drop=1', 'rxe0', 'received', false],
+      ['device=rxe1,drop=1', 'rxe1', 'received', true],
+      ['drop=0,seed=4', 'rxe0', 'received', false],
+    ] as const)
+      assert.equal(deciderOf(text, device, direction).hasRules, hasRules, `${text} ${device} ${direction}`)
+  })
+
+  it('all act if they match: actions and delays are added, and each rule has its own counters', () => {
+    const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
+    assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
+    assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
+    const noHits = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0, marked: 0 }
+    assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
+  })
+
+  it('decide equally for equal packets, for any division into runs', () => {
+    const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
+    const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
+    fc.assert(
+      fc.property(
+        fc.array(header, { minLength: 1, maxLength: 200, size: 'max' }),
+        fc.integer({ min: 1, max: 9 }),
+        (packets, runPackets) => {
+          const whole = actionsOf(deciderOf(text), packets)
+          assert.deepEqual(actionsOf(deciderOf(text), packets, runPackets), whole)
+        },
+      ),
+    )
+  })
+
+  it('with nth, every and count act on these packets that they select', () => {
+    const acks = Array.from({ length: 20 }, (_, qp) => ({ opcode: qp % 2 === 0 ? RC_ACKNOWLEDGE : RC_SEND_ONLY, qp }))
+    for (const [selectors, expected] of [
+      ['nth=3', [4]],
+      ['nth=3,count=2', [4, 6]],
+      ['count=2', [0, 2]],
+      ['every=4', [6, 14]],
+      ['nth=2,every=3', [2]],
+      ['nth=2,every=3,count=9', [2, 8, 14]],
+    ] as const) {
+      const decider = deciderOf(`opcode=RC_ACKNOWLEDGE,${selectors},drop=1`)
+      const actions = actionsOf(decider, acks, 3)
+      const dropped = actions.flatMap((action, i) => (action === faultBits.drop ? [i] : []))
+      assert.deepEqual(dropped, expected, selectors)
+      assert.equal(decider.counts[0]?.dropped, expected.length)
+    }
+  })
+
+  it('depend neither on other rules nor on packets that they do not select', () => {
+    const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
+    const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
+    const mixedPackets = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
+    const aloneActions = actionsOf(deciderOf(rule), acks)
+    assert.deepEqual(actionsOf(deciderOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), aloneActions)
+    const mixedActions = actionsOf(deciderOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixedPackets)
+    assert.deepEqual(
+      mixedActions.filter((_, i) => mixedPackets[i].opcode === RC_ACKNOWLEDGE),
+      aloneActions,
+    )
+  })
+
+  it('decide differently for another device, direction or seed, and than another rule of the same seed', () => {
+    const packets = sends(300)
+    const actions = actionsOf(deciderOf('dir=both,drop=0.5'), packets)
+    assert.deepEqual(actionsOf(deciderOf('dir=both,drop=0.5'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe1'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), actions)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5,seed=2'), packets), actions)
+    const actionsOfTwoRules = actionsOf(deciderOf('dir=both,drop=0.5;dup=0.5'), packets)
+    const hitByBoth = actionsOfTwoRules.filter(action => action === (DROP | DUP)).length
+    // Independent decisions: a quarter of 300, plus or minus five standard deviations of 7.5.
+    assert.ok(hitByBoth > 37 && hitByBoth < 113, `${hitByBoth}`)
+  })
+
+  it('hit as many packets as the probability says, for any seed', () => {
+    for (const probability of [0.01, 0.2, 0.9])
+      for (const seed of [0, 1, 2, 4294967295]) {
+        const count = 20000
+        const actions = actionsOf(deciderOf(`drop=${probability},seed=${seed}`), sends(count), 64)
+        const hits = actions.filter(Boolean).length
+        const deviation = Math.sqrt(count * probability * (1 - probability))
+        assert.ok(
+          Math.abs(hits - count * probability) < 4.5 * deviation,
+          `${hits} of ${count} for ${probability}, seed ${seed}`,
+        )
+      }
+  })
+
+  it('with a rate limit let packets leave one after the other, up to one millisecond early', () => {
+    // A packet of 1000 bytes takes 1000 µs.
+    const decider = deciderOf('rate=8mbit')
+    const limit = rateLimitOf(decider)
+    assert.notEqual(limit, 0)
+    const departureAt = (time: number): number => decider.departure(limit, time, 1000)
+    assert.deepEqual([0, 0, 0, 0].map(departureAt), [0, 0, 1000, 2000])
+    // the four packets take until 4000 µs: at 3500 µs one packet may leave early, and the next waits
+    assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(departureAt), [3500, 4000, 10000, 10000, 11000])
+    const twoRates = deciderOf('rate=8mbit;rate=4mbit')
+    const lowerLimit = rateLimitOf(twoRates)
+    const times = Array.from({ length: 50 }, () => twoRates.departure(lowerLimit, 0, 1000))
+    assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
+  })
+
+  it('can select every opcode by its name', () => {
+    for (const { name, opcode } of opcodes)
+      assert.deepEqual(actionsOf(deciderOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
+  })
+})
