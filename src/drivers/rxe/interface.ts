@@ -18,7 +18,7 @@ import { EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
 import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
-import { isMappedIpv4, isSameAddress } from '../../wire/address.ts'
+import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
 import type { RxeState } from './state.ts'
 
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
