@@ -6,7 +6,7 @@
  * entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
  * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it. After a
  * change of the MAC all GIDs leave and return, the default with another address, as on Linux
- * (drivers/infiniband/core/roce_gid_mgmt.c: NETDEV_CHANGEADDR).
+ * (roce_gid_mgmt, NETDEV_CHANGEADDR).
  *
  * `deviceLink` joins these functions with the port.
  */
