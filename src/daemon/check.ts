@@ -382,6 +382,11 @@ export class DaemonChecker {
     return this.#findings
   }
 
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    return this.#checker.beginFresh()
+  }
+
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void {
     this.waits.start()

@@ -170,6 +170,11 @@ export class Checker {
     return this.#reporter.counts
   }
 
+  /** As `FindingReporter.beginFresh`. */
+  beginFresh(): number {
+    return this.#reporter.beginFresh()
+  }
+
   /** What was left out so far, and how often. */
   get omissions(): readonly Omission[] {
     this.races?.join()

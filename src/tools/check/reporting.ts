@@ -15,8 +15,9 @@ import {
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum distinct findings. Further ones are left out and counted. */
+/** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
 const MAX_FINDINGS = 1000
+const MAX_ALL_FINDINGS = 10_000
 /** Maximum objects that a finding names after the first. */
 export const MAX_NAMED = 4
 
@@ -65,6 +66,8 @@ export class FindingReporter {
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
   readonly #hasDevice: boolean
+  /** Number of findings at the last `beginFresh`. */
+  #fresh = 0
 
   /**
    * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
@@ -78,6 +81,13 @@ export class FindingReporter {
   /** Something was left out, `count` times. */
   readonly omit: NoteOmission = (id, count) => {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
+  }
+
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    this.#numbers.clear()
+    this.#fresh = this.counts.length
+    return this.#fresh
   }
 
   /** Counts one more occurrence of the finding with this number. */
@@ -102,7 +112,7 @@ export class FindingReporter {
       this.repeat(known)
       return known
     }
-    if (this.counts.length === MAX_FINDINGS) {
+    if (this.counts.length === MAX_ALL_FINDINGS || this.counts.length - this.#fresh === MAX_FINDINGS) {
       this.omit('findings', 1)
       return undefined
     }
