@@ -54,6 +54,9 @@ export interface FindingContent {
   readonly objects?: readonly (KnownObject | undefined)[]
 }
 
+/** Programs that post directly: the oldest are forgotten. */
+const MAX_DIRECT = 256
+
 /** The text with `#` for its numbers: they differ between occurrences of one mistake. */
 const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
@@ -68,6 +71,8 @@ export class FindingReporter {
   readonly #hasDevice: boolean
   /** Number of findings at the last `beginFresh`. */
   #fresh = 0
+  /** By pid: the functions by which programs have taken memory of queues. */
+  readonly #direct = new Map<number, string>()
 
   /**
    * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
@@ -88,6 +93,21 @@ export class FindingReporter {
     this.#numbers.clear()
     this.#fresh = this.counts.length
     return this.#fresh
+  }
+
+  postsDirectly(pid: number, name: string): void {
+    const [oldest] = this.#direct.keys()
+    if (oldest !== undefined && this.#direct.size === MAX_DIRECT) this.#direct.delete(oldest)
+    this.#direct.set(pid, name)
+  }
+
+  /** A line about a post that no verb made; empty: it has a stack, or its program posts by verbs only. */
+  #directLines(program: Program | undefined, stack: Stack, action: string): string[] {
+    const name = stack.length === 0 && action.startsWith('posted') ? this.#direct.get(program?.pid ?? -1) : undefined
+    if (name === undefined) return []
+    return [
+      `the program posts to the queue itself (${name}): the post is not seen, and the number in place of its wr_id is that of its block in the queue`,
+    ]
   }
 
   /** Counts one more occurrence of the finding with this number. */
@@ -124,7 +144,7 @@ export class FindingReporter {
       id,
       severity,
       text,
-      details,
+      details: [...details, ...this.#directLines(program, stack, action)],
       ...(wasKilled && { wasKilled }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
