@@ -4,20 +4,19 @@
 import type { AddressSpace } from '../../core/memory/address-space.ts'
 import type { LocalSpace } from '../../core/memory/local-space.ts'
 import type { ClockPage, MappedChunk } from '../../core/memory/mappable-memory.ts'
+import type { Range, RangeList } from '../../core/memory/range-list.ts'
 import type { Context } from '../../core/model.ts'
 
 /** Pages that the device shares. */
-export interface Extent {
+export interface Extent extends Range {
+  /** Those of the same context and process. */
+  readonly others: Extents
   readonly context: Context
-  /** The program's process: another one may have opened the context before a fork, with other memory at the address. */
-  readonly pid: number | undefined
-  /** The address of the first page, and of the first one behind them. */
-  readonly start: bigint
-  readonly end: bigint
   readonly chunk: MappedChunk
   /** Number of parts. */
   uses: number
 }
+export type Extents = RangeList<Extent>
 
 /** The device memory of a context. */
 export interface DeviceMemoryStore {
@@ -30,8 +29,11 @@ export interface DeviceMemoryStore {
 
 /** Each is made when it is needed. */
 export interface Mlx5Context {
-  /** Pages of the program that the device shares. */
-  extents?: Set<Extent>
+  /**
+   * Pages of the program that the device shares, by process: another one may have opened the context before a fork, with
+   * other memory at the address.
+   */
+  extents?: Map<number | undefined, Extents>
   clock?: ClockPage
   deviceMemory?: DeviceMemoryStore
 }

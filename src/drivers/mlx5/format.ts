@@ -1,5 +1,5 @@
 /*
- * Blocks in the program's memory as the queue format of a soft device (soft/format.ts): libmlx5 allocates the queues and
+ * Blocks in the program's memory as the queue format of a soft device (drivers/soft/format.ts): libmlx5 allocates the queues and
  * their doorbell records, and tells where they are.
  */
 import type { DriverClass, MethodAdditions } from '../../core/driver-contract.ts'

@@ -1,5 +1,5 @@
 /*
- * Completion queues in rings, in either layout (soft/completion-queue.ts).
+ * Completion queues in rings, in either layout (drivers/soft/completion-queue.ts).
  */
 
 import {

@@ -1,5 +1,5 @@
 /*
- * Rings as the queue format of a soft device (soft/format.ts), in the layout of the context: rxe's, which the program
+ * Rings as the queue format of a soft device (drivers/soft/format.ts), in the layout of the context: rxe's, which the program
  * maps, or the compact one of the library (ring-memory.ts).
  */
 import { type MmapInfo, mmapInfo } from '../../core/memory/rings.ts'

@@ -43,7 +43,7 @@ export const Limits = {
   multicast: { groups: 8192, members: 56, memberships: 458752 },
 } as const
 
-/** The limits that are lower on some devices with `--torment` (drivers/rxe/torment/limits.ts). */
+/** The limits that are lower on some devices with `--torment` (drivers/soft/torment/limits.ts). */
 export type QueueLimits = Readonly<
   Record<'maxQpWr' | 'maxSge' | 'maxSrqWr' | 'maxSrqSge' | 'maxInline' | 'maxCqe' | 'maxRdAtomic', number>
 >

@@ -1,5 +1,5 @@
 /*
- * Packed rings in a context's memory file (drivers/rxe/rings/ring-memory.ts), as the device and the library see them.
+ * Packed rings in a context's memory file (drivers/rings/ring-memory.ts), as the device and the library see them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

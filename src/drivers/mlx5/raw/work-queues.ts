@@ -78,6 +78,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
           attributeBits: 0,
           address: undefined,
           firstPsns: noPsns,
+          heldGid: -1,
           flow: -1,
         }
         soft.qps[row] = object
@@ -134,7 +135,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const { state } = object
       const own = queues.get(state.qpn)
       queues.delete(state.qpn)
-      endQueuePair(soft, state, call.why)
+      endQueuePair(call, soft, state)
       if (own !== undefined) closeQueues(call, own)
       return core(call, object, args)
     },
