@@ -106,7 +106,7 @@ const PACKAGES = [
     ? [
         {
           name: 'qemu-system-x86',
-          for: ['test'],
+          for: ['long'],
           use: "runs a guest with Linux's own soft device, which ours talks to",
           found: program('qemu-system-x86_64'),
         },
@@ -116,12 +116,12 @@ const PACKAGES = [
           use: 'compiles the packages for arm64',
           found: program('aarch64-linux-gnu-gcc'),
         },
-        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'e2fsprogs', for: ['long'], use: "makes the guest's disk", found: program('mke2fs') },
       ]
     : []),
   {
     name: 'xz-utils',
-    for: ['package', 'test'],
+    for: ['package', 'long'],
     use: "compresses packages, and unpacks the guest's kernel modules",
     found: program('xz'),
   },

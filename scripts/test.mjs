@@ -99,7 +99,13 @@ export const runFiles = (files, { isLong = false, names = [] } = {}) => {
     `--test-reporter-destination=${ranFile}`,
     ...names.map(name => `--test-name-pattern=${name}`),
   ]
-  const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
+  // test/long-run.ts
+  const env = { ...process.env, USERDMA_LONG_RUN: isLong ? '1' : '' }
+  const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], {
+    cwd: root,
+    env,
+    stdio: 'inherit',
+  })
   const ran = existsSync(ranFile) ? readFileSync(ranFile, 'utf8') : ''
   rmSync(folder, { recursive: true, force: true })
   if (error) throw error
