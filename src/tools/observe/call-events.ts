@@ -3,7 +3,7 @@
  * and records of the trace.
  */
 
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'

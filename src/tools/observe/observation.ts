@@ -2,7 +2,7 @@
  * What the parts of the observer share: where findings and records go, and the time of the record that is read.
  */
 
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import type { Checker } from '../check/checker.ts'
 import type { ObservedFaults } from './faults.ts'

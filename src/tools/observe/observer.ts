@@ -5,7 +5,7 @@
  * This file reads the records in their order. processes.ts follows open files, call-events.ts calls, work.ts what is
  * posted and polled.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode } from '../../spec/work.ts'

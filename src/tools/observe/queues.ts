@@ -1,7 +1,7 @@
 /*
  * The queues of observed queue pairs and SRQs, with their outstanding requests and the stacks of posts.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpFlags } from '../../spec/enums.ts'
 import { PostQueue } from '../../spec/session.ts'
