@@ -235,6 +235,8 @@ export interface DeviceLink {
   addAddress(address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined
   /** The interface has lost an address. GID 0 stays. */
   removeAddress(address: Uint8Array): PortEvent | undefined
+  /** The interface has another MAC, and with it the device another default GID: events of all GIDs, in order. */
+  setMac(mac: Uint8Array): readonly PortEvent[]
   /**
    * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
    * SystemError if the port cannot join a group on it.

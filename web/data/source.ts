@@ -2,7 +2,15 @@
  * Where the page gets its session file from: the server of `userdma inspect` (src/tools/inspect/server.ts), or the page itself
  * if it is one file (src/tools/inspect/html.ts).
  */
-import type { About, DataState, FaultState, WaitState } from '../../src/tools/inspect/server.ts'
+import {
+  type About,
+  type DataState,
+  type FaultState,
+  HOST_HEADER,
+  PART_TYPE,
+  SESSION_HEADER,
+  type WaitState,
+} from '../../src/tools/inspect/protocol.ts'
 import type { SessionSource } from '../../src/tools/record/reader.ts'
 
 export interface Source {
@@ -124,7 +132,7 @@ const enter = async (): Promise<string> => {
 const connect = async (): Promise<Source> => {
   const session = await enter()
   const host = sessionStorage.getItem(HOST)
-  const headers = { 'x-userdma-session': session, ...(host !== null && { 'x-userdma-host': host }) }
+  const headers = { [SESSION_HEADER]: session, ...(host !== null && { [HOST_HEADER]: host }) }
   const request = async (path: string, init: RequestInit = {}): Promise<Response> => {
     const reply = await fetch(`api/${path}`, { ...init, headers })
     if (reply.status === 401) {
@@ -180,15 +188,13 @@ const connect = async (): Promise<Source> => {
 
 // ---- a page in one file ----
 
-/** Elements with parts of the session file: gzip in base64, each of PART_BYTES bytes but the last (src/tools/inspect/html.ts). */
-const PART_TYPE = 'application/vnd.userdma.session'
-
 const unpack = async (text: string): Promise<Uint8Array> => {
   const packed = Uint8Array.from(atob(text.trim()), unit => unit.charCodeAt(0))
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))
   return new Uint8Array(await new Response(stream).arrayBuffer())
 }
 
+/** `parts`: elements of PART_TYPE, each of as many bytes as the first says, but the last (src/tools/inspect/html.ts). */
 const inline = (parts: readonly HTMLScriptElement[]): Source => {
   const { name = '', size: sizeText = '0', partBytes = '1' } = parts[0]!.dataset
   const size = Number(sizeText)

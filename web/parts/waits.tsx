@@ -3,7 +3,7 @@
  * beside the queue pairs that a wait names.
  */
 import { useEffect, useState } from 'preact/hooks'
-import type { WaitState } from '../../src/tools/inspect/server.ts'
+import type { WaitState } from '../../src/tools/inspect/protocol.ts'
 import { programEndText, type SessionWait } from '../../src/tools/record/waits.ts'
 import type { Source } from '../data/source.ts'
 import type { Store } from '../data/store.ts'

@@ -63,10 +63,10 @@ export const sarifLog = (
       const { title, why, advice, severity } = findings[id]
       return { id, title, why, advice, level: severity }
     }),
-    counted.map(([{ id, severity, text, details, moments }, count]) => ({
+    counted.map(([{ id, severity, host, text, details, moments }, count]) => ({
       id,
       level: severity,
-      text: [text, ...details].join('\n'),
+      text: [host === undefined ? text : `on ${host}: ${text}`, ...details].join('\n'),
       count,
       stacks: moments.map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) })),
     })),

@@ -3,17 +3,22 @@
  * active MTU, addresses become GIDs, and programs get port events (IBA 11.6.3).
  *
  * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
- * index becomes free, and the other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
- * query the port; Linux has no event for it.
+ * entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
+ * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it. After a
+ * change of the MAC all GIDs leave and return, the default with another address, as on Linux
+ * (roce_gid_mgmt, NETDEV_CHANGEADDR).
  *
  * `deviceLink` joins these functions with the port.
  */
-import { findGid, setGid } from '../../core/devices/gids.ts'
+import { findGid, isFreeIndex, setGid } from '../../core/devices/gids.ts'
+import { defaultGid } from '../../core/devices/identity.ts'
 import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
+import { EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
 import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
+import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
 import type { RxeState } from './state.ts'
 
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
@@ -73,7 +78,7 @@ export const replaceInterface = (device: Device<RxeState>, interfaceName: string
 export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
   if (findGid(gids, address) >= 0) return undefined
-  const index = gids.entries.findIndex((entry, i) => i > 0 && entry === undefined)
+  const index = gids.entries.findIndex((_, i) => i > 0 && isFreeIndex(gids, i))
   if (index < 0) return undefined
   setGid(gids, index, { gid: address, type: GidType.values.ROCE_V2, ifindex: device.state.identity.interfaceIndex })
   return GID_CHANGE
@@ -86,6 +91,33 @@ export const removeGid = (device: Device<RxeState>, address: Uint8Array): PortEv
   if (index <= 0) return undefined
   setGid(gids, index, undefined)
   return GID_CHANGE
+}
+
+/**
+ * The interface has another MAC: all GIDs leave, then the new default GID comes, unless the index 0 is in use, and each
+ * other address, those of IPv4 first. Each step is an event.
+ */
+export const replaceMac = (device: Device<RxeState>, mac: Uint8Array): readonly PortEvent[] => {
+  const { state } = device
+  const { gids } = device.ports[0]
+  const [before, ...own] = state.identity.gids
+  const gid = defaultGid(mac)
+  if (before === undefined || isSameAddress(before, gid)) return []
+  const others = gids.entries.slice(1).flatMap(entry => entry?.gid ?? [])
+  gids.entries.forEach((entry, i) => {
+    if (entry !== undefined) setGid(gids, i, undefined)
+  })
+  const events = [GID_CHANGE]
+  state.port.removeAddress(before)
+  state.port.addAddress(gid)
+  state.identity = { ...state.identity, gids: [gid, ...own] }
+  if (isFreeIndex(gids, 0)) {
+    setGid(gids, 0, { gid, type: GidType.values.ROCE_V2, ifindex: state.identity.interfaceIndex })
+    events.push(GID_CHANGE)
+  }
+  for (const address of [...others.filter(isMappedIpv4), ...others.filter(other => !isMappedIpv4(other))])
+    if (addGid(device, address) !== undefined) events.push(GID_CHANGE)
+  return events
 }
 
 /** The interface of a soft device, for its owner. */
@@ -101,13 +133,19 @@ export const deviceLink = (device: Device<RxeState>): DeviceLink => {
     },
     setState: link => setLink(device, link),
     addAddress(address, claim) {
-      port.addAddress(address, claim)
+      try {
+        port.addAddress(address, claim)
+      } catch (error) {
+        // The interface has lost it again: that news follows. Linux has an event for both.
+        if (!(error instanceof SystemError && error.errno === EADDRNOTAVAIL)) throw error
+      }
       return addGid(device, address)
     },
     removeAddress(address) {
       port.removeAddress(address)
       return removeGid(device, address)
     },
+    setMac: mac => replaceMac(device, mac),
     moveTo: (name, index) => replaceInterface(device, name, index),
   }
 }

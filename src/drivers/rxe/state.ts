@@ -76,6 +76,8 @@ export interface QueuePair extends QpRings {
   /** Undefined without a path. */
   address: StoredAddress | undefined
   firstPsns: FirstPsns
+  /** The GID index that the queue pair holds (`holdGid`); -1: none. RESET does not release it. */
+  heldGid: number
   /** The peer's number for people, if the engine's is that of a responder of DC. */
   targetQpn?: number | undefined
   /** The port's flow to the peer; -1 without a path. */

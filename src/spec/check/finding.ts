@@ -50,6 +50,8 @@ export interface Finding {
   readonly wasKilled?: true
   /** The process; absent in the library. */
   readonly program?: Program
+  /** Name of the host of a net (`userdma net`). */
+  readonly host?: string
   /** Name of the device. */
   readonly device: string
   /** Microseconds of the clock of the daemon or library. */

@@ -66,8 +66,9 @@ const adviceOf = ({ id, program, advice: own }: Finding): string => {
 }
 
 /** The first line of a finding's text, without its line feed. */
-export const headText = ({ id, severity, text, program, device }: Finding): string => {
-  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})`]), device]
+export const headText = ({ id, severity, text, program, host, device }: Finding): string => {
+  const place = host === undefined ? '' : ` on ${host}`
+  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})${place}`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
   return printable(`userdma check: ${severity} ${id}: ${subject}: ${text}`)

@@ -242,6 +242,7 @@ export class Targets {
       attributeBits: 0,
       address: storedAddress(soft, { ...noAddress, dgid: from.source, port: 1 }),
       firstPsns: noPsns,
+      heldGid: -1,
       flow,
     }
     soft.qps[row] = object

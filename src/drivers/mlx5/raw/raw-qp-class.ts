@@ -116,6 +116,7 @@ const createScaling = (call: CallContext, object: CoreObject, args: ScalingArgum
     attributeBits: 0,
     address: undefined,
     firstPsns: noPsns,
+    heldGid: -1,
     flow: -1,
     scaling,
   }

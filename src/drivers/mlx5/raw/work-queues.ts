@@ -86,6 +86,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
           attributeBits: 0,
           address: undefined,
           firstPsns: noPsns,
+          heldGid: -1,
           flow: -1,
         }
         soft.qps[row] = object as QpObject
@@ -146,7 +147,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const { state } = object
       const own = queues.get(state.qpn)
       queues.delete(state.qpn)
-      endQueuePair(soft, state, call.why)
+      endQueuePair(call, soft, state)
       ringMemoryOf(call.context).free(state.receive.ring)
       if (own !== undefined) closeQueues(own)
       return core(call, object, args)

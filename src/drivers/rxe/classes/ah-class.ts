@@ -4,6 +4,7 @@
  * allocated cyclically, so that a work request with the number of a destroyed handle finds no other handle.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import { holdGid, releaseGid } from '../../../core/devices/gids.ts'
 import type { CallContext } from '../../../core/model.ts'
 import { Ah } from '../../../spec/classes/ah.ts'
 import { Pd } from '../../../spec/classes/pd.ts'
@@ -35,6 +36,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
       const flow = openFlow(call, address, 'ah.create')
       const number = device.ahns.take()
       object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
+      holdGid(call.device.ports[0].gids, address.sgidIndex)
       device.ahs.set(number, object.state)
       return { number }
     },
@@ -46,6 +48,9 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
       device.catchUpDatagrams(state.pd)
       const flow = openFlow(call, address, 'ah.modify')
       device.port.closeFlow(state.flow)
+      const { gids } = call.device.ports[0]
+      holdGid(gids, address.sgidIndex)
+      releaseGid(gids, state.address.sgidIndex)
       state.flow = flow
       state.address = storedAddress(device, address, dmac)
       return {}
@@ -53,12 +58,13 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
 
     destroy(call, object, args, core) {
       const device = stateOf(call)
-      const { number, pd, flow } = object.state
+      const { number, pd, flow, address } = object.state
       // if the process has ended or the device is removed, its earlier sends are dropped
       if (call.why === 'call') device.catchUpDatagrams(pd)
       device.ahs.delete(number)
       device.ahns.free(number)
       device.port.closeFlow(flow)
+      releaseGid(call.device.ports[0].gids, address.sgidIndex)
       return core(call, object, args)
     },
   },

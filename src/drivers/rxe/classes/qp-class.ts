@@ -6,6 +6,7 @@
  * for `query`.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
+import { type GidTable, holdGid, releaseGid } from '../../../core/devices/gids.ts'
 import type { DriverClass } from '../../../core/driver-contract.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import { type MmapInfo, mmapInfo } from '../../../core/memory/rings.ts'
@@ -77,9 +78,18 @@ const closePath = (device: RxeState, state: QueuePair): void => {
   state.flow = -1
 }
 
+/** The queue pair uses the GID at `index` from now on, and no longer its previous one; -1: none. */
+const useGid = (gids: GidTable, state: QueuePair, index: number): void => {
+  // First the new one: it may be the same.
+  if (index >= 0) holdGid(gids, index)
+  if (state.heldGid >= 0) releaseGid(gids, state.heldGid)
+  state.heldGid = index
+}
+
 /** Sends the responses that are due, and destroys the queue pair in the engine and the device. */
-export const endQueuePair = (device: RxeState, state: QueuePair, why: CallContext['why']): void => {
+export const endQueuePair = ({ why, device: { ports } }: CallContext, device: RxeState, state: QueuePair): void => {
   const { row, qpn } = state
+  useGid(ports[0]!.gids, state, -1)
   const object = device.qps[row]
   if (state.address !== undefined) noteQpEnd(device, qpn, why, object?.context)
   device.sendResponses(row)
@@ -271,6 +281,7 @@ export const qpClass = (
           attributeBits: 0,
           address: undefined,
           firstPsns: noPsns,
+          heldGid: -1,
           flow: -1,
         }
         device.qps[row] = object
@@ -339,6 +350,7 @@ export const qpClass = (
           const flow = openPath(device.port, flowAddress(device.port, source, args.address, owner), modifyCall)
           closePath(device, state)
           state.flow = flow
+          useGid(call.device.ports[0].gids, state, args.address.sgidIndex)
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
         // before the engine's transition, which may send an event that these attributes enable
@@ -372,7 +384,7 @@ export const qpClass = (
         const { state } = object
         // if the process has ended or the device is removed, sends need not complete
         if (call.why === 'call') device.catchUp(state.row)
-        endQueuePair(device, state, call.why)
+        endQueuePair(call, device, state)
         unbindWindowsOf(call.device.memory, state.qpn)
         if (state.destinations !== undefined) {
           removeDatagramRow(device, state.destinations, state.row)

@@ -77,6 +77,7 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     attributeBits: 0,
     address: undefined,
     firstPsns: noPsns,
+    heldGid: -1,
     flow: -1,
     domain,
     openers: [opener],
@@ -114,7 +115,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     const opened = object.state as Target
     opened.openers = opened.openers.filter(opener => opener !== object)
     // The last opener is the queue pair's object until its end, which is reported.
-    if (opened.openers.length === 0) endQueuePair(device, opened, call.why)
+    if (opened.openers.length === 0) endQueuePair(call, device, opened)
     else device.qps[opened.row] = opened.openers[0]
     return core(call, object, args)
   },
