@@ -8,17 +8,11 @@ import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { basename } from 'node:path'
 import { adapters } from '../../spec/check/adapters.ts'
-import {
-  type FailLimit,
-  type Finding,
-  FOUND_STATUS,
-  failLimits,
-  isFailure,
-  severities,
-} from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { type FailLimit, FOUND_STATUS, failLimits, isFailure, severities } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
-import type { ObservedFaults } from '../../tools/observe/faults.ts'
+import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { leakTexts } from '../check/leaks.ts'

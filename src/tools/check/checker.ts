@@ -6,9 +6,11 @@
 
 import { adapters } from '../../spec/check/adapters.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'

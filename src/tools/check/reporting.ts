@@ -2,17 +2,10 @@
  * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
  * number of findings is bounded.
  */
-import {
-  type Finding,
-  type FindingId,
-  type FoundObject,
-  findings,
-  type Moment,
-  type Program,
-  type Severity,
-  type Stack,
-} from '../../spec/check/findings.ts'
+import type { Finding, FoundObject, Moment, Program, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
