@@ -439,9 +439,11 @@ class MessagesObject implements Messages {
       next: () =>
         this.#withStack(
           'messages.next',
-          this.#next('messages.next', {}).then(value =>
-            value === undefined ? { value, done: true as const } : { value, done: false as const },
-          ),
+          this.#next('messages.next', {}).then(async value => {
+            if (value !== undefined) return { value, done: false as const }
+            await this.#clock.inVain?.()
+            return { value, done: true as const }
+          }),
         ),
     }
   }
