@@ -59,8 +59,8 @@ import type {
 import { reportDeath, reportGone } from './gone.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
-import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
+import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
@@ -460,10 +460,14 @@ export class Checker {
     }
     if (kind === MisuseKind.DEAD_POST) {
       const part = deadParts[misuse.index] ?? 'the memory'
-      this.#reporter.report('frame-returned', { ...misuse, action: 'posted' }, {
-        text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
-        objects: [owner],
-      })
+      this.#reporter.report(
+        'frame-returned',
+        { ...misuse, action: 'posted' },
+        {
+          text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
+          objects: [owner],
+        },
+      )
       return
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {
