@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { parseFrame } from '../../src/transport/wire/frame.ts'
 import { parsePacket } from '../../src/transport/wire/packet.ts'
-import { readCapture } from '../../src/transport/wire/pcap.ts'
+import { readCapture } from '../captures.ts'
 import { fixture, repoRoot } from '../paths.ts'
 import { skipTest } from '../tools.ts'
 import {
