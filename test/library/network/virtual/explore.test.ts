@@ -12,6 +12,7 @@ import {
   open,
   starTopology,
 } from '../../../../src/library/index.ts'
+import { casesOf } from '../../../long-run.ts'
 import { startEcho, talk } from './echo.ts'
 
 const network = createNetwork({ clock: 'virtual' })
@@ -121,15 +122,19 @@ for (const [name, body, text] of [
     assert.match(error.message, text)
   })
 
-for (const [name, again] of [
+/** What a test does again and again; its kind: what it waits for. */
+const endless = [
   ['waits for no time', async given => given.sleep(0)],
   ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
   ['sleeps with an aborted signal', given => given.sleep(1, { signal: AbortSignal.abort() }).catch(() => {})],
   ['sends by a closed queue pair', async (_, __, qp) => void (await qp.send(Uint8Array.of(1)).catch(() => {}))],
   ['posts no receive', async (_, __, qp) => void (await qp.receive().catch(() => {}))],
-] as const satisfies readonly [string, (given: Network, closed: Messages, qp: AwaitableRcQueuePair) => Promise<void>][])
+] as const satisfies readonly [string, (given: Network, closed: Messages, qp: AwaitableRcQueuePair) => Promise<void>][]
+
+// Each takes seconds: one of the network's own waits, one of messages, one of a queue pair; the long run has all.
+for (const [name, again] of casesOf(endless, ([name]) => !/signal|receive$/.test(name)))
   test(`a test that ${name}, again and again, fails`, async () => {
-    const endless = async (given: Network): Promise<void> => {
+    const program = async (given: Network): Promise<void> => {
       const echo = await startEcho(given)
       await echo.close()
       const device = await open({ network: given })
@@ -137,7 +142,7 @@ for (const [name, again] of [
       qp.close()
       for (;;) await again(given, echo.messages, qp)
     }
-    const error = await failureOf(network.explore(endless, { seeds: 1 }))
+    const error = await failureOf(network.explore(program, { seeds: 1 }))
     assert.match(
       error.message,
       /50000 waits have failed, or were for no time, within [\s\S]*a pause: await network\.sleep\(1\)/,
