@@ -41,8 +41,19 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ArmWords, ContextFile, TakenCounts } from '../../spec/session.ts'
+import {
+  ArmWords,
+  ContextFile,
+  Messages,
+  offsetsOf,
+  POST_BY_INDEX,
+  PostLog,
+  postSlot,
+  TakenCounts,
+} from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
+
+const POST_FIELDS = offsetsOf(Messages.post)
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -168,6 +179,7 @@ export class ContextMemory implements MappedMemory {
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
+  #posts: ChargedMapping | undefined
   /** Mapped for the first CQ with a completion channel. */
   #armWords: ChargedMapping | undefined
   /** Device and inode identify the file in every process. */
@@ -398,10 +410,24 @@ export class ContextMemory implements MappedMemory {
     this.#isKept = true
   }
 
-  /** Maps the taken counts, for `takenCompletions`. Throws SystemError, CallError ENOMEM. */
-  mapTakenCounts(): void {
+  /** Maps what `takenCompletions` and `postedWrId` read. Throws SystemError, CallError ENOMEM. */
+  mapCheckLogs(): void {
     const { offset, entries } = TakenCounts
     this.#takenCounts = this.#charged(entries * 4, () => this.#pool.map(this.fd, offset, entries * 4, 'read'))
+    const bytes = PostLog.entries * Messages.post.size
+    this.#posts = this.#charged(bytes, () => this.#pool.map(this.fd, PostLog.offset, bytes, 'read'))
+  }
+
+  postedWrId(queue: number, number: number, index: number): bigint | undefined {
+    if (this.#posts === undefined) return undefined
+    const { view } = this.#posts.mapping
+    const kind = queue | POST_BY_INDEX
+    const at = postSlot(kind, number, BigInt(index)) * Messages.post.size
+    const matches =
+      view.getUint32(at + POST_FIELDS.queue, true) === kind &&
+      view.getUint32(at + POST_FIELDS.number, true) === number &&
+      view.getUint32(at + POST_FIELDS.wrId, true) === index
+    return matches ? view.getBigUint64(at + POST_FIELDS.ownWrId, true) : undefined
   }
 
   takenCompletions(handle: number): number {
@@ -433,6 +459,8 @@ export class ContextMemory implements MappedMemory {
     this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
+    if (this.#posts !== undefined) this.#unmap(this.#posts)
+    this.#posts = undefined
     if (this.#armWords !== undefined) this.#unmap(this.#armWords)
     this.#armWords = undefined
     this.#chunks.clear()

@@ -99,7 +99,10 @@ const outOfDescriptors = (code: string | undefined): CallError | undefined => {
 }
 
 /** A duplicate of a program's descriptor. -EINVAL: one of a guest (host/memory/guest.ts) is not of a memory file. */
-const duplicate = (process: ProcessHandle, number: number): number => {
+const duplicate = (process: ProcessHandle, descriptor: number): number => {
+  // A program probes for dma-bufs with -1.
+  const number = descriptor | 0
+  if (number < 0) throw new CallError('EBADF', `descriptor ${number} is negative`)
   const fd = pidfdGetfd(process, number)
   if (fd >= 0 || fd === -EINVAL) return fd
   const code = errnoName(-fd)

@@ -5,18 +5,12 @@
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, Context } from '../../core/model.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
-import type { DoorbellPage } from './scan.ts'
+import type { Doorbell, DoorbellPage } from './scan.ts'
 import { stateOf } from './state.ts'
 
 /** Bytes from one doorbell to the next. */
 const STRIDE = 8
 const PER_PAGE = PAGE_BYTES / STRIDE
-
-export interface Doorbell {
-  readonly page: DoorbellPage
-  /** Number in the page. */
-  readonly number: number
-}
 
 /** Position of a doorbell in its page, bytes. */
 export const doorbellOffset = ({ number }: Doorbell): number => number * STRIDE

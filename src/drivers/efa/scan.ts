@@ -31,6 +31,12 @@ export interface Scanned {
 const NOT_RECENT = Number.POSITIVE_INFINITY
 export const NOT_SCANNED: Readonly<Scanned['state']> = { isScanned: false, idleRounds: NOT_RECENT }
 
+export interface Doorbell {
+  readonly page: DoorbellPage
+  /** Number in the page. */
+  readonly number: number
+}
+
 /** So many pages are read at each poll: they have the doorbells of a thousand queue pairs. */
 export const FEW_PAGES = 4
 /** After more rounds than this without work, a queue is not recently used any more. */
@@ -50,7 +56,7 @@ export class QueueScan<Queue extends Scanned> {
   }
 
   /** The queue is told of stores to these doorbells. */
-  add(queue: Queue, doorbells: Iterable<{ readonly page: DoorbellPage; readonly number: number } | undefined>): void {
+  add(queue: Queue, doorbells: Iterable<Doorbell | undefined>): void {
     queue.state.isScanned = true
     for (const doorbell of doorbells) if (doorbell !== undefined) doorbell.page.owners[doorbell.number] = queue
   }

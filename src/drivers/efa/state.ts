@@ -4,8 +4,7 @@
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, Core, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../transport/phy/port.ts'
-import type { Doorbell } from './doorbells.ts'
-import type { QueueScan, Scanned } from './scan.ts'
+import type { Doorbell, QueueScan, Scanned } from './scan.ts'
 
 /** An address of the network, and the port's flow to it. */
 export interface Peer {

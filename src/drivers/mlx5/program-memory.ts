@@ -4,37 +4,27 @@
  * last one.
  */
 import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
-import { type Range, RangeList } from '../../core/memory/range-list.ts'
-import type { CallContext, Context } from '../../core/model.ts'
+import { RangeList } from '../../core/memory/range-list.ts'
+import type { CallContext } from '../../core/model.ts'
 import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
-
-/** Pages that the device shares. */
-interface Extent extends Range {
-  /** Those of the same context and process. */
-  readonly others: Extents
-  readonly context: Context
-  readonly chunk: MappedChunk
-  /** Number of parts. */
-  uses: number
-}
+import { contextOf, type Extent, type Extents } from './context.ts'
 
 /** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
 const MAX_PAGE_BYTES = 2 ** 21
 
-type Extents = RangeList<Extent>
-
-/** By the program's process: another one may have opened the context before a fork, with other memory at the address. */
-const extentsOf = new WeakMap<Context, Map<number | undefined, Extents>>()
-const extentOf = new WeakMap<MappedChunk, Extent>()
+/** A part of shared pages. */
+export interface SharedPart extends MappedChunk {
+  readonly extent: Extent
+}
 
 const knownExtents = ({ context, caller }: CallContext): Extents => {
-  const ofProcesses = extentsOf.get(context) ?? new Map<number | undefined, Extents>()
-  extentsOf.set(context, ofProcesses)
+  const state = contextOf(context)
+  state.extents ??= new Map()
   const pid = caller.process?.pid
-  const known = ofProcesses.get(pid) ?? new RangeList()
-  ofProcesses.set(pid, known)
+  const known: Extents = state.extents.get(pid) ?? new RangeList()
+  state.extents.set(pid, known)
   return known
 }
 
@@ -59,7 +49,7 @@ export const share = (
   address: bigint,
   bytes: number,
   { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
-): MappedChunk => {
+): SharedPart => {
   const { caller } = call
   const range = `${bytes} bytes at 0x${address.toString(16)}`
   if (address % BigInt(alignment) !== 0n)
@@ -79,14 +69,11 @@ export const share = (
     throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
   const extent = known ?? adopt(call, extents, first, last, writer)
   extent.uses++
-  const part = { ...extent.chunk, at: extent.chunk.at + Number(address - BigInt(extent.start)) }
-  extentOf.set(part, extent)
-  return part
+  return { ...extent.chunk, at: extent.chunk.at + Number(address - BigInt(extent.start)), extent }
 }
 
 /** Ends a `share`. To be called once. */
-export const unshare = (part: MappedChunk): void => {
-  const extent = extentOf.get(part)!
+export const unshare = ({ extent }: SharedPart): void => {
   if (--extent.uses > 0) return
   extent.others.remove(extent)
   extent.context.mapped?.free(extent.chunk)
@@ -94,7 +81,7 @@ export const unshare = (part: MappedChunk): void => {
 
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */
 export class ProgramRecord {
-  readonly #part: MappedChunk
+  readonly #part: SharedPart
   readonly #words: Int32Array
   readonly #at: number
 
