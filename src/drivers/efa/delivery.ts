@@ -3,6 +3,7 @@
  * completions of receives. engine.ts has the polls and the ends of sends.
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
+import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus, UNKNOWN_AH } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
@@ -22,6 +23,7 @@ import {
   WAIT,
 } from './engine-common.ts'
 import type { EngineParts, Source } from './engine-parts.ts'
+import { reportReceive } from './failures.ts'
 import { copyElements, copyRange, gather, isGranted } from './memory.ts'
 import { postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
@@ -201,6 +203,8 @@ export class Delivery {
     const fault = taken === OK ? decideCompletion?.(qp.object, opcode, BigInt(id)) : undefined
     const status = fault === undefined ? taken : efaStatusOf(fault.status)
     counts.recv_wrs++
+    if (status !== OK && status !== EfaStatus.FLUSHED)
+      reportReceive(this.#engine.device(), qp, this.#engine.receive, status, length, fault && causeOfRule(fault))
     if (status === OK && operation === SEND) counts.recv_bytes += length
     const at = beginEntry(cq)
     if (at >= 0) {

@@ -176,11 +176,15 @@ export class Sending {
   resend(pair: Pair, now: number): boolean {
     let hasSent = false
     let isGone = false
+    pair.dueAt = Number.POSITIVE_INFINITY
     visitPackets(pair, (psn, slot) => {
-      if (isGone || now < pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!)) return
-      hasSent = true
-      if (pair.tries[slot]! >= MAX_TRIES) isGone = true
-      else this.#sendAgain(pair, psn, slot)
+      if (isGone) return
+      if (now >= pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!)) {
+        hasSent = true
+        if (pair.tries[slot]! >= MAX_TRIES) isGone = true
+        else this.#sendAgain(pair, psn, slot, true)
+      }
+      pair.dueAt = Math.min(pair.dueAt, pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!))
     })
     if (!isGone) return hasSent
     this.#engine.counts.unresponsive_remote_events++
@@ -193,19 +197,21 @@ export class Sending {
     return true
   }
 
-  #sendAgain(pair: Pair, psn: number, slot: number): void {
+  /** `isOverdue`: it was not acknowledged in time; otherwise later ones were acknowledged. */
+  #sendAgain(pair: Pair, psn: number, slot: number, isOverdue: boolean): void {
     const request = pair.requests[slot]!
     const length = pair.lengths[slot]!
     const status = this.#sendPacket(pair, request, pair.offsets[slot]!, length, psn)
     if (status === WAIT) {
       pair.sentAt[slot] = this.#engine.now - timeoutOf(pair.tries[slot]!) + PORT_FULL_DELAY
+      pair.dueAt = Math.min(pair.dueAt, this.#engine.now + PORT_FULL_DELAY)
       return
     }
     pair.sentAt[slot] = this.#engine.now
     pair.tries[slot]!++
     this.#engine.counts.retrans_pkts++
     this.#engine.counts.retrans_bytes += length
-    this.#engine.counts.retrans_timeout_events++
+    if (isOverdue) this.#engine.counts.retrans_timeout_events++
     if (status === OK) return
     endPacketsOf(pair, request)
     this.#finish(request, status)
@@ -229,7 +235,7 @@ export class Sending {
         if ((bits & 1) !== 0) this.#acknowledged(pair, (psn - word * 32 - i) & 0xff_ffff)
     // packets that are much older than acknowledged ones are lost
     visitPackets(pair, (old, slot) => {
-      if (pair.tries[slot] === 1 && psnDifference(psn, old) > REORDERED) this.#sendAgain(pair, old, slot)
+      if (pair.tries[slot] === 1 && psnDifference(psn, old) > REORDERED) this.#sendAgain(pair, old, slot, false)
     })
   }
 
