@@ -175,8 +175,6 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     device: device as Device,
     poll: (time, scope) => engine.poll(time, scope),
     nextTimeout: () => engine.nextTimeout(),
-    // doorbells are stores to memory
-    onDoorbell() {},
     counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
     queues: deviceQueues(state),
     link: deviceLink(device, network.identity),
