@@ -20,6 +20,8 @@ interface Folder {
   readonly hasSeparateFolders?: boolean
   /** Of separate folders: those of which the others are made. Each may import those before it. */
   readonly sharedFolders?: readonly string[]
+  /** The only file that other folders import. */
+  readonly door?: string
   /** May import from subfolders of folders with `hasSeparateFolders`. */
   readonly knowsSeparateFolders?: boolean
 }
@@ -76,12 +78,19 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     floor: 3,
     imports: ['spec', 'transport/wire', 'uapi', 'spec/faults', 'host', 'tools/check', 'tools/trace'],
     node: 'all',
+    door: 'observe.ts',
   },
   'tools/topology': {
     floor: 3,
     imports: ['spec', 'spec/faults', 'transport/phy', 'tools/trace'],
     node: ['node:fs', 'node:path'],
     packages: ['yaml'],
+    isTimeless: true,
+  },
+  'tools/captures': {
+    floor: 3,
+    imports: ['spec', 'transport/wire', 'tools/trace'],
+    node: [],
     isTimeless: true,
   },
   'tools/sim': {
@@ -124,6 +133,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     imports: [
       'spec',
       'transport/wire',
+      'tools/captures',
       'library/verbs',
       'library/self-check',
       'library/network',
@@ -138,6 +148,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       ...FLOOR_5_IMPORTS,
       'tools/observe',
       'tools/topology',
+      'tools/captures',
       'tools/sim',
       'daemon/client',
       'daemon',
@@ -203,6 +214,9 @@ const wrongImport = (path: string, module: string): string | undefined => {
   const other = folderOf(target)
   if (other !== folder) {
     if (!rules.imports.includes(other)) return `${folder}/ may not import from ${other}/`
+    const { door } = FOLDERS[other]
+    if (door !== undefined && target !== `src/${other}/${door}`)
+      return `other folders import only ${door} of ${other}/, not ${target}`
     const isInside = FOLDERS[other].hasSeparateFolders && target.split('/').length > 3
     return isInside && !rules.knowsSeparateFolders
       ? `${folder}/ may import only the files of ${other}/ itself, not ${target}`
@@ -433,6 +447,7 @@ describe('the check of src/', () => {
       /verbs\/ may not import from library\/network\//,
     ],
     ['src/library/connections/a.ts', "import { x } from '../network/b.ts'", /may not import from library\/network\//],
+    ['src/cli/a.ts', "import { x } from '../tools/observe/b.ts'", /import only observe\.ts of tools\/observe\//],
     ['src/core/a.ts', "import { readFileSync } from 'node:fs'", /core\/ may not use node:fs/],
     ['src/transport/wire/a.ts', "import { connect } from 'node:net'", /transport\/wire\/ may not use node:net/],
     ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],

@@ -9,7 +9,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
-import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import type { Finding, Program, Stack } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {

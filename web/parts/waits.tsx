@@ -65,7 +65,7 @@ export const WaitsOfSession = ({ store }: { readonly store: Store }) => {
           <h2>How programs ended</h2>
           <ul class="sentences">
             {ends.map(end => {
-              const finding = facts.findings.find(
+              const finding = facts.findings.entries.find(
                 ({ finding: { id, program } }) => id === 'program-died' && program?.pid === end.pid,
               )?.finding
               return (

@@ -2,17 +2,10 @@
  * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
  * number of findings is bounded.
  */
-import {
-  type Finding,
-  type FindingId,
-  type FoundObject,
-  findings,
-  type Moment,
-  type Program,
-  type Severity,
-  type Stack,
-} from '../../spec/check/findings.ts'
+import type { Finding, FoundObject, Moment, Program, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
@@ -44,6 +37,8 @@ export interface FindingContent {
   /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
   /** As in `Finding`. */
+  readonly isWait?: true
+  /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
   /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
@@ -63,6 +58,8 @@ const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g
 export class FindingReporter {
   /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
+  /** Whether an error was reported. */
+  hasErrors = false
   /** Occurrences of each finding, by its number − 1. */
   readonly counts: number[] = []
   /** Numbers of findings by the key of `report`. */
@@ -122,7 +119,7 @@ export class FindingReporter {
     content: FindingContent,
   ): number | undefined {
     if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
-    const { text, details = [], advice, wasKilled } = content
+    const { text, details = [], advice, wasKilled, isWait } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -136,6 +133,7 @@ export class FindingReporter {
       this.omit('findings', 1)
       return undefined
     }
+    if (severity === 'error') this.hasErrors = true
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
@@ -146,6 +144,7 @@ export class FindingReporter {
       text,
       details: [...details, ...this.#directLines(program, stack, action)],
       ...(wasKilled && { wasKilled }),
+      ...(isWait && { isWait }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
       device,

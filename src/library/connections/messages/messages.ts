@@ -147,9 +147,11 @@ class MessagesObject implements Messages {
       next: () =>
         channel.withStack(
           'messages.next',
-          channel.receiving
-            .next('messages.next', {})
-            .then(value => (value === undefined ? { value, done: true as const } : { value, done: false as const })),
+          channel.receiving.next('messages.next', {}).then(async value => {
+            if (value !== undefined) return { value, done: false as const }
+            await channel.clock.inVain?.()
+            return { value, done: true as const }
+          }),
         ),
     }
   }

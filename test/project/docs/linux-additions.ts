@@ -1,11 +1,12 @@
 /*
  * What Linux's interface of RDMA has got since 6.12, by release, and what it gets here: the headers in include/uapi/rdma
- * (of drivers only attributes of ioctls), and the events that programs receive. docs/reference/linux-abi.md shows the table; test/daemon/since-6.12.test.ts makes
- * the calls, and compares the names with those of the headers (test/fixtures/abi/since-6.12.txt).
+ * (of drivers only attributes of ioctls), and the events that programs receive. docs/reference/linux-abi.md shows the
+ * table; test/daemon/since-6.12.test.ts makes the calls, and compares the names with those of the headers
+ * (test/fixtures/abi/since-6.12.txt).
  *
  * A method's attributes are of the same release, unless they have a row.
  */
-import type { ErrnoName } from '../errno.ts'
+import type { ErrnoName } from '../../../src/spec/errno.ts'
 
 export type Release = '6.13' | '6.15' | '6.16' | '6.17' | '6.18' | '7.0' | '7.1' | '7.2' | '7.3'
 

@@ -9,8 +9,8 @@
  * the queue follows from RED.
  */
 
-import { CNP_INTERVAL, Dcqcn } from '../../spec/congestion.ts'
-import { bytesPerMicrosecond } from '../../transport/engine/congestion/dcqcn.ts'
+import { CNP_INTERVAL, Dcqcn } from '../../../src/spec/congestion.ts'
+import { bytesPerMicrosecond } from '../../../src/transport/engine/congestion/dcqcn.ts'
 
 export interface SteadyOptions {
   readonly flows: number
