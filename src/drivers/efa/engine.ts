@@ -11,10 +11,12 @@ import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import type { Memory } from '../../transport/engine/types.ts'
 import { emptyRun, type Port } from '../../transport/phy/port.ts'
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
 import { bthOpcode, bthPadCount } from '../../transport/wire/bth.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
+import { regionMemory } from '../soft/memory.ts'
 import { Limits } from './attributes.ts'
 import { beginEntry, efaStatusOf, endEntry, readCqDoorbell, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
 import { Delivery } from './delivery.ts'
@@ -42,6 +44,7 @@ import { Sending } from './srd/sending.ts'
 import {
   type CqObject,
   type EfaState,
+  type Element,
   type EngineCalls,
   type Pair,
   type Peer,
@@ -109,6 +112,8 @@ export class Engine implements EngineCalls {
   readonly text: string
   /** The send that is being executed. */
   #request: Request | undefined
+  #memory: Memory | undefined
+  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0 }
   readonly receive = emptyReceive()
   readonly #run = emptyRun()
   /** By text of the address. */
@@ -146,8 +151,10 @@ export class Engine implements EngineCalls {
     this.port.receiver = this
   }
 
-  get table() {
-    return this.device().memory
+  /** Created with the first access: the device is registered after its engine. */
+  get memory(): Memory {
+    this.#memory ??= regionMemory(this.device().memory)
+    return this.#memory
   }
 
   get taps() {
@@ -219,7 +226,7 @@ export class Engine implements EngineCalls {
     if (qp.receive === undefined) return
     let receives = 0
     // no more than there are now: the program may ring without end meanwhile
-    for (let left = pendingReceives(qp); left > 0 && takeReceive(this.table, qp.receive, this.receive); left--) {
+    for (let left = pendingReceives(qp); left > 0 && takeReceive(this.device().memory, qp.receive, this.receive); left--) {
       this.taps?.taken(qp.object, qp.object, postedReceive(this.receive))
       this.delivery.completeReceive(qp, EfaStatus.FLUSHED, 0, SEND, undefined, undefined)
       receives++
@@ -330,7 +337,7 @@ export class Engine implements EngineCalls {
 
   #load(qp: QueuePair): Request {
     this.#request ??= emptyRequest(qp)
-    readSend(this.table, qp, qp.send!, this.#request)
+    readSend(this.device().memory, qp, qp.send!, this.#request)
     const request = this.#request
     this.taps?.loaded(qp.object, postedSend(request, this.state.ahs.get(request.ah)?.peer.address))
     return request
@@ -386,7 +393,7 @@ export class Engine implements EngineCalls {
     if (operation === SEND && length > this.mtu) return EfaStatus.LOCAL_LENGTH
     if (operation !== SEND && (length > Limits.maxRdmaBytes || length !== remoteLength)) return EfaStatus.LOCAL_LENGTH
     const access = operation === RDMA_READ ? LOCAL_WRITE : 0
-    return elementsGranted(this.table, qp.pd, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
+    return elementsGranted(this.memory, qp.pd, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
   }
 
   /** The engine of this process that receives what is sent to a peer; undefined: packets are needed. */

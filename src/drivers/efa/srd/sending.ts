@@ -6,7 +6,7 @@ import { AccessFlags } from '../../../spec/enums.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { ENDLESS, MAX_TRANSFER, NOT_READY_DELAY, timeoutOf, WAIT } from '../engine-common.ts'
 import type { EngineParts } from '../engine-parts.ts'
-import { copyRange, gather } from '../memory.ts'
+import { copyRange, Direction, gather, setRange } from '../memory.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type Request, randomEpoch } from '../state.ts'
 import {
   ackEpoch,
@@ -136,7 +136,7 @@ export class Sending {
     const status =
       request.operation === READ_DATA
         ? this.#gatherResponse(request, offset, at + payloadAt(opcode), length)
-        : gather(this.#engine.table, request, offset, arena, at + payloadAt(opcode), length, length, length)
+        : gather(this.#engine.memory, request, offset, arena, at + payloadAt(opcode), length)
     if (status !== OK) return status
     const number = psn ?? notePacket(pair, request, offset, length, this.#engine.now)
     putHeaders(arena.view, at, opcode, request, pair.epoch, number, offset, length)
@@ -146,21 +146,9 @@ export class Sending {
 
   #gatherResponse({ qp, rkey, remoteHi, remoteLo }: Request, offset: number, at: number, length: number): EfaStatus {
     const { arena } = this.#engine.port
-    return copyRange(
-      this.#engine.table,
-      qp.pd,
-      rkey,
-      REMOTE_READ,
-      remoteHi,
-      remoteLo,
-      offset,
-      true,
-      arena,
-      at,
-      length,
-      length,
-      length,
-    )
+    const { memory, range } = this.#engine
+    setRange(range, remoteHi, remoteLo, rkey, length)
+    return copyRange(memory, qp.pd, REMOTE_READ, range, offset, Direction.READ, arena, at, length)
       ? OK
       : EfaStatus.BAD_ADDRESS
   }
