@@ -55,6 +55,7 @@ export const protocolHeader = session => {
     CM_NODE,
     CM_NAME,
     UMAD_NODES,
+    POST_BY_INDEX,
     UNKNOWN_OPCODE,
     UMAD_NAME,
     SessionEnv,
@@ -147,7 +148,7 @@ ${constants('POST_LOG_', lowered(PostLog)).join('\n')}
 ${constants('POST_', lowered(PostQueue)).join('\n')}
 
 /* The opcode in POST of a batch and of a receive. */
-${constants('', { unknown_opcode: UNKNOWN_OPCODE }).join('\n')}
+${constants('', { unknown_opcode: UNKNOWN_OPCODE, post_by_index: POST_BY_INDEX }).join('\n')}
 
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}

@@ -44,6 +44,7 @@
 #define USERDMA_BATCH 24u
 #define USERDMA_DOORBELLS 25u
 #define USERDMA_NOT_MAPPED 26u
+#define USERDMA_DIRECT 27u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -131,6 +132,7 @@
 
 /* The opcode in POST of a batch and of a receive. */
 #define USERDMA_UNKNOWN_OPCODE 0xffffffffu
+#define USERDMA_POST_BY_INDEX 256u
 
 /* The event log, and kinds of its entries. */
 #define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
@@ -315,7 +317,7 @@ struct userdma_post {
     uint32_t number;
     uint32_t pid;
     uint32_t stack;
-    uint64_t reserved;
+    uint64_t own_wr_id;
 };
 _Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
 
@@ -440,6 +442,11 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_direct {
+    char function[40];
+};
+_Static_assert(sizeof(struct userdma_direct) == 40, "layout of struct userdma_direct");
 
 struct userdma_not_mapped {
     uint32_t error;

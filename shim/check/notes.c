@@ -29,7 +29,7 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
     note_use(fd, USERDMA_POST_SEND, qp->qp_num, frame);
-    outstanding_sends(qp, list, frame);
+    outstanding_sends(qp, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -40,7 +40,7 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
 {
     const uint32_t stack = stack_here();
     note_use(fd, queue, number, frame);
-    outstanding_receives(fd, queue, number, list, frame);
+    outstanding_receives(fd, queue, number, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -151,6 +151,13 @@ void note_refusal(int fd, const struct userdma_refusal *refusal)
 void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
 {
     message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
+}
+
+void note_direct(const char *name)
+{
+    struct userdma_direct message = {0};
+    strncpy(message.function, name, sizeof message.function - 1);
+    message_send(-1, USERDMA_DIRECT, 0, &message, sizeof message, true);
 }
 
 /* ---- destroyed objects ---- */

@@ -12,9 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Posts, before the device can see them. */
-void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
-void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
+/* Posts, before the device can see them. `stack`: the number of the caller's stack. */
+void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack);
+void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                          uint32_t stack);
 /* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
 void outstanding_built(const struct ibv_qp_ex *qp, bool sends);
 /* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */

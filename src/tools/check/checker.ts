@@ -6,9 +6,11 @@
 
 import { adapters } from '../../spec/check/adapters.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
@@ -168,6 +170,11 @@ export class Checker {
   /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
+  }
+
+  /** As `FindingReporter.beginFresh`. */
+  beginFresh(): number {
+    return this.#reporter.beginFresh()
   }
 
   /** What was left out so far, and how often. */
@@ -362,15 +369,17 @@ export class Checker {
     const peerDevice = this.#peerDeviceOf(qp)
     const knowsAllPeers =
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete
-    if (peer === undefined && hasReachedRtr(qp) && knowsAllPeers)
+    const { destQpn } = qp.attributes
+    // An initiator or target of DC is connected to no queue pair.
+    if (peer === undefined && destQpn !== undefined && hasReachedRtr(qp) && knowsAllPeers)
       this.#reporter.report(
         'no-peer-qp',
         { ...call, program: qp.program, action: 'disconnected' },
         {
           severity: 'warning',
-          text: `${qp.nameWithProgram} was connected to QP 0x${qp.attributes.destQpn?.toString(16)}, which never existed`,
-          ...this.#swappedPeer(peerDevice, qp.attributes.destQpn),
-          objects: [qp, this.#qpInOtherOrder(peerDevice, qp.attributes.destQpn)],
+          text: `${qp.nameWithProgram} was connected to QP ${hex(destQpn)}, which never existed`,
+          ...this.#swappedPeer(peerDevice, destQpn),
+          objects: [qp, this.#qpInOtherOrder(peerDevice, destQpn)],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
@@ -430,7 +439,7 @@ export class Checker {
     const { deviceNumber, context, kind, queue, program } = misuse
     if (owner === undefined || owner.destruction !== undefined) return
     if (kind === MisuseKind.INHERITED) {
-      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
+      const text = `process ${program?.pid ?? '?'} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
       return
     }
@@ -464,6 +473,11 @@ export class Checker {
   /** A program has used an object that it has destroyed. */
   usedGone(use: UseOfGone): void {
     reportGone(this.#services, use)
+  }
+
+  /** A program has taken memory of a queue by a provider's function, so its posts may not be seen. */
+  postsDirectly(pid: number, name: string): void {
+    this.#reporter.postsDirectly(pid, name)
   }
 
   /** A signal ends a program. */

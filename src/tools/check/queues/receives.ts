@@ -151,7 +151,8 @@ export class ReceiveQueues {
     const milliseconds = (time: number): string => `${(time / 1000).toFixed(1)} ms`
     const isOften = count >= MIN_MESSAGES && waits.count > count * DOMINANT
     const isLong = total >= MIN_WAITED && total > (last - first) * DOMINANT
-    const begin = request === undefined ? '' : `, the first is ${requestText(request)} of ${sender?.name}`
+    const begin =
+      request === undefined || sender === undefined ? '' : `, the first is ${requestText(request)} of ${sender.name}`
     const retries = sender?.attributes.rnrRetry
     const limit =
       retries === undefined || retries === UNLIMITED ? '' : `; with rnr_retry ${retries} a longer wait fails the send`

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { type Device, invokeNow, unregister } from '../../../../src/core/index.ts'
 import { bindWindow } from '../../../../src/core/memory/windows.ts'
-import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
-import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
+import { Limits } from '../../../../src/drivers/soft/attributes.ts'
+import { createTorment } from '../../../../src/drivers/soft/torment/torment.ts'
 import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
@@ -18,6 +18,7 @@ import { parseFaults } from '../../../../src/spec/faults/rules.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
+import { inLongRun } from '../../../long-run.ts'
 import {
   assertNothingLeft,
   connectQps,
@@ -35,7 +36,7 @@ import { completions, type End, exchange, makeEnd, pairOn, pattern, sgeOf } from
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import { seedWith, seedWithout } from './seeds.ts'
 
-const SEEDS = 30
+const SEEDS = inLongRun(30, 12)
 const PATHS: readonly Path[] = ['direct', 'packets']
 
 const tormentOf = (seed: number, scratch: Arena, maxDecisions = Number.POSITIVE_INFINITY) =>
@@ -478,7 +479,7 @@ describe('limits and packets', () => {
     for (const cap of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
       assert.throws(() => makeQp(p, cq, { cap }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
     makeQp(p, cq, { cap: { maxSendSge: 13, maxInlineData: 101 } })
-    assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0').maxSge, Limits.maxSge)
+    assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0', Limits).maxSge, Limits.maxSge)
   })
   it('send and receive queues accept exactly as many requests as requested (kind queue)', () => {
     const torment = tormentOf(seedWith('queue', 1), plainArena(4096))
