@@ -74,6 +74,8 @@ export const protocolHeader = session => {
     DescriptorMark,
     HashLog,
     PostLog,
+    DeadPart,
+    GiveBack,
     PostQueue,
     EventLog,
     EventKind,
@@ -146,6 +148,8 @@ ${constants('CONTEXT_FILE_', lowered(ContextFile)).join('\n')}
 /* The post log in it, and the queues of its entries. */
 ${constants('POST_LOG_', lowered(PostLog)).join('\n')}
 ${constants('POST_', lowered(PostQueue)).join('\n')}
+${constants('GIVE_BACK_', lowered(GiveBack)).join('\n')}
+${constants('DEAD_PART_', lowered(DeadPart)).join('\n')}
 
 /* The opcode in POST of a batch and of a receive. */
 ${constants('', { unknown_opcode: UNKNOWN_OPCODE, post_by_index: POST_BY_INDEX }).join('\n')}

@@ -129,6 +129,12 @@
 #define USERDMA_POST_RECEIVE 2u
 #define USERDMA_POST_SHARED 3u
 #define USERDMA_POST_BATCH 4u
+#define USERDMA_GIVE_BACK_FREE 1u
+#define USERDMA_GIVE_BACK_REALLOC 2u
+#define USERDMA_GIVE_BACK_DISCARD 3u
+#define USERDMA_DEAD_PART_LIST 1u
+#define USERDMA_DEAD_PART_ELEMENTS 2u
+#define USERDMA_DEAD_PART_BUFFER 3u
 
 /* The opcode in POST of a batch and of a receive. */
 #define USERDMA_UNKNOWN_OPCODE 0xffffffffu
@@ -168,6 +174,8 @@
 #define USERDMA_MISUSE_INHERITED 4u
 #define USERDMA_MISUSE_CHANGED 5u
 #define USERDMA_MISUSE_ACKNOWLEDGED 6u
+#define USERDMA_MISUSE_GAVE_BACK 7u
+#define USERDMA_MISUSE_DEAD_POST 8u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u

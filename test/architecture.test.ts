@@ -87,6 +87,12 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     packages: ['yaml'],
     isTimeless: true,
   },
+  'tools/captures': {
+    floor: 3,
+    imports: ['spec', 'transport/wire', 'tools/trace'],
+    node: [],
+    isTimeless: true,
+  },
   'tools/sim': {
     floor: 3,
     imports: ['spec', 'transport/wire', 'spec/faults', 'transport/engine', 'transport/phy'],
@@ -127,6 +133,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
     imports: [
       'spec',
       'transport/wire',
+      'tools/captures',
       'library/verbs',
       'library/self-check',
       'library/network',
@@ -141,6 +148,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
       ...FLOOR_5_IMPORTS,
       'tools/observe',
       'tools/topology',
+      'tools/captures',
       'tools/sim',
       'daemon/client',
       'daemon',

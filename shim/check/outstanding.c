@@ -345,6 +345,11 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number)
 
 /* ---- frees ---- */
 
+bool outstanding_is_exiting(void)
+{
+    return is_exiting;
+}
+
 void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest)
 {
     struct report report = {.fd = -1};

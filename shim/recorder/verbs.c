@@ -516,14 +516,15 @@ static bool is_complete_wrapped(const struct ibv_qp_ex *qp)
 static void wrap_functions(struct ibv_qp_ex *qp, uint64_t operations)
 {
     WRAP(qp->wr_complete, wr_complete);
-    WRAP(qp->wr_bind_mw, wr_bind_mw);
+    if (qp->wr_bind_mw != wr_bind_mw_missing)
+        WRAP(qp->wr_bind_mw, wr_bind_mw);
     if (LIKELY(!recorder_is_on))
         return;
 #define WRAP_OR_TELL(name)                                                                                             \
-    if (qp->name)                                                                                                      \
-        WRAP(qp->name, name);                                                                                          \
-    else                                                                                                               \
-        qp->name = name##_missing;
+    if (!qp->name)                                                                                                     \
+        qp->name = name##_missing;                                                                                     \
+    else if (qp->name != name##_missing)                                                                               \
+        WRAP(qp->name, name);
 #define WRAP_BUILDER(name, opcode, key, remote) WRAP_OR_TELL(name)
     BUILDERS(WRAP_BUILDER)
     if (!qp->wr_bind_mw)

@@ -572,9 +572,25 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
  * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
- * acknowledged, + 1.
+ * acknowledged, + 1. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
+ * `wrId`, as `index` says (GiveBack). DEAD_POST: the list of requests, the elements or the buffer of a request was in a
+ * returned stack frame when it was posted, as `index` says (DeadPart).
  */
-export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5, ACKNOWLEDGED: 6 } as const
+export const MisuseKind = {
+  FREED: 1,
+  RETURNED: 2,
+  FORKED: 3,
+  INHERITED: 4,
+  CHANGED: 5,
+  ACKNOWLEDGED: 6,
+  GAVE_BACK: 7,
+  DEAD_POST: 8,
+} as const
+
+/** How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones. */
+export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3 } as const
+
+export const DeadPart = { LIST: 1, ELEMENTS: 2, BUFFER: 3 } as const
 
 /**
  * Kinds of objects of libibverbs and librdmacm, as programs hold pointers to them. CM_EVENT: an event until it is

@@ -46,6 +46,8 @@ export interface Finding {
   readonly details: readonly string[]
   /** Absent: the advice of the kind. */
   readonly advice?: string
+  /** Present if it says what a program waits for (waits.ts). */
+  readonly isWait?: true
   /** Present for a leak of a program that a signal ended. */
   readonly wasKilled?: true
   /** The process; absent in the library. */

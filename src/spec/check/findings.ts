@@ -193,6 +193,21 @@ const table = {
     why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
   },
+  'connection-waits': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a connection of rdma_cm waits for a call of a program',
+    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    advice: 'read the events of each channel, and answer each CONNECT_REQUEST by rdma_accept or rdma_reject',
+  },
+  'idle-queues': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'a program waits, and nothing that is outstanding can complete',
+    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding counts what the queues of the program have. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
+    advice:
+      'look for the request whose completion the program waits for: it was not posted, or its completion was polled before',
+  },
   'peer-gone': {
     severity: 'warning',
     needs: ['device'],
@@ -420,6 +435,13 @@ const table = {
     advice: 'deregister before munmap, mremap or free',
     libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+  },
+  'memory-gone': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'the device accessed registered memory that its program had given back',
+    why: 'A region outlives its memory: after free, realloc or madvise its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
+    advice: 'deregister a region before its memory is given back',
   },
   'send-buffer-changed': {
     severity: 'warning',

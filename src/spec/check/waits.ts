@@ -15,6 +15,8 @@ export const waitIds = [
   'infinite-timeout',
   'peer-gone',
   'both-receive',
+  'connection-waits',
+  'idle-queues',
 ] as const satisfies readonly FindingId[]
 export type WaitId = (typeof waitIds)[number]
 
@@ -43,6 +45,8 @@ export interface Wait {
   readonly cq?: number
   /** The handle of a completion channel that no CQ has. */
   readonly channel?: number
+  /** The handle of the identifier of rdma_cm that the wait names. */
+  readonly cmId?: number
   /** With `cq`: a request of the peer that the program waits for. */
   readonly request?: WaitingRequest
 }

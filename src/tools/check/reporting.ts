@@ -37,6 +37,8 @@ export interface FindingContent {
   /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
   /** As in `Finding`. */
+  readonly isWait?: true
+  /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
   /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
@@ -56,6 +58,8 @@ const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g
 export class FindingReporter {
   /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
+  /** Whether an error was reported. */
+  hasErrors = false
   /** Occurrences of each finding, by its number − 1. */
   readonly counts: number[] = []
   /** Numbers of findings by the key of `report`. */
@@ -115,7 +119,7 @@ export class FindingReporter {
     content: FindingContent,
   ): number | undefined {
     if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
-    const { text, details = [], advice, wasKilled } = content
+    const { text, details = [], advice, wasKilled, isWait } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -129,6 +133,7 @@ export class FindingReporter {
       this.omit('findings', 1)
       return undefined
     }
+    if (severity === 'error') this.hasErrors = true
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
@@ -139,6 +144,7 @@ export class FindingReporter {
       text,
       details: [...details, ...this.#directLines(program, stack, action)],
       ...(wasKilled && { wasKilled }),
+      ...(isWait && { isWait }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
       device,

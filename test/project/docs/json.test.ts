@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
-import { repoRoot } from '../../paths.ts'
+import { fixture, repoRoot } from '../../paths.ts'
 import { lacking, runUserdma, start, startDaemon, suiteScope, temporaryFolder, userdma } from '../../system/programs.ts'
 import { assertValid, readReference, schema } from './json-schema.ts'
 
@@ -86,4 +86,12 @@ test('the page lists every definition and every command with --json', () => {
   const commands = readFileSync(join(repoRoot, 'src', 'cli', 'main.ts'), 'utf8').match(/option\('--json'/g)
   // `stat --qps` and `trace -c` are outputs of their own.
   assert.equal(commands?.length, listed.length - 2 + 1, 'schema --json is described elsewhere')
+})
+
+test('userdma explain FILE --json', async t => {
+  const names = ['rping', 'nak_access_write', 'udaddy_reject', 'loss_read_responses']
+  const { stdout } = await runUserdma(t, ['explain', '--json', ...names.map(name => fixture('wire', `${name}.pcap`))])
+  const lines = stdout.trimEnd().split('\n')
+  assert.ok(lines.length > 12, stdout)
+  for (const line of lines) assertValid('explain', JSON.parse(line))
 })

@@ -1,9 +1,9 @@
 /*
- * readCapture, with capture files made by hand.
+ * CaptureReader, with capture files made by hand.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 
 type Order = 'LE' | 'BE'
 const u32 = (order: Order, ...values: number[]): Buffer => {
@@ -40,12 +40,17 @@ for (const order of ['LE', 'BE'] as const) {
       const head = Buffer.concat([u32(order, magic), u16(order, 2, 4), u32(order, 0, 0, 65_535, 1)])
       const record = Buffer.concat([u32(order, 1_700_000_000, 25, 5, 9), data])
       const file = Buffer.concat([head, record, record])
-      const wanted = { time: 1_700_000_000_000_000_000n + 25n * unit, linkType: 1, bytes: data, length: 9 }
+      const wanted = {
+        time: 1_700_000_000_000_000_000n + 25n * unit,
+        linkType: 1,
+        bytes: new Uint8Array(data),
+        length: 9,
+      }
       assert.deepEqual(readCapture(file), [wanted, wanted])
       // at the second record
       assert.throws(() => readCapture(file.subarray(0, -1)), /damaged at byte 45/)
-      // at the end of a header that is too short
-      assert.throws(() => readCapture(file.subarray(0, 20)), /damaged at byte 20/)
+      // in the header
+      assert.throws(() => readCapture(file.subarray(0, 20)), /damaged at byte 0/)
       assert.throws(() => readCapture(file.subarray(0, 34)), /damaged at byte 24/)
       assert.deepEqual(readCapture(head), [], 'no packets')
       assert.equal(readCapture(Buffer.concat([head, u32(order, 0, 0, 0, 9)])).length, 1, 'a packet without bytes')
@@ -139,11 +144,11 @@ for (const order of ['LE', 'BE'] as const) {
     ])
     const ticks = (1n << 32n) + 1024n
     assert.deepEqual(readCapture(file), [
-      { time: ticks * 1000n, linkType: 1, bytes: data, length: 5 },
-      { time: ticks, linkType: 113, bytes: data, length: 5 },
-      { time: (ticks * 1_000_000_000n) / 1024n, linkType: 1, bytes: data, length: 5 },
-      { time: ticks * 1000n + 7_000_000_000n, linkType: 1, bytes: data, length: 5 },
-      { linkType: 1, bytes: data.subarray(0, 4), length: 5 },
+      { time: ticks * 1000n, linkType: 1, bytes: new Uint8Array(data), length: 5 },
+      { time: ticks, linkType: 113, bytes: new Uint8Array(data), length: 5 },
+      { time: (ticks * 1_000_000_000n) / 1024n, linkType: 1, bytes: new Uint8Array(data), length: 5 },
+      { time: ticks * 1000n + 7_000_000_000n, linkType: 1, bytes: new Uint8Array(data), length: 5 },
+      { linkType: 1, bytes: new Uint8Array(data.subarray(0, 4)), length: 5 },
     ])
     // The section, of 28 bytes, has no interface 0.
     assert.throws(() => readCapture(Buffer.concat([section, packet(0)])), /damaged at byte 28/)
@@ -167,9 +172,10 @@ for (const order of ['LE', 'BE'] as const) {
 test('a file of another format is refused', () => {
   assert.throws(
     () => readCapture(Buffer.from('#!/bin/sh\necho hello')),
-    /neither a pcap nor a pcapng file: it begins with 0x23212f62/,
+    /neither a pcap, a pcapng nor an ERF file: it begins with 0x23212f62/,
   )
-  assert.throws(() => readCapture(new Uint8Array(12)), /neither a pcap nor a pcapng file/)
+  assert.throws(() => readCapture(new Uint8Array(16)), /neither a pcap, a pcapng nor an ERF file/)
   assert.throws(() => readCapture(new Uint8Array(11)), /not a capture file: it has 11 bytes/)
   assert.throws(() => readCapture(new Uint8Array(3)), /not a capture file: it has 3 bytes/)
+  assert.throws(() => readCapture(new Uint8Array(0)), /the file is empty/)
 })
