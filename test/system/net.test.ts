@@ -94,7 +94,7 @@ describe('userdma net', { skip, concurrency: true }, () => {
     net.assertGone()
   })
 
-  it('is removed also if its state is damaged', async t => {
+  it('is removed also if its state is damaged', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
     const net = newNet(t, 'hosts: 1')
     await net.up()

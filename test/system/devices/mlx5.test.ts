@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { adapters, type Limit, type LimitName } from '../../../src/spec/check/adapters.ts'
-import { casesOf } from '../../long-run.ts'
+import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
 import {
@@ -123,7 +123,7 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       if (fault !== undefined) await assertFaultsInjected(one, other)
     })
 
-  it('runs UCX over it', { skip: lacking('ucx_perftest') }, async t => {
+  it('runs UCX over it', { skip: longOnly || lacking('ucx_perftest') }, async t => {
     const daemon = await withDevices(t)
     const env = { UCX_TLS: 'dc_mlx5,self', UCX_NET_DEVICES: 'mlx5_0:1' }
     for (const test of ['tag_bw', 'ucp_add']) {
@@ -138,7 +138,9 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
-  it("runs perftest's raw Ethernet", { skip: lacking('raw_ethernet_lat', 'raw_ethernet_fs_rate') }, async t => {
+  it("runs perftest's raw Ethernet", {
+    skip: longOnly || lacking('raw_ethernet_lat', 'raw_ethernet_fs_rate'),
+  }, async t => {
     const daemon = await withDevices(t)
     const macOf = (address: string): string => {
       const [, ...bytes] = address.split('.').map(byte => Number(byte).toString(16).padStart(2, '0'))
