@@ -60,7 +60,7 @@ import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
 import { Sessions } from './session/sessions.ts'
 import { createToolStates } from './session/tool-states.ts'
-import { DaemonStat, waitsOfQueues } from './stat.ts'
+import { DaemonStat, explainedWaits } from './stat.ts'
 import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 import type { Turn } from './turn.ts'
@@ -323,7 +323,7 @@ const createParts = (
           contexts,
           failures,
           containment,
-          waits: () => waitsOfQueues({ devices, failures, cm: clients.use('rdma_cm') }),
+          waits: () => explainedWaits({ devices, failures, cm: clients.use('rdma_cm') }),
         },
         config,
       )

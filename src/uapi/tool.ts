@@ -4,7 +4,7 @@
 
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
-import type { Finding } from '../spec/check/findings.ts'
+import type { Finding } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'

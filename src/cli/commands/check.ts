@@ -8,17 +8,11 @@ import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { basename } from 'node:path'
 import { adapters } from '../../spec/check/adapters.ts'
-import {
-  type FailLimit,
-  type Finding,
-  FOUND_STATUS,
-  failLimits,
-  isFailure,
-  severities,
-} from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { type FailLimit, FOUND_STATUS, failLimits, isFailure, severities } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
-import type { ObservedFaults } from '../../tools/observe/faults.ts'
+import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { leakTexts } from '../check/leaks.ts'
@@ -100,7 +94,7 @@ type Verdict =
   | { readonly action: 'suppress'; readonly library?: string | undefined }
 
 /**
- * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
+ * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note about no wait, or a leak of a program that a
  * signal ended, that was not asked for: only counted); `suppress` (only counted, for the file or the `library`); `show`;
  * or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
  */
@@ -117,7 +111,8 @@ export const createJudge = (
   const failOn = failLimitOf(text)
   const suppressions = [...readSuppressions(paths), ...(isDefault ? defaultSuppressions() : [])]
   return (finding: Finding): Verdict => {
-    const isHidden = finding.severity === 'note' ? !notes && failOn !== 'note' : finding.wasKilled && !leaks
+    const isHidden =
+      finding.severity === 'note' ? !notes && failOn !== 'note' && !finding.isWait : finding.wasKilled && !leaks
     const suppression = suppressionOf(suppressions, finding.id, () => stacksOfFinding(finding, symbols))
     if (suppression !== undefined)
       return isHidden ? { action: 'ignore' } : { action: 'suppress', library: suppression.library }

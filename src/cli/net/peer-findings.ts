@@ -3,7 +3,7 @@
  * its other end. The daemons of the net check programs if its file has `check: true`.
  */
 import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 
 /** Whether the daemon at the socket checks programs. Throws an Error if there is none. */
 export const checksPrograms = async (socket: string): Promise<boolean> => {

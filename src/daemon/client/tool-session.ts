@@ -6,7 +6,7 @@
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import type { FailedProgram, SurveySite } from '../../spec/faults.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
 import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'

@@ -119,6 +119,11 @@ export class RdmaCm {
     return { identifiers: this.#idCount, listeners: this.#listeners.count, connections }
   }
 
+  /** The identifiers that have a device. */
+  *boundIdentifiers(): Iterable<Identifier> {
+    for (const ids of this.#bound.values()) yield* ids
+  }
+
   /** The QPNs of a device whose connection has ended, and whether the program has read the event DISCONNECTED. */
   disconnectedQps(device: Device): ReadonlyMap<number, boolean> {
     const found = new Map<number, boolean>()

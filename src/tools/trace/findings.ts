@@ -1,7 +1,8 @@
 /*
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
-import { type Finding, findings, type Moment, type Stack } from '../../spec/check/findings.ts'
+import type { Finding, Moment, Stack } from '../../spec/check/finding.ts'
+import { findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { printable } from './printable.ts'
 

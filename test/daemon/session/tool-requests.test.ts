@@ -13,13 +13,13 @@ import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { type ToolParts, ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import { registeredDrivers } from '../../../src/drivers/registered.ts'
-import type { RxeState } from '../../../src/drivers/rxe/state.ts'
+import type { SoftState } from '../../../src/drivers/soft/state.ts'
 import { noFaultRuleCounts } from '../../../src/spec/faults.ts'
 import { emptyTappedRun } from '../../../src/transport/phy/port.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolRecord, type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
+import { readCapture } from '../../captures.ts'
 import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -298,7 +298,7 @@ test('a capture has the packets that a device receives from a device added later
   const { core, link, addDevice } = assemble({ link: 'memory', path: 'direct', ...options })
   const network = createNetwork({ devices: [], fault: '' }, link)
   const devices = createDevices(core, network, undefined, { add() {}, remove() {} }, addDevice, registeredDrivers)
-  const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
+  const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<SoftState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
   const { requests, close } = createRequests('own user', { network, devices })

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import { FindingReporter, type Occurrence } from '../../../src/tools/check/reporting.ts'
 
 const occurrence: Occurrence = {

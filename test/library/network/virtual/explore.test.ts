@@ -15,6 +15,7 @@ import {
   type Server,
   starTopology,
 } from '../../../../src/library/index.ts'
+import { casesOf } from '../../../long-run.ts'
 import { startEcho, talk } from './echo.ts'
 
 const ignore = (): void => {}
@@ -126,7 +127,8 @@ for (const [name, body, text] of [
     assert.match(error.message, text)
   })
 
-for (const [name, again] of [
+/** What a test does again and again; its kind: what it waits for. */
+const endless = [
   ['waits for no time', async given => given.sleep(0)],
   ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
   ['sleeps with an aborted signal', given => given.sleep(1, { signal: AbortSignal.abort() }).catch(() => {})],
@@ -151,9 +153,12 @@ for (const [name, again] of [
 ] as const satisfies readonly [
   string,
   (given: Network, closed: Messages, qp: AwaitableRcQueuePair, server: Server) => Promise<void>,
-][])
+][]
+
+// Each takes seconds: one of the network's own waits, one of messages, one of a queue pair; the long run has all.
+for (const [name, again] of casesOf(endless, ([name]) => !/signal|receive$|mistake|messages that|waits at/.test(name)))
   test(`a test that ${name}, again and again, fails`, async () => {
-    const endless = async (given: Network): Promise<void> => {
+    const program = async (given: Network): Promise<void> => {
       const echo = await startEcho(given)
       await echo.close()
       const device = await open({ network: given })
@@ -163,7 +168,7 @@ for (const [name, again] of [
       await server.close()
       for (;;) await again(given, echo.messages, qp, server)
     }
-    const error = await failureOf(network.explore(endless, { seeds: 1 }))
+    const error = await failureOf(network.explore(program, { seeds: 1 }))
     assert.match(
       error.message,
       /50000 waits have failed, or were for no time, within [\s\S]*a pause: await network\.sleep\(1\)/,
