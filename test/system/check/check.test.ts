@@ -147,7 +147,7 @@ describe('userdma check', {
       ['destroyed-objects'],
     )
     assert.match(readFileSync(sarif, 'utf8'), /"toolExecutionNotifications".*"destroyed-objects"/s)
-    // A second run of so many calls; self-check/check.test.ts prints an omission as text too.
+    // A second run of so many calls; library/self-check/check.test.ts prints an omission as text too.
     if (inLongRun(false, true)) return
     const { stderr } = await runUserdma(t, ['check', '--private', '--', process.execPath, file], {
       env: cleanEnvironment(),
