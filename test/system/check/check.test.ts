@@ -35,6 +35,7 @@ import {
   PYVERBS,
   pythonFramesOf,
   refusedRegistration,
+  sources,
 } from './checking.ts'
 
 /** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
@@ -360,6 +361,42 @@ describe('userdma check', {
   it('refused values of max_inline_data are notes', async t => {
     const { found, stderr } = await checkScript(t, `${ownProgram('check_cases')} tries`)
     assert.deepEqual([...new Set(found.map(({ id, severity }) => `${id} ${severity}`))], ['refused-call note'], stderr)
+  })
+
+  it('threads with the smallest stacks are checked', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(
+      join(folder, 'small.c'),
+      `#include <limits.h>
+      #include <pthread.h>
+      #include "${sources}/pair.h"
+      static struct end one, other;
+      static void *work(void *unused)
+      {
+          post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+          completion(&one);
+          ibv_dereg_mr(ibv_reg_mr(one.pd, one.buffer, 64, IBV_ACCESS_LOCAL_WRITE));
+          return unused;
+      }
+      int main(void)
+      {
+          pthread_attr_t attributes;
+          pthread_t thread;
+          make_pair(&one, &other);
+          pthread_attr_init(&attributes);
+          pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN);
+          pthread_create(&thread, &attributes, work, NULL);
+          pthread_join(thread, NULL);
+          return destroy_pair(&one, &other);
+      }\n`,
+    )
+    const program = compileC(join(folder, 'small'), [join(folder, 'small.c')], ['-g', '-libverbs', '-lpthread'])
+    for (const device of ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.1,driver=mlx5']) {
+      const args = ['check', '--private', '--races', '--device', device, '--', program]
+      const { status, stderr } = await runUserdma(t, args, { env: cleanEnvironment() })
+      assert.equal(status, 0, stderr)
+      assert.match(stderr, /userdma check: no findings/)
+    }
   })
 
   it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {

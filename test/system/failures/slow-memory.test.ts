@@ -75,7 +75,7 @@ describe('memory whose access never completes', { skip }, () => {
   for (const { kind, printed, guest, isDisconnected } of casesOf(cases, isOrdinary)) {
     const owner = guest === undefined ? "of the daemon's own user" : 'of a guest'
     it(`${kind}, ${owner}: other programs continue, and SIGTERM works`, {
-      skip: guest !== undefined && noGuests,
+      skip: guest !== undefined && noGuests(),
     }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ENDLESS)
@@ -94,7 +94,7 @@ describe('memory whose access never completes', { skip }, () => {
     })
   }
 
-  it('a guest can block at most eight movers that cannot be killed', { skip: noGuests }, async t => {
+  it('a guest can block at most eight movers that cannot be killed', { skip: noGuests() }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)
@@ -119,7 +119,7 @@ const disconnectedStalls = ['written', 'shown', 'mapped']
 
 describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of casesOf(stalls, one => ordinaryStalls.includes(one)))
-    it(`${kind}: other programs continue, and SIGTERM works`, { skip: noGuests }, async t => {
+    it(`${kind}: other programs continue, and SIGTERM works`, { skip: noGuests() }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })
       const neighbours = await startPair(t, daemon, ENDLESS)
       const guest = start(t, stalling, [kind, `${NOBODY}`], {
