@@ -94,11 +94,21 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** A program that includes cm.h of docs/findings uses rdma_cm. */
-const withRdmaCm = target =>
-  /cm\.h"/.test(readFileSync(target.sources[0], 'utf8'))
-    ? { ...target, libraries: ['-lrdmacm', '-libverbs', '-lpthread'], needs: RDMACM }
-    : target
+const MLX5 = { header: 'infiniband/mlx5dv.h', package: 'libibverbs-dev' }
+
+/** Libraries by what a program includes; cm.h is that of docs/findings. */
+const libraries = [
+  [/cm\.h"/, '-lrdmacm', RDMACM],
+  [/infiniband\/mlx5dv\.h/, '-lmlx5', MLX5],
+  [/infiniband\/efadv\.h/, '-lefa', EFA],
+]
+
+const withLibraries = target => {
+  const source = readFileSync(target.sources[0], 'utf8')
+  const used = libraries.filter(([pattern]) => pattern.test(source))
+  if (used.length === 0) return target
+  return { ...target, libraries: [...used.map(([, library]) => library), '-libverbs', '-lpthread'], needs: used[0][2] }
+}
 
 /** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {
@@ -107,7 +117,7 @@ const findingTargets = () => {
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
-  ].map(withRdmaCm)
+  ].map(withLibraries)
 }
 
 const testTargets = () => [
@@ -115,7 +125,7 @@ const testTargets = () => [
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
-  }).map(withRdmaCm),
+  }).map(withLibraries),
   ...findingTargets(),
   ...targetsOf('bench/references', 'bench', C_FLAGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,

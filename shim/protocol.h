@@ -44,6 +44,7 @@
 #define USERDMA_BATCH 24u
 #define USERDMA_DOORBELLS 25u
 #define USERDMA_NOT_MAPPED 26u
+#define USERDMA_DIRECT 27u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -128,9 +129,16 @@
 #define USERDMA_POST_RECEIVE 2u
 #define USERDMA_POST_SHARED 3u
 #define USERDMA_POST_BATCH 4u
+#define USERDMA_GIVE_BACK_FREE 1u
+#define USERDMA_GIVE_BACK_REALLOC 2u
+#define USERDMA_GIVE_BACK_DISCARD 3u
+#define USERDMA_DEAD_PART_LIST 1u
+#define USERDMA_DEAD_PART_ELEMENTS 2u
+#define USERDMA_DEAD_PART_BUFFER 3u
 
 /* The opcode in POST of a batch and of a receive. */
 #define USERDMA_UNKNOWN_OPCODE 0xffffffffu
+#define USERDMA_POST_BY_INDEX 256u
 
 /* The event log, and kinds of its entries. */
 #define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
@@ -166,6 +174,8 @@
 #define USERDMA_MISUSE_INHERITED 4u
 #define USERDMA_MISUSE_CHANGED 5u
 #define USERDMA_MISUSE_ACKNOWLEDGED 6u
+#define USERDMA_MISUSE_GAVE_BACK 7u
+#define USERDMA_MISUSE_DEAD_POST 8u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u
@@ -315,7 +325,7 @@ struct userdma_post {
     uint32_t number;
     uint32_t pid;
     uint32_t stack;
-    uint64_t reserved;
+    uint64_t own_wr_id;
 };
 _Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
 
@@ -440,6 +450,11 @@ struct userdma_doorbells {
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct userdma_doorbells) == 24, "layout of struct userdma_doorbells");
+
+struct userdma_direct {
+    char function[40];
+};
+_Static_assert(sizeof(struct userdma_direct) == 40, "layout of struct userdma_direct");
 
 struct userdma_not_mapped {
     uint32_t error;

@@ -29,6 +29,12 @@ uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t fram
     return 0;
 }
 
+bool frames_is_dead(uintptr_t address, uintptr_t frame)
+{
+    return UNLIKELY(address < frame && unwind_is_on_stack(address)) && unwind_is_on_stack(frame) &&
+           !shim_on_signal_stack();
+}
+
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost)
 {
     if (!unwind_is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)

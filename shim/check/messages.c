@@ -89,6 +89,20 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     errno = saved;
 }
 
+void post_note_index(int fd, uint32_t queue, uint32_t number, uint32_t index, uint64_t wr_id, uint32_t stack)
+{
+    struct userdma_post *log = events_post_log(fd);
+    queue |= USERDMA_POST_BY_INDEX;
+    /* Without a log only the request's own name is missing in findings. */
+    if (LIKELY(log != NULL))
+        log[post_slot(queue, number, index)] = (struct userdma_post){.wr_id = index,
+                                                                      .queue = queue,
+                                                                      .number = number,
+                                                                      .pid = (uint32_t)known_pid,
+                                                                      .stack = stack,
+                                                                      .own_wr_id = wr_id};
+}
+
 int64_t message_send(int fd, uint32_t type, uint32_t stack, const void *body, size_t size, bool connects)
 {
     struct shim_guard guard;

@@ -24,12 +24,48 @@ static void note_use(int fd, uint32_t kind, uint32_t number, uintptr_t frame)
     outstanding_check_frames(frame);
 }
 
+/* A part of a request that is in a returned stack frame (`frame` as in verbs.h), USERDMA_DEAD_PART_…; 0: none. */
+static uint32_t dead_part(const void *request, const struct ibv_sge *list, int count, bool has_memory, uintptr_t frame)
+{
+    if (frames_is_dead((uintptr_t)request, frame))
+        return USERDMA_DEAD_PART_LIST;
+    if (count > 0 && frames_is_dead((uintptr_t)list, frame))
+        return USERDMA_DEAD_PART_ELEMENTS;
+    for (int i = 0; has_memory && i < count; i++)
+        if (frames_is_dead(list[i].addr, frame))
+            return USERDMA_DEAD_PART_BUFFER;
+    return 0;
+}
+
+__attribute__((noinline)) static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
+                                                  uint32_t part, uint32_t stack)
+{
+    const struct userdma_misuse misuse = {
+        .wr_id = wr_id, .kind = USERDMA_MISUSE_DEAD_POST, .queue = queue, .number = number, .index = part};
+    message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
+}
+
+/* Reports the first request of a list of which a part is in a returned frame. `has_memory`: of `at`. */
+#define CHECK_DEAD(fd, queue, number, list, has_memory, frame, stack)                                                  \
+    do {                                                                                                               \
+        for (__typeof__(list) at = (list); at; at = at->next) {                                                        \
+            const uint32_t part = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                          \
+            if (LIKELY(part == 0))                                                                                     \
+                continue;                                                                                              \
+            report_dead(fd, queue, number, at->wr_id, part, stack);                                                    \
+            break;                                                                                                     \
+        }                                                                                                              \
+    } while (0)
+
 void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
     note_use(fd, USERDMA_POST_SEND, qp->qp_num, frame);
-    outstanding_sends(qp, list, frame);
+    CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list,
+               !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_BIND_MW && at->opcode != IBV_WR_LOCAL_INV,
+               frame, stack);
+    outstanding_sends(qp, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -40,7 +76,8 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
 {
     const uint32_t stack = stack_here();
     note_use(fd, queue, number, frame);
-    outstanding_receives(fd, queue, number, list, frame);
+    CHECK_DEAD(fd, queue, number, list, true, frame, stack);
+    outstanding_receives(fd, queue, number, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -151,6 +188,13 @@ void note_refusal(int fd, const struct userdma_refusal *refusal)
 void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
 {
     message_send(fd, USERDMA_MISUSE, stack_here(), misuse, sizeof *misuse, false);
+}
+
+void note_direct(const char *name)
+{
+    struct userdma_direct message = {0};
+    strncpy(message.function, name, sizeof message.function - 1);
+    message_send(-1, USERDMA_DIRECT, 0, &message, sizeof message, true);
 }
 
 /* ---- destroyed objects ---- */

@@ -61,9 +61,12 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
     }
 }
 
-/* `is_sent`: as in struct element. Returns the position of the request in its queue, from 0; UINT32_MAX: unknown. */
+/*
+ * `is_sent`: as in struct element. `stack`: of the post; 0: unknown. Returns the position of the request in its queue,
+ * from 0; UINT32_MAX: unknown.
+ */
 static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled, bool is_sent,
-                            const struct ibv_sge *list, int num_sge, uintptr_t frame)
+                            const struct ibv_sge *list, int num_sge, uintptr_t frame, uint32_t stack)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
@@ -81,6 +84,8 @@ static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_
         requests_are_full = true;
     }
     requests_unlock();
+    if (index != UINT32_MAX)
+        post_note_index(fd, kind, number, index, wr_id, stack);
     warn_if_full();
     return index;
 }
@@ -142,7 +147,7 @@ static void hash_send(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge
     errno = saved;
 }
 
-void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
+void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack)
 {
     const int fd = qp->context->cmd_fd;
     register_at_exit();
@@ -155,24 +160,25 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
             add_request(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, list->send_flags & IBV_SEND_SIGNALED, is_sent,
-                        list->sg_list, has_memory ? list->num_sge : 0, frame);
+                        list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
         if (is_sent && index != UINT32_MAX && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
 
-void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
+void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                          uint32_t stack)
 {
     register_at_exit();
     for (; list; list = list->next)
-        add_request(fd, kind, number, list->wr_id, true, false, list->sg_list, list->num_sge, frame);
+        add_request(fd, kind, number, list->wr_id, true, false, list->sg_list, list->num_sge, frame, stack);
 }
 
 void outstanding_built(const struct ibv_qp_ex *qp, bool sends)
 {
     register_at_exit();
     add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
-                qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE), NULL, 0, 0);
+                qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE), NULL, 0, 0, 0);
 }
 
 void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
@@ -338,6 +344,11 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number)
 }
 
 /* ---- frees ---- */
+
+bool outstanding_is_exiting(void)
+{
+    return is_exiting;
+}
 
 void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest)
 {

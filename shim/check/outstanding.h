@@ -12,9 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Posts, before the device can see them. */
-void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
-void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
+/* Posts, before the device can see them. `stack`: the number of the caller's stack. */
+void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack);
+void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
+                          uint32_t stack);
 /* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
 void outstanding_built(const struct ibv_qp_ex *qp, bool sends);
 /* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */
@@ -31,6 +32,8 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number);
 /* A new context, perhaps with the descriptor of an earlier one. */
 void outstanding_opened(int fd);
 
+/* Whether memory is in a returned frame of this thread's stack: below `frame`, which is on it. */
+bool frames_is_dead(uintptr_t address, uintptr_t frame);
 /* A post or poll begins: reports outstanding memory in returned frames (below `frame`), and sends all kept reports. */
 void outstanding_check_frames(uintptr_t frame);
 /* Sends the reports that were kept because nothing is sent inside free() (reports.c). Preserves errno. */
@@ -55,6 +58,11 @@ void unmaps_registered(const struct ibv_mr *mr);
 void unmaps_deregistered(const struct ibv_mr *mr);
 /* This memory may be unmapped next: tells the daemon the caller's stack if it overlaps a region. Preserves errno. */
 void unmaps_before(const void *memory, size_t bytes);
+/*
+ * The program has given back this memory, as USERDMA_GIVE_BACK_… says: reports the regions whose memory it is. Does not
+ * allocate. May change errno.
+ */
+void unmaps_given(uintptr_t start, uintptr_t end, uint32_t how);
 /* In the child of a fork. */
 void unmaps_forget_all(void);
 

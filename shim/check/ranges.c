@@ -103,9 +103,12 @@ EXPORT void userdma_freed(void *block, size_t bytes, uint64_t latest);
 void userdma_freed(void *block, size_t bytes, uint64_t latest)
 {
     const uintptr_t start = (uintptr_t)block;
-    if (LIKELY(!may_overlap(start, start + bytes)))
-        return;
     const int saved = errno;
+    if (UNLIKELY(__atomic_load_n(&userdma_registered, __ATOMIC_RELAXED) != 0) && !outstanding_is_exiting())
+        unmaps_given(start, start + bytes, latest == UINT64_MAX ? USERDMA_GIVE_BACK_FREE : USERDMA_GIVE_BACK_REALLOC);
+    errno = saved;
+    if (LIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0 || !may_overlap(start, start + bytes)))
+        return;
     outstanding_freed(start, start + bytes, latest);
     errno = saved;
 }

@@ -183,6 +183,8 @@ void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t h
 
 /* ---- outstanding.c ---- */
 
+/* The program exits: frees are no findings. */
+bool outstanding_is_exiting(void);
 /*
  * A block that may overlap a range is being freed. `latest`: the last element that may use the block. May change errno.
  */

@@ -1,6 +1,7 @@
 /*
  * A preload library for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program frees while it
- * has outstanding requests, and (shim/check/unmaps.c) which memory it may unmap while it has regions; and asks
+ * has outstanding requests or regions, and (shim/check/unmaps.c) which memory it may unmap or discard while it has
+ * regions; and asks
  * (shim/recorder/objects.c) whether a block is that of an object of verbs, whose memory is kept. Without all, a free
  * costs three more loads. Before exec it tells the shim (shim/check/exits.c) to send the reports about such blocks.
  *
@@ -36,6 +37,7 @@ __attribute__((weak, visibility("default"))) void userdma_freed(void *block, siz
 /* Of the shim (shim/check/unmaps.c). */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_registered;
 __attribute__((weak, visibility("default"))) void userdma_unmaps(const void *memory, size_t bytes);
+__attribute__((weak, visibility("default"))) void userdma_discards(const void *memory, size_t bytes);
 /* Of the shim (shim/recorder/objects.c): threads that destroy objects of verbs, and whether the shim keeps a block. */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_destroying;
 __attribute__((weak, visibility("default"))) bool userdma_holds(void *block, size_t bytes);
@@ -46,6 +48,7 @@ static __typeof__(&free) next_free;
 static __typeof__(&realloc) next_realloc;
 static __typeof__(&munmap) next_munmap;
 static __typeof__(&mremap) next_mremap;
+static __typeof__(&madvise) next_madvise;
 static __typeof__(&execve) next_execve;
 static __typeof__(&execv) next_execv;
 static __typeof__(&execvp) next_execvp;
@@ -64,6 +67,7 @@ __attribute__((constructor(101))) static void look_up(void)
 {
     next_munmap = (__typeof__(&munmap))dlsym(RTLD_NEXT, "munmap");
     next_mremap = (__typeof__(&mremap))dlsym(RTLD_NEXT, "mremap");
+    next_madvise = (__typeof__(&madvise))dlsym(RTLD_NEXT, "madvise");
     next_execve = (__typeof__(&execve))dlsym(RTLD_NEXT, "execve");
     next_execv = (__typeof__(&execv))dlsym(RTLD_NEXT, "execv");
     next_execvp = (__typeof__(&execvp))dlsym(RTLD_NEXT, "execvp");
@@ -102,10 +106,11 @@ static inline void block_ends(void *block)
     }
 }
 
-/* The size of a block if requests are outstanding, else 0. */
+/* The size of a block if requests are outstanding or memory is registered, else 0. */
 static inline size_t watched_size(void *block)
 {
-    if (!block || !&userdma_outstanding || LIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0))
+    if (!block || !&userdma_outstanding ||
+        LIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0 && !has_regions()))
         return 0;
     return malloc_usable_size(block);
 }
@@ -197,6 +202,14 @@ EXPORT void *mremap(void *address, size_t old_length, size_t length, int flags, 
     }
     return LIKELY(next_mremap) ? next_mremap(address, old_length, length, flags, target)
                                : (void *)syscall(SYS_mremap, address, old_length, length, flags, target);
+}
+
+EXPORT int madvise(void *address, size_t length, int advice)
+{
+    if (has_regions() && (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE))
+        userdma_discards(address, length);
+    return LIKELY(next_madvise) ? next_madvise(address, length, advice)
+                                : (int)syscall(SYS_madvise, address, length, advice);
 }
 
 /* ---- exec ---- */

@@ -149,36 +149,3 @@ uint32_t batch_posted(void)
 {
     return batch.posted;
 }
-
-/* ---- functions of providers that create extended objects, around the tables ---- */
-
-#define CREATES_QP(name)                                                                                               \
-    EXPORT struct ibv_qp *name(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes, void *own,         \
-                               uint32_t bytes);                                                                        \
-    struct ibv_qp *name(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes, void *own,                \
-                        uint32_t bytes)                                                                                \
-    {                                                                                                                  \
-        __typeof__(&name) original = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                                       \
-        struct ibv_qp *qp = original ? original(context, attributes, own, bytes) : verbs_missing();                    \
-        if (qp && recorder_is_on && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)                           \
-            verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);                                         \
-        return qp;                                                                                                     \
-    }
-CREATES_QP(mlx5dv_create_qp)
-CREATES_QP(efadv_create_qp_ex)
-CREATES_QP(hnsdv_create_qp)
-
-#define CREATES_CQ(name)                                                                                               \
-    EXPORT struct ibv_cq_ex *name(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes, void *own,      \
-                                  uint32_t bytes);                                                                     \
-    struct ibv_cq_ex *name(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes, void *own,             \
-                           uint32_t bytes)                                                                             \
-    {                                                                                                                  \
-        __typeof__(&name) original = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                                       \
-        struct ibv_cq_ex *cq = original ? original(context, attributes, own, bytes) : verbs_missing();                 \
-        if (cq && recorder_is_on)                                                                                      \
-            verbs_wrap_cq(cq);                                                                                         \
-        return cq;                                                                                                     \
-    }
-CREATES_CQ(mlx5dv_create_cq)
-CREATES_CQ(efadv_create_cq)

@@ -9,7 +9,6 @@
  *   queues.c       posts and polls (../recorder/)
  *   extended.c     posts by ibv_wr_*, polls of extended CQs
  *   stacks.c       records of stacks (../recorder/)
- *   direct.c       programs that take a queue around the tables
  *   faults.c       faults of calls, posts and completions (--allow-host-faults)
  *
  * Rules for all files: a program behaves as without the library, unless a fault rule acts. So nothing waits, errno is

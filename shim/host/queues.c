@@ -413,6 +413,11 @@ int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp)
     return error;
 }
 
+void note_direct(const char *name)
+{
+    record_text(USERDMA_RECORD_DIRECT, -1, 0, name);
+}
+
 /* ---- destroyed objects ---- */
 
 void note_gone(const struct gone_use *use, uint32_t stack)

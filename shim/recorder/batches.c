@@ -43,6 +43,8 @@ struct batch {
     void *added_at;
     bool is_told;
     struct batch_sizes sizes;
+    /* IBV_QP_EX_WITH_… */
+    uint64_t operations;
 };
 
 static struct batch batches[MAX_BATCHES];
@@ -106,7 +108,7 @@ static void begin(void)
     atexit(batches_exiting);
 }
 
-void batches_created(struct ibv_qp_ex *qp)
+void batches_created(struct ibv_qp_ex *qp, uint64_t operations)
 {
     static uint32_t has_begun;
     if (!__atomic_exchange_n(&has_begun, 1, __ATOMIC_RELAXED))
@@ -121,10 +123,18 @@ void batches_created(struct ibv_qp_ex *qp)
     if (batch) {
         if (!batch->qp)
             __atomic_fetch_add(&watched, 1, __ATOMIC_RELAXED);
-        *batch = (struct batch){.qp = batch->qp};
+        *batch = (struct batch){.qp = batch->qp, .operations = operations};
         __atomic_store_n(&batch->qp, &qp->qp_base, __ATOMIC_RELEASE);
     }
     unlock();
+}
+
+bool batches_operations(const struct ibv_qp *qp, uint64_t *operations)
+{
+    const struct batch *batch = LIKELY(watched == 0) ? NULL : batch_of(qp);
+    if (batch)
+        *operations = batch->operations;
+    return batch != NULL;
 }
 
 void batches_destroyed(const struct ibv_qp *qp)

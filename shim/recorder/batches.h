@@ -16,8 +16,10 @@ struct batch_sizes {
     uint64_t inline_bytes;
 };
 
-/* A new queue pair, whose setters are wrapped. */
-void batches_created(struct ibv_qp_ex *qp);
+/* A new queue pair, whose setters are wrapped. `operations`: IBV_QP_EX_WITH_…, which batches_operations tells again. */
+void batches_created(struct ibv_qp_ex *qp, uint64_t operations);
+/* False: the queue pair is not watched. */
+bool batches_operations(const struct ibv_qp *qp, uint64_t *operations);
 /* Before the queue pair is destroyed, and after it was. */
 void batches_destroying(const struct ibv_qp *qp);
 void batches_destroyed(const struct ibv_qp *qp);

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "objects.h"
 #include "refusals.h"
+#include "verbs.h"
 
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -322,6 +323,9 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
                                  .object = uses[0],
                                  .effect = effect,
                                  .number = USERDMA_UNKNOWN_NUMBER,
+                                 .context = uses[0].kind == USERDMA_OBJECT_CONTEXT ? uses[0].object
+                                            : uses[0].object                       ? object_context(uses[0])
+                                                                                   : NULL,
                                  .destroying = -1};
     refusals_enter(call);
     if (effect == OBJECT_DESTROYED && call->object.object) {
@@ -336,6 +340,8 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
 void object_leave(struct object_call *call, int error, const uint64_t *facts)
 {
     refusals_leave(call, error, facts);
+    if (call->effect != OBJECT_DESTROYED && call->object.object)
+        verbs_keep_wrapped(call->object.kind, (void *)(uintptr_t)call->object.object, call->context);
     if (call->effect != OBJECT_DESTROYED || !call->object.object)
         return;
     const int saved = errno;

@@ -37,6 +37,8 @@ struct object_call {
     struct object_use object;
     enum object_effect effect;
     uint32_t number;
+    /* That of the object, or the object itself; NULL: none. */
+    const void *context;
     /* Of a call that destroys an object: its index in the list of such calls; -1: it is not in it. */
     int destroying;
     /* The block of the object, which the call has freed; NULL: none. */

@@ -4,6 +4,7 @@
  * and call only the functions that each library provides (below).
  *
  *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
+ *   own.c      functions of providers' own libraries, as mlx5dv_create_qp
  *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
  *   batches.c  mistakes in batches of ibv_wr_*
  *   stacks.c   stacks of calls and posts, and their numbers

@@ -21,6 +21,15 @@ bool verbs_tells_completions;
 /* The stack pointer at the call of the current function. The program's frames at lower addresses have returned. */
 #define FRAME ((uintptr_t)__builtin_dwarf_cfa())
 
+/* Whether a function of an object is one of its wrappers. */
+#define IS_WRAPPED(function, name)                                                                                     \
+    ({                                                                                                                 \
+        bool is_wrapped = false;                                                                                       \
+        for (int slot = 0; slot < SLOTS; slot++)                                                                       \
+            is_wrapped |= (function) == name##_wrapper[slot];                                                          \
+        is_wrapped;                                                                                                    \
+    })
+
 /* ---- polls ---- */
 
 FUNCTION_TYPE(poll_cq)
@@ -105,36 +114,54 @@ void verbs_wrap_cq(struct ibv_cq_ex *cq)
         WRAP(cq->end_poll, end_poll);
 }
 
+/*
+ * Creates an extended CQ by `create`, an expression with `attributes`, which it may replace, and wraps it. The number
+ * of the queue pair tells whose completion it is: it is asked for, unless the provider has none.
+ */
+#define CREATE_CQ(name, create)                                                                                        \
+    do {                                                                                                               \
+        struct ibv_cq_ex *cq = NULL;                                                                                   \
+        struct object_call call;                                                                                       \
+        const struct ibv_cq_init_attr_ex *wanted = attributes;                                                         \
+        struct ibv_cq_init_attr_ex with_qp_num;                                                                        \
+        if (UNLIKELY(recorder_is_on)) {                                                                                \
+            const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},                                       \
+                                              {USERDMA_OBJECT_CHANNEL, attributes->channel}};                          \
+            if (!object_enter(&call, name, OBJECT_CREATED, uses, 2)) {                                                 \
+                errno = EINVAL;                                                                                        \
+                return NULL;                                                                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (UNLIKELY(recorder_is_on) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                                 \
+            with_qp_num = *wanted;                                                                                     \
+            with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;                                                             \
+            attributes = &with_qp_num;                                                                                 \
+            cq = (create);                                                                                             \
+            attributes = (struct ibv_cq_init_attr_ex *)wanted;                                                         \
+        }                                                                                                              \
+        if (!cq)                                                                                                       \
+            cq = (create);                                                                                             \
+        if (cq)                                                                                                        \
+            verbs_wrap_cq(cq);                                                                                         \
+        if (UNLIKELY(recorder_is_on))                                                                                  \
+            OBJECT_LEAVE(&call, cq ? 0 : errno, wanted->wc_flags, wanted->comp_mask,                                   \
+                         PRESENT(wanted, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));                                         \
+        return cq;                                                                                                     \
+    } while (0)
+
 FUNCTION_TYPE(create_cq_ex)
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
                                       struct ibv_cq_init_attr_ex *attributes)
 {
-    struct ibv_cq_ex *cq = NULL;
-    /* The number of the queue pair tells whose completion it is. */
-    struct object_call call;
-    if (UNLIKELY(recorder_is_on)) {
-        const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},
-                                          {USERDMA_OBJECT_CHANNEL, attributes->channel}};
-        if (!object_enter(&call, "ibv_create_cq_ex", OBJECT_CREATED, uses, 2)) {
-            errno = EINVAL;
-            return NULL;
-        }
-    }
-    if (UNLIKELY(recorder_is_on) && !(attributes->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {
-        struct ibv_cq_init_attr_ex with_qp_num = *attributes;
-        with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
-        cq = original(context, &with_qp_num);
-    }
-    if (!cq)
-        cq = original(context, attributes);
-    if (cq)
-        verbs_wrap_cq(cq);
-    if (UNLIKELY(recorder_is_on))
-        OBJECT_LEAVE(&call, cq ? 0 : errno, attributes->wc_flags, attributes->comp_mask,
-                     PRESENT(attributes, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));
-    return cq;
+    CREATE_CQ("ibv_create_cq_ex", original(context, attributes));
 }
 SLOTS_OF(create_cq_ex)
+
+struct ibv_cq_ex *verbs_create_own_cq(const char *name, create_own_cq_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes, void *own, uint32_t bytes)
+{
+    CREATE_CQ(name, original(context, attributes, own, bytes));
+}
 
 static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
 {
@@ -411,9 +438,14 @@ MISSING(wr_set_xrc_srqn, USERDMA_BATCH_CALL_SET_XRC_SRQN, -1)
 MISSING(wr_set_inline_data, USERDMA_BATCH_CALL_SET_INLINE_DATA, -1)
 MISSING(wr_set_inline_data_list, USERDMA_BATCH_CALL_SET_INLINE_DATA_LIST, -1)
 
+/* Whether the provider has not set its functions again since they were wrapped. */
+static bool is_complete_wrapped(const struct ibv_qp_ex *qp);
+
 FUNCTION_TYPE(wr_start)
 static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *qp)
 {
+    if (UNLIKELY(!is_complete_wrapped(qp)))
+        verbs_keep_qp_wrapped(&qp->qp_base);
     batch_qp = qp;
     batch_requests = 0;
     batches_starting(qp);
@@ -476,18 +508,23 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 }
 SLOTS_OF(wr_complete)
 
-void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
+static bool is_complete_wrapped(const struct ibv_qp_ex *qp)
+{
+    return IS_WRAPPED(qp->wr_complete, wr_complete);
+}
+
+static void wrap_functions(struct ibv_qp_ex *qp, uint64_t operations)
 {
     WRAP(qp->wr_complete, wr_complete);
-    WRAP(qp->wr_bind_mw, wr_bind_mw);
+    if (qp->wr_bind_mw != wr_bind_mw_missing)
+        WRAP(qp->wr_bind_mw, wr_bind_mw);
     if (LIKELY(!recorder_is_on))
         return;
-    batches_created(qp);
 #define WRAP_OR_TELL(name)                                                                                             \
-    if (qp->name)                                                                                                      \
-        WRAP(qp->name, name);                                                                                          \
-    else                                                                                                               \
-        qp->name = name##_missing;
+    if (!qp->name)                                                                                                     \
+        qp->name = name##_missing;                                                                                     \
+    else if (qp->name != name##_missing)                                                                               \
+        WRAP(qp->name, name);
 #define WRAP_BUILDER(name, opcode, key, remote) WRAP_OR_TELL(name)
     BUILDERS(WRAP_BUILDER)
     if (!qp->wr_bind_mw)
@@ -505,6 +542,28 @@ void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
     WRAP_OR_TELL(wr_set_xrc_srqn)
     WRAP_OR_TELL(wr_set_inline_data)
     WRAP_OR_TELL(wr_set_inline_data_list)
+}
+
+void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations)
+{
+    if (recorder_is_on)
+        batches_created(qp, operations);
+    wrap_functions(qp, operations);
+}
+
+void verbs_keep_qp_wrapped(struct ibv_qp *qp)
+{
+    uint64_t operations = 0;
+    if (recorder_is_on) {
+        if (batches_operations(qp, &operations))
+            wrap_functions((struct ibv_qp_ex *)qp, operations);
+        return;
+    }
+    struct ibv_qp_ex *(*extended)(struct ibv_qp *) =
+        qp->qp_type == IBV_QPT_XRC_RECV ? NULL : verbs_original("ibv_qp_to_qp_ex");
+    struct ibv_qp_ex *own = extended ? extended(qp) : NULL;
+    if (own)
+        wrap_functions(own, operations);
 }
 
 /* ---- destroyed queue pairs and CQs with functions of their own ---- */
@@ -536,15 +595,6 @@ static int gone_next_poll(struct ibv_cq_ex *cq)
     object_is_gone("ibv_next_poll", USERDMA_OBJECT_CQ, cq);
     return ENOENT;
 }
-
-/* Whether a function of an object is one of its wrappers. */
-#define IS_WRAPPED(function, name)                                                                                     \
-    ({                                                                                                                 \
-        bool is_wrapped = false;                                                                                       \
-        for (int slot = 0; slot < SLOTS; slot++)                                                                       \
-            is_wrapped |= (function) == name##_wrapper[slot];                                                          \
-        is_wrapped;                                                                                                    \
-    })
 
 static void qp_is_gone(struct ibv_qp_ex *qp, size_t bytes)
 {
@@ -619,12 +669,37 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
 }
 SLOTS_OF(create_qp_ex)
 
+struct ibv_qp *verbs_create_own_qp(const char *name, create_own_qp_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes, void *own, uint32_t bytes)
+{
+    struct object_call call;
+    if (UNLIKELY(recorder_is_on)) {
+        const struct object_use uses[] = {
+            {USERDMA_OBJECT_CONTEXT, context},
+            {USERDMA_OBJECT_PD, PRESENT(attributes, IBV_QP_INIT_ATTR_PD, pd)},
+            {USERDMA_OBJECT_CQ, attributes->send_cq},
+            {USERDMA_OBJECT_CQ, attributes->recv_cq},
+            {USERDMA_OBJECT_SRQ, attributes->srq},
+        };
+        if (!object_enter(&call, name, OBJECT_CREATED, uses, sizeof uses / sizeof uses[0])) {
+            errno = EINVAL;
+            return NULL;
+        }
+    }
+    struct ibv_qp *qp = original(context, attributes, own, bytes);
+    if (qp)
+        provider_created_qp(qp, attributes->cap.max_send_wr);
+    if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
+        verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
+    if (UNLIKELY(recorder_is_on))
+        OBJECT_LEAVE(&call, qp ? 0 : errno, attributes->qp_type, attributes->comp_mask);
+    return qp;
+}
+
 /* ---- contexts ---- */
 
-static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
+static void wrap_table(struct ibv_context *context)
 {
-    if (!context || !provider_wraps(context, is_new))
-        return context;
     WRAP(context->ops.poll_cq, poll_cq);
     WRAP(context->ops.post_send, post_send);
     WRAP(context->ops.post_recv, post_recv);
@@ -640,7 +715,24 @@ static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
     extended = verbs_get_ctx_op(context, create_qp_ex);
     if (extended)
         WRAP(extended->create_qp_ex, create_qp_ex);
+}
+
+static struct ibv_context *wrap(struct ibv_context *context, bool is_new)
+{
+    if (context && provider_wraps(context, is_new))
+        wrap_table(context);
     return context;
+}
+
+void verbs_keep_wrapped(uint32_t kind, void *object, const void *context)
+{
+    struct ibv_context *own = (struct ibv_context *)(uintptr_t)context;
+    if (kind == USERDMA_OBJECT_QP)
+        verbs_keep_qp_wrapped(object);
+    /* Contexts of other devices have none of our wrappers. */
+    if (own && (IS_WRAPPED(own->ops.poll_cq, poll_cq) || IS_WRAPPED(own->ops.post_send, post_send) ||
+                IS_WRAPPED(own->ops.post_recv, post_recv)))
+        wrap_table(own);
 }
 
 /*

@@ -23,6 +23,20 @@ void *verbs_missing(void);
 /* Wraps the functions of a new extended CQ or QP. `operations`: IBV_QP_EX_WITH_… of the queue pair. */
 void verbs_wrap_cq(struct ibv_cq_ex *cq);
 void verbs_wrap_qp(struct ibv_qp_ex *qp, uint64_t operations);
+/* Functions of providers' libraries (own.c), as mlx5dv_create_qp. `own`: the provider's attributes, of `bytes` or any. */
+typedef struct ibv_qp *create_own_qp_function(struct ibv_context *, struct ibv_qp_init_attr_ex *, void *own, uint32_t bytes);
+typedef struct ibv_cq_ex *create_own_cq_function(struct ibv_context *, struct ibv_cq_init_attr_ex *, void *own,
+                                                 uint32_t bytes);
+struct ibv_qp *verbs_create_own_qp(const char *name, create_own_qp_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes, void *own, uint32_t bytes);
+struct ibv_cq_ex *verbs_create_own_cq(const char *name, create_own_cq_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes, void *own, uint32_t bytes);
+/*
+ * A call on an object has ended: providers may have set functions of the queue pair or of its context again, as libmlx5
+ * does in ibv_modify_qp. Those that were wrapped are wrapped again. `context`: that of the object; NULL: none.
+ */
+void verbs_keep_wrapped(uint32_t kind, void *object, const void *context);
+void verbs_keep_qp_wrapped(struct ibv_qp *qp);
 /* Each completion is told provider_completed. */
 extern bool verbs_tells_completions;
 /* The number of requests since this thread's ibv_wr_start for this queue pair; 0: none, or unknown. */
@@ -116,6 +130,9 @@ int around_ibv_destroy_srq(int (*original)(struct ibv_srq *), struct ibv_srq *sr
 int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int), struct ibv_qp *qp,
                          struct ibv_qp_attr *attributes, int mask);
 int around_ibv_destroy_qp(int (*original)(struct ibv_qp *), struct ibv_qp *qp);
+
+/* The program takes memory of a queue or a doorbell from its provider, by the function `name`. */
+void note_direct(const char *name);
 
 /*
  * ---- of each library: notes, if recorder_is_on ----

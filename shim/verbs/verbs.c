@@ -273,6 +273,9 @@ int around_ibv_modify_qp(int (*original)(struct ibv_qp *, struct ibv_qp_attr *, 
                          struct ibv_qp_attr *attributes, int mask)
 {
     const int error = original(qp, attributes, mask);
+    /* With the recorder, object_leave does so. */
+    if (!recorder_is_on && qp && fd_kind(qp->context->cmd_fd) == FD_CONTEXT)
+        verbs_keep_qp_wrapped(qp);
     if (UNLIKELY(recorder_is_on) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET) {
         const uint32_t slots = slots_of(qp);
         forget_queues(qp->context->cmd_fd, qp->qp_num);

@@ -9,7 +9,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
-import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import type { Finding, Program, Stack } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {
@@ -20,6 +20,7 @@ import {
   Messages,
   MisuseKind,
   offsetsOf,
+  POST_BY_INDEX,
   PostLog,
   PostQueue,
   postSlot,
@@ -123,7 +124,7 @@ export class DaemonChecker {
         const stack = this.currentStack ?? NO_STACK
         return () => stack
       },
-      postStack: (context, queue, number, wrId) => this.postStack(context, queue, number, wrId),
+      postStack: (context, queue, number, wrId, index) => this.postStack(context, queue, number, wrId, index),
       unmapStack: ({ pid }, start, end) => this.#unmappings.stackOf(pid, start, end, now()),
       postHash: (context, request) => this.#postHash(context, request),
       findsWaits: true,
@@ -343,6 +344,11 @@ export class DaemonChecker {
     this.#unmappings.add({ pid, stack, start: Number(address), end: Number(address + length), time: this.#now() })
   }
 
+  /** Message DIRECT of a process. */
+  postsDirectly(pid: number, name: string): void {
+    this.#checker.postsDirectly(pid, name)
+  }
+
   /** Message END of a process: about one context, or all contexts that the process has opened. */
   ends(pid: number, context: Context | undefined): void {
     if (context !== undefined) {
@@ -380,6 +386,11 @@ export class DaemonChecker {
   /** All findings so far, oldest first; grows. */
   get findings(): readonly Finding[] {
     return this.#findings
+  }
+
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    return this.#checker.beginFresh()
   }
 
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
@@ -445,14 +456,19 @@ export class DaemonChecker {
 
   /**
    * The stack of a request's post, from the post log in the context's memory file (`Messages.post`); empty: unknown.
-   * `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ.
+   * `queue`: PostQueue. `number`: the QPN, or the handle of the SRQ. `index`: its position; absent: unknown.
    */
-  postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
+  postStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack {
+    const exact =
+      index === undefined ? NO_STACK : this.#postEntry(context, queue | POST_BY_INDEX, number, BigInt(index))
+    // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
+    return exact.length > 0 ? exact : this.#postEntry(context, queue, number, queue === PostQueue.BATCH ? 0n : wrId)
+  }
+
+  #postEntry(context: Context, queue: number, number: number, id: bigint): Stack {
     const memory = this.#memoryOf(context)
     const owner = this.#failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NO_STACK
-    // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
-    const id = queue === PostQueue.BATCH ? 0n : wrId
     const bytes = this.#entryBytes
     readSync(memory.fd, bytes, 0, bytes.length, PostLog.offset + postSlot(queue, number, id) * bytes.length)
     const matches =

@@ -44,6 +44,7 @@ import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
+import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
 import { createNetwork } from './devices/network.ts'
 import { DoorbellPages } from './doorbell-pages.ts'
@@ -59,7 +60,7 @@ import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
 import { Sessions } from './session/sessions.ts'
 import { createToolStates } from './session/tool-states.ts'
-import { DaemonStat, waitsOfQueues } from './stat.ts'
+import { DaemonStat, explainedWaits } from './stat.ts'
 import { ToolTime } from './tool-time.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 import type { Turn } from './turn.ts'
@@ -322,7 +323,7 @@ const createParts = (
           contexts,
           failures,
           containment,
-          waits: () => waitsOfQueues({ devices, failures, cm: clients.use('rdma_cm') }),
+          waits: () => explainedWaits({ devices, failures, cm: clients.use('rdma_cm') }),
         },
         config,
       )
@@ -388,6 +389,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
   lifetime.watch(() => netlink.count)
   const hotPlug: HotPlug = new HotPlug({ ...parts, root, netlink })
   const stat = new DaemonStat({ ...parts, netlink })
+  const lent = new LentDevices(parts)
   const sessionParts: SessionParts = {
     ...parts,
     get config() {
@@ -397,6 +399,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
     netlink,
     hotPlug,
     stat,
+    lent,
     parkedFd: parts.parkedPage.fd,
     toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void parts.turn.count++ }),
     toolStates: createToolStates(stat, devices, network),
@@ -482,6 +485,7 @@ class RunningDaemon implements Daemon {
       this.#steps = [
         () => listener.stop(),
         () => hotPlug.stop(),
+        () => sessionParts.lent.close(),
         // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
         () => devices.removeAll(),
         () => objectJobs.finish(),

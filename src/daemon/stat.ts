@@ -14,12 +14,14 @@ import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, StatView, ToolReply, WaitStat } from '../uapi/tool.ts'
 import { memoryOfProcesses, type SharedLimits } from './accounts.ts'
 import { waitsOfChannels } from './channel-waits.ts'
+import { waitsOfCm } from './cm-waits.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
 import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
+import { idleWaits } from './idle-waits.ts'
 import type { Netlink } from './netlink/netlink.ts'
 
 const QPS_PER_MESSAGE = 50
@@ -44,7 +46,7 @@ export interface StatSources {
   readonly sessions: { readonly count: number }
 }
 
-/** The waits of programs for queues of devices; undefined between steps. */
+/** The waits of programs for queues of devices and for connections; undefined between steps. */
 export function* waitsOfQueues(
   sources: Pick<StatSources, 'devices' | 'failures' | 'cm'>,
 ): Generator<ContextWait | undefined, void> {
@@ -54,7 +56,27 @@ export function* waitsOfQueues(
       if (found !== undefined) ofDrivers.push(found)
       yield found
     }
-  yield* waitsOfChannels(sources, ofDrivers)
+  const others: ContextWait[] = []
+  for (const found of waitsOfChannels(sources, ofDrivers)) {
+    if (found !== undefined) others.push(found)
+    yield found
+  }
+  for (const found of waitsOfCm(sources.cm)) {
+    others.push(found)
+    yield found
+  }
+}
+
+/** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (idle-waits.ts). */
+export function* explainedWaits(
+  sources: Pick<StatSources, 'devices' | 'failures' | 'cm'>,
+): Generator<ContextWait | undefined, void> {
+  const known: ContextWait[] = []
+  for (const found of waitsOfQueues(sources)) {
+    if (found !== undefined) known.push(found)
+    yield found
+  }
+  yield* idleWaits(sources.devices, known)
 }
 
 /** A wait of a program. */

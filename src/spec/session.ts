@@ -32,8 +32,8 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP and END are for `userdma check`. STACK gives a stack of the
- *   program an id for later headers and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, DIRECT and END are for `userdma check`. STACK gives a stack of the
+ *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
  *   call (check/refusals.ts).
@@ -57,7 +57,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, DIRECT, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -107,6 +107,7 @@ export const MessageType = {
   BATCH: 24,
   DOORBELLS: 25,
   NOT_MAPPED: 26,
+  DIRECT: 27,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -234,14 +235,18 @@ export const Messages = {
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** id: chosen by the client, from 1. frames: see STACK above; NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
-  /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
+  /**
+   * An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. With
+   * POST_BY_INDEX in `queue`, `wrId` is the position of the request in its queue, from 0, `ownWrId` its wr_id, and
+   * `stack` 0 in a batch of ibv_wr_*: some devices know no wr_id, or another.
+   */
   post: layout(
     ['wrId', 'u64'],
     ['queue', 'u32'],
     ['number', 'u32'],
     ['pid', 'u32'],
     ['stack', 'u32'],
-    ['reserved', 'u64'],
+    ['ownWrId', 'u64'],
   ),
   /**
    * An entry of the hash log (`HashLog`). number: the QPN. hashed: index of the send in its queue, from 1; 0: none. hash:
@@ -362,6 +367,8 @@ export const Messages = {
    * positive errno; 0: it has passed one.
    */
   doorbells: layout(['address', 'u64'], ['length', 'u64'], ['refusal', 'u32'], ['reserved', 'u32']),
+  /** function: by which the program has taken memory of a queue, to post and poll by itself. */
+  direct: layout(['function', 40]),
   /** error: why the ranges could not be mapped, a positive errno. */
   notMapped: layout(['error', 'u32'], ['reserved', 'u32']),
   /** The arguments of mmap(2); `protection`: PROT_… */
@@ -394,6 +401,7 @@ export const Exchanges = {
   UNMAP: { request: 'range', reply: 'callReply' },
   DOORBELLS: { request: 'doorbells', reply: 'callReply' },
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
+  DIRECT: { request: 'direct', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -564,9 +572,25 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
  * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
- * acknowledged, + 1.
+ * acknowledged, + 1. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
+ * `wrId`, as `index` says (GiveBack). DEAD_POST: the list of requests, the elements or the buffer of a request was in a
+ * returned stack frame when it was posted, as `index` says (DeadPart).
  */
-export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4, CHANGED: 5, ACKNOWLEDGED: 6 } as const
+export const MisuseKind = {
+  FREED: 1,
+  RETURNED: 2,
+  FORKED: 3,
+  INHERITED: 4,
+  CHANGED: 5,
+  ACKNOWLEDGED: 6,
+  GAVE_BACK: 7,
+  DEAD_POST: 8,
+} as const
+
+/** How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones. */
+export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3 } as const
+
+export const DeadPart = { LIST: 1, ELEMENTS: 2, BUFFER: 3 } as const
 
 /**
  * Kinds of objects of libibverbs and librdmacm, as programs hold pointers to them. CM_EVENT: an event until it is
@@ -649,6 +673,9 @@ export const BatchMistake = {
  * queue pair; the stack is that of all its requests, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
+
+/** A bit of `post.queue`. */
+export const POST_BY_INDEX = 0x100
 
 /** `posting.opcode` of a batch of ibv_wr_*, and of a receive. */
 export const UNKNOWN_OPCODE = 0xffff_ffff

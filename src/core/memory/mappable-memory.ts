@@ -93,6 +93,11 @@ export interface MappedMemory {
    * of the CQ (TakenCounts in spec/session.ts). Absent: unknown.
    */
   takenCompletions?(handle: number): number
+  /**
+   * For `userdma check`: the program's wr_id of the request at `index` of a queue, as PostLog in spec/session.ts.
+   * Undefined, also if absent: unknown.
+   */
+  postedWrId?(queue: number, number: number, index: number): bigint | undefined
 }
 
 const createChunk = (bytes: number, offset: number): MappedChunk => {

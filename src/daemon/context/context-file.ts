@@ -40,8 +40,19 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ArmWords, ContextFile, TakenCounts } from '../../spec/session.ts'
+import {
+  ArmWords,
+  ContextFile,
+  Messages,
+  offsetsOf,
+  POST_BY_INDEX,
+  PostLog,
+  postSlot,
+  TakenCounts,
+} from '../../spec/session.ts'
 import { takeRings } from '../accounts.ts'
+
+const POST_FIELDS = offsetsOf(Messages.post)
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -134,6 +145,7 @@ export class ContextMemory implements MappedMemory {
   #usedBytes = 0
   /** The ranges with doorbells, each with a mapping of its own; and the file offsets of freed ones, by length. */
   readonly #doorbellRanges = new Map<MappedChunk, DoorbellRange>()
+  #expectedMappings = 0
   readonly #freedDoorbells = new Map<number, HighestFirst>()
   #doorbellEnd: number = ContextFile.doorbells
   /** The ranges of `allocateAt`, each with a mapping of its own. */
@@ -152,6 +164,7 @@ export class ContextMemory implements MappedMemory {
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
   #takenCounts: ChargedMapping | undefined
+  #posts: ChargedMapping | undefined
   /** Mapped for the first CQ with a completion channel. */
   #armWords: ChargedMapping | undefined
   /** Device and inode identify the file in every process. */
@@ -187,12 +200,18 @@ export class ContextMemory implements MappedMemory {
     return Array.from(this.#doorbellRanges, ([{ offset, length }, { mappings }]) => ({ offset, length, mappings }))
   }
 
+  /** How often the client maps doorbells: the sum of `mappings`. */
+  get expectedMappings(): number {
+    return this.#expectedMappings
+  }
+
   expectMappings(doorbells: MappedChunk, count: number): void {
     const range = this.#doorbellRanges.get(doorbells)
     if (range === undefined) return
-    const isMore = count > range.mappings
+    const more = count - range.mappings
     range.mappings = count
-    if (isMore) this.onDoorbells?.()
+    this.#expectedMappings += more
+    if (more > 0) this.onDoorbells?.()
   }
 
   /** The clock that the program reads, and its range in the file. */
@@ -244,6 +263,7 @@ export class ContextMemory implements MappedMemory {
       const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
       if (freed === undefined) this.#doorbellEnd += length
       this.#doorbellRanges.set(range, { ...charged, mappings: 1 })
+      this.#expectedMappings++
       this.onDoorbells?.()
       return range
     } catch (error) {
@@ -326,6 +346,7 @@ export class ContextMemory implements MappedMemory {
     const doorbells = this.#doorbellRanges.get(range)
     if (doorbells !== undefined) {
       this.#doorbellRanges.delete(range)
+      this.#expectedMappings -= doorbells.mappings
       this.#unmap(doorbells)
       if (this.#isKept) return
       punchHole(this.fd, range.offset, range.length)
@@ -358,10 +379,24 @@ export class ContextMemory implements MappedMemory {
     this.#isKept = true
   }
 
-  /** Maps the taken counts, for `takenCompletions`. Throws SystemError, CallError ENOMEM. */
-  mapTakenCounts(): void {
+  /** Maps what `takenCompletions` and `postedWrId` read. Throws SystemError, CallError ENOMEM. */
+  mapCheckLogs(): void {
     const { offset, entries } = TakenCounts
     this.#takenCounts = this.#charged(entries * 4, () => this.#pool.map(this.fd, offset, entries * 4, 'read'))
+    const bytes = PostLog.entries * Messages.post.size
+    this.#posts = this.#charged(bytes, () => this.#pool.map(this.fd, PostLog.offset, bytes, 'read'))
+  }
+
+  postedWrId(queue: number, number: number, index: number): bigint | undefined {
+    if (this.#posts === undefined) return undefined
+    const { view } = this.#posts.mapping
+    const kind = queue | POST_BY_INDEX
+    const at = postSlot(kind, number, BigInt(index)) * Messages.post.size
+    const matches =
+      view.getUint32(at + POST_FIELDS.queue, true) === kind &&
+      view.getUint32(at + POST_FIELDS.number, true) === number &&
+      view.getUint32(at + POST_FIELDS.wrId, true) === index
+    return matches ? view.getBigUint64(at + POST_FIELDS.ownWrId, true) : undefined
   }
 
   takenCompletions(handle: number): number {
@@ -386,12 +421,15 @@ export class ContextMemory implements MappedMemory {
     const mappings = [this.#chunks, this.#doorbellRanges.values(), this.#placed.values()]
     for (const mapping of mappings.flatMap(some => [...some])) this.#unmap(mapping)
     this.#doorbellRanges.clear()
+    this.#expectedMappings = 0
     this.#placed.clear()
     this.#clock = undefined
     this.#adopted.clear()
     this.#lastAdopter = undefined
     if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
+    if (this.#posts !== undefined) this.#unmap(this.#posts)
+    this.#posts = undefined
     if (this.#armWords !== undefined) this.#unmap(this.#armWords)
     this.#armWords = undefined
     this.#chunks.clear()

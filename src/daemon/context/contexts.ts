@@ -99,7 +99,7 @@ export class Contexts {
     const memory = orRelease(releaseFile, () => new ContextMemory(this.#pool, isPacked, account))
     let context: Context
     try {
-      if (this.#isChecked) memory.mapTakenCounts()
+      if (this.#isChecked) memory.mapCheckLogs()
       context = openContext(device, { mapped: memory, account })
     } catch (error) {
       memory.close()

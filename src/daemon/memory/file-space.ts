@@ -36,7 +36,10 @@ const outOfDescriptors = (code: string | undefined): CallError | undefined => {
   return code === 'ENFILE' ? new CallError(code, 'the system has no descriptors left') : undefined
 }
 
-const open = (process: ProcessHandle, number: number): FileMemory => {
+const open = (process: ProcessHandle, descriptor: number): FileMemory => {
+  // A program probes for dma-bufs with -1.
+  const number = descriptor | 0
+  if (number < 0) throw new CallError('EBADF', `descriptor ${number} is negative`)
   const fd = pidfdGetfd(process, number)
   // EINVAL: the descriptor of a guest (host/memory/guest.ts) is not of a memory file.
   if (fd < 0 && fd !== -EINVAL) {

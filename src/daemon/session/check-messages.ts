@@ -1,6 +1,6 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, GONE, DIED, FORK, BENIGN, UNMAP
- * and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, GONE, DIED, FORK, BENIGN, UNMAP,
+ * DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
@@ -89,6 +89,10 @@ export const createCheckMessages = (
     },
     [MessageType.UNMAP]() {
       daemon.check?.unmaps(process.pid, stackOfRequest() ?? [], request)
+      reply(0)
+    },
+    [MessageType.DIRECT]() {
+      daemon.check?.postsDirectly(process.pid, request.function)
       reply(0)
     },
     [MessageType.END]() {

@@ -37,7 +37,7 @@ export const openOwnFile = (fd: number): FileMemory => {
   try {
     isFile = fstatSync(fd).isFile()
   } catch {
-    throw new CallError('EBADF', `there is no descriptor ${fd}`)
+    throw new CallError('EBADF', `there is no descriptor ${fd | 0}`)
   }
   if (!isFile) throw new CallError('EINVAL', `descriptor ${fd} is not a regular file`)
   let file: number | undefined

@@ -1,86 +1,10 @@
 /*
- * Findings of `userdma check`: the records of the report, and the table of all kinds by id. Ids keep their meaning.
- *
- * Severities: `error`: something failed or cannot work. `warning`: the program may fail or leak, here or elsewhere.
- * `note`: not necessarily a mistake.
+ * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning.
  */
 
 import type { WcStatus } from '../work.ts'
 import type { CauseName } from './causes.ts'
-
-// ---- records ----
-
-export interface Program {
-  readonly pid: number
-  readonly command: string
-}
-
-/**
- * The stack of a call or post, innermost frame first. Native frames are return addresses, `file+0xoffset`, with the
- * symbol if there is one. JavaScript frames are V8's `function (file:line:column)`, Python frames `function
- * (file:line)`.
- */
-export type Stack = readonly string[]
-
-/** An event in the history of an object or request. */
-export interface Moment {
-  /** A participle: created, modified to RTR, destroyed, posted. */
-  readonly action: string
-  /** Microseconds of the clock of the daemon or library. */
-  readonly time: number
-  readonly stack: Stack
-}
-
-/** An object that a finding names. */
-export interface FoundObject {
-  /** For example `QP 0x11 of process 1234 (server)`. */
-  readonly name: string
-  readonly history: readonly Moment[]
-}
-
-/** A mistake that the check has found. */
-export interface Finding {
-  /** Counts the reported findings, from 1. */
-  readonly number: number
-  /** The kind of mistake. */
-  readonly id: FindingId
-  /** 'error': something failed or cannot work. 'warning': it may fail or leak. 'note': not necessarily a mistake. */
-  readonly severity: Severity
-  /** One sentence without its full stop: what happened. */
-  readonly text: string
-  /** Further facts, for example the attributes of both ends. One line each. */
-  readonly details: readonly string[]
-  /** Absent: the advice of the kind. */
-  readonly advice?: string
-  /** Present for a leak of a program that a signal ended. */
-  readonly wasKilled?: true
-  /** The process; absent in the library. */
-  readonly program?: Program
-  /** Name of the device. */
-  readonly device: string
-  /** Microseconds of the clock of the daemon or library. */
-  readonly time: number
-  /** The reported request or call, then other requests or calls that the mistake involves. */
-  readonly moments: readonly Moment[]
-  /** The objects involved, with their histories. */
-  readonly objects: readonly FoundObject[]
-}
-
-// ---- the table ----
-
-export const severities = ['note', 'warning', 'error'] as const
-/** Severity of a finding. */
-export type Severity = (typeof severities)[number]
-
-/** Findings of at least this severity make the run fail (`userdma check --fail-on`). */
-export const failLimits = [...severities, 'never'] as const
-export type FailLimit = (typeof failLimits)[number]
-
-export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
-  limit !== 'never' && severities.indexOf(severity) >= severities.indexOf(limit)
-
-/** Exit status if a finding makes the run fail: EX_DATAERR of sysexits.h. */
-export const FOUND_STATUS = 65
+import type { Severity } from './severity.ts'
 
 /**
  * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's
@@ -268,6 +192,21 @@ const table = {
     title: 'both ends of a connection wait for a message',
     why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
+  },
+  'connection-waits': {
+    severity: 'warning',
+    needs: ['device'],
+    title: 'a connection of rdma_cm waits for a call of a program',
+    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    advice: 'read the events of each channel, and answer each CONNECT_REQUEST by rdma_accept or rdma_reject',
+  },
+  'idle-queues': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'a program waits, and nothing that is outstanding can complete',
+    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding counts what the queues of the program have. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
+    advice:
+      'look for the request whose completion the program waits for: it was not posted, or its completion was polled before',
   },
   'peer-gone': {
     severity: 'warning',
@@ -496,6 +435,13 @@ const table = {
     advice: 'deregister before munmap, mremap or free',
     libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+  },
+  'memory-gone': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'the device accessed registered memory that its program had given back',
+    why: 'A region outlives its memory: after free, realloc or madvise its keys still work, and the device reads or overwrites whatever is there now. Here that is the memory of another object; on an adapter, whose region keeps the old pages, the data is lost too. It is a note if the program may have allocated the block again and used it, as registration caches do, and a warning after madvise, which is harmless here.',
+    advice: 'deregister a region before its memory is given back',
   },
   'send-buffer-changed': {
     severity: 'warning',

@@ -41,6 +41,8 @@ export interface WorkRequest {
   /** Position among the requests of the queue since its creation or RESET, from 0. */
   readonly index: number
   readonly wrId: bigint
+  /** The wr_id as the device knows it, if that is another: on mlx5 the number of a block, on EFA a number of its own. */
+  readonly deviceWrId?: bigint
   /** ibv_wr_opcode; −1 for a receive. */
   readonly opcode: number
   /** ibv_send_flags (`SendFlags`). INLINE: the WQE has inline data. */

@@ -3,7 +3,8 @@
  * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
  * counts if a second look, some time later, finds the same text.
  */
-import type { FindingId, Severity } from './findings.ts'
+import type { FindingId } from './findings.ts'
+import type { Severity } from './severity.ts'
 
 /** The findings that are waits, in the order of reports. */
 export const waitIds = [
@@ -14,6 +15,8 @@ export const waitIds = [
   'infinite-timeout',
   'peer-gone',
   'both-receive',
+  'connection-waits',
+  'idle-queues',
 ] as const satisfies readonly FindingId[]
 export type WaitId = (typeof waitIds)[number]
 
@@ -42,6 +45,8 @@ export interface Wait {
   readonly cq?: number
   /** The handle of a completion channel that no CQ has. */
   readonly channel?: number
+  /** The handle of the identifier of rdma_cm that the wait names. */
+  readonly cmId?: number
   /** With `cq`: a request of the peer that the program waits for. */
   readonly request?: WaitingRequest
 }

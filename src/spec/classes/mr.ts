@@ -41,8 +41,8 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** The caller's file descriptor of a memory file or dma-buf. */
-        file: optional(u32(7, { max: 0x7fffffff })),
+        /** The caller's file descriptor of a memory file or dma-buf. EBADF if it is negative. */
+        file: optional(u32(7)),
         dm: optional(ref(8, 'dm')),
         /** Not for on-demand regions. */
         dmah: optional(ref(9, 'dmah')),

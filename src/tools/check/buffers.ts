@@ -12,7 +12,7 @@
  * only samples of the sends and of long messages are hashed; with `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../../spec/check/causes.ts'
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import { MrKind } from '../../spec/enums.ts'
 import { HashLog, MisuseKind } from '../../spec/session.ts'
@@ -34,6 +34,8 @@ const FIRST_OVERLAPS = 64
 const MAX_COMPARED = 64
 /** If a queue has more outstanding requests, new requests are not compared. */
 const MAX_OUTSTANDING = 1024
+/** Maximum finished READs and atomics of a queue whose data fenced sends may send, the latest. */
+const MAX_READS = 64
 /** Maximum finished sends of a queue that may be reported when they are polled, the latest. */
 const MAX_FINISHED = 256
 
@@ -109,6 +111,8 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
 
   /** Hashed sends without a finding, by queue, oldest first. */
   const finished = new Map<number, FinishedSend[]>()
+  /** READs and atomics that have ended, by queue, oldest first. Their data may reach the memory later (`--torment`). */
+  const reads = new Map<number, WorkRequest[]>()
   /** Absent: no preload library reports changes at polls. */
   const writes = services.sources.postHash && createDeviceWrites(services)
 
@@ -238,6 +242,21 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     return known !== undefined && cqPosition <= (polledCounts.get(cq) ?? 0) + unreleasedIn(known)
   }
 
+  const addRead = (request: WorkRequest): void => {
+    const ended = reads.get(request.owner) ?? []
+    reads.set(request.owner, ended)
+    ended.push(request)
+    if (ended.length > MAX_READS) ended.shift()
+  }
+
+  /** Whether a fenced send may send the data of a READ or atomic, so that its buffer may change after the fetch. */
+  const waitsForData = (request: WorkRequest, earlier: readonly WorkRequest[]): boolean =>
+    (request.flags & FENCE) !== 0 &&
+    (earlier.some(isRead) ||
+      (reads.get(request.owner) ?? []).some(
+        read => overlapAddress(request, request.length, read, read.length) !== undefined,
+      ))
+
   /** Reports if a message has overwritten an unpolled message. */
   const checkOverwritten = (request: WorkRequest, { bytes, cq, cqPosition, qp }: RequestCompletion): void => {
     const receives = filled.get(request.owner) ?? []
@@ -332,10 +351,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         outstanding.set(request.owner, requests)
       }
       if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING) checkOverlap(request, requests)
-      // A fenced send may send the data of an outstanding READ, so the buffer may change after the fetch.
-      const waitsForData = (request.flags & FENCE) !== 0 && requests.some(isRead)
+      const isUnsettled = waitsForData(request, requests)
       requests.push(request)
-      if (waitsForData || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
+      if (isUnsettled || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash === undefined || owner === undefined) return
@@ -344,6 +362,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     },
     ended(request) {
       removeOutstanding(request)
+      if (isRead(request)) addRead(request)
       writes?.ended(request, request.owner)
       checkBytes(request)
     },
@@ -370,6 +389,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         writes?.ended(request, owner)
       }
       outstanding.delete(owner)
+      reads.delete(owner)
       finished.delete(owner)
       filled.delete(owner)
       // Receives of an SRQ that the queue pair took.

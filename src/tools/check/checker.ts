@@ -6,14 +6,16 @@
 
 import { adapters } from '../../spec/check/adapters.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { swap32 } from '../../spec/memory.ts'
-import { EventKind, MisuseKind, PostQueue } from '../../spec/session.ts'
+import { DeadPart, EventKind, MisuseKind, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
@@ -57,6 +59,7 @@ import type {
 import { reportDeath, reportGone } from './gone.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
+import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
@@ -116,6 +119,13 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
+/** The part of a request, by DeadPart. */
+const deadParts: Readonly<Record<number, string>> = {
+  [DeadPart.LIST]: 'the struct',
+  [DeadPart.ELEMENTS]: 'the list of elements',
+  [DeadPart.BUFFER]: 'the buffer',
+}
+
 /** Detectors of every checker, except the detector of queues: the checker keeps a reference to it. */
 const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
   createBufferDetector,
@@ -141,6 +151,7 @@ export class Checker {
   readonly #reporter: FindingReporter
   readonly #services: DetectorServices
   readonly #queues: QueueDetector
+  readonly #memoryGone: MemoryGone
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
 
@@ -154,10 +165,12 @@ export class Checker {
     const services = new DetectorServices(this.#objects, this.#reporter, deviceWithGid, sources)
     this.#services = services
     this.#queues = createQueueDetector(services)
+    this.#memoryGone = createMemoryGoneDetector(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
+      ...(sources.hasDevice !== false ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
@@ -168,6 +181,11 @@ export class Checker {
   /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
+  }
+
+  /** As `FindingReporter.beginFresh`. */
+  beginFresh(): number {
+    return this.#reporter.beginFresh()
   }
 
   /** What was left out so far, and how often. */
@@ -362,15 +380,17 @@ export class Checker {
     const peerDevice = this.#peerDeviceOf(qp)
     const knowsAllPeers =
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete
-    if (peer === undefined && hasReachedRtr(qp) && knowsAllPeers)
+    const { destQpn } = qp.attributes
+    // An initiator or target of DC is connected to no queue pair.
+    if (peer === undefined && destQpn !== undefined && hasReachedRtr(qp) && knowsAllPeers)
       this.#reporter.report(
         'no-peer-qp',
         { ...call, program: qp.program, action: 'disconnected' },
         {
           severity: 'warning',
-          text: `${qp.nameWithProgram} was connected to QP 0x${qp.attributes.destQpn?.toString(16)}, which never existed`,
-          ...this.#swappedPeer(peerDevice, qp.attributes.destQpn),
-          objects: [qp, this.#qpInOtherOrder(peerDevice, qp.attributes.destQpn)],
+          text: `${qp.nameWithProgram} was connected to QP ${hex(destQpn)}, which never existed`,
+          ...this.#swappedPeer(peerDevice, destQpn),
+          objects: [qp, this.#qpInOtherOrder(peerDevice, destQpn)],
         },
       )
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
@@ -426,12 +446,28 @@ export class Checker {
 
   /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
+    if (misuse.kind === MisuseKind.GAVE_BACK) {
+      this.#gaveBack(misuse)
+      return
+    }
     const owner = this.#queueOf(misuse)
     const { deviceNumber, context, kind, queue, program } = misuse
     if (owner === undefined || owner.destruction !== undefined) return
     if (kind === MisuseKind.INHERITED) {
-      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
+      const text = `process ${program?.pid ?? '?'} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
+      return
+    }
+    if (kind === MisuseKind.DEAD_POST) {
+      const part = deadParts[misuse.index] ?? 'the memory'
+      this.#reporter.report(
+        'frame-returned',
+        { ...misuse, action: 'posted' },
+        {
+          text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
+          objects: [owner],
+        },
+      )
       return
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {
@@ -441,6 +477,22 @@ export class Checker {
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  #gaveBack({ context, deviceNumber, number, address, wrId, index, time, stack }: Misuse): void {
+    const region = this.#objects.byHandle(context, 'mr', number)
+    if (region?.start === undefined || region.iova === undefined || region.destruction !== undefined) return
+    // The detector must see what was posted before the report, which comes late.
+    this.#sources.scanContext?.(deviceNumber, context)
+    const offset = region.iova - region.start
+    this.#memoryGone.gaveBack({
+      region,
+      how: index,
+      start: address + offset,
+      end: Number(wrId) + offset,
+      time,
+      stack,
+    })
   }
 
   #overacknowledged({ index: count, more: read, address, wrId, context, ...at }: Misuse, object: KnownObject): void {
@@ -464,6 +516,11 @@ export class Checker {
   /** A program has used an object that it has destroyed. */
   usedGone(use: UseOfGone): void {
     reportGone(this.#services, use)
+  }
+
+  /** A program has taken memory of a queue by a provider's function, so its posts may not be seen. */
+  postsDirectly(pid: number, name: string): void {
+    this.#reporter.postsDirectly(pid, name)
   }
 
   /** A signal ends a program. */
@@ -510,6 +567,7 @@ export class Checker {
       peerDevice = deviceNumber,
       cq: handle,
       channel: channelHandle,
+      cmId,
       request,
     } = wait
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
@@ -519,7 +577,12 @@ export class Checker {
       channel === undefined
         ? []
         : this.#objects.existingIn(context).filter(({ class: name, uses }) => name === 'cq' && !uses.has('channel'))
-    const waited = cq ?? channel
+    const identifier = cmId === undefined ? undefined : this.#objects.byHandle(context, 'cm_id', cmId)
+    const waited = cq ?? channel ?? identifier
+    const named = qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn))
+    // A peer that an error has kept from its connection, or from its end, is no mistake of its own.
+    const isConsequence = id === 'peer-gone' && (this.#reporter.hasErrors || named.some(qp => qp?.isReported === true))
+    const leastSeverity = isConsequence ? ('note' as const) : severity
     const arming = cq && this.#queues.reportsWait(cq)
     const posted = request && this.#services.postStackIn(request.context ?? context, request)
     const occurrence: Occurrence =
@@ -537,13 +600,11 @@ export class Checker {
           moments: [moment('posted by the sender', at.time, posted)],
           advice: ADVICE_FOR_SOLICITED,
         }),
-      ...(severity && { severity }),
+      ...(leastSeverity && { severity: leastSeverity }),
+      // After an error the queues stand still: that explains nothing.
+      ...(!(this.#reporter.hasErrors && (isConsequence || id === 'idle-queues')) && { isWait: true as const }),
       ...(channel && { advice: 'pass the channel to ibv_create_cq, and arm the CQ (ibv_req_notify_cq)' }),
-      objects: [
-        ...qpns.map((qpn, i) => this.#objects.qp(i === 0 ? deviceNumber : peerDevice, qpn)),
-        waited,
-        ...withoutChannel,
-      ],
+      objects: [...named, waited, ...withoutChannel],
     })
   }
 

@@ -3,7 +3,8 @@
  * through `DetectorServices`. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 import type { AdapterName } from '../../spec/check/adapters.ts'
-import type { FindingId, Moment, Program, Stack } from '../../spec/check/findings.ts'
+import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
@@ -19,10 +20,10 @@ export interface CheckerSources {
   now(): number
   deviceName(device: number): string
   /**
-   * The stack of a post with this wr_id; empty: unknown. `queue`: PostQueue. For BATCH: the stack of the last
-   * ibv_wr_complete, with any wr_id. `number`: the QPN, or the handle of the SRQ.
+   * The stack of the post at `index` of the queue, or of a post with this wr_id; empty: unknown. `queue`: PostQueue.
+   * For BATCH: the stack of the last ibv_wr_complete, with any wr_id. `number`: the QPN, or the handle of the SRQ.
    */
-  postStack(context: number, queue: number, number: number, wrId: bigint): Stack
+  postStack(context: number, queue: number, number: number, wrId: bigint, index?: number): Stack
   /**
    * A hash of the bytes that an outstanding send reads; undefined: unreadable now. `isWhole` false: of a long message,
    * only samples.
@@ -152,9 +153,12 @@ export class DetectorServices {
   }
 
   /** As `postStack`. `context`: the number of the context. */
-  postStackIn(context: number, { queue, number, wrId }: Pick<WorkRequest, 'queue' | 'number' | 'wrId'>): Stack {
+  postStackIn(
+    context: number,
+    { queue, number, wrId, index }: Pick<WorkRequest, 'queue' | 'number' | 'wrId'> & { readonly index?: number },
+  ): Stack {
     const { sources } = this
-    const stack = sources.postStack(context, queue, number, wrId)
+    const stack = sources.postStack(context, queue, number, wrId, index)
     return stack.length > 0 || queue !== PostQueue.SEND
       ? stack
       : sources.postStack(context, PostQueue.BATCH, number, wrId)

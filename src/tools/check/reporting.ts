@@ -2,21 +2,15 @@
  * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
  * number of findings is bounded.
  */
-import {
-  type Finding,
-  type FindingId,
-  type FoundObject,
-  findings,
-  type Moment,
-  type Program,
-  type Severity,
-  type Stack,
-} from '../../spec/check/findings.ts'
+import type { Finding, FoundObject, Moment, Program, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum distinct findings. Further ones are left out and counted. */
+/** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
 const MAX_FINDINGS = 1000
+const MAX_ALL_FINDINGS = 10_000
 /** Maximum objects that a finding names after the first. */
 export const MAX_NAMED = 4
 
@@ -43,6 +37,8 @@ export interface FindingContent {
   /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
   /** As in `Finding`. */
+  readonly isWait?: true
+  /** As in `Finding`. */
   readonly wasKilled?: true
   readonly details?: readonly string[]
   /** As in `Finding`. For programs of the TypeScript library the advice of the kind remains. */
@@ -53,18 +49,27 @@ export interface FindingContent {
   readonly objects?: readonly (KnownObject | undefined)[]
 }
 
+/** Programs that post directly: the oldest are forgotten. */
+const MAX_DIRECT = 256
+
 /** The text with `#` for its numbers: they differ between occurrences of one mistake. */
 const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
 export class FindingReporter {
   /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
+  /** Whether an error was reported. */
+  hasErrors = false
   /** Occurrences of each finding, by its number − 1. */
   readonly counts: number[] = []
   /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
   readonly #hasDevice: boolean
+  /** Number of findings at the last `beginFresh`. */
+  #fresh = 0
+  /** By pid: the functions by which programs have taken memory of queues. */
+  readonly #direct = new Map<number, string>()
 
   /**
    * `onFinding` is called once for each distinct finding. `hasDevice`: false if findings that need a device of ours are
@@ -80,6 +85,28 @@ export class FindingReporter {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    this.#numbers.clear()
+    this.#fresh = this.counts.length
+    return this.#fresh
+  }
+
+  postsDirectly(pid: number, name: string): void {
+    const [oldest] = this.#direct.keys()
+    if (oldest !== undefined && this.#direct.size === MAX_DIRECT) this.#direct.delete(oldest)
+    this.#direct.set(pid, name)
+  }
+
+  /** A line about a post that no verb made; empty: it has a stack, or its program posts by verbs only. */
+  #directLines(program: Program | undefined, stack: Stack, action: string): string[] {
+    const name = stack.length === 0 && action.startsWith('posted') ? this.#direct.get(program?.pid ?? -1) : undefined
+    if (name === undefined) return []
+    return [
+      `the program posts to the queue itself (${name}): the post is not seen, and the number in place of its wr_id is that of its block in the queue`,
+    ]
+  }
+
   /** Counts one more occurrence of the finding with this number. */
   repeat(number: number): void {
     this.counts[number - 1]!++
@@ -92,7 +119,7 @@ export class FindingReporter {
     content: FindingContent,
   ): number | undefined {
     if (!this.#hasDevice && findings[id].needs.includes('device')) return undefined
-    const { text, details = [], advice, wasKilled } = content
+    const { text, details = [], advice, wasKilled, isWait } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
@@ -102,10 +129,11 @@ export class FindingReporter {
       this.repeat(known)
       return known
     }
-    if (this.counts.length === MAX_FINDINGS) {
+    if (this.counts.length === MAX_ALL_FINDINGS || this.counts.length - this.#fresh === MAX_FINDINGS) {
       this.omit('findings', 1)
       return undefined
     }
+    if (severity === 'error') this.hasErrors = true
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
@@ -114,8 +142,9 @@ export class FindingReporter {
       id,
       severity,
       text,
-      details,
+      details: [...details, ...this.#directLines(program, stack, action)],
       ...(wasKilled && { wasKilled }),
+      ...(isWait && { isWait }),
       ...(program && { program }),
       ...(program && advice !== undefined && { advice }),
       device,

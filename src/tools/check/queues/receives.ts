@@ -151,13 +151,15 @@ export class ReceiveQueues {
     const milliseconds = (time: number): string => `${(time / 1000).toFixed(1)} ms`
     const isOften = count >= MIN_MESSAGES && waits.count > count * DOMINANT
     const isLong = total >= MIN_WAITED && total > (last - first) * DOMINANT
-    const begin = request === undefined ? '' : `, the first is ${requestText(request)} of ${sender?.name}`
+    const begin =
+      request === undefined || sender === undefined ? '' : `, the first is ${requestText(request)} of ${sender.name}`
     const retries = sender?.attributes.rnrRetry
+    const shortest = qp.attributes.minRnrTimer === 0 ? '; min_rnr_timer 0 is the longest time, 655.36 ms' : ''
     const limit =
       retries === undefined || retries === UNLIMITED ? '' : `; with rnr_retry ${retries} a longer wait fails the send`
     this.#services.report('receives-short', occurrence, {
-      text: `${waits.count} of ${counted(count, 'message')} for ${qp.name} waited for a receive, ${milliseconds(total)} in total, at most ${milliseconds(longest)}${begin}${limit}`,
-      ...((isOften || isLong) && { severity: 'warning' }),
+      text: `${waits.count} of ${counted(count, 'message')} for ${qp.name} waited for a receive, ${milliseconds(total)} in total, at most ${milliseconds(longest)}${begin}${limit}${shortest}`,
+      ...((isOften || isLong || shortest !== '') && { severity: 'warning' }),
       objects: [qp, qp.uses.get('srq'), sender],
     })
   }

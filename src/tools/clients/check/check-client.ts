@@ -10,7 +10,8 @@ import { systemDevice } from '../../../core/devices/system.ts'
 import { addFailureHandler } from '../../../core/failures.ts'
 import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
-import type { Program, Stack } from '../../../spec/check/findings.ts'
+import type { Failure } from '../../../spec/check/failures.ts'
+import type { Program, Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../../spec/errno.ts'
@@ -41,7 +42,7 @@ export interface HostSources
   /** Captures the stack of the current call. The returned function returns the stack, also after the call. */
   callStack(): () => Stack
   /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
-  postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
+  postStack(context: Context, queue: number, number: number, wrId: bigint, index?: number): Stack
   /** As in `CheckerSources`. */
   postHash?(context: Context, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** Whether a signal ended the program of a context that is being closed. Absent: never. */
@@ -229,9 +230,9 @@ const checkerSources = (
     return false
   },
   deviceName: index => devices.get(index)?.name ?? '',
-  postStack(id, queue, number, wrId) {
+  postStack(id, queue, number, wrId, index) {
     const context = contextWithId(id)
-    return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
+    return context === undefined ? NO_STACK : postStack(context, queue, number, wrId, index)
   },
   ...(postHash && {
     postHash(id: number, request: WorkRequest) {
@@ -249,6 +250,14 @@ const checkerSources = (
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
+
+/** A failure with the program's own wr_id, if the device knows the request by another. */
+const inOwnWords = (failure: Failure, poll: RequestPoll | undefined): Failure => {
+  const { kind, qpn, wrId } = failure
+  if (qpn === undefined || wrId === undefined) return failure
+  const request = poll?.requestOf(qpn, kind === 'receive' || kind === 'drop', wrId)
+  return request === undefined ? failure : { ...failure, wrId: request.wrId }
+}
 
 /** Creates a checker and feeds it until the core ends. */
 export const createChecker = (core: Core, report: ReportFinding, sources: HostSources): Checker => {
@@ -297,7 +306,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     system,
     hookOf(system, checker, sources, undefined, whileClosing, () => {}),
   )
-  addFailureHandler(core, (failure, device, context) => {
+  addFailureHandler(core, (found, device, context) => {
+    const failure = inOwnWords(found, polls.get(device.index))
     if (context === undefined || !sources.isChecked(context)) return
     // Its memory ends before the context: what the program has waited for is the first finding.
     if (failure.cause.id === 'LOCAL_ENDED') sources.closing?.(context)

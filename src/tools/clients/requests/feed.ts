@@ -219,6 +219,18 @@ export class RequestFeed implements RequestTaps {
     return qp && this.#device.driver.requests?.window?.(qp)
   }
 
+  /**
+   * The request of a queue pair that the device knows by `deviceWrId` and has not completed, the oldest. Undefined: the
+   * device knows it by the program's own wr_id, or it is unknown.
+   */
+  requestOf(qpn: number, isReceive: boolean, deviceWrId: bigint): WorkRequest | undefined {
+    const feed = this.#qps.get(qpn)
+    if (feed === undefined) return undefined
+    const sends = feed.lastUnsignaled === undefined ? feed.loaded : [...feed.loaded, feed.lastUnsignaled]
+    const requests = isReceive ? feed.takenReceives : [...sends, ...feed.retired]
+    return requests.find(request => request.deviceWrId === deviceWrId)
+  }
+
   // ---- taps ----
 
   loaded(qp: QueuePairObject, send: PostedRequest): void {
@@ -344,7 +356,17 @@ export class RequestFeed implements RequestTaps {
 
   #requestOf(owner: CoreObject, queue: number, index: number, posted: PostedRequest): WorkRequest {
     const number = isQp(owner) ? owner.state.qpn : owner.handle
-    return { id: ++lastId, time: this.#device.core.now(), owner: owner.id, queue, number, index, ...posted }
+    const own = owner.context?.mapped?.postedWrId?.(queue, number, index) ?? posted.wrId
+    return {
+      id: ++lastId,
+      time: this.#device.core.now(),
+      owner: owner.id,
+      queue,
+      number,
+      index,
+      ...posted,
+      ...(own !== posted.wrId && { wrId: own, deviceWrId: posted.wrId }),
+    }
   }
 
   /** Reports posted receives that were not reported. `qp`: a queue pair that takes them, if one is known. */

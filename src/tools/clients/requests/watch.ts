@@ -10,7 +10,15 @@ import { RequestFeed } from './feed.ts'
 /** What a watcher may ask. */
 export type RequestPoll = Pick<
   RequestFeed,
-  'reportCq' | 'reportContext' | 'reportUnpolled' | 'settleSends' | 'settleContext' | 'digest' | 'window' | 'end'
+  | 'requestOf'
+  | 'reportCq'
+  | 'reportContext'
+  | 'reportUnpolled'
+  | 'settleSends'
+  | 'settleContext'
+  | 'digest'
+  | 'window'
+  | 'end'
 >
 
 interface SharedFeed {
@@ -50,6 +58,7 @@ export const watchRequests = (device: Device, watcher: RequestWatcher, scratch: 
   const { watchers, feed } = entry
   watchers.push(watcher)
   return {
+    requestOf: (qpn, isReceive, deviceWrId) => feed.requestOf(qpn, isReceive, deviceWrId),
     reportCq: cq => feed.reportCq(cq),
     reportContext: context => feed.reportContext(context),
     reportUnpolled: () => feed.reportUnpolled(),

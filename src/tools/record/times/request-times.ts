@@ -8,7 +8,7 @@
  * the phase `program` also has what the program did until then.
  */
 
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import {

@@ -1,0 +1,48 @@
+/*
+ * `userdma check` on the devices of providers that set the functions of their objects again, that create objects by
+ * functions of their own, and whose requests have numbers of the device (test/programs/check/providers.c).
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { repoRoot } from '../../paths.ts'
+import { lacking, ownProgram } from '../programs.ts'
+import { checkScript, linesOf } from './checking.ts'
+
+const program = ownProgram('providers')
+
+const source = readFileSync(join(repoRoot, 'test', 'programs', 'check', 'providers.c'), 'utf8')
+const overlapLine = source.split('\n').findIndex(line => line.includes('/* OVERLAP */')) + 1
+
+const devices = {
+  rxe: [],
+  mlx5: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+  efa: ['--device', 'efa_0@127.0.0.1,driver=efa'],
+} as const
+
+/** By program and device: the findings; `note` for the two receives on one buffer. */
+const rows = [
+  ['batch', 'rxe', ['receive-overlap note']],
+  ['batch', 'mlx5', ['receive-overlap note']],
+  ['batch open', 'rxe', ['batch-misused warning', 'receive-overlap note']],
+  ['batch open', 'mlx5', ['batch-misused warning', 'receive-overlap note']],
+  ['dc', 'mlx5', []],
+  ['srd', 'efa', ['receive-overlap note']],
+  ['direct', 'mlx5', []],
+] as const
+
+describe('userdma check on each device', { skip: lacking(program) }, () => {
+  for (const [argument, device, expected] of rows)
+    it(`${argument} on ${device}: ${expected.join(', ') || 'silent'}`, async t => {
+      const { found, stderr } = await checkScript(t, `${program} ${argument} >&2`, devices[device])
+      const texts = found.map(({ id, severity }) => `${id} ${severity}`)
+      assert.deepEqual(texts.sort(), [...expected], stderr)
+      for (const { text, details } of found) assert.doesNotMatch([text, ...details].join('\n'), /undefined/)
+      const overlap = found.find(({ id }) => id === 'receive-overlap')
+      if (overlap === undefined) return
+      // The program's own wr_id and its stack, whatever the device calls its requests.
+      assert.match(overlap.text, /^receive wr_id 77 and receive wr_id 77 of QP/)
+      assert.ok(linesOf(overlap).includes(`providers.c:${overlapLine}`), linesOf(overlap).join(' '))
+    })
+})
