@@ -191,6 +191,12 @@ describe('userdma check', {
     const options = ['--suppressions', file, '--sarif', sarif]
     const suppressed = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
     assert.match(suppressed.stderr, /userdma check: 1 error, 3 suppressed\n/)
+    const json = await runUserdma(t, ['check', '--json', '--suppressions', file, '--', 'sh', '-c', script])
+    const objects = json.stderr.split('\n').filter(line => line.startsWith('{'))
+    assert.deepEqual(
+      objects.map(line => JSON.parse(line) as Record<string, unknown>).filter(one => 'suppressed' in one),
+      [{ suppressed: 3, text: '3 findings suppressed by --suppressions' }],
+    )
     const { runs } = JSON.parse(readFileSync(sarif, 'utf8')) as { runs: { results: { ruleId: string }[] }[] }
     assert.deepEqual(
       runs[0]?.results.map(({ ruleId }) => ruleId),
