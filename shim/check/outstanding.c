@@ -419,11 +419,11 @@ IN_CHILD void outstanding_child(void)
         }
 }
 
-__attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, uint32_t number)
+__attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, uint32_t number, bool destroys)
 {
     /* Reported once for each context. */
     contexts[fd] = OTHER;
-    struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number},
+    struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number, .index = destroys},
                             .fd = fd,
                             .time = shim_nanoseconds()};
     const int saved = errno;
@@ -435,5 +435,16 @@ __attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, ui
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number)
 {
     if (UNLIKELY(has_inherited) && (unsigned)fd < MAX_CONTEXTS && contexts[fd] == INHERITED)
-        report_inherited(fd, kind, number);
+        report_inherited(fd, kind, number, false);
+}
+
+void outstanding_check_destroyer(int fd, uint32_t kind, uint32_t number)
+{
+    if (UNLIKELY(has_inherited) && (unsigned)fd < MAX_CONTEXTS && contexts[fd] == INHERITED)
+        report_inherited(fd, kind, number, true);
+}
+
+bool outstanding_is_own(int fd)
+{
+    return (unsigned)fd < MAX_CONTEXTS && contexts[fd] == OWN;
 }

@@ -43,6 +43,10 @@ void reports_send_kept(void);
  * USERDMA_EVENT_POLL; then `number` is the handle of a completion queue.
  */
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
+/* As outstanding_check_inherited: an object is destroyed, a queue pair if `kind` is not 0. */
+void outstanding_check_destroyer(int fd, uint32_t kind, uint32_t number);
+/* Whether this process has opened the context of `fd`. */
+bool outstanding_is_own(int fd);
 /* Before a fork, in the parent: reports memory of outstanding requests, only the first few elements. */
 void outstanding_fork(void);
 /* After a fork, in the child. */

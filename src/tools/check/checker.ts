@@ -152,6 +152,8 @@ export class Checker {
   readonly #memoryGone: MemoryGone
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
+  /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
+  readonly #closedContexts = new Set<number>()
 
   /** `report` is called once for each distinct finding. */
   constructor(deviceWithGid: DeviceWithGid, report: ReportFinding, sources: CheckerSources = noSources) {
@@ -337,7 +339,8 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    if (call.why === 'close' && isVerbsClass(known.class) && !known.isInternal)
+    const isLeft = call.why === 'close' && !this.#closedContexts.has(call.context)
+    if (isLeft && isVerbsClass(known.class) && !known.isInternal)
       this.#reporter.report(
         'leak',
         { ...call, stack: known.creation.stack, action: known.creation.action },
@@ -439,6 +442,14 @@ export class Checker {
 
   /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
+    if (misuse.kind === MisuseKind.CLOSED) {
+      this.#closed(misuse)
+      return
+    }
+    if (misuse.kind === MisuseKind.INHERITED && misuse.index === 1) {
+      this.#destroyedByChild(misuse)
+      return
+    }
     if (misuse.kind === MisuseKind.GAVE_BACK) {
       this.#gaveBack(misuse)
       return
@@ -449,6 +460,14 @@ export class Checker {
     if (kind === MisuseKind.INHERITED) {
       const text = `process ${program?.pid ?? '?'} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
+      return
+    }
+    if (kind === MisuseKind.SHORT_ARRAY) {
+      const { index: entries, more: room } = misuse
+      this.#reporter.report('array-too-short', misuse, {
+        text: `ibv_poll_cq on ${owner.name} with num_entries ${entries}: the array of struct ibv_wc at ${hex(misuse.address)} is on the stack, and has room for at most ${counted(room, 'completion')}; more were not polled`,
+        objects: [owner],
+      })
       return
     }
     if (kind === MisuseKind.DEAD_POST) {
@@ -466,6 +485,27 @@ export class Checker {
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  /** The program closes the descriptor of a context: its objects end with it. */
+  #closed(misuse: Misuse): void {
+    const { context, index, program, device } = misuse
+    this.#closedContexts.add(context)
+    this.#reporter.report('descriptor-closed', { ...misuse, action: 'closed' }, {
+      text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
+    })
+  }
+
+  #destroyedByChild(misuse: Misuse): void {
+    const { context, queue, number, deviceNumber, program } = misuse
+    const owner = queue === PostQueue.SEND ? this.#objects.qp(deviceNumber, number) : undefined
+    const parent = owner?.program ?? this.#objects.existingIn(context).find(one => one.program)?.program
+    const what = owner === undefined ? 'an object of a context' : owner.nameWithProgram
+    this.#reporter.report('context-inherited', { ...misuse, action: 'destroyed' }, {
+      text: `process ${program?.pid ?? '?'}, a child, destroys ${what}, whose context it inherited by fork${parent === undefined ? '' : ` from process ${parent.pid}`}: the parent loses its object`,
+      advice: 'end the child by _exit, or exec, so that it does not run the clean-up of its parent (atexit, destructors)',
+      objects: [owner],
+    })
   }
 
   #gaveBack({ context, deviceNumber, number, address, wrId, index, time, stack }: Misuse): void {
