@@ -17,7 +17,15 @@ import { DeadPart, EventKind, MisuseKind, PostQueue } from '../../spec/session.t
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForUnsupported, SWAPPED_QPN } from './advice.ts'
+import {
+  ADVICE_FOR_SOLICITED,
+  adviceForCm,
+  adviceForFailure,
+  adviceForUnsupported,
+  cmFunctionIn,
+  isNotYetBound,
+  SWAPPED_QPN,
+} from './advice.ts'
 import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, inC } from './c-words.ts'
@@ -116,6 +124,9 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'invalid-request',
   'psn-mismatch',
 ])
+
+/** Of the key of a memory window that no bind has given it yet. */
+const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
 
 /** The part of a request, by DeadPart. */
 const deadParts: Readonly<Record<number, string>> = {
@@ -256,8 +267,10 @@ export class Checker {
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
     const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
-    const advice = adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
-    const text = `${errnoName(errno)}: ${sentence}`
+    const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
+    const advice = adviceForCm(cmFunction) ?? adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
+    const inCm = cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
+    const text = `${errnoName(errno)}: ${inCm}${sentence}`
     this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
 
@@ -658,7 +671,8 @@ export class Checker {
     if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
-    const id = mismatch ?? idOfCause
+    const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
+    const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
     const occurrence: Occurrence = {
       time,
       device,
@@ -682,7 +696,9 @@ export class Checker {
           ? this.#objects.regionAt(context, Number(address))
           : undefined
       this.#reporter.report(id, occurrence, {
-        text: failureText(failure),
+        text: isAhead
+          ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
+          : failureText(failure),
         advice: adviceForFailure(failure, qp),
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'
