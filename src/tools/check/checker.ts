@@ -125,6 +125,9 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
+const inCmWords = (cmFunction: string | undefined): string =>
+  cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
+
 /** Of the key of a memory window that no bind has given it yet. */
 const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
 
@@ -269,8 +272,7 @@ export class Checker {
     const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
     const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
     const advice = adviceForCm(cmFunction) ?? adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
-    const inCm = cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
-    const text = `${errnoName(errno)}: ${inCm}${sentence}`
+    const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
 
@@ -284,8 +286,15 @@ export class Checker {
     if (!isArgumentError(errno)) return
     const sentence = inC(reason)
     // The sentence names the function, or the call as it was attempted.
-    const text = sentence === reason ? `${attempt}: ${errnoName(errno)}: ${reason}` : `${errnoName(errno)}: ${sentence}`
-    this.#reporter.report('refused-call', occurrence, { text, advice: adviceForRefusal(sentence) })
+    const cmFunction = cmFunctionIn(occurrence.stack)
+    const text =
+      sentence === reason
+        ? `${attempt}: ${errnoName(errno)}: ${reason}`
+        : `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
+    this.#reporter.report('refused-call', occurrence, {
+      text,
+      advice: adviceForCm(cmFunction) ?? adviceForRefusal(sentence),
+    })
   }
 
   #created(call: CheckedCall): void {
