@@ -3,18 +3,10 @@
  *
  *   node dist/examples/decode-pcap.js FILE.pcap
  */
-import { readFileSync } from 'node:fs'
+import { createReadStream } from 'node:fs'
+import { readCapture } from 'userdma'
 import { packetLine } from 'userdma/trace'
-import {
-  arenaOver,
-  type Ipv4Frame,
-  type Ipv6Frame,
-  makeFlow,
-  parseFrame,
-  parsePacket,
-  readCapture,
-  verifyIcrc,
-} from 'userdma/wire'
+import { arenaOver, type Ipv4Frame, type Ipv6Frame, makeFlow, parseFrame, parsePacket, verifyIcrc } from 'userdma/wire'
 
 const ROCE_PORT = 4791
 const LINKTYPE_ETHERNET = 1
@@ -37,7 +29,7 @@ if (file === undefined) {
 const counts = new Map<string, number>()
 let wrongIcrcs = 0
 let firstTime: bigint | undefined
-for (const { bytes, linkType, time = 0n } of readCapture(readFileSync(file))) {
+for await (const { bytes, linkType, time = 0n } of readCapture(createReadStream(file))) {
   if (linkType !== LINKTYPE_ETHERNET) {
     console.error(`${file}: link type ${linkType} is not Ethernet (1); capture on one interface (tcpdump -i eth0)`)
     process.exit(1)

@@ -1,5 +1,5 @@
 /*
- * The steps of setup.mjs: npm packages, Debian packages (as root), build. The steps do only what is missing.
+ * The steps of setup.mjs: npm packages, Debian packages (as root), build, and tests. The steps do only what is missing.
  *
  * Debian packages are found by their files, not by name: other distributions with these files work. Without root, or
  * after a failure of apt-get, the script prints what to install, and continues.
@@ -8,6 +8,8 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { build, purposeOf } from './build.mjs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
+import { quickBuild } from './quick-build.mjs'
+import { chosenSources, runTests } from './test.mjs'
 
 /**
  * Runs npm ci if node_modules is missing, incomplete, or older than the lock file. No package needs an install script.
@@ -92,6 +94,7 @@ const PACKAGES = [
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
   { name: 'gdb', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('gdb') },
   { name: 'strace', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('strace') },
+  { name: 'ucx-utils', for: ['test'], use: 'UCX, which drives devices of mlx5', found: program('ucx_perftest') },
   { name: 'valgrind', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('valgrind') },
   {
     name: 'iproute2',
@@ -104,7 +107,7 @@ const PACKAGES = [
     ? [
         {
           name: 'qemu-system-x86',
-          for: ['test'],
+          for: ['long'],
           use: "runs a guest with Linux's own soft device, which ours talks to",
           found: program('qemu-system-x86_64'),
         },
@@ -114,12 +117,12 @@ const PACKAGES = [
           use: 'compiles the packages for arm64',
           found: program('aarch64-linux-gnu-gcc'),
         },
-        { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
+        { name: 'e2fsprogs', for: ['long'], use: "makes the guest's disk", found: program('mke2fs') },
       ]
     : []),
   {
     name: 'xz-utils',
-    for: ['package', 'test'],
+    for: ['package', 'long'],
     use: "compresses packages, and unpacks the guest's kernel modules",
     found: program('xz'),
   },
@@ -134,7 +137,6 @@ const PACKAGES = [
     fio: 'fio',
     qperf: 'qperf',
     'libfabric-bin': 'fi_pingpong',
-    'ucx-utils': 'ucx_perftest',
     'openmpi-bin': 'mpirun',
     'libopenmpi-dev': 'mpicc',
     'dapl2-utils': 'dtest',
@@ -260,9 +262,19 @@ const installDebian = purpose => {
   say('continuing without')
 }
 
-main(async args => {
-  const purpose = purposeOf(args, 'setup.mjs')
-  installPackages()
+/** Debian packages and the build. */
+const prepare = async purpose => {
   installDebian(purpose)
   if (!(await build(purpose))) throw new StepError('the build failed: the messages above say where')
+}
+
+main(async args => {
+  const at = args.indexOf('--test')
+  const purpose = purposeOf(at < 0 ? args : args.slice(0, at), 'setup.mjs')
+  installPackages()
+  if (at < 0) return prepare(purpose)
+  const testArgs = args.slice(at + 1)
+  const sources = await chosenSources(testArgs)
+  if (sources === undefined || !(await quickBuild(sources))) await prepare(purpose)
+  return runTests(testArgs)
 })

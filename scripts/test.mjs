@@ -27,30 +27,36 @@ const HANG_MS = { withoutLong: 900_000, withLong: 3_600_000 }
  */
 const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
 
-/** Why no file of `paths` has `word` in its path, with the nearest word that would be. */
+/** Why no file of `paths`, paths of sources, has `word` in its path, with the nearest word that would be. */
 const noTestText = async (word, paths) => {
-  const files = paths.map(path => path.slice('dist/test/'.length, -'.test.js'.length))
+  const files = paths.map(path => path.slice('test/'.length, -'.test.ts'.length))
   const names = new Set(files.flatMap(file => [...file.split('/'), file]))
   const folders = new Set(files.map(file => file.split('/')[0]))
-  const { didYouMean } = await import('../dist/src/tools/trace/suggest.js')
-  const near = didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
+  // A checkout that was never built has no such module.
+  const suggest = await import('../dist/src/tools/trace/suggest.js').catch(() => undefined)
+  const near =
+    suggest?.didYouMean(word, [...names]) || `; folders and files of test/ are ${[...folders].sort().join(', ')}`
   return `no test file has "${word}" in its path${near}`
 }
 
-/** The compiled test files whose paths have one of the words, or all. Rejects with StepError if a word is in no path. */
-export const testFiles = async (isLong, words) => {
-  const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
-    .map(path => relative(root, path))
-    .filter(path => existsSync(inRoot(path.replace(/^dist\//, '').replace(/\.js$/, '.ts'))))
-  const wanted = compiled.filter(path => isLong || !path.endsWith('.long.test.js'))
+/** The test files whose paths have one of the words, or all. Rejects with StepError if a word is in no path. */
+const testSources = async (isLong, words) => {
+  const sources = filesBelow(inRoot('test'), path => path.endsWith('.test.ts')).map(path => relative(root, path))
+  const wanted = sources.filter(path => isLong || !path.endsWith('.long.test.ts'))
   if (words.length === 0) return wanted
-  const has = (path, word) => path.slice('dist/test/'.length).includes(word)
+  const has = (path, word) => path.slice('test/'.length, -'.ts'.length).includes(word)
   for (const word of words) {
     if (wanted.some(path => has(path, word))) continue
     throw new StepError(await noTestText(word, wanted))
   }
   return wanted.filter(path => words.some(word => has(path, word)))
 }
+
+/** As `testSources`: those that were compiled, by their paths below dist/. */
+export const testFiles = async (isLong, words) =>
+  (await testSources(isLong, words))
+    .map(path => join('dist', path.replace(/\.ts$/, '.js')))
+    .filter(path => existsSync(inRoot(path)))
 
 /** A test's source path, from the runner's path. */
 const sourceOf = path =>
@@ -93,7 +99,13 @@ export const runFiles = (files, { isLong = false, names = [] } = {}) => {
     `--test-reporter-destination=${ranFile}`,
     ...names.map(name => `--test-name-pattern=${name}`),
   ]
-  const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
+  // test/long-run.ts
+  const env = { ...process.env, USERDMA_LONG_RUN: isLong ? '1' : '' }
+  const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], {
+    cwd: root,
+    env,
+    stdio: 'inherit',
+  })
   const ran = existsSync(ranFile) ? readFileSync(ranFile, 'utf8') : ''
   rmSync(folder, { recursive: true, force: true })
   if (error) throw error
@@ -114,10 +126,20 @@ const readArguments = args => {
   }
 }
 
-const runTests = async args => {
+const readChoice = args => {
   const { values, positionals } = readArguments(args)
   const { long: isLong, 'test-name-pattern': names = [] } = values
-  const words = positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
+  return { isLong, names, words: positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, '')) }
+}
+
+/** The sources of the tests that arguments choose; undefined if they choose no words, but all. */
+export const chosenSources = async args => {
+  const { isLong, words } = readChoice(args)
+  return words.length === 0 ? undefined : testSources(isLong, words)
+}
+
+export const runTests = async args => {
+  const { isLong, names, words } = readChoice(args)
   const files = await testFiles(isLong, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
   const isAll = words.length === 0 && names.length === 0

@@ -402,7 +402,7 @@ static inline int fd_kind(int fd)
 
 /*
  * Moves a descriptor to a high number, registers it as hidden, and closes `fd`. Returns the new number, or -1 with
- * errno. `owner`: for a doorbell socket the context's descriptor, for a session's socket -1.
+ * errno. `owner`: for a doorbell socket the context's descriptor, else -1.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
 /* Removes a hidden socket from the table. The socket stays open. */
@@ -505,6 +505,8 @@ int adopted_apply(int fd, const struct userdma_mapping *mappings, size_t mapping
 void adopted_close(uint32_t context);
 /* Around a fork, and in a child whose fork ran no handlers. */
 void adopted_before_fork(void);
+/* A hidden descriptor has another number; -1: it is closed. With the lock of adopted_before_fork held. */
+void adopted_moved(int old_fd, int new_fd);
 void adopted_in_parent(void);
 void adopted_in_child(void);
 

@@ -6,7 +6,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Store } from './data/store.ts'
 import { bytesText, clockText, countText, plural } from './format.ts'
 import { Ladder } from './ladder/ladder.tsx'
-import { Empty } from './parts/basics.tsx'
+import { Empty, takeFocus } from './parts/basics.tsx'
 import { Share } from './parts/share.tsx'
 import { Symbols } from './parts/stack.tsx'
 import { useStore } from './parts/use-store.ts'
@@ -45,7 +45,7 @@ const VIEWS: readonly View[] = [
     name: 'findings',
     title: 'Findings',
     view: Findings,
-    count: ({ facts }) => facts.findings.length + facts.failures.length,
+    count: ({ facts }) => facts.findings.total + facts.failures.total,
   },
   { name: 'faults', title: 'Faults', view: Faults, isShown: ({ source }) => source.about.hasFaults },
 ]
@@ -91,15 +91,22 @@ const ReadingState = ({ store }: { readonly store: Store }) => {
       {readState === 'paused' && (
         <p class="notice" role="status">
           Tables and charts show the first {countText(facts.events)} of{' '}
-          {countText(session.events - session.overwritten)} events ({bytesText(bytesDone)} of {bytesText(bytesTotal)}).
-          The ladder shows all.{' '}
+          {countText(session.events - session.overwritten)} events ({bytesText(bytesDone)} of {bytesText(bytesTotal)})
+          {store.isDisconnected
+            ? '.'
+            : `: more does not fit into the ${bytesText(store.source.memory.total)} that the page keeps. The ladder shows all.`}{' '}
           <button type="button" class="link" onClick={() => store.readAll()}>
-            Read all
+            {store.isDisconnected ? 'Read on' : 'Read all'}
           </button>
         </p>
       )}
       {readState === 'reading' && bytesTotal > 2 ** 20 && (
-        <progress max={bytesTotal} value={bytesDone} aria-label="Reading the session" />
+        <p class="reading">
+          <progress max={bytesTotal} value={bytesDone} aria-label="Reading the session" />
+          <span>
+            Reading: {bytesText(bytesDone)} of {bytesText(bytesTotal)}
+          </span>
+        </p>
       )}
     </>
   )
@@ -162,11 +169,6 @@ class Guard extends Component<{ readonly children: ComponentChildren }, { readon
       </Empty>
     )
   }
-}
-
-/** What scrolls must be reachable with the keyboard. */
-const takeFocus = (element: HTMLElement | null): void => {
-  if (element !== null) element.tabIndex = 0
 }
 
 export const App = ({ store }: { readonly store: Store }) => {

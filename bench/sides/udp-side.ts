@@ -15,7 +15,7 @@ import { findableMemory, type MappedChunk } from '../../src/core/memory/mappable
 import { mappedRings } from '../../src/core/memory/rings.ts'
 import type { Caller } from '../../src/core/model.ts'
 import { Loop } from '../../src/daemon/loop.ts'
-import type { RxeContext } from '../../src/drivers/rxe/context.ts'
+import type { RingsContext } from '../../src/drivers/rings/context.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { loadNativeCrc } from '../../src/host/crc.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
@@ -114,7 +114,7 @@ const makeSide = (options: SideOptions) => {
   const context = openContext(rxe.device, { isOpened: true })
 
   const rings = findableMemory()
-  context.state = { rings: mappedRings(rings) } satisfies RxeContext
+  context.state = { rings: mappedRings(rings) } satisfies RingsContext
   const ringAt = (info: unknown): ProgramRing => {
     const chunk = rings.at((info as { offset: bigint }).offset)
     return { chunk, mask: chunk.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }

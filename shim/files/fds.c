@@ -193,7 +193,7 @@ void fd_forget_hidden(int hidden)
     unlock_table(&guard);
 }
 
-/* With the locks of the session and of the table held. As fd_vacate. */
+/* With the locks of the session, of shared pages and of the table held. As fd_vacate. */
 static bool vacate(int fd)
 {
     struct fd_entry entry = fd_table[fd];
@@ -204,9 +204,10 @@ static bool vacate(int fd)
     clear_entry(fd);
     if (moved >= 0)
         put_entry(moved, &entry);
-    if (entry.partner < 0)
+    if (entry.partner < 0) {
         session_moved(fd, moved);
-    else if (fd_kind(entry.partner) == FD_CONTEXT)
+        adopted_moved(fd, moved);
+    } else if (fd_kind(entry.partner) == FD_CONTEXT)
         __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
     return true;
 }
@@ -219,9 +220,11 @@ bool fd_vacate(int fd)
     const int saved = errno;
     /* Threads with the session's lock use these numbers. */
     const bool is_locked = session_enter(&session_guard);
+    adopted_before_fork();
     lock_table(&guard);
     const bool is_vacated = vacate(fd);
     unlock_table(&guard);
+    adopted_in_parent();
     if (is_locked)
         session_leave(&session_guard);
     errno = saved;

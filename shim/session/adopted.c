@@ -36,6 +36,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Mapped memory. */
 static struct adopted *ranges;
 static size_t count, capacity;
+/*
+ * Our userfaultfd; -1: none yet. It stays open, hidden from the program: closing one looks at all mappings of the process,
+ * which may be ten thousands.
+ */
+static int watcher = -1;
 
 static void *pointer(uint64_t address)
 {
@@ -141,40 +146,53 @@ static int file_of(const struct adopted *range)
 
 /* ---- replacing pages ---- */
 
-/*
- * Lets stores of other threads to these pages wait until thaw. Returns a userfaultfd, or -1: the kernel refuses it.
- * Preserves errno.
- */
-static int freeze(uint64_t address, uint64_t length)
+/* Opens the userfaultfd unless it is open. With the lock held. False: the kernel refuses it. */
+static bool open_watcher(void)
 {
-    const int saved = errno;
     struct uffdio_api api = {.api = UFFD_API};
-    struct uffdio_register watched = {.range = {address, length}, .mode = UFFDIO_REGISTER_MODE_WP};
-    struct uffdio_writeprotect protection = {.range = {address, length}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
-    int fd = -1;
-    if (!shim_under_valgrind)
-        fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
-    if (fd >= 0 && (REAL(ioctl)(fd, UFFDIO_API, &api) != 0 || REAL(ioctl)(fd, UFFDIO_REGISTER, &watched) != 0 ||
-                    REAL(ioctl)(fd, UFFDIO_WRITEPROTECT, &protection) != 0)) {
+    if (shim_under_valgrind || shim_is_other_process())
+        return false; /* a vfork child has our memory, and descriptors of its own */
+    if (watcher >= 0)
+        return true;
+    const int fd = (int)early_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
+    if (fd < 0)
+        return false;
+    if (REAL(ioctl)(fd, UFFDIO_API, &api) != 0)
         REAL(close)(fd);
-        fd = -1;
-    }
-    errno = saved;
-    return fd;
+    else
+        watcher = fd_hide(fd, -1, true);
+    return watcher >= 0;
 }
 
-/* After the pages were replaced, or not. `fd`: from freeze. Preserves errno. */
-static void thaw(int fd, uint64_t address, uint64_t length)
+/*
+ * Lets stores of other threads to these pages wait until thaw. False: the kernel refuses it. Preserves errno.
+ */
+static bool freeze(uint64_t address, uint64_t length)
 {
-    if (fd < 0)
+    const int saved = errno;
+    struct uffdio_register watched = {.range = {address, length}, .mode = UFFDIO_REGISTER_MODE_WP};
+    struct uffdio_writeprotect protection = {.range = {address, length}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+    bool is_frozen = open_watcher() && REAL(ioctl)(watcher, UFFDIO_REGISTER, &watched) == 0;
+    if (is_frozen && REAL(ioctl)(watcher, UFFDIO_WRITEPROTECT, &protection) != 0) {
+        REAL(ioctl)(watcher, UFFDIO_UNREGISTER, &watched.range);
+        is_frozen = false;
+    }
+    errno = saved;
+    return is_frozen;
+}
+
+/* After the pages were replaced, or not. `is_frozen`: from freeze. Preserves errno. */
+static void thaw(bool is_frozen, uint64_t address, uint64_t length)
+{
+    if (!is_frozen)
         return;
     const int saved = errno;
     struct uffdio_writeprotect writable = {.range = {address, length}};
     struct uffdio_range range = {address, length};
-    REAL(ioctl)(fd, UFFDIO_WRITEPROTECT, &writable); /* fails if the pages were replaced */
-    /* A copy of the descriptor in a child would keep the waiting threads waiting. */
-    REAL(ioctl)(fd, UFFDIO_WAKE, &range);
-    REAL(close)(fd);
+    /* Both fail, or do nothing, if the pages were replaced. */
+    REAL(ioctl)(watcher, UFFDIO_WRITEPROTECT, &writable);
+    REAL(ioctl)(watcher, UFFDIO_UNREGISTER, &range);
+    REAL(ioctl)(watcher, UFFDIO_WAKE, &range);
     errno = saved;
 }
 
@@ -196,7 +214,7 @@ static int copy_file(long call, int fd, uint64_t address, uint64_t length, uint6
 static void make_ordinary(const struct adopted *range)
 {
     const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS, saved = errno;
-    const int frozen = freeze(range->address, range->length);
+    const bool is_frozen = freeze(range->address, range->length);
     void *copy = REAL(mmap)(NULL, range->length, protection, flags, -1, 0);
     bool is_done = false;
     if (copy != MAP_FAILED) {
@@ -211,7 +229,7 @@ static void make_ordinary(const struct adopted *range)
     if (file >= 0 && !range->is_private &&
         REAL(mmap)(pointer(range->address), range->length, protection, flags | MAP_FIXED, -1, 0) != MAP_FAILED)
         copy_file(SYS_pread64, file, range->address, range->length, range->offset);
-    thaw(frozen, range->address, range->length);
+    thaw(is_frozen, range->address, range->length);
     errno = saved;
 }
 
@@ -235,14 +253,14 @@ static int adopt(int fd, const struct userdma_mapping *mapping)
     /* Pages that were never touched cannot be protected. */
     for (uint64_t at = mapping->address; at < last; at += page)
         (void)*(const volatile char *)pointer(at);
-    const int frozen = freeze(mapping->address, mapping->length);
+    const bool is_frozen = freeze(mapping->address, mapping->length);
     /* The daemon has copied the pages already, but other threads may have stored to them since. */
     if (mapping->kind != USERDMA_MAPPING_ADOPT_WRITTEN)
         error = copy_file(SYS_pwrite64, fd, mapping->address, mapping->length, mapping->offset);
     if (error == 0 && REAL(mmap)(pointer(mapping->address), mapping->length, PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_FIXED, fd, (off_t)mapping->offset) == MAP_FAILED)
         error = -errno;
-    thaw(frozen, mapping->address, mapping->length);
+    thaw(is_frozen, mapping->address, mapping->length);
     if (error == 0)
         ranges[count++] = (struct adopted){
             .address = mapping->address,
@@ -317,6 +335,12 @@ void adopted_close(uint32_t context)
     leave(&guard);
 }
 
+void adopted_moved(int old_fd, int new_fd)
+{
+    if (watcher == old_fd)
+        watcher = new_fd;
+}
+
 void adopted_before_fork(void)
 {
     pthread_mutex_lock(&lock);
@@ -331,6 +355,12 @@ IN_CHILD void adopted_in_child(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     lock = fresh;
+    if (watcher >= 0) {
+        /* It is of the parent's memory. */
+        fd_forget_hidden(watcher);
+        REAL(close)(watcher);
+        watcher = -1;
+    }
     if (count == 0)
         return;
     const bool is_known = find_mapped();

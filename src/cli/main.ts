@@ -2,6 +2,7 @@
  * The command line of userdma: commands, options, help. Each command's module is loaded only when it is called, for a
  * fast start.
  */
+import { existsSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
@@ -259,30 +260,48 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   explain(program) {
     program
       .command('explain')
-      .argument('[word]', 'a completion status (name, number or text), an event, a vendor_err or a finding')
+      .argument(
+        '[words...]',
+        'a completion status (name, number or text), an event, a vendor_err or a finding; or capture files',
+      )
       .description(
-        'Explains why requests fail with a status: causes in the order in which to look for them. With --slow: where the time of the requests of a recording went.',
+        'Explains why requests fail. A word: causes in the order in which to look for them. Captures (pcap, pcapng, ERF; also gzip or zstd; - for standard input): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
       )
       .option('--slow <file>', 'a session file that `--record` has written', path)
-      .option('--top <number>', 'with --slow: so many queue pairs and requests (default: 5)')
-      .option('--json', 'with --slow: one object per line')
+      .option('--top <number>', 'with captures or --slow: so many of each kind (default: 5)')
+      .option('--json', 'with captures or --slow: one object per line')
+      .option('--port <number>', 'with captures: the UDP port of RoCEv2 (default: 4791)')
+      .option(
+        '--host <address>',
+        'with captures: only packets from or to this address; may be given several times',
+        collect,
+      )
+      .option('--qp <number>', 'with captures: only packets to this queue pair; may be given several times', collect)
+      .option('--from <seconds>', 'with captures: only packets from this time on, after the first packet')
+      .option('--to <seconds>', 'with captures: only packets up to this time')
       .addHelpText(
         'after',
         examples(
           'userdma explain RETRY_EXC_ERR',
           'userdma explain 0x502',
           'userdma explain stale-rkey',
+          'userdma explain capture.pcapng',
+          'tcpdump -i mlx5_0 -w - | userdma explain -',
           'userdma explain --slow session.udr',
         ),
       )
-      .action(async (word, options, command) => {
-        if ((word === undefined) === (options.slow === undefined))
-          command.error('error: explain takes a word or --slow FILE, and not both')
-        if (word !== undefined && (options.top !== undefined || options.json))
-          command.error('error: --top and --json are for --slow')
+      .action(async (words: string[], options, command) => {
+        if ((words.length === 0) === (options.slow === undefined))
+          command.error('error: explain takes a word, captures or --slow FILE, and only one of them')
         exitOnBrokenPipe()
-        if (word !== undefined) (await import('./commands/explain.ts')).explain(word)
-        else await (await import('./commands/explain-slow.ts')).explainSlow(options.slow, options)
+        if (options.slow !== undefined)
+          return (await import('./commands/explain-slow.ts')).explainSlow(options.slow, options)
+        const { explain, isExplained } = await import('./commands/explain.ts')
+        const word = words.join(' ')
+        if (!words.every(name => name === '-' || existsSync(name)) || (words.length === 1 && isExplained(word))) {
+          if (Object.keys(options).length > 0) command.error('error: options of explain are for captures and --slow')
+          explain(word)
+        } else await (await import('./commands/explain-capture.ts')).explainCaptures(words, options)
       })
   },
   daemon(program) {

@@ -5,11 +5,11 @@
  * Both programs use one device, so a packet identifies its receiver only by the QPN. The process of a QPN is that of
  * the call that created the queue pair; the sender is the other process.
  */
+import { packetsOf } from '../tools/captures/file.ts'
 import { callJson, callLine } from '../tools/trace/calls.ts'
 import { packetLine } from '../tools/trace/packets.ts'
 import { parseFrame } from '../transport/wire/frame.ts'
 import { type Packet, parsePacket } from '../transport/wire/packet.ts'
-import { readCapture } from '../transport/wire/pcap.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 
 export interface Entry {
@@ -38,8 +38,8 @@ const ownersOf = (records: readonly TraceRecord[]): Map<number, number> => {
 }
 
 /** The packets of a pcapng file; `time` in microseconds since 1970. */
-const packetsOf = (capture: Uint8Array): { readonly time: number; readonly packet: Packet }[] =>
-  readCapture(capture).flatMap(({ time = 0n, bytes }) => {
+const rocePackets = (capture: Uint8Array): { readonly time: number; readonly packet: Packet }[] =>
+  packetsOf(capture).packets.flatMap(({ time = 0n, bytes }) => {
     const frame = parseFrame(bytes)
     return frame.kind === 'opaque' ? [] : [{ time: Number(time / 1000n), packet: parsePacket(frame.payload) }]
   })
@@ -62,7 +62,7 @@ export const timeline = (
       isAck: false,
     }),
   )
-  const packets = packetsOf(capture).map(({ time, packet }): Entry => {
+  const packets = rocePackets(capture).map(({ time, packet }): Entry => {
     const receiver = packet.kind === 'opaque' ? undefined : owners.get(packet.BTH.destQp)
     const sender = [...owners.values()].find(pid => pid !== receiver)
     return {

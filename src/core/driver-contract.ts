@@ -9,8 +9,7 @@
  *   6. connections;
  *   7. what tools may ask;
  *   8. taps: what the device tells whoever watches its queues;
- *   9. what the library needs of a device that the program's own event loop drives;
- *   10. calls of the driver's own.
+ *   9. calls of the driver's own.
  *
  * Three members of the record are mandatory, and four of a polled device. A new capability is an optional member here:
  * core, the daemon and the library use what a driver has, and tools do not show what it lacks.
@@ -28,7 +27,6 @@ import type {
   SocketAddress,
 } from '../spec/classes/connections/cm_parameters.ts'
 import type { LinuxAbi } from '../spec/drivers/linux-abi.ts'
-import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { ActingRule } from '../spec/faults.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { Attributes, Methods, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
@@ -36,7 +34,6 @@ import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
 import type { MappedChunk } from './memory/mappable-memory.ts'
-import type { RingLocation } from './memory/rings.ts'
 import type { Account, AnyHandler, Caller, Context, Core, CoreObject, Device, FdObject } from './model.ts'
 
 // ---- 1. the driver ----
@@ -235,6 +232,8 @@ export interface DeviceLink {
   addAddress(address: Uint8Array, claim: 'own' | 'spare'): PortEvent | undefined
   /** The interface has lost an address. GID 0 stays. */
   removeAddress(address: Uint8Array): PortEvent | undefined
+  /** The interface has another MAC, and with it the device another default GID: events of all GIDs, in order. */
+  setMac(mac: Uint8Array): readonly PortEvent[]
   /**
    * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
    * SystemError if the port cannot join a group on it.
@@ -588,35 +587,7 @@ export interface DeviceTaps {
   inError: ((qpn: number, isInError: boolean) => void) | undefined
 }
 
-// ---- 9. a device in the program's own process ----
-
-/** The rings of a context whose program is in this process. */
-export interface LocalRings {
-  readonly layout: RingLayout
-  /** The ring at an offset that a call returned. Throws an Error if no ring was ever allocated there. */
-  at(offset: bigint): RingLocation
-}
-
-/** What the library needs in addition of a device that the program's own event loop drives. */
-export interface LocalDevice extends LinkedDevice {
-  readonly counters: NonNullable<NetworkDevice['counters']>
-  /** Passes new requests of the queue pairs named by `onDoorbell` to the engine; true if there were any. */
-  scanChanged(): boolean
-  /**
-   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if
-   * the device cannot tell.
-   */
-  hasWork(): boolean
-  /**
-   * The context's program is in this process. Call before its first call. Undefined if its rings are in its own memory
-   * (`Context.mapped`).
-   */
-  openRings(context: Context): LocalRings | undefined
-  /** Calls `visit` for each send that has got at least `minRnrNaks` RNR NAKs. */
-  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void
-}
-
-// ---- 10. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
+// ---- 9. calls of the driver's own (R28, R30; core/devices/driver-ops.ts) ----
 
 /** A call on a descriptor of a driver's interface. */
 export interface OpsCall<S = unknown> {

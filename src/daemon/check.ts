@@ -9,7 +9,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
-import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import type { Finding, Program, Stack } from '../spec/check/finding.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
 import {
@@ -386,6 +386,11 @@ export class DaemonChecker {
   /** All findings so far, oldest first; grows. */
   get findings(): readonly Finding[] {
     return this.#findings
+  }
+
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    return this.#checker.beginFresh()
   }
 
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */

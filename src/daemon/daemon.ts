@@ -44,6 +44,7 @@ import { createDestroyWaits } from './destroy-waits.ts'
 import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { HotPlug } from './devices/hot-plug.ts'
+import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
 import { createNetwork } from './devices/network.ts'
 import { DoorbellPages } from './doorbell-pages.ts'
@@ -388,6 +389,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
   lifetime.watch(() => netlink.count)
   const hotPlug: HotPlug = new HotPlug({ ...parts, root, netlink })
   const stat = new DaemonStat({ ...parts, netlink })
+  const lent = new LentDevices(parts)
   const sessionParts: SessionParts = {
     ...parts,
     get config() {
@@ -397,6 +399,7 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
     netlink,
     hotPlug,
     stat,
+    lent,
     parkedFd: parts.parkedPage.fd,
     toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void parts.turn.count++ }),
     toolStates: createToolStates(stat, devices, network),
@@ -482,6 +485,7 @@ class RunningDaemon implements Daemon {
       this.#steps = [
         () => listener.stop(),
         () => hotPlug.stop(),
+        () => sessionParts.lent.close(),
         // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
         () => devices.removeAll(),
         () => objectJobs.finish(),

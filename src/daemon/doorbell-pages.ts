@@ -11,6 +11,7 @@
  * While a context has pages that cannot be watched, the loop dozes instead.
  */
 import type { ClockPage } from '../core/memory/mappable-memory.ts'
+import { type Range, RangeList } from '../core/memory/range-list.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { pageSize } from '../host/memory/mapping.ts'
 import { type Protected, readWaiting, type UserfaultWatch } from '../host/memory/userfault.ts'
@@ -25,7 +26,9 @@ export interface DoorbellProgram {
 }
 
 /** Maximum watched ranges of a program. Each is a mapping of the program, of 65,530. */
-export const MAX_RANGES = 4096
+export const MAX_RANGES = 32_768
+/** Ranges that one `arm` protects: those of ten thousand queues would take 10 ms. */
+const MAX_PROTECTED = 1024
 /**
  * Microseconds after a store in which its range is not protected again: the program's thread must first run. If it was
  * too late, and waits again within SOON of the protection, the time doubles, up to the second number.
@@ -35,11 +38,9 @@ const SOON = 1000
 /** Microseconds between searches for stores while the loop is awake. */
 const FIND_INTERVAL = 5
 
-interface Range {
-  readonly start: number
-  readonly end: number
-  /** The context whose clock the range is; undefined: doorbells. */
-  readonly clock: OpenContext | undefined
+interface WatchedRange extends Range {
+  readonly context: OpenContext
+  readonly isClock: boolean
   /** Microseconds, and the times of the last protection and of the end of the last `hold`. */
   hold: number
   protectedAt: number
@@ -49,11 +50,33 @@ interface Range {
 /** The watched ranges of a program. */
 interface Watched {
   readonly userfault: UserfaultWatch
-  /** By start; they do not overlap. */
-  readonly ranges: Map<number, Range>
+  readonly ranges: RangeList<WatchedRange>
+  /** Number of the ranges, by context. */
+  readonly counts: Map<OpenContext, { doorbells: number; clocks: number }>
   /** Those to protect before the loop parks. */
-  readonly open: Set<Range>
+  readonly open: Set<WatchedRange>
   isClosed: boolean
+}
+
+/** No range of the program may overlap it. */
+const addRange = ({ ranges, counts, open }: Watched, range: WatchedRange): void => {
+  const { context, isClock } = range
+  ranges.add(range)
+  open.add(range)
+  const count = counts.get(context) ?? { doorbells: 0, clocks: 0 }
+  counts.set(context, count)
+  if (isClock) count.clocks++
+  else count.doorbells++
+}
+
+/** For a range that was removed. */
+const uncount = ({ counts, open }: Watched, range: WatchedRange): void => {
+  const { context, isClock } = range
+  open.delete(range)
+  const count = counts.get(context)!
+  if (isClock) count.clocks--
+  else count.doorbells--
+  if (count.doorbells + count.clocks === 0) counts.delete(context)
 }
 
 const hasProtected = ({ ranges, open }: Watched): boolean => ranges.size > open.size
@@ -91,20 +114,26 @@ export class DoorbellPages implements StoredDoorbells {
   }
 
   /**
-   * Watches whole pages of a program from the next time that the loop parks. `clock`: they are the clock of this context.
+   * Watches whole pages of a program from the next time that the loop parks: doorbells of a context, or its clock.
    * Undefined, or why this is impossible.
    */
-  watch(program: DoorbellProgram, start: number, end: number, clock?: OpenContext): string | undefined {
+  watch(
+    program: DoorbellProgram,
+    start: number,
+    end: number,
+    context: OpenContext,
+    isClock = false,
+  ): string | undefined {
     const watched = this.#watchedOf(program)
     if (watched === undefined) return "it has no userfaultfd; a container's seccomp filter may forbid it"
     this.#forget(watched, start, end)
     if (watched.ranges.size >= MAX_RANGES) return `it has ${MAX_RANGES} watched ranges already, the maximum`
     const { userfault } = watched
-    if (!(clock === undefined ? userfault.add(start, end) : userfault.addReads(start, end)))
+    if (!(isClock ? userfault.addReads(start, end) : userfault.add(start, end)))
       return 'the kernel cannot watch the mapping (Linux before 5.19, or too many mappings)'
-    const range: Range = { start, end, clock, hold: HOLD.first, protectedAt: Number.NEGATIVE_INFINITY, heldUntil: 0 }
-    watched.ranges.set(start, range)
-    watched.open.add(range)
+    const protectedAt = Number.NEGATIVE_INFINITY
+    const range: WatchedRange = { start, end, context, isClock, hold: HOLD.first, protectedAt, heldUntil: 0 }
+    addRange(watched, range)
     return undefined
   }
 
@@ -115,6 +144,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** The context's client will map doorbells: the loop dozes until `found`, or the context ends. */
   await(context: OpenContext): void {
+    if (this.#unwatched.has(context)) return
     this.#awaited.add(context)
     if (this.#everAwaited.has(context)) return
     this.#everAwaited.add(context)
@@ -149,12 +179,18 @@ export class DoorbellPages implements StoredDoorbells {
 
   /** Whether these pages of a program are watched. */
   isWatched(program: DoorbellProgram, start: number, end: number): boolean {
-    const { ranges } = this.#watched.get(program) ?? {}
-    if (ranges === undefined) return false
-    const exact = ranges.get(start)
-    if (exact !== undefined) return end <= exact.end
-    for (const range of ranges.values()) if (range.start <= start && end <= range.end) return true
-    return false
+    const range = this.#watched.get(program)?.ranges.at(start)
+    return range !== undefined && end <= range.end
+  }
+
+  /** How many ranges of a program with doorbells of this context are watched. */
+  watchedCount(program: DoorbellProgram, context: OpenContext): number {
+    return this.#watched.get(program)?.counts.get(context)?.doorbells ?? 0
+  }
+
+  /** Whether the clock of this context is watched in a program. */
+  isClockWatched(program: DoorbellProgram, context: OpenContext): boolean {
+    return (this.#watched.get(program)?.counts.get(context)?.clocks ?? 0) > 0
   }
 
   arm(): boolean {
@@ -162,8 +198,9 @@ export class DoorbellPages implements StoredDoorbells {
     if (this.#watched.size === 0) return true
     const now = nowMicroseconds()
     for (const { open } of this.#watched.values()) for (const { heldUntil } of open) if (now < heldUntil) return false
+    let left = MAX_PROTECTED
     for (const watched of this.#watched.values())
-      for (const range of watched.open) if (!this.#protect(watched, range, now)) return false
+      for (const range of watched.open) if (left-- === 0 || !this.#protect(watched, range, now)) return false
     return true
   }
 
@@ -185,7 +222,13 @@ export class DoorbellPages implements StoredDoorbells {
       closed: () => this.#onClosed(program),
     })
     if (userfault === undefined) return undefined
-    const watched: Watched = { userfault, ranges: new Map(), open: new Set(), isClosed: false }
+    const watched: Watched = {
+      userfault,
+      ranges: new RangeList(),
+      counts: new Map(),
+      open: new Set(),
+      isClosed: false,
+    }
     this.#watched.set(program, watched)
     return watched
   }
@@ -202,19 +245,15 @@ export class DoorbellPages implements StoredDoorbells {
   }
 
   /** Forgets the ranges that overlap [start, end). The kernel wakes threads that wait in unmapped pages. */
-  #forget({ ranges, open }: Watched, start: number, end: number): void {
-    for (const range of ranges.values())
-      if (range.start < end && start < range.end) {
-        ranges.delete(range.start)
-        open.delete(range)
-      }
+  #forget(watched: Watched, start: number, end: number): void {
+    for (const range of watched.ranges.removeOverlapping(start, end)) uncount(watched, range)
   }
 
   /** False if the kernel does not permit it now. */
-  #protect(watched: Watched, range: Range, now: number): boolean {
+  #protect(watched: Watched, range: WatchedRange, now: number): boolean {
     const { userfault, ranges, open } = watched
-    if (range.clock !== undefined) {
-      this.#hide(range.clock)
+    if (range.isClock) {
+      this.#hide(range.context)
       open.delete(range)
       range.protectedAt = now
       return true
@@ -222,13 +261,13 @@ export class DoorbellPages implements StoredDoorbells {
     let result: Protected = userfault.protect(range.start, range.end)
     if (result === 'busy') {
       userfault.read()
-      if (watched.isClosed || ranges.get(range.start) !== range) return true
+      if (watched.isClosed || ranges.at(range.start) !== range) return true
       result = userfault.protect(range.start, range.end)
     }
     if (result === 'busy') return false
     open.delete(range)
     range.protectedAt = now
-    if (result === 'gone') ranges.delete(range.start)
+    if (result === 'gone') this.#forget(watched, range.start, range.end)
     return true
   }
 
@@ -240,8 +279,8 @@ export class DoorbellPages implements StoredDoorbells {
   }
 
   /** Threads that wait for the clock continue. */
-  #show({ userfault }: Watched, { start, end, clock }: Range): Protected {
-    const page = clock?.memory.clock?.page
+  #show({ userfault }: Watched, { start, end, context }: WatchedRange): Protected {
+    const page = context.memory.clock?.page
     if (page !== undefined) {
       page.tick()
       page.isReadable = true
@@ -260,15 +299,10 @@ export class DoorbellPages implements StoredDoorbells {
 
   #release(watched: Watched, address: number): void {
     const { userfault, ranges, open } = watched
-    let range: Range | undefined
-    for (const candidate of ranges.values())
-      if (candidate.start <= address && address < candidate.end) {
-        range = candidate
-        break
-      }
+    const range = ranges.at(address)
     const page = pageBelow(address, pageSize())
     let result: Protected = 'gone'
-    if (range?.clock !== undefined) result = this.#show(watched, range)
+    if (range?.isClock) result = this.#show(watched, range)
     else if (range !== undefined) result = userfault.unprotect(range.start, range.end)
     // Memory that was moved (mremap), or the rest of a range whose other pages were unmapped.
     if (result === 'gone') result = userfault.unprotect(page, page + pageSize())

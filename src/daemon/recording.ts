@@ -6,7 +6,7 @@
 import type { Context, Core } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import type { Program, Stack } from '../spec/check/findings.ts'
+import type { Program, Stack } from '../spec/check/finding.ts'
 import { PostQueue } from '../spec/session.ts'
 import { startRecorder } from '../tools/clients/record/recorder.ts'
 import { type RecordingOptions, startRecording } from '../tools/clients/record/recording.ts'

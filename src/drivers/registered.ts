@@ -16,8 +16,11 @@ import { nullDriver } from './null/device.ts'
 import type { RoceSite } from './roce-site.ts'
 import { rxeDriver } from './rxe/device.ts'
 
-export { rxeDriver } from './rxe/device.ts'
-export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './rxe/torment/torment.ts'
+export { openLocalRings } from './rings/context.ts'
+export type { SlabRings } from './rings/ring-memory.ts'
+export { type RxeDevice, rxeDriver } from './rxe/device.ts'
+export type { SoftDevice } from './soft/device.ts'
+export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './soft/torment/torment.ts'
 
 /** The first one is the driver of a device with an address and without `driver=`. */
 export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, efaDriver, mlx5Driver, ctxDriver, nullDriver]

@@ -3,7 +3,7 @@
  */
 import type { DeviceNetwork, DeviceSite } from '../core/driver-contract.ts'
 import type { Port } from '../transport/phy/port.ts'
-import type { Torment } from './rxe/torment/torment.ts'
+import type { Torment } from './soft/torment/torment.ts'
 
 export interface RoceSite extends DeviceSite {
   readonly network: DeviceNetwork & {

@@ -2,6 +2,14 @@
  * Entry point of `userdma`: the library, with all of `userdma/messages` and `userdma/test`.
  */
 
+export type { CaptureDamage, CapturedPacket } from '../tools/captures/file.ts'
+export {
+  type CaptureBytes,
+  type ExplainCaptureOptions,
+  explainCapture,
+  type ReadCaptureOptions,
+  readCapture,
+} from '../tools/captures/read.ts'
 export { GRH_BYTES } from '../transport/wire/ip.ts'
 export * from './messages.ts'
 export {

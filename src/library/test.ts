@@ -3,8 +3,10 @@
  * options of the network.
  */
 
-export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
+export type { Finding } from '../spec/check/finding.ts'
+export type { FindingId } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'
+export type { Severity } from '../spec/check/severity.ts'
 export type {
   DeviceStats,
   Explored,

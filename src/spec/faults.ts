@@ -81,6 +81,10 @@ export const FaultSettings = {
     targets: ['packet', ...REQUESTS],
   },
   opcode: { example: 'opcode=RC_ACKNOWLEDGE', help: 'packets with this opcode (RC_READ_RESP_*, 0x11; several with +)' },
+  cm: {
+    example: 'cm=DREQ',
+    help: 'messages of this name that make and end connections (REQ, REP, RTU …; several with +)',
+  },
   request: {
     example: 'request=SEND',
     help: 'posts of these requests: SEND, WRITE_WITH_IMM … RECV (several with +)',

@@ -4,7 +4,9 @@
  */
 export { type Cause, type CauseName, causeOfCode, causes, causeText } from './check/causes.ts'
 export { type Failure, type FailureJson, failureJson, failureText, isNote } from './check/failures.ts'
-export { type Finding, type FindingId, findings, type Severity } from './check/findings.ts'
+export type { Finding } from './check/finding.ts'
+export { type FindingId, findings } from './check/findings.ts'
+export type { Severity } from './check/severity.ts'
 export { DeviceAttributes, ExtendedDeviceAttributes } from './classes/device/device.ts'
 export { PortAttributes } from './classes/device/port.ts'
 export { FlowSpec } from './classes/flow.ts'

@@ -33,7 +33,7 @@
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
  * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, DIRECT and END are for `userdma check`. STACK gives a stack of the
- *   program an id for later headers and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
+ *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
  *   call (check/refusals.ts).

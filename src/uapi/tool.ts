@@ -4,7 +4,7 @@
 
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
-import type { Finding } from '../spec/check/findings.ts'
+import type { Finding } from '../spec/check/finding.ts'
 import type { Frame } from '../spec/check/frames.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
@@ -96,6 +96,11 @@ export type ToolRequest =
   | { readonly kind: 'sites'; readonly from?: number }
   /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
+  /**
+   * Removes all devices until the end of the session: a command needs them for a daemon of its own. Refused while programs
+   * use them.
+   */
+  | { readonly kind: 'borrow' }
   /** Sends records of a topic as TRACE messages, from the reply on. */
   | SubscribeRequest
   /** Ends a subscription of this session. All its records precede the reply. */
@@ -134,9 +139,12 @@ export interface Topics {
     readonly snapshot: never
     readonly change: TraceEvent | TormentRecord
   }
-  /** The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. */
+  /**
+   * The findings so far, then each new one. None is lost. `hang`: waits of this many seconds are findings. `fresh`: only
+   * new ones, and mistakes that were found before are new too.
+   */
   readonly findings: {
-    readonly options: { readonly hang?: number }
+    readonly options: { readonly hang?: number; readonly fresh?: boolean }
     readonly snapshot: readonly Finding[]
     readonly change: Finding
   }
@@ -285,6 +293,7 @@ export type ToolReply =
   | { readonly error: string }
   | { readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] } }
   | { readonly devices: readonly ListedDevice[] }
+  | { readonly borrowed: readonly DeviceSpec[] }
   | { readonly stat: Stat }
   | { readonly qps: readonly QpStat[]; readonly next?: QpCursor }
   | { readonly waits: readonly WaitStat[] }

@@ -18,7 +18,7 @@ import {
 } from '../../src/daemon/accounts.ts'
 import { ContextMemory } from '../../src/daemon/context/context-file.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
-import { createGroups } from '../../src/drivers/rxe/address/multicast.ts'
+import { createGroups } from '../../src/drivers/soft/address/multicast.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { PortTable } from '../../src/services/rdma-cm/ports.ts'
 import { anyAddress, Family } from '../../src/services/socket-address.ts'

@@ -92,16 +92,16 @@ const assertServed = async (client: Client, context: number): Promise<void> => {
 /** The members of `rxe`, as a plain object. A test replaces some. */
 const membersOf = (rxe: RxeDevice): RxeDevice => ({
   device: rxe.device,
-  queues: rxe.queues!,
+  queues: rxe.queues,
   link: rxe.link,
   counters: () => rxe.counters(),
   poll: (now, scope) => rxe.poll(now, scope),
-  isUnfinished: () => rxe.isUnfinished?.() === true,
+  isUnfinished: () => rxe.isUnfinished(),
   scanChanged: () => rxe.scanChanged(),
   onDoorbell: (context, handle) => rxe.onDoorbell(context, handle),
   hasWork: () => rxe.hasWork(),
   nextTimeout: () => rxe.nextTimeout(),
-  openRings: context => rxe.openRings(context),
+  waits: disconnected => rxe.waits(disconnected),
   visitStalls: (minRnrNaks, visit) => rxe.visitStalls(minRnrNaks, visit),
 })
 

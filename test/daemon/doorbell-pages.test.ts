@@ -18,6 +18,9 @@ const PAGE = 4096
 /** Longer than any time for which a range is not protected after a store. Microseconds. */
 const LONG = 10_000
 
+/** Of the pages; not one of a test that ends it. */
+const CONTEXT = { memory: {} } as unknown as OpenContext
+
 const stopClock = (t: TestContext): ((microseconds: number) => void) => {
   let now = performance.now()
   t.mock.method(performance, 'now', () => now)
@@ -70,7 +73,7 @@ const setUp = (t: TestContext) => {
 
 test('all pages are protected at first; later only those of which a store has removed the protection', t => {
   const { advance, pages, stores, program } = setUp(t)
-  for (const page of [1, 2, 3]) assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE), undefined)
+  for (const page of [1, 2, 3]) assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE, CONTEXT), undefined)
   assert.equal(pages.arm(), true)
   assert.deepEqual([...program.protectedAt], [PAGE, 2 * PAGE, 3 * PAGE])
   program.listener?.stored(2 * PAGE + 8)
@@ -88,7 +91,7 @@ test('all pages are protected at first; later only those of which a store has re
 
 test('a page is not protected again before the thread had time for its store, and the time grows', t => {
   const { advance, pages, program } = setUp(t)
-  pages.watch(program, PAGE, 2 * PAGE)
+  pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   const holds: number[] = []
   for (let i = 0; i < 4; i++) {
     assert.equal(pages.arm(), true)
@@ -108,7 +111,7 @@ test('a page is not protected again before the thread had time for its store, an
 
 test('several threads wait in one page: each gets its event', t => {
   const { pages, stores, program } = setUp(t)
-  pages.watch(program, PAGE, 2 * PAGE)
+  pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   pages.arm()
   program.listener?.stored(PAGE)
   program.listener?.stored(PAGE + 4)
@@ -118,7 +121,7 @@ test('several threads wait in one page: each gets its event', t => {
 
 test('ranges that were unmapped, or whose process has ended, are forgotten', t => {
   const { pages, program } = setUp(t)
-  for (const page of [1, 2, 3]) pages.watch(program, page * PAGE, (page + 1) * PAGE)
+  for (const page of [1, 2, 3]) pages.watch(program, page * PAGE, (page + 1) * PAGE, CONTEXT)
   program.listener?.unmapped(PAGE, 2 * PAGE)
   assert.equal(pages.rangeCount, 2)
   program.results.push('gone')
@@ -133,7 +136,7 @@ test('while the kernel has an unread event of the process, the loop does not par
   const { pages, program } = setUp(t)
   let reads = 0
   program.onRead = () => reads++
-  pages.watch(program, PAGE, 2 * PAGE)
+  pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   program.results.push('busy', 'busy')
   assert.equal(pages.arm(), false)
   assert.equal(reads, 1)
@@ -156,7 +159,7 @@ test('a clock is brought up to date while programs can read it, and by the read 
   const memory = { clock: { page, offset: 0, length: PAGE }, hideClock }
   const context = { whenEnded: new Set<() => void>(), memory } as unknown as OpenContext
   pages.addClock(context)
-  pages.watch(program, PAGE, 2 * PAGE, context)
+  pages.watch(program, PAGE, 2 * PAGE, context, true)
   pages.find(0)
   assert.equal(ticks, 1)
   assert.equal(pages.arm(), true)
@@ -172,9 +175,18 @@ test('a clock is brought up to date while programs can read it, and by the read 
   assert.equal(ticks, 3)
 })
 
+test('of very many pages, some are protected at a time', t => {
+  const { pages, program } = setUp(t)
+  for (let page = 1; page <= 3000; page++) pages.watch(program, page * PAGE, (page + 1) * PAGE, CONTEXT)
+  let calls = 1
+  for (; !pages.arm(); calls++) assert.ok(program.protectedAt.size < 3000)
+  assert.equal(program.protectedAt.size, 3000)
+  assert.equal(calls, 3)
+})
+
 test('a page that is in no known range is released', t => {
   const { pages, program } = setUp(t)
-  pages.watch(program, PAGE, 2 * PAGE)
+  pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   program.protectedAt.add(7 * PAGE)
   program.listener?.stored(7 * PAGE + 12)
   assert.equal(program.protectedAt.size, 0)
@@ -183,9 +195,10 @@ test('a page that is in no known range is released', t => {
 test('a program has a limited number of ranges; a range that is mapped again counts once', t => {
   const { pages, program } = setUp(t)
   for (let page = 1; page <= MAX_RANGES; page++)
-    assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE), undefined)
-  assert.equal(pages.watch(program, PAGE, 2 * PAGE), undefined)
-  assert.match(pages.watch(program, 5000 * PAGE, 5001 * PAGE) ?? '', /4096 watched ranges/)
+    assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE, CONTEXT), undefined)
+  assert.equal(pages.watch(program, PAGE, 2 * PAGE, CONTEXT), undefined)
+  const beyond = (MAX_RANGES + 1000) * PAGE
+  assert.match(pages.watch(program, beyond, beyond + PAGE, CONTEXT) ?? '', new RegExp(`${MAX_RANGES} watched ranges`))
   assert.equal(pages.rangeCount, MAX_RANGES)
 })
 
@@ -256,12 +269,12 @@ test('mappings that a program tells of are known without a reading of all its ma
       },
     },
   }
-  const page = { offset: 0, length: PAGE, mappings: 0 }
-  const open = { memory: { doorbells: [page] }, whenEnded: new Set() } as unknown as OpenContext
+  const memory = { expectedMappings: 0 }
+  const open = { memory, whenEnded: new Set() } as unknown as OpenContext
   const ranges = new DoorbellRanges(client as unknown as Client, program, { doorbells: pages, log: assert.fail })
   const tell = (from: number): void => ranges.mapped(open, from * PAGE, PAGE, 0)
   for (let i = 1; i <= 100; i++) {
-    page.mappings = 2 * i
+    memory.expectedMappings = 2 * i
     pages.await(open)
     tell(2 * i)
     assert.equal(pages.mayPark, false, 'the other mapping of the queue is missing')

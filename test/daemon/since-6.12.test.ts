@@ -1,5 +1,5 @@
 /*
- * The table of Linux's additions since 6.12 (spec/linux/since-6.12.ts) against a running daemon, which is called as each
+ * The table of Linux's additions since 6.12 (project/docs/linux-additions.ts) against a running daemon, which is called as each
  * row says, and against the names in Linux's headers.
  */
 import assert from 'node:assert/strict'
@@ -14,11 +14,11 @@ import { errnoName } from '../../src/spec/errno.ts'
 import { ioctlMethods, RDMA_VERBS_IOCTL, UHW_IN } from '../../src/spec/linux/ioctl.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from '../../src/spec/linux/names.ts'
 import { MonitorEvent, type NldevCommandName, NlmsgFlags } from '../../src/spec/linux/nldev.ts'
-import { type Addition, type AdditionKind, additionKinds, additions } from '../../src/spec/linux/since-6.12.ts'
 import { ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import type { Entries } from '../../src/uapi/nldev/attributes.ts'
 import { fixture } from '../paths.ts'
+import { type Addition, type AdditionKind, additionKinds, additions } from '../project/docs/linux-additions.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, Command, daemonOf, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'

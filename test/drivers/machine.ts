@@ -6,6 +6,7 @@ import { identify } from '../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../src/core/driver-contract.ts'
 import { type Core, createCore } from '../../src/core/index.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
+import type { Torment } from '../../src/drivers/soft/torment/torment.ts'
 import { parseFaults } from '../../src/spec/faults/rules.ts'
 import { withFaults } from '../../src/transport/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/transport/phy/memory.ts'
@@ -41,6 +42,7 @@ export const driverMachine = (
   fault: string,
   onPort?: (port: Port, device: number) => void,
   dcqcn?: number,
+  torment?: Torment,
 ) => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(64, 64))
@@ -57,7 +59,8 @@ export const driverMachine = (
         identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
         now: () => time.now,
         dcqcn,
-        attach: () => port,
+        attach: () => torment?.port(port, name) ?? port,
+        torment,
       },
     })
   })

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { About, FaultState, WaitState } from '../../src/tools/inspect/server.ts'
+import type { About, FaultState, WaitState } from '../../src/tools/inspect/protocol.ts'
 import { openSession, type SessionSource } from '../../src/tools/record/reader.ts'
 import { repoRoot } from '../paths.ts'
 import {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { About } from '../../src/tools/inspect/server.ts'
+import type { About } from '../../src/tools/inspect/protocol.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 import { canMakeNets, newNet, untilListeningAt, useNet } from './nets.ts'
 import { assertGood, lacking, run, start, userdma } from './programs.ts'

@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
-import { type DataState, servePage } from '../../src/tools/inspect/server.ts'
+import type { DataState } from '../../src/tools/inspect/protocol.ts'
+import { servePage } from '../../src/tools/inspect/server.ts'
 import { SessionWriter } from '../../src/tools/record/writer.ts'
 import { coverageTexts } from '../../web/data/coverage.ts'
 import { findSource } from '../../web/data/source.ts'

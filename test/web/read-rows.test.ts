@@ -9,7 +9,8 @@ import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts
 import { bytesSource, openSession } from '../../src/tools/record/reader.ts'
 import { SessionWriter } from '../../src/tools/record/writer.ts'
 import { beginRows, readRows } from '../../web/ladder/read-rows.ts'
-import { LadderRows, type Row } from '../../web/ladder/rows.ts'
+import type { Row } from '../../web/ladder/row.ts'
+import { LadderRows } from '../../web/ladder/rows.ts'
 import { createMemorySink } from '../tools/record/memory-sink.ts'
 import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from './events.ts'
 

@@ -3,10 +3,17 @@
  */
 import type { Session } from '../../src/tools/record/reader.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
+import type { Kept } from './memory.ts'
 import type { Facts } from './store.ts'
 
 /** Parts of the session below this share of it are not mentioned. */
 const MIN_SHARE = 0.001
+
+/** What a list lacks, after its number of entries: `; 120 later ones did not fit into the page's memory`. Empty: nothing. */
+export const omittedText = ({ omitted, keepsNewest }: Kept<unknown>): string =>
+  omitted === 0
+    ? ''
+    : `; ${countText(omitted)} ${keepsNewest ? 'earlier' : 'later'} ${omitted === 1 ? 'one' : 'ones'} did not fit into the page's memory`
 
 export const coverageTexts = (facts: Facts, session: Session): string[] => {
   const texts: string[] = []

@@ -2,8 +2,17 @@
  * Where the page gets its session file from: the server of `userdma inspect` (src/tools/inspect/server.ts), or the page itself
  * if it is one file (src/tools/inspect/html.ts).
  */
-import type { About, DataState, FaultState, WaitState } from '../../src/tools/inspect/server.ts'
+import {
+  type About,
+  type DataState,
+  type FaultState,
+  HOST_HEADER,
+  PART_TYPE,
+  SESSION_HEADER,
+  type WaitState,
+} from '../../src/tools/inspect/protocol.ts'
 import type { SessionSource } from '../../src/tools/record/reader.ts'
+import { Memory } from './memory.ts'
 
 export interface Source {
   readonly about: About
@@ -21,30 +30,34 @@ export interface Source {
   choose(host: string): void
   /** What programs of the daemon wait for; nothing for a file. */
   waits(): Promise<readonly WaitState[]>
-  /** Bytes that were read so far. */
-  readonly bytesRead: number
+  /** What the page may keep in memory. */
+  readonly memory: Memory
 }
 
 // ---- pages ----
 
 const PAGE_BYTES = 64 * 1024
-/** Pages in memory: 32 MB. */
-const MAX_PAGES = 512
-/** Reads from so many bytes on are of a search through the file: a request for each page would take most of its time. */
+/** Pages that are loaded at once by a read that goes on where the last one ended: a request for each takes longer. */
+const AHEAD = 16
+/** Reads from so many bytes on are of a search through the file, which need not be kept. */
 const LONG_READ = 4 * PAGE_BYTES
 
 type Load = (offset: number, length: number) => Promise<Uint8Array>
 
-/** Reads pages of bytes, and keeps the newest. */
+/** Reads pages of bytes, and keeps as many of the newest as the memory has room for. */
 class PageCache {
   readonly #load: Load
-  readonly #loadLong: Load | undefined
+  readonly #memory: Memory
+  readonly #ahead: number
   readonly #pages = new Map<number, Promise<Uint8Array>>()
+  /** The page after the one that was loaded last. */
+  #next = -1
 
-  /** `load`: loads a page. `loadLong`: more bytes at once, which are not kept; undefined: page by page. */
-  constructor(load: Load, loadLong?: Load) {
+  /** `load`: loads one or several pages, fewer at the end. `ahead`: pages that are loaded at once, at most. */
+  constructor(load: Load, memory: Memory, ahead: number) {
     this.#load = load
-    this.#loadLong = loadLong
+    this.#memory = memory
+    this.#ahead = ahead
   }
 
   /** Forgets the pages of the bytes from `from` to `to`. */
@@ -53,33 +66,59 @@ class PageCache {
       if (page * PAGE_BYTES < to && (page + 1) * PAGE_BYTES > from) this.#pages.delete(page)
   }
 
-  #page(number: number): Promise<Uint8Array> {
-    let page = this.#pages.get(number)
-    if (page === undefined) {
-      page = this.#load(number * PAGE_BYTES, PAGE_BYTES)
-      page.catch(() => this.#pages.delete(number))
-    } else this.#pages.delete(number)
+  #keep(number: number, page: Promise<Uint8Array>): void {
+    this.#pages.delete(number)
     this.#pages.set(number, page)
-    if (this.#pages.size > MAX_PAGES)
-      for (const oldest of this.#pages.keys()) {
-        this.#pages.delete(oldest)
-        break
-      }
+    page.catch(() => this.#pages.delete(number))
+  }
+
+  /** Loads a page, and the next ones if reads go forward. `end`: bytes of the file. */
+  #loadFrom(first: number, end: number): Promise<Uint8Array> {
+    const wanted = this.#next === first ? Math.min(this.#ahead, Math.ceil(end / PAGE_BYTES) - first) : 1
+    let count = 1
+    while (count < wanted && !this.#pages.has(first + count)) count++
+    const all = this.#load(first * PAGE_BYTES, count * PAGE_BYTES)
+    this.#next = first + count
+    // A part would keep all of it in memory.
+    const partOf = async (i: number): Promise<Uint8Array> => {
+      const bytes = await all
+      return count === 1 ? bytes : bytes.slice(i * PAGE_BYTES, (i + 1) * PAGE_BYTES)
+    }
+    const pages = Array.from({ length: count }, (_, i) => partOf(i))
+    for (const [i, page] of pages.entries()) this.#keep(first + i, page)
+    const most = Math.max(2 * AHEAD, Math.floor(this.#memory.forFile / PAGE_BYTES))
+    for (const oldest of this.#pages.keys()) {
+      if (this.#pages.size <= most) break
+      this.#pages.delete(oldest)
+    }
+    return pages[0]!
+  }
+
+  #page(number: number, end: number): Promise<Uint8Array> {
+    const page = this.#pages.get(number)
+    if (page === undefined) return this.#loadFrom(number, end)
+    this.#pages.delete(number)
+    this.#pages.set(number, page)
     return page
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    if (length >= LONG_READ && this.#loadLong !== undefined) return this.#loadLong(offset, length)
+  /** `end`: bytes of the file. */
+  async read(offset: number, length: number, end: number): Promise<Uint8Array> {
     const first = Math.floor(offset / PAGE_BYTES)
     const last = Math.floor((offset + Math.max(length, 1) - 1) / PAGE_BYTES)
     if (first === last) {
-      const page = await this.#page(first)
+      const page = await this.#page(first, end)
       return page.subarray(offset - first * PAGE_BYTES, offset + length - first * PAGE_BYTES)
+    }
+    if (length >= LONG_READ) {
+      let isKept = true
+      for (let number = first; number <= last && isKept; number++) isKept = this.#pages.has(number)
+      if (!isKept) return this.#load(offset, length)
     }
     const bytes = new Uint8Array(length)
     let at = 0
     for (let number = first; number <= last; number++) {
-      const page = await this.#page(number)
+      const page = await this.#page(number, end)
       const start = Math.max(0, offset - number * PAGE_BYTES)
       const part = page.subarray(start, start + length - at)
       bytes.set(part, at)
@@ -93,7 +132,7 @@ class PageCache {
 const sourceOf = (cache: PageCache, size: number): SessionSource => ({
   size,
   read: (offset, length) =>
-    offset >= size ? Promise.resolve(new Uint8Array(0)) : cache.read(offset, Math.min(length, size - offset)),
+    offset >= size ? Promise.resolve(new Uint8Array(0)) : cache.read(offset, Math.min(length, size - offset), size),
   forget: (from, to) => cache.forget(from, to),
 })
 
@@ -124,7 +163,7 @@ const enter = async (): Promise<string> => {
 const connect = async (): Promise<Source> => {
   const session = await enter()
   const host = sessionStorage.getItem(HOST)
-  const headers = { 'x-userdma-session': session, ...(host !== null && { 'x-userdma-host': host }) }
+  const headers = { [SESSION_HEADER]: session, ...(host !== null && { [HOST_HEADER]: host }) }
   const request = async (path: string, init: RequestInit = {}): Promise<Response> => {
     const reply = await fetch(`api/${path}`, { ...init, headers })
     if (reply.status === 401) {
@@ -135,18 +174,14 @@ const connect = async (): Promise<Source> => {
     return reply
   }
   const about = (await (await request('about')).json()) as About
-  let bytesRead = 0
-  const read: Load = async (offset, length) => {
-    const bytes = new Uint8Array(await (await request(`data?offset=${offset}&length=${length}`)).arrayBuffer())
-    bytesRead += bytes.length
-    return bytes
-  }
-  const cache = new PageCache(read, read)
+  const read: Load = async (offset, length) =>
+    new Uint8Array(await (await request(`data?offset=${offset}&length=${length}`)).arrayBuffer())
+  const memory = new Memory()
+  // Of a live recording, what comes next is still being written.
+  const cache = new PageCache(read, memory, about.isLive ? 1 : AHEAD)
   return {
     about,
-    get bytesRead() {
-      return bytesRead
-    },
+    memory,
     open: state => sourceOf(cache, state.size),
     async *changes() {
       const { body } = await request('changes')
@@ -180,31 +215,41 @@ const connect = async (): Promise<Source> => {
 
 // ---- a page in one file ----
 
-/** Elements with parts of the session file: gzip in base64, each of PART_BYTES bytes but the last (src/tools/inspect/html.ts). */
-const PART_TYPE = 'application/vnd.userdma.session'
-
 const unpack = async (text: string): Promise<Uint8Array> => {
   const packed = Uint8Array.from(atob(text.trim()), unit => unit.charCodeAt(0))
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))
   return new Uint8Array(await new Response(stream).arrayBuffer())
 }
 
+/** `parts`: elements of PART_TYPE, each of as many bytes as the first says, but the last (src/tools/inspect/html.ts). */
 const inline = (parts: readonly HTMLScriptElement[]): Source => {
   const { name = '', size: sizeText = '0', partBytes = '1' } = parts[0]!.dataset
   const size = Number(sizeText)
   const partSize = Number(partBytes)
   let unpacked: { readonly element: HTMLScriptElement; readonly bytes: Promise<Uint8Array> } | undefined
-  const cache = new PageCache(async offset => {
+  const partAt = (offset: number): Promise<Uint8Array> => {
     const element = parts[Math.floor(offset / partSize)]
-    if (element === undefined) return new Uint8Array(0)
+    if (element === undefined) return Promise.resolve(new Uint8Array(0))
     if (unpacked?.element !== element) unpacked = { element, bytes: unpack(element.textContent ?? '') }
-    const part = await unpacked.bytes
-    const start = offset % partSize
-    return part.subarray(start, start + PAGE_BYTES)
-  })
+    return unpacked.bytes
+  }
+  const load: Load = async (offset, length) => {
+    const bytes = new Uint8Array(length)
+    let at = 0
+    while (at < length) {
+      const start = (offset + at) % partSize
+      const part = (await partAt(offset + at)).subarray(start, start + length - at)
+      if (part.length === 0) break
+      bytes.set(part, at)
+      at += part.length
+    }
+    return bytes.subarray(0, at)
+  }
+  const memory = new Memory()
+  const cache = new PageCache(load, memory, AHEAD)
   return {
+    memory,
     about: { name, isLive: false, hasFaults: false, state: { recording: 1, size, isGrowing: false } },
-    bytesRead: size,
     open: state => sourceOf(cache, state.size),
     save: undefined,
     link: undefined,

@@ -1,34 +1,40 @@
 /*
  * The session that the page shows, and what is known of it so far. The events are read once, from the first on, in the
- * background: a part at once, all of a long session when the user asks. A live session is read as it grows; if more
- * arrives than the page reads, it skips and says so.
+ * background: as many as fit into the page's memory (memory.ts), the rest when the user asks; then the sums are of all,
+ * and the lists say how many of their entries did not fit. A live session is read as it grows; if more arrives than the
+ * page reads, it skips and says so.
  */
 
 import { SessionFileError } from '../../src/tools/record/error.ts'
-import type { CallEvent, FailureEvent, FindingEvent, SessionEvent } from '../../src/tools/record/events.ts'
-import { SessionObjects } from '../../src/tools/record/objects.ts'
+import type { CallEvent, FailureEvent, FindingEvent, ObjectEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import { isQueuePairClass, SessionObjects } from '../../src/tools/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
 import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'
 import { LongestRequests } from '../../src/tools/record/times/longest.ts'
 import { type RequestTimes, TimesOfRequests } from '../../src/tools/record/times/request-times.ts'
 import { readLastWaits, SessionWaits } from '../../src/tools/record/waits.ts'
+import { isFailed } from '../../src/tools/trace/failed.ts'
+import { bytesOf, type Kept, type Memory } from './memory.ts'
 import { nextTask, TURN } from './next-task.ts'
 import type { Source } from './source.ts'
 import { Traffic } from './traffic.ts'
 
-/** Bytes of a session that are read without being asked. */
-const READ_AT_ONCE = 3 * 2 ** 20
 /** A live session that is read so many bytes behind skips to its newest part, of at least CATCH_UP bytes. */
 const MAX_BEHIND = 16 * 2 ** 20
 const CATCH_UP = 4 * 2 ** 20
-const MAX_CALLS = 20_000
-const MAX_PROBLEMS = 5_000
-const MAX_SENDS = 20_000
 const MAX_LONGEST = 200
+/** Bytes of what the sums of a queue pair take: durations and recent packets. */
+const QUEUE_BYTES = 4096
 /** Milliseconds between two notices to views while events are read. */
 const NOTICE_INTERVAL = 200
 
 export type Timed<E> = E & { readonly time: number }
+
+interface Caller {
+  readonly command: string
+  calls: number
+  failed: number
+}
 
 /** All that was learned from the events read so far. */
 export interface Facts {
@@ -37,12 +43,11 @@ export interface Facts {
   readonly isLive: boolean
   readonly objects: SessionObjects
   readonly traffic: Traffic
-  readonly calls: Timed<CallEvent>[]
-  /** Calls that were too many for `calls`. */
-  omittedCalls: number
-  readonly findings: Timed<FindingEvent>[]
-  readonly failures: Timed<FailureEvent>[]
-  omittedProblems: number
+  readonly calls: Kept<Timed<CallEvent>>
+  /** By pid: how many calls a program has made, and of these failed, also those that are not in `calls`. */
+  readonly callers: Map<number, Caller>
+  readonly findings: Kept<Timed<FindingEvent>>
+  readonly failures: Kept<Timed<FailureEvent>>
   /** Events of the recorder that were lost. */
   lost: number
   /** How many events were read. */
@@ -64,42 +69,37 @@ export interface Facts {
   readonly times: TimesOfRequests
   readonly longest: LongestRequests
   /** Sends in the order of their ends: the first, or of a live session the newest. */
-  readonly sends: RequestTimes[]
-  /** Sends that were too many for `sends`. */
-  omittedSends: number
+  readonly sends: Kept<RequestTimes>
+  readonly memory: Memory
 }
 
-/** Adds to a list of at most `max` entries; full, it loses its older half if `keepsNewest`. Returns how many are omitted. */
-const keep = <T>(list: T[], entry: T, max: number, keepsNewest: boolean): number => {
-  if (list.length >= max && !keepsNewest) return 1
-  const dropped = list.length >= max ? list.splice(0, max / 2).length : 0
-  list.push(entry)
-  return dropped
-}
+/** Bytes of a send, about, without its queue pair. */
+const bytesOfSend = ({ request, stack, spans }: RequestTimes): number =>
+  bytesOf(request) + bytesOf(stack) + bytesOf(spans) + 128
 
-const newFacts = (start: number, isLive: boolean): Facts => {
+const newFacts = (start: number, isLive: boolean, memory: Memory): Facts => {
+  memory.clear()
   const objects = new SessionObjects()
   const longest = new LongestRequests(MAX_LONGEST)
-  const sends: RequestTimes[] = []
-  const facts: Facts = {
+  const sends = memory.list<RequestTimes>(isLive)
+  return {
     start,
     isLive,
+    memory,
     objects,
     times: new TimesOfRequests(send => {
       longest.add(send)
-      facts.omittedSends += keep(sends, send, MAX_SENDS, isLive)
+      sends.add(send, bytesOfSend(send))
     }, objects),
     waits: new SessionWaits(),
     symbols: new SessionSymbols(),
     longest,
     sends,
-    omittedSends: 0,
     traffic: new Traffic(start),
-    calls: [],
-    omittedCalls: 0,
-    findings: [],
-    failures: [],
-    omittedProblems: 0,
+    calls: memory.list(isLive),
+    callers: new Map(),
+    findings: memory.list(isLive, true),
+    failures: memory.list(isLive, true),
     lost: 0,
     events: 0,
     damaged: 0,
@@ -109,7 +109,27 @@ const newFacts = (start: number, isLive: boolean): Facts => {
     endReason: undefined,
     counters: new Map(),
   }
-  return facts
+}
+
+const addObject = ({ objects, memory }: Facts, event: Timed<ObjectEvent>): void => {
+  const moments = (): number => objects.objects.get(event.object)?.history.length ?? 0
+  const before = moments()
+  objects.add(event)
+  if (moments() === before) return
+  memory.records += bytesOf(event)
+  if (before === 0 && isQueuePairClass(event.class)) memory.records += QUEUE_BYTES
+}
+
+const addCall = ({ calls, callers, memory }: Facts, event: Timed<CallEvent>): void => {
+  const { call } = event
+  calls.add(event, bytesOf(event))
+  const caller = callers.get(call.pid) ?? { command: call.command, calls: 0, failed: 0 }
+  if (caller.calls === 0) {
+    callers.set(call.pid, caller)
+    memory.records += bytesOf(caller)
+  }
+  caller.calls++
+  if (isFailed(call)) caller.failed++
 }
 
 const addTo = (facts: Facts, event: SessionEvent): void => {
@@ -120,11 +140,11 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       facts.objects.addDevice(event)
       return
     case 'object':
-      facts.objects.add(event)
+      addObject(facts, event)
       facts.times.add(event)
       return
     case 'call':
-      facts.omittedCalls += keep(facts.calls, event, MAX_CALLS, facts.isLive)
+      addCall(facts, event)
       return
     case 'wait':
     case 'programEnd':
@@ -134,14 +154,12 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
       facts.symbols.add(event)
       return
     case 'finding':
-      if (facts.findings.length < MAX_PROBLEMS) facts.findings.push(event)
-      else facts.omittedProblems++
+      facts.findings.add(event, bytesOf(event))
       return
     case 'failure': {
       // Events that are no errors.
       if (event.failure.failure.isNote) return
-      if (facts.failures.length < MAX_PROBLEMS) facts.failures.push(event)
-      else facts.omittedProblems++
+      facts.failures.add(event, bytesOf(event))
       const qp = facts.objects.queuePairs.get(event.object)
       const { kind } = event.failure.failure
       // The device moves a queue pair to ERR without a call.
@@ -182,7 +200,8 @@ export class Store {
   #next = 0
   /** Time of the last event that was read. */
   #lastEnd = 0
-  #budget = READ_AT_ONCE
+  /** Whether the user has asked for what does not fit into the memory. */
+  #readsAll = false
   #recording: number
   #isReading = false
   #lastNotice = 0
@@ -194,7 +213,7 @@ export class Store {
     this.session = session
     this.#recording = source.about.state.recording
     this.notice = source.about.state.notice
-    this.facts = newFacts(session.start, source.about.isLive)
+    this.facts = newFacts(session.start, source.about.isLive, source.memory)
   }
 
   /** Opens the session of a source. Throws an Error with a sentence. */
@@ -211,7 +230,7 @@ export class Store {
   }
 
   readAll(): void {
-    this.#budget = Number.POSITIVE_INFINITY
+    this.#readsAll = true
     void this.#read()
   }
 
@@ -221,6 +240,12 @@ export class Store {
     this.#lastNotice = now
     this.version++
     for (const listener of this.#listeners) listener()
+  }
+
+  /** Whether the page has the memory for a block, with the blocks before it and what was made of them. */
+  #fits({ length }: SessionBlock): boolean {
+    const { total, records } = this.source.memory
+    return this.bytesDone + length + records <= total
   }
 
   /** The index of the first block of events from `from` on that was not read. */
@@ -283,7 +308,7 @@ export class Store {
         }
         // Blocks before this one were overwritten or passed over; those before the page's first look are not missing.
         if (isLive && this.#next > 0) facts.skipped += block.first - this.#next
-        if (!isLive && this.bytesDone + block.length > this.#budget) {
+        if (!isLive && !this.#readsAll && !this.#fits(block)) {
           this.readState = 'paused'
           return
         }
@@ -360,11 +385,11 @@ export class Store {
             this.session = session
             if (isNew) {
               this.#recording = state.recording
-              this.facts = newFacts(session.start, source.about.isLive)
+              this.facts = newFacts(session.start, source.about.isLive, source.memory)
               this.#next = 0
               this.bytesDone = 0
               this.#isReading = false
-            } else if (this.facts.events === 0) this.facts = newFacts(session.start, source.about.isLive)
+            } else if (this.facts.events === 0) this.facts = newFacts(session.start, source.about.isLive, source.memory)
           }
           await this.#read()
           this.#changed()

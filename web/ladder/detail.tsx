@@ -14,8 +14,9 @@ import { CopyButton } from '../parts/copy.tsx'
 import { StackView } from '../parts/stack.tsx'
 import { focusList } from '../parts/virtual-list.tsx'
 import { linkTo } from '../route.ts'
+import type { Row } from './row.ts'
 import { rowText } from './row-text.ts'
-import { type Row, requestTitle, statusName } from './rows.ts'
+import { requestTitle, statusName } from './row-titles.ts'
 
 const flagNames = (flags: number): string =>
   Object.entries(SendFlags.values)

@@ -3,7 +3,7 @@
  */
 import { durationText, timeText } from '../format.ts'
 import type { RowAttributes } from '../parts/virtual-list.tsx'
-import type { Row, Side, Wait } from './rows.ts'
+import type { Row, Side, Wait } from './row.ts'
 
 const WAITS: Readonly<Record<Wait, string>> = {
   rnr: 'waits because the receiver was not ready',

@@ -21,7 +21,8 @@ import { Detail } from './detail.tsx'
 import { LadderRow } from './ladder-row.tsx'
 import { useLadder } from './load.ts'
 import { OverviewStrip } from './overview-strip.tsx'
-import { filteredRow, type Row, rowFields } from './rows.ts'
+import type { Row } from './row.ts'
+import { filteredRow, rowFields } from './row-filter.ts'
 
 const ROW_HEIGHT = 24
 /** Microseconds before the end of a live session from which the newest rows are shown. */

@@ -7,7 +7,7 @@ import type { Connection } from '../../src/tools/record/objects.ts'
 import { nextTask } from '../data/next-task.ts'
 import type { Store } from '../data/store.ts'
 import { beginRows, type Progress, type RowFilter, readRows } from './read-rows.ts'
-import type { Row } from './rows.ts'
+import type { Row } from './row.ts'
 
 /** Rows that are loaded at once, and kept at most. */
 const PART = 5_000

@@ -5,7 +5,9 @@ import type { Connection } from '../../src/tools/record/objects.ts'
 import type { Session } from '../../src/tools/record/reader.ts'
 import { keysOf } from '../data/keys.ts'
 import { TURN } from '../data/next-task.ts'
-import { LadderRows, type Row, wantedOf } from './rows.ts'
+import { wantedOf } from './connection-packets.ts'
+import type { Row } from './row.ts'
+import { LadderRows } from './rows.ts'
 
 /** Rows that may still change, after which a filter decides: packets turn out to be lost. */
 const UNSETTLED = 2_000

@@ -3,7 +3,7 @@
  */
 import { callLine, failureLine } from '../../src/tools/trace/calls.ts'
 import { packetText } from '../../src/tools/trace/packets.ts'
-import type { Row, RowPacket } from './rows.ts'
+import type { Row, RowPacket } from './row.ts'
 
 const packetLine = ({ bytes, length, count, outcome, isRetransmission }: RowPacket, note: string): string => {
   // What was not recorded of the payload counts as zeros.

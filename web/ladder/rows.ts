@@ -3,9 +3,7 @@
  * one after another and keeps what it needs to explain the later ones: which PSNs were sent and acknowledged, which
  * request a packet belongs to, who waits for what.
  */
-
 import { errnoName } from '../../src/spec/errno.ts'
-import type { PacketOutcome } from '../../src/spec/faults.ts'
 import {
   nakCode,
   rnrTimerMicroseconds,
@@ -21,318 +19,31 @@ import {
   OP_START,
   opcodeByNumber,
   opcodeFlags,
-  sourceQpnAt,
 } from '../../src/spec/wire/opcodes.ts'
-import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import type { WantedEvents } from '../../src/tools/record/decode.ts'
 import type { PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 import type { Connection, QueuePair } from '../../src/tools/record/objects.ts'
 import { lostOutcomes } from '../../src/tools/record/packets.ts'
 import { isFailed } from '../../src/tools/trace/failed.ts'
 import { syndromeText } from '../../src/tools/trace/packets.ts'
 import { BTH_BYTES, psnDifference } from '../../src/transport/wire/bth.ts'
-import { choiceOf } from '../data/keys.ts'
-import type { FieldValue, Filtered } from '../filter/filter.ts'
-import { addressText, bytesText, countText, durationText, hexText, plural, psnText } from '../format.ts'
-import { packetValue } from '../packet/fields.ts'
-import { Recent } from './recent.ts'
-
-/** 0: the left queue pair, 1: the right one. */
-export type Side = 0 | 1
-
-export type Tone = 'data' | 'ack' | 'nak' | 'retry' | 'lost' | 'post' | 'done' | 'error' | 'state'
-
-/** What a queue pair waits for while a row is shown. */
-export type Wait = 'rnr' | 'nak' | 'timeout'
-
-type Waits = readonly [Wait | undefined, Wait | undefined]
-
-/** A packet, or a run of packets with ascending PSNs. */
-export interface RowPacket {
-  readonly event: PacketsEvent
-  /** The packet's position in the event's run. */
-  readonly index: number
-  readonly count: number
-  readonly psn: number
-  /** Bytes of the first packet, BTH to ICRC. */
-  readonly length: number
-  /** Bytes of the packet's headers and the recorded part of its payload. */
-  readonly bytes: Uint8Array
-  outcome: PacketOutcome
-  readonly isRetransmission: boolean
-}
-
-export interface Row {
-  readonly kind: 'packet' | 'posted' | 'completed' | 'state' | 'failure' | 'finding' | 'idle' | 'lost' | 'call'
-  readonly time: number
-  readonly event: SessionEvent
-  /** The sender of a packet, otherwise the side at which it happened; undefined: in the middle. */
-  readonly side: Side | undefined
-  tone: Tone
-  /** Made when it is read first, as is `note`: most rows that a filter sees are never shown. */
-  readonly title: string
-  /** Further words: what is acknowledged, why it failed. */
-  note: string
-  readonly packet?: RowPacket
-  /** The request that it belongs to. */
-  request: PostedEvent | undefined
-  /** How many events the row stands for. */
-  count: number
-  /** By side. */
-  readonly waits: Waits
-  /** A wait ends with this row: its duration in microseconds. */
-  waited?: number
-}
-
-const PSN_MASK = 0xff_ffff
+import { addressText, countText, durationText, hexText, plural, psnText } from '../format.ts'
+import { Arrivals } from './arrivals.ts'
+import { senderOf, srcQpnOf } from './connection-packets.ts'
+import { acknowledgedText, type Direction, newDirection, takePosted } from './direction.ts'
+import { MadeRow, PacketOfRow, partOf, type Text } from './made-row.ts'
+import { PSN_MASK, type Row, type Side, type Tone, type Wait } from './row.ts'
+import { OUTCOMES, stateText } from './row-titles.ts'
 
 /** A run of at most so many packets is shown packet by packet. */
 const MAX_EXPANDED = 4
-/** PSNs that are remembered for retransmissions and lost packets. */
-const MAX_REMEMBERED = 8192
 /** Microseconds without events from which a row says so. */
 const IDLE = 10_000
 
-/** Names by value; of two names of one value the first. */
-const namesOf = (values: Readonly<Record<string, number>>): ReadonlyMap<number, string> =>
-  new Map(
-    Object.entries(values)
-      .map(([name, value]) => [value, name] as const)
-      .reverse(),
-  )
-const wrNames = namesOf(WrOpcode.values)
-const wcNames = namesOf(WcOpcode.values)
-const statusNames = namesOf(WcStatus.values)
-const wrName = (opcode: number): string => wrNames.get(opcode) ?? `opcode ${opcode}`
-const wcName = (opcode: number): string => wcNames.get(opcode) ?? `opcode ${opcode}`
-export const statusName = (status: number): string => statusNames.get(status) ?? `status ${status}`
-
-const kindOfRequest = (name: string): string =>
-  name.startsWith('SEND')
-    ? 'send'
-    : name.startsWith('RDMA_WRITE')
-      ? 'write'
-      : name.startsWith('RDMA_READ')
-        ? 'read'
-        : name === 'FLUSH'
-          ? 'flush'
-          : name === 'ATOMIC_WRITE'
-            ? 'atomic_write'
-            : name.startsWith('ATOMIC')
-              ? 'atomic'
-              : ''
-
-const requestKinds = new Map([...wrNames].map(([opcode, name]) => [opcode, kindOfRequest(name)]))
-
-/** What is known of the requests of one side, whose packets go to the other. */
-interface Direction {
-  /** The newest request PSN that was sent, and response PSN that was received. */
-  highest: number | undefined
-  highestResponse: number | undefined
-  /** The last PSN that was acknowledged. */
-  acknowledged: number | undefined
-  /** Sends that were fetched, and not seen in packets yet. */
-  readonly posted: PostedEvent[]
-  current: PostedEvent | undefined
-  /** By PSN: when it was sent for the first time, and the request. */
-  readonly sent: Recent<{ readonly time: number; readonly request: PostedEvent | undefined }>
-  /** An unanswered NAK: why the next retransmission comes. */
-  nak: { readonly wait: Wait; readonly time: number; readonly text: string } | undefined
-}
-
-const newDirection = (acknowledged: number | undefined): Direction => ({
-  highest: undefined,
-  highestResponse: undefined,
-  acknowledged,
-  posted: [],
-  current: undefined,
-  sent: new Recent(MAX_REMEMBERED),
-  nak: undefined,
-})
-
-const OUTCOMES: Readonly<Record<PacketOutcome, string>> = {
-  passed: '',
-  'wrong icrc': 'wrong ICRC: the receiver drops it',
-  dropped: 'lost',
-  corrupted: 'corrupted: the receiver drops it',
-  duplicated: 'arrives twice',
-  reordered: 'arrives late, after the next ones',
-  marked: 'arrives marked: congestion experienced (ECN)',
-  delayed: 'delayed',
-}
-
-const sizeText = (length: number): string => (length > 0 ? ` ${bytesText(length)}` : '')
-
-/** Undefined: what `titleOf` or `noteOf` say of the row's event. */
-type Text = string | (() => string) | undefined
-
-const NO_WAITS: Waits = [undefined, undefined]
-
-class LadderRow implements Row {
-  readonly kind: Row['kind']
-  readonly time: number
-  readonly event: SessionEvent
-  readonly side: Side | undefined
-  tone: Tone
-  readonly packet?: RowPacket
-  request: PostedEvent | undefined
-  count = 1
-  waits: Waits
-  waited?: number
-  #title: Text
-  #note: Text
-
-  constructor(
-    event: SessionEvent,
-    kind: Row['kind'],
-    side: Side | undefined,
-    tone: Tone,
-    title: Text,
-    note: Text,
-    request?: PostedEvent,
-    packet?: RowPacket,
-    waits: Waits = NO_WAITS,
-  ) {
-    this.kind = kind
-    this.time = event.time
-    this.event = event
-    this.side = side
-    this.tone = tone
-    this.#title = title
-    this.#note = note
-    this.request = request
-    this.waits = waits
-    if (packet !== undefined) {
-      this.packet = packet
-      this.count = packet.count
-    }
-  }
-
-  get title(): string {
-    const text = this.#title
-    if (typeof text === 'string') return text
-    const title = text === undefined ? titleOf(this) : text()
-    this.#title = title
-    return title
-  }
-
-  get note(): string {
-    const text = this.#note
-    if (typeof text === 'string') return text
-    const note = text === undefined ? noteOf(this) : text()
-    this.#note = note
-    return note
-  }
-
-  set note(note: string) {
-    this.#note = note
-  }
-
-  setNote(note: Text): void {
-    this.#note = note
-  }
-
-  setWait(side: Side, wait: Wait): void {
-    this.waits = side === 0 ? [wait, this.waits[1]] : [this.waits[0], wait]
-  }
-}
-
-class PacketOfRow implements RowPacket {
-  readonly event: PacketsEvent
-  readonly index: number
-  readonly count: number
-  readonly psn: number
-  outcome: PacketOutcome
-  readonly isRetransmission: boolean
-  #bytes: Uint8Array | undefined
-
-  constructor(
-    event: PacketsEvent,
-    index: number,
-    count: number,
-    psn: number,
-    outcome: PacketOutcome,
-    isRetransmission: boolean,
-  ) {
-    this.event = event
-    this.index = index
-    this.count = count
-    this.psn = psn
-    this.outcome = outcome
-    this.isRetransmission = isRetransmission
-  }
-
-  get length(): number {
-    return this.index === this.event.count - 1 ? this.event.lastBytes : this.event.packetBytes
-  }
-
-  get bytes(): Uint8Array {
-    this.#bytes ??= withPsn(this.event.bytes, this.psn, this.index)
-    return this.#bytes
-  }
-}
-
-const titleOf = ({ event, packet }: Row): string => {
-  if (packet !== undefined) return packetTitle(packet)
-  if (event.kind === 'posted') {
-    const { opcode, length } = event.request
-    return `post ${opcode < 0 ? 'RECV' : wrName(opcode)}${sizeText(length)}`
-  }
-  if (event.kind === 'completed')
-    return event.status === 0 ? `${wcName(event.opcode)} completed` : statusName(event.status)
-  return ''
-}
-
-const noteOf = ({ event }: Row): string => {
-  if (event.kind === 'posted') return `wr_id ${event.request.wrId}`
-  if (event.kind !== 'completed') return ''
-  if (event.status !== 0) return 'completed in error'
-  return event.bytes > 0 ? bytesText(event.bytes) : ''
-}
-
-export const requestTitle = ({ request: { opcode, length, wrId } }: PostedEvent): string =>
-  `${opcode < 0 ? 'RECV' : wrName(opcode)}${sizeText(length)} · wr_id ${wrId}`
-
-/** The side of a connection that has sent these packets; undefined: they are not of the connection. */
-export const senderOf = (
-  { left, right, rightQpn }: Connection,
-  { bytes, device, direction }: Pick<PacketsEvent, 'bytes' | 'device' | 'direction'>,
-  destQpn: number,
-): Side | undefined => {
-  const isToLeft = destQpn === left.qpn
-  if (rightQpn === undefined) {
-    if (isToLeft && (direction === 'received' || left.object.device !== device || srcQpnOf(bytes) !== left.qpn))
-      return 1
-    return srcQpnOf(bytes) === left.qpn && left.object.device === device ? 0 : isToLeft ? 1 : undefined
-  }
-  const isToRight = destQpn === rightQpn
-  // Queue pairs of different devices may have the same number.
-  if (isToLeft && isToRight) return (direction === 'sent') === (device === left.object.device) ? 0 : 1
-  if (isToLeft) return right === undefined || direction === 'received' || device === right.object.device ? 1 : undefined
-  return isToRight && (direction === 'received' || device === left.object.device) ? 0 : undefined
-}
-
-const ROW_KINDS = new Set([
-  'packets',
-  'posted',
-  'completed',
-  'object',
-  'call',
-  'failure',
-  'receiverNotReady',
-  'finding',
-  'lost',
-] as const)
-
-/** The events that a ladder has rows of, or needs for them. */
-export const wantedOf = (connection: Connection): WantedEvents => ({ kinds: ROW_KINDS, ...choiceOf(connection) })
-
 export class LadderRows {
-  readonly rows: LadderRow[] = []
+  readonly rows: MadeRow[] = []
   readonly #connection: Connection
   readonly #sides: readonly [Direction, Direction]
-  /** Rows of packets that may still turn out to be lost, by `arrivalKey`; by the service of their opcode. */
-  readonly #arriving: (Recent<LadderRow> | undefined)[] = new Array(SERVICES).fill(undefined)
+  readonly #arrivals = new Arrivals()
   readonly #isDatagram: boolean
 
   /** `isFromStart`: the events begin with the first of the session, so the first PSNs are known. */
@@ -419,10 +130,10 @@ export class LadderRows {
     note: Text,
     request?: PostedEvent,
   ): void {
-    this.#add(new LadderRow(event, kind, side, tone, title, note, request))
+    this.#add(new MadeRow(event, kind, side, tone, title, note, request))
   }
 
-  #add(row: LadderRow): void {
+  #add(row: MadeRow): void {
     this.#fold(row.event)
     this.rows.push(row)
     this.#markWaits()
@@ -435,7 +146,7 @@ export class LadderRows {
     if (previous === undefined || event.time - previous.time < IDLE) return
     const { time } = previous
     rows.push(
-      new LadderRow(event, 'idle', undefined, 'state', () => `${durationText(event.time - time)} without events`, ''),
+      new MadeRow(event, 'idle', undefined, 'state', () => `${durationText(event.time - time)} without events`, ''),
     )
     this.#markWaits()
   }
@@ -506,7 +217,7 @@ export class LadderRows {
     let isKnown = false
     for (let i = 0; i < count; i++) {
       const psn = (first + i) & PSN_MASK
-      const run = this.#arriving[bytes[0]! >> SERVICE_SHIFT]?.get(arrivalKey(destQpn, psn, bytes[0]!))
+      const run = this.#arrivals.get(destQpn, psn, bytes[0]!)
       if (run === undefined) continue
       isKnown = true
       const row = this.#single(run, destQpn, psn)
@@ -520,7 +231,7 @@ export class LadderRows {
   }
 
   /** The row of the packet `psn`, of a row that may be a run: the run is split. */
-  #single(run: LadderRow, destQpn: number, psn: number): LadderRow {
+  #single(run: MadeRow, destQpn: number, psn: number): MadeRow {
     const packet = run.packet!
     if (packet.count === 1) return run
     const at = (psn - packet.psn) & PSN_MASK
@@ -533,7 +244,7 @@ export class LadderRows {
       .filter(([, count]) => count > 0)
       .map(([from, count]) => {
         const part = partOf(packet, from, count)
-        const row = new LadderRow(
+        const row = new MadeRow(
           run.event,
           run.kind,
           run.side,
@@ -545,22 +256,13 @@ export class LadderRows {
           run.waits,
         )
         if (from === 0 && run.waited !== undefined) row.waited = run.waited
-        this.#remember(row, destQpn)
+        this.#arrivals.set(row, destQpn)
         return row
       })
     const place = this.rows.lastIndexOf(run)
     // A row that was taken stays as it is.
     if (place >= 0) this.rows.splice(place, 1, ...rows)
     return rows.find(row => row.packet!.psn === psn && row.count === 1)!
-  }
-
-  #remember(row: LadderRow, destQpn: number): void {
-    const { event, psn, count } = row.packet!
-    const opcode = event.bytes[0]!
-    const service = opcode >> SERVICE_SHIFT
-    const arriving = this.#arriving[service] ?? new Recent<LadderRow>(MAX_REMEMBERED)
-    this.#arriving[service] = arriving
-    for (let i = 0; i < count; i++) arriving.set(arrivalKey(destQpn, (psn + i) & PSN_MASK, opcode), row)
   }
 
   #addPacket(
@@ -615,7 +317,7 @@ export class LadderRows {
         }
         own.nak = undefined
       } else {
-        if ((flags & OP_START) !== 0) own.current = this.#takePosted(own, opcodeByNumber[opcode]?.kind ?? '')
+        if ((flags & OP_START) !== 0) own.current = takePosted(own, opcodeByNumber[opcode]?.kind ?? '')
         request = own.current
         const sent = { time: event.time, request }
         for (let i = 0; i < count; i++) own.sent.set((psn + i) & PSN_MASK, sent)
@@ -662,11 +364,11 @@ export class LadderRows {
       acknowledged = undefined
     }
     const packet = new PacketOfRow(event, index, count, psn, event.outcome, isRetransmission)
-    const row = new LadderRow(event, 'packet', sender, tone, undefined, acknowledged ?? note, request, packet)
+    const row = new MadeRow(event, 'packet', sender, tone, undefined, acknowledged ?? note, request, packet)
     this.#add(row)
     if (waited !== undefined) row.waited = waited
     if (endedWait !== undefined) row.setWait(sender, endedWait)
-    this.#remember(row, destQpn)
+    this.#arrivals.set(row, destQpn)
     if (nak !== undefined) {
       other.nak = nak
       this.#markWaits()
@@ -680,139 +382,6 @@ export class LadderRows {
     }
     return undefined
   }
-
-  /** The request of the first packet of a message: the oldest that was not sent yet, if it is of this kind. */
-  #takePosted(own: Direction, kind: string): PostedEvent | undefined {
-    // Local operations have no packets.
-    while (own.posted.length > 0) {
-      const posted = own.posted.shift()!
-      if ((requestKinds.get(posted.request.opcode) ?? '') === kind) return posted
-    }
-    return undefined
-  }
-}
-
-const nakName = (bytes: Uint8Array): string => {
-  const at = headerAt.AETH[bytes[0]!]!
-  const kind = (at === 0 ? syndromeKind.ACK : (bytes[at] ?? 0)) & SYNDROME_KIND_MASK
-  return kind === syndromeKind.RNR_NAK ? 'RNR NAK' : kind === syndromeKind.NAK ? 'NAK' : ''
-}
-
-const packetTitle = ({ bytes, psn, count, length, event }: RowPacket): string => {
-  const name =
-    nakName(bytes) ||
-    (opcodeByNumber[bytes[0]!]?.name.replace(/^(?:RC|UC|UD|XRC)_/, '') ?? `opcode ${hexText(bytes[0]!)}`)
-  const payload = Math.max(0, length - event.headerBytes - 4)
-  const size = payload > 0 ? ` · ${bytesText(payload)}` : ''
-  return count === 1
-    ? `${name} ${psnText(psn)}${size}`
-    : `${name} ×${countText(count)} ${psnText(psn)}–${psnText((psn + count - 1) & PSN_MASK)}${size}`
-}
-
-/** `count` packets of a run from its packet `from` on. */
-const partOf = (packet: RowPacket, from: number, count: number): RowPacket => {
-  const { event, outcome, isRetransmission } = packet
-  const psn = (packet.psn + from) & PSN_MASK
-  return new PacketOfRow(event, packet.index + from, count, psn, outcome, isRetransmission)
-}
-
-const STATES = ['RESET', 'INIT', 'RTR', 'RTS', 'SQD', 'SQE', 'ERR']
-const stateText = (state: unknown): string => (typeof state === 'number' ? `→ ${STATES[state] ?? state}` : '')
-
-/** Bits of an opcode without its service, and the number of services. */
-const SERVICE_SHIFT = 5
-const SERVICES = 256 >> SERVICE_SHIFT
-/** Of the packets of a service: 24 bits of QPN, 24 bits of PSN and 5 bits of opcode are as many as a number has. */
-const arrivalKey = (destQpn: number, psn: number, opcode: number): number =>
-  (destQpn * (PSN_MASK + 1) + psn) * (1 << SERVICE_SHIFT) + (opcode & ((1 << SERVICE_SHIFT) - 1))
-
-/** The source queue pair of a datagram or packet of SRD. */
-export const srcQpnOf = (bytes: Uint8Array): number | undefined => {
-  const at = sourceQpnAt(bytes[0]!)
-  if (at === 0 || bytes.length < at + 4) return undefined
-  return (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!
-}
-
-const withPsn = (bytes: Uint8Array, psn: number, index: number): Uint8Array => {
-  if (index === 0) return bytes
-  const copy = bytes.slice()
-  copy[9] = psn >>> 16
-  copy[10] = (psn >>> 8) & 0xff
-  copy[11] = psn & 0xff
-  return copy
 }
 
 const joined = (first: string, second: string): string => (first === '' ? second : `${first}; ${second}`)
-
-/** What an ACK of `psn` acknowledges beyond `before`, the last PSN that was acknowledged. */
-const acknowledgedText = (before: number | undefined, psn: number): string => {
-  const count = before === undefined ? 0 : psnDifference(psn, before)
-  if (before !== undefined && count <= 0) return 'acknowledged before'
-  if (before === undefined || count === 1) return `acknowledges ${psnText(psn)}`
-  return `acknowledges ${psnText((before + 1) & PSN_MASK)}–${psnText(psn)} · ${countText(count)}`
-}
-
-// ---- filters ----
-
-/** Fields of rows that are not fields of packets. */
-export const rowFields = [
-  'opcode',
-  'frame.time_relative',
-  'ip.src',
-  'ip.dst',
-  'udp.srcport',
-  'userdma.kind',
-  'userdma.side',
-  'userdma.outcome',
-  'userdma.retransmission',
-  'userdma.wr_id',
-  'userdma.tone',
-] as const
-
-/** The row for a filter. `start`: time 0. */
-export const filteredRow = (row: Row, start: number): Filtered => new FilteredRow(row, start)
-
-class FilteredRow implements Filtered {
-  readonly #row: Row
-  readonly #start: number
-
-  constructor(row: Row, start: number) {
-    this.#row = row
-    this.#start = start
-  }
-
-  get text(): string {
-    return `${this.#row.title} ${this.#row.note}`
-  }
-
-  field(name: string): FieldValue | undefined {
-    const row = this.#row
-    const { packet } = row
-    switch (name) {
-      case 'opcode':
-        return packet && packetValue(packet.bytes, 'infiniband.bth.opcode')
-      case 'frame.time_relative':
-        return (row.time - this.#start) / 1e6
-      case 'ip.src':
-        return packet && addressText(packet.event.flow.source)
-      case 'ip.dst':
-        return packet && addressText(packet.event.flow.destination)
-      case 'udp.srcport':
-        return packet?.event.flow.sourcePort
-      case 'userdma.kind':
-        return row.kind
-      case 'userdma.side':
-        return row.side === undefined ? undefined : row.side === 0 ? 'left' : 'right'
-      case 'userdma.outcome':
-        return packet?.outcome
-      case 'userdma.retransmission':
-        return packet?.isRetransmission
-      case 'userdma.wr_id':
-        return row.request?.request.wrId
-      case 'userdma.tone':
-        return row.tone
-      default:
-        return packet && packetValue(packet.bytes, name)
-    }
-  }
-}

@@ -10,6 +10,11 @@ export const Empty = ({ title, children }: { readonly title: string; readonly ch
   </div>
 )
 
+/** For `ref`: what scrolls must be reachable with the keyboard. */
+export const takeFocus = (element: HTMLElement | null): void => {
+  if (element !== null) element.tabIndex = 0
+}
+
 /** Names with their values. */
 export const Facts = ({ of }: { readonly of: readonly (readonly [name: string, value: ComponentChildren])[] }) => (
   <dl class="facts">

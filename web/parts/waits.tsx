@@ -3,7 +3,7 @@
  * beside the queue pairs that a wait names.
  */
 import { useEffect, useState } from 'preact/hooks'
-import type { WaitState } from '../../src/tools/inspect/server.ts'
+import type { WaitState } from '../../src/tools/inspect/protocol.ts'
 import { programEndText, type SessionWait } from '../../src/tools/record/waits.ts'
 import type { Source } from '../data/source.ts'
 import type { Store } from '../data/store.ts'
@@ -65,7 +65,7 @@ export const WaitsOfSession = ({ store }: { readonly store: Store }) => {
           <h2>How programs ended</h2>
           <ul class="sentences">
             {ends.map(end => {
-              const finding = facts.findings.find(
+              const finding = facts.findings.entries.find(
                 ({ finding: { id, program } }) => id === 'program-died' && program?.pid === end.pid,
               )?.finding
               return (

@@ -5,6 +5,7 @@ import { useCallback, useMemo } from 'preact/hooks'
 import type { CallEvent } from '../../src/tools/record/events.ts'
 import { callJson, callLine } from '../../src/tools/trace/calls.ts'
 import { isFailed } from '../../src/tools/trace/failed.ts'
+import { omittedText } from '../data/coverage.ts'
 import type { Timed } from '../data/store.ts'
 import { compileFilter, type Filter, type Filtered } from '../filter/filter.ts'
 import { countText, durationText, plural, timeText } from '../format.ts'
@@ -92,7 +93,8 @@ const CallDetail = ({ event, start }: { readonly event: Timed<CallEvent>; readon
 }
 
 export const Calls = ({ store, route }: ViewProps) => {
-  const { calls, omittedCalls, isLive } = store.facts
+  const { calls: kept } = store.facts
+  const { entries: calls, omitted } = kept
   const { start } = store.facts
   const source = route.params.get('filter') ?? ''
   const failedOnly = route.params.get('failed') === '1'
@@ -105,7 +107,7 @@ export const Calls = ({ store, route }: ViewProps) => {
   }, [source])
   const shown = useMemo(
     () => calls.filter(event => !(failedOnly && !isFailed(event.call)) && (source === '' || filter(filtered(event)))),
-    [calls, calls.length, omittedCalls, filter, failedOnly],
+    [calls, calls.length, omitted, filter, failedOnly],
   )
   const wanted = route.params.get('call')
   const index = wanted === null ? -1 : shown.findIndex(({ time }) => time.toFixed(3) === wanted)
@@ -175,9 +177,7 @@ export const Calls = ({ store, route }: ViewProps) => {
         <p class="status" role="status">
           {plural(shown.length, 'call')}
           {shown.length < calls.length ? ` of ${countText(calls.length)}` : ''}
-          {omittedCalls > 0
-            ? `; ${countText(omittedCalls)} ${isLive ? 'earlier' : 'later'} ones were too many for the page`
-            : ''}
+          {omittedText(kept)}
         </p>
       </div>
       {selected && <CallDetail event={selected} start={start} />}

@@ -3,7 +3,7 @@
  */
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { FaultSettings } from '../../src/spec/faults.ts'
-import type { FaultState } from '../../src/tools/inspect/server.ts'
+import type { FaultState } from '../../src/tools/inspect/protocol.ts'
 import { countText } from '../format.ts'
 import type { ViewProps } from './view-props.ts'
 

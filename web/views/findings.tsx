@@ -5,8 +5,10 @@
 import { findings as kinds } from '../../src/spec/check/findings.ts'
 import type { FindingEvent } from '../../src/tools/record/events.ts'
 import { printable } from '../../src/tools/trace/printable.ts'
+import { omittedText } from '../data/coverage.ts'
+import type { Kept } from '../data/memory.ts'
 import type { Facts, Timed } from '../data/store.ts'
-import { plural, timeText } from '../format.ts'
+import { countText, plural, timeText } from '../format.ts'
 import { Empty } from '../parts/basics.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
 import { Caller, StackView } from '../parts/stack.tsx'
@@ -97,10 +99,19 @@ const Card = ({
   )
 }
 
+const Omitted = ({ of: list }: { readonly of: Kept<unknown> }) =>
+  list.omitted === 0 ? null : (
+    <p class="from-note">
+      These are {countText(list.entries.length)} of {countText(list.total)}
+      {omittedText(list)}.
+    </p>
+  )
+
 export const Findings = ({ store, route }: ViewProps & { readonly route: Route }) => {
   const { facts } = store
   const { start } = store.facts
-  const { findings, failures } = facts
+  const { entries: findings } = facts.findings
+  const { entries: failures } = facts.failures
   const wanted = Number(route.params.get('number'))
   if (findings.length + failures.length === 0)
     return (
@@ -123,6 +134,7 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
       {findings.length > 0 && (
         <section>
           <h2>{plural(findings.length, 'finding')}</h2>
+          <Omitted of={facts.findings} />
           {findings.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE).map((event, i) => (
             <Card
               key={event.finding.number}
@@ -138,6 +150,7 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
       {failures.length > 0 && (
         <section>
           <h2>{plural(failures.length, 'failure')}</h2>
+          <Omitted of={facts.failures} />
           <ul class="sentences">
             {failures.slice(failurePage * SENTENCES, (failurePage + 1) * SENTENCES).map(({ failure, time, object }) => (
               <li key={`${time} ${failure.failure.text}`}>

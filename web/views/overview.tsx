@@ -3,7 +3,6 @@
  */
 
 import { connectionsOf } from '../../src/tools/record/objects.ts'
-import { isFailed } from '../../src/tools/trace/failed.ts'
 import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
@@ -19,6 +18,7 @@ const MAX_FAILURES = 8
 export const Overview = ({ store, route }: ViewProps) => {
   const { facts, session, source } = store
   const { objects, traffic } = facts
+  const { entries: failures } = facts.failures
   const { totals } = traffic
   const duration = Math.max(0, session.end - facts.start)
   const programs = new Map<number, { command: string; objects: number; qps: number; calls: number; failed: number }>()
@@ -35,11 +35,8 @@ export const Overview = ({ store, route }: ViewProps) => {
     one.objects++
     if (name.endsWith('_qp')) one.qps++
   }
-  for (const { call } of facts.calls) {
-    const one = programOf(call.pid, call.command)
-    one.calls++
-    if (isFailed(call)) one.failed++
-  }
+  for (const [pid, { command, calls, failed }] of facts.callers)
+    Object.assign(programOf(pid, command), { calls, failed })
   const connections = connectionsOf(objects)
   /** The rows of the page of a list that is shown, and links to the others. */
   const pageOfRows = <T,>(all: readonly T[], param: string) => {
@@ -81,16 +78,16 @@ export const Overview = ({ store, route }: ViewProps) => {
         <Tile
           title="Failed requests"
           value={countText(totals.errors)}
-          note={facts.findings.length > 0 ? plural(facts.findings.length, 'finding') : ''}
+          note={facts.findings.total > 0 ? plural(facts.findings.total, 'finding') : ''}
           tone={totals.errors > 0 ? 'bad' : ''}
         />
       </section>
       <Coverage store={store} />
-      {facts.failures.length > 0 && (
+      {failures.length > 0 && (
         <section>
           <h2>What failed</h2>
           <ul class="sentences">
-            {facts.failures.slice(0, MAX_FAILURES).map(({ failure, time, object }) => (
+            {failures.slice(0, MAX_FAILURES).map(({ failure, time, object }) => (
               <li key={`${time} ${failure.failure.text}`}>
                 <a class="mono" href={linkTo('ladder', { qp: object, from: Math.max(0, Math.floor(time - 100_000)) })}>
                   {timeText(time - facts.start)} s
@@ -99,9 +96,9 @@ export const Overview = ({ store, route }: ViewProps) => {
               </li>
             ))}
           </ul>
-          {facts.failures.length > MAX_FAILURES && (
+          {facts.failures.total > MAX_FAILURES && (
             <p class="quiet">
-              <a href={linkTo('findings')}>All {countText(facts.failures.length)} failures</a>
+              <a href={linkTo('findings')}>All {countText(facts.failures.total)} failures</a>
             </p>
           )}
         </section>

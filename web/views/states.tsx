@@ -6,7 +6,7 @@ import { useState } from 'preact/hooks'
 import { type QpTypeName, qpTransitions, transitionOf } from '../../src/spec/qp-states.ts'
 import type { QpStateName, QueuePair } from '../../src/tools/record/objects.ts'
 import { durationText, hexText, timeText } from '../format.ts'
-import { Empty } from '../parts/basics.tsx'
+import { Empty, takeFocus } from '../parts/basics.tsx'
 import { Choice } from '../parts/choice.tsx'
 import { linkTo, setParam } from '../route.ts'
 import type { ViewProps } from './view-props.ts'
@@ -158,7 +158,9 @@ export const States = ({ store, route }: ViewProps) => {
       {type === undefined ? (
         <p class="quiet">Queue pairs of type {qp.type} have no table of states.</p>
       ) : (
-        <Machine qp={qp} type={type} edge={edge} />
+        <div class="machine-box" ref={takeFocus}>
+          <Machine qp={qp} type={type} edge={edge} />
+        </div>
       )}
       <div class="columns">
         <section>

@@ -28,6 +28,8 @@ const ROW_HEIGHT = 26
 interface Column {
   readonly name: string
   readonly title: string
+  /** Pixels: of the title with the arrow, and of values. */
+  readonly width: number
   /** By what the rows are ordered, the largest first. */
   readonly value: (queue: QueueTimes) => number
   readonly text: (queue: QueueTimes) => string
@@ -38,25 +40,49 @@ const count = (value: number): string => (value === 0 ? '' : countText(value))
 const busyOf = ({ phases: times }: QueueTimes): number => sumOfPhases(times)
 const rateOf = (queue: QueueTimes): number => queue.bytes / Math.max(1, (busyOf(queue) + queue.idle) / 1e6)
 
-const numbers = (name: string, title: string, value: Column['value'], text: (value: number) => string): Column => ({
+const numbers = (
+  name: string,
+  title: string,
+  width: number,
+  value: Column['value'],
+  text: (value: number) => string,
+): Column => ({
   name,
   title,
+  width,
   value,
   text: queue => text(value(queue)),
 })
 
 const COLUMNS: readonly Column[] = [
-  numbers('outstanding', 'outstanding', busyOf, duration),
-  numbers('sends', 'sends', ({ durations }) => durations.count, count),
-  numbers('bytes', 'bytes', ({ bytes }) => bytes, bytesText),
-  numbers('rate', 'bytes/s', rateOf, value => bytesText(Math.round(value))),
-  numbers('lost', 'packets lost', ({ lost }) => lost, count),
-  numbers('repeated', 'packets resent', ({ repeated }) => repeated, count),
-  numbers('rnr', 'RNR NAKs', ({ notReady }) => notReady, count),
-  numbers('median', 'median', ({ durations }) => durations.percentile(0.5), duration),
-  numbers('p99', '99 %', ({ durations }) => durations.percentile(0.99), duration),
-  numbers('longest', 'longest', ({ durations }) => durations.longest, duration),
+  numbers('outstanding', 'outstanding', 100, busyOf, duration),
+  numbers('sends', 'sends', 68, ({ durations }) => durations.count, count),
+  numbers('bytes', 'bytes', 72, ({ bytes }) => bytes, bytesText),
+  numbers('rate', 'bytes/s', 72, rateOf, value => bytesText(Math.round(value))),
+  numbers('lost', 'packets lost', 100, ({ lost }) => lost, count),
+  numbers('repeated', 'packets resent', 112, ({ repeated }) => repeated, count),
+  numbers('rnr', 'RNR NAKs', 88, ({ notReady }) => notReady, count),
+  numbers('median', 'median', 72, ({ durations }) => durations.percentile(0.5), duration),
+  numbers('p99', '99 %', 72, ({ durations }) => durations.percentile(0.99), duration),
+  numbers('longest', 'longest', 72, ({ durations }) => durations.longest, duration),
 ]
+
+/** Columns that are left out if no queue pair has a value. */
+const RARE: readonly string[] = ['lost', 'repeated', 'rnr']
+
+/** Pixels of the first columns, the gap between two, and the padding of a row. */
+const [NAME_WIDTH, PROGRAM_WIDTH, BAR_WIDTH, GAP, PADDING] = [150, 110, 100, 12, 12]
+
+/** The layout of a row, and the width below which the table scrolls. */
+const layoutOf = (columns: readonly Column[]): { readonly columns: string; readonly least: string } => {
+  const widths = columns.map(({ width }) => width)
+  const all = [NAME_WIDTH, PROGRAM_WIDTH, BAR_WIDTH, ...widths].reduce((sum, width) => sum + width + GAP, 2 * PADDING)
+  return {
+    columns: `${NAME_WIDTH}px minmax(${PROGRAM_WIDTH}px, 1fr) minmax(${BAR_WIDTH}px, 1.2fr) ${widths.map(width => `${width}px`).join(' ')}`,
+    // Also the scroll bar of the list.
+    least: `${all + GAP}px`,
+  }
+}
 
 /** A bar of the parts of a time. */
 const PhaseBar = ({ times }: { readonly times: Readonly<PhaseTimes> }) => {
@@ -254,7 +280,7 @@ const MAX_LISTED = 12
 const sendsOf = (facts: SessionFacts, queue: QueueTimes | undefined) => {
   const ofQueue = ({ queue: one }: RequestTimes): boolean => one === queue
   const longest = facts.longest.list.filter(ofQueue)
-  const sends = [...new Set([...facts.sends.filter(ofQueue), ...longest])]
+  const sends = [...new Set([...facts.sends.entries.filter(ofQueue), ...longest])]
   const whole = {
     from: sends.reduce((from, send) => Math.min(from, send.from), Number.POSITIVE_INFINITY),
     to: sends.reduce((to, send) => Math.max(to, send.to), 0),
@@ -325,7 +351,7 @@ export const rangeOf = (params: URLSearchParams): Range | undefined => {
 export const Times = ({ store, route }: ViewProps) => {
   const { facts } = store
   const { start } = store.facts
-  const { objects, times, omittedSends } = facts
+  const { objects, times, sends: kept } = facts
   const order = COLUMNS.find(({ name }) => name === route.params.get('order')) ?? COLUMNS[0]!
   const shown = useMemo(
     // A percentile takes long: once for each of 10,000 queue pairs, not for each comparison.
@@ -341,7 +367,7 @@ export const Times = ({ store, route }: ViewProps) => {
   const selected = shown[index]
   const { sends, whole, longest } = useMemo(
     () => sendsOf(facts, selected),
-    [facts, facts.sends.length, facts.omittedSends, selected],
+    [facts, kept.entries.length, kept.omitted, selected],
   )
   const sendId = numberParam(route.params, 'send')
   const send = sends.find(({ request }) => request.id === sendId)
@@ -356,17 +382,21 @@ export const Times = ({ store, route }: ViewProps) => {
         <p>What sends wait for, by queue pair, appears here.</p>
       </Empty>
     )
+  const columns = COLUMNS.filter(
+    column => !RARE.includes(column.name) || column === order || shown.some(queue => column.value(queue) > 0),
+  )
+  const layout = layoutOf(columns)
   const known = new Set(phaseNames.filter(phase => shown.some(queue => queue.phases[phase] > 0)))
   return (
     <div class={`split${selected ? ' with-detail' : ''}`}>
       <div class="split-main">
         <Legend of={known} />
-        <div class="wide">
+        <div class="wide" style={{ '--columns': layout.columns, '--least': layout.least }}>
           <div class="table-row time-row table-head">
             <span>Queue pair</span>
             <span>Program</span>
             <span>Sends waited for</span>
-            {COLUMNS.map(({ name, title }) => (
+            {columns.map(({ name, title }) => (
               <button
                 key={name}
                 type="button"
@@ -384,7 +414,7 @@ export const Times = ({ store, route }: ViewProps) => {
             label="Queue pairs"
             count={shown.length}
             rowHeight={ROW_HEIGHT}
-            columns={3 + COLUMNS.length}
+            columns={3 + columns.length}
             selected={index < 0 ? undefined : index}
             onSelect={next => select(next === undefined ? undefined : shown[next])}
             render={(i, attributes) => {
@@ -401,7 +431,7 @@ export const Times = ({ store, route }: ViewProps) => {
                     {objects.deviceName(object.device)}
                   </span>
                   <PhaseBar times={queue.phases} />
-                  {COLUMNS.map(({ name, text }) => (
+                  {columns.map(({ name, text }) => (
                     <span role="gridcell" key={name} class="mono end">
                       {text(queue)}
                     </span>
@@ -424,8 +454,8 @@ export const Times = ({ store, route }: ViewProps) => {
         <p class="status" role="status">
           {plural(shown.length, 'queue pair')}
           {times.omitted > 0 ? `, ${countText(times.omitted)} sends were too many at once` : ''}
-          {omittedSends > 0
-            ? `, the timeline has ${countText(facts.sends.length)} of ${countText(facts.sends.length + omittedSends)} sends`
+          {kept.omitted > 0
+            ? `, the timeline has ${countText(kept.entries.length)} of ${countText(kept.total)} sends`
             : ''}
         </p>
       </div>

@@ -2,7 +2,7 @@
  * The leaks of a report: they come after all other findings, and many of one program are one block, with a line for
  * each kind of object and place of its creation.
  */
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import { counted } from '../../spec/text.ts'
 import { callersText, findingText, headText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'

@@ -2,7 +2,8 @@
  * The output of `userdma check` for tools: findings as JSON objects (`--json`), and as a log of SARIF 2.1.0
  * (`--sarif`), which CI systems show.
  */
-import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
+import type { Finding, Moment } from '../../spec/check/finding.ts'
+import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { sarifDocument } from './sarif.ts'
@@ -62,10 +63,10 @@ export const sarifLog = (
       const { title, why, advice, severity } = findings[id]
       return { id, title, why, advice, level: severity }
     }),
-    counted.map(([{ id, severity, text, details, moments }, count]) => ({
+    counted.map(([{ id, severity, host, text, details, moments }, count]) => ({
       id,
       level: severity,
-      text: [text, ...details].join('\n'),
+      text: [host === undefined ? text : `on ${host}: ${text}`, ...details].join('\n'),
       count,
       stacks: moments.map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) })),
     })),

@@ -17,7 +17,8 @@
  * that created one of its objects, such as a region. Lines that begin with `#` are comments.
  */
 import { resolve } from 'node:path'
-import { type Finding, findingIds } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import { findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import { librarySuppressions } from '../../spec/check/library-suppressions.ts'
 import { type Symbols, stacksOf } from '../../tools/trace/findings.ts'

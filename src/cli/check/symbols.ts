@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
 import { type Symbols, v8Frame } from '../../tools/trace/findings.ts'
 import { readLines } from './line-table.ts'

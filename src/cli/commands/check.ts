@@ -8,17 +8,11 @@ import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { basename } from 'node:path'
 import { adapters } from '../../spec/check/adapters.ts'
-import {
-  type FailLimit,
-  type Finding,
-  FOUND_STATUS,
-  failLimits,
-  isFailure,
-  severities,
-} from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { type FailLimit, FOUND_STATUS, failLimits, isFailure, severities } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
-import type { ObservedFaults } from '../../tools/observe/faults.ts'
+import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { leakTexts } from '../check/leaks.ts'
@@ -33,6 +27,8 @@ import {
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
+import { hostOfNet } from '../net/on-host.ts'
+import { checksPrograms, PeerFindings } from '../net/peer-findings.ts'
 import { type NamedFile, openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
 import { packageVersion } from '../paths.ts'
 import type { HostOptions } from '../program/host-program.ts'
@@ -213,7 +209,7 @@ export const check = async (program: string, args: readonly string[], options: C
   const hasDied = shown.some(({ id, program }) => id === 'program-died' && program?.pid === pid)
   const end = signal === null || hasDied ? undefined : { signal, pid }
   // A shared daemon, or a child that still runs, may have sent further findings since.
-  const reported = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
+  const reported = shown.map(finding => [finding, counts(finding) ?? 1] as const)
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
@@ -233,7 +229,8 @@ export const check = async (program: string, args: readonly string[], options: C
 /** How a program has ended, and what the checker has counted. */
 interface Checked {
   readonly programEnd: ProgramEnd
-  readonly counts: readonly number[]
+  /** How often a finding was found. */
+  counts(finding: Finding): number | undefined
   readonly omissions: readonly Omission[]
   /** Whether a program has made a call, or has a device open. */
   readonly hasCalls: boolean
@@ -251,14 +248,21 @@ const checkUnderDaemon = async (
   { progress, describe }: { readonly progress: Progress; describe(): string },
   record: { readonly file: RecordFile | undefined; readonly symbols: Symbols; readonly shown: readonly Finding[] },
 ): Promise<Checked> => {
-  // Without --socket the daemon is private, so that findings are those of this program and its children only.
-  const isPrivate = options.private === true || options.socket === undefined
-  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
+  const host = options.socket === undefined ? await hostOfNet() : undefined
+  // Without --socket the daemon is private, so that findings are those of this program and its children only. On a host
+  // whose daemon checks programs, several programs may be checked at once, unless they need other settings.
+  const isShared = host !== undefined && !needsOwnDaemon(options) && (await checksPrograms(host.socket))
+  const isPrivate = options.private === true || (options.socket === undefined && !isShared)
+  const peers = new PeerFindings(onFinding)
+  const own = host === undefined ? onFinding : (finding: Finding) => onFinding({ ...finding, host: host.name })
+  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding: own })
   try {
     await record.file?.start(joined.client)
     const { buffers, adapters: like = [] } = await joined.client.config()
     const freesAtPoll = like.some(name => adapters[name].freesAtPoll !== undefined)
-    await joined.client.subscribeFindings(hang)
+    const before = isShared ? await joined.client.counts() : undefined
+    await joined.client.subscribeFindings(hang, isShared)
+    if (host !== undefined) await peers.open(host.others, hang)
     // The program gets the signal too, and may handle it.
     const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
     process.on('SIGINT', onInterrupt)
@@ -272,6 +276,7 @@ const checkUnderDaemon = async (
     progress.show(describe)
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()
+    await peers.end()
     const { contexts } = await joined.client.stat()
     progress.end()
     if (isPrivate) warnRunning(contexts)
@@ -280,11 +285,41 @@ const checkUnderDaemon = async (
     if (record.file !== undefined) record.symbols.prepare?.(stacksOf(record.shown))
     const isRecorded =
       (await record.file?.end(joined.client, hasFailed, recordedEnd(program, programEnd), record.symbols)) ?? true
-    return { programEnd, counts, omissions, hasCalls: calls > 0 || contexts > 0, isRecorded }
+    if (host !== undefined) peers.warnUnchecked(host.file)
+    return {
+      programEnd,
+      counts: finding => peers.countOf(finding) ?? counts[finding.number - 1],
+      omissions: omissionsSince(omissions, before?.omissions),
+      hasCalls: calls > (before?.calls ?? 0) || contexts > 0,
+      isRecorded,
+    }
   } finally {
+    peers.close()
     await joined.leave()
   }
 }
+
+/** Whether the options need a daemon with settings of their own. */
+const needsOwnDaemon = ({
+  private: isPrivate,
+  device,
+  fault,
+  link,
+  path,
+  ignoreMemlock,
+  torment,
+  like,
+  buffers,
+}: CheckOptions): boolean =>
+  isPrivate === true ||
+  ignoreMemlock === true ||
+  [device, fault, link, path, torment, like, buffers].some(value => value !== undefined)
+
+const omissionsSince = (now: readonly Omission[], before: readonly Omission[] = []): readonly Omission[] =>
+  now.flatMap(({ id, count }) => {
+    const added = count - (before.find(other => other.id === id)?.count ?? 0)
+    return added > 0 ? [{ id, count: added }] : []
+  })
 
 const checkOnHost = async (
   { Observer, runObserved }: typeof import('../program/host-program.ts'),
@@ -296,7 +331,8 @@ const checkOnHost = async (
   const observer = new Observer(onFinding, { direct: directMessages('check') }, faults)
   const programEnd = await runObserved(program, args, observer, { stacks: true, faults })
   const { counts, omissions, calls } = observer.checker
-  return { programEnd, counts, omissions, hasCalls: calls > 0 || observer.openContexts > 0, isRecorded: true }
+  const countOf = ({ number }: Finding): number | undefined => counts[number - 1]
+  return { programEnd, counts: countOf, omissions, hasCalls: calls > 0 || observer.openContexts > 0, isRecorded: true }
 }
 
 /** Warns if programs still run, in the background for example: the private daemon that serves them ends now. */

@@ -14,7 +14,7 @@ import { findableMemory, type MappedChunk } from '../../core/memory/mappable-mem
 import { mappedRings } from '../../core/memory/rings.ts'
 import type { Caller, Context } from '../../core/model.ts'
 import { defaultDevice } from '../../daemon/devices/device-spec.ts'
-import type { RxeContext } from '../../drivers/rxe/context.ts'
+import type { RingsContext } from '../../drivers/rings/context.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -59,7 +59,7 @@ const ringOffset = (out: object, name: string): bigint => (out as Record<string,
 const createEndpoint = ({ device }: RxeDevice): Endpoint => {
   const rings = findableMemory()
   const context = openContext(device, { isOpened: true })
-  context.state = { rings: mappedRings(rings) } satisfies RxeContext
+  context.state = { rings: mappedRings(rings) } satisfies RingsContext
   const memory = createLocalSpace()
   const neverCopied = (): never => {
     throw new Error('a call in this process has no bytes')

@@ -197,7 +197,7 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
   const records: TraceRecord[] = []
   try {
     const joined = await joinDaemon(
-      { ...options, private: true },
+      { ...options, link: options.link ?? 'memory', private: true },
       {
         onTrace: event => {
           if (!('failure' in event)) records.push(event)

@@ -89,6 +89,13 @@ const statusName = (word: string): StatusName | EventName | undefined => {
   return names.find(name => name === plain || name === `${plain}_ERR` || libibverbsTexts[name]?.toUpperCase() === plain)
 }
 
+/** Whether `explain` knows a word, which may also be the name of a file. */
+export const isExplained = (word: string): boolean =>
+  isFindingId(word) ||
+  Object.hasOwn(causes, word) ||
+  (isNumber(word) && causeOfCode(Number(word)) !== undefined) ||
+  statusName(word) !== undefined
+
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string): void => {
   const status = statusName(word)
@@ -103,7 +110,7 @@ export const explain = (word: string): void => {
   else {
     const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values), ...Object.keys(causes)]
     throw new UsageError(
-      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err or a finding (\`userdma check --explain\` lists the findings)`}`,
+      `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a capture file`}`,
     )
   }
 }

@@ -6,7 +6,8 @@
 import { writeFileSync } from 'node:fs'
 import os from 'node:os'
 import { join } from 'node:path'
-import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { counted } from '../../spec/text.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { attempt } from '../attempt.ts'
@@ -51,7 +52,8 @@ const QUIT_TIME = 2000
 interface Walk {
   readonly program: string
   readonly args: readonly string[]
-  readonly options: WalkOptions
+  /** The fault rules of all runs. */
+  readonly rules: string
   readonly stop: AbortSignal
   /** The file for crash records. */
   readonly crashes: string
@@ -62,11 +64,11 @@ interface Walk {
 
 /** Runs the program once. `rule`: the fault rule; empty for none. */
 const runOnce = async (
-  { program, args, options, stop, crashes, joined: { client }, leaks }: Walk,
+  { program, args, rules, stop, crashes, joined: { client }, leaks }: Walk,
   rule: string,
   seconds: number,
 ): Promise<WalkRun> => {
-  await client.faults([...(options.fault ?? []), rule].join(';'))
+  await client.faults([rules, rule].filter(Boolean).join(';'))
   await client.beginSurvey()
   leaks.length = 0
   writeFileSync(crashes, '')
@@ -123,7 +125,8 @@ export const faultWalk = async (program: string, args: readonly string[], option
     if (finding.id === 'leak' && !finding.wasKilled) leaks.push(finding)
   }
   const joined = await joinDaemon({ ...options, private: true, check: true }, { onFinding })
-  const walk: Walk = { program, args, options, stop: stop.signal, crashes: join(folder, 'crashes'), joined, leaks }
+  const { fault: rules } = await joined.client.config()
+  const walk: Walk = { program, args, rules, stop: stop.signal, crashes: join(folder, 'crashes'), joined, leaks }
   const begin = performance.now()
   const results: WalkResult[] = []
   const progress = options.json ? NO_PROGRESS : createProgress('userdma run')

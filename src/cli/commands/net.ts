@@ -115,13 +115,16 @@ export const netDown = async (name: string | undefined): Promise<void> => {
   })
 }
 
-/** What `net exec` sets for its program on a host with a daemon. Throws an Error if that has ended. */
-const devicesOf = (folder: NetFolder, host: string): NodeJS.ProcessEnv => {
+/**
+ * What `net exec` sets for its program on a host with a daemon, and if that checks programs, so that findings have stacks.
+ * Throws an Error if the daemon has ended.
+ */
+const devicesOf = (folder: NetFolder, host: string, isChecked: boolean): NodeJS.ProcessEnv => {
   const socket = folder.socket(host)
   if (!isServed(socket))
     throw new Error(`the daemon of host ${host} has ended; its log is ${folder.hostFolder(host)}/daemon.log`)
-  const { LD_PRELOAD } = programEnvironment(socket)
-  return { LD_PRELOAD, [SessionEnv.socket]: folder.socketOfThisHost }
+  const { LD_PRELOAD, [SessionEnv.stacks]: stacks } = programEnvironment(socket, { stacks: isChecked })
+  return { LD_PRELOAD, [SessionEnv.stacks]: stacks, [SessionEnv.socket]: folder.socketOfThisHost }
 }
 
 /** `net exec`: ends as the program. With `shell`, its words are a line for the host's `sh`, as with ssh. */
@@ -144,7 +147,11 @@ export const netExec = async (host: string, first: string, rest: readonly string
   if (!options.shell) checkProgram(program, args)
   const system = new NetSystem(folder, state)
   system.requireHolder()
-  const [enter, ...words] = system.hostCommand(found, command, hasDaemon(found) ? devicesOf(folder, host) : {})
+  const [enter, ...words] = system.hostCommand(
+    found,
+    command,
+    hasDaemon(found) ? devicesOf(folder, host, state.plan.check === true) : {},
+  )
   const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
   endAs(await runProgram(enter!, words, env))
 }

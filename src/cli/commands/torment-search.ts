@@ -11,7 +11,8 @@
  * A signal ends the search: what was found so far is printed, then the command ends by the signal.
  */
 import os from 'node:os'
-import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import { FOUND_STATUS } from '../../spec/check/severity.ts'
 import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
 import { counted } from '../../spec/text.ts'
 import { printable } from '../../tools/trace/printable.ts'

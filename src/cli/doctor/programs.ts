@@ -52,7 +52,7 @@ const probe = (): readonly [string, readonly string[]] =>
 export const checkPrograms = async (): Promise<readonly Diagnosis[]> => {
   const say = diagnoser('programs')
   try {
-    const joined = await joinDaemon({ private: true })
+    const joined = await joinDaemon({ private: true, link: 'memory' })
     try {
       const [name, args] = probe()
       const path = requireProgram(name)

@@ -10,7 +10,7 @@
  * - instants: NAKs, retransmissions, packets that a fault changed, failures, findings
  */
 
-import type { Program } from '../../spec/check/findings.ts'
+import type { Program } from '../../spec/check/finding.ts'
 import { takesReceive, type WorkRequest } from '../../spec/check/requests.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'

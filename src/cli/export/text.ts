@@ -2,7 +2,7 @@
  * Events of a session as lines of text, and as JSON.
  */
 
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { frameText } from '../../spec/check/frames.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../spec/work.ts'

@@ -69,15 +69,14 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost): Promise<void> => {
+const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost, check: boolean): Promise<void> => {
   const { name, driver, interfaces, faults } = host
   const devices = interfaces.map(({ device, address }) =>
     parseDevice(`${device}@${address}${driver === 'rxe' ? '' : `,driver=${driver}`}`),
   )
   try {
-    await startInBackground(folder.socket(name), fullConfig({ devices, link: 'udp', fault: faults }), [], command =>
-      system.hostCommand(host, command),
-    )
+    const config = fullConfig({ devices, link: 'udp', fault: faults, ...(check && { check }) })
+    await startInBackground(folder.socket(name), config, [], command => system.hostCommand(host, command))
   } catch (error) {
     throw new Error(`host ${name}: ${(error as Error).message}`, { cause: error })
   }
@@ -87,7 +86,7 @@ const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHo
 export const buildNet = async (
   folder: NetFolder,
   system: NetSystem,
-  { hosts, switches, links, folders }: Plan,
+  { hosts, switches, links, folders, check }: Plan,
   checkpoint: () => void,
 ): Promise<void> => {
   mkdirSync(folder.thisHost, { mode: 0o700 })
@@ -133,7 +132,7 @@ export const buildNet = async (
     checkpoint()
     await untilUp(system, host)
     checkpoint()
-    if (hasDaemon(host)) await startDaemon(folder, system, host)
+    if (hasDaemon(host)) await startDaemon(folder, system, host, check)
   })
   checkpoint()
 }

@@ -56,6 +56,8 @@ export interface Plan {
   readonly links: readonly PlannedLink[]
   /** Folders of which each host has its own. */
   readonly folders: readonly string[]
+  /** Whether the hosts' daemons check programs. */
+  readonly check: boolean
 }
 
 /** Whether a host has devices and a daemon. */
@@ -303,5 +305,6 @@ export const planNet = (topology: Topology): Plan => {
     const faults = rules.length === 0 ? '' : formatFaults(parseFaults(rules.join(';')))
     return { name, driver, interfaces, faults, names: [...names].map(([host, address]) => [address, host] as const) }
   })
-  return { name: topology.name, switches: topology.switches, links: planned, hosts, folders: topology.folders }
+  const { name, folders, check } = topology
+  return { name, switches: topology.switches, links: planned, hosts, folders, check }
 }

@@ -1,7 +1,7 @@
 /*
  * What a run of a fault walk has shown, compared with the run without faults.
  */
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import type { SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'

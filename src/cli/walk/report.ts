@@ -1,7 +1,7 @@
 /*
  * The output of a fault walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'

@@ -61,6 +61,32 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
   methods: {},
 })
 
+/** The handlers that an overlay replaces, which are synchronous. */
+export type Inner<C extends ObjectClass, S, A> = {
+  readonly [K in keyof C['methods']]: (
+    ...args: Parameters<Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S>>
+  ) => ResultOf<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>>
+}
+
+/** An entry whose handlers `overlay` replaces; it may call those of `base`, an entry of the same class. */
+export const overlayClass = <
+  C extends ObjectClass,
+  S = unknown,
+  const A extends MethodAdditions = Record<never, never>,
+>(
+  base: DriverClass,
+  additions: A,
+  overlay: (inner: Inner<C, S, A>) => Handlers<C, S, A>,
+): DriverClass => ({
+  ...base,
+  additions,
+  // TypeScript has checked the overlay, and `driverClass` the handlers of `base`.
+  handlers: {
+    ...base.handlers,
+    ...(overlay(base.handlers as Partial<Inner<C, S, A>> as Inner<C, S, A>) as DriverClass['handlers']),
+  },
+})
+
 /** Adds methods of the driver's own to one of core's classes: `extra` declares them, `handlers` implements them. */
 export const withMethods = <const M extends Methods, S = unknown>(
   base: DriverClass,

@@ -19,13 +19,34 @@ export interface GidTable {
   readonly entries: (GidTableEntry | undefined)[]
   /** Entries from this index on are empty. */
   end: number
+  /** How many queue pairs and address handles hold an index, by index. Absent: none. */
+  readonly users: Map<number, number>
 }
 
 export const createGidTable = (port: number, length: number): GidTable => ({
   port,
   entries: new Array<GidTableEntry | undefined>(length).fill(undefined),
   end: 0,
+  users: new Map(),
 })
+
+/**
+ * A queue pair or address handle holds an index from the call that names it until it names another one or is destroyed.
+ * If its GID leaves meanwhile, the entry is empty, but not free: as on Linux's RoCE devices, no other GID takes the index
+ * before the last user has released it, and a GID that returns gets another one.
+ */
+export const holdGid = ({ users }: GidTable, index: number): void => void users.set(index, (users.get(index) ?? 0) + 1)
+
+/** The end of a `holdGid`. */
+export const releaseGid = ({ users }: GidTable, index: number): void => {
+  const left = (users.get(index) ?? 0) - 1
+  if (left > 0) users.set(index, left)
+  else users.delete(index)
+}
+
+/** Whether a GID may take the index. */
+export const isFreeIndex = ({ entries, users }: GidTable, index: number): boolean =>
+  entries[index] === undefined && !users.has(index)
 
 const requireIndex = (table: GidTable, index: number): void => {
   if (!(Number.isInteger(index) && index >= 0 && index < table.entries.length))

@@ -3,7 +3,7 @@
  *
  * The GUID is the EUI-64 of the MAC. GID 0 is the link-local address with this EUI-64. GID 1 is the device's address
  * (IPv4 as ::ffff:a.b.c.d). If the interface has no MAC (loopback), a locally administered MAC is derived from the
- * address, so that devices on 127.0.0.1 and 127.0.0.2 differ.
+ * address, so that devices on 127.0.0.1 and 127.0.0.2 differ. The GUID stays when the MAC changes, and GID 0 follows.
  */
 
 export interface Identity {
@@ -27,6 +27,14 @@ const derivedMac = (address: Uint8Array): Uint8Array =>
 const eui64 = (mac: Uint8Array): Uint8Array =>
   Uint8Array.of(mac[0]! ^ LOCALLY_ADMINISTERED, mac[1]!, mac[2]!, 0xff, 0xfe, mac[3]!, mac[4]!, mac[5]!)
 
+/** The link-local address with the EUI-64 of a MAC. */
+export const defaultGid = (mac: Uint8Array): Uint8Array => {
+  const gid = new Uint8Array(16)
+  gid.set([0xfe, 0x80])
+  gid.set(eui64(mac), 8)
+  return gid
+}
+
 /**
  * `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. `networkInterface`: the interface that has the address; `mac` is all
  * zeros or undefined if the interface has none.
@@ -37,11 +45,7 @@ export const identify = (
 ): Identity => {
   const { name, index } = networkInterface
   const mac = networkInterface.mac?.some(byte => byte !== 0) ? networkInterface.mac : derivedMac(address)
-  const guid = eui64(mac)
-  const linkLocal = new Uint8Array(16)
-  linkLocal.set([0xfe, 0x80])
-  linkLocal.set(guid, 8)
-  return { guid, gids: [linkLocal, address.slice()], interfaceName: name, interfaceIndex: index }
+  return { guid: eui64(mac), gids: [defaultGid(mac), address.slice()], interfaceName: name, interfaceIndex: index }
 }
 
 /** The MAC of a device, from which its GUID was made. */

@@ -21,7 +21,7 @@ export interface RingMemory {
   readonly layout: RingLayout
   /**
    * Present if the device may publish a consumer index behind its own, so that free slots look occupied
-   * (drivers/rxe/torment/queues.ts). The user library must not count completed requests by the index.
+   * (drivers/rings/exact-rings.ts). The user library must not count completed requests by the index.
    */
   readonly mayHideSlots?: true
   /** Memory for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
@@ -50,11 +50,6 @@ export interface Ring extends RingLocation {
   readonly wrap: number
   /** Maximum number of elements. */
   readonly capacity: number
-  /**
-   * Brings the program's index up to date, before it is loaded. For rings that the program does not share: the driver
-   * copies elements from and to the program's own queues. Undefined: the program stores its index itself.
-   */
-  refresh: (() => void) | undefined
 }
 
 /** log2 of the smallest power of two that is at least `n`. */
@@ -78,7 +73,7 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   // a queue that was created for no requests accepts none, although the ring has a slot
   const capacity = elements === 0 ? 0 : maxElements
   const wrap = indexMask(layout, mask)
-  const ring: Ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap, capacity, refresh: undefined }
+  const ring: Ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap, capacity }
   clearRing(ring)
   return ring
 }
@@ -91,14 +86,10 @@ export const elementAt = (ring: Ring, index: number): number =>
 const producerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.PRODUCER) >> 2
 const consumerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.CONSUMER) >> 2
 
-export const loadProducer = (ring: Ring): number => {
-  if (ring.refresh !== undefined) ring.refresh()
-  return loadIndex(ring.layout, ring.area.words, producerAt(ring)) & ring.wrap
-}
-export const loadConsumer = (ring: Ring): number => {
-  if (ring.refresh !== undefined) ring.refresh()
-  return loadIndex(ring.layout, ring.area.words, consumerAt(ring)) & ring.wrap
-}
+export const loadProducer = (ring: Ring): number =>
+  loadIndex(ring.layout, ring.area.words, producerAt(ring)) & ring.wrap
+export const loadConsumer = (ring: Ring): number =>
+  loadIndex(ring.layout, ring.area.words, consumerAt(ring)) & ring.wrap
 export const storeProducer = (ring: Ring, index: number): void => {
   storeIndex(ring.layout, ring.area.words, producerAt(ring), index & ring.wrap)
 }
@@ -123,9 +114,6 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
   }
 }
 
-/** For a queue's `seenProducer` (posts.ts): differs from every index, so the next scan finds a change. */
-export const NO_INDEX = -1
-
 const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)
 
 /** The ring of a queue that does not exist: nothing can be posted to it. */
@@ -145,7 +133,6 @@ export const emptyRing: Ring = {
   log2Element: 0,
   wrap: 0,
   capacity: 0,
-  refresh: undefined,
 }
 
 /** struct mminfo of rxe's ABI: offset and size with which the user library maps a ring. */

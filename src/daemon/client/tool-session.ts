@@ -6,7 +6,7 @@
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import type { FailedProgram, SurveySite } from '../../spec/faults.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
 import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'
@@ -73,6 +73,11 @@ export interface ToolSession {
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
+   * Removes the daemon's devices until the end of the session, and resolves with them when their ports are closed. Rejects
+   * while programs use them.
+   */
+  borrowDevices(): Promise<readonly DeviceSpec[]>
+  /**
    * From now on `onTrace` gets calls and failures of programs with this tag, `onTorment` gets decisions of torment, and
    * `onLost` the number of lost ones. `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of
    * the calls.
@@ -92,9 +97,9 @@ export interface ToolSession {
   endRecording(program?: ProgramEnd): Promise<RecordingEnd>
   /**
    * Passes all findings so far to `onFinding`, and from now on each new one. `hang`: what a program waits for this many
-   * seconds is a finding.
+   * seconds is a finding. `fresh`: only new ones, and mistakes that were found before are new too.
    */
-  subscribeFindings(hang?: number): Promise<void>
+  subscribeFindings(hang?: number, fresh?: boolean): Promise<void>
   /** What programs wait for now becomes findings. */
   reportWaits(): Promise<void>
   /**
@@ -365,6 +370,11 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       if ('devices' in answer) return answer.devices
       throw unexpectedReply('device')
     },
+    async borrowDevices() {
+      const answer = await request({ kind: 'borrow' })
+      if ('borrowed' in answer) return answer.borrowed
+      throw unexpectedReply('borrow')
+    },
     async trace(tag, pcap, abi = false) {
       await subscribe('trace', { tag, pcap, abi }, record => {
         if ('lost' in record) onLost?.(record.lost)
@@ -401,8 +411,8 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       if ('recorded' in answer) return answer.recorded
       throw unexpectedReply('end-record')
     },
-    async subscribeFindings(hang) {
-      await subscribe('findings', hang === undefined ? {} : { hang }, record => {
+    async subscribeFindings(hang, fresh = false) {
+      await subscribe('findings', { ...(hang !== undefined && { hang }), ...(fresh && { fresh }) }, record => {
         if ('snapshot' in record) for (const finding of record.snapshot) onFinding?.(finding)
         else if ('change' in record) onFinding?.(record.change)
       })

@@ -145,6 +145,7 @@ export class ContextMemory implements MappedMemory {
   #usedBytes = 0
   /** The ranges with doorbells, each with a mapping of its own; and the file offsets of freed ones, by length. */
   readonly #doorbellRanges = new Map<MappedChunk, DoorbellRange>()
+  #expectedMappings = 0
   readonly #freedDoorbells = new Map<number, HighestFirst>()
   #doorbellEnd: number = ContextFile.doorbells
   /** The ranges of `allocateAt`, each with a mapping of its own. */
@@ -199,12 +200,18 @@ export class ContextMemory implements MappedMemory {
     return Array.from(this.#doorbellRanges, ([{ offset, length }, { mappings }]) => ({ offset, length, mappings }))
   }
 
+  /** How often the client maps doorbells: the sum of `mappings`. */
+  get expectedMappings(): number {
+    return this.#expectedMappings
+  }
+
   expectMappings(doorbells: MappedChunk, count: number): void {
     const range = this.#doorbellRanges.get(doorbells)
     if (range === undefined) return
-    const isMore = count > range.mappings
+    const more = count - range.mappings
     range.mappings = count
-    if (isMore) this.onDoorbells?.()
+    this.#expectedMappings += more
+    if (more > 0) this.onDoorbells?.()
   }
 
   /** The clock that the program reads, and its range in the file. */
@@ -256,6 +263,7 @@ export class ContextMemory implements MappedMemory {
       const range: MappedChunk = { offset, length, at: 0, bytes, view, words: i32 }
       if (freed === undefined) this.#doorbellEnd += length
       this.#doorbellRanges.set(range, { ...charged, mappings: 1 })
+      this.#expectedMappings++
       this.onDoorbells?.()
       return range
     } catch (error) {
@@ -338,6 +346,7 @@ export class ContextMemory implements MappedMemory {
     const doorbells = this.#doorbellRanges.get(range)
     if (doorbells !== undefined) {
       this.#doorbellRanges.delete(range)
+      this.#expectedMappings -= doorbells.mappings
       this.#unmap(doorbells)
       if (this.#isKept) return
       punchHole(this.fd, range.offset, range.length)
@@ -412,6 +421,7 @@ export class ContextMemory implements MappedMemory {
     const mappings = [this.#chunks, this.#doorbellRanges.values(), this.#placed.values()]
     for (const mapping of mappings.flatMap(some => [...some])) this.#unmap(mapping)
     this.#doorbellRanges.clear()
+    this.#expectedMappings = 0
     this.#placed.clear()
     this.#clock = undefined
     this.#adopted.clear()

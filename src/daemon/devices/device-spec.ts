@@ -23,7 +23,7 @@ export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 const MAX_NAME_LENGTH = 63
 
 /** A device with an address is a soft device, whatever its name: `rdma link add` accepts all names. */
-export const isSoftDevice = ({ address }: DeviceSpec): boolean => address !== ''
+export const hasAddress = ({ address }: DeviceSpec): boolean => address !== ''
 
 /** Why a device cannot have this name; undefined if it can. */
 export const deviceNameError = (name: string): string | undefined =>

@@ -15,7 +15,7 @@ import { CallError } from '../../spec/errno.ts'
 import { noDeviceText } from '../../tools/trace/suggest.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Loop } from '../loop.ts'
-import { checkDevices, deviceNameError, driverOf, isSoftDevice, NO_NODE, withPciFunction } from './device-spec.ts'
+import { checkDevices, deviceNameError, driverOf, hasAddress, NO_NODE, withPciFunction } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -106,7 +106,7 @@ export const createDevices = (
     const driver = driverOf(spec, drivers)
     const refuse = (): Error =>
       new Error(`device "${name}": driver ${driver.name} returned no device of this name and core`)
-    const identity = isSoftDevice(spec) ? identityOf(spec, interfaces) : undefined
+    const identity = hasAddress(spec) ? identityOf(spec, interfaces) : undefined
     try {
       // The driver may be JavaScript, without types.
       const created: Device | NetworkDevice | undefined = addDevice(

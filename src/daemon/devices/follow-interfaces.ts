@@ -1,5 +1,5 @@
 /*
- * Devices follow their network interfaces: addresses, link state, speed, MTU (`DeviceLink` in core/driver-contract.ts).
+ * Devices follow their network interfaces: addresses, link state, speed, MTU, MAC (`DeviceLink` in core/driver-contract.ts).
  *
  * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
  * interface become GIDs of the device too. There are exceptions:
@@ -74,6 +74,8 @@ export class InterfaceFollower {
   readonly #onChanged: (device: Followed, previous?: Identity) => void
   readonly #onFailure: (device: Followed, error: unknown) => void
   readonly #macs: MacListener
+  /** The last MAC of each interface with a device, by index. */
+  readonly #lastMacs = new Map<number, Uint8Array>()
 
   constructor(
     interfaces: Interfaces,
@@ -178,6 +180,10 @@ export class InterfaceFollower {
 
   #onLink(index: number, now: NetworkInterface | undefined): void {
     if (now !== undefined) this.#adoptDevices(now)
+    const lastMac = this.#lastMacs.get(index)
+    const isOtherMac = now !== undefined && lastMac !== undefined && String(lastMac) !== String(now.mac)
+    if (now === undefined) this.#lastMacs.delete(index)
+    else this.#lastMacs.set(index, now.mac)
     this.#forEachDevice(this.#devicesOn(index), followed => {
       if (now !== undefined && now.name !== followed.link.identity.interfaceName) this.#moveTo(followed, now)
       const link = now
@@ -189,8 +195,17 @@ export class InterfaceFollower {
       const event = followed.link.setState(link)
       if (device.driver.hasSpeedEvents && portSpeed(port) !== speed) raiseDevice(device, DEVICE_SPEED_CHANGE)
       this.#notify(followed, event)
+      if (now !== undefined && isOtherMac) this.#setMac(followed, now)
       if (now?.isBond) this.#macs.ownMac(followed, now.mac)
     })
+  }
+
+  /** The interface of a device has another MAC. Its link-local address may not be the default GID any more. */
+  #setMac(followed: Followed, { index, mac }: NetworkInterface): void {
+    const events = followed.link.setMac(mac)
+    if (events.length > 0) this.#onChanged(followed)
+    for (const event of events) raisePort(followed.device, 1, event)
+    for (const address of this.#interfaces.addresses(index)) this.#onAddress(index, address, true)
   }
 
   #onNeighbour(index: number, address: Uint8Array, mac: string): void {

@@ -17,7 +17,7 @@ import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
 import type { Port, PortTap } from '../../transport/phy/port.ts'
 import { addTap } from '../../transport/phy/tap.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat } from '../../uapi/tool.ts'
-import { isSoftDevice } from './device-spec.ts'
+import { hasAddress } from './device-spec.ts'
 
 export interface Network {
   /**
@@ -71,7 +71,7 @@ export const createNetwork = (
   { devices, fault }: Pick<DaemonConfig, 'devices' | 'fault'>,
   link: NetworkLink,
 ): Network => {
-  let rules = faultRules(fault, devices.filter(isSoftDevice))
+  let rules = faultRules(fault, devices.filter(hasAddress))
   const programFaults = createProgramFaults(rules)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)

@@ -5,6 +5,7 @@
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { PageWriter } from '../../core/memory/mappable-memory.ts'
+import { type Range, RangeList } from '../../core/memory/range-list.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MappingKind, SessionLimits } from '../../spec/session.ts'
 import type { MappingNote } from '../../uapi/session-codec.ts'
@@ -26,15 +27,17 @@ interface Note {
 const textOf = ({ address, length }: Pick<AdoptedRange, 'address' | 'length'>): string =>
   `0x${address.toString(16)}, ${length} bytes,`
 
-const overlaps = (range: AdoptedRange, address: number, length: number): boolean =>
-  range.address < address + length && address < range.address + range.length
+/** A range by its addresses in the program. */
+interface SharedRange extends Range {
+  readonly range: AdoptedRange
+}
 
 /** Of one session. `refusal`: why the client cannot share pages; undefined: it can. */
 export class Adoptions implements Adopter {
   readonly #space: ProgramMemory
   readonly #refusal: () => string | undefined
   /** Shared pages, also those of which the client learns by the next answer. */
-  readonly #ranges = new Set<AdoptedRange>()
+  readonly #ranges = new RangeList<SharedRange>()
   #notes: Note[] = []
   /** Of the releases that the client was told of by the last answer. */
   #unmapped: (() => void)[] = []
@@ -60,12 +63,11 @@ export class Adoptions implements Adopter {
     const isFault = address + length > USER_END || !this.#space.check(...halvesOf(address), length, true)
     if (isFault) throw new CallError('EFAULT', `${what} are not writable memory of the program`)
     const isPrivate = this.#space.isPrivate(address, length)
-    const overlapping = [...this.#ranges].filter(range => overlaps(range, address, length))
-    for (const range of overlapping) {
+    for (const { range } of this.#ranges.overlapping(address, address + length)) {
       if (!isPrivate || this.#noteOf(range) !== undefined)
         throw new CallError('EINVAL', `${what} overlap ${textOf(range)} which the device shares already`)
       // The program has closed the context, which the daemon does not know yet.
-      this.#ranges.delete(range)
+      this.#forget(range)
     }
     if (!isPrivate) throw new CallError('EFAULT', `${what} are mapped from a file, or shared with another process`)
     const { mappings } = SessionLimits
@@ -79,18 +81,20 @@ export class Adoptions implements Adopter {
   }
 
   adopt(range: AdoptedRange, writer: PageWriter): void {
-    this.#ranges.add(range)
+    this.takeOver(range)
     this.#notes.push({ range, kind: writer === 'device' ? MappingKind.ADOPT_WRITTEN : MappingKind.ADOPT })
   }
 
   takeOver(range: AdoptedRange): void {
-    this.#ranges.add(range)
+    const shared = { range, start: range.address, end: range.address + range.length }
+    // Pages that are shared meanwhile are not those of the ended session any more.
+    if (this.#ranges.overlapping(shared.start, shared.end).length === 0) this.#ranges.add(shared)
   }
 
   release(range: AdoptedRange, whenUnmapped: () => void): void {
     const note = this.#noteOf(range)
     if (note !== undefined) this.#notes.splice(this.#notes.indexOf(note), 1)
-    const isShared = this.#ranges.delete(range) && note === undefined
+    const isShared = this.#forget(range) && note === undefined
     if (!isShared) whenUnmapped()
     // After the session's end it is unknown what the process maps: the range of the file stays as it is.
     else if (!this.isClosed) this.#notes.push({ range, kind: MappingKind.RELEASE, whenUnmapped })
@@ -138,9 +142,15 @@ export class Adoptions implements Adopter {
     this.#undo = undefined
   }
 
+  /** False if the range is not shared. */
+  #forget(range: AdoptedRange): boolean {
+    const shared = this.#ranges.at(range.address)
+    return shared?.range === range && this.#ranges.remove(shared)
+  }
+
   #dropAdopted(): void {
     this.#notes = this.#notes.filter(({ range, kind }) => {
-      if (kind !== MappingKind.RELEASE) this.#ranges.delete(range)
+      if (kind !== MappingKind.RELEASE) this.#forget(range)
       return kind === MappingKind.RELEASE
     })
   }

@@ -21,6 +21,11 @@ export interface DoorbellParts {
 
 /** Microseconds between two readings of a process's mappings: at least so many, and so many times those of a reading. */
 const FIND_INTERVAL = { least: 2000, times: 4 }
+/**
+ * A client that has told of so many mappings of a context tells of all: there is no reading, which takes 20 ms if a process has
+ * as many mappings as it may.
+ */
+const TOLD = 64
 
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
@@ -31,12 +36,27 @@ const requirePages = (start: number, length: number): void => {
     throw new CallError('EINVAL', `0x${start.toString(16)}, ${length} bytes, are not whole pages of a program`)
 }
 
+interface FileRange {
+  readonly offset: number
+  readonly length: number
+}
+
+/** The position of the first range that ends behind `offset`, of ranges in their order. */
+const firstBehind = (ranges: readonly FileRange[], offset: number): number => {
+  let low = 0
+  let high = ranges.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (ranges[middle]!.offset + ranges[middle]!.length > offset) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
 export class DoorbellRanges {
   readonly #client: Client
   readonly #program: DoorbellProgram
   readonly #daemon: DoorbellParts
-  /** Where the client has mapped doorbells of each context, as it told. */
-  readonly #told = new WeakMap<OpenContext, Set<number>>()
   /** Microseconds. */
   #nextFind = 0
 
@@ -53,20 +73,11 @@ export class DoorbellRanges {
   mapped(open: OpenContext, start: number, length: number, refusal: number): void {
     requirePages(start, length)
     this.#watch(open, start, start + length, refusal)
-    // The client tells nothing of its clock.
-    if (open.memory.clock !== undefined) this.find(open)
-    else if (this.#hasToldAll(open, start)) this.#daemon.doorbells.found(open)
-  }
-
-  /** `start`: the latest mapping that the client told of. Reading all mappings each time would take too long. */
-  #hasToldAll(open: OpenContext, start: number): boolean {
-    const told = this.#told.get(open) ?? new Set()
-    this.#told.set(open, told.add(start))
-    const expected = open.memory.doorbells.reduce((sum, { mappings }) => sum + mappings, 0)
-    if (told.size < expected) return false
     const { doorbells } = this.#daemon
-    for (const at of told) if (!doorbells.isWatched(this.#program, at, at + pageSize())) told.delete(at)
-    return told.size >= expected
+    // The client tells nothing of its clock.
+    if (open.memory.clock !== undefined && !doorbells.isClockWatched(this.#program, open) && !this.#tellsAll(open))
+      this.find(open)
+    else if (doorbells.watchedCount(this.#program, open) >= open.memory.expectedMappings) doorbells.found(open)
   }
 
   /** Watches the doorbells and the clock of a context that the client has mapped, and are not watched yet. */
@@ -77,11 +88,12 @@ export class DoorbellRanges {
       this.#refuse(open, 'it belongs to another user, or runs in a container')
       return
     }
-    const sought = clock === undefined ? doorbells : [...doorbells, clock]
+    const sought = (clock === undefined ? [...doorbells] : [...doorbells, clock]).sort((a, b) => a.offset - b.offset)
     /** By file offset, how many mappings there are. */
     const counts = new Map<number, number>()
     for (const { start, end, offset, isWritable } of mappingsOfFile(this.#client.process.pid, open.memory.inode))
-      for (const { offset: from, length } of sought) {
+      for (let i = firstBehind(sought, offset); i < sought.length && sought[i]!.offset < offset + end - start; i++) {
+        const { offset: from, length } = sought[i]!
         const first = Math.max(start, start + from - offset)
         const last = Math.min(end, start + from + length - offset)
         const isClock = from === clock?.offset
@@ -102,11 +114,15 @@ export class DoorbellRanges {
     const { awaited } = this.#daemon.doorbells
     if (awaited.size === 0) return false
     if (now >= this.#nextFind) {
-      for (const open of awaited) if (this.#client.contexts.has(open)) this.find(open)
+      for (const open of awaited) if (this.#client.contexts.has(open) && !this.#tellsAll(open)) this.find(open)
       const end = nowMicroseconds()
       this.#nextFind = end + Math.max(FIND_INTERVAL.least, FIND_INTERVAL.times * (end - now))
     }
     return true
+  }
+
+  #tellsAll(open: OpenContext): boolean {
+    return this.#daemon.doorbells.watchedCount(this.#program, open) >= TOLD
   }
 
   #watch(open: OpenContext, start: number, end: number, refusal: number, isClock = false): void {
@@ -117,7 +133,7 @@ export class DoorbellRanges {
     }
     const reason =
       refusal === 0
-        ? this.#daemon.doorbells.watch(this.#program, start, end, isClock ? open : undefined)
+        ? this.#daemon.doorbells.watch(this.#program, start, end, open, isClock)
         : `userfaultfd: ${errnoName(refusal)}; a container's seccomp filter may forbid it`
     if (reason !== undefined) this.#refuse(open, reason)
   }

@@ -45,13 +45,14 @@ const isBoolean = (value: unknown): value is boolean => typeof value === 'boolea
 
 /** The request, without unknown fields; undefined if it is invalid. */
 export const parseSubscribe = (fields: Fields): SubscribeRequest | undefined => {
-  const { topic, tag = '', pcap = false, abi = false, hang, interval, qps = false } = fields
+  const { topic, tag = '', pcap = false, abi = false, hang, interval, qps = false, fresh = false } = fields
   const kind = 'subscribe'
   switch (topic) {
     case 'trace':
       return typeof tag === 'string' && isBoolean(pcap) && isBoolean(abi) ? { kind, topic, tag, pcap, abi } : undefined
     case 'findings':
-      return typeof hang === 'number' ? { kind, topic, hang } : { kind, topic }
+      if (!isBoolean(fresh)) return undefined
+      return { kind, topic, ...(typeof hang === 'number' && { hang }), ...(fresh && { fresh }) }
     case 'stat':
       return isInteger(interval) && isBoolean(qps) ? { kind, topic, interval, qps } : undefined
     case 'devices':
@@ -225,12 +226,12 @@ export class Subscriptions {
     }
   }
 
-  #watchFindings({ hang }: Request<'findings'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
+  #watchFindings({ hang, fresh = false }: Request<'findings'>, { id }: Feed): Omit<Subscription, 'feed'> | string {
     const { check } = this.#daemon
     if (!this.#isTrusted) return FINDINGS_REFUSED
     if (check === undefined) return 'this daemon does not check programs; start it with --check'
     if (hang !== undefined) check.waits.reportAfter(hang)
-    let sent: number | undefined
+    let sent = fresh ? check.beginFresh() : undefined
     const source: Source = {
       *next() {
         yield

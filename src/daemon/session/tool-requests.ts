@@ -22,6 +22,7 @@ import type {
 } from '../../uapi/tool.ts'
 import type { Contexts, OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
+import type { LentDevices } from '../devices/lent-devices.ts'
 import { type DaemonRecording, type RecordedParts, recordDaemon } from '../recording.ts'
 import type { ToolShare } from '../tool-time.ts'
 import { FINDINGS_REFUSED, parseSubscribe, type SubscribedParts, Subscriptions } from './subscriptions.ts'
@@ -46,7 +47,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -119,7 +120,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
   if (kind === 'subscribe') return parseSubscribe(fields)
   if (kind === 'unsubscribe') return typeof id === 'number' ? { kind, id } : undefined
-  if (kind === 'counts' || kind === 'capture') return { kind }
+  if (kind === 'counts' || kind === 'capture' || kind === 'borrow') return { kind }
   if (kind === 'record') return parseRecord(fields)
   if (kind === 'record-frames')
     return Number.isSafeInteger(from) && Number(from) >= 0 ? { kind, from: Number(from) } : undefined
@@ -144,6 +145,7 @@ export interface ToolParts extends SubscribedParts, RecordedParts {
   readonly contexts: Contexts
   /** Fault rules for programs. */
   readonly faults: InjectedFaults
+  readonly lent: LentDevices
   /** Resolves when the objects of the user's already closed contexts are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
   /** Ends the daemon, after the current message. */
@@ -214,6 +216,15 @@ export class ToolRequests {
         this.#recorded = recorded
         reply()
       })
+    else if (toolRequest?.kind === 'borrow' && isTrusted)
+      void this.#daemon.lent.lend(this).then(
+        borrowed => {
+          // The session may have ended meanwhile.
+          if (this.#isClosed) this.#daemon.lent.takeBack(this)
+          reply({ borrowed })
+        },
+        (error: Error) => reply({ error: error.message }),
+      )
     else if (addsFindings)
       this.#answerLater(this.#daemon.untilContextsDestroyed(this.#session.account.user).then(() => reply()))
     else if (toolRequest?.kind === 'waits' && isTrusted)
@@ -238,6 +249,7 @@ export class ToolRequests {
     this.#isClosed = true
     for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
     this.#subscriptions.endAll()
+    this.#daemon.lent.takeBack(this)
     void this.#endRecording()
     this.#queue.close()
   }
@@ -374,6 +386,9 @@ export class ToolRequests {
         return this.#sites(request.from)
       case 'device':
         return this.#changeDevices(request)
+      case 'borrow':
+        // `handle` answers the daemon's user.
+        return { error: 'only the user of this daemon may borrow its devices' }
       case 'counts':
         return this.#countFindings()
       case 'capture':

@@ -22,8 +22,9 @@ import { CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
-import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
+import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { descriptorKey } from './requests.ts'
+import { NOT_SCANNED } from './scan.ts'
 import { type AddressHandle, type CompletionQueue, stateOf } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
@@ -140,7 +141,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs, cqNumbers } = stateOf(call)
+      const { cqs, cqNumbers, scan } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -150,10 +151,10 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
       if (subCqs !== Limits.subCqs)
         refuse('EINVAL', `cq.create: ${subCqs} parts of a queue; the device has ${Limits.subCqs}`)
       const entries = powerOfTwo(cqe)
-      const { ring, doorbell } = allocateQueue(call.context, entries * entryBytes)
+      const { ring, doorbell } = allocateQueue(call, entries * entryBytes)
       const number = cqNumbers.take()
       if (number === undefined) {
-        freeQueue(call.context, { ring, doorbell })
+        freeQueue(call, { ring, doorbell })
         return refuse('ENOMEM', `cq.create: all ${Limits.maxCq} numbers are in use`)
       }
       object.state = {
@@ -169,8 +170,10 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         raised: 0,
         isArmed: false,
         hasOverrun: false,
+        ...NOT_SCANNED,
       }
       cqs.set(number, object)
+      if (channel !== undefined) scan.add(object, [doorbell])
       affiliate(object, userHandle, { channel, asyncFd })
       return {
         cqe: entries,
@@ -178,7 +181,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         ringKey: BigInt(ring.offset),
         ringSize: BigInt(ring.length),
         number,
-        doorbellOffset: doorbell.offset,
+        doorbellOffset: doorbellOffset(doorbell),
         doorbellKey: pageKey(doorbell),
       }
     },
@@ -194,10 +197,11 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     modify: null,
     reqNotify: null,
     destroy(call, object, args, core) {
-      const { cqs, cqNumbers } = stateOf(call)
+      const { cqs, cqNumbers, scan } = stateOf(call)
       cqs.delete(object.state.number)
+      if (object.state.hasChannel) scan.remove(object)
       cqNumbers.give(object.state.number)
-      freeQueue(call.context, object.state)
+      freeQueue(call, object.state)
       return core(call, object, args)
     },
   },

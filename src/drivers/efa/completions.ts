@@ -72,6 +72,8 @@ export const endEntry = (cq: CqObject, at: number, id: number, status: number, f
   const word = id | (status << 16) | ((flags | phase) << 24)
   // the last store: the program takes the entry as soon as its phase changes
   Atomics.store(state.ring.words, (at + CompletionEntry.REQUEST_ID) >> 2, word)
+  // the program may have armed it since the last poll
+  if (state.hasChannel) readCqDoorbell(cq)
   if (state.isArmed) raiseEvent(cq)
 }
 

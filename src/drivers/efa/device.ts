@@ -120,7 +120,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     ahNumbers: createNumbers(1, Limits.maxAh),
   }
   const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
-  const state: EfaState = Object.assign(partial, { engine })
+  const { state } = engine
   const device: Device<EfaState> = register(core, {
     name,
     driver: efaDriver,
@@ -140,7 +140,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {
     device: device as Device,
-    poll: time => engine.poll(time),
+    poll: (time, scope) => engine.poll(time, scope),
     nextTimeout: () => engine.nextTimeout(),
     // doorbells are stores to memory
     onDoorbell() {},

@@ -3,62 +3,74 @@
  * doorbells without a call; the device reads them at each poll.
  */
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { Context } from '../../core/model.ts'
+import type { CallContext, Context } from '../../core/model.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import type { Doorbell, DoorbellPage } from './scan.ts'
+import { stateOf } from './state.ts'
 
 /** Bytes from one doorbell to the next. */
 const STRIDE = 8
 const PER_PAGE = PAGE_BYTES / STRIDE
 
-export interface Doorbell {
-  readonly page: MappedChunk
-  /** Position in the page, bytes. */
-  readonly offset: number
-}
+/** Position of a doorbell in its page, bytes. */
+export const doorbellOffset = ({ number }: Doorbell): number => number * STRIDE
 
 /** The offset with which the program maps a doorbell's page. */
-export const pageKey = ({ page }: Doorbell): bigint => BigInt(page.offset)
+export const pageKey = ({ page }: Doorbell): bigint => BigInt(page.chunk.offset)
 
-export const loadDoorbell = ({ page, offset }: Doorbell): number => Atomics.load(page.words, (page.at + offset) >> 2)
+export const loadDoorbell = ({ page: { chunk }, number }: Doorbell): number =>
+  Atomics.load(chunk.words, (chunk.at + number * STRIDE) >> 2)
 
-interface Page {
-  readonly chunk: MappedChunk
+interface Page extends DoorbellPage {
   readonly free: number[]
 }
 
+/** `pages`: those of the device. */
 class Doorbells {
   readonly #memory: MappedMemory
+  readonly #ofDevice: Set<DoorbellPage>
   readonly #pages: Page[] = []
 
-  constructor(memory: MappedMemory) {
+  constructor(memory: MappedMemory, ofDevice: Set<DoorbellPage>) {
     this.#memory = memory
+    this.#ofDevice = ofDevice
   }
 
   /** Throws CallError ENOMEM. */
   take(): Doorbell {
-    let page = this.#pages.find(({ free }) => free.length > 0)
-    if (page === undefined) {
-      const chunk = this.#memory.allocate(PAGE_BYTES, 'doorbells')
-      page = { chunk, free: Array.from({ length: PER_PAGE }, (_, i) => (PER_PAGE - 1 - i) * STRIDE) }
-      this.#pages.push(page)
-    }
-    const offset = page.free.pop() as number
+    const page = this.#pages.find(({ free }) => free.length > 0) ?? this.#add()
+    const number = page.free.pop() as number
     this.#tellMappings(page)
-    Atomics.store(page.chunk.words, (page.chunk.at + offset) >> 2, 0)
-    return { page: page.chunk, offset }
+    page.seen[number] = 0
+    page.owners[number] = undefined
+    Atomics.store(page.chunk.words, (page.chunk.at + number * STRIDE) >> 2, 0)
+    return { page, number }
   }
 
-  give({ page: chunk, offset }: Doorbell): void {
-    const index = this.#pages.findIndex(one => one.chunk === chunk)
-    const page = this.#pages[index]
+  #add(): Page {
+    const page: Page = {
+      chunk: this.#memory.allocate(PAGE_BYTES, 'doorbells'),
+      seen: new Int32Array(PER_PAGE),
+      owners: [],
+      free: Array.from({ length: PER_PAGE }, (_, i) => PER_PAGE - 1 - i),
+    }
+    this.#pages.push(page)
+    this.#ofDevice.add(page)
+    return page
+  }
+
+  give({ page: ofDoorbell, number }: Doorbell): void {
+    const page = this.#pages.find(one => one === ofDoorbell)
     if (page === undefined) return
-    page.free.push(offset)
+    page.owners[number] = undefined
+    page.free.push(number)
     if (page.free.length < PER_PAGE) {
       this.#tellMappings(page)
       return
     }
-    this.#pages.splice(index, 1)
-    this.#memory.free(chunk)
+    this.#pages.splice(this.#pages.indexOf(page), 1)
+    this.#ofDevice.delete(page)
+    this.#memory.free(page.chunk)
   }
 
   #tellMappings({ chunk, free }: Page): void {
@@ -74,27 +86,28 @@ export interface QueueMemory {
 
 const ofContexts = new WeakMap<Context, Doorbells>()
 
-const doorbellsOf = (context: Context): Doorbells => {
+const doorbellsOf = (call: CallContext): Doorbells => {
+  const { context } = call
   let found = ofContexts.get(context)
   if (found === undefined) {
-    found = new Doorbells(mappedMemoryOf(context))
+    found = new Doorbells(mappedMemoryOf(context), stateOf(call).scan.pages)
     ofContexts.set(context, found)
   }
   return found
 }
 
 /** Throws CallError ENOMEM. */
-export const allocateQueue = (context: Context, ringBytes: number): QueueMemory => {
-  const doorbell = doorbellsOf(context).take()
+export const allocateQueue = (call: CallContext, ringBytes: number): QueueMemory => {
+  const doorbell = doorbellsOf(call).take()
   try {
-    return { ring: mappedMemoryOf(context).allocate(ringBytes), doorbell }
+    return { ring: mappedMemoryOf(call.context).allocate(ringBytes), doorbell }
   } catch (error) {
-    doorbellsOf(context).give(doorbell)
+    doorbellsOf(call).give(doorbell)
     throw error
   }
 }
 
-export const freeQueue = (context: Context, { ring, doorbell }: QueueMemory): void => {
-  mappedMemoryOf(context).free(ring)
-  doorbellsOf(context).give(doorbell)
+export const freeQueue = (call: CallContext, { ring, doorbell }: QueueMemory): void => {
+  mappedMemoryOf(call.context).free(ring)
+  doorbellsOf(call).give(doorbell)
 }

@@ -3,6 +3,8 @@
  * docs/decisions/srd.md). Queue pairs of the same process get messages directly, from memory to memory; others by
  * packets of SRD, which need no order, or of UD. Does no I/O of its own; times are microseconds.
  */
+
+import { ScanScope } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { Device } from '../../core/model.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
@@ -39,6 +41,7 @@ import {
   readSend,
   takeReceive,
 } from './requests.ts'
+import { QueueScan } from './scan.ts'
 import { Opcode, payloadAt } from './srd/packets.ts'
 import { endPacketsOf, visitPackets } from './srd/pairs.ts'
 import { Receiving } from './srd/receiving.ts'
@@ -50,6 +53,7 @@ import {
   type Pair,
   type Peer,
   pairKey,
+  type QpObject,
   type QueuePair,
   type Request,
 } from './state.ts'
@@ -99,6 +103,8 @@ export const createCounts = () => ({
 const readTimeoutOf = ({ qp, peer, destQpn, heardAt }: Request): number =>
   Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT
 
+const isQp = (queue: QpObject | CqObject): queue is QpObject => 'qpn' in queue.state
+
 export class Engine implements EngineCalls {
   readonly counts = createCounts()
   readonly state: EfaState
@@ -129,12 +135,15 @@ export class Engine implements EngineCalls {
   readonly pairs = new Set<Pair>()
   now = 0
   #forgetAt = 0
+  readonly #scan = new QueueScan<QpObject | CqObject>(queue =>
+    isQp(queue) ? this.#readDoorbells(queue.state) : readCqDoorbell(queue),
+  )
   readonly delivery = new Delivery(this)
   readonly sending = new Sending(this)
   readonly receiving = new Receiving(this)
 
-  constructor(state: Omit<EfaState, 'engine'>, device: () => Device<EfaState>, scratch: Bytes, mtu: number) {
-    this.state = state as EfaState
+  constructor(state: Omit<EfaState, 'engine' | 'scan'>, device: () => Device<EfaState>, scratch: Bytes, mtu: number) {
+    this.state = Object.assign(state, { scan: this.#scan, engine: this })
     this.device = device
     this.port = state.port
     this.scratch = scratch
@@ -247,9 +256,9 @@ export class Engine implements EngineCalls {
     if (at >= 0) this.#transfers.splice(at, 1)
   }
 
-  poll(now: number): boolean {
+  poll(now: number, scope: ScanScope = ScanScope.ALL): boolean {
     this.now = now
-    let hasWorked = this.#readDoorbells()
+    let hasWorked = this.#scan.scan(scope)
     if (now >= this.port.nextTimeout()) this.port.onTimeout(now)
     if (this.#receivePackets()) hasWorked = true
     if (this.#transfers.length > 0) {
@@ -294,23 +303,18 @@ export class Engine implements EngineCalls {
     return due
   }
 
-  #readDoorbells(): boolean {
-    let hasWorked = false
-    for (const { state: qp } of this.state.qps.values()) {
-      const { send, receive } = qp
-      if (send !== undefined && pendingSends(send) > 0 && this.#takeSends(qp)) hasWorked = true
-      if (receive === undefined) continue
-      const posted = loadDoorbell(receive.doorbell)
-      if (posted === receive.seenDoorbell) continue
-      receive.seenDoorbell = posted
-      this.taps?.receivesPosted(qp.object, qp.object)
-      if (qp.state === ERR) this.#flush(qp)
-      // a request that finds no receive any more waits again
-      for (const request of [...qp.waiters]) if (pendingReceives(qp) > 0) this.#wake(qp, request)
-      hasWorked = true
-    }
-    for (const cq of this.state.cqs.values()) if (cq.state.hasChannel && readCqDoorbell(cq)) hasWorked = true
-    return hasWorked
+  #readDoorbells(qp: QueuePair): boolean {
+    const { send, receive } = qp
+    const hasSent = send !== undefined && pendingSends(send) > 0 && this.#takeSends(qp)
+    if (receive === undefined) return hasSent
+    const posted = loadDoorbell(receive.doorbell)
+    if (posted === receive.seenDoorbell) return hasSent
+    receive.seenDoorbell = posted
+    this.taps?.receivesPosted(qp.object, qp.object)
+    if (qp.state === ERR) this.#flush(qp)
+    // a request that finds no receive any more waits again
+    for (const request of [...qp.waiters]) if (pendingReceives(qp) > 0) this.#wake(qp, request)
+    return true
   }
 
   /** A receive was posted to `qp`, for which a request of any device of the process waits. */

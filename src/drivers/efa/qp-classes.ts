@@ -14,8 +14,9 @@ import { QpFlags, QpState } from '../../spec/enums.ts'
 import { checkTransition } from '../../spec/qp-states.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
-import { allocateQueue, freeQueue, pageKey } from './doorbells.ts'
+import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { ENDLESS } from './engine-common.ts'
+import { NOT_SCANNED } from './scan.ts'
 import { type CqObject, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
 
 const { RESET, ERR } = QpState.values
@@ -44,7 +45,7 @@ const createSends = (
     )
   if (cap.maxInlineData > InlineBytes[bytes])
     refuse('EINVAL', `${method}: attribute cap.maxInlineData: ${cap.maxInlineData} is above ${InlineBytes[bytes]}`)
-  return { ...allocateQueue(call.context, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
+  return { ...allocateQueue(call, depth * bytes), depth, bytes, hasLongIds, taken: 0 }
 }
 
 /** Creates the receive queue; undefined for one without requests. */
@@ -58,7 +59,7 @@ const createReceives = (
   const bytes = depth * ReceiveDescriptor.BYTES
   if (receiveRingBytes !== undefined && receiveRingBytes !== bytes)
     refuse('EINVAL', `${method}: a ring of ${receiveRingBytes} bytes for receives; it has ${bytes}`)
-  return { ...allocateQueue(call.context, bytes), depth, taken: 0, seenDoorbell: 0 }
+  return { ...allocateQueue(call, bytes), depth, taken: 0, seenDoorbell: 0 }
 }
 
 const checkCap = (
@@ -91,12 +92,12 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         try {
           receive = createReceives(call, createCall, args)
         } catch (error) {
-          if (send !== undefined) freeQueue(call.context, send)
+          if (send !== undefined) freeQueue(call, send)
           throw error
         }
         const qpn = state.qpns.take()
         if (qpn === undefined) {
-          for (const queue of [send, receive]) if (queue !== undefined) freeQueue(call.context, queue)
+          for (const queue of [send, receive]) if (queue !== undefined) freeQueue(call, queue)
           return refuse('ENOMEM', `${createCall}: all ${Limits.maxQp - 1} numbers are in use`)
         }
         object.state = {
@@ -125,20 +126,22 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
           waiters: new Set(),
           pairs: new Map(),
           sources: new Map(),
+          ...NOT_SCANNED,
         }
         state.qps.set(qpn, object)
+        state.scan.add(object, [send?.doorbell, receive?.doorbell])
         affiliate(object, userHandle, { asyncFd })
         return {
           cap: object.state.cap,
           qpNum: qpn,
           ...(receive !== undefined && {
-            receiveDoorbellOffset: receive.doorbell.offset,
+            receiveDoorbellOffset: doorbellOffset(receive.doorbell),
             receiveDoorbellKey: pageKey(receive.doorbell),
             receiveRingKey: BigInt(receive.ring.offset),
             receiveRingSize: BigInt(receive.ring.length),
           }),
           ...(send !== undefined && {
-            sendDoorbellOffset: send.doorbell.offset,
+            sendDoorbellOffset: doorbellOffset(send.doorbell),
             sendDoorbellKey: pageKey(send.doorbell),
             sendRingOffset: 0,
             sendRingKey: BigInt(send.ring.offset),
@@ -167,7 +170,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
       },
 
       modify(call, { state: qp }, args) {
-        const { engine } = stateOf(call)
+        const { engine, scan } = stateOf(call)
         const after = args.state ?? qp.state
         const names = Object.keys(args).filter(name => args[name as keyof typeof args] !== undefined)
         const reason = checkTransition(type, qp.state, after, names, args.curState)
@@ -183,6 +186,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         qp.sqPsn = args.sqPsn ?? qp.sqPsn
         qp.rnrRetry = args.rnrRetry ?? qp.rnrRetry
         qp.enSqdAsyncNotify = args.enSqdAsyncNotify ?? qp.enSqdAsyncNotify
+        scan.recheck(qp.object)
         if (after === RESET) engine.reset(qp)
         if (after === ERR && before !== ERR) engine.fail(qp)
         return {}
@@ -190,11 +194,12 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
 
       destroy(call, object, args, core) {
         const { state: qp } = object
-        const { engine, qps, qpns } = stateOf(call)
+        const { engine, qps, qpns, scan } = stateOf(call)
         engine.reset(qp)
         qps.delete(qp.qpn)
+        scan.remove(object)
         qpns.give(qp.qpn)
-        for (const queue of [qp.send, qp.receive]) if (queue !== undefined) freeQueue(call.context, queue)
+        for (const queue of [qp.send, qp.receive]) if (queue !== undefined) freeQueue(call, queue)
         return core(call, object, args)
       },
     },

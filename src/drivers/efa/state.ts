@@ -4,7 +4,7 @@
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { CallContext, Core, CoreObject } from '../../core/model.ts'
 import type { Port } from '../../transport/phy/port.ts'
-import type { Doorbell } from './doorbells.ts'
+import type { Doorbell, QueueScan, Scanned } from './scan.ts'
 
 /** An address of the network, and the port's flow to it. */
 export interface Peer {
@@ -27,7 +27,9 @@ export interface AddressHandle {
   uses: number
 }
 
-export interface CompletionQueue {
+type ScanState = Scanned['state']
+
+export interface CompletionQueue extends ScanState {
   readonly number: number
   readonly ring: MappedChunk
   readonly entryBytes: number
@@ -70,7 +72,7 @@ export interface ReceiveQueue {
   seenDoorbell: number
 }
 
-export interface QueuePair {
+export interface QueuePair extends ScanState {
   readonly qpn: number
   readonly pd: number
   readonly object: QpObject
@@ -257,6 +259,8 @@ export interface EfaState {
   /** By QPN. */
   readonly qps: Map<number, QpObject>
   readonly cqs: Map<number, CqObject>
+  /** The queues whose doorbells are read: queue pairs, and completion queues with a channel. */
+  readonly scan: QueueScan<QpObject | CqObject>
   readonly ahs: Map<number, AddressHandle>
   readonly qpns: Numbers
   readonly cqNumbers: Numbers

@@ -6,7 +6,7 @@ import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CORE_CLOCK_KHZ, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
 import { AtomicCap, DeviceCapFlags, OdpTransportCaps, QpType } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
-import { deviceAttributes, extendedAttributes, type QueueLimits } from '../rxe/attributes.ts'
+import { deviceAttributes, extendedAttributes, type QueueLimits } from '../soft/attributes.ts'
 
 /** `maxInline`, `maxMsgSize`, `maxDm`: bytes. `maxSendBytes`, `maxReceiveBytes`: of a request. `moderationPeriod`: microseconds. */
 export const Limits = {
@@ -54,15 +54,19 @@ const MAX_FLOWS = 1 << 16
 export const objectLimits = { flow: MAX_FLOWS, rwq_ind_table: MAX_TABLES } as const
 
 /** `hasFrames`: whether the device's link carries frames, and so raw packets. */
-export const mlx5Attributes = (guid: Uint8Array, hasFrames: boolean): RecordOf<typeof DeviceAttributes> => ({
-  ...deviceAttributes(guid, Limits),
+export const mlx5Attributes = (
+  guid: Uint8Array,
+  limits: QueueLimits,
+  hasFrames: boolean,
+): RecordOf<typeof DeviceAttributes> => ({
+  ...deviceAttributes(guid, limits),
   fwVer: FIRMWARE,
   vendorId: VENDOR_ID,
   vendorPartId: PART_ID,
   hwVer: 0,
   deviceCapFlags: hasFrames ? CAP_FLAGS | RAW_FLAGS : CAP_FLAGS,
-  maxQpRdAtom: Limits.maxRdAtomic,
-  maxQpInitRdAtom: Limits.maxRdAtomic,
+  maxQpRdAtom: limits.maxRdAtomic,
+  maxQpInitRdAtom: limits.maxRdAtomic,
   maxResRdAtom: 0x20_0000,
   atomicCap: AtomicCap.values.HCA,
   localCaAckDelay: 16,

@@ -8,6 +8,7 @@ import type { ClockPage, MappedChunk } from '../../core/memory/mappable-memory.t
 import type { Context } from '../../core/model.ts'
 import { ClockInfo, Mlx5Page, TIMESTAMP_MASK } from '../../spec/drivers/mlx5.ts'
 import { PAGE_BYTES, swap32, TWO_32 } from '../../spec/memory.ts'
+import { contextOf } from './context.ts'
 
 /** Nanoseconds of the device's clock. `now`: microseconds. */
 export const clockCount = (now: () => number): number => Math.floor(now() * 1000)
@@ -36,21 +37,20 @@ const writeInfo = ({ view, at }: MappedChunk, start: number): void => {
   view.setBigUint64(at + ClockInfo.OVERFLOW_PERIOD, TIMESTAMP_MASK, true)
 }
 
-const clocks = new WeakMap<Context, ClockPage>()
-
 /** The clock that the program of the context reads; undefined: none. */
-export const clockOf = (context: Context | undefined): ClockPage | undefined => context && clocks.get(context)
+export const clockOf = (context: Context | undefined): ClockPage | undefined => context && contextOf(context).clock
 
 /**
  * Offers the clock to the program of a new context; false if it cannot map these pages. `start`: as of `writeInfo`. Throws
  * CallError ENOMEM.
  */
 export const openClock = (context: Context, now: () => number, start: number): boolean => {
-  if (clocks.has(context)) return true
+  const state = contextOf(context)
+  if (state.clock !== undefined) return true
   const { mapped } = context
   if (mapped?.allocateAt === undefined || mapped.readClock === undefined) return false
   writeInfo(mapped.allocateAt(Mlx5Page.CLOCK_INFO, PAGE_BYTES), start)
   const page = mapped.allocateAt(Mlx5Page.CORE_CLOCK, PAGE_BYTES)
-  clocks.set(context, mapped.readClock(page, storeTo(page, now)))
+  state.clock = mapped.readClock(page, storeTo(page, now))
   return true
 }

@@ -3,10 +3,8 @@
  * The program stores the number of polled completions, and its armings, in the doorbell record.
  */
 import { arm, completedSome } from '../../core/events/events.ts'
-import { bufferMemory, type ClockPage, type MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { type Ring, storeConsumer } from '../../core/memory/rings.ts'
-import { Armed } from '../../core/model.ts'
-import { compactLayout } from '../../spec/drivers/compact-rings.ts'
+import type { ClockPage } from '../../core/memory/mappable-memory.ts'
+import { Armed, type CoreObject } from '../../core/model.ts'
 import {
   ArmWord,
   CONSUMED_MASK,
@@ -21,27 +19,13 @@ import { CqKind } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { Completion } from '../../transport/engine/types.ts'
-import type { CqRing } from '../rxe/rings/completion-ring.ts'
-import type { CqObject } from '../rxe/state.ts'
+import { CompletionQueue } from '../soft/completion-queue.ts'
 import { clockCount } from './clock.ts'
-import type { ProgramRecord } from './program-memory.ts'
+import type { ProgramRecord, SharedPart } from './program-memory.ts'
 
 const { SUCCESS } = WcStatus.values
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
-
-/** The state of a CQ object. */
-export interface Mlx5Cq extends CqRing {
-  /** The program's entries; replaced when the queue is resized. */
-  buffer: MappedChunk
-  entryBytes: number
-  readonly record: ProgramRecord
-  readonly hasChannel: boolean
-  /** The clock that the program reads. */
-  readonly clock: ClockPage | undefined
-  /** Number of the completions up to the last event. */
-  reported: number
-}
 
 /** What a completion says of its queue pair: its number in completions, and the opcode of the request at a block. */
 export interface CompletedQueues {
@@ -58,74 +42,102 @@ export type FindQueues = (qpn: number) => CompletedQueues | undefined
 
 /** More than a CQ's 2^22 entries. */
 const NEVER_FULL = 0x7fff_ffff
-
-/**
- * The ring of a CQ with this number of entries, a power of two. The program's index is read from the record. With
- * `ignoresOverrun` the CQ never counts as full: the program stores its index only when it arms the CQ.
- */
-const createRing = (entries: number, record: ProgramRecord, ignoresOverrun: boolean): Ring => {
-  const area = bufferMemory().allocate(compactLayout.header.DATA)
-  const ring: Ring = {
-    area,
-    headerAt: 0,
-    elementsAt: 0,
-    layout: compactLayout,
-    mask: entries - 1,
-    log2Element: 0,
-    wrap: CONSUMED_MASK,
-    capacity: ignoresOverrun ? NEVER_FULL : entries,
-    refresh: () => storeConsumer(ring, record.load(DoorbellRecord.CONSUMED)),
-  }
-  return ring
-}
+const QPN_MASK = 0xff_ffff
 
 export interface CqDescription {
+  /** A power of two. */
   readonly entries: number
   readonly entryBytes: number
-  readonly buffer: MappedChunk
+  readonly buffer: SharedPart
+  /** Its arm word is ArmWord.TAKEN. */
   readonly record: ProgramRecord
   readonly compVector: number
   readonly hasChannel: boolean
+  /** The CQ never counts as full: the program stores its index only when it arms the CQ. */
   readonly ignoresOverrun: boolean
+  /** The clock that the program reads. */
   readonly clock: ClockPage | undefined
 }
 
-/** `queuesOf`: finds the queues of a completion. The arm word of the record is ArmWord.TAKEN. */
-export const createCq = (
-  { entries, entryBytes, buffer, record, compVector, hasChannel, ignoresOverrun, clock }: CqDescription,
-  queuesOf: FindQueues,
-): Mlx5Cq => ({
-  write: (cq, words, now) => writeEntry(cq as Mlx5Cq, words, now, queuesOf(words[Completion.QPN]!)),
-  kind: CqKind.values.ENTRIES,
-  compVector,
-  number: -1,
-  ring: createRing(entries, record, ignoresOverrun),
-  producer: 0,
-  consumer: 0,
-  outstanding: 0,
-  hasOverrun: false,
-  ignoresOverrun,
-  completions: 0,
-  errors: 0,
-  buffer,
-  entryBytes,
-  record,
-  hasChannel,
-  clock,
-  reported: 0,
-})
+/** The state of a CQ object. */
+export class Mlx5Cq extends CompletionQueue {
+  /** libmlx5 takes only the status from an entry in error. */
+  readonly showsAllFields = false
+  readonly record: ProgramRecord
+  readonly hasChannel: boolean
+  readonly clock: ClockPage | undefined
+  /** Its events; undefined before it has any. */
+  object: CoreObject | undefined
+  /** The program's entries; replaced when the queue is resized. */
+  buffer: SharedPart
+  entries: number
+  entryBytes: number
+  /** Number of the completions up to the last event. */
+  reported = 0
+  readonly #queuesOf: FindQueues
 
-/** Offset of the 64 bytes of the next entry. */
-const nextEntry = ({ buffer, entryBytes, producer, ring }: Mlx5Cq): number =>
-  buffer.at + (producer & ring.mask) * entryBytes + entryBytes - CompletionEntry.BYTES
+  /** `queuesOf`: finds the queues of a completion. */
+  constructor(description: CqDescription, queuesOf: FindQueues) {
+    const { compVector, ignoresOverrun } = description
+    super({ kind: CqKind.values.ENTRIES, compVector, ignoresOverrun })
+    this.record = description.record
+    this.hasChannel = description.hasChannel
+    this.clock = description.clock
+    this.buffer = description.buffer
+    this.entries = description.entries
+    this.entryBytes = description.entryBytes
+    this.#queuesOf = queuesOf
+  }
+
+  get capacity(): number {
+    return this.ignoresOverrun ? NEVER_FULL : this.entries
+  }
+
+  get wrap(): number {
+    return CONSUMED_MASK
+  }
+
+  loadConsumer(): number {
+    return this.record.load(DoorbellRecord.CONSUMED) & CONSUMED_MASK
+  }
+
+  write(words: Uint32Array, now: () => number): void {
+    writeEntry(this, words, now, this.#queuesOf(words[Completion.QPN]!))
+  }
+
+  /** The owner bit of the entry has told the program. */
+  publish(): void {}
+
+  lastReceiver(max: number): number | undefined {
+    const { view, words } = this.buffer
+    for (let i = 1; i <= Math.min(max, this.entries); i++) {
+      const at = entryAt(this, this.producer - i)
+      const kind = words[(at + CompletionEntry.COUNTER) >> 2]! >>> 28
+      if (isMessage(kind)) return view.getUint32(at + CompletionEntry.OPCODE_QPN) & QPN_MASK
+    }
+    return undefined
+  }
+}
+
+/** Offset of the 64 bytes of an entry. */
+const entryAt = ({ buffer, entryBytes, entries }: Mlx5Cq, index: number): number =>
+  buffer.at + (index & (entries - 1)) * entryBytes + entryBytes - CompletionEntry.BYTES
 
 /** Gives the next entry to the program. `kind`: `CompletionKind`. */
-const publish = ({ buffer, producer, ring }: Mlx5Cq, at: number, kind: number, counter: number): void => {
-  const owner = (kind << 4) | ((producer & (ring.mask + 1)) === 0 ? 0 : 1)
+const publish = ({ buffer, producer, entries }: Mlx5Cq, at: number, kind: number, counter: number): void => {
+  const owner = (kind << 4) | ((producer & entries) === 0 ? 0 : 1)
   const word = ((counter >>> 8) & 0xff) | ((counter & 0xff) << 8) | (owner << 24)
   // the last store: the program takes the entry as soon as the owner bit changes
   Atomics.store(buffer.words, (at + CompletionEntry.COUNTER) >> 2, word)
 }
+
+const messages: readonly number[] = [
+  CompletionKind.RECEIVE_WRITE_IMM,
+  CompletionKind.RECEIVE,
+  CompletionKind.RECEIVE_IMM,
+  CompletionKind.RECEIVE_INVALIDATE,
+]
+const isMessage = (kind: number): boolean => messages.includes(kind)
 
 const kindOf = (status: number, opcode: number, flags: number): number => {
   const isReceive = (opcode & RECV) !== 0
@@ -138,7 +150,7 @@ const kindOf = (status: number, opcode: number, flags: number): number => {
 
 const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: CompletedQueues | undefined): void => {
   const { view } = cq.buffer
-  const at = nextEntry(cq)
+  const at = entryAt(cq, cq.producer)
   const status = words[Completion.STATUS]!
   const flags = words[Completion.FLAGS]!
   const counter = words[Completion.ID_LO]!
@@ -172,7 +184,7 @@ const writeEntry = (cq: Mlx5Cq, words: Uint32Array, now: () => number, queues: C
   }
   if (cq.hasChannel) {
     takeArming(cq)
-    if (objects.get(cq)?.events?.armed === Armed.NEXT) cq.reported = cq.completions + 1
+    if (cq.object?.events?.armed === Armed.NEXT) cq.reported = cq.completions + 1
   }
   publish(cq, at, kind, counter)
 }
@@ -185,26 +197,19 @@ const armingOf = ({ record }: Mlx5Cq): number | undefined => {
   return word
 }
 
-const objects = new WeakMap<Mlx5Cq, CqObject>()
-
-/** Call this when the CQ's object has its events. */
-export const watchArmings = (object: CqObject): void => {
-  objects.set(object.state as Mlx5Cq, object)
-}
-
 /**
  * Arms the CQ if the program has stored an arming. Completions after the position in it and after the last event raise
  * an event immediately, unless only solicited ones shall: programs poll again after an arming. If events are moderated,
  * these completions count. True if there was an arming.
  */
 export const takeArming = (cq: Mlx5Cq): boolean => {
-  const object = objects.get(cq)
+  const { object } = cq
   const word = object === undefined ? undefined : armingOf(cq)
   if (object === undefined || word === undefined) return false
   const isSolicitedOnly = (word & ArmWord.SOLICITED) !== 0
   arm(object, isSolicitedOnly)
   const unpolled = (cq.producer - word) & ArmWord.INDEX_MASK
-  const later = unpolled <= cq.ring.mask + 1 ? Math.min(unpolled, cq.completions - cq.reported) : 0
+  const later = unpolled <= cq.entries ? Math.min(unpolled, cq.completions - cq.reported) : 0
   if (!isSolicitedOnly && later > 0 && object.events !== undefined) {
     cq.reported = cq.completions
     completedSome(object.events, true, later)
@@ -213,11 +218,11 @@ export const takeArming = (cq: Mlx5Cq): boolean => {
 }
 
 /** Moves the CQ to `buffer` with `entries` entries: the last entry in the old one tells the program. */
-export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer: MappedChunk): void => {
-  publish(cq, nextEntry(cq), CompletionKind.RESIZED, 0)
+export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer: SharedPart): void => {
+  publish(cq, entryAt(cq, cq.producer), CompletionKind.RESIZED, 0)
   cq.producer = (cq.producer + 1) & CONSUMED_MASK
   cq.outstanding++
-  cq.ring = createRing(entries, cq.record, cq.ring.capacity === NEVER_FULL)
+  cq.entries = entries
   cq.buffer = buffer
   cq.entryBytes = entryBytes
 }

@@ -3,9 +3,8 @@
  * creation. A context has as many pages as one byte of the number distinguishes. Regions of it are core's (core/base/mr.ts).
  */
 import { driverClass } from '../../core/devices/driver.ts'
-import type { AddressSpace } from '../../core/memory/address-space.ts'
 import type { DeviceMemory } from '../../core/memory/device-memory.ts'
-import { createLocalSpace, type LocalSpace } from '../../core/memory/local-space.ts'
+import { createLocalSpace } from '../../core/memory/local-space.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
 import { Dm } from '../../spec/classes/dm.ts'
@@ -13,31 +12,20 @@ import { DmType, Mlx5Attributes, Mlx5Page } from '../../spec/drivers/mlx5.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import { Limits } from './attributes.ts'
+import { contextOf, type DeviceMemoryStore } from './context.ts'
 
 /** Pages of a context's device memory. */
 const PAGES = 256
 const MAX_ALIGNMENT = Math.log2(PAGE_BYTES)
 
-/** The device memory of a context. */
-interface Store {
-  /** By number of the page: whether it is in use. */
-  readonly used: Uint8Array
-  readonly local: LocalSpace
-  /** `local` without `locate`: its bytes have no address for native copies. */
-  readonly space: AddressSpace
-}
-
-const stores = new WeakMap<Context, Store>()
-
-const storeOf = (context: Context): Store => {
-  let store = stores.get(context)
-  if (store === undefined) {
+const storeOf = (context: Context): DeviceMemoryStore => {
+  const state = contextOf(context)
+  if (state.deviceMemory === undefined) {
     const local = createLocalSpace()
     const { locate: _, ...space } = local
-    store = { used: new Uint8Array(PAGES), local, space }
-    stores.set(context, store)
+    state.deviceMemory = { used: new Uint8Array(PAGES), local, space }
   }
-  return store
+  return state.deviceMemory
 }
 
 /** The first of `count` free pages. Throws CallError ENOMEM. */

@@ -1,11 +1,11 @@
 /*
  * mlx5 devices, as NVIDIA's adapters: rdma-core's provider `mlx5` drives them (docs/decisions/mlx5.md). The device is the
- * soft device of rxe/, which speaks RoCEv2; queues and doorbell records are in the program's memory.
+ * soft device (soft/), which speaks RoCEv2, with queues and doorbell records in the program's memory (format.ts).
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { macOf } from '../../core/devices/identity.ts'
 import type { NetworkDevice, RegisteredDriver } from '../../core/driver-contract.ts'
-import type { Context, Core, Device } from '../../core/model.ts'
+import type { Core } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { Dmah } from '../../spec/classes/dmah.ts'
@@ -17,32 +17,23 @@ import { counterValues } from '../../spec/counters.ts'
 import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
-import { xrcdClass } from '../rxe/classes/xrcd-class.ts'
-import { createRxeDevice, rxeDriver } from '../rxe/device.ts'
-import type { RxeState } from '../rxe/state.ts'
+import { xrcdClass } from '../soft/classes/xrcd-class.ts'
+import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
 import { extended, Limits, mlx5Attributes, objectLimits } from './attributes.ts'
-import {
-  addState,
-  ahClass,
-  cqClass,
-  dcOf,
-  deviceClass,
-  mlx5QpClasses,
-  mrClass,
-  pdClass,
-  srqClasses,
-  uarClass,
-} from './classes.ts'
+import { ahClass, cqClass, deviceClass, mrClass, pdClass, uarClass } from './classes.ts'
 import { takeArming } from './completions.ts'
 import { dcQpClasses } from './dc/classes.ts'
+import { DcTransport } from './dc/transport.ts'
 import { dmClass } from './device-memory.ts'
+import { mlx5QpClasses, mlx5SrqClasses } from './format.ts'
 import { flowClass } from './raw/flow-class.ts'
 import { Station } from './raw/frame-link.ts'
 import { rawPacketQpClass } from './raw/raw-qp-class.ts'
 import { rwqIndTableClass, wqClass } from './raw/work-queues.ts'
+import type { Mlx5Soft, Mlx5State } from './state.ts'
 
 export const mlx5Driver = {
-  ...rxeDriver,
+  ...softDriver,
   name: 'mlx5',
   id: MLX5_DRIVER_ID,
   abi: MLX5_ABI,
@@ -64,7 +55,7 @@ export const mlx5Driver = {
     ...mlx5QpClasses,
     ...dcQpClasses,
     ahClass,
-    ...srqClasses,
+    ...mlx5SrqClasses,
     xrcdClass,
     uarClass,
     rawPacketQpClass,
@@ -72,55 +63,69 @@ export const mlx5Driver = {
     wqClass,
     rwqIndTableClass,
   ],
-  *closing(context: Context<unknown, RxeState>) {
-    dcOf(context.device)?.targets.endConnectionsOf(context)
-    yield* rxeDriver.closing(context)
+  *closing(context) {
+    context.device.state.own?.dc.targets.endConnectionsOf(context)
+    yield* softDriver.closing(context)
   },
   removed(device) {
-    stations.get(device)?.close()
-    rxeDriver.removed(device)
+    device.state.own?.station?.close()
+    softDriver.removed(device)
   },
   createDevice: (core: Core, name: string, site: RoceSite): NetworkDevice => createMlx5Device(core, name, site),
-} satisfies RegisteredDriver<RxeState>
+} satisfies RegisteredDriver<Mlx5Soft>
 
 /** Microseconds between looks for receives of queue pairs in ERR, which ring no doorbell and must be flushed. */
 const ERROR_INTERVAL = 10_000
 
-const stations = new WeakMap<Device, Station>()
+/** The link of raw packets between devices of this core, which one of its stations knows. */
+const stationIn = (core: Core): Station | undefined => {
+  for (const { driver, state } of core.devices.values())
+    if (driver === mlx5Driver) {
+      const { own } = state as Mlx5Soft
+      if (own?.station !== undefined) return own.station
+    }
+  return undefined
+}
 
-/** Registers a device of this driver. Throws the errors of `createRxeDevice`. */
+const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
+  driver: mlx5Driver,
+  limits: Limits,
+  attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
+  extended: extended(station !== undefined),
+  objectLimits,
+  own: soft => ({
+    soft,
+    queues: new Map(),
+    shared: new Map(),
+    cqs: new Set(),
+    dc: new DcTransport(soft),
+    dcAddresses: new Map(),
+    station,
+  }),
+})
+
+/** Registers a device of this driver. Throws the errors of `createSoftDevice`. */
 const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceSite): NetworkDevice => {
-  const { attach, identity, now, dcqcn, timerDelay } = network
+  const { attach, identity, now, dcqcn, timerDelay, torment } = network
   const port = attach()
+  const isUp = (): boolean => device.ports[0].attributes.state === PortState.values.ACTIVE
   // the memory link connects the devices of this core; sockets carry the payloads of RoCE's UDP datagrams, no frames
-  const station =
+  const station: Station | undefined =
     port.windowBytes === undefined
-      ? new Station(core, {
-          mac: macOf(identity),
-          seed: core.random(),
-          allocate,
-          isUp: () => device.ports[0]!.attributes.state === PortState.values.ACTIVE,
-        })
+      ? new Station({ mac: macOf(identity), seed: core.random(), allocate, isUp, neighbour: stationIn(core) })
       : undefined
-  const soft = createRxeDevice(core, {
-    kind: {
-      driver: mlx5Driver,
-      limits: Limits,
-      attributes: guid => mlx5Attributes(guid, station !== undefined),
-      extended: extended(station !== undefined),
-      objectLimits,
-    },
+  const soft: SoftDevice<Mlx5State> = createSoftDevice(core, kindFor(station), {
     name,
     port,
     identity,
     now,
     dcqcn,
     timerDelay,
-    ...(station && { frames: station }),
+    torment,
+    frames: station,
   })
-  const { cqs, dc } = addState(soft.device, station)
   const { device, link } = soft
-  if (station !== undefined) stations.set(device, station)
+  const { cqs, dc } = device.state.own!
   return {
     device,
     poll(time, scope) {
@@ -130,7 +135,7 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
       const hasConnected = dc.poll(time)
       return station?.deliver() || hasConnected || hasWorked || isArmed
     },
-    isUnfinished: () => soft.isUnfinished?.() ?? false,
+    isUnfinished: () => soft.isUnfinished(),
     nextTimeout: () =>
       Math.min(
         soft.nextTimeout(),
@@ -144,10 +149,8 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
       const hardware = { ...counterValues('hw_counters', engine, counts), out_of_buffer: engine.outOfBuffer ?? 0 }
       return { engine, port: { ...counts, ...station?.counts }, hardware }
     },
-    ...(soft.queues && {
-      queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues?.qpOfNumber(qpn) },
-    }),
+    queues: { ...soft.queues, qpOfNumber: qpn => dc.targets.objectOf(qpn) ?? soft.queues.qpOfNumber(qpn) },
     link,
-    waits: disconnected => soft.waits?.(disconnected) ?? [],
+    waits: disconnected => soft.waits(disconnected),
   }
 }

@@ -4,48 +4,39 @@
  * last one.
  */
 import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Context } from '../../core/model.ts'
+import { RangeList } from '../../core/memory/range-list.ts'
+import type { CallContext } from '../../core/model.ts'
 import { BLOCK_BYTES, DoorbellRecord } from '../../spec/drivers/mlx5-queues.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
-
-/** Pages that the device shares. */
-interface Extent {
-  readonly context: Context
-  /** The program's process: another one may have opened the context before a fork, with other memory at the address. */
-  readonly pid: number | undefined
-  /** The address of the first page, and of the first one behind them. */
-  readonly start: bigint
-  readonly end: bigint
-  readonly chunk: MappedChunk
-  /** Number of parts. */
-  uses: number
-}
+import { contextOf, type Extent, type Extents } from './context.ts'
 
 /** Largest pages that are replaced: a copy of larger ones would make other programs wait. */
 const MAX_PAGE_BYTES = 2 ** 21
 
-const extentsOf = new WeakMap<Context, Set<Extent>>()
-const extentOf = new WeakMap<MappedChunk, Extent>()
+/** A part of shared pages. */
+export interface SharedPart extends MappedChunk {
+  readonly extent: Extent
+}
 
-/** The extent that contains these pages. */
-const findExtent = (
-  extents: Iterable<Extent>,
-  pid: number | undefined,
-  start: bigint,
-  end: bigint,
-): Extent | undefined => {
-  for (const extent of extents) if (extent.pid === pid && extent.start <= start && end <= extent.end) return extent
-  return undefined
+const knownExtents = ({ context, caller }: CallContext): Extents => {
+  const state = contextOf(context)
+  state.extents ??= new Map()
+  const pid = caller.process?.pid
+  const known: Extents = state.extents.get(pid) ?? new RangeList()
+  state.extents.set(pid, known)
+  return known
 }
 
 /** Shares new pages. Throws CallError as `share`. */
-const adopt = ({ context, caller }: CallContext, start: bigint, end: bigint, writer?: PageWriter): Extent => {
+const adopt = ({ context }: CallContext, others: Extents, start: number, end: number, writer?: PageWriter): Extent => {
   const { mapped } = context
   if (mapped?.adopt === undefined)
     throw new CallError('EOPNOTSUPP', 'the device cannot share pages of this program: start it with userdma run')
-  const chunk = mapped.adopt(start, Number(end - start), writer)
-  return { context, pid: caller.process?.pid, start, end, chunk, uses: 0 }
+  const chunk = mapped.adopt(BigInt(start), end - start, writer)
+  const extent = { others, context, start, end, chunk, uses: 0 }
+  others.add(extent)
+  return extent
 }
 
 /**
@@ -58,8 +49,8 @@ export const share = (
   address: bigint,
   bytes: number,
   { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
-): MappedChunk => {
-  const { context, caller } = call
+): SharedPart => {
+  const { caller } = call
   const range = `${bytes} bytes at 0x${address.toString(16)}`
   if (address % BigInt(alignment) !== 0n)
     throw new CallError('EINVAL', `${range} are not aligned to ${alignment} bytes`)
@@ -68,33 +59,29 @@ export const share = (
   if (pageBytes > MAX_PAGE_BYTES)
     throw new CallError('EINVAL', `${range} have pages of ${pageBytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`)
   const page = BigInt(pageBytes)
-  const end = address + BigInt(bytes)
-  const first = address - (address % page)
-  const last = ((end + page - 1n) / page) * page
-  const extents = extentsOf.get(context) ?? new Set()
-  extentsOf.set(context, extents)
-  const known = findExtent(extents, caller.process?.pid, first, last)
-  if (known === undefined && writer === 'device' && (first !== address || last !== end))
+  const first = Number(address - (address % page))
+  const behind = address + BigInt(bytes) + page - 1n
+  const last = Number(behind - (behind % page))
+  const extents = knownExtents(call)
+  const found = extents.at(first)
+  const known = found !== undefined && last <= found.end ? found : undefined
+  if (known === undefined && writer === 'device' && last - first !== bytes)
     throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
-  const extent = known ?? adopt(call, first, last, writer)
-  extents.add(extent)
+  const extent = known ?? adopt(call, extents, first, last, writer)
   extent.uses++
-  const part = { ...extent.chunk, at: extent.chunk.at + Number(address - extent.start) }
-  extentOf.set(part, extent)
-  return part
+  return { ...extent.chunk, at: extent.chunk.at + Number(address - BigInt(extent.start)), extent }
 }
 
 /** Ends a `share`. To be called once. */
-export const unshare = (part: MappedChunk): void => {
-  const extent = extentOf.get(part)!
+export const unshare = ({ extent }: SharedPart): void => {
   if (--extent.uses > 0) return
-  extentsOf.get(extent.context)!.delete(extent)
+  extent.others.remove(extent)
   extent.context.mapped?.free(extent.chunk)
 }
 
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */
 export class ProgramRecord {
-  readonly #part: MappedChunk
+  readonly #part: SharedPart
   readonly #words: Int32Array
   readonly #at: number
 

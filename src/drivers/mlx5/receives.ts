@@ -1,96 +1,136 @@
 /*
- * Receive queues, of a queue pair or shared: requests in the program's memory become requests of the device's ring. The
- * requests of a shared queue are a list, from the program's free requests in the order in which they became free.
+ * Receive queues, of a queue pair or shared: requests in the program's memory become the engine's words (`Receive`) when a
+ * message takes them. The requests of a shared queue are a list, from the program's free requests in the order in which
+ * they became free.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { elementAt, storeProducer } from '../../core/memory/rings.ts'
 import { DataSegment, DoorbellRecord, NextSegment, POSTED_MASK, SEGMENT_BYTES } from '../../spec/drivers/mlx5-queues.ts'
-import { RingSge } from '../../spec/drivers/rxe-rings.ts'
-import type { ReceiveQueue } from '../rxe/rings/receive-queue.ts'
+import { Receive, Sge } from '../../transport/engine/types.ts'
+import { checkLimit, NO_MARK, type ReceiveQueue } from '../soft/queues.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
-/** Maximum requests that are taken at a time; the next look at the ring's index takes more. */
-const MAX_TAKEN = 256
+const MAX_LENGTH = 0xffff_ffff
 
-export class Receives {
+/** What a receive queue is made of. */
+export interface ReceiveOptions {
+  readonly record: ProgramRecord
+  /** The program's pages, with `count` requests, a power of two, of 2^`shift` bytes. */
+  readonly buffer: MappedChunk
+  readonly count: number
+  readonly shift: number
+  readonly maxSge: number
+  /** Of a shared queue. */
+  readonly onLimitReached?: (limit: number) => void
+}
+
+export class Receives implements ReceiveQueue {
+  readonly capacity: number
+  readonly maxSge: number
+  readonly isShared: boolean
+  taken = 0
+  seen = NO_MARK
+  limit = 0
+  readonly onLimitReached: (limit: number) => void
   /** As in `Sends`. */
-  isOpen = false
+  #isOpen = false
   readonly #record: ProgramRecord
   readonly #view: DataView
   readonly #start: number
-  readonly #count: number
   readonly #shift: number
-  readonly #isShared: boolean
-  readonly #queue: ReceiveQueue
-  /** Requests taken since RESET, modulo 2^16. */
-  #taken = 0
-  #produced = 0
   /** The next request of the list. */
   #head = 0
 
-  /**
-   * `buffer`: the program's pages, with `count` requests, a power of two, of 2^`shift` bytes. Sets `queue.ring.refresh`.
-   */
-  constructor(record: ProgramRecord, buffer: MappedChunk, count: number, shift: number, queue: ReceiveQueue) {
+  constructor({ record, buffer, count, shift, maxSge, onLimitReached }: ReceiveOptions) {
+    this.capacity = count
+    this.maxSge = maxSge
+    this.isShared = onLimitReached !== undefined
+    this.onLimitReached = onLimitReached ?? (() => {})
     this.#record = record
     this.#view = buffer.view
     this.#start = buffer.at
-    this.#count = count
     this.#shift = shift
-    this.#isShared = queue.isShared
-    this.#queue = queue
-    queue.ring.refresh = () => this.#refresh()
   }
 
-  /** As of `Sends`. */
+  open(): void {
+    this.#isOpen = true
+  }
+
   reset(): void {
-    this.isOpen = false
-    this.#taken = 0
-    this.#produced = 0
+    this.#isOpen = false
+    this.taken = 0
   }
 
-  #refresh(): void {
-    if (!this.isOpen) return
-    let left = Math.min((this.#record.load(DoorbellRecord.RECEIVES) - this.#taken) & POSTED_MASK, MAX_TAKEN)
-    if (left === 0) return
-    const { ring, takenIndex } = this.#queue
-    while (left > 0 && ((this.#produced - takenIndex) & ring.wrap) < ring.capacity) {
-      this.#take(elementAt(ring, this.#produced))
-      this.#taken = (this.#taken + 1) & POSTED_MASK
-      this.#produced = (this.#produced + 1) & ring.wrap
-      left--
+  mark(): number {
+    return this.#isOpen ? this.#record.load(DoorbellRecord.RECEIVES) & POSTED_MASK : 0
+  }
+
+  pending(): number {
+    return this.#isOpen ? (this.#record.load(DoorbellRecord.RECEIVES) - this.taken) & POSTED_MASK : 0
+  }
+
+  isEmpty(): boolean {
+    return this.pending() === 0
+  }
+
+  take(into: Uint32Array, at: number): boolean {
+    if (this.isEmpty()) {
+      this.seen = this.taken & POSTED_MASK
+      return false
     }
-    storeProducer(ring, this.#produced)
+    this.#head = this.#copy(this.#first(), this.taken, into, at)
+    this.taken++
+    checkLimit(this)
+    return true
   }
 
-  /** Copies the next request to element `to` of the ring. */
-  #take(to: number): void {
+  visit(from: number, visit: (words: Uint32Array) => void): void {
+    const words = new Uint32Array(Receive.SGE + this.maxSge * Sge.WORDS)
+    let index = this.#first()
+    for (let i = 0, count = this.pending(); i < count; i++) {
+      const next = this.#copy(index, this.taken + i, words, 0)
+      if (i >= from) visit(words)
+      index = next
+    }
+  }
+
+  oldestId(): bigint {
+    return BigInt(this.isShared ? this.#head : this.taken & POSTED_MASK)
+  }
+
+  /** Index of the oldest request that is not taken. */
+  #first(): number {
+    return this.isShared ? this.#head : this.taken & (this.capacity - 1)
+  }
+
+  /** Copies the request at `index`, the `number`th one since RESET, to word `at` of `into`. Returns the next index. */
+  #copy(index: number, number: number, into: Uint32Array, at: number): number {
     const view = this.#view
-    const { ring, maxSge } = this.#queue
-    const { words } = ring.area
-    const { receive } = ring.layout
-    const index = this.#isShared ? this.#head : this.#taken & (this.#count - 1)
-    let at = this.#start + index * 2 ** this.#shift
-    const end = at + 2 ** this.#shift
-    if (this.#isShared) {
-      this.#head = view.getUint16(at + NextSegment.INDEX) & (this.#count - 1)
-      at += SEGMENT_BYTES
+    let from = this.#start + index * 2 ** this.#shift
+    const end = from + 2 ** this.#shift
+    let next = (index + 1) & (this.capacity - 1)
+    if (this.isShared) {
+      next = view.getUint16(from + NextSegment.INDEX) & (this.capacity - 1)
+      from += SEGMENT_BYTES
     }
     let count = 0
-    for (; at < end && count < maxSge; at += SEGMENT_BYTES) {
-      const length = view.getUint32(at + DataSegment.BYTES)
-      const lkey = view.getUint32(at + DataSegment.LKEY)
+    let total = 0
+    for (; from < end && count < this.maxSge; from += SEGMENT_BYTES) {
+      const length = view.getUint32(from + DataSegment.BYTES)
+      const lkey = view.getUint32(from + DataSegment.LKEY)
       if (lkey === DataSegment.INVALID_LKEY && length === 0) break
-      const sge = to + receive.SGE + count * RingSge.BYTES
-      words[(sge + RingSge.ADDRESS) >> 2] = view.getUint32(at + DataSegment.ADDRESS + 4)
-      words[(sge + RingSge.ADDRESS + 4) >> 2] = view.getUint32(at + DataSegment.ADDRESS)
-      words[(sge + RingSge.LENGTH) >> 2] = length
-      words[(sge + RingSge.LKEY) >> 2] = lkey
+      const sge = at + Receive.SGE + count * Sge.WORDS
+      into[sge + Sge.LO] = view.getUint32(from + DataSegment.ADDRESS + 4)
+      into[sge + Sge.HI] = view.getUint32(from + DataSegment.ADDRESS)
+      into[sge + Sge.LENGTH] = length
+      into[sge + Sge.LKEY] = lkey
+      total += length
       count++
     }
     // A completion has the count of a queue's requests, which UCX compares with its own, or the index in a shared queue.
-    words[(to + receive.WR_ID) >> 2] = this.#isShared ? index : this.#taken
-    words[(to + receive.WR_ID + 4) >> 2] = 0
-    words[(to + receive.DMA_NUM_SGE) >> 2] = count
+    into[at + Receive.ID_LO] = this.isShared ? index : number & POSTED_MASK
+    into[at + Receive.ID_HI] = 0
+    into[at + Receive.SGES] = count
+    into[at + Receive.LENGTH] = Math.min(total, MAX_LENGTH)
+    return next
   }
 }

@@ -1,10 +1,10 @@
 /*
- * Send queues: requests in blocks of the program's memory (spec/drivers/mlx5-queues.ts) become requests of the device's
- * ring. A program may be hostile: each field is read once, and what is malformed becomes a request with an opcode that
- * the engine refuses.
+ * Send queues: requests in blocks of the program's memory (spec/drivers/mlx5-queues.ts) become the engine's words
+ * (`Send`) when the engine fetches them. A program may be hostile: each field is read once, and what is malformed becomes
+ * a request with an opcode that the engine refuses. Inline data stay in the program's blocks until they are sent, and
+ * until the last retransmission: a program may use blocks again only after the completion.
  */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import { elementAt, type Ring, storeProducer } from '../../core/memory/rings.ts'
 import {
   AtomicSegment,
   BLOCK_BYTES,
@@ -23,47 +23,75 @@ import {
   SEGMENT_BYTES,
   wrOpcodes,
 } from '../../spec/drivers/mlx5-queues.ts'
-import { AddressVector, RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { AccessFlags } from '../../spec/enums.ts'
-import { swap32 } from '../../spec/memory.ts'
-import { SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
-import { FrameChecksum } from '../../transport/engine/types.ts'
-import type { SendQueue } from '../rxe/rings/work-source.ts'
+import { MAX_MESSAGE_BYTES, SendFlags, SRQN_SHIFT, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { BindMw, FrameChecksum, Send, Sge } from '../../transport/engine/types.ts'
+import type { Arena } from '../../transport/wire/arena.ts'
+import type { Destinations } from '../soft/address/destinations.ts'
+import { LOOK_AHEAD, NO_MARK, refusal, type SendGlance, type SendQueue } from '../soft/queues.ts'
 import type { InlineRegion } from './inline-region.ts'
 import type { ProgramRecord } from './program-memory.ts'
 
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
-const { BIND_MW, DRIVER1, LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
+const { BIND_MW, DRIVER1, LOCAL_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED } = AccessFlags.values
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
+const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
+const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
+const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
 
 /** An opcode that no service has. */
 const REFUSED = 0xff
 /** More segments than a request has. */
 const SEGMENTS_BEYOND = 0x100
 const FLOW_LABEL_MASK = 0xf_ffff
+const QPN_MASK = 0xff_ffff
+const PORT = 1
 
-/** Requests that are taken at once: other queues wait meanwhile. The engine reads the index again when it has sent them. */
-const MAX_TAKEN = 256
+/** Of a fetched request: its first block (16 bits), its opcode, and whether it is signaled. */
+const OPCODE_SHIFT = 16
+const SIGNALED_BIT = 1 << 24
+/** Bytes that a queue of the device has for each block. */
+export const BYTES_PER_BLOCK = 5
 
 /** The kinds of queue pairs, by the segments of their requests. */
 export type SendKind = 'connected' | 'datagram' | 'xrc' | 'dc' | 'frame'
 
 /** Decides about requests that name a target of DC. */
 export interface TargetGate {
-  /** Whether the request whose datagram segment begins at `words[at]` is taken now; if not, it is asked again. */
+  /** Whether the request whose datagram segment begins at `words[at]` is fetched now; if not, it is asked again. */
   mayTake(words: Int32Array, at: number): boolean
 }
 
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
 export const MAX_FRAME_HEADER = 64
 
-export class Sends {
-  /** Opcodes of the posted requests, by block. */
-  readonly opcodes: Uint8Array
-  /** Whether requests are taken: not in RESET, where the program sets its counters to 0 after the call. */
-  isOpen = false
+/** What a send queue is made of. */
+export interface BlockOptions {
+  readonly record: ProgramRecord
+  /** The program's pages; the queue begins at `offset`, and has `blocks` blocks, a power of two. */
+  readonly buffer: MappedChunk
+  readonly offset: number
+  readonly blocks: number
+  readonly kind: SendKind
+  /** Of the queue. */
+  readonly inline: InlineRegion
+  readonly maxSge: number
+  readonly maxInline: number
+}
+
+export class Sends implements SendQueue {
+  readonly capacity: number
+  readonly maxSge: number
+  readonly maxInline: number
+  seen = NO_MARK
   /** Of an initiator of DC. */
   gate: TargetGate | undefined
+  /** If not 0: `Send.REFUSED` of each request that is loaded. */
+  refusal = 0
+  /** Whether requests are fetched: not in RESET, where the program sets its counters to 0 after the call. */
+  #isOpen = false
   readonly #record: ProgramRecord
   readonly #view: DataView
   readonly #bytes: Uint8Array
@@ -72,27 +100,28 @@ export class Sends {
   readonly #start: number
   readonly #size: number
   readonly #kind: SendKind
-  readonly #queue: SendQueue
   readonly #inline: InlineRegion
-  /** Blocks taken since RESET, modulo 2^16. */
+  /** Opcodes of the fetched requests, by block. */
+  readonly #opcodes: Uint8Array
+  /** Of the fetched requests, by their number. */
+  readonly #fetched: Uint32Array
+  /** Blocks fetched since RESET, modulo 2^16. */
   #taken = 0
-  /** Requests in the device's ring since RESET. */
+  /** Requests fetched, and retired, since RESET. */
   #produced = 0
+  #retired = 0
+  /** The program has posted more than its queue holds. */
+  #isFull = false
+  /** Requests that are fetched before the next scan, at most as many as the queue holds. */
+  #budget = 0
   /** Offset of the next segment from `#start`. */
   #segment = 0
 
-  /**
-   * `buffer`: the program's pages; the queue begins at `offset`. `inline`: of the queue. Sets `queue.ring.refresh`.
-   */
-  constructor(
-    record: ProgramRecord,
-    { view, bytes, words, at }: MappedChunk,
-    offset: number,
-    blocks: number,
-    kind: SendKind,
-    queue: SendQueue,
-    inline: InlineRegion,
-  ) {
+  constructor({ record, buffer, offset, blocks, kind, inline, maxSge, maxInline }: BlockOptions) {
+    const { view, bytes, words, at } = buffer
+    this.capacity = blocks
+    this.maxSge = maxSge
+    this.maxInline = maxInline
     this.#record = record
     this.#view = view
     this.#bytes = bytes
@@ -100,54 +129,173 @@ export class Sends {
     this.#start = at + offset
     this.#size = blocks * BLOCK_BYTES
     this.#kind = kind
-    this.#queue = queue
     this.#inline = inline
-    this.opcodes = new Uint8Array(blocks)
-    queue.ring.refresh = () => this.#refresh()
+    this.#opcodes = new Uint8Array(blocks)
+    this.#fetched = new Uint32Array(blocks)
   }
 
   /** The opcode of the request that began at block `counter`. */
   opcodeOf(counter: number): number {
-    return this.opcodes[counter & (this.opcodes.length - 1)]!
+    return this.#opcodes[counter & (this.capacity - 1)]!
   }
 
-  /** Blocks taken since RESET, modulo 2^16. */
+  /** Blocks fetched since RESET, modulo 2^16. */
   get taken(): number {
     return this.#taken
   }
 
-  /** Whether all taken requests have completed. */
+  /** Whether all fetched requests have completed. */
   get isDrained(): boolean {
-    return this.#produced === this.#queue.retiredIndex
+    return this.#produced === this.#retired
   }
 
-  /** The queue pair moves to RESET. */
+  mark(): number {
+    this.#budget = this.capacity
+    return this.#isOpen ? this.#record.load(DoorbellRecord.SENDS) & POSTED_MASK : 0
+  }
+
+  /** Blocks that are posted and not fetched. */
+  #left(): number {
+    return this.#isOpen ? (this.#record.load(DoorbellRecord.SENDS) - this.#taken) & POSTED_MASK : 0
+  }
+
+  isEmpty(): boolean {
+    return this.isDrained && this.#left() === 0
+  }
+
+  pending(): number {
+    let count = this.#produced - this.#retired
+    this.#visitPosted(Number.POSITIVE_INFINITY, () => {
+      count++
+      return false
+    })
+    return count
+  }
+
+  isWindowOperationPosted(): boolean {
+    return this.#visitPosted(LOOK_AHEAD, opcode => opcode === Mlx5Opcode.UMR)
+  }
+
   reset(): void {
-    this.isOpen = false
+    this.#isOpen = false
     this.#taken = 0
     this.#produced = 0
+    this.#retired = 0
+    this.#isFull = false
+    this.refusal = 0
   }
 
-  #refresh(): void {
-    if (!this.isOpen) return
-    let left = (this.#record.load(DoorbellRecord.SENDS) - this.#taken) & POSTED_MASK
-    if (left === 0) return
-    const { ring } = this.#queue
-    // the ring is full only if the program has posted more than its queue holds
-    const room = ring.capacity - ((this.#produced - this.#queue.retiredIndex) & ring.wrap)
-    for (let count = Math.min(room, MAX_TAKEN); left > 0 && count > 0; count--) {
-      const block = this.#taken & (this.opcodes.length - 1)
-      const control = this.#start + block * BLOCK_BYTES
-      // read once, since a request of another opcode needs no target
-      const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
-      const needsTarget = this.gate !== undefined && opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
-      if (needsTarget && !this.gate!.mayTake(this.#words, (control + SEGMENT_BYTES) >> 2)) break
-      const blocks = Math.min(this.#take(ring, elementAt(ring, this.#produced), block, opcode), left)
-      this.#taken = (this.#taken + blocks) & POSTED_MASK
-      this.#produced = (this.#produced + 1) & ring.wrap
+  open(): void {
+    this.#isOpen = true
+  }
+
+  retire(count: number): void {
+    this.#retired += count
+    if (!this.#isFull) return
+    this.#isFull = false
+    // the next scan finds what the engine was refused
+    this.seen = NO_MARK
+  }
+
+  retired(): number {
+    return Math.min(this.#retired, this.capacity)
+  }
+
+  glance(from: number): SendGlance {
+    const number = this.#retired + from
+    if (number < this.#produced) {
+      const fetched = this.#fetched[number & (this.capacity - 1)]!
+      const opcode = (fetched >>> OPCODE_SHIFT) & 0xff
+      return {
+        opcode: wrOpcodes[opcode] ?? opcode,
+        isSignaled: (fetched & SIGNALED_BIT) !== 0,
+        wrId: BigInt(fetched & POSTED_MASK),
+      }
+    }
+    const control = this.#start + (this.#taken & (this.capacity - 1)) * BLOCK_BYTES
+    const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
+    const flags = this.#view.getUint8(control + ControlSegment.FLAGS)
+    return {
+      opcode: wrOpcodes[opcode] ?? opcode,
+      isSignaled: (flags & ControlFlag.SIGNALED) !== 0,
+      wrId: BigInt(this.#taken),
+    }
+  }
+
+  /** Calls `visit` with the opcodes of posted requests that are not fetched, at most `max`, until it returns true. */
+  #visitPosted(max: number, visit: (opcode: number) => boolean): boolean {
+    let block = this.#taken
+    let left = this.#left()
+    for (let i = 0; i < max && left > 0; i++) {
+      const control = this.#start + (block & (this.capacity - 1)) * BLOCK_BYTES
+      if (visit(this.#view.getUint8(control + ControlSegment.OPCODE))) return true
+      const blocks = this.#blocksOf(control)
+      block += blocks
       left -= blocks
     }
-    storeProducer(ring, this.#produced)
+    return false
+  }
+
+  /** Number of blocks of the request at `control`. */
+  #blocksOf(control: number): number {
+    const segments = this.#view.getUint8(control + ControlSegment.SEGMENTS) & ControlSegment.SEGMENTS_MASK
+    return Math.max(1, Math.ceil((segments * SEGMENT_BYTES) / BLOCK_BYTES))
+  }
+
+  /** The engine fetches requests in order; one that it could not begin it fetches again. */
+  load(index: number, into: Uint32Array, at: number, destinations: Destinations | undefined): boolean {
+    if (index !== this.#produced >>> 0) {
+      this.#produced--
+      this.#taken = this.#fetched[this.#produced & (this.capacity - 1)]! & POSTED_MASK
+    }
+    const left = this.#left()
+    if (left === 0) {
+      this.seen = this.mark()
+      return false
+    }
+    if (this.#produced - this.#retired >= this.capacity) {
+      this.#isFull = true
+      return false
+    }
+    if (this.#budget === 0) {
+      this.seen = NO_MARK
+      return false
+    }
+    this.#budget--
+    const block = this.#taken & (this.capacity - 1)
+    const control = this.#start + block * BLOCK_BYTES
+    // read once, since a request of another opcode needs no target
+    const opcode = this.#view.getUint8(control + ControlSegment.OPCODE)
+    const needsTarget = this.gate !== undefined && opcode !== Mlx5Opcode.UMR && opcode !== Mlx5Opcode.NOP
+    if (needsTarget && !this.gate!.mayTake(this.#words, (control + SEGMENT_BYTES) >> 2)) return false
+    const blocks = this.#take(into, at, block, opcode, destinations)
+    this.#taken = (this.#taken + Math.min(blocks, left)) & POSTED_MASK
+    this.#produced++
+    return true
+  }
+
+  copyInline(
+    inlineAt: number,
+    from: number,
+    to: Arena,
+    at: number,
+    chunk: number,
+    stride: number,
+    total: number,
+  ): void {
+    const bytes = this.#bytes
+    const mask = this.#size - 1
+    let source = inlineAt + from
+    for (let target = at, remaining = total; remaining > 0; target += stride) {
+      const size = remaining < chunk ? remaining : chunk
+      const first = source & mask
+      // creating a view would cost more; the data may go on at the first block
+      if (size <= 128 || first + size > this.#size)
+        for (let i = 0; i < size; i++) to.bytes[target + i] = bytes[this.#start + ((first + i) & mask)]!
+      else to.bytes.set(bytes.subarray(this.#start + first, this.#start + first + size), target)
+      source += size
+      remaining -= size
+    }
   }
 
   /** The offset of the next segment, and moves over `bytes`. */
@@ -157,187 +305,182 @@ export class Sends {
     return at
   }
 
-  /** Copies the request at `block` to element `to` of the ring. Returns its number of blocks. */
-  #take(ring: Ring, to: number, block: number, opcode: number): number {
+  /** Copies the request at `block`. Returns its number of blocks. */
+  #take(into: Uint32Array, to: number, block: number, opcode: number, destinations: Destinations | undefined): number {
     const view = this.#view
-    const { words } = ring.area
-    const { send } = ring.layout
     this.#segment = block * BLOCK_BYTES
     const control = this.#next(SEGMENT_BYTES)
     const segments = view.getUint8(control + ControlSegment.SEGMENTS) & ControlSegment.SEGMENTS_MASK
     const controlFlags = view.getUint8(control + ControlSegment.FLAGS)
     const imm = view.getUint32(control + ControlSegment.IMM)
-    this.opcodes[block] = opcode
+    const isSignaled = (controlFlags & ControlFlag.SIGNALED) !== 0
+    this.#opcodes[block] = opcode
+    this.#fetched[this.#produced & (this.capacity - 1)] =
+      this.#taken | (opcode << OPCODE_SHIFT) | (isSignaled ? SIGNALED_BIT : 0)
     const { FENCE_SHIFT, FENCE_MASK } = ControlFlag
     let flags =
-      ((controlFlags & ControlFlag.SIGNALED) === 0 ? 0 : SIGNALED) |
+      (isSignaled ? SIGNALED : 0) |
       ((controlFlags & ControlFlag.SOLICITED) === 0 ? 0 : SOLICITED) |
       (((controlFlags >>> FENCE_SHIFT) & FENCE_MASK) >= ControlFlag.FENCE ? FENCE : 0)
-    words[(to + send.WR_ID) >> 2] = this.#taken
-    words[(to + send.WR_ID + 4) >> 2] = 0
-    words[(to + send.DMA_NUM_SGE) >> 2] = 0
-    words[(to + send.DMA_LENGTH) >> 2] = 0
-    const blocks = Math.max(1, Math.ceil((segments * SEGMENT_BYTES) / BLOCK_BYTES))
+    into[to + Send.ID_LO] = this.#taken
+    into[to + Send.ID_HI] = 0
+    into[to + Send.SGES] = 0
+    into[to + Send.LENGTH] = 0
+    into[to + Send.IMM] = imm
+    into[to + Send.INLINE_AT] = 0
+    into[to + Send.REFUSED] = 0
     let left = segments - 1
     let wrOpcode = wrOpcodes[opcode] ?? REFUSED
-    if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(ring, to, imm, left)
+    if (opcode === Mlx5Opcode.UMR) wrOpcode = left < 7 ? REFUSED : this.#takeKeyChange(into, to, imm, left)
     else if (wrOpcode !== REFUSED && wrOpcode !== DRIVER1) {
       if (this.#kind === 'xrc') {
         flags |= view.getUint32(this.#next(SEGMENT_BYTES)) << SRQN_SHIFT
         left--
       } else if (this.#kind === 'datagram') {
-        this.#takeDestination(ring, to)
+        if (destinations !== undefined) this.#takeDestination(into, to, destinations)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
       } else if (this.#kind === 'dc') {
         this.#next(DatagramSegment.BYTES)
         left -= DatagramSegment.BYTES / SEGMENT_BYTES
-      } else if (this.#kind === 'frame') left -= this.#takeEthernet(ring, to)
+      } else if (this.#kind === 'frame') left -= this.#takeEthernet(into, to)
       const isAtomic = opcode === Mlx5Opcode.ATOMIC_CS || opcode === Mlx5Opcode.ATOMIC_FA
-      if (isAtomic) left -= this.#takeAtomic(ring, to, opcode)
-      else {
-        words[(to + send.IMM) >> 2] = wrOpcode === SEND_WITH_INV ? imm : swap32(imm)
-        const isRemote =
-          opcode === Mlx5Opcode.RDMA_WRITE || opcode === Mlx5Opcode.RDMA_WRITE_IMM || opcode === Mlx5Opcode.RDMA_READ
-        if (isRemote) left -= this.#takeRemote(ring, to, send.RKEY)
-      }
-      const data = left < 0 ? REFUSED : this.#takeData(ring, to, left)
-      if (data === REFUSED || (this.#kind === 'frame' && !this.#hasRoom(ring, to, data))) wrOpcode = REFUSED
+      const isRemote =
+        opcode === Mlx5Opcode.RDMA_WRITE || opcode === Mlx5Opcode.RDMA_WRITE_IMM || opcode === Mlx5Opcode.RDMA_READ
+      if (isAtomic) left -= this.#takeAtomic(into, to, opcode)
+      else if (isRemote) left -= this.#takeRemote(into, to)
+      const data = left < 0 ? REFUSED : this.#takeData(into, to, left)
+      if (data === REFUSED) wrOpcode = REFUSED
       else flags |= data
     }
-    words[(to + send.OPCODE) >> 2] = wrOpcode
-    words[(to + send.FLAGS) >> 2] = flags
-    return blocks
+    if (wrOpcode === REFUSED) into[to + Send.REFUSED] = BAD_OPCODE
+    if (this.refusal !== 0) into[to + Send.REFUSED] = this.refusal
+    if (into[to + Send.REFUSED] !== 0) {
+      into[to + Send.SGES] = 0
+      into[to + Send.LENGTH] = 0
+    }
+    into[to + Send.OPCODE] = wrOpcode
+    into[to + Send.FLAGS] = flags
+    return Math.max(1, Math.ceil((segments * SEGMENT_BYTES) / BLOCK_BYTES))
   }
 
-  #takeRemote({ area: { words }, layout: { send } }: Ring, to: number, keyAt: number): number {
+  #takeRemote(into: Uint32Array, to: number): number {
     const view = this.#view
     const at = this.#next(SEGMENT_BYTES)
-    words[(to + send.REMOTE) >> 2] = view.getUint32(at + RemoteSegment.ADDRESS + 4)
-    words[(to + send.REMOTE + 4) >> 2] = view.getUint32(at + RemoteSegment.ADDRESS)
-    words[(to + keyAt) >> 2] = view.getUint32(at + RemoteSegment.RKEY)
+    into[to + Send.REMOTE_LO] = view.getUint32(at + RemoteSegment.ADDRESS + 4)
+    into[to + Send.REMOTE_HI] = view.getUint32(at + RemoteSegment.ADDRESS)
+    into[to + Send.RKEY] = view.getUint32(at + RemoteSegment.RKEY)
     return 1
   }
 
-  #takeAtomic(ring: Ring, to: number, opcode: number): number {
+  #takeAtomic(into: Uint32Array, to: number, opcode: number): number {
     const view = this.#view
-    const { words } = ring.area
-    const { send } = ring.layout
-    this.#takeRemote(ring, to, send.ATOMIC_RKEY)
+    this.#takeRemote(into, to)
     const at = this.#next(SEGMENT_BYTES)
     const isSwap = opcode === Mlx5Opcode.ATOMIC_CS
     const operand = at + (isSwap ? AtomicSegment.COMPARE : AtomicSegment.SWAP_ADD)
-    words[(to + send.ATOMIC_COMPARE_ADD) >> 2] = view.getUint32(operand + 4)
-    words[(to + send.ATOMIC_COMPARE_ADD + 4) >> 2] = view.getUint32(operand)
-    words[(to + send.ATOMIC_SWAP) >> 2] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD + 4) : 0
-    words[(to + send.ATOMIC_SWAP + 4) >> 2] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD) : 0
+    into[to + Send.COMPARE_LO] = view.getUint32(operand + 4)
+    into[to + Send.COMPARE_HI] = view.getUint32(operand)
+    into[to + Send.SWAP_LO] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD + 4) : 0
+    into[to + Send.SWAP_HI] = isSwap ? view.getUint32(at + AtomicSegment.SWAP_ADD) : 0
     return 2
   }
 
-  #takeDestination({ area: { words, bytes }, layout: { send } }: Ring, to: number): void {
+  #takeDestination(into: Uint32Array, to: number, destinations: Destinations): void {
     const view = this.#view
     const at = this.#next(DatagramSegment.BYTES)
-    words[(to + send.UD_QPN) >> 2] = view.getUint32(at + DatagramSegment.QPN) & 0xff_ffff
-    words[(to + send.UD_QKEY) >> 2] = view.getUint32(at + DatagramSegment.QKEY)
-    words[(to + send.UD_AH) >> 2] = 0
-    const vector = to + send.UD_VECTOR
-    bytes.fill(0, vector, vector + AddressVector.BYTES)
-    bytes[vector + AddressVector.PORT] = 1
-    for (let i = 0; i < 16; i++) bytes[vector + AddressVector.DGID + i] = this.#bytes[at + DatagramSegment.DGID + i]!
     const source = view.getUint32(at + DatagramSegment.SOURCE)
-    words[(vector + AddressVector.FLOW_LABEL) >> 2] = source & FLOW_LABEL_MASK
-    bytes[vector + AddressVector.SGID_INDEX] = source >>> DATAGRAM_GID_SHIFT
-    bytes[vector + AddressVector.TRAFFIC_CLASS] = view.getUint8(at + DatagramSegment.TRAFFIC_CLASS)
+    const flow = destinations.byVector(
+      PORT,
+      (source >>> DATAGRAM_GID_SHIFT) & 0xff,
+      view.getUint8(at + DatagramSegment.TRAFFIC_CLASS),
+      source & FLOW_LABEL_MASK,
+      this.#bytes,
+      at + DatagramSegment.DGID,
+    )
+    destinations.hold(flow)
+    into[to + Send.DEST_QPN] = view.getUint32(at + DatagramSegment.QPN) & QPN_MASK
+    into[to + Send.QKEY] = view.getUint32(at + DatagramSegment.QKEY)
+    into[to + Send.FLOW] = flow
+    if (flow < 0) into[to + Send.REFUSED] = NO_ADDRESS_HANDLE
   }
 
-  /** The Ethernet segment of a raw packet. The frame's first bytes go to the end of the ring's element. */
-  #takeEthernet({ area: { words, bytes }, layout: { send } }: Ring, to: number): number {
+  /** The Ethernet segment of a raw packet, with the frame's first bytes. */
+  #takeEthernet(into: Uint32Array, to: number): number {
     const view = this.#view
     const at = this.#next(SEGMENT_BYTES)
     const checksums = view.getUint8(at + EthernetSegment.CHECKSUMS)
     const size = view.getUint16(at + EthernetSegment.HEADER_BYTES)
-    const room = this.#queue.maxInline
-    words[(to + send.RKEY) >> 2] = room - size
-    words[(to + send.REMOTE) >> 2] = size
-    words[(to + send.REMOTE + 4) >> 2] =
+    into[to + Send.HEADER_AT] = at - this.#start + EthernetSegment.HEADER
+    into[to + Send.HEADER_BYTES] = size
+    into[to + Send.CHECKSUMS] =
       ((checksums & EthernetSegment.L3_CHECKSUM) === 0 ? 0 : FrameChecksum.L3) |
       ((checksums & EthernetSegment.L4_CHECKSUM) === 0 ? 0 : FrameChecksum.L4)
     if (size > MAX_FRAME_HEADER) return SEGMENTS_BEYOND
-    const from = at - this.#start + EthernetSegment.HEADER
-    const target = to + send.SGE + room - size
-    for (let i = 0; i < size; i++) bytes[target + i] = this.#bytes[this.#start + ((from + i) & (this.#size - 1))]!
     const segments = Math.max(1, Math.ceil((EthernetSegment.HEADER + size) / SEGMENT_BYTES))
     this.#next((segments - 1) * SEGMENT_BYTES)
     return segments
   }
 
-  /** Whether the data of a frame, which was copied last, has left the frame's first bytes alone. */
-  #hasRoom({ area: { words }, layout: { send } }: Ring, to: number, data: number): boolean {
-    const used =
-      data === INLINE ? words[(to + send.DMA_LENGTH) >> 2]! : words[(to + send.DMA_NUM_SGE) >> 2]! * RingSge.BYTES
-    return used + words[(to + send.REMOTE) >> 2]! <= this.#queue.maxInline
-  }
-
   /** Copies `segments` of data: elements, or inline bytes. Returns INLINE or 0; REFUSED if they are malformed. */
-  #takeData(ring: Ring, to: number, segments: number): number {
+  #takeData(into: Uint32Array, to: number, segments: number): number {
     const view = this.#view
     let count = 0
+    let total = 0
     for (let left = segments; left > 0; ) {
       const at = this.#next(SEGMENT_BYTES)
       const word = view.getUint32(at + DataSegment.BYTES)
       if ((word & DataSegment.INLINE) === 0) {
         const hi = view.getUint32(at + DataSegment.ADDRESS)
         const lo = view.getUint32(at + DataSegment.ADDRESS + 4)
-        this.#putElement(ring, to, count++, hi, lo, word, view.getUint32(at + DataSegment.LKEY))
+        this.#putElement(into, to, count++, hi, lo, word, view.getUint32(at + DataSegment.LKEY))
+        total += word
         left--
         continue
       }
       const length = word & ~DataSegment.INLINE
       const used = Math.ceil((length + 4) / SEGMENT_BYTES)
       if (used > left) return REFUSED
+      const from = (at + 4 - this.#start) & (this.#size - 1)
       // an adapter sends as much as fits in a request, whatever max_inline_data the queue pair was made with
-      if (count === 0 && used === left && length <= this.#queue.maxInline) return this.#takeInline(ring, to, at, length)
+      if (count === 0 && used === left) {
+        this.#putInline(into, to, from, length)
+        return INLINE
+      }
       this.#next((used - 1) * SEGMENT_BYTES)
       left -= used
+      total += length
       // the data may go on at the first block
-      const from = (at + 4 - this.#start) & (this.#size - 1)
       const part = Math.min(length, this.#size - from)
       const { key } = this.#inline
-      if (part > 0) this.#putElement(ring, to, count++, 0, from, part, key)
-      if (part < length) this.#putElement(ring, to, count++, 0, 0, length - part, key)
+      if (part > 0) this.#putElement(into, to, count++, 0, from, part, key)
+      if (part < length) this.#putElement(into, to, count++, 0, 0, length - part, key)
     }
-    ring.area.words[(to + ring.layout.send.DMA_NUM_SGE) >> 2] = count
+    if (count > this.maxSge) into[to + Send.REFUSED] ||= TOO_MANY_SGE
+    else if (total > MAX_MESSAGE_BYTES) into[to + Send.REFUSED] ||= MESSAGE_TOO_LONG
+    into[to + Send.SGES] = count
+    into[to + Send.LENGTH] = total
     return 0
   }
 
-  /** The ring has room for `maxSge` elements; the work source refuses a request with more. */
-  #putElement(ring: Ring, to: number, i: number, hi: number, lo: number, length: number, lkey: number): void {
-    if (i >= this.#queue.maxSge) return
-    const { words } = ring.area
-    const sge = to + ring.layout.send.SGE + i * RingSge.BYTES
-    words[(sge + RingSge.ADDRESS) >> 2] = lo
-    words[(sge + RingSge.ADDRESS + 4) >> 2] = hi
-    words[(sge + RingSge.LENGTH) >> 2] = length
-    words[(sge + RingSge.LKEY) >> 2] = lkey
+  #putInline(into: Uint32Array, to: number, from: number, length: number): void {
+    into[to + Send.INLINE_AT] = from
+    into[to + Send.LENGTH] = length
+    // of a frame, whose first bytes lie behind `from`, also modulo 2^32 and the queue's bytes
+    if (this.#kind === 'frame') into[to + Send.HEADER_AT] -= from
   }
 
-  #takeInline(ring: Ring, to: number, at: number, length: number): number {
-    const { words, bytes } = ring.area
-    const { send } = ring.layout
-    words[(to + send.DMA_LENGTH) >> 2] = length
-    let from = at + 4 - this.#start
-    const target = to + send.SGE
-    for (let done = 0; done < length; ) {
-      from &= this.#size - 1
-      const part = Math.min(length - done, this.#size - from)
-      bytes.set(this.#bytes.subarray(this.#start + from, this.#start + from + part), target + done)
-      done += part
-      from += part
-    }
-    return INLINE
+  /** There is room for `maxSge` elements; a request with more is refused. */
+  #putElement(into: Uint32Array, to: number, i: number, hi: number, lo: number, length: number, lkey: number): void {
+    if (i >= this.maxSge) return
+    const sge = to + Send.SGE + i * Sge.WORDS
+    into[sge + Sge.LO] = lo
+    into[sge + Sge.HI] = hi
+    into[sge + Sge.LENGTH] = length
+    into[sge + Sge.LKEY] = lkey
   }
 
   /** A bind or an invalidation of a memory window. Returns its opcode, or REFUSED. */
-  #takeKeyChange({ area: { words }, layout: { send } }: Ring, to: number, key: number, segments: number): number {
+  #takeKeyChange(into: Uint32Array, to: number, key: number, segments: number): number {
     const view = this.#view
     // the parts are aligned to blocks, so none of them continues at the first block
     const first = this.#next(3 * SEGMENT_BYTES)
@@ -346,16 +489,14 @@ export class Sends {
     const newKey = (key & ~0xff) | (view.getUint32(second + KeySegments.QPN_KEY - KeySegments.FREE) & 0xff)
     const isFree = (view.getUint8(second) & KeySegments.IS_FREE) !== 0
     if (isFree && (maskLow & KeySegments.QPN_MASK) !== 0) {
-      words[(to + send.IMM) >> 2] = key
+      into[to + Send.IMM] = key
       return LOCAL_INV
     }
-    words[(to + send.MW_KEY) >> 2] = key
-    words[(to + send.MW_NEW_KEY) >> 2] = newKey
+    into[to + BindMw.WINDOW] = key
+    into[to + BindMw.KEY] = newKey
     if (isFree) {
-      words.fill(0, (to + send.MW_LENGTH) >> 2, ((to + send.MW_LENGTH) >> 2) + 2)
-      words.fill(0, (to + send.REMOTE) >> 2, ((to + send.REMOTE) >> 2) + 2)
-      words[(to + send.MW_LKEY) >> 2] = 0
-      words[(to + send.MW_ACCESS) >> 2] = 0
+      for (const field of [BindMw.LO, BindMw.HI, BindMw.LENGTH_LO, BindMw.LENGTH_HI, BindMw.LKEY, BindMw.ACCESS])
+        into[to + field] = 0
       return BIND_MW
     }
     if (segments < 11 || (view.getUint8(first + KeySegments.FLAGS) & KeySegments.INLINE) === 0) return REFUSED
@@ -366,12 +507,12 @@ export class Sends {
     const startLo = view.getUint32(at(KeySegments.START) + 4)
     const hi = view.getUint32(at(KeySegments.ADDRESS))
     const lo = view.getUint32(at(KeySegments.ADDRESS) + 4)
-    words[(to + send.REMOTE) >> 2] = lo
-    words[(to + send.REMOTE + 4) >> 2] = hi
-    words[(to + send.MW_LENGTH) >> 2] = view.getUint32(at(KeySegments.LENGTH) + 4)
-    words[(to + send.MW_LENGTH + 4) >> 2] = view.getUint32(at(KeySegments.LENGTH))
-    words[(to + send.MW_LKEY) >> 2] = view.getUint32(at(KeySegments.LKEY))
-    words[(to + send.MW_ACCESS) >> 2] =
+    into[to + BindMw.LO] = lo
+    into[to + BindMw.HI] = hi
+    into[to + BindMw.LENGTH_LO] = view.getUint32(at(KeySegments.LENGTH) + 4)
+    into[to + BindMw.LENGTH_HI] = view.getUint32(at(KeySegments.LENGTH))
+    into[to + BindMw.LKEY] = view.getUint32(at(KeySegments.LKEY))
+    into[to + BindMw.ACCESS] =
       ((access & KeyAccess.LOCAL_WRITE) === 0 ? 0 : LOCAL_WRITE) |
       ((access & KeyAccess.REMOTE_WRITE) === 0 ? 0 : REMOTE_WRITE) |
       ((access & KeyAccess.REMOTE_READ) === 0 ? 0 : REMOTE_READ) |

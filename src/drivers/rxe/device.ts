@@ -1,30 +1,11 @@
 /*
- * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md).
- *
- * Core passes calls to the class handlers. `poll` moves work requests and packets. The daemon's loop or the library's
- * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
+ * rxe devices, as Linux's soft device: rdma-core's provider `rxe` drives them, and the library in its own process. Their
+ * queues are rings (rings/).
  */
 import { driverClass } from '../../core/devices/driver.ts'
-import { setGid } from '../../core/devices/gids.ts'
-import type { Identity } from '../../core/devices/identity.ts'
-import { register } from '../../core/devices/registry.ts'
-import {
-  type ContextWait,
-  type DeviceLink,
-  type DeviceQueues,
-  type LayerCounts,
-  type LocalDevice,
-  type LocalRings,
-  type RegisteredDriver,
-  ScanScope,
-} from '../../core/driver-contract.ts'
-import { raiseObjectEvent } from '../../core/events/events.ts'
-import { type Context, type Core, type Device, Lifecycle } from '../../core/model.ts'
-import { findHandle } from '../../core/objects/handles.ts'
-import { objectsDownwards } from '../../core/objects/lifetime.ts'
-import { nextTurn } from '../../host/event-loop/next-turn.ts'
-import { createCause } from '../../spec/check/causes.ts'
-import { type DeviceAttributes, DeviceClass, type ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import type { RegisteredDriver } from '../../core/driver-contract.ts'
+import type { Core } from '../../core/model.ts'
+import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -32,137 +13,30 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
-import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { RXE_ABI, RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
-import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
-import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
-import type { RecordOf } from '../../spec/schema/schema.ts'
-import { bytesPerMicrosecond, dcqcnParameters } from '../../transport/engine/congestion/dcqcn.ts'
-import { createEngine, type Engine } from '../../transport/engine/engine.ts'
-import { MAX_PACED_BYTES } from '../../transport/engine/flow-control/peer-window-accounting.ts'
-import { PollResult } from '../../transport/engine/scheduling.ts'
-import type { Environment, FrameSink } from '../../transport/engine/types.ts'
-import { emptyRun, type Port, type ReceivedRun } from '../../transport/phy/port.ts'
-import { ECN_CAPABLE } from '../../transport/wire/flow.ts'
+import { cqClass } from '../rings/cq-class.ts'
+import { ringFormat, sharedRings } from '../rings/format.ts'
 import type { RoceSite } from '../roce-site.ts'
-import { grhBuilder } from './address/grh.ts'
-import { localPeerDeviceOf } from './address/local-device.ts'
-import { createGroups } from './address/multicast.ts'
-import { deviceAttributes, extendedAttributes, Limits, portAttributes, type QueueLimits } from './attributes.ts'
-import { ahClass, pdClass } from './classes/ah-class.ts'
-import { cqClass, cqCompletions, failQps } from './classes/cq-class.ts'
-import { datagramQpClasses } from './classes/datagram-qp-classes.ts'
-import { qpClasses } from './classes/qp-class.ts'
-import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
-import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
-import { xrcdClass } from './classes/xrcd-class.ts'
-import { withCompletionFaults } from './completion-faults.ts'
-import { openLocalRings } from './context.ts'
-import { openDatagrams, openManagement } from './core-queues.ts'
-import { PacketDelivery } from './delivery.ts'
-import { createFailures } from './failures.ts'
-import { deviceLink } from './interface.ts'
-import { regionMemory } from './memory.ts'
-import { deviceQueues } from './resources.ts'
-import { createPostScan, type PostScan, SLICE_ROWS } from './rings/posts.ts'
-import { ringWork } from './rings/work-source.ts'
-import { createSlots } from './slots.ts'
-import {
-  AttributeBits,
-  createNumbers,
-  FIRST_QPN,
-  FIRST_SRQN,
-  openersOf,
-  type QpObject,
-  type RxeState,
-} from './state.ts'
-import { engineTaps, requestReader, tapReceives } from './taps.ts'
-import type { DeviceTorment, Torment } from './torment/torment.ts'
-import { waitsOfDevice } from './waits.ts'
+import { deviceAttributes, extendedAttributes, Limits } from '../soft/attributes.ts'
+import { ahClass, pdClass } from '../soft/classes/ah-class.ts'
+import { datagramQpClasses } from '../soft/classes/datagram-qp-classes.ts'
+import { connectedQpClasses } from '../soft/classes/qp-class.ts'
+import { srqClasses } from '../soft/classes/srq-class.ts'
+import { xrcQpClasses } from '../soft/classes/xrc-qp-class.ts'
+import { xrcdClass } from '../soft/classes/xrcd-class.ts'
+import { createSoftDevice, type DeviceKind, type SoftDevice, type SoftOptions, softDriver } from '../soft/device.ts'
+import type { SoftState } from '../soft/state.ts'
 
-export interface RxeDevice extends LocalDevice {
-  readonly device: Device<RxeState>
-}
+export type RxeDevice = SoftDevice<undefined>
+export type RxeOptions = Omit<SoftOptions, 'frames'>
 
-/** What another driver's devices have of their own; everything else is this device's. */
-export interface DeviceKind {
-  readonly driver: RegisteredDriver<RxeState>
-  readonly limits: QueueLimits & { readonly maxMsgSize: number }
-  /** Attributes of a device with this GUID. */
-  readonly attributes: (guid: Uint8Array) => RecordOf<typeof DeviceAttributes>
-  readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
-  /** Maximum objects of the driver's other classes, by class name. */
-  readonly objectLimits?: Readonly<Record<string, number>>
-}
-
-export interface RxeOptions {
-  /** Default: Linux's rxe. */
-  readonly kind?: DeviceKind
-  readonly name: string
-  readonly identity: Identity
-  /** With its layers (assembly/assembly.ts). */
-  readonly port: Port
-  /** The clock of `poll`, microseconds. */
-  readonly now: () => number
-  /** `--torment` of the network. */
-  readonly torment?: Torment | undefined
-  /** As in `DeviceNetwork`. */
-  readonly dcqcn?: number | undefined
-  readonly timerDelay?: number | undefined
-  /** Where queue pairs for raw packets send frames. */
-  readonly frames?: FrameSink
-}
-
-/** Class names of a driver's queue pairs and work queues, which are rows too: they share one limit (max_qp). */
-const qpNamesOf = ({ classes }: Pick<RegisteredDriver, 'classes'>): string[] =>
-  classes.map(({ class: { name } }) => name).filter(name => name === 'wq' || Object.hasOwn(QpTypes, name))
-
-const { SQ_DRAINED } = AsyncEventType.values
-const { RESET, ERR } = QpState.values
-
-/** Moves all queue pairs that are not in RESET to ERR, so that their programs see flushed completions. */
-function* failAllQps({ qps, engine }: RxeState): Generator<void> {
-  for (const qp of qps) {
-    const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
-    if (qp !== undefined && before !== RESET && before !== ERR)
-      engine().modify(qp.state.row, ERR, {}, createCause('DEVICE_REMOVED', {}))
-    yield
-  }
-}
-
-/** Number of objects that `resetQps` checks in one step. */
-const OBJECTS_PER_STEP = 64
-
-/**
- * Resets the queue pairs of a context that closes, so that they neither send nor respond until they are destroyed. XRC
- * targets that another context has open are not reset.
- */
-function* resetQps(context: Context, { qps, engine, sendResponses }: RxeState): Generator<void> {
-  let remaining = OBJECTS_PER_STEP
-  for (const object of objectsDownwards(context)) {
-    const qp = object as QpObject | undefined
-    const row = qp?.state?.row
-    // of objects of all classes, only queue pairs have rows
-    const isQp = qp !== undefined && row !== undefined && qps[row] === qp
-    if (isQp && openersOf(qp).every(opener => opener.context === context)) {
-      sendResponses(row)
-      engine().modify(row, RESET, {})
-    }
-    if (--remaining > 0) continue
-    yield
-    remaining = OBJECTS_PER_STEP
-  }
-}
-
-/** All soft devices share one dispatch table. */
+/** All rxe devices share one dispatch table. */
 export const rxeDriver = {
+  ...softDriver,
   name: 'rxe',
   id: RXE_DRIVER_ID,
   abi: RXE_ABI,
   linux: RxeAbi,
-  link: 'roce',
-  hasAddress: true,
-  hasRateControl: true,
   classes: [
     driverClass(Interface),
     driverClass(DeviceClass),
@@ -174,380 +48,24 @@ export const rxeDriver = {
     driverClass(AsyncFd),
     driverClass(EventQueueClass),
     cqClass,
-    ...qpClasses,
-    ...datagramQpClasses,
-    ...xrcQpClasses,
+    ...connectedQpClasses(ringFormat),
+    ...datagramQpClasses(ringFormat),
+    ...xrcQpClasses(ringFormat),
     ahClass,
-    srqClass,
-    xrcSrqClass,
+    ...srqClasses(sharedRings),
     xrcdClass,
   ],
   createDevice: (core: Core, name: string, { network: { attach, ...network } }: RoceSite): RxeDevice =>
     createRxeDevice(core, { name, port: attach(), ...network }),
-  removing: ({ state }) => failAllQps(state),
-  closing: context => resetQps(context, context.device.state),
-  openManagement: ({ state }, receive) => openManagement(state, receive),
-  openDatagrams: ({ state, ports }, qkey, account, receive) =>
-    openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, account, receive),
-  removed({ state }) {
-    state.torment?.close()
-    state.port.close()
-  },
-  requests: requestReader,
-} satisfies RegisteredDriver<RxeState>
+} satisfies RegisteredDriver<SoftState<undefined>>
 
-/** Maximum calls of `Engine.pollTransmit` in one `poll`. A call ends when it has sent 1 MiB to local peers. */
-const MAX_TRANSMIT_CALLS = 4
-
-/**
- * If a `poll` on a socket port receives 1 to this many packets, and finds no new requests and no expired timer, only
- * the next `poll` sends. A program may respond to a received message immediately, and the ACK and the response are then
- * sent with one system call.
- */
-const DELAYED_ACK_PACKETS = 4
-
-/**
- * Maximum average rate of all unreliable queue pairs together, on a port with a window
- * (transport/engine/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
- * not scheduled.
- */
-const PACE_BYTES_PER_US = 500
-
-/** How late the system's timers are, µs, at most: a queue pair that its rate has stopped may catch up as much. */
-const TIMER_DELAY = 1000
-
-class SoftDevice implements RxeDevice {
-  readonly device: Device<RxeState>
-  readonly queues: DeviceQueues
-  readonly link: DeviceLink
-  readonly #state: RxeState
-  readonly #port: Port
-  readonly #engine: Engine
-  readonly #posts: PostScan
-  readonly #delivery: PacketDelivery
-  readonly #torment: DeviceTorment | undefined
-  // properties of the state, copied because every poll reads them
-  readonly #releasedFlows: number[]
-  readonly #coreQueues: RxeState['coreQueues']
-  /** Whether the port has sockets: only such ports have a window. */
-  readonly #isSocketPort: boolean
-  /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
-  #isSendingHeld = false
-
-  constructor(core: Core, options: RxeOptions) {
-    const { torment } = options
-    const { port } = options
-    this.#port = port
-    this.#isSocketPort = port.windowBytes !== undefined
-    this.#state = this.#createState(core, options)
-    const state = this.#state
-    this.#releasedFlows = state.releasedFlows
-    this.#coreQueues = state.coreQueues
-    this.device = this.#register(core, options)
-    state.taps = this.device.taps
-    this.queues = deviceQueues(state)
-    this.link = deviceLink(this.device)
-
-    const run = emptyRun()
-    const environment = this.#createEnvironment(run, options.frames)
-    this.#torment = torment?.attach(this.device, environment.memory, (notify, words) =>
-      cqCompletions(state, notify, words),
-    )
-    state.torment = this.#torment
-    this.#engine = this.#createEngine(
-      withCompletionFaults(state, this.#torment?.environment(environment) ?? environment),
-      options,
-    )
-    this.#posts = this.#createPosts()
-    this.#delivery = new PacketDelivery(state, port, this.#engine, run)
-  }
-
-  #createState(core: Core, { name, identity, now, torment, kind, dcqcn }: RxeOptions): RxeState {
-    const port = this.#port
-    return {
-      limits: kind?.limits ?? torment?.limits(name) ?? Limits,
-      identity,
-      port,
-      cqs: createSlots(),
-      qpns: createNumbers(FIRST_QPN, core.random()),
-      srqs: createSlots(),
-      srqns: createNumbers(FIRST_SRQN),
-      domains: new Map(),
-      ahs: new Map(),
-      ahns: createNumbers(1),
-      groups: createGroups(port, Limits.multicast),
-      qps: [],
-      datagramRows: new Map(),
-      lastAddress: undefined,
-      rings: [],
-      releasedFlows: [],
-      qpEnds: new Map(),
-      failingQps: [],
-      inError: new Set(),
-      failures: createFailures(
-        () => this.#state,
-        () => this.device as Device,
-      ),
-      taps: { requests: undefined, decideCompletion: undefined, decidePage: undefined, inError: undefined },
-      coreQueues: { byNumber: new Map(), waiting: 0 },
-      addQueues: row => this.#posts.add(row),
-      recheck: row => this.#posts.recheck(row),
-      catchUp: row => this.#catchUp(row),
-      pollNow: () => this.device.isAlive && this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED)),
-      catchUpDatagrams: pd => this.#catchUpDatagrams(pd),
-      catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
-      sendResponses: row => this.#sendResponses(row),
-      linkDowned: 0,
-      ecn: dcqcn === undefined ? 0 : ECN_CAPABLE,
-      now,
-      torment: undefined,
-      engine: () => this.#engine,
-    }
-  }
-
-  /** Adds the GIDs to the port, and registers the device. */
-  #register(core: Core, { name, kind }: RxeOptions): Device<RxeState> {
-    const state = this.#state
-    const { identity, port } = state
-    // first, because it may fail
-    for (const gid of identity.gids) port.addAddress(gid)
-    const attributes = kind?.attributes(identity.guid) ?? deviceAttributes(identity.guid, state.limits)
-    const device = register(core, {
-      name,
-      driver: kind?.driver ?? rxeDriver,
-      state,
-      attributes,
-      extended: kind?.extended ?? extendedAttributes(),
-      ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters, kind?.limits.maxMsgSize)],
-      numCompVectors: Limits.compVectors,
-      limits: {
-        pd: attributes.maxPd,
-        cq: attributes.maxCq,
-        mr: attributes.maxMr,
-        mw: attributes.maxMw,
-        [qpNamesOf(kind?.driver ?? rxeDriver).join(' ')]: attributes.maxQp,
-        ah: attributes.maxAh,
-        'srq xrc_srq': attributes.maxSrq,
-        ...kind?.objectLimits,
-      },
-    })
-    identity.gids.forEach((gid, index) => {
-      setGid(device.ports[0].gids, index, { gid, type: GidType.values.ROCE_V2, ifindex: identity.interfaceIndex })
-    })
-    return device
-  }
-
-  /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun, frames: FrameSink | undefined): Environment {
-    const state = this.#state
-    const { port, qpns } = state
-    const localDevice = localPeerDeviceOf(port, qpns)
-    if (localDevice !== undefined) port.receiver = localDevice
-    return {
-      ...(localDevice && { localDevice }),
-      grh: grhBuilder(port, run),
-      ...(frames && { frames }),
-      work: ringWork(state.rings, findSrqOfDomain(state)),
-      memory: regionMemory(this.device.memory),
-      completions: cqCompletions(state),
-      causes: state.failures,
-      taps: engineTaps(state, state.taps),
-      events: {
-        raise(row, type, cause) {
-          const qp = state.qps[row]
-          // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
-          if (
-            qp?.state.row !== row ||
-            (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)
-          )
-            return
-          state.failures.event(row, type, cause)
-          for (const object of openersOf(qp)) raiseObjectEvent(object, type)
-        },
-      },
-    }
-  }
-
-  #createEngine(environment: Environment, { dcqcn, timerDelay = TIMER_DELAY }: RxeOptions): Engine {
-    const { windowBytes, sharedWindowBytes = 0, pathBytes } = this.#port
-    // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md)
-    return createEngine(environment, {
-      boundReads: true,
-      ...(pathBytes !== undefined && { windowBytes: pathBytes }),
-      ...(dcqcn !== undefined && { rateControl: dcqcnParameters(bytesPerMicrosecond(dcqcn), timerDelay) }),
-      ...(windowBytes !== undefined && {
-        windowBytes,
-        sharedWindowBytes,
-        pacingInterval: Math.min(windowBytes, MAX_PACED_BYTES) / PACE_BYTES_PER_US,
-      }),
-    })
-  }
-
-  #createPosts(): PostScan {
-    const { device } = this
-    const state = this.#state
-    const engine = this.#engine
-    const { onDoorbell } = this.#torment ?? engine
-    const handlers = {
-      onDoorbell,
-      onReceiveScan(row: number) {
-        if (state.taps.requests !== undefined) tapReceives(state, state.taps.requests, row)
-        engine.onReceiveScan(row)
-      },
-    }
-    return createPostScan(state.rings, handlers, () => device.memory.windows > 0)
-  }
-
-  poll(time: number, scope: ScanScope = ScanScope.ALL): boolean {
-    let progress = this.#posts.scan(scope)
-    if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
-    if (time >= this.#port.nextTimeout()) this.#port.onTimeout(time)
-    const wasHeld = this.#isSendingHeld
-    const mayHold = this.#isSocketPort && !wasHeld && !progress
-    // before timeouts: an ACK that arrived in time may still be in the port
-    const received = wasHeld ? 0 : this.#delivery.deliver(time)
-    if (received > 0) progress = true
-    this.#isSendingHeld = mayHold && received > 0 && received <= DELAYED_ACK_PACKETS
-    if (time >= this.#engine.nextTimeout()) {
-      this.#engine.onTimeout(time)
-      progress = true
-      this.#isSendingHeld = false
-    }
-    const mayHaveSends = this.#isSocketPort || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
-    if (!this.#isSendingHeld && mayHaveSends) progress = this.#transmit(time) || progress
-    while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
-    if (this.#state.failingQps.length > 0) failQps(this.#state)
-    return progress
-  }
-
-  isUnfinished(): boolean {
-    return this.#posts.isUnfinished()
-  }
-
-  scanChanged(): boolean {
-    return this.#posts.scan(ScanScope.CHANGED)
-  }
-
-  onDoorbell(context: Context, handle: number): void {
-    const object = findHandle(context.handles, handle) as QpObject | undefined
-    if (object === undefined || object.life !== Lifecycle.LIVE) return
-    // the handle may belong to another object: only queue pairs have rows
-    const row = object.state?.row
-    if (row !== undefined && this.#state.qps[row] === object) this.#posts.recheck(row)
-  }
-
-  hasWork(): boolean {
-    const port = this.#port
-    return (
-      this.#posts.hasChanges() ||
-      !this.#engine.isIdle() ||
-      this.#coreQueues.waiting > 0 ||
-      port.isWaiting === undefined ||
-      port.isWaiting() ||
-      this.#state.failingQps.length > 0
-    )
-  }
-
-  nextTimeout(): number {
-    return Math.min(
-      this.#engine.nextTimeout(),
-      this.#port.nextTimeout(),
-      this.#torment?.nextTimeout() ?? Number.POSITIVE_INFINITY,
-    )
-  }
-
-  counters(): LayerCounts {
-    const { port, linkDowned } = this.#state
-    return { engine: this.#engine.counters, port: { ...port.counters, linkDowned } }
-  }
-
-  waits(disconnected?: ReadonlyMap<number, boolean>): Iterable<ContextWait | undefined> {
-    return waitsOfDevice(this.#state, disconnected)
-  }
-
-  openRings(context: Context): LocalRings | undefined {
-    return openLocalRings(context)
-  }
-
-  visitStalls(minRnrNaks: number, visit: (qpn: number, psn: number, rnrNaks: number, rnrRetry: number) => void): void {
-    this.#engine.visitRnrWaits((row, psn, rnrNaks) => {
-      const qpn = this.#state.qps[row]?.state.qpn
-      if (qpn !== undefined && rnrNaks >= minRnrNaks) visit(qpn, psn, rnrNaks, this.#engine.query(row).rnrRetry)
-    })
-  }
-
-  /**
-   * Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS is reached. True if anything was sent, or the
-   * engine has more work, such as a long flush.
-   */
-  #transmit(time: number): boolean {
-    // unlike the port's counter, the engine's includes packets that a fault layer drops
-    const { counters } = this.#engine
-    const start = counters.sentPackets
-    let before: number
-    let result: number
-    let callsLeft = MAX_TRANSMIT_CALLS
-    do {
-      before = counters.sentPackets
-      result = this.#engine.pollTransmit(this.#port, time)
-    } while (result !== PollResult.DONE && counters.sentPackets !== before && --callsLeft > 0)
-    if (this.#coreQueues.waiting > 0) for (const queue of this.#coreQueues.byNumber.values()) queue.transmit()
-    this.#port.flush()
-    return result === PollResult.MORE || counters.sentPackets !== start
-  }
-
-  /**
-   * Checks the rest of the queues, one slice per turn of the event loop. The number of slices is bounded, because the
-   * daemon's loop may begin new rounds meanwhile.
-   */
-  async #finishRound(): Promise<void> {
-    for (let slices = this.#state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
-      await nextTurn()
-      if (!this.device.isAlive) return
-      const hasWorked = this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CONTINUE))
-      // the received packets have left the port, which thus wakes nobody, but their ACKs and timers are due
-      if (hasWorked) this.#port.wake?.()
-    }
-  }
-
-  /** `--torment` delays nothing that `run` causes. */
-  #withoutDelays(run: () => boolean): boolean {
-    return this.#torment === undefined ? run() : this.#torment.withoutDelays(run)
-  }
-
-  #catchUp(row: number): void {
-    const hasUnseenSends = this.#posts.hasUnseenSends(row)
-    if (this.#torment === undefined && !hasUnseenSends) return
-    if (hasUnseenSends) this.#posts.recheck(row)
-    this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED))
-  }
-
-  /** Checks at most SLICE_ROWS queue pairs, so that a program with very many does not delay others. */
-  #catchUpDatagrams(pd: number): void {
-    let rowsLeft = SLICE_ROWS
-    let hasSends = false
-    for (const row of this.#state.datagramRows.get(pd) ?? []) {
-      if (rowsLeft-- === 0) break
-      if (!this.#posts.hasWaitingSends(row)) continue
-      this.#posts.recheck(row)
-      hasSends = true
-    }
-    if (hasSends) this.#withoutDelays(() => this.poll(this.#state.now(), ScanScope.CHANGED))
-  }
-
-  #sendResponses(row: number): void {
-    if (!this.device.isAlive) return
-    if (this.#withoutDelays(() => this.#engine.sendResponses(row, this.#port))) this.#port.flush()
-  }
-
-  #catchUpAll(isInProcess: boolean): Promise<void> | undefined {
-    this.#withoutDelays(() => this.poll(this.#state.now(), isInProcess ? ScanScope.CHANGED : ScanScope.BEGIN))
-    return isInProcess || !this.#posts.isUnfinished() ? undefined : this.#finishRound()
-  }
+const kind: DeviceKind<undefined> = {
+  driver: rxeDriver,
+  limits: Limits,
+  attributes: deviceAttributes,
+  extended: extendedAttributes(),
+  own: () => undefined,
 }
 
-/**
- * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and the
- * errors of `Port.addAddress`.
- */
-export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => new SoftDevice(core, options)
+/** Registers a device of this driver. Throws the errors of `createSoftDevice`. */
+export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => createSoftDevice(core, kind, options)

@@ -9,13 +9,13 @@ import { runTypedChain } from '../../core/dispatch/chain-calls.ts'
 import { invoke } from '../../core/dispatch/invoke.ts'
 import { findEntry } from '../../core/dispatch/lookup.ts'
 import { undoWhenDone } from '../../core/dispatch/undo.ts'
-import type { LocalRings } from '../../core/driver-contract.ts'
 import { DEVICE_FATAL } from '../../core/events/events.ts'
 import { explainRequest } from '../../core/failures.ts'
 import { createLocalSpace } from '../../core/memory/local-space.ts'
 import { type FindableMemory, findableMemory } from '../../core/memory/mappable-memory.ts'
 import type { Caller, Context, Device as CoreDevice } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
+import { openLocalRings, type SlabRings } from '../../drivers/registered.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
@@ -38,7 +38,7 @@ export type StartCheck = (context: Context) => DeviceCheck
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
 
 /** Rings in the memory of a context (`Context.mapped`): layout 'rxe', one range for each. */
-const ringsIn = (mapped: FindableMemory): LocalRings => ({
+const ringsIn = (mapped: FindableMemory): Pick<SlabRings, 'layout' | 'at'> => ({
   layout: rxeLayout,
   at(offset) {
     const area = mapped.at(offset)
@@ -98,8 +98,8 @@ const carrierOn = (
   const mapped = layout === 'rxe' ? findableMemory() : undefined
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
   const check = startCheck?.(context)
-  const ownRings = soft?.network.openRings(context)
-  const rings = mapped === undefined ? (ownRings as LocalRings) : ringsIn(mapped)
+  const ownRings = soft && openLocalRings(context)
+  const rings = mapped === undefined ? (ownRings as SlabRings) : ringsIn(mapped)
   // Only ports with sockets have packet memory that native code can access.
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
   /** Registered buffers, with their addresses and the number of registrations of each. */

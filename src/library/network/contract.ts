@@ -3,8 +3,8 @@
  * (`LocalNetwork`). It imports nothing that runs devices: a program of a daemon loads only this file of the folder.
  */
 
-import type { LocalDevice } from '../../core/driver-contract.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
+import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
@@ -209,7 +209,7 @@ export interface DevicePlace {
 
 /** A soft device of the network. */
 export interface AttachedDevice {
-  readonly network: LocalDevice
+  readonly network: SoftDevice
   readonly port: FaultPort
   counters(): DeviceCounters
   /** Removes the device; resolves once all its objects are destroyed. */

@@ -17,11 +17,11 @@ import { countersOf } from '../../assembly/counters.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
-import { type LocalDevice, ScanScope } from '../../core/driver-contract.ts'
+import { ScanScope } from '../../core/driver-contract.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { CallingProcess, Core } from '../../core/model.ts'
-import { rxeDriver } from '../../drivers/registered.ts'
+import { rxeDriver, type SoftDevice } from '../../drivers/registered.ts'
 import {
   type Clock,
   MAX_TIMER_DELAY,
@@ -117,7 +117,7 @@ const faultRules = (call: string, text: string, seed: number | undefined) => {
  */
 const createDriveLoop = (
   core: Core,
-  devices: readonly LocalDevice[],
+  devices: readonly SoftDevice[],
   isMemoryLink: boolean,
   hasDelays: boolean,
   clients: Clients,
@@ -432,7 +432,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     onPackets: () => kick(),
   })
   const { core, clients, link: ports } = assembly
-  const devices: LocalDevice[] = []
+  const devices: SoftDevice[] = []
   const attached = new Map<string, AttachedDevice>()
   const faultPorts = new Map<string, FaultPort>()
   const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
@@ -453,7 +453,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     topology && carrier && (() => longestStay(topology, carrier.links.routes)),
   )
 
-  const ownerOf = (gid: Uint8Array): LocalDevice | undefined =>
+  const ownerOf = (gid: Uint8Array): SoftDevice | undefined =>
     devices.find(({ link: { identity } }) => identity.gids.some(own => isSameAddress(own, gid)))
 
   /** The port and the identity of a new device. Throws RdmaError. */

@@ -11,9 +11,9 @@ import { closeSync } from 'node:fs'
 import { type PacketCapture, startCapture } from '../../assembly/capture.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
-import type { LocalDevice } from '../../core/driver-contract.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Core, Device as CoreDevice, Hook } from '../../core/model.ts'
+import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import { createCause } from '../../spec/check/causes.ts'
@@ -37,7 +37,7 @@ export interface CountMessage {
 }
 
 interface ObservedDevice {
-  readonly network: LocalDevice
+  readonly network: SoftDevice
   readonly port: FaultPort
 }
 
@@ -77,7 +77,7 @@ interface PublishedCounters {
   /** By QPN: the PSN of the send whose wait was published. */
   readonly stalled: Map<number, number>
 }
-const published = new WeakMap<LocalDevice, PublishedCounters>()
+const published = new WeakMap<SoftDevice, PublishedCounters>()
 
 /** RNR NAKs for one send after which its wait is published: 41 ms with the default `minRnrTimer`. */
 const STALLED_RNR_NAKS = 64
@@ -86,7 +86,7 @@ const STALLED_RNR_NAKS = 64
  * Publishes each send that has got STALLED_RNR_NAKS RNR NAKs, once. With the default `rnrRetryCount` such a send never
  * fails: without a message, a program that forgot a receive waits for ever.
  */
-const publishStalls = (device: LocalDevice, receivedRnr: number, last: PublishedCounters): void => {
+const publishStalls = (device: SoftDevice, receivedRnr: number, last: PublishedCounters): void => {
   if (receivedRnr === last.lookedAtRnr) return
   last.lookedAtRnr = receivedRnr
   device.visitStalls(STALLED_RNR_NAKS, (qpn, psn, rnrNaks, rnrRetry) => {
@@ -98,7 +98,7 @@ const publishStalls = (device: LocalDevice, receivedRnr: number, last: Published
 }
 
 /** Publishes the RNR NAKs and retransmissions since `published`, each if its channel has subscribers. */
-export const publishWaits = (devices: readonly LocalDevice[]): void => {
+export const publishWaits = (devices: readonly SoftDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers && !failures.hasSubscribers) return
   for (const network of devices) {
     const { receivedRnr = 0, retransmissions: resent = 0 } = network.counters().engine

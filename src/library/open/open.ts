@@ -106,22 +106,22 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
  * not serve this user, is not trusted, or may not access the program's memory, EOPNOTSUPP if native calls are missing.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
-  checkOptions('open', 'options', options, openOptionNames)
-  const virtualClock = networks.has(options.network as object)
-    ? (options.network as LocalNetwork).virtualClock
-    : undefined
+  const network: unknown = (options as OpenOptions | null | undefined)?.network
+  const virtualClock = networks.has(network as object) ? (network as LocalNetwork).virtualClock : undefined
+  if (virtualClock === undefined) return openWith(options)
   // Time does not pass while files are imported.
-  virtualClock?.hold()
+  virtualClock.hold()
   try {
-    const device = await openWith(options)
-    ;(options.network as LocalNetwork | undefined)?.onOpened?.(device)
+    const device = await virtualClock.watch('open', openWith(options))
+    ;(network as LocalNetwork).onOpened?.(device)
     return device
   } finally {
-    virtualClock?.release()
+    virtualClock.release()
   }
 }
 
 const openWith = async (options: OpenOptions): Promise<Device> => {
+  checkOptions('open', 'options', options, openOptionNames)
   // The program may use its records again while files are imported.
   const copy = { ...options, record: copyRecord(options.record) }
   const { socket, device, network, link, name, address, rings, record, host, dcqcn } = copy

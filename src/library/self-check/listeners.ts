@@ -3,6 +3,6 @@
  * imports the other.
  */
 import type { Core } from '../../core/model.ts'
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 
 export const findingListeners = new WeakMap<Core, (finding: Finding) => void>()

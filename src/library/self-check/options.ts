@@ -2,7 +2,9 @@
  * Options of checked devices.
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
-import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import { type FindingId, findingIds } from '../../spec/check/findings.ts'
+import { failLimits, type Severity } from '../../spec/check/severity.ts'
 import { checkOptions, type KnownOptions } from '../verbs/arguments/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../verbs/error.ts'
 import { type StackSharing, stackSharings } from './posts.ts'

@@ -3,7 +3,7 @@
  * slot of its ring.
  */
 
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { loadIndex } from '../../spec/drivers/ring-layout.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { MmapInfo } from '../verbs/carrier.ts'

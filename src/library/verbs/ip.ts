@@ -163,12 +163,13 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (!hasDatagrams() && !isEnded && !waiters.isOver)
-      await carrier.clock.watch('ip_socket.wait', waiters.wait(waiterId, signal))
+    if (isEnded || waiters.isOver) await carrier.clock.inVain?.()
+    else if (!hasDatagrams()) await carrier.clock.watch('ip_socket.wait', waiters.wait(waiterId, signal))
   }
   const arrivals = async function* (options: AbortOptions = {}): AsyncGenerator<UdpDatagram> {
     checkAbortOptions('ip_socket.arrivals', options)
     const { signal } = options
+    if (isEnded || waiters.isOver) await carrier.clock.inVain?.()
     while (!isEnded && !waiters.isOver) {
       const datagram = poll()
       if (datagram === undefined) await wait({ signal })

@@ -80,7 +80,9 @@ export const createMailbox = <T>(
     signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (isEmpty() && !isOver()) await carrier.clock.watch(`${owner}.wait`, waiters.wait(id, signal))
+    if (!isEmpty()) return
+    if (isOver()) await carrier.clock.inVain?.()
+    else await carrier.clock.watch(`${owner}.wait`, waiters.wait(id, signal))
   }
   return {
     put(value) {
@@ -101,10 +103,16 @@ export const createMailbox = <T>(
     async *arrivals(options: AbortOptions = {}) {
       checkAbortOptions(`${owner}.arrivals`, options)
       const { signal } = options
+      let hasYielded = false
       while (!isEmpty() || !isOver()) {
-        if (isEmpty()) await wait({ signal })
-        else yield poll() as T
+        if (isEmpty()) {
+          await wait({ signal })
+          continue
+        }
+        hasYielded = true
+        yield poll() as T
       }
+      if (!hasYielded) await carrier.clock.inVain?.()
     },
   }
 }

@@ -71,6 +71,8 @@ export class Identifier implements PortHolder, ConnectionEnd {
   readonly onlyDevice: CmDevice | undefined
   /** 16 bytes; set with the device. */
   localGid: Uint8Array | undefined
+  /** The index of the local GID in the device's table, which the identifier holds (`holdGid`); -1: none. */
+  heldGid = -1
   /** 16 bytes; set when the peer is known. */
   remoteGid: Uint8Array | undefined
   flowLabel = 0

@@ -8,7 +8,7 @@
  * a device is removed, its identifiers get DEVICE_REMOVAL.
  */
 import { registerClient } from '../../core/devices/clients.ts'
-import { hasGid } from '../../core/devices/gids.ts'
+import { findGid, hasGid, holdGid, releaseGid } from '../../core/devices/gids.ts'
 import type {
   Connection,
   ConnectionListeners,
@@ -311,7 +311,7 @@ export class RdmaCm {
     this.#idCount--
     id.removeFromBacklog()
     this.#listeners.remove(id)
-    if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
+    this.#detach(id)
     this.#ports.release(id)
     id.source = undefined
     id.state = 'IDLE'
@@ -470,11 +470,22 @@ export class RdmaCm {
   }
 
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
-    if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
+    this.#detach(id)
     id.device = device
+    const { gids } = device.device.ports[0]!
+    id.heldGid = findGid(gids, localGid)
+    if (id.heldGid >= 0) holdGid(gids, id.heldGid)
     id.mac = this.#macs.get(device)
     id.localGid = localGid
     this.#bound.get(device)?.add(id)
+  }
+
+  /** The identifier is no longer bound to its device, if it has one. */
+  #detach(id: Identifier): void {
+    if (id.device === undefined) return
+    this.#bound.get(id.device)?.delete(id)
+    if (id.heldGid >= 0) releaseGid(id.device.device.ports[0]!.gids, id.heldGid)
+    id.heldGid = -1
   }
 
   #removeDevice(device: CmDevice): void {
@@ -487,6 +498,7 @@ export class RdmaCm {
       this.#ports.release(id)
       id.connection = undefined
       id.device = undefined
+      id.heldGid = -1
       id.state = 'DEVICE_REMOVAL'
     }
     this.#macs.delete(device)

@@ -1,88 +1,10 @@
 /*
- * Findings of `userdma check`: the records of the report, and the table of all kinds by id. Ids keep their meaning.
- *
- * Severities: `error`: something failed or cannot work. `warning`: the program may fail or leak, here or elsewhere.
- * `note`: not necessarily a mistake.
+ * The kinds of mistakes that `userdma check` finds, by id. Ids keep their meaning.
  */
 
 import type { WcStatus } from '../work.ts'
 import type { CauseName } from './causes.ts'
-
-// ---- records ----
-
-export interface Program {
-  readonly pid: number
-  readonly command: string
-}
-
-/**
- * The stack of a call or post, innermost frame first. Native frames are return addresses, `file+0xoffset`, with the
- * symbol if there is one. JavaScript frames are V8's `function (file:line:column)`, Python frames `function
- * (file:line)`.
- */
-export type Stack = readonly string[]
-
-/** An event in the history of an object or request. */
-export interface Moment {
-  /** A participle: created, modified to RTR, destroyed, posted. */
-  readonly action: string
-  /** Microseconds of the clock of the daemon or library. */
-  readonly time: number
-  readonly stack: Stack
-}
-
-/** An object that a finding names. */
-export interface FoundObject {
-  /** For example `QP 0x11 of process 1234 (server)`. */
-  readonly name: string
-  readonly history: readonly Moment[]
-}
-
-/** A mistake that the check has found. */
-export interface Finding {
-  /** Counts the reported findings, from 1. */
-  readonly number: number
-  /** The kind of mistake. */
-  readonly id: FindingId
-  /** 'error': something failed or cannot work. 'warning': it may fail or leak. 'note': not necessarily a mistake. */
-  readonly severity: Severity
-  /** One sentence without its full stop: what happened. */
-  readonly text: string
-  /** Further facts, for example the attributes of both ends. One line each. */
-  readonly details: readonly string[]
-  /** Absent: the advice of the kind. */
-  readonly advice?: string
-  /** Present if it says what a program waits for (waits.ts). */
-  readonly isWait?: true
-  /** Present for a leak of a program that a signal ended. */
-  readonly wasKilled?: true
-  /** The process; absent in the library. */
-  readonly program?: Program
-  /** Name of the device. */
-  readonly device: string
-  /** Microseconds of the clock of the daemon or library. */
-  readonly time: number
-  /** The reported request or call, then other requests or calls that the mistake involves. */
-  readonly moments: readonly Moment[]
-  /** The objects involved, with their histories. */
-  readonly objects: readonly FoundObject[]
-}
-
-// ---- the table ----
-
-export const severities = ['note', 'warning', 'error'] as const
-/** Severity of a finding. */
-export type Severity = (typeof severities)[number]
-
-/** Findings of at least this severity make the run fail (`userdma check --fail-on`). */
-export const failLimits = [...severities, 'never'] as const
-export type FailLimit = (typeof failLimits)[number]
-
-export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
-  limit !== 'never' && severities.indexOf(severity) >= severities.indexOf(limit)
-
-/** Exit status if a finding makes the run fail: EX_DATAERR of sysexits.h. */
-export const FOUND_STATUS = 65
+import type { Severity } from './severity.ts'
 
 /**
  * What a finding needs to know. `call`, `post`, `completion`: those of the program. `peer`: also those of the peer's

@@ -9,7 +9,7 @@
  */
 import type { ErrnoName } from '../errno.ts'
 import { Errno } from '../errno.ts'
-import type { Severity } from './findings.ts'
+import type { Severity } from './severity.ts'
 
 /** Values of a call, by the names in `facts` of its function. Pointers: whether they are not NULL, 0 or 1. */
 type Facts<Name extends string> = Readonly<Record<Name, number>>

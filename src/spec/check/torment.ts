@@ -1,6 +1,6 @@
 /*
  * `--torment SEED`: the device does at random what the specification allows and hardware rarely does
- * (docs/decisions/torment.md). drivers/rxe/torment/ implements the kinds.
+ * (docs/decisions/torment.md). drivers/soft/torment/ implements the kinds.
  */
 
 /** `help`: what the device does; `rule`: why a correct program tolerates it. */

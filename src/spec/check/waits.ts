@@ -3,7 +3,8 @@
  * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
  * counts if a second look, some time later, finds the same text.
  */
-import type { FindingId, Severity } from './findings.ts'
+import type { FindingId } from './findings.ts'
+import type { Severity } from './severity.ts'
 
 /** The findings that are waits, in the order of reports. */
 export const waitIds = [

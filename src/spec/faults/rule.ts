@@ -31,6 +31,8 @@ export interface FaultRule extends Probabilities {
   readonly qp: readonly number[]
   /** Selector: opcode numbers (0x11), or names, where `*` stands for any characters; empty: all. */
   readonly opcode: readonly string[]
+  /** Selector: names of messages of the connection manager (`CmMessageName`); empty: all packets. */
+  readonly cm: readonly string[]
   /** Selector: names of posted requests; empty: all. */
   readonly request: readonly string[]
   /** Selector: the first match that counts, from 1; 0: the first, or with `every` that one. */
@@ -84,6 +86,7 @@ export const noFaults: FaultRule = {
   dir: 'received',
   qp: [],
   opcode: [],
+  cm: [],
   request: [],
   nth: 0,
   every: 0,

@@ -6,6 +6,7 @@
  */
 import { Errno, type ErrnoName } from '../errno.ts'
 import { completionNames, FaultSettings, FaultTargets, requestNames, targetsOf } from '../faults.ts'
+import { cmMessages } from '../wire/mad.ts'
 import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
 import { WcStatus } from '../work.ts'
 import { checkProgramRule, isCallPattern, isClassName, isEventName } from './program-rules.ts'
@@ -155,6 +156,13 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     },
     write: patterns => patterns.join('+'),
     allowed: `an opcode name of traces (${example}), a pattern (RC_READ_RESP_*) or a number, or several separated by +`,
+  },
+  cm: {
+    ...listOf(
+      name => Object.hasOwn(cmMessages, name),
+      text => text.toUpperCase(),
+    ),
+    allowed: `${Object.keys(cmMessages).join(', ')}; several are separated by +`,
   },
   request: {
     ...listOf(name => requestNames.includes(name), upperCase),

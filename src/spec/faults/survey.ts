@@ -10,7 +10,7 @@ import { hashOf } from './random.ts'
 const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|libibumad|lib\w+-rdmav\d+)\.so/
 
 /**
- * The number of the call site of a stack (frames as in `Stack`, spec/check/findings.ts), 8 hexadecimal digits.
+ * The number of the call site of a stack (frames as in `Stack`, spec/check/finding.ts), 8 hexadecimal digits.
  * Undefined: the stack has no frame of the program.
  */
 export const siteOf = (stack: readonly string[]): string | undefined => {

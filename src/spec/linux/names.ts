@@ -1,7 +1,8 @@
 /*
  * Linux's names and numbers of all uverbs calls and their attributes (R41, R42), as in the headers of Linux 6.1 to 7.3
- * (ib_user_verbs.h, ib_user_ioctl_cmds.h). Numbers are only added: since-6.12.ts says when. Names lack their prefixes
- * (IB_USER_VERBS_CMD_, UVERBS_METHOD_, UVERBS_ATTR_).
+ * (ib_user_verbs.h, ib_user_ioctl_cmds.h). Numbers are only added:
+ * test/project/docs/linux-additions.ts says when. Names lack their prefixes (IB_USER_VERBS_CMD_, UVERBS_METHOD_,
+ * UVERBS_ATTR_).
  */
 
 const numbered = <const N extends string>(first: number, ...names: readonly N[]): Readonly<Record<N, number>> =>

@@ -2,7 +2,8 @@
  * Mistakes in batches of ibv_wr_*, which the preload library reports (BATCH in spec/session.ts): the sentence, severity
  * and advice of each.
  */
-import type { Moment, Program, Severity, Stack } from '../../spec/check/findings.ts'
+import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { nameIn } from '../../spec/enums.ts'
 import { BatchCall, BatchMistake } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'

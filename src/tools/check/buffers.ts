@@ -12,7 +12,7 @@
  * only samples of the sends and of long messages are hashed; with `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../../spec/check/causes.ts'
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import { MrKind } from '../../spec/enums.ts'
 import { HashLog, MisuseKind } from '../../spec/session.ts'

@@ -6,9 +6,11 @@
 
 import { adapters } from '../../spec/check/adapters.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
-import { type FindingId, findingOfCause, findings, type Severity, type Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../../spec/check/omissions.ts'
 import type { RequestWatcher } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
@@ -65,8 +67,8 @@ import type {
 import { reportDeath, reportGone } from './gone.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
-import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
+import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
@@ -195,6 +197,11 @@ export class Checker {
   /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
+  }
+
+  /** As `FindingReporter.beginFresh`. */
+  beginFresh(): number {
+    return this.#reporter.beginFresh()
   }
 
   /** What was left out so far, and how often. */
@@ -494,10 +501,14 @@ export class Checker {
     }
     if (kind === MisuseKind.DEAD_POST) {
       const part = deadParts[misuse.index] ?? 'the memory'
-      this.#reporter.report('frame-returned', { ...misuse, action: 'posted' }, {
-        text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
-        objects: [owner],
-      })
+      this.#reporter.report(
+        'frame-returned',
+        { ...misuse, action: 'posted' },
+        {
+          text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
+          objects: [owner],
+        },
+      )
       return
     }
     if (kind === MisuseKind.ACKNOWLEDGED) {

@@ -5,7 +5,7 @@
  * - identifiers that are destroyed before their queue pair;
  * - receives that are posted after the connection is accepted.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'

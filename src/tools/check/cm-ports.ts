@@ -2,7 +2,7 @@
  * The finding that a connection is requested at the port of a listener in the other byte order: one of the two programs
  * has forgotten htons.
  */
-import type { Moment } from '../../spec/check/findings.ts'
+import type { Moment } from '../../spec/check/finding.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { CheckedCall } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'

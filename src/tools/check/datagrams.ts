@@ -5,8 +5,9 @@
  * without member, are found too. Not checked are sends to queue pair 1.
  */
 import { requestName } from '../../spec/check/causes.ts'
-import { type FindingId, findings, type Severity } from '../../spec/check/findings.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { swap32 } from '../../spec/memory.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'

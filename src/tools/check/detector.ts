@@ -3,7 +3,8 @@
  * through `DetectorServices`. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 import type { AdapterName } from '../../spec/check/adapters.ts'
-import type { FindingId, Moment, Program, Stack } from '../../spec/check/findings.ts'
+import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'

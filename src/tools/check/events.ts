@@ -3,7 +3,7 @@
  * an object. Requests are in spec/check/requests.ts, refused posts in refused-post.ts.
  */
 import type { Failure } from '../../spec/check/failures.ts'
-import type { Program, Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { Wait } from '../../spec/check/waits.ts'
 import type { ObjectName } from './objects.ts'
 

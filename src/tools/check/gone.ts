@@ -3,7 +3,7 @@
  * library refuses such calls, and knows the objects by their addresses. Here they are found by program, class and
  * number, and since numbers are reused, by the time of their destruction.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
 import type { DetectorServices } from './detector.ts'

@@ -7,7 +7,7 @@
  * taken to have done so if it has posted a request with the region's lkey, or any message that may tell a peer of the
  * block, since: then the finding is a note.
  */
-import type { Program, Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { GiveBack, PostQueue } from '../../spec/session.ts'
 import { WrOpcode } from '../../spec/work.ts'
@@ -41,7 +41,10 @@ interface Access {
 
 /** Per way of giving back: the participle, what the access means, and what to do. */
 const ways: Readonly<
-  Record<number, { readonly given: string; readonly meaning: string; readonly advice: string; readonly isDiscard?: true }>
+  Record<
+    number,
+    { readonly given: string; readonly meaning: string; readonly advice: string; readonly isDiscard?: true }
+  >
 > = {
   [GiveBack.FREE]: {
     given: 'freed',
@@ -111,7 +114,8 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     if (way === undefined || owner === undefined) return
     // A request of the program itself that was posted later may use a block that was allocated again.
     const isUncertain = (isLocal && request.time > time) || isInUseAgain(given, request)
-    const whose = isLocal || owner.program?.pid === region.program?.pid ? 'the program' : `process ${programText(region.program)}`
+    const whose =
+      isLocal || owner.program?.pid === region.program?.pid ? 'the program' : `process ${programText(region.program)}`
     services.report('memory-gone', services.occurrenceAtPost(owner, request), {
       text: `${requestText(request)} of ${owner.name} accesses memory of ${region.name} that ${whose} ${way.meaning}`,
       ...(isUncertain && !way.isDiscard ? { severity: 'note' } : way.isDiscard && { severity: 'warning' }),

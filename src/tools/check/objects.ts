@@ -4,7 +4,7 @@
  */
 
 import type { Failure } from '../../spec/check/failures.ts'
-import type { Moment, Program, Stack } from '../../spec/check/findings.ts'
+import type { Moment, Program, Stack } from '../../spec/check/finding.ts'
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { QpClassName } from '../../spec/classes/qp/qp.ts'
 import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../../spec/enums.ts'

@@ -3,7 +3,9 @@
  * the preload library or src/library/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
-import { type FindingId, findings, type Program, type Severity, type Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'

@@ -2,21 +2,15 @@
  * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
  * number of findings is bounded.
  */
-import {
-  type Finding,
-  type FindingId,
-  type FoundObject,
-  findings,
-  type Moment,
-  type Program,
-  type Severity,
-  type Stack,
-} from '../../spec/check/findings.ts'
+import type { Finding, FoundObject, Moment, Program, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { NoteOmission, OmissionId } from '../../spec/check/omissions.ts'
+import type { Severity } from '../../spec/check/severity.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum distinct findings. Further ones are left out and counted. */
+/** Maximum distinct findings since the start or `beginFresh`, and of all. Further ones are left out and counted. */
 const MAX_FINDINGS = 1000
+const MAX_ALL_FINDINGS = 10_000
 /** Maximum objects that a finding names after the first. */
 export const MAX_NAMED = 4
 
@@ -72,6 +66,8 @@ export class FindingReporter {
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: ReportFinding
   readonly #hasDevice: boolean
+  /** Number of findings at the last `beginFresh`. */
+  #fresh = 0
   /** By pid: the functions by which programs have taken memory of queues. */
   readonly #direct = new Map<number, string>()
 
@@ -87,6 +83,13 @@ export class FindingReporter {
   /** Something was left out, `count` times. */
   readonly omit: NoteOmission = (id, count) => {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
+  }
+
+  /** From now on mistakes are new findings, though they were found before. Returns the number of findings so far. */
+  beginFresh(): number {
+    this.#numbers.clear()
+    this.#fresh = this.counts.length
+    return this.#fresh
   }
 
   postsDirectly(pid: number, name: string): void {
@@ -126,7 +129,7 @@ export class FindingReporter {
       this.repeat(known)
       return known
     }
-    if (this.counts.length === MAX_FINDINGS) {
+    if (this.counts.length === MAX_ALL_FINDINGS || this.counts.length - this.#fresh === MAX_FINDINGS) {
       this.omit('findings', 1)
       return undefined
     }

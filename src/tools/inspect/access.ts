@@ -4,13 +4,12 @@
  * - a `Host` that names this server: a page of another site, whose name was made to resolve to our address, has its own;
  * - no `Origin`, or our own;
  * - a session, which the page gets in exchange for the token of the link. A token can be used once. It is in the link's
- *   fragment, which browsers do not send, and in no process's arguments.
+ *   fragment, which browsers do not send, and in no process's arguments. Pages of other sites cannot set the session's
+ *   header without a CORS reply, which we never give.
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-
-/** The request header with the session. Pages of other sites cannot set it without a CORS reply, which we never give. */
-export const SESSION_HEADER = 'x-userdma-session'
+import { SESSION_HEADER } from './protocol.ts'
 
 const SECRET_BYTES = 24
 /** More links than a user opens. */

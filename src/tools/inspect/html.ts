@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import type { SessionSource } from '../record/reader.ts'
 import { filePolicy, type Page } from './page.ts'
+import { PART_TYPE } from './protocol.ts'
 
 /** A multiple of the pages in which the page reads. */
 const PART_BYTES = 2 ** 20
@@ -55,7 +56,7 @@ export const writeHtml = async (
     const part = await source.read(at, PART_BYTES)
     const text = (await compress(part)).toString('base64')
     write(
-      `<script type="application/vnd.userdma.session" data-name="${attribute(name)}" data-size="${source.size}" data-part-bytes="${PART_BYTES}">${text}</script>\n`,
+      `<script type="${PART_TYPE}" data-name="${attribute(name)}" data-size="${source.size}" data-part-bytes="${PART_BYTES}">${text}</script>\n`,
     )
   }
   write(`<script type="module">${inElement(script, 'script')}</script>

@@ -8,7 +8,8 @@ import { join } from 'node:path'
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { FaultStat, WaitStat } from '../../uapi/tool.ts'
 import { readAt } from './file.ts'
-import type { DataState, FaultState, PageData, Snapshot } from './server.ts'
+import type { DataState, FaultState } from './protocol.ts'
+import type { PageData, Snapshot } from './server.ts'
 import { copySession } from './snapshot.ts'
 
 /** A tool's session with a daemon. */

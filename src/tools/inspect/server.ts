@@ -1,17 +1,6 @@
 /*
- * The HTTP server of the page: its files, and for pages with a session (access.ts)
- *
- *   POST /api/session     a session in exchange for a token
- *   GET  /api/about       what is shown (`About`)
- *   GET  /api/data        bytes of the session file: ?offset=…&length=…
- *   GET  /api/changes     of a live recording: a line of JSON for each change, until the client closes
- *   GET  /api/waits       what programs of the daemon wait for (`WaitState`)
- *   GET  /api/faults      the fault rules; PUT replaces them
- *   GET  /api/recording   of a live recording: a session file with all so far
- *   POST /api/token       a token for another link
- *
- * A server may show several hosts, each with data of its own: the header x-userdma-host of a request names one. The page
- * decodes the session file itself. A failure of a request is a sentence, as text.
+ * The HTTP server of the page: its files, and for pages with a session (access.ts) what protocol.ts has. The page decodes
+ * the session file itself.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -20,34 +9,7 @@ import { createAccess } from './access.ts'
 import { isLoopback, machineNames, plainAddress, urlHost } from './addresses.ts'
 import { limitConnections } from './connections.ts'
 import { type Page, SERVED_POLICY } from './page.ts'
-
-/** The state of the recording that the page shows. */
-export interface DataState {
-  /** Counts recordings: a live one begins again when the daemon was restarted. */
-  readonly recording: number
-  /** Bytes so far. */
-  readonly size: number
-  /** Whether more will come. */
-  readonly isGrowing: boolean
-  /** A sentence for people, for example that the daemon has ended. */
-  readonly notice?: string
-}
-
-/** A fault rule, and how many packets it has matched and how many faults it has made. */
-export interface FaultState {
-  readonly rule: string
-  readonly matched: number
-  readonly faults: number
-}
-
-/** What a program waits for. */
-export interface WaitState {
-  readonly device: string
-  readonly pid: number
-  readonly command: string
-  /** A sentence without its full stop. */
-  readonly text: string
-}
+import { type About, type DataState, type FaultState, HOST_HEADER, MAX_READ, type WaitState } from './protocol.ts'
 
 /** A copy of the recording. */
 export interface Snapshot {
@@ -74,16 +36,6 @@ export interface PageData {
   faults?(rules?: string): Promise<readonly FaultState[]>
 }
 
-/** What the page is told first. */
-export interface About {
-  readonly name: string
-  readonly isLive: boolean
-  readonly hasFaults: boolean
-  readonly state: DataState
-  /** The names of all hosts; absent: there is one. */
-  readonly hosts?: readonly string[]
-}
-
 export interface ServerOptions {
   /** Default: 127.0.0.1. */
   readonly host?: string
@@ -100,8 +52,6 @@ export interface PageServer {
   close(): Promise<void>
 }
 
-/** Most bytes of one reply with data. */
-const MAX_READ = 4 * 2 ** 20
 /** Bytes of a recording that are sent at once. */
 const COPY_PART = 2 ** 20
 /** Most bytes of a request's body: fault rules. */
@@ -228,8 +178,6 @@ const drained = (response: ServerResponse): Promise<void> =>
     }
     response.on('drain', done).on('close', done)
   })
-
-const HOST_HEADER = 'x-userdma-host'
 
 /**
  * Starts the server. `shown`: one session, or that of each host, with different names. Throws the system's error if the

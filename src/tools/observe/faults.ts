@@ -5,7 +5,7 @@
  */
 
 import { vendorErrorOf } from '../../spec/check/causes.ts'
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { FaultSubject, ProgramFaults } from '../../spec/faults/program-faults.ts'
 import { siteOf } from '../../spec/faults/survey.ts'

@@ -2,7 +2,7 @@
  * The processes, contexts and objects of observed programs, as their calls show them.
  */
 
-import type { Program, Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import type { UmadMode } from '../../uapi/linux/umad.ts'
 import type { KnownRegion } from './causes.ts'

@@ -1,7 +1,7 @@
 /*
  * Records of the observation file (spec/observe.ts) as values.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestElement } from '../../spec/check/requests.ts'
 import { ObserveStructs, RecordKind } from '../../spec/observe.ts'
 import { Messages, offsetsOf } from '../../spec/session.ts'

@@ -2,7 +2,7 @@
  * The requests of observed programs: posts become requests, and completions end them. The order is the program's view:
  * a request is outstanding from its post until a poll returns its completion, or that of a later send of its queue.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import type { RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'

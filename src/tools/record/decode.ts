@@ -1,7 +1,7 @@
 /*
  * Decodes the blocks of a session file. Blocks are checked: damaged bytes give a SessionFileError, whatever they are.
  */
-import type { Program, Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/finding.ts'
 import { packetOutcomes } from '../../spec/faults.ts'
 import {
   BLOCK_MAGIC,

@@ -6,7 +6,7 @@
  *
  * Nothing here or beside it depends on Node, so that a page can read session files.
  */
-import type { Finding, Program, Stack } from '../../spec/check/findings.ts'
+import type { Finding, Program, Stack } from '../../spec/check/finding.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import type { PacketOutcome } from '../../spec/faults.ts'

@@ -2,7 +2,7 @@
  * The objects of a session with their histories, and its queue pairs with their peers.
  */
 
-import type { Program } from '../../spec/check/findings.ts'
+import type { Program } from '../../spec/check/finding.ts'
 import { Mtu, QpState } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
 import type { DeviceEvent, ObjectEvent } from './events.ts'

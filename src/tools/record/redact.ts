@@ -3,7 +3,7 @@
  * path and address has one pseudonym in a session, so that events still show what belongs together. Names of programs,
  * devices and functions, and numbers of processes and objects stay.
  */
-import type { Finding, Moment, Stack } from '../../spec/check/findings.ts'
+import type { Finding, Moment, Stack } from '../../spec/check/finding.ts'
 import { NATIVE_FRAME, V8_FRAME } from '../../spec/check/frames.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
 import { addressText } from '../../transport/wire/address.ts'

@@ -2,7 +2,7 @@
  * What the frames of a session's stacks are: functions, source files and lines, and some lines of source. The recorder
  * looked them up when the recording ended, so that a session has them on other machines, and without its programs.
  */
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, NATIVE_FRAME, trimFrames } from '../../spec/check/frames.ts'
 import { SessionFileError } from './error.ts'
 import type { SessionEvent, SymbolFrame } from './events.ts'

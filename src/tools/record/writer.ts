@@ -5,7 +5,7 @@
  *
  * Memory is bounded by the buffers, the existing objects, and the index of one segment.
  */
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding } from '../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import {
   BLOCK_TRAILER,

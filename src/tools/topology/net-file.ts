@@ -8,6 +8,7 @@
  *   links:
  *     - { between: [h1, tor], rate: 1gbit, delay: 20us, loss: 0.1%, mtu: 4200 }
  *   folders: [/var/spool/slurmd]      of which each host has its own
+ *   check: true                       the hosts' daemons check programs
  */
 import { basename, isAbsolute, normalize } from 'node:path'
 import {
@@ -79,6 +80,8 @@ export interface Topology {
   readonly links: readonly LinkEntry[]
   /** Folders of which each host has its own: absolute paths. */
   readonly folders: readonly string[]
+  /** Whether the hosts' daemons check programs. */
+  readonly check: boolean
 }
 
 /** The folder of a host's socket has its name: paths of sockets have at most 107 bytes. */
@@ -395,7 +398,14 @@ const readFolders = (reader: Reader, key: Node, node: Node | undefined): string[
   return [...new Set(paths)].sort()
 }
 
-const KEYS = ['name', 'hosts', 'switches', 'links', 'folders'] as const
+const readFlag = (reader: Reader, name: string, key: Node, node: Node | undefined): boolean => {
+  const text = reader.text(node)
+  if (text !== 'true' && text !== 'false')
+    reader.fail(node ?? key, `${name} ${reader.written(node)}: give true or false`)
+  return text === 'true'
+}
+
+const KEYS = ['name', 'hosts', 'switches', 'links', 'folders', 'check'] as const
 
 /** The name of a net whose file gives none. */
 const nameOfFile = (file: string): string =>
@@ -423,6 +433,8 @@ export const parseTopology = (source: string, file: string): Topology => {
   const links = top.get('links')
   const ownFolders = top.get('folders')
   const folders = ownFolders === undefined ? [] : readFolders(reader, ownFolders.key, ownFolders.value)
+  const flag = top.get('check')
+  const check = flag !== undefined && readFlag(reader, 'check', flag.key, flag.value)
   if (links === undefined) {
     if (switches !== undefined) reader.fail(switches.key, 'there are switches and no links to them: add links')
     const ends = hostEntries.map(({ name: host }): readonly [string, string] => [host, ONLY_SWITCH])
@@ -434,6 +446,7 @@ export const parseTopology = (source: string, file: string): Topology => {
       switches: [ONLY_SWITCH],
       links: [{ settings: { mtu: DEFAULT_MTU }, ends, addresses: [], complain }],
       folders,
+      check,
     }
   }
   const switchNames = switches === undefined ? [] : readSwitches(reader, names, switches.key, switches.value)
@@ -447,7 +460,7 @@ export const parseTopology = (source: string, file: string): Topology => {
     if (count > MAX_LINKS) reader.fail(list, `there are more than ${MAX_LINKS} links`)
     return entry
   })
-  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders }
+  return { name: text, hosts: hostEntries, switches: switchNames, links: linkEntries, folders, check }
 }
 
 /** Reads a file. Throws InputError. */

@@ -1,7 +1,8 @@
 /*
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
-import { type Finding, findings, type Moment, type Stack } from '../../spec/check/findings.ts'
+import type { Finding, Moment, Stack } from '../../spec/check/finding.ts'
+import { findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { printable } from './printable.ts'
 
@@ -65,8 +66,9 @@ const adviceOf = ({ id, program, advice: own }: Finding): string => {
 }
 
 /** The first line of a finding's text, without its line feed. */
-export const headText = ({ id, severity, text, program, device }: Finding): string => {
-  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})`]), device]
+export const headText = ({ id, severity, text, program, host, device }: Finding): string => {
+  const place = host === undefined ? '' : ` on ${host}`
+  const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})${place}`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
   return printable(`userdma check: ${severity} ${id}: ${subject}: ${text}`)

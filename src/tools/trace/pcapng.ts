@@ -4,11 +4,11 @@
  * the packet, with the values that the packet's ICRC covers. The caller writes the blocks to a file.
  */
 
+import { PCAPNG_BYTE_ORDER, PcapngBlock } from '../../spec/wire/captures.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from '../../transport/wire/address.ts'
 import type { PacketFlow } from '../../transport/wire/flow.ts'
 import { emitFrame } from '../../transport/wire/frame.ts'
-import { BYTE_ORDER, PcapngBlock } from '../../transport/wire/pcap.ts'
 
 export interface PcapngOptions {
   /** Interface names, at least one. Packets refer to them by index. */
@@ -131,7 +131,9 @@ export const createPcapng = (
 ): ((packet: PcapngPacket) => void) => {
   const { interfaces, application = 'userdma' } = options
   // Version 1.0, and −1 in 64 bits: unknown section length.
-  write(block(SECTION, [BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NO_DATA, [[SHB_USERAPPL, utf8.encode(application)]]))
+  write(
+    block(SECTION, [PCAPNG_BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NO_DATA, [[SHB_USERAPPL, utf8.encode(application)]]),
+  )
   for (const name of interfaces)
     write(
       block(INTERFACE, [LINKTYPE_ETHERNET, SNAP_LENGTH], NO_DATA, [

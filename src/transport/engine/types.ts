@@ -124,7 +124,8 @@ export const Completion = {
 export interface WorkSource {
   /**
    * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to `into`, from word `at` on, with at most
-   * the number of elements given to `Engine.create`. False if the WQE was not posted yet.
+   * the number of elements given to `Engine.create`. False if the WQE was not posted yet. Indices ascend by one; only the
+   * last one may be loaded again.
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
   /** The `count` oldest send WQEs have completed: their slots are free. */
@@ -410,7 +411,7 @@ export interface WorkTaps {
   inError(qpn: number, isInError: boolean): void
 }
 
-/** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
+/** Choices that the specification leaves to a responder (drivers/soft/torment/). */
 export interface Choices {
   /** Whether an ACK or NAK that would be sent now waits until `Engine.resume`. */
   holdsAcknowledge(row: number, isNak: boolean): boolean

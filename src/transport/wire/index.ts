@@ -1,6 +1,5 @@
 /*
- * Entry point of `userdma/wire`: RoCEv2 packets, ICRC, Ethernet frames, messages of the connection manager, and capture
- * files.
+ * Entry point of `userdma/wire`: RoCEv2 packets, ICRC, Ethernet frames, and messages of the connection manager.
  */
 export { type Arena, arenaOver, plainArena } from './arena.ts'
 export * from './bth.ts'
@@ -10,4 +9,3 @@ export * from './frame.ts'
 export * from './icrc.ts'
 export * from './mad/mad.ts'
 export * from './packet.ts'
-export * from './pcap.ts'

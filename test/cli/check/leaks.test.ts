@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { leakTexts } from '../../../src/cli/check/leaks.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { Symbols } from '../../../src/tools/trace/findings.ts'
 
 const symbols: Symbols = { framesOf: stack => stack.map(name => ({ function: name, file: 'a.c', line: 7 })) }

@@ -10,7 +10,7 @@ import {
   suppressionBlock,
   suppressionOf,
 } from '../../../src/cli/check/suppressions.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { Frame } from '../../../src/spec/check/frames.ts'
 import { type Symbols, v8Frame } from '../../../src/tools/trace/findings.ts'
 

@@ -6,7 +6,8 @@ import { describe, it, test } from 'node:test'
 import { declaredSchema, schemaText } from '../../../src/cli/commands/schema.ts'
 import { DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
 import { classes } from '../../../src/spec/classes.ts'
-import { classesOf, type Schema, schemaOf } from '../../../src/spec/schema/schema-json.ts'
+import { type Schema, schemaOf } from '../../../src/spec/schema/schema-json.ts'
+import { classesOf } from '../../spec/schema/schema-reader.ts'
 import { lacking, runUserdma, startDaemon } from '../../system/programs.ts'
 
 const driversOf = ({ classes: all }: Schema, name: string, method?: string): readonly string[] | undefined => {

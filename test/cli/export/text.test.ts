@@ -10,7 +10,7 @@ import { eventJson, eventLine } from '../../../src/cli/export/text.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { createRedactor } from '../../../src/tools/record/redact.ts'
 import { SessionSymbols } from '../../../src/tools/record/symbols.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 import { repoRoot } from '../../paths.ts'
 import { ADDRESS, sessionEvents } from './session.ts'
 

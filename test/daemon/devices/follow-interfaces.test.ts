@@ -14,7 +14,7 @@ import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces
 import { HotPlug, type HotPlugParts } from '../../../src/daemon/devices/hot-plug.ts'
 import { DeviceNamespaces } from '../../../src/daemon/devices/namespaces.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
-import { EADDRINUSE, SystemError } from '../../../src/host/errno.ts'
+import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../../src/host/errno.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
 import { AsyncEventType, PortState } from '../../../src/spec/enums.ts'
 import { withFaults } from '../../../src/transport/phy/faults/layer.ts'
@@ -175,7 +175,7 @@ it('a change of a port raises its event once; a change without an event only upd
     if (failure.event !== undefined) events.push(failure.event)
   })
   let updates = 0
-  const { interfaces, addAddress, setInterface } = simulate(link)
+  const { interfaces, addAddress, removeAddress, setInterface } = simulate(link)
   new InterfaceFollower(interfaces, { linked: [rxe] }, () => updates++, fail, noMacs)
   const changesOf = (body: () => void): [events: number[], updates: number] => {
     events.length = updates = 0
@@ -203,6 +203,39 @@ it('a change of a port raises its event once; a change without an event only upd
     'another program uses the address',
   )
   assert.deepEqual(lastBytes(rxe), [1, 2])
+  // The interface has lost it again, of which the next news tells.
+  rxe.device.state.port.addAddress = () => {
+    throw new SystemError('bind', EADDRNOTAVAIL)
+  }
+  const brief = ipv4(10, 0, 0, 4)
+  assert.deepEqual(
+    changesOf(() => {
+      addAddress(brief)
+      removeAddress(brief)
+    }),
+    [[GID_CHANGE, GID_CHANGE], 2],
+  )
+})
+
+it('another MAC of the interface is an event of each GID, and its link-local address is no default GID any more', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const defaultBefore = rxe.device.state.identity.gids[0]!
+  const { interfaces, setInterface } = simulate(link, [ipv4(10, 0, 0, 1), defaultBefore])
+  const events: (number | undefined)[] = []
+  new InterfaceFollower(interfaces, { linked: [rxe] }, () => {}, fail, noMacs)
+  addFailureHandler(rxe.device.core, ({ event }) => events.push(event))
+  setInterface({ ...link, mac: mac(9) })
+  const { GID_CHANGE } = AsyncEventType.values
+  assert.deepEqual(
+    events,
+    new Array(4).fill(GID_CHANGE),
+    'all leave; the default, the address, the link-local one come',
+  )
+  const { entries } = rxe.device.ports[0].gids
+  assert.deepEqual(
+    entries.slice(0, 3).map(entry => entry?.gid),
+    [rxe.device.state.identity.gids[0], ipv4(10, 0, 0, 1), defaultBefore],
+  )
 })
 
 it('a change of the speed of a port raises an event of devices whose driver has it, before that of the port', () => {

@@ -13,13 +13,13 @@ import { createDevices } from '../../../src/daemon/devices/devices.ts'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { type ToolParts, ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import { registeredDrivers } from '../../../src/drivers/registered.ts'
-import type { RxeState } from '../../../src/drivers/rxe/state.ts'
+import type { SoftState } from '../../../src/drivers/soft/state.ts'
 import { noFaultRuleCounts } from '../../../src/spec/faults.ts'
 import { emptyTappedRun } from '../../../src/transport/phy/port.ts'
 import { plainArena } from '../../../src/transport/wire/arena.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolRecord, type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
+import { readCapture } from '../../captures.ts'
 import { ownAccount } from '../../core/accounts.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -100,6 +100,38 @@ test('all queue pairs are listed once, also those of a device that got the node 
   assert.deepEqual(listed.sort(), created.sort())
 })
 
+test('devices are borrowed until the end of the session, by one session, while no program uses them', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const [program, borrower, other] = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
+  for (const client of [program, borrower, other]) await client.hello()
+  const borrow = (client: typeof other) => client.tool({ kind: 'borrow' })
+  const names = async (): Promise<string[]> => (await other.stat()).devices.map(({ name }) => name)
+  await program.context(0)
+  const refused = await borrow(borrower)
+  assert.ok('error' in refused)
+  assert.match(refused.error, /^process \d+ \(.+\) uses the devices$/)
+  program.close()
+  let reply = await borrow(borrower)
+  // The end of the program reaches the daemon by another socket.
+  while ('error' in reply) reply = await borrow(borrower)
+  assert.deepEqual(reply, {
+    borrowed: [
+      { name: 'rxe0', address: '127.0.0.1' },
+      { name: 'rxe1', address: '127.0.0.2' },
+    ],
+  })
+  assert.deepEqual(await names(), [])
+  assert.deepEqual(await borrow(other), { error: 'another command has the devices now' })
+  // An address that is in use when they return: they return when it is free.
+  await other.tool({ kind: 'device', add: { name: 'rxe7', address: '127.0.0.2' } })
+  borrower.close()
+  while ((await names()).length < 2) await new Promise(resolve => setImmediate(resolve))
+  assert.deepEqual(await names(), ['rxe7', 'rxe0'])
+  await other.tool({ kind: 'device', remove: 'rxe7' })
+  while ((await names()).length < 2) await new Promise(resolve => setImmediate(resolve))
+  assert.deepEqual(await names(), ['rxe0', 'rxe1'])
+})
+
 test('an invalid request is answered with a list of valid requests', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
@@ -136,7 +168,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
       },
       text.slice(0, 60),
     )
@@ -189,6 +221,7 @@ const createRequests = (user: 'own user' | 'other user', more: Partial<ToolParts
         return () => subscribers.delete(post)
       },
     },
+    lent: { takeBack() {} },
     ...more,
   } as unknown as ToolParts
   const buffer = messageBuffer()
@@ -265,7 +298,7 @@ test('a capture has the packets that a device receives from a device added later
   const { core, link, addDevice } = assemble({ link: 'memory', path: 'direct', ...options })
   const network = createNetwork({ devices: [], fault: '' }, link)
   const devices = createDevices(core, network, undefined, { add() {}, remove() {} }, addDevice, registeredDrivers)
-  const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<RxeState>).state.port
+  const add = (name: string, address: string) => (devices.add({ name, address }).device as Device<SoftState>).state.port
   const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
   const { requests, close } = createRequests('own user', { network, devices })

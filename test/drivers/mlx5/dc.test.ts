@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, unregister } from '../../../src/core/index.ts'
-import type { RxeState } from '../../../src/drivers/rxe/state.ts'
+import type { SoftState } from '../../../src/drivers/soft/state.ts'
 import { DC_MAX_CONNECTIONS, DcTime } from '../../../src/spec/drivers/mlx5-dc.ts'
 import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
@@ -37,7 +37,7 @@ const { REQUEST, RECEIVE, RECEIVE_IMM, RECEIVE_WRITE_IMM, REQUEST_ERROR } = Comp
 const { REM_ACCESS_ERR, RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, WR_FLUSH_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const KEY = 0x0123_4567_89ab_cdefn
 
-const engineOf = (m: Machine, index: number) => (m.devices[index]!.device.state as RxeState).engine()
+const engineOf = (m: Machine, index: number) => (m.devices[index]!.device.state as SoftState).engine()
 /** Queue pairs of the engine, responders among them. */
 const rowsOf = (m: Machine, index: number): number => engineOf(m, index).stat().queuePairs
 
@@ -290,7 +290,7 @@ describe('connections', () => {
       await end(m, a, b)
       m.devices.splice(0, 2, ...m.devices.filter(({ device }) => device.isAlive))
       pass(m, DcTime.SILENCE + 2 * DcTime.REAP)
-      const ports = m.devices.map(({ device }) => (device.state as RxeState).port)
+      const ports = m.devices.map(({ device }) => (device.state as SoftState).port)
       for (const port of ports) for (const last of [1, 2]) assert.equal(port.peerOf(ipv4(last)), -1, 'a flow is open')
     })
 

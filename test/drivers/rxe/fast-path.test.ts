@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
-import { Limits } from '../../../src/drivers/rxe/attributes.ts'
-import type { DeviceTorment, Torment } from '../../../src/drivers/rxe/torment/torment.ts'
+import { Limits } from '../../../src/drivers/soft/attributes.ts'
+import type { DeviceTorment, Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -152,7 +152,7 @@ it('requests of programs whose memory JavaScript cannot access are loaded once',
         nextTimeout: () => Number.POSITIVE_INFINITY,
         withoutDelays: run => run(),
         entriesOf: (_cq, _requested, capacity) => capacity,
-        queuesOf: rings => rings,
+        limitQueues() {},
       }) as Partial<DeviceTorment> as DeviceTorment,
   } as Pick<Torment, 'port' | 'limits' | 'attach'> as Torment
   for (const isLocatable of [false, true]) {

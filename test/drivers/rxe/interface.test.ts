@@ -3,11 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { getGid } from '../../../src/core/devices/gids.ts'
+import { findGid, getGid, holdGid } from '../../../src/core/devices/gids.ts'
 import { NO_EVENT } from '../../../src/core/driver-contract.ts'
-import { addGid, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
+import { invokeNow } from '../../../src/core/index.ts'
+import { addGid, removeGid, replaceInterface, replaceMac, setLink } from '../../../src/drivers/soft/interface.ts'
+import { Ah } from '../../../src/spec/classes/ah.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AsyncEventType, LinkSpeed, LinkWidth, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
-import { ipv4, machine } from './machine.ts'
+import { connectQps, ipv4, machine, makeCq, makeQp, modify, path, program, Qps, toInit, toRtr } from './machine.ts'
 
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
@@ -115,5 +118,64 @@ test('a replaced interface has its name and index in the identity and in all GID
   assert.deepEqual(
     entries.flatMap(entry => (entry === undefined ? [] : [entry.ifindex])),
     [7, 7, 7],
+  )
+})
+
+test('an index that queue pairs and address handles use is not free: a GID that returns gets another one', () => {
+  const m = machine(1)
+  const [{ device }] = m.devices
+  const { gids } = device.ports[0]
+  const own = ipv4(127, 0, 0, 1)
+  const p = program(m)
+  const cq = makeCq(p)
+  const [a, b] = [makeQp(p, cq), makeQp(p, cq)]
+  connectQps(a, b)
+  const createAh = () =>
+    invokeNow(p.context, Ah, 'create', 0, { pd: p.pd, userHandle: 0n, address: path(own) }, p.caller).object!
+  const ah = createAh()
+  /** Where the address is after it has left and returned. */
+  const flap = (): number => {
+    assert.deepEqual([removeGid(device, own), addGid(device, own)], [GID_CHANGE, GID_CHANGE])
+    return findGid(gids, own)
+  }
+  assert.equal(flap(), 3, 'the first free one behind the GIDs 0 to 2')
+  assert.throws(createAh, { code: 'ENODATA' })
+  assert.throws(() => modify(a, { state: Qps.RTS, address: path(own) }), 'index 1 is empty')
+  // As on Linux, RESET does not release it.
+  for (const qp of [a, b]) modify(qp, { state: Qps.RESET })
+  assert.equal(flap(), 3)
+  modify(b, toInit())
+  modify(b, toRtr(a.qpn, own, { address: path(own, { sgidIndex: 3 }) }))
+  const destroy = (qp: typeof a): void => void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller)
+  destroy(a)
+  assert.equal(flap(), 4, 'the handle holds index 1, the second queue pair index 3')
+  invokeNow(p.context, Ah, 'modify', ah, { address: path(own, { sgidIndex: 4 }) }, p.caller)
+  assert.equal(flap(), 1)
+  destroy(b)
+  p.close()
+  assert.deepEqual([...gids.users], [], 'the end of the program releases all')
+  assert.equal(flap(), 1)
+})
+
+test('after another MAC all GIDs leave and return, the default one with another address', () => {
+  const m = machine(1)
+  const [{ device }] = m.devices
+  const { gids } = device.ports[0]
+  const mac = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcc)
+  const { identity } = device.state
+  addGid(device, ipv4(10, 0, 0, 7))
+  const changed = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 0xaa, 0xbb, 0xcc)
+  const others = [identity.gids[1], ipv4(10, 0, 0, 7), identity.gids[2]]
+  assert.deepEqual(replaceMac(device, mac), new Array(5).fill(GID_CHANGE), 'all leave, and four return')
+  const table = () => gids.entries.flatMap((entry, i) => (entry === undefined ? [] : [[i, entry.gid]]))
+  assert.deepEqual(table(), [[0, changed], ...others.map((gid, i) => [i + 1, gid])], 'those of IPv4 first')
+  assert.deepEqual(replaceMac(device, mac), [])
+  assert.deepEqual([device.state.identity.guid, device.state.identity.gids[0]], [identity.guid, changed])
+  holdGid(gids, 0)
+  holdGid(gids, 2)
+  assert.equal(replaceMac(device, Uint8Array.of(2, 0, 0, 0, 0, 1)).length, 4, 'no default GID while index 0 is in use')
+  assert.deepEqual(
+    table(),
+    [1, 3, 4].map((index, i) => [index, others[i]]),
   )
 })

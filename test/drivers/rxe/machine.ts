@@ -20,7 +20,7 @@ import {
   stat,
 } from '../../../src/core/index.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
-import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
+import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
@@ -353,8 +353,8 @@ export const assertNothingLeft = (m: Machine, programs: readonly Program[] = [])
       'queue pairs',
     )
     assert.ok(
-      state.rings.every(ring => ring === undefined),
-      'rings of queue pairs',
+      state.queues.every(queues => queues === undefined),
+      'queues of queue pairs',
     )
     assert.equal(state.qpns.count(), 0, 'QP numbers')
   }

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { answerPerformance } from '../../../src/drivers/rxe/performance.ts'
+import { answerPerformance } from '../../../src/drivers/soft/performance.ts'
 import { MAD_BYTES, madHeader } from '../../../src/spec/wire/mad.ts'
 import {
   ALL_PORT_SELECT,

@@ -14,7 +14,7 @@ import { createNetwork, type FailureMessage, open, type TracedCall } from '../..
 import { Classes } from '../../../src/spec/classes.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord } from '../../../src/spec/index.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
-import { readCapture } from '../../../src/transport/wire/index.ts'
+import { readCapture } from '../../captures.ts'
 import { withMaxFileSize } from '../../soft-limits.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'

@@ -6,10 +6,12 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { findableMemory } from '../../../src/core/memory/mappable-memory.ts'
 import { createRing, mappedRings, type Ring, storeConsumer, storeProducer } from '../../../src/core/memory/rings.ts'
-import { createCqRing, pushCompletion } from '../../../src/drivers/rxe/rings/completion-ring.ts'
-import { createReceiveQueue, takeReceive } from '../../../src/drivers/rxe/rings/receive-queue.ts'
-import { slabRings } from '../../../src/drivers/rxe/rings/ring-memory.ts'
-import { createSendQueue, ringWork } from '../../../src/drivers/rxe/rings/work-source.ts'
+import { createCqRing } from '../../../src/drivers/rings/completion-ring.ts'
+import { createReceiveQueue } from '../../../src/drivers/rings/receive-queue.ts'
+import { slabRings } from '../../../src/drivers/rings/ring-memory.ts'
+import { createSendQueue } from '../../../src/drivers/rings/send-queue.ts'
+import { pushCompletion } from '../../../src/drivers/soft/completion-queue.ts'
+import { queueWork } from '../../../src/drivers/soft/queues.ts'
 import { open } from '../../../src/library/index.ts'
 import type { RingBytes } from '../../../src/library/verbs/carrier.ts'
 import { CompletionCursor } from '../../../src/library/verbs/cq/completion.ts'
@@ -76,7 +78,7 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
           close: () => {},
         }
   const receive = createReceiveQueue(memory, 4, MAX_SGE)
-  const work = ringWork([{ send, receive, destinations }])
+  const work = queueWork([{ send, receive, destinations }])
   return { send, receive, ring: programSide(send.ring), receiveRing: programSide(receive.ring), work }
 }
 
@@ -189,7 +191,7 @@ describe('requests', () => {
             putReceive(receiveRing, nextSlot(receiveRing), id, slices)
             produce(receiveRing)
             const words = new Uint32Array(32)
-            assert.ok(takeReceive(receive, words, 0))
+            assert.ok(receive.take(words, 0))
             return [...words]
           })
           assert.deepEqual(second, first)

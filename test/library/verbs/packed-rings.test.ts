@@ -1,5 +1,5 @@
 /*
- * Packed rings in a context's memory file (drivers/rxe/rings/ring-memory.ts), as the device and the library see them.
+ * Packed rings in a context's memory file (drivers/rings/ring-memory.ts), as the device and the library see them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ import {
   storeConsumer,
 } from '../../../src/core/memory/rings.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
-import { ringMemoryOf } from '../../../src/drivers/rxe/context.ts'
+import { ringMemoryOf } from '../../../src/drivers/rings/context.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'

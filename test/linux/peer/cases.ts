@@ -7,13 +7,9 @@ import { bothSides, type RdmacmCase, udaddy } from '../../system/rdmacm/rdmacm.t
 export interface PeerCase {
   readonly program: string
   readonly args: readonly string[]
-  /** Absent: only `npm run test:long` has the case. */
-  readonly isInEveryRun?: true
 }
 
 export const peerCase = (program: string, ...args: string[]): PeerCase => ({ program, args })
-
-const inEveryRun = (one: PeerCase): PeerCase => ({ ...one, isInEveryRun: true })
 
 /** perftest with a local ACK timeout of 1 s: the default of 67 ms expires while an emulated CPU is preempted. */
 const perftest = (program: string, ...args: string[]): PeerCase => peerCase(program, '-u', '18', ...args)
@@ -23,16 +19,16 @@ const perftest = (program: string, ...args: string[]): PeerCase => peerCase(prog
  * rxe stalls if an ACK overtakes the retransmission of a longer message.
  */
 const rc: readonly PeerCase[] = [
-  inEveryRun(peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000')),
+  peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000'),
   peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-e', '-s', '1', '-m', '256'),
   peerCase('ibv_rc_pingpong', '-n', '50', '-c', '-s', '512', '-m', '512', '-r', '20', '-l', '1'),
   perftest('ib_write_bw', '-s', '65536', '-n', '50'),
-  inEveryRun(perftest('ib_write_bw', '-s', '1000', '-n', '100', '-q', '4', '-b')),
-  inEveryRun(perftest('ib_read_bw', '-s', '65536', '-n', '50')),
+  perftest('ib_write_bw', '-s', '1000', '-n', '100', '-q', '4', '-b'),
+  perftest('ib_read_bw', '-s', '65536', '-n', '50'),
   perftest('ib_read_bw', '-s', '300000', '-n', '10', '-b'),
   perftest('ib_send_bw', '-s', '65536', '-n', '50'),
   perftest('ib_send_bw', '-s', '3000', '-n', '100', '-e'),
-  inEveryRun(perftest('ib_atomic_bw', '-n', '100', '-A', 'FETCH_AND_ADD')),
+  perftest('ib_atomic_bw', '-n', '100', '-A', 'FETCH_AND_ADD'),
   perftest('ib_atomic_bw', '-n', '100', '-A', 'CMP_AND_SWAP'),
   perftest('ib_write_lat', '-s', '64', '-n', '30'),
   // Without -e: perftest 4.5 waits forever for an event if Linux's answer arrives before Linux's ACK (fixed in
@@ -45,7 +41,7 @@ const rc: readonly PeerCase[] = [
 /** Little is in flight: a pingpong waits forever for a lost packet. */
 const uc: readonly PeerCase[] = [
   peerCase('ibv_uc_pingpong', '-n', '100', '-c', '-s', '1000'),
-  inEveryRun(peerCase('ibv_uc_pingpong', '-n', '50', '-c', '-e', '-s', '8000', '-m', '512')),
+  peerCase('ibv_uc_pingpong', '-n', '50', '-c', '-e', '-s', '8000', '-m', '512'),
   peerCase('ib_send_bw', '-c', 'UC', '-s', '8192', '-n', '50'),
   peerCase('ib_write_bw', '-c', 'UC', '-s', '8192', '-n', '50'),
   peerCase('ib_write_lat', '-c', 'UC', '-s', '64', '-n', '30'),
@@ -53,7 +49,7 @@ const uc: readonly PeerCase[] = [
 ]
 
 const ud: readonly PeerCase[] = [
-  inEveryRun(peerCase('ibv_ud_pingpong', '-n', '100', '-c', '-s', '1000')),
+  peerCase('ibv_ud_pingpong', '-n', '100', '-c', '-s', '1000'),
   peerCase('ibv_ud_pingpong', '-n', '100', '-c', '-s', '1', '-e'),
   peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '50'),
   peerCase('ib_send_bw', '-c', 'UD', '-s', '500', '-n', '50', '-b', '-e'),
@@ -61,7 +57,7 @@ const ud: readonly PeerCase[] = [
 ]
 
 const srq: readonly PeerCase[] = [
-  inEveryRun(peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '4')),
+  peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '4'),
   peerCase('ibv_srq_pingpong', '-n', '200', '-c', '-s', '1000', '-q', '8', '-e', '-r', '20'),
   perftest('ib_send_bw', '--use-srq', '-s', '8192', '-n', '50', '-q', '2'),
 ]
@@ -97,8 +93,6 @@ export const GROUP_MESSAGES = 30
 /** The bandwidth test: in the latency test a sender is a member of the group, and needs no peer. */
 export const groupCase = (version: 4 | 6): PeerCase =>
   peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', String(GROUP_MESSAGES), '-g', '-M', groups[version][1])
-
-export const fewCases: readonly PeerCase[] = allCases.filter(one => one.isInEveryRun)
 
 const rping = (options: string): RdmacmCase => ({
   server: `rping -s -a SERVER -p PORT ${options}`,
@@ -136,8 +130,6 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
   ...cmtimeCases(isSameRelease, version),
   bothSides('rstream', '-S 512 -C 20'),
 ]
-
-export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
 /** Programs without datagrams: the programs with datagrams wait forever for a lost one. */
 export const lossyConnectionCases: readonly RdmacmCase[] = [

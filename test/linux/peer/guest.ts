@@ -29,7 +29,8 @@ const LIBRARIES = '/usr/lib/x86_64-linux-gnu'
 const whatGuestLacks = (): string | false => {
   if (process.arch !== 'x64') return 'the guest needs x86-64'
   const missing = ['qemu-system-x86_64', 'mke2fs', 'ip', 'apt-get', 'dpkg-deb'].filter(tool => !findTool(tool))
-  if (missing.length > 0) return `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
+  if (missing.length > 0)
+    return `missing: ${missing.join(', ')} (node scripts/setup.mjs --for long says what to install)`
   return process.getuid?.() !== 0 && 'the guest needs root, for its network'
 }
 

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { before, test } from 'node:test'
-import { repoRoot } from '../../paths.ts'
+import { before, describe, test } from 'node:test'
+import { fixture, repoRoot } from '../../paths.ts'
 import { lacking, runUserdma, start, startDaemon, suiteScope, temporaryFolder, userdma } from '../../system/programs.ts'
 import { assertValid, readReference, schema } from './json-schema.ts'
 
@@ -16,17 +16,7 @@ const hanging = join(repoRoot, 'build', 'findings', 'both-receive')
 const endless = 'ibv_rc_pingpong -g 1 -n 1000000000 & while ! ibv_rc_pingpong -g 1 -n 1000000000 localhost; do :; done'
 const skip = lacking('ibv_rc_pingpong', failing)
 
-const scope = suiteScope()
 let socket = ''
-before(async () => {
-  const devices = ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.2,pci=0000:81:00.0', 'ctx0']
-  const options = ['--fault', 'device=mlx5_0,drop=1%', '--torment', '7']
-  ;({ socket } = await startDaemon(scope, { devices, options }))
-  if (skip) return
-  start(scope, userdma, ['run', '--socket', socket, '--', 'sh', '-c', endless], { detached: true })
-  // A queue pair with a peer exists from now on.
-  await start(scope, userdma, ['top', '--socket', socket, '--json', '-d', '0.1']).printed(/"peer":/)
-})
 
 /** Validates the output of a command: of `lines` each line by itself, of the others the whole text. */
 const testOutput = (definition: string, args: readonly string[], kind: 'whole' | 'lines' = 'whole'): void => {
@@ -44,14 +34,29 @@ const testOutput = (definition: string, args: readonly string[], kind: 'whole' |
 }
 
 const at = ['--socket', 'SOCKET', '--json'] as const
-testOutput('stat', ['stat', ...at])
-testOutput('stat --qps', ['stat', ...at, '--qps'])
-testOutput('top', ['top', ...at, '-n', '2', '-d', '0.1'], 'lines')
-testOutput('devices', ['devices', ...at])
-testOutput('fault show', ['fault', 'show', ...at])
+
+describe('of a daemon with traffic', () => {
+  const scope = suiteScope()
+  before(async () => {
+    const devices = ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.2,pci=0000:81:00.0', 'ctx0']
+    const options = ['--fault', 'device=mlx5_0,drop=1%', '--torment', '7']
+    ;({ socket } = await startDaemon(scope, { devices, options }))
+    if (skip) return
+    start(scope, userdma, ['run', '--socket', socket, '--', 'sh', '-c', endless], { detached: true })
+    // A queue pair with a peer exists from now on.
+    await start(scope, userdma, ['top', '--socket', socket, '--json', '-d', '0.1']).printed(/"peer":/)
+  })
+
+  testOutput('stat', ['stat', ...at])
+  testOutput('stat --qps', ['stat', ...at, '--qps'])
+  testOutput('top', ['top', ...at, '-n', '2', '-d', '0.1'], 'lines')
+  testOutput('devices', ['devices', ...at])
+  testOutput('fault show', ['fault', 'show', ...at])
+  testOutput('trace', ['trace', ...at, '--abi', '--', 'sh', '-c', `${failing} >&2`], 'lines')
+  testOutput('trace -c', ['trace', ...at, '-c', '--', 'ibv_devinfo'], 'lines')
+})
+
 testOutput('doctor', ['doctor', '--json', 'ibv_devinfo', 'no-such-program'])
-testOutput('trace', ['trace', ...at, '--abi', '--', 'sh', '-c', `${failing} >&2`], 'lines')
-testOutput('trace -c', ['trace', ...at, '-c', '--', 'ibv_devinfo'], 'lines')
 testOutput('run --fault-walk', ['run', '--fault-walk', '--json', '--points', '2', '--', 'ibv_devinfo'], 'lines')
 testOutput('check', ['check', '--json', '--notes', '--', failing], 'lines')
 
@@ -81,4 +86,12 @@ test('the page lists every definition and every command with --json', () => {
   const commands = readFileSync(join(repoRoot, 'src', 'cli', 'main.ts'), 'utf8').match(/option\('--json'/g)
   // `stat --qps` and `trace -c` are outputs of their own.
   assert.equal(commands?.length, listed.length - 2 + 1, 'schema --json is described elsewhere')
+})
+
+test('userdma explain FILE --json', async t => {
+  const names = ['rping', 'nak_access_write', 'udaddy_reject', 'loss_read_responses']
+  const { stdout } = await runUserdma(t, ['explain', '--json', ...names.map(name => fixture('wire', `${name}.pcap`))])
+  const lines = stdout.trimEnd().split('\n')
+  assert.ok(lines.length > 12, stdout)
+  for (const line of lines) assertValid('explain', JSON.parse(line))
 })

@@ -5,11 +5,11 @@
 import { type LinuxCall, linuxCalls } from '../../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../../src/spec/linux/ioctl.ts'
 import { type NldevCommand, NldevCommands } from '../../../src/spec/linux/nldev.ts'
-import { additionKinds, additions, methodSince } from '../../../src/spec/linux/since-6.12.ts'
 import { absentUcmaCommands, ucmaCommands } from '../../../src/spec/linux/ucma.ts'
 import { umadCalls } from '../../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../../src/spec/linux/write.ts'
 import { departures, onLinux } from '../../every-call.ts'
+import { additionKinds, additions, methodSince } from './linux-additions.ts'
 
 /** Whether the soft device has a method. */
 export type HasMethod = (className: string, method: string) => boolean

@@ -26,19 +26,24 @@ export const write = (name: string, text: string): string => {
 /** The archive of `userdma`. */
 export let tarball: Uint8Array<ArrayBuffer>
 
-/** Makes a package with scripts/package.mjs, and unpacks it; returns the archive. */
-export const install = (kind: 'npm' | 'platform', name: string): string => {
-  const output = mkdtempSync(join(folder, 'packed-'))
-  const script = join(repoRoot, 'scripts', 'package.mjs')
-  execFileSync(process.execPath, [script, kind, '--arch', process.arch, '--output', output], { env, stdio: 'pipe' })
-  const archive = join(output, `${name}-${version}.tgz`)
+/** Unpacks the archive of a package into node_modules. */
+export const unpack = (archive: string, name: string): void => {
   mkdirSync(pathOf(`node_modules/${name}`), { recursive: true })
   execFileSync('tar', ['-xzf', archive, '-C', pathOf(`node_modules/${name}`), '--strip-components=1'])
+}
+
+/** Makes `userdma` with scripts/package.mjs, and unpacks it; returns the archive. */
+const install = (): string => {
+  const output = mkdtempSync(join(folder, 'packed-'))
+  const script = join(repoRoot, 'scripts', 'package.mjs')
+  execFileSync(process.execPath, [script, 'npm', '--arch', process.arch, '--output', output], { env, stdio: 'pipe' })
+  const archive = join(output, `userdma-${version}.tgz`)
+  unpack(archive, 'userdma')
   return archive
 }
 
 before(() => {
-  tarball = Uint8Array.from(readFileSync(install('npm', 'userdma')))
+  tarball = Uint8Array.from(readFileSync(install()))
   for (const name of ['koffi', '@koromix', '@types', 'undici-types', 'commander', 'yaml'])
     if (existsSync(installed(name))) symlinkSync(installed(name), pathOf(`node_modules/${name}`))
   write('package.json', '{ "type": "module" }')

@@ -55,7 +55,7 @@ test('a word that selects no test is answered with the nearest one that does', (
     refusal('conection'),
     /^userdma: no test file has "conection" in its path, did you mean "connections?"\?\n$/,
   )
-  assert.match(refusal('nothinglikethis'), /in its path; folders and files of test\/ are .*, cli, .*, wire\n$/)
+  assert.match(refusal('nothinglikethis'), /in its path; folders and files of test\/ are .*, cli, .*, web\n$/)
 })
 
 test('--test-name-pattern selects tests; an unknown option, and a pattern that no name matches, are failures', () => {

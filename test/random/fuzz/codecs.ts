@@ -18,11 +18,11 @@ import {
   makeFlow,
   parseFrame,
   parsePacket,
-  readCapture,
   sealIcrc,
   verifyIcrc,
 } from '../../../src/transport/wire/index.ts'
 import { packetFaults } from '../../../src/transport/wire/packet.ts'
+import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 import type { Target } from './fuzzer.ts'
 

@@ -3,11 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { inLongRun } from '../../long-run.ts'
 import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Executions by target: fewer for slow targets, more for the engine. */
+/** Executions by target in the long run: fewer for slow targets, more for the engine. `npm test` has a third of them. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 8000,
   'calls-object': 600,
@@ -23,7 +24,7 @@ const DEFAULT_EXECUTIONS = 3000
 
 describe('fuzzing', () => {
   for (const target of targets) {
-    const executions = EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS
+    const executions = Math.ceil((EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS) / inLongRun(1, 3))
     const corpus = readCorpus(target)
     if (corpus.length > 0)
       it(`${target.name}: no findings in the corpus`, () => {

@@ -10,24 +10,7 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { type Description, declare, describe } from '../../../src/spec/schema/description.ts'
 import { MessageType } from '../../../src/spec/session.ts'
 import { payloadOf, valueIn } from '../../../src/uapi/object/format.ts'
-import {
-  type MessageBuffer,
-  messageBuffer,
-  newReply,
-  newRequest,
-  type Reply,
-  type Request,
-  readReply,
-  readRequest,
-  writeCallReply,
-  writeHello,
-  writeHelloReply,
-  writeOpenReply,
-  writeRequest,
-  writeTool,
-  writeToolReply,
-  writeTrace,
-} from '../../../src/uapi/session-codec.ts'
+import * as codec from '../../../src/uapi/session-codec.ts'
 import type { Target } from './fuzzer.ts'
 
 // ---- messages ----
@@ -35,45 +18,46 @@ import type { Target } from './fuzzer.ts'
 const { OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, REPLY, TRACE } = MessageType
 
 /** Encodes a decoded request again; undefined for a type that is not listed here. */
-const encodeAgain = (to: MessageBuffer, request: Request): number | undefined => {
+const encodeAgain = (to: codec.MessageBuffer, request: codec.Request): number | undefined => {
   const { type } = request
-  if (type === OPEN) return writeRequest(to, 'OPEN', request, { node: request.node, wants: request.wants })
-  if (type === ATTACH) return writeRequest(to, 'ATTACH', request)
+  if (type === OPEN) return codec.writeRequest(to, 'OPEN', request, { node: request.node, wants: request.wants })
+  if (type === ATTACH) return codec.writeRequest(to, 'ATTACH', request)
   if (type === IOCTL)
-    return writeRequest(to, 'IOCTL', request, { request: request.request, argument: request.argument })
-  if (type === WRITE) return writeRequest(to, 'WRITE', request, { buffer: request.buffer, length: request.length })
+    return codec.writeRequest(to, 'IOCTL', request, { request: request.request, argument: request.argument })
+  if (type === WRITE)
+    return codec.writeRequest(to, 'WRITE', request, { buffer: request.buffer, length: request.length })
   if (type === MAP) {
     const { offset, length, protection } = request
-    return writeRequest(to, 'MAP', request, { offset, length, protection })
+    return codec.writeRequest(to, 'MAP', request, { offset, length, protection })
   }
-  if (type === REFRESH) return writeRequest(to, 'REFRESH', request)
+  if (type === REFRESH) return codec.writeRequest(to, 'REFRESH', request)
   return undefined
 }
 
-const buffer = messageBuffer()
+const buffer = codec.messageBuffer()
 /** The buffer for requests that are encoded again. */
-const secondBuffer = messageBuffer()
+const secondBuffer = codec.messageBuffer()
 
-const encoded = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
+const encoded = (write: (to: codec.MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
 const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5, stack: 0 }
 
 const requests = (): Uint8Array[] => [
-  encoded(to => writeHello(to, header, 'tag', 1)),
-  encoded(to => writeRequest(to, 'OPEN', header, { node: 0 })),
-  encoded(to => writeRequest(to, 'ATTACH', header)),
-  encoded(to => writeRequest(to, 'IOCTL', header, { request: 0xc0181b01, argument: 0x7fff_0000_1000n })),
-  encoded(to => writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
-  encoded(to => writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
-  encoded(to => writeRequest(to, 'REFRESH', header)),
-  encoded(to => writeTool(to, header, '{"kind":"stat"}')),
+  encoded(to => codec.writeHello(to, header, 'tag', 1)),
+  encoded(to => codec.writeRequest(to, 'OPEN', header, { node: 0 })),
+  encoded(to => codec.writeRequest(to, 'ATTACH', header)),
+  encoded(to => codec.writeRequest(to, 'IOCTL', header, { request: 0xc0181b01, argument: 0x7fff_0000_1000n })),
+  encoded(to => codec.writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
+  encoded(to => codec.writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
+  encoded(to => codec.writeRequest(to, 'REFRESH', header)),
+  encoded(to => codec.writeTool(to, header, '{"kind":"stat"}')),
 ]
 const replies = (): Uint8Array[] => [
-  encoded(to => writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
-  encoded(to => writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
-  encoded(to => writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
-  encoded(to => writeCallReply(to, header, -22, [], 'a reason')),
-  encoded(to => writeToolReply(to, header, '{}')),
-  encoded(to => writeTrace(to, '{}')),
+  encoded(to => codec.writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
+  encoded(to => codec.writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
+  encoded(to => codec.writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
+  encoded(to => codec.writeCallReply(to, header, -22, [], 'a reason')),
+  encoded(to => codec.writeToolReply(to, header, '{}')),
+  encoded(to => codec.writeTrace(to, '{}')),
 ]
 
 /** `fault` must be a sentence with which the codec refuses bytes. */
@@ -85,8 +69,8 @@ const sessionTarget: Target = {
   run(bytes, feature) {
     buffer.bytes.fill(0xee)
     buffer.bytes.set(bytes)
-    const request: Request = newRequest()
-    const fault = readRequest(buffer, bytes.length, request)
+    const request: codec.Request = codec.newRequest()
+    const fault = codec.readRequest(buffer, bytes.length, request)
     // features: request types, from 1000 on lengths of refusals, from 2000 on reply types
     feature(fault === undefined ? request.type : 1000 + fault.length)
     if (fault !== undefined) assertMessage(fault)
@@ -94,14 +78,14 @@ const sessionTarget: Target = {
       const length = encodeAgain(secondBuffer, request)
       if (length !== undefined) {
         assert.equal(length, bytes.length)
-        const second: Request = newRequest()
-        assert.equal(readRequest(secondBuffer, bytes.length, second), undefined)
+        const second: codec.Request = codec.newRequest()
+        assert.equal(codec.readRequest(secondBuffer, bytes.length, second), undefined)
         assert.deepEqual(second, request)
       }
       assert.ok(request.text.length <= bytes.length && request.tag.length <= bytes.length)
     }
-    const reply: Reply = newReply()
-    const replyFault = readReply(buffer, bytes.length, reply)
+    const reply: codec.Reply = codec.newReply()
+    const replyFault = codec.readReply(buffer, bytes.length, reply)
     if (replyFault !== undefined) assertMessage(replyFault)
     else {
       feature(2000 + (reply.type & 0xff))

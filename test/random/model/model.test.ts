@@ -4,12 +4,13 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { inLongRun } from '../../long-run.ts'
 import { createStatistics } from './checks.ts'
 import { runModel } from './run.ts'
 
 const OPERATIONS = 2500
 const { USERDMA_MODEL_SEED: seed, USERDMA_MODEL_OPERATIONS: operations } = process.env
-const seeds = seed === undefined ? Array.from({ length: 20 }, (_, i) => i + 1) : [Number(seed)]
+const seeds = seed === undefined ? Array.from({ length: inLongRun(20, 10) }, (_, i) => i + 1) : [Number(seed)]
 
 describe('random operations over a hostile network', () => {
   const total = createStatistics()

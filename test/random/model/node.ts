@@ -5,16 +5,17 @@
 import { Service } from '../../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../../src/transport/engine/engine.ts'
 import { PollResult } from '../../../src/transport/engine/scheduling.ts'
-import {
-  BindMw,
-  Completion,
-  Receive,
-  Send,
-  Sge,
-  type TransmitSink,
-  type WorkSource,
-} from '../../../src/transport/engine/types.ts'
+import { BindMw, Completion, Receive, type TransmitSink, type WorkSource } from '../../../src/transport/engine/types.ts'
 import { type Arena, plainArena } from '../../../src/transport/wire/arena.ts'
+import {
+  completionOf,
+  copyInlineData,
+  type ElementWords,
+  engineOptions,
+  packetsOf,
+  putElements,
+  putSend,
+} from '../../transport/engine/node-parts.ts'
 import { addressHi, addressLo, type ClientMemory, createMemory, type Observer } from './memory.ts'
 import type { RandomSource } from './random.ts'
 
@@ -137,48 +138,28 @@ const HANDLED_FILL = 0xee
 /** No region has this protection domain. */
 const NO_DOMAIN = 0xdead
 
-const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
-
-const putElements = (sges: readonly Element[], into: Uint32Array, at: number): number => {
-  let total = 0
-  sges.forEach(({ at: offset, length, key }, i) => {
-    const word = at + i * Sge.WORDS
-    into[word + Sge.LO] = addressLo(offset)
-    into[word + Sge.HI] = addressHi(offset)
-    into[word + Sge.LENGTH] = length
-    into[word + Sge.LKEY] = key
-    total += length
-  })
-  return total
-}
+const elementsOf = (sges: readonly Element[]): readonly ElementWords[] =>
+  sges.map(({ at, length, key }) => ({ address: [addressLo(at), addressHi(at)], length, key }))
 
 const workOf = (queues: readonly Queues[]): WorkSource => ({
   loadSend(row, index, into, at) {
     const queue = queues[row]
     const request = queue.sends[index - queue.first]
     if (request === undefined) return false
-    into.fill(0, at, at + Send.SGE)
-    into[at + Send.OPCODE] = request.opcode
-    into[at + Send.FLAGS] = request.flags
-    into[at + Send.ID_LO] = request.id
-    into[at + Send.SGES] = request.sges.length
-    into[at + Send.LENGTH] = putElements(request.sges, into, at + Send.SGE)
-    if (request.inline !== undefined) into[at + Send.LENGTH] = request.inline.length
-    into[at + Send.IMM] = request.imm
-    into[at + Send.RKEY] = request.rkey
-    into[at + Send.REMOTE_LO] = addressLo(request.remote)
-    into[at + Send.REMOTE_HI] = addressHi(request.remote)
-    into[at + Send.COMPARE_LO] = u32(request.compare, 0n)
-    into[at + Send.COMPARE_HI] = u32(request.compare, 32n)
-    into[at + Send.SWAP_LO] = u32(request.swap, 0n)
-    into[at + Send.SWAP_HI] = u32(request.swap, 32n)
-    into[at + Send.INLINE_AT] = index
-    into[at + Send.REFUSED] = request.refused
-    if (request.datagram !== undefined) {
-      into[at + Send.DEST_QPN] = request.datagram.qpn
-      into[at + Send.QKEY] = request.datagram.qkey
-      into[at + Send.FLOW] = request.datagram.node
-    }
+    const { remote, datagram, sges, inline } = request
+    putSend(
+      {
+        ...request,
+        idHigh: 0,
+        elements: elementsOf(sges),
+        inline,
+        remote: [addressLo(remote), addressHi(remote)],
+        inlineAt: index,
+        to: datagram && { ...datagram, flow: datagram.node },
+      },
+      into,
+      at,
+    )
     if (request.bind !== undefined) {
       const { window, at: from, length, access } = request.bind
       into[at + BindMw.WINDOW] = window
@@ -199,9 +180,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
   },
   copyInline(row, inlineAt, from, to: Arena, at, chunk, stride, total) {
     const data = queues[row].sends[inlineAt - queues[row].first]?.inline
-    if (data === undefined) throw new Error('inline data of a request that was retired')
-    for (let done = 0, offset = at; done < total; done += chunk, offset += stride)
-      to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), offset)
+    copyInlineData(data, from, to, at, chunk, stride, total)
   },
   selectShared(row, srqn, into) {
     const shared = queues[row].shared
@@ -216,7 +195,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
     into[at + Receive.ID_LO] = request.id
     into[at + Receive.ID_HI] = 0
     into[at + Receive.SGES] = request.sges.length
-    into[at + Receive.LENGTH] = putElements(request.sges, into, at + Receive.SGE)
+    into[at + Receive.LENGTH] = putElements(elementsOf(request.sges), into, at + Receive.SGE)
     return true
   },
 })
@@ -224,7 +203,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
 export const createNode = (options: NodeOptions, hooks: NodeHooks, random: RandomSource): ModelNode => {
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
-  const { windowBytes, sharedWindowBytes, boundReads, pacingInterval, maxPackets, maxBytes } = options
+  const { maxPackets, maxBytes } = options
   const engine = createEngine(
     {
       work: workOf(queues),
@@ -232,14 +211,8 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       completions: {
         push(cq, completion, isSolicited) {
           hooks.completed(cq, {
-            id: completion[Completion.ID_LO],
-            status: completion[Completion.STATUS],
-            opcode: completion[Completion.OPCODE],
-            bytes: completion[Completion.BYTES],
-            imm: completion[Completion.IMM],
-            qpn: completion[Completion.QPN],
+            ...completionOf(completion),
             sourceQpn: completion[Completion.SRC_QPN],
-            flags: completion[Completion.FLAGS],
             isSolicited,
           })
         },
@@ -253,12 +226,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
         },
       },
     },
-    {
-      ...(windowBytes !== undefined && { windowBytes }),
-      ...(boundReads !== undefined && { boundReads }),
-      ...(pacingInterval !== undefined && { pacingInterval }),
-      ...(sharedWindowBytes !== undefined && { sharedWindowBytes }),
-    },
+    engineOptions(options),
   )
 
   const arena = plainArena(maxBytes + FIRST_PACKET)
@@ -278,8 +246,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       const end = offset + (count - 1) * packetBytes + lastBytes
       if (offset < FIRST_PACKET || end > FIRST_PACKET + maxBytes || count > maxPackets || lastBytes > packetBytes)
         throw new Error(`a run of ${count} × ${packetBytes}, last ${lastBytes}, at ${offset} does not fit its room`)
-      for (let i = 0, at = offset; i < count; i++, at += packetBytes)
-        hooks.sent(arena.bytes.slice(at, at + (i === count - 1 ? lastBytes : packetBytes)), flow)
+      for (const bytes of packetsOf(arena, offset, packetBytes, count, lastBytes)) hooks.sent(bytes, flow)
     },
   }
 

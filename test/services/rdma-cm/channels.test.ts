@@ -127,6 +127,24 @@ const twoPrograms = () => {
   return { network, a, b, client, server, close }
 }
 
+it('an identifier holds the GID index of its address, a wildcard none', () => {
+  const { network, a, b, client, server, close } = twoPrograms()
+  const heldBy = ({ devices }: Host): unknown => [...devices.values()].map(rxe => [...rxe.device.ports[0].gids.users])
+  const channel = server.channel()
+  const wildcard = server.listen(channel, any4(PORT + 1))
+  assert.deepEqual(heldBy(b), [[]])
+  server.listen(channel, ip4(2, PORT))
+  const active = client.connect(client.channel(), ip4(2, PORT), 0x11)
+  network.settle()
+  assert.deepEqual([heldBy(a), heldBy(b)], [[[[1, 1]]], [[[1, 2]]]], 'the listener and the request')
+  client.resolve(client.create(client.channel()), ip4(2, PORT))
+  client.destroy(active)
+  server.destroy(wildcard)
+  assert.deepEqual(heldBy(a), [[[1, 1]]])
+  close()
+  assert.deepEqual([heldBy(a), heldBy(b)], [[[]], [[]]])
+})
+
 describe('a channel', () => {
   it('delivers requests and connection events, and counts the read events of identifiers', () => {
     const { network, client, server, close } = twoPrograms()

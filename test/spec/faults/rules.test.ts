@@ -25,6 +25,9 @@ describe('fault rules', () => {
       opcode: ['RC_ACKNOWLEDGE', '0x81'],
       rate: 10e6,
     })
+    assert.deepEqual(parseRule('cm=dreq+REP,dup=1'), { ...noFaults, cm: ['DREQ', 'REP'], dup: 1 })
+    assert.throws(() => parseRule('cm=DREQ+QUIT,drop=1'), /fault cm: "DREQ\+QUIT" is not REQ, MRA, REJ, REP, RTU, DREQ/)
+    assert.throws(() => parseRule('cm=DREQ,call=mr.create,errno=ENOMEM'), /cm is for packets/)
     assert.deepEqual(parseRule(' drop = 0.5 , seed = 3 '), { ...noFaults, drop: 0.5, seed: 3 })
     assert.deepEqual(parseRule(''), noFaults)
   })
@@ -98,7 +101,7 @@ describe('fault rules', () => {
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       [
         'loss=0.1',
-        /no "loss"; there are call, completion, device, program, pid, class, site, dir, qp, opcode, request, nth, /,
+        /no "loss"; there are call, completion, device, program, pid, class, site, dir, qp, opcode, cm, request, nth, /,
       ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],

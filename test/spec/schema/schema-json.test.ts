@@ -8,7 +8,8 @@ import { classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { declare, describe } from '../../../src/spec/schema/description.ts'
 import { CREATE, enumeration, enumOf, method, objectClass, u32 } from '../../../src/spec/schema/schema.ts'
-import { classesOf, schemaOf } from '../../../src/spec/schema/schema-json.ts'
+import { schemaOf } from '../../../src/spec/schema/schema-json.ts'
+import { classesOf } from './schema-reader.ts'
 
 const throughJson = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
 

@@ -109,6 +109,12 @@ export const EX_DATAERR = 65
 /** Bytes that Linux keeps of a command's name (TASK_COMM_LEN - 1). */
 const COMM_BYTES = 15
 
+/** Whether a finding is of a program with this file name. */
+export const isOf =
+  (name: string) =>
+  ({ program: { command } }: FindingJson): boolean =>
+    command === name.slice(0, COMM_BYTES)
+
 /** FILE:LINE of the frames in a finding's stacks. */
 export const linesOf = ({ moments, objects }: FindingJson): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
@@ -127,7 +133,7 @@ const markedLines = (id: string): string[] =>
  */
 export const assertFound = (name: string, found: readonly FindingJson[]): void => {
   const [id] = name.split('--')
-  const ofProgram = found.filter(({ program: { command } }) => command === name.slice(0, COMM_BYTES))
+  const ofProgram = found.filter(isOf(name))
   const named = ofProgram.filter(one => one.id === id)
   assert.ok(named.length > 0, `${name}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
   const marked = markedLines(name)

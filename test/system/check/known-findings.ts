@@ -5,7 +5,8 @@
  * lines: `source` is from reading the sources.
  */
 import { basename } from 'node:path'
-import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
+import type { FindingId } from '../../../src/spec/check/findings.ts'
+import type { Severity } from '../../../src/spec/check/severity.ts'
 
 export interface KnownFinding {
   /** Process names, cut to 15 characters; a `*` at the end stands for any characters. */

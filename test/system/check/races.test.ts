@@ -2,10 +2,10 @@
  * `userdma check --races` on test/programs/check/races.c and on programs without races.
  */
 import assert from 'node:assert/strict'
-import { describe, it } from 'node:test'
+import { before, describe, it } from 'node:test'
 import { raceIds } from '../../../src/tools/check/races/races.ts'
-import { lacking, ownProgram, runUserdma } from '../programs.ts'
-import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
+import { lacking, ownProgram, runUserdma, suiteScope } from '../programs.ts'
+import { checkScript, type FindingJson, faulty, serverAndClient } from './checking.ts'
 
 const program = ownProgram('races')
 
@@ -24,8 +24,14 @@ const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> =>
 }
 
 describe('userdma check --races', { skip: lacking(program) }, () => {
-  it('judges at least 95 % of the cases correctly, and reports no false race', async t => {
-    const { found, stdout, stderr } = await checkScript(t, program, ['--races'])
+  const suite = suiteScope()
+  let checked: Awaited<ReturnType<typeof checkScript>>
+  before(async () => {
+    checked = await checkScript(suite, program, ['--races'])
+  })
+
+  it('judges at least 95 % of the cases correctly, and reports no false race', () => {
+    const { found, stdout, stderr } = checked
     const byCase = findingsByCase(found)
     const cases = stdout
       .trim()
@@ -47,8 +53,8 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.ok(wrong.length <= 0.05 * cases.length, JSON.stringify(wrong))
   })
 
-  it('reports both requests with their stacks', async t => {
-    const { found } = await checkScript(t, program, ['--races'])
+  it('reports both requests with their stacks', () => {
+    const { found } = checked
     assert.notDeepEqual(racesOf(found), [])
     for (const { moments, details } of racesOf(found)) {
       assert.equal(moments.length, 2, details.join('\n'))
@@ -62,11 +68,8 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
   })
 
   it('prints which requests race', async t => {
-    const { stderr } = await runUserdma(t, ['check', '--races', '--private', '--', program])
-    assert.match(
-      stderr,
-      /race: process \d+ \(races\), rxe0: WRITE of QP 0x[0-9a-f]+ and WRITE of QP 0x[0-9a-f]+ access/,
-    )
+    const { stderr } = await runUserdma(t, ['check', '--races', '--private', '--', faulty('race')])
+    assert.match(stderr, /race: process \d+ \(race\), rxe0: WRITE of QP 0x[0-9a-f]+ and WRITE of QP 0x[0-9a-f]+ access/)
   })
 })
 

@@ -3,16 +3,19 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { inLongRun } from '../../long-run.ts'
 import { lacking, NOBODY, noGuests, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
 
 const program = ownProgram('adopted')
 const DRIVER = 'test/system/devices/adopted.mjs'
 
+const IN_NAMESPACE = ', in a user namespace'
+
 /** Commands that run a program of root as another user's, and as in a container: a guest of the daemon. */
 const AS_GUEST = {
   '': [],
   ', of a guest': ['setpriv', `--reuid=${NOBODY}`, '--clear-groups'],
-  ', in a user namespace': ['unshare', '--user', '--map-root-user'],
+  [IN_NAMESPACE]: ['unshare', '--user', '--map-root-user'],
 } as const
 
 for (const [whose, prefix] of Object.entries(AS_GUEST))
@@ -40,7 +43,9 @@ for (const [whose, prefix] of Object.entries(AS_GUEST))
       ['fails', 'stay as they are if the call fails'],
       ['full', 'stay as they are if they cannot be mapped, and the call is undone'],
       ['many', 'may be many'],
-    ] as const)
+    ] as const) {
+      // These take long, and their calls are those of another user's program.
+      if (whose === IN_NAMESPACE && ['threads', 'race', 'many'].includes(name) && !inLongRun(true, false)) continue
       it(`${what} (${name})`, async t => {
         const [command, ...args] = [...prefix, program, name]
         const { stdout, stderr, status } = await run(t, command!, args, { env: daemon.env })
@@ -49,4 +54,5 @@ for (const [whose, prefix] of Object.entries(AS_GUEST))
         assert.equal(status, 0)
         assert.doesNotMatch(daemon.running.output(), /error|exception/i)
       })
+    }
   })

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Limits } from '../../../src/drivers/rxe/attributes.ts'
+import { Limits } from '../../../src/drivers/soft/attributes.ts'
 import { lacking, NOBODY, noGuests, ownProgram, run, start, startDaemon } from '../programs.ts'
 
 const program = ownProgram('many_objects')

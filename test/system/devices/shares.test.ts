@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { it } from 'node:test'
-import { Limits } from '../../../src/drivers/rxe/attributes.ts'
+import { Limits } from '../../../src/drivers/soft/attributes.ts'
 import { skipTest } from '../../tools.ts'
 import { lacking, NOBODY, noGuests, ownProgram, start, startDaemon, temporaryFolder } from '../programs.ts'
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AdapterName } from '../../../src/spec/check/adapters.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createCause } from '../../../src/spec/check/causes.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
 import { MULTICAST_QPN } from '../../../src/spec/wire/headers.ts'

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import { FindingReporter, type Occurrence } from '../../../src/tools/check/reporting.ts'
 
 const occurrence: Occurrence = {
@@ -39,4 +39,33 @@ test('the pid and the numbers in the text do not distinguish occurrences, the st
   reporter.report('race', { ...occurrence, stack: [] }, { text })
   assert.equal(found.length, 2)
   assert.deepEqual(reporter.counts, [2, 1])
+})
+
+test('after `beginFresh` a mistake that was found before is a new finding', () => {
+  const found: Finding[] = []
+  const reporter = new FindingReporter(finding => found.push(finding))
+  reporter.report('race', occurrence, { text })
+  assert.equal(reporter.beginFresh(), 1)
+  for (const pid of [7, 8]) reporter.report('race', { ...occurrence, program: { pid, command: 'prog' } }, { text })
+  assert.deepEqual(
+    found.map(({ number, program }) => [number, program?.pid]),
+    [
+      [1, 1],
+      [2, 7],
+    ],
+  )
+  assert.deepEqual(reporter.counts, [1, 2])
+})
+
+test('the number of findings is bounded between two calls of `beginFresh`, and of all', () => {
+  let found = 0
+  const reporter = new FindingReporter(() => found++)
+  const reportMany = (): number => {
+    reporter.beginFresh()
+    const before = found
+    for (let i = 0; i < 1001; i++) reporter.report('race', { ...occurrence, stack: [`frame ${i}`] }, { text })
+    return found - before
+  }
+  assert.deepEqual(Array.from({ length: 11 }, reportMany), [...new Array(10).fill(1000), 0])
+  assert.equal(reporter.omitted.get('findings'), 10 + 1001)
 })

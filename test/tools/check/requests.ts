@@ -3,7 +3,7 @@
  */
 
 import type { Cause } from '../../../src/spec/check/causes.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../src/spec/check/finding.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { PostQueue } from '../../../src/spec/session.ts'

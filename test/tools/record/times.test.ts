@@ -251,6 +251,32 @@ it('a READ that asks for its lost responses is a repetition', () => {
   assert.deepEqual([times.queues[0]?.repeated, times.queues[0]?.lost], [3, 1])
 })
 
+it('a READ or atomic whose answer is lost waits for the loss, also if answers of later ones and acknowledgements arrive', () => {
+  for (const [operation, request, answer] of [
+    ['RDMA_READ', 'RC_READ_REQUEST', 'RC_READ_RESP_ONLY'],
+    ['ATOMIC_FETCH_AND_ADD', 'RC_FETCH_ADD', 'RC_ATOMIC_ACK'],
+  ] as const) {
+    const found = timesOf(
+      posted(LEFT, 1, operation, 8, 100),
+      posted(LEFT, 2, operation, 8, 100),
+      posted(LEFT, 3, 'RDMA_WRITE', 8, 100),
+      packets(LEFT, request, FIRST_PSN, 100),
+      packets(LEFT, request, FIRST_PSN + 1, 100),
+      packets(LEFT, 'RC_WRITE_ONLY', FIRST_PSN + 2, 100),
+      packets(RIGHT, answer, FIRST_PSN, 110, { direction: 'received', outcome: 'dropped' }),
+      packets(RIGHT, answer, FIRST_PSN + 1, 120),
+      packets(RIGHT, 'RC_ACKNOWLEDGE', FIRST_PSN + 2, 130),
+      packets(LEFT, request, FIRST_PSN, 1000),
+      packets(RIGHT, answer, FIRST_PSN, 1010),
+      ended(1, 1010),
+      completed(1, 1, 1010),
+      polled(1, 1010),
+    )
+    assert.deepEqual(spans(found), ['loss 100-1000', 'answer 1000-1010'], operation)
+    assert.deepEqual([found.times.queues[0]?.repeated, found.times.queues[0]?.lost], [1, 1], operation)
+  }
+})
+
 describe('sends of files with wrong numbers', () => {
   it('are bounded: two with one id, one that completes twice', () => {
     const found = timesOf(

@@ -13,10 +13,10 @@ import {
   simulate,
 } from '../../../src/tools/sim/scenario.ts'
 import { Distribution, fairness } from '../../../src/tools/sim/statistics.ts'
-import { cycleSteadyState, fluidFixedPoint } from '../../../src/tools/sim/steady-state.ts'
 import { type Control, createWorld, type World } from '../../../src/tools/sim/world.ts'
 import { type LinkSettings, star } from '../../../src/transport/phy/links/graph.ts'
 import { FRAME_BYTES } from '../../../src/transport/phy/links/links.ts'
+import { cycleSteadyState, fluidFixedPoint } from './steady-state.ts'
 
 const LINK: LinkSettings = {
   rate: 40e9,

@@ -63,6 +63,8 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   ['hosts: 2\nlinks: [{ between: [h1, h3] }]', /^2:25: there is no host or switch "h3"; there are h1, h2$/],
   ['hosts: 2\nlinks: [{ between: [h1, rack] }]', /^2:25: there is no host or switch "rack"; there are h1, h2$/],
   ['hosts: 2\nlinks: [{ between: [h1, h1] }]', /^2:20: between: \[h1, h1\]: a link has two different ends$/],
+  ['hosts: 2\ncheck: yes', /^2:8: check "yes": give true or false$/],
+  ['hosts: 2\ncheck:', /^2:7: check nothing: give true or false$/],
   ['hosts: 2\nfolders: /tmp', /^2:10: folders: "\/tmp": give a list of folders, such as \[\/dev\/shm/],
   ['hosts: 2\nfolders: [/tmp, tmp]', /^2:17: folders: "tmp": give the absolute path of a folder, without "\/" at/],
   ['hosts: 2\nfolders: [/]', /^2:11: folders: "\/": give the absolute/],

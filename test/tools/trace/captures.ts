@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import type { PacketFlow } from '../../../src/transport/wire/flow.ts'
 import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../../src/transport/wire/frame.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 
 export interface CapturedRoce {

@@ -10,7 +10,7 @@ import { describe, it } from 'node:test'
 import { createPcapng, frameOf, macFor, type PcapngPacket } from '../../../src/tools/trace/pcapng.ts'
 import { bthPsn } from '../../../src/transport/wire/bth.ts'
 import { parseFrame } from '../../../src/transport/wire/frame.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 import { findTool, inCi } from '../../tools.ts'
 import { capturedPackets } from './captures.ts'
 

@@ -18,12 +18,20 @@ import {
   type Memory,
   type QpAttributes,
   Receive,
-  Send,
-  Sge,
   type TransmitSink,
   type WorkSource,
 } from '../../../src/transport/engine/types.ts'
 import { type Arena, plainArena } from '../../../src/transport/wire/arena.ts'
+import {
+  completionOf,
+  copyInlineData,
+  type ElementWords,
+  engineOptions,
+  halvesOf,
+  packetsOf,
+  putElements,
+  putSend,
+} from './node-parts.ts'
 import { checkCompletion, createReports } from './reports.ts'
 
 const { INIT, RTR, RTS } = QpState.values
@@ -123,9 +131,6 @@ export const MEMORY_BYTES = 0x2_0000
 
 /** Bytes at the end of the receive arena for a datagram with its GRH. */
 const GRH_SPACE = 0x1100
-
-const low = (value: bigint): number => Number(value & 0xffff_ffffn)
-const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 
 /** Client memory, options of the engine (`EngineOptions`), and limits of the port's runs (`TransmitSink`). */
 export interface NodeOptions {
@@ -264,45 +269,33 @@ export const createNode = (options: NodeOptions = {}) => {
     },
   }
 
-  const writeSges = (sges: SgeSpec[], into: Uint32Array, at: number): void => {
-    sges.forEach((sge, i) => {
-      const address = MEMORY_BASE + BigInt(sge.at)
-      into[at + i * Sge.WORDS + Sge.LO] = low(address)
-      into[at + i * Sge.WORDS + Sge.HI] = high(address)
-      into[at + i * Sge.WORDS + Sge.LENGTH] = sge.length
-      into[at + i * Sge.WORDS + Sge.LKEY] = sge.key ?? LOCAL_KEY
-    })
-  }
-  const lengthOf = (sges: SgeSpec[]): number => sges.reduce((sum, sge) => sum + sge.length, 0)
+  const elementsOf = (sges: readonly SgeSpec[]): readonly ElementWords[] =>
+    sges.map(({ at, length, key = LOCAL_KEY }) => ({ address: halvesOf(MEMORY_BASE + BigInt(at)), length, key }))
 
   const work: WorkSource = {
     loadSend(row, index, into, at) {
       const spec = queues[row].sends[index]
       if (spec === undefined) return false
-      const remote = MEMORY_BASE + BigInt(spec.remote ?? 0)
-      into.fill(0, at, at + Send.SGE)
-      into[at + Send.OPCODE] = spec.opcode
-      into[at + Send.FLAGS] = (spec.flags ?? SIGNALED) | (spec.inline ? INLINE : 0)
-      into[at + Send.ID_LO] = spec.id
-      into[at + Send.ID_HI] = ~spec.id
-      into[at + Send.SGES] = spec.inline ? 0 : (spec.sges?.length ?? 0)
-      into[at + Send.LENGTH] = spec.inline?.length ?? lengthOf(spec.sges ?? [])
-      into[at + Send.IMM] = spec.imm ?? 0
-      into[at + Send.RKEY] = spec.rkey ?? REMOTE_KEY
-      into[at + Send.REMOTE_LO] = low(remote)
-      into[at + Send.REMOTE_HI] = high(remote)
-      into[at + Send.COMPARE_LO] = low(spec.compare ?? 0n)
-      into[at + Send.COMPARE_HI] = high(spec.compare ?? 0n)
-      into[at + Send.SWAP_LO] = low(spec.swap ?? 0n)
-      into[at + Send.SWAP_HI] = high(spec.swap ?? 0n)
-      if (spec.to !== undefined) {
-        into[at + Send.DEST_QPN] = spec.to.qpn
-        into[at + Send.QKEY] = spec.to.qkey
-        into[at + Send.FLOW] = spec.to.flow
-      }
-      into[at + Send.INLINE_AT] = index
-      into[at + Send.REFUSED] = spec.refused ?? 0
-      writeSges(spec.sges ?? [], into, at + Send.SGE)
+      const { inline, flags = SIGNALED, sges = [], remote = 0 } = spec
+      putSend(
+        {
+          imm: 0,
+          rkey: REMOTE_KEY,
+          compare: 0n,
+          swap: 0n,
+          refused: 0,
+          ...spec,
+          flags: flags | (inline ? INLINE : 0),
+          idHigh: ~spec.id,
+          elements: inline ? [] : elementsOf(sges),
+          inline,
+          remote: halvesOf(MEMORY_BASE + BigInt(remote)),
+          inlineAt: index,
+          to: spec.to,
+        },
+        into,
+        at,
+      )
       return true
     },
     retireSend(row, count) {
@@ -310,10 +303,7 @@ export const createNode = (options: NodeOptions = {}) => {
       for (let i = 0; i < count; i++) queue.sends[queue.retired++] = undefined
     },
     copyInline(row, inlineAt, start, arena, at, chunk, stride, total) {
-      const data = queues[row].sends[inlineAt]?.inline
-      if (data === undefined) throw new Error('inline data of a request that was retired')
-      for (let done = 0, chunkAt = at; done < total; done += chunk, chunkAt += stride)
-        arena.bytes.set(data.subarray(start + done, start + done + Math.min(chunk, total - done)), chunkAt)
+      copyInlineData(queues[row].sends[inlineAt]?.inline, start, arena, at, chunk, stride, total)
     },
     takeReceive(row, into, at) {
       const spec = queues[row].receives.shift()
@@ -321,8 +311,7 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Receive.ID_LO] = spec.id
       into[at + Receive.ID_HI] = ~spec.id
       into[at + Receive.SGES] = spec.sges.length
-      into[at + Receive.LENGTH] = lengthOf(spec.sges)
-      writeSges(spec.sges, into, at + Receive.SGE)
+      into[at + Receive.LENGTH] = putElements(elementsOf(spec.sges), into, at + Receive.SGE)
       return true
     },
     selectShared(_row, srqn, into) {
@@ -354,13 +343,7 @@ export const createNode = (options: NodeOptions = {}) => {
         push(cq, c, solicited) {
           if (c[Completion.ID_HI] !== ~c[Completion.ID_LO] >>> 0) throw new Error('a wr_id of two requests')
           cqes.push({
-            id: c[Completion.ID_LO],
-            status: c[Completion.STATUS],
-            opcode: c[Completion.OPCODE],
-            bytes: c[Completion.BYTES],
-            imm: c[Completion.IMM],
-            flags: c[Completion.FLAGS],
-            qpn: c[Completion.QPN],
+            ...completionOf(c),
             srcQpn: c[Completion.SRC_QPN],
             sl: c[Completion.SL],
             cq,
@@ -378,10 +361,7 @@ export const createNode = (options: NodeOptions = {}) => {
       causes: reports.causes,
     },
     {
-      ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
-      ...(options.sharedWindowBytes !== undefined && { sharedWindowBytes: options.sharedWindowBytes }),
-      ...(options.boundReads !== undefined && { boundReads: options.boundReads }),
-      ...(options.pacingInterval !== undefined && { pacingInterval: options.pacingInterval }),
+      ...engineOptions(options),
       rateControl: options.rateControl,
     },
   )
@@ -415,11 +395,8 @@ export const createNode = (options: NodeOptions = {}) => {
       free = runEnd
       port.freeRuns--
       port.runs++
-      for (let i = 0; i < count; i++) {
-        const at = offset + i * packetBytes
-        const length = i === count - 1 ? lastBytes : packetBytes
-        sent.push({ bytes: arena.bytes.slice(at, at + length), flow, run: port.runs, writesBefore: dmaCalls.writes })
-      }
+      for (const bytes of packetsOf(arena, offset, packetBytes, count, lastBytes))
+        sent.push({ bytes, flow, run: port.runs, writesBefore: dmaCalls.writes })
     },
   }
 

@@ -12,7 +12,7 @@ import { bthFlags, bthOpcode, bthPadCount } from '../../../src/transport/wire/bt
 import { emitFrame, type Frame, type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../../src/transport/wire/frame.ts'
 import { icrcOf, icrcOfRxeFlush, makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
 import { emitPacket, type Packet, parsePacket } from '../../../src/transport/wire/packet.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 
 const files = readdirSync(fixture('wire')).filter(name => name.endsWith('.pcap'))

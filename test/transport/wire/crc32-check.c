@@ -3,7 +3,7 @@
  * data, so that the address sanitizer detects a read beyond either end. Exits with 1 on a difference. `engine` is the
  * implementation that native.c has chosen for this CPU.
  */
-#include "../../native/native.c"
+#include "../../../native/native.c"
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -28,7 +28,7 @@ import {
   viewCm,
 } from '../../../src/transport/wire/mad/mad.ts'
 import { parsePacket } from '../../../src/transport/wire/packet.ts'
-import { readCapture } from '../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 
 /** The Q_Key of rdma_cm's datagrams. */

@@ -13,9 +13,9 @@ import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
 import { isSameAddress } from '../../../transport/wire/address.ts'
-import { flowAddress, noAddress, openPath, sourceOf, storedAddress } from '../../rxe/address/path.ts'
-import { refusal } from '../../rxe/rings/work-source.ts'
-import type { QpObject, RxeState } from '../../rxe/state.ts'
+import { flowAddress, noAddress, openPath, sourceOf, storedAddress } from '../../soft/address/path.ts'
+import { refusal } from '../../soft/queues.ts'
+import type { QpObject, SoftState } from '../../soft/state.ts'
 import type { Sends, TargetGate } from '../sends.ts'
 import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
 
@@ -96,7 +96,7 @@ class Initiator implements TargetGate {
 }
 
 export class Initiators {
-  readonly #soft: RxeState
+  readonly #soft: SoftState
   readonly #outbox: Outbox
   readonly #byNumber = new Map<number, Initiator>()
   /** Those that want a target as soon as their earlier requests are acknowledged. */
@@ -110,7 +110,7 @@ export class Initiators {
   #lastNumber: number
 
   /** `replyQpn`: to which answers come. `first`: the number of the first connection. */
-  constructor(soft: RxeState, outbox: Outbox, replyQpn: number, first: number) {
+  constructor(soft: SoftState, outbox: Outbox, replyQpn: number, first: number) {
     this.#soft = soft
     this.#outbox = outbox
     this.#replyQpn = replyQpn
@@ -129,7 +129,7 @@ export class Initiators {
     const initiator = this.#byNumber.get(qpn)
     if (initiator === undefined) return
     this.#disconnect(initiator)
-    initiator.object.state.send.refusal = 0
+    initiator.sends.refusal = 0
   }
 
   remove(qpn: number): void {
@@ -281,11 +281,11 @@ export class Initiators {
 
   /** The next request, which names the target, fails with `refused` (`Send.REFUSED`). */
   #fail(initiator: Initiator, refused: number): void {
-    const { send, row } = initiator.object.state
+    const { sends, object } = initiator
     this.#release(initiator)
     initiator.phase = Phase.FAILED
-    send.refusal = refused
-    this.#soft.recheck(row)
+    sends.refusal = refused
+    this.#soft.recheck(object.state.row)
   }
 
   /** Ends what the initiator has begun. */

@@ -19,7 +19,7 @@ import {
   putBth,
 } from '../../../transport/wire/bth.ts'
 import { checkPacket } from '../../../transport/wire/packet.ts'
-import type { RxeState } from '../../rxe/state.ts'
+import type { SoftState } from '../../soft/state.ts'
 
 export const DcOpcode = {
   CONNECT: opcodeNumber.DC_CONNECT,
@@ -83,10 +83,10 @@ const MAX_WAITING = DC_MAX_CONNECTIONS.device
 export type Path = Pick<FlowAddress, 'source' | 'destination' | 'flowLabel' | 'trafficClass'>
 
 export class Outbox {
-  readonly #soft: RxeState
+  readonly #soft: SoftState
   readonly #waiting: { message: Request | Answer; flow: number }[] = []
 
-  constructor(soft: RxeState) {
+  constructor(soft: SoftState) {
     this.#soft = soft
   }
 

@@ -19,10 +19,10 @@ import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { ECN_MASK } from '../../../transport/wire/flow.ts'
-import { flowAddress, noAddress, openPath, storedAddress } from '../../rxe/address/path.ts'
-import { forgetFailing } from '../../rxe/classes/cq-class.ts'
-import { emptySendQueue } from '../../rxe/rings/work-source.ts'
-import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
+import { flowAddress, noAddress, openPath, storedAddress } from '../../soft/address/path.ts'
+import { forgetFailing } from '../../soft/completions.ts'
+import { emptySendQueue } from '../../soft/queues.ts'
+import { noPsns, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
 import { Limits } from '../attributes.ts'
 import type { CompletedQueues } from '../completions.ts'
 import { type Answer, DcOpcode, type Outbox, type Path, type Request } from './messages.ts'
@@ -59,7 +59,7 @@ const keyOf = ({ initiatorQpn, replyQpn }: Request, { source }: Path): string =>
   `${initiatorQpn} ${replyQpn} ${String.fromCharCode(...source)}`
 
 export class Targets {
-  readonly #soft: RxeState
+  readonly #soft: SoftState
   readonly #outbox: Outbox
   readonly #byNumber = new Map<number, Target>()
   /** By QPN of the responder: what its completions say. */
@@ -68,7 +68,7 @@ export class Targets {
   readonly #limit = createLimit('connections of DC targets', DC_MAX_CONNECTIONS.device)
   #nextReap = Number.POSITIVE_INFINITY
 
-  constructor(soft: RxeState, outbox: Outbox) {
+  constructor(soft: SoftState, outbox: Outbox) {
     this.#soft = soft
     this.#outbox = outbox
   }
@@ -242,10 +242,11 @@ export class Targets {
       attributeBits: 0,
       address: storedAddress(soft, { ...noAddress, dgid: from.source, port: 1 }),
       firstPsns: noPsns,
+      heldGid: -1,
       flow,
     }
     soft.qps[row] = object
-    soft.rings[row] = responder
+    soft.queues[row] = responder
     this.#responders.set(qpn, { uidx, qpn: object.state.qpn, opcodeOf: () => 0 })
     return { target, key, number: request.connection, responder, heardAt: now }
   }
@@ -259,7 +260,7 @@ export class Targets {
     if (this.#responders.size === 0) this.#nextReap = Number.POSITIVE_INFINITY
     soft.engine().destroy(row)
     soft.qps[row] = undefined
-    soft.rings[row] = undefined
+    soft.queues[row] = undefined
     soft.failures.forget(row)
     soft.inError.delete(qpn)
     forgetFailing(soft, qpn)

@@ -5,7 +5,7 @@
  */
 import type { FlowAddress } from '../../../transport/phy/port.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
-import type { CoreQueue, RxeState } from '../../rxe/state.ts'
+import type { CoreQueue, SoftState } from '../../soft/state.ts'
 import { Initiators } from './initiators.ts'
 import { type Answer, DcOpcode, Outbox, type Path, type Request, readMessage } from './messages.ts'
 import { Targets } from './targets.ts'
@@ -22,13 +22,13 @@ interface Received {
 }
 
 export class DcTransport {
-  readonly #soft: RxeState
+  readonly #soft: SoftState
   readonly #outbox: Outbox
   readonly targets: Targets
   #initiators: Initiators | undefined
   readonly #received: Received[] = []
 
-  constructor(soft: RxeState) {
+  constructor(soft: SoftState) {
     this.#soft = soft
     this.#outbox = new Outbox(soft)
     this.targets = new Targets(soft, this.#outbox)

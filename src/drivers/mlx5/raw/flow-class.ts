@@ -8,7 +8,7 @@ import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType, nameIn } from '../../
 import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { FLOW_KEY_BYTES, FlowHeader, FlowKey } from '../../../spec/wire/ethernet.ts'
-import { requireFrames, stateOf } from '../classes.ts'
+import { requireFrames, stateOf } from '../state.ts'
 import { receiverOf } from './raw-qp-class.ts'
 
 const { ACTION_TAG, ACTION_DROP, ...headers } = FlowSpecType.values

@@ -10,7 +10,6 @@
  * pairs of the same engine.
  */
 import type { Bytes } from '../../../core/memory/address-space.ts'
-import type { Core } from '../../../core/model.ts'
 import { FrameHeaders } from '../../../spec/drivers/mlx5-queues.ts'
 import { IpProtocol, MAC_BYTES, MAX_FRAME_BYTES } from '../../../spec/wire/ethernet.ts'
 import { FrameChecksum, type FrameSink } from '../../../transport/engine/types.ts'
@@ -28,9 +27,6 @@ const MIN_COPY = 1024
 /** IP headers are aligned to words behind an Ethernet header. */
 const ALIGNMENT = 16
 const SHIFT = 2
-
-/** The stations of a link by core. */
-const linkOf = new WeakMap<Core, Station[]>()
 
 /** An address as a number, as a key of 48 bits. */
 const macAt = (view: DataView, at: number): number => view.getUint16(at) * 2 ** 32 + view.getUint32(at + 2)
@@ -69,6 +65,8 @@ export interface StationOptions {
   readonly allocate: (bytes: number) => Bytes
   /** Whether the device's port is up: a port that is down neither sends nor receives. */
   readonly isUp: () => boolean
+  /** Another station of the link, if there is one. */
+  readonly neighbour: Station | undefined
 }
 
 /** A device on the link. */
@@ -87,13 +85,12 @@ export class Station implements FrameSink {
   /** Frames of the outbox that are delivered. */
   #delivered = 0
 
-  constructor(core: Core, options: StationOptions) {
+  constructor(options: StationOptions) {
     this.#options = options
     this.steering = new Steering(options.seed)
     const { mac } = options
     this.#mac = macAt(new DataView(mac.buffer, mac.byteOffset, MAC_BYTES), 0)
-    this.#stations = linkOf.get(core) ?? []
-    linkOf.set(core, this.#stations)
+    this.#stations = options.neighbour === undefined ? [] : options.neighbour.#stations
     this.#stations.push(this)
   }
 

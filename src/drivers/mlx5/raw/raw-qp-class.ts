@@ -3,24 +3,23 @@
  * program's queues; or, with an indirection table, a receiver without queues that spreads frames over work queues (receive
  * side scaling). Only links that carry frames have them.
  */
-import type { DriverClass } from '../../../core/driver-contract.ts'
-import type { AnyHandler, CallContext, CoreObject } from '../../../core/model.ts'
+import { overlayClass } from '../../../core/devices/driver.ts'
+import type { CallContext, CoreObject } from '../../../core/model.ts'
 import { RawPacketQp } from '../../../spec/classes/qp/raw_packet_qp.ts'
 import { Mlx5Attributes, RX_HASH_FIELDS, RxHash, TOEPLITZ, TOEPLITZ_KEY_BYTES } from '../../../spec/drivers/mlx5.ts'
-import type { AnyRecord } from '../../../spec/schema/schema.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { qpClass } from '../../rxe/classes/qp-class.ts'
-import { emptyReceiveQueue } from '../../rxe/rings/receive-queue.ts'
-import { emptySendQueue } from '../../rxe/rings/work-source.ts'
-import { noPsns, type QpObject, type QueuePair, type RxeState } from '../../rxe/state.ts'
-import { refuse, requireFrames, stateOf, withProgramQueues } from '../classes.ts'
+import { qpClass } from '../../soft/classes/qp-class.ts'
+import { emptyReceiveQueue, emptySendQueue } from '../../soft/queues.ts'
+import { noPsns, type QpCap, type QpObject, type QueuePair, type SoftState } from '../../soft/state.ts'
+import { blockFormat } from '../format.ts'
+import { refuse, requireFrames, stateOf } from '../state.ts'
 import { headersOf } from './frame-link.ts'
 import { hashFrame, type RssKey } from './rss-hash.ts'
 import type { ArrivedFrame, FrameReceiver } from './steering.ts'
 import type { TableObject, WqObject } from './work-queues.ts'
 
 /** A queue pair or work queue that receives frames. */
-export const queueReceiver = ({ state: { row } }: QpObject | WqObject, { engine }: RxeState): FrameReceiver => ({
+export const queueReceiver = ({ state: { row } }: QpObject | WqObject, { engine }: SoftState): FrameReceiver => ({
   receive: (frame, tag) => engine().onFrame(row, frame.arena, frame.at, frame.length, tag, headersOf(frame)),
 })
 
@@ -39,35 +38,33 @@ class ScalingReceiver implements FrameReceiver {
   }
 }
 
+interface RawQp extends QueuePair {
+  /** Of flow rules, once there is one. */
+  receiver?: FrameReceiver
+}
+
 /** The state of a queue pair with an indirection table: no queues, and no row of the engine. */
-interface ScalingQp extends QueuePair {
+interface ScalingQp extends RawQp {
   readonly scaling: FrameReceiver
 }
 
 const NO_ROW = -1
 
 const scalingOf = (object: CoreObject): ScalingQp | undefined => {
-  const state = object.state as ScalingQp | QueuePair
+  const state = object.state as ScalingQp | RawQp
   return 'scaling' in state ? state : undefined
 }
 
-const receivers = new WeakMap<CoreObject, FrameReceiver>()
-
 /** What flow rules for this queue pair deliver to: always the same object. */
-export const receiverOf = (object: CoreObject, device: RxeState): FrameReceiver => {
-  const receiver = receivers.get(object) ?? scalingOf(object)?.scaling ?? queueReceiver(object as QpObject, device)
-  receivers.set(object, receiver)
-  return receiver
+export const receiverOf = (object: CoreObject, device: SoftState): FrameReceiver => {
+  const state = object.state as RawQp
+  state.receiver ??= scalingOf(object)?.scaling ?? queueReceiver(object as QpObject, device)
+  return state.receiver
 }
 
-const own = withProgramQueues(qpClass(RawPacketQp, 'RAW_PACKET', Service.RAW), Mlx5Attributes.raw_packet_qp)
-const { create, modify, query, destroy } = own.handlers as Readonly<Record<string, AnyHandler>>
-
 interface ScalingArguments {
-  readonly cap: AnyRecord
+  readonly cap: QpCap
   readonly sendCq?: CoreObject
-  readonly recvCq?: CoreObject
-  readonly rwqIndTable?: TableObject
   readonly hashFields?: bigint
   readonly hashFunction?: number
   readonly hashKeyBytes?: number
@@ -116,6 +113,7 @@ const createScaling = (call: CallContext, object: CoreObject, args: ScalingArgum
     attributeBits: 0,
     address: undefined,
     firstPsns: noPsns,
+    heldGid: -1,
     flow: -1,
     scaling,
   }
@@ -126,27 +124,27 @@ const createScaling = (call: CallContext, object: CoreObject, args: ScalingArgum
 const refuseChange = (method: string) =>
   refuse('EOPNOTSUPP', `raw_packet_qp.${method}: a queue pair with an indirection table has no state of its own`)
 
-export const rawPacketQpClass: DriverClass = {
-  ...own,
-  handlers: {
-    ...own.handlers,
+export const rawPacketQpClass = overlayClass<typeof RawPacketQp, RawQp, typeof Mlx5Attributes.raw_packet_qp>(
+  qpClass(RawPacketQp, 'RAW_PACKET', Service.RAW, blockFormat(Mlx5Attributes.raw_packet_qp)),
+  Mlx5Attributes.raw_packet_qp,
+  inner => ({
     create(call, object, args, core) {
       requireFrames(call, 'raw_packet_qp.create')
-      const passed = args as unknown as ScalingArguments
-      if (passed.rwqIndTable !== undefined) return createScaling(call, object, passed, passed.rwqIndTable)
+      const table = args.rwqIndTable as TableObject | undefined
+      if (table !== undefined) return createScaling(call, object, args, table)
       for (const name of ['sendCq', 'recvCq'] as const)
-        if (passed[name] === undefined) refuse('EINVAL', `raw_packet_qp.create: attribute ${name} is missing`)
-      return create!(call, object, args, core)
+        if (args[name] === undefined) refuse('EINVAL', `raw_packet_qp.create: attribute ${name} is missing`)
+      return inner.create(call, object, args, core)
     },
     query: (call, object, args, core) =>
-      scalingOf(object) === undefined ? query!(call, object, args, core) : refuseChange('query'),
+      scalingOf(object) === undefined ? inner.query(call, object, args, core) : refuseChange('query'),
     modify: (call, object, args, core) =>
-      scalingOf(object) === undefined ? modify!(call, object, args, core) : refuseChange('modify'),
+      scalingOf(object) === undefined ? inner.modify(call, object, args, core) : refuseChange('modify'),
     destroy(call, object, args, core) {
       const scaling = scalingOf(object)
-      if (scaling === undefined) return destroy!(call, object, args, core)
+      if (scaling === undefined) return inner.destroy(call, object, args, core)
       stateOf(call).soft.qpns.free(scaling.qpn)
-      return core(call, object, args, core)
+      return core(call, object, args)
     },
-  },
-}
+  }),
+)

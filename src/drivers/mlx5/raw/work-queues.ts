@@ -10,16 +10,14 @@ import { MAX_LOG_TABLE_SIZE, RwqIndTable, Wq } from '../../../spec/classes/wq.ts
 import { Mlx5Attributes, RESPONSE_BYTES } from '../../../spec/drivers/mlx5.ts'
 import { QpState, WqState } from '../../../spec/enums.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { endQueuePair } from '../../rxe/classes/qp-class.ts'
-import { ringMemoryOf } from '../../rxe/context.ts'
-import { createReceiveQueue } from '../../rxe/rings/receive-queue.ts'
-import { emptySendQueue, resetRings } from '../../rxe/rings/work-source.ts'
-import { type CqObject, noPsns, type QpObject, type QueuePair } from '../../rxe/state.ts'
+import { endQueuePair } from '../../soft/classes/qp-class.ts'
+import { emptySendQueue, resetQueues } from '../../soft/queues.ts'
+import { type CqObject, noPsns, type QpObject, type QueuePair } from '../../soft/state.ts'
 import { Limits } from '../attributes.ts'
-import { closeQueues, type ProgramQueues, refuse, requireFrames, requirePowerOfTwo, stateOf } from '../classes.ts'
+import { checkReceives, closeQueues, inSteps, receiveElements } from '../format.ts'
 import { ProgramRecord, share, unshare } from '../program-memory.ts'
 import { Receives } from '../receives.ts'
-import { prepareRings } from '../shadow-rings.ts'
+import { type ProgramQueues, refuse, requireFrames, requirePowerOfTwo, stateOf } from '../state.ts'
 
 const { RESET, RDY, ERR } = WqState.values
 
@@ -43,27 +41,21 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
   {
     create(call, object, args) {
       requireFrames(call, 'wq.create')
-      const { pd, cq, maxWr, maxSge, flags = 0, userHandle, asyncFd, uidx = 0, wqFlags = 0, wqMask = 0 } = args
+      const { pd, cq, maxWr, flags = 0, userHandle, asyncFd, uidx = 0, wqFlags = 0, wqMask = 0 } = args
       const { bufferAddress = 0n, doorbellAddress = 0n, receiveRequests = 0, receiveShift = 0 } = args
       if (flags !== 0)
         refuse('EOPNOTSUPP', `wq.create: flags 0x${flags.toString(16)}: the device strips and delays nothing`)
       if (wqFlags !== 0 || wqMask !== 0)
         refuse('EOPNOTSUPP', 'wq.create: the device has neither signatures nor striding receive queues')
-      requirePowerOfTwo('wq.create: rq_wqe_count', receiveRequests, Limits.maxQpWr)
-      const maxShift = Math.log2(Limits.maxReceiveBytes)
-      if (receiveShift < 4 || receiveShift > maxShift)
-        refuse('EINVAL', `wq.create: rq_wqe_shift: ${receiveShift} is not in 4 to ${maxShift}`)
-      prepareRings(call.context)
+      checkReceives('wq.create', receiveRequests, receiveShift)
       const { soft, queues } = stateOf(call)
-      const elements = Math.min(2 ** receiveShift / 16, Limits.maxSge)
-      const memory = ringMemoryOf(call.context)
-      const receive = createReceiveQueue(memory, receiveRequests, elements)
-      const undo: (() => void)[] = [() => memory.free(receive.ring)]
-      try {
+      const maxSge = Math.min(receiveElements(receiveShift), Limits.maxSge)
+      const { number } = (cq as CqObject).state
+      inSteps(undo => {
         const buffer = share(call, bufferAddress, receiveRequests * 2 ** receiveShift)
-        undo.push(() => unshare(buffer))
+        undo(() => unshare(buffer))
         const record = new ProgramRecord(call, doorbellAddress)
-        const { number } = (cq as CqObject).state
+        const receives = new Receives({ record, buffer, count: receiveRequests, shift: receiveShift, maxSge })
         const qpn = soft.qpns.take()
         const row = soft.engine().create({
           service: Service.RAW,
@@ -72,7 +64,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
           sendCq: number,
           recvCq: number,
           maxSendSge: 0,
-          maxRecvSge: elements,
+          maxRecvSge: maxSge,
           sqSigAll: false,
         })
         soft.qpns.bind(qpn, row)
@@ -81,39 +73,37 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
           qpn,
           owner: call.context,
           send: emptySendQueue,
-          receive,
+          receive: receives,
           destinations: undefined,
           attributeBits: 0,
           address: undefined,
           firstPsns: noPsns,
+          heldGid: -1,
           flow: -1,
         }
-        soft.qps[row] = object as QpObject
-        soft.rings[row] = object.state
+        soft.qps[row] = object
+        soft.queues[row] = object.state
         soft.addQueues(row)
-        const receives = new Receives(record, buffer, receiveRequests, receiveShift, receive)
         const own: ProgramQueues = {
           buffers: [buffer],
           record,
           sends: undefined,
           receives,
           uidx,
+          bytes: 0,
           hasFrames: true,
           opcodeOf: () => 0,
         }
         queues.set(qpn, own)
-        affiliate(object, userHandle, { asyncFd })
-        return { maxWr, maxSge, wqNum: qpn, driverBytes: RESPONSE_BYTES.wq }
-      } catch (error) {
-        for (const step of undo.reverse()) step()
-        throw error
-      }
+      })
+      affiliate(object, userHandle, { asyncFd })
+      return { maxWr, maxSge: args.maxSge, wqNum: object.state.qpn, driverBytes: RESPONSE_BYTES.wq }
     },
 
     query(call, { state }) {
-      const { ring, maxSge } = state.receive
+      const { capacity, maxSge } = state.receive
       const current = stateOfEngine(stateOf(call).soft.engine().stateOf(state.row))
-      return { state: current, maxWr: ring.capacity, maxSge, flags: 0 }
+      return { state: current, maxWr: capacity, maxSge, flags: 0 }
     },
 
     modify(call, object, { state, curState, flags, flagsMask }) {
@@ -132,11 +122,10 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const receives = queues.get(qpn)?.receives
       soft.engine().modify(row, engineStates[state], {})
       if (state === RESET) {
-        resetRings(object.state)
-        receives?.reset()
+        resetQueues(object.state)
         soft.taps.requests?.reset(object as QpObject)
         soft.failures.forget(row)
-      } else if (receives !== undefined) receives.isOpen = true
+      } else receives?.open()
       soft.recheck(row)
       return {}
     },
@@ -146,9 +135,8 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
       const { state } = object
       const own = queues.get(state.qpn)
       queues.delete(state.qpn)
-      endQueuePair(soft, state, call.why)
-      ringMemoryOf(call.context).free(state.receive.ring)
-      if (own !== undefined) closeQueues(own)
+      endQueuePair(call, soft, state)
+      if (own !== undefined) closeQueues(call, own)
       return core(call, object, args)
     },
   },

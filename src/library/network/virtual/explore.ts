@@ -3,6 +3,7 @@
  * seed that fails is run again with fewer and fewer faults. The error has what is left, and the ladder.
  */
 
+import type { EventEmitter } from 'node:events'
 import { nextTurn } from '../../../host/event-loop/next-turn.ts'
 import type { FaultRule } from '../../../spec/faults/rule.ts'
 import { formatFaults, formatRule } from '../../../spec/faults/rules.ts'
@@ -84,6 +85,31 @@ const catchingAll = async (body: () => Promise<void>, caught: (error: unknown) =
   }
 }
 
+/** Real milliseconds that workers which a test has ended get to end. */
+const WORKER_TIME = 1000
+
+/** The workers that begin from now on. Node does not list those without a listener among its resources. */
+const watchWorkers = () => {
+  const alive = new Set<object>()
+  const hasProcess = typeof process === 'object' && process.on !== undefined
+  const onWorker = (worker: EventEmitter): void => {
+    alive.add(worker)
+    worker.once('exit', () => alive.delete(worker))
+  }
+  if (hasProcess) process.on('worker', onWorker)
+  return {
+    /** Resolves with whether some are left. */
+    async areLeft(): Promise<boolean> {
+      const deadline = performance.now() + WORKER_TIME
+      while (alive.size > 0 && performance.now() < deadline) await nextTurn()
+      return alive.size > 0
+    },
+    stop(): void {
+      if (hasProcess) process.off('worker', onWorker)
+    },
+  }
+}
+
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : formatValue(error))
 
 /** One run of a test. */
@@ -105,6 +131,7 @@ const runOnce = async (
   const fail = (error: unknown): void => {
     failure ??= { error }
   }
+  const workers = watchWorkers()
   clock.isAlone = true
   clock.onProblem = error => {
     // A program may expect that it is stuck, but what it does outside of the network does not repeat.
@@ -128,7 +155,10 @@ const runOnce = async (
       // Rejections are unhandled once all promise reactions have run.
       await nextTurn()
       milliseconds = network.now()
-      const left = clock.outside()
+      // First: the ports of a worker that ends are listed until then.
+      const worker = (await workers.areLeft()) ? ['a worker'] : []
+      const left = [...clock.outside(), ...worker]
+      workers.stop()
       if (left.length > 0)
         fail(
           refused('EOPNOTSUPP', 'network.explore', `the test has left ${left.join(', ')}, which does not repeat`, ''),

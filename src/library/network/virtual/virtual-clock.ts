@@ -286,7 +286,7 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
             settle()
             reject(error)
           }
-          if (isStopped) return end()
+          if (isStopped) return onNextTurn(end)
           // A call that fails at once would otherwise keep a loop from the next turn.
           countTry()
           turns.push(end)
@@ -339,6 +339,15 @@ export const createVirtualClock = (rule: ExternalRule): VirtualClock => {
       )
     },
     watch,
+    inVain: () =>
+      new Promise(resolve => {
+        // As in `watch`.
+        if (isStopped && clock.isAlone) return
+        if (isStopped) return onNextTurn(resolve)
+        countTry()
+        turns.push(resolve)
+        schedule()
+      }),
     hold() {
       holds++
     },

@@ -56,12 +56,41 @@ export const checkOptions = (call: string, title: string, options: object | unde
   }
 }
 
+/** Levels of nesting of valid arguments, and those that a copy has at most: what is deeper is shared. */
+const USUAL_DEPTH = 8
+const MAX_DEPTH = 200
+
+/** As `copyOfValue`. `copies`: those made so far, of a value that may contain itself; absent: throws `tooDeep` if it is deep. */
+const copyNested = (value: unknown, depth: number, copies?: Map<object, unknown>): unknown => {
+  if (typeof value !== 'object' || value === null) return value
+  if (value instanceof Uint8Array) return copyOfBytes(value)
+  const isList = Array.isArray(value)
+  const prototype = Object.getPrototypeOf(value)
+  if ((!isList && prototype !== Object.prototype && prototype !== null) || depth === MAX_DEPTH) return value
+  const copyField = (field: unknown): unknown => copyNested(field, depth + 1, copies)
+  if (copies === undefined) {
+    if (depth === USUAL_DEPTH) throw tooDeep
+    return isList
+      ? value.map(copyField)
+      : Object.fromEntries(Object.entries(value).map(([name, field]) => [name, copyField(field)]))
+  }
+  const known = copies.get(value)
+  if (known !== undefined) return known
+  const copy: object = isList ? new Array(value.length) : {}
+  copies.set(value, copy)
+  const attributes = { writable: true, enumerable: true, configurable: true }
+  for (const [name, field] of Object.entries(value))
+    Object.defineProperty(copy, name, { ...attributes, value: copyField(field) })
+  return copy
+}
+const tooDeep = new RangeError('the value is deeper than usual')
+
 /** A copy of an argument, with its records, lists and bytes: the program may write to the original. */
 export const copyOfValue = <T>(value: T): T => {
-  if (typeof value !== 'object' || value === null) return value
-  if (value instanceof Uint8Array) return copyOfBytes(value) as T & Uint8Array
-  if (Array.isArray(value)) return value.map(copyOfValue) as T
-  const prototype = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return value
-  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, copyOfValue(field)])) as T
+  try {
+    return copyNested(value, 0) as T
+  } catch (error) {
+    if (error !== tooDeep) throw error
+    return copyNested(value, 0, new Map()) as T
+  }
 }

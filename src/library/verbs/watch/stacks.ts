@@ -2,7 +2,7 @@
  * V8 stacks for findings and errors, without the frames of userdma and of Node. V8 formats a stack when it is read, so
  * that an unread stack costs only the capture.
  */
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 
 /** Maximum frames of a captured stack, including frames of userdma and Node. */
 const MAX_FRAMES = 32

@@ -2,8 +2,9 @@
  * Observes posts and polls for the check of a device (`open({ check })` or `userdma check`). Accessors on rings and
  * completion objects observe them, so that the hot code is the same with and without a check.
  */
-import type { Finding, Severity } from '../../../spec/check/findings.ts'
+import type { Finding } from '../../../spec/check/finding.ts'
 import type { Omission } from '../../../spec/check/omissions.ts'
+import type { Severity } from '../../../spec/check/severity.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 

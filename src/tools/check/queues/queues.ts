@@ -3,7 +3,7 @@
  * completions that are never polled, or not before their region is deregistered.
  */
 
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { nameIn } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'

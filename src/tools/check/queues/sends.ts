@@ -6,7 +6,7 @@
  *   device, or ends. What is outstanding then is lost. What is complete is not lost, but the program has not polled it.
  */
 
-import type { Moment } from '../../../spec/check/findings.ts'
+import type { Moment } from '../../../spec/check/finding.ts'
 import { type RequestCompletion, takesReceive, type WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { PostQueue } from '../../../spec/session.ts'

@@ -1,7 +1,7 @@
 /*
  * Findings about events of CQs: CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions.
  */
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { RequestCompletion } from '../../../spec/check/requests.ts'
 import { counted } from '../../../spec/text.ts'
 import { WcStatus } from '../../../spec/work.ts'

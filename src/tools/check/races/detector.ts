@@ -3,7 +3,7 @@
  * (races.ts), and reports races with the stacks of both posts. It does nothing until a program writes an event log.
  */
 import { requestName } from '../../../spec/check/causes.ts'
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { ATOMIC_BYTES, SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'

@@ -2,7 +2,7 @@
  * What the search for races asks the daemon, or the library, whose devices are checked: which memory a key names, stacks
  * of calls, and the event logs of programs.
  */
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { LoggedEvent } from './feed.ts'
 
 /** The memory that a key grants access to. */

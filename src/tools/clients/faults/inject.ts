@@ -12,7 +12,7 @@ import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Ho
 import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
 import { causeOfRule } from '../../../spec/check/causes.ts'
 import type { Failure } from '../../../spec/check/failures.ts'
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import { AsyncEventType, CmEventType, QpType } from '../../../spec/enums.ts'
 import { Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
 import type { CallFault, FaultSubject, ProgramFaults } from '../../../spec/faults/program-faults.ts'

@@ -8,13 +8,14 @@
  * the phase `program` also has what the program did until then.
  */
 
-import type { Stack } from '../../../spec/check/findings.ts'
+import type { Stack } from '../../../spec/check/finding.ts'
 import type { WorkRequest } from '../../../spec/check/requests.ts'
 import { SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
 import {
   headerAt,
   isReliableOpcode,
   OP_ACK,
+  OP_ATOMIC,
   OP_END,
   OP_READ,
   OP_REQUEST,
@@ -104,6 +105,16 @@ interface Open {
   spans: Span[] | undefined
 }
 
+/** Packets of requests that were sent together, for the first time. */
+interface Run {
+  readonly psn: number
+  /** PSNs. */
+  readonly count: number
+  readonly time: number
+  /** PSNs of answers with data that have not come: an acknowledgement of later requests does not stand for them. */
+  unanswered: number
+}
+
 interface Queue extends QueueTimes {
   readonly phases: PhaseTimes
   idle: number
@@ -133,7 +144,7 @@ interface Queue extends QueueTimes {
   counted: number
   /** The newest PSN of requests. */
   highest: number | undefined
-  readonly runs: { readonly psn: number; readonly count: number; readonly time: number }[]
+  readonly runs: Run[]
   readonly stalls: Stall[]
   /** When an RNR NAK came after which nothing was sent yet. */
   notReadySince: number | undefined
@@ -482,7 +493,11 @@ export class TimesOfRequests {
     if (isLost) queue.lost += count
     if (queue.notReadySince !== undefined) addStall(queue, { phase: 'receiver', from: queue.notReadySince, to: time })
     queue.notReadySince = undefined
-    if (isReliableOpcode(opcode) && this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), time))
+    const hasAnswer = (flags & (OP_READ | OP_ATOMIC)) !== 0
+    if (
+      isReliableOpcode(opcode) &&
+      this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), hasAnswer, time)
+    )
       return
     if ((flags & OP_START) !== 0) this.#start(queue, opcode, time)
     queue.sentUntil = time
@@ -517,12 +532,12 @@ export class TimesOfRequests {
   }
 
   /** Notes packets of requests with `count` PSNs. Returns whether they were sent before: then the send was interrupted. */
-  #isRepeated(queue: Queue, psn: number, count: number, time: number): boolean {
+  #isRepeated(queue: Queue, psn: number, count: number, hasAnswer: boolean, time: number): boolean {
     const { highest, runs, stalls } = queue
     const last = (psn + count - 1) & PSN_MASK
     if (highest === undefined || psnDifference(psn, highest) > 0) {
       queue.highest = last
-      runs.push({ psn, count, time })
+      runs.push({ psn, count, time, unanswered: hasAnswer ? count : 0 })
       if (runs.length > MAX_RUNS) runs.shift()
       return false
     }
@@ -569,9 +584,17 @@ export class TimesOfRequests {
     if (queue === undefined) return
     const psn = bthPsn(view, 0)
     const last = (psn + count - 1) & PSN_MASK
-    // What is acknowledged is not sent again. The packet that a NAK names is.
     const { runs } = queue
-    while (runs[0] !== undefined && psnDifference(psn, runs[0].psn + runs[0].count - 1) > 0) runs.shift()
+    if ((flags & (OP_READ | OP_ATOMIC)) !== 0) {
+      const answered = runs.find(
+        run =>
+          run.unanswered > 0 && psnDifference(psn, run.psn) >= 0 && psnDifference(psn, run.psn + run.count - 1) <= 0,
+      )
+      if (answered !== undefined) answered.unanswered -= count
+    }
+    // What is acknowledged is not sent again. The packet that a NAK names is.
+    const isOver = (run: Run): boolean => run.unanswered <= 0 && psnDifference(psn, run.psn + run.count - 1) > 0
+    while (runs[0] !== undefined && isOver(runs[0])) runs.shift()
     // The responses of a READ take as many PSNs as they are.
     if ((flags & OP_READ) !== 0 && queue.highest !== undefined && psnDifference(last, queue.highest) > 0)
       queue.highest = last

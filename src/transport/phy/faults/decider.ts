@@ -9,6 +9,7 @@ import { type FaultDirection, type FaultRule, isActive, targetOf } from '../../.
 import { opcodeNumbers } from '../../../spec/faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
+import { cmNameIn } from '../../wire/mad/mad.ts'
 import { countHits, DAMAGE, WAIT } from './kinds.ts'
 
 /** Decisions for the packets of one run, by packet. */
@@ -52,6 +53,8 @@ interface ActiveRule {
   readonly index: number
   /** By opcode: 1 if selected; null: all are selected. */
   readonly opcodes: Uint8Array | null
+  /** The names of the selected messages of the connection manager; null: all packets. */
+  readonly messages: ReadonlySet<string> | null
   /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
@@ -106,6 +109,7 @@ export const createFaultDecider = (
         rule,
         index,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
+        messages: rule.cm.length > 0 ? new Set(rule.cm) : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
         random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
         counts: ruleCounts,
@@ -168,6 +172,7 @@ export const createFaultDecider = (
           const state = activeRules[p]
           if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
           if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
+          if (state.messages !== null && !state.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
           decideFor(state, i)
         }
         anyAction |= decisions.actions[i]

@@ -11,6 +11,7 @@ import {
   CM_CLASS_VERSION,
   type CmMessageName,
   cmMessages,
+  GSI_QPN,
   MAD_BASE_VERSION,
   MAD_BYTES,
   MAD_METHOD_SEND,
@@ -18,7 +19,9 @@ import {
   madHeader,
   rdmaCmHeader,
 } from '../../../spec/wire/mad.ts'
+import { opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from '../bits.ts'
+import { BTH_BYTES, bthDestQp, bthOpcode } from '../bth.ts'
 
 /** The record of a layout: its bit fields and byte arrays. */
 export type LayoutRecord<L extends MessageLayout> = {
@@ -123,6 +126,7 @@ const viewClass = (name: CmMessageName): typeof MessageView => {
 }
 
 const names = Object.keys(cmMessages) as CmMessageName[]
+const namesByAttribute = new Map<number, CmMessageName>(names.map(name => [cmMessages[name].attribute, name]))
 const viewsByAttribute = new Map(names.map(name => [cmMessages[name].attribute as number, viewClass(name)]))
 
 /**
@@ -136,6 +140,16 @@ export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (view.getInt32(0) !== FIRST_WORD) return undefined
   const View = viewsByAttribute.get(view.getUint16(ATTRIBUTE_AT))
   return View && (new View(bytes, view) as object as CmMessage)
+}
+
+/** Where a MAD begins in its packet: behind BTH and DETH. */
+const MAD_AT = BTH_BYTES + 8
+
+/** The name of the CM message in a packet of `bytes` bytes; undefined for any other packet. Allocates nothing. */
+export const cmNameIn = (view: DataView, packet: number, bytes: number): CmMessageName | undefined => {
+  if (bytes < MAD_AT + MAD_BYTES || bthOpcode(view, packet) !== opcodeNumber.UD_SEND_ONLY) return undefined
+  if (bthDestQp(view, packet) !== GSI_QPN || view.getInt32(packet + MAD_AT) !== FIRST_WORD) return undefined
+  return namesByAttribute.get(view.getUint16(packet + MAD_AT + ATTRIBUTE_AT))
 }
 
 /** As `viewCm`, but the result is a plain record. */

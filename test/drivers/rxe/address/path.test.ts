@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { flowAddress, type StoredAddress, storedAddress } from '../../../../src/drivers/rxe/address/path.ts'
+import { flowAddress, type StoredAddress, storedAddress } from '../../../../src/drivers/soft/address/path.ts'
 import { ipv4, path } from '../machine.ts'
 
 const peer = ipv4(10, 0, 0, 1)

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { deviceAttributes, Limits, portAttributes } from '../../../../src/drivers/rxe/attributes.ts'
+import { deviceAttributes, Limits, portAttributes } from '../../../../src/drivers/soft/attributes.ts'
 import { LinkLayer, Mtu, PortFlags, PortState } from '../../../../src/spec/enums.ts'
 import type { Counters } from '../../../../src/transport/engine/types.ts'
 

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createSlots } from '../../../../src/drivers/rxe/slots.ts'
-import { createNumbers, FIRST_QPN } from '../../../../src/drivers/rxe/state.ts'
+import { createSlots } from '../../../../src/drivers/soft/slots.ts'
+import { createNumbers, FIRST_QPN } from '../../../../src/drivers/soft/state.ts'
 
 test('live values keep distinct slots, and freed slots are reused', () => {
   fc.assert(

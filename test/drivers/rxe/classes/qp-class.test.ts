@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
-import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
+import { Limits } from '../../../../src/drivers/soft/attributes.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
-import { createTorment, type Torment } from '../../../../src/drivers/rxe/torment/torment.ts'
+import { createTorment, type Torment } from '../../../../src/drivers/soft/torment/torment.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'

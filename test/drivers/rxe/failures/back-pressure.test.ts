@@ -21,6 +21,7 @@ import { MwType } from '../../../../src/spec/enums.ts'
 import type { ObjectClass } from '../../../../src/spec/schema/schema.ts'
 import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { errnoOf } from '../../../core/fixture.ts'
+import { inLongRun } from '../../../long-run.ts'
 import {
   path as addressOf,
   assertNothingLeft,
@@ -245,6 +246,6 @@ for (const [name, path, windowBytes] of [
   it(`destroy and modify succeed or are refused under back-pressure: ${name}`, () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => play(steps, path, windowBytes)),
-      { numRuns: 300 },
+      { numRuns: inLongRun(300, 100) },
     )
   })

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { closeContext, invokeNow } from '../../../../src/core/index.ts'
-import { waitsOfDevice } from '../../../../src/drivers/rxe/waits.ts'
+import { waitsOfDevice } from '../../../../src/drivers/soft/waits.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { XrcIniQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'

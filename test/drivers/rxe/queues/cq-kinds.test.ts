@@ -5,8 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { completed, invokeNow } from '../../../../src/core/index.ts'
 import { loadProducer } from '../../../../src/core/memory/rings.ts'
-import { createCqRing, pushCompletion } from '../../../../src/drivers/rxe/rings/completion-ring.ts'
-import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
+import { type CqRing, createCqRing } from '../../../../src/drivers/rings/completion-ring.ts'
+import { slabRings } from '../../../../src/drivers/rings/ring-memory.ts'
+import { pushCompletion } from '../../../../src/drivers/soft/completion-queue.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
@@ -68,7 +69,7 @@ test('a counting CQ counts more completions than its cqe without an overrun, and
   const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
   // the program reads the count at the offset of a ring's producer index
-  const { area, headerAt } = m.devices[1].device.state.cqs.get(0).state.ring
+  const { area, headerAt } = (m.devices[1].device.state.cqs.get(0).state as CqRing).ring
   assert.equal(area.view.getUint32(headerAt + RingHeader.PRODUCER, true), 100)
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { cqe: 100 }, b.caller)),
@@ -128,7 +129,7 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   // µs
   m.now = 5_000_000.25
   send(1)
-  const { ring } = m.devices[1].device.state.cqs.get(0).state
+  const { ring } = m.devices[1].device.state.cqs.get(0).state as CqRing
   assert.equal(ring.area.view.getBigUint64(ring.elementsAt + Wc.TIMESTAMP, true), 5_000_000_250n)
   m.now += 1
   send(1)

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
-import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { SLICE_ROWS } from '../../../../src/drivers/soft/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { connectQps, machine, makeQp, modify, Qps } from '../machine.ts'

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
-import type { RxeContext } from '../../../../src/drivers/rxe/context.ts'
-import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
+import type { RingsContext } from '../../../../src/drivers/rings/context.ts'
+import { SLICE_ROWS } from '../../../../src/drivers/soft/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
@@ -55,13 +55,13 @@ test('a completion queue whose context is closed while the call waits is not res
   const { a } = pair()
   for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
   const { context } = a.p
-  const { rings } = context.state as RxeContext
+  const { rings } = context.state as RingsContext
   let allocated = 0
   const allocate: typeof rings.allocate = bytes => {
     allocated++
     return rings.allocate(bytes)
   }
-  context.state = { ...(context.state as RxeContext), rings: { ...rings, allocate } } satisfies RxeContext
+  context.state = { ...(context.state as RingsContext), rings: { ...rings, allocate } } satisfies RingsContext
   const answer = invoke(context, Cq, 'modify', a.cq.handle, { cqe: 100 }, a.p.caller)
   assert.ok(answer instanceof Promise)
   closeContext(context)

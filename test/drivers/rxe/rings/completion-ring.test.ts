@@ -4,12 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import {
-  type CqRing,
-  createCqRing,
-  pushCompletion,
-  resizeCqRing,
-} from '../../../../src/drivers/rxe/rings/completion-ring.ts'
+import { type CqRing, createCqRing, resizeCqRing } from '../../../../src/drivers/rings/completion-ring.ts'
+import { pushCompletion } from '../../../../src/drivers/soft/completion-queue.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { WcFlags } from '../../../../src/spec/work.ts'
 import { Completion } from '../../../../src/transport/engine/types.ts'

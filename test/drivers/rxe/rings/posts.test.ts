@@ -5,14 +5,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ScanScope } from '../../../../src/core/driver-contract.ts'
 import { storeProducer } from '../../../../src/core/memory/rings.ts'
-import { createPostScan, SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
-import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
-import {
-  createSendQueue,
-  type QpRings,
-  type QueueOwner,
-  ringWork,
-} from '../../../../src/drivers/rxe/rings/work-source.ts'
+import { createReceiveQueue, type RingReceives } from '../../../../src/drivers/rings/receive-queue.ts'
+import { createSendQueue, type RingSends } from '../../../../src/drivers/rings/send-queue.ts'
+import { createPostScan, SLICE_ROWS } from '../../../../src/drivers/soft/posts.ts'
+import { type QpQueues, type QueueOwner, queueWork } from '../../../../src/drivers/soft/queues.ts'
 import type { Engine } from '../../../../src/transport/engine/engine.ts'
 import { testRings } from '../provider.ts'
 
@@ -21,11 +17,14 @@ const RING_SLOTS = 16
 /** Rows 0 to `count` - 1. Each queue holds `requests`; its ring has one slot more. */
 const setUp = (count: number, requests = RING_SLOTS - 1, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
-  const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
-    ...(ownerOf && { owner: ownerOf(row) }),
-    send: createSendQueue(memory, requests, 1, 0),
-    receive: createReceiveQueue(memory, requests, 1),
-  }))
+  const rings: ((QpQueues & { send: RingSends; receive: RingReceives }) | undefined)[] = Array.from(
+    { length: count },
+    (_, row) => ({
+      ...(ownerOf && { owner: ownerOf(row) }),
+      send: createSendQueue(memory, requests, 1, 0),
+      receive: createReceiveQueue(memory, requests, 1),
+    }),
+  )
   const notified: string[] = []
   const engine = {
     onDoorbell: (row: number) => notified.push(`send ${row}`),
@@ -128,7 +127,7 @@ test('a rechecked row is passed to the engine once, and counts as no work if not
 
 test('a new post is found although the engine took requests without a scan and the index wrapped', () => {
   const { rings, scan, send } = setUp(1, 1)
-  const { loadSend, takeReceive } = ringWork(rings)
+  const { loadSend, takeReceive } = queueWork(rings)
   const block = new Uint32Array(64)
   const receive = (producer: number) => storeProducer(rings[0]!.receive.ring, producer)
   send(0, 1)

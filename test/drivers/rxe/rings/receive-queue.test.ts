@@ -4,13 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import {
-  createReceiveQueue,
-  pendingReceives,
-  type ReceiveQueue,
-  resizeReceives,
-  takeReceive,
-} from '../../../../src/drivers/rxe/rings/receive-queue.ts'
+import { createReceiveQueue, type RingReceives, resizeReceives } from '../../../../src/drivers/rings/receive-queue.ts'
 import { Receive, Sge } from '../../../../src/transport/engine/types.ts'
 import { isIntact, mapRing, postReceive, type TestRings, testRings } from '../provider.ts'
 
@@ -30,7 +24,7 @@ const setUp = (requests = 7) => {
     limitEvents,
     ring: mapRing(queue.ring.area),
     /** Takes a receive into `wqe`, and returns its ID; undefined if the queue is empty. */
-    take: (): number | undefined => (takeReceive(queue, wqe, 0) ? wqe[Receive.ID_LO] : undefined),
+    take: (): number | undefined => (queue.take(wqe, 0) ? wqe[Receive.ID_LO] : undefined),
     wqe,
   }
 }
@@ -61,7 +55,7 @@ test('a receive queue is shared if and only if it has a function for the limit e
 })
 
 /** Resizes to `requests`, and frees the old ring. Returns false if more requests are posted. */
-const resize = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
+const resize = (memory: TestRings, queue: RingReceives, requests: number): boolean => {
   const old = resizeReceives(memory, queue, requests)
   if (old === undefined) return false
   memory.free(old)
@@ -98,7 +92,7 @@ test('random posts, receives and resizes: each request is taken once, in order a
           assert.equal(resize(memory, queue, step.resize), fits)
           if (fits) ring = mapRing(queue.ring.area)
         }
-        assert.equal(pendingReceives(queue), waiting.length)
+        assert.equal(queue.pending(), waiting.length)
         assert.equal(memory.live.size, 1, 'only the present ring is allocated')
       }
     }),
@@ -120,7 +114,7 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
           for (let i = 0; i < area.length / 4; i++)
             area.view.setUint32(area.at + 4 * i, noise[(i + round) % noise.length], true)
           mapRing(area).producer = producer + round
-          assert.ok(pendingReceives(queue) <= queue.ring.mask)
+          assert.ok(queue.pending() <= queue.ring.mask)
           take()
           assert.ok(wqe[Receive.SGES] <= SGES)
           assert.ok(isIntact(area))

@@ -15,7 +15,7 @@ import {
   storeConsumer,
   storeProducer,
 } from '../../../../src/core/memory/rings.ts'
-import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
+import { slabRings } from '../../../../src/drivers/rings/ring-memory.ts'
 import { compactLayout } from '../../../../src/spec/drivers/compact-rings.ts'
 
 /** Fills elements and indices of a ring with a value from 1 to 255; `isMarked` checks that they are unchanged. */

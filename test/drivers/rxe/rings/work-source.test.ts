@@ -1,11 +1,12 @@
 /*
- * Work requests in rxe's rings are copied to the engine's layout (`ringWork`). Invalid contents are refused or bounded.
+ * Work requests in rxe's rings are copied to the engine's layout (`queueWork`). Invalid contents are refused or bounded.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
-import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
+import { createReceiveQueue, type RingReceives } from '../../../../src/drivers/rings/receive-queue.ts'
+import { createSendQueue, type RingSends } from '../../../../src/drivers/rings/send-queue.ts'
+import { type QpQueues, queueWork, resetQueues } from '../../../../src/drivers/soft/queues.ts'
 import { RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/engine/types.ts'
@@ -32,7 +33,7 @@ const MARGIN = 8
 const MARK = 0xa5a5a5a5
 
 interface Setup {
-  readonly rings: QpRings
+  readonly rings: QpQueues & { send: RingSends; receive: RingReceives }
   readonly work: WorkSource
   readonly send: MappedRing
   readonly receive: MappedRing
@@ -46,10 +47,10 @@ const setUp = (elements = 7): Setup => {
   const memory = testRings()
   const send = createSendQueue(memory, elements, MAX_SGE, INLINE)
   const receive = createReceiveQueue(memory, elements, MAX_SGE)
-  const rings: QpRings = { send, receive }
-  const rows: QpRings[] = []
+  const rings = { send, receive }
+  const rows: QpQueues[] = []
   rows[ROW] = rings
-  const work = ringWork(rows)
+  const work = queueWork(rows)
   const copied = (length: number, copy: (target: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
     const target = new Uint32Array(length + 2 * MARGIN).fill(MARK)
     const isPosted = copy(target, MARGIN)
@@ -372,7 +373,7 @@ test('a reset empties both queues for device and program', () => {
   }
   qp.take()
   qp.work.retireSend(ROW, 2)
-  resetRings(qp.rings)
+  resetQueues(qp.rings)
   assert.deepEqual([qp.send.producer, qp.send.consumer, qp.receive.producer, qp.receive.consumer], [0, 0, 0, 0])
   assert.equal(qp.load(0), undefined)
   assert.equal(qp.take(), undefined)

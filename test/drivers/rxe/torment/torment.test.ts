@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { type Device, invokeNow, unregister } from '../../../../src/core/index.ts'
 import { bindWindow } from '../../../../src/core/memory/windows.ts'
-import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
-import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
+import { Limits } from '../../../../src/drivers/soft/attributes.ts'
+import { createTorment } from '../../../../src/drivers/soft/torment/torment.ts'
 import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
@@ -478,7 +478,7 @@ describe('limits and packets', () => {
     for (const cap of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
       assert.throws(() => makeQp(p, cq, { cap }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
     makeQp(p, cq, { cap: { maxSendSge: 13, maxInlineData: 101 } })
-    assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0').maxSge, Limits.maxSge)
+    assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0', Limits).maxSge, Limits.maxSge)
   })
   it('send and receive queues accept exactly as many requests as requested (kind queue)', () => {
     const torment = tormentOf(seedWith('queue', 1), plainArena(4096))

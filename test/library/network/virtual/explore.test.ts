@@ -3,16 +3,22 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import {
   type AwaitableRcQueuePair,
   createNetwork,
   ExploreError,
+  listen,
   type Messages,
   type Network,
   open,
+  type Server,
   starTopology,
 } from '../../../../src/library/index.ts'
+import { casesOf } from '../../../long-run.ts'
 import { startEcho, talk } from './echo.ts'
+
+const ignore = (): void => {}
 
 const network = createNetwork({ clock: 'virtual' })
 
@@ -121,23 +127,48 @@ for (const [name, body, text] of [
     assert.match(error.message, text)
   })
 
-for (const [name, again] of [
+/** What a test does again and again; its kind: what it waits for. */
+const endless = [
   ['waits for no time', async given => given.sleep(0)],
   ['receives from a closed device', async (_, messages) => void (await messages.receive().catch(() => {}))],
   ['sleeps with an aborted signal', given => given.sleep(1, { signal: AbortSignal.abort() }).catch(() => {})],
   ['sends by a closed queue pair', async (_, __, qp) => void (await qp.send(Uint8Array.of(1)).catch(() => {}))],
+  ['opens a device with a mistake', given => open({ network: given, name: 7 as never }).then(ignore, ignore)],
+  [
+    'iterates over a closed server',
+    async (_, __, ___, server) => {
+      for await (const request of server) request.reject()
+    },
+  ],
+  ['waits at a closed server', (_, __, ___, server) => server.wait()],
+  [
+    'iterates over messages that have ended',
+    async (_, messages) => {
+      try {
+        for await (const _ of messages);
+      } catch {}
+    },
+  ],
   ['posts no receive', async (_, __, qp) => void (await qp.receive().catch(() => {}))],
-] as const satisfies readonly [string, (given: Network, closed: Messages, qp: AwaitableRcQueuePair) => Promise<void>][])
+] as const satisfies readonly [
+  string,
+  (given: Network, closed: Messages, qp: AwaitableRcQueuePair, server: Server) => Promise<void>,
+][]
+
+// Each takes seconds: one of the network's own waits, one of messages, one of a queue pair; the long run has all.
+for (const [name, again] of casesOf(endless, ([name]) => !/signal|receive$|mistake|messages that|waits at/.test(name)))
   test(`a test that ${name}, again and again, fails`, async () => {
-    const endless = async (given: Network): Promise<void> => {
+    const program = async (given: Network): Promise<void> => {
       const echo = await startEcho(given)
       await echo.close()
       const device = await open({ network: given })
       const qp = device.pd().rcQp()
       qp.close()
-      for (;;) await again(given, echo.messages, qp)
+      const server = await listen('rdma://0.0.0.0:7', { device })
+      await server.close()
+      for (;;) await again(given, echo.messages, qp, server)
     }
-    const error = await failureOf(network.explore(endless, { seeds: 1 }))
+    const error = await failureOf(network.explore(program, { seeds: 1 }))
     assert.match(
       error.message,
       /50000 waits have failed, or were for no time, within [\s\S]*a pause: await network\.sleep\(1\)/,
@@ -155,6 +186,31 @@ test('a test that leaves a real timer fails', async () => {
   } finally {
     clearTimeout(timer)
   }
+})
+
+test('a test that leaves a worker fails, one that ends its worker does not', async () => {
+  const workers: Worker[] = []
+  const begin = (): Worker => {
+    const worker = new Worker('setInterval(() => {}, 1000)', { eval: true })
+    workers.push(worker)
+    return worker
+  }
+  try {
+    const error = await failureOf(network.explore(() => void begin(), { seeds: 1 }))
+    assert.match(error.message, /the test has left a worker, which does not repeat/)
+    await network.explore(() => void begin().terminate(), { seeds: 1 })
+  } finally {
+    for (const worker of workers) await worker.terminate()
+  }
+})
+
+test('a topology that contains itself is refused with a sentence', () => {
+  const links: { hosts: number; links: unknown } = { hosts: 2, links: undefined }
+  links.links = [{ between: ['h1', links] }]
+  assert.throws(() => createNetwork({ clock: 'virtual', links: links as never }), {
+    code: 'EINVAL',
+    message: /links\.links\[0\]\.between/,
+  })
 })
 
 test('of two explorations at the same time the second is refused', async () => {

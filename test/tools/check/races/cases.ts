@@ -7,6 +7,19 @@
  * In cases with "both ends in one memory" a process also uses a buffer of its peer as a local buffer.
  */
 import type { RaceId } from '../../../../src/tools/check/races/races.ts'
+import {
+  adjacent3,
+  aroundWord3,
+  data1,
+  data2,
+  data3,
+  otherData1,
+  otherData3,
+  overlapping3,
+  result1,
+  result2,
+  word3,
+} from './buffers.ts'
 import type { Memory, Script } from './script.ts'
 
 export interface Case {
@@ -16,20 +29,12 @@ export interface Case {
   run(script: Script): void
 }
 
-/** Buffers; the last digit is the process. `overlapping3` overlaps `data3`, `adjacent3` follows it. */
-const data1: Memory = [1, 0x1000, 64]
-const otherData1: Memory = [1, 0x2000, 64]
-const data3: Memory = [3, 0x3000, 64]
-const otherData3: Memory = [3, 0x4000, 64]
-const data2: Memory = [2, 0x5000, 64]
-const word3: Memory = [3, 0x6000, 8]
-const aroundWord3: Memory = [3, 0x5fc0, 128]
-const result1: Memory = [1, 0x7000, 8]
-const result2: Memory = [2, 0x7000, 8]
-const overlapping3: Memory = [3, 0x3020, 64]
-const adjacent3: Memory = [3, 0x3040, 64]
-
 const race = (name: string, id: RaceId, run: (script: Script) => void): Case => ({ name, race: id, run })
+/** A script with one queue pair of process 1. */
+const onQueue =
+  (run: (script: Script, qp: ReturnType<Script['qp']>) => void) =>
+  (script: Script): void =>
+    run(script, script.qp())
 const noRace = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
 
 /** Two unordered requests to process 3 on two queue pairs. */
@@ -134,106 +139,149 @@ export const cases: readonly Case[] = [
     s.write(1, s.qp(), undefined, data3)
     s.write(2, s.qp(), undefined, [3, 0x3000, 0])
   }),
-  race('a read across the gap between two writes', 'race', s => {
-    const qp = s.qp()
-    s.write(1, qp, undefined, [3, 0x3000, 8])
-    s.write(1, qp, undefined, [3, 0x3038, 8])
-    s.read(2, s.qp(), data3, data2)
-  }),
+  race(
+    'a read across the gap between two writes',
+    'race',
+    onQueue((s, qp) => {
+      s.write(1, qp, undefined, [3, 0x3000, 8])
+      s.write(1, qp, undefined, [3, 0x3038, 8])
+      s.read(2, s.qp(), data3, data2)
+    }),
+  ),
 
   // ---- order within a queue ----
-  noRace('one queue: write-write', s => {
-    const qp = s.qp()
-    s.write(1, qp, data1, data3)
-    s.write(1, qp, otherData1, data3)
-  }),
-  noRace('one queue: write-read', s => {
-    const qp = s.qp()
-    s.write(1, qp, data1, data3)
-    s.read(1, qp, data3, otherData1)
-  }),
-  race('one queue: read-write', 'read-then-write-unfenced', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.write(1, qp, otherData1, data3)
-  }),
-  noRace('one queue: read-write with fence', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.write(1, qp, otherData1, data3, { isFenced: true })
-  }),
-  noRace('one queue: read-write with a fence between them', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.send(1, qp, undefined, { isFenced: true })
-    s.write(1, qp, otherData1, data3)
-  }),
-  noRace('one queue: read-write with a completion between them', s => {
-    const qp = s.qp()
-    s.poll(1, s.read(1, qp, data3, data1))
-    s.write(1, qp, otherData1, data3)
-  }),
-  race('one queue: a fence of the read itself does not help', 'read-then-write-unfenced', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1, { isFenced: true })
-    s.write(1, qp, otherData1, data3)
-  }),
-  race('one queue: the destination of a read is sent', 'buffer-reused', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.send(1, qp, data1)
-  }),
-  noRace('one queue: the destination of a read is sent with fence', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.send(1, qp, data1, { isFenced: true })
-  }),
-  noRace('one queue: a read into the buffer of a send', s => {
-    const qp = s.qp()
-    s.send(1, qp, data1)
-    s.read(1, qp, data3, data1)
-  }),
-  noRace('one queue: reads into one buffer', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.read(1, qp, otherData3, data1)
-  }),
-  noRace('one queue: atomics with one result', s => {
-    const qp = s.qp()
-    s.atomic(1, qp, word3, result1)
-    s.atomic(1, qp, word3, result1)
-  }),
-  race('one queue: atomic-write', 'atomic-mixed-with-write', s => {
-    const qp = s.qp()
-    s.atomic(1, qp, word3, result1)
-    s.write(1, qp, undefined, word3)
-  }),
-  noRace('one queue: write-atomic', s => {
-    const qp = s.qp()
-    s.write(1, qp, undefined, word3)
-    s.atomic(1, qp, word3, result1)
-  }),
-  race('one queue, both ends in one memory: the target of a write is sent', 'race', s => {
-    const qp = s.qp()
-    s.write(1, qp, data1, data3)
-    s.send(1, qp, data3, { isFenced: true })
-  }),
+  noRace(
+    'one queue: write-write',
+    onQueue((s, qp) => {
+      s.write(1, qp, data1, data3)
+      s.write(1, qp, otherData1, data3)
+    }),
+  ),
+  noRace(
+    'one queue: write-read',
+    onQueue((s, qp) => {
+      s.write(1, qp, data1, data3)
+      s.read(1, qp, data3, otherData1)
+    }),
+  ),
+  race(
+    'one queue: read-write',
+    'read-then-write-unfenced',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.write(1, qp, otherData1, data3)
+    }),
+  ),
+  noRace(
+    'one queue: read-write with fence',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.write(1, qp, otherData1, data3, { isFenced: true })
+    }),
+  ),
+  noRace(
+    'one queue: read-write with a fence between them',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.send(1, qp, undefined, { isFenced: true })
+      s.write(1, qp, otherData1, data3)
+    }),
+  ),
+  noRace(
+    'one queue: read-write with a completion between them',
+    onQueue((s, qp) => {
+      s.poll(1, s.read(1, qp, data3, data1))
+      s.write(1, qp, otherData1, data3)
+    }),
+  ),
+  race(
+    'one queue: a fence of the read itself does not help',
+    'read-then-write-unfenced',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1, { isFenced: true })
+      s.write(1, qp, otherData1, data3)
+    }),
+  ),
+  race(
+    'one queue: the destination of a read is sent',
+    'buffer-reused',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.send(1, qp, data1)
+    }),
+  ),
+  noRace(
+    'one queue: the destination of a read is sent with fence',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.send(1, qp, data1, { isFenced: true })
+    }),
+  ),
+  noRace(
+    'one queue: a read into the buffer of a send',
+    onQueue((s, qp) => {
+      s.send(1, qp, data1)
+      s.read(1, qp, data3, data1)
+    }),
+  ),
+  noRace(
+    'one queue: reads into one buffer',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.read(1, qp, otherData3, data1)
+    }),
+  ),
+  noRace(
+    'one queue: atomics with one result',
+    onQueue((s, qp) => {
+      s.atomic(1, qp, word3, result1)
+      s.atomic(1, qp, word3, result1)
+    }),
+  ),
+  race(
+    'one queue: atomic-write',
+    'atomic-mixed-with-write',
+    onQueue((s, qp) => {
+      s.atomic(1, qp, word3, result1)
+      s.write(1, qp, undefined, word3)
+    }),
+  ),
+  noRace(
+    'one queue: write-atomic',
+    onQueue((s, qp) => {
+      s.write(1, qp, undefined, word3)
+      s.atomic(1, qp, word3, result1)
+    }),
+  ),
+  race(
+    'one queue, both ends in one memory: the target of a write is sent',
+    'race',
+    onQueue((s, qp) => {
+      s.write(1, qp, data1, data3)
+      s.send(1, qp, data3, { isFenced: true })
+    }),
+  ),
   race('one queue, both ends in one memory: a receive buffer is sent', 'buffer-reused', s => {
     const [one, two] = [s.qp(), s.qp()]
     const stamp = s.receive(1)
     s.deliver(s.send(1, one, data1), two, stamp, otherData1)
     s.send(1, one, otherData1)
   }),
-  race('one queue, both ends in one memory: the destination of a read is read', 'race', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.read(1, qp, data1, otherData1)
-  }),
-  noRace('one queue, both ends in one memory: the source of a read is overwritten by a read', s => {
-    const qp = s.qp()
-    s.read(1, qp, data3, data1)
-    s.read(1, qp, otherData3, data3)
-  }),
+  race(
+    'one queue, both ends in one memory: the destination of a read is read',
+    'race',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.read(1, qp, data1, otherData1)
+    }),
+  ),
+  noRace(
+    'one queue, both ends in one memory: the source of a read is overwritten by a read',
+    onQueue((s, qp) => {
+      s.read(1, qp, data3, data1)
+      s.read(1, qp, otherData3, data3)
+    }),
+  ),
   noRace('one queue without reliability: write-write', s => {
     const qp = s.qp(false)
     s.write(1, qp, data1, data3)
@@ -250,19 +298,24 @@ export const cases: readonly Case[] = [
     s.write(1, s.qp(), data1, data3)
     s.write(1, s.qp(), otherData1, data3)
   }),
-  noRace('the completion of a later request of the queue', s => {
-    const qp = s.qp()
-    s.write(1, qp, data1, data3)
-    s.poll(1, s.send(1, qp))
-    s.write(1, s.qp(), otherData1, data3)
-  }),
-  race('the completion of an earlier request of the queue', 'race', s => {
-    const qp = s.qp()
-    const first = s.send(1, qp)
-    s.write(1, qp, data1, data3)
-    s.poll(1, first)
-    s.write(1, s.qp(), otherData1, data3)
-  }),
+  noRace(
+    'the completion of a later request of the queue',
+    onQueue((s, qp) => {
+      s.write(1, qp, data1, data3)
+      s.poll(1, s.send(1, qp))
+      s.write(1, s.qp(), otherData1, data3)
+    }),
+  ),
+  race(
+    'the completion of an earlier request of the queue',
+    'race',
+    onQueue((s, qp) => {
+      const first = s.send(1, qp)
+      s.write(1, qp, data1, data3)
+      s.poll(1, first)
+      s.write(1, s.qp(), otherData1, data3)
+    }),
+  ),
   race('a completion polled, then a write of another process', 'race', s => {
     s.poll(1, s.write(1, s.qp(), data1, data3))
     s.write(2, s.qp(), data2, data3)
@@ -280,13 +333,15 @@ export const cases: readonly Case[] = [
     s.wait(1, 2)
     s.write(2, s.qp(), data2, data3)
   }),
-  noRace('a completion orders also what threads had polled before they posted earlier requests of its queue', s => {
-    const qp = s.qp()
-    s.poll(11, s.write(11, s.qp(), data1, data3))
-    s.send(11, qp)
-    s.poll(13, s.send(12, qp))
-    s.write(13, s.qp(), otherData1, data3)
-  }),
+  noRace(
+    'a completion orders also what threads had polled before they posted earlier requests of its queue',
+    onQueue((s, qp) => {
+      s.poll(11, s.write(11, s.qp(), data1, data3))
+      s.send(11, qp)
+      s.poll(13, s.send(12, qp))
+      s.write(13, s.qp(), otherData1, data3)
+    }),
+  ),
 
   // ---- messages ----
   noRace('write, completion, message, write of the receiver', s => {
@@ -520,22 +575,26 @@ export const cases: readonly Case[] = [
   }),
 
   // ---- destroyed objects ----
-  noRace('the queue pair was destroyed', s => {
-    const qp = s.qp()
-    s.write(1, qp, data1, data3)
-    s.engine.close(qp.sends)
-    s.write(2, s.qp(), data2, data3)
-  }),
+  noRace(
+    'the queue pair was destroyed',
+    onQueue((s, qp) => {
+      s.write(1, qp, data1, data3)
+      s.engine.close(qp.sends)
+      s.write(2, s.qp(), data2, data3)
+    }),
+  ),
   noRace('the region was deregistered', s => {
     s.write(1, s.qp(), data1, data3)
     s.region.isDeregistered = true
     s.write(2, s.qp(), data2, data3)
   }),
-  noRace('the queue pair of the sender of a message was destroyed', s => {
-    const qp = s.qp()
-    const stamp = s.receive(3)
-    s.deliver(s.send(1, qp, data1), s.qp(), stamp, data3)
-    s.engine.close(qp.sends)
-    s.write(2, s.qp(), data2, data3)
-  }),
+  noRace(
+    'the queue pair of the sender of a message was destroyed',
+    onQueue((s, qp) => {
+      const stamp = s.receive(3)
+      s.deliver(s.send(1, qp, data1), s.qp(), stamp, data3)
+      s.engine.close(qp.sends)
+      s.write(2, s.qp(), data2, data3)
+    }),
+  ),
 ]

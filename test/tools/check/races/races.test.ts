@@ -7,17 +7,9 @@ import { MAX_SLOTS } from '../../../../src/tools/check/races/clock.ts'
 import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races } from '../../../../src/tools/check/races/races.ts'
 import { AccessKind } from '../../../../src/tools/check/races/shadow.ts'
 import { collectGarbage } from '../../../tools.ts'
+import { aroundWord3, data1, data3, otherData3, result1, result2, word3 } from './buffers.ts'
 import { cases } from './cases.ts'
-import { type Memory, script } from './script.ts'
-
-/** Buffers; the last digit is the process. `aroundWord3` contains `word3`. */
-const data3: Memory = [3, 0x3000, 64]
-const otherData3: Memory = [3, 0x4000, 64]
-const data1: Memory = [1, 0x1000, 64]
-const word3: Memory = [3, 0x6000, 8]
-const aroundWord3: Memory = [3, 0x5fc0, 128]
-const result1: Memory = [1, 0x7000, 8]
-const result2: Memory = [2, 0x7000, 8]
+import { script } from './script.ts'
 
 const findingsOf = ({ run }: (typeof cases)[number]): string[] => {
   const steps = script()

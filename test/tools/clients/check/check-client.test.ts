@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { renameDevice, unregister } from '../../../../src/core/devices/registry.ts'
-import type { Finding } from '../../../../src/spec/check/findings.ts'
+import type { Finding } from '../../../../src/spec/check/finding.ts'
 import { type BufferCheck, SCRATCH_BYTES } from '../../../../src/spec/check/requests.ts'
 import { createChecker } from '../../../../src/tools/clients/check/check-client.ts'
 import { plainArena } from '../../../../src/transport/wire/arena.ts'

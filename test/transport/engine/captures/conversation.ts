@@ -12,7 +12,7 @@ import {
 import { OP_READ, OP_REQUEST, OP_RESPONSE, opcodeFlags, opcodeNumber } from '../../../../src/spec/wire/opcodes.ts'
 import { parseFrame } from '../../../../src/transport/wire/frame.ts'
 import { parsePacket, type WellFormedPacket } from '../../../../src/transport/wire/packet.ts'
-import { readCapture } from '../../../../src/transport/wire/pcap.ts'
+import { readCapture } from '../../../captures.ts'
 import { fixture } from '../../../paths.ts'
 
 export type Side = 0 | 1

@@ -1,0 +1,133 @@
+/*
+ * Opens capture files for commands: plain, gzip and zstd, or standard input (`-`). zstd is Node's own where it has it
+ * (22.15 and later), otherwise the program `zstd`.
+ */
+import { spawn } from 'node:child_process'
+import { closeSync, createReadStream, fstatSync, openSync } from 'node:fs'
+import type { Readable } from 'node:stream'
+import * as zlib from 'node:zlib'
+import { UsageError } from './fail.ts'
+
+/** Bytes per read: large, since each is a call. */
+const CHUNK = 1 << 20
+
+export interface CaptureSource {
+  /** Chunks of the capture's bytes, decompressed. */
+  readonly chunks: AsyncIterable<Uint8Array>
+  /** Bytes of the file; 0 if unknown. */
+  readonly size: number
+  /** Bytes of the file that were read. */
+  readonly read: () => number
+}
+
+type Compression = 'gzip' | 'zstd' | undefined
+
+const compressionOf = (start: Uint8Array): Compression => {
+  if (start[0] === 0x1f && start[1] === 0x8b) return 'gzip'
+  return start[0] === 0x28 && start[1] === 0xb5 && start[2] === 0x2f && start[3] === 0xfd ? 'zstd' : undefined
+}
+
+/** The first bytes of a stream, and all of it. */
+const peek = async (
+  stream: Readable,
+): Promise<{ readonly start: Uint8Array; readonly all: AsyncIterable<Uint8Array> }> => {
+  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
+  const held: Uint8Array[] = []
+  let length = 0
+  while (length < 4) {
+    const next = await iterator.next()
+    if (next.done) break
+    held.push(next.value)
+    length += next.value.length
+  }
+  const all = (async function* (): AsyncGenerator<Uint8Array> {
+    yield* held
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value
+  })()
+  return { start: Buffer.concat(held).subarray(0, 4), all }
+}
+
+/** Feeds `from` to a decompressor, whose output is the result. Errors of either end the result with that error. */
+const through = (
+  from: AsyncIterable<Uint8Array>,
+  input: NodeJS.WritableStream,
+  output: Readable,
+): AsyncIterable<Uint8Array> => {
+  const feed = async (): Promise<void> => {
+    for await (const chunk of from)
+      if (!input.write(chunk)) await new Promise<void>(resolve => input.once('drain', resolve))
+    input.end()
+  }
+  input.on('error', error => output.destroy(error))
+  feed().catch((error: unknown) => output.destroy(error instanceof Error ? error : new Error(String(error))))
+  return output as AsyncIterable<Uint8Array>
+}
+
+const unzstd = (from: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> => {
+  const create = (zlib as { readonly createZstdDecompress?: () => zlib.Gunzip }).createZstdDecompress
+  if (create !== undefined) {
+    const stream = create()
+    return through(from, stream, stream)
+  }
+  const child = spawn('zstd', ['-dc'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.on('error', () =>
+    child.stdout.destroy(new UsageError('a zstd file needs the program `zstd`, or Node.js 22.15 or later')),
+  )
+  return through(from, child.stdin, child.stdout)
+}
+
+const isEof = (error: unknown): boolean => {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'Z_BUF_ERROR' || code === 'Z_DATA_ERROR' || code === 'ZSTD_error_srcSize_wrong' || code === 'EPIPE'
+}
+
+/** Damage of the compression ends the bytes; `onDamage` is told why. */
+const whole = async function* (
+  chunks: AsyncIterable<Uint8Array>,
+  onDamage: (reason: string) => void,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks
+  } catch (error) {
+    if (!isEof(error)) throw error
+    onDamage(`its compression is damaged (${(error as Error).message})`)
+  }
+}
+
+/** `-`: standard input. Throws UsageError if there is no such file. */
+export const openCapture = async (name: string, onDamage: (reason: string) => void): Promise<CaptureSource> => {
+  let stream: Readable
+  let size = 0
+  if (name === '-') stream = process.stdin
+  else {
+    try {
+      const fd = openSync(name, 'r')
+      const stat = fstatSync(fd)
+      if (stat.isDirectory()) {
+        closeSync(fd)
+        throw new UsageError(`"${name}" is a folder, not a capture`)
+      }
+      size = stat.isFile() ? stat.size : 0
+      stream = createReadStream('', { fd, highWaterMark: CHUNK })
+    } catch (error) {
+      if (error instanceof UsageError) throw error
+      throw new UsageError(`cannot read "${name}": ${(error as NodeJS.ErrnoException).code}`)
+    }
+  }
+  let read = 0
+  const counted = async function* (from: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const chunk of from) {
+      read += chunk.length
+      yield chunk
+    }
+  }
+  const { start, all } = await peek(stream)
+  const bytes = counted(all)
+  const compression = compressionOf(start)
+  if (compression === 'gzip') {
+    const gunzip = zlib.createGunzip({ chunkSize: CHUNK })
+    return { chunks: whole(through(bytes, gunzip, gunzip), onDamage), size, read: () => read }
+  }
+  if (compression === 'zstd') return { chunks: whole(unzstd(bytes), onDamage), size, read: () => read }
+  return { chunks: bytes, size, read: () => read }
+}

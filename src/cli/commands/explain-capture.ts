@@ -1,0 +1,103 @@
+/*
+ * `userdma explain FILE…`: why RDMA failed or was slow, from captures alone.
+ *
+ * Files may be from somebody else: texts are made printable, and damage ends a file with a line.
+ */
+import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
+import type { CaptureFilter } from '../../tools/captures/filter.ts'
+import { reportLines, reportObjects } from '../../tools/captures/report.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { parseAddress } from '../../transport/wire/address.ts'
+import { openCapture } from '../capture-file.ts'
+import { UsageError } from '../fail.ts'
+import { createProgress } from '../progress.ts'
+import { bytesText } from './stat.ts'
+
+export interface FilterOptions {
+  readonly port?: string
+  readonly host?: readonly string[]
+  readonly qp?: readonly string[]
+  readonly from?: string
+  readonly to?: string
+}
+
+export interface ExplainCaptureOptions extends FilterOptions {
+  readonly top?: string
+  readonly json?: boolean
+}
+
+const DEFAULT_TOP = 5
+const MAX_TOP = 10_000
+const MAX_QPN = 0xff_ffff
+
+const integer = (option: string, text: string, least: number, most: number): number => {
+  const value = /^(?:\d+|0x[0-9a-f]+)$/i.test(text) ? Number(text) : Number.NaN
+  if (!(value >= least && value <= most))
+    throw new UsageError(`${option} "${text}" is not a number from ${least} to ${most}`)
+  return value
+}
+
+const secondsOf = (option: string, text: string): number => {
+  const value = /^\d+(?:\.\d*)?$/.test(text) ? Number(text) : Number.NaN
+  if (Number.isNaN(value)) throw new UsageError(`${option} "${text}" is not a number of seconds, such as 1.5`)
+  return value * 1e9
+}
+
+/** The port and the filter of options. Throws UsageError. */
+export const filterOf = ({
+  port,
+  host,
+  qp,
+  from,
+  to,
+}: FilterOptions): { readonly port?: number; readonly filter?: CaptureFilter } => {
+  const hosts = host?.map(text => {
+    const address = parseAddress(text)
+    if (address === undefined) throw new UsageError(`--host "${text}" is not an IPv4 or IPv6 address`)
+    return address
+  })
+  const filter: CaptureFilter = {
+    ...(hosts !== undefined && { hosts }),
+    ...(qp !== undefined && { qpns: qp.map(text => integer('--qp', text, 0, MAX_QPN)) }),
+    ...(from !== undefined && { from: secondsOf('--from', from) }),
+    ...(to !== undefined && { to: secondsOf('--to', to) }),
+  }
+  return {
+    ...(port !== undefined && { port: integer('--port', port, 1, 65_535) }),
+    ...(Object.keys(filter).length > 0 && { filter }),
+  }
+}
+
+/** The command. Throws UsageError. */
+export const explainCaptures = async (names: readonly string[], options: ExplainCaptureOptions): Promise<void> => {
+  const top = options.top === undefined ? DEFAULT_TOP : integer('--top', options.top, 1, MAX_TOP)
+  const settings = filterOf(options)
+  const write = (line: string): void => void process.stdout.write(`${line}\n`)
+  for (const [i, name] of names.entries()) {
+    const analysis = new CaptureAnalysis(settings)
+    const { reader } = analysis
+    const source = await openCapture(name, reason => reader.fail(reason))
+    const progress = createProgress('userdma explain')
+    progress.show(
+      () =>
+        `${bytesText(source.read())}${source.size > 0 ? ` of ${bytesText(source.size)}` : ''}, ${reader.packets} packets`,
+      () => (source.size > 0 ? source.read() / source.size : 0),
+    )
+    try {
+      for await (const chunk of source.chunks) {
+        reader.push(chunk)
+        if (reader.damage !== undefined) break
+      }
+    } finally {
+      progress.end()
+    }
+    analysis.finish()
+    // Nothing was read: a mistake of the user, not a damaged capture.
+    if (reader.format === undefined) throw new UsageError(`${name}: ${reader.damage?.reason}`)
+    if (options.json) for (const object of reportObjects(analysis, name)) write(jsonText(object))
+    else {
+      if (i > 0) write('')
+      for (const line of reportLines(analysis, { name, top })) write(printable(line))
+    }
+  }
+}

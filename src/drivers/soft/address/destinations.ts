@@ -1,0 +1,148 @@
+/*
+ * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/engine/types.ts) of each WQE. A
+ * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
+ *
+ * The first request with an address vector opens the vector's flow. These flows are cached, with LRU replacement.
+ * Without a path the flow is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
+ *
+ * Before an address handle is destroyed or modified, the device fetches the requests that were posted earlier
+ * (`SoftState.catchUpDatagrams`), because other adapters copy the address when a request is posted. A fetched request
+ * may still wait for the congestion window or the port. So the flow of the last fetched request stays open until the
+ * next request is fetched. By then the packets of the last one are committed or in the current run. Runs are committed
+ * before `poll` closes the flows in `releasedFlows`.
+ */
+import type { GidTable } from '../../../core/devices/gids.ts'
+import { CallError } from '../../../spec/errno.ts'
+import type { Port } from '../../../transport/phy/port.ts'
+import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
+
+/** The destination of an address handle. */
+export interface AddressHandle {
+  /** The number in work requests, at least 1. */
+  readonly number: number
+  /** Id of its protection domain. */
+  readonly pd: number
+  /** The port's number of the flow. */
+  flow: number
+  address: Address
+}
+
+export interface Destinations {
+  /** Id of the queue pair's protection domain. */
+  readonly pd: number
+  /** The flow for address handle `number`; -1 if it does not exist, or belongs to another protection domain. */
+  byHandle(number: number): number
+  /** The flow for an address vector whose destination GID begins at `bytes[gidAt]`; -1 if there is no path. */
+  byVector(
+    port: number,
+    sgidIndex: number,
+    trafficClass: number,
+    flowLabel: number,
+    bytes: Uint8Array,
+    gidAt: number,
+  ): number
+  /**
+   * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
+   * `release` is called. -1 (no flow) has no effect.
+   */
+  hold(flow: number): void
+  /** The queue pair was reset: closes the held flow. */
+  release(): void
+  /** The queue pair is destroyed: closes all its flows. */
+  close(): void
+}
+
+/** Maximum number of cached flows of one queue pair. */
+const MAX_CACHED_FLOWS = 64
+
+/** The fields of a `Destinations`. */
+interface Fields {
+  readonly ahs: ReadonlyMap<number, AddressHandle>
+  readonly port: Port
+  readonly gids: GidTable
+  /** `SoftState.releasedFlows`. */
+  readonly releasedFlows: number[]
+  /** -1: none. */
+  heldFlow: number
+  /** Flows by address vector (bytes as text), least recently used first. Most queue pairs have no cache (R15). */
+  cached: Map<string, number> | undefined
+}
+
+/** The address vector of the request that is being fetched. */
+const vector = new Uint8Array(24)
+const vectorView = new DataView(vector.buffer)
+const Vector = { PORT: 0, SGID_INDEX: 1, TRAFFIC_CLASS: 2, FLOW_LABEL: 4, DGID: 8 } as const
+
+/** Opens the flow for `vector`. */
+const openVector = ({ port, gids }: Fields): number => {
+  const address = {
+    ...noAddress,
+    port: vector[Vector.PORT],
+    dgid: vector.slice(Vector.DGID),
+    flowLabel: vectorView.getUint32(Vector.FLOW_LABEL),
+    sgidIndex: vector[Vector.SGID_INDEX],
+    trafficClass: vector[Vector.TRAFFIC_CLASS],
+  }
+  try {
+    return openPath(port, flowAddress(port, sourceOf(gids, address, 'work request'), address), 'work request')
+  } catch (error) {
+    if (error instanceof CallError) return -1
+    throw error
+  }
+}
+
+const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
+  byHandle(number) {
+    const ah = this.ahs.get(number)
+    return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
+  },
+  byVector(port, sgidIndex, trafficClass, flowLabel, bytes, gidAt) {
+    vector[Vector.PORT] = port
+    vector[Vector.SGID_INDEX] = sgidIndex
+    vector[Vector.TRAFFIC_CLASS] = trafficClass
+    vectorView.setUint32(Vector.FLOW_LABEL, flowLabel)
+    for (let i = 0; i < 16; i++) vector[Vector.DGID + i] = bytes[gidAt + i]
+    const key = String.fromCharCode(...vector)
+    this.cached ??= new Map()
+    const { cached } = this
+    let flow = cached.get(key)
+    if (flow === undefined) {
+      flow = openVector(this)
+      if (flow < 0) return -1
+      if (cached.size >= MAX_CACHED_FLOWS) {
+        const [oldest] = cached
+        cached.delete(oldest[0])
+        this.releasedFlows.push(oldest[1])
+      }
+    } else cached.delete(key)
+    cached.set(key, flow)
+    return flow
+  },
+  hold(flow) {
+    if (flow === this.heldFlow || flow < 0) return
+    this.port.reopenFlow(flow)
+    if (this.heldFlow >= 0) this.releasedFlows.push(this.heldFlow)
+    this.heldFlow = flow
+  },
+  release() {
+    if (this.heldFlow >= 0) this.port.closeFlow(this.heldFlow)
+    this.heldFlow = -1
+  },
+  close() {
+    this.release()
+    for (const flow of this.cached?.values() ?? []) this.port.closeFlow(flow)
+    this.cached = undefined
+  },
+}
+
+export const createDestinations = (
+  ahs: ReadonlyMap<number, AddressHandle>,
+  port: Port,
+  gids: GidTable,
+  pd: number,
+  releasedFlows: number[],
+): Destinations =>
+  Object.setPrototypeOf(
+    { ahs, port, gids, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields & Pick<Destinations, 'pd'>,
+    methods,
+  )

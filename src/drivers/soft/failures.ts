@@ -1,0 +1,177 @@
+/*
+ * Failures of one soft device: the engine's causes (transport/engine/types.ts, Causes) become records for logs and tools. If
+ * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK.
+ */
+
+import { findGid } from '../../core/devices/gids.ts'
+import { forgetFailure, hasFailureHandlers, lastFailure, reportFailure } from '../../core/failures.ts'
+import type { Context, Device } from '../../core/model.ts'
+import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
+import type { Failure } from '../../spec/check/failures.ts'
+import { QpState } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
+import { WcStatus } from '../../spec/work.ts'
+import { Send } from '../../transport/engine/types.ts'
+import { addressText } from '../../transport/wire/address.ts'
+import type { ConnectedPeer, Failures, QpObject, SoftState } from './state.ts'
+
+const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const { ERR } = QpState.values
+const REMOTE_ERRORS: ReadonlySet<number> = new Set([REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR])
+const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
+  'NAK_INVALID_REQUEST',
+  'NAK_REMOTE_ACCESS',
+  'NAK_REMOTE_OPERATION',
+  'NAK_INVALID_RD',
+])
+/** Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. */
+const MAX_NAKS = 64
+
+/** A NAK that queue pair `qpn` has sent to queue pair `peer` for `psn`. */
+interface Nak {
+  readonly qpn: number
+  /** The peer at that time: a queue pair has one peer, but may be connected again. */
+  readonly peer: number
+  readonly psn: number
+  readonly cause: Cause
+}
+
+/** The same for the two types of queue pair that can be connected to each other: `rc`, `uc`, `xrc`. */
+const familyOf = (qp: QpObject): string => qp.class.name.split('_', 1)[0]!
+
+/** `state`, `deviceOf`: functions, because state and device are created later. */
+export const createFailures = (state: () => SoftState, deviceOf: () => Device): Failures => {
+  const naks: Nak[] = []
+  /** By row of the engine: the number of drops of each cause. */
+  const drops = new Map<number, Map<CauseName, number>>()
+
+  const objectOf = (row: number): QpObject | undefined => state().qps[row]
+  const lastOf = (row: number): Failure | undefined => {
+    const object = objectOf(row)
+    return object && lastFailure(deviceOf(), object.state.qpn)
+  }
+
+  /** Undefined for a queue pair without a path. */
+  const peerOf = (row: number): ConnectedPeer | undefined => {
+    const { address: own, targetQpn } = state().queues[row] ?? {}
+    const dgid = own?.dgid
+    if (dgid === undefined) return undefined
+    const qpn = state().engine().query(row).destQpn
+    const address = addressText(dgid)
+    for (const device of deviceOf().core.devices.values()) {
+      if (device.driver !== deviceOf().driver || findGid(device.ports[0].gids, dgid) < 0) continue
+      const peerState = device.state as SoftState
+      const peerRow = peerState.qpns.rowOf(qpn)
+      return {
+        peer: { qpn: targetQpn ?? qpn, address, state: peerRow < 0 ? 'none' : peerState.engine().stateOf(peerRow) },
+        qpn,
+        state: peerState,
+        device: device.index,
+      }
+    }
+    return { peer: { qpn: targetQpn ?? qpn, address }, qpn, state: undefined }
+  }
+
+  const report = (failure: Omit<Failure, 'device'>, context: Context | undefined): void => {
+    const device = deviceOf()
+    reportFailure({ ...failure, device: device.name }, device, context)
+  }
+
+  const reportQp = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
+    const object = objectOf(row)
+    if (object === undefined) return
+    report({ ...failure, qpn: object.state.qpn }, object.context)
+  }
+
+  return {
+    send(row, words, at, status, cause) {
+      const { peer } = peerOf(row) ?? {}
+      reportQp(row, {
+        kind: 'send',
+        opcode: words[at + Send.OPCODE],
+        wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+        status,
+        cause,
+        ...(peer !== undefined && { peer, isCauseAtPeer: REMOTE_ERRORS.has(status) && !NAKS.has(cause.id) }),
+      })
+    },
+    receive: (row, idHi, idLo, status, cause) =>
+      reportQp(row, { kind: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
+    flushed(row, isSend, count, code) {
+      if (!hasFailureHandlers(deviceOf().core)) return
+      const id = causeOfCode(code)
+      const last = lastOf(row)
+      const root = id === 'FLUSHED' ? last : undefined
+      const cause = flushCause(id, state().engine().stateOf(row), last)
+      const queue = isSend ? 'send' : 'receive'
+      reportQp(row, { kind: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
+    },
+    nak(row, psn, cause) {
+      const own = state().queues[row]
+      if (own === undefined) return
+      if (naks.length === MAX_NAKS) naks.shift()
+      naks.push({ qpn: own.qpn, peer: state().engine().query(row).destQpn, psn, cause })
+    },
+    dropped(row, cause, wrId, sourceQpn) {
+      const qp = objectOf(row)
+      if (qp !== undefined) deviceOf().taps.requests?.dropped(qp, cause, sourceQpn)
+      const counts = drops.get(row) ?? new Map<CauseName, number>()
+      const count = (counts.get(cause.id) ?? 0) + 1
+      drops.set(row, counts.set(cause.id, count))
+      // only drops 1, 2, 4, 8 … are reported
+      if ((count & (count - 1)) !== 0) return
+      const { peer } = peerOf(row) ?? {}
+      reportQp(row, { kind: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
+    },
+    causeAtPeer(row, psn) {
+      const connected = peerOf(row)
+      const qpn = objectOf(row)?.state.qpn ?? -1
+      return connected?.state?.failures.nakOf(connected.qpn, qpn, psn)
+    },
+    psnsDiffer(row, isRequester) {
+      const own = objectOf(row)
+      const { qpn = -1, state: peerDevice } = peerOf(row) ?? {}
+      const peerRow = peerDevice?.qpns.rowOf(qpn) ?? -1
+      const peer = peerDevice?.qps[peerRow]
+      if (own === undefined || peerDevice === undefined || peer === undefined) return undefined
+      const gid = peer.state.address?.dgid
+      const isConnected =
+        familyOf(own) === familyOf(peer) &&
+        peerDevice.engine().query(peerRow).destQpn === own.state.qpn &&
+        gid !== undefined &&
+        findGid(deviceOf().ports[0].gids, gid) >= 0
+      if (!isConnected || peerDevice.engine().stateOf(peerRow) === ERR) return undefined
+      const [requester, responder] = isRequester ? [own.state, peer.state] : [peer.state, own.state]
+      const { sq: sent } = requester.firstPsns
+      const { rq: expected } = responder.firstPsns
+      if (sent === undefined || expected === undefined || sent === expected) return undefined
+      return createCause('PSN_DIFFERS', { sent, expected })
+    },
+    event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
+    report,
+    peerOf,
+    last: lastOf,
+    forget(row) {
+      const object = objectOf(row)
+      if (object !== undefined) forgetFailure(deviceOf(), object.state.qpn)
+      drops.delete(row)
+    },
+    nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,
+  }
+}
+
+/** `last`: the last failure of the queue pair. */
+const flushCause = (id: CauseName | undefined, state: number, last: Failure | undefined): Cause => {
+  switch (id) {
+    case 'MODIFIED':
+      return createCause('MODIFIED', {})
+    case 'DEVICE_REMOVED':
+      return createCause('DEVICE_REMOVED', {})
+    case 'COMPLETION_LOST':
+      return last?.cause.id === 'COMPLETION_LOST'
+        ? last.cause
+        : createCause('COMPLETION_LOST', { cq: '?', entries: '?' })
+    default:
+      return createCause('FLUSHED', { state })
+  }
+}

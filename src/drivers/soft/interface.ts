@@ -1,0 +1,151 @@
+/*
+ * A soft device follows its network interface, as Linux's rxe does: link state and MTU become the port's state and
+ * active MTU, addresses become GIDs, and programs get port events (IBA 11.6.3).
+ *
+ * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
+ * entry is empty, and the other indices do not change; the index is free when no queue pair or address handle uses it
+ * (`holdGid`). A change of the MTU raises PORT_ACTIVE, so that programs query the port; Linux has no event for it. After a
+ * change of the MAC all GIDs leave and return, the default with another address, as on Linux
+ * (roce_gid_mgmt, NETDEV_CHANGEADDR).
+ *
+ * `deviceLink` joins these functions with the port.
+ */
+import { findGid, isFreeIndex, setGid } from '../../core/devices/gids.ts'
+import { defaultGid } from '../../core/devices/identity.ts'
+import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
+import type { Device } from '../../core/model.ts'
+import { EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
+import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
+import { ethernetLink } from '../../spec/link-rate.ts'
+import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
+import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
+import type { SoftState } from './state.ts'
+
+const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
+const { ACTIVE, DOWN } = PortState.values
+const { LINK_UP, POLLING, DISABLED } = PhysState.values
+const { RESET, ERR } = QpState.values
+
+/** Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it. */
+const setDatagramMtu = ({ datagramRows, engine }: SoftState, pathMtu: number): void => {
+  for (const rows of datagramRows.values())
+    for (const row of rows) {
+      const state = engine().stateOf(row)
+      if (state !== RESET && state !== ERR) engine().modify(row, undefined, { pathMtu })
+    }
+}
+
+/** Sets the port's state, active MTU, width and speed from those of the interface, and counts `linkDowned`. */
+export const setLink = (
+  device: Device<SoftState>,
+  { isUp, hasCarrier, pathMtu, speed }: LinkState,
+): PortEvent | undefined => {
+  const { attributes } = device.ports[0]
+  const isActive = isUp && hasCarrier
+  const state = isActive ? ACTIVE : DOWN
+  const inactivePhysState = isUp ? POLLING : DISABLED
+  const physState = isActive ? LINK_UP : inactivePhysState
+  const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
+  const isOtherMtu = attributes.activeMtu !== activeMtu
+  const hasEvent = attributes.state !== state || (isActive && isOtherMtu)
+  const { activeWidth, activeSpeed } = ethernetLink(speed)
+  const isOtherRate = attributes.activeWidth !== activeWidth || attributes.activeSpeed !== activeSpeed
+  const hasChanged = hasEvent || isOtherMtu || isOtherRate || attributes.physState !== physState
+  if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
+  Object.assign(attributes, { state, physState, activeMtu, activeWidth, activeSpeed, activeSpeedEx: activeSpeed })
+  if (isOtherMtu) setDatagramMtu(device.state, mtuBytes(activeMtu))
+  if (hasEvent) return isActive ? PORT_ACTIVE : PORT_ERR
+  return hasChanged ? NO_EVENT : undefined
+}
+
+/**
+ * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
+ * SystemError if the port cannot join a group on it.
+ */
+export const replaceInterface = (device: Device<SoftState>, interfaceName: string, interfaceIndex: number): void => {
+  const { state } = device
+  const isOtherInterface = state.identity.interfaceIndex !== interfaceIndex
+  state.identity = { ...state.identity, interfaceName, interfaceIndex }
+  if (!isOtherInterface) return
+  const { gids } = device.ports[0]
+  gids.entries.forEach((entry, i) => {
+    if (entry !== undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })
+  })
+  state.port.setInterface?.(interfaceIndex)
+}
+
+/** The interface has a new address: adds the GID, unless the table has it or is full. */
+export const addGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
+  const { gids } = device.ports[0]
+  if (findGid(gids, address) >= 0) return undefined
+  const index = gids.entries.findIndex((_, i) => i > 0 && isFreeIndex(gids, i))
+  if (index < 0) return undefined
+  setGid(gids, index, { gid: address, type: GidType.values.ROCE_V2, ifindex: device.state.identity.interfaceIndex })
+  return GID_CHANGE
+}
+
+/** The interface has lost an address: removes the GID, unless it is GID 0. */
+export const removeGid = (device: Device<SoftState>, address: Uint8Array): PortEvent | undefined => {
+  const { gids } = device.ports[0]
+  const index = findGid(gids, address)
+  if (index <= 0) return undefined
+  setGid(gids, index, undefined)
+  return GID_CHANGE
+}
+
+/**
+ * The interface has another MAC: all GIDs leave, then the new default GID comes, unless the index 0 is in use, and each
+ * other address, those of IPv4 first. Each step is an event.
+ */
+export const replaceMac = (device: Device<SoftState>, mac: Uint8Array): readonly PortEvent[] => {
+  const { state } = device
+  const { gids } = device.ports[0]
+  const [before, ...own] = state.identity.gids
+  const gid = defaultGid(mac)
+  if (before === undefined || isSameAddress(before, gid)) return []
+  const others = gids.entries.slice(1).flatMap(entry => entry?.gid ?? [])
+  gids.entries.forEach((entry, i) => {
+    if (entry !== undefined) setGid(gids, i, undefined)
+  })
+  const events = [GID_CHANGE]
+  state.port.removeAddress(before)
+  state.port.addAddress(gid)
+  state.identity = { ...state.identity, gids: [gid, ...own] }
+  if (isFreeIndex(gids, 0)) {
+    setGid(gids, 0, { gid, type: GidType.values.ROCE_V2, ifindex: state.identity.interfaceIndex })
+    events.push(GID_CHANGE)
+  }
+  for (const address of [...others.filter(isMappedIpv4), ...others.filter(other => !isMappedIpv4(other))])
+    if (addGid(device, address) !== undefined) events.push(GID_CHANGE)
+  return events
+}
+
+/** The interface of a soft device, for its owner. */
+export const deviceLink = (device: Device<SoftState>): DeviceLink => {
+  const { state } = device
+  const { port } = state
+  return {
+    get identity() {
+      return state.identity
+    },
+    get pathMtu() {
+      return port.pathMtu
+    },
+    setState: link => setLink(device, link),
+    addAddress(address, claim) {
+      try {
+        port.addAddress(address, claim)
+      } catch (error) {
+        // The interface has lost it again: that news follows. Linux has an event for both.
+        if (!(error instanceof SystemError && error.errno === EADDRNOTAVAIL)) throw error
+      }
+      return addGid(device, address)
+    },
+    removeAddress(address) {
+      port.removeAddress(address)
+      return removeGid(device, address)
+    },
+    setMac: mac => replaceMac(device, mac),
+    moveTo: (name, index) => replaceInterface(device, name, index),
+  }
+}

@@ -1,0 +1,220 @@
+/*
+ * The taps of the soft device (core/driver-contract.ts): rows and words of the engine become objects and requests.
+ */
+import type { DeviceTaps, PostedRequest, RequestReader, RequestTaps } from '../../core/driver-contract.ts'
+import type { CoreObject } from '../../core/model.ts'
+import type { RequestElement } from '../../spec/check/requests.ts'
+import { joinWords, TWO_32 } from '../../spec/memory.ts'
+import { SendFlags, SRQN_SHIFT, WrOpcode } from '../../spec/work.ts'
+import type { Engine } from '../../transport/engine/engine.ts'
+import { Completion, Flush, Receive, Send, Sge, type WorkTaps } from '../../transport/engine/types.ts'
+import { polledCompletions } from './completion-queue.ts'
+import type { ReceiveQueue } from './queues.ts'
+import type { CqObject, QpObject, SoftState, SrqObject } from './state.ts'
+
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
+const { SIGNALED } = SendFlags.values
+/** Mask of the send flags of an XRC request. The higher bits are the number of an SRQ. */
+const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
+
+/** Opcodes whose requests name memory of the peer. */
+const remoteOperations: ReadonlySet<number> = new Set([
+  RDMA_WRITE,
+  RDMA_WRITE_WITH_IMM,
+  RDMA_READ,
+  ATOMIC_CMP_AND_SWP,
+  ATOMIC_FETCH_AND_ADD,
+  ATOMIC_WRITE,
+  FLUSH,
+])
+
+const elementsAt = (words: Uint32Array, at: number, count: number): RequestElement[] => {
+  const elements = new Array<RequestElement>(count)
+  for (let i = 0, sge = at; i < count; i++, sge += Sge.WORDS)
+    elements[i] = {
+      address: words[sge + Sge.HI] * TWO_32 + words[sge + Sge.LO],
+      length: words[sge + Sge.LENGTH],
+      lkey: words[sge + Sge.LKEY],
+    }
+  return elements
+}
+
+const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => {
+  if (opcode === FLUSH) return words[at + Flush.LENGTH]
+  return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
+}
+
+/** The destination of the datagram at `words[at]` (`Send`); undefined if its address handle (`flow`) was destroyed. */
+const destinationOf = (ahs: SoftState['ahs'], words: Uint32Array, at: number): PostedRequest['destination'] => {
+  for (const { flow, address } of ahs.values())
+    if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
+  return undefined
+}
+
+/** The send at `words[at]` (`Send`) of the queue pair in `row`. */
+const sendAt = (
+  { ahs, engine }: SoftState,
+  row: number,
+  qp: QpObject,
+  words: Uint32Array,
+  at: number,
+): PostedRequest => {
+  const isDatagram = qp.class.name === 'ud_qp'
+  const isXrc = qp.class.name.startsWith('xrc_')
+  const opcode = words[at + Send.OPCODE]
+  const flags = words[at + Send.FLAGS]
+  const hasRemote = !isDatagram && remoteOperations.has(opcode) && words[at + Send.REFUSED] === 0
+  return {
+    wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+    opcode,
+    flags: isXrc ? flags & SEND_FLAGS : flags,
+    isSignaled: (flags & SIGNALED) !== 0 || engine().signalsAll(row),
+    length: words[at + Send.LENGTH],
+    elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
+    remote: hasRemote
+      ? {
+          address: words[at + Send.REMOTE_HI] * TWO_32 + words[at + Send.REMOTE_LO],
+          length: remoteBytes(opcode, words, at),
+          rkey: words[at + Send.RKEY],
+        }
+      : undefined,
+    destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
+    destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
+  }
+}
+
+/** The receive at `words[at]` (`Receive`). */
+const receiveAt = (words: Uint32Array, at: number): PostedRequest => ({
+  wrId: joinWords(words[at + Receive.ID_HI], words[at + Receive.ID_LO]),
+  opcode: -1,
+  flags: 0,
+  isSignaled: true,
+  length: words[at + Receive.LENGTH],
+  elements: elementsAt(words, at + Receive.SGE, words[at + Receive.SGES]),
+  remote: undefined,
+  destQpn: undefined,
+  destination: undefined,
+})
+
+/** An XRC target gets its SRQ by each packet, so the SRQ is no parent of it. */
+const sharedOwnerOf = (queue: ReceiveQueue, { srqs, srqOwners }: SoftState): SrqObject | undefined => {
+  const known = srqOwners.get(queue)
+  if (known !== undefined) return known
+  for (const srq of srqs.values())
+    if (srq.state.queue === queue) {
+      srqOwners.set(queue, srq)
+      return srq
+    }
+  return undefined
+}
+
+/** The object whose receives the queue pair in `row` takes: itself, or an SRQ; undefined if the SRQ was destroyed. */
+const receiveOwnerOf = (device: SoftState, row: number): QpObject | SrqObject | undefined => {
+  const queue = device.queues[row]?.receive
+  return queue?.isShared ? sharedOwnerOf(queue, device) : device.qps[row]
+}
+
+/** The engine's taps. `watched`: the device's. */
+export const engineTaps = (device: SoftState, watched: DeviceTaps): WorkTaps => ({
+  watched,
+  inError(qpn, isInError) {
+    if (isInError) device.inError.add(qpn)
+    else device.inError.delete(qpn)
+    watched.inError?.(qpn, isInError)
+  },
+  loaded(row, words, at) {
+    const qp = device.qps[row]
+    if (qp !== undefined) watched.requests?.loaded(qp, sendAt(device, row, qp, words, at))
+  },
+  retired(row, count, isFlushed) {
+    const qp = device.qps[row]
+    if (qp !== undefined) watched.requests?.retired(qp, count, isFlushed)
+  },
+  taken(row, words, at) {
+    const qp = device.qps[row]
+    const owner = receiveOwnerOf(device, row)
+    if (qp !== undefined && owner !== undefined) watched.requests?.taken(qp, owner, receiveAt(words, at))
+  },
+  notReady(row) {
+    const qp = device.qps[row]
+    if (qp !== undefined) watched.requests?.notReady(qp)
+  },
+})
+
+/** Receives may have been posted to the queue of the row. */
+export const tapReceives = (device: SoftState, taps: RequestTaps, row: number): void => {
+  const qp = device.qps[row]
+  const owner = receiveOwnerOf(device, row)
+  if (qp !== undefined && owner !== undefined) taps.receivesPosted(owner, qp)
+}
+
+/** A completion (`Completion`) was written to a CQ, or is lost. */
+export const tapCompletion = (
+  device: SoftState,
+  taps: RequestTaps,
+  cq: CqObject,
+  words: Uint32Array,
+  solicited: boolean,
+  isWritten: boolean,
+): void => {
+  const qpn = words[Completion.QPN]
+  const row = device.qpns.rowOf(qpn)
+  const qp = row < 0 ? undefined : device.qps[row]
+  if (qp === undefined) return
+  taps.completed(qp, cq, {
+    status: words[Completion.STATUS],
+    opcode: words[Completion.OPCODE],
+    bytes: words[Completion.BYTES],
+    sourceQpn: words[Completion.SRC_QPN],
+    solicited,
+    position: isWritten ? cq.state.completions : 0,
+  })
+}
+
+/** Not a shared receive queue: a queue pair, or a work queue of mlx5. */
+const isQp = (object: CoreObject): object is QpObject => (object as QpObject).state.receive !== undefined
+
+const queueOf = (object: CoreObject): ReceiveQueue | undefined => {
+  if (isQp(object)) return object.state.receive.isShared ? undefined : object.state.receive
+  return (object as SrqObject).state.queue
+}
+
+const engineOf = ({ context }: CoreObject): Engine => (context!.device.state as SoftState).engine()
+
+/** Maximum rounds of `settle`: each executes as much as a turn of the event loop. */
+const MAX_ROUNDS = 16
+
+export const requestReader: RequestReader = {
+  *queuesOf(context) {
+    const { qps, srqs } = context.device.state as SoftState
+    for (const qp of qps) if (qp?.context === context) yield qp
+    for (const srq of srqs.values()) if (srq.context === context) yield srq
+  },
+  receives(object, from) {
+    const receives: PostedRequest[] = []
+    queueOf(object)?.visit(from, words => receives.push(receiveAt(words, 0)))
+    return receives
+  },
+  completions: ({ state }) => {
+    const queue = state as CqObject['state']
+    return { polled: polledCompletions(queue), written: queue.completions }
+  },
+  peerOf(qp) {
+    const { row, address } = (qp as QpObject).state
+    return address && { gid: address.dgid, qpn: engineOf(qp).query(row).destQpn }
+  },
+  hasMember: ({ state }, group) => (state as SoftState).groups.rowsOf(group).length > 0,
+  pendingSends: qp => (qp as QpObject).state.send.pending(),
+  settle(qp) {
+    const { row, send } = (qp as QpObject).state
+    const device = qp.context!.device.state as SoftState
+    const peer = device.failures.peerOf(row)?.state
+    if (!send.isEmpty()) device.catchUp(row)
+    for (let round = 0; round < MAX_ROUNDS && !send.isEmpty(); round++) {
+      const hasPeerWorked = peer !== undefined && peer !== device && peer.pollNow()
+      if (!device.pollNow() && !hasPeerWorked) return
+    }
+  },
+  window: qp => engineOf(qp).windowOf((qp as QpObject).state.row),
+}

@@ -1,0 +1,54 @@
+/*
+ * Kind `queue` of torment (spec/check/torment.ts): exact queues, which have exactly the requested size. Only formats in
+ * which the program sees free slots by an index of the device have them (`ExactQueue`).
+ *
+ * The slot of a request is released with its completion, and the slot of an unsignaled send with the completion of a
+ * later send, as adapters do (ibv_post_send(3)). The slot of an SRQ's request is released when the request is taken,
+ * because a completion does not tell the slot.
+ */
+
+import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
+import type { ExactQueue, QpQueues } from '../queues.ts'
+import type { QpCap } from '../state.ts'
+
+export interface ExactQueues {
+  /** Makes the queues of a new queue pair exact if the seed decides so. */
+  limit(device: string, queues: QpQueues, qpn: number, requested: QpCap): void
+  /** An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the trace. */
+  limitShared(device: string, queue: ExactQueue, name: string, requests: number): void
+}
+
+export const createExactQueues = (decisions: Decisions): ExactQueues => {
+  /** Whether the next queue pair or SRQ of a device gets exact queues. */
+  const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
+  return {
+    limit(device, { send, receive }, qpn, { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge, maxInlineData }) {
+      if (send.exact === undefined || !acts(device)) return
+      send.exact.limitTo(maxSendWr, maxSendSge, maxInlineData)
+      if (!receive.isShared) receive.exact?.limitTo(maxRecvWr)
+      decisions.note(
+        'queue',
+        device,
+        () =>
+          `QP 0x${qpn.toString(16)} has room for exactly ${maxSendWr} sends of ${maxSendSge} elements and ${maxInlineData} bytes inline` +
+          (receive.isShared ? '' : `, and ${maxRecvWr} receives of ${maxRecvSge} elements`),
+      )
+    },
+    limitShared(device, queue, name, requests) {
+      if (!queue.isExact && !acts(device)) return
+      queue.limitTo(requests)
+      decisions.note('queue', device, () => `${name} has room for exactly ${requests} requests`)
+    },
+  }
+}
+
+/** The slot for `releaseSlot`. To be read when the completion is made; the completion may be written later. */
+export const slotOf = ({ send, receive }: QpQueues, isReceive: boolean): number =>
+  (isReceive ? receive : send).exact?.slot() ?? 0
+
+/** Releases the slots of an exact queue before `slot`. */
+export const releaseSlot = ({ send, receive }: QpQueues, isReceive: boolean, slot: number): void => {
+  if (isReceive && receive.isShared) return
+  const { exact } = isReceive ? receive : send
+  if (exact?.isExact) exact.release(slot)
+}

@@ -1,0 +1,372 @@
+/*
+ * Why programs wait for queues of one soft device (spec/check/waits.ts). Reads rings and the engine's state; nothing is
+ * recorded while requests run.
+ */
+
+import type { ContextWait } from '../../core/driver-contract.ts'
+import { armedFor } from '../../core/events/events.ts'
+import { Armed, type Context, type ContextProgram, type CoreObject } from '../../core/model.ts'
+import { requestName } from '../../spec/check/causes.ts'
+import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
+import { nameIn, QpState } from '../../spec/enums.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { counted } from '../../spec/text.ts'
+import { polledCompletions } from './completion-queue.ts'
+import type { ReceiveQueue, SendQueue } from './queues.ts'
+import type { ConnectedPeer, CqObject, QpEnd, QpObject, QueuePair, SoftState, SrqObject } from './state.ts'
+
+const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
+/** The rnr_retry that means unlimited. */
+const UNLIMITED = 7
+/** With fewer RNR NAKs for one request, its receive may be about to be posted. */
+const MIN_RNR_NAKS = 2
+
+/** Completions of a CQ that are looked at, the last ones. */
+const MAX_LOOKED = 64
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+
+/** The send `from` the oldest outstanding one (`SendQueue.glance`). */
+const sendText = (queue: SendQueue, from: number): string => {
+  const { opcode, wrId } = queue.glance(from)
+  return `${requestName(opcode)} wr_id ${wrId}`
+}
+const OLDEST = 0
+const LAST_RETIRED = -1
+
+/** Number of completions in a CQ that the program has not polled. */
+const unpolledIn = ({ state: queue }: CqObject): number => queue.completions - polledCompletions(queue)
+
+/** The CQs of a queue pair: for sends and for receives. */
+const cqsOf = ({ parents }: Pick<CoreObject, 'parents'>): CqObject[] =>
+  parents.filter((parent): parent is CqObject => parent.class.name === 'cq')
+
+/** The oldest receive that is posted and not taken. */
+const oldestReceive = (qp: QpObject): WaitingRequest => {
+  const { receive, qpn } = qp.state
+  const srq = qp.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === receive)
+  return {
+    queue: srq === undefined ? PostQueue.RECEIVE : PostQueue.SHARED,
+    number: srq?.handle ?? qpn,
+    wrId: receive.oldestId(),
+  }
+}
+
+/** How many receives a queue pair has had, and how many messages came for them. */
+const receiveCounts = (queue: ReceiveQueue): string => {
+  const posted = counted(queue.taken + queue.pending(), 'receive')
+  const taken = `${counted(queue.taken, 'message')} came for them`
+  return queue.isShared
+    ? `takes receives of an SRQ, to which ${posted} were posted; ${taken}`
+    : `has posted ${posted}, and ${taken}`
+}
+
+/** Sends that are complete and not signaled, at the end of the queue. */
+const notSignaled = (state: SoftState, { state: qp, parents }: QpObject): Wait | undefined => {
+  const { send, receive, row, qpn } = qp
+  if (state.engine().signalsAll(row) || !send.isEmpty()) return undefined
+  let count = 0
+  const retired = send.retired()
+  while (count < retired && !send.glance(LAST_RETIRED - count).isSignaled) count++
+  const hasUnpolled = parents.some(parent => parent.class.name === 'cq' && unpolledIn(parent as CqObject) > 0)
+  if (count === 0 || hasUnpolled) return undefined
+  const sends = count === 1 ? 'last send is' : `last ${count} sends are`
+  return {
+    id: 'not-signaled',
+    // The program may wait for the receive instead.
+    ...(!receive.isEmpty() && { severity: 'note' as const }),
+    text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(send, LAST_RETIRED)}`,
+    qpns: [qpn],
+    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(LAST_RETIRED).wrId },
+  }
+}
+
+const peerObject = ({ qpn, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(qpn)]
+
+const endlessRnr = (state: SoftState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const { row, qpn, send } = qp
+  const engine = state.engine()
+  if (engine.query(row).rnrRetry !== UNLIMITED || engine.rnrNaks(row) < MIN_RNR_NAKS) return undefined
+  const name = peer === undefined ? 'the peer' : `the peer, QP ${hex(peer.peer.qpn)},`
+  const object = peer && peerObject(peer)
+  const counts = object === undefined ? 'has no receive posted' : `${receiveCounts(object.state.receive)}`
+  return {
+    id: 'endless-rnr',
+    text: `QP ${hex(qpn)}: ${sendText(send, OLDEST)} waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
+    qpns: [qpn, ...(peer ? [peer.peer.qpn] : [])],
+    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
+  }
+}
+
+// ---- peers that are gone ----
+
+/** What is known of a peer that neither sends nor answers: the end of a sentence, after the peer's name. */
+interface Fate {
+  readonly text: string
+  /** The peer may be about to be connected. */
+  readonly mayCome?: true
+}
+
+const programText = (program: ContextProgram, own: ContextProgram | undefined): string =>
+  program.life !== undefined && program.life === own?.life
+    ? 'this program'
+    : `process ${program.pid} (${program.command})`
+
+/** Who has destroyed the queue pair, or moved it to RESET. `own`: the program that waits. */
+const endText = ({ how, program }: QpEnd, own: ContextProgram | undefined): string => {
+  if (how === 'remove') return 'whose device was removed'
+  if (program === undefined) return how === 'reset' ? 'which was moved to RESET' : 'which was destroyed'
+  const name = programText(program, own)
+  if (how === 'reset') return `which ${name} has moved to RESET`
+  if (how === 'call') return `which ${name} has destroyed`
+  return program.life?.hasEnded === true ? `whose ${name} has ended` : `whose device ${name} has closed`
+}
+
+/** Undefined: the peer is connected, or nothing is known of it. `isEventRead`: of DISCONNECTED; undefined: none came. */
+const fateOf = (
+  { peer: { qpn, state: peerState }, state: peerDevice }: ConnectedPeer,
+  own: ContextProgram | undefined,
+  isEventRead: boolean | undefined,
+): Fate | undefined => {
+  if (peerState === RTR || peerState === RTS || peerState === SQD || peerState === SQE) return undefined
+  const event = isEventRead === undefined ? '' : `; DISCONNECTED was delivered${isEventRead ? '' : ' and not read'}`
+  if (peerState === undefined || peerDevice === undefined)
+    return event === '' ? undefined : { text: `whose connection has ended${event}` }
+  const end = peerDevice.qpEnds.get(qpn)
+  const ended = end && endText(end, own)
+  if (peerState === 'none') return { text: `${ended ?? 'which does not exist'}${event}` }
+  const name = nameIn(QpState.values, peerState)
+  if (end?.how === 'reset') return { text: `${ended}${peerState === INIT ? ', and which is in INIT' : ''}${event}` }
+  return { text: `which is in ${name}${event}`, ...(peerState !== ERR && { mayCome: true as const }) }
+}
+
+const infiniteTimeout = (qp: QueuePair, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
+  const { qpn, send } = qp
+  return {
+    id: 'infinite-timeout',
+    severity: 'warning',
+    text: `QP ${hex(qpn)}: ${sendText(send, OLDEST)} waits without limit for an answer (timeout 0) of QP ${hex(peer.qpn)} at ${peer.address}, ${text}`,
+    qpns: [qpn, peer.qpn],
+    ...peerDevice,
+    request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
+  }
+}
+
+type PeerDevice = Pick<Wait, 'peerDevice'>
+
+/** The CQs and the queues from which a queue pair takes receives: an XRC target those of the SRQs of its domain. */
+const receivesOf = (state: SoftState, qp: QpObject): { readonly queues: ReceiveQueue[]; readonly cqs: CqObject[] } => {
+  const { domain, receive } = qp.state
+  if (domain === undefined) return { queues: [receive], cqs: cqsOf(qp) }
+  const srqs = [...state.srqs.values()].filter(srq => srq.state.domain === domain)
+  return { queues: srqs.map(srq => srq.state.queue), cqs: srqs.flatMap(srq => cqsOf(srq)) }
+}
+
+type GoneKind = 'send' | 'receive' | 'idle'
+
+/** The waits of one program for peers that are gone: of each kind the first, and how many there are. */
+interface GoneWaits {
+  readonly first: Map<GoneKind, { readonly wait: Wait; readonly mayCome: boolean; count: number }>
+  /** Whether another queue pair of the program has requests. */
+  hasOthers: boolean
+}
+
+/** Collects the waits of programs for peers that are gone. At most one of each kind is kept for a program. */
+class GonePeers {
+  readonly #state: SoftState
+  readonly #disconnected: ReadonlyMap<number, boolean> | undefined
+  readonly #contexts = new Map<Context, GoneWaits>()
+
+  constructor(state: SoftState, disconnected: ReadonlyMap<number, boolean> | undefined) {
+    this.#state = state
+    this.#disconnected = disconnected
+  }
+
+  #of(context: Context): GoneWaits {
+    let waits = this.#contexts.get(context)
+    if (waits === undefined) {
+      waits = { first: new Map(), hasOthers: false }
+      this.#contexts.set(context, waits)
+    }
+    return waits
+  }
+
+  /** Whether the peer of a queue pair in RTR or RTS is gone. Returns a wait that is reported by itself. */
+  look(qp: QpObject, context: Context, peer: ConnectedPeer | undefined): Wait | boolean {
+    const { state } = qp
+    const sends = !state.send.isEmpty()
+    const fate = peer && fateOf(peer, context.program, this.#disconnected?.get(state.qpn))
+    const { queues, cqs } = receivesOf(this.#state, qp)
+    const receives = queues.some(queue => !queue.isEmpty())
+    if (peer === undefined || fate === undefined) {
+      if (sends || receives) this.#of(context).hasOthers = true
+      return false
+    }
+    const peerDevice = peer.device === undefined ? {} : { peerDevice: peer.device }
+    if (sends && this.#state.engine().query(state.row).timeout === 0)
+      return infiniteTimeout(state, peer, fate, peerDevice)
+    if ([...cqsOf(qp), ...cqs].some(cq => unpolledIn(cq) > 0)) return true
+    this.#add(qp, context, peer, fate, sends ? 'send' : receives ? 'receive' : 'idle')
+    return true
+  }
+
+  #add(qp: QpObject, context: Context, { peer, device }: ConnectedPeer, fate: Fate, kind: GoneKind): void {
+    const { first } = this.#of(context)
+    const known = first.get(kind)
+    if (known !== undefined) {
+      known.count++
+      return
+    }
+    const { qpn, send } = qp.state
+    const does = {
+      send: () => `${sendText(send, OLDEST)} waits for an answer of`,
+      receive: () => 'waits for a message of',
+      idle: () => 'has no request outstanding, and nothing comes from',
+    }[kind]()
+    const colon = kind === 'send' ? ':' : ''
+    const isOwn = kind !== 'receive' || qp.state.domain === undefined
+    first.set(kind, {
+      wait: {
+        id: 'peer-gone',
+        text: `QP ${hex(qpn)}${colon} ${does} QP ${hex(peer.qpn)} at ${peer.address}, ${fate.text}`,
+        qpns: [qpn, peer.qpn],
+        ...(device !== undefined && { peerDevice: device }),
+        ...(kind === 'send' && {
+          request: { queue: PostQueue.SEND, number: qpn, wrId: send.glance(OLDEST).wrId },
+        }),
+        ...(kind === 'receive' && isOwn && { request: oldestReceive(qp) }),
+      },
+      mayCome: fate.mayCome === true,
+      count: 1,
+    })
+  }
+
+  /** The waits of all programs. */
+  *waits(): Generator<ContextWait> {
+    for (const [context, { first, hasOthers }] of this.#contexts)
+      for (const [kind, { wait, mayCome, count }] of first) {
+        // A program that waits for something else leaves other queue pairs idle.
+        if (kind === 'idle' && (first.size > 1 || hasOthers)) continue
+        const isNote = kind === 'idle' || mayCome || (kind === 'receive' && hasOthers)
+        const others = count === 1 ? '' : ` (and ${count - 1} more of its queue pairs for theirs)`
+        yield { context, wait: { ...wait, text: wait.text + others, ...(isNote && { severity: 'note' as const }) } }
+      }
+  }
+}
+
+/** Whether a queue pair has receives, no sends and nothing to poll. */
+const onlyReceives = (qp: QpObject): boolean =>
+  qp.state.send.isEmpty() && !qp.state.receive.isEmpty() && cqsOf(qp).every(cq => unpolledIn(cq) === 0)
+
+const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const other = peer && peerObject(peer)
+  if (other === undefined || other === qp || !onlyReceives(qp) || !onlyReceives(other)) return undefined
+  // Once for a program that has both ends.
+  if (other.context === qp.context && other.state.qpn < qp.state.qpn) return undefined
+  // The peer's own peer.
+  if (peer?.state?.engine().query(other.state.row).destQpn !== qp.state.qpn) return undefined
+  return {
+    id: 'both-receive',
+    text: `QP ${hex(qp.state.qpn)} and its peer, QP ${hex(other.state.qpn)}, both have receives posted, and neither has a send outstanding`,
+    qpns: [qp.state.qpn, other.state.qpn],
+    request: oldestReceive(qp),
+  }
+}
+
+const waitsOfQp = (state: SoftState, qp: QpObject, context: Context, gone: GonePeers): Wait[] => {
+  const { row, send, address } = qp.state
+  const qpState = state.engine().stateOf(row)
+  if (qpState !== RTS && qpState !== RTR) return []
+  const peer = address === undefined ? undefined : state.failures.peerOf(row)
+  const isGone = gone.look(qp, context, peer)
+  if (typeof isGone === 'object') return [isGone]
+  const found =
+    qpState === RTS && !send.isEmpty()
+      ? [isGone ? undefined : endlessRnr(state, qp, peer)]
+      : [qpState === RTS ? notSignaled(state, qp) : undefined, bothReceive(qp, peer)]
+  return found.filter(wait => wait !== undefined)
+}
+
+/** The last send of the peer of a queue pair of this device, if that sender is in this process. */
+const lastSendTo = (state: SoftState, qpn: number) => {
+  const receiver = state.qps[state.qpns.rowOf(qpn)]
+  const peer = receiver?.state.address === undefined ? undefined : state.failures.peerOf(receiver.state.row)
+  const sender = peer && peerObject(peer)
+  if (sender?.context === undefined || sender.state.send.retired() === 0) return undefined
+  const { send, qpn: number } = sender.state
+  const { wrId } = send.glance(LAST_RETIRED)
+  return {
+    text: `, QP ${hex(number)}, sets no IBV_SEND_SOLICITED (its last send is ${sendText(send, LAST_RETIRED)})`,
+    qpn: number,
+    request: { queue: PostQueue.SEND, number, wrId, context: sender.context.id },
+  }
+}
+
+/**
+ * A CQ that is armed for solicited completions only, and has messages that are not solicited. No wait if such an event
+ * has come before: then the sender sets IBV_SEND_SOLICITED in some of its messages.
+ */
+const notSolicited = (state: SoftState, cq: CqObject, unpolled: number): Wait | undefined => {
+  const qpn =
+    (cq.events?.state?.completions ?? 0) > 0 ? undefined : cq.state.lastReceiver(Math.min(unpolled, MAX_LOOKED))
+  if (qpn === undefined) return undefined
+  const { handle } = cq
+  const sender = lastSendTo(state, qpn)
+  return {
+    id: 'lost-wakeup',
+    text: `CQ ${handle} is armed for solicited completions only (solicited_only of ibv_req_notify_cq), and ${counted(unpolled, 'completion')} came that ${unpolled === 1 ? 'is' : 'are'} not solicited: the sender${sender?.text ?? ' sets no IBV_SEND_SOLICITED'}`,
+    qpns: [qpn, ...(sender ? [sender.qpn] : [])],
+    cq: handle,
+    ...(sender && { request: sender.request }),
+  }
+}
+
+/** A CQ with completions whose program waits for an event, which does not come. */
+const lostWakeup = (state: SoftState, cq: CqObject): Wait | undefined => {
+  const { events, handle } = cq
+  const channel = events?.route.channel
+  if (events === undefined || channel === undefined) return undefined
+  const unpolled = unpolledIn(cq)
+  if (unpolled === 0 || channel.isClosed || channel.sink.unread() > 0) return undefined
+  const completions = counted(unpolled, 'unpolled completion')
+  const armed = armedFor(events)
+  if (armed === Armed.SOLICITED) return notSolicited(state, cq, unpolled)
+  return {
+    id: 'lost-wakeup',
+    text:
+      armed === Armed.NEXT
+        ? `CQ ${handle} was armed with ${completions} in it, which raise no event`
+        : `CQ ${handle} has ${completions}, and is not armed (ibv_req_notify_cq), so its channel has no event`,
+    cq: handle,
+  }
+}
+
+/** Queues that are looked at in a step. */
+const STEP = 32
+
+/**
+ * The waits of all programs for queues of a device, in no order; undefined between steps. `disconnected`: as in
+ * `NetworkDevice.waits`.
+ */
+export function* waitsOfDevice(
+  state: SoftState,
+  disconnected?: ReadonlyMap<number, boolean>,
+): Generator<ContextWait | undefined, void> {
+  // The TypeScript library arms its CQs itself, and polls them on an event.
+  const isProgram = (context: Context | undefined): context is Context =>
+    context !== undefined && context.mapped?.packed === undefined
+  let looked = 0
+  const gone = new GonePeers(state, disconnected)
+  for (let row = 0; row < state.qps.length; row++) {
+    const object = state.qps[row]
+    if (object?.state.row === row && isProgram(object.context))
+      for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
+    if (++looked % STEP === 0) yield undefined
+  }
+  yield* gone.waits()
+  for (const cq of state.cqs.values()) {
+    const wait = isProgram(cq.context) ? lostWakeup(state, cq) : undefined
+    if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }
+    if (++looked % STEP === 0) yield undefined
+  }
+}

@@ -1,0 +1,367 @@
+/*
+ * What a capture can show about a queue pair's failures and slowness, as `userdma explain FILE` prints it: what the
+ * packets say, what may cause it, and where to look next. A capture has no state of the devices, so a row names findings
+ * (spec/check/findings.ts) that look alike on the wire; which of them it was, only their end knows.
+ */
+import type { FindingId } from './check/findings.ts'
+
+/** `failure`: requests failed, or will. `slow`: time was lost. `note`: what the reader should know. */
+export type CaptureSeverity = 'failure' | 'slow' | 'note'
+
+interface CauseRow {
+  readonly severity: CaptureSeverity
+  /** Of problems with the same severity, the higher rank comes first. */
+  readonly rank: number
+  readonly title: string
+  readonly why: string
+  /** What the packets cannot tell, after "unknown, because ". */
+  readonly unknown?: string
+  readonly advice: string
+  /** Findings of `userdma check` that look like this on the wire. */
+  readonly findings: readonly FindingId[]
+}
+
+const ACCESS = [
+  'stale-rkey',
+  'unknown-rkey',
+  'rkey-other-pd',
+  'remote-out-of-bounds',
+  'rkey-no-right',
+  'qp-no-right',
+  'window-not-bound',
+  'remote-unmapped',
+  'peer-ended',
+  'peer-refused',
+] as const satisfies readonly FindingId[]
+
+export const captureCauses = {
+  'no-answer': {
+    severity: 'failure',
+    rank: 95,
+    title: 'requests were sent again and never answered',
+    why: 'a responder drops packets without an answer if it has no such queue pair, if the queue pair is not ready, in error, of another type or connected elsewhere, if the P_Key is not its own, or if the packet is longer than its path MTU; a path that loses all packets looks the same',
+    unknown: 'all of these are silent',
+    advice:
+      'on the responder: compare the destination QPN, GID and MTU with its queue pair (`rdma resource show qp`), and look whether its port counts the packets (mlx5: rx_vport_rdma_unicast_packets of `ethtool -S`; irdma: ip4InPkts; bnxt_re: rx_pkts; EFA: rx_pkts; rxe: rcvd_pkts; in hw_counters); if it counts none, the path loses them',
+    findings: [
+      'no-peer-qp',
+      'peer-not-ready',
+      'peer-in-error',
+      'peer-connected-elsewhere',
+      'service-mismatch',
+      'path-mtu-mismatch',
+      'no-answer',
+      'peer-gone',
+      'key-mismatch',
+      'psn-mismatch',
+      'sends-lost',
+      'infinite-timeout',
+      'rd-atomic-exceeds',
+      'peer-ended',
+      'message-dropped',
+      'cq-overrun',
+    ],
+  },
+  'answers-stop': {
+    severity: 'failure',
+    rank: 90,
+    title: 'the responder answered, and then no more',
+    why: 'its queue pair was destroyed or went to the error state, its process or host ended, or the path broke, in one direction or in both',
+    unknown: 'the packets do not say why an end is silent',
+    advice:
+      'look at the log of the responder from the time of the last answer on: an asynchronous event, a failed receive, an exit; then at its port (`ip -s link`, `rdma statistic show`)',
+    findings: [
+      'peer-in-error',
+      'peer-gone',
+      'no-answer',
+      'no-peer-qp',
+      'sends-lost',
+      'infinite-timeout',
+      'peer-ended',
+      'receive-too-short',
+      'local-unmapped',
+      'rd-atomic-exceeds',
+      'message-dropped',
+      'path-mtu-mismatch',
+      'cq-overrun',
+    ],
+  },
+  'answer-elsewhere': {
+    severity: 'failure',
+    rank: 93,
+    title: 'the answers go to another address than the requests come from',
+    why: "the responder's queue pair has another address vector: a GID index of another address, or a host with several addresses",
+    advice: 'compare sgid_index and dgid of both ends (`ibv_query_qp`); name the GID, not its index',
+    findings: ['no-answer', 'peer-connected-elsewhere'],
+  },
+  'psn-mismatch': {
+    severity: 'failure',
+    rank: 92,
+    title: 'the responder expects another PSN than the requester sends',
+    why: "the requester's sq_psn is not the responder's rq_psn, so no packet is in order",
+    advice: 'exchange sq_psn of each end, and set it as rq_psn at the other; mind the byte order',
+    findings: ['psn-mismatch', 'peer-connected-elsewhere'],
+  },
+  'sequence-repeats': {
+    severity: 'failure',
+    rank: 88,
+    title: 'the responder asks for the same packet again and again',
+    why: 'a packet of this PSN never arrives in order: it is lost each time (a middlebox, or an MTU on the path below that of the queue pair), or the requester does not send it',
+    unknown: 'the capture shows one point of the path only',
+    advice:
+      'capture at the responder too, and give `userdma explain` both files; compare the MTU on the path (`ping -M do -s`)',
+    findings: ['no-answer', 'path-mtu-mismatch', 'psn-mismatch'],
+  },
+  'remote-access': {
+    severity: 'failure',
+    rank: 85,
+    title: 'NAK remote access error',
+    why: 'the rkey is wrong, stale, of another protection domain or does not allow the access, the address is out of its bounds, or the queue pair does not allow remote access',
+    unknown: 'the NAK has one code for all of them',
+    advice:
+      'on the responder: compare the rkey and address range of the request with its regions (`rdma resource show mr`), and their lifetimes',
+    findings: [...ACCESS, 'atomic-misaligned'],
+  },
+  'invalid-request': {
+    severity: 'failure',
+    rank: 84,
+    title: 'NAK invalid request',
+    why: 'the request breaks a rule of the protocol: more READs and atomics outstanding than max_dest_rd_atomic, an operation that the responder lacks or its queue pair does not allow, a length that does not fit, a misaligned atomic, or a message that is longer than the receive',
+    unknown: 'the NAK has one code for all of them',
+    advice: 'on the responder: qp_access_flags and max_dest_rd_atomic, and the length of its receives',
+    findings: [
+      'invalid-request',
+      'rd-atomic-exceeds',
+      'atomic-misaligned',
+      'receive-too-short',
+      'qp-no-right',
+      'path-mtu-mismatch',
+      'peer-refused',
+      'request-length',
+    ],
+  },
+  'remote-operation': {
+    severity: 'failure',
+    rank: 84,
+    title: 'NAK remote operational error',
+    why: "the responder failed: the receive's memory cannot be written (lkey, bounds, unmapped), the message is longer than the receive, or its completion queue overran",
+    unknown: 'the NAK has one code for all of them',
+    advice: "look at the responder's completions and asynchronous events: its own completion has the cause",
+    findings: [
+      'receive-too-short',
+      'stale-lkey',
+      'unknown-lkey',
+      'lkey-other-pd',
+      'local-out-of-bounds',
+      'lkey-no-right',
+      'local-unmapped',
+      'cq-overrun',
+      'remote-unmapped',
+      'slow-memory',
+      'peer-refused',
+      'peer-ended',
+      'buffer-freed',
+      'frame-returned',
+      'region-in-use',
+      'window-not-bound',
+      'program-died',
+    ],
+  },
+  'invalid-rd-request': {
+    severity: 'failure',
+    rank: 84,
+    title: 'NAK invalid RD request',
+    why: 'reliable datagrams, which no adapter has: the packet is damaged or forged',
+    advice: 'look at the packet in Wireshark, and at what rewrites packets on the path',
+    findings: [],
+  },
+  'rnr-exhausted': {
+    severity: 'failure',
+    rank: 86,
+    title: 'the RNR retries ran out',
+    why: 'the responder had no receive posted for the message, longer than rnr_retry and its timer allow',
+    advice:
+      'post receives before the peer may send, or raise rnr_retry (7: without limit) and min_rnr_timer; responder counters: mlx5 out_of_buffer, rxe rnr_nak_err (`hw_counters`)',
+    findings: ['no-receive-posted', 'late-receives', 'receives-short', 'endless-rnr', 'receives-after-accept'],
+  },
+  'rnr-last': {
+    severity: 'failure',
+    rank: 83,
+    title: 'the last answers are RNR NAKs: no receive was posted',
+    why: 'the RNR retries ran out, the program ended before, or the capture did',
+    unknown: 'the packets do not have rnr_retry, unless the connection was made in the capture',
+    advice:
+      'look whether the requester has a completion with RNR_RETRY_EXC_ERR; post receives before the peer may send, or raise rnr_retry (7: without limit) and min_rnr_timer',
+    findings: [
+      'no-receive-posted',
+      'late-receives',
+      'receives-short',
+      'endless-rnr',
+      'receives-after-accept',
+      'sends-lost',
+      'program-ended',
+    ],
+  },
+  'cm-rejected': {
+    severity: 'failure',
+    rank: 80,
+    title: 'a connection was rejected',
+    why: 'the REJ says why',
+    advice: 'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject',
+    findings: ['port-byte-order', 'refused-call'],
+  },
+  'cm-no-answer': {
+    severity: 'failure',
+    rank: 79,
+    title: 'a message of the connection manager was not answered',
+    why: 'the other host does not run the service, does not get the packets (firewall for UDP port 4791, wrong GID), or its program does not accept',
+    unknown: 'silence has one form only',
+    advice: 'on the other host: `rdma resource show cm_id`, and a capture at its port',
+    findings: ['port-byte-order', 'no-answer', 'peer-gone'],
+  },
+  'disconnected-outstanding': {
+    severity: 'note',
+    rank: 48,
+    title: 'the connection was closed while requests were outstanding',
+    why: 'a DREQ moves both ends to the error state, and flushes what is outstanding',
+    unknown: 'the capture may miss the acknowledgement',
+    advice: 'look at the program whose end sent the DREQ',
+    findings: ['sends-lost', 'cm-id-destroyed-early', 'peer-gone', 'qp-after-disconnect'],
+  },
+  'qkey-zero': {
+    severity: 'failure',
+    rank: 60,
+    title: 'datagrams have Q_Key 0',
+    why: 'a receiver drops datagrams whose Q_Key is not that of its queue pair, and rarely has 0 itself',
+    advice: 'set remote_qkey of the request to the qkey of the receiver',
+    findings: ['key-mismatch', 'message-dropped'],
+  },
+  'pkey-differs': {
+    severity: 'failure',
+    rank: 82,
+    title: 'the ends use different P_Keys',
+    why: 'an end drops packets of another partition',
+    advice: 'set the same pkey_index value at both ends (`/sys/class/infiniband/*/ports/1/pkeys`)',
+    findings: ['key-mismatch'],
+  },
+  'mtu-differs': {
+    severity: 'failure',
+    rank: 70,
+    title: 'the ends use different path MTUs',
+    why: 'an end refuses or drops packets that are longer than its own path MTU, and middle packets that are shorter',
+    advice: 'set the same path_mtu at both ends: the smaller of both active MTUs',
+    findings: ['path-mtu-mismatch'],
+  },
+  'icrc-wrong': {
+    severity: 'failure',
+    rank: 75,
+    title: 'packets have a wrong ICRC',
+    why: 'something on the path rewrote a field that the ICRC covers (a NAT, a load balancer, an address or port), or damaged the packet; receivers drop it silently',
+    advice: 'compare the same packet at both ends; take what rewrites packets out of the path',
+    findings: ['no-answer'],
+  },
+  malformed: {
+    severity: 'failure',
+    rank: 50,
+    title: 'packets break the rules of their opcode: length, pad or order',
+    why: 'a receiver drops them, or answers NAK invalid request',
+    advice: 'look at the frames in Wireshark; who sent them is not a healthy adapter',
+    findings: ['invalid-request'],
+  },
+  'psn-jump': {
+    severity: 'note',
+    rank: 40,
+    title: 'the PSN jumps',
+    why: 'a new connection uses the number of a queue pair that was destroyed, packets of the earlier one are still on the path ("ghosts"), or much is missing in the capture',
+    unknown: 'the capture may miss what is between',
+    advice: 'start each connection with a random PSN; wait for the TIMEWAIT of the earlier one',
+    findings: [],
+  },
+  unanswered: {
+    severity: 'note',
+    rank: 45,
+    title: 'the last requests have no answer in the capture',
+    why: 'the capture ended first, misses this direction, or the requester did not repeat them where it was taken',
+    unknown: 'offloads of an adapter hide its repeated packets from a capture on its host',
+    advice: 'capture longer, or on the other side',
+    findings: [
+      'no-answer',
+      'no-peer-qp',
+      'peer-in-error',
+      'peer-not-ready',
+      'peer-gone',
+      'infinite-timeout',
+      'sends-lost',
+      'program-ended',
+      'both-receive',
+    ],
+  },
+  unpaired: {
+    severity: 'note',
+    rank: 20,
+    title: 'the queue pair at the other end is not known',
+    why: 'packets carry only the destination queue pair, and the connection began before the capture',
+    unknown: 'several queue pairs between these hosts used the same PSNs, or one direction is missing',
+    advice: 'start the capture before the connection',
+    findings: [],
+  },
+  'rnr-waits': {
+    severity: 'slow',
+    rank: 35,
+    title: 'requests waited for a receive of the responder (RNR NAK)',
+    why: 'the responder had no receive posted when the message came; the requester waits for the time of the NAK, and sends again',
+    advice: 'post more receives, earlier; responder counters: mlx5 out_of_buffer, rxe rnr_nak_err',
+    findings: ['late-receives', 'receives-short', 'no-receive-posted', 'endless-rnr', 'receives-after-accept'],
+  },
+  loss: {
+    severity: 'slow',
+    rank: 38,
+    title: 'packets were lost and sent again',
+    why: 'go-back-N sends all packets again from the lost one on',
+    advice:
+      'look at drops on the path (`ethtool -S`: rx_discards_phy, rx_out_of_buffer; switch queues) and at PFC or ECN; requester counters: mlx5 packet_seq_err, local_ack_timeout_err; bnxt_re to_retransmits, seq_err_naks_rcvd; EFA retrans_pkts; rxe retry_exceeded_err, out_of_seq_request; irdma has none for RoCE',
+    findings: ['no-answer'],
+  },
+  congestion: {
+    severity: 'slow',
+    rank: 30,
+    title: 'the path is congested',
+    why: 'switches mark packets (ECN), receivers send CNPs, and senders slow down',
+    advice:
+      'compare the rates of the senders to one receiver (incast), and the ECN thresholds of switches; counters: mlx5 np_cnp_sent, rp_cnp_handled, np_ecn_marked_roce_packets',
+    findings: [],
+  },
+  reordered: {
+    severity: 'slow',
+    rank: 28,
+    title: 'packets arrive out of order',
+    why: 'several paths (ECMP per packet, a bond, adaptive routing) carry one flow; a responder without out-of-order support takes it as loss',
+    advice: 'hash by flow, not by packet; mlx5 counter: out_of_sequence',
+    findings: [],
+  },
+  'one-in-flight': {
+    severity: 'slow',
+    rank: 15,
+    title: 'never more than one message was in flight',
+    why: 'each message waits for the acknowledgement of the one before, so the rate is one message per round trip',
+    advice: 'post several requests before polling; for READs raise max_rd_atomic at both ends',
+    findings: ['no-rd-atomic'],
+  },
+  'slow-answers': {
+    severity: 'slow',
+    rank: 18,
+    title: 'some answers took much longer than most',
+    why: 'the responder, its PCIe or its memory paused, or packets queued on the path',
+    unknown: 'one capture point cannot tell which',
+    advice: 'capture at the responder too: `userdma explain` then says on which side the time went',
+    findings: [],
+  },
+} as const satisfies Record<string, CauseRow>
+
+export type CaptureCause = keyof typeof captureCauses
+
+/** The row of a cause, with what rows may lack. */
+export const captureCause = (cause: CaptureCause): CauseRow => captureCauses[cause]
+
+/** Failures before slowness before notes. */
+export const severityOrder: Readonly<Record<CaptureSeverity, number>> = { failure: 2, slow: 1, note: 0 }

@@ -1,0 +1,65 @@
+/*
+ * A finding of `userdma check`, as reports have it.
+ */
+import type { FindingId } from './findings.ts'
+import type { Severity } from './severity.ts'
+
+export interface Program {
+  readonly pid: number
+  readonly command: string
+}
+
+/**
+ * The stack of a call or post, innermost frame first. Native frames are return addresses, `file+0xoffset`, with the
+ * symbol if there is one. JavaScript frames are V8's `function (file:line:column)`, Python frames `function
+ * (file:line)`.
+ */
+export type Stack = readonly string[]
+
+/** An event in the history of an object or request. */
+export interface Moment {
+  /** A participle: created, modified to RTR, destroyed, posted. */
+  readonly action: string
+  /** Microseconds of the clock of the daemon or library. */
+  readonly time: number
+  readonly stack: Stack
+}
+
+/** An object that a finding names. */
+export interface FoundObject {
+  /** For example `QP 0x11 of process 1234 (server)`. */
+  readonly name: string
+  readonly history: readonly Moment[]
+}
+
+/** A mistake that the check has found. */
+export interface Finding {
+  /** Counts the reported findings, from 1. */
+  readonly number: number
+  /** The kind of mistake. */
+  readonly id: FindingId
+  /** 'error': something failed or cannot work. 'warning': it may fail or leak. 'note': not necessarily a mistake. */
+  readonly severity: Severity
+  /** One sentence without its full stop: what happened. */
+  readonly text: string
+  /** Further facts, for example the attributes of both ends. One line each. */
+  readonly details: readonly string[]
+  /** Absent: the advice of the kind. */
+  readonly advice?: string
+  /** Present if it says what a program waits for (waits.ts). */
+  readonly isWait?: true
+  /** Present for a leak of a program that a signal ended. */
+  readonly wasKilled?: true
+  /** The process; absent in the library. */
+  readonly program?: Program
+  /** Name of the host of a net (`userdma net`). */
+  readonly host?: string
+  /** Name of the device. */
+  readonly device: string
+  /** Microseconds of the clock of the daemon or library. */
+  readonly time: number
+  /** The reported request or call, then other requests or calls that the mistake involves. */
+  readonly moments: readonly Moment[]
+  /** The objects involved, with their histories. */
+  readonly objects: readonly FoundObject[]
+}

@@ -1,0 +1,136 @@
+/*
+ * One pass over a capture: packets of its file become flows, connections and counts. What they mean is `problemsOf`.
+ */
+import { opcodeByNumber } from '../../spec/wire/opcodes.ts'
+import { AddressTable } from './addresses.ts'
+import { type CaptureConnection, ConnectionTable } from './connections.ts'
+import { CaptureReader, type RawPacket } from './file.ts'
+import { type CaptureFilter, matchesFilter } from './filter.ts'
+import { type Flow, FlowTable } from './flows.ts'
+import { Kind, type Located, Locator, packetKinds } from './locate.ts'
+
+export interface AnalysisOptions {
+  /** The UDP port of RoCEv2; default 4791. */
+  readonly port?: number
+  readonly filter?: CaptureFilter
+  /** Sees each transport packet that the filter accepts. */
+  readonly onPacket?: (packet: RawPacket, located: Located, kind: number, time: number) => void
+}
+
+/** Fewer queue pairs than this are joined by trying each with each. */
+const MAX_PAIRS = 64
+
+export class CaptureAnalysis {
+  readonly reader: CaptureReader
+  readonly addresses = new AddressTable()
+  readonly connectionTable = new ConnectionTable()
+  readonly table: FlowTable
+  /** Packets by number of `packetKinds`. */
+  readonly kinds = new Float64Array(packetKinds.length)
+  /** IP fragments, first ones, of transport packets. */
+  fragments = 0
+  /** Packets whose headers beyond the BTH were not captured. */
+  cutHeaders = 0
+  /** Seconds since 1970 of the first packet, and nanoseconds. */
+  startSeconds = 0
+  startNanoseconds = 0
+  /** Nanoseconds since the start. */
+  end = 0
+  /** Steps back of the clock by more than a millisecond. */
+  backwards = 0
+
+  readonly #locator: Locator
+  readonly #filter: CaptureFilter | undefined
+  readonly #onPacket: AnalysisOptions['onPacket']
+  #hasStart = false
+  #time = 0
+
+  constructor({ port, filter, onPacket }: AnalysisOptions = {}) {
+    this.reader = new CaptureReader(this.#add)
+    this.#locator = new Locator(this.addresses, port)
+    this.table = new FlowTable(this.addresses, this.connectionTable.peerOf)
+    this.#filter = filter
+    this.#onPacket = onPacket
+  }
+
+  get flows(): readonly Flow[] {
+    return this.table.flows
+  }
+
+  get connections(): readonly CaptureConnection[] {
+    return this.connectionTable.connections
+  }
+
+  /** Nanoseconds since the first packet. */
+  #timeOf({ seconds, nanoseconds, hasTime }: RawPacket): number {
+    if (!hasTime) return this.#time
+    if (!this.#hasStart) {
+      this.#hasStart = true
+      this.startSeconds = seconds
+      this.startNanoseconds = nanoseconds
+    }
+    const time = (seconds - this.startSeconds) * 1e9 + (nanoseconds - this.startNanoseconds)
+    if (time < this.#time - 1e6) this.backwards++
+    this.#time = time
+    if (time > this.end) this.end = time
+    return time
+  }
+
+  readonly #add = (packet: RawPacket): void => {
+    const time = this.#timeOf(packet)
+    const kind = this.#locator.locate(packet)
+    this.kinds[kind]++
+    if (kind > Kind.INFINIBAND) return
+    const { located } = this.#locator
+    const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
+    if (this.#filter !== undefined && !matchesFilter(this.#filter, this.addresses, located, qpn, time)) return
+    if (located.isFragment) this.fragments++
+    this.#onPacket?.(packet, located, kind, time)
+    this.table.add(packet, located, time)
+    const connection = this.connectionTable.add(packet, located, qpn, time)
+    if (connection !== undefined) this.#connected(connection)
+  }
+
+  /** Joins flows whose packets came before the REP. */
+  #connected({ client, server, clientQpn, serverQpn }: CaptureConnection): void {
+    if (clientQpn === undefined || serverQpn === undefined) return
+    const flow = this.table.find(client, server, serverQpn, 0, 0)
+    if (flow !== undefined) this.table.pairByConnection(flow)
+  }
+
+  /** The file has no more bytes. */
+  finish(): void {
+    this.reader.end()
+    this.#pairTheOnlyOnes()
+  }
+
+  /**
+   * Joins flows without a peer, if between two addresses there is only one in each direction.
+   */
+  #pairTheOnlyOnes(): void {
+    const groups = new Map<string, Flow[]>()
+    for (const flow of this.flows) {
+      if (flow.peer !== undefined || flow.sourceQpn !== 0 || flow.service === UD) continue
+      const { source, destination, service } = flow
+      const key = `${Math.min(source, destination)}/${Math.max(source, destination)}/${service}`
+      const group = groups.get(key)
+      if (group === undefined) groups.set(key, [flow])
+      else if (group.length < MAX_PAIRS) group.push(flow)
+    }
+    for (const group of groups.values()) {
+      if (group.length !== 2) continue
+      const [flow, other] = group
+      if (flow.source === other.destination && flow.destination === other.source) this.table.pair(flow, other, 'only')
+    }
+  }
+
+  /** Packets by opcode name. */
+  get opcodes(): Readonly<Record<string, number>> {
+    const counts: Record<string, number> = {}
+    for (const [number, count] of this.table.opcodes.entries())
+      if (count > 0) counts[opcodeByNumber[number]?.name ?? `0x${number.toString(16).padStart(2, '0')}`] = count
+    return counts
+  }
+}
+
+const UD = 0x60

@@ -1,0 +1,374 @@
+/*
+ * Finds the transport packet (BTH to ICRC) in a captured packet: through Ethernet with tags, Linux cooked capture, raw
+ * IP and InfiniBand's headers, and through the tunnels in which mirrors of switches send copies (VXLAN, GRE, ERSPAN I to
+ * III). Reads only bytes that were captured. What is no RoCE packet has a kind, for counts.
+ *
+ * Layouts: IEEE 802.3, 802.1Q; draft-ietf-opsawg-pcaplinktype; RFC 791, 8200, 768, 7348, 2890; draft-foschiano-erspan;
+ * InfiniBand Architecture Specification, clauses 7.7 (LRH) and 8.3 (GRH), annexes A16 and A17.
+ */
+import { LinkType } from '../../spec/wire/captures.ts'
+import { EtherType, IpProtocol, Ipv6Extension, TunnelPort } from '../../spec/wire/ethernet.ts'
+import { headers, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import type { AddressTable } from './addresses.ts'
+import { erfPayload, type RawPacket } from './file.ts'
+
+/** What a captured packet is. */
+export const packetKinds = [
+  'RoCEv2',
+  'RoCEv1',
+  'InfiniBand',
+  'ARP',
+  'another EtherType',
+  'TCP',
+  'UDP at other ports',
+  'ICMP',
+  'another IP protocol',
+  'IP fragments after the first',
+  'malformed IP',
+  'cut off before the transport header',
+  'tunnels within tunnels',
+  'an unknown link type',
+] as const
+export const Kind = {
+  ROCE_V2: 0,
+  ROCE_V1: 1,
+  INFINIBAND: 2,
+  ARP: 3,
+  OTHER_ETHERTYPE: 4,
+  TCP: 5,
+  OTHER_UDP: 6,
+  ICMP: 7,
+  OTHER_IP: 8,
+  FRAGMENT: 9,
+  MALFORMED: 10,
+  CUT: 11,
+  TOO_DEEP: 12,
+  UNKNOWN_LINK: 13,
+} as const
+
+/** Where a transport packet lies. One object for all packets. */
+export interface Located {
+  /** Offset of the BTH in the arena. */
+  at: number
+  /** Bytes from `at` that were captured, at most `length`. */
+  captured: number
+  /** Bytes from BTH to ICRC on the wire. */
+  length: number
+  /** Numbers of the addresses in the table. */
+  source: number
+  destination: number
+  /** 0 if the packet is not of RoCEv2. */
+  sourcePort: number
+  destinationPort: number
+  /** 4, 6, or 0: InfiniBand. */
+  ipVersion: number
+  identification: number
+  dontFragment: boolean
+  /** The first fragment of a datagram: its bytes are not all in this packet. */
+  isFragment: boolean
+  hopLimit: number
+  /** ECN bits of the traffic class. */
+  ecn: number
+  /** A number for the tags, tunnel and interface of the packet: where it was seen. */
+  point: number
+}
+
+const ARP = 0x0806
+const QINQ: readonly number[] = [EtherType.VLAN, 0x88a8, 0x9100]
+const ERSPAN_I_II = 0x88be
+const ERSPAN_III = 0x22eb
+/** A mirror of a mirror of a tunnel is rare; a hostile packet nests until its bytes end. */
+const MAX_TUNNELS = 4
+const LRH_BYTES = 8
+const GRH_BYTES = 40
+/** LRH.LNH: what follows. */
+const LNH_BTH = 2
+const LNH_GRH = 3
+const NEXT_HEADER_BTH = 0x1b
+
+const extensions: readonly number[] = Object.values(Ipv6Extension)
+
+export class Locator {
+  readonly located: Located = {
+    at: 0,
+    captured: 0,
+    length: 0,
+    source: 0,
+    destination: 0,
+    sourcePort: 0,
+    destinationPort: 0,
+    ipVersion: 0,
+    identification: 0,
+    dontFragment: false,
+    isFragment: false,
+    hopLimit: 0,
+    ecn: 0,
+    point: 0,
+  }
+  readonly #addresses: AddressTable
+  readonly #port: number
+  #view: DataView = new DataView(new ArrayBuffer(0))
+  /** End of the captured bytes. */
+  #end = 0
+  #tunnels = 0
+
+  /** `port`: the UDP port of RoCEv2, if it is not 4791. */
+  constructor(addresses: AddressTable, port: number = ROCE_UDP_PORT) {
+    this.#addresses = addresses
+    this.#port = port
+  }
+
+  /** Returns a number of `packetKinds`; for the first three, `located` says where the packet is. */
+  locate(packet: RawPacket): number {
+    this.#view = packet.arena.view
+    this.#end = packet.at + packet.captured
+    this.#tunnels = 0
+    const { located } = this
+    located.point = packet.interface * 3 + (packet.direction === undefined ? 0 : packet.direction === 'sent' ? 1 : 2)
+    located.isFragment = false
+    if (packet.linkType !== LinkType.ERF) return this.#link(packet.linkType, packet.at)
+    const inner = erfPayload(this.#view, packet.at, this.#end)
+    if (inner === undefined) return Kind.OTHER_ETHERTYPE
+    this.#end = Math.min(this.#end, inner.at + inner.length)
+    return this.#link(inner.linkType, inner.at)
+  }
+
+  #link(linkType: number, at: number): number {
+    switch (linkType) {
+      case LinkType.ETHERNET:
+        return this.#ethernet(at)
+      case LinkType.LINUX_COOKED:
+        return at + 16 > this.#end ? Kind.CUT : this.#typed(this.#view.getUint16(at + 14), at + 16)
+      case LinkType.LINUX_COOKED_V2:
+        if (at + 20 > this.#end) return Kind.CUT
+        // The interface index: a bond and its members see the same packet.
+        this.#addPoint(this.#view.getUint32(at + 4))
+        return this.#typed(this.#view.getUint16(at), at + 20)
+      case LinkType.RAW:
+      case LinkType.RAW_BSD:
+      case LinkType.IPV4:
+      case LinkType.IPV6:
+        return this.#ip(at)
+      case LinkType.INFINIBAND:
+        return this.#infiniband(at)
+      default:
+        return Kind.UNKNOWN_LINK
+    }
+  }
+
+  #addPoint(value: number): void {
+    this.located.point = (Math.imul(this.located.point, 31) + value + 1) | 0
+  }
+
+  #ethernet(at: number): number {
+    return at + 14 > this.#end ? Kind.CUT : this.#typed(this.#view.getUint16(at + 12), at + 14)
+  }
+
+  /** What follows an EtherType. */
+  #typed(type: number, from: number): number {
+    let at = from
+    let inner = type
+    while (QINQ.includes(inner)) {
+      if (at + 4 > this.#end) return Kind.CUT
+      this.#addPoint(this.#view.getUint16(at) & 0xfff)
+      inner = this.#view.getUint16(at + 2)
+      at += 4
+    }
+    switch (inner) {
+      case EtherType.IPV4:
+      case EtherType.IPV6:
+        return this.#ip(at)
+      case EtherType.ROCE_V1:
+        return this.#grh(at, Kind.ROCE_V1)
+      case EtherType.BRIDGED:
+        return this.#ethernet(at)
+      case ARP:
+        return Kind.ARP
+      default:
+        return Kind.OTHER_ETHERTYPE
+    }
+  }
+
+  #ip(at: number): number {
+    if (at >= this.#end) return Kind.CUT
+    const version = this.#view.getUint8(at) >> 4
+    return version === 4 ? this.#ipv4(at) : version === 6 ? this.#ipv6(at) : Kind.MALFORMED
+  }
+
+  #ipv4(at: number): number {
+    const view = this.#view
+    if (at + 20 > this.#end) return Kind.CUT
+    const headerBytes = (view.getUint8(at) & 15) * 4
+    const total = view.getUint16(at + 2)
+    // Total length 0: segmentation offload leaves it to the adapter.
+    if (headerBytes < 20 || (total !== 0 && total < headerBytes)) return Kind.MALFORMED
+    const fragment = view.getUint16(at + 6)
+    if ((fragment & 0x1fff) !== 0) return Kind.FRAGMENT
+    const { located } = this
+    located.ipVersion = 4
+    located.isFragment = (fragment & 0x2000) !== 0
+    located.dontFragment = (fragment & 0x4000) !== 0
+    located.identification = view.getUint16(at + 4)
+    located.ecn = view.getUint8(at + 1) & 3
+    located.hopLimit = view.getUint8(at + 8)
+    return this.#protocol(view.getUint8(at + 9), at + headerBytes, at, total === 0 ? -1 : total - headerBytes)
+  }
+
+  #ipv6(at: number): number {
+    const view = this.#view
+    if (at + 40 > this.#end) return Kind.CUT
+    const { located } = this
+    located.ipVersion = 6
+    located.identification = 0
+    located.dontFragment = true
+    located.ecn = (view.getUint8(at + 1) >> 4) & 3
+    located.hopLimit = view.getUint8(at + 7)
+    const payload = view.getUint16(at + 4)
+    let next = view.getUint8(at + 6)
+    let from = at + 40
+    while (extensions.includes(next)) {
+      if (from + 8 > this.#end) return Kind.CUT
+      if (next === Ipv6Extension.FRAGMENT) {
+        const fragment = view.getUint16(from + 2)
+        if (fragment >> 3 !== 0) return Kind.FRAGMENT
+        located.isFragment = (fragment & 1) !== 0
+      }
+      const bytes = next === Ipv6Extension.FRAGMENT ? 8 : 8 + 8 * view.getUint8(from + 1)
+      next = view.getUint8(from)
+      from += bytes
+    }
+    return this.#protocol(next, from, at, payload === 0 ? -1 : payload - (from - at - 40))
+  }
+
+  /** `ip`: offset of the IP header; `length`: bytes of the IP payload, -1 if unknown. */
+  #protocol(protocol: number, at: number, ip: number, length: number): number {
+    switch (protocol) {
+      case IpProtocol.UDP:
+        return this.#udp(at, ip, length)
+      case IpProtocol.GRE:
+        return this.#gre(at)
+      case IpProtocol.TCP:
+        return Kind.TCP
+      case 1:
+      case 58:
+        return Kind.ICMP
+      default:
+        return Kind.OTHER_IP
+    }
+  }
+
+  #udp(at: number, ip: number, length: number): number {
+    const view = this.#view
+    if (at + 8 > this.#end) return Kind.CUT
+    const { located } = this
+    const destinationPort = view.getUint16(at + 2)
+    if (destinationPort === TunnelPort.VXLAN && destinationPort !== this.#port) {
+      if (at + 16 > this.#end) return Kind.CUT
+      if (!this.#isTunnel(view.getUint32(at + 12) >>> 8)) return Kind.TOO_DEEP
+      return this.#ethernet(at + 16)
+    }
+    const sourcePort = view.getUint16(at)
+    if (destinationPort !== this.#port) return Kind.OTHER_UDP
+    const udpLength = view.getUint16(at + 4)
+    const bytes = (udpLength === 0 ? length : udpLength) - 8
+    // Datagrams that were joined by the receiving host have no UDP length of their own.
+    if (bytes < headers.BTH.bytes) return Kind.MALFORMED
+    if (length >= 0 && bytes + 8 > length && !located.isFragment) return Kind.MALFORMED
+    located.sourcePort = sourcePort
+    located.destinationPort = destinationPort
+    return this.#found(at + 8, bytes, ip, Kind.ROCE_V2)
+  }
+
+  #isTunnel(number: number): boolean {
+    this.#addPoint(number)
+    return ++this.#tunnels <= MAX_TUNNELS
+  }
+
+  #gre(at: number): number {
+    const view = this.#view
+    if (at + 4 > this.#end) return Kind.CUT
+    const flags = view.getUint16(at)
+    const type = view.getUint16(at + 2)
+    const hasSequence = (flags & 0x1000) !== 0
+    const from = at + 4 + ((flags & 0x8000) !== 0 ? 4 : 0) + ((flags & 0x2000) !== 0 ? 4 : 0) + (hasSequence ? 4 : 0)
+    if ((flags & 7) !== 0) return Kind.OTHER_IP
+    if (!this.#isTunnel(type)) return Kind.TOO_DEEP
+    if (type === ERSPAN_I_II) {
+      // Type I has no sequence number and no header of its own.
+      if (!hasSequence) return this.#ethernet(from)
+      if (from + 8 > this.#end) return Kind.CUT
+      this.#addPoint(view.getUint32(from) & 0x3ff)
+      return this.#ethernet(from + 8)
+    }
+    if (type === ERSPAN_III) {
+      if (from + 12 > this.#end) return Kind.CUT
+      this.#addPoint(view.getUint32(from) & 0x3ff)
+      const bits = view.getUint16(from + 10)
+      const payload = from + 12 + (bits & 1) * 8
+      // FT: the payload is an Ethernet frame (0) or an IP packet (2).
+      return ((bits >> 10) & 31) === 2 ? this.#ip(payload) : this.#ethernet(payload)
+    }
+    return this.#typed(type, from)
+  }
+
+  #infiniband(at: number): number {
+    const view = this.#view
+    if (at + LRH_BYTES > this.#end) return Kind.CUT
+    const next = view.getUint8(at + 1) & 3
+    const bytes = (view.getUint16(at + 4) & 0x7ff) * 4
+    if (next === LNH_GRH) return this.#grh(at + LRH_BYTES, Kind.INFINIBAND)
+    if (next !== LNH_BTH) return Kind.OTHER_ETHERTYPE
+    const { located } = this
+    located.ipVersion = 0
+    located.ecn = 0
+    located.hopLimit = 0
+    located.sourcePort = 0
+    located.destinationPort = 0
+    // LRH.pktLen counts from the LRH to the ICRC, whose words it includes.
+    const length = bytes - LRH_BYTES
+    if (length < headers.BTH.bytes) return Kind.MALFORMED
+    if (at + LRH_BYTES + headers.BTH.bytes > this.#end) return Kind.CUT
+    located.source = this.#addresses.ofLid(view.getUint16(at + 6))
+    located.destination = this.#addresses.ofLid(view.getUint16(at + 2))
+    return this.#place(at + LRH_BYTES, length, Kind.INFINIBAND)
+  }
+
+  /** A packet that begins with a global route header. */
+  #grh(at: number, kind: number): number {
+    const view = this.#view
+    if (at + GRH_BYTES + headers.BTH.bytes > this.#end) return Kind.CUT
+    if (view.getUint8(at) >> 4 !== 6 || view.getUint8(at + 6) !== NEXT_HEADER_BTH) return Kind.MALFORMED
+    const { located } = this
+    located.ipVersion = 0
+    located.ecn = 0
+    located.sourcePort = 0
+    located.destinationPort = 0
+    located.hopLimit = view.getUint8(at + 7)
+    const length = view.getUint16(at + 4)
+    if (length < headers.BTH.bytes) return Kind.MALFORMED
+    return this.#found(at + GRH_BYTES, length, at, kind)
+  }
+
+  /** `ip`: an IP header or GRH with the addresses. */
+  #found(at: number, length: number, ip: number, kind: number): number {
+    if (at + headers.BTH.bytes > this.#end) return Kind.CUT
+    const { located } = this
+    this.#addPoint(located.hopLimit)
+    if (located.ipVersion === 4) {
+      located.source = this.#addresses.ofIpv4(this.#view, ip + 12)
+      located.destination = this.#addresses.ofIpv4(this.#view, ip + 16)
+    } else {
+      located.source = this.#addresses.ofGid(this.#view, ip + 8)
+      located.destination = this.#addresses.ofGid(this.#view, ip + 24)
+    }
+    return this.#place(at, length, kind)
+  }
+
+  #place(at: number, length: number, kind: number): number {
+    const { located } = this
+    located.at = at
+    located.length = length
+    located.captured = Math.min(length, this.#end - at)
+    return kind
+  }
+}

@@ -1,0 +1,243 @@
+/*
+ * What a capture shows, as text for people and as objects for programs.
+ */
+import { type CaptureCause, captureCause } from '../../spec/captures.ts'
+import { transportBits } from '../../spec/wire/opcodes.ts'
+import { durationText } from '../trace/duration.ts'
+import type { CaptureAnalysis } from './analysis.ts'
+import type { CaptureConnection } from './connections.ts'
+import { type Flow, messageKinds } from './flows.ts'
+import { packetKinds } from './locate.ts'
+import { type CaptureProblem, problemsOf } from './problems.ts'
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+const serviceNames = new Map<number, string>(Object.entries(transportBits).map(([name, bits]) => [bits, name]))
+const serviceName = (service: number): string => serviceNames.get(service) ?? `service ${hex(service)}`
+const number = (value: number): string => value.toLocaleString('en-US')
+const plural = (count: number, noun: string): string => `${number(count)} ${noun}${count === 1 ? '' : 's'}`
+
+/** A flow for people: who sends to whom. */
+const flowText = ({ addresses }: CaptureAnalysis, flow: Flow): string => {
+  const { peer, source, destination, qpn, sourceQpn, service } = flow
+  const from = sourceQpn > 0 ? ` QP ${hex(sourceQpn)}` : peer === undefined ? '' : ` QP ${hex(peer.qpn)}`
+  return `${addresses.text(source)}${from} → ${addresses.text(destination)} QP ${hex(qpn)} (${serviceName(service)})`
+}
+
+const connectionText = ({ addresses }: CaptureAnalysis, connection: CaptureConnection): string =>
+  `${addresses.text(connection.client)} → ${addresses.text(connection.server)}`
+
+const subjectText = (analysis: CaptureAnalysis, { flow, connection }: CaptureProblem): string =>
+  flow !== undefined ? flowText(analysis, flow) : connection !== undefined ? connectionText(analysis, connection) : ''
+
+/** `3 WRITE of 4096 bytes at most`. */
+const messagesText = (flow: Flow): string =>
+  messageKinds
+    .map((kind, i) => ({ kind, count: flow.messages?.[i] ?? 0 }))
+    .filter(({ count }) => count > 0)
+    .map(({ kind, count }) => `${number(count)} ${kind}`)
+    .join(', ')
+
+const kindsText = ({ kinds }: CaptureAnalysis): string =>
+  packetKinds
+    .map((kind, i) => ({ kind, count: kinds[i] }))
+    .filter(({ count }) => count > 0)
+    .sort((a, b) => b.count - a.count)
+    .map(({ kind, count }) => `${number(count)} ${kind}`)
+    .join(', ')
+
+export interface ReportOptions {
+  /** The file, as the user named it. */
+  readonly name: string
+  /** Instances of each cause, and queue pairs, that are printed. */
+  readonly top: number
+}
+
+/** Queue pairs of both directions, busiest first: each flow with requests, or without a peer. */
+const busiest = (flows: readonly Flow[], top: number): Flow[] => {
+  const list: Flow[] = []
+  for (const flow of flows) {
+    if (flow.requests === 0) continue
+    if (list.length === top && flow.bytes <= list[top - 1].bytes) continue
+    list.push(flow)
+    list.sort((a, b) => b.bytes - a.bytes)
+    if (list.length > top) list.pop()
+  }
+  return list
+}
+
+const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
+  const { peer } = flow
+  const seconds = (flow.lastTime - flow.firstTime) / 1e9
+  const rate = seconds > 0 && flow.packets > 1 ? `, ${((8 * flow.bytes) / seconds / 1e9).toFixed(3)} Gb/s` : ''
+  const delay =
+    peer !== undefined && peer.delays > 0
+      ? `; answers took ${durationText(peer.delaySum / peer.delays / 1000)} in the mean`
+      : ''
+  const mtu = flow.mtu > 0 ? `, packets of ${flow.mtu}` : ''
+  return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
+}
+
+/** The report in lines. */
+export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOptions): string[] => {
+  const { reader, flows, connections, table, end } = analysis
+  const { problems, counts } = problemsOf(analysis)
+  const lines = [
+    `${name}: ${reader.format ?? 'no capture'}, ${plural(reader.packets, 'packet')}${reader.packets > 1 ? ` in ${durationText(end / 1000)}` : ''}${reader.packets > 0 ? `: ${kindsText(analysis)}` : ''}`,
+  ]
+  if (reader.damage !== undefined) lines.push(`  read up to byte ${reader.damage.offset}: ${reader.damage.reason}`)
+  if (reader.cut > 0)
+    lines.push(
+      `  ${plural(reader.cut, 'packet')} ${reader.cut === 1 ? 'is' : 'are'} cut (snap length): their ICRC is not checked`,
+    )
+  if (table.leftOut > 0) lines.push(`  ${plural(table.leftOut, 'packet')} of further queue pairs were left out`)
+  if (analysis.backwards > 0) lines.push(`  the clock went back ${plural(analysis.backwards, 'time')}`)
+  if (flows.length > 0)
+    lines.push(
+      `  ${plural(flows.length, 'flow')} to queue pairs, ${plural(connections.length, 'connection')} made in the capture`,
+    )
+  const shownByCause = new Map<CaptureCause, number>()
+  let position = 0
+  let current: CaptureCause | undefined
+  const close = (): void => {
+    if (current === undefined) return
+    const { why, unknown, advice } = captureCause(current)
+    const more = (counts.get(current) ?? 0) - top
+    if (more > 0) lines.push(`   and ${number(more)} more (--top)`)
+    lines.push(
+      `   why: ${unknown === undefined ? why : `unknown, because ${unknown}: ${why}`}`,
+      `   what to do: ${advice}`,
+    )
+  }
+  for (const problem of problems) {
+    const { cause, evidence, frames } = problem
+    if (cause !== current) {
+      close()
+      current = cause
+      const { severity, title } = captureCause(cause)
+      lines.push('', `${++position}. ${severity}: ${title}`)
+    }
+    const shown = shownByCause.get(cause) ?? 0
+    shownByCause.set(cause, shown + 1)
+    if (shown >= top) continue
+    lines.push(`   ${subjectText(analysis, problem)}`, `     ${evidence}`)
+    if (frames.length > 0) lines.push(`     ${frames.length === 1 ? 'frame' : 'frames'} ${frames.join(', ')}`)
+  }
+  close()
+  if (problems.length === 0)
+    lines.push(
+      '',
+      flows.length === 0 ? 'no RDMA packets' : 'nothing that failed or was slow is visible in these packets',
+    )
+  const shown = busiest(flows, top)
+  if (shown.length > 0) lines.push('', 'the busiest flows', ...shown.map(flow => flowLine(analysis, flow)))
+  return lines
+}
+
+const flowJson = (analysis: CaptureAnalysis, flow: Flow) => ({
+  source: analysis.addresses.text(flow.source),
+  destination: analysis.addresses.text(flow.destination),
+  qpn: flow.qpn,
+  sourceQpn: flow.sourceQpn > 0 ? flow.sourceQpn : flow.peer?.qpn,
+  service: serviceName(flow.service),
+})
+
+const connectionJson = ({ addresses }: CaptureAnalysis, connection: CaptureConnection) => ({
+  client: addresses.text(connection.client),
+  server: addresses.text(connection.server),
+  clientQpn: connection.clientQpn,
+  serverQpn: connection.serverQpn,
+  port: connection.port,
+})
+
+const hexOf = (bytes: Uint8Array | undefined): string | undefined =>
+  bytes === undefined ? undefined : [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
+
+/** The report as objects: the capture, its problems, its connections and flows. Times are nanoseconds since the first packet. */
+export const reportObjects = function* (analysis: CaptureAnalysis, name: string): Generator<Record<string, unknown>> {
+  const { reader, kinds, connections, flows, table } = analysis
+  yield {
+    kind: 'capture',
+    name,
+    format: reader.format,
+    packets: reader.packets,
+    bytes: reader.bytes,
+    duration: analysis.end,
+    start: analysis.startSeconds + analysis.startNanoseconds / 1e9,
+    damage: reader.damage,
+    cut: reader.cut,
+    leftOut: table.leftOut,
+    kinds: Object.fromEntries(packetKinds.map((kind, i) => [kind, kinds[i]]).filter(([, count]) => count !== 0)),
+    opcodes: analysis.opcodes,
+  }
+  for (const { cause, flow, connection, evidence, frames } of problemsOf(analysis).problems) {
+    const { severity, title, why, unknown, advice, findings } = captureCause(cause)
+    yield {
+      kind: 'problem',
+      cause,
+      severity,
+      title,
+      evidence,
+      frames,
+      ...(flow !== undefined && { flow: flowJson(analysis, flow) }),
+      ...(connection !== undefined && { connection: connectionJson(analysis, connection) }),
+      why,
+      unknown,
+      advice,
+      findings,
+    }
+  }
+  for (const connection of connections) {
+    const { messages } = connection
+    yield {
+      kind: 'connection',
+      ...connectionJson(analysis, connection),
+      isDatagram: connection.isDatagram,
+      clientPsn: connection.clientPsn,
+      serverPsn: connection.serverPsn,
+      mtu: connection.mtu,
+      retryCount: connection.retryCount,
+      clientRnrRetry: connection.clientRnrRetry,
+      serverRnrRetry: connection.serverRnrRetry,
+      ackTimeout: connection.ackTimeout,
+      rejectReason: connection.rejectReason,
+      clientData: hexOf(connection.clientData),
+      serverData: hexOf(connection.serverData),
+      messages,
+    }
+  }
+  for (const flow of flows) {
+    yield {
+      kind: 'flow',
+      ...flowJson(analysis, flow),
+      peerKnownBy: flow.peerSource,
+      packets: flow.packets,
+      bytes: flow.bytes,
+      copies: flow.copies,
+      frames: [flow.firstFrame, flow.lastFrame],
+      from: flow.firstTime,
+      to: flow.lastTime,
+      mtu: flow.mtu,
+      requests: flow.requests,
+      firstPsn: flow.firstPsn,
+      lastPsn: flow.requests === 0 ? -1 : (flow.nextPsn - 1) & 0xff_ffff,
+      messages: Object.fromEntries(
+        messageKinds.map((kind, i) => [kind, flow.messages?.[i] ?? 0]).filter(([, count]) => count !== 0),
+      ),
+      messageBytes: flow.messageBytes,
+      repeated: flow.repeated,
+      missing: flow.holes - flow.filled,
+      reordered: flow.reordered,
+      answers: flow.answers,
+      ackedPsn: flow.ackedPsn,
+      rnrNaks: flow.rnrs,
+      sequenceNaks: flow.sequenceNaks,
+      fatalNaks: flow.fatalNaks,
+      cnps: flow.cnps,
+      marked: flow.marked,
+      delay:
+        flow.delays === 0
+          ? undefined
+          : { count: flow.delays, mean: flow.delaySum / flow.delays, longest: flow.delayMax },
+    }
+  }
+}

@@ -1,0 +1,42 @@
+/*
+ * What the parts of the observer share: where findings and records go, and the time of the record that is read.
+ */
+
+import type { Stack } from '../../spec/check/finding.ts'
+import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
+import type { Checker } from '../check/checker.ts'
+import type { ObservedFaults } from './faults.ts'
+import type { ObservedContext, ObservedProcess } from './objects.ts'
+
+export const NO_STACK: Stack = []
+/** The beginning of CLOCK_MONOTONIC, in milliseconds since the epoch. */
+export const MONOTONIC_START = Date.now() - Number(process.hrtime.bigint()) / 1e6
+
+/** Receives what the trace prints. */
+export interface ObserverOutput {
+  call?(record: TraceRecord): void
+  failure?(record: FailureRecord): void
+  /** Records were dropped. */
+  lost?(count: number): void
+  /** A program takes queues around libibverbs' tables by this function, so its requests are not seen. */
+  direct?(process: ObservedProcess, name: string): void
+}
+
+export interface Observation {
+  readonly checker: Checker
+  readonly output: ObserverOutput
+  /** Undefined: no fault rules. */
+  readonly faults: ObservedFaults | undefined
+  /** Microseconds of the last record. */
+  readonly time: number
+}
+
+/** The facts of a call or post for the checker. */
+export const callFacts = (
+  { time }: Observation,
+  { device, id, process: { program } }: ObservedContext,
+  stack: Stack,
+) => ({ time, device: device.name, deviceNumber: device.index, context: id, program, stack })
+
+export const numberOf = (value: unknown): number | undefined =>
+  typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined

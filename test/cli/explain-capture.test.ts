@@ -1,0 +1,70 @@
+/*
+ * `userdma explain FILE…`: files of every kind, and mistakes.
+ */
+import assert from 'node:assert/strict'
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { gzipSync } from 'node:zlib'
+import { fixture } from '../paths.ts'
+import { temporaryFolder, userdma } from '../system/programs.ts'
+import { findTool } from '../tools.ts'
+
+const capture = fixture('wire', 'nak_access_write.pcap')
+const explain = (args: readonly string[], input?: Uint8Array): SpawnSyncReturns<string> =>
+  spawnSync(userdma, ['explain', ...args], { encoding: 'utf8', ...(input !== undefined && { input }) })
+const NAMED =
+  /1\. failure: NAK remote access error\n.*10\.77\.0\.2 QP 0x\w+ → 10\.77\.0\.3 QP 0x\w+ \(RC\)\n.*PSN 0x101\n.*frames 6, 7\n/
+
+test('a capture: the worst problem with its frames, what is unknown, and what to do', () => {
+  const { stdout, stderr, status } = explain([capture])
+  assert.equal(status, 0, stderr)
+  assert.match(stdout, NAMED)
+  assert.match(stdout, /why: unknown, because .*\n\s+what to do: on the responder: /)
+})
+
+test('gzip, zstd and standard input are read; damage ends them with its place', t => {
+  const folder = temporaryFolder(t)
+  const bytes = readFileSync(capture)
+  const gzip = join(folder, 'capture.gz')
+  writeFileSync(gzip, gzipSync(bytes))
+  assert.match(explain([gzip]).stdout, NAMED)
+  assert.match(explain(['-'], bytes).stdout, NAMED)
+  assert.match(explain(['-'], bytes.subarray(0, -3)).stdout, /read up to byte \d+: the file ends within a record/)
+  assert.match(
+    explain(['-'], gzipSync(bytes).subarray(0, -40)).stdout,
+    /read up to byte \d+: its compression is damaged/,
+  )
+  if (findTool('zstd') === undefined) return
+  const zstd = spawnSync('zstd', ['-c'], { input: bytes }).stdout
+  assert.match(explain(['-'], zstd).stdout, NAMED)
+})
+
+test('filters: hosts, queue pairs, time and port', () => {
+  assert.match(explain(['--host', '10.77.0.9', capture]).stdout, /no RDMA packets/)
+  assert.match(explain(['--host', '10.77.0.3', capture]).stdout, NAMED)
+  assert.match(explain(['--qp', '0xfffff0', capture]).stdout, /no RDMA packets/)
+  assert.doesNotMatch(explain(['--to', '0', capture]).stdout, /failure/)
+  assert.match(explain(['--port', '4792', capture]).stdout, /no RDMA packets/)
+})
+
+test('mistakes get a sentence', t => {
+  const text = join(temporaryFolder(t), 'text')
+  writeFileSync(text, 'this is no capture at all')
+  const mistakes: readonly (readonly [args: readonly string[], message: RegExp])[] = [
+    [[text], /neither a pcap, a pcapng nor an ERF file: it begins with 0x74686973/],
+    [['--top', '0', capture], /--top "0" is not a number from 1 to 10000/],
+    [['--host', 'x', capture], /--host "x" is not an IPv4 or IPv6 address/],
+    [['--qp', '-1', capture], /--qp "-1" is not a number from 0 to 16777215/],
+    [['--from', 'now', capture], /--from "now" is not a number of seconds/],
+    [['no-such.pcap'], /explain "no-such.pcap": not a status.*nor a capture file/],
+    [['--json', 'stale-rkey'], /options of explain are for captures and --slow/],
+    [[fixture('wire')], /is a folder, not a capture/],
+  ]
+  for (const [args, message] of mistakes) {
+    const { status, stderr } = explain(args)
+    assert.equal(status, 2, args.join(' '))
+    assert.match(stderr, message)
+  }
+})
