@@ -249,12 +249,10 @@ void note_direct(const char *name)
 
 void note_call(const void *context, struct object_use use, bool destroys)
 {
-    /* A child closes what it has inherited, rightly: its parent keeps it. */
-    if (!destroys || use.kind == USERDMA_OBJECT_CONTEXT)
-        return;
-    const bool is_qp = use.kind == USERDMA_OBJECT_QP;
-    outstanding_check_destroyer(((const struct ibv_context *)context)->cmd_fd, is_qp ? USERDMA_POST_SEND : 0,
-                                is_qp ? object_number(use) : 0);
+    /* Other objects a child may have created itself, with what it has inherited. */
+    if (destroys && use.kind == USERDMA_OBJECT_QP)
+        outstanding_check_destroyer(((const struct ibv_context *)context)->cmd_fd, USERDMA_POST_SEND,
+                                    object_number(use));
 }
 
 void note_gone(const struct gone_use *use, uint32_t stack)

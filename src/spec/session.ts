@@ -571,8 +571,8 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
 /**
  * `misuse.kind`. Of an outstanding request: its memory was freed (FREED), the function that had the memory on its stack
  * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
- * parent has opened; `misuse.queue` is then an EventKind. With `index` 1 a call destroys an object of the
- * context, a queue pair if `queue` is SEND; `queue` is 0 for another object. CHANGED: when the completion of a send, or of a later one of
+ * parent has opened; `misuse.queue` is then an EventKind. With `index` 1 a call destroys a queue
+ * pair of the context. CHANGED: when the completion of a send, or of a later one of
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
  * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not

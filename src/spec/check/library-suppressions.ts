@@ -36,8 +36,7 @@ export const librarySuppressions: readonly LibrarySuppression[] = [
     id: 'receive-overlap',
     frames: ['...', 'obj:*/ib_send_*'],
     versions: 'perftest 4.5',
-    source:
-      'src/perftest_resources.c:3172, :3188: receives are posted to a few buffers in turn',
+    source: 'src/perftest_resources.c:3172, :3188: receives are posted to a few buffers in turn',
     why: 'Only the number of messages and the time are measured; no byte that was received is read, so it does not matter which message was the last.',
   },
   {

@@ -2,7 +2,7 @@
  * Advice that fits the cause better than that of the finding's kind (spec/check/findings.ts). `undefined`: the kind's.
  */
 import type { Failure } from '../../spec/check/failures.ts'
-import type { Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'

@@ -112,8 +112,11 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   /** Hashed sends without a finding, by queue, oldest first. */
   const finished = new Map<number, FinishedSend[]>()
   /** READs and atomics whose completions were not polled, by queue, oldest first. */
-  const unpolledReads = new Map<number, { readonly request: WorkRequest; readonly cq: number; readonly cqPosition: number }[]>()
-  /** READs and atomics that have ended, by queue, oldest first. Their data may reach the memory later (`--torment`). */
+  const unpolledReads = new Map<
+    number,
+    { readonly request: WorkRequest; readonly cq: number; readonly cqPosition: number }[]
+  >()
+  /** READs and atomics that have ended, and have no completion, by queue, oldest first. Their data may reach the memory later (`--torment`). */
   const reads = new Map<number, WorkRequest[]>()
   /** Absent: no preload library reports changes at polls. */
   const writes = services.sources.postHash && createDeviceWrites(services)
@@ -252,9 +255,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   /** READs and atomics of a queue that have completed, as the program cannot know yet. */
   const readsInUse = (owner: number): readonly WorkRequest[] => {
     const reading = unpolledReads.get(owner) ?? []
-    const left = reading.filter(
-      ({ cq, cqPosition }) => cqPosition > (polledCounts.get(cq) ?? 0) + unreleasedOf(cq),
-    )
+    const left = reading.filter(({ cq, cqPosition }) => cqPosition > (polledCounts.get(cq) ?? 0) + unreleasedOf(cq))
     if (left.length < reading.length) unpolledReads.set(owner, left)
     return left.map(({ request }) => request)
   }
@@ -266,11 +267,17 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (ended.length > MAX_READS) ended.shift()
   }
 
+  const removeRead = (request: WorkRequest): void => {
+    const ended = reads.get(request.owner) ?? []
+    const index = ended.indexOf(request)
+    if (index >= 0) ended.splice(index, 1)
+  }
+
   /** Whether a fenced send may send the data of a READ or atomic, so that its buffer may change after the fetch. */
   const waitsForData = (request: WorkRequest, earlier: readonly WorkRequest[]): boolean =>
     (request.flags & FENCE) !== 0 &&
     (earlier.some(isRead) ||
-      (reads.get(request.owner) ?? []).some(
+      [...(reads.get(request.owner) ?? []), ...readsInUse(request.owner)].some(
         read => overlapAddress(request, request.length, read, read.length) !== undefined,
       ))
 
@@ -388,6 +395,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       const { status, opcode, bytes } = completion
       if (request.opcode >= 0) {
         if (isRead(request) && status === SUCCESS && completion.cqPosition > 0) {
+          removeRead(request)
           const reading = unpolledReads.get(request.owner) ?? []
           unpolledReads.set(request.owner, reading)
           reading.push({ request, cq: completion.cq, cqPosition: completion.cqPosition })

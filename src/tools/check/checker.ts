@@ -278,7 +278,10 @@ export class Checker {
     const isMade = method === 'create' || method === 'modify'
     const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
     const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
-    const advice = adviceForCm(cmFunction) ?? adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
+    const advice =
+      adviceForCm(cmFunction) ??
+      adviceForRefusal(sentence) ??
+      (isMade ? adviceForUnsupported(call.class, errno) : undefined)
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
@@ -524,21 +527,29 @@ export class Checker {
   #closed(misuse: Misuse): void {
     const { context, index, program, device } = misuse
     this.#closedContexts.add(context)
-    this.#reporter.report('descriptor-closed', { ...misuse, action: 'closed' }, {
-      text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
-    })
+    this.#reporter.report(
+      'descriptor-closed',
+      { ...misuse, action: 'closed' },
+      {
+        text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
+      },
+    )
   }
 
   #destroyedByChild(misuse: Misuse): void {
-    const { context, queue, number, deviceNumber, program } = misuse
-    const owner = queue === PostQueue.SEND ? this.#objects.qp(deviceNumber, number) : undefined
-    const parent = owner?.program ?? this.#objects.existingIn(context).find(one => one.program)?.program
-    const what = owner === undefined ? 'an object of a context' : owner.nameWithProgram
-    this.#reporter.report('context-inherited', { ...misuse, action: 'destroyed' }, {
-      text: `process ${program?.pid ?? '?'}, a child, destroys ${what}, whose context it inherited by fork${parent === undefined ? '' : ` from process ${parent.pid}`}: the parent loses its object`,
-      advice: 'end the child by _exit, or exec, so that it does not run the clean-up of its parent (atexit, destructors)',
-      objects: [owner],
-    })
+    const { number, deviceNumber, program } = misuse
+    const owner = this.#objects.qp(deviceNumber, number)
+    if (owner === undefined) return
+    this.#reporter.report(
+      'context-inherited',
+      { ...misuse, action: 'destroyed' },
+      {
+        text: `process ${program?.pid ?? '?'}, a child, destroys ${owner.nameWithProgram}, whose context it inherited by fork: the parent loses it`,
+        advice:
+          'end the child by _exit, or exec, so that it does not run the clean-up of its parent (atexit, destructors)',
+        objects: [owner],
+      },
+    )
   }
 
   #gaveBack({ context, deviceNumber, number, address, wrId, index, time, stack }: Misuse): void {
