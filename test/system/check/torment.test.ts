@@ -59,6 +59,15 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     assert.match(stderr, /userdma check: no findings/)
   })
 
+  it('userdma check finds nothing in a fenced send of what an atomic returns, which comes late', async t => {
+    const script = `for name in 1 2 3 4; do ${cases} fenced-right; done`
+    for (const seed of ['1', '4', '5']) {
+      const { status, stderr } = await runUserdma(t, ['check', '--torment', seed, '--', 'sh', '-c', script])
+      assert.equal(status, 0, stderr)
+      assert.match(stderr, /userdma check: no findings/)
+    }
+  })
+
   for (const seed of casesOf(['1', '2', '3'], one => one === '1'))
     it(`correct programs pass, seed ${seed}`, async t => {
       const names = ['last-byte-right', 'order-right', 'event-right', 'depth-right', 'unsignaled-right']
