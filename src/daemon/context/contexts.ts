@@ -99,7 +99,10 @@ export class Contexts {
     isPacked?: boolean,
   ): { readonly open: OpenContext; readonly doorbell: number } {
     const releaseFile = take(account.descriptors, account, 'a context')
-    const memory = orRelease(releaseFile, () => new ContextMemory(this.#pool, isPacked, account, undefined, this.#slices))
+    const memory = orRelease(
+      releaseFile,
+      () => new ContextMemory(this.#pool, isPacked, account, undefined, this.#slices),
+    )
     let context: Context
     try {
       if (this.#isChecked) memory.mapCheckLogs()

@@ -107,8 +107,7 @@ const duplicate = (process: ProcessHandle, descriptor: number): number => {
   if (fd >= 0 || fd === -EINVAL) return fd
   const code = errnoName(-fd)
   throw (
-    outOfDescriptors(code) ??
-    new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
+    outOfDescriptors(code) ?? new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
   )
 }
 
