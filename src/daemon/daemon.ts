@@ -305,7 +305,7 @@ const createParts = (
   const ringPool = createRingPool()
   const contexts = new Contexts(
     ringPool,
-    (context, handle) => devices.of(context.device)?.network?.onDoorbell(context, handle),
+    (context, handle) => devices.of(context.device)?.network?.onDoorbell?.(context, handle),
     () => {
       loop.kick()
       lifetime.endIfUnused()
@@ -314,6 +314,7 @@ const createParts = (
     config.check === true,
     open => doorbells.await(open),
     open => doorbells.addClock(open),
+    { slices: createSlices(), failed: error => containment.report('memory of a context', error) },
   )
   const check = config.check
     ? new DaemonChecker(

@@ -6,9 +6,10 @@ import type { RequestTaps } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { Device } from '../../core/model.ts'
 import type { EfaStatus } from '../../spec/drivers/efa-queues.ts'
+import type { Memory } from '../../transport/engine/types.ts'
 import type { Port } from '../../transport/phy/port.ts'
 import type { Receive } from './requests.ts'
-import type { CqObject, EfaState, Pair, Peer, QueuePair, Request } from './state.ts'
+import type { CqObject, EfaState, Element, Pair, Peer, QueuePair, Request } from './state.ts'
 
 /** Where a message comes from, for its completion. */
 export interface Source {
@@ -26,11 +27,8 @@ interface DeliveryPart {
   refuseRdma(
     qp: QueuePair,
     sourceText: string,
-    rkey: number,
     access: number,
-    hi: number,
-    lo: number,
-    length: number,
+    range: Element,
   ): EfaStatus
   takeMessage(
     qp: QueuePair,
@@ -48,7 +46,10 @@ interface DeliveryPart {
 export interface EngineParts {
   readonly state: EfaState
   readonly device: () => Device<EfaState>
-  readonly table: Device['memory']
+  /** The programs' memory. */
+  readonly memory: Memory
+  /** For the range of a peer, until the next one. */
+  readonly range: Element
   readonly taps: RequestTaps | undefined
   readonly port: Port
   readonly scratch: Bytes

@@ -126,7 +126,7 @@ const table = {
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     libraryAdvice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
-    causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER'],
+    causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER', 'SRD_NO_ANSWER'],
   },
   'peer-refused': {
     severity: 'error',
@@ -141,6 +141,8 @@ const table = {
       'NAK_INVALID_RD',
       'BAD_RESPONSE',
       'DC_ACCESS_KEY',
+      'SRD_NO_QUEUE_PAIR',
+      'SRD_UNKNOWN',
     ],
   },
   'key-mismatch': {
@@ -555,7 +557,7 @@ const table = {
     why: 'A message has at most 2^31 bytes, inline data at most max_inline_data; the result of an atomic needs 8 (IBA 9.4). A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
     advice: 'check the lengths of the scatter/gather elements; request max_inline_data when creating the queue pair',
     libraryAdvice: 'check the lengths of the slices; ask for a larger maxInlineData',
-    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG', 'FRAME_LENGTH'],
+    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG', 'FRAME_LENGTH', 'SRD_LENGTH'],
   },
   'receive-too-short': {
     severity: 'error',
