@@ -482,7 +482,7 @@ describe('userdma check', {
   it('the summary names hidden leaks, and waits come first', async t => {
     const both = await runUserdma(t, ['check', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
     // What a program waits for is printed without an option.
-    assert.match(both.stderr, /^userdma check: note both-receive: /)
+    assert.match(both.stderr, /^userdma check: note both-receive: /m)
     assert.match(both.stderr, /userdma check: 1 note \(8 leaks of programs that a signal ended: `--leaks`\)\n/)
     // The program polls for three seconds.
     if (longOnly) return
