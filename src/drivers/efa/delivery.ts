@@ -134,12 +134,7 @@ export class Delivery {
   }
 
   /** RDMA needs a key, and an address handle of the initiator. */
-  refuseRdma(
-    qp: QueuePair,
-    sourceText: string,
-    access: number,
-    range: Element,
-  ): EfaStatus {
+  refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus {
     if (this.#ahOf(qp.pd, sourceText) === UNKNOWN_AH) return EfaStatus.UNKNOWN_PEER
     return isGranted(this.#engine.memory, qp.pd, access, range) ? OK : EfaStatus.BAD_ADDRESS
   }
@@ -179,7 +174,8 @@ export class Delivery {
       this.completeReceive(qp, OK, length, RDMA_WRITE, imm, source, true)
       return OK
     }
-    if (qp.receive === undefined || !takeReceive(this.#engine.device().memory, qp.receive, this.#engine.receive)) return WAIT
+    if (qp.receive === undefined || !takeReceive(this.#engine.device().memory, qp.receive, this.#engine.receive))
+      return WAIT
     this.#engine.taps?.taken(qp.object, qp.object, postedReceive(this.#engine.receive))
     this.completeReceive(qp, OK, length, RDMA_WRITE, imm, source)
     return OK

@@ -24,12 +24,7 @@ interface DeliveryPart {
   gatherInto(request: Request, offset: number, length: number): EfaStatus
   sourceOf(qp: QueuePair): Source
   countPacket(sender: EngineParts, bytes: number): void
-  refuseRdma(
-    qp: QueuePair,
-    sourceText: string,
-    access: number,
-    range: Element,
-  ): EfaStatus
+  refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus
   takeMessage(
     qp: QueuePair,
     bytes: Bytes,

@@ -226,7 +226,11 @@ export class Engine implements EngineCalls {
     if (qp.receive === undefined) return
     let receives = 0
     // no more than there are now: the program may ring without end meanwhile
-    for (let left = pendingReceives(qp); left > 0 && takeReceive(this.device().memory, qp.receive, this.receive); left--) {
+    for (
+      let left = pendingReceives(qp);
+      left > 0 && takeReceive(this.device().memory, qp.receive, this.receive);
+      left--
+    ) {
       this.taps?.taken(qp.object, qp.object, postedReceive(this.receive))
       this.delivery.completeReceive(qp, EfaStatus.FLUSHED, 0, SEND, undefined, undefined)
       receives++
