@@ -70,10 +70,11 @@ const transferAll = (
   }
 }
 
-/** The file of `fd` as memory of a region. `FileMemory.close` closes `fd`. */
+/** The file of `fd` as memory of a region. `FileMemory.close` closes `fd`. `isSealed`: whether the file refuses writes now. */
 export const fileMemory = (
   fd: number,
   { read, write, close = () => {} }: FileAccess = descriptorAccess(fd),
+  isSealed: () => boolean = () => false,
 ): FileMemory => {
   const canWrite = isWritable(fd)
   /** The operand of an atomic, and its low and high half. */
@@ -101,7 +102,7 @@ export const fileMemory = (
     return modify() ? transferWord(write, position) : 0
   }
   const space: AddressSpace = {
-    check: (hi, lo, length, writing) => length === 0 || (fits(hi * TWO_32 + lo, length) && (canWrite || !writing)),
+    check: (hi, lo, length, writing) => length === 0 || (fits(hi * TWO_32 + lo, length) && (!writing || (canWrite && !isSealed()))),
     read: (hi, lo, to, at, chunk, stride, total) =>
       transferAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
     write: (hi, lo, from, at, chunk, stride, total) =>

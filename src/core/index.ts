@@ -8,6 +8,7 @@ export { keysOf, type MrState } from './base/mr.ts'
 export type { DeviceDescription } from './devices/assemble.ts'
 export { addEventHandler, registerClient } from './devices/clients.ts'
 export {
+  answered,
   driverClass,
   type Handler,
   type Handlers,

@@ -314,6 +314,7 @@ const createParts = (
     config.check === true,
     open => doorbells.await(open),
     open => doorbells.addClock(open),
+    { slices: createSlices(), failed: error => containment.report('memory of a context', error) },
   )
   const check = config.check
     ? new DaemonChecker(

@@ -26,6 +26,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   hostile: [['-q'], /usage: .*hostile/],
   passing: [['-q'], /usage: .*passing/],
   imported: [['out'], /usage: .*imported/],
+  object_costs: [['-q'], /usage: object_costs/],
+  longest_calls: [['-q'], /usage: longest_calls/],
   every_call: [['-q'], /usage: .*every_call/],
   every_cm_call: [['-q'], /usage: .*every_cm_call/],
   every_region_call: [['-q'], /usage: .*every_region_call/],

@@ -40,8 +40,12 @@ export type Handler<M, S> = (
   core: CoreVersion<M>,
 ) => ResultOf<M> | Promise<ResultOf<M>>
 
-/** Core's version of a method, which an override can call. */
+/** Core's version of a method, which an override can call. Of asynchronous methods (mr.create, mr.modify): see `answered`. */
 export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
+
+/** `change` of core's answer, which is a promise if a method waits: a region is checked in slices if it has many mappings. */
+export const answered = <T, R>(answer: T | Promise<T>, change: (answer: T) => R): R | Promise<R> =>
+  answer instanceof Promise ? answer.then(change) : change(answer)
 
 /** The methods that a driver provides for class `C`; `S` is the type of its objects' state. */
 export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never>> = {

@@ -66,13 +66,13 @@ export interface MappedMemory {
   readClock?(chunk: MappedChunk, tick: () => void): ClockPage
   /**
    * Shares pages of the program that makes the present call: queues and doorbell records that its provider has allocated
-   * itself. The chunk has their content. When the call returns, the program has the chunk mapped over its pages, until
+   * itself. When the call returns, the program has the chunk mapped over its pages, with their content, until
    * `free`: then the pages are ordinary memory of the program again, with the content of the chunk. Only during a call,
    * before the handler waits. If the call fails, the driver frees the chunk, and the program learns nothing.
    *
    * `writer`: who may store to the pages before the program has mapped the chunk. With `program`, other threads of it
-   * may, and the device writes to the chunk only when the call has ended. With `device`, the device may, and what other
-   * threads store meanwhile is lost. Default program.
+   * may, and the device writes to the chunk only when the call has ended: then it has the content, and one of at most 1 MiB
+   * before. With `device`, the device may, and the chunk is zero: what the program has stored there is lost. Default program.
    *
    * `address`, `bytes`: whole pages. Throws CallError: EINVAL for other ranges, those that overlap shared pages, and more
    * than SessionLimits.mappings in one call; EFAULT if the pages are not private writable memory of the program; ENOMEM

@@ -25,6 +25,7 @@ import type { Account } from '../../core/model.ts'
 import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { orRelease } from '../../core/objects/limits.ts'
 import { SystemError } from '../../host/errno.ts'
+import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import {
   addSeals,
@@ -61,6 +62,10 @@ const NAME = 'userdma-context'
  * chunk, whose size is a power of two, as that of the pool's ranges: so a chunk is one mapping.
  */
 const { chunk: CHUNK } = ContextFile
+/** Bytes that are returned to the system at a time, in at most 0.3 ms. */
+const FREED_BYTES = 2 ** 22
+/** Longest range of a program that is copied when it is adopted, in about 0.3 ms: so long, others wait. */
+const COPIED_BYTES = 2 ** 20
 
 interface ChargedMapping {
   readonly mapping: Mapping
@@ -119,6 +124,16 @@ interface FreedRange {
   readonly length: number
 }
 
+/** In which large ranges are returned to the system. */
+export interface MemorySlices {
+  readonly slices: Slices
+  readonly failed: (error: unknown) => void
+}
+
+const rethrow = (error: unknown): void => {
+  throw error
+}
+
 /**
  * `isPacked`: see `MappedMemory.packed`. `account` is charged for mappings. Ranges begin and end at multiples of
  * `pageBytes`.
@@ -171,7 +186,22 @@ export class ContextMemory implements MappedMemory {
   readonly dev: number
   readonly inode: number
 
-  constructor(pool: RingPool, isPacked = false, account?: Account, pageBytes = pageSize()) {
+  /** Number of chunks that are being dropped. */
+  #releasing = 0
+  /** In the present slice. */
+  #freedBytes = 0
+  readonly #slices: Slices
+  readonly #failed: (error: unknown) => void
+
+  constructor(
+    pool: RingPool,
+    isPacked = false,
+    account?: Account,
+    pageBytes = pageSize(),
+    { slices, failed }: MemorySlices = { slices: createSlices(), failed: rethrow },
+  ) {
+    this.#slices = slices
+    this.#failed = failed
     this.#pool = pool
     this.#account = account
     this.#pageBytes = pageBytes
@@ -311,7 +341,8 @@ export class ContextMemory implements MappedMemory {
     adopter.require(start, bytes)
     const chunk = this.allocate(bytes)
     try {
-      adopter.copyIn(start, bytes, this.#chunkOf.get(chunk)!.mapping, chunk.at)
+      if (writer === 'program' && bytes <= COPIED_BYTES)
+        adopter.copyIn(start, bytes, this.#chunkOf.get(chunk)!.mapping, chunk.at)
     } catch (error) {
       this.free(chunk)
       throw error
@@ -418,8 +449,8 @@ export class ContextMemory implements MappedMemory {
 
   /** Releases everything; no range may be used afterwards. */
   close(): void {
-    const mappings = [this.#chunks, this.#doorbellRanges.values(), this.#placed.values()]
-    for (const mapping of mappings.flatMap(some => [...some])) this.#unmap(mapping)
+    const chunks = [...this.#chunks]
+    for (const mapping of [...this.#doorbellRanges.values(), ...this.#placed.values()]) this.#unmap(mapping)
     this.#doorbellRanges.clear()
     this.#expectedMappings = 0
     this.#placed.clear()
@@ -439,7 +470,34 @@ export class ContextMemory implements MappedMemory {
     this.#freedOffsets.clear()
     this.#current = undefined
     this.#usedBytes = 0
+    this.#run(this.#closing(chunks))
+  }
+
+  /** What ends in one slice is done now. */
+  #run(job: Generator<undefined, void>): void {
+    this.#freedBytes = 0
+    if (!job.next().done) this.#slices.begin(job, this.#failed)
+  }
+
+  /** The pages are freed before the file is closed, which would free all at once. */
+  *#closing(chunks: readonly Chunk[]): Generator<undefined, void> {
+    for (const chunk of chunks) yield* this.#emptying(chunk)
+    while (this.#releasing > 0) yield
     close(this.fd)
+  }
+
+  /** Frees the pages of a chunk that nobody uses, and then its mapping. */
+  *#emptying(chunk: Chunk): Generator<undefined, void> {
+    for (let at = 0; at < chunk.length; at += FREED_BYTES) {
+      const bytes = Math.min(FREED_BYTES, chunk.length - at)
+      this.#freedBytes += bytes
+      if (this.#freedBytes > FREED_BYTES) {
+        yield
+        this.#freedBytes = bytes
+      }
+      punchHole(this.fd, chunk.offset + at, bytes)
+    }
+    this.#unmap(chunk)
   }
 
   /** Throws CallError ENOMEM beyond the account's share. */
@@ -449,6 +507,17 @@ export class ContextMemory implements MappedMemory {
   }
 
   #addChunk(length: number): Chunk {
+    try {
+      return this.#mapChunk(length)
+    } catch (error) {
+      if (this.#releasing === 0 || !(error instanceof CallError)) throw error
+      // What was freed before is needed now.
+      this.#slices.finish()
+      return this.#mapChunk(length)
+    }
+  }
+
+  #mapChunk(length: number): Chunk {
     let offset = this.#holes.get(length)?.take()
     if (offset === undefined) {
       if (this.#end - length < this.#start)
@@ -503,9 +572,14 @@ export class ContextMemory implements MappedMemory {
   #dropChunk(chunk: Chunk): void {
     for (const offset of chunk.freed) this.#freed.delete(offset)
     if (this.#current === chunk) this.#current = undefined
-    this.#unmap(chunk)
     this.#chunks.delete(chunk)
-    punchHole(this.fd, chunk.offset, chunk.length)
+    this.#releasing++
+    this.#run(this.#dropping(chunk))
+  }
+
+  *#dropping(chunk: Chunk): Generator<undefined, void> {
+    yield* this.#emptying(chunk)
+    this.#releasing--
     addTo(this.#holes, chunk.length, chunk.offset)
   }
 }

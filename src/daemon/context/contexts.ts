@@ -18,7 +18,7 @@ import type { RingPool } from '../../host/memory/mapping.ts'
 import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvBytes, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
-import { ContextMemory } from './context-file.ts'
+import { ContextMemory, type MemorySlices } from './context-file.ts'
 
 export interface OpenContext {
   /** Identifies the context in session messages; never reused. */
@@ -59,6 +59,7 @@ export class Contexts {
   readonly #tokenView = new DataView(this.#token.buffer)
   readonly #onDoorbells: (open: OpenContext) => void
   readonly #onClock: (open: OpenContext) => void
+  readonly #slices: MemorySlices | undefined
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
@@ -73,7 +74,9 @@ export class Contexts {
     isChecked = false,
     onDoorbells: (open: OpenContext) => void = () => {},
     onClock: (open: OpenContext) => void = () => {},
+    slices?: MemorySlices,
   ) {
+    this.#slices = slices
     this.#onDoorbells = onDoorbells
     this.#onClock = onClock
     this.#pool = pool
@@ -96,7 +99,7 @@ export class Contexts {
     isPacked?: boolean,
   ): { readonly open: OpenContext; readonly doorbell: number } {
     const releaseFile = take(account.descriptors, account, 'a context')
-    const memory = orRelease(releaseFile, () => new ContextMemory(this.#pool, isPacked, account))
+    const memory = orRelease(releaseFile, () => new ContextMemory(this.#pool, isPacked, account, undefined, this.#slices))
     let context: Context
     try {
       if (this.#isChecked) memory.mapCheckLogs()

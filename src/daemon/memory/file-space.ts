@@ -9,25 +9,87 @@ import type { Account, FileMemory } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
 import { EINVAL, ENOMEM, SystemError } from '../../host/errno.ts'
 import { mapFile } from '../../host/memory/mapped-file.ts'
-import { sealsOf } from '../../host/memory/memfd.ts'
+import { SEAL_FUTURE_WRITE, SEAL_WRITE, sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
 
-/**
- * The file behind descriptor `number` of a program. Throws CallError: EBADF if the descriptor cannot be duplicated;
- * EINVAL if it is of another file, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be mapped; EMFILE or ENFILE
- * if the account, the daemon or the system has no descriptors left; ENOMEM if the daemon cannot map the file.
- */
-export const openFileMemory = (process: ProcessHandle, number: number, account: Account): FileMemory => {
-  const releaseDescriptor = take(account.descriptors, account, 'a memory file')
-  const { space, close } = orRelease(releaseDescriptor, () => open(process, number))
-  return {
-    space,
-    close() {
-      close()
-      releaseDescriptor()
-    },
+interface OpenFile extends FileMemory {
+  readonly key: string
+  /** Regions of the file. */
+  uses: number
+}
+
+/** The files of a program's regions: all regions of a file use one descriptor of the daemon. */
+export class FileMemories {
+  readonly #process: ProcessHandle
+  readonly #account: Account
+  /** By identity of the file, and whether it is open for writing. */
+  readonly #files = new Map<string, OpenFile>()
+
+  constructor(process: ProcessHandle, account: Account) {
+    this.#process = process
+    this.#account = account
   }
+
+  /**
+   * The file behind descriptor `number` of the program. Throws CallError: EBADF if the descriptor cannot be duplicated;
+   * EINVAL if it is of another file, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be mapped; EMFILE or ENFILE
+   * if the account, the daemon or the system has no descriptors left; ENOMEM if the daemon cannot map the file.
+   */
+  open(number: number): FileMemory {
+    const fd = duplicate(this.#process, number)
+    const file = this.#known(fd) ?? this.#add(fd, number)
+    file.uses++
+    let isOpen = true
+    return {
+      space: file.space,
+      close: () => {
+        if (!isOpen) return
+        isOpen = false
+        if (--file.uses > 0) return
+        this.#files.delete(file.key)
+        file.close()
+      },
+    }
+  }
+
+  #known(fd: number): OpenFile | undefined {
+    if (fd < 0) return undefined
+    try {
+      const known = this.#files.get(keyOf(fd))
+      if (known === undefined || isAppending(fd)) return undefined
+      closeSync(fd)
+      return known
+    } catch (error) {
+      closeSync(fd)
+      // Files of /proc are opened, for which there may be no descriptor.
+      throw outOfDescriptors((error as { code?: string }).code) ?? error
+    }
+  }
+
+  #add(fd: number, number: number): OpenFile {
+    const closing = (): void => {
+      if (fd >= 0) closeSync(fd)
+    }
+    const release = orRelease(closing, () => take(this.#account.descriptors, this.#account, 'a memory file'))
+    const { space, close } = orRelease(release, () => open(this.#process, fd, number))
+    const file: OpenFile = {
+      key: keyOf(fd),
+      space,
+      uses: 0,
+      close() {
+        close()
+        release()
+      },
+    }
+    this.#files.set(file.key, file)
+    return file
+  }
+}
+
+const keyOf = (fd: number): string => {
+  const { dev, ino } = fstatSync(fd)
+  return `${dev}:${ino}:${isWritable(fd)}`
 }
 
 /** The error for EMFILE and ENFILE; undefined for other codes. */
@@ -36,29 +98,33 @@ const outOfDescriptors = (code: string | undefined): CallError | undefined => {
   return code === 'ENFILE' ? new CallError(code, 'the system has no descriptors left') : undefined
 }
 
-const open = (process: ProcessHandle, descriptor: number): FileMemory => {
+/** A duplicate of a program's descriptor. -EINVAL: one of a guest (host/memory/guest.ts) is not of a memory file. */
+const duplicate = (process: ProcessHandle, descriptor: number): number => {
   // A program probes for dma-bufs with -1.
   const number = descriptor | 0
   if (number < 0) throw new CallError('EBADF', `descriptor ${number} is negative`)
   const fd = pidfdGetfd(process, number)
-  // EINVAL: the descriptor of a guest (host/memory/guest.ts) is not of a memory file.
-  if (fd < 0 && fd !== -EINVAL) {
-    const code = errnoName(-fd)
-    throw (
-      outOfDescriptors(code) ??
-      new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
-    )
-  }
+  if (fd >= 0 || fd === -EINVAL) return fd
+  const code = errnoName(-fd)
+  throw (
+    outOfDescriptors(code) ??
+    new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
+  )
+}
+
+/** `fd`: of `duplicate`, which is closed with the memory, and if this fails. */
+const open = (process: ProcessHandle, fd: number, number: number): FileMemory => {
   try {
     const isMemoryFile = fd >= 0 && sealsOf(fd) >= 0
     if (!isMemoryFile && (fd < 0 || !isDmaBuf(fd)))
       throw new CallError('EINVAL', `descriptor ${number} is neither a memory file (memfd_create) nor a dma-buf`)
     if (isAppending(fd))
       throw new CallError('EINVAL', `descriptor ${number} has O_APPEND: all writes would be at the end of the file`)
-    if (isMemoryFile && !hasHugePages(fd)) return fileMemory(fd, process.guest?.file(fd))
+    const isSealed = (): boolean => (sealsOf(fd) & (SEAL_WRITE | SEAL_FUTURE_WRITE)) !== 0
+    if (isMemoryFile && !hasHugePages(fd)) return fileMemory(fd, process.guest?.file(fd), isSealed)
     if (process.guest !== undefined)
       throw new CallError('EINVAL', `descriptor ${number} has huge pages: not for programs of another user`)
-    return fileMemory(fd, mapped(fd, number))
+    return fileMemory(fd, mapped(fd, number), isMemoryFile ? isSealed : undefined)
   } catch (error) {
     if (fd >= 0) closeSync(fd)
     // `isAppending` and `fileMemory` open files of /proc, for which there may be no descriptor.

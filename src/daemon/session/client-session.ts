@@ -53,7 +53,7 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { DestroyWaits } from '../destroy-waits.ts'
 import type { HotPlug } from '../devices/hot-plug.ts'
 import type { Loop } from '../loop.ts'
-import { openFileMemory } from '../memory/file-space.ts'
+import { FileMemories } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
 import type { ToolShare, ToolTime } from '../tool-time.ts'
@@ -176,6 +176,7 @@ const createCaller = (
   passedMemory: () => PassedMemory | undefined,
   standing: ClientStanding,
 ): Caller => {
+  const files = new FileMemories(process, account)
   const caller: Caller = {
     memory: space,
     process: { pid: process.pid, name },
@@ -187,7 +188,7 @@ const createCaller = (
       return isFound ? daemon.events.find(target, process, number) : undefined
     },
     file: number => fdFile(process, number),
-    openFile: number => openFileMemory(process, number, account),
+    openFile: number => files.open(number),
     processors: () => processorsOf(process.pid),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability =>

@@ -2,7 +2,7 @@
  * The classes of EFA devices: contexts, protection domains, memory regions, address handles and completion queues. The
  * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
  */
-import { driverClass, withMethods } from '../../core/devices/driver.ts'
+import { answered, driverClass, withMethods } from '../../core/devices/driver.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -70,10 +70,8 @@ export const pdClass = driverClass<typeof Pd, unknown, typeof EfaAttributes.pd>(
 
 /** Descriptors have room for 24 bits of an lkey; an rkey has 32. */
 const regionClass = driverClass(Mr, {
-  create(call, object, args, core) {
-    const { lkey, ...rest } = core(call, object, args)
-    return { ...rest, lkey: descriptorKey(lkey) }
-  },
+  create: (call, object, args, core) =>
+    answered(core(call, object, args), ({ lkey, ...rest }) => ({ ...rest, lkey: descriptorKey(lkey) })),
 })
 
 /** The device has no interconnects to choose from, so none of the numbers is valid. */

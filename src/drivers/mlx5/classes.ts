@@ -1,7 +1,7 @@
 /*
  * Classes of mlx5 devices: contexts, memory and completion queues (R19, R22). format.ts has the other queues.
  */
-import { driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
+import { answered, driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
 import { type MappedChunk, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
@@ -92,10 +92,7 @@ export const pdClass = withMethods(
 
 /** A region has one key, also without rights for peers: programs keep it when they add such rights. */
 export const mrClass = driverClass(Mr, {
-  create(call, object, args, core) {
-    const out = core(call, object, args)
-    return { ...out, rkey: out.lkey }
-  },
+  create: (call, object, args, core) => answered(core(call, object, args), out => ({ ...out, rkey: out.lkey })),
 })
 
 /** The program writes addresses into its requests; a handle only checks that there is a path. */

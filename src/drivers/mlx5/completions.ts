@@ -74,6 +74,8 @@ export class Mlx5Cq extends CompletionQueue {
   entryBytes: number
   /** Number of the completions up to the last event. */
   reported = 0
+  /** Entries of a new buffer that have nothing, not even the sign that they are invalid. */
+  blank = 0
   readonly #queuesOf: FindQueues
 
   /** `queuesOf`: finds the queues of a completion. */
@@ -123,8 +125,19 @@ export class Mlx5Cq extends CompletionQueue {
 const entryAt = ({ buffer, entryBytes, entries }: Mlx5Cq, index: number): number =>
   buffer.at + (index & (entries - 1)) * entryBytes + entryBytes - CompletionEntry.BYTES
 
+/** Makes an entry one that the program does not take. */
+const invalidate = (cq: Mlx5Cq, index: number): void => {
+  cq.buffer.bytes[entryAt(cq, index) + CompletionEntry.COUNTER + 3] = CompletionKind.INVALID << 4
+}
+
 /** Gives the next entry to the program. `kind`: `CompletionKind`. */
-const publish = ({ buffer, producer, entries }: Mlx5Cq, at: number, kind: number, counter: number): void => {
+const publish = (cq: Mlx5Cq, at: number, kind: number, counter: number): void => {
+  const { buffer, producer, entries } = cq
+  if (cq.blank > 0) {
+    cq.blank--
+    // not if that one still has a completion that waits
+    if (cq.outstanding + 1 < entries) invalidate(cq, producer + 1)
+  }
   const owner = (kind << 4) | ((producer & entries) === 0 ? 0 : 1)
   const word = ((counter >>> 8) & 0xff) | ((counter & 0xff) << 8) | (owner << 24)
   // the last store: the program takes the entry as soon as the owner bit changes
@@ -225,4 +238,6 @@ export const resizeCq = (cq: Mlx5Cq, entries: number, entryBytes: number, buffer
   cq.entries = entries
   cq.buffer = buffer
   cq.entryBytes = entryBytes
+  cq.blank = entries
+  invalidate(cq, cq.producer)
 }

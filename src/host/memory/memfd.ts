@@ -39,6 +39,8 @@ export const SEAL_SHRINK = 2
 export const SEAL_GROW = 4
 /** No new writable mapping and no write(); existing writable mappings stay writable. */
 export const SEAL_FUTURE_WRITE = 16
+/** Forbids writes. */
+export const SEAL_WRITE = 8
 
 /** Runs `body`; if it throws, closes `fd`. */
 const orClose = (fd: number, body: () => void): void => {

@@ -460,12 +460,26 @@ const table = {
     why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, other callers get the memory, and the device sends or overwrites their data. The finding is a warning if the request was complete at that time, and its completion not polled.',
     advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
   },
+  'array-too-short': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a poll may write more completions than its array has room for',
+    why: 'ibv_poll_cq writes up to num_entries completions (ibv_poll_cq(3)). An array on the stack ends before the return address of its function: with enough completions in the CQ the poll overwrites it. Under `userdma check` the poll takes only what has room.',
+    advice: 'set num_entries to the number of elements of the array',
+  },
   'frame-returned': {
     severity: 'error',
     needs: ['device'],
     title: 'a request uses memory of a stack frame that has returned',
     why: "The next calls of the thread use the frame's memory: the device sends or overwrites their data. The checker finds the mistake at a later post or poll of the same thread with a shallower stack. The finding is a warning if the request was complete at that time, and its completion not polled.",
     advice: 'poll the completion before the function returns, or use memory that lives longer',
+  },
+  'descriptor-closed': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a program closed the descriptor of its device by close',
+    why: 'The descriptor is that of ibv_open_device. When it is closed, as by a loop over all descriptors of a program that becomes a daemon, the kernel destroys all objects of the context: posts go nowhere, and later calls fail with EBADF.',
+    advice: 'open the device after the descriptors were closed, or leave its descriptors (cmd_fd, async_fd) out',
   },
   'fork-outstanding': {
     severity: 'warning',

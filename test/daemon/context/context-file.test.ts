@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
+import { createSlices, type Slices } from '../../../src/host/event-loop/slices.ts'
 import { createRingPool, type RingPool } from '../../../src/host/memory/mapping.ts'
 import { SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, sealsOf } from '../../../src/host/memory/memfd.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
@@ -14,13 +15,15 @@ import { ArmWords, ContextFile } from '../../../src/spec/session.ts'
 
 const PAGE = 4096
 
-const withMemory = (body: (memory: ContextMemory, pool: RingPool) => void): void => {
+const withMemory = (body: (memory: ContextMemory, pool: RingPool, slices: Slices) => void): void => {
   const pool = createRingPool()
-  const memory = new ContextMemory(pool)
+  const slices = createSlices()
+  const memory = new ContextMemory(pool, false, undefined, undefined, { slices, failed: assert.ifError })
   try {
-    body(memory, pool)
+    body(memory, pool, slices)
   } finally {
     memory.close()
+    slices.finish()
   }
   const { mapped, mappedBytes } = pool.counters
   assert.deepEqual({ mapped, mappedBytes }, { mapped: 0, mappedBytes: 0 }, 'all mappings are released')
@@ -114,7 +117,7 @@ test('rings never overlap, and are zero when allocated', () => {
   )
   fc.assert(
     fc.property(fc.array(anyStep, { maxLength: 60, size: 'max' }), steps =>
-      withMemory((memory, pool) => {
+      withMemory((memory, pool, slices) => {
         const live: MappedChunk[] = []
         for (const step of steps) {
           if ('bytes' in step) {
@@ -135,6 +138,7 @@ test('rings never overlap, and are zero when allocated', () => {
           )
         }
         for (const ring of live.splice(0)) memory.free(ring)
+        slices.finish()
         assert.equal(pool.counters.mapped, 0, 'parts of the file without rings are not mapped')
         assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
       }),
@@ -155,7 +159,7 @@ test('rings lie below the arm words', () =>
   }))
 
 test('rings of one size are reused: many allocations and frees do not exhaust the file', () =>
-  withMemory(memory => {
+  withMemory((memory, _pool, slices) => {
     // This ring keeps the mapping that small rings share.
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
@@ -165,12 +169,13 @@ test('rings of one size are reused: many allocations and frees do not exhaust th
       offsets.add(small.offset).add(large.offset)
       memory.free(small)
       memory.free(large)
+      slices.finish()
     }
     assert.equal(offsets.size, 2)
     memory.free(keep)
   }))
 
-test('an allocation in a full file fails with ENOMEM, and freed space can be allocated again', () =>
+test('an allocation in a full file fails with ENOMEM, and freed space can be allocated again, also before its pages are freed', () =>
   withMemory((memory, pool) => {
     // The file has 64 GiB. The pages before the first ring and the logs at the end are not for rings.
     const chunks = Array.from({ length: 29 }, () => memory.allocate(2 ** 31))
@@ -183,6 +188,24 @@ test('an allocation in a full file fails with ENOMEM, and freed space can be all
     assert.equal(memory.allocate(2 ** 31).offset, offset)
     // Smaller rings fit.
     assert.equal(memory.allocate(PAGE).length, PAGE)
+  }))
+
+test('a large ring is returned to the system in slices, also if the context is closed before', () =>
+  withMemory((memory, pool, slices) => {
+    const [first, second] = [memory.allocate(2 ** 24), memory.allocate(2 ** 24)]
+    for (const ring of [first, second]) bytesOf(ring).fill(1)
+    const blocks = (): number => fstatSync(memory.fd).blocks / 2 ** 11
+    assert.equal(blocks(), 32)
+    memory.free(first)
+    assert.ok(blocks() < 32 && blocks() > 16)
+    assert.equal(pool.counters.mapped, 2)
+    memory.free(second)
+    memory.close()
+    assert.ok(blocks() > 0)
+    slices.finish()
+    assert.equal(pool.counters.mapped, 0)
+    assert.throws(blocks, { code: 'EBADF' })
+    memory.close = () => {}
   }))
 
 test('freeing a ring twice, or another context’s ring, throws an Error', () =>

@@ -2,11 +2,11 @@
  * Programs' memory files as address spaces.
  */
 import assert from 'node:assert/strict'
-import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readdirSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import type { Bytes } from '../../../src/core/index.ts'
-import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
-import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { FileMemories } from '../../../src/daemon/memory/file-space.ts'
+import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_WRITE } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { ownAccount } from '../../core/accounts.ts'
@@ -37,7 +37,7 @@ const bufferOf = (...bytes: number[]): Bytes => {
 
 test('strided copies to and from the file work, and the program sees the written bytes', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, account)
+    const { space, close } = new FileMemories(self, account).open(fd)
     assert.equal(writeSpace(space, 4000, bufferOf(1, 2, 0, 3, 4, 0), { chunk: 2, stride: 3, total: 4 }), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
@@ -57,7 +57,7 @@ test('a descriptor that cannot be duplicated is refused with EMFILE, ENFILE or E
   for (const code of ['EMFILE', 'ENFILE', 'EBADF'] as const) {
     const handle = { guest: { descriptor: () => -Errno[code] } } as unknown as ProcessHandle
     assert.throws(
-      () => openFileMemory(handle, 3, account),
+      () => new FileMemories(handle, account).open(3),
       (error: unknown) => error instanceof CallError && error.code === code,
     )
   }
@@ -65,7 +65,7 @@ test('a descriptor that cannot be duplicated is refused with EMFILE, ENFILE or E
 
 test('accesses beyond the end of a shortened file fault, and writes do not extend the file', () => {
   withFile(8192, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, account)
+    const { space, close } = new FileMemories(self, account).open(fd)
     assert.ok(space.check(0, 4096, 4096, true))
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
@@ -80,7 +80,7 @@ test('accesses beyond the end of a shortened file fault, and writes do not exten
 
 test('atomics carry into the high half, and compare all 64 bits', () => {
   withFile(64, (fd, self) => {
-    const { space, close } = openFileMemory(self, fd, account)
+    const { space, close } = new FileMemories(self, account).open(fd)
     /** Offset of the atomic word. */
     const at = 8
     const word = () => {
@@ -104,7 +104,7 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
     /** 'ok', or the error's code. */
     const openResult = (descriptor: number): string => {
       try {
-        openFileMemory(self, descriptor, account).close()
+        new FileMemories(self, account).open(descriptor).close()
         return 'ok'
       } catch (error) {
         assert.ok(error instanceof CallError)
@@ -119,12 +119,51 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
     assert.equal(openResult(appending), 'EINVAL')
     closeSync(appending)
     const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
-    const { space, close } = openFileMemory(self, readOnly, account)
+    const { space, close } = new FileMemories(self, account).open(readOnly)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
     assert.equal(writeSpace(space, 0, bufferOf(1), { total: 1 }), Errno.EFAULT)
     close()
     closeSync(readOnly)
+  })
+})
+
+test('a file that is sealed against writes is not writable, also for regions after others', () => {
+  for (const seal of [SEAL_FUTURE_WRITE, SEAL_WRITE])
+    withFile(4096, (fd, self) => {
+      const files = new FileMemories(self, account)
+      const before = files.open(fd)
+      assert.ok(before.space.check(0, 0, 4096, true))
+      addSeals(fd, seal)
+      const { space, close } = files.open(fd)
+      assert.ok(space.check(0, 0, 4096, false))
+      assert.ok(!space.check(0, 0, 4096, true))
+      close()
+      before.close()
+    })
+})
+
+test('all regions of a file use one descriptor, and the last one to end closes it', () => {
+  withFile(4096, (fd, self) => {
+    const files = new FileMemories(self, account)
+    const descriptors = (): number => readdirSync('/proc/self/fd').length
+    // a mover has a descriptor of its own
+    files.open(fd).close()
+    const before = descriptors()
+    const regions = Array.from({ length: 5000 }, () => files.open(fd))
+    assert.equal(descriptors(), before + 1)
+    const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
+    const other = files.open(readOnly)
+    assert.ok(!other.space.check(0, 0, 4096, true))
+    assert.equal(descriptors(), before + 3)
+    other.close()
+    closeSync(readOnly)
+    for (const region of regions.slice(1)) region.close()
+    regions[1]!.close()
+    assert.equal(readSpace(regions[0]!.space, 0, bufferOf(0), { total: 1 }), 0)
+    regions[0]!.close()
+    assert.equal(descriptors(), before)
+    assert.equal(readSpace(regions[0]!.space, 0, bufferOf(0), { total: 1 }), Errno.EFAULT)
   })
 })
 
@@ -135,13 +174,13 @@ test('EMFILE if the daemon has no descriptors left', () => {
       for (const left of [0, 1]) {
         taken.free(left)
         assert.throws(
-          () => openFileMemory(self, fd, account),
+          () => new FileMemories(self, account).open(fd),
           (error: unknown) => error instanceof CallError && error.code === 'EMFILE',
           `${left} left`,
         )
       }
       taken.free(10)
-      openFileMemory(self, fd, account).close()
+      new FileMemories(self, account).open(fd).close()
     } finally {
       taken.release()
     }

@@ -15,6 +15,7 @@ import {
 } from '../../../src/core/memory/rings.ts'
 import { ContextMemory } from '../../../src/daemon/context/context-file.ts'
 import { ringMemoryOf } from '../../../src/drivers/rings/context.ts'
+import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
@@ -28,13 +29,15 @@ const PAGE_BYTES = 4096
 /** `programRingOf` returns the program's side of a device's ring. */
 const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
-  const memory = new ContextMemory(pool, isPacked)
+  const slices = createSlices()
+  const memory = new ContextMemory(pool, isPacked, undefined, undefined, { slices, failed: assert.ifError })
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
   const programRingOf = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
   const close = (): void => {
     file.close()
     memory.close()
+    slices.finish()
     assert.equal(pool.counters.mapped, 0)
   }
   return { memory, rings, file, programRingOf, close }
