@@ -176,6 +176,8 @@
 #define USERDMA_MISUSE_ACKNOWLEDGED 6u
 #define USERDMA_MISUSE_GAVE_BACK 7u
 #define USERDMA_MISUSE_DEAD_POST 8u
+#define USERDMA_MISUSE_SHORT_ARRAY 9u
+#define USERDMA_MISUSE_CLOSED 10u
 
 /* Kinds of objects, and their uses that GONE reports. */
 #define USERDMA_OBJECT_CONTEXT 1u
@@ -202,6 +204,8 @@
 #define USERDMA_GONE_CALL 0u
 #define USERDMA_GONE_DESTROY 1u
 #define USERDMA_GONE_CONCURRENT 2u
+#define USERDMA_GONE_FOREIGN 3u
+#define USERDMA_GONE_NOTHING 4u
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 #define USERDMA_BATCH_CALL_START 1u
 #define USERDMA_BATCH_CALL_COMPLETE 2u
@@ -414,8 +418,11 @@ _Static_assert(sizeof(struct userdma_gone) == 80, "layout of struct userdma_gone
 struct userdma_died {
     uint32_t signal;
     uint32_t ours;
+    uint32_t last;
+    uint32_t reserved;
+    char function[40];
 };
-_Static_assert(sizeof(struct userdma_died) == 8, "layout of struct userdma_died");
+_Static_assert(sizeof(struct userdma_died) == 56, "layout of struct userdma_died");
 
 struct userdma_batch {
     uint64_t wr_id;

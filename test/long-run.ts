@@ -12,3 +12,6 @@ export const inLongRun = <T>(long: T, ordinary: T): T => (isLong ? long : ordina
 /** All entries of a table in `npm run test:long`, else those that `isOrdinary` accepts. */
 export const casesOf = <T>(table: readonly T[], isOrdinary: (one: T, index: number) => boolean): readonly T[] =>
   isLong ? table : table.filter(isOrdinary)
+
+/** A reason for the option `skip` of tests that only `npm run test:long` has; false there. */
+export const longOnly: string | false = !isLong && 'only in `npm run test:long`'

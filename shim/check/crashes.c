@@ -1,8 +1,8 @@
 /*
  * Programs that a signal ends, for `userdma check`: kept reports (reports.c) are sent, also those of a program that the
  * C library's allocator aborts, and the daemon is told the signal and the stack (DIED in spec/session.ts). A program
- * with a handler of its own is left alone. The handler does not run on an alternate stack: nothing is sent after an
- * overflow of the stack.
+ * with a handler of its own is left alone. The handler runs on a stack of its own, and a fault while it walks the
+ * program's stack ends the walk: so an overflow of the stack, and a stack that was overwritten, are told too.
  *
  * For `userdma run --fault-walk`, stacks are also appended to the file that USERDMA_CRASHES names. Each record has a
  * line `SIGNAL PID COMMAND`, the frames as in the message STACK, innermost first, and an empty line. SIGQUIT, which the
@@ -14,15 +14,70 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static char crash_file[256];
+
+/* Bytes of the stack of the handler. A program's own must have as many; else nothing is sent on it. */
+#define STACK_BYTES 65536
+/* Where a fault in a walk of the stack goes on. */
+static TLS sigjmp_buf after_walk;
+static TLS volatile sig_atomic_t is_walking;
+
+static pthread_key_t key;
+static bool has_key;
+
+static void thread_ends(void *memory)
+{
+    const stack_t none = {.ss_flags = SS_DISABLE};
+    sigaltstack(&none, NULL);
+    munmap(memory, STACK_BYTES);
+}
+
+/* Gives this thread a stack for the handler, unless it has one. */
+void crashes_begin_thread(void)
+{
+    static TLS bool has_begun;
+    stack_t present;
+    if (LIKELY(has_begun) || !has_key)
+        return;
+    has_begun = true;
+    if (sigaltstack(NULL, &present) != 0 || !(present.ss_flags & SS_DISABLE))
+        return;
+    void *memory = REAL(mmap64)(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return;
+    const stack_t own = {.ss_sp = memory, .ss_size = STACK_BYTES};
+    if (pthread_setspecific(key, memory) != 0 || sigaltstack(&own, NULL) != 0)
+        munmap(memory, STACK_BYTES);
+}
+
+/* Whether the handler has enough stack to send something. */
+static bool has_space(void)
+{
+    stack_t stack;
+    return sigaltstack(NULL, &stack) == 0 && (!(stack.ss_flags & SS_ONSTACK) || stack.ss_size >= STACK_BYTES);
+}
+
+/* As stack_take_interrupted. Without frames if the stack cannot be walked. */
+static void take_stack(struct stack *stack, const void *context)
+{
+    is_walking = 1;
+    if (sigsetjmp(after_walk, 1) == 0)
+        stack_take_interrupted(stack, context);
+    else
+        memset(stack, 0, sizeof *stack);
+    is_walking = 0;
+}
 
 static void write_record(int signal, const struct stack *stack)
 {
@@ -48,10 +103,12 @@ static void write_record(int signal, const struct stack *stack)
 static void tell(int signal, const struct stack *stack, const void *context)
 {
     static int is_told;
-    if (shim_is_other_process() || shim_on_signal_stack() || __atomic_exchange_n(&is_told, 1, __ATOMIC_ACQ_REL) != 0)
+    if (shim_is_other_process() || !has_space() || __atomic_exchange_n(&is_told, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     reports_send_kept();
-    const struct userdma_died died = {.signal = (uint32_t)signal, .ours = stack_is_ours(context)};
+    struct userdma_died died = {.signal = (uint32_t)signal, .ours = stack_is_ours(context)};
+    if (calls_last.function)
+        strncpy(died.function, calls_last.function, sizeof died.function - 1);
     message_send(-1, USERDMA_DIED, stack_number(stack), &died, sizeof died, false);
 }
 
@@ -60,9 +117,11 @@ static void on_crash(int signal, siginfo_t *info, void *context)
     static const struct sigaction end = {.sa_handler = SIG_DFL};
     const int saved = errno;
     struct stack stack;
+    if (is_walking)
+        siglongjmp(after_walk, 1);
     /* A program that has used no device has taken no stack: it is not told, since that would allocate. */
     if (unwind_is_ready() || crash_file[0]) {
-        stack_take_interrupted(&stack, context);
+        take_stack(&stack, context);
         tell(signal, &stack, context);
         if (crash_file[0])
             write_record(signal, &stack);
@@ -111,8 +170,11 @@ static void on_quit(int signal, siginfo_t *info, void *context)
 
 void crashes_watch(void)
 {
+    if (!has_key)
+        has_key = pthread_key_create(&key, thread_ends) == 0;
+    crashes_begin_thread();
     static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-    const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_RESETHAND};
+    const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         struct sigaction action;
         if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)

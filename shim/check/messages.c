@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 
 /* The connection and the process for which the numbers are valid. */
 static uint16_t known_generation;
@@ -57,13 +59,21 @@ static uint32_t send_definition(uint64_t hash, struct definition *definition, co
 
 uint32_t stack_define(const struct stack *stack)
 {
-    struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
-    stack_write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
-    struct shim_guard guard;
-    if (!session_enter(&guard))
+    /* Not on the stack: that of a thread may be small (PTHREAD_STACK_MIN). A stack is new once. */
+    struct definition *definition =
+        REAL(mmap64)(NULL, sizeof *definition, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (definition == MAP_FAILED)
         return 0;
-    const uint32_t id = session_ensure_connected(&guard, false) ? send_definition(stack->hash, &definition, &guard) : 0;
-    session_leave(&guard);
+    definition->header = (struct userdma_header){.type = USERDMA_STACK, .fd = -1};
+    stack_write_frames(stack, definition->stack.frames, sizeof definition->stack.frames);
+    struct shim_guard guard;
+    uint32_t id = 0;
+    if (session_enter(&guard)) {
+        if (session_ensure_connected(&guard, false))
+            id = send_definition(stack->hash, definition, &guard);
+        session_leave(&guard);
+    }
+    early_syscall(SYS_munmap, (long)definition, sizeof *definition, 0, 0, 0, 0);
     return id;
 }
 

@@ -13,13 +13,14 @@
 #include "../recorder/objects.h"
 #include "../recorder/batches.h"
 #include "../recorder/verbs.h"
-#include "outstanding.h"
+#include "requests.h"
 
 /* ---- posts ---- */
 
 /* A post or poll begins. */
 static void note_use(int fd, uint32_t kind, uint32_t number, uintptr_t frame)
 {
+    crashes_begin_thread();
     outstanding_check_inherited(fd, kind, number);
     outstanding_check_frames(frame);
 }
@@ -45,11 +46,14 @@ __attribute__((noinline)) static void report_dead(int fd, uint32_t queue, uint32
     message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
 }
 
-/* Reports the first request of a list of which a part is in a returned frame. `has_memory`: of `at`. */
-#define CHECK_DEAD(fd, queue, number, list, has_memory, frame, stack)                                                  \
+/*
+ * Reports the first request of a list of which a part is in a returned frame. `has_memory`: of `at`. `is_own`: it is
+ * the program's, not one of ours.
+ */
+#define CHECK_DEAD(fd, queue, number, list, is_own, has_memory, frame, stack)                                                  \
     do {                                                                                                               \
         for (__typeof__(list) at = (list); at; at = at->next) {                                                        \
-            const uint32_t part = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                          \
+            const uint32_t part = (is_own) ? dead_part(at, at->sg_list, at->num_sge, has_memory, frame) : 0;                      \
             if (LIKELY(part == 0))                                                                                     \
                 continue;                                                                                              \
             report_dead(fd, queue, number, at->wr_id, part, stack);                                                    \
@@ -62,9 +66,9 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
     note_use(fd, USERDMA_POST_SEND, qp->qp_num, frame);
-    CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list,
-               !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_BIND_MW && at->opcode != IBV_WR_LOCAL_INV,
-               frame, stack);
+    /* ibv_bind_mw makes a request for the note. */
+    CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode != IBV_WR_BIND_MW,
+               !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_LOCAL_INV, frame, stack);
     outstanding_sends(qp, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
@@ -76,7 +80,7 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
 {
     const uint32_t stack = stack_here();
     note_use(fd, queue, number, frame);
-    CHECK_DEAD(fd, queue, number, list, true, frame, stack);
+    CHECK_DEAD(fd, queue, number, list, true, true, frame, stack);
     outstanding_receives(fd, queue, number, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
@@ -136,6 +140,50 @@ void note_poll_end(const struct ibv_cq_ex *cq)
 void note_polling(const struct ibv_cq *cq, uintptr_t frame)
 {
     note_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, frame);
+}
+
+/* Frames of the callers that are looked at for the end of an array. */
+#define ARRAY_FRAMES 8
+/* Polls whose array has been looked at, by the caller's frame. */
+#define KNOWN_ARRAYS 16
+
+/*
+ * An array on the stack ends before the return address of the frame that it is in: a poll of more completions would
+ * overwrite it. Each place in the program is looked at once.
+ */
+int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, uintptr_t frame)
+{
+    static TLS struct {
+        uintptr_t frame, array;
+        int entries, room;
+    } known[KNOWN_ARRAYS];
+    const uintptr_t array = (uintptr_t)wc, end = array + (uintptr_t)entries * sizeof *wc;
+    if (LIKELY(!unwind_is_on_stack(array)) || array < frame)
+        return entries;
+    const unsigned slot = (unsigned)((frame >> 4 ^ array >> 3) % KNOWN_ARRAYS);
+    if (LIKELY(known[slot].frame == frame && known[slot].array == array && known[slot].entries == entries))
+        return known[slot].room;
+    void *frames[ARRAY_FRAMES];
+    uintptr_t locations[ARRAY_FRAMES];
+    const unsigned depth = unwind_frames(frames, locations, ARRAY_FRAMES);
+    int room = entries;
+    for (unsigned i = 0; i < depth; i++)
+        if (locations[i] >= array && locations[i] < end) {
+            room = (int)((locations[i] - array) / sizeof *wc);
+            const struct userdma_misuse misuse = {.address = array,
+                                                  .kind = USERDMA_MISUSE_SHORT_ARRAY,
+                                                  .queue = USERDMA_EVENT_POLL,
+                                                  .number = cq->handle,
+                                                  .index = (uint32_t)entries,
+                                                  .more = (uint32_t)room};
+            message_send(cq->context->cmd_fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, true);
+            break;
+        }
+    known[slot].frame = frame;
+    known[slot].array = array;
+    known[slot].entries = entries;
+    known[slot].room = room;
+    return room;
 }
 
 static void note_taken(const struct ibv_cq *cq, uint32_t count, uint64_t wr_id)
@@ -198,6 +246,14 @@ void note_direct(const char *name)
 }
 
 /* ---- destroyed objects ---- */
+
+void note_call(const void *context, struct object_use use, bool destroys)
+{
+    /* Other objects a child may have created itself, with what it has inherited. */
+    if (destroys && use.kind == USERDMA_OBJECT_QP)
+        outstanding_check_destroyer(((const struct ibv_context *)context)->cmd_fd, USERDMA_POST_SEND,
+                                    object_number(use));
+}
 
 void note_gone(const struct gone_use *use, uint32_t stack)
 {

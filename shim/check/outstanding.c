@@ -375,6 +375,13 @@ void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest)
 /* By descriptor: whether this process opened the context, or inherited it by fork. */
 static enum { OTHER, OWN, INHERITED } contexts[MAX_CONTEXTS];
 static bool has_inherited;
+/* This process has created a queue pair since it was forked. */
+static bool has_created;
+
+void outstanding_created(void)
+{
+    has_created = true;
+}
 
 void outstanding_opened(int fd)
 {
@@ -412,6 +419,7 @@ IN_CHILD void outstanding_child(void)
     frames_forget_all();
     unmaps_forget_all();
     objects_in_child();
+    has_created = false;
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
         if (contexts[fd] == OWN) {
             contexts[fd] = INHERITED;
@@ -419,11 +427,11 @@ IN_CHILD void outstanding_child(void)
         }
 }
 
-__attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, uint32_t number)
+__attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, uint32_t number, bool destroys)
 {
     /* Reported once for each context. */
     contexts[fd] = OTHER;
-    struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number},
+    struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number, .index = destroys},
                             .fd = fd,
                             .time = shim_nanoseconds()};
     const int saved = errno;
@@ -435,5 +443,16 @@ __attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, ui
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number)
 {
     if (UNLIKELY(has_inherited) && (unsigned)fd < MAX_CONTEXTS && contexts[fd] == INHERITED)
-        report_inherited(fd, kind, number);
+        report_inherited(fd, kind, number, false);
+}
+
+void outstanding_check_destroyer(int fd, uint32_t kind, uint32_t number)
+{
+    if (UNLIKELY(has_inherited) && !has_created && (unsigned)fd < MAX_CONTEXTS && contexts[fd] == INHERITED)
+        report_inherited(fd, kind, number, true);
+}
+
+bool outstanding_is_own(int fd)
+{
+    return (unsigned)fd < MAX_CONTEXTS && contexts[fd] == OWN;
 }

@@ -43,6 +43,12 @@ void reports_send_kept(void);
  * USERDMA_EVENT_POLL; then `number` is the handle of a completion queue.
  */
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
+/* This process has created a queue pair. */
+void outstanding_created(void);
+/* As outstanding_check_inherited: a queue pair is destroyed, which this process has not created since it was forked. */
+void outstanding_check_destroyer(int fd, uint32_t kind, uint32_t number);
+/* Whether this process has opened the context of `fd`. */
+bool outstanding_is_own(int fd);
 /* Before a fork, in the parent: reports memory of outstanding requests, only the first few elements. */
 void outstanding_fork(void);
 /* After a fork, in the child. */

@@ -167,6 +167,9 @@ void reports_forget_all(void);
 
 /* ---- crashes.c ---- */
 
+/* This thread uses verbs: the handler of crashes.c has a stack of its own in it. */
+void crashes_begin_thread(void);
+
 /* From now on, kept reports are sent before a signal such as SIGSEGV ends the program. */
 void crashes_watch(void);
 

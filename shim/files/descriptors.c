@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 
 #include "../check/outstanding.h"
+#include "../recorder/refusals.h"
 
 #ifndef NETLINK_RDMA
 #define NETLINK_RDMA 20
@@ -355,6 +356,24 @@ static void send_reports(bool may_be_context)
         reports_send_kept();
 }
 
+/* The program closes the descriptor of a context, not ibv_close_device. */
+static void note_close(int fd)
+{
+    if (LIKELY(!recorder_is_on) || shim_is_other_process() || calls_are_running() || !outstanding_is_own(fd))
+        return;
+    const struct userdma_misuse misuse = {.kind = USERDMA_MISUSE_CLOSED, .index = (uint32_t)fd};
+    message_send(fd, USERDMA_MISUSE, stack_here(), &misuse, sizeof misuse, false);
+}
+
+static void note_close_range(unsigned first, unsigned last)
+{
+    if (LIKELY(!recorder_is_on))
+        return;
+    for (unsigned fd = first; fd <= last && fd < FD_TABLE_SIZE; fd++)
+        if (fd_kind((int)fd) == FD_CONTEXT)
+            note_close((int)fd);
+}
+
 EXPORT int close(int fd)
 {
     const int kind = fd_kind(fd);
@@ -363,6 +382,8 @@ EXPORT int close(int fd)
     if (kind == FD_HIDDEN)
         return fail(EBADF);
     send_reports(kind == FD_CONTEXT);
+    if (kind == FD_CONTEXT)
+        note_close(fd);
     if (UNLIKELY(recorder_is_on) && kind == FD_CONTEXT && !shim_is_other_process())
         message_send(fd, USERDMA_END, 0, NULL, 0, false);
     fd_forget(fd);
@@ -391,12 +412,14 @@ EXPORT int fclose(FILE *stream)
 EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 {
     send_reports(true);
+    note_close_range(first, last);
     return fd_close_range(first, last, flags);
 }
 
 EXPORT void closefrom(int first)
 {
     send_reports(true);
+    note_close_range(first < 0 ? 0 : (unsigned)first, FD_TABLE_SIZE);
     if (LIKELY(fd_table == NULL))
         REAL(closefrom)(first);
     else

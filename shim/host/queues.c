@@ -272,6 +272,12 @@ void provider_completed(void)
 {
 }
 
+int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, uintptr_t frame)
+{
+    (void)cq, (void)wc, (void)frame;
+    return entries;
+}
+
 void note_polling(const struct ibv_cq *cq, uintptr_t frame)
 {
     (void)cq, (void)frame;
@@ -419,6 +425,11 @@ void note_direct(const char *name)
 }
 
 /* ---- destroyed objects ---- */
+
+void note_call(const void *context, struct object_use use, bool destroys)
+{
+    (void)context, (void)use, (void)destroys;
+}
 
 void note_gone(const struct gone_use *use, uint32_t stack)
 {

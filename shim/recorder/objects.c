@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* Maximum destroyed objects whose memory is kept, and its bytes. */
@@ -62,6 +63,8 @@ uint32_t userdma_destroying;
  * still destroys may be freed already, and another thread may have created one at its address.
  */
 static bool sees_frees;
+
+TLS struct last_call calls_last;
 
 /* The calls of this thread, the innermost first. */
 static TLS struct object_call *current;
@@ -307,6 +310,42 @@ static void end_destroying(const struct object_call *call)
     __atomic_fetch_sub(&objects_gone, 1, __ATOMIC_RELAXED);
 }
 
+/* Functions whose first object may be NULL. */
+static bool may_lack_object(const char *function)
+{
+    return strcmp(function, "rdma_create_id") == 0 || strcmp(function, "rdma_create_ep") == 0;
+}
+
+/* Whether the first object exists, and those of verbs are all of one context; if not, that is reported. */
+static bool is_usable(const char *function, const struct object_use *uses, size_t count)
+{
+    const int saved = errno;
+    struct gone_use told = {.function = function, .number = USERDMA_UNKNOWN_NUMBER};
+    if (UNLIKELY(uses[0].kind != 0 && !uses[0].object) && !may_lack_object(function)) {
+        told.kind = uses[0].kind;
+        told.use = USERDMA_GONE_NOTHING;
+    } else {
+        const void *context = uses[0].kind == USERDMA_OBJECT_CONTEXT ? uses[0].object
+                              : uses[0].object                       ? object_context(uses[0])
+                                                                     : NULL;
+        for (size_t i = 1; context && i < count; i++) {
+            const void *other = uses[i].object ? object_context(uses[i]) : NULL;
+            if (LIKELY(!other || other == context))
+                continue;
+            told.kind = uses[i].kind;
+            told.use = USERDMA_GONE_FOREIGN;
+            told.number = object_number(uses[i]);
+            break;
+        }
+    }
+    if (LIKELY(told.kind == 0))
+        return true;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
+        note_gone(&told, stack_here());
+    errno = saved;
+    return false;
+}
+
 bool object_enter(struct object_call *call, const char *function, enum object_effect effect,
                   const struct object_use *uses, size_t count)
 {
@@ -319,6 +358,9 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
             return false;
         }
     }
+    if (UNLIKELY(!is_usable(function, uses, count)))
+        return false;
+    calls_note(function);
     *call = (struct object_call){.function = function,
                                  .object = uses[0],
                                  .effect = effect,
@@ -327,6 +369,8 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
                                             : uses[0].object                       ? object_context(uses[0])
                                                                                    : NULL,
                                  .destroying = -1};
+    if (call->context)
+        note_call(call->context, uses[0], effect == OBJECT_DESTROYED);
     refusals_enter(call);
     if (effect == OBJECT_DESTROYED && call->object.object) {
         begin_destroying(call);

@@ -153,6 +153,19 @@ void stacks_add(uint64_t hash, uint32_t number);
 /* All numbers are invalid. */
 void stacks_forget(void);
 
+/* ---- objects.c ---- */
+
+/* The last call of verbs of this thread, for programs that a signal ends. `function`: a literal. */
+struct last_call {
+    const char *function;
+};
+extern TLS struct last_call calls_last;
+
+static inline void calls_note(const char *function)
+{
+    calls_last.function = function;
+}
+
 /* ---- of each library ---- */
 
 /* Whether the known numbers are those of this process and of its present reader. */

@@ -27,6 +27,11 @@ static bool is_of_moment(int error)
 /* The calls of this thread, the innermost one. */
 static TLS const struct object_call *current;
 
+bool calls_are_running(void)
+{
+    return current != NULL;
+}
+
 void refusals_enter(struct object_call *call)
 {
     /* A call that was left by siglongjmp is not above this one on the stack. */

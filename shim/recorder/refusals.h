@@ -18,6 +18,9 @@ struct object_call;
 /* Calls of this thread that the device has refused. Each library counts them. */
 extern TLS uint32_t refusals_of_device;
 
+/* Whether this thread is in a call of the libraries. */
+bool calls_are_running(void);
+
 /* Of objects.c: a call begins, and has ended. `error`, `facts`: as of object_leave. Preserves errno. */
 void refusals_enter(struct object_call *call);
 void refusals_leave(const struct object_call *call, int error, const uint64_t *facts);

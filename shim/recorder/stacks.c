@@ -135,16 +135,42 @@ static void *interrupted_at(const void *context)
 #endif
 }
 
+/*
+ * A call of NULL, or of what is no function: the unwinder knows no frame there. Its return address is on the stack:
+ * `context` is changed as if the call had returned. Returns whether it is.
+ */
+static bool leave_unknown_function(void *context)
+{
+#if defined(__x86_64__)
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    Dl_info info;
+    struct link_map *map;
+    if (dladdr1((void *)registers[REG_RIP], &info, (void **)&map, RTLD_DL_LINKMAP) ||
+        !unwind_is_on_stack((uintptr_t)registers[REG_RSP]))
+        return false;
+    registers[REG_RIP] = *(greg_t *)registers[REG_RSP];
+    registers[REG_RSP] += (greg_t)sizeof(void *);
+    return true;
+#else
+    (void)context;
+    return false;
+#endif
+}
+
 void stack_take_interrupted(struct stack *stack, const void *context)
 {
     memset(stack, 0, sizeof *stack);
+    ucontext_t *own = (ucontext_t *)(uintptr_t)context;
+    const ucontext_t saved = *own;
+    const bool has_left = leave_unknown_function(own);
     stack->depth = unwind_frames(stack->frames, NULL, STACK_FRAMES);
     /* stack_write_frames names the call before a return address. The interrupted instruction is none. */
     void *const interrupted = interrupted_at(context);
+    own->uc_mcontext = saved.uc_mcontext;
     for (unsigned i = 0; i < stack->depth; i++)
         if (stack->frames[i] == interrupted) {
             memmove(stack->frames, stack->frames + i, (stack->depth - i) * sizeof stack->frames[0]);
-            stack->frames[0] = (char *)interrupted + 1;
+            stack->frames[0] = (char *)interrupted + (has_left ? 0 : 1);
             stack->depth -= i;
             break;
         }

@@ -41,7 +41,10 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
             return 0;
         if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
             return -1;
+        calls_note("ibv_poll_cq");
         note_polling(cq, FRAME);
+        if (entries > 1)
+            entries = note_array(cq, entries, wc, FRAME);
     }
     int found = original(cq, entries, wc);
     if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
@@ -78,6 +81,7 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
             return ENOENT;
         if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
             return EINVAL;
+        calls_note("ibv_start_poll");
         note_polling(ibv_cq_ex_to_cq(cq), FRAME);
     }
     int result = original(cq, attributes);
@@ -219,6 +223,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         return provider_post_send(original, qp, list, bad);
     if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
         REFUSE(list, bad);
+    calls_note("ibv_post_send");
     batches_posting(qp);
     note_sends(qp, list, FRAME);
     const int error = provider_post_send(original, qp, list, bad);
@@ -250,6 +255,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
         REFUSE(list, bad);
     const int fd = qp->context->cmd_fd;
+    calls_note("ibv_post_recv");
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     const int error = provider_post_recv(original, qp, list, bad);
     if (UNLIKELY(error != 0))

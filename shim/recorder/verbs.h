@@ -148,6 +148,8 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
 void note_refused(int fd, struct userdma_refused *refused, uint32_t count);
 /* Before a poll. */
 void note_polling(const struct ibv_cq *cq, uintptr_t frame);
+/* How many of `entries` completions the program's array has room for, as far as is known; less is reported. */
+int note_array(const struct ibv_cq *cq, int entries, const struct ibv_wc *wc, uintptr_t frame);
 /* A poll has returned `count` completions, more than 0. */
 void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count);
 /* A poll of an extended CQ has returned one; the poll of several ends. */

@@ -108,7 +108,8 @@ static void note_mapping(const char *line)
  */
 static bool find_mapped(void)
 {
-    char buffer[8192];
+    /* Under the lock, or in a child of one thread; the stack of a thread may be small (PTHREAD_STACK_MIN). */
+    static char buffer[8192];
     size_t filled = 0;
     const int fd = (int)early_syscall(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_RDONLY | O_CLOEXEC, 0, 0, 0);
     if (fd < 0)

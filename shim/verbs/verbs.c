@@ -192,6 +192,8 @@ struct ibv_qp *provider_create_qp(create_qp_ex_function *original, struct ibv_co
 
 void provider_created_qp(struct ibv_qp *qp, uint32_t slots)
 {
+    if (UNLIKELY(recorder_is_on))
+        outstanding_created();
     if (UNLIKELY(shim_frees_at_poll) && fd_kind_for_use(qp->context->cmd_fd) == FD_CONTEXT)
         slots_set(qp, slots);
 }

@@ -102,7 +102,8 @@ export const fileMemory = (
     return modify() ? transferWord(write, position) : 0
   }
   const space: AddressSpace = {
-    check: (hi, lo, length, writing) => length === 0 || (fits(hi * TWO_32 + lo, length) && (!writing || (canWrite && !isSealed()))),
+    check: (hi, lo, length, writing) =>
+      length === 0 || (fits(hi * TWO_32 + lo, length) && (!writing || (canWrite && !isSealed()))),
     read: (hi, lo, to, at, chunk, stride, total) =>
       transferAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
     write: (hi, lo, from, at, chunk, stride, total) =>

@@ -3,9 +3,10 @@
  * (22.15 and later), otherwise the program `zstd`.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, createReadStream, fstatSync, openSync } from 'node:fs'
+import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import * as zlib from 'node:zlib'
+import { PcapngBlock, pcapMagics } from '../spec/wire/captures.ts'
 import { UsageError } from './fail.ts'
 
 /** Bytes per read: large, since each is a call. */
@@ -130,4 +131,21 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
   }
   if (compression === 'zstd') return { chunks: whole(unzstd(bytes), onDamage), size, read: () => read }
   return { chunks: bytes, size, read: () => read }
+}
+
+/** Whether a file begins as a pcap or pcapng file, or a compressed one, does; false if it cannot be read. ERF has no mark. */
+export const isCaptureFile = (name: string): boolean => {
+  const start = Buffer.alloc(4)
+  try {
+    const fd = openSync(name, 'r')
+    try {
+      if (!fstatSync(fd).isFile() || readSync(fd, start, 0, 4, 0) < 4) return false
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    return false
+  }
+  const magic = start.readUInt32BE()
+  return compressionOf(start) !== undefined || magic === PcapngBlock.SECTION || pcapMagics.has(magic)
 }

@@ -233,13 +233,25 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   export(program) {
     program
       .command('export')
-      .argument('<file>', 'a session file that `--record` has written')
+      .argument('<file>', 'a session file that `--record` has written, or a capture (pcap, pcapng; also gzip or zstd)')
       .description(
-        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers.',
+        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, the RDMA packets that are asked for, as pcapng.',
       )
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
-      .option('--redact', 'without paths, arguments and addresses; each has the same pseudonym everywhere')
+      .option(
+        '--redact',
+        'without paths, arguments and addresses; each has the same pseudonym everywhere; of a capture: also without payloads and private data',
+      )
+      .option('--port <number>', 'with a capture: the UDP port of RoCEv2 (default: 4791)')
+      .option(
+        '--host <address>',
+        'with a capture: only packets from or to this address; may be given several times',
+        collect,
+      )
+      .option('--qp <number>', 'with a capture: only packets to this queue pair; may be given several times', collect)
+      .option('--from <seconds>', 'with a capture: only packets from this time on, after the first packet')
+      .option('--until <seconds>', 'with a capture: only packets up to this time')
       .option(
         '--max-size <size>',
         'the most bytes of the output, e.g. 4G (default: 512 times the events; pcapng: 16,384 times)',
@@ -250,10 +262,15 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma export session.udr --to text | less',
           'userdma export session.udr --to perfetto -o session.perfetto',
           'userdma export session.udr --to pcapng -o packets.pcapng',
+          'userdma export capture.pcap --to pcapng --redact --host 10.0.0.7 -o report.pcapng',
         ),
       )
-      .action(async (file, options) => {
+      .action(async (file, options, command) => {
         exitOnBrokenPipe()
+        const { isCaptureFile } = await import('./capture-file.ts')
+        if (isCaptureFile(file)) return (await import('./commands/export-capture.ts')).exportCapture(file, options)
+        for (const option of ['port', 'host', 'qp', 'from', 'until'])
+          if (options[option] !== undefined) command.error(`error: --${option} is for captures, which ${file} is not`)
         await (await import('./commands/export.ts')).exportSession(file, options)
       })
   },
@@ -278,7 +295,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .option('--qp <number>', 'with captures: only packets to this queue pair; may be given several times', collect)
       .option('--from <seconds>', 'with captures: only packets from this time on, after the first packet')
-      .option('--to <seconds>', 'with captures: only packets up to this time')
+      .option('--until <seconds>', 'with captures: only packets up to this time')
       .addHelpText(
         'after',
         examples(

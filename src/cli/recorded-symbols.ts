@@ -100,6 +100,35 @@ const fitting = (frames: readonly SymbolFrame[]): readonly SymbolFrame[] => {
   return fewer
 }
 
+/** What a frame is; undefined: nothing is known. */
+const symbolOf = (
+  frame: string,
+  symbols: Symbols,
+  readLines: (file: string) => readonly string[] | undefined,
+): FrameSymbol | undefined => {
+  const frames = symbols.framesOf([frame])
+  // Without a name or line it says no more than its text.
+  if (!frames.some(one => one.function !== '' || one.file !== undefined)) return undefined
+  const shown = frames.slice(0, MAX_INLINED).map(one => withSource(bounded(one), readLines))
+  return { frame, frames: fitting(shown) }
+}
+
+/** Milliseconds that the tools may take while a page is shown: its server waits. */
+const LIVE_TIMEOUTS = { perLookUp: 2_000, total: 10_000 } as const
+
+/** Returns a function that looks up the frames that are new in the recording of the client's daemon. It throws an Error. */
+export const newSymbols = (client: Pick<ToolSession, 'recordedFrames'>): (() => Promise<readonly FrameSymbol[]>) => {
+  const known = new Set<string>()
+  const symbols = createSymbols(LIVE_TIMEOUTS)
+  const readLines = sourceReader()
+  return async () => {
+    const frames = (await client.recordedFrames()).filter(frame => !known.has(frame))
+    for (const frame of frames) known.add(frame)
+    symbols.prepare?.(frames.map(frame => [frame]))
+    return frames.flatMap(frame => symbolOf(frame, symbols, readLines) ?? [])
+  }
+}
+
 /** Adds symbols to the recording of the client's daemon. Throws an Error. */
 export const addSymbols = async (
   client: Pick<ToolSession, 'recordedFrames' | 'addSymbols'>,
@@ -117,11 +146,8 @@ export const addSymbols = async (
     return hasRoom
   }
   for (const [frame] of stacks as [string][]) {
-    const frames = symbols.framesOf([frame])
-    // Without a name or line it says no more than its text.
-    if (!frames.some(one => one.function !== '' || one.file !== undefined)) continue
-    const shown = frames.slice(0, MAX_INLINED).map(one => withSource(bounded(one), readLines))
-    const symbol = { frame, frames: fitting(shown) }
+    const symbol = symbolOf(frame, symbols, readLines)
+    if (symbol === undefined) continue
     const size = jsonBytes(symbol)
     if (bytes + size > MAX_BATCH && !(await send())) return
     batch.push(symbol)

@@ -11,7 +11,7 @@
  *   8. taps: what the device tells whoever watches its queues;
  *   9. calls of the driver's own.
  *
- * Three members of the record are mandatory, and four of a polled device. A new capability is an optional member here:
+ * Three members of the record are mandatory, and three of a polled device. A new capability is an optional member here:
  * core, the daemon and the library use what a driver has, and tools do not show what it lacks.
  *
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
@@ -184,8 +184,11 @@ export interface NetworkDevice {
   isUnfinished?(): boolean
   /** When `poll` must be called even if nothing else happens; Infinity for never. */
   nextTimeout(): number
-  /** Requests were posted to the queue pair with this handle. Other handles are ignored. */
-  onDoorbell(context: Context, handle: number): void
+  /**
+   * Requests were posted to the queue pair with this handle. Other handles are ignored. Absent: the device finds posts by
+   * looking, as doorbells are stores to memory.
+   */
+  onDoorbell?(context: Context, handle: number): void
   counters?(): LayerCounts
   readonly queues?: DeviceQueues
   readonly link?: DeviceLink

@@ -306,9 +306,9 @@ export class DaemonChecker {
   }
 
   /** Reports a DIED message of a process. `signal`: its number. */
-  died(pid: number, stack: Stack, signal: number, isInOurs: boolean): void {
+  died(pid: number, stack: Stack, signal: number, isInOurs: boolean, lastCall = ''): void {
     const program = { pid, command: commandName(pid) ?? '?' }
-    this.#checker.died({ time: this.#now(), program, signal: signalName(signal), isInOurs, stack })
+    this.#checker.died({ time: this.#now(), program, signal: signalName(signal), isInOurs, stack, lastCall })
   }
 
   /** Reports a BATCH message of a process. `since`: the stack with that number. */

@@ -305,7 +305,7 @@ const createParts = (
   const ringPool = createRingPool()
   const contexts = new Contexts(
     ringPool,
-    (context, handle) => devices.of(context.device)?.network?.onDoorbell(context, handle),
+    (context, handle) => devices.of(context.device)?.network?.onDoorbell?.(context, handle),
     () => {
       loop.kick()
       lifetime.endIfUnused()

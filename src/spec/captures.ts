@@ -208,7 +208,7 @@ export const captureCauses = {
     title: 'a connection was rejected',
     why: 'the REJ says why',
     advice: 'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject',
-    findings: ['port-byte-order', 'refused-call'],
+    findings: ['port-byte-order', 'refused-call', 'conn-param-uninitialised'],
   },
   'cm-no-answer': {
     severity: 'failure',

@@ -342,8 +342,11 @@ export const Messages = {
     ['reserved', 'u32'],
     ['function', 48],
   ),
-  /** signal: its number. ours: 1 if it has interrupted the preload library. */
-  died: layout(['signal', 'u32'], ['ours', 'u32']),
+  /**
+   * signal: its number. ours: 1 if it has interrupted the preload library. function, last: the last call of verbs of
+   * the thread, and the number of the stack with its return address; empty and 0: none.
+   */
+  died: layout(['signal', 'u32'], ['ours', 'u32'], ['last', 'u32'], ['reserved', 'u32'], ['function', 40]),
   /**
    * A mistake in a batch of ibv_wr_*. number: the QPN. mistake: BatchMistake. called: BatchCall. opcode: ibv_wr_opcode of
    * the request that is meant; −1: none. wrId: its own. requests: in the batch. since: the number of the stack of the
@@ -568,11 +571,13 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
 /**
  * `misuse.kind`. Of an outstanding request: its memory was freed (FREED), the function that had the memory on its stack
  * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
- * parent has opened; `misuse.queue` is then an EventKind. CHANGED: when the completion of a send, or of a later one of
+ * parent has opened; `misuse.queue` is then an EventKind. With `index` 1 a call destroys a queue
+ * pair of the context. CHANGED: when the completion of a send, or of a later one of
  * the queue, was polled, its memory was not as at the post; nothing is known about the device's own writes.
  * ACKNOWLEDGED: more events of an object are acknowledged (`index`) than the program has read and not acknowledged
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
- * acknowledged, + 1. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
+ * acknowledged, + 1. CLOSED: the program closes the descriptor `index` of a context by close(2). SHORT_ARRAY: ibv_poll_cq got an array at `address` on the stack that has room for `more`
+ * completions, not for `index`. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
  * `wrId`, as `index` says (GiveBack). DEAD_POST: the list of requests, the elements or the buffer of a request was in a
  * returned stack frame when it was posted, as `index` says (DeadPart).
  */
@@ -585,6 +590,8 @@ export const MisuseKind = {
   ACKNOWLEDGED: 6,
   GAVE_BACK: 7,
   DEAD_POST: 8,
+  SHORT_ARRAY: 9,
+  CLOSED: 10,
 } as const
 
 /** How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones. */
@@ -619,8 +626,12 @@ export const ObjectKind = {
   DEVICES: 20,
 } as const
 
-/** `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time. */
-export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2 } as const
+/**
+ * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
+ * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
+ * NULL.
+ */
+export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4 } as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff

@@ -45,7 +45,7 @@ test('filters: hosts, queue pairs, time and port', () => {
   assert.match(explain(['--host', '10.77.0.9', capture]).stdout, /no RDMA packets/)
   assert.match(explain(['--host', '10.77.0.3', capture]).stdout, NAMED)
   assert.match(explain(['--qp', '0xfffff0', capture]).stdout, /no RDMA packets/)
-  assert.doesNotMatch(explain(['--to', '0', capture]).stdout, /failure/)
+  assert.doesNotMatch(explain(['--until', '0', capture]).stdout, /failure/)
   assert.match(explain(['--port', '4792', capture]).stdout, /no RDMA packets/)
 })
 
@@ -67,4 +67,26 @@ test('mistakes get a sentence', t => {
     assert.equal(status, 2, args.join(' '))
     assert.match(stderr, message)
   }
+})
+
+test('export of a capture: redacted, and only as pcapng to a file', t => {
+  const file = join(temporaryFolder(t), 'redacted.pcapng')
+  const run = (...args: string[]): SpawnSyncReturns<string> =>
+    spawnSync(userdma, ['export', capture, ...args], { encoding: 'utf8' })
+  assert.equal(run('--to', 'pcapng', '--redact', '-o', file).status, 0)
+  assert.match(explain([file]).stdout, /1\. failure: NAK remote access error\n\s+10\.0\.0\.1 QP /)
+  assert.match(run('--to', 'text', '-o', file).stderr, /--to "text": a capture is written as pcapng only/)
+  assert.match(run('--to', 'pcapng').stderr, /a capture is written to a file: name it with -o FILE/)
+  assert.match(run('--to', 'pcapng', '-o', capture).stderr, /same file/)
+  const tshark = findTool('tshark')
+  if (tshark === undefined) return
+  const { stdout } = spawnSync(tshark, ['-r', file, '-T', 'fields', '-e', 'infiniband.bth.psn'], { encoding: 'utf8' })
+  assert.equal(
+    stdout
+      .trim()
+      .split('\n')
+      .filter(line => line !== '').length,
+    7,
+    stdout,
+  )
 })

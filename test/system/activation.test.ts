@@ -126,7 +126,9 @@ describe("the system's unit", {
     chmodSync(socket, 0o666)
     t.after(() => close(fd))
     const capabilities = unit.get('CapabilityBoundingSet')?.toLowerCase().replaceAll('cap_', '+').replaceAll(' ', ',')
-    const script = `mount --bind ${folder} ${folder}; mount -o remount,bind,ro /; mount -t tmpfs tmpfs /tmp
+    // The folder of this checkout stays, also below /tmp.
+    const script = `cd ${repoRoot}; mount --bind ${folder} ${folder}; mount -o remount,bind,ro /; mount -t tmpfs tmpfs /tmp
+      [ -e ${repoRoot} ] || { mkdir -p ${repoRoot}; mount -c --bind . ${repoRoot}; }; cd /
       touch ${folder}/writable; touch /run/userdma-writable 2>/dev/null && exit 3
       LISTEN_PID=$$ exec setpriv --no-new-privs --bounding-set=-all,${capabilities} "$0" daemon --allow-user=${NOBODY}`
     const daemon = start(t, 'unshare', ['--mount', 'sh', '-ec', script, userdma], {

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { About, FaultState, WaitState } from '../../src/tools/inspect/protocol.ts'
+import type { About, FaultState, SymbolState, WaitState } from '../../src/tools/inspect/protocol.ts'
 import { openSession, type SessionSource } from '../../src/tools/record/reader.ts'
 import { repoRoot } from '../paths.ts'
 import {
@@ -26,6 +26,7 @@ const LOOPBACK = ownProgram('loopback')
 const skip = lacking(LOOPBACK)
 /** Its peer posts no receive: it waits until an alarm. */
 const ENDLESS = join(repoRoot, 'build', 'findings', 'endless-rnr')
+const STALE = join(repoRoot, 'build', 'findings', 'stale-rkey')
 
 /** `userdma inspect` with its session. */
 const inspect = async (t: Scope, ...args: readonly string[]) => {
@@ -122,6 +123,24 @@ describe('userdma inspect of a daemon', { skip }, () => {
     const next = start(t, userdma, ['daemon', '--socket', daemon.socket], { env: cleanEnvironment() })
     await next.printed(/ready/)
     await page.until(({ state }) => state.recording === 2 && state.notice === undefined && state.size > 0)
+  })
+
+  it('has the symbols of stacks while the recording goes on', { skip: lacking(STALE) }, async t => {
+    const daemon = await startDaemon(t, { options: ['--check'] })
+    const page = await inspect(t, '--socket', daemon.socket)
+    await runUserdma(t, ['check', '--socket', daemon.socket, '--', STALE])
+    const symbols = async (from: number): Promise<readonly SymbolState[]> =>
+      (await (await page.ask(`symbols?from=${from}`)).json()) as SymbolState[]
+    let found: readonly SymbolState[] = []
+    await page.until(async () => {
+      found = await symbols(0)
+      return found.some(({ frames }) => frames.some(({ function: name }) => name === 'main'))
+    })
+    const main = found.flatMap(({ frames }) => frames).find(({ function: name }) => name === 'main')
+    assert.match(main?.file ?? '', /stale-rkey\.c$/)
+    assert.ok(main?.source?.lines.length)
+    assert.deepEqual(await symbols(found.length), [])
+    assert.equal((await page.ask('symbols?from=x')).status, 400)
   })
 
   it('says what programs wait for', { skip: lacking(ENDLESS) }, async t => {

@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { longOnly } from '../long-run.ts'
 import { findTool } from '../tools.ts'
 import { canMakeNets, newNet, useNet } from './nets.ts'
 import {
@@ -41,7 +42,7 @@ describe('userdma net', { skip, concurrency: true }, () => {
     await useNet(t, { uid: NOBODY, gid: NOBODY }, folder)
   })
 
-  it('is removed after SIGKILL and SIGINT in the middle, and not by two at once', async t => {
+  it('is removed after SIGKILL and SIGINT in the middle, and not by two at once', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
     const net = newNet(t, 'hosts: 3')
     const plan = join(net.folder, 'userdma', 'net', net.name)
@@ -72,7 +73,7 @@ describe('userdma net', { skip, concurrency: true }, () => {
     assert.deepEqual([none.status, none.stderr], [1, `userdma: there is no net "${net.name}"\n`])
   })
 
-  it("leaves root's net of another folder as it is", async t => {
+  it("leaves root's net of another folder as it is", { skip: longOnly }, async t => {
     if (process.geteuid?.() !== 0 || !canMakeNets(t)) return
     const net = newNet(t, 'hosts: 1')
     await net.up()
@@ -93,7 +94,7 @@ describe('userdma net', { skip, concurrency: true }, () => {
     net.assertGone()
   })
 
-  it('is removed also if its state is damaged', async t => {
+  it('is removed also if its state is damaged', { skip: longOnly }, async t => {
     if (!canMakeNets(t)) return
     const net = newNet(t, 'hosts: 1')
     await net.up()
@@ -201,7 +202,7 @@ describe('hosts of userdma net', { skip }, () => {
     )
   })
 
-  it('takes a holder that has ended and is a zombie for ended', { skip: noOtherUser() }, async t => {
+  it('takes a holder that has ended and is a zombie for ended', { skip: longOnly || noOtherUser() }, async t => {
     // Nothing takes the status of processes whose parent is this `sleep`.
     const init = start(t, 'unshare', [
       '--pid',

@@ -61,13 +61,20 @@ export const NOBODY = 65534
 
 /** The reason why NOBODY cannot run userdma here; false if NOBODY can. */
 export const noOtherUser = (): string | false => {
+  otherUser ??= { reason: reasonAgainstNobody() }
+  return otherUser.reason
+}
+let otherUser: { readonly reason: string | false } | undefined
+
+const reasonAgainstNobody = (): string | false => {
   if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
   return status === 0 ? false : 'other users may not read this checkout'
 }
 
 /** The reason why a daemon cannot have guests here; false if it can. */
-export const noGuests: string | false = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+export const noGuests = (): string | false =>
+  process.geteuid?.() === 0 ? noOtherUser() : "needs root: only root's daemon has guests"
 
 export interface Finished {
   /** null if a signal ended the program. */

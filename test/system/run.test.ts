@@ -11,6 +11,7 @@ import { openToolSession } from '../../src/daemon/client/tool-session.ts'
 import { close, listen } from '../../src/host/net/sockets.ts'
 import { open } from '../../src/library/index.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
+import { casesOf } from '../long-run.ts'
 import { loopbackText } from '../loopback.ts'
 import {
   cleanEnvironment,
@@ -73,7 +74,8 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 
   it('ends by the signal that ended the program, as timeout and strace do', async t => {
     const { env } = freshUser(t)
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL', 'SIGPIPE', 'SIGUSR1', 'SIGSEGV'] as const) {
+    const signals = ['SIGINT', 'SIGKILL', 'SIGSEGV', 'SIGTERM', 'SIGPIPE', 'SIGUSR1'] as const
+    for (const signal of casesOf(signals, (_, i) => i < 3)) {
       const ended = await runUserdma(t, ['run', ...shell(`ulimit -c 0; kill -${signal.slice(3)} $$`)], { env })
       assert.deepEqual([ended.signal, ended.status, ended.stderr], [signal, null, ''])
     }
@@ -306,7 +308,8 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 
 describe('userdma daemon', { skip: lacking() }, () => {
   it('prints when it is ready, and ends in order on signals', async t => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const) {
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const
+    for (const signal of casesOf(signals, (_, i) => i < 3)) {
       const folder = temporaryFolder(t)
       const socket = join(folder, 'sock')
       const args = [

@@ -188,6 +188,19 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.equal(new Set([...calls.matchAll(/^\[pid (\d+)/gm)].map(match => match[1])).size, 1)
   })
 
+  it('is complete when its daemon ends, however long the program runs', async t => {
+    const file = join(temporaryFolder(t), 'summary.txt')
+    const env = cleanEnvironment({ TMPDIR: temporaryFolder(t) })
+    const script = `ibv_devinfo; ${userdma} stop; until grep -q query ${file}; do sleep .01; done; exit 9`
+    const { status, stderr } = await runUserdma(
+      t,
+      ['trace', '--private', '--summary', '-o', file, '--', 'sh', '-c', script],
+      { env },
+    )
+    assert.equal(status, 9, stderr)
+    assert.match(stderr, /ended while sh was running/)
+  })
+
   it('passes on the program’s status and output', async t => {
     const { status, stdout, stderr } = await runUserdma(t, [
       'trace',

@@ -63,6 +63,7 @@ const openFile = async (bytes: Uint8Array, memory: Memory): Promise<Store> => {
     save: undefined,
     link: undefined,
     choose() {},
+    symbols: async () => [],
     waits: async () => [],
   }
   return Store.open(source)

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { opcodeNumber, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
 import type { SessionEvent } from '../../src/tools/record/events.ts'
 import { connectionsOf, SessionObjects } from '../../src/tools/record/objects.ts'
 import { isOf } from '../../web/data/connection-traffic.ts'
@@ -72,6 +73,14 @@ describe('sums over time', () => {
     assert.equal(retransmitted(packets(LEFT, 'UD_SEND_ONLY', 1, 0), packets(LEFT, 'UD_SEND_ONLY', 1, 1)), 0)
     const response = packets(RIGHT, 'RC_READ_RESP_ONLY', 1, 0)
     assert.equal(retransmitted(response, sent(1, 1), response), 1)
+    // Each sender of SRD counts its own packets to a queue pair.
+    const srd = (source: number, psn: number): SessionEvent => {
+      const event = packets(LEFT, 'SRD_SEND', psn, 0)
+      new DataView(event.bytes.buffer).setUint32(sourceQpnAt(opcodeNumber.SRD_SEND), source)
+      return event
+    }
+    assert.equal(retransmitted(srd(1, 0), srd(2, 0), srd(1, 1), srd(2, 1)), 0)
+    assert.equal(retransmitted(srd(1, 0), srd(2, 0), srd(1, 0)), 1)
   })
 
   it('have the bytes in flight, latencies, errors, and the depth of completion queues', () => {

@@ -9,6 +9,7 @@ import {
   HOST_HEADER,
   PART_TYPE,
   SESSION_HEADER,
+  type SymbolState,
   type WaitState,
 } from '../../src/tools/inspect/protocol.ts'
 import type { SessionSource } from '../../src/tools/record/reader.ts'
@@ -28,6 +29,8 @@ export interface Source {
   readonly link: ((route: string) => Promise<string>) | undefined
   /** Shows another host, after a reload. */
   choose(host: string): void
+  /** What frames of stacks are, from number `from` on; nothing for a file, which has them itself. */
+  symbols(from: number): Promise<readonly SymbolState[]>
   /** What programs of the daemon wait for; nothing for a file. */
   waits(): Promise<readonly WaitState[]>
   /** What the page may keep in memory. */
@@ -203,6 +206,9 @@ const connect = async (): Promise<Source> => {
       sessionStorage.setItem(HOST, chosen)
       location.reload()
     },
+    async symbols(from) {
+      return about.isLive ? ((await (await request(`symbols?from=${from}`)).json()) as readonly SymbolState[]) : []
+    },
     async waits() {
       return (await (await request('waits')).json()) as readonly WaitState[]
     },
@@ -255,6 +261,9 @@ const inline = (parts: readonly HTMLScriptElement[]): Source => {
     link: undefined,
     choose() {},
     async *changes() {},
+    async symbols() {
+      return []
+    },
     async waits() {
       return []
     },

@@ -5,6 +5,7 @@
  * page reads, it skips and says so.
  */
 
+import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
 import { SessionFileError } from '../../src/tools/record/error.ts'
 import type { CallEvent, FailureEvent, FindingEvent, ObjectEvent, SessionEvent } from '../../src/tools/record/events.ts'
 import { isQueuePairClass, SessionObjects } from '../../src/tools/record/objects.ts'
@@ -195,6 +196,10 @@ export class Store {
   version = 0
   /** Whether the connection to the server is lost. */
   isDisconnected = false
+  /** Of a live recording: symbols from the server, how many it has sent, and the facts that have them. */
+  readonly #known = new Map<string, SymbolState>()
+  #symbols = 0
+  #symbolsOf: Facts | undefined
   readonly #listeners = new Set<() => void>()
   /** Number of the first event that was not read. */
   #next = 0
@@ -369,6 +374,18 @@ export class Store {
     this.#turn = performance.now()
   }
 
+  /** What the server has found out about frames since the last look. */
+  async #readSymbols(): Promise<void> {
+    const { facts } = this
+    const symbols = await this.source.symbols(this.#symbols)
+    this.#symbols += symbols.length
+    for (const symbol of symbols) this.#known.set(symbol.frame, symbol)
+    // Another recording has facts of its own.
+    const added = facts === this.#symbolsOf ? symbols : this.#known.values()
+    this.#symbolsOf = facts
+    for (const { frame, frames } of added) facts.symbols.add({ kind: 'symbol', time: facts.start, frame, frames })
+  }
+
   /** Follows a live recording, and connects again after a lost connection. */
   async #follow(): Promise<void> {
     for (;;) {
@@ -392,6 +409,7 @@ export class Store {
             } else if (this.facts.events === 0) this.facts = newFacts(session.start, source.about.isLive, source.memory)
           }
           await this.#read()
+          await this.#readSymbols()
           this.#changed()
         }
       } catch {

@@ -2,7 +2,7 @@
  * Sums over time for charts: a fixed number of intervals, whose width doubles when the session grows beyond them.
  */
 
-import { OP_READ, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
+import { OP_READ, OP_REQUEST, opcodeFlags, sourceQpnAt } from '../../src/spec/wire/opcodes.ts'
 import type { SessionEvent } from '../../src/tools/record/events.ts'
 import { lostOutcomes } from '../../src/tools/record/packets.ts'
 import { psnDifference } from '../../src/transport/wire/bth.ts'
@@ -62,7 +62,7 @@ export class Traffic {
   /** The same histogram for each interval, one after another. */
   readonly #latenciesOf = new Uint32Array(INTERVALS * LATENCY_BINS)
   readonly totals: Record<SeriesName, number>
-  /** By destination queue pair: the newest request PSN, and READ response PSN. */
+  /** By destination queue pair, and source if packets name it: the newest request PSN, and READ response PSN. */
   readonly #highest = new Map<number, number>()
   readonly #outstanding = new Map<number, { readonly time: number; readonly bytes: number }>()
   readonly #produced = new Map<number, number>()
@@ -232,7 +232,12 @@ export class Traffic {
     if (bytes.length < 12 || bytes[0]! >>> 5 === 3 || (!isRequest && (flags & OP_READ) === 0)) return 0
     const destQpn = (bytes[5]! << 16) | (bytes[6]! << 8) | bytes[7]!
     const psn = (bytes[9]! << 16) | (bytes[10]! << 8) | bytes[11]!
-    const key = isRequest ? destQpn : -1 - destQpn
+    // SRD counts the packets between two queue pairs.
+    const at = sourceQpnAt(bytes[0]!)
+    const sourceQpn =
+      at === 0 || bytes.length < at + 4 ? 0 : (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!
+    const pair = sourceQpn * 2 ** 24 + destQpn
+    const key = isRequest ? pair : -1 - pair
     const highest = this.#highest.get(key)
     const last = (psn + count - 1) & PSN_MASK
     if (highest === undefined || psnDifference(last, highest) > 0) {

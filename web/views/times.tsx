@@ -5,6 +5,7 @@ import type { ComponentChildren } from 'preact'
 import { useMemo } from 'preact/hooks'
 import { nameIn } from '../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { adviceOf } from '../../src/tools/record/times/advice.ts'
 import {
   type Phase,
   type PhaseTimes,
@@ -291,7 +292,7 @@ const sendsOf = (facts: SessionFacts, queue: QueueTimes | undefined) => {
 const QueueDetail = ({ queue, longest, selected, start }: QueueDetailProps) => {
   const ranked = rankedPhases(queue.phases)
   const busy = busyOf(queue)
-  const [[worst] = []] = ranked
+  const advice = adviceOf(queue)
   return (
     <aside class="detail" aria-label="Queue pair">
       <DetailHead
@@ -310,7 +311,7 @@ const QueueDetail = ({ queue, longest, selected, start }: QueueDetailProps) => {
           `${durationText(time)} · ${((100 * time) / busy).toFixed(1)} %`,
         ])}
       />
-      {worst !== undefined && <p class="sentence">What to do: {phases[worst].advice}.</p>}
+      {advice !== undefined && <p class="sentence">What to do: {advice}.</p>}
       {selected && <SendFacts send={selected} start={start} />}
       <section class="detail-part">
         <h3>The longest sends</h3>

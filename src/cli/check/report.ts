@@ -5,6 +5,7 @@
 import type { Finding, Moment } from '../../spec/check/finding.ts'
 import { findings } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
+import { counted } from '../../spec/text.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { sarifDocument } from './sarif.ts'
 
@@ -31,6 +32,19 @@ export const omissionJson = (omission: Omission) => ({
   count: omission.count,
   text: omissionText(omission),
 })
+
+/** Suppressed findings as a JSON object; they are printed after the findings. `library`: undefined: by files. */
+export const suppressedJson = (library: string | undefined, count: number) => ({
+  suppressed: count,
+  library,
+  text: suppressedText(library, count),
+})
+
+/** One clause without its full stop. */
+export const suppressedText = (library: string | undefined, count: number): string =>
+  library === undefined
+    ? `${counted(count, 'finding')} suppressed by --suppressions`
+    : `${counted(count, 'finding')} in ${library} suppressed; \`--no-default-suppressions\` shows ${count === 1 ? 'it' : 'them'}`
 
 /** A signal has ended the program. `pid`: undefined if it is unknown. */
 export interface EndBySignal {

@@ -16,7 +16,16 @@ import type { ObservedFaults } from '../../tools/observe/observe.ts'
 import { findingText, type Symbols, stacksOf } from '../../tools/trace/findings.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { leakTexts } from '../check/leaks.ts'
-import { type EndBySignal, endJson, endText, findingJson, omissionJson, sarifLog } from '../check/report.ts'
+import {
+  type EndBySignal,
+  endJson,
+  endText,
+  findingJson,
+  omissionJson,
+  sarifLog,
+  suppressedJson,
+  suppressedText,
+} from '../check/report.ts'
 import {
   defaultSuppressions,
   parseSuppressions,
@@ -213,6 +222,7 @@ export const check = async (program: string, args: readonly string[], options: C
   if (options.json) {
     symbols.prepare?.(stacksOf(shown))
     for (const [finding, count] of reported) print(`${jsonText(findingJson(finding, symbols, count))}\n`)
+    for (const [library, count] of suppressed) print(`${jsonText(suppressedJson(library, count))}\n`)
     for (const omission of omissions) print(`${jsonText(omissionJson(omission))}\n`)
     if (end !== undefined) print(`${jsonText(endJson(end))}\n`)
   } else {
@@ -378,10 +388,7 @@ const summary = (
   return [
     `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${byFiles === 0 ? '' : `, ${byFiles} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
-    ...byDefault.map(
-      ([library, count]) =>
-        `  ${counted(count, 'finding')} in ${library} suppressed; \`--no-default-suppressions\` shows ${count === 1 ? 'it' : 'them'}`,
-    ),
+    ...byDefault.map(([library, count]) => `  ${suppressedText(library, count)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
     ...(end === undefined ? [] : [`  ${endText(end)}`]),
     '',

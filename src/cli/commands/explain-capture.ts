@@ -18,7 +18,7 @@ export interface FilterOptions {
   readonly host?: readonly string[]
   readonly qp?: readonly string[]
   readonly from?: string
-  readonly to?: string
+  readonly until?: string
 }
 
 export interface ExplainCaptureOptions extends FilterOptions {
@@ -49,7 +49,7 @@ export const filterOf = ({
   host,
   qp,
   from,
-  to,
+  until,
 }: FilterOptions): { readonly port?: number; readonly filter?: CaptureFilter } => {
   const hosts = host?.map(text => {
     const address = parseAddress(text)
@@ -60,7 +60,7 @@ export const filterOf = ({
     ...(hosts !== undefined && { hosts }),
     ...(qp !== undefined && { qpns: qp.map(text => integer('--qp', text, 0, MAX_QPN)) }),
     ...(from !== undefined && { from: secondsOf('--from', from) }),
-    ...(to !== undefined && { to: secondsOf('--to', to) }),
+    ...(until !== undefined && { to: secondsOf('--until', until) }),
   }
   return {
     ...(port !== undefined && { port: integer('--port', port, 1, 65_535) }),

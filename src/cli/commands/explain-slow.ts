@@ -11,6 +11,7 @@ import { SessionFileError } from '../../tools/record/error.ts'
 import type { SessionEvent } from '../../tools/record/events.ts'
 import { openSession } from '../../tools/record/reader.ts'
 import { callersLine, SessionSymbols } from '../../tools/record/symbols.ts'
+import { adviceOf } from '../../tools/record/times/advice.ts'
 import { LongestRequests } from '../../tools/record/times/longest.ts'
 import { phases, rankedPhases, sumOfPhases, timesOfSpans } from '../../tools/record/times/phases.ts'
 import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools/record/times/request-times.ts'
@@ -62,7 +63,7 @@ const createTexts = ({ objects }: TimesOfRequests, symbols: SessionSymbols, star
       ...(notReady > 0 ? [`${notReady} RNR NAKs`] : []),
     ]
     const shown = rankedPhases(queue.phases).filter(([, time]) => time >= MIN_SHARE * busy)
-    const [[worst] = []] = shown
+    const advice = adviceOf(queue)
     return [
       queueName(queue),
       `  ${counts.join(', ')}; a send took ${durationText(durations.percentile(0.5))} in the middle, ${durationText(durations.percentile(0.99))} at 99 %, ${durationText(durations.longest)} at most`,
@@ -71,7 +72,7 @@ const createTexts = ({ objects }: TimesOfRequests, symbols: SessionSymbols, star
         ([phase, time]) =>
           `    ${percent(time, busy).padStart(6)}  ${durationText(time).padStart(8)}  ${phases[phase].title}`,
       ),
-      ...(worst === undefined ? [] : [`  what to do: ${phases[worst].advice}`]),
+      ...(advice === undefined ? [] : [`  what to do: ${advice}`]),
     ]
   }
   const requestLines = (times: RequestTimes): string[] => {

@@ -15,6 +15,7 @@ import { hostsWithDaemon } from '../net/plan.ts'
 import { type ChosenNet, type NetFolder, type NetState, runningNet } from '../net/state.ts'
 import { openChosenSession } from '../own-daemon.ts'
 import { packageVersion, pageFolder } from '../paths.ts'
+import { newSymbols } from '../recorded-symbols.ts'
 
 /** As commander parses them. */
 export interface InspectOptions {
@@ -54,7 +55,10 @@ const openDaemon = (name: string, socket: string | undefined, limit: number, all
     application: `userdma ${packageVersion()}`,
     limit,
     allowsFaults,
-    connect: (): Promise<LiveClient> => openChosenSession(socket),
+    async connect(): Promise<LiveClient> {
+      const client = await openChosenSession(socket)
+      return Object.assign(client, { newSymbols: newSymbols(client) })
+    },
   })
 
 /** The daemons of all hosts of a net. */

@@ -124,7 +124,7 @@ export const trace = async (program: string, args: readonly string[], options: T
   requireHost(options)
   // Throws if the library is missing, before a daemon is started.
   shimLibrary()
-  const { end, ...handlers } = printer(options, text => output.write(`${text}\n`))
+  const { end: printEnd, ...handlers } = printer(options, text => output.write(`${text}\n`))
   const outputs = [
     ['--output', options.output],
     ['--pcap', options.pcap],
@@ -133,6 +133,18 @@ export const trace = async (program: string, args: readonly string[], options: T
   const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : openInPlace(options.pcap)
   const joined = await joinDaemon(options, handlers)
+  let isOpen = true
+  const close = (): void => {
+    if (isOpen && pcap !== undefined) closeSync(pcap)
+    if (isOpen) output.close()
+    isOpen = false
+  }
+  const end = (): void => {
+    if (isOpen) printEnd()
+    close()
+  }
+  // Nothing can follow, and the program may run much longer.
+  void joined.client.ended.then(end)
   let programEnd: ProgramEnd
   let captureError: string | undefined
   try {
@@ -146,9 +158,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     captureError = status?.captureError
     end()
   } finally {
+    close()
     await joined.leave()
-    output.close()
-    if (pcap !== undefined) closeSync(pcap)
   }
   if (captureError !== undefined)
     process.stderr.write(`userdma: cannot write to ${options.pcap}: ${captureError}; the rest is missing\n`)

@@ -6,8 +6,10 @@
  * The rules for names are kubelet's for extended resources (kubernetes.io/docs/concepts/configuration/
  * manage-resources-containers).
  */
+
 import { createHash } from 'node:crypto'
 import type { ContainerPreference } from '../../spec/device-plugin.ts'
+import { DEFAULT_DRIVER } from '../../spec/drivers/known.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import { KIND } from '../container-edits.ts'
 import { UsageError } from '../fail.ts'
@@ -90,7 +92,7 @@ export const socketName = ({ name }: Resource): string => {
 
 /** Whether a device is part of a resource. */
 export const isOf = ({ driver, devices }: Resource, device: DeviceSpec): boolean =>
-  (driver === undefined || driver === (device.driver ?? 'rxe')) &&
+  (driver === undefined || driver === (device.driver ?? DEFAULT_DRIVER)) &&
   (devices.length === 0 || devices.includes(device.name))
 
 /** Devices by the ids of their shares, in kubelet's order. */

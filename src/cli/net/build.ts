@@ -2,10 +2,12 @@
  * Builds a net from its plan: namespaces, links, addresses, rates, then a daemon on each host. The caller removes what is
  * there after a failure.
  */
+
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
+import { DEFAULT_DRIVER } from '../../spec/drivers/known.ts'
 import { fullConfig } from '../config.ts'
 import { startInBackground } from '../start.ts'
 import { hasDaemon, type Plan, type PlannedHost } from './plan.ts'
@@ -72,7 +74,7 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
 const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost, check: boolean): Promise<void> => {
   const { name, driver, interfaces, faults } = host
   const devices = interfaces.map(({ device, address }) =>
-    parseDevice(`${device}@${address}${driver === 'rxe' ? '' : `,driver=${driver}`}`),
+    parseDevice(`${device}@${address}${driver === DEFAULT_DRIVER ? '' : `,driver=${driver}`}`),
   )
   try {
     const config = fullConfig({ devices, link: 'udp', fault: faults, ...(check && { check }) })

@@ -3,6 +3,7 @@
  * completions of receives. engine.ts has the polls and the ends of sends.
  */
 import type { Bytes } from '../../core/memory/address-space.ts'
+import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus, UNKNOWN_AH } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
@@ -22,14 +23,16 @@ import {
   WAIT,
 } from './engine-common.ts'
 import type { EngineParts, Source } from './engine-parts.ts'
-import { copyElements, copyRange, gather, isGranted } from './memory.ts'
+import { reportReceive } from './failures.ts'
+import { copyElements, copyRange, Direction, gather, isGranted, setRange } from './memory.ts'
 import { postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
-import type { Peer, QueuePair, Request } from './state.ts'
+import type { Element, Peer, QueuePair, Request } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 const { OK } = EfaStatus
+const { READ, WRITE } = Direction
 
 /** The GRH of a datagram with `length` bytes of payload; over IPv4 as Linux writes it. */
 const putGrh = (view: DataView, at: number, length: number, source: Uint8Array, destination: Uint8Array): void => {
@@ -78,7 +81,7 @@ export class Delivery {
   }
 
   gatherInto(request: Request, offset: number, length: number): EfaStatus {
-    return gather(this.#engine.table, request, offset, this.#engine.scratch, 0, length, length, length)
+    return gather(this.#engine.memory, request, offset, this.#engine.scratch, 0, length)
   }
 
   sourceOf({ qpn }: QueuePair): Source {
@@ -96,8 +99,10 @@ export class Delivery {
     const { operation, remoteHi, remoteLo, rkey, length, hasImm, elements, count } = request
     const isRead = operation === RDMA_READ
     const access = isRead ? REMOTE_READ : REMOTE_WRITE
+    const { memory } = this.#engine
+    const range = setRange(this.#engine.range, remoteHi, remoteLo, rkey, length)
     if (request.done === 0) {
-      const refusal = this.refuseRdma(qp, sender.text, rkey, access, remoteHi, remoteLo, length)
+      const refusal = this.refuseRdma(qp, sender.text, access, range)
       if (refusal !== OK) return refusal
       if (hasImm && !isRead && !qp.takesUnsolicitedWrites && pendingReceives(qp) === 0) return sender.wait(request, qp)
     }
@@ -110,10 +115,9 @@ export class Delivery {
         const status = sender.delivery.gatherInto(request, done, part)
         if (status !== OK) return status
       }
-      const { table } = this.#engine
-      if (!copyRange(table, qp.pd, rkey, access, remoteHi, remoteLo, done, isRead, scratch, 0, part, part, part))
+      if (!copyRange(memory, qp.pd, access, range, done, isRead ? READ : WRITE, scratch, 0, part))
         return EfaStatus.BAD_ADDRESS
-      if (isRead && !copyElements(sender.table, request.qp.pd, elements, count, done, false, scratch, 0, part))
+      if (isRead && !copyElements(sender.memory, request.qp.pd, elements, count, done, WRITE, scratch, 0, part))
         return EfaStatus.INVALID_LKEY
       request.done += part
       budget -= part
@@ -130,17 +134,9 @@ export class Delivery {
   }
 
   /** RDMA needs a key, and an address handle of the initiator. */
-  refuseRdma(
-    qp: QueuePair,
-    sourceText: string,
-    rkey: number,
-    access: number,
-    hi: number,
-    lo: number,
-    length: number,
-  ): EfaStatus {
+  refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus {
     if (this.#ahOf(qp.pd, sourceText) === UNKNOWN_AH) return EfaStatus.UNKNOWN_PEER
-    return isGranted(this.#engine.table, qp.pd, rkey, access, hi, lo, length) ? OK : EfaStatus.BAD_ADDRESS
+    return isGranted(this.#engine.memory, qp.pd, access, range) ? OK : EfaStatus.BAD_ADDRESS
   }
 
   #ahOf(pd: number, text: string): number {
@@ -158,14 +154,14 @@ export class Delivery {
     source: Source,
   ): number {
     const receive = this.#engine.receive
-    if (qp.receive === undefined || !takeReceive(this.#engine.table, qp.receive, receive)) {
+    if (qp.receive === undefined || !takeReceive(this.#engine.device().memory, qp.receive, receive)) {
       this.#engine.taps?.notReady(qp.object)
       return WAIT
     }
     this.#engine.taps?.taken(qp.object, qp.object, postedReceive(receive))
     let status: number = OK
     if (receive.length < length) status = EfaStatus.LOCAL_LENGTH
-    else if (!copyElements(this.#engine.table, qp.pd, receive.elements, receive.count, 0, false, bytes, at, length))
+    else if (!copyElements(this.#engine.memory, qp.pd, receive.elements, receive.count, 0, WRITE, bytes, at, length))
       status = EfaStatus.INVALID_LKEY
     this.completeReceive(qp, status, length, operation, imm, source)
     if (status === OK) return OK
@@ -178,7 +174,8 @@ export class Delivery {
       this.completeReceive(qp, OK, length, RDMA_WRITE, imm, source, true)
       return OK
     }
-    if (qp.receive === undefined || !takeReceive(this.#engine.table, qp.receive, this.#engine.receive)) return WAIT
+    if (qp.receive === undefined || !takeReceive(this.#engine.device().memory, qp.receive, this.#engine.receive))
+      return WAIT
     this.#engine.taps?.taken(qp.object, qp.object, postedReceive(this.#engine.receive))
     this.completeReceive(qp, OK, length, RDMA_WRITE, imm, source)
     return OK
@@ -201,6 +198,8 @@ export class Delivery {
     const fault = taken === OK ? decideCompletion?.(qp.object, opcode, BigInt(id)) : undefined
     const status = fault === undefined ? taken : efaStatusOf(fault.status)
     counts.recv_wrs++
+    if (status !== OK && status !== EfaStatus.FLUSHED)
+      reportReceive(this.#engine.device(), qp, this.#engine.receive, status, length, fault && causeOfRule(fault))
     if (status === OK && operation === SEND) counts.recv_bytes += length
     const at = beginEntry(cq)
     if (at >= 0) {
@@ -231,7 +230,7 @@ export class Delivery {
   sendDatagram(request: Request, target: EngineParts | undefined): EfaStatus {
     const { length, hasImm, imm, qp, destQpn, qkey, peer } = request
     if (target !== undefined) {
-      const status = gather(this.#engine.table, request, 0, this.#engine.scratch, GRH_BYTES, length, length, length)
+      const status = gather(this.#engine.memory, request, 0, this.#engine.scratch, GRH_BYTES, length)
       if (status !== OK) return status
       target.delivery.countPacket(this.#engine, length)
       putGrh(this.#engine.scratch.view, 0, length, this.#engine.state.gid, peer!.address)
@@ -251,7 +250,7 @@ export class Delivery {
     // no room: lost, as in a full queue of an adapter
     if (at < 0) return OK
     const { arena } = this.#engine.port
-    const status = gather(this.#engine.table, request, 0, arena, at + payloadAt(opcode), length, length, length)
+    const status = gather(this.#engine.memory, request, 0, arena, at + payloadAt(opcode), length)
     if (status !== OK) return status
     const { view } = arena
     putBth(view, at, opcode, (-length & 3) << BTH_PAD_SHIFT, DEFAULT_PKEY, destQpn, qp.sqPsn)

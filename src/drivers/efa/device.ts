@@ -4,8 +4,10 @@
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
+import type { Identity } from '../../core/devices/identity.ts'
 import { register } from '../../core/devices/registry.ts'
 import type {
+  DeviceLink,
   DeviceQueues,
   LayerCounts,
   NetworkDevice,
@@ -13,7 +15,9 @@ import type {
   RegisteredDriver,
   RequestReader,
 } from '../../core/driver-contract.ts'
-import type { Core, CoreObject, Device } from '../../core/model.ts'
+import { lastFailure } from '../../core/failures.ts'
+import type { Context, Core, CoreObject, Device } from '../../core/model.ts'
+import { failureJson } from '../../spec/check/failures.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
@@ -22,6 +26,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
+import { setPortState } from '../soft/port-state.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf } from './completions.ts'
@@ -79,13 +84,19 @@ export const efaDriver = {
   requests: requestReader,
 } satisfies RegisteredDriver<EfaState>
 
-const qpFacts = ({ class: { name }, state: { qpn, state, send, receive, cap } }: QpObject): QpFacts => ({
+const lastErrorOf = (context: Context | undefined, qpn: number): Pick<QpFacts, 'lastError'> => {
+  const failure = context && lastFailure(context.device, qpn)
+  return failure === undefined ? {} : { lastError: failureJson(failure) }
+}
+
+const qpFacts = ({ class: { name }, context, state: { qpn, state, send, receive, cap } }: QpObject): QpFacts => ({
   qpn,
   type: name,
   state: stateNames.find(([, number]) => number === state)![0],
   send: { pending: send === undefined ? 0 : pendingSends(send), depth: cap.maxSendWr },
   receive: { pending: receive === undefined ? 0 : pendingElements(receive), depth: cap.maxRecvWr },
   psn: { next: 0, expected: 0 },
+  ...lastErrorOf(context, qpn),
 })
 
 const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({
@@ -101,6 +112,28 @@ const deviceQueues = ({ qps }: EfaState): DeviceQueues => ({
     return all.length > max ? { qps: found, next: from + max } : { qps: found }
   },
 })
+
+/**
+ * The device follows its interface: the port's state, and the identity. Width, speed and MTU are the adapter's; the only
+ * GID is the device's address, as on Amazon's adapters, so other addresses make none.
+ */
+const deviceLink = ({ state: { port }, ports }: Device<EfaState>, own: Identity): DeviceLink => {
+  let identity = own
+  return {
+    get identity() {
+      return identity
+    },
+    pathMtu: port.pathMtu,
+    setState: link => setPortState(ports[0]!.attributes, link).event,
+    addAddress: () => undefined,
+    removeAddress: () => undefined,
+    setMac: () => [],
+    moveTo(interfaceName, interfaceIndex) {
+      identity = { ...identity, interfaceName, interfaceIndex }
+      port.setInterface?.(interfaceIndex)
+    },
+  }
+}
 
 /** Registers a device of this driver. Throws CallError EEXIST, EINVAL, and the errors of `Port.addAddress`. */
 const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSite): NetworkDevice => {
@@ -142,9 +175,8 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     device: device as Device,
     poll: (time, scope) => engine.poll(time, scope),
     nextTimeout: () => engine.nextTimeout(),
-    // doorbells are stores to memory
-    onDoorbell() {},
     counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
     queues: deviceQueues(state),
+    link: deviceLink(device, network.identity),
   }
 }

@@ -3,7 +3,7 @@
  * doorbells without a call; the device reads them at each poll.
  */
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Context } from '../../core/model.ts'
+import type { CallContext } from '../../core/model.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { Doorbell, DoorbellPage } from './scan.ts'
 import { stateOf } from './state.ts'
@@ -84,16 +84,11 @@ export interface QueueMemory {
   readonly doorbell: Doorbell
 }
 
-const ofContexts = new WeakMap<Context, Doorbells>()
-
+/** They are all the state of a context. */
 const doorbellsOf = (call: CallContext): Doorbells => {
   const { context } = call
-  let found = ofContexts.get(context)
-  if (found === undefined) {
-    found = new Doorbells(mappedMemoryOf(context), stateOf(call).scan.pages)
-    ofContexts.set(context, found)
-  }
-  return found
+  context.state ??= new Doorbells(mappedMemoryOf(context), stateOf(call).scan.pages)
+  return context.state as Doorbells
 }
 
 /** Throws CallError ENOMEM. */

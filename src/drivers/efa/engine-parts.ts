@@ -6,9 +6,10 @@ import type { RequestTaps } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { Device } from '../../core/model.ts'
 import type { EfaStatus } from '../../spec/drivers/efa-queues.ts'
+import type { Memory } from '../../transport/engine/types.ts'
 import type { Port } from '../../transport/phy/port.ts'
 import type { Receive } from './requests.ts'
-import type { CqObject, EfaState, Pair, Peer, QueuePair, Request } from './state.ts'
+import type { CqObject, EfaState, Element, Pair, Peer, QueuePair, Request } from './state.ts'
 
 /** Where a message comes from, for its completion. */
 export interface Source {
@@ -23,15 +24,7 @@ interface DeliveryPart {
   gatherInto(request: Request, offset: number, length: number): EfaStatus
   sourceOf(qp: QueuePair): Source
   countPacket(sender: EngineParts, bytes: number): void
-  refuseRdma(
-    qp: QueuePair,
-    sourceText: string,
-    rkey: number,
-    access: number,
-    hi: number,
-    lo: number,
-    length: number,
-  ): EfaStatus
+  refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus
   takeMessage(
     qp: QueuePair,
     bytes: Bytes,
@@ -48,7 +41,10 @@ interface DeliveryPart {
 export interface EngineParts {
   readonly state: EfaState
   readonly device: () => Device<EfaState>
-  readonly table: Device['memory']
+  /** The programs' memory. */
+  readonly memory: Memory
+  /** For the range of a peer, until the next one. */
+  readonly range: Element
   readonly taps: RequestTaps | undefined
   readonly port: Port
   readonly scratch: Bytes

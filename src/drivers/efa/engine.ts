@@ -4,30 +4,25 @@
  * packets of SRD, which need no order, or of UD. Does no I/O of its own; times are microseconds.
  */
 
-import { ScanScope } from '../../core/driver-contract.ts'
+import { type InjectedCompletion, ScanScope } from '../../core/driver-contract.ts'
 import type { Bytes } from '../../core/memory/address-space.ts'
 import type { Device } from '../../core/model.ts'
+import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import type { Memory } from '../../transport/engine/types.ts'
 import { emptyRun, type Port } from '../../transport/phy/port.ts'
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
 import { bthOpcode, bthPadCount } from '../../transport/wire/bth.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
+import { regionMemory } from '../soft/memory.ts'
 import { Limits } from './attributes.ts'
 import { beginEntry, efaStatusOf, endEntry, readCqDoorbell, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
 import { Delivery } from './delivery.ts'
 import { loadDoorbell } from './doorbells.ts'
-import {
-  ENDLESS,
-  HOP_LIMIT,
-  NOT_READY_DELAY,
-  pendingReceives,
-  timeoutOf,
-  UD_SEND,
-  UD_SEND_IMM,
-  WAIT,
-} from './engine-common.ts'
+import { ENDLESS, HOP_LIMIT, NOT_READY_DELAY, pendingReceives, UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
+import { forgetQueuePair, reportFlush, reportSend } from './failures.ts'
 import { elementsGranted } from './memory.ts'
 import {
   copyRequest,
@@ -43,12 +38,13 @@ import {
 } from './requests.ts'
 import { QueueScan } from './scan.ts'
 import { Opcode, payloadAt } from './srd/packets.ts'
-import { endPacketsOf, visitPackets } from './srd/pairs.ts'
+import { endPacketsOf } from './srd/pairs.ts'
 import { Receiving } from './srd/receiving.ts'
 import { Sending } from './srd/sending.ts'
 import {
   type CqObject,
   type EfaState,
+  type Element,
   type EngineCalls,
   type Pair,
   type Peer,
@@ -67,7 +63,7 @@ const { OK } = EfaStatus
 const MAX_SENDS = 256
 /** Microseconds without data after which a READ fails. */
 const READ_TIMEOUT = 3_000_000
-/** Sources of packets that have no address handle here. */
+/** Sources of packets that have no address handle here; with one more, the oldest without requests is forgotten. */
 const MAX_STRANGERS = 4096
 /** Microseconds after which an idle pair is forgotten: no packet is in flight so long. */
 const IDLE_TIME = 60_000_000
@@ -116,6 +112,8 @@ export class Engine implements EngineCalls {
   readonly text: string
   /** The send that is being executed. */
   #request: Request | undefined
+  #memory: Memory | undefined
+  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0 }
   readonly receive = emptyReceive()
   readonly #run = emptyRun()
   /** By text of the address. */
@@ -124,7 +122,8 @@ export class Engine implements EngineCalls {
   readonly #freePeers: number[] = []
   /** By the port's number of the source address. */
   readonly #peerOfSource: (Peer | undefined)[] = []
-  #strangers = 0
+  /** Sources of packets that nobody has a handle of, and when a packet came last. Oldest first. */
+  readonly #strangers = new Map<Peer, number>()
   /** Long READs and WRITEs within the process. */
   readonly #transfers: Request[] = []
   /** Requests to try again at `dueAt`. */
@@ -152,8 +151,10 @@ export class Engine implements EngineCalls {
     this.port.receiver = this
   }
 
-  get table() {
-    return this.device().memory
+  /** Created with the first access: the device is registered after its engine. */
+  get memory(): Memory {
+    this.#memory ??= regionMemory(this.device().memory)
+    return this.#memory
   }
 
   get taps() {
@@ -174,7 +175,7 @@ export class Engine implements EngineCalls {
         flowLabel: 0,
       })
       const number = this.#freePeers.pop() ?? this.peers.size
-      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map(), source: -1 }
+      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map(), source: -1, heardAt: this.now }
       this.peers.set(text, peer)
     }
     peer.uses++
@@ -206,6 +207,7 @@ export class Engine implements EngineCalls {
       qp.receive.seenDoorbell = 0
     }
     this.taps?.reset(qp.object)
+    forgetQueuePair(this.device(), qp)
   }
 
   /** ERR: all requests complete as flushed. */
@@ -213,19 +215,27 @@ export class Engine implements EngineCalls {
     const active = [...qp.active.values()].sort((a, b) => a.order - b.order)
     this.#endAll(qp)
     for (const request of active) this.end(request, EfaStatus.FLUSHED)
-    this.#flush(qp)
+    this.#flush(qp, active.length)
   }
 
-  /** Completes everything that is in the rings as flushed. */
-  #flush(qp: QueuePair): void {
-    if (qp.send !== undefined)
-      for (let left = pendingSends(qp.send); left > 0; left--) this.end(this.#load(qp), EfaStatus.FLUSHED)
+  /** Completes everything that is in the rings as flushed. `active`: number of sends that were flushed before. */
+  #flush(qp: QueuePair, active: number): void {
+    const sends = qp.send === undefined ? 0 : pendingSends(qp.send)
+    for (let left = sends; left > 0; left--) this.end(this.#load(qp), EfaStatus.FLUSHED)
+    reportFlush(this.device(), qp, 'send', active + sends)
     if (qp.receive === undefined) return
+    let receives = 0
     // no more than there are now: the program may ring without end meanwhile
-    for (let left = pendingReceives(qp); left > 0 && takeReceive(this.table, qp.receive, this.receive); left--) {
+    for (
+      let left = pendingReceives(qp);
+      left > 0 && takeReceive(this.device().memory, qp.receive, this.receive);
+      left--
+    ) {
       this.taps?.taken(qp.object, qp.object, postedReceive(this.receive))
       this.delivery.completeReceive(qp, EfaStatus.FLUSHED, 0, SEND, undefined, undefined)
+      receives++
     }
+    reportFlush(this.device(), qp, 'receive', receives)
   }
 
   /** Nothing is executed any more. */
@@ -276,6 +286,8 @@ export class Engine implements EngineCalls {
   /** Forgets destinations and sources that were idle for long: a program may talk to many queue pairs, each once. */
   #forgetIdle(now: number): void {
     this.#forgetAt = now + IDLE_TIME / 4
+    for (const peer of this.#strangers.keys())
+      if (peer.uses === 1 && now >= peer.heardAt + IDLE_TIME) this.#forgetStranger(peer)
     for (const { state: qp } of this.state.qps.values()) {
       for (const [key, pair] of qp.pairs)
         if (!this.pairs.has(pair) && now >= pair.usedAt + IDLE_TIME) {
@@ -296,9 +308,7 @@ export class Engine implements EngineCalls {
     for (const request of this.reading) due = Math.min(due, readTimeoutOf(request))
     for (const pair of this.pairs) {
       if (pair.refused.length > 0) due = Math.min(due, this.sending.dueOfRefused(pair))
-      visitPackets(pair, (_psn, slot) => {
-        due = Math.min(due, pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!))
-      })
+      if (pair.inFlight > 0) due = Math.min(due, pair.dueAt)
     }
     return due
   }
@@ -311,7 +321,7 @@ export class Engine implements EngineCalls {
     if (posted === receive.seenDoorbell) return hasSent
     receive.seenDoorbell = posted
     this.taps?.receivesPosted(qp.object, qp.object)
-    if (qp.state === ERR) this.#flush(qp)
+    if (qp.state === ERR) this.#flush(qp, 0)
     // a request that finds no receive any more waits again
     for (const request of [...qp.waiters]) if (pendingReceives(qp) > 0) this.#wake(qp, request)
     return true
@@ -331,7 +341,7 @@ export class Engine implements EngineCalls {
 
   #load(qp: QueuePair): Request {
     this.#request ??= emptyRequest(qp)
-    readSend(this.table, qp, qp.send!, this.#request)
+    readSend(this.device().memory, qp, qp.send!, this.#request)
     const request = this.#request
     this.taps?.loaded(qp.object, postedSend(request, this.state.ahs.get(request.ah)?.peer.address))
     return request
@@ -339,7 +349,7 @@ export class Engine implements EngineCalls {
 
   #takeSends(qp: QueuePair): boolean {
     if (qp.state === ERR) {
-      this.#flush(qp)
+      this.#flush(qp, 0)
       return true
     }
     if (qp.state !== RTS) return false
@@ -387,7 +397,7 @@ export class Engine implements EngineCalls {
     if (operation === SEND && length > this.mtu) return EfaStatus.LOCAL_LENGTH
     if (operation !== SEND && (length > Limits.maxRdmaBytes || length !== remoteLength)) return EfaStatus.LOCAL_LENGTH
     const access = operation === RDMA_READ ? LOCAL_WRITE : 0
-    return elementsGranted(this.table, qp.pd, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
+    return elementsGranted(this.memory, qp.pd, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
   }
 
   /** The engine of this process that receives what is sent to a peer; undefined: packets are needed. */
@@ -444,6 +454,7 @@ export class Engine implements EngineCalls {
     const fault = executed === OK ? decideCompletion?.(qp.object, opcode, idOf(request)) : undefined
     const status = fault === undefined ? executed : efaStatusOf(fault.status)
     this.#count(request, status)
+    if (status !== OK && status !== EfaStatus.FLUSHED) this.#report(request, status, fault)
     const cq = qp.sendCq
     this.taps?.retired(qp.object, 1, status === EfaStatus.FLUSHED)
     const at = beginEntry(cq)
@@ -459,6 +470,12 @@ export class Engine implements EngineCalls {
       endEntry(cq, at, id, status, SEND_QUEUE | ((operation & 7) << OPERATION_SHIFT))
     }
     this.tapCompleted(qp, cq, at, status, opcode, length, 0)
+  }
+
+  #report(request: Request, status: number, rule: InjectedCompletion | undefined): void {
+    const target = request.peer === undefined || status === EfaStatus.INVALID_AH ? undefined : this.#local(request)
+    const destination = target?.state.qps.get(request.destQpn)?.state
+    reportSend(this.device(), request, status, rule && causeOfRule(rule), this.mtu, destination)
   }
 
   tapCompleted(
@@ -534,7 +551,8 @@ export class Engine implements EngineCalls {
         this.counts.unresponsive_remote_events++
         this.end(request, EfaStatus.UNRESPONSIVE)
       }
-    for (const pair of this.pairs) if (pair.inFlight > 0 && this.sending.resend(pair, now)) hasWorked = true
+    for (const pair of this.pairs)
+      if (pair.inFlight > 0 && now >= pair.dueAt && this.sending.resend(pair, now)) hasWorked = true
     return hasWorked
   }
 
@@ -553,21 +571,44 @@ export class Engine implements EngineCalls {
     return true
   }
 
-  /** The peer of the run; undefined if there are too many. Strangers keep their flow until the device is removed. */
+  #forgetStranger(peer: Peer): void {
+    this.#strangers.delete(peer)
+    this.closePeer(peer)
+  }
+
+  /** Forgets the oldest stranger without requests; false if all have some. */
+  #forgetOldest(): boolean {
+    // those that were heard since the last time stay
+    for (const [peer, heardAt] of this.#strangers)
+      if (peer.heardAt !== heardAt) {
+        this.#strangers.delete(peer)
+        this.#strangers.set(peer, peer.heardAt)
+      } else if (peer.uses === 1) {
+        this.#forgetStranger(peer)
+        return true
+      }
+    return false
+  }
+
+  /** The peer of the run; undefined if there are too many that have sent requests. */
   #sourcePeer(): Peer | undefined {
     const { peer: number, flowAddress } = this.#run
     const known = number < 0 ? undefined : this.#peerOfSource[number]
-    if (known !== undefined && isSameAddress(known.address, flowAddress.source)) return known
+    if (known !== undefined && isSameAddress(known.address, flowAddress.source)) {
+      known.heardAt = this.now
+      return known
+    }
     let peer = this.peers.get(addressText(flowAddress.source))
     if (peer === undefined) {
-      if (this.#strangers === MAX_STRANGERS) return undefined
+      if (this.#strangers.size >= MAX_STRANGERS && !this.#forgetOldest()) return undefined
       try {
         peer = this.openPeer(flowAddress.source)
       } catch {
         return undefined
       }
-      this.#strangers++
+      this.#strangers.set(peer, this.now)
     }
+    peer.heardAt = this.now
     const source = this.port.peerOf(peer.address)
     if (source >= 0) {
       this.#peerOfSource[source] = peer

@@ -15,6 +15,8 @@ export interface Peer {
   uses: number
   /** The port's number of the address as a source of packets; -1: unknown. */
   source: number
+  /** When a packet came from it last, µs; before that, when it became known. */
+  heardAt: number
   /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
 }
@@ -207,6 +209,8 @@ export interface Pair extends Window {
   /** Number of unacknowledged packets. */
   inFlight: number
   inFlightBytes: number
+  /** No unacknowledged packet is due to be sent again before this time, µs. */
+  dueAt: number
   /** Requests that still have bytes to send. */
   readonly queue: Request[]
   /** When data of a READ was received last. */

@@ -142,8 +142,6 @@ const createMlx5Device = (core: Core, name: string, { network, allocate }: RoceS
         dc.nextTimeout(now()),
         device.state.inError.size === 0 ? Number.POSITIVE_INFINITY : now() + ERROR_INTERVAL,
       ),
-    // doorbells are stores to memory
-    onDoorbell() {},
     counters() {
       const { engine, port: counts } = soft.counters()
       const hardware = { ...counterValues('hw_counters', engine, counts), out_of_buffer: engine.outOfBuffer ?? 0 }

@@ -67,6 +67,9 @@ export interface TargetGate {
 /** Bytes of a frame that a request of a raw packet queue pair may have in its Ethernet segment. */
 export const MAX_FRAME_HEADER = 64
 
+/** Number of blocks of a request; one without segments has one. */
+const blocksOf = (segments: number): number => (segments <= 4 ? 1 : (segments + 3) >> 2)
+
 /** What a send queue is made of. */
 export interface BlockOptions {
   readonly record: ProgramRecord
@@ -105,8 +108,9 @@ export class Sends implements SendQueue {
   readonly #opcodes: Uint8Array
   /** Of the fetched requests, by their number. */
   readonly #fetched: Uint32Array
-  /** Blocks fetched since RESET, modulo 2^16. */
+  /** Blocks fetched since RESET, modulo 2^16, and posted when the record was read last. */
   #taken = 0
+  #posted = 0
   /** Requests fetched, and retired, since RESET. */
   #produced = 0
   #retired = 0
@@ -151,12 +155,13 @@ export class Sends implements SendQueue {
 
   mark(): number {
     this.#budget = this.capacity
-    return this.#isOpen ? this.#record.load(DoorbellRecord.SENDS) & POSTED_MASK : 0
+    if (this.#isOpen) this.#posted = this.#record.load(DoorbellRecord.SENDS) & POSTED_MASK
+    return this.#posted
   }
 
   /** Blocks that are posted and not fetched. */
   #left(): number {
-    return this.#isOpen ? (this.#record.load(DoorbellRecord.SENDS) - this.#taken) & POSTED_MASK : 0
+    return (this.mark() - this.#taken) & POSTED_MASK
   }
 
   isEmpty(): boolean {
@@ -179,6 +184,7 @@ export class Sends implements SendQueue {
   reset(): void {
     this.#isOpen = false
     this.#taken = 0
+    this.#posted = 0
     this.#produced = 0
     this.#retired = 0
     this.#isFull = false
@@ -239,7 +245,7 @@ export class Sends implements SendQueue {
   /** Number of blocks of the request at `control`. */
   #blocksOf(control: number): number {
     const segments = this.#view.getUint8(control + ControlSegment.SEGMENTS) & ControlSegment.SEGMENTS_MASK
-    return Math.max(1, Math.ceil((segments * SEGMENT_BYTES) / BLOCK_BYTES))
+    return blocksOf(segments)
   }
 
   /** The engine fetches requests in order; one that it could not begin it fetches again. */
@@ -248,10 +254,13 @@ export class Sends implements SendQueue {
       this.#produced--
       this.#taken = this.#fetched[this.#produced & (this.capacity - 1)]! & POSTED_MASK
     }
-    const left = this.#left()
+    let left = (this.#posted - this.#taken) & POSTED_MASK
     if (left === 0) {
-      this.seen = this.mark()
-      return false
+      left = this.#left()
+      if (left === 0) {
+        this.seen = this.#posted
+        return false
+      }
     }
     if (this.#produced - this.#retired >= this.capacity) {
       this.#isFull = true
@@ -360,7 +369,7 @@ export class Sends implements SendQueue {
     }
     into[to + Send.OPCODE] = wrOpcode
     into[to + Send.FLAGS] = flags
-    return Math.max(1, Math.ceil((segments * SEGMENT_BYTES) / BLOCK_BYTES))
+    return blocksOf(segments)
   }
 
   #takeRemote(into: Uint32Array, to: number): number {

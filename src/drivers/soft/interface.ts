@@ -15,15 +15,14 @@ import { defaultGid } from '../../core/devices/identity.ts'
 import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { Device } from '../../core/model.ts'
 import { EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
-import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
+import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
+import { setPortState } from './port-state.ts'
 import type { SoftState } from './state.ts'
 
-const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
-const { ACTIVE, DOWN } = PortState.values
-const { LINK_UP, POLLING, DISABLED } = PhysState.values
+const { PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
 /** Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it. */
@@ -36,26 +35,19 @@ const setDatagramMtu = ({ datagramRows, engine }: SoftState, pathMtu: number): v
 }
 
 /** Sets the port's state, active MTU, width and speed from those of the interface, and counts `linkDowned`. */
-export const setLink = (
-  device: Device<SoftState>,
-  { isUp, hasCarrier, pathMtu, speed }: LinkState,
-): PortEvent | undefined => {
+export const setLink = (device: Device<SoftState>, link: LinkState): PortEvent | undefined => {
   const { attributes } = device.ports[0]
-  const isActive = isUp && hasCarrier
-  const state = isActive ? ACTIVE : DOWN
-  const inactivePhysState = isUp ? POLLING : DISABLED
-  const physState = isActive ? LINK_UP : inactivePhysState
-  const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
+  const { isActive, wentDown, event } = setPortState(attributes, link)
+  if (wentDown) device.state.linkDowned++
+  const activeMtu = link.pathMtu === undefined ? attributes.activeMtu : mtuEnum(link.pathMtu)
   const isOtherMtu = attributes.activeMtu !== activeMtu
-  const hasEvent = attributes.state !== state || (isActive && isOtherMtu)
-  const { activeWidth, activeSpeed } = ethernetLink(speed)
+  const { activeWidth, activeSpeed } = ethernetLink(link.speed)
   const isOtherRate = attributes.activeWidth !== activeWidth || attributes.activeSpeed !== activeSpeed
-  const hasChanged = hasEvent || isOtherMtu || isOtherRate || attributes.physState !== physState
-  if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
-  Object.assign(attributes, { state, physState, activeMtu, activeWidth, activeSpeed, activeSpeedEx: activeSpeed })
+  Object.assign(attributes, { activeMtu, activeWidth, activeSpeed, activeSpeedEx: activeSpeed })
   if (isOtherMtu) setDatagramMtu(device.state, mtuBytes(activeMtu))
-  if (hasEvent) return isActive ? PORT_ACTIVE : PORT_ERR
-  return hasChanged ? NO_EVENT : undefined
+  if (event !== undefined && event !== NO_EVENT) return event
+  if (isActive && isOtherMtu) return PORT_ACTIVE
+  return event ?? (isOtherMtu || isOtherRate ? NO_EVENT : undefined)
 }
 
 /**

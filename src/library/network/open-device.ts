@@ -2,8 +2,10 @@
  * Opens devices of this process for `open` (library/open/open.ts): a new soft device, or a device that the network has.
  * Imported with the first such device, because a program of a daemon needs none.
  */
+
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
+import { DEFAULT_DRIVER, deviceNames } from '../../spec/drivers/known.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
@@ -69,11 +71,7 @@ const openSoftDevice = (
   const { devicesAdded, core } = network
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
-    name = firstFree(
-      devicesAdded,
-      n => `rxe${n}`,
-      text => core.devices.has(text),
-    ),
+    name = firstFree(devicesAdded, deviceNames[DEFAULT_DRIVER], text => core.devices.has(text)),
   } = options
   const carrier = localCarrier(network, name, address, options.rings, startCheck, removed, options)
   return deviceOn(carrier, name, address, () => softPath(network.softDevice(name)!))

@@ -68,6 +68,11 @@ const table = {
     results: ['LOC_LEN_ERR'],
     text: 'a raw packet has {min} to {max} bytes, not {length}',
   },
+  SRD_LENGTH: {
+    code: 0x10c,
+    results: ['LOC_LEN_ERR'],
+    text: 'the request has {length} bytes: a SEND may have {mtu}, the inline data of a request must be whole, and the elements of a READ or WRITE must be as long as its remote range',
+  },
   REFUSED: {
     code: 0x10f,
     results: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'],
@@ -144,6 +149,21 @@ const table = {
     text: 'the DC target has as many connections as it may have, and rnr_retry is used up',
   },
   DC_ACCESS_KEY: { code: 0x30a, results: ['REM_ACCESS_ERR'], text: 'the DC target has another access key' },
+  SRD_NO_ANSWER: {
+    code: 0x30d,
+    results: ['RESP_TIMEOUT_ERR'],
+    text: 'the destination did not answer in time: no device has this address, or it is overloaded',
+  },
+  SRD_NO_QUEUE_PAIR: {
+    code: 0x30e,
+    results: ['REM_INV_RD_REQ_ERR'],
+    text: 'the destination has no queue pair with this number, type and Q_Key that can receive',
+  },
+  SRD_UNKNOWN: {
+    code: 0x30f,
+    results: ['REM_OP_ERR'],
+    text: 'the destination has no address handle for the sender, which RDMA needs',
+  },
   PACKETS_LOST: {
     code: 0x306,
     results: ['RETRY_EXC_ERR'],

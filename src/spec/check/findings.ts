@@ -126,7 +126,7 @@ const table = {
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     libraryAdvice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
-    causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER'],
+    causes: ['NO_ANSWER', 'PACKETS_LOST', 'DC_NO_ANSWER', 'SRD_NO_ANSWER'],
   },
   'peer-refused': {
     severity: 'error',
@@ -141,6 +141,8 @@ const table = {
       'NAK_INVALID_RD',
       'BAD_RESPONSE',
       'DC_ACCESS_KEY',
+      'SRD_NO_QUEUE_PAIR',
+      'SRD_UNKNOWN',
     ],
   },
   'key-mismatch': {
@@ -458,12 +460,26 @@ const table = {
     why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, other callers get the memory, and the device sends or overwrites their data. The finding is a warning if the request was complete at that time, and its completion not polled.',
     advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
   },
+  'array-too-short': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a poll may write more completions than its array has room for',
+    why: 'ibv_poll_cq writes up to num_entries completions (ibv_poll_cq(3)). An array on the stack ends before the return address of its function: with enough completions in the CQ the poll overwrites it. Under `userdma check` the poll takes only what has room.',
+    advice: 'set num_entries to the number of elements of the array',
+  },
   'frame-returned': {
     severity: 'error',
     needs: ['device'],
     title: 'a request uses memory of a stack frame that has returned',
     why: "The next calls of the thread use the frame's memory: the device sends or overwrites their data. The checker finds the mistake at a later post or poll of the same thread with a shallower stack. The finding is a warning if the request was complete at that time, and its completion not polled.",
     advice: 'poll the completion before the function returns, or use memory that lives longer',
+  },
+  'descriptor-closed': {
+    severity: 'error',
+    needs: ['device'],
+    title: 'a program closed the descriptor of its device by close',
+    why: 'The descriptor is that of ibv_open_device. When it is closed, as by a loop over all descriptors of a program that becomes a daemon, the kernel destroys all objects of the context: posts go nowhere, and later calls fail with EBADF.',
+    advice: 'open the device after the descriptors were closed, or leave its descriptors (cmd_fd, async_fd) out',
   },
   'fork-outstanding': {
     severity: 'warning',
@@ -541,7 +557,7 @@ const table = {
     why: 'A message has at most 2^31 bytes, inline data at most max_inline_data; the result of an atomic needs 8 (IBA 9.4). A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
     advice: 'check the lengths of the scatter/gather elements; request max_inline_data when creating the queue pair',
     libraryAdvice: 'check the lengths of the slices; ask for a larger maxInlineData',
-    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG', 'FRAME_LENGTH'],
+    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG', 'FRAME_LENGTH', 'SRD_LENGTH'],
   },
   'receive-too-short': {
     severity: 'error',

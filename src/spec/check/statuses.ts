@@ -154,7 +154,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   INV_EECN_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
   INV_EEC_STATE_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
   FATAL_ERR: { meaning: 'The adapter itself has failed.', likelyFindings: [] },
-  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', likelyFindings: [] },
+  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', likelyFindings: ['no-answer'] },
   GENERAL_ERR: {
     meaning: "Another error: the adapter's vendor_err says which.",
     likelyFindings: [],

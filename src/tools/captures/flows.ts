@@ -472,9 +472,12 @@ export class FlowTable {
       flow.openMessage = 0
     }
     if (isNew) {
+      // What may be missing after a READ of unknown length cannot be seen.
+      const isInOrder = ahead === 0 && !flow.isNextUncertain
+      if (!isInOrder) flow.openMessage = 0
       flow.nextPsn = (psn + span) & 0xff_ffff
       flow.isNextUncertain = isSpanUnknown
-      this.#countMessage(flow, opcode, kind, length, payload, frame, isExpected)
+      this.#countMessage(flow, opcode, kind, length, payload, frame, isInOrder)
       if (view.getUint8(located.at + 8) >= 0x80 || isRead || kind >= 3) this.#outstanding(flow, psn, time, frame)
     } else this.#repeat(flow, psn, located.length, frame)
     flow.lastPsn = (psn + span - 1) & 0xff_ffff
@@ -494,7 +497,7 @@ export class FlowTable {
     inOrder: boolean,
   ): void {
     const isStart = startsMessage[opcode] === 1
-    if (inOrder && flow.requests > 1 && flow.openMessage !== (isStart ? 0 : kind + 1) && !flow.isNextUncertain)
+    if (inOrder && flow.requests > 1 && flow.openMessage !== (isStart ? 0 : kind + 1))
       if (flow.openMessage !== 0 || flow.holes === 0)
         this.#malformed(
           flow,

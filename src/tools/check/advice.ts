@@ -2,6 +2,7 @@
  * Advice that fits the cause better than that of the finding's kind (spec/check/findings.ts). `undefined`: the kind's.
  */
 import type { Failure } from '../../spec/check/failures.ts'
+import type { Stack } from '../../spec/check/finding.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
@@ -12,6 +13,18 @@ export const SWAPPED_QPN = 'convert the number once on each side: htonl before i
 /** Advice to a failed request. `qp`: the queue pair of the request. */
 export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObject | undefined): string | undefined => {
   switch (id) {
+    case 'LKEY_UNKNOWN':
+      return args.key === 0 && (qp?.limits.maxInlineData ?? 0) > 0
+        ? `lkey 0 is no key. If the data was to be inline, set IBV_SEND_INLINE in send_flags (max_inline_data is ${qp?.limits.maxInlineData}); else set lkey to that of the region`
+        : undefined
+    case 'RKEY_UNKNOWN':
+      return args.key === 0
+        ? 'rkey 0 is no key: look at the structure in which the rkey was exchanged, whose layout (packing, size and byte order) must be the same at both ends, and whether it was received before the post'
+        : undefined
+    case 'RKEY_OLD':
+      return isNotYetBound(args)
+        ? 'post the bind (IBV_WR_BIND_MW) with this rkey, and use the rkey after its completion'
+        : undefined
     case 'INLINE_TOO_LONG':
       return 'request a larger max_inline_data when creating the queue pair, or post without IBV_SEND_INLINE'
     case 'MESSAGE_TOO_LONG':
@@ -28,6 +41,35 @@ export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObje
       return undefined
   }
 }
+
+/** Whether the key of a memory window is one of its next: the low byte grows with each bind (ibv_inc_rkey). */
+export const isNotYetBound = ({ key, currentKey }: Failure['cause']['args']): boolean => {
+  const ahead = (Number(key) - Number(currentKey)) & 0xff
+  return ahead > 0 && ahead < 0x80
+}
+
+/**
+ * Functions of librdmacm whose calls of verbs were refused, and what to look at: the program knows the function, not the
+ * calls that it makes.
+ */
+const cmAdvice: Readonly<Record<string, string>> = {
+  rdma_create_qp:
+    'create a queue pair of the type of the port space: IBV_QPT_RC for RDMA_PS_TCP, IBV_QPT_UD for RDMA_PS_UDP; and with sizes that the device has',
+  rdma_create_qp_ex:
+    'create a queue pair of the type of the port space: IBV_QPT_RC for RDMA_PS_TCP, IBV_QPT_UD for RDMA_PS_UDP; and with sizes that the device has',
+  rdma_connect:
+    'create the queue pair before by rdma_create_qp, and set responder_resources and initiator_depth of rdma_conn_param',
+  rdma_accept:
+    'create the queue pair before by rdma_create_qp, and set responder_resources and initiator_depth of rdma_conn_param',
+}
+const CM_FRAME = /\/librdmacm\.so\S* (rdma_\w+)$/
+
+/** The function of librdmacm that has made a refused call; undefined: the program has made it itself. */
+export const cmFunctionIn = (stack: Stack): string | undefined =>
+  stack.map(frame => CM_FRAME.exec(frame)?.[1]).findLast(name => name !== undefined)
+
+export const adviceForCm = (name: string | undefined): string | undefined =>
+  name !== undefined && Object.hasOwn(cmAdvice, name) ? cmAdvice[name] : undefined
 
 /** Whether a datagram would fit into its receive without the GRH. */
 const isGrhMissing = ({ bufferBytes, length }: Failure['cause']['args'], qp: KnownObject | undefined): boolean =>

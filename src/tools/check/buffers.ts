@@ -111,7 +111,12 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
 
   /** Hashed sends without a finding, by queue, oldest first. */
   const finished = new Map<number, FinishedSend[]>()
-  /** READs and atomics that have ended, by queue, oldest first. Their data may reach the memory later (`--torment`). */
+  /** READs and atomics whose completions were not polled, by queue, oldest first. */
+  const unpolledReads = new Map<
+    number,
+    { readonly request: WorkRequest; readonly cq: number; readonly cqPosition: number }[]
+  >()
+  /** READs and atomics that have ended, and have no completion, by queue, oldest first. Their data may reach the memory later (`--torment`). */
   const reads = new Map<number, WorkRequest[]>()
   /** Absent: no preload library reports changes at polls. */
   const writes = services.sources.postHash && createDeviceWrites(services)
@@ -237,9 +242,22 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     }
   }
 
+  const unreleasedOf = (cq: number): number => {
+    const known = services.objects.find(cq)
+    return known === undefined ? 0 : unreleasedIn(known)
+  }
+
   const mayBePolled = ({ cq, cqPosition }: FilledReceive): boolean => {
     const known = services.objects.find(cq)
     return known !== undefined && cqPosition <= (polledCounts.get(cq) ?? 0) + unreleasedIn(known)
+  }
+
+  /** READs and atomics of a queue that have completed, as the program cannot know yet. */
+  const readsInUse = (owner: number): readonly WorkRequest[] => {
+    const reading = unpolledReads.get(owner) ?? []
+    const left = reading.filter(({ cq, cqPosition }) => cqPosition > (polledCounts.get(cq) ?? 0) + unreleasedOf(cq))
+    if (left.length < reading.length) unpolledReads.set(owner, left)
+    return left.map(({ request }) => request)
   }
 
   const addRead = (request: WorkRequest): void => {
@@ -249,11 +267,17 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (ended.length > MAX_READS) ended.shift()
   }
 
+  const removeRead = (request: WorkRequest): void => {
+    const ended = reads.get(request.owner) ?? []
+    const index = ended.indexOf(request)
+    if (index >= 0) ended.splice(index, 1)
+  }
+
   /** Whether a fenced send may send the data of a READ or atomic, so that its buffer may change after the fetch. */
   const waitsForData = (request: WorkRequest, earlier: readonly WorkRequest[]): boolean =>
     (request.flags & FENCE) !== 0 &&
     (earlier.some(isRead) ||
-      (reads.get(request.owner) ?? []).some(
+      [...(reads.get(request.owner) ?? []), ...readsInUse(request.owner)].some(
         read => overlapAddress(request, request.length, read, read.length) !== undefined,
       ))
 
@@ -350,7 +374,8 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         requests = []
         outstanding.set(request.owner, requests)
       }
-      if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING) checkOverlap(request, requests)
+      if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING)
+        checkOverlap(request, isRead(request) ? [...readsInUse(request.owner), ...requests] : requests)
       const isUnsettled = waitsForData(request, requests)
       requests.push(request)
       if (isUnsettled || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
@@ -368,7 +393,16 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     },
     completed(request, completion) {
       const { status, opcode, bytes } = completion
-      if (request.opcode >= 0) return
+      if (request.opcode >= 0) {
+        if (isRead(request) && status === SUCCESS && completion.cqPosition > 0) {
+          removeRead(request)
+          const reading = unpolledReads.get(request.owner) ?? []
+          unpolledReads.set(request.owner, reading)
+          reading.push({ request, cq: completion.cq, cqPosition: completion.cqPosition })
+          if (reading.length > MAX_READS) reading.shift()
+        }
+        return
+      }
       removeOutstanding(request)
       writes?.ended(request, completion.qp)
       // A WRITE with immediate data does not write to the receive's buffer.
@@ -390,6 +424,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       }
       outstanding.delete(owner)
       reads.delete(owner)
+      unpolledReads.delete(owner)
       finished.delete(owner)
       filled.delete(owner)
       // Receives of an SRQ that the queue pair took.

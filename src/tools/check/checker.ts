@@ -19,7 +19,15 @@ import { DeadPart, EventKind, MisuseKind, PostQueue } from '../../spec/session.t
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
-import { ADVICE_FOR_SOLICITED, adviceForFailure, adviceForUnsupported, SWAPPED_QPN } from './advice.ts'
+import {
+  ADVICE_FOR_SOLICITED,
+  adviceForCm,
+  adviceForFailure,
+  adviceForUnsupported,
+  cmFunctionIn,
+  isNotYetBound,
+  SWAPPED_QPN,
+} from './advice.ts'
 import { batchText, type MistakenBatch } from './batches.ts'
 import { createBufferDetector } from './buffers.ts'
 import { adviceForRefusal, inC } from './c-words.ts'
@@ -119,6 +127,12 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
+const inCmWords = (cmFunction: string | undefined): string =>
+  cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
+
+/** Of the key of a memory window that no bind has given it yet. */
+const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
+
 /** The part of a request, by DeadPart. */
 const deadParts: Readonly<Record<number, string>> = {
   [DeadPart.LIST]: 'the struct',
@@ -154,6 +168,8 @@ export class Checker {
   readonly #memoryGone: MemoryGone
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
+  /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
+  readonly #closedContexts = new Set<number>()
 
   /** `report` is called once for each distinct finding. */
   constructor(deviceWithGid: DeviceWithGid, report: ReportFinding, sources: CheckerSources = noSources) {
@@ -261,8 +277,12 @@ export class Checker {
     if (severity === undefined) return
     const isMade = method === 'create' || method === 'modify'
     const sentence = call.isLibrary === true || call.program === undefined ? reason : inC(reason)
-    const advice = adviceForRefusal(sentence) ?? (isMade ? adviceForUnsupported(call.class, errno) : undefined)
-    const text = `${errnoName(errno)}: ${sentence}`
+    const cmFunction = call.isLibrary === true ? undefined : cmFunctionIn(call.stack)
+    const advice =
+      adviceForCm(cmFunction) ??
+      adviceForRefusal(sentence) ??
+      (isMade ? adviceForUnsupported(call.class, errno) : undefined)
+    const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
     this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
   }
 
@@ -276,8 +296,15 @@ export class Checker {
     if (!isArgumentError(errno)) return
     const sentence = inC(reason)
     // The sentence names the function, or the call as it was attempted.
-    const text = sentence === reason ? `${attempt}: ${errnoName(errno)}: ${reason}` : `${errnoName(errno)}: ${sentence}`
-    this.#reporter.report('refused-call', occurrence, { text, advice: adviceForRefusal(sentence) })
+    const cmFunction = cmFunctionIn(occurrence.stack)
+    const text =
+      sentence === reason
+        ? `${attempt}: ${errnoName(errno)}: ${reason}`
+        : `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
+    this.#reporter.report('refused-call', occurrence, {
+      text,
+      advice: adviceForCm(cmFunction) ?? adviceForRefusal(sentence),
+    })
   }
 
   #created(call: CheckedCall): void {
@@ -344,7 +371,8 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    if (call.why === 'close' && isVerbsClass(known.class) && !known.isInternal)
+    const isLeft = call.why === 'close' && !this.#closedContexts.has(call.context)
+    if (isLeft && isVerbsClass(known.class) && !known.isInternal)
       this.#reporter.report(
         'leak',
         { ...call, stack: known.creation.stack, action: known.creation.action },
@@ -446,6 +474,14 @@ export class Checker {
 
   /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
+    if (misuse.kind === MisuseKind.CLOSED) {
+      this.#closed(misuse)
+      return
+    }
+    if (misuse.kind === MisuseKind.INHERITED && misuse.index === 1) {
+      this.#destroyedByChild(misuse)
+      return
+    }
     if (misuse.kind === MisuseKind.GAVE_BACK) {
       this.#gaveBack(misuse)
       return
@@ -456,6 +492,14 @@ export class Checker {
     if (kind === MisuseKind.INHERITED) {
       const text = `process ${program?.pid ?? '?'} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${owner.nameWithProgram}, whose context it inherited by fork`
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
+      return
+    }
+    if (kind === MisuseKind.SHORT_ARRAY) {
+      const { index: entries, more: room } = misuse
+      this.#reporter.report('array-too-short', misuse, {
+        text: `ibv_poll_cq on ${owner.name} with num_entries ${entries}: the array of struct ibv_wc at ${hex(misuse.address)} is on the stack, and has room for at most ${counted(room, 'completion')}; more were not polled`,
+        objects: [owner],
+      })
       return
     }
     if (kind === MisuseKind.DEAD_POST) {
@@ -477,6 +521,35 @@ export class Checker {
     // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
+  }
+
+  /** The program closes the descriptor of a context: its objects end with it. */
+  #closed(misuse: Misuse): void {
+    const { context, index, program, device } = misuse
+    this.#closedContexts.add(context)
+    this.#reporter.report(
+      'descriptor-closed',
+      { ...misuse, action: 'closed' },
+      {
+        text: `process ${program?.pid ?? '?'} closes descriptor ${index}, that of its context of ${device}, by close: the device destroys all objects of the context, and later calls fail`,
+      },
+    )
+  }
+
+  #destroyedByChild(misuse: Misuse): void {
+    const { number, deviceNumber, program } = misuse
+    const owner = this.#objects.qp(deviceNumber, number)
+    if (owner === undefined) return
+    this.#reporter.report(
+      'context-inherited',
+      { ...misuse, action: 'destroyed' },
+      {
+        text: `process ${program?.pid ?? '?'}, a child, destroys ${owner.nameWithProgram}, whose context it inherited by fork: the parent loses it`,
+        advice:
+          'end the child by _exit, or exec, so that it does not run the clean-up of its parent (atexit, destructors)',
+        objects: [owner],
+      },
+    )
   }
 
   #gaveBack({ context, deviceNumber, number, address, wrId, index, time, stack }: Misuse): void {
@@ -629,7 +702,8 @@ export class Checker {
     if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
-    const id = mismatch ?? idOfCause
+    const isAhead = cause.id === 'RKEY_OLD' && isNotYetBound(cause.args)
+    const id = mismatch ?? (isAhead ? 'window-not-bound' : idOfCause)
     const occurrence: Occurrence = {
       time,
       device,
@@ -653,7 +727,9 @@ export class Checker {
           ? this.#objects.regionAt(context, Number(address))
           : undefined
       this.#reporter.report(id, occurrence, {
-        text: failureText(failure),
+        text: isAhead
+          ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
+          : failureText(failure),
         advice: adviceForFailure(failure, qp),
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'

@@ -133,6 +133,8 @@ export interface Death {
   readonly signal: string
   /** Whether the signal has interrupted the preload library. */
   readonly isInOurs: boolean
+  /** The function of verbs that the thread has called last; empty: none. Absent: unknown. */
+  readonly lastCall?: string
   readonly stack: Stack
 }
 

@@ -79,11 +79,26 @@ export const reportGone = (services: DetectorServices, used: UseOfGone): void =>
   const { classes = [] } = kind
   const number = used.number === UNKNOWN_NUMBER ? undefined : used.number
   const known =
-    use === GoneUse.CONCURRENT || isOwner
+    use === GoneUse.CONCURRENT || use === GoneUse.FOREIGN || isOwner
       ? (services.objects.existingOf(program, classes, number) ??
         services.objects.destroyedOf(program, classes, number, destroyedAt))
       : services.objects.destroyedOf(program, classes, number, destroyedAt)
   const name = nameOf(kind, used, known)
+  if (use === GoneUse.NOTHING || use === GoneUse.FOREIGN) {
+    services.report('refused-call', occurrenceOf(services, used, known, 'called'), {
+      severity: 'error',
+      text:
+        use === GoneUse.NOTHING
+          ? `${used.function} is called with NULL for ${kind.name.includes(' ') ? kind.name : `its ${kind.name}`}`
+          : `${used.function} on ${nameOf(kind, used, known)}, which is of another device context (ibv_open_device) than the first object of the call`,
+      advice:
+        use === GoneUse.NOTHING
+          ? 'check the result of the call that creates the object, and that the variable is set before'
+          : 'open the device once, or create all objects that are used together from the same context',
+      objects: [known],
+    })
+    return
+  }
   const isDouble = use === GoneUse.DESTROY && !isOwner
   const what =
     use === GoneUse.CONCURRENT
@@ -112,9 +127,10 @@ const verbsIn = (stack: Stack): string | undefined => {
 }
 
 export const reportDeath = (services: DetectorServices, { signal, isInOurs, ...death }: Death): void => {
+  const last = FUNCTION_NAME.test(death.lastCall ?? '') ? `; its thread's last call of verbs was ${death.lastCall}` : ''
   const verbs = verbsIn(death.stack) ?? (isInOurs ? 'a function of verbs' : undefined)
   services.report('program-died', occurrenceOf(services, death, undefined, 'ended'), {
-    text: verbs === undefined ? `died of ${signal}` : `died of ${signal} in ${verbs}`,
+    text: `died of ${signal}${verbs === undefined ? '' : ` in ${verbs}`}${death.stack.length < 2 ? last : ''}`,
     ...(verbs === undefined && { severity: 'warning' as const }),
   })
 }

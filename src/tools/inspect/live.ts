@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { lastingWaits } from '../../daemon/client/lasting-waits.ts'
 import type { FaultStat, WaitStat } from '../../uapi/tool.ts'
 import { readAt } from './file.ts'
-import type { DataState, FaultState } from './protocol.ts'
+import type { DataState, FaultState, SymbolState } from './protocol.ts'
 import type { PageData, Snapshot } from './server.ts'
 import { copySession } from './snapshot.ts'
 
@@ -20,6 +20,8 @@ export interface LiveClient {
   record(fd: number, options: { application: string; payload: number; limit: number }): Promise<void>
   faults(set?: string): Promise<readonly FaultStat[]>
   waits(): Promise<readonly WaitStat[]>
+  /** What the frames are that programs have sent since the last call. Throws an Error. */
+  newSymbols(): Promise<readonly SymbolState[]>
   close(): void
 }
 
@@ -37,6 +39,10 @@ export interface LiveOptions {
 /** Milliseconds between two looks at the file, and between two attempts to reach the next daemon. */
 const LOOK_INTERVAL = 200
 const CONNECT_INTERVAL = 500
+/** Milliseconds from one look for symbols to the next. */
+const SYMBOLS_INTERVAL = 1000
+/** Symbols that are kept at most: those of all daemons that were shown. */
+const MAX_SYMBOLS = 20_000
 
 type OpenFile = Awaited<ReturnType<typeof open>>
 
@@ -151,6 +157,20 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
     if (state.size === 0) await new Promise(resolve => setTimeout(resolve, LOOK_INTERVAL / 10))
   }
   const timer = setInterval(() => void look(), LOOK_INTERVAL)
+  const symbols: SymbolState[] = []
+  let symbolsAt = 0
+  const addSymbols = async (from: LiveClient): Promise<void> => {
+    for (const symbol of await from.newSymbols()) if (symbols.length < MAX_SYMBOLS) symbols.push(symbol)
+    // The page asks for them.
+    setState({})
+  }
+  const symbolsTimer = setInterval(() => {
+    // Without events there are no new stacks.
+    if (client === undefined || changedAt === symbolsAt) return
+    symbolsAt = changedAt
+    // The daemon has ended: the next one has its own.
+    addSymbols(client).catch(() => {})
+  }, SYMBOLS_INTERVAL)
   return {
     data: {
       name,
@@ -163,6 +183,7 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
         return () => listeners.delete(listener)
       },
       waits,
+      symbols: from => symbols.slice(from),
       save,
       ...(allowsFaults && {
         async faults(rules?: string) {
@@ -174,6 +195,7 @@ export const openLive = async (options: LiveOptions): Promise<{ readonly data: P
     async close() {
       isClosed = true
       clearInterval(timer)
+      clearInterval(symbolsTimer)
       client?.close()
       await file?.close()
     },

@@ -7,6 +7,7 @@
  *   GET  /api/data        bytes of the session file: ?offset=…&length=…
  *   GET  /api/changes     of a live recording: a line of JSON for each change (`DataState`), until the client closes
  *   GET  /api/waits       what programs of the daemon wait for (`WaitState`)
+ *   GET  /api/symbols     of a live recording: what frames of stacks are (`SymbolState`), from number ?from=… on
  *   GET  /api/faults      the fault rules (`FaultState`); PUT replaces them
  *   GET  /api/recording   of a live recording: a session file with all so far
  *   POST /api/token       a token for another link
@@ -52,6 +53,19 @@ export interface WaitState {
   readonly command: string
   /** A sentence without its full stop. */
   readonly text: string
+}
+
+/** What a frame of a stack is: functions, the innermost first. */
+export interface SymbolState {
+  /** As in the recording. */
+  readonly frame: string
+  readonly frames: readonly {
+    readonly function: string
+    readonly file?: string
+    readonly line?: number
+    readonly object?: string
+    readonly source?: { readonly first: number; readonly lines: readonly string[] }
+  }[]
 }
 
 /** What the page is told first. */

@@ -9,7 +9,15 @@ import { createAccess } from './access.ts'
 import { isLoopback, machineNames, plainAddress, urlHost } from './addresses.ts'
 import { limitConnections } from './connections.ts'
 import { type Page, SERVED_POLICY } from './page.ts'
-import { type About, type DataState, type FaultState, HOST_HEADER, MAX_READ, type WaitState } from './protocol.ts'
+import {
+  type About,
+  type DataState,
+  type FaultState,
+  HOST_HEADER,
+  MAX_READ,
+  type SymbolState,
+  type WaitState,
+} from './protocol.ts'
 
 /** A copy of the recording. */
 export interface Snapshot {
@@ -30,6 +38,8 @@ export interface PageData {
   onChange(listener: () => void): () => void
   /** Absent: no programs run. What lasts for two looks; throws an Error if the daemon has ended meanwhile. */
   waits?(): Promise<readonly WaitState[]>
+  /** Absent: they are in the file. What the frames of stacks are, from number `from` on. */
+  symbols?(from: number): readonly SymbolState[]
   /** Absent: it is a file. The recording so far, as a whole session file. */
   save?(): Promise<Snapshot>
   /** Absent: the page may not change faults. Reads the rules, or replaces them; throws an Error for a wrong rule. */
@@ -245,6 +255,8 @@ export const servePage = async (
         return send(response, 200, 'text/plain', access.createToken())
       case 'GET /api/waits':
         return sendJson(response, (await data.waits?.()) ?? [])
+      case 'GET /api/symbols':
+        return sendJson(response, data.symbols?.(wholeNumber(url, 'from', Number.MAX_SAFE_INTEGER)) ?? [])
       case 'GET /api/faults':
         return sendJson(response, await changeFaults(data))
       case 'PUT /api/faults':

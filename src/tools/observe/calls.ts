@@ -3,8 +3,7 @@
  * the tables do not know stays bytes.
  */
 import { Classes } from '../../spec/classes.ts'
-import type { LinuxAbi } from '../../spec/drivers/linux-abi.ts'
-import { RXE_DRIVER_ID, RxeAbi } from '../../spec/drivers/rxe.ts'
+import { knownAbis } from '../../spec/drivers/known.ts'
 import { CallError } from '../../spec/errno.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -28,13 +27,10 @@ import type { MemoryRange, ObservedCall } from './records.ts'
 const classesByName: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const classesById = new Map(Object.values(Classes).map((cls: ObjectClass) => [cls.id, cls]))
 
-/** The kernel's drivers whose bytes in responses are known. */
-const abis: Readonly<Record<number, LinuxAbi>> = { [RXE_DRIVER_ID]: RxeAbi }
-
 /** Every class, for the driver that a message names. */
 const schemaOf = (driverId: number): Schema => ({
   driverId,
-  linux: abis[driverId],
+  linux: knownAbis[driverId],
   classById: id => classesById.get(id),
   classByName: name => classesByName[name],
 })

@@ -10,6 +10,7 @@
  *   folders: [/var/spool/slurmd]      of which each host has its own
  *   check: true                       the hosts' daemons check programs
  */
+
 import { basename, isAbsolute, normalize } from 'node:path'
 import {
   isAlias,
@@ -23,6 +24,7 @@ import {
   parseDocument,
   type YAMLMap,
 } from 'yaml'
+import { DEFAULT_DRIVER, deviceNames as knownNames } from '../../spec/drivers/known.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
 import { didYouMean } from '../trace/suggest.ts'
 import { InputError } from './input-error.ts'
@@ -33,12 +35,7 @@ import { MAX_MTU, MIN_MTU } from './link-settings.ts'
  * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
  * host has neither devices nor a daemon.
  */
-export const deviceNames = {
-  rxe: (i: number) => `rxe${i}`,
-  mlx5: (i: number) => `mlx5_${i}`,
-  efa: (i: number) => `efa${i}`,
-  none: undefined,
-} as const
+export const deviceNames = { ...knownNames, none: undefined } as const
 export type NetDriver = keyof typeof deviceNames
 export const netDrivers = Object.keys(deviceNames) as readonly NetDriver[]
 
@@ -280,13 +277,14 @@ const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefin
     for (const each of many) addHost(at, each, driver)
     return many
   }
-  if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS), 'rxe')
+  if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS), DEFAULT_DRIVER)
   else if (isSeq(node))
-    for (const item of node.items) addHost(item as Node, reader.text(item) ?? reader.written(item as Node), 'rxe')
+    for (const item of node.items)
+      addHost(item as Node, reader.text(item) ?? reader.written(item as Node), DEFAULT_DRIVER)
   else if (isMap(node))
     for (const [name, { key: at, value }] of reader.entries(node, 'hosts')) {
       if (value === undefined || (isScalar(value) && value.value === null)) {
-        addHost(at, name, 'rxe')
+        addHost(at, name, DEFAULT_DRIVER)
         continue
       }
       if (!isMap(value))
@@ -294,7 +292,7 @@ const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefin
       const settings = reader.entries(value, `host "${name}"`, ['count', 'driver'])
       const count = settings.get('count')
       const driver = settings.get('driver')
-      const kind = driver === undefined ? 'rxe' : readDriver(reader, driver.key, driver.value)
+      const kind = driver === undefined ? DEFAULT_DRIVER : readDriver(reader, driver.key, driver.value)
       if (count === undefined) addHost(at, name, kind)
       else names.add(at, name, addMany(at, name, reader.count(count.value, count.key, 'count', 1, MAX_HOSTS), kind))
     }

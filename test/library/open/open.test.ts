@@ -23,6 +23,7 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { parseAddress } from '../../../src/transport/wire/address.ts'
 import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
+import { longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { isEmpty, start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../verbs/endpoints.ts'
@@ -185,7 +186,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })
   })
 
-  test('with 64 devices, its maximum, reports the counters of all', async t => {
+  test('with 64 devices, its maximum, reports the counters of all', { skip: longOnly }, async t => {
     const devices = Array.from({ length: 64 }, (_, i) => `rxe${i}@${loopbackText(i + 1)}`)
     const daemon = await startDaemon(t, { devices })
     const device = await open({ socket: daemon.socket, device: 'rxe63' })

@@ -9,6 +9,8 @@
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *   torment_cases fields | fields-right             the opcode of a completion in error tells its queue
  *
+ *   torment_cases fenced-right                      a fenced SEND of what an atomic returns
+ *
  * If the assumption fails, the program prints a message and exits with status 1.
  */
 #include "../../../docs/findings/pair.h"
@@ -187,6 +189,33 @@ static int fields(int is_right)
     return 1;
 }
 
+/* A fetch-and-add, and a fenced SEND of its result, in one list: the SEND waits for the result. */
+static int fenced(int is_right)
+{
+    (void)is_right;
+    int wrong = 0;
+    uint64_t *const counter = (uint64_t *)other.buffer;
+    *counter = 100;
+    for (int round = 0; round < 20; round++) {
+        struct ibv_sge sge = first_bytes(&one, 8), into = first_bytes(&other, 8);
+        into.addr += SIZE / 2;
+        post_receive(&other, into);
+        struct ibv_send_wr *bad, send = {.wr_id = 5, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND};
+        send.send_flags = IBV_SEND_FENCE;
+        struct ibv_send_wr add = {.wr_id = 4, .next = &send, .sg_list = &sge, .num_sge = 1};
+        add.opcode = IBV_WR_ATOMIC_FETCH_AND_ADD;
+        add.wr.atomic.remote_addr = address_of(&other);
+        add.wr.atomic.compare_add = 1;
+        add.wr.atomic.rkey = other.mr->rkey;
+        check(ibv_post_send(one.qp, &add, &bad), "ibv_post_send");
+        next_completion(&one);
+        next_completion(&one);
+        next_completion(&other);
+        wrong += *(volatile uint64_t *)(other.buffer + SIZE / 2) != 100 + (uint64_t)round;
+    }
+    return wrong != 0;
+}
+
 int main(int count, char **arguments)
 {
     static const struct {
@@ -196,7 +225,8 @@ int main(int count, char **arguments)
     } cases[] = {{"last-byte", last_byte, 0}, {"last-byte-right", last_byte, 1}, {"order", order, 0},
                  {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
                  {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
-                 {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1}};
+                 {"unsignaled-right", unsignaled, 1}, {"fields", fields, 0}, {"fields-right", fields, 1},
+                 {"fenced-right", fenced, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();

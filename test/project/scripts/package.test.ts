@@ -1,5 +1,5 @@
 /*
- * scripts/package.mjs on a machine that lacks tools. What it makes without them: test/project/package/package.test.ts.
+ * scripts/package.mjs on a machine that lacks tools. What it makes without them: test/project/package/use.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,8 +1,9 @@
 /*
- * The short mutation run, and the search for the text to edit.
+ * The short mutation run, of kinds that must be found, in the long run; the search for the text to edit.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { longOnly } from '../../long-run.ts'
 import { lacking } from '../../system/programs.ts'
 import { describeMutant, runCampaign } from './campaign.ts'
 import { type KindName, kindNames } from './kinds.ts'
@@ -29,7 +30,7 @@ const certain: readonly KindName[] = [
 /** Programs of docs/findings. */
 const programNames = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
 
-describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
+describe('mistakes in programs', { skip: longOnly || lacking('cc', 'gcov') }, () => {
   it('are found by userdma check', async t => {
     const chosen = programs.filter(({ name }) => programNames.includes(name))
     const { judged } = await runCampaign(t, { seed: 1, count: certain.length, programs: chosen, kinds: certain })

@@ -10,7 +10,7 @@ import { watch } from '../../../src/host/event-loop/poll.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { accept, close, listen } from '../../../src/host/net/sockets.ts'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
-import { inLongRun } from '../../long-run.ts'
+import { casesOf, inLongRun, longOnly } from '../../long-run.ts'
 import { compileC } from '../../tools.ts'
 import {
   cleanEnvironment,
@@ -35,6 +35,7 @@ import {
   PYVERBS,
   pythonFramesOf,
   refusedRegistration,
+  sources,
 } from './checking.ts'
 
 /** A library whose constructor calls the function at the address $CONSTRUCTOR; the loader holds its lock meanwhile. */
@@ -71,7 +72,7 @@ describe('userdma check', {
       'await a.write(mr.slice(0, 8), { ...mr.remote(0, 8), rkey: 0x1234 }).catch(() => {})',
       'await device.close()',
     ])
-    for (const options of [[], ['--races']]) {
+    for (const options of casesOf([[], ['--races']], one => one.length > 0)) {
       const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`, options)
       assert.equal(status, EX_DATAERR)
       const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
@@ -146,7 +147,7 @@ describe('userdma check', {
       ['destroyed-objects'],
     )
     assert.match(readFileSync(sarif, 'utf8'), /"toolExecutionNotifications".*"destroyed-objects"/s)
-    // A second run of so many calls; self-check/check.test.ts prints an omission as text too.
+    // A second run of so many calls: test/library/self-check/check.test.ts prints an omission as text too.
     if (inLongRun(false, true)) return
     const { stderr } = await runUserdma(t, ['check', '--private', '--', process.execPath, file], {
       env: cleanEnvironment(),
@@ -190,6 +191,12 @@ describe('userdma check', {
     const options = ['--suppressions', file, '--sarif', sarif]
     const suppressed = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
     assert.match(suppressed.stderr, /userdma check: 1 error, 3 suppressed\n/)
+    const json = await runUserdma(t, ['check', '--json', '--suppressions', file, '--', 'sh', '-c', script])
+    const objects = json.stderr.split('\n').filter(line => line.startsWith('{'))
+    assert.deepEqual(
+      objects.map(line => JSON.parse(line) as Record<string, unknown>).filter(one => 'suppressed' in one),
+      [{ suppressed: 3, text: '3 findings suppressed by --suppressions' }],
+    )
     const { runs } = JSON.parse(readFileSync(sarif, 'utf8')) as { runs: { results: { ruleId: string }[] }[] }
     assert.deepEqual(
       runs[0]?.results.map(({ ruleId }) => ruleId),
@@ -362,6 +369,42 @@ describe('userdma check', {
     assert.deepEqual([...new Set(found.map(({ id, severity }) => `${id} ${severity}`))], ['refused-call note'], stderr)
   })
 
+  it('threads with the smallest stacks are checked', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(
+      join(folder, 'small.c'),
+      `#include <limits.h>
+      #include <pthread.h>
+      #include "${sources}/pair.h"
+      static struct end one, other;
+      static void *work(void *unused)
+      {
+          post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+          completion(&one);
+          ibv_dereg_mr(ibv_reg_mr(one.pd, one.buffer, 64, IBV_ACCESS_LOCAL_WRITE));
+          return unused;
+      }
+      int main(void)
+      {
+          pthread_attr_t attributes;
+          pthread_t thread;
+          make_pair(&one, &other);
+          pthread_attr_init(&attributes);
+          pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN);
+          pthread_create(&thread, &attributes, work, NULL);
+          pthread_join(thread, NULL);
+          return destroy_pair(&one, &other);
+      }\n`,
+    )
+    const program = compileC(join(folder, 'small'), [join(folder, 'small.c')], ['-g', '-libverbs', '-lpthread'])
+    for (const device of ['rxe0@127.0.0.1', 'mlx5_0@127.0.0.1,driver=mlx5']) {
+      const args = ['check', '--private', '--races', '--device', device, '--', program]
+      const { status, stderr } = await runUserdma(t, args, { env: cleanEnvironment() })
+      assert.equal(status, 0, stderr)
+      assert.match(stderr, /userdma check: no findings/)
+    }
+  })
+
   it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
@@ -439,8 +482,10 @@ describe('userdma check', {
   it('the summary names hidden leaks, and waits come first', async t => {
     const both = await runUserdma(t, ['check', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
     // What a program waits for is printed without an option.
-    assert.match(both.stderr, /^userdma check: note both-receive: /)
+    assert.match(both.stderr, /^userdma check: note both-receive: /m)
     assert.match(both.stderr, /userdma check: 1 note \(8 leaks of programs that a signal ended: `--leaks`\)\n/)
+    // The program polls for three seconds.
+    if (longOnly) return
     const shown = await runUserdma(t, ['check', '--leaks', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
     assert.match(shown.stderr, /userdma check: 8 warnings, 1 note\n/)
   })

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { lacking, startDaemon, temporaryFolder } from '../programs.ts'
 import { assertFound, checkScript, EX_DATAERR, faulty, fixed, isOf, sources } from './checking.ts'
@@ -98,7 +99,9 @@ describe('userdma check on the programs of docs/findings', { skip: lacking(fault
     }
   })
 
-  it('sends without a slot are refused with --like, if the adapter frees slots at polls', async t => {
+  it('sends without a slot are refused with --like, if the adapter frees slots at polls', {
+    skip: longOnly,
+  }, async t => {
     const post = async (adapter: string, program: string, options: readonly string[] = []) => {
       const { found, stderr } = await checkScript(t, `${program} > /dev/null`, ['--like', adapter, ...options])
       const full = found.find(({ id }) => id === 'queue-full')

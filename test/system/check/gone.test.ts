@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { longOnly } from '../../long-run.ts'
 import { repoRoot } from '../../paths.ts'
 import { findTool } from '../../tools.ts'
 import { cleanEnvironment, lacking, ownProgram, runUserdma } from '../programs.ts'
@@ -73,7 +74,9 @@ describe('destroyed objects', { skip: lacking(program, ownProgram('own_allocator
     assert.equal(status, 0, stderr)
   })
 
-  it('programs that create and destroy many objects have no finding, and their memory is bounded', async t => {
+  it('programs that create and destroy many objects have no finding, and their memory is bounded', {
+    skip: longOnly,
+  }, async t => {
     const { found, stdout, stderr, status } = await checkScript(t, `${program} churn`)
     assert.deepEqual(
       found.map(({ id, text }) => `${id} ${text}`),

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { casesOf } from '../../long-run.ts'
 import { titleOf } from '../../project/catalogue/cases.ts'
 import { catalogue } from '../../project/catalogue/catalogue.ts'
 import { runProgram } from '../../project/catalogue/run.ts'
@@ -33,7 +34,7 @@ describe('findings in real programs are known', {
   skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ss', ownProgram('memory_windows')),
 }, () => {
   const root = userlandRoot('Debian 12')
-  for (const races of [false, true])
+  for (const races of casesOf([false, true], one => one))
     it(races ? 'with --races' : 'without --races', async t => {
       assert.ok('command' in root)
       const { daemon, newFindings } = await startCheckedDaemon(t, { races })

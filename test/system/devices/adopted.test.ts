@@ -20,7 +20,7 @@ const AS_GUEST = {
 
 for (const [whose, prefix] of Object.entries(AS_GUEST))
   describe(`pages of a program that a device shares${whose}`, {
-    skip: lacking(program, ...prefix.slice(0, 1)) || (whose !== '' && noGuests),
+    skip: lacking(program, ...prefix.slice(0, 1)) || (whose !== '' && noGuests()),
   }, () => {
     const scope = suiteScope()
     let daemon: TestDaemon

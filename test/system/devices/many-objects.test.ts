@@ -20,7 +20,7 @@ describe('very many objects', { skip: lacking(program) }, () => {
   })
 
   it('in a multicast group, of a guest, are at most half of what the owner does not keep', {
-    skip: noGuests,
+    skip: noGuests(),
   }, async t => {
     const { members } = Limits.multicast
     const share = Math.floor((members * 7) / 16)
@@ -38,7 +38,7 @@ describe('very many objects', { skip: lacking(program) }, () => {
     await guest.ended
   })
 
-  it('with large rings, of a guest, leave mappings and addresses to others', { skip: noGuests }, async t => {
+  it('with large rings, of a guest, leave mappings and addresses to others', { skip: noGuests() }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const large = ['qp', '1000', '1000000']
     const guest = start(t, program, large, {

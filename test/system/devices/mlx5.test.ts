@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { adapters, type Limit, type LimitName } from '../../../src/spec/check/adapters.ts'
+import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
 import {
@@ -37,10 +38,10 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     const programs = ['ibv_rc_pingpong', 'ibv_uc_pingpong', 'ibv_ud_pingpong', 'ibv_srq_pingpong', 'ibv_xsrq_pingpong']
     for (const program of programs)
       assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '200'], { program, devices: PAIR }))
-    for (const program of ['ibv_rc_pingpong', 'ibv_srq_pingpong'])
+    for (const program of casesOf(['ibv_rc_pingpong', 'ibv_srq_pingpong'], (_, i) => i < 1))
       assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '200', '-e'], { program, devices: PAIR }))
     const args = ['-F', '-x', '1', '-n', '100']
-    for (const program of ['ib_write_bw', 'ib_read_bw', 'ib_atomic_bw', 'ib_send_bw']) {
+    for (const program of casesOf(['ib_write_bw', 'ib_atomic_bw', 'ib_read_bw', 'ib_send_bw'], (_, i) => i < 2)) {
       const pair = await runPair(t, daemon, args, { program, devices: PAIR })
       assert.equal(pair.client.status, 0, pair.client.stdout + pair.client.stderr)
     }
@@ -122,7 +123,7 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       if (fault !== undefined) await assertFaultsInjected(one, other)
     })
 
-  it('runs UCX over it', { skip: lacking('ucx_perftest') }, async t => {
+  it('runs UCX over it', { skip: longOnly || lacking('ucx_perftest') }, async t => {
     const daemon = await withDevices(t)
     const env = { UCX_TLS: 'dc_mlx5,self', UCX_NET_DEVICES: 'mlx5_0:1' }
     for (const test of ['tag_bw', 'ucp_add']) {
@@ -137,7 +138,9 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
-  it("runs perftest's raw Ethernet", { skip: lacking('raw_ethernet_lat', 'raw_ethernet_fs_rate') }, async t => {
+  it("runs perftest's raw Ethernet", {
+    skip: longOnly || lacking('raw_ethernet_lat', 'raw_ethernet_fs_rate'),
+  }, async t => {
     const daemon = await withDevices(t)
     const macOf = (address: string): string => {
       const [, ...bytes] = address.split('.').map(byte => Number(byte).toString(16).padStart(2, '0'))

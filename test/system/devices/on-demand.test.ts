@@ -71,7 +71,7 @@ describe('a region with on-demand paging', { skip: lacking(program, 'rdma', ...U
       assert.ok(name === 'rxe0' ? prefetched === 0 : prefetched === 512 || prefetched === 768, stdout)
     })
 
-  it("obeys the protection of a guest's pages", { skip: noGuests || noQueries }, async t => {
+  it("obeys the protection of a guest's pages", { skip: noGuests() || noQueries }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const args = [`--reuid=${NOBODY}`, '--clear-groups', program, 'rxe0']
     const { stdout, stderr } = await run(t, 'setpriv', args, { env: daemon.env })

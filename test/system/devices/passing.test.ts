@@ -3,11 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { isEmpty, lacking, NOBODY, ownProgram, run, startDaemon } from '../programs.ts'
+import { isEmpty, lacking, NOBODY, noOtherUser, ownProgram, run, startDaemon } from '../programs.ts'
 
 const passing = ownProgram('passing')
 const imported = ownProgram('imported')
-const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
   it('work from the first call on, whichever call that is', async t => {
@@ -39,7 +38,7 @@ describe('a context used by two programs', { skip: lacking(imported) }, () => {
     }
   })
 
-  it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
+  it('works for another user if the daemon serves that user', { skip: noOtherUser() }, async t => {
     const shared = await startDaemon(t, { guest: NOBODY })
     const served = await run(t, imported, ['share', `${NOBODY}`], { env: shared.env })
     assert.deepEqual([served.status, served.stdout, served.stderr], [0, 'shared\n', ''])

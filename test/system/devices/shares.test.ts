@@ -18,7 +18,7 @@ const FIRST = 3_000_000
 const COUNT = 100
 const FIRST_OF_ROOT = FIRST + COUNT
 
-it('a user and the subordinate uids have one share', { skip: noGuests || lacking(program, 'setpriv') }, async t => {
+it('a user and the subordinate uids have one share', { skip: noGuests() || lacking(program, 'setpriv') }, async t => {
   const ranges = join(temporaryFolder(t), 'subuid')
   writeFileSync(ranges, `nobody:${FIRST}:${COUNT}\n0:${FIRST_OF_ROOT}:${COUNT}\n`)
   // The daemon's mount namespace has this file as /etc/subuid.

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import { findTool, skipTest } from '../../tools.ts'
-import { cleanEnvironment, NOBODY, run, temporaryFolder, userdma } from '../programs.ts'
+import { cleanEnvironment, NOBODY, noOtherUser, run, temporaryFolder, userdma } from '../programs.ts'
 
 const isRoot = process.getuid?.() === 0
 /** A user who does not own the files. */
@@ -86,6 +86,8 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   it('in a user namespace reports that the owner of the files is outside', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
       return void skipTest(t, 'a user namespace without the owner of the files needs root, unshare and setpriv')
+    const reason = noOtherUser()
+    if (reason !== false) return t.skip(reason)
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
@@ -133,7 +135,7 @@ describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () 
   it('of a private daemon is possible with a umask of 777', async t => {
     // A umask does not restrict root.
     const asNobody =
-      isRoot && findTool('setpriv') !== undefined
+      findTool('setpriv') !== undefined && noOtherUser() === false
         ? `setpriv --reuid=${NOBODY} --regid=${NOBODY} --clear-groups env HOME=/ `
         : ''
     const { status, stderr } = await run(t, 'sh', ['-c', `umask 777; ${asNobody}${userdma} run --private -- true`], {

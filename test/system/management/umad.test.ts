@@ -463,7 +463,7 @@ describe('umad files under failures', { skip }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it("are refused to guests of root's daemon", { skip: noGuests }, async t => {
+  it("are refused to guests of root's daemon", { skip: noGuests() }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
     assert.equal((await guest.step('open /dev/infiniband/umad0')).result, EACCES)

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { casesOf, longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import {
   assertFaultsInjected,
@@ -46,7 +47,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     ['-n', '200', '-s', '10001', '-m', '256', '-q', '3', '-e', '-c'],
     ['-n', '50', '-s', '1048576', '-m', '4096', '-q', '2'],
   ]
-  pingpongs.forEach((args, i) => {
+  casesOf(pingpongs, (_, i) => i === 1 || i === 2).forEach((args, i) => {
     it(`ibv_srq_pingpong ${args.join(' ')}`, async t => {
       const devices = ['rxe0', i % 2 === 0 ? 'rxe1' : 'rxe0'] as const
       const pair = await runPair(t, daemon, ['-g', '1', ...args], { program: 'ibv_srq_pingpong', devices })
@@ -79,9 +80,11 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
       assert.match(finished.stdout, /^success$/m)
     }
   }
-  it('ibv_xsrq_pingpong, one client', t => runXsrqPingpong(t, daemon, 1, []))
+  it('ibv_xsrq_pingpong, one client', { skip: longOnly }, t => runXsrqPingpong(t, daemon, 1, []))
   it('ibv_xsrq_pingpong between two devices, with events', t => runXsrqPingpong(t, daemon, 1, ['-e'], ['rxe0', 'rxe1']))
-  it('ibv_xsrq_pingpong, four clients', t => runXsrqPingpong(t, daemon, 4, ['-n', '100', '-s', '5000', '-m', '1024']))
+  it('ibv_xsrq_pingpong, four clients', { skip: longOnly }, t =>
+    runXsrqPingpong(t, daemon, 4, ['-n', '100', '-s', '5000', '-m', '1024']),
+  )
   it('ibv_xsrq_pingpong, three clients with events', t =>
     runXsrqPingpong(t, daemon, 3, ['-n', '50', '-e', '-m', '256']))
 
@@ -96,7 +99,8 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     ['ib_read_bw', 65536, '-c', 'XRC', '-n', '100'],
     ['ib_atomic_bw', 8, '-c', 'XRC', '-n', '200', '-A', 'FETCH_AND_ADD'],
   ]
-  perftest.forEach(([program, size, ...args], i) => {
+  // `npm test` has the bandwidth tests: each operation once.
+  casesOf(perftest, ([program], i) => i > 0 && program.endsWith('bw')).forEach(([program, size, ...args], i) => {
     it(`${program} ${args.join(' ')}, ${size} bytes`, async t => {
       const options: PairOptions = { program, devices: ['rxe0', i % 2 === 0 ? 'rxe0' : 'rxe1'] }
       const sizeOption = program.includes('atomic') ? [] : ['-s', String(size)]

@@ -18,7 +18,7 @@ const [EPERM, ENOENT, ENXIO, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -6, -14, -22
 
 const skip = lacking(UCMA_PROGRAM)
 
-describe("a guest's program on root's daemon", { skip: skip || noGuests }, () => {
+describe("a guest's program on root's daemon", { skip: skip || noGuests() }, () => {
   it('cannot reach objects of another user', async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)

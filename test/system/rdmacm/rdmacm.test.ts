@@ -21,6 +21,11 @@ import { assertGoodRdmacm, type RdmacmCase, rdmacmCases, rpingCases, runRdmacm }
 
 const closedChannel = ownProgram('closed_channel')
 
+const programOf = ({ client }: RdmacmCase) => client.split(' ')[0]
+/** `npm test` has the first case of each program. */
+const isFirstOf = (table: readonly RdmacmCase[]) => (one: RdmacmCase) =>
+  table.find(other => programOf(other) === programOf(one)) === one
+
 describe('programs of rdma_cm', { skip: lacking('rping', 'ib_send_bw') }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
@@ -28,7 +33,7 @@ describe('programs of rdma_cm', { skip: lacking('rping', 'ib_send_bw') }, () => 
     daemon = await startDaemon(suite)
   })
 
-  for (const one of rdmacmCases)
+  for (const one of casesOf(rdmacmCases, isFirstOf(rdmacmCases)))
     it(one.client, async t => {
       assertGoodRdmacm(one, await runRdmacm(t, daemon, one))
     })
@@ -49,10 +54,7 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
 
   const others = rdmacmCases.filter(one => /^(udaddy|ucmatose|rstream|rdma_client)/.test(one.client))
   const all = [...rpingCases, ...others]
-  const programOf = ({ client }: RdmacmCase) => client.split(' ')[0]
-  const isFirst = (one: RdmacmCase) => all.find(other => programOf(other) === programOf(one)) === one
-  // `npm test` has one case of each program: the others are above, between programs of one daemon.
-  for (const one of casesOf(all, isFirst))
+  for (const one of casesOf(all, isFirstOf(all)))
     it(one.client, async t => {
       assertGoodRdmacm(
         one,

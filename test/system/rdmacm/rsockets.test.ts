@@ -35,7 +35,8 @@ const networks = [
   { name: 'with 2 % of all packets lost on each side', hosts: [77, 78], fault: 'drop=0.02,seed=5' },
 ] as const
 
-for (const { name, hosts, fault } of networks)
+// Without losses there is less to do wrong.
+for (const { name, hosts, fault } of casesOf(networks, one => one.fault !== undefined))
   describe(`rsockets between two daemons ${name}`, { skip }, () => {
     const suite = suiteScope()
     const [server, client] = hosts.map(loopbackText) as [string, string]
@@ -50,8 +51,7 @@ for (const { name, hosts, fault } of networks)
     const startServer = (scope: Scope, one: RdmacmCase) =>
       startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER: server, RSOCKETS: library! } })
 
-    // In `npm test`, the cases without losses run concurrently only.
-    for (const one of casesOf(verifying, () => fault !== undefined))
+    for (const one of verifying)
       it(one.client.replace(echo, 'echo'), async t => {
         const finish = await startServer(t, one)
         assertGoodRdmacm(one, await finish())

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
+import { longOnly } from '../../long-run.ts'
 import { PAGE } from '../../project/catalogue/page.ts'
 import { shortName } from '../../project/catalogue/pyverbs-section.ts'
 import { lacking, startDaemon } from '../programs.ts'
@@ -20,7 +21,7 @@ describe('rdma-core’s tests of pyverbs', { skip: lacking(PYTHON, MODULES, SHIP
     assert.deepEqual(unlisted, [], 'docs/reference/programs.md lists what is skipped: npm run docs:programs')
   })
 
-  it('for EFA pass on a device with the driver efa', async t => {
+  it('for EFA pass on a device with the driver efa', { skip: longOnly }, async t => {
     const daemon = await startDaemon(t, { devices: ['efa0@127.0.0.1,driver=efa'] })
     const options = { root: '/', command: (words: readonly [string, ...string[]]) => words, daemon, device: 'efa0' }
     const tests = await runPyverbs(t, { ...options, modules: 'test_efa' })

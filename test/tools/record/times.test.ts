@@ -251,6 +251,41 @@ it('a READ that asks for its lost responses is a repetition', () => {
   assert.deepEqual([times.queues[0]?.repeated, times.queues[0]?.lost], [3, 1])
 })
 
+it('packets of several short messages in one event are of as many sends', () => {
+  const withMtu: SessionEvent = {
+    ...(connected()[1] as SessionEvent & { kind: 'object' }),
+    details: { values: { pathMtu: 3 } },
+  }
+  for (const [operation, name, answer] of [
+    ['RDMA_WRITE', 'RC_WRITE_ONLY', 'RC_ACKNOWLEDGE'],
+    ['RDMA_READ', 'RC_READ_REQUEST', 'RC_READ_RESP_ONLY'],
+  ] as const) {
+    const request = (psn: number, count: number, time: number): SessionEvent => {
+      const event = packets(LEFT, name, psn, time, { count })
+      if (operation === 'RDMA_READ') new DataView(event.bytes.buffer, event.bytes.byteOffset).setUint32(24, 64)
+      return event
+    }
+    const found = timesOf(
+      withMtu,
+      ...[1, 2, 3].map(i => posted(LEFT, i, operation, 64, 100)),
+      request(FIRST_PSN, 3, 110),
+      packets(RIGHT, answer, FIRST_PSN, 140),
+      ended(1, 140),
+      completed(1, 1, 140),
+      polled(1, 140),
+      request(FIRST_PSN + 1, 2, 900),
+      packets(RIGHT, answer, FIRST_PSN + 1, 910),
+      ended(2, 910),
+      completed(2, 2, 910),
+      polled(2, 910),
+    )
+    assert.deepEqual(spans(found), ['device 100-110', 'answer 110-140'], operation)
+    assert.deepEqual(spans(found, 1), ['device 100-110', 'loss 110-900', 'answer 900-910'], operation)
+    assert.deepEqual(spans(found, 2).slice(0, 2), ['device 100-110', 'loss 110-900'], operation)
+    assert.equal(found.times.queues[0]?.repeated, 2, operation)
+  }
+})
+
 it('a READ or atomic whose answer is lost waits for the loss, also if answers of later ones and acknowledgements arrive', () => {
   for (const [operation, request, answer] of [
     ['RDMA_READ', 'RC_READ_REQUEST', 'RC_READ_RESP_ONLY'],

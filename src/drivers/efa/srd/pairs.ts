@@ -4,6 +4,7 @@
  * Nothing depends on the order of packets.
  */
 import { psnDifference } from '../../../transport/wire/bth.ts'
+import { timeoutOf } from '../engine-common.ts'
 import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../state.ts'
 
 /** Packets that may be unacknowledged, a power of two. */
@@ -47,6 +48,7 @@ export const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number
   oldest: 0,
   inFlight: 0,
   inFlightBytes: 0,
+  dueAt: Number.POSITIVE_INFINITY,
   ...NO_WINDOW,
   queue: [],
   dataAt: 0,
@@ -71,6 +73,8 @@ export const notePacket = (pair: Pair, request: Request, offset: number, length:
   pair.lengths[slot] = length
   pair.sentAt[slot] = now
   pair.tries[slot] = 1
+  const dueAt = now + timeoutOf(1)
+  if (pair.inFlight === 0 || dueAt < pair.dueAt) pair.dueAt = dueAt
   pair.inFlight++
   pair.inFlightBytes += length
   return psn

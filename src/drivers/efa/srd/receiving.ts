@@ -10,7 +10,7 @@ import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
 import { receives, WAIT } from '../engine-common.ts'
 import type { EngineParts } from '../engine-parts.ts'
-import { copyElements, copyRange } from '../memory.ts'
+import { copyElements, copyRange, Direction, setRange } from '../memory.ts'
 import { emptyRequest } from '../requests.ts'
 import { type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {
@@ -148,16 +148,15 @@ export class Receiving {
     const [hi, lo, rkey] = [rethVaHi(view, reth), rethVaLo(view, reth), rethRkey(view, reth)]
     const isRead = opcode === Opcode.READ
     const access = isRead ? REMOTE_READ : REMOTE_WRITE
-    const refusal = this.#engine.delivery.refuseRdma(qp, from.text, rkey, access, hi, lo, length)
+    const range = setRange(this.#engine.range, hi, lo, rkey, length)
+    const refusal = this.#engine.delivery.refuseRdma(qp, from.text, access, range)
     if (refusal !== OK) return refusal
     if (isRead) return this.#respond(source, message, hi, lo, rkey, length)
     if (offset + payload > length) return EfaStatus.BAD_STATUS
     const received = (source.writes.get(message) ?? 0) + payload
     const isLast = received >= length
     if (imm !== undefined && !isLast && !source.writes.has(message) && source.writes.size >= MAX_WRITES) return WAIT
-    if (
-      !copyRange(this.#engine.table, qp.pd, rkey, access, hi, lo, offset, false, arena, data, payload, payload, payload)
-    )
+    if (!copyRange(this.#engine.memory, qp.pd, access, range, offset, Direction.WRITE, arena, data, payload))
       return EfaStatus.BAD_ADDRESS
     if (imm !== undefined && isLast && this.#engine.delivery.takeImmediate(qp, length, imm, from) === WAIT)
       return EfaStatus.NOT_READY
@@ -195,7 +194,9 @@ export class Receiving {
     if (request === undefined || request.peer !== peer || request.destQpn !== qpn) return OK
     if (offset + length > request.length) return EfaStatus.BAD_STATUS
     const { arena } = this.#engine.port
-    if (!copyElements(this.#engine.table, qp.pd, request.elements, request.count, offset, false, arena, at, length)) {
+    const { memory } = this.#engine
+    const { elements, count } = request
+    if (!copyElements(memory, qp.pd, elements, count, offset, Direction.WRITE, arena, at, length)) {
       this.#engine.end(request, EfaStatus.INVALID_LKEY)
       return OK
     }

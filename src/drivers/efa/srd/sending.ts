@@ -6,7 +6,7 @@ import { AccessFlags } from '../../../spec/enums.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { ENDLESS, MAX_TRANSFER, NOT_READY_DELAY, timeoutOf, WAIT } from '../engine-common.ts'
 import type { EngineParts } from '../engine-parts.ts'
-import { copyRange, gather } from '../memory.ts'
+import { copyRange, Direction, gather, setRange } from '../memory.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type Request, randomEpoch } from '../state.ts'
 import {
   ackEpoch,
@@ -136,7 +136,7 @@ export class Sending {
     const status =
       request.operation === READ_DATA
         ? this.#gatherResponse(request, offset, at + payloadAt(opcode), length)
-        : gather(this.#engine.table, request, offset, arena, at + payloadAt(opcode), length, length, length)
+        : gather(this.#engine.memory, request, offset, arena, at + payloadAt(opcode), length)
     if (status !== OK) return status
     const number = psn ?? notePacket(pair, request, offset, length, this.#engine.now)
     putHeaders(arena.view, at, opcode, request, pair.epoch, number, offset, length)
@@ -146,21 +146,9 @@ export class Sending {
 
   #gatherResponse({ qp, rkey, remoteHi, remoteLo }: Request, offset: number, at: number, length: number): EfaStatus {
     const { arena } = this.#engine.port
-    return copyRange(
-      this.#engine.table,
-      qp.pd,
-      rkey,
-      REMOTE_READ,
-      remoteHi,
-      remoteLo,
-      offset,
-      true,
-      arena,
-      at,
-      length,
-      length,
-      length,
-    )
+    const { memory, range } = this.#engine
+    setRange(range, remoteHi, remoteLo, rkey, length)
+    return copyRange(memory, qp.pd, REMOTE_READ, range, offset, Direction.READ, arena, at, length)
       ? OK
       : EfaStatus.BAD_ADDRESS
   }
@@ -176,11 +164,15 @@ export class Sending {
   resend(pair: Pair, now: number): boolean {
     let hasSent = false
     let isGone = false
+    pair.dueAt = Number.POSITIVE_INFINITY
     visitPackets(pair, (psn, slot) => {
-      if (isGone || now < pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!)) return
-      hasSent = true
-      if (pair.tries[slot]! >= MAX_TRIES) isGone = true
-      else this.#sendAgain(pair, psn, slot)
+      if (isGone) return
+      if (now >= pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!)) {
+        hasSent = true
+        if (pair.tries[slot]! >= MAX_TRIES) isGone = true
+        else this.#sendAgain(pair, psn, slot, true)
+      }
+      pair.dueAt = Math.min(pair.dueAt, pair.sentAt[slot]! + timeoutOf(pair.tries[slot]!))
     })
     if (!isGone) return hasSent
     this.#engine.counts.unresponsive_remote_events++
@@ -193,19 +185,21 @@ export class Sending {
     return true
   }
 
-  #sendAgain(pair: Pair, psn: number, slot: number): void {
+  /** `isOverdue`: it was not acknowledged in time; otherwise later ones were acknowledged. */
+  #sendAgain(pair: Pair, psn: number, slot: number, isOverdue: boolean): void {
     const request = pair.requests[slot]!
     const length = pair.lengths[slot]!
     const status = this.#sendPacket(pair, request, pair.offsets[slot]!, length, psn)
     if (status === WAIT) {
       pair.sentAt[slot] = this.#engine.now - timeoutOf(pair.tries[slot]!) + PORT_FULL_DELAY
+      pair.dueAt = Math.min(pair.dueAt, this.#engine.now + PORT_FULL_DELAY)
       return
     }
     pair.sentAt[slot] = this.#engine.now
     pair.tries[slot]!++
     this.#engine.counts.retrans_pkts++
     this.#engine.counts.retrans_bytes += length
-    this.#engine.counts.retrans_timeout_events++
+    if (isOverdue) this.#engine.counts.retrans_timeout_events++
     if (status === OK) return
     endPacketsOf(pair, request)
     this.#finish(request, status)
@@ -229,7 +223,7 @@ export class Sending {
         if ((bits & 1) !== 0) this.#acknowledged(pair, (psn - word * 32 - i) & 0xff_ffff)
     // packets that are much older than acknowledged ones are lost
     visitPackets(pair, (old, slot) => {
-      if (pair.tries[slot] === 1 && psnDifference(psn, old) > REORDERED) this.#sendAgain(pair, old, slot)
+      if (pair.tries[slot] === 1 && psnDifference(psn, old) > REORDERED) this.#sendAgain(pair, old, slot, false)
     })
   }
 

@@ -3,63 +3,51 @@
  * `userdma explain --slow` and the page show.
  */
 
-/** In the order of a request's life, with what interrupts it. `label`: the title in short. `advice`: what to do if the phase dominates. */
+/** In the order of a request's life, with what interrupts it. `label`: the title in short. */
 export const phases = {
   turn: {
     label: 'its turn',
     title: 'its turn: earlier requests of the queue pair were still being sent',
-    advice: 'use more queue pairs, or smaller messages',
   },
   fence: {
     label: 'fence',
     title: 'READs and atomics before it (IBV_SEND_FENCE)',
-    advice: 'set IBV_SEND_FENCE only on requests that need the data of earlier READs',
   },
   reads: {
     label: 'max_rd_atomic',
     title: 'a slot for a READ or atomic (max_rd_atomic)',
-    advice: 'connect with a larger max_rd_atomic and max_dest_rd_atomic',
   },
   window: {
     label: 'window',
     title: 'acknowledgements of earlier data (the window was full)',
-    advice: "the network or the peer takes no more than this; look at the peer's load and at losses",
   },
   device: {
     label: 'device',
     title: 'the device',
-    advice: 'the process that runs the device was busy: look at its CPU',
   },
   receiver: {
     label: 'no receive (RNR)',
     title: 'a receive of the peer (RNR)',
-    advice: "post the peer's receives earlier, and as many as messages can be under way",
   },
   loss: {
     label: 'loss',
     title: 'lost packets that were sent again',
-    advice: 'find where packets are lost; a shorter timeout of the queue pair notices a loss earlier',
   },
   sending: {
     label: 'own packets',
     title: 'its own packets, first to last',
-    advice: 'the message is long for this path',
   },
   answer: {
     label: 'acknowledgement',
     title: 'the acknowledgement or answer',
-    advice: 'network and peer: post several requests before waiting for the first',
   },
   completion: {
     label: 'completion',
     title: 'the completion, after the acknowledgement',
-    advice: 'completions are in order: an earlier request was not complete',
   },
   program: {
     label: 'poll',
     title: 'the poll of the program',
-    advice:
-      'poll earlier, or from a thread of its own; a program that waits for events is woken late on a busy machine',
   },
 } as const
 

@@ -51,6 +51,31 @@ export interface RequestTimes {
   readonly spans: readonly Span[]
 }
 
+/** What advice needs to know beside the times (advice.ts). Times are microseconds. */
+export interface Evidence {
+  /** Sends that were outstanding without any other. */
+  readonly alone: number
+  /**
+   * Time in which a send waited for a fence, a slot or the window. Earlier sends were outstanding, and in the sums it is
+   * their time, since they are the oldest.
+   */
+  readonly fence: number
+  readonly reads: number
+  readonly window: number
+  /** Fenced sends that waited, and of these the ones with data that an earlier READ or atomic wrote. */
+  readonly fenced: number
+  readonly fencedForData: number
+  /** The device's time for sends that have no packets, or whose packets nobody acknowledges. */
+  readonly ended: number
+  /** Time after RNR NAKs in which the peer's receive was posted. */
+  readonly receiveReady: number
+  /** Time of losses that no NAK and no later answer told: until the timeout. */
+  readonly untold: number
+  /** From completions to the last look at which they certainly were not polled, and to the look at which they were. */
+  readonly notPolled: number
+  readonly polled: number
+}
+
 /** The sends of a queue pair. */
 export interface QueueTimes {
   readonly qp: QueuePair
@@ -68,6 +93,7 @@ export interface QueueTimes {
   readonly notReady: number
   /** Of its sends, from the device's first look to the poll. */
   readonly durations: Durations
+  readonly evidence: Evidence
 }
 
 const PSN_MASK = 0xff_ffff
@@ -80,6 +106,8 @@ const MAX_STALLS = 64
 const MAX_RUNS = 256
 /** Sends that are looked at for the first packet of a message: local operations have none. */
 const MAX_SCAN = 256
+/** READs and atomics whose places in memory are remembered, for fences. */
+const MAX_ANSWERED = 16
 /** Sends that have ended and are kept before they are removed, beyond as many as are outstanding. */
 const SLACK = 64
 
@@ -101,6 +129,8 @@ interface Open {
   isOver: boolean
   /** Whether its packets are being sent, or those of later sends: it counts in `sentBytes` and `sentSlots`. */
   isSent: boolean
+  /** Whether another send was outstanding too. */
+  hasCompany: boolean
   /** Until its completion, once that is known. */
   spans: Span[] | undefined
 }
@@ -117,6 +147,7 @@ interface Run {
 
 interface Queue extends QueueTimes {
   readonly phases: PhaseTimes
+  readonly evidence: { -readonly [name in keyof Evidence]: number }
   idle: number
   bytes: number
   repeated: number
@@ -140,14 +171,23 @@ interface Queue extends QueueTimes {
   /** When a send ended last, and when a READ or atomic. */
   endedAt: number
   answeredAt: number
+  /** Up to which time the waits for fences, slots and the window count. */
+  waitedUntil: number
   /** Up to which time the sums count; NaN: there was no send. */
   counted: number
   /** The newest PSN of requests. */
   highest: number | undefined
   readonly runs: Run[]
   readonly stalls: Stall[]
-  /** When an RNR NAK came after which nothing was sent yet. */
+  /** When an RNR NAK came after which nothing was sent yet, and when the peer has posted a receive since the last one. */
   notReadySince: number | undefined
+  receivedAt: number | undefined
+  /** When a NAK, or the answer of a later request, told that packets were lost. */
+  toldAt: number
+  /** READs and atomics that were answered last. */
+  readonly answered: { readonly request: WorkRequest; readonly time: number }[]
+  /** Of its completions; 0: unknown. */
+  cq: number
   /** Bytes that may be unacknowledged. */
   window: number
 }
@@ -178,6 +218,8 @@ const MAX_READ_PSNS = 2 ** 23 - 1
 /** PSNs of `count` packets of requests: a READ has one for each packet of its answer (IBA 9.7.3). */
 const psnsOf = (view: DataView, opcode: number, { qp }: Queue, count: number): number => {
   const at = headerAt.RETH[opcode]!
+  // Several requests with ascending PSNs have one each.
+  if (count > 1) return count
   if ((opcodeFlags[opcode]! & OP_READ) === 0 || qp.pathMtu === undefined || view.byteLength < at + 16) return count
   return Math.min(MAX_READ_PSNS, Math.max(1, Math.ceil(rethDmaLen(view, at) / qp.pathMtu)))
 }
@@ -193,6 +235,22 @@ const addStall = ({ stalls }: Queue, { phase, from, to }: Stall): void => {
   stalls.push({ phase, from: start, to })
   if (stalls.length > MAX_STALLS) stalls.shift()
 }
+
+/** Sends of a CQ whose completions were not polled when the device looked last. */
+interface Unpolled {
+  readonly sends: Fifo<{ readonly position: number; readonly send: Open }>
+  looked: number
+}
+
+const overlaps = (a: WorkRequest, b: WorkRequest): boolean =>
+  a.elements.some(one =>
+    b.elements.some(
+      other =>
+        one.lkey === other.lkey &&
+        one.address < other.address + other.length &&
+        other.address < one.address + one.length,
+    ),
+  )
 
 export class TimesOfRequests {
   readonly objects: SessionObjects
@@ -211,7 +269,11 @@ export class TimesOfRequests {
   readonly #ofAnswers = new Map<string, Queue>()
   readonly #open = new Map<number, Open>()
   /** Sends whose completions were not polled, by CQ, in their order. */
-  readonly #unpolled = new Map<number, Fifo<{ readonly position: number; readonly send: Open }>>()
+  readonly #unpolled = new Map<number, Unpolled>()
+  /** By the id of a peer, or of its shared receive queue: the queue pairs that got an RNR NAK. */
+  readonly #notReady = new Map<number, Set<Queue>>()
+  /** Queue pairs by number. */
+  readonly #byNumber = new Map<number, Set<QueuePair>>()
 
   /**
    * `finish` gets each send when its completion was polled, or when it has ended without one. `objects`: the caller adds
@@ -239,6 +301,7 @@ export class TimesOfRequests {
         return
       case 'posted':
         if (event.request.opcode >= 0) this.#addPosted(event.request, event.stack, event.time)
+        else this.#addReceive(event.request.owner, event.time)
         return
       case 'packets':
         if (event.bytes.length >= BTH_BYTES) this.#addPackets(event)
@@ -248,6 +311,7 @@ export class TimesOfRequests {
         return
       case 'completed':
         this.#completed(event)
+        this.#lookedAt(event.cq, event.time)
         return
       case 'polled': {
         this.#polled(event.cq, event.count, event.time)
@@ -280,6 +344,8 @@ export class TimesOfRequests {
     if (this.#ownsObjects) this.objects.add(event)
     // Completions of a CQ that is gone will not be polled.
     if (event.change === 'destroyed') this.#polled(event.object, Number.POSITIVE_INFINITY, event.time)
+    const qp = this.objects.queuePairs.get(event.object)
+    if (qp !== undefined) this.#byNumber.set(qp.qpn, (this.#byNumber.get(qp.qpn) ?? new Set()).add(qp))
     const queue = this.#queues.get(event.object)
     if (queue === undefined) return
     if (event.details.values?.destQpn !== undefined) this.#connected(queue)
@@ -325,11 +391,29 @@ export class TimesOfRequests {
       sentUntil: 0,
       endedAt: Number.NEGATIVE_INFINITY,
       answeredAt: Number.NEGATIVE_INFINITY,
+      waitedUntil: 0,
       counted: Number.NaN,
       highest: undefined,
       runs: [],
       stalls: [],
       notReadySince: undefined,
+      receivedAt: undefined,
+      toldAt: Number.NEGATIVE_INFINITY,
+      answered: [],
+      cq: 0,
+      evidence: {
+        alone: 0,
+        fence: 0,
+        reads: 0,
+        window: 0,
+        fenced: 0,
+        fencedForData: 0,
+        ended: 0,
+        receiveReady: 0,
+        untold: 0,
+        notPolled: 0,
+        polled: 0,
+      },
       window: Number.POSITIVE_INFINITY,
     }
     this.#queues.set(owner, queue)
@@ -361,8 +445,11 @@ export class TimesOfRequests {
       status: undefined,
       isOver: false,
       isSent: false,
+      hasCompany: queue.outstanding > 0,
       spans: undefined,
     }
+    if (queue.outstanding === 1) queue.sends[queue.oldest]!.hasCompany = true
+    if (queue.cq !== 0) this.#lookedAt(queue.cq, time)
     queue.sends.push(send)
     queue.outstanding++
     if (Number.isNaN(queue.counted)) queue.counted = time
@@ -400,7 +487,11 @@ export class TimesOfRequests {
     send.ended = time
     queue.endedAt = time
     this.#over(send)
-    if (takesSlot(request)) queue.answeredAt = time
+    if (takesSlot(request)) {
+      queue.answeredAt = time
+      queue.answered.push({ request, time })
+      if (queue.answered.length > MAX_ANSWERED) queue.answered.shift()
+    }
     if (!request.isSignaled) this.#close(send, time)
   }
 
@@ -418,17 +509,31 @@ export class TimesOfRequests {
       return
     }
     send.queue.unpolled++
-    const unpolled = this.#unpolled.get(cq) ?? new Fifo()
+    send.queue.cq = cq
+    const unpolled = this.#unpolled.get(cq) ?? { sends: new Fifo(), looked: time }
     this.#unpolled.set(cq, unpolled)
-    unpolled.push({ position: cqPosition, send })
+    unpolled.sends.push({ position: cqPosition, send })
+  }
+
+  /** The device has looked at the polls of a CQ: those that it has not told are still to come. */
+  #lookedAt(cq: number, time: number): void {
+    const unpolled = this.#unpolled.get(cq)
+    if (unpolled !== undefined) unpolled.looked = time
   }
 
   /** The program has polled `count` completions of a CQ. */
   #polled(cq: number, count: number, time: number): void {
     const unpolled = this.#unpolled.get(cq)
     if (unpolled === undefined) return
-    while (unpolled.first !== undefined && unpolled.first.position <= count) this.#close(unpolled.shift()!.send, time)
-    if (unpolled.first === undefined) this.#unpolled.delete(cq)
+    const { sends, looked } = unpolled
+    while (sends.first !== undefined && sends.first.position <= count) {
+      const { send } = sends.shift()!
+      const { evidence } = send.queue
+      evidence.notPolled += Math.max(0, looked - send.completed)
+      evidence.polled += Math.max(0, time - send.completed)
+      this.#close(send, time)
+    }
+    if (sends.first === undefined) this.#unpolled.delete(cq)
   }
 
   /** Adds the time of a send until its completion to the sums. `to`: now. */
@@ -444,8 +549,15 @@ export class TimesOfRequests {
       if (queue.unpolled > 0) queue.phases.program += gap
       else queue.idle += gap
     }
-    for (const { phase, from, to: end } of send.spans)
-      queue.phases[phase] += Math.max(0, end - Math.max(from, queue.counted))
+    const isUnsent = Number.isNaN(send.first)
+    for (const { phase, from, to: end } of send.spans) {
+      const time = Math.max(0, end - Math.max(from, queue.counted))
+      queue.phases[phase] += time
+      if (phase === 'device' && isUnsent) queue.evidence.ended += time
+      if (phase !== 'fence' && phase !== 'reads' && phase !== 'window') continue
+      queue.evidence[phase] += Math.max(0, end - Math.max(from, queue.waitedUntil))
+      queue.waitedUntil = Math.max(queue.waitedUntil, end)
+    }
     queue.counted = Math.max(queue.counted, completionOf(send, to))
     return send.spans
   }
@@ -463,6 +575,7 @@ export class TimesOfRequests {
     queue.phases.program += Math.max(0, until - Math.max(from, queue.counted))
     queue.counted = Math.max(queue.counted, until)
     queue.durations.add(to - request.time)
+    if (!send.hasCompany) queue.evidence.alone++
     this.#finish({ request, stack, queue, from: request.time, to, status, isOpen, spans })
   }
 
@@ -491,15 +604,20 @@ export class TimesOfRequests {
     const queue = this.#senderOf(view, opcode, device, qpn, key, event)
     if (queue === undefined) return
     if (isLost) queue.lost += count
-    if (queue.notReadySince !== undefined) addStall(queue, { phase: 'receiver', from: queue.notReadySince, to: time })
-    queue.notReadySince = undefined
+    if (queue.notReadySince !== undefined) this.#readyAgain(queue, queue.notReadySince, time)
     const hasAnswer = (flags & (OP_READ | OP_ATOMIC)) !== 0
     if (
       isReliableOpcode(opcode) &&
       this.#isRepeated(queue, bthPsn(view, 0), psnsOf(view, opcode, queue, count), hasAnswer, time)
     )
       return
-    if ((flags & OP_START) !== 0) this.#start(queue, opcode, time)
+    // Of packets that are messages each, all begin one.
+    const starts = (flags & OP_START) === 0 ? 0 : (flags & OP_END) === 0 ? 1 : count
+    for (let i = 0; i < starts; i++) {
+      this.#start(queue, opcode, time)
+      // A file of others may have any count.
+      if (queue.current === undefined) break
+    }
     queue.sentUntil = time
     if (queue.current === undefined) return
     queue.current.last = time
@@ -547,6 +665,7 @@ export class TimesOfRequests {
     // After an RNR NAK, that was the reason until now.
     const from = Math.max(runs.find(isOf)?.time ?? time, stalls[stalls.length - 1]?.to ?? 0)
     addStall(queue, { phase: 'loss', from, to: time })
+    if (queue.toldAt < from) queue.evidence.untold += Math.max(0, time - from)
     if (psnDifference(last, highest) > 0) queue.highest = last
     return true
   }
@@ -573,8 +692,12 @@ export class TimesOfRequests {
     send.first = time
     send.turn = Math.max(request.time, sentUntil)
     const hasAnswered = answeredAt >= send.turn
-    if (hasAnswered && (request.flags & SendFlags.values.FENCE) !== 0) send.wait = 'fence'
-    else if (hasAnswered && takesSlot(request) && slots + 1 >= (qp.maxRdAtomic ?? Number.POSITIVE_INFINITY))
+    if (hasAnswered && (request.flags & SendFlags.values.FENCE) !== 0) {
+      send.wait = 'fence'
+      const { evidence, answered } = queue
+      evidence.fenced++
+      if (answered.some(one => one.time >= request.time && overlaps(one.request, request))) evidence.fencedForData++
+    } else if (hasAnswered && takesSlot(request) && slots + 1 >= (qp.maxRdAtomic ?? Number.POSITIVE_INFINITY))
       send.wait = 'reads'
     else if (bytes > 0 && bytes + request.length > window) send.wait = 'window'
   }
@@ -591,6 +714,8 @@ export class TimesOfRequests {
           run.unanswered > 0 && psnDifference(psn, run.psn) >= 0 && psnDifference(psn, run.psn + run.count - 1) <= 0,
       )
       if (answered !== undefined) answered.unanswered -= count
+      const first = runs.find(run => run.unanswered > 0)
+      if (first !== undefined && psnDifference(psn, first.psn + first.count - 1) > 0) queue.toldAt = time
     }
     // What is acknowledged is not sent again. The packet that a NAK names is.
     const isOver = (run: Run): boolean => run.unanswered <= 0 && psnDifference(psn, run.psn + run.count - 1) > 0
@@ -600,8 +725,11 @@ export class TimesOfRequests {
       queue.highest = last
     const at = headerAt.AETH[bthOpcode(view, 0)]!
     if ((flags & OP_ACK) === 0 || view.byteLength < at + 4) return
-    if ((aethSyndrome(view, at) & SYNDROME_KIND_MASK) !== syndromeKind.RNR_NAK) return
+    const kind = aethSyndrome(view, at) & SYNDROME_KIND_MASK
+    if (kind === syndromeKind.NAK) queue.toldAt = time
+    if (kind !== syndromeKind.RNR_NAK) return
     queue.notReady++
+    queue.receivedAt = undefined
     // It is still not ready, so that was the reason all the time; there may be very many NAKs.
     const { stalls, endedAt } = queue
     const before = stalls[stalls.length - 1]
@@ -609,7 +737,37 @@ export class TimesOfRequests {
       stalls.pop()
       queue.notReadySince = before.from
     }
+    if (queue.notReadySince === undefined)
+      for (const id of this.#receiversOf(queue))
+        this.#notReady.set(id, (this.#notReady.get(id) ?? new Set()).add(queue))
     queue.notReadySince ??= time
+  }
+
+  // ---- receives ----
+
+  /** The ids of the peer of a queue pair, if it is in the session, and of what it uses: a shared receive queue. */
+  #receiversOf({ qp }: Queue): number[] {
+    for (const { object, peerQpn } of this.#byNumber.get(qp.peerQpn ?? -1) ?? [])
+      if (peerQpn === qp.qpn && object.id !== qp.object.id && object.destroyed === undefined)
+        return [object.id, ...object.uses]
+    return []
+  }
+
+  #addReceive(owner: number, time: number): void {
+    for (const queue of this.#notReady.get(owner) ?? []) queue.receivedAt ??= time
+  }
+
+  /** The queue pair sends again after RNR NAKs. */
+  #readyAgain(queue: Queue, since: number, time: number): void {
+    addStall(queue, { phase: 'receiver', from: since, to: time })
+    if (queue.receivedAt !== undefined) queue.evidence.receiveReady += time - queue.receivedAt
+    queue.receivedAt = undefined
+    queue.notReadySince = undefined
+    for (const id of this.#receiversOf(queue)) {
+      const queues = this.#notReady.get(id)
+      queues?.delete(queue)
+      if (queues?.size === 0) this.#notReady.delete(id)
+    }
   }
 }
 

@@ -194,7 +194,17 @@ const unacknowledged: Raise = () => {
 }
 
 /** NOT_OBSERVED is for adapters of the machine (test/tools/observe/causes.test.ts), others for mlx5 (drivers/mlx5/dc.test.ts). */
-type OwnCause = Exclude<CauseName, 'NOT_OBSERVED' | 'DC_NO_ANSWER' | 'DC_BUSY' | 'DC_ACCESS_KEY'>
+type OwnCause = Exclude<
+  CauseName,
+  | 'NOT_OBSERVED'
+  | 'DC_NO_ANSWER'
+  | 'DC_BUSY'
+  | 'DC_ACCESS_KEY'
+  | 'SRD_LENGTH'
+  | 'SRD_NO_ANSWER'
+  | 'SRD_NO_QUEUE_PAIR'
+  | 'SRD_UNKNOWN'
+>
 const raises: Readonly<Record<OwnCause, Raise>> = {
   BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode
   TOO_MANY_SGE: sends(() => ({ numSge: 99 })), // above max_send_sge

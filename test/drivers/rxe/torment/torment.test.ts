@@ -18,6 +18,7 @@ import { parseFaults } from '../../../../src/spec/faults/rules.ts'
 import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
+import { inLongRun } from '../../../long-run.ts'
 import {
   assertNothingLeft,
   connectQps,
@@ -35,7 +36,7 @@ import { completions, type End, exchange, makeEnd, pairOn, pattern, sgeOf } from
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import { seedWith, seedWithout } from './seeds.ts'
 
-const SEEDS = 30
+const SEEDS = inLongRun(30, 12)
 const PATHS: readonly Path[] = ['direct', 'packets']
 
 const tormentOf = (seed: number, scratch: Arena, maxDecisions = Number.POSITIVE_INFINITY) =>

@@ -14,6 +14,7 @@ import { setTimeout as realSleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { createNetwork, type Network, open, reconnect } from '../../../../src/library/index.ts'
+import { inLongRun } from '../../../long-run.ts'
 import { repoRoot } from '../../../paths.ts'
 import { temporaryFolder } from '../../../system/programs.ts'
 import { startEcho, talk } from './echo.ts'
@@ -36,7 +37,7 @@ test('a seed gives the same packets and the same recording in another process, a
     '--import',
     `data:text/javascript,import{Worker}from'node:worker_threads';new Worker('for(;;);',{eval:true}).unref()`,
   ]
-  const [first, noisy, other] = await Promise.all([run(8), run(8, noise), run(9)])
+  const [first, noisy, other] = await Promise.all([run(8), run(8, inLongRun(noise, [])), run(9)])
   assert.equal(noisy, first)
   // packets were marked and lost, and the sender reacted
   assert.match(first, /^\d+\.\d+ [\d.]+ [0-9a-f]{64} [1-9]\d* [1-9]\d* [1-9]\d*\n[0-9a-f]{64}\n$/)

@@ -1,0 +1,67 @@
+/*
+ * `userdma export FILE --to pcapng` of a capture: the packets of some hosts, queue pairs or a time, also redacted.
+ */
+import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
+import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'
+import { openCapture } from '../capture-file.ts'
+import { UsageError } from '../fail.ts'
+import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
+import { type FilterOptions, filterOf } from './explain-capture.ts'
+
+export interface ExportCaptureOptions extends FilterOptions {
+  readonly to: string
+  readonly output?: string
+  readonly redact?: boolean
+}
+
+/** Bytes that are collected before a write. */
+const BUFFER = 1 << 20
+
+/** The command. Throws UsageError. */
+export const exportCapture = async (name: string, options: ExportCaptureOptions): Promise<void> => {
+  if (options.to !== 'pcapng') throw new UsageError(`--to "${options.to}": a capture is written as pcapng only`)
+  if (options.output === undefined) throw new UsageError('a capture is written to a file: name it with -o FILE')
+  requireDifferentFiles([['--output', options.output]], [['the capture', name]])
+  const settings = filterOf(options)
+  const result = createResult(options.output)
+  const fd = result.open()
+  try {
+    let parts: Uint8Array[] = []
+    let length = 0
+    const flush = (): void => {
+      for (const part of [Buffer.concat(parts)]) writeAll(fd, part)
+      parts = []
+      length = 0
+    }
+    const write = (bytes: Uint8Array): void => {
+      parts.push(bytes)
+      length += bytes.length
+      if (length >= BUFFER) flush()
+    }
+    const holder: { writer?: CaptureWriter } = {}
+    const analysis = new CaptureAnalysis({
+      ...settings,
+      onPacket: (packet, located, kind) => holder.writer?.add(packet, located, kind),
+    })
+    const writer = new CaptureWriter(write, options.redact ? new CaptureRedactor(analysis.addresses) : undefined)
+    holder.writer = writer
+    const { reader } = analysis
+    const source = await openCapture(name, reason => reader.fail(reason))
+    for await (const chunk of source.chunks) {
+      reader.push(chunk)
+      if (reader.damage !== undefined) break
+    }
+    reader.end()
+    if (reader.format === undefined) throw new UsageError(`${name}: ${reader.damage?.reason}`)
+    flush()
+    result.commit()
+    const notes = [
+      ...(reader.damage === undefined ? [] : [`read up to byte ${reader.damage.offset}: ${reader.damage.reason}`]),
+      ...(writer.leftOut > 0 ? [`${writer.leftOut} packets that are not whole RoCEv2 packets were left out`] : []),
+    ]
+    for (const note of notes) process.stderr.write(`userdma: ${name}: ${note}\n`)
+  } catch (error) {
+    result.discard()
+    throw error
+  }
+}

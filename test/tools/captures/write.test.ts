@@ -1,0 +1,67 @@
+/*
+ * Captures written from captures: filtered packets are the same bytes; redacted ones have the same causes, right ICRCs,
+ * and no payloads, private data or addresses.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { test } from 'node:test'
+import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
+import type { CaptureFilter } from '../../../src/tools/captures/filter.ts'
+import { CaptureRedactor, CaptureWriter } from '../../../src/tools/captures/write.ts'
+import { mappedIpv4 } from '../../../src/transport/wire/address.ts'
+import { readCapture } from '../../captures.ts'
+import { fixture } from '../../paths.ts'
+import { analyse, causesIn, packetsOfFixture, pcapOf } from './build.ts'
+
+const written = (file: Uint8Array, isRedacted: boolean, filter: CaptureFilter = {}): Uint8Array => {
+  const parts: Uint8Array[] = []
+  const holder: { writer?: CaptureWriter } = {}
+  const analysis = new CaptureAnalysis({
+    filter,
+    onPacket: (packet, located, kind) => holder.writer?.add(packet, located, kind),
+  })
+  const redactor = isRedacted ? new CaptureRedactor(analysis.addresses) : undefined
+  holder.writer = new CaptureWriter(bytes => parts.push(bytes), redactor)
+  analysis.reader.push(file)
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+test('a filter keeps the bytes and times of the packets that it accepts', () => {
+  const packets = packetsOfFixture('nak_access_write')
+  assert.deepEqual(readCapture(written(pcapOf(packets), false)), packets)
+  const server = { hosts: [mappedIpv4(Uint8Array.of(10, 77, 0, 3), 0)] }
+  assert.equal(readCapture(written(pcapOf(packets), false, server)).length, packets.length)
+  const other = { hosts: [mappedIpv4(Uint8Array.of(10, 77, 0, 4), 0)] }
+  assert.equal(readCapture(written(pcapOf(packets), false, other)).length, 0)
+  assert.deepEqual(readCapture(written(pcapOf(packets), false, { from: 0, to: 0 })), packets.slice(0, 1))
+})
+
+test('redacted captures have the same causes and queue pairs, whole and cut', () => {
+  for (const file of readdirSync(fixture('wire')).filter(name => name.endsWith('.pcap') && !name.includes('inject'))) {
+    for (const snap of [262_144, 96]) {
+      const source = pcapOf(packetsOfFixture(file.replace('.pcap', '')), { snap })
+      const result = written(source, true)
+      assert.deepEqual(causesIn(result), causesIn(source), file)
+      const flows = (bytes: Uint8Array): unknown[] =>
+        analyse(bytes).flows.map(({ qpn, packets, icrcWrong, repeated }) => [qpn, packets, icrcWrong, repeated])
+      assert.deepEqual(flows(result), flows(source), file)
+    }
+  }
+})
+
+test('redacted captures have no address, payload or private data of the source', () => {
+  const has = (bytes: Uint8Array, text: string): boolean => Buffer.from(bytes).includes(Buffer.from(text, 'latin1'))
+  const secrets: readonly (readonly [capture: string, secret: string])[] = [
+    ['cm_reject', 'no, thank you'],
+    ['cm_reject', '\x0a\x4d\x00\x02'],
+    ['rping', 'rdma-ping'],
+    ['rping_ipv6', '\xfd\x77'],
+  ]
+  for (const [capture, secret] of secrets) {
+    const source = pcapOf(packetsOfFixture(capture))
+    assert.ok(has(source, secret), `${capture} has ${secret}`)
+    assert.ok(!has(written(source, true), secret), `${capture}: ${secret}`)
+  }
+  const sent = readCapture(written(pcapOf(packetsOfFixture('send_bw')), true)).filter(({ length }) => length > 1000)
+  for (const { bytes } of sent) assert.ok(bytes.subarray(54, bytes.length - 4).every(byte => byte === 0))
+})
