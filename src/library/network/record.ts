@@ -6,9 +6,11 @@ import { closeSync, fstatSync } from 'node:fs'
 import type { Device, HandlerValues } from '../../core/model.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import { openOutputFile } from '../../host/output-file.ts'
+import { inReportOrder } from '../../spec/check/waits.ts'
 import { CallError, knownErrno } from '../../spec/errno.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
-import { type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
+import { type FoundWait, objectsOfWait, recordWaits } from '../../tools/clients/record/recorded-waits.ts'
+import { type Recorder, type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
 import { startRecording } from '../../tools/clients/record/recording.ts'
 import { MIN_RECORD_LIMIT } from '../../tools/record/writer.ts'
 import { messagesOf } from '../../tools/trace/call-messages.ts'
@@ -57,14 +59,34 @@ const viewOf = ({ schema }: Device): CallerView => ({
 
 /** A process in virtual time, where every run is the same. */
 const VIRTUAL_PROCESS = 1
+const COMMAND = 'node'
+
+const pidOn = ({ isVirtual }: Clock): number => (isVirtual ? VIRTUAL_PROCESS : process.pid)
+
+/** Waits that a look finds at most. */
+const MAX_WAITS = 100
+
+/** What the program waits for at the devices of a network. */
+const waitsOf = (network: LocalNetwork, recorder: Recorder): FoundWait[] => {
+  const found = [...network.core.devices.keys()].flatMap(name => {
+    const waits = [...(network.softDevice(name)?.network.waits() ?? [])]
+    return waits.flatMap(one => (one === undefined ? [] : { ...one, device: name, id: one.wait.id }))
+  })
+  return inReportOrder(found)
+    .slice(0, MAX_WAITS)
+    .map(({ context, wait, device, id }) => {
+      const objects = objectsOfWait(recorder, context, wait)
+      return { device, pid: pidOn(network.clock), command: COMMAND, id, text: wait.text, context, objects }
+    })
+}
 
 /** The record of a call of the library, as the daemon's trace would have it. */
 const callRecordOn =
-  ({ isVirtual, origin, now }: Clock): NonNullable<RecorderSources['callRecord']> =>
+  (clock: Clock): NonNullable<RecorderSources['callRecord']> =>
   ({ device, entry }, object, { args, out, error }, start) => {
     const refusal = error === undefined || error instanceof CallError ? error : new CallError('EIO', String(error))
     const isCreate = entry.kind === 'create'
-    const pid = isVirtual ? VIRTUAL_PROCESS : process.pid
+    const pid = pidOn(clock)
     const call: Call = {
       class: entry.class,
       methodName: entry.name,
@@ -74,12 +96,12 @@ const callRecordOn =
     }
     const result = { ...(isCreate && object && { object: object.handle }), out: withHandles(out) }
     return {
-      time: origin + start / 1000,
-      duration: Math.round((now() - start) * 1000) / 1000,
+      time: clock.origin + start / 1000,
+      duration: Math.round((clock.now() - start) * 1000) / 1000,
       pid,
       tid: pid,
       fd: -1,
-      command: 'node',
+      command: COMMAND,
       device: device.name,
       dialect: 'object',
       call: messagesOf(viewOf(device), call, refusal ?? result),
@@ -131,10 +153,19 @@ export const recordNetwork = (
     },
   })
   findingListeners.set(core, finding => writer.finding(clock.now(), finding))
-  const onExit = (): void => recording.endNow('the process has ended')
+  const waits = recordWaits(
+    () => waitsOf(network, recorder),
+    clock,
+    event => writer.wait(clock.now(), event),
+  )
+  const onExit = (): void => {
+    waits.end()
+    recording.endNow('the process has ended')
+  }
   process.once('exit', onExit)
   return async () => {
     process.off('exit', onExit)
+    waits.end()
     recorder.stop()
     findingListeners.delete(core)
     const { error } = await recording.end('the device was closed')
