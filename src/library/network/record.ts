@@ -12,7 +12,7 @@ import type { AnyValues } from '../../spec/schema/schema.ts'
 import { type FoundWait, objectsOfWait, recordWaits } from '../../tools/clients/record/recorded-waits.ts'
 import { type Recorder, type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
 import { startRecording } from '../../tools/clients/record/recording.ts'
-import { MIN_RECORD_LIMIT } from '../../tools/record/writer.ts'
+import { MIN_RECORD_LIMIT, type SessionWriter } from '../../tools/record/writer.ts'
 import { messagesOf } from '../../tools/trace/call-messages.ts'
 import { addTap } from '../../transport/phy/tap.ts'
 import type { Call, CallerView } from '../../uapi/call.ts'
@@ -110,6 +110,36 @@ const callRecordOn =
     }
   }
 
+/** Writes the links of a network: those whose counts have changed since the last time, or all. */
+const recordLinks = (
+  { clock, linkSettings, stats }: LocalNetwork,
+  writer: SessionWriter,
+): ((all?: boolean) => void) => {
+  const recorded = new Map<number, string>()
+  return (all = false) => {
+    if (linkSettings.length === 0) return
+    for (const [link, { lost, queue, ...counts }] of stats().links.entries()) {
+      const state = `${counts.packets} ${Object.values(lost)} ${queue.now}`
+      if (!all && recorded.get(link) === state) continue
+      recorded.set(link, state)
+      const { rate, delay, queue: capacity } = linkSettings[link >> 1]!
+      writer.link(clock.now(), {
+        link,
+        ...counts,
+        rate,
+        delay,
+        capacity,
+        overflowed: lost.overflow,
+        lost: lost.chance,
+        tooLong: lost.mtu,
+        queue: queue.now,
+        maxQueue: queue.max,
+        meanQueue: queue.mean,
+      })
+    }
+  }
+}
+
 /**
  * Starts to record a network, until the returned function is called or the process ends. `call`: the function of the
  * library, for errors. Throws RdmaError: EINVAL for an invalid option, and the system's errno for the file.
@@ -125,6 +155,7 @@ export const recordNetwork = (
   const { core, clock } = network
   const recorded = new Map<string, number>()
   const sample = (): void => {
+    sampleLinks()
     for (const device of core.devices.values()) {
       const layers = network.softDevice(device.name)?.network.counters()
       const values: Record<string, number> = {}
@@ -141,6 +172,7 @@ export const recordNetwork = (
   const options = { application: 'userdma (library)', payload, limit }
   const recording = startRecording(openFile(call, file), clock.now, options, sample, clock)
   const { writer } = recording
+  const sampleLinks = recordLinks(network, writer)
   const recorder = startRecorder(core, writer, {
     now: clock.now,
     clock,
@@ -160,12 +192,14 @@ export const recordNetwork = (
   )
   const onExit = (): void => {
     waits.end()
+    sampleLinks(true)
     recording.endNow('the process has ended')
   }
   process.once('exit', onExit)
   return async () => {
     process.off('exit', onExit)
     waits.end()
+    sampleLinks(true)
     recorder.stop()
     findingListeners.delete(core)
     const { error } = await recording.end('the device was closed')

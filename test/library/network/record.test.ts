@@ -75,7 +75,9 @@ test('a recorded network is in the file when the process ends', t => {
   const file = join(temporaryFolder(t), 'session.udr')
   const script = `
     import { createNetwork, open } from ${JSON.stringify(join(repoRoot, 'dist/src/library/index.js'))}
-    const network = createNetwork({ record: { file: ${JSON.stringify(file)}, limit: 2 ** 20 } })
+    const record = { file: ${JSON.stringify(file)}, limit: 2 ** 20 }
+    const links = { hosts: ['a', 'b'], links: [{ between: ['a', 'b'] }] }
+    const network = createNetwork({ record, clock: 'virtual', links })
     const device = await open({ network })
     device.pd()
     process.exit(3)`
@@ -83,7 +85,7 @@ test('a recorded network is in the file when the process ends', t => {
   assert.equal(status, 3, stderr)
   return eventsIn(file).then(events => {
     const kinds = kindsOf(events)
-    for (const kind of ['device', 'object', 'call', 'end']) assert.ok(kinds.has(kind), kind)
+    for (const kind of ['device', 'object', 'call', 'link', 'end']) assert.ok(kinds.has(kind), kind)
   })
 })
 
@@ -175,6 +177,40 @@ test('a recorded program that never waits for a second has no waits in its recor
   }
   await device.close()
   assert.ok(!kindsOf(await eventsIn(file)).has('wait'))
+})
+
+test('a recording of a network with links has each direction of each link, as `network.stats()` says it', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({
+    record: file,
+    clock: 'virtual',
+    links: {
+      hosts: ['client', 'server', 'idle'],
+      switches: ['middle'],
+      links: [
+        { between: ['client', 'middle'], rate: '10gbit', delay: '3us', queue: '1mb', loss: '5%' },
+        { between: ['middle', 'server'] },
+        { between: ['middle', 'idle'] },
+      ],
+    },
+  })
+  const [client, server] = [await open({ network }), await open({ network })]
+  const [clientPd, serverPd] = [client.pd(), server.pd()]
+  const [from, to] = [await clientPd.rcQp(), await serverPd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  const target = serverPd.register(new Uint8Array(2 ** 17), { remoteWrite: true })
+  await from.write(clientPd.register(new Uint8Array(2 ** 17)).slice(), target.remote())
+  await network.sleep(1500)
+  const stats = network.stats().links
+  const links = (await eventsIn(file)).flatMap(event => (event.kind === 'link' ? [event] : []))
+  await Promise.all([client.close(), server.close()])
+  assert.deepEqual(
+    links.map(one => [one.link, one.from, one.to, one.packets, one.bytes, one.marked, one.lost, one.maxQueue]),
+    stats.map((one, i) => [i, one.from, one.to, one.packets, one.bytes, one.marked, one.lost.chance, one.queue.max]),
+  )
+  assert.ok(links[0].packets > 0 && links[0].lost > 0 && links[0].utilization > 0)
+  assert.deepEqual([links[0].rate, links[0].delay, links[0].capacity], [1e10, 3, 1e6])
+  assert.deepEqual([links[4].from, links[4].to, links[4].packets], ['middle', 'idle', 0])
 })
 
 test('findings about a checked device are in its recording', async t => {
