@@ -74,8 +74,9 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   const { objects } = services
   /** By `KnownObject.id` of the region, the oldest first. */
   const givens = new Map<number, Given>()
-  /** A ring of ended requests, and when they ended. */
-  const ended: { readonly request: WorkRequest; readonly time: number }[] = []
+  /** A ring of ended requests, and when they ended: two arrays, because each request of the program passes here. */
+  const ended: WorkRequest[] = []
+  const endTimes = new Float64Array(MAX_ENDED)
   let next = 0
   const outstanding = new Set<WorkRequest>()
 
@@ -104,7 +105,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       if (request.time <= time || request.id >= before.id || owner?.program?.pid !== region.program?.pid) return false
       return messages.has(request.opcode) || request.elements.some(({ lkey }) => lkey === region.lkey)
     }
-    return ended.some(({ request }) => uses(request)) || [...outstanding].some(uses)
+    return ended.some(uses) || [...outstanding].some(uses)
   }
 
   const report = (given: Given, { request, isLocal }: Access): void => {
@@ -136,7 +137,8 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
 
   const end = (request: WorkRequest): void => {
     outstanding.delete(request)
-    ended[next] = { request, time: services.sources.now() }
+    ended[next] = request
+    endTimes[next] = services.sources.now()
     next = (next + 1) % MAX_ENDED
   }
 
@@ -147,9 +149,9 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
       const { region, time } = given
       givens.delete(region.id)
       givens.set(region.id, given)
-      for (const one of ended) {
-        if (one.time <= time) continue
-        const access = accessOf(one.request, given)
+      for (const [at, request] of ended.entries()) {
+        if (endTimes[at]! <= time) continue
+        const access = accessOf(request, given)
         if (access !== undefined) {
           report(given, access)
           return
