@@ -292,6 +292,29 @@ describe('memory windows', () => {
   })
 })
 
+for (const sges of [17, 30, 31, 32])
+  it(`a receive of ${sges} elements, as libmlx5 rounds it up`, () => {
+    const { a, b, qa, qb, wait } = start('', {}, { sges })
+    qb.receive(...Array.from({ length: sges }, (_, i) => b.element(i * 64, 8)))
+    qa.post({ opcode: SEND, data: [a.element(0, sges * 8)] })
+    assert.deepEqual(
+      wait(b, 1).map(({ kind, bytes }) => [kind, bytes]),
+      [[RECEIVE, sges * 8]],
+    )
+    const last = (sges - 1) * 8
+    assert.deepEqual(b.bytes.slice(last * 8, last * 8 + 8), a.bytes.slice(last, last + 8))
+  })
+
+it('receives of 33 elements are refused', () => {
+  assert.throws(() => start('', {}, { sges: 33 }), /rq_wqe_shift: 10 is not in 4 to 9/)
+})
+
+it('sends without elements, for which libmlx5 tells -4 bytes of inline data', () => {
+  const { a, qa, remote, wait } = start('', {}, { inline: -4 >>> 0 })
+  qa.post({ opcode: RDMA_WRITE, data: [], remote: remote(0) })
+  assert.equal(wait(a, 1)[0]!.kind, REQUEST)
+})
+
 describe('datagrams', () => {
   it('have their address in the request; the receiver gets the GRH', () => {
     const m = machine(2)
