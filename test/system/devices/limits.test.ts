@@ -41,12 +41,8 @@ describe('limits', { skip: lacking(program, ...LIBRARIES) }, () => {
       ...[...cells].map(([use, row]) => `| ${use} | ${row.join(' | ')} |`),
     ].join('\n')
     const text = readFileSync(page, 'utf8')
-    const [old = ''] = /^\| limit [^]*?\|$(?!\n\|)/m.exec(text) ?? []
-    if (process.env.WRITE_DOCS !== undefined)
-      writeFileSync(
-        page,
-        text.replace(old, () => table),
-      )
-    else assert.equal(old, table, 'docs/reference/limits.md: run this test with WRITE_DOCS=1')
+    const start = text.indexOf('| limit |')
+    if (process.env.WRITE_DOCS !== undefined) writeFileSync(page, `${text.slice(0, start)}${table}\n`)
+    else assert.equal(text.slice(start), `${table}\n`, 'docs/reference/limits.md: run this test with WRITE_DOCS=1')
   })
 })
