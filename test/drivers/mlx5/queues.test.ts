@@ -290,6 +290,19 @@ describe('memory windows', () => {
       [[REQUEST_ERROR, 0x13]],
     )
   })
+
+  for (const [what, key] of [
+    ['that is not bound, which is also how libmlx5 posts a bind of type 2 to no bytes,', (own: number) => own],
+    ['that does not exist', (own: number) => own ^ 0x1234_5600],
+  ] as const)
+    it(`LOCAL_INV of a key ${what} fails with MW_BIND_ERR`, () => {
+      const { b, qb, wait } = start('', {}, { sends: 8 })
+      qb.post({ opcode: UMR, imm: key(b.window().rkey), raw: keyChange(0) })
+      assert.deepEqual(
+        wait(b, 1).map(({ kind, syndrome }) => [kind, syndrome]),
+        [[REQUEST_ERROR, 0x06]],
+      )
+    })
 })
 
 for (const sges of [17, 30, 31, 32])
@@ -316,6 +329,22 @@ it('sends without elements, for which libmlx5 tells -4 bytes of inline data', ()
 })
 
 describe('datagrams', () => {
+  for (const [length, expected] of [
+    [4096, [REQUEST]],
+    [4097, [REQUEST_ERROR, 0x01]],
+  ] as const)
+    it(`of ${length} bytes with an MTU of 4096: ${expected.length === 1 ? 'sent' : 'LOC_LEN_ERR'}`, () => {
+      const m = machine(2)
+      const [a, b] = [program(m, 0), program(m, 1)]
+      const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+      qa.activate()
+      qb.activate()
+      qa.post({ opcode: SEND, data: [a.element(0, length)], destination: { gid: ipv4(2), qpn: qb.qpn } })
+      const [completion] = completionsOf(m, a, 1)
+      assert.equal(completion!.kind, expected[0])
+      if (expected[1] !== undefined) assert.equal(completion!.syndrome, expected[1])
+    })
+
   it('have their address in the request; the receiver gets the GRH', () => {
     const m = machine(2)
     const [a, b] = [program(m, 0), program(m, 1)]
