@@ -2,6 +2,7 @@
  * Texts of numbers, as all views write them.
  */
 
+import type { LinkEvent } from '../src/tools/record/events.ts'
 import { gidText } from '../src/tools/trace/bytes.ts'
 
 export { durationText } from '../src/tools/trace/duration.ts'
@@ -37,6 +38,19 @@ export const bytesText = (bytes: number): string => {
   return `${unit === 0 ? countText(value) : value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${UNITS[unit]}`
 }
 
+const RATES = ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s', 'Tbit/s'] as const
+
+/** A rate of a link, from bits per second. */
+export const rateText = (rate: number): string => {
+  let unit = 0
+  let value = rate
+  while (value >= 1000 && unit < RATES.length - 1) {
+    value /= 1000
+    unit++
+  }
+  return `${Number(value.toPrecision(4))} ${RATES[unit]}`
+}
+
 /** The time of day of a moment, from milliseconds since the epoch. */
 export const clockText = (milliseconds: number): string => {
   const date = new Date(milliseconds)
@@ -45,3 +59,13 @@ export const clockText = (milliseconds: number): string => {
 
 /** An IP address: of IPv4, or of IPv6. */
 export const addressText = (gid: Uint8Array): string => gidText(gid).replace(/^::ffff:(?=\d+\.)/, '')
+
+/** Why a link has lost packets; empty: it has lost none. */
+export const lossesText = ({ overflowed, lost, tooLong }: Pick<LinkEvent, 'overflowed' | 'lost' | 'tooLong'>): string =>
+  [
+    overflowed > 0 && `${countText(overflowed)} queue full`,
+    lost > 0 && `${countText(lost)} by chance`,
+    tooLong > 0 && `${countText(tooLong)} above the MTU`,
+  ]
+    .filter(Boolean)
+    .join(', ')

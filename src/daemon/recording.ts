@@ -4,10 +4,10 @@
  */
 
 import type { Context, Core } from '../core/model.ts'
-import { findHandle } from '../core/objects/handles.ts'
-import { nowMicroseconds } from '../host/event-loop/clock.ts'
+import { nowMicroseconds, realClock } from '../host/event-loop/clock.ts'
 import type { Program, Stack } from '../spec/check/finding.ts'
 import { PostQueue } from '../spec/session.ts'
+import { objectsOfWait, recordWaits } from '../tools/clients/record/recorded-waits.ts'
 import { startRecorder } from '../tools/clients/record/recorder.ts'
 import { type RecordingOptions, startRecording } from '../tools/clients/record/recording.ts'
 import type { Decisions } from '../transport/phy/faults/torment-decisions.ts'
@@ -17,7 +17,6 @@ import type { Containment } from './containment.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
 import type { FailureReports } from './failures.ts'
-import { recordWaits } from './recorded-waits.ts'
 import type { DaemonStat, FoundWait } from './stat.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
@@ -115,11 +114,8 @@ export const recordDaemon = (
 
   /** Ids of the objects that a wait names. */
   const objectsOf = ({ context, wait, object }: FoundWait): number[] => {
-    if (context === undefined || object !== undefined) return object === undefined ? [] : [object.id]
-    const { index } = context.device
-    const qps = (wait.qpns ?? []).map((qpn, i) => recorder.qpId(i === 1 ? (wait.peerDevice ?? index) : index, qpn))
-    const cq = wait.cq === undefined ? undefined : findHandle(context.handles, wait.cq)
-    return [...qps.filter(id => id !== 0), ...(cq?.class.name === 'cq' ? [cq.id] : [])]
+    if (object !== undefined) return [object.id]
+    return context === undefined ? [] : objectsOfWait(recorder, context, wait)
   }
   const waits = recordWaits(
     () => {
@@ -133,9 +129,9 @@ export const recordDaemon = (
         })
       }
     },
-    now,
+    realClock,
     event => writer.wait(now(), event),
-    containment,
+    containment.guard,
   )
 
   return {

@@ -3,14 +3,14 @@
  */
 
 export type { CaptureDamage, CapturedPacket } from '../tools/captures/file.ts'
+export { GRH_BYTES } from '../transport/wire/ip.ts'
 export {
   type CaptureBytes,
   type ExplainCaptureOptions,
   explainCapture,
   type ReadCaptureOptions,
   readCapture,
-} from '../tools/captures/read.ts'
-export { GRH_BYTES } from '../transport/wire/ip.ts'
+} from './captures.ts'
 export * from './messages.ts'
 export {
   type DeviceChange,

@@ -207,6 +207,24 @@ export const Records = {
   wait: layout(['wait', 'f64'], ['change', 'u32']),
   programEnd: layout(['pid', 'u32'], ['status', 'u32'], ['command', 'text'], ['signal', 'text']),
   symbol: layout(['frame', 'text']),
+  link: layout(
+    ['link', 'u32'],
+    ['from', 'text'],
+    ['to', 'text'],
+    ['rate', 'f64'],
+    ['delay', 'f64'],
+    ['capacity', 'f64'],
+    ['packets', 'f64'],
+    ['bytes', 'f64'],
+    ['marked', 'f64'],
+    ['overflowed', 'f64'],
+    ['lost', 'f64'],
+    ['tooLong', 'f64'],
+    ['queue', 'f64'],
+    ['maxQueue', 'f64'],
+    ['meanQueue', 'f64'],
+    ['utilization', 'f64'],
+  ),
 } as const satisfies Readonly<Record<string, RecordLayout>>
 export type RecordKind = keyof typeof Records
 export const recordKinds = Object.keys(Records) as readonly RecordKind[]

@@ -59,6 +59,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   limits: [['-q'], /usage: limits DEVICE/],
   refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
+  providers: [['-q'], /usage: providers/],
   races: [['-q'], /usage: .*races/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
@@ -100,7 +101,7 @@ for (const source of filesBelow(sources).filter(isC)) {
     if (!canCompile(t)) return
     const program =
       currentBuild(`programs/${name}`, 'test/programs') ??
-      compileC(join(folder, name), [source], ['-lrdmacm', '-libverbs', '-lpthread'])
+      compileC(join(folder, name), [source], ['-lrdmacm', '-libverbs', '-lmlx5', '-lefa', '-lpthread'])
     assert.ok(refusals[name], `${name} has no wrong arguments in this test`)
     const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })

@@ -3,7 +3,16 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { bytesText, clockText, durationText, plural, psnText, timeText } from '../../web/format.ts'
+import {
+  bytesText,
+  clockText,
+  durationText,
+  lossesText,
+  plural,
+  psnText,
+  rateText,
+  timeText,
+} from '../../web/format.ts'
 import { linkTo, parseRoute } from '../../web/route.ts'
 
 describe('texts of the page', () => {
@@ -19,6 +28,20 @@ describe('texts of the page', () => {
     [123_456_789, '123 s'],
   ] as const)
     it(`duration ${value} µs: ${text}`, () => assert.equal(durationText(value), text))
+
+  for (const [value, text] of [
+    [1e10, '10 Gbit/s'],
+    [2.5e9, '2.5 Gbit/s'],
+    [1e6, '1 Mbit/s'],
+    [999, '999 bit/s'],
+    [8e11, '800 Gbit/s'],
+  ] as const)
+    it(`rate ${value}: ${text}`, () => assert.equal(rateText(value), text))
+
+  it('why a link has lost packets', () => {
+    assert.equal(lossesText({ overflowed: 0, lost: 0, tooLong: 0 }), '')
+    assert.equal(lossesText({ overflowed: 1234, lost: 0, tooLong: 2 }), '1,234 queue full, 2 above the MTU')
+  })
 
   for (const [value, text] of [
     [0, '0 B'],

@@ -7,7 +7,14 @@
 
 import type { SymbolState } from '../../src/tools/inspect/protocol.ts'
 import { SessionFileError } from '../../src/tools/record/error.ts'
-import type { CallEvent, FailureEvent, FindingEvent, ObjectEvent, SessionEvent } from '../../src/tools/record/events.ts'
+import type {
+  CallEvent,
+  FailureEvent,
+  FindingEvent,
+  LinkEvent,
+  ObjectEvent,
+  SessionEvent,
+} from '../../src/tools/record/events.ts'
 import { isQueuePairClass, SessionObjects } from '../../src/tools/record/objects.ts'
 import { openSession, type Session, type SessionBlock } from '../../src/tools/record/reader.ts'
 import { readSymbols, SessionSymbols } from '../../src/tools/record/symbols.ts'
@@ -65,6 +72,8 @@ export interface Facts {
   endReason: string | undefined
   /** Counters of devices: the last values. */
   readonly counters: Map<number, Record<string, number>>
+  /** Directions of links of a virtual network, by number: the last values. */
+  readonly links: Map<number, LinkEvent>
   readonly waits: SessionWaits
   readonly symbols: SessionSymbols
   readonly times: TimesOfRequests
@@ -109,6 +118,7 @@ const newFacts = (start: number, isLive: boolean, memory: Memory): Facts => {
     covered: 0,
     endReason: undefined,
     counters: new Map(),
+    links: new Map(),
   }
 }
 
@@ -170,6 +180,10 @@ const addTo = (facts: Facts, event: SessionEvent): void => {
     }
     case 'counters':
       if (event.object === 0) facts.counters.set(event.device, { ...facts.counters.get(event.device), ...event.values })
+      return
+    case 'link':
+      if (!facts.links.has(event.link)) facts.memory.records += bytesOf(event)
+      facts.links.set(event.link, event)
       return
     case 'lost':
       facts.lost += event.count

@@ -3,7 +3,17 @@
  */
 
 import { connectionsOf } from '../../src/tools/record/objects.ts'
-import { bytesText, clockText, countText, durationText, hexText, plural, timeText } from '../format.ts'
+import {
+  bytesText,
+  clockText,
+  countText,
+  durationText,
+  hexText,
+  lossesText,
+  plural,
+  rateText,
+  timeText,
+} from '../format.ts'
 import { Empty, Facts } from '../parts/basics.tsx'
 import { Coverage } from '../parts/coverage.tsx'
 import { Pages, pageOf } from '../parts/pages.tsx'
@@ -49,6 +59,8 @@ export const Overview = ({ store, route }: ViewProps) => {
   const shownConnections = pageOfRows(connections, 'connections')
   const shownPrograms = pageOfRows([...programs], 'processes')
   const shownDevices = pageOfRows([...objects.devices.values()], 'devices')
+  const links = [...facts.links.values()].sort((a, b) => a.link - b.link)
+  const shownLinks = pageOfRows(links, 'links')
   const perSecond = (value: number): string =>
     facts.covered > 0 ? `${countText(Math.round(value / (facts.covered / 1e6)))} per second` : ''
   if (objects.objects.size === 0 && traffic.length === 0 && source.about.isLive)
@@ -153,6 +165,48 @@ export const Overview = ({ store, route }: ViewProps) => {
           </p>
         )}
       </section>
+      {links.length > 0 && (
+        <section>
+          <h2>Links</h2>
+          <table>
+            <thead>
+              <tr>
+                <th>From</th>
+                <th>To</th>
+                <th class="num">Rate</th>
+                <th class="num">Delay</th>
+                <th class="num">Queue</th>
+                <th class="num">Longest queue</th>
+                <th class="num">Packets</th>
+                <th class="num">Bytes</th>
+                <th class="num">Busy</th>
+                <th class="num">Marked</th>
+                <th class="num">Lost</th>
+                <th>Why</th>
+              </tr>
+            </thead>
+            <tbody>
+              {shownLinks.rows.map(link => (
+                <tr key={link.link}>
+                  <td>{link.from}</td>
+                  <td>{link.to}</td>
+                  <td class="num">{rateText(link.rate)}</td>
+                  <td class="num">{durationText(link.delay)}</td>
+                  <td class="num">{bytesText(link.capacity)}</td>
+                  <td class="num">{bytesText(Math.round(link.maxQueue))}</td>
+                  <td class="num">{countText(link.packets)}</td>
+                  <td class="num">{bytesText(link.bytes)}</td>
+                  <td class="num">{`${(100 * link.utilization).toFixed(1)} %`}</td>
+                  <td class="num">{countText(link.marked)}</td>
+                  <td class="num">{countText(link.overflowed + link.lost + link.tooLong)}</td>
+                  <td>{lossesText(link)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+          {shownLinks.pages}
+        </section>
+      )}
       <div class="columns">
         <section>
           <h2>Processes</h2>

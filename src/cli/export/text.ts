@@ -93,6 +93,10 @@ const eventText = (event: SessionEvent, symbols: SessionSymbols): string => {
       const state = { exists: 'waits', began: 'waits', over: 'no longer waits', closed: 'waited until it ended' }
       return `${command} (${pid}) ${state[event.change]}, ${device}: ${text}`
     }
+    case 'link': {
+      const { from, to, packets, bytes, marked, overflowed, lost, tooLong, maxQueue } = event
+      return `link ${from} to ${to}: ${packets} packets, ${bytes} bytes, ${marked} marked, ${overflowed + lost + tooLong} lost, up to ${Math.round(maxQueue)} bytes in its queue`
+    }
     case 'programEnd':
       return `${event.command} (${event.pid}) ${programEndText(event)}`
     case 'symbol':

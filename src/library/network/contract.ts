@@ -8,6 +8,7 @@ import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
+import type { LinkSettings } from '../../transport/phy/links/graph.ts'
 import type { Path } from '../../transport/phy/memory.ts'
 import type { Link } from '../../uapi/tool.ts'
 import type { CheckOptions } from '../self-check/options.ts'
@@ -228,6 +229,8 @@ export interface LocalNetwork extends Network {
   /** `clock`, if it is virtual. */
   readonly virtualClock: VirtualClock | undefined
   readonly link: Link
+  /** Of each of the links, in the order of the topology; empty without `links`. */
+  readonly linkSettings: readonly LinkSettings[]
   readonly check: boolean | CheckOptions | undefined
   readonly record: string | RecordOptions | undefined
   /** Ends the network, whose devices are closed. */

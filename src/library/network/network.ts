@@ -500,6 +500,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     ...waitsOn(clock),
     explore: (test, exploreOptions = {}) => explore(createNetwork, given, test, exploreOptions),
     link,
+    linkSettings: topology?.links ?? [],
     check: copyRecord(check),
     record: copyRecord(record),
     endRecording: undefined,

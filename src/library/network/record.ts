@@ -6,11 +6,13 @@ import { closeSync, fstatSync } from 'node:fs'
 import type { Device, HandlerValues } from '../../core/model.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import { openOutputFile } from '../../host/output-file.ts'
+import { inReportOrder } from '../../spec/check/waits.ts'
 import { CallError, knownErrno } from '../../spec/errno.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
-import { type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
+import { type FoundWait, objectsOfWait, recordWaits } from '../../tools/clients/record/recorded-waits.ts'
+import { type Recorder, type RecorderSources, startRecorder } from '../../tools/clients/record/recorder.ts'
 import { startRecording } from '../../tools/clients/record/recording.ts'
-import { MIN_RECORD_LIMIT } from '../../tools/record/writer.ts'
+import { MIN_RECORD_LIMIT, type SessionWriter } from '../../tools/record/writer.ts'
 import { messagesOf } from '../../tools/trace/call-messages.ts'
 import { addTap } from '../../transport/phy/tap.ts'
 import type { Call, CallerView } from '../../uapi/call.ts'
@@ -57,14 +59,34 @@ const viewOf = ({ schema }: Device): CallerView => ({
 
 /** A process in virtual time, where every run is the same. */
 const VIRTUAL_PROCESS = 1
+const COMMAND = 'node'
+
+const pidOn = ({ isVirtual }: Clock): number => (isVirtual ? VIRTUAL_PROCESS : process.pid)
+
+/** Waits that a look finds at most. */
+const MAX_WAITS = 100
+
+/** What the program waits for at the devices of a network. */
+const waitsOf = (network: LocalNetwork, recorder: Recorder): FoundWait[] => {
+  const found = [...network.core.devices.keys()].flatMap(name => {
+    const waits = [...(network.softDevice(name)?.network.waits() ?? [])]
+    return waits.flatMap(one => (one === undefined ? [] : { ...one, device: name, id: one.wait.id }))
+  })
+  return inReportOrder(found)
+    .slice(0, MAX_WAITS)
+    .map(({ context, wait, device, id }) => {
+      const objects = objectsOfWait(recorder, context, wait)
+      return { device, pid: pidOn(network.clock), command: COMMAND, id, text: wait.text, context, objects }
+    })
+}
 
 /** The record of a call of the library, as the daemon's trace would have it. */
 const callRecordOn =
-  ({ isVirtual, origin, now }: Clock): NonNullable<RecorderSources['callRecord']> =>
+  (clock: Clock): NonNullable<RecorderSources['callRecord']> =>
   ({ device, entry }, object, { args, out, error }, start) => {
     const refusal = error === undefined || error instanceof CallError ? error : new CallError('EIO', String(error))
     const isCreate = entry.kind === 'create'
-    const pid = isVirtual ? VIRTUAL_PROCESS : process.pid
+    const pid = pidOn(clock)
     const call: Call = {
       class: entry.class,
       methodName: entry.name,
@@ -74,12 +96,12 @@ const callRecordOn =
     }
     const result = { ...(isCreate && object && { object: object.handle }), out: withHandles(out) }
     return {
-      time: origin + start / 1000,
-      duration: Math.round((now() - start) * 1000) / 1000,
+      time: clock.origin + start / 1000,
+      duration: Math.round((clock.now() - start) * 1000) / 1000,
       pid,
       tid: pid,
       fd: -1,
-      command: 'node',
+      command: COMMAND,
       device: device.name,
       dialect: 'object',
       call: messagesOf(viewOf(device), call, refusal ?? result),
@@ -87,6 +109,36 @@ const callRecordOn =
       ...(refusal !== undefined && { reason: refusal.message }),
     }
   }
+
+/** Writes the links of a network: those whose counts have changed since the last time, or all. */
+const recordLinks = (
+  { clock, linkSettings, stats }: LocalNetwork,
+  writer: SessionWriter,
+): ((all?: boolean) => void) => {
+  const recorded = new Map<number, string>()
+  return (all = false) => {
+    if (linkSettings.length === 0) return
+    for (const [link, { lost, queue, ...counts }] of stats().links.entries()) {
+      const state = `${counts.packets} ${Object.values(lost)} ${queue.now}`
+      if (!all && recorded.get(link) === state) continue
+      recorded.set(link, state)
+      const { rate, delay, queue: capacity } = linkSettings[link >> 1]!
+      writer.link(clock.now(), {
+        link,
+        ...counts,
+        rate,
+        delay,
+        capacity,
+        overflowed: lost.overflow,
+        lost: lost.chance,
+        tooLong: lost.mtu,
+        queue: queue.now,
+        maxQueue: queue.max,
+        meanQueue: queue.mean,
+      })
+    }
+  }
+}
 
 /**
  * Starts to record a network, until the returned function is called or the process ends. `call`: the function of the
@@ -103,6 +155,7 @@ export const recordNetwork = (
   const { core, clock } = network
   const recorded = new Map<string, number>()
   const sample = (): void => {
+    sampleLinks()
     for (const device of core.devices.values()) {
       const layers = network.softDevice(device.name)?.network.counters()
       const values: Record<string, number> = {}
@@ -119,6 +172,7 @@ export const recordNetwork = (
   const options = { application: 'userdma (library)', payload, limit }
   const recording = startRecording(openFile(call, file), clock.now, options, sample, clock)
   const { writer } = recording
+  const sampleLinks = recordLinks(network, writer)
   const recorder = startRecorder(core, writer, {
     now: clock.now,
     clock,
@@ -131,10 +185,21 @@ export const recordNetwork = (
     },
   })
   findingListeners.set(core, finding => writer.finding(clock.now(), finding))
-  const onExit = (): void => recording.endNow('the process has ended')
+  const waits = recordWaits(
+    () => waitsOf(network, recorder),
+    clock,
+    event => writer.wait(clock.now(), event),
+  )
+  const onExit = (): void => {
+    waits.end()
+    sampleLinks(true)
+    recording.endNow('the process has ended')
+  }
   process.once('exit', onExit)
   return async () => {
     process.off('exit', onExit)
+    waits.end()
+    sampleLinks(true)
     recorder.stop()
     findingListeners.delete(core)
     const { error } = await recording.end('the device was closed')

@@ -56,6 +56,7 @@ const copiers: { readonly [K in Exclude<AnyEvent['kind'], 'checkpoint' | 'end' |
   finding: (writer, time, { finding }) => writer.finding(time, finding),
   torment: (writer, time, { torment }) => writer.torment(time, torment),
   wait: (writer, time, event) => writer.wait(time, event),
+  link: (writer, time, event) => writer.link(time, event),
   programEnd: (writer, time, event) => writer.programEnd(time, event),
   symbol: (writer, _time, event) => void writer.symbol(event),
   counters: (writer, time, { device, object, values }) => writer.counters(time, device, object, values),

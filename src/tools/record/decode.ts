@@ -430,6 +430,7 @@ const decoders: Decoders = {
     return { kind: 'wait', wait, change: nameOf(WaitChange, change) as WaitEvent['change'], facts, time: body.time }
   },
   programEnd: body => ({ kind: 'programEnd', ...fieldsOf('programEnd', body), time: body.time }),
+  link: body => ({ kind: 'link', ...fieldsOf('link', body), time: body.time }),
   symbol(body) {
     const frames = symbolFrames(jsonOf('symbol', body))
     if (frames === undefined) throw new SessionFileError('a record "symbol" has other values than frames')

@@ -235,6 +235,38 @@ export interface SymbolEvent {
   readonly frames: readonly SymbolFrame[]
 }
 
+/**
+ * One direction of a link of a virtual network, with its counts since the network's start: once a second if they have
+ * changed, and at the end. `link`: the number of the direction, from 0; two for each link, in the order of the topology.
+ */
+export interface LinkEvent {
+  readonly kind: 'link'
+  readonly link: number
+  /** Names of the hosts or switches that send and receive. */
+  readonly from: string
+  readonly to: string
+  /** Bits/s. */
+  readonly rate: number
+  /** One way, microseconds. */
+  readonly delay: number
+  /** Bytes that a switch keeps in front of the link. */
+  readonly capacity: number
+  /** Packets that were put in front of the link and not lost, their bytes on the link, and packets that were marked. */
+  readonly packets: number
+  readonly bytes: number
+  readonly marked: number
+  /** Packets that were lost: the queue was full, by chance, longer than the MTU. */
+  readonly overflowed: number
+  readonly lost: number
+  readonly tooLong: number
+  /** Bytes in front of the link: now, at most, and their mean over time. */
+  readonly queue: number
+  readonly maxQueue: number
+  readonly meanQueue: number
+  /** Share of the time in which the link was busy, 0 to 1. */
+  readonly utilization: number
+}
+
 export type AnyEvent =
   | DeviceEvent
   | ObjectEvent
@@ -257,6 +289,7 @@ export type AnyEvent =
   | WaitEvent
   | ProgramEndEvent
   | SymbolEvent
+  | LinkEvent
 
 /**
  * An event with its time, in microseconds of the recorder's clock: when the recorder learned of it, so events are in

@@ -176,6 +176,8 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
         }
       case 'wait':
         return { ...event, facts: { ...event.facts, text: text(event.facts.text) } }
+      case 'link':
+        return { ...event, from: text(event.from), to: text(event.to) }
       case 'symbol':
         return { ...event, frame: frame(event.frame), frames: event.frames.map(symbolFrame) }
       case 'end':

@@ -46,6 +46,7 @@ import { viewOf } from './decode.ts'
 import type {
   CallEvent,
   DeviceEvent,
+  LinkEvent,
   ObjectDetails,
   ObjectEvent,
   ProgramEndEvent,
@@ -89,6 +90,8 @@ const MAX_SYMBOLS = 2 ** 20
 const SYMBOLS_SHARE = 8
 /** Waits and ends of programs that checkpoints repeat: the newest. */
 const MAX_REPEATED = 100
+/** Characters of the name of an end of a link. */
+const MAX_NAME = 256
 const NO_TEXTS: readonly string[] = []
 
 /** Sizes of segments for a limit. */
@@ -363,6 +366,11 @@ export class SessionWriter {
       if (this.#waits.size <= MAX_REPEATED) break
       this.#waits.delete(oldest)
     }
+  }
+
+  link(time: number, { from, to, ...event }: Omit<LinkEvent, 'kind'>): void {
+    const [sender, receiver] = [from.slice(0, MAX_NAME), to.slice(0, MAX_NAME)]
+    this.#add('link', time, { ...event, from: sender, to: receiver }, [sender, receiver])
   }
 
   programEnd(time: number, event: Omit<ProgramEndEvent, 'kind'>): void {

@@ -197,7 +197,7 @@ describe('userdma export of hostile files', async () => {
   const texts = (value: unknown): unknown => (typeof value === 'string' ? `${value}${ESCAPE}` : value)
   const hostile = events.map(event => {
     const changed: Record<string, unknown> = { ...event }
-    for (const name of ['name', 'address', 'class', 'method', 'reason'])
+    for (const name of ['name', 'address', 'class', 'method', 'reason', 'from', 'to'])
       if (name in changed) changed[name] = texts(changed[name])
     return changed as unknown as AnyEvent
   })

@@ -21,7 +21,6 @@ import {
 } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { MrKind } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { Answer, Result } from '../../../src/uapi/call.ts'
@@ -75,11 +74,6 @@ test('a number outside the range of the device’s method is EINVAL, also if the
   const create = (cqe: number) => ret({ class: 'cq', method: 'create', args: { cqe, userHandle: 1n, compVector: 0 } })
   assert.equal(create(0), -Errno.EINVAL)
   assert.equal(create(1), 0)
-  assert.equal(ret({ class: 'pd', method: 'create' }), 1)
-  const region = { pd: 1, start: 0n, length: 0n, iova: 1n, access: 0, kind: MrKind.values.FILE }
-  const register = (file: number) => ret({ class: 'mr', method: 'create', args: { ...region, file } })
-  assert.equal(register(0x8000_0000), -Errno.EINVAL)
-  assert.equal(register(0x7fff_ffff), -Errno.EOPNOTSUPP, 'the caller of the test has no files')
 })
 
 test('a call on a descriptor must be a method of a descriptor’s class, with object 0 (R37)', () => {

@@ -6,18 +6,21 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { createNetwork, open } from '../../../src/library/index.ts'
 import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { bytesSource, openSession } from '../../../src/tools/record/reader.ts'
 import { callLine } from '../../../src/tools/trace/calls.ts'
 import { repoRoot } from '../../paths.ts'
-import { temporaryFolder } from '../../system/programs.ts'
+import { runUserdma, temporaryFolder } from '../../system/programs.ts'
 
 const eventsIn = async (file: string): Promise<SessionEvent[]> => {
   const events: SessionEvent[] = []
   for await (const event of (await openSession(bytesSource(readFileSync(file)))).eventsIn()) events.push(event)
   return events
 }
+
+const waitsIn = (events: readonly SessionEvent[]) => events.flatMap(event => (event.kind === 'wait' ? [event] : []))
 
 const kindsOf = (events: readonly SessionEvent[]): Set<string> => new Set(events.map(({ kind }) => kind))
 
@@ -72,7 +75,9 @@ test('a recorded network is in the file when the process ends', t => {
   const file = join(temporaryFolder(t), 'session.udr')
   const script = `
     import { createNetwork, open } from ${JSON.stringify(join(repoRoot, 'dist/src/library/index.js'))}
-    const network = createNetwork({ record: { file: ${JSON.stringify(file)}, limit: 2 ** 20 } })
+    const record = { file: ${JSON.stringify(file)}, limit: 2 ** 20 }
+    const links = { hosts: ['a', 'b'], links: [{ between: ['a', 'b'] }] }
+    const network = createNetwork({ record, clock: 'virtual', links })
     const device = await open({ network })
     device.pd()
     process.exit(3)`
@@ -80,8 +85,132 @@ test('a recorded network is in the file when the process ends', t => {
   assert.equal(status, 3, stderr)
   return eventsIn(file).then(events => {
     const kinds = kindsOf(events)
-    for (const kind of ['device', 'object', 'call', 'end']) assert.ok(kinds.has(kind), kind)
+    for (const kind of ['device', 'object', 'call', 'link', 'end']) assert.ok(kinds.has(kind), kind)
   })
+})
+
+test('a recording has what the program waited for, and `userdma explain --slow` says it first', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({ record: file, clock: 'virtual' })
+  const device = await open({ network })
+  const pd = device.pd()
+  const buffer = pd.register(new Uint8Array(64), { localWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  const both = [from, to].map(qp => assert.rejects(qp.receive(buffer.slice())))
+  await network.sleep(3000)
+  await device.close()
+  await Promise.all(both)
+  // The file is that of the network, which stays.
+  await network.sleep(1000)
+  const events = await eventsIn(file)
+  const waits = waitsIn(events)
+  assert.deepEqual(
+    waits.map(({ change, facts: { id, device, pid, command } }) => [change, id, device, pid, command]),
+    ['began', 'closed'].map(change => [change, 'both-receive', 'rxe0', 1, 'node']),
+  )
+  const qps = events.flatMap(event =>
+    event.kind === 'object' && event.class === 'rc_qp' && event.change === 'created' ? [event.object] : [],
+  )
+  assert.deepEqual(new Set(waits[0].facts.objects), new Set(qps))
+  const { stdout } = await runUserdma(t, ['explain', '--slow', file])
+  assert.match(
+    stdout,
+    /^what programs wait for\n {2}node \(1\) waited until it ended, for 3\.00 s, at rxe0: QP .* both have receives posted, and neither/,
+  )
+})
+
+test('a recording has a send that waited without limit for a receive, and that it came', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({ record: file, clock: 'virtual' })
+  const device = await open({ network })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(64))
+  const target = pd.register(new Uint8Array(64), { localWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  const sent = from.send(source.slice())
+  await network.sleep(2500)
+  await Promise.all([to.receive(target.slice()), sent])
+  await network.sleep(1000)
+  const waits = waitsIn(await eventsIn(file))
+  await device.close()
+  assert.deepEqual(
+    waits.map(({ change, facts: { id } }) => [change, id]),
+    ['began', 'over'].map(change => [change, 'endless-rnr']),
+  )
+  assert.match(waits[0].facts.text, /SEND wr_id \d+ waits without limit for a receive .*has posted 0 receives/)
+})
+
+test('in real time too a recording has what the program waits for, and that it lasted until the device was closed', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const device = await open({ record: file })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(64))
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  const sent = assert.rejects(from.send(source.slice()))
+  while (waitsIn(await eventsIn(file)).length === 0) await setTimeout(50)
+  await device.close()
+  await sent
+  const waits = waitsIn(await eventsIn(file))
+  assert.deepEqual(
+    new Set(waits.map(({ change, facts: { id, pid } }) => `${change} ${id} ${pid}`)),
+    new Set(['began', 'closed'].map(change => `${change} endless-rnr ${process.pid}`)),
+  )
+})
+
+test('a recorded program that never waits for a second has no waits in its recording', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({ record: file, clock: 'virtual' })
+  const device = await open({ network })
+  const pd = device.pd()
+  const source = pd.register(new Uint8Array(64))
+  const target = pd.register(new Uint8Array(64), { localWrite: true })
+  const [from, to] = [await pd.rcQp(), await pd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  for (let i = 0; i < 20; i++) {
+    const received = to.receive(target.slice())
+    await from.send(source.slice())
+    await received
+    await network.sleep(300)
+  }
+  await device.close()
+  assert.ok(!kindsOf(await eventsIn(file)).has('wait'))
+})
+
+test('a recording of a network with links has each direction of each link, as `network.stats()` says it', async t => {
+  const file = join(temporaryFolder(t), 'session.udr')
+  const network = createNetwork({
+    record: file,
+    clock: 'virtual',
+    links: {
+      hosts: ['client', 'server', 'idle'],
+      switches: ['middle'],
+      links: [
+        { between: ['client', 'middle'], rate: '10gbit', delay: '3us', queue: '1mb', loss: '5%' },
+        { between: ['middle', 'server'] },
+        { between: ['middle', 'idle'] },
+      ],
+    },
+  })
+  const [client, server] = [await open({ network }), await open({ network })]
+  const [clientPd, serverPd] = [client.pd(), server.pd()]
+  const [from, to] = [await clientPd.rcQp(), await serverPd.rcQp()]
+  await Promise.all([from.connect(to.endpoint), to.connect(from.endpoint)])
+  const target = serverPd.register(new Uint8Array(2 ** 17), { remoteWrite: true })
+  await from.write(clientPd.register(new Uint8Array(2 ** 17)).slice(), target.remote())
+  await network.sleep(1500)
+  const stats = network.stats().links
+  const links = (await eventsIn(file)).flatMap(event => (event.kind === 'link' ? [event] : []))
+  await Promise.all([client.close(), server.close()])
+  assert.deepEqual(
+    links.map(one => [one.link, one.from, one.to, one.packets, one.bytes, one.marked, one.lost, one.maxQueue]),
+    stats.map((one, i) => [i, one.from, one.to, one.packets, one.bytes, one.marked, one.lost.chance, one.queue.max]),
+  )
+  assert.ok(links[0].packets > 0 && links[0].lost > 0 && links[0].utilization > 0)
+  assert.deepEqual([links[0].rate, links[0].delay, links[0].capacity], [1e10, 3, 1e6])
+  assert.deepEqual([links[4].from, links[4].to, links[4].packets], ['middle', 'idle', 0])
 })
 
 test('findings about a checked device are in its recording', async t => {

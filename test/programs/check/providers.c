@@ -212,5 +212,8 @@ int main(int count, char **arguments)
         return srd();
     if (strcmp(name, "direct") == 0)
         return direct();
-    return batch(count > 2);
+    if (strcmp(name, "batch") == 0)
+        return batch(count > 2);
+    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct\n");
+    return 1;
 }

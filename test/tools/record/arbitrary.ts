@@ -168,6 +168,27 @@ export const anyEvent = fc.oneof(
     }),
   ),
   of(
+    'link',
+    record({
+      link: u32,
+      from: text,
+      to: text,
+      rate: id,
+      delay: id,
+      capacity: id,
+      packets: id,
+      bytes: id,
+      marked: id,
+      overflowed: id,
+      lost: id,
+      tooLong: id,
+      queue: id,
+      maxQueue: id,
+      meanQueue: id,
+      utilization: fc.double({ min: 0, max: 1, noNaN: true }),
+    }),
+  ),
+  of(
     'counters',
     record({
       device: fc.nat({ max: 9 }),

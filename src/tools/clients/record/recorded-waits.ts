@@ -2,10 +2,13 @@
  * Records what programs wait for (spec/check/waits.ts): a wait is recorded when it has lasted for a second, and when it
  * is over, so that a recording that ends in whatever way says what its programs waited for last.
  */
-import type { Context } from '../core/model.ts'
-import type { WaitEvent, WaitFacts } from '../tools/record/events.ts'
-import type { WaitStat } from '../uapi/tool.ts'
-import type { Containment } from './containment.ts'
+import type { Context } from '../../../core/model.ts'
+import { findHandle } from '../../../core/objects/handles.ts'
+import type { Clock, Timer } from '../../../host/event-loop/clock.ts'
+import type { Wait } from '../../../spec/check/waits.ts'
+import type { WaitStat } from '../../../uapi/tool.ts'
+import type { WaitEvent, WaitFacts } from '../../record/events.ts'
+import type { Recorder } from './recorder.ts'
 
 /** Milliseconds between two looks; longer if a look takes long. */
 const INTERVAL = 500
@@ -39,23 +42,34 @@ export interface RecordedWaits {
   end(): void
 }
 
-/** Starts to look. `find`: what programs wait for now. `now`: microseconds. `write` writes an event. */
+/** Ids of the objects of a recording that a wait names. */
+export const objectsOfWait = (recorder: Pick<Recorder, 'qpId'>, { device, handles }: Context, wait: Wait): number[] => {
+  const { qpns = [], peerDevice = device.index } = wait
+  const qps = qpns.map((qpn, i) => recorder.qpId(i === 1 ? peerDevice : device.index, qpn))
+  const cq = wait.cq === undefined ? undefined : findHandle(handles, wait.cq)
+  return [...qps.filter(id => id !== 0), ...(cq?.class.name === 'cq' ? [cq.id] : [])]
+}
+
+/**
+ * Starts to look. `find`: what programs wait for now. `write` writes an event. `guard` returns the look with a handler
+ * of its errors.
+ */
 export const recordWaits = (
   find: () => readonly FoundWait[],
-  now: () => number,
+  clock: Pick<Clock, 'now' | 'after' | 'clear'>,
   write: (event: Omit<WaitEvent, 'kind'>) => void,
-  containment: Pick<Containment, 'guard'>,
+  guard: (name: string, look: () => void) => () => void = (_name, look) => look,
 ): RecordedWaits => {
   let watched = new Map<string, Watched>()
   let last = 0
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
   let isEnded = false
 
   const isClosed = ({ context, facts: { pid } }: Watched, found: readonly FoundWait[]): boolean =>
     context === undefined ? !found.some(wait => wait.pid === pid) : !context.device.contexts.has(context)
 
-  const look = containment.guard('a look at what programs wait for, for a recording', () => {
-    const time = now()
+  const look = guard('a look at what programs wait for, for a recording', () => {
+    const time = clock.now()
     const before = watched
     watched = new Map()
     const found = find()
@@ -75,11 +89,11 @@ export const recordWaits = (
   })
 
   const lookLater = (delay: number): void => {
-    timer = setTimeout(() => {
-      const start = performance.now()
+    timer = clock.after(delay, 'passive', () => {
+      const start = clock.now()
       look()
-      if (!isEnded) lookLater(Math.max(INTERVAL, (performance.now() - start) / MAX_SHARE))
-    }, delay).unref()
+      if (!isEnded) lookLater(Math.max(INTERVAL, (clock.now() - start) / 1000 / MAX_SHARE))
+    })
   }
   lookLater(INTERVAL)
 
@@ -87,7 +101,7 @@ export const recordWaits = (
     look,
     end() {
       isEnded = true
-      clearTimeout(timer)
+      clock.clear(timer)
       look()
     },
   }
