@@ -12,6 +12,8 @@ import { deviceAttributes, extendedAttributes, type QueueLimits } from '../soft/
 export const Limits = {
   maxQpWr: 0x8000,
   maxSge: 30,
+  // a receive has no other segments
+  maxRecvSge: 32,
   maxSrqWr: 0x7fff,
   maxSrqSge: 31,
   maxInline: 988,

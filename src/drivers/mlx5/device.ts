@@ -16,6 +16,7 @@ import { Mw } from '../../spec/classes/mw.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { MLX5_ABI, MLX5_DRIVER_ID, Mlx5Abi } from '../../spec/drivers/mlx5.ts'
 import { PortState } from '../../spec/enums.ts'
+import { WcStatus } from '../../spec/work.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { xrcdClass } from '../soft/classes/xrcd-class.ts'
 import { createSoftDevice, type DeviceKind, type SoftDevice, softDriver } from '../soft/device.ts'
@@ -93,6 +94,9 @@ const kindFor = (station: Station | undefined): DeviceKind<Mlx5State> => ({
   attributes: (guid, limits) => mlx5Attributes(guid, limits, station !== undefined),
   extended: extended(station !== undefined),
   objectLimits,
+  // libmlx5 has the device check that a key belongs to the queue pair, which a free one does not
+  freeKeyStatus: WcStatus.values.MW_BIND_ERR,
+  refusesLongDatagrams: true,
   own: soft => ({
     soft,
     queues: new Map(),

@@ -68,6 +68,9 @@ const sendsAtOf = (method: string, { sendBlocks = 0, receiveRequests = 0, receiv
 const withFrameHeader = (maxInline: number): number =>
   Math.max(maxInline, Math.min(maxInline + MAX_FRAME_HEADER, Limits.maxInline))
 
+/** libmlx5 subtracts a header from what requests without elements have room for, and tells -4. */
+const inlineOf = ({ maxInlineData }: Create['cap']): number => ((maxInlineData | 0) < 0 ? 0 : maxInlineData)
+
 /** Undoes the steps that were done, if one throws. */
 export const inSteps = <T>(run: (undo: (step: () => void) => void) => T): T => {
   const steps: (() => void)[] = []
@@ -175,7 +178,7 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
   isInProcess: () => false,
 
   sizesOf(method, args: Create) {
-    const { cap, sendBlocks = 0, receiveRequests = 0, receiveShift = 0, qpFlags = 0 } = args
+    const { cap, sendBlocks = 0, receiveRequests = 0, qpFlags = 0 } = args
     const className = method.slice(0, method.indexOf('.'))
     const ownFlag = className === DciQp.name ? Mlx5QpFlags.TYPE_DCI : 0
     if ((qpFlags & ~ownFlag & UNSUPPORTED_FLAGS) !== 0)
@@ -189,8 +192,9 @@ export const blockFormat = (additions: MethodAdditions = Mlx5Attributes.rc_qp): 
       maxRecvWr: receiveRequests,
       // also for inline data between pointers, which may go on at the first block
       maxSendSge: Math.max(2, Math.min(cap.maxSendSge + 1, Limits.maxSge)),
-      maxRecvSge: receiveRequests === 0 ? 0 : receiveElements(receiveShift),
-      maxInlineData: kindOf(className) === 'frame' ? withFrameHeader(cap.maxInlineData) : cap.maxInlineData,
+      // the program rounds the bytes of a receive up to a power of two
+      maxRecvSge: receiveRequests === 0 ? 0 : cap.maxRecvSge,
+      maxInlineData: kindOf(className) === 'frame' ? withFrameHeader(inlineOf(cap)) : inlineOf(cap),
     }
   },
 

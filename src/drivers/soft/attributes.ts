@@ -46,7 +46,10 @@ export const Limits = {
 /** The limits that are lower on some devices with `--torment` (drivers/soft/torment/limits.ts). */
 export type QueueLimits = Readonly<
   Record<'maxQpWr' | 'maxSge' | 'maxSrqWr' | 'maxSrqSge' | 'maxInline' | 'maxCqe' | 'maxRdAtomic', number>
->
+> & {
+  /** Absent: as `maxSge`. */
+  readonly maxRecvSge?: number
+}
 
 /** `DeviceCapFlags` that rxe sets, BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC

@@ -93,6 +93,10 @@ export interface DeviceKind<Own> {
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   /** Maximum objects of the driver's other classes, by class name. */
   readonly objectLimits?: Readonly<Record<string, number>>
+  /** As of `regionMemory` (memory.ts). */
+  readonly freeKeyStatus?: number
+  /** As of the engine's environment. */
+  readonly refusesLongDatagrams?: boolean
   /** Called once, when the soft device is complete. */
   readonly own: (soft: SoftState<Own>) => Own
 }
@@ -225,7 +229,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
     this.link = deviceLink(this.device)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run, options.frames)
+    const environment = this.#createEnvironment(kind, run, options.frames)
     this.#torment = torment?.attach(this.device, environment.memory, (notify, words) =>
       cqCompletions(state, notify, words),
     )
@@ -321,7 +325,7 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun, frames: FrameSink | undefined): Environment {
+  #createEnvironment(kind: DeviceKind<Own>, run: ReceivedRun, frames: FrameSink | undefined): Environment {
     const state = this.#state
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -331,7 +335,8 @@ class JoinedDevice<Own> implements SoftDevice<Own> {
       grh: grhBuilder(port, run),
       ...(frames && { frames }),
       work: queueWork(state.queues, findSrqOfDomain(state)),
-      memory: regionMemory(this.device.memory),
+      memory: regionMemory(this.device.memory, kind.freeKeyStatus),
+      refusesLongDatagrams: kind.refusesLongDatagrams ?? false,
       completions: cqCompletions(state),
       causes: state.failures,
       taps: engineTaps(state, state.taps),

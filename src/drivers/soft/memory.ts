@@ -20,14 +20,13 @@ import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/engine/types.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
-/** The status with which a LOCAL_INV completes, by `Invalidated`. */
-const INVALIDATION_STATUS = {
-  [Invalidated.DONE]: SUCCESS,
-  [Invalidated.NOT_BOUND]: LOC_QP_OP_ERR,
-  [Invalidated.OTHER_QP]: MW_BIND_ERR,
-} as const
-
-export const regionMemory = (table: MemoryTable): Memory => {
+/** `freeKeyStatus`: the status with which a LOCAL_INV of a key that is not bound completes. */
+export const regionMemory = (table: MemoryTable, freeKeyStatus: number = LOC_QP_OP_ERR): Memory => {
+  const invalidationStatus = {
+    [Invalidated.DONE]: SUCCESS,
+    [Invalidated.NOT_BOUND]: freeKeyStatus,
+    [Invalidated.OTHER_QP]: MW_BIND_ERR,
+  }
   const spaceOf = (region: number) => table.spaces[table.space[region]]
   const bind: Bind = { window: 0, key: 0, lkey: 0, hi: 0, lo: 0, lengthHi: 0, lengthLo: 0, access: 0 }
   const bindOf = (words: Uint32Array, at: number): Bind => {
@@ -92,6 +91,6 @@ export const regionMemory = (table: MemoryTable): Memory => {
     injectedFault: () => (failed instanceof OnDemandSpace ? failed.injected : undefined),
     bindWindow: (pd, qpn, words, at) => bindWindow(table, pd, qpn, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
-    invalidate: (pd, qpn, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qpn, key)],
+    invalidate: (pd, qpn, key) => invalidationStatus[invalidateWindow(table, pd, qpn, key)],
   }
 }

@@ -60,7 +60,7 @@ const table = {
   },
   DATAGRAM_TOO_LONG: {
     code: 0x10a,
-    results: [],
+    results: ['LOC_LEN_ERR'],
     text: 'a datagram of {length} bytes is longer than the path MTU, {mtu}, and is not sent',
   },
   FRAME_LENGTH: {

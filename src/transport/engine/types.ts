@@ -424,6 +424,11 @@ export interface Environment {
   readonly localDevice?: LocalPeerDevice
   /** Required for UD queue pairs. */
   readonly grh?: GrhBuilder
+  /**
+   * Whether a datagram that is longer than the path MTU completes with LOC_LEN_ERR, as on adapters. If not, it is dropped
+   * without an error, as by rxe.
+   */
+  readonly refusesLongDatagrams?: boolean
   /** Required for RAW queue pairs. */
   readonly frames?: FrameSink
   readonly work: WorkSource

@@ -290,9 +290,61 @@ describe('memory windows', () => {
       [[REQUEST_ERROR, 0x13]],
     )
   })
+
+  for (const [what, key] of [
+    ['that is not bound, which is also how libmlx5 posts a bind of type 2 to no bytes,', (own: number) => own],
+    ['that does not exist', (own: number) => own ^ 0x1234_5600],
+  ] as const)
+    it(`LOCAL_INV of a key ${what} fails with MW_BIND_ERR`, () => {
+      const { b, qb, wait } = start('', {}, { sends: 8 })
+      qb.post({ opcode: UMR, imm: key(b.window().rkey), raw: keyChange(0) })
+      assert.deepEqual(
+        wait(b, 1).map(({ kind, syndrome }) => [kind, syndrome]),
+        [[REQUEST_ERROR, 0x06]],
+      )
+    })
+})
+
+for (const sges of [17, 30, 31, 32])
+  it(`a receive of ${sges} elements, as libmlx5 rounds it up`, () => {
+    const { a, b, qa, qb, wait } = start('', {}, { sges })
+    qb.receive(...Array.from({ length: sges }, (_, i) => b.element(i * 64, 8)))
+    qa.post({ opcode: SEND, data: [a.element(0, sges * 8)] })
+    assert.deepEqual(
+      wait(b, 1).map(({ kind, bytes }) => [kind, bytes]),
+      [[RECEIVE, sges * 8]],
+    )
+    const last = (sges - 1) * 8
+    assert.deepEqual(b.bytes.slice(last * 8, last * 8 + 8), a.bytes.slice(last, last + 8))
+  })
+
+it('receives of 33 elements are refused', () => {
+  assert.throws(() => start('', {}, { sges: 33 }), /rq_wqe_shift: 10 is not in 4 to 9/)
+})
+
+it('sends without elements, for which libmlx5 tells -4 bytes of inline data', () => {
+  const { a, qa, remote, wait } = start('', {}, { inline: -4 >>> 0 })
+  qa.post({ opcode: RDMA_WRITE, data: [], remote: remote(0) })
+  assert.equal(wait(a, 1)[0]!.kind, REQUEST)
 })
 
 describe('datagrams', () => {
+  for (const [length, expected] of [
+    [4096, [REQUEST]],
+    [4097, [REQUEST_ERROR, 0x01]],
+  ] as const)
+    it(`of ${length} bytes with an MTU of 4096: ${expected.length === 1 ? 'sent' : 'LOC_LEN_ERR'}`, () => {
+      const m = machine(2)
+      const [a, b] = [program(m, 0), program(m, 1)]
+      const [qa, qb] = [a.queuePair('ud'), b.queuePair('ud')]
+      qa.activate()
+      qb.activate()
+      qa.post({ opcode: SEND, data: [a.element(0, length)], destination: { gid: ipv4(2), qpn: qb.qpn } })
+      const [completion] = completionsOf(m, a, 1)
+      assert.equal(completion!.kind, expected[0])
+      if (expected[1] !== undefined) assert.equal(completion!.syndrome, expected[1])
+    })
+
   it('have their address in the request; the receiver gets the GRH', () => {
     const m = machine(2)
     const [a, b] = [program(m, 0), program(m, 1)]

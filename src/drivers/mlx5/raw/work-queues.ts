@@ -13,7 +13,6 @@ import { Service } from '../../../spec/wire/services.ts'
 import { endQueuePair } from '../../soft/classes/qp-class.ts'
 import { emptySendQueue, resetQueues } from '../../soft/queues.ts'
 import { type CqObject, noPsns, type QpObject, type QueuePair } from '../../soft/state.ts'
-import { Limits } from '../attributes.ts'
 import { checkReceives, closeQueues, inSteps, receiveElements } from '../format.ts'
 import { ProgramRecord, share, unshare } from '../program-memory.ts'
 import { Receives } from '../receives.ts'
@@ -49,7 +48,7 @@ export const wqClass = driverClass<typeof Wq, QueuePair, typeof Mlx5Attributes.w
         refuse('EOPNOTSUPP', 'wq.create: the device has neither signatures nor striding receive queues')
       checkReceives('wq.create', receiveRequests, receiveShift)
       const { soft, queues } = stateOf(call)
-      const maxSge = Math.min(receiveElements(receiveShift), Limits.maxSge)
+      const maxSge = receiveElements(receiveShift)
       const { number } = (cq as CqObject).state
       inSteps(undo => {
         const buffer = share(call, bufferAddress, receiveRequests * 2 ** receiveShift)

@@ -194,7 +194,7 @@ export const qpClass = (
       requireInRange(createCall, 'cap.maxSendSge', sizes.maxSendSge, limits.maxSge)
       if (srq === undefined) {
         requireInRange(createCall, 'cap.maxRecvWr', sizes.maxRecvWr, limits.maxQpWr)
-        requireInRange(createCall, 'cap.maxRecvSge', sizes.maxRecvSge, limits.maxSge)
+        requireInRange(createCall, 'cap.maxRecvSge', sizes.maxRecvSge, limits.maxRecvSge ?? limits.maxSge)
       }
       requireInRange(createCall, 'cap.maxInlineData', sizes.maxInlineData, limits.maxInline, 0, UnknownLimitError)
       const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0

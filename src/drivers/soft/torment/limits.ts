@@ -7,8 +7,11 @@ import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
 import type { QueueLimits } from '../attributes.ts'
 
+/** `maxRecvSge` is decided with `maxSge`. */
+type Decided = Exclude<keyof QueueLimits, 'maxRecvSge'>
+
 /** By limit of the device: its names in the table of adapters. */
-const namesInTable: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
+const namesInTable: Readonly<Record<Decided, readonly LimitName[]>> = {
   maxQpWr: ['max_send_wr', 'max_recv_wr'],
   maxSge: ['max_send_sge', 'max_recv_sge'],
   maxSrqWr: ['max_srq_wr'],
@@ -17,7 +20,7 @@ const namesInTable: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = 
   maxCqe: ['max_cqe'],
   maxRdAtomic: ['max_rd_atomic', 'max_dest_rd_atomic'],
 }
-const limitNames = Object.keys(namesInTable) as readonly (keyof QueueLimits)[]
+const limitNames = Object.keys(namesInTable) as readonly Decided[]
 
 /** Argument of `Decisions.note`: a listener that comes later gets the decision too. */
 const IS_LASTING = true
@@ -25,17 +28,18 @@ const IS_LASTING = true
 const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
 /** The smallest value of all adapters with reliable connections, but at most the device's own. */
-const smallestLimit = (name: keyof QueueLimits, own: number): number =>
+const smallestLimit = (name: Decided, own: number): number =>
   Math.min(own, ...adaptersWithRc.flatMap(({ limits }) => namesInTable[name].map(limit => limits[limit]?.[0] ?? own)))
 
 /** The limits of a new device whose own are `own`. */
 export const decideLimits = (decisions: Decisions, device: string, own: QueueLimits): QueueLimits => {
   const sequence = decisions.sequence('adapter', device, 0)
-  const limits: Record<keyof QueueLimits, number> = { ...own }
+  const limits: { -readonly [name in keyof QueueLimits]: QueueLimits[name] } = { ...own }
   for (const name of limitNames) {
     const small = smallestLimit(name, own[name])
     if (small === own[name] || !sequence.acts()) continue
     limits[name] = small
+    if (name === 'maxSge' && own.maxRecvSge !== undefined) limits.maxRecvSge = small
     decisions.note('adapter', device, () => `${namesInTable[name].join(' and ')}: at most ${small}`, IS_LASTING)
   }
   return limits

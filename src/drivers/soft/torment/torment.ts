@@ -247,7 +247,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
       })
       return {
-        environment: ({ localDevice, grh, frames, work, events, causes, taps }) =>
+        environment: ({ localDevice, grh, frames, work, events, causes, taps, refusesLongDatagrams = false }) =>
           wrapper<Environment>({
             localDevice,
             grh,
@@ -255,6 +255,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             work,
             causes,
             taps,
+            refusesLongDatagrams,
             choices: responder.choices,
             memory: writes.memory,
             completions: wrapper<Completions>({

@@ -4,6 +4,7 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, causeOfCode, createCause } from '../../../spec/check/causes.ts'
+import { Service } from '../../../spec/wire/services.ts'
 import { ATOMIC_BYTES, KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../../spec/work.ts'
 import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
@@ -111,6 +112,11 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
     return storeCause(s, row, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
+  if (s.env.refusesLongDatagrams === true && s.rows[base + QP.SERVICE] === Service.UD) {
+    const length = p[wr + Send.LENGTH]
+    const mtu = s.rows[base + QP.MTU]
+    if (length > mtu) return storeCause(s, row, LOC_LEN_ERR, createCause('DATAGRAM_TOO_LONG', { length, mtu }))
+  }
   if ((kind & EIGHT_BYTES) !== 0) {
     const length = p[wr + Send.LENGTH]
     // The elements for an atomic's result may be longer than the result (docs/decisions/departures-from-rxe.md).

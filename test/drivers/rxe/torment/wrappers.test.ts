@@ -97,6 +97,7 @@ it('torment of an environment', () => {
     causes: {} as Causes,
     choices: {} as Choices,
     taps: {} as WorkTaps,
+    refusesLongDatagrams: true,
   }
   const attached = attach(plain.memory)
   const wrapped = attached.environment(plain as Environment)
