@@ -32,7 +32,7 @@ static uint32_t dead_part(const void *request, const struct ibv_sge *list, int c
         return USERDMA_DEAD_PART_LIST;
     if (count > 0 && frames_is_dead((uintptr_t)list, frame))
         return USERDMA_DEAD_PART_ELEMENTS;
-    for (int i = 0; has_memory && i < count; i++)
+    for (int i = 0; has_memory && count <= MAX_SGE && i < count; i++)
         if (frames_is_dead(list[i].addr, frame))
             return USERDMA_DEAD_PART_BUFFER;
     return 0;

@@ -20,8 +20,6 @@
 
 /* Use by children is reported only for contexts with a lower descriptor. */
 #define MAX_CONTEXTS 4096
-/* The device's max_sge. The provider refuses requests with more elements, whose list may be shorter than they say. */
-#define MAX_SGE 32
 /* Maximum reported elements of requests at a fork. */
 #define MAX_FORKED 4
 

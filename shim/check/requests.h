@@ -28,6 +28,8 @@
 #define MAX_QUEUES 4096
 /* No slot. */
 #define NONE UINT32_MAX
+/* The device's max_sge. The provider refuses requests with more elements, whose list may be shorter than they say. */
+#define MAX_SGE 32
 
 /* ---- ranges.c ---- */
 

@@ -310,10 +310,11 @@ static void end_destroying(const struct object_call *call)
     __atomic_fetch_sub(&objects_gone, 1, __ATOMIC_RELAXED);
 }
 
-/* Functions whose first object may be NULL. */
+/* Functions whose first object may be NULL, or which refuse NULL themselves (src/spec/check/refusals.ts). */
 static bool may_lack_object(const char *function)
 {
-    return strcmp(function, "rdma_create_id") == 0 || strcmp(function, "rdma_create_ep") == 0;
+    return strcmp(function, "rdma_create_id") == 0 || strcmp(function, "rdma_create_ep") == 0 ||
+           strcmp(function, "rdma_ack_cm_event") == 0;
 }
 
 /* Whether the first object exists, and those of verbs are all of one context; if not, that is reported. */

@@ -552,7 +552,8 @@ describe('userdma check', {
     assert.match(await outputOf('check', '--explain', 'leak'), /^leak \(warning\): /)
     assert.match(await outputOf('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. peer-not-ready: [\s\S]*no-answer: /)
     assert.match(await outputOf('explain', 'success'), /If its bytes are wrong[\s\S]*race: [\s\S]*receive-overlap: /)
-    assert.match(await outputOf('explain', 'RESP_TIMEOUT_ERR'), /userdma never reports it\n\nA response /)
+    assert.match(await outputOf('explain', 'RESP_TIMEOUT_ERR'), /no-answer: [\s\S]*SRD_NO_ANSWER: /) // of EFA
+    assert.match(await outputOf('explain', 'INV_EEC_STATE_ERR'), /userdma never reports it\n\nOnly for /)
     assert.match(await outputOf('explain', 'WR_FLUSH_ERR'), /first completion with another status/)
     assert.match(await outputOf('explain', 'rnr_retry_exc'), /no-receive-posted/)
     assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)

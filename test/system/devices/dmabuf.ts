@@ -36,7 +36,7 @@ const REFUSALS = [
   ['a file of a file system', 'EINVAL'],
   ['a device', 'EINVAL'],
   ['no descriptor', 'EBADF'],
-  ['descriptor -1', 'EINVAL'],
+  ['descriptor -1', 'EBADF'],
 ] as const
 
 /** Where a dma-buf differs: its descriptor cannot be opened once more. */
