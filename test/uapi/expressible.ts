@@ -55,6 +55,8 @@ export const expressible = (command: Pick<Encoding, 'name' | 'form'>, call: Call
   const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === command.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
+    // Another number is refused by the codec.
+    else if (kind === 'fd' && args[name] !== undefined) args[name] = Number(args[name]) & 0x7fffffff
   // The table's length must be a power of two: one queue more, and then the next lower power.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
