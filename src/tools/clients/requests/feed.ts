@@ -366,7 +366,7 @@ export class RequestFeed implements RequestTaps {
       index,
       ...posted,
     }
-    // Not spread above: that costs more than all the rest.
+    // Most devices know a request by the program's wr_id.
     return own === posted.wrId ? request : { ...request, wrId: own, deviceWrId: posted.wrId }
   }
 
