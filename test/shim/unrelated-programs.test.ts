@@ -190,7 +190,9 @@ test('the shim exports no internal functions', async t => {
   // Replacements, some of which only call others, and functions that the other libraries of `userdma check` call.
   const isPublic = (name: string): boolean =>
     interposed.has(name) ||
-    /^(_?ibv_\w+|rdma_\w+|(mlx[45]|efa|hns|mana)dv_\w+|verbs_set_ops|(n?ftw|readdir|scandir|scandirat)64|scandir|userdma_\w+)$/.test(name)
+    /^(_?ibv_\w+|rdma_\w+|(mlx[45]|efa|hns|mana)dv_\w+|verbs_set_ops|(n?ftw|readdir|scandir|scandirat)64|scandir|userdma_\w+)$/.test(
+      name,
+    )
   assert.deepEqual(
     names.filter(name => !isPublic(name)),
     [],
