@@ -186,7 +186,8 @@ export class Checker {
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
-      ...(sources.hasDevice !== false ? [this.#memoryGone] : []),
+      // Only the preload library tells of memory that is given back.
+      ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
       ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
