@@ -40,7 +40,11 @@ const anyOf = (table: MessageTable): fc.Arbitrary<object> =>
                 ? fc.integer()
                 : anyOf(type)
         const isMap = typeof type === 'object' && Object.keys(type).join() === 'key,value'
-        if (isMap) return [name, fc.uniqueArray(value as fc.Arbitrary<{ key: string }>, { selector: ({ key }) => key })]
+        if (isMap) {
+          // protobufjs makes an object of a map, and objects have numbers before other keys.
+          const entries = (value as fc.Arbitrary<{ key: string }>).filter(({ key }) => !/^\d+$/.test(key))
+          return [name, fc.uniqueArray(entries, { selector: ({ key }) => key })]
+        }
         if (isList) return [name, fc.array(value)]
         return [name, typeof type === 'object' ? fc.option(value, { nil: undefined }) : value]
       }),
