@@ -94,7 +94,6 @@ const PACKAGES = [
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
   { name: 'gdb', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('gdb') },
   { name: 'strace', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('strace') },
-  { name: 'ucx-utils', for: ['test'], use: 'UCX, which drives devices of mlx5', found: program('ucx_perftest') },
   { name: 'valgrind', for: ['test'], use: 'tests docs/how-to/debuggers.md', found: program('valgrind') },
   {
     name: 'iproute2',
@@ -137,6 +136,7 @@ const PACKAGES = [
     fio: 'fio',
     qperf: 'qperf',
     'libfabric-bin': 'fi_pingpong',
+    'ucx-utils': 'ucx_perftest',
     'openmpi-bin': 'mpirun',
     'libopenmpi-dev': 'mpicc',
     'dapl2-utils': 'dtest',
