@@ -5,7 +5,7 @@
 import { QpState } from '../../src/spec/enums.ts'
 import type { packetOutcomes } from '../../src/spec/faults.ts'
 import { type OpcodeName, opcodeByNumber, opcodeNumber } from '../../src/spec/wire/opcodes.ts'
-import { WrOpcode } from '../../src/spec/work.ts'
+import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { ObjectEvent, PacketsEvent, PostedEvent, SessionEvent } from '../../src/tools/record/events.ts'
 
 export const LEFT = 10
@@ -120,3 +120,23 @@ export const packets = (
     bytes,
   }
 }
+
+/** The CQ of LEFT. */
+export const CQ = 20
+
+export const ended = (request: number, time: number): SessionEvent => ({ kind: 'ended', time, request, owner: LEFT })
+export const completed = (request: number, position: number, time: number): SessionEvent => ({
+  kind: 'completed',
+  time,
+  request,
+  owner: LEFT,
+  status: WcStatus.values.SUCCESS,
+  opcode: WcOpcode.values.RDMA_WRITE,
+  bytes: 0,
+  cq: CQ,
+  cqPosition: position,
+  solicited: false,
+  qp: LEFT,
+  message: 0,
+})
+export const polled = (count: number, time: number): SessionEvent => ({ kind: 'polled', time, cq: CQ, count })

@@ -2,6 +2,8 @@
  * Connections that the communication manager made within the capture: REQ, REP, RTU, REJ, DREQ and their answers, and the
  * datagram services' SIDR. Messages may be cut: what was not captured is undefined, not zero.
  */
+import { Mtu } from '../../spec/enums.ts'
+import { mtuBytes } from '../../spec/mtu.ts'
 import { CM_CLASS, type CmMessageName, cmMessages, GSI_QPN, MAD_BYTES, rejReason } from '../../spec/wire/mad.ts'
 import { parseRdmaCmHeader, viewCm } from '../../transport/wire/mad/mad.ts'
 import type { RawPacket } from './file.ts'
@@ -60,8 +62,6 @@ export const rejectText = (reason: number): string => {
   const name = Object.entries(rejReason).find(([, value]) => value === reason)?.[0]
   return name === undefined ? `reason ${reason}` : `reason ${reason}, ${name.toLowerCase().replaceAll('_', ' ')}`
 }
-
-const MTU_OF = [undefined, 256, 512, 1024, 2048, 4096] as const
 
 /** The bytes up to the last one that is not zero. */
 const trimmed = (bytes: Uint8Array): Uint8Array => {
@@ -157,7 +157,8 @@ export class ConnectionTable {
       connection.clientQpn = number('qpn')
       // The receiver of the message sends its first packet with this PSN.
       connection.serverPsn = number('startingPsn')
-      connection.mtu = MTU_OF[number('pathMtu') ?? 0]
+      const mtu = number('pathMtu') ?? 0
+      connection.mtu = mtu >= Mtu.values.MTU_256 && mtu <= Mtu.values.MTU_4096 ? mtuBytes(mtu) : undefined
       connection.retryCount = number('retryCount')
       connection.serverRnrRetry = number('rnrRetryCount')
       connection.ackTimeout = number('localAckTimeout')

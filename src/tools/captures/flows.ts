@@ -6,6 +6,8 @@
  * A flow has a fixed number of counters, so memory depends on the queue pairs, not on the packets. Nothing here knows the
  * state of a device: `conclude` (problems.ts) judges at the end.
  */
+import { Mtu } from '../../spec/enums.ts'
+import { mtuBytes } from '../../spec/mtu.ts'
 import {
   type HeaderName,
   headers,
@@ -662,10 +664,10 @@ export class FlowTable {
   }
 }
 
-const mtus = [256, 512, 1024, 2048, 4096] as const
-
 /** The path MTU if a FIRST or MIDDLE packet has `payload` bytes; for an unknown one, what makes READs of `length` one packet. */
 const mtuOf = (payload: number, length: number): number => (payload > 0 ? payload : Math.max(length, 1))
 
+const mtus = Object.values(Mtu.values).map(mtuBytes)
+
 /** Whether a payload of a FIRST or MIDDLE packet is a path MTU. */
-export const isMtu = (bytes: number): boolean => (mtus as readonly number[]).includes(bytes)
+export const isMtu = (bytes: number): boolean => mtus.includes(bytes)

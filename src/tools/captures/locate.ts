@@ -9,6 +9,7 @@
 import { LinkType } from '../../spec/wire/captures.ts'
 import { EtherType, IpProtocol, Ipv6Extension, TunnelPort } from '../../spec/wire/ethernet.ts'
 import { headers, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
+import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import type { AddressTable } from './addresses.ts'
 import { erfPayload, type RawPacket } from './file.ts'
 
@@ -80,7 +81,6 @@ const ERSPAN_III = 0x22eb
 /** A mirror of a mirror of a tunnel is rare; a hostile packet nests until its bytes end. */
 const MAX_TUNNELS = 4
 const LRH_BYTES = 8
-const GRH_BYTES = 40
 /** LRH.LNH: what follows. */
 const LNH_BTH = 2
 const LNH_GRH = 3

@@ -3,6 +3,7 @@
  * named only if the packets show it; what they leave open is said to be unknown.
  */
 import { type CaptureCause, captureCause, severityOrder } from '../../spec/captures.ts'
+import { counted, hex } from '../../spec/text.ts'
 import { nakCode } from '../../spec/wire/headers.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import { psnDifference } from '../../transport/wire/bth.ts'
@@ -31,9 +32,7 @@ const MIN_MESSAGES = 32
 /** rnr_retry 7 is without limit. */
 const ENDLESS = 7
 
-const hex = (value: number): string => `0x${value.toString(16)}`
 const times = (count: number): string => (count === 1 ? 'once' : count === 2 ? 'twice' : `${count} times`)
-const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
 const nanoText = (nanoseconds: number): string => durationText(nanoseconds / 1000)
 const isReliable = ({ service }: Flow): boolean => service === transportBits.RC || service === transportBits.XRC
 const frameList = (...frames: number[]): number[] =>
@@ -130,7 +129,7 @@ class Problems {
             : connected.connection.serverRnrRetry
       const isFollowed = flow.lastRequestFrame > peer.lastRnrFrame
       const isKnown = rnrRetry !== undefined && rnrRetry < ENDLESS
-      const row = `${plural(peer.rnrRow, 'RNR NAK')} in a row for PSN ${hex(peer.rnrPsn)}`
+      const row = `${counted(peer.rnrRow, 'RNR NAK')} in a row for PSN ${hex(peer.rnrPsn)}`
       if (isKnown && peer.rnrRow > rnrRetry)
         add('rnr-exhausted', `${row}; rnr_retry of the connection is ${rnrRetry}`, peer.rnrFrame, peer.lastRnrFrame)
       else if (!isFollowed || peer.rnrRow > ENDLESS)
@@ -254,21 +253,21 @@ class Problems {
     if (flow.malformed > 0)
       this.#add(
         'malformed',
-        `${plural(flow.malformed, 'packet')}, the first: ${flow.malformedReason}`,
+        `${counted(flow.malformed, 'packet')}, the first: ${flow.malformedReason}`,
         frameList(flow.malformedFrame),
         flow.malformed,
         of,
       )
     if (flow.zeroQkeys > 0)
-      this.#add('qkey-zero', plural(flow.zeroQkeys, 'datagram'), frameList(flow.zeroQkeyFrame), flow.zeroQkeys, of)
+      this.#add('qkey-zero', counted(flow.zeroQkeys, 'datagram'), frameList(flow.zeroQkeyFrame), flow.zeroQkeys, of)
     if (flow.jumps > 0)
       this.#add('psn-jump', `${times(flow.jumps)}, by more than ${1 << 16}`, frameList(flow.jumpFrame), flow.jumps, of)
     if (flow.marked > 0 || flow.cnps > 0)
       this.#add(
         'congestion',
         [
-          ...(flow.marked > 0 ? [`${flow.marked} of ${plural(flow.packets, 'packet')} are marked`] : []),
-          ...(flow.cnps > 0 ? [`${plural(flow.cnps, 'CNP')} ask queue pair ${hex(flow.qpn)} to slow down`] : []),
+          ...(flow.marked > 0 ? [`${flow.marked} of ${counted(flow.packets, 'packet')} are marked`] : []),
+          ...(flow.cnps > 0 ? [`${counted(flow.cnps, 'CNP')} ask queue pair ${hex(flow.qpn)} to slow down`] : []),
         ].join('; '),
         frameList(flow.firstMarkedFrame, flow.firstCnpFrame),
         flow.marked + flow.cnps,
@@ -280,7 +279,7 @@ class Problems {
       if (isReliable(flow) && flow.answers > 0)
         this.#add(
           'unpaired',
-          `${plural(flow.packets, 'packet')} to queue pair ${hex(flow.qpn)}`,
+          `${counted(flow.packets, 'packet')} to queue pair ${hex(flow.qpn)}`,
           frameList(flow.firstFrame),
           flow.packets,
           of,
@@ -313,7 +312,7 @@ class Problems {
     if (peer !== undefined && peer.rnrs > 0)
       this.#add(
         'rnr-waits',
-        `${plural(peer.rnrs, 'RNR NAK')}, at most ${peer.mostRnrRow} in a row, which asked to wait for ${durationText(peer.rnrWait)} in all`,
+        `${counted(peer.rnrs, 'RNR NAK')}, at most ${peer.mostRnrRow} in a row, which asked to wait for ${durationText(peer.rnrWait)} in all`,
         frameList(peer.rnrFrame, peer.lastRnrFrame),
         peer.rnrWait,
         of,
@@ -336,20 +335,20 @@ class Problems {
       const share = ((100 * flow.repeatedBytes) / Math.max(1, flow.bytes)).toFixed(1)
       this.#add(
         'loss',
-        `${plural(flow.repeated, 'packet')} in ${plural(flow.bursts, 'burst')} (${share} % of the bytes) sent again, ${naks > 0 ? `after ${plural(naks, 'NAK')}` : 'after timeouts'}; ${where}`,
+        `${counted(flow.repeated, 'packet')} in ${counted(flow.bursts, 'burst')} (${share} % of the bytes) sent again, ${naks > 0 ? `after ${counted(naks, 'NAK')}` : 'after timeouts'}; ${where}`,
         frameList(flow.repeatFrame, peer.nakFrame, flow.lastRepeatFrame),
         flow.repeatedBytes,
         of,
       )
     }
     if (flow.reordered > 0)
-      this.#add('reordered', plural(flow.reordered, 'packet'), frameList(flow.reorderFrame), flow.reordered, of)
+      this.#add('reordered', counted(flow.reordered, 'packet'), frameList(flow.reorderFrame), flow.reordered, of)
     if (peer === undefined || peer.delays < MIN_MESSAGES) return
     const mean = peer.delaySum / peer.delays
     if (flow.mostOutstanding === 1)
       this.#add(
         'one-in-flight',
-        `${plural(peer.delays, 'request')} with one outstanding; an answer took ${nanoText(mean)} in the mean`,
+        `${counted(peer.delays, 'request')} with one outstanding; an answer took ${nanoText(mean)} in the mean`,
         frameList(flow.requestFrame),
         peer.delays,
         of,
@@ -382,7 +381,7 @@ class Problems {
             ? `status ${rejectReason}`
             : rejectText(rejectReason)
       const data = connection.rejectData?.length
-        ? `, with ${plural(connection.rejectData.length, 'byte')} of private data: ${[...connection.rejectData.subarray(0, 16)].map(byte => byte.toString(16).padStart(2, '0')).join('')}`
+        ? `, with ${counted(connection.rejectData.length, 'byte')} of private data: ${[...connection.rejectData.subarray(0, 16)].map(byte => byte.toString(16).padStart(2, '0')).join('')}`
         : ''
       this.#add('cm-rejected', `${to}: ${reason}${data}`, frameList(request?.frame ?? 0, answer.frame), 1, of)
       return

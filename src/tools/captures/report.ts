@@ -2,6 +2,7 @@
  * What a capture shows, as text for people and as objects for programs.
  */
 import { type CaptureCause, captureCause } from '../../spec/captures.ts'
+import { hex } from '../../spec/text.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
@@ -10,7 +11,6 @@ import { type Flow, messageKinds } from './flows.ts'
 import { packetKinds } from './locate.ts'
 import { type CaptureProblem, problemsOf } from './problems.ts'
 
-const hex = (value: number): string => `0x${value.toString(16)}`
 const serviceNames = new Map<number, string>(Object.entries(transportBits).map(([name, bits]) => [bits, name]))
 const serviceName = (service: number): string => serviceNames.get(service) ?? `service ${hex(service)}`
 const number = (value: number): string => value.toLocaleString('en-US')

@@ -4,32 +4,15 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { SendFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
+import { SendFlags } from '../../../src/spec/work.ts'
 import type { PostedEvent, SessionEvent } from '../../../src/tools/record/events.ts'
 import { adviceOf } from '../../../src/tools/record/times/advice.ts'
 import { type Phase, rankedPhases } from '../../../src/tools/record/times/phases.ts'
 import { TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
-import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../../web/events.ts'
+import { completed, connected, ended, FIRST_PSN, LEFT, packets, polled, posted, RIGHT } from '../../web/events.ts'
 
 type ObjectEvent = SessionEvent & { readonly kind: 'object' }
 
-const CQ = 20
-const ended = (request: number, time: number): SessionEvent => ({ kind: 'ended', time, request, owner: LEFT })
-const completed = (request: number, position: number, time: number): SessionEvent => ({
-  kind: 'completed',
-  time,
-  request,
-  owner: LEFT,
-  status: WcStatus.values.SUCCESS,
-  opcode: WcOpcode.values.RDMA_WRITE,
-  bytes: 0,
-  cq: CQ,
-  cqPosition: position,
-  solicited: false,
-  qp: LEFT,
-  message: 0,
-})
-const polled = (count: number, time: number): SessionEvent => ({ kind: 'polled', time, cq: CQ, count })
 /** The end of send `number`, which is its position in the CQ too, polled at once. */
 const done = (number: number, time: number): SessionEvent[] => [
   ended(number, time),

@@ -3,30 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { Durations } from '../../../src/tools/record/times/durations.ts'
 import { type RequestTimes, TimesOfRequests } from '../../../src/tools/record/times/request-times.ts'
-import { connected, FIRST_PSN, LEFT, packets, posted, RIGHT } from '../../web/events.ts'
+import { CQ, completed, connected, ended, FIRST_PSN, LEFT, packets, polled, posted, RIGHT } from '../../web/events.ts'
 
-const CQ = 20
-
-const ended = (request: number, time: number): SessionEvent => ({ kind: 'ended', time, request, owner: LEFT })
-const completed = (request: number, position: number, time: number): SessionEvent => ({
-  kind: 'completed',
-  time,
-  request,
-  owner: LEFT,
-  status: WcStatus.values.SUCCESS,
-  opcode: WcOpcode.values.RDMA_WRITE,
-  bytes: 0,
-  cq: CQ,
-  cqPosition: position,
-  solicited: false,
-  qp: LEFT,
-  message: 0,
-})
-const polled = (count: number, time: number): SessionEvent => ({ kind: 'polled', time, cq: CQ, count })
 const window = (bytes: number): SessionEvent => ({
   kind: 'counters',
   time: 0,

@@ -5,13 +5,14 @@
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../../spec/drivers/ctx.ts'
 import { type AnyRecord, type Fields, recordSize, sizeOf } from '../../../spec/schema/schema.ts'
+import { hex } from '../../../spec/text.ts'
 import { callOfRequest } from '../../../uapi/object/format.ts'
 import type { TraceRecord } from '../../../uapi/tool.ts'
 import { bytesText, hexBytes } from '../bytes.ts'
 import { readValue } from '../message.ts'
 import { type Style, valueJson, valueText } from '../values.ts'
 import { type AttributeLayout, type ChainParts, type MessageParts, type MessageSource, splitMessage } from './layout.ts'
-import { hex, limitedBytes, type MemoryRange, memoryText } from './memory-range.ts'
+import { limitedBytes, type MemoryRange, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors } from './struct.ts'
 
 export const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)

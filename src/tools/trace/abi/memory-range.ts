@@ -1,6 +1,7 @@
 /*
  * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`).
  */
+import { hex } from '../../../spec/text.ts'
 import type { RawAccess } from '../../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
 import { fromBase64 } from '../decode.ts'
@@ -28,8 +29,6 @@ export const limitedRange = ({ address, bytes, length: rangeLength }: MemoryRang
   bytes: bytes.subarray(0, length),
   length: Math.min(rangeLength, length),
 })
-
-export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
 
 /** Bytes as text, limited by `style`. `length`: the length of the range, as in `MemoryRange`. */
 export const limitedBytes = (bytes: Uint8Array, length: number, style: Style): string => {

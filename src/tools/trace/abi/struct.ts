@@ -3,10 +3,10 @@
  * and of the attribute mask.
  */
 import type { Cell } from '../../../spec/linux/layout.ts'
+import { hex } from '../../../spec/text.ts'
 import type { BoundCell, CompiledLayout } from '../../../uapi/linux/cells.ts'
 import { readScalar, readUint, viewOf } from '../../../uapi/scalar.ts'
 import { type Style, valueText } from '../values.ts'
-import { hex } from './memory-range.ts'
 
 /**
  * Numbers of the descriptors that a call has created, by attribute; undefined: unknown. They are inserted into the
