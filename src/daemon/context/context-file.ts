@@ -479,9 +479,14 @@ export class ContextMemory implements MappedMemory {
     if (!job.next().done) this.#slices.begin(job, this.#failed)
   }
 
-  /** The pages are freed before the file is closed, which would free all at once. */
+  /**
+   * The pages are freed before the file is closed, which would free all at once; but not pages of a removed device,
+   * where a program may still find completions.
+   */
   *#closing(chunks: readonly Chunk[]): Generator<undefined, void> {
-    for (const chunk of chunks) yield* this.#emptying(chunk)
+    for (const chunk of chunks)
+      if (this.#isKept) this.#unmap(chunk)
+      else yield* this.#emptying(chunk)
     while (this.#releasing > 0) yield
     close(this.fd)
   }

@@ -219,16 +219,19 @@ test('freeing a ring twice, or another context’s ring, throws an Error', () =>
     })
   }))
 
-test('rings freed after device removal keep their contents until the context is closed', () =>
+test('rings freed after device removal keep their contents, for a program that maps them after the end too', () =>
   withMemory((memory, pool) => {
-    const [small, large] = [memory.allocate(100), memory.allocate(300_000)]
-    for (const chunk of [small, large]) bytesOf(chunk).fill(7)
+    const rings = [memory.allocate(100), memory.allocate(300_000)]
+    for (const chunk of rings) bytesOf(chunk).fill(7)
+    const mapped = rings.map(({ offset, length }) => pool.map(memory.fd, offset, length))
+    const areKept = (): boolean =>
+      mapped.every(({ bytes }, i) => bytes.subarray(0, rings[i]!.length).every(byte => byte === 7))
     memory.keepMapped()
-    for (const chunk of [small, large]) memory.free(chunk)
+    for (const chunk of rings) memory.free(chunk)
     assert.deepEqual([memory.ringCount, memory.ringBytes], [0, 0])
-    for (const { offset, length } of [small, large]) {
-      const seen = pool.map(memory.fd, offset, length)
-      assert.ok(seen.bytes.subarray(0, length).every(byte => byte === 7))
-      pool.release(seen)
-    }
+    assert.ok(areKept())
+    memory.close()
+    memory.close = () => {}
+    assert.ok(areKept())
+    for (const range of mapped) pool.release(range)
   }))
