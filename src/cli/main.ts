@@ -500,6 +500,16 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .description('Removes all rules.')
       .option(SOCKET, 'the daemon at this socket', path)
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
+    fault
+      .command('link')
+      .description(
+        'Takes the link of a device down or up, as a cable that is pulled: PORT_ERR, packets lost, PORT_ACTIVE.',
+      )
+      .argument('<device>', 'its name')
+      .argument('<state>', 'down or up')
+      .option('--for <time>', 'with down: up again after this time (50ms, 3s)')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .action(async (device, state, options) => (await import('./commands/fault.ts')).setLink(device, state, options))
   },
   net(program) {
     const net = program

@@ -281,6 +281,10 @@ const createParts = (
   const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {
     wait: milliseconds => waitAtLeast(milliseconds, true),
+    setLink(device, isUp) {
+      const found = devices.of(device)
+      if (found !== undefined) devices.setLink(found, isUp)
+    },
     processOf(context) {
       const owner = failures.ownerOf(context)
       return owner && { pid: owner.pid, name: () => owner.command }
