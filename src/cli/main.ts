@@ -545,6 +545,13 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
         (await import('./commands/net.ts')).netExec(host, name, args, options),
       )
     net
+      .command('play')
+      .description('Makes the network of a scenario, runs its programs with its failures, and says what did not hold.')
+      .argument('<file>', 'the scenario', path)
+      .option('--record <folder>', 'record the daemon of each host in a session file there, HOST.udr', path)
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .action(async (file, options) => (await import('./commands/net.ts')).netPlay(file, options))
+    net
       .command('show')
       .description('Shows the hosts with their addresses, devices, links and daemons.')
       .argument('[name]', 'name of the network (default: the only one)')
