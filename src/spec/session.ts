@@ -52,6 +52,8 @@
  * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
  *   before its call returns, the program maps ranges of the context's memory file over pages of its own, or ends that
  *   (docs/decisions/adopted-pages.md). The client's next message says that it has done so.
+ * - CALL has no reply of its own: a request lies in the client's call slot (`CallSlot`), and the daemon does not look there
+ *   by itself now.
  * - NOT_MAPPED says that the client could not do what the answer before told: the daemon undoes that call.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
@@ -108,6 +110,7 @@ export const MessageType = {
   DOORBELLS: 25,
   NOT_MAPPED: 26,
   DIRECT: 27,
+  CALL: 28,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -405,6 +408,7 @@ export const Exchanges = {
   DOORBELLS: { request: 'doorbells', reply: 'callReply' },
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
   DIRECT: { request: 'direct', reply: 'callReply' },
+  CALL: { request: null, reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -413,9 +417,9 @@ export const Exchanges = {
  * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
  * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts. ADOPTION: the client does
- * what `mapping` structs in answers say.
+ * what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.
  */
-export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16 } as const
+export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16, SLOT: 32 } as const
 
 /**
  * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already; it
@@ -704,6 +708,44 @@ export const postSlot = (queue: number, number: number, wrId: bigint): number =>
   const hash = Math.imul(low ^ high ^ Math.imul(number, 31) ^ queue, HASH_FACTOR)
   return (hash >>> 0) >>> (32 - Math.log2(PostLog.entries))
 }
+
+/**
+ * The call slot of a session: shared memory in which a request and its reply pass without a system call
+ * (docs/decisions/call-slot.md). Offsets and sizes in bytes. The client writes `request` with a message, and copies of
+ * the memory that the message's pointers name (`range` structs in `ranges`, as many as the word `rangeCount` says, with
+ * their bytes one after the other from `input` on); sets `answer` to AnswerState.NONE, and then `asked` to the message's
+ * serial, never 0. If then `polled` is 0, the client sends CALL. The daemon writes the reply into `reply`; what the call
+ * has written to addresses from `stackLow` to `stackHigh`, which are u64, it returns like the input, with `outputCount`,
+ * `outputs` and `output`: the client copies it there.
+ */
+export const CallSlot = {
+  asked: 0,
+  answer: 4,
+  polled: 8,
+  rangeCount: 12,
+  stackLow: 16,
+  stackHigh: 24,
+  outputCount: 32,
+  ranges: 64,
+  outputs: 320,
+  /** Maximum number of `range` structs of each kind. */
+  maxRanges: 16,
+  request: 576,
+  requestBytes: 192,
+  reply: 768,
+  replyBytes: 1280,
+  input: 2048,
+  inputBytes: 6144,
+  output: 8192,
+  outputBytes: 8192,
+  bytes: 16384,
+} as const
+
+/**
+ * The word `answer` of a call slot. NONE: there is none yet. AWAITED: the client no longer looks, and sleeps: the answer
+ * comes by the socket. SLOT, SOCKET: where the answer is. Both sides replace NONE, each by one atomic operation.
+ */
+export const AnswerState = { NONE: 0, AWAITED: 1, SLOT: 2, SOCKET: 3 } as const
 
 /** The memory file attached to HELLO: maximum bytes. The file must be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 25 } as const
