@@ -167,9 +167,7 @@ static ssize_t receive_in_slot(int fd, struct reply *reply)
         return slot_read(reply);
     }
     session_check_socket();
-    if (session.fd != fd)
-        return 0;
-    return receive(fd, reply, true);
+    return session.fd == fd ? receive(fd, reply, true) : 0;
 }
 
 int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
@@ -188,9 +186,13 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     reply->generation = session.generation;
     reply->fd_count = 0;
     bool is_in_slot;
-    if (!ask(fd, request, attached, &is_in_slot))
+    ssize_t length = 0;
+    if (ask(fd, request, attached, &is_in_slot))
+        length = is_in_slot ? receive_in_slot(fd, reply) : receive(fd, reply, true);
+    if (is_in_slot && session.fd != fd)
+        return -EIO; /* the program has closed the socket: the number may be another file's */
+    if (length == 0)
         goto broken;
-    ssize_t length = is_in_slot ? receive_in_slot(fd, reply) : receive(fd, reply, true);
     const uint64_t deadline = header->type == USERDMA_HELLO ? shim_nanoseconds() + HELLO_NS : UINT64_MAX;
     while (length < 0 && errno == EAGAIN) {
         if (!detached_wait(&fd, guard, deadline)) {

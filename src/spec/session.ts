@@ -14,7 +14,8 @@
  *   program's descriptor, with the rings at their mmap offsets. The context exists while a program has the memory file
  *   or a doorbell socket. SYSTEM_NODE is the system-wide device, which lists the devices (R13). CM_NODE and umad nodes
  *   (UMAD_NODES) have no context: the reply carries the socket of a channel, which is the program's descriptor, and
- *   calls on that descriptor are forwarded with context 0.
+ *   calls on that descriptor are forwarded with context 0, or with the number in the reply
+ *   (CHANNEL_NUMBERS).
  * - ATTACH makes a context known to another session, after fork or for a passed or inherited descriptor. `context` of
  *   the header is the inherited number, or 0 if unknown. The daemon checks that descriptor `fd` of the calling process
  *   is the context's memory file. The reply is that of OPEN, with the doorbell socket only.
@@ -124,6 +125,12 @@ export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
 
 /**
+ * Numbers of channels begin here. A number is valid in the session that has opened the channel; in others, as after fork,
+ * the daemon finds the channel by the descriptor.
+ */
+export const CHANNEL_NUMBERS = 0x8000_0000
+
+/**
  * Nodes of management datagrams: UMAD_NODES plus the node number of the device. Each open creates a channel (class
  * `mad_channel`) and no context.
  */
@@ -189,7 +196,7 @@ export const Messages = {
     ['size', 'u32'],
     /** Chosen by the client, repeated in the reply. */
     ['serial', 'u32'],
-    /** The daemon's number of the call's context; 0: none. */
+    /** The daemon's number of the call's context, or of a channel (CHANNEL_NUMBERS); 0: none. */
     ['context', 'u32'],
     /** The descriptor that ATTACH, NETLINK and calls with context 0 are on. Of other calls, only for the trace. */
     ['fd', 's32'],
@@ -214,7 +221,7 @@ export const Messages = {
    */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /**
-   * error: 0 or a positive errno. context: its number, 0 for a node without contexts. rdev: st_rdev of the node. inode:
+   * error: 0 or a positive errno. context: its number, or that of a channel. rdev: st_rdev of the node. inode:
    * that of the context's memory file, or 0.
    */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),

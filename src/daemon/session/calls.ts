@@ -12,7 +12,7 @@ import { namespaceOfFd, networkNamespaceOf } from '../../host/network-namespaces
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { MessageType, SessionLimits } from '../../spec/session.ts'
+import { CHANNEL_NUMBERS, MessageType, SessionLimits } from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
@@ -91,7 +91,7 @@ export class SessionCalls {
   /** Handles a message of type IOCTL, WRITE, READ or MAP. */
   call(): void {
     const { context: number, type, request, argument, buffer, length } = this.#request
-    if (number === 0) {
+    if (number === 0 || number >= CHANNEL_NUMBERS) {
       this.#callOnDescriptor()
       return
     }
@@ -282,12 +282,13 @@ export class SessionCalls {
   #callOnDescriptor(): void {
     const { caller } = this.#client
     const { fd: number, type, request, argument, buffer, length } = this.#request
-    const handle = caller.descriptor(number)
+    const channel = this.#openedChannel(this.#request.context)
+    const handle = channel === undefined ? caller.descriptor(number) : channel.handle
     if (handle === undefined) {
       this.#client.refuse(this.#request, Errno.EBADF)
       return
     }
-    const fd = this.#daemon.core.descriptors.get(handle)
+    const fd = channel ?? this.#daemon.core.descriptors.get(handle)
     // The descriptor's context was closed, or its device removed.
     if (fd === undefined) this.#client.refuse(this.#request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request) !== undefined) {
@@ -298,6 +299,12 @@ export class SessionCalls {
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
       this.#runCall(fd.context, 'rdma_cm', ucmaDialect(fd, number, caller), [buffer, Number(length)])
     else this.#runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...this.#request }])
+  }
+
+  /** The channel with this number, if the session has opened it. */
+  #openedChannel(number: number): FdObject | undefined {
+    const channel = this.#daemon.core.descriptors.get(number - CHANNEL_NUMBERS)
+    return channel !== undefined && this.#client.channels.has(channel) ? channel : undefined
   }
 
   #callOnUmad(fd: FdObject): void {

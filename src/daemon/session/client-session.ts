@@ -4,7 +4,7 @@
  * message is disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
  */
 
-import type { Account, Caller } from '../../core/model.ts'
+import type { Account, Caller, FdObject } from '../../core/model.ts'
 import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, EBUSY, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -64,8 +64,8 @@ import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
-import { type PostFaultParts, PostFaults } from './post-faults.ts'
 import type { PolledSlots, SlotClient } from './polled-slots.ts'
+import { type PostFaultParts, PostFaults } from './post-faults.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 import type { Session, Sessions } from './sessions.ts'
 import { type ToolParts, ToolRequests } from './tool-requests.ts'
@@ -86,10 +86,11 @@ const CAP_NET_RAW = 13
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */
 const incoming = messageBuffer()
+const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: [] })
 
 const takeFrom = (slot: CallSlot): Received => {
   const length = slot.take(incoming.bytes)
-  return { length: length < 0 ? -EAGAIN : length, fds: [] }
+  return length < 0 ? NOTHING_YET : { length, fds: NOTHING_YET.fds }
 }
 const outgoing = messageBuffer()
 
@@ -189,8 +190,7 @@ const createCaller = (
   const caller: Caller = {
     memory: space,
     process: { pid: process.pid, name },
-    copyIn: (address, length) =>
-      slot()?.copyIn(address, length) ?? (passedMemory() ?? space).copyIn(address, length),
+    copyIn: (address, length) => slot()?.copyIn(address, length) ?? (passedMemory() ?? space).copyIn(address, length),
     copyOut(address, bytes) {
       if (slot()?.copyOut(address, bytes) !== true) (passedMemory() ?? space).copyOut(address, bytes)
     },
@@ -220,6 +220,7 @@ class ClientSession implements Session, Client, SlotClient {
   readonly outgoing = outgoing
   readonly adoptions: Adoptions
   readonly contexts = new WeakSet<OpenContext>()
+  readonly channels = new WeakSet<FdObject>()
   tag = ''
   wantsReasons = false
   isReachable = false
@@ -462,7 +463,13 @@ class ClientSession implements Session, Client, SlotClient {
 
   /** Not at once: other clients have their turn. */
   #takeSlotSoon(): void {
-    setImmediate(this.#daemon.containment.guard('a session', () => this.#onReadable(), () => this.close()))
+    setImmediate(
+      this.#daemon.containment.guard(
+        'a session',
+        () => this.#onReadable(),
+        () => this.close(),
+      ),
+    )
   }
 
   #take({ length, fds }: Received): void {

@@ -17,40 +17,54 @@ const LINGER = 1000
 const MAX_POLLED = 32
 
 export class PolledSlots {
+  readonly #clients: SlotClient[] = []
   /** The time of the last call of each. */
-  readonly #clients = new Map<SlotClient, number>()
+  readonly #times: number[] = []
 
   /** False if there are too many. `now`: microseconds. */
   add(client: SlotClient, now: number): boolean {
-    if (this.#clients.size >= MAX_POLLED && !this.#clients.has(client)) return false
-    this.#clients.set(client, now)
+    const at = this.#clients.indexOf(client)
+    if (at >= 0) this.#times[at] = now
+    else if (this.#clients.length === MAX_POLLED) return false
+    else {
+      this.#clients.push(client)
+      this.#times.push(now)
+    }
     return true
   }
 
   delete(client: SlotClient): void {
-    this.#clients.delete(client)
+    const at = this.#clients.indexOf(client)
+    if (at < 0) return
+    this.#clients.splice(at, 1)
+    this.#times.splice(at, 1)
   }
 
   /** Handles at most one request of each client; true if there was any. `now`: microseconds. */
   poll(now: number): boolean {
     let hadCalls = false
-    for (const [client, last] of this.#clients)
+    // backwards: a call may end its session
+    for (let i = this.#clients.length - 1; i >= 0; i--) {
+      const client = this.#clients[i]
+      if (client === undefined) continue
       if (client.takeSlot()) {
         hadCalls = true
-        if (this.#clients.has(client)) this.#clients.set(client, now)
-      } else if (now - last > LINGER) hadCalls = this.#leave(client) || hadCalls
+        if (this.#clients[i] === client) this.#times[i] = now
+      } else if (now - this.#times[i]! > LINGER) hadCalls = this.#leave(client) || hadCalls
+    }
     return hadCalls
   }
 
   /** Polls no slot any more; true if a client has asked meanwhile. */
   park(): boolean {
     let hadCalls = false
-    for (const client of [...this.#clients.keys()]) hadCalls = this.#leave(client) || hadCalls
+    for (let client = this.#clients.at(-1); client !== undefined; client = this.#clients.at(-1))
+      hadCalls = this.#leave(client) || hadCalls
     return hadCalls
   }
 
   #leave(client: SlotClient): boolean {
-    this.#clients.delete(client)
+    this.delete(client)
     return client.leaveSlot() && client.takeSlot()
   }
 }
