@@ -154,17 +154,18 @@ test('a device removed during a call leaves nothing of the call', () => {
 
 test('contexts of a removed device close newest first', () => {
   const ended: number[] = []
-  const { device, context } = openTestDevice({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })
+  const { device, context } = openTestDevice()
   const others = [openContext(device), openContext(device)]
+  for (const each of [context, ...others]) each.whenEnded = [() => ended.push(each.id)]
   unregister(device)
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
 
-test('a context that is closed during the removal of its device is reported to the driver once', () => {
+test('the end of a context that is closed during the removal of its device is told once', () => {
   let closed = 0
-  const { core, device, context } = openTestDevice({}, { ...testDriver(), closed: () => closed++ })
+  const { core, device, context } = openTestDevice()
   const { deferredJobs, runJob } = deferJobs(core)
-  closeContext(context)
+  closeContext(context, () => closed++)
   unregister(device)
   const [closing, ...removal] = deferredJobs
   for (const job of [...removal, closing!]) runJob(job)
