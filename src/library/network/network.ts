@@ -568,6 +568,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     softDevice: name => attached.get(name),
     portOf: name => faultPorts.get(name),
     capture: observation.capture,
+    packets: observation.packets,
     trace: observation.trace,
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)
