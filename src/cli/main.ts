@@ -611,7 +611,7 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
         const { devicePlugin } = await import('./commands/device-plugin.ts').catch(error => {
           if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error
           throw new UsageError(
-            'this package has no device plugin: it is in the container image (`userdma help kubernetes`)',
+            'this package has no device plugin: it is in the container image (`userdma help how-to/kubernetes`)',
           )
         })
         return devicePlugin(options)
