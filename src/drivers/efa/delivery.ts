@@ -115,9 +115,9 @@ export class Delivery {
         const status = sender.delivery.gatherInto(request, done, part)
         if (status !== OK) return status
       }
-      if (!copyRange(memory, qp.pd, access, range, done, isRead ? READ : WRITE, scratch, 0, part))
+      if (!copyRange(memory, qp, access, range, done, isRead ? READ : WRITE, scratch, 0, part))
         return EfaStatus.BAD_ADDRESS
-      if (isRead && !copyElements(sender.memory, request.qp.pd, elements, count, done, WRITE, scratch, 0, part))
+      if (isRead && !copyElements(sender.memory, request.qp, elements, count, done, WRITE, scratch, 0, part))
         return EfaStatus.INVALID_LKEY
       request.done += part
       budget -= part
@@ -136,7 +136,7 @@ export class Delivery {
   /** RDMA needs a key, and an address handle of the initiator. */
   refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus {
     if (this.#ahOf(qp.pd, sourceText) === UNKNOWN_AH) return EfaStatus.UNKNOWN_PEER
-    return isGranted(this.#engine.memory, qp.pd, access, range) ? OK : EfaStatus.BAD_ADDRESS
+    return isGranted(this.#engine.memory, qp, access, range) ? OK : EfaStatus.BAD_ADDRESS
   }
 
   #ahOf(pd: number, text: string): number {
@@ -161,7 +161,7 @@ export class Delivery {
     this.#engine.taps?.taken(qp.object, qp.object, postedReceive(receive))
     let status: number = OK
     if (receive.length < length) status = EfaStatus.LOCAL_LENGTH
-    else if (!copyElements(this.#engine.memory, qp.pd, receive.elements, receive.count, 0, WRITE, bytes, at, length))
+    else if (!copyElements(this.#engine.memory, qp, receive.elements, receive.count, 0, WRITE, bytes, at, length))
       status = EfaStatus.INVALID_LKEY
     this.completeReceive(qp, status, length, operation, imm, source)
     if (status === OK) return OK
@@ -201,14 +201,38 @@ export class Delivery {
     if (status !== OK && status !== EfaStatus.FLUSHED)
       reportReceive(this.#engine.device(), qp, this.#engine.receive, status, length, fault && causeOfRule(fault))
     if (status === OK && operation === SEND) counts.recv_bytes += length
+    if (this.#engine.torment === undefined)
+      this.#writeReceive(qp, id, status, length, operation, opcode, imm, source, isUnsolicited)
+    else
+      this.#engine.torment.pushReceive(cq, qp.qpn, () =>
+        this.#writeReceive(qp, id, status, length, operation, opcode, imm, source, isUnsolicited),
+      )
+  }
+
+  #writeReceive(
+    qp: QueuePair,
+    id: number,
+    status: number,
+    bytesHere: number,
+    operationHere: number,
+    opcode: number,
+    immHere: number | undefined,
+    source: Source | undefined,
+    isUnsolicited: boolean,
+  ): void {
+    const cq = qp.receiveCq
+    const fields = status === OK ? undefined : this.#engine.torment?.undefinedFields(qp.qpn)
+    const operation = fields?.operation ?? operationHere
+    const length = fields?.length ?? bytesHere
+    const imm = fields === undefined ? immHere : fields.imm
     const at = beginEntry(cq)
     if (at >= 0) {
       const { view, bytes } = cq.state.ring
       view.setUint16(at + CompletionEntry.QPN, qp.qpn, true)
       view.setUint16(at + CompletionEntry.LENGTH, length & 0xffff, true)
       const ah = source === undefined ? UNKNOWN_AH : this.#ahOf(qp.pd, source.text)
-      view.setUint16(at + CompletionEntry.AH, ah, true)
-      view.setUint16(at + CompletionEntry.SOURCE_QPN, source?.qpn ?? 0, true)
+      view.setUint16(at + CompletionEntry.AH, fields?.ah ?? ah, true)
+      view.setUint16(at + CompletionEntry.SOURCE_QPN, fields?.sourceQpn ?? source?.qpn ?? 0, true)
       if (imm !== undefined) view.setUint32(at + CompletionEntry.IMM, imm, true)
       if (cq.state.entryBytes > CompletionEntry.LENGTH_HIGH) {
         if (operation === RDMA_WRITE) view.setUint16(at + CompletionEntry.LENGTH_HIGH, length >>> 16, true)
@@ -223,7 +247,7 @@ export class Delivery {
         (isUnsolicited ? UNSOLICITED : 0)
       endEntry(cq, at, id, status, flags)
     }
-    if (!isUnsolicited) this.#engine.tapCompleted(qp, cq, at, status, opcode, length, source?.qpn ?? 0)
+    if (!isUnsolicited) this.#engine.tapCompleted(qp, cq, at, status, opcode, bytesHere, source?.qpn ?? 0)
   }
 
   /** Sends a datagram, which may be lost. Returns the status of the send. */

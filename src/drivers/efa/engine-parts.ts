@@ -10,6 +10,7 @@ import type { Memory } from '../../transport/engine/types.ts'
 import type { Port } from '../../transport/phy/port.ts'
 import type { Receive } from './requests.ts'
 import type { CqObject, EfaState, Element, Pair, Peer, QueuePair, Request } from './state.ts'
+import type { EfaTorment } from './torment.ts'
 
 /** Where a message comes from, for its completion. */
 export interface Source {
@@ -46,6 +47,7 @@ export interface EngineParts {
   /** For the range of a peer, until the next one. */
   readonly range: Element
   readonly taps: RequestTaps | undefined
+  readonly torment: EfaTorment | undefined
   readonly port: Port
   readonly scratch: Bytes
   readonly counts: Record<string, number>
@@ -69,6 +71,8 @@ export interface EngineParts {
       message: number,
     ): void
   }
+  /** Microseconds after which a request without receive is tried again. */
+  notReadyDelay(qp: QueuePair): number
   closePeer(peer: Peer): void
   commit(at: number, bytes: number, peer: Peer): void
   /** Ends a send with this status. */

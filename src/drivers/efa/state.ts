@@ -48,6 +48,8 @@ export interface CompletionQueue extends ScanState {
   /** Number of raised events. */
   raised: number
   isArmed: boolean
+  /** With torment: raises the event now or later. */
+  readonly lateEvent: ((cq: CqObject) => void) | undefined
   hasOverrun: boolean
 }
 export type CqObject = CoreObject<CompletionQueue>
@@ -251,6 +253,10 @@ export interface EngineCalls {
   reset(qp: QueuePair): void
   fail(qp: QueuePair): void
   retryNow(request: Request): void
+  /** `CompletionQueue.lateEvent` of new queues. */
+  readonly lateEvent: ((cq: CqObject) => void) | undefined
+  /** The device is removed: ends all delays. */
+  endTorment(): void
 }
 
 /** An epoch: not 0, which refusals of READ_DATA have. */

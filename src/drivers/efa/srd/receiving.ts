@@ -47,6 +47,8 @@ export class Receiving {
   readonly #engine: EngineParts
   #sources = 0
   readonly #toAcknowledge: ReceivedFrom[] = []
+  /** With torment: those that wait. */
+  readonly #held: ReceivedFrom[] = []
   readonly #bits = new Uint32Array(ACKNOWLEDGED / 32)
 
   constructor(engine: EngineParts) {
@@ -156,7 +158,7 @@ export class Receiving {
     const received = (source.writes.get(message) ?? 0) + payload
     const isLast = received >= length
     if (imm !== undefined && !isLast && !source.writes.has(message) && source.writes.size >= MAX_WRITES) return WAIT
-    if (!copyRange(this.#engine.memory, qp.pd, access, range, offset, Direction.WRITE, arena, data, payload))
+    if (!copyRange(this.#engine.memory, qp, access, range, offset, Direction.WRITE, arena, data, payload))
       return EfaStatus.BAD_ADDRESS
     if (imm !== undefined && isLast && this.#engine.delivery.takeImmediate(qp, length, imm, from) === WAIT)
       return EfaStatus.NOT_READY
@@ -196,7 +198,7 @@ export class Receiving {
     const { arena } = this.#engine.port
     const { memory } = this.#engine
     const { elements, count } = request
-    if (!copyElements(memory, qp.pd, elements, count, offset, Direction.WRITE, arena, at, length)) {
+    if (!copyElements(memory, qp, elements, count, offset, Direction.WRITE, arena, at, length)) {
       this.#engine.end(request, EfaStatus.INVALID_LKEY)
       return OK
     }
@@ -208,10 +210,19 @@ export class Receiving {
   }
 
   acknowledge(): void {
+    const { torment } = this.#engine
     for (let source = this.#toAcknowledge.pop(); source !== undefined; source = this.#toAcknowledge.pop()) {
       const { qp, peer, qpn, epoch, firstToAcknowledge: first, lastToAcknowledge } = source
+      const isGone = first === undefined || qp.sources.get(pairKey(peer, qpn)) !== source
+      if (!isGone && torment?.holds(source)) {
+        this.#held.push(source)
+        continue
+      }
       source.firstToAcknowledge = undefined
-      if (first === undefined || qp.sources.get(pairKey(peer, qpn)) !== source) continue
+      if (isGone) {
+        torment?.forget(source)
+        continue
+      }
       for (let psn = lastToAcknowledge; ; psn = (psn - ACKNOWLEDGED) & 0xff_ffff) {
         const at = this.#engine.port.reserve(ACK_BYTES)
         // the sender sends the packets again, and is then answered
@@ -224,5 +235,7 @@ export class Receiving {
         if (psnDifference(psn, first) < ACKNOWLEDGED) break
       }
     }
+    for (let source = this.#held.pop(); source !== undefined; source = this.#held.pop())
+      this.#toAcknowledge.push(source)
   }
 }
