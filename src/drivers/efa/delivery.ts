@@ -8,7 +8,7 @@ import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus, UNKNOWN_AH } 
 import { AccessFlags } from '../../spec/enums.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
-import { addressText, isMappedIpv4 } from '../../transport/wire/address.ts'
+import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../transport/wire/bth.ts'
 import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../transport/wire/ip.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
@@ -22,12 +22,12 @@ import {
   UD_SEND_IMM,
   WAIT,
 } from './engine-common.ts'
-import type { EngineParts, Source } from './engine-parts.ts'
+import type { EngineParts } from './engine-parts.ts'
 import { reportReceive } from './failures.ts'
 import { copyElements, copyRange, Direction, gather, isGranted, setRange } from './memory.ts'
 import { postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
-import type { Element, Peer, QueuePair, Request } from './state.ts'
+import type { Element, Peer, QueuePair, Request, Source } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
@@ -76,16 +76,12 @@ export class Delivery {
       request.length,
       SEND,
       request.hasImm ? request.imm : undefined,
-      sender.delivery.sourceOf(request.qp),
+      request.qp.source,
     )
   }
 
   gatherInto(request: Request, offset: number, length: number): EfaStatus {
     return gather(this.#engine.memory, request, offset, this.#engine.scratch, 0, length)
-  }
-
-  sourceOf({ qpn }: QueuePair): Source {
-    return { qpn, address: this.#engine.state.gid, text: this.#engine.text }
   }
 
   countPacket(sender: EngineParts, bytes: number): void {
@@ -102,7 +98,7 @@ export class Delivery {
     const { memory } = this.#engine
     const range = setRange(this.#engine.range, remoteHi, remoteLo, rkey, length)
     if (request.done === 0) {
-      const refusal = this.refuseRdma(qp, sender.text, access, range)
+      const refusal = this.refuseRdma(qp, request.qp.source.text, access, range)
       if (refusal !== OK) return refusal
       if (hasImm && !isRead && !qp.takesUnsolicitedWrites && pendingReceives(qp) === 0) return sender.wait(request, qp)
     }
@@ -127,7 +123,7 @@ export class Delivery {
     if (isRead) this.#engine.counts.rdma_read_resp_bytes += length
     else this.#engine.counts.rdma_write_recv_bytes += length
     if (!isRead && hasImm) {
-      const status = this.takeImmediate(qp, length, request.imm, sender.delivery.sourceOf(request.qp))
+      const status = this.takeImmediate(qp, length, request.imm, request.qp.source)
       return status === WAIT ? sender.wait(request, qp) : status
     }
     return OK
@@ -258,14 +254,7 @@ export class Delivery {
       if (status !== OK) return status
       target.delivery.countPacket(this.#engine, length)
       putGrh(this.#engine.scratch.view, 0, length, this.#engine.state.gid, peer!.address)
-      target.delivery.takeDatagram(
-        this.#engine.scratch,
-        length,
-        destQpn,
-        qkey,
-        hasImm ? imm : undefined,
-        this.sourceOf(qp),
-      )
+      target.delivery.takeDatagram(this.#engine.scratch, length, destQpn, qkey, hasImm ? imm : undefined, qp.source)
       return OK
     }
     const opcode = hasImm ? UD_SEND_IMM : UD_SEND
@@ -302,7 +291,7 @@ export class Delivery {
     putGrh(this.#engine.scratch.view, 0, length, peer.address, this.#engine.state.gid)
     const payload = at + payloadAt(opcode)
     this.#engine.scratch.bytes.set(bytes.subarray(payload, payload + length), GRH_BYTES)
-    const source = { qpn: view.getUint32(deth + 4) & 0xff_ffff, address: peer.address, text: addressText(peer.address) }
+    const source = { qpn: view.getUint32(deth + 4) & 0xff_ffff, address: peer.address, text: peer.text }
     this.takeDatagram(this.#engine.scratch, length, bthDestQp(view, at), view.getUint32(deth), imm, source)
   }
 }

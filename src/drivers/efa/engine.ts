@@ -111,7 +111,6 @@ export class Engine implements EngineCalls {
   readonly scratch: Bytes
   /** Bytes of a packet's payload. */
   readonly mtu: number
-  readonly text: string
   /** The send that is being executed. */
   #request: Request | undefined
   #memory: Memory | undefined
@@ -151,7 +150,6 @@ export class Engine implements EngineCalls {
     this.port = state.port
     this.scratch = scratch
     this.mtu = mtu
-    this.text = addressText(state.gid)
     this.port.receiver = this
   }
 
@@ -200,7 +198,7 @@ export class Engine implements EngineCalls {
         flowLabel: 0,
       })
       const number = this.#freePeers.pop() ?? this.peers.size
-      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map(), source: -1, heardAt: this.now }
+      peer = { number, address: address.slice(), text, flow, uses: 0, ahs: new Map(), source: -1, heardAt: this.now }
       this.peers.set(text, peer)
     }
     peer.uses++
@@ -209,7 +207,7 @@ export class Engine implements EngineCalls {
 
   closePeer(peer: Peer): void {
     if (--peer.uses > 0) return
-    this.peers.delete(addressText(peer.address))
+    this.peers.delete(peer.text)
     this.#freePeers.push(peer.number)
     if (this.#peerOfSource[peer.source] === peer) this.#peerOfSource[peer.source] = undefined
     this.port.closeFlow(peer.flow)

@@ -10,6 +10,7 @@ import type { Doorbell, QueueScan, Scanned } from './scan.ts'
 export interface Peer {
   readonly number: number
   readonly address: Uint8Array
+  readonly text: string
   readonly flow: number
   /** Address handles and queue pairs that need the flow. */
   uses: number
@@ -19,6 +20,13 @@ export interface Peer {
   heardAt: number
   /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
+}
+
+/** Where a message comes from, for its completion: one record for all messages. */
+export interface Source {
+  readonly qpn: number
+  readonly address: Uint8Array
+  readonly text: string
 }
 
 /** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
@@ -78,6 +86,8 @@ export interface ReceiveQueue {
 
 export interface QueuePair extends ScanState {
   readonly qpn: number
+  /** Of its messages. */
+  readonly source: Source
   readonly pd: number
   readonly object: QpObject
   readonly isReliable: boolean
@@ -230,6 +240,7 @@ export interface ReceivedFrom {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
+  readonly from: Source
   /** Of the source's `Pair`, and earlier ones of which late packets may come. */
   readonly epoch: number
   readonly earlierEpochs: readonly number[]

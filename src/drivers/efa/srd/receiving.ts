@@ -5,7 +5,6 @@
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
-import { addressText } from '../../../transport/wire/address.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
 import { receives, WAIT } from '../engine-common.ts'
@@ -77,7 +76,9 @@ export class Receiving {
 
   onMessage(peer: Peer, at: number, opcode: number, payload: number): void {
     const { view } = this.#engine.port.arena
-    const [psn, sourceQpn, epoch] = [bthPsn(view, at), srdSource(view, at), srdEpoch(view, at)]
+    const psn = bthPsn(view, at)
+    const sourceQpn = srdSource(view, at)
+    const epoch = srdEpoch(view, at)
     const qpn = bthDestQp(view, at)
     const isData = opcode === Opcode.READ_DATA
     const qp = isData
@@ -134,12 +135,14 @@ export class Receiving {
 
   /** Executes a packet. WAIT: it must come again later; OK: it is taken; otherwise why its message fails. */
   #takePacket(source: ReceivedFrom, at: number, opcode: number, payload: number): number {
-    const { qp, peer } = source
+    const { qp } = source
     const { arena } = this.#engine.port
     const { view } = arena
-    const [message, offset, length] = [srdMessage(view, at), srdOffset(view, at), srdLength(view, at)]
+    const message = srdMessage(view, at)
+    const offset = srdOffset(view, at)
+    const length = srdLength(view, at)
     const data = at + payloadAt(opcode)
-    const from = { qpn: source.qpn, address: peer.address, text: addressText(peer.address) }
+    const { from } = source
     const imm = headerAt.ImmDt[opcode]! > 0 ? view.getUint32(at + headerAt.ImmDt[opcode]!) : undefined
     if (opcode === Opcode.SEND || opcode === Opcode.SEND_IMM) {
       const status = this.#engine.delivery.takeMessage(qp, arena, data, payload, SEND, imm, from)
@@ -147,7 +150,9 @@ export class Receiving {
     }
     if (opcode === Opcode.READ_DATA) return this.#takeReadData(source, message, offset, data, payload)
     const reth = at + headerAt.RETH[opcode]!
-    const [hi, lo, rkey] = [rethVaHi(view, reth), rethVaLo(view, reth), rethRkey(view, reth)]
+    const hi = rethVaHi(view, reth)
+    const lo = rethVaLo(view, reth)
+    const rkey = rethRkey(view, reth)
     const isRead = opcode === Opcode.READ
     const access = isRead ? REMOTE_READ : REMOTE_WRITE
     const range = setRange(this.#engine.range, hi, lo, rkey, length)
