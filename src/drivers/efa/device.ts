@@ -79,6 +79,7 @@ export const efaDriver = {
       state.engine.fail(qp)
       yield
     }
+    state.engine.endTorment()
   },
   removed: ({ state }) => state.port.close(),
   requests: requestReader,
@@ -170,6 +171,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
       ah: Limits.maxAh - 1,
     },
   })
+  if (network.torment !== undefined) engine.attachTorment(network.torment, network.now)
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {
     device: device as Device,
