@@ -501,6 +501,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     explore: (test, exploreOptions = {}) => explore(createNetwork, given, test, exploreOptions),
     link,
     linkSettings: topology?.links ?? [],
+    decisions: assembly.torment?.decisions,
     check: copyRecord(check),
     record: copyRecord(record),
     endRecording: undefined,
