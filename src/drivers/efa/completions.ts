@@ -83,7 +83,6 @@ export const raiseEvent = (cq: CqObject): void => {
   state.isArmed = false
   if (events === undefined) return
   state.raised++
-  arm(cq, false)
   completed(events, false)
 }
 
@@ -100,6 +99,7 @@ export const readCqDoorbell = (cq: CqObject): boolean => {
   const isAnswered = ((value >>> EVENTS_SHIFT) & EVENTS_MASK) === (state.raised & EVENTS_MASK)
   if (!isAnswered) return true
   state.isArmed = true
+  if (cq.events !== undefined) arm(cq, false)
   // completions that are older than the arming raise the event too. A poll may have hidden an arming that came with the
   // answer to an event
   if (isNewAnswer && outstanding(cq) > 0) notify(cq)

@@ -35,6 +35,7 @@ import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
 import { pendingElements, pendingSends, postedReceives } from './requests.ts'
 import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
+import { waitsOfDevice } from './waits.ts'
 
 const { ERR } = QpState.values
 const stateNames = Object.entries(QpState.values)
@@ -179,6 +180,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     nextTimeout: () => engine.nextTimeout(),
     counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
     queues: deviceQueues(state),
+    waits: () => waitsOfDevice(state),
     link: deviceLink(device, network.identity),
   }
 }

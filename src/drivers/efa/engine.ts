@@ -533,9 +533,7 @@ export class Engine implements EngineCalls {
   }
 
   #report(request: Request, status: number, rule: InjectedCompletion | undefined): void {
-    const target = request.peer === undefined || status === EfaStatus.INVALID_AH ? undefined : this.#local(request)
-    const destination = target?.state.qps.get(request.destQpn)?.state
-    reportSend(this.device(), request, status, rule && causeOfRule(rule), this.mtu, destination)
+    reportSend(this.device(), request, status, rule && causeOfRule(rule), this.mtu)
   }
 
   tapCompleted(
