@@ -12,6 +12,7 @@ import type { AllMembers } from '../../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
+import { createRecentLosses } from './recent-losses.ts'
 import { createFaultySending } from './sending.ts'
 
 export interface FaultPort extends Port {
@@ -23,6 +24,8 @@ export interface FaultPort extends Port {
   setFaults(rules: readonly FaultRule[], device?: string): void
   /** By rule: its effects on this port since the last `setFaults`. */
   ruleCounts(): FaultRuleCounts[]
+  /** The last rule that lost, damaged or delayed a packet to this queue pair, since `time`; undefined: none. */
+  lossTo(qpn: number, time: number): FaultRule | undefined
 }
 
 const noReceiver = (): null => null
@@ -68,13 +71,19 @@ const accessors: AllMembers<AccessorProperties> & ThisType<LayerState> = {
   },
 }
 
-/** Wraps a port. `device`: the device's name in rules. */
-export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
+/** Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. */
+export const withFaults = (
+  port: Port,
+  device: string,
+  initial: readonly FaultRule[] = [],
+  now: () => number = () => 0,
+): FaultPort => {
+  const losses = createRecentLosses(now)
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let deviceName = device
   const deciderFor = (direction: 'sent' | 'received') =>
-    createFaultDecider(rules, deviceName, direction, port.maxPackets)
+    createFaultDecider(rules, deviceName, direction, port.maxPackets, losses.add)
   let receivedDecider = deciderFor('received')
   let sentDecider = deciderFor('sent')
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
@@ -163,6 +172,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
           [receivedDecider, sentDecider].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
         ),
       ),
+    lossTo: losses.since,
 
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,
