@@ -113,7 +113,7 @@ export class Engine implements EngineCalls {
   /** The send that is being executed. */
   #request: Request | undefined
   #memory: Memory | undefined
-  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0 }
+  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0, written: 0 }
   readonly receive = emptyReceive()
   readonly #run = emptyRun()
   /** By text of the address. */
