@@ -6,7 +6,7 @@
 import { fileURLToPath } from 'node:url'
 import { allocated, systemCallsDuring, wakeUps } from './harness/counting.ts'
 import type { Bench, Row } from './harness/harness.ts'
-import { benchProgram, type Daemon, needProgram, runPair, startDaemon } from './harness/processes.ts'
+import { benchProgram, type Daemon, needProgram, ownProgram, runPair, startDaemon } from './harness/processes.ts'
 import { SEMI_SPACE_MIB } from './sides/young-generation.ts'
 
 interface Operation {
@@ -53,6 +53,12 @@ const operations = {
       const args = ['-d', 'rxe0', '-x', 1, '-F', '-s', 65536, '-n']
       return { run: count => runPair(daemon, 'ib_write_bw', ...args, count), close: NOTHING }
     },
+  },
+  control: {
+    name: 'control',
+    quantity: 'control call',
+    counts: [400, 8400],
+    prepare: async daemon => ({ run: count => daemon.run(ownProgram('calls'), count).finished(), close: NOTHING }),
   },
   rdmacm: {
     name: 'rdmacm',
@@ -144,6 +150,7 @@ export const LIMITS: Readonly<
   events: { calls: [13, 6], copies: [4, 2], wakeups: [4, 1], allocations: [8000, 2000] },
   polling: { calls: [8, 3], copies: [4, 2], wakeups: [2, 0.2], allocations: [1500, 300] },
   write_bw: { calls: [6, 2], copies: [4, 2], wakeups: [2, 0.1], allocations: [1000, 300] },
+  control: { calls: [8, 2], copies: [2, 0.1], wakeups: [2, 0.1], allocations: [20_000, 5000] },
   rdmacm: { calls: [700, 200], copies: [200, 60], wakeups: [40, 5], allocations: [900_000, 300_000] },
 }
 

@@ -377,7 +377,7 @@ struct fd_entry {
     uint16_t generation;
     /* FD_CONTEXT: the doorbell socket. FD_HIDDEN: a doorbell socket's context descriptor; -1 for a session's socket. */
     int32_t partner;
-    /* FD_CONTEXT: the daemon's number of the context. FD_RECEIVED, if `is_inherited`: low bits of the file's inode. */
+    /* FD_CONTEXT, FD_CM, FD_UMAD: the daemon's number, or 0 of a passed channel. FD_RECEIVED, if `is_inherited`: low bits of the file's inode. */
     uint32_t context;
     /* FD_CONTEXT, FD_UMAD: st_rdev as fstat shows it. */
     uint32_t rdev;

@@ -76,6 +76,10 @@ static int exchange_hello(const struct shim_guard *guard)
         session_userfaultfd_refusal = shim_under_valgrind ? ENOSYS : errno;
     if (shim_under_valgrind) /* ../check/valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
+    const char *calls = getenv(USERDMA_ENV_CALLS);
+    /* Valgrind would not see what the daemon has written. */
+    if (!shim_under_valgrind && (!calls || strcmp(calls, "messages") != 0))
+        request.hello.wants |= USERDMA_HELLO_SLOT;
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
@@ -88,7 +92,7 @@ static int exchange_hello(const struct shim_guard *guard)
     if (error)
         return error;
     const struct userdma_hello_reply *hello = &reply.message.hello;
-    if (reply.body < sizeof *hello || (hello->error == 0 && reply.fd_count != 1)) {
+    if (reply.body < sizeof *hello || (hello->error == 0 && (reply.fd_count == 0 || reply.fd_count > 2))) {
         error = -EPROTO;
     } else if (hello->error) {
         error = -hello->error;
@@ -103,6 +107,8 @@ static int exchange_hello(const struct shim_guard *guard)
             error = -errno;
         else
             __atomic_store_n(&session_parked_page, page, __ATOMIC_RELEASE);
+        if (error == 0 && reply.fd_count == 2)
+            slot_take(reply.fds[1]);
         memcpy(session.root, hello->root, sizeof session.root);
         session.root[sizeof session.root - 1] = 0;
     }

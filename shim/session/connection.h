@@ -4,6 +4,7 @@
  *   session.c      the lock, the connection's socket, fork
  *   connect.c      connects and exchanges HELLO
  *   exchange.c     sends one request and receives its reply
+ *   slot.c         both in shared memory
  *   detached.c     calls to a daemon that does not answer: they wait without the lock
  *   diagnostics.c  writes to standard error why there is no device
  */
@@ -23,8 +24,12 @@ struct session {
     ino_t ino;
     /* Counts the connections, also a child's after a fork; 0 before the first. */
     uint16_t generation;
-    /* Number of the last request. */
+    /* Number of the last request, never 0. */
     uint32_t serial;
+    /* The call slot; NULL: the connection has none. */
+    char *slot;
+    /* Whether the thread with the lock is in a vfork child. */
+    bool is_in_vfork_child;
     /* The user whom the daemon serves on this connection. */
     uid_t user;
     /* The folder of the daemon's tree. */
@@ -44,6 +49,8 @@ extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")
 void session_take_socket(int fd);
 /* Forgets the socket without closing it. */
 void session_forget_socket(void);
+/* Forgets the socket if the program has closed it: the number may be another file's. */
+void session_check_socket(void);
 /* Closes the connection, if there is one. */
 void session_disconnect(void);
 
@@ -57,6 +64,24 @@ bool session_connect(const struct shim_guard *guard);
 /* Like session_exchange. Also sends the descriptor `attached` and closes it, unless it is -1. */
 int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
                           const struct shim_guard *guard);
+
+/* ---- slot.c ---- */
+
+/* Maps the memory file of the connection's slot. No effect if that fails. */
+void slot_take(int file);
+void slot_unmap(char **slot);
+/* Whether the next request needs no message, unless the daemon goes to sleep before it. */
+bool slot_is_polled(void);
+/* Puts a request into the slot. False if there is no slot, or the request is too long for it. */
+bool slot_ask(const struct request *request);
+/* After slot_ask: whether the daemon must be told by CALL. */
+bool slot_needs_call(void);
+/* USERDMA_ANSWER_… */
+uint32_t slot_answer(void);
+/* The thread no longer looks for the answer. False if the answer is in the slot. */
+bool slot_await_socket(void);
+/* Takes an answer, with what the call has written. Its length, or -1 if it is malformed. */
+ssize_t slot_read(struct reply *reply);
 
 /* ---- detached.c ---- */
 

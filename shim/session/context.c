@@ -91,7 +91,7 @@ static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
     if (reply->fd_count != 1)
         return -EIO;
     const int fd = reply->fds[0];
-    const struct fd_entry entry = {.kind = kind, .rdev = (uint32_t)open->rdev};
+    const struct fd_entry entry = {.kind = kind, .context = open->context, .rdev = (uint32_t)open->rdev};
     if (fd_add(fd, &entry) != 0)
         return -errno;
     reply->fd_count = 0;
@@ -357,6 +357,13 @@ int session_prepare(int fd, const struct shim_guard *guard)
     return -EBADF; /* another thread has closed `fd` */
 }
 
+/* The daemon's number of the context or channel behind `fd`; 0: none. */
+static uint32_t number_of(int fd)
+{
+    const int kind = fd_kind(fd);
+    return kind == FD_CONTEXT || kind == FD_CM || kind == FD_UMAD ? fd_lookup(fd)->context : 0;
+}
+
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
 {
     struct shim_guard guard;
@@ -372,7 +379,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         struct request request = {
             .header = {.type = type,
                        .fd = fd,
-                       .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0,
+                       .context = number_of(fd),
                        .stack = stack},
         };
         _Static_assert(sizeof request.write == sizeof request.ioctl, "calls have one size");

@@ -22,6 +22,8 @@ static struct detached_call {
     /* A word in the stack frame of detached_wait. Contains `stamp` while the call waits. */
     const volatile uint64_t *frame;
     uint64_t stamp;
+    /* That of the connection. */
+    char *slot;
 } calls[MAX_DETACHED_CALLS];
 
 /* A bit for each of this thread's entries in `calls`. */
@@ -33,6 +35,7 @@ static void close_call(struct detached_call *call)
     fd_forget_hidden(call->fd);
     REAL(close)(call->fd);
     call->fd = 0;
+    slot_unmap(&call->slot);
 }
 
 /* A word of our memory; 0 if unmapped, such as the freed stack of a coroutine. */
@@ -86,8 +89,10 @@ IN_CHILD void detached_close_all(void)
 {
     calls_of_thread = 0;
     for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
-        if (calls[i].fd != 0)
+        if (calls[i].fd != 0) {
+            calls[i].slot = NULL; /* not inherited */
             close_call(&calls[i]);
+        }
 }
 
 void detached_moved(int old_fd, int new_fd)
@@ -133,8 +138,11 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     const unsigned bit = 1u << (call - calls);
     *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame};
     calls_of_thread |= bit;
-    if (was_session)
+    if (was_session) {
+        call->slot = session.slot;
+        session.slot = NULL;
         session.fd = -1;
+    }
     pthread_mutex_unlock(&session_lock);
     pthread_setcancelstate(guard->cancel_state, NULL);
     const bool is_in_time = wait_until(*fd, deadline, &guard->mask);
@@ -149,7 +157,11 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     calls_of_thread &= ~bit;
     *fd = call->fd;
     call->fd = 0;
-    if (was_session && session.fd < 0 && session.generation == generation)
+    if (was_session && session.fd < 0 && session.generation == generation) {
         session.fd = *fd;
+        session.slot = call->slot;
+        call->slot = NULL;
+    }
+    slot_unmap(&call->slot);
     return is_in_time;
 }

@@ -1,6 +1,6 @@
 /*
- * One request to the daemon and its reply (protocol.h). Most replies arrive within microseconds, so the thread polls
- * before it sleeps. After UNBLOCK_SECONDS without an answer, the thread waits without the lock (detached.c).
+ * One request to the daemon and its reply (protocol.h), in the call slot (slot.c) or by messages. Most replies arrive
+ * within microseconds, so the thread polls before it sleeps. After UNBLOCK_SECONDS without an answer, the thread waits without the lock (detached.c).
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -23,21 +23,44 @@ void reply_close_all(struct reply *reply)
         REAL(close)(reply->fds[--reply->fd_count]);
 }
 
-/* Polls with recvmsg for at most SPIN_NS, and yields in between: the daemon may need our processor. */
-static ssize_t receive_spinning(int fd, struct msghdr *header)
+/* Looks for an answer. True: there is one, or an error. */
+typedef bool looks(void *state);
+
+/* Looks for at most SPIN_NS, and yields in between: the daemon may need our processor. False: nothing has come. */
+static bool spin(looks *look, void *state)
 {
     static uint64_t no_spin_before; /* protected by the lock */
     const uint64_t begin = shim_nanoseconds();
     for (uint64_t now = begin;;) {
-        const ssize_t length = REAL(recvmsg)(fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        if (length >= 0 || errno != EAGAIN || now < no_spin_before || now - begin >= SPIN_NS)
-            return length;
+        if (look(state))
+            return true;
+        if (now < no_spin_before || now - begin >= SPIN_NS)
+            return false;
         sched_yield();
         const uint64_t after = shim_nanoseconds();
         if (after - now > LONG_YIELD_NS)
             no_spin_before = after + NO_SPIN_NS;
         now = after;
     }
+}
+
+struct receiving {
+    int fd;
+    struct msghdr *header;
+    ssize_t length;
+};
+
+static bool look_at_socket(void *state)
+{
+    struct receiving *receiving = state;
+    receiving->length = REAL(recvmsg)(receiving->fd, receiving->header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    return receiving->length >= 0 || errno != EAGAIN;
+}
+
+static bool look_at_slot(void *state)
+{
+    (void)state;
+    return slot_answer() != USERDMA_ANSWER_NONE;
 }
 
 /*
@@ -53,7 +76,9 @@ static ssize_t receive(int fd, struct reply *reply, bool may_wait)
     struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
     struct msghdr header = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-    ssize_t length = receive_spinning(fd, &header);
+    struct receiving receiving = {.fd = fd, .header = &header};
+    spin(look_at_socket, &receiving);
+    ssize_t length = receiving.length;
     if (length < 0 && errno == EAGAIN && may_wait)
         do
             length = REAL(recvmsg)(fd, &header, MSG_CMSG_CLOEXEC);
@@ -108,6 +133,43 @@ static ssize_t send_request(int fd, const struct request *request, size_t size, 
     return REAL(sendmsg)(fd, &header, MSG_NOSIGNAL);
 }
 
+/* As send_request, again after a signal or a full backlog. */
+static bool send_all(int fd, const struct request *request, size_t size, int attached)
+{
+    ssize_t length;
+    do
+        length = send_request(fd, request, size, attached);
+    while (length < 0 && (errno == EINTR || errno == EAGAIN));
+    if (attached >= 0)
+        REAL(close)(attached);
+    return length >= 0;
+}
+
+/* Asks in the slot if possible, else by a message. False if the connection has ended. */
+static bool ask(int fd, const struct request *request, int attached, bool *is_in_slot)
+{
+    *is_in_slot = attached < 0 && request->header.type != USERDMA_HELLO && slot_ask(request);
+    if (!*is_in_slot)
+        return send_all(fd, request, request->header.size, attached);
+    if (!slot_needs_call())
+        return true;
+    session_check_socket();
+    const struct request call = {.header = {.type = USERDMA_CALL, .size = sizeof call.header, .fd = -1}};
+    return session.fd == fd && send_all(fd, &call, sizeof call.header, -1);
+}
+
+/* Result as of `receive`. The reply comes by the socket if it has descriptors, or comes late. */
+static ssize_t receive_in_slot(int fd, struct reply *reply)
+{
+    spin(look_at_slot, NULL);
+    if (!slot_await_socket()) {
+        reply->is_truncated = false;
+        return slot_read(reply);
+    }
+    session_check_socket();
+    return session.fd == fd ? receive(fd, reply, true) : 0;
+}
+
 int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
                           const struct shim_guard *guard)
 {
@@ -116,20 +178,21 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     if (session_thread_id == 0)
         session_thread_id = (pid_t)early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
     header->size = sizeof *header + body;
-    header->serial = ++session.serial;
+    if (++session.serial == 0)
+        session.serial = 1;
+    header->serial = session.serial;
     header->pid = shim_pid;
     header->tid = session_thread_id;
     reply->generation = session.generation;
     reply->fd_count = 0;
-    ssize_t length;
-    do
-        length = send_request(fd, request, header->size, attached);
-    while (length < 0 && (errno == EINTR || errno == EAGAIN));
-    if (attached >= 0)
-        REAL(close)(attached);
-    if (length < 0)
+    bool is_in_slot;
+    ssize_t length = 0;
+    if (ask(fd, request, attached, &is_in_slot))
+        length = is_in_slot ? receive_in_slot(fd, reply) : receive(fd, reply, true);
+    if (is_in_slot && session.fd != fd)
+        return -EIO; /* the program has closed the socket: the number may be another file's */
+    if (length == 0)
         goto broken;
-    length = receive(fd, reply, true);
     const uint64_t deadline = header->type == USERDMA_HELLO ? shim_nanoseconds() + HELLO_NS : UINT64_MAX;
     while (length < 0 && errno == EAGAIN) {
         if (!detached_wait(&fd, guard, deadline)) {

@@ -7,21 +7,14 @@
  * - in an ioctl, the argument, with the size in the request number;
  * - in an ioctl of Linux's verbs or the object dialect, also the message that the argument begins, and the memory to
  *   which its attributes point.
- *
- * The layouts are from ib_user_verbs.h, rdma_user_ioctl_cmds.h and src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
-#include "../shim.h"
+#include "call_layout.h"
 
 #include <errno.h>
 #include <linux/ioctl.h>
 #include <stddef.h>
 #include <string.h>
-
-struct span {
-    uint64_t address;
-    uint64_t length;
-};
 
 static bool contains(struct span outer, struct span inner)
 {
@@ -82,28 +75,6 @@ static bool command_may_store(uint64_t buffer, uint64_t length, struct span want
 
 /* ---- ioctl(2) ---- */
 
-/* struct ib_uverbs_ioctl_hdr */
-struct verbs_header {
-    uint16_t length;
-    uint16_t object_id;
-    uint16_t method_id;
-    uint16_t num_attrs;
-    uint64_t reserved1;
-    uint32_t driver_id;
-    uint32_t reserved2;
-};
-_Static_assert(sizeof(struct verbs_header) == 24, "layout of the ABI");
-
-/* struct ib_uverbs_attr */
-struct verbs_attribute {
-    uint16_t id;
-    uint16_t length;
-    uint16_t flags;
-    uint16_t attr_data;
-    uint64_t data;
-};
-_Static_assert(sizeof(struct verbs_attribute) == 16, "layout of the ABI");
-
 static bool verbs_attribute_may_store(struct span message, struct span wanted)
 {
     struct verbs_attribute attribute;
@@ -111,23 +82,12 @@ static bool verbs_attribute_may_store(struct span message, struct span wanted)
          offset += sizeof attribute) {
         if (!load(message.address + offset, &attribute, sizeof attribute))
             return false;
-        /* A value of up to 8 bytes is in `data` itself. It cannot be distinguished from the address of an output. */
+        /* A value in `data` itself cannot be distinguished from the address of an output. */
         if (contains((struct span){attribute.data, attribute.length}, wanted))
             return true;
     }
     return false;
 }
-
-/* The object dialect: bytes before the first attribute of a message. */
-#define OBJECT_HEADER_BYTES 16
-/* The flag of an attribute with address and length of its data. */
-#define INDIRECT 0x8u
-
-struct object_attribute {
-    uint16_t length;
-    uint16_t id;
-    uint32_t flags;
-};
 
 static bool object_attribute_may_store(struct span message, struct span wanted)
 {

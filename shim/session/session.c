@@ -60,6 +60,7 @@ void session_forget_socket(void)
     if (session.fd >= 0)
         fd_forget_hidden(session.fd);
     session.fd = -1;
+    slot_unmap(&session.slot);
 }
 
 void session_disconnect(void)
@@ -82,8 +83,7 @@ void session_take_socket(int fd)
         session.generation = 1;
 }
 
-/* Forgets the socket if the program has closed it: the number may be another file's. */
-static void check_socket(void)
+void session_check_socket(void)
 {
     struct stat stat;
     if (session.fd >= 0 && (REAL(fstat)(session.fd, &stat) != 0 || stat.st_ino != session.ino ||
@@ -106,9 +106,9 @@ static void create_fork_mark(void)
     *fork_mark = 1;
 }
 
-static bool is_vfork_child(void)
+static bool has_fork_mark(void)
 {
-    return shim_is_other_process() && fork_mark && *fork_mark;
+    return fork_mark && *fork_mark;
 }
 
 /*
@@ -125,8 +125,9 @@ IN_CHILD static void after_fork(void)
     if (fork_mark)
         *fork_mark = 1;
     session_thread_id = 0;
+    session.slot = NULL; /* not inherited */
     detached_close_all();
-    check_socket();
+    session_check_socket();
     session_disconnect();
     if (recorder_is_on)
         outstanding_child();
@@ -134,9 +135,13 @@ IN_CHILD static void after_fork(void)
 
 bool session_take_lock(void)
 {
-    if (UNLIKELY(shim_is_other_process()) && !is_vfork_child())
+    const bool is_other = shim_is_other_process();
+    if (UNLIKELY(is_other) && !has_fork_mark())
         after_fork(); /* a fork that ran no handlers */
-    return pthread_mutex_lock(&session_lock) == 0;
+    if (pthread_mutex_lock(&session_lock) != 0)
+        return false;
+    session.is_in_vfork_child = is_other && shim_is_other_process();
+    return true;
 }
 
 bool session_enter(struct shim_guard *guard)
@@ -170,9 +175,11 @@ void session_own_process(void)
 
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive)
 {
-    if (is_vfork_child())
+    if (session.is_in_vfork_child)
         return false; /* `session` is the parent's */
-    check_socket();
+    if (!must_be_alive && slot_is_polled())
+        return true; /* without the socket */
+    session_check_socket();
     if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};
         if (poll(&hung, 1, 0) > 0)

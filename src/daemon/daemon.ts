@@ -56,6 +56,7 @@ import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { type DaemonRecording, recordDaemon } from './recording.ts'
 import { createSession, type SessionParts } from './session/client-session.ts'
+import { PolledSlots } from './session/polled-slots.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
@@ -236,7 +237,8 @@ const createParts = (
     if (device !== undefined) removeFaulty(device, error)
     else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
   }
-  const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, onFailed, doorbells)
+  const polledSlots = new PolledSlots()
+  const loop = new Loop(parkedPage.words, [thresholds, clientTimers], onTurn, onFailed, doorbells, polledSlots)
   undo.push(() => loop.stop())
   // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
   // last turn are polled, as after each message.
@@ -357,6 +359,7 @@ const createParts = (
     slices,
     objectJobs,
     loop,
+    polledSlots,
     doorbells,
     core,
     clients,

@@ -38,6 +38,14 @@ export interface StoredDoorbells {
   find(now: number): void
 }
 
+/** Calls that clients make without waking the daemon (session/polled-slots.ts). `now`: as of `poll`. */
+export interface AwakeCalls {
+  /** Handles waiting calls; true if there were any. */
+  poll(now: number): boolean
+  /** Before the last poll: later calls wake the daemon. True if there were calls. */
+  park(): boolean
+}
+
 /** Microseconds after which a loop that still finds work returns to the event loop. */
 const SLICE = 500
 /** Microseconds for which slices of a busy loop are one turn: checks of processes are repeated in each turn. */
@@ -69,6 +77,7 @@ export class Loop {
   readonly #onTurn: () => void
   readonly #onFailure: (device: Pollable, error: unknown) => void
   readonly #doorbells: StoredDoorbells | undefined
+  readonly #calls: AwakeCalls | undefined
   #isRunning = false
   /** When the loop last called `onTurn` in `#run`. */
   #turnAt = Number.NEGATIVE_INFINITY
@@ -99,12 +108,14 @@ export class Loop {
     onTurn: () => void = () => {},
     onFailure: (device: Pollable, error: unknown) => void = rethrow,
     doorbells?: StoredDoorbells,
+    calls?: AwakeCalls,
   ) {
     this.#parked = parked
     this.#devices = devices
     this.#onTurn = onTurn
     this.#onFailure = onFailure
     this.#doorbells = doorbells
+    this.#calls = calls
     setWord(parked, ParkedPage.PARKED, 1)
   }
 
@@ -222,10 +233,17 @@ export class Loop {
       const hadWork = this.#pollAll(scope)
       const now = nowMicroseconds()
       this.#doorbells?.find(now)
-      if (hadWork) lastWork = now
+      if (this.#takeCalls(now) || hadWork) lastWork = now
       else if (this.#nextScope === ScanScope.USED && (now - lastWork >= LINGER || !yieldOnce(now))) return true
       if (now >= sliceEnd && hadWork) return false
     }
+  }
+
+  /** Handles waiting calls, and polls the queues that they have changed; true if there were any. */
+  #takeCalls(now: number): boolean {
+    if (this.#calls?.poll(now) !== true) return false
+    this.#pollAll(ScanScope.CHANGED)
+    return true
   }
 
   /** `due`: when the next poll is due at the latest. */
@@ -277,7 +295,7 @@ export class Loop {
         return false
       }
       setWord(this.#parked, ParkedPage.PARKED, 1)
-      if (!this.#pollAll(ScanScope.BEGIN)) {
+      if (!(this.#calls?.park() === true) && !this.#pollAll(ScanScope.BEGIN)) {
         this.#onParked(dozes ? this.#endOfDoze() : undefined)
         return true
       }

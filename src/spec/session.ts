@@ -14,7 +14,8 @@
  *   program's descriptor, with the rings at their mmap offsets. The context exists while a program has the memory file
  *   or a doorbell socket. SYSTEM_NODE is the system-wide device, which lists the devices (R13). CM_NODE and umad nodes
  *   (UMAD_NODES) have no context: the reply carries the socket of a channel, which is the program's descriptor, and
- *   calls on that descriptor are forwarded with context 0.
+ *   calls on that descriptor are forwarded with context 0, or with the number in the reply
+ *   (CHANNEL_NUMBERS).
  * - ATTACH makes a context known to another session, after fork or for a passed or inherited descriptor. `context` of
  *   the header is the inherited number, or 0 if unknown. The daemon checks that descriptor `fd` of the calling process
  *   is the context's memory file. The reply is that of OPEN, with the doorbell socket only.
@@ -52,6 +53,8 @@
  * - The answers of IOCTL and WRITE to a client that can adopt memory (HelloWants.ADOPTION) may have `mapping` structs:
  *   before its call returns, the program maps ranges of the context's memory file over pages of its own, or ends that
  *   (docs/decisions/adopted-pages.md). The client's next message says that it has done so.
+ * - CALL has no reply of its own: a request lies in the client's call slot (`CallSlot`), and the daemon does not look there
+ *   by itself now.
  * - NOT_MAPPED says that the client could not do what the answer before told: the daemon undoes that call.
  * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
@@ -67,7 +70,8 @@ export const SESSION_VERSION = 3
  * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
  * all sends are hashed (`HashLog`). `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are
  * posted and not freed by a polled completion. `crashes`: a file, to which the program appends its stacks if it crashes,
- * and at SIGQUIT (shim/check/crashes.c).
+ * and at SIGQUIT (shim/check/crashes.c). `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the
+ * tests compare.
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
@@ -76,6 +80,7 @@ export const SessionEnv = {
   buffers: 'USERDMA_BUFFERS',
   slots: 'USERDMA_SLOTS',
   crashes: 'USERDMA_CRASHES',
+  calls: 'USERDMA_CALLS',
 } as const
 
 export const MessageType = {
@@ -108,6 +113,7 @@ export const MessageType = {
   DOORBELLS: 25,
   NOT_MAPPED: 26,
   DIRECT: 27,
+  CALL: 28,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -119,6 +125,12 @@ export const SYSTEM_NAME = 'userdma'
 /** Node number of the RDMA connection manager. Each open creates a channel (class `cm_channel`) and no context. */
 export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
+
+/**
+ * Numbers of channels begin here. A number is valid in the session that has opened the channel; in others, as after fork,
+ * the daemon finds the channel by the descriptor.
+ */
+export const CHANNEL_NUMBERS = 0x8000_0000
 
 /**
  * Nodes of management datagrams: UMAD_NODES plus the node number of the device. Each open creates a channel (class
@@ -186,7 +198,7 @@ export const Messages = {
     ['size', 'u32'],
     /** Chosen by the client, repeated in the reply. */
     ['serial', 'u32'],
-    /** The daemon's number of the call's context; 0: none. */
+    /** The daemon's number of the call's context, or of a channel (CHANNEL_NUMBERS); 0: none. */
     ['context', 'u32'],
     /** The descriptor that ATTACH, NETLINK and calls with context 0 are on. Of other calls, only for the trace. */
     ['fd', 's32'],
@@ -211,7 +223,7 @@ export const Messages = {
    */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /**
-   * error: 0 or a positive errno. context: its number, 0 for a node without contexts. rdev: st_rdev of the node. inode:
+   * error: 0 or a positive errno. context: its number, or that of a channel. rdev: st_rdev of the node. inode:
    * that of the context's memory file, or 0.
    */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
@@ -405,6 +417,7 @@ export const Exchanges = {
   DOORBELLS: { request: 'doorbells', reply: 'callReply' },
   NOT_MAPPED: { request: 'notMapped', reply: 'callReply' },
   DIRECT: { request: 'direct', reply: 'callReply' },
+  CALL: { request: null, reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -413,9 +426,9 @@ export const Exchanges = {
  * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
  * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
  * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts. ADOPTION: the client does
- * what `mapping` structs in answers say.
+ * what `mapping` structs in answers say. SLOT: the reply may have the memory file of a call slot as its second descriptor.
  */
-export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16 } as const
+export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8, ADOPTION: 16, SLOT: 32 } as const
 
 /**
  * `mapping.kind`. ADOPT: the program maps the range of the file over its pages, whose content the range has already; it
@@ -426,7 +439,7 @@ export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
- * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
+ * spec/drivers/mapped-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
  * context's file is O_RDONLY, O_WRONLY, otherwise O_RDWR.
  */
 export const OpenWants = { PACKED_RINGS: 1, READ_ONLY: 2, WRITE_ONLY: 4 } as const
@@ -704,6 +717,44 @@ export const postSlot = (queue: number, number: number, wrId: bigint): number =>
   const hash = Math.imul(low ^ high ^ Math.imul(number, 31) ^ queue, HASH_FACTOR)
   return (hash >>> 0) >>> (32 - Math.log2(PostLog.entries))
 }
+
+/**
+ * The call slot of a session: shared memory in which a request and its reply pass without a system call
+ * (docs/decisions/call-slot.md). Offsets and sizes in bytes. The client writes `request` with a message, and copies of
+ * the memory that the message's pointers name (`range` structs in `ranges`, as many as the word `rangeCount` says, with
+ * their bytes one after the other from `input` on); sets `answer` to AnswerState.NONE, and then `asked` to the message's
+ * serial, never 0. If then `polled` is 0, the client sends CALL. The daemon writes the reply into `reply`; what the call
+ * has written to addresses from `stackLow` to `stackHigh`, which are u64, it returns like the input, with `outputCount`,
+ * `outputs` and `output`: the client copies it there.
+ */
+export const CallSlot = {
+  asked: 0,
+  answer: 4,
+  polled: 8,
+  rangeCount: 12,
+  stackLow: 16,
+  stackHigh: 24,
+  outputCount: 32,
+  ranges: 64,
+  outputs: 320,
+  /** Maximum number of `range` structs of each kind. */
+  maxRanges: 16,
+  request: 576,
+  requestBytes: 192,
+  reply: 768,
+  replyBytes: 1280,
+  input: 2048,
+  inputBytes: 6144,
+  output: 8192,
+  outputBytes: 8192,
+  bytes: 16384,
+} as const
+
+/**
+ * The word `answer` of a call slot. NONE: there is none yet. AWAITED: the client no longer looks, and sleeps: the answer
+ * comes by the socket. SLOT, SOCKET: where the answer is. Both sides replace NONE, each by one atomic operation.
+ */
+export const AnswerState = { NONE: 0, AWAITED: 1, SLOT: 2, SOCKET: 3 } as const
 
 /** The memory file attached to HELLO: maximum bytes. The file must be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 25 } as const

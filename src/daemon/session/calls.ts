@@ -12,11 +12,11 @@ import { namespaceOfFd, networkNamespaceOf } from '../../host/network-namespaces
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { MessageType, SessionLimits } from '../../spec/session.ts'
+import { CHANNEL_NUMBERS, MessageType, SessionLimits } from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
-import { type Header, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import { type Header, headerOf, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
@@ -91,7 +91,7 @@ export class SessionCalls {
   /** Handles a message of type IOCTL, WRITE, READ or MAP. */
   call(): void {
     const { context: number, type, request, argument, buffer, length } = this.#request
-    if (number === 0) {
+    if (number === 0 || number >= CHANNEL_NUMBERS) {
       this.#callOnDescriptor()
       return
     }
@@ -117,7 +117,7 @@ export class SessionCalls {
    * undefined: there is no such call, or it cannot be undone.
    */
   notMapped(undo: (() => void) | undefined): void {
-    const header = { ...this.#request }
+    const header = headerOf(this.#request)
     if (undo === undefined) {
       this.#client.refuse(header, Errno.EINVAL, 'the last call has created nothing with memory to map')
       return
@@ -242,7 +242,7 @@ export class SessionCalls {
     const accesses = trace.isWatched(tag) ? [] : undefined
     const tracedDialect = trace.watch(dialect, tag, () => this.#factsOf(context, name), this.#createdNumbers, accesses)
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
-    const header = { ...this.#request }
+    const header = headerOf(this.#request)
     this.#daemon.turn.callingProcess = process
     if (check !== undefined) check.currentStack = check.stackOf(process.pid, header.stack)
     try {
@@ -282,12 +282,13 @@ export class SessionCalls {
   #callOnDescriptor(): void {
     const { caller } = this.#client
     const { fd: number, type, request, argument, buffer, length } = this.#request
-    const handle = caller.descriptor(number)
+    const channel = this.#openedChannel(this.#request.context)
+    const handle = channel === undefined ? caller.descriptor(number) : channel.handle
     if (handle === undefined) {
       this.#client.refuse(this.#request, Errno.EBADF)
       return
     }
-    const fd = this.#daemon.core.descriptors.get(handle)
+    const fd = channel ?? this.#daemon.core.descriptors.get(handle)
     // The descriptor's context was closed, or its device removed.
     if (fd === undefined) this.#client.refuse(this.#request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request) !== undefined) {
@@ -298,6 +299,12 @@ export class SessionCalls {
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
       this.#runCall(fd.context, 'rdma_cm', ucmaDialect(fd, number, caller), [buffer, Number(length)])
     else this.#runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...this.#request }])
+  }
+
+  /** The channel with this number, if the session has opened it. */
+  #openedChannel(number: number): FdObject | undefined {
+    const channel = this.#daemon.core.descriptors.get(number - CHANNEL_NUMBERS)
+    return channel !== undefined && this.#client.channels.has(channel) ? channel : undefined
   }
 
   #callOnUmad(fd: FdObject): void {

@@ -4,7 +4,7 @@
  * message is disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
  */
 
-import type { Account, Caller } from '../../core/model.ts'
+import type { Account, Caller, FdObject } from '../../core/model.ts'
 import { hasShare, orRelease, take } from '../../core/objects/limits.ts'
 import { EAGAIN, EBUSY, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -58,11 +58,13 @@ import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
 import type { ToolShare, ToolTime } from '../tool-time.ts'
 import { Adoptions } from './adoptions.ts'
+import { CallSlot } from './call-slot.ts'
 import { type CallParts, SessionCalls } from './calls.ts'
 import { createCheckMessages } from './check-messages.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { type DoorbellParts, DoorbellRanges } from './doorbell-ranges.ts'
 import { NodeOpening, type OpenParts } from './open-nodes.ts'
+import type { PolledSlots, SlotClient } from './polled-slots.ts'
 import { type PostFaultParts, PostFaults } from './post-faults.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 import type { Session, Sessions } from './sessions.ts'
@@ -84,6 +86,12 @@ const CAP_NET_RAW = 13
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */
 const incoming = messageBuffer()
+const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: [] })
+
+const takeFrom = (slot: CallSlot): Received => {
+  const length = slot.take(incoming.bytes)
+  return length < 0 ? NOTHING_YET : { length, fds: NOTHING_YET.fds }
+}
 const outgoing = messageBuffer()
 
 /** What sessions use of the daemon. */
@@ -102,6 +110,7 @@ export interface SessionParts extends CallParts, OpenParts, PostFaultParts, Tool
   /** The time for requests of tools. */
   readonly toolTime: ToolTime
   readonly loop: Loop
+  readonly polledSlots: PolledSlots
   readonly destroyWaits: DestroyWaits
   readonly hotPlug: HotPlug
   /** Folder of the sysfs and device tree. */
@@ -164,7 +173,7 @@ export const createSession = (daemon: SessionParts, fd: number, ended: () => voi
 }
 
 /**
- * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. The daemon's own
+ * The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. `slot`: its call slot. The daemon's own
  * user may use raw packets without CAP_NET_RAW.
  */
 const createCaller = (
@@ -174,14 +183,17 @@ const createCaller = (
   space: ProcessSpace,
   name: () => string,
   passedMemory: () => PassedMemory | undefined,
+  slot: () => CallSlot | undefined,
   standing: ClientStanding,
 ): Caller => {
   const files = new FileMemories(process, account)
   const caller: Caller = {
     memory: space,
     process: { pid: process.pid, name },
-    copyIn: (address, length) => (passedMemory() ?? space).copyIn(address, length),
-    copyOut: (address, bytes) => (passedMemory() ?? space).copyOut(address, bytes),
+    copyIn: (address, length) => slot()?.copyIn(address, length) ?? (passedMemory() ?? space).copyIn(address, length),
+    copyOut(address, bytes) {
+      if (slot()?.copyOut(address, bytes) !== true) (passedMemory() ?? space).copyOut(address, bytes)
+    },
     descriptor(number) {
       const target = fdTarget(process.pid, number)
       const isFound = typeof target === 'string' && isStillOwned(process)
@@ -198,7 +210,7 @@ const createCaller = (
   return caller
 }
 
-class ClientSession implements Session, Client {
+class ClientSession implements Session, Client, SlotClient {
   readonly #daemon: SessionParts
   readonly process: ProcessHandle
   readonly account: Account
@@ -208,6 +220,7 @@ class ClientSession implements Session, Client {
   readonly outgoing = outgoing
   readonly adoptions: Adoptions
   readonly contexts = new WeakSet<OpenContext>()
+  readonly channels = new WeakSet<FdObject>()
   tag = ''
   wantsReasons = false
   isReachable = false
@@ -231,8 +244,11 @@ class ClientSession implements Session, Client {
   /** From HELLO. */
   #wantsAdoption = false
   readonly #helloTimer: NodeJS.Timeout
+  /** `#take` for calls outside the callback of the socket. */
+  readonly #guardedTake: (received: Received) => void
   /** The memory file that the client passed with HELLO. */
   #passedMemory: PassedMemory | undefined
+  #slot: CallSlot | undefined
   #isCutOff = false
   /** Number of messages with a pending answer. Unless it is 0, no message of the client is read. */
   #callsInProgress = 0
@@ -266,7 +282,16 @@ class ClientSession implements Session, Client {
     })
     this.adoptions = new Adoptions(process.pid, this.#space, () => this.#adoptionRefusal())
     const name = (): string => this.name()
-    this.caller = createCaller(daemon, process, account, this.#space, name, () => this.#passedMemory, standing)
+    this.caller = createCaller(
+      daemon,
+      process,
+      account,
+      this.#space,
+      name,
+      () => this.#passedMemory,
+      () => this.#slot,
+      standing,
+    )
     this.#command = commandName(process.pid) ?? '?'
     process.guest?.whenLate(() => this.#cutOff())
     this.#doorbells = new DoorbellRanges(this, this.#space, daemon)
@@ -276,6 +301,11 @@ class ClientSession implements Session, Client {
     this.#checkMessages = createCheckMessages(this, daemon, this.#postFaults)
     this.#toolRequests = this.#createToolRequests()
     // After an exception outside a call the session's state is unknown, so the session is closed.
+    this.#guardedTake = containment.guard(
+      'a session',
+      (received: Received) => this.#take(received),
+      () => this.close(),
+    )
     this.#watcher = watch(
       fd,
       { readable: true },
@@ -318,8 +348,14 @@ class ClientSession implements Session, Client {
   }
 
   reply(length: number, fds: readonly number[] = []): void {
+    if (this.isClosed) return
+    const message = outgoing.bytes.subarray(0, length)
+    const slot = this.#slot?.isCalled ? this.#slot : undefined
+    if (fds.length === 0 && slot?.answer(message)) return
+    slot?.beforeSocket()
     // A client has at most one call in progress. If the answer does not fit in the socket, the client does not read.
-    if (!this.isClosed && send(this.#fd, outgoing.bytes.subarray(0, length), fds) < 0) this.close()
+    if (send(this.#fd, message, fds) < 0) this.close()
+    else slot?.answeredBySocket()
   }
 
   refuse(header: Header, errno: number, reason?: string): void {
@@ -358,6 +394,8 @@ class ClientSession implements Session, Client {
       () => this.#watcher.stop(),
       () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
       () => this.#toolRequests.close(),
+      () => daemon.polledSlots.delete(this),
+      () => this.#slot?.close(),
       () => daemon.destroyWaits.removeCaller(caller),
       () => daemon.failures.onDisconnect(process.pid),
       () => this.#space.close(),
@@ -395,12 +433,43 @@ class ClientSession implements Session, Client {
   }
 
   #onReadable(): void {
+    // First the socket: an unread CALL would count as other work.
+    let hasMessages = true
     for (let messages = 0; messages < BURST && !this.isClosed && this.#callsInProgress === 0; messages++) {
-      const received = this.#receive()
-      if (received.length === -EAGAIN) return
+      const received: Received = hasMessages ? this.#receiveMessage() : this.#await()
+      if (received.length === -EAGAIN && !hasMessages) break
+      // A client with a slot calls there. What else it sends wakes us again.
+      hasMessages = hasMessages && this.#slot === undefined && received.length !== -EAGAIN
       if (received.length === -EBUSY) this.#later(() => this.isClosed || this.#take(this.#receiveGuarded()))
-      else this.#take(received)
+      else if (received.length !== -EAGAIN) this.#take(received)
     }
+    const { loop, polledSlots } = this.#daemon
+    const isPolled = loop.isAwake && this.#slot?.isPolled === true && polledSlots.add(this, nowMicroseconds())
+    if (!isPolled && this.leaveSlot()) this.#takeSlotSoon()
+  }
+
+  takeSlot(): boolean {
+    if (this.#callsInProgress > 0 || this.isClosed) return false
+    const received = this.#slot && takeFrom(this.#slot)
+    if (received === undefined || received.length === -EAGAIN) return false
+    this.#guardedTake(received)
+    return true
+  }
+
+  leaveSlot(): boolean {
+    this.#slot?.polls(false)
+    return this.#callsInProgress === 0 && this.#slot?.isAsked === true
+  }
+
+  /** Not at once: other clients have their turn. */
+  #takeSlotSoon(): void {
+    setImmediate(
+      this.#daemon.containment.guard(
+        'a session',
+        () => this.#onReadable(),
+        () => this.close(),
+      ),
+    )
   }
 
   #take({ length, fds }: Received): void {
@@ -411,6 +480,10 @@ class ClientSession implements Session, Client {
       return
     }
     this.#hasReceived = true
+    if (this.request.type === MessageType.CALL && this.#slot !== undefined) {
+      for (const extra of fds) close(extra)
+      return
+    }
     this.#daemon.turn.count++
     this.#calls.settleTrace()
     const undo = this.adoptions.next()
@@ -424,20 +497,25 @@ class ClientSession implements Session, Client {
   }
 
   /**
-   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this
-   * function polls for LINGER, unless there is other work.
+   * Takes the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this function
+   * polls for LINGER, unless there is other work.
    */
-  #receive(): Received {
+  #await(): Received {
+    const slot = this.#slot
+    slot?.polls(true)
     const begin = nowMicroseconds()
     for (;;) {
-      const received =
-        this.standing === 'owner'
-          ? recv(this.#fd, incoming.bytes)
-          : this.#receiveGuarded(this.#hasReceived ? this.time : undefined)
+      const received = slot === undefined ? this.#receiveMessage() : takeFrom(slot)
       if (received.length !== -EAGAIN || this.#daemon.loop.isAwake || hasReadyEvents()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
+  }
+
+  #receiveMessage(): Received {
+    return this.standing === 'owner'
+      ? recv(this.#fd, incoming.bytes)
+      : this.#receiveGuarded(this.#hasReceived ? this.time : undefined)
   }
 
   /** As `recvGuarded`: another user's program could send a descriptor with which even close(2) blocks. */
@@ -520,7 +598,23 @@ class ClientSession implements Session, Client {
     this.#hasGreeted = request.version === SESSION_VERSION
     if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     const root = daemon.hotPlug.rootOf(networkNamespaceOf(process.pid))
-    this.reply(writeHelloReply(outgoing, request, { error, root }), error === 0 ? [daemon.parkedFd] : [])
+    const slot = error === 0 && (request.wants & HelloWants.SLOT) !== 0 ? this.#createSlot() : undefined
+    const fds = slot === undefined ? [daemon.parkedFd] : [daemon.parkedFd, slot.fd]
+    this.reply(writeHelloReply(outgoing, request, { error, root }), error === 0 ? fds : [])
+    slot?.fileSent()
+    if (this.isClosed) slot?.close()
+    else this.#slot ??= slot
+  }
+
+  /** Undefined if the client has one, or there is no memory for it: the client calls by the socket. */
+  #createSlot(): CallSlot | undefined {
+    if (this.#slot !== undefined) return undefined
+    try {
+      return new CallSlot(this.account, (address, bytes) => this.#space.copyOut(address, bytes))
+    } catch (error) {
+      if (!(error instanceof CallError || error instanceof SystemError)) throw error
+      return undefined
+    }
   }
 
   /** Why the client cannot share pages of its program; undefined: it can. */

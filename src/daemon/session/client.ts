@@ -1,7 +1,7 @@
 /*
  * What the parts of a session share (client-session.ts): the client, its current message, and functions to answer it.
  */
-import type { Account, Caller } from '../../core/model.ts'
+import type { Account, Caller, FdObject } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import type { Header, MessageBuffer, Request } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
@@ -32,6 +32,8 @@ export interface Client {
   readonly adoptions: Adoptions
   /** The contexts that the session opened or attached (ATTACH), and so may use. */
   readonly contexts: WeakSet<OpenContext>
+  /** The channels of rdma_cm and umad files that the session opened. */
+  readonly channels: WeakSet<FdObject>
   /** From HELLO, may be empty: traces select calls by the tag. */
   tag: string
   /** From HELLO: whether the client wants the reasons of refusals. */

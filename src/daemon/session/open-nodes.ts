@@ -16,7 +16,7 @@ import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
+import { CHANNEL_NUMBERS, CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
 import type { Result } from '../../uapi/call.ts'
 import { type Request, writeOpenReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
@@ -124,7 +124,9 @@ export class NodeOpening {
     const rdev = nodeRdev(node)
     let socket: EventSocket
     try {
-      socket = this.#daemon.events.create(findDescriptor(this.#daemon.core, number), this.#client.account, rdev)
+      const channel = findDescriptor(this.#daemon.core, number)
+      socket = this.#daemon.events.create(channel, this.#client.account, rdev)
+      this.#client.channels.add(channel)
     } catch (error) {
       closeDescriptor(this.#daemon.core, number)
       throw error
@@ -132,7 +134,7 @@ export class NodeOpening {
     this.#client.reply(
       writeOpenReply(this.#client.outgoing, this.#request, {
         error: 0,
-        context: 0,
+        context: CHANNEL_NUMBERS + number,
         rdev,
         inode: 0,
       }),

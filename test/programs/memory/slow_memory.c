@@ -10,7 +10,7 @@
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       the argument of a call on the device is in such memory; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
- *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h); no WRITE
+ *   slow_memory lock           as argument, in other memory, while mmap_lock is held (slow_file.h); no WRITE
  *
  * A second argument is the UID and GID that the program takes before it opens the device.
  */
@@ -25,6 +25,13 @@ static void *map_anonymous(void)
     void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     return memory;
+}
+
+/* A call on the device with its argument at `argument`. */
+static void call_with(struct ibv_context *context, const void *argument)
+{
+    const ssize_t done = write(context->cmd_fd, argument, 24);
+    printf("write: %s\n", done < 0 ? strerror(errno) : "done");
 }
 
 /* From now on the missing pages of `memory` are never provided. */
@@ -104,11 +111,9 @@ int main(int count, char **arguments)
         /* The first output allocates the buffer of stdout, which may block when the address space is locked. */
         printf("ready\n");
         lock_address_space(memory);
-        struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);
-        printf("ibv_reg_mr: %s\n", mr ? "done" : strerror(errno));
+        call_with(context, to.buffer);
     } else if (is_argument) {
-        const ssize_t done = write(context->cmd_fd, memory, 24);
-        printf("write: %s\n", done < 0 ? strerror(errno) : "done");
+        call_with(context, memory);
     } else {
         struct ibv_mr *mr = ibv_reg_mr(to.pd, memory, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
         NEED(mr, "ibv_reg_mr: %s", strerror(errno));
