@@ -18,7 +18,8 @@
  *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/native/libuserdma_host.so      preload library that observes programs on the machine's devices, for `--host`
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
- *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
+ *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c);
+ *   build/findings/srd/NAME              with their fault, and queue pairs of SRD
  *   build/bench/NAME                     C references and C sides of benchmarks (bench/references/NAME.c)
  *
  * If this machine lacks a compiler or headers for a part, the build prints what does not work without the part, and
@@ -110,6 +111,14 @@ const withLibraries = target => {
   return { ...target, libraries: [...used.map(([, library]) => library), '-libverbs', '-lpthread'], needs: used[0][2] }
 }
 
+/** The programs of docs/findings with queue pairs of SRD: those that use no rdma_cm. */
+const srdTargets = (flags, more) =>
+  targetsOf('docs/findings', 'findings/srd', [...flags, '-DSRD'], {
+    ...more,
+    libraries: ['-lefa', '-libverbs', '-lpthread'],
+    needs: EFA,
+  }).filter(({ sources: [source] }) => !/"cm\.h"/.test(readFileSync(source, 'utf8')))
+
 /** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g', `-I${inRoot('shim', 'include')}`]
@@ -117,7 +126,9 @@ const findingTargets = () => {
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
-  ].map(withLibraries)
+  ]
+    .map(withLibraries)
+    .concat(srdTargets(flags, more))
 }
 
 const testTargets = () => [

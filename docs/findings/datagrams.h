@@ -24,7 +24,8 @@ static inline __attribute__((always_inline)) void make_datagram_end(struct datag
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE), "ibv_modify_qp to RTR");
     attr.qp_state = IBV_QPS_RTS;
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), "ibv_modify_qp to RTS");
-    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1, .dgid = gid}};
+    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = gid}};
+    destination.grh.sgid_index = (uint8_t)gid_index;
     datagram_end->ah = need(ibv_create_ah(end->pd, &destination), "ibv_create_ah");
 }
 

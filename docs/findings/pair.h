@@ -1,6 +1,7 @@
 /*
  * Two RC queue pairs of one device in one process, for the programs in this folder. FAULT marks the
- * lines that `userdma check` names; compiled with -DFIXED a program has no fault.
+ * lines that `userdma check` names; compiled with -DFIXED a program has no fault, with -DSRD its
+ * queue pairs are those of SRD, which EFA has (srd.h; -lefa).
  */
 #ifndef PAIR_H
 #define PAIR_H
@@ -54,10 +55,20 @@ struct end {
     struct ibv_qp_attr attr;
     /* qp_access_flags; 0: all rights. */
     int access;
+    /* Of SRD: the address of the peer. */
+    struct ibv_ah *ah;
 };
 
 static struct ibv_context *context;
 static union ibv_gid gid;
+static int gid_index = 1;
+
+#ifdef SRD
+#include "srd.h"
+#define ALL_RIGHTS SRD_RIGHTS
+#else
+#define ALL_RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
+#endif
 
 static inline void open_device(void)
 {
@@ -65,27 +76,43 @@ static inline void open_device(void)
     struct ibv_device **list = need(ibv_get_device_list(&count), "ibv_get_device_list");
     context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
     ibv_free_device_list(list);
-    check(ibv_query_gid(context, 1, 1, &gid), "ibv_query_gid");
+    // Devices without addresses of an interface have one GID.
+    gid_index = ibv_query_gid(context, 1, 1, &gid) == 0 ? 1 : 0;
+    check(ibv_query_gid(context, 1, gid_index, &gid), "ibv_query_gid");
 }
 
 static inline void to_init(struct end *end)
 {
+#ifdef SRD
+    if (end->qp->qp_type == IBV_QPT_DRIVER)
+        return srd_to_init(end->qp);
+#endif
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = end->access};
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
           "ibv_modify_qp to INIT");
 }
 
+static inline void create_queue_pair(struct end *end, struct ibv_qp_init_attr init)
+{
+#ifdef SRD
+    if (init.qp_type == IBV_QPT_RC) {
+        end->qp = need(srd_create(context, end->pd, &init), "efadv_create_qp_ex");
+        return;
+    }
+#endif
+    end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+}
+
 /* Creates a queue pair in RESET with its own protection domain, CQ of `entries` entries and registered buffer. */
 static inline void make_resources(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
-    const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
-    end->access = end->access ? end->access : all;
+    end->access = end->access ? end->access : ALL_RIGHTS;
     end->pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
     end->cq = need(ibv_create_cq(context, entries, NULL, NULL, 0), "ibv_create_cq");
     end->buffer = need(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap");
-    end->mr = need(ibv_reg_mr(end->pd, end->buffer, SIZE, all), "ibv_reg_mr");
+    end->mr = need(ibv_reg_mr(end->pd, end->buffer, SIZE, ALL_RIGHTS), "ibv_reg_mr");
     init.send_cq = init.recv_cq = end->cq;
-    end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+    create_queue_pair(end, init);
 }
 
 /* As `make_resources`; also moves the queue pair to INIT and fills in the attributes for `connect_ends`. */
@@ -103,8 +130,9 @@ static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, 
         .timeout = 14,
         .retry_cnt = 2,
         .rnr_retry = 2,
-        .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1}},
+        .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1}},
     };
+    end->attr.ah_attr.grh.sgid_index = (uint8_t)gid_index;
     end->attr.ah_attr.grh.dgid = gid;
 }
 
@@ -129,7 +157,7 @@ static inline void replace_cq(struct end *end, struct ibv_cq *cq)
     check(ibv_destroy_cq(end->cq), "ibv_destroy_cq");
     struct ibv_qp_init_attr init = small_qp();
     end->cq = init.send_cq = init.recv_cq = cq;
-    end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+    create_queue_pair(end, init);
     to_init(end);
 }
 
@@ -146,7 +174,13 @@ static inline void recreate_extended(struct end *end, uint64_t operations)
         .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
         .send_ops_flags = operations,
     };
+#ifdef SRD
+    struct efadv_qp_init_attr own = {.driver_qp_type = EFADV_QP_DRIVER_TYPE_SRD};
+    init.qp_type = IBV_QPT_DRIVER;
+    end->qp = need(efadv_create_qp_ex(context, &init, &own, sizeof own), "efadv_create_qp_ex");
+#else
     end->qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
+#endif
     to_init(end);
 }
 
@@ -155,6 +189,12 @@ static inline void to_rtr(struct end *end, const struct end *peer)
     end->attr.qp_state = IBV_QPS_RTR;
     if (end->attr.dest_qp_num == 0)
         end->attr.dest_qp_num = peer->qp->qp_num;
+#ifdef SRD
+    if (end->qp->qp_type == IBV_QPT_DRIVER) {
+        end->ah = need(ibv_create_ah(end->pd, &end->attr.ah_attr), "ibv_create_ah");
+        return srd_to_rtr(end->qp);
+    }
+#endif
     const int responder = end->qp->qp_type == IBV_QPT_RC || end->qp->qp_type == IBV_QPT_XRC_RECV ? IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER : 0;
     check(ibv_modify_qp(end->qp, &end->attr,
                         IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | responder),
@@ -164,6 +204,10 @@ static inline void to_rtr(struct end *end, const struct end *peer)
 static inline void to_rts(struct end *end)
 {
     end->attr.qp_state = IBV_QPS_RTS;
+#ifdef SRD
+    if (end->qp->qp_type == IBV_QPT_DRIVER)
+        return srd_to_rts(end->qp, end->attr.rnr_retry);
+#endif
     const int requester = end->qp->qp_type == IBV_QPT_RC || end->qp->qp_type == IBV_QPT_XRC_SEND ? IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                                                                IBV_QP_MAX_QP_RD_ATOMIC
                                                          : 0;
@@ -201,6 +245,12 @@ static inline struct ibv_sge all_of(const struct end *end)
 static inline __attribute__((always_inline)) void post(struct end *end, enum ibv_wr_opcode opcode,
                                                        struct ibv_sge sge, uint64_t address, uint32_t rkey)
 {
+#ifdef SRD
+    if (end->qp->qp_type == IBV_QPT_DRIVER) {
+        check(srd_post(end->qp, end->ah, end->attr.dest_qp_num, opcode, sge, address, rkey), "ibv_wr_complete");
+        return;
+    }
+#endif
     struct ibv_send_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = opcode};
     if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
         wr.wr.atomic.remote_addr = address;
@@ -260,6 +310,8 @@ static inline void destroy_end(struct end *end)
         check(ibv_dereg_mr(end->mr), "ibv_dereg_mr");
     if (end->extra)
         check(ibv_dereg_mr(end->extra), "ibv_dereg_mr");
+    if (end->ah)
+        check(ibv_destroy_ah(end->ah), "ibv_destroy_ah");
     check(ibv_destroy_cq(end->cq), "ibv_destroy_cq");
     check(ibv_dealloc_pd(end->pd), "ibv_dealloc_pd");
 }

@@ -59,10 +59,41 @@ const copyMemory = (memory, qp, key, hi, lo, scratch, at, length, access, direct
   if (length === 0) return true
   const { pd, qpn } = qp.state
   const row = core.resolve(memory, pd, key, hi, lo, length, access, qpn)
-  if (row < 0) return false
-  const space = memory.spaces[memory.space[row]]
-  const [spaceHi, spaceLo] = [core.addressHi(memory, row, hi, lo), core.addressLo(memory, row, lo)]
-  return space?.[direction](spaceHi, spaceLo, scratch, at, length, length, length) === 0
+  const space = row < 0 ? undefined : memory.spaces[memory.space[row]]
+  const [spaceHi, spaceLo] = row < 0 ? [] : [core.addressHi(memory, row, hi, lo), core.addressLo(memory, row, lo)]
+  const errno = space?.[direction](spaceHi, spaceLo, scratch, at, length, length, length)
+  if (errno === 0) return true
+  const reason = core.explainKey(memory, pd, key, hi, lo, length, access, qpn)
+  qp.context.device.state.cause = reason ?? gone(key, hi, lo, length, access, errno === spec.Errno.ESRCH)
+  return false
+}
+
+/** The cause for memory that is registered, and is not there. */
+const gone = (key, hi, lo, length, access, hasEnded) => {
+  const whose = (access & (REMOTE_READ | REMOTE_WRITE)) === 0 ? 'LOCAL' : 'REMOTE'
+  if (hasEnded) return { id: `${whose}_ENDED`, args: {} }
+  const accessStart = (BigInt(hi) << 32n) | BigInt(lo)
+  const id = `${whose}_FAULT`
+  return { id, args: { key, accessStart, accessEnd: accessStart + BigInt(length) } }
+}
+
+// ---- failures: why requests fail, for the daemon's log and `userdma check` ----
+
+/** By status: the cause, if none was found in the memory. */
+const causes = {
+  [Status.RETRY_EXC_ERR]: { id: 'NO_ANSWER', args: { tries: 1, retryCnt: 0 } },
+  [Status.REM_INV_REQ_ERR]: { id: 'NAK_INVALID_REQUEST', args: {} },
+  [Status.REM_ACCESS_ERR]: { id: 'NAK_REMOTE_ACCESS', args: {} },
+  [Status.REM_OP_ERR]: { id: 'NAK_REMOTE_OPERATION', args: {} },
+}
+
+/** A request has failed. `more`: fields of the failure (`Failure` of userdma/spec). */
+const report = (qp, status, more) => {
+  const { context } = qp
+  const { device } = context
+  const cause = device.state.cause ?? more.cause ?? causes[status] ?? { id: 'REFUSED', args: {} }
+  device.state.cause = undefined
+  core.reportFailure({ ...more, device: device.name, qpn: qp.state.qpn, status, cause }, device, context)
 }
 
 /** The request of a send at `at` of its ring, without its data. */
@@ -191,6 +222,10 @@ const receive = (device, peer, length, isSolicited) => {
   const count = u32(ring.area, at + RecvWqe.DMA_NUM_SGE)
   const status = copySges(device, peer, ring, at + RecvWqe.SGE, count, length, 'write')
   device.state.counts.receives++
+  if (status !== Status.SUCCESS) {
+    const { length: bufferBytes } = receiveAt(ring.area, at)
+    report(peer, status, { kind: 'receive', wrId, cause: { id: 'RECEIVE_TOO_SHORT', args: { bufferBytes, length } } })
+  }
   if (finish(peer, queue, wrId, status, RECV, length, isSolicited) !== Status.SUCCESS) fail(peer)
   if (status === Status.SUCCESS) return status
   return status === Status.LOC_LEN_ERR ? Status.REM_INV_REQ_ERR : Status.REM_OP_ERR
@@ -228,6 +263,13 @@ export const finishSend = (device, qp, request, linkStatus) => {
   if (status === Status.SUCCESS && opcode === Opcode.RDMA_READ)
     status = copySges(device, qp, send.ring, at + SendWqe.SGE, elements, length, 'write')
   device.state.counts.sends++
+  if (status !== Status.SUCCESS) {
+    const { destQpn } = qp.state.attributes
+    const other = device.state.qps.get(destQpn)
+    const peer = { qpn: destQpn ?? 0, address: device.name, state: other?.state.state ?? 'none' }
+    const isCauseAtPeer = status === Status.REM_ACCESS_ERR && device.state.cause !== undefined
+    report(qp, status, { kind: 'send', opcode, wrId, peer, ...(isCauseAtPeer && { isCauseAtPeer }) })
+  }
   tapsOf(qp)?.retired(qp, 1, false)
   if (status !== Status.SUCCESS || sqSigAll || (flags & SIGNALED) !== 0)
     status = finish(qp, send, wrId, status, completedOf[opcode] ?? Completed.SEND, length)

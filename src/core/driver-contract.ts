@@ -17,7 +17,7 @@
  * This file and model.ts name each other's types, because a device has a driver and a driver makes devices.
  */
 import type { Cause } from '../spec/check/causes.ts'
-import type { WorkRequest } from '../spec/check/requests.ts'
+import type { RequestNumber, WorkRequest } from '../spec/check/requests.ts'
 import type { Wait } from '../spec/check/waits.ts'
 import type { CmId } from '../spec/classes/connections/cm_id.ts'
 import type {
@@ -546,6 +546,8 @@ export interface RequestTaps {
 
 /** What only the driver knows about requests. Tools do not check what an absent function would tell. */
 export interface RequestReader {
+  /** What the device knows requests by, where only the provider knows their wr_ids. Absent: by the wr_id. */
+  readonly numbered?: RequestNumber
   /** The queue pairs and shared receive queues of a context. Defined together with `receives`. */
   queuesOf?(context: Context): Iterable<CoreObject>
   /**

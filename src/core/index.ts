@@ -72,6 +72,7 @@ export {
   withdrawEvents,
 } from './events/events.ts'
 export { nextDue } from './events/thresholds.ts'
+export { explainKey } from './explain.ts'
 export { addFailureHandler, type FailureHandler, forgetFailure, reportFailure } from './failures.ts'
 export { type AddressSpace, type Bytes, noMemory } from './memory/address-space.ts'
 export { createLocalSpace, type LocalSpace } from './memory/local-space.ts'

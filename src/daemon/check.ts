@@ -404,7 +404,7 @@ export class DaemonChecker {
   /** How often each finding was found, indexed by its number − 1. */
   get counts(): readonly number[] {
     // Finds the races in entries of the log that were not read yet.
-    this.#checker.races?.join()
+    this.#checker.settle()
     return this.#checker.counts
   }
 

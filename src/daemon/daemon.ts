@@ -33,6 +33,7 @@ import { clientNames } from '../services/clients.ts'
 import { readTorment } from '../spec/check/torment.ts'
 import { ParkedPage } from '../spec/session.ts'
 import { injectFaults } from '../tools/clients/faults/inject.ts'
+import { lossesOf } from '../tools/clients/faults/losses.ts'
 import type { RecordingOptions } from '../tools/clients/record/recording.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createSharedLimits } from './accounts.ts'
@@ -279,6 +280,7 @@ const createParts = (
   })
   for (const name of clientNames) clients.use(name)
   const network = createNetwork(config, link)
+  lossesOf.set(core, network.lossTo)
   const trace = new TraceHub(nowMicroseconds, () => setCallsWord())
   const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {

@@ -5,8 +5,9 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { absences, type Column, columns, columnTitles } from '../../src/spec/check/by-device.ts'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
-import { findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
 
@@ -102,4 +103,45 @@ test('docs/findings.md has the tables and the programs', () => {
   const path = join(repoRoot, 'docs', 'findings.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
   assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
+})
+
+test('docs/reference/findings-by-device.md is generated from spec/check/by-device.ts', () => {
+  const notes: string[] = []
+  const noteOf = (column: Column, reason: string): number => {
+    const note = `${columnTitles[column]}: ${reason}`
+    return notes.indexOf(note) + 1 || notes.push(note)
+  }
+  const cell = (column: Column, id: FindingId): string => {
+    const absence = absences[column].find(({ findings: absent }) => absent.includes(id))
+    if (absence === undefined) return 'yes'
+    return absence.isOpen ? 'not yet' : `no (${noteOf(column, absence.reason)})`
+  }
+  for (const column of columns) {
+    const absent = absences[column].flatMap(({ findings: of }) => of)
+    assert.equal(new Set(absent).size, absent.length, `${column}: each finding has one reason`)
+  }
+  const rows = findingIds.map(
+    id => `| [\`${id}\`](../findings.md#${id}) | ${columns.map(column => cell(column, id)).join(' | ')} |`,
+  )
+  const text = [
+    '# Findings by device',
+    '',
+    'Which findings of [`userdma check`](../findings.md) are told on which device, as the programs of `docs/findings` show it:',
+    '`npm run test:long -- check/by-device check/host-findings` runs them on each device that they can run on, with queue',
+    'pairs of SRD on EFA (`-DSRD`), and with the drivers of `examples/drivers`. A cell with `no` has its reason below; `not yet` could be told. Findings that need another daemon, rights or `--like` are run on rxe only.',
+    '',
+    `| finding | ${columns.map(column => columnTitles[column]).join(' | ')} |`,
+    `|---${'|---'.repeat(columns.length)}|`,
+    ...rows,
+    '',
+    'Why not:',
+    '',
+    ...notes.map((note, i) => `${i + 1}. ${note}.`),
+    '',
+    'Generated from `src/spec/check/by-device.ts` by `npm run docs`.',
+    '',
+  ].join('\n')
+  const path = join(repoRoot, 'docs', 'reference', 'findings-by-device.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
+  assert.equal(readFileSync(path, 'utf8'), text, 'run `npm run docs`')
 })

@@ -340,6 +340,7 @@ const checkOnHost = async (
 ): Promise<Checked> => {
   const observer = new Observer(onFinding, { direct: directMessages('check') }, faults)
   const programEnd = await runObserved(program, args, observer, { stacks: true, faults })
+  observer.checker.settle()
   const { counts, omissions, calls } = observer.checker
   const countOf = ({ number }: Finding): number | undefined => counts[number - 1]
   return { programEnd, counts: countOf, omissions, hasCalls: calls > 0 || observer.openContexts > 0, isRecorded: true }

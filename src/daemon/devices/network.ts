@@ -5,7 +5,7 @@
 import { startCapture } from '../../assembly/capture.ts'
 import type { NetworkLink } from '../../assembly/link.ts'
 import type { Identity } from '../../core/devices/identity.ts'
-import { realClock } from '../../host/event-loop/clock.ts'
+import { nowMicroseconds, realClock } from '../../host/event-loop/clock.ts'
 import { appendBlock } from '../../host/output-file.ts'
 import { createProgramFaults, type ProgramFaults } from '../../spec/faults/program-faults.ts'
 import type { FaultRule } from '../../spec/faults/rule.ts'
@@ -37,6 +37,11 @@ export interface Network {
   faultsOf(device: string): FaultCounters | undefined
   /** The rules with their counts on the existing devices, since they were set. */
   faultCounts(): FaultStat[]
+  /**
+   * The text of the last rule that lost, damaged or delayed a packet to one of these queue pairs of the daemon's
+   * devices, since `time` (microseconds); undefined: none.
+   */
+  lossTo(qpns: readonly number[], time: number): string | undefined
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or no such soft device. */
   setFaults(text: string): void
   /** Passes the runs of a device's port to `tap`, without ICRCs; returns a function that ends it. Undefined: no port. */
@@ -82,7 +87,7 @@ export const createNetwork = (
     programFaults,
     rulesChanged: () => {},
     attach(device, identity, own = link.attach(device, identity)) {
-      const port = withFaults(own, device.name, rules)
+      const port = withFaults(own, device.name, rules, nowMicroseconds)
       ports.push({ port, device })
       return port
     },
@@ -111,6 +116,14 @@ export const createNetwork = (
         rule: formatRule(rule),
         ...(programFaults.counts[i] ?? sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!))),
       }))
+    },
+    lossTo(qpns, time) {
+      for (const { port } of ports)
+        for (const qpn of qpns) {
+          const rule = port.lossTo(qpn, time)
+          if (rule !== undefined) return formatRule(rule)
+        }
+      return undefined
     },
     setFaults(text) {
       rules = faultRules(

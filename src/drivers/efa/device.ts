@@ -43,6 +43,7 @@ const stateNames = Object.entries(QpState.values)
 const isQp = (object: CoreObject): object is QpObject => 'qpn' in ((object.state ?? {}) as object)
 
 const requestReader: RequestReader = {
+  numbered: 'request',
   receives: (queue, from) =>
     isQp(queue) && queue.state.receive !== undefined && queue.context !== undefined
       ? postedReceives(queue.context.device.memory, queue.state.receive, from)

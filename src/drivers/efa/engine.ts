@@ -116,7 +116,7 @@ export class Engine implements EngineCalls {
   #memory: Memory | undefined
   /** With `--torment`. */
   torment: EfaTorment | undefined
-  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0 }
+  readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0, written: 0 }
   readonly receive = emptyReceive()
   readonly #run = emptyRun()
   /** By text of the address. */

@@ -4,6 +4,7 @@
 import { findGid } from '../../core/devices/gids.ts'
 import { explainKey } from '../../core/explain.ts'
 import { forgetFailure, hasFailureHandlers, reportFailure } from '../../core/failures.ts'
+import type { MemoryTable } from '../../core/memory/region-table.ts'
 import type { Device } from '../../core/model.ts'
 import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
@@ -12,13 +13,17 @@ import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { wcStatusOf } from './completions.ts'
-import { idOf, NO_INLINE, type Receive, wrOpcode } from './requests.ts'
+import { descriptorKey, idOf, NO_INLINE, type Receive, wrOpcode } from './requests.ts'
 import type { EfaState, Element, QueuePair, Request } from './state.ts'
 
 const { RDMA_READ } = EfaOperation
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 
 type EfaDevice = Device<EfaState>
+
+/** The last removed key of the memory table with these 24 bits. */
+const removedKey = ({ removed }: MemoryTable, written: number): number | undefined =>
+  removed?.key.findLast(key => key !== 0 && descriptorKey(key) === written)
 
 /** Why one of the elements cannot be accessed. */
 const elementCause = (
@@ -29,9 +34,11 @@ const elementCause = (
   access: number,
 ): Cause | undefined => {
   for (let i = 0; i < count; i++) {
-    const { key, hi, lo, length } = elements[i]!
-    const cause = length === 0 ? undefined : explainKey(memory, pd, key, hi, lo, length, access, 0)
-    if (cause !== undefined) return cause
+    const { key, written, hi, lo, length } = elements[i]!
+    const table = key === 0 ? (removedKey(memory, written) ?? 0) : key
+    const cause = length === 0 ? undefined : explainKey(memory, pd, table, hi, lo, length, access, 0)
+    // In the program's words, which know the key by its 24 bits.
+    if (cause !== undefined) return { ...cause, args: { ...cause.args, key: written } }
   }
   return undefined
 }
@@ -39,7 +46,7 @@ const elementCause = (
 /** The memory is registered, and is not there. */
 const faultCause = ([element]: readonly Element[], count: number): Cause => {
   if (element === undefined || count === 0) return createCause('REFUSED', {})
-  const { key, hi, lo, length } = element
+  const { written: key, hi, lo, length } = element
   const accessStart = joinWords(hi, lo)
   return createCause('LOCAL_FAULT', { key, accessStart, accessEnd: accessStart + BigInt(length) })
 }
@@ -58,6 +65,12 @@ const remoteCause = (destination: QueuePair, { operation, rkey, remoteHi, remote
   const memory = destination.object.context?.device.memory
   const access = operation === RDMA_READ ? REMOTE_READ : REMOTE_WRITE
   return memory && explainKey(memory, destination.pd, rkey, remoteHi, remoteLo, length, access, 0)
+}
+
+/** The memory at the destination is registered, and is not there. */
+const remoteFault = ({ rkey, remoteHi, remoteLo, length }: Request): Cause => {
+  const accessStart = joinWords(remoteHi, remoteLo)
+  return createCause('REMOTE_FAULT', { key: rkey, accessStart, accessEnd: accessStart + BigInt(length) })
 }
 
 const sendCause = (device: EfaDevice, request: Request, status: number, mtu: number): Cause => {
@@ -82,7 +95,8 @@ const sendCause = (device: EfaDevice, request: Request, status: number, mtu: num
       return createCause('NAK_INVALID_REQUEST', {})
     case EfaStatus.BAD_ADDRESS: {
       const destination = destinationOf(device, request)
-      return (destination && remoteCause(destination, request)) ?? createCause('NAK_REMOTE_ACCESS', {})
+      if (destination === undefined) return createCause('NAK_REMOTE_ACCESS', {})
+      return remoteCause(destination, request) ?? remoteFault(request)
     }
     case EfaStatus.UNKNOWN_PEER:
       return createCause('SRD_UNKNOWN', {})
@@ -106,7 +120,8 @@ export const reportSend = (
 ): void => {
   const { qp, peer, destQpn } = request
   const cause = injected ?? sendCause(device, request, status, mtu)
-  const isCauseAtPeer = status === EfaStatus.BAD_ADDRESS && cause.id.startsWith('RKEY_')
+  const isCauseAtPeer =
+    status === EfaStatus.BAD_ADDRESS && (cause.id.startsWith('RKEY_') || cause.id === 'REMOTE_FAULT')
   reportFailure(
     {
       kind: 'send',

@@ -25,7 +25,7 @@ const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 export const NO_INLINE = -1
 const MAX_INLINE = InlineBytes[128]
 
-const element = (): Element => ({ hi: 0, lo: 0, length: 0, key: 0 })
+const element = (): Element => ({ hi: 0, lo: 0, length: 0, key: 0, written: 0 })
 
 export const emptyRequest = (qp: QueuePair): Request => ({
   qp,
@@ -66,9 +66,10 @@ export const copyRequest = (request: Request): Request => ({
 })
 
 /** The key of the memory table whose 24 bits a descriptor has; 0, which no region has, if there is none. */
-const wholeKey = (table: MemoryTable, key: number): number => {
-  const row = rowAt(table, key & KEY_MASK)
-  return row < 0 ? 0 : table.key[row]!
+const setKey = (table: MemoryTable, key: number, into: Element): void => {
+  into.written = key & KEY_MASK
+  const row = rowAt(table, into.written)
+  into.key = row < 0 ? 0 : table.key[row]!
 }
 
 /** The key that a program writes into descriptors. */
@@ -76,7 +77,7 @@ export const descriptorKey = (key: number): number => key >>> 8
 
 const readElement = (table: MemoryTable, view: DataView, at: number, into: Element): void => {
   into.length = view.getUint32(at + SendElement.LENGTH, true)
-  into.key = wholeKey(table, view.getUint32(at + SendElement.KEY, true))
+  setKey(table, view.getUint32(at + SendElement.KEY, true), into)
   into.lo = view.getUint32(at + SendElement.ADDRESS, true)
   into.hi = view.getUint32(at + SendElement.ADDRESS + 4, true)
 }
@@ -152,7 +153,7 @@ export const wrOpcode = ({ operation, hasImm }: Request): number => {
 }
 
 const postedElements = (elements: readonly Element[], count: number): PostedRequest['elements'] =>
-  elements.slice(0, count).map(({ hi, lo, length, key }) => ({ address: hi * 2 ** 32 + lo, length, lkey: key }))
+  elements.slice(0, count).map(({ hi, lo, length, written }) => ({ address: hi * 2 ** 32 + lo, length, lkey: written }))
 
 /** A send for watchers. `gid`: of its address handle. */
 export const postedSend = (request: Request, gid: Uint8Array | undefined): PostedRequest => {
@@ -214,7 +215,7 @@ const readReceive = (
       one.lo = view.getUint32(at + ReceiveDescriptor.ADDRESS, true)
       one.hi = view.getUint32(at + ReceiveDescriptor.ADDRESS + 4, true)
       one.length = view.getUint16(at + ReceiveDescriptor.LENGTH, true)
-      one.key = wholeKey(table, control)
+      setKey(table, control, one)
       into.length += one.length
     }
     if ((control & ReceiveControl.LAST) !== 0) break

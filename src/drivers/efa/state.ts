@@ -142,7 +142,10 @@ export interface Element {
   hi: number
   lo: number
   length: number
+  /** The key of the memory table; 0: no region has the key that the program has written. */
   key: number
+  /** The key as the program has written it: 24 bits. */
+  written: number
 }
 
 /** A send. The device has one record into which it reads, and copies what cannot be executed at once. */

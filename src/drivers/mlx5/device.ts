@@ -35,6 +35,7 @@ import type { Mlx5Soft, Mlx5State } from './state.ts'
 
 export const mlx5Driver = {
   ...softDriver,
+  requests: { ...softDriver.requests, numbered: 'block' },
   name: 'mlx5',
   id: MLX5_DRIVER_ID,
   abi: MLX5_ABI,

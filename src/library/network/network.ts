@@ -43,6 +43,7 @@ import { createRandom } from '../../spec/faults/random.ts'
 import { noFaults, targetOf } from '../../spec/faults/rule.ts'
 import { formatRule, parseFaults } from '../../spec/faults/rules.ts'
 import { injectFaults } from '../../tools/clients/faults/inject.ts'
+import { lossesOf } from '../../tools/clients/faults/losses.ts'
 import { type FaultPort, withFaults } from '../../transport/phy/faults/layer.ts'
 import { longestStay } from '../../transport/phy/links/graph.ts'
 import type { PacketCarrier } from '../../transport/phy/links/packet-carrier.ts'
@@ -497,6 +498,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
   })
   faults.rulesChanged()
+  lossesOf.set(core, (qpns, time) => {
+    for (const port of faultPorts.values())
+      for (const qpn of qpns) {
+        const rule = port.lossTo(qpn, time)
+        if (rule !== undefined) return formatRule(rule)
+      }
+    return undefined
+  })
 
   const network: LocalNetwork = {
     core,
@@ -529,7 +538,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const ownRate = host === undefined ? LineRate.DEFAULT : carrier!.rateOf(host)
       const lineRate = lineRateOf('open', dcqcn, ownRate)
       const { port: barePort, identity } = attach(name, address, host)
-      const port = withFaults(barePort, name, rules)
+      const port = withFaults(barePort, name, rules, clock.now)
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
       const device = assembly.addDevice(libraryDriver, name, {

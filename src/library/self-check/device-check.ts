@@ -170,14 +170,14 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     markInternal: (className, handle) => checker.markInternal(context.id, className, handle),
     markMessages: qp => checker.markMessages(context.id, qp),
     get findings() {
-      checker.races?.join()
+      checker.settle()
       return device.findings.map(withCount)
     },
     get omissions() {
       return checker.omissions
     },
     end() {
-      checker.races?.join()
+      checker.settle()
       // The omissions are the network's: printed when its last checked device is closed.
       if (devices.size === 1 && options.onFinding === undefined)
         for (const omission of checker.omissions) console.error(`userdma check: left out: ${omissionText(omission)}`)

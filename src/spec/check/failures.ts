@@ -9,6 +9,7 @@ import { AsyncEventType, CmEventType, nameIn, QpState } from '../enums.ts'
 import { errnoName } from '../errno.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
+import type { RequestNumber } from './requests.ts'
 
 export interface FailurePeer {
   readonly qpn: number
@@ -36,6 +37,8 @@ export interface Failure {
   readonly opcode?: number
   /** Of a `send`, `receive` or `post`, and of a `drop` that affects a request. */
   readonly wrId?: bigint
+  /** `wrId` is the device's number, of this kind. */
+  readonly numbered?: RequestNumber
   /** ibv_wc_status. */
   readonly status?: number
   /** Positive, of a `post`. */
@@ -80,13 +83,13 @@ const postText = ({ opcode, queue, wrId, errno = 0 }: Failure): string => {
 }
 
 const subjectText = (failure: Failure): string => {
-  const { kind, qpn, opcode, wrId, status, event, cmEvent, count = 1 } = failure
+  const { kind, qpn, opcode, wrId, status, event, cmEvent, count = 1, numbered = 'wr_id' } = failure
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
   switch (kind) {
     case 'send':
-      return `${qp} ${requestName(opcode!)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+      return `${qp} ${requestName(opcode!)} ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'receive':
-      return `${qp} receive wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+      return `${qp} receive ${numbered} ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'flush':
       return `${qp} ${flushText(failure)}: `
     case 'drop':

@@ -121,7 +121,7 @@ const table = {
     severity: 'error',
     needs: ['completion'],
     title: 'the peer does not answer, or packets are lost, though the known attributes of both ends match',
-    why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6).',
+    why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6). If a port was down meanwhile, an address had left its device, or a fault rule lost packets of the connection, the finding names that; and it is a note, if the program survives: it completes a later request, closes its device, or is ended by a signal while the outage lasts.',
     advice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     libraryAdvice:

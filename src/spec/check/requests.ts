@@ -27,6 +27,9 @@ export interface RemoteRange {
   readonly rkey: number
 }
 
+/** The word for a request's number that is not its wr_id. */
+export type RequestNumber = 'block' | 'request'
+
 export interface WorkRequest {
   /** Unique in this process, ascending in the order in which devices saw the requests. */
   readonly id: number
@@ -43,6 +46,8 @@ export interface WorkRequest {
   readonly wrId: bigint
   /** The wr_id as the device knows it, if that is another: on mlx5 the number of a block, on EFA a number of its own. */
   readonly deviceWrId?: bigint
+  /** The program's wr_id is unknown (it posts directly): `wrId` is the device's number. */
+  readonly numbered?: RequestNumber
   /** ibv_wr_opcode; −1 for a receive. */
   readonly opcode: number
   /** ibv_send_flags (`SendFlags`). INLINE: the WQE has inline data. */

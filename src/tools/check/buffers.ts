@@ -39,9 +39,9 @@ const MAX_READS = 64
 /** Maximum finished sends of a queue that may be reported when they are polled, the latest. */
 const MAX_FINISHED = 256
 
-/** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`. */
-export const requestText = ({ opcode, wrId }: WorkRequest): string =>
-  `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
+/** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`, `WRITE block 7`. */
+export const requestText = ({ opcode, wrId, numbered }: WorkRequest): string =>
+  `${opcode < 0 ? 'receive' : requestName(opcode)} ${numbered ?? 'wr_id'} ${wrId}`
 
 /** The ibv_wc_opcode of a send; −1 for a receive. */
 const completionOpcodeOf = (opcode: number): number =>

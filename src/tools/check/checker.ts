@@ -69,6 +69,7 @@ import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
+import { before, type Outage, Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
@@ -118,6 +119,22 @@ const participles = (name: string): { readonly created: string; readonly destroy
  */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
+/** Which queue pair a dest_qp_num named, and where it was destroyed; empty: no known one. */
+const whichWas = (qp: KnownObject | undefined, peer: KnownObject | undefined, time: number) => {
+  const { destruction, program } = peer ?? {}
+  if (peer === undefined || destruction === undefined) return {}
+  const whose =
+    program !== undefined && program.pid === qp?.program?.pid ? "this process's queue pair" : peer.nameWithProgram
+  return {
+    details: [
+      `dest_qp_num ${hex(peer.qpn ?? 0)} was ${whose}, ${destruction.action} ${before(destruction.time, time)}`,
+    ],
+    moments: [
+      moment(`the queue pair ${hex(peer.qpn ?? 0)} was ${destruction.action}`, destruction.time, destruction.stack),
+    ],
+  }
+}
+
 /** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
 const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
@@ -129,6 +146,9 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
 
 const inCmWords = (cmFunction: string | undefined): string =>
   cmFunction === undefined ? '' : `${cmFunction} fails, in a call that librdmacm makes for it: `
+
+/** How a peer looks that has given up its connection. */
+const GIVEN_UP: ReadonlySet<FindingId> = new Set(['no-peer-qp', 'peer-in-error', 'peer-not-ready'])
 
 /** Of the key of a memory window that no bind has given it yet. */
 const NOT_YET = 'is not bound yet: before the bind with it is complete, the key of this memory window is'
@@ -158,6 +178,7 @@ export class Checker {
   /** Undefined if `CheckerSources` has no `races`. */
   readonly races: RaceDetector | undefined
   readonly omit: NoteOmission
+  readonly outages: Outages
   /** Whether the program ends without having closed its devices: then open objects of the library are leaks too. */
   isExiting = false
   readonly #objects: KnownObjects
@@ -182,10 +203,12 @@ export class Checker {
     this.#services = services
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
+    this.outages = new Outages(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
+      this.outages.detector,
       // Only the preload library tells of memory that is given back.
       ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
@@ -205,6 +228,12 @@ export class Checker {
     return this.#reporter.beginFresh()
   }
 
+  /** Reports what has waited for more to be known. */
+  settle(): void {
+    this.races?.join()
+    this.outages.settleAll()
+  }
+
   /** What was left out so far, and how often. */
   get omissions(): readonly Omission[] {
     this.races?.join()
@@ -221,6 +250,7 @@ export class Checker {
 
   /** The objects of a context are about to end. May be repeated: only the first counts. */
   contextEnds(device: number, context: number, how: ContextEnd['how']): void {
+    this.outages.contextEnds(context, how)
     const pendingSends = this.#sources.settleContext?.(device, context, how === 'kill')
     if (pendingSends === undefined) return
     const end = { context, how, pendingSends }
@@ -284,12 +314,15 @@ export class Checker {
       adviceForRefusal(sentence) ??
       (isMade ? adviceForUnsupported(call.class, errno) : undefined)
     const text = `${errnoName(errno)}: ${inCmWords(cmFunction)}${sentence}`
-    this.#reporter.report('refused-call', call, { text, advice, severity, objects: [known] })
+    const { address } = call.args as QpAttributes
+    const left = errno === Errno.ENODATA && address && this.outages.whoLeft(call.deviceNumber, address.sgidIndex)
+    const details = left ? [left] : []
+    this.#reporter.report('refused-call', call, { text, advice, severity, details, objects: [known] })
   }
 
   /** The program's library has refused a call without a call of the device. */
   refusedByLibrary(refusal: LibraryRefusal): void {
-    refusedByLibrary(refusal, this.#objects, this.#reporter)
+    refusedByLibrary(refusal, this.#objects, this.#reporter, (device, index) => this.outages.whoLeft(device, index))
   }
 
   /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
@@ -713,8 +746,15 @@ export class Checker {
       stack: postStackOf(failed, qp),
       action: failedActionOf(failure),
     }
-    if (id === 'no-answer') this.#reportUnanswered(occurrence, failure, qp, peer)
-    else {
+    if (id === 'no-answer') {
+      const outage = this.outages.behind(time, deviceNumber, qp, peerDevice, failure.peer)
+      if (outage === undefined || !this.#isOutage(outage, failure, qp, peer))
+        this.#reportUnanswered(occurrence, failure, qp, peer)
+      else {
+        const details = qp === undefined || peer === undefined ? [] : attributeTable(qp, peer)
+        this.outages.unanswered(occurrence, { text: failureText(failure), details, objects: [qp, peer] }, outage)
+      }
+    } else {
       const key = cause.args.key
       const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
       const regionWith = (number: unknown): KnownObject | undefined =>
@@ -774,6 +814,27 @@ export class Checker {
     return this.#objects.byHandle(context, object === 'id' ? 'cm_id' : object, number)
   }
 
+  /** Whether an outage is the reason, and no mismatch of the ends: those that follow from the outage do not count. */
+  #isOutage(
+    { since, isRule }: Outage,
+    { peer: named }: Failure,
+    qp: KnownObject | undefined,
+    peer: KnownObject | undefined,
+  ): boolean {
+    if (qp === undefined || peer === undefined) return named?.state !== 'none'
+    // While an address is away, no device has it.
+    const areEachOthers = qp.attributes.destQpn === peer.qpn && peer.attributes.destQpn === qp.qpn
+    const reason = mismatches(qp, peer, this.#deviceWithGid).find(
+      one => one !== 'peer-connected-elsewhere' || !areEachOthers,
+    )
+    if (reason === undefined || !GIVEN_UP.has(reason)) return reason === undefined
+    const changed = peer.destruction ?? peer.changes.at(-1)
+    return (
+      (peer.failure !== undefined && findingOfCause(peer.failure.cause.id) === 'no-answer') ||
+      (!isRule && changed !== undefined && changed.time >= since)
+    )
+  }
+
   /**
    * Retries ran out. The finding is `no-peer-qp` if the peer's device has no such queue pair, else the first mismatch,
    * else `no-answer`. If the first mismatch is `peer-in-error`, the finding is the peer's own first failure, if known.
@@ -791,6 +852,7 @@ export class Checker {
       const meant = this.#qpInOtherOrder(peerDevice, failure.peer.qpn)
       this.#reporter.report('no-peer-qp', occurrence, {
         text,
+        ...whichWas(qp, peer, occurrence.time),
         ...this.#swappedPeer(peerDevice, failure.peer.qpn),
         objects: [...objects, meant],
       })

@@ -4,7 +4,6 @@
  * receiving queue pair. If packets reach only devices of the checker's process, datagrams to other addresses, and to groups
  * without member, are found too. Not checked are sends to queue pair 1.
  */
-import { requestName } from '../../spec/check/causes.ts'
 import { type FindingId, findings } from '../../spec/check/findings.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import type { Severity } from '../../spec/check/severity.ts'
@@ -14,6 +13,7 @@ import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { addressText, isMulticastGid } from '../../transport/wire/address.ts'
 import { SWAPPED_QPN } from './advice.ts'
+import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 
@@ -58,7 +58,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
   }
   return {
     posted(request: WorkRequest) {
-      const { destination, destQpn, owner, wrId, opcode } = request
+      const { destination, destQpn, owner } = request
       if (destination === undefined || destQpn === undefined || destQpn === GSI_QPN) return
       const sender = services.objects.find(owner)
       if (sender === undefined) return
@@ -66,7 +66,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       if (isMulticastGid(destination.gid) || device === undefined) {
         const why = services.sources.isClosed ? unreachable(destination.gid) : undefined
         if (why === undefined) return
-        const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${addressText(destination.gid)} was dropped: ${why}`
+        const text = `${sender.name} ${requestText(request)} to ${addressText(destination.gid)} was dropped: ${why}`
         services.report('message-dropped', services.occurrenceAtPost(sender, request), { text, objects: [sender] })
         return
       }
@@ -80,7 +80,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
       if (id === 'key-mismatch') sender.hasSentWrongQkey = true
       const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
       const meant = peer === undefined ? services.objects.qpWithSwapped(device, destQpn) : undefined
-      const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
+      const text = `${sender.name} ${requestText(request)} to ${name}: ${findings[id].title}${detail}`
       services.report(id, services.occurrenceAtPost(sender, request), {
         text,
         ...(severity && { severity }),

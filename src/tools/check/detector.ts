@@ -62,6 +62,11 @@ export interface CheckerSources {
   hasMember?(group: Uint8Array): boolean | undefined
   /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
   hasUnchecked?(device: number): boolean
+  /**
+   * The last fault rule that lost, damaged or delayed a packet to one of these queue pairs since `time`, in
+   * microseconds; undefined: none.
+   */
+  lossTo?(qpns: readonly number[], time: number): string | undefined
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /** Absent: the checker does not search for races. */

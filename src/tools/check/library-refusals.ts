@@ -34,8 +34,13 @@ const objectOf = (
   return found?.destruction === undefined ? found : undefined
 }
 
-/** Reports a call that a library refused. */
-export const refusedByLibrary = (refusal: LibraryRefusal, objects: KnownObjects, reporter: FindingReporter): void => {
+/** Reports a call that a library refused. `whoLeft`: as `Outages.whoLeft`. */
+export const refusedByLibrary = (
+  refusal: LibraryRefusal,
+  objects: KnownObjects,
+  reporter: FindingReporter,
+  whoLeft: (device: number, index: number) => string | undefined,
+): void => {
   const { errno, facts, program, stack, time } = refusal
   // The function that the macro ibv_query_gid_ex calls begins with an underscore.
   const name = refusal.function.replace(/^_/, '')
@@ -54,5 +59,8 @@ export const refusedByLibrary = (refusal: LibraryRefusal, objects: KnownObjects,
   }
   const on = known === undefined ? '' : ` on ${known.name}`
   const text = `${name}${on}: ${errnoName(errno)}: ${reason}`
-  reporter.report('refused-call', occurrence, { text, advice, severity, objects: [known] })
+  const left =
+    name === 'ibv_query_gid_ex' && errno === Errno.ENODATA && whoLeft(refusal.deviceNumber, Number(facts[1] ?? -1n))
+  const details = left ? [left] : []
+  reporter.report('refused-call', occurrence, { text, advice, severity, details, objects: [known] })
 }

@@ -103,7 +103,7 @@ export class FindingReporter {
     const name = stack.length === 0 && action.startsWith('posted') ? this.#direct.get(program?.pid ?? -1) : undefined
     if (name === undefined) return []
     return [
-      `the program posts to the queue itself (${name}): the post is not seen, and the number in place of its wr_id is that of its block in the queue`,
+      `the program posts to the queue itself (${name}): the post is not seen, nor its wr_id: the block is its place in the queue`,
     ]
   }
 

@@ -41,6 +41,25 @@ const gidsOf = (device: string): Uint8Array[] => {
   }
 }
 
+/** The GID table of the first port, by index; empty where there is no GID. */
+export const gidTableOf = (device: string): (Uint8Array | undefined)[] => {
+  const folder = `/sys/class/infiniband/${device}/ports/1/gids`
+  const table: (Uint8Array | undefined)[] = []
+  try {
+    for (const index of readdirSync(folder)) {
+      try {
+        const gid = parseAddress(readFileSync(`${folder}/${index}`, 'utf8').trim())
+        table[Number(index)] = gid?.some(byte => byte !== 0) ? gid : undefined
+      } catch {
+        // Linux answers EINVAL for an empty entry.
+      }
+    }
+  } catch {
+    return []
+  }
+  return Array.from(table)
+}
+
 export class Adapters {
   readonly #devices: ObservedDevice[] = []
   /** By GID as text: the device's index. */

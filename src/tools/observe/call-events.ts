@@ -5,18 +5,24 @@
 
 import type { Stack } from '../../spec/check/finding.ts'
 import { Classes } from '../../spec/classes.ts'
-import { CmEventType, QpState } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType, QpState } from '../../spec/enums.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { CallEntry, FileKind } from '../../spec/observe.ts'
 import { CREATE, CREATE_FD } from '../../spec/schema/schema.ts'
 import type { Call, Result } from '../../uapi/call.ts'
 import type { RawAccess, TraceRecord } from '../../uapi/tool.ts'
-import type { CheckedCall } from '../check/events.ts'
+import type { CheckedCall, ContextEnd } from '../check/events.ts'
 import { messagesOf } from '../trace/call-messages.ts'
 import { netlinkText } from '../trace/netlink.ts'
-import { type Adapters, SYSTEM } from './adapters.ts'
+import { type Adapters, gidTableOf, SYSTEM } from './adapters.ts'
 import { decodeCall, decodeEvents } from './calls.ts'
-import { type ObservedContext, type ObservedObject, type ObservedProcess, objectIn } from './objects.ts'
+import {
+  type ObservedContext,
+  type ObservedDevice,
+  type ObservedObject,
+  type ObservedProcess,
+  objectIn,
+} from './objects.ts'
 import { callFacts, MONOTONIC_START, NO_STACK, numberOf, type Observation } from './observation.ts'
 import type { Processes } from './processes.ts'
 import { isQp, type Queues } from './queues.ts'
@@ -24,6 +30,8 @@ import type { ObservedCall, ObservedRecord } from './records.ts'
 
 const { RESET } = QpState.values
 const { CONNECT_REQUEST } = CmEventType.values
+const { PORT_ERR, PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
+const PORT_EVENTS: ReadonlySet<number> = new Set([PORT_ERR, PORT_ACTIVE, GID_CHANGE])
 
 type CallRecord = Extract<ObservedRecord, { readonly kind: 'call' | 'return' }>
 
@@ -57,7 +65,8 @@ export class ObservedCalls {
   }
 
   /** The last descriptor of a context was closed, and its objects are destroyed. */
-  contextEnded(context: ObservedContext, wasKilled: boolean): void {
+  contextEnded(context: ObservedContext, how: ContextEnd['how']): void {
+    this.#observation.checker.contextEnds(context.device.index, context.id, how)
     const objects = context.isShared ? [] : [...context.objects.values(), ...context.descriptors.values()]
     for (const object of objects.reverse()) {
       this.#queues.reset(object.id)
@@ -71,7 +80,7 @@ export class ObservedCalls {
         args: {},
         out: {},
         why: 'close',
-        ...(wasKilled && { wasKilled: true }),
+        ...(how === 'kill' && { wasKilled: true }),
       })
     }
   }
@@ -109,9 +118,17 @@ export class ObservedCalls {
       return
     }
     const events = decodeEvents(call)
-    for (const { view, call: taken, result } of events)
+    for (const { view, call: taken, result } of events) {
       this.#observation.output.call?.({ ...facts, call: messagesOf(view, taken, result ?? { out: {} }), raw })
+      if (context !== undefined && taken.class === Classes.async_fd) this.#portEvent(context.device, result?.out.type)
+    }
     if (events.length === 0) this.#observation.output.call?.({ ...facts, attempt: 'read', raw })
+  }
+
+  /** The program has read an event of its device. */
+  #portEvent({ index, name }: ObservedDevice, type: unknown): void {
+    if (typeof type === 'number' && PORT_EVENTS.has(type))
+      this.#observation.checker.outages.portEvent(index, type, gidTableOf(name))
   }
 
   called(process: ObservedProcess, before: CallRecord, after: CallRecord): void {
@@ -170,7 +187,11 @@ export class ObservedCalls {
     stack: Stack,
   ): void {
     const { class: cls, methodName, method } = call
-    if (cls.name === 'device' && methodName === 'open' && result !== undefined) context.isOpen = true
+    if (cls.name === 'device' && methodName === 'open' && result !== undefined) {
+      context.isOpen = true
+      const { index, name } = context.device
+      this.#observation.checker.outages.gidsOf(index, gidTableOf(name))
+    }
     const args = this.#namedArguments(context, call)
     const creates = method.call === CREATE || method.call === CREATE_FD
     const object = creates ? this.#create(context, call, args, result) : target

@@ -37,7 +37,7 @@ export class Observer implements Observation {
     this.output = output
     this.faults = faults
     const adapters = new Adapters()
-    const processes = new Processes(adapters, (context, wasKilled) => this.#calls.contextEnded(context, wasKilled))
+    const processes = new Processes(adapters, (context, how) => this.#calls.contextEnded(context, how))
     this.checker = new Checker(gid => adapters.withGid(gid), report, {
       now: () => this.time,
       deviceName: index => adapters.at(index)?.name ?? '',
@@ -130,7 +130,7 @@ export class Observer implements Observation {
         process.kept.set(record.fd, record)
         break
       case 'close':
-        this.#processes.close(process, record.fd, false)
+        this.#processes.close(process, record.fd, 'close')
         break
       case 'duplicate':
         this.#processes.duplicated(process, record.fd, record.from)

@@ -4,6 +4,7 @@
  */
 import { commandName } from '../../host/process-status.ts'
 import { FileKind } from '../../spec/observe.ts'
+import type { ContextEnd } from '../check/events.ts'
 import { type Adapters, adapterOf } from './adapters.ts'
 import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
 import type { DescriptorRecord, ObservedRecord } from './records.ts'
@@ -15,8 +16,8 @@ const MAX_FORKS = 1024
 
 type Started = Extract<ObservedRecord, { readonly kind: 'start' }>
 
-/** Called when the last descriptor of a context is closed. `wasKilled`: a signal has ended the process. */
-export type ContextEnded = (context: ObservedContext, wasKilled: boolean) => void
+/** Called when the last descriptor of a context is closed. */
+export type ContextEnded = (context: ObservedContext, how: ContextEnd['how']) => void
 
 export class Processes {
   readonly #adapters: Adapters
@@ -81,7 +82,7 @@ export class Processes {
       this.#processes.set(program.pid, { ...process, ...inherited, program: named })
       return
     }
-    for (const fd of [...process.contexts.keys()]) if (!kept.has(fd)) this.close(process, fd, false)
+    for (const fd of [...process.contexts.keys()]) if (!kept.has(fd)) this.close(process, fd, 'close')
     const { contexts } = process
     const started: ObservedProcess = {
       program: named,
@@ -112,13 +113,13 @@ export class Processes {
   }
 
   gone(process: ObservedProcess): void {
-    for (const fd of [...process.contexts.keys()]) this.close(process, fd, !process.hasEnded)
+    for (const fd of [...process.contexts.keys()]) this.close(process, fd, process.hasEnded ? 'exit' : 'kill')
     this.#processes.delete(process.program.pid)
   }
 
   opened(process: ObservedProcess, record: DescriptorRecord): void {
     const { fd, fileKind, kind, path } = record
-    this.close(process, fd, false)
+    this.close(process, fd, 'close')
     if (fileKind === FileKind.NETLINK) return
     if (fileKind === FileKind.COMPLETIONS || fileKind === FileKind.ASYNC) {
       process.events.set(fd, this.contextOf(process, Number(path)))
@@ -131,7 +132,7 @@ export class Processes {
 
   duplicated(process: ObservedProcess, fd: number, from: number): void {
     const events = process.events.get(from)
-    this.close(process, fd, false)
+    this.close(process, fd, 'close')
     const context = process.contexts.get(from)
     if (events !== undefined) process.events.set(fd, events)
     if (context !== undefined) process.contexts.set(fd, context)
@@ -149,7 +150,7 @@ export class Processes {
     context.device.knowsAllKeys = false
   }
 
-  close(process: ObservedProcess, fd: number, wasKilled: boolean): void {
+  close(process: ObservedProcess, fd: number, how: ContextEnd['how']): void {
     process.events.delete(fd)
     const context = process.contexts.get(fd)
     if (context === undefined) return
@@ -157,7 +158,7 @@ export class Processes {
     for (const { contexts } of this.#processes.values())
       for (const held of contexts.values()) if (held === context) return
     if (context.pendingForks > 0) return
-    this.#contextEnded(context, wasKilled)
+    this.#contextEnded(context, how)
     this.#contexts.delete(context.id)
   }
 

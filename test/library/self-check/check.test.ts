@@ -473,3 +473,26 @@ it('a peer on an unchecked device that is closed first is no finding', async () 
   assert.deepEqual(a.device.findings, [])
   await a.device.close()
 })
+
+it('a program that connects again after a fault rule lost its packets has a note', async () => {
+  const network = createNetwork({ check: reportAll })
+  const ends = await pair(openTwoInProcess(network))
+  const { a, b } = ends
+  const connectAgain = (): void => {
+    for (const end of [a, b]) end.qp.modify({ state: 'RESET' })
+    a.qp.connect(b.qp.endpoint, { retryCount: 0, ackTimeoutExponent: 1 })
+    b.qp.connect(a.qp.endpoint)
+  }
+  connectAgain()
+  await network.setFaults('drop=1')
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+  assert.equal(await completionText(a.cq), '0 RETRY_EXC_ERR')
+  await network.setFaults('')
+  connectAgain()
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+  assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
+  const [finding] = a.device.findings.filter(({ id }) => id === 'no-answer')
+  assert.equal(finding?.severity, 'note')
+  assert.match(finding.text, /: the fault rule drop=1 lost, damaged or delayed packets of the connection$/)
+  await closeObjectsAndDevices(ends)
+})

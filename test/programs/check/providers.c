@@ -2,12 +2,14 @@
  * Programs of adapters, for `userdma check` (test/system/check/devices.test.ts). The argument: `batch`, WRITEs by ibv_wr_* on
  * RC; `dc`, a WRITE from an initiator to a target of DC (mlx5dv); `srd`, a SEND of EFA's SRD (efadv). They are correct,
  * but each first posts two receives with wr_id 77 and one buffer, and `batch` with `open` leaves its last batch open;
- * `direct` asks for the memory of the send queue (mlx5dv_init_obj).
+ * `direct` asks for the memory of the send queue (mlx5dv_init_obj), and `direct write` writes a WRITE with a wrong rkey
+ * into it.
  */
 #include "../../../docs/findings/pair.h"
 
 #include <infiniband/efadv.h>
 #include <infiniband/mlx5dv.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 static struct end end;
@@ -193,13 +195,36 @@ static int srd(void)
     return 0;
 }
 
-static int direct(void)
+static void write_block(const struct mlx5dv_qp *memory, uint16_t at, uint64_t address, uint32_t rkey)
+{
+    struct {
+        struct mlx5_wqe_ctrl_seg control;
+        struct mlx5_wqe_raddr_seg remote;
+        struct mlx5_wqe_data_seg data;
+    } *block = (void *)((char *)memory->sq.buf + (size_t)(at % memory->sq.wqe_cnt) * memory->sq.stride);
+    mlx5dv_set_ctrl_seg(&block->control, at, MLX5_OPCODE_RDMA_WRITE, 0, end.qp->qp_num, MLX5_WQE_CTRL_CQ_UPDATE,
+                        sizeof *block / 16, 0, 0);
+    block->remote = (struct mlx5_wqe_raddr_seg){.raddr = htobe64(address), .rkey = htobe32(rkey)};
+    mlx5dv_set_data_seg(&block->data, 64, end.mr->lkey, address_of(&end));
+    atomic_thread_fence(memory_order_seq_cst);
+    memory->dbrec[MLX5_SND_DBR] = htobe32(at + 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    *(volatile uint64_t *)memory->bf.reg = *(uint64_t *)&block->control;
+}
+
+static int direct(bool writes)
 {
     struct end other = {0};
     struct mlx5dv_qp memory = {0};
     make_pair(&end, &other);
     struct mlx5dv_obj object = {.qp = {.in = end.qp, .out = &memory}};
     check(mlx5dv_init_obj(&object, MLX5DV_OBJ_QP), "mlx5dv_init_obj");
+    if (writes) {
+        for (uint16_t i = 0; i < 3; i++)
+            write_block(&memory, i, address_of(&other), i == 2 ? other.mr->rkey + 0x100 : other.mr->rkey);
+        while (completion(&end) == IBV_WC_SUCCESS)
+            ;
+    }
     return destroy_pair(&end, &other);
 }
 
@@ -211,9 +236,9 @@ int main(int count, char **arguments)
     if (strcmp(name, "srd") == 0)
         return srd();
     if (strcmp(name, "direct") == 0)
-        return direct();
+        return direct(count > 2);
     if (strcmp(name, "batch") == 0)
         return batch(count > 2);
-    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct\n");
+    fprintf(stderr, "usage: providers batch [open] | dc | srd | direct [write]\n");
     return 1;
 }

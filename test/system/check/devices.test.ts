@@ -30,6 +30,7 @@ const rows = [
   ['dc', 'mlx5', []],
   ['srd', 'efa', ['receive-overlap note']],
   ['direct', 'mlx5', []],
+  ['direct write', 'mlx5', ['unknown-rkey error']],
 ] as const
 
 describe('userdma check on each device', { skip: lacking(program) }, () => {
@@ -39,6 +40,8 @@ describe('userdma check on each device', { skip: lacking(program) }, () => {
       const texts = found.map(({ id, severity }) => `${id} ${severity}`)
       assert.deepEqual(texts.sort(), [...expected], stderr)
       for (const { text, details } of found) assert.doesNotMatch([text, ...details].join('\n'), /undefined/)
+      const direct = found.find(({ id }) => id === 'unknown-rkey')
+      if (direct !== undefined) assert.match(direct.text, /^QP 0x\w+ WRITE block 2: REM_ACCESS_ERR/)
       const overlap = found.find(({ id }) => id === 'receive-overlap')
       if (overlap === undefined) return
       // The program's own wr_id and its stack, whatever the device calls its requests.

@@ -158,7 +158,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     const { program } = (region as KnownRegion).object ?? {}
     const memory = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
     const subject = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
-    return `${subject}, wr_id ${request.info.request.wrId}, ${accessWords[kind]} ${end - start} bytes at ${hex(start)}${memory}`
+    return `${subject}, ${request.info.request.numbered ?? 'wr_id'} ${request.info.request.wrId}, ${accessWords[kind]} ${end - start} bytes at ${hex(start)}${memory}`
   }
 
   /** Why the two accesses are a race. */

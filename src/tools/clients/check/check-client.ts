@@ -12,7 +12,7 @@ import { onRegionUnmapped } from '../../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Entry, HandlerValues, Hook } from '../../../core/model.ts'
 import type { Failure } from '../../../spec/check/failures.ts'
 import type { Program, Stack } from '../../../spec/check/finding.ts'
-import type { WorkRequest } from '../../../spec/check/requests.ts'
+import type { RequestNumber, WorkRequest } from '../../../spec/check/requests.ts'
 import { QpState } from '../../../spec/enums.ts'
 import { CallError, InjectedError, UnknownLimitError } from '../../../spec/errno.ts'
 import { addressText } from '../../../transport/wire/address.ts'
@@ -20,8 +20,10 @@ import type { Arena } from '../../../transport/wire/arena.ts'
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
 import type { BeginningCall, CheckerSources } from '../../check/detector.ts'
+import type { Gids } from '../../check/outages.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
 import type { ReportFinding } from '../../check/reporting.ts'
+import { lossesOf } from '../faults/losses.ts'
 import { type RequestPoll, watchRequests } from '../requests/watch.ts'
 import { keyMemory } from './key-memory.ts'
 
@@ -63,6 +65,9 @@ const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
     deviceWithPort(core, gids => findGid(gids, gid) >= 0)
+
+const gidsOf = ({ ports }: Device): Gids =>
+  ports.slice(0, 1).flatMap(({ gids: { entries, end } }) => entries.slice(0, end).map(entry => entry?.gid))
 
 const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
@@ -106,6 +111,8 @@ const hookOf = (
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   const closed = new WeakSet<Context>()
+  /** Contexts that were open when the GID table was read: a device gets its addresses without an event. */
+  const opened = new WeakSet<Context>()
   /** At the destroy or disconnect of an identifier: the number of its queue pair. */
   const queuePairs = new WeakMap<CallContext, number | undefined>()
   return {
@@ -114,6 +121,10 @@ const hookOf = (
       if (!sources.isChecked(context)) {
         if (entry.class.name.endsWith('_qp')) onUnchecked()
         return
+      }
+      if (!opened.has(context)) {
+        opened.add(context)
+        checker.outages.gidsOf(device.index, gidsOf(device))
       }
       // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
@@ -252,11 +263,12 @@ const checkerSources = (
 })
 
 /** A failure with the program's own wr_id, if the device knows the request by another. */
-const inOwnWords = (failure: Failure, poll: RequestPoll | undefined): Failure => {
+const inOwnWords = (failure: Failure, poll: RequestPoll | undefined, numbered: RequestNumber | undefined): Failure => {
   const { kind, qpn, wrId } = failure
   if (qpn === undefined || wrId === undefined) return failure
   const request = poll?.requestOf(qpn, kind === 'receive' || kind === 'drop', wrId)
-  return request === undefined ? failure : { ...failure, wrId: request.wrId }
+  if (request !== undefined) return { ...failure, wrId: request.wrId }
+  return numbered === undefined || kind === 'post' ? failure : { ...failure, numbered }
 }
 
 /** Creates a checker and feeds it until the core ends. */
@@ -280,7 +292,11 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   const contextWithId = (id: number): Context | undefined =>
     closingContext?.id === id ? closingContext : contextOf(devices.values(), id)
   const commonSources = checkerSources(devices, contextWithId, sources, polls, unchecked)
-  const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
+  const checker = new Checker(deviceWithGid(core), report, {
+    ...commonSources,
+    lossTo: (qpns, time) => lossesOf.get(core)?.(qpns, time),
+    ...(races && { races }),
+  })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
   })
@@ -289,6 +305,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     add(device) {
       devices.set(device.index, device)
       unchecked.delete(device.index)
+      checker.outages.forget(device.index)
+      checker.outages.gidsOf(device.index, gidsOf(device))
       const poll = watchRequests(device, checker.requests, sources.scratch)
       polls.set(device.index, poll)
       addHook(
@@ -307,7 +325,13 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     hookOf(system, checker, sources, undefined, whileClosing, () => {}),
   )
   addFailureHandler(core, (found, device, context) => {
-    const failure = inOwnWords(found, polls.get(device.index))
+    if (found.cause.id === 'PORT_EVENT' && found.event !== undefined)
+      checker.outages.portEvent(device.index, found.event, gidsOf(device))
+    const failure = inOwnWords(
+      found,
+      polls.get(device.index),
+      context?.mapped?.packed === undefined ? device.driver.requests?.numbered : undefined,
+    )
     if (context === undefined || !sources.isChecked(context)) return
     // Its memory ends before the context: what the program has waited for is the first finding.
     if (failure.cause.id === 'LOCAL_ENDED') sources.closing?.(context)

@@ -356,7 +356,11 @@ export class RequestFeed implements RequestTaps {
 
   #requestOf(owner: CoreObject, queue: number, index: number, posted: PostedRequest): WorkRequest {
     const number = isQp(owner) ? owner.state.qpn : owner.handle
-    const own = owner.context?.mapped?.postedWrId?.(queue, number, index) ?? posted.wrId
+    const { mapped, device } = owner.context ?? {}
+    const logged = mapped?.postedWrId?.(queue, number, index)
+    const own = logged ?? posted.wrId
+    const numbered =
+      logged === undefined && mapped?.packed === undefined ? device?.driver.requests?.numbered : undefined
     const request = {
       id: ++lastId,
       time: this.#device.core.now(),
@@ -365,6 +369,7 @@ export class RequestFeed implements RequestTaps {
       number,
       index,
       ...posted,
+      ...(numbered && { numbered }),
     }
     // Most devices know a request by the program's wr_id.
     return own === posted.wrId ? request : { ...request, wrId: own, deviceWrId: posted.wrId }

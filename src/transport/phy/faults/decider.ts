@@ -10,7 +10,7 @@ import { opcodeNumbers } from '../../../spec/faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
-import { countHits, DAMAGE, WAIT } from './kinds.ts'
+import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
 
 /** Decisions for the packets of one run, by packet. */
 export interface Decisions {
@@ -85,13 +85,14 @@ const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'firs
 
 /**
  * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
- * arrays of `decisions`.
+ * arrays of `decisions`. `onLoss`: a rule loses, damages or delays a packet to this queue pair.
  */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
   device: string,
   direction: 'sent' | 'received',
   maxPackets: number,
+  onLoss: (qpn: number, rule: FaultRule) => void = () => {},
 ): FaultDecider => {
   /** By seed: the number of rules with it so far. */
   const rulesWithSeed = new Map<number, number>()
@@ -129,8 +130,8 @@ export const createFaultDecider = (
   })
   const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
 
-  /** Adds the decisions of a rule about packet `i`. */
-  const decideFor = (state: ActiveRule, i: number): void => {
+  /** Adds the decisions of a rule about packet `i`, which is at `packet` in `view`. */
+  const decideFor = (state: ActiveRule, i: number, view: DataView, packet: number): void => {
     const { rule, random, counts, thresholds, first, last } = state
     const match = ++counts.matched
     if (match < first || match > last || (rule.every > 1 && (match - first) % rule.every !== 0)) return
@@ -148,6 +149,7 @@ export const createFaultDecider = (
       action |= WAIT
       decisions.rateLimits[i] |= 1 << state.index
     }
+    if ((action & (LOSE | DAMAGE | WAIT)) !== 0) onLoss(bthDestQp(view, packet), rule)
     decisions.actions[i] |= action
     decisions.randomBits[i] ^= bits
   }
@@ -173,7 +175,7 @@ export const createFaultDecider = (
           if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
           if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
           if (state.messages !== null && !state.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
-          decideFor(state, i)
+          decideFor(state, i, view, packet)
         }
         anyAction |= decisions.actions[i]
       }

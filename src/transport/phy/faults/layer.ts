@@ -12,6 +12,7 @@ import type { AllMembers } from '../../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
+import { createRecentLosses } from './recent-losses.ts'
 import { createFaultySending } from './sending.ts'
 
 export interface FaultPort extends Port {
@@ -25,6 +26,8 @@ export interface FaultPort extends Port {
   setLink(isUp: boolean): void
   /** By rule: its effects on this port since the last `setFaults`. */
   ruleCounts(): FaultRuleCounts[]
+  /** The last rule that lost, damaged or delayed a packet to this queue pair, since `time`; undefined: none. */
+  lossTo(qpn: number, time: number): FaultRule | undefined
 }
 
 const LINK_DOWN: readonly FaultRule[] = [{ ...noFaults, dir: 'both', drop: 1 }]
@@ -72,13 +75,19 @@ const accessors: AllMembers<AccessorProperties> & ThisType<LayerState> = {
   },
 }
 
-/** Wraps a port. `device`: the device's name in rules. */
-export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
+/** Wraps a port. `device`: the device's name in rules. `now`: the clock of `lossTo`. */
+export const withFaults = (
+  port: Port,
+  device: string,
+  initial: readonly FaultRule[] = [],
+  now: () => number = () => 0,
+): FaultPort => {
+  const losses = createRecentLosses(now)
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let deviceName = device
   const deciderFor = (direction: 'sent' | 'received', ofRules = rules) =>
-    createFaultDecider(ofRules, deviceName, direction, port.maxPackets)
+    createFaultDecider(ofRules, deviceName, direction, port.maxPackets, ofRules === rules ? losses.add : undefined)
   // Those of the rules.
   let receivedRules = deciderFor('received')
   let sentRules = deciderFor('sent')
@@ -182,6 +191,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
           [receivedRules, sentRules].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
         ),
       ),
+    lossTo: losses.since,
 
     addAddress: port.addAddress,
     removeAddress: port.removeAddress,

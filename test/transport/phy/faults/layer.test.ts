@@ -390,3 +390,26 @@ describe('faults', () => {
     assert.equal(seen.passed, 0)
   })
 })
+
+it('the rule that lost a packet to a queue pair is known, also after other rules are set', () => {
+  let now = 5
+  const [sender, inner] = attachPorts(smallSwitch(16, 16), 2)
+  const receiver = withFaults(inner, 'rxe1', parseFaults('dup=1;drop=1,nth=2'), () => now)
+  const flow = sender.openFlow(flowBetween(ipv4(1), ipv4(2)))
+  assert.ok(sendRun(sender, flow, 0, 1))
+  receiveAll(receiver)
+  const qpns = range(2000)
+  assert.deepEqual(
+    qpns.filter(qpn => receiver.lossTo(qpn, 0) !== undefined),
+    [],
+    'none is lost yet',
+  )
+  assert.ok(sendRun(sender, flow, 1, 1))
+  receiveAll(receiver)
+  receiver.setFaults([])
+  const [qpn, ...others] = qpns.filter(one => receiver.lossTo(one, 5) !== undefined)
+  assert.deepEqual(others, [])
+  assert.equal(receiver.lossTo(qpn!, 5)?.drop, 1)
+  now = 6
+  assert.equal(receiver.lossTo(qpn!, 6), undefined, 'since then none was lost')
+})

@@ -1,0 +1,148 @@
+/*
+ * What `userdma check` tells on each kind of device: every finding, but for these absences, each with the reason that the
+ * transport, the library or the adapter gives. test/system/check/by-device.long.test.ts, and host-findings.long.test.ts for
+ * `--host`, compare with what the programs of docs/findings show; docs/reference/findings-by-device.md is made of it.
+ */
+import { type FindingId, findings } from './findings.ts'
+
+export const columns = ['rxe', 'mlx5', 'efa', 'examples', 'host'] as const
+export type Column = (typeof columns)[number]
+
+/** The heads of the columns. */
+export const columnTitles: Readonly<Record<Column, string>> = {
+  rxe: 'rxe',
+  mlx5: 'mlx5',
+  efa: 'EFA',
+  examples: "the examples' drivers",
+  host: '`--host`',
+}
+
+interface Absence {
+  /** A sentence without its full stop. */
+  readonly reason: string
+  /** The device could tell it: nothing but our work is missing. */
+  readonly isOpen?: true
+  readonly findings: readonly FindingId[]
+}
+
+const ONLY_ADAPTERS = {
+  reason: 'a device of ours knows each cause',
+  findings: ['adapter-error'],
+} as const satisfies Absence
+
+export const absences: Readonly<Record<Column, readonly Absence[]>> = {
+  rxe: [ONLY_ADAPTERS],
+  mlx5: [
+    ONLY_ADAPTERS,
+    { reason: 'libmlx5 refuses other operations itself (`refused-call`)', findings: ['bad-request'] },
+    {
+      reason: 'libmlx5 refuses a post while completions are unpolled for all slots (`queue-full`)',
+      findings: ['never-signaled', 'sends-unpolled'],
+    },
+    { reason: 'libmlx5 writes only the flags that it knows into a request', findings: ['undefined-flags'] },
+    {
+      reason:
+        'libmlx5 takes the completions of a queue pair out of its CQ when it destroys the queue pair (`sends-lost`)',
+      findings: ['completions-unpolled'],
+    },
+  ],
+  efa: [
+    ONLY_ADAPTERS,
+    {
+      reason: 'SRD has no connections: a request names its destination, and a queue pair has no attributes of a peer',
+      findings: [
+        'peer-connected-elsewhere',
+        'service-mismatch',
+        'path-mtu-mismatch',
+        'psn-mismatch',
+        'rd-atomic-exceeds',
+        'no-rd-atomic',
+        'invalid-request',
+        'infinite-timeout',
+        'both-receive',
+        'peer-gone',
+        'connected-to-itself',
+        'qp-no-right',
+      ],
+    },
+    {
+      reason: 'EFA has no connection manager',
+      findings: [
+        'connection-waits',
+        'cm-id-destroyed-early',
+        'conn-param-uninitialised',
+        'receives-after-accept',
+        'qp-after-disconnect',
+        'port-byte-order',
+      ],
+    },
+    { reason: 'EFA has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
+    {
+      reason: 'EFA has no atomics and no fences',
+      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write', 'read-then-write-unfenced'],
+    },
+    { reason: 'EFA refuses requests without a completion', findings: ['never-signaled', 'not-signaled'] },
+    { reason: 'libefa refuses other operations and flags itself', findings: ['bad-request', 'undefined-flags'] },
+    {
+      reason: 'the program writes to a peer, and the libefa of rdma-core 44 posts no WRITE',
+      findings: ['rkey-no-right', 'race', 'buffer-reused'],
+    },
+    { reason: "a SEND of SRD has one packet, and the program's is longer", findings: ['send-buffer-changed'] },
+    {
+      reason: 'not told yet',
+      isOpen: true,
+      findings: [
+        'endless-rnr',
+        'peer-ended',
+        'program-ended',
+        'cq-overrun',
+        'sends-unpolled',
+        'late-receives',
+        'receives-short',
+      ],
+    },
+  ],
+  examples: [
+    ONLY_ADAPTERS,
+    {
+      reason: 'the driver has no packets, and its queue pairs reach only those that name them',
+      findings: ['no-answer', 'invalid-request', 'no-rd-atomic', 'qp-no-right'],
+    },
+    { reason: 'the driver has no RNR limit: a SEND waits', findings: ['no-receive-posted'] },
+    {
+      reason: 'the driver has only reliable connections',
+      findings: ['service-mismatch', 'key-mismatch', 'message-dropped'],
+    },
+    { reason: 'the driver has no memory windows', findings: ['window-not-bound', 'bind-refused'] },
+    {
+      reason: 'the driver has no atomics',
+      findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write'],
+    },
+    {
+      reason:
+        'the optional members of the contract that tell of queues and waits (docs/how-to/drivers.md) are left out',
+      findings: [
+        'endless-rnr',
+        'both-receive',
+        'idle-queues',
+        'peer-gone',
+        'not-signaled',
+        'region-in-use',
+        'buffer-freed',
+        'fork-outstanding',
+        'sends-lost',
+      ],
+    },
+    {
+      reason: 'not told yet',
+      isOpen: true,
+      findings: ['peer-not-ready', 'peer-in-error', 'peer-connected-elsewhere', 'cq-overrun', 'qp-after-disconnect'],
+    },
+  ],
+  host: [
+    {
+      reason: 'an adapter and its kernel tell of no fetch, packet, access to memory or wait',
+      findings: (Object.keys(findings) as FindingId[]).filter(id => findings[id].needs.includes('device')),
+    },
+  ],
+}

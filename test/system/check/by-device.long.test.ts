@@ -1,0 +1,117 @@
+/*
+ * What `userdma check` tells on each kind of device: runs the programs of docs/findings on those that they can run on, and
+ * compares with the table (spec/check/by-device.ts), of which docs/reference/findings-by-device.md is made. An empty cell
+ * has a reason there.
+ */
+import assert from 'node:assert/strict'
+import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { absences, type Column, columns } from '../../../src/spec/check/by-device.ts'
+import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
+import { repoRoot } from '../../paths.ts'
+import { cleanEnvironment, lacking, run, type Scope, startDaemon, temporaryFolder, userdma } from '../programs.ts'
+import { type FindingJson, faulty, sources } from './checking.ts'
+
+/** Findings whose programs need another daemon, rights or `--like`: findings.test.ts. */
+const ELSEWHERE: readonly FindingId[] = [
+  'peer-refused',
+  'slow-memory',
+  'adapter-limit',
+  'adapter-operation',
+  'adapter-memlock',
+  'fork-unsafe',
+]
+const names = readdirSync(sources)
+  .filter(name => name.endsWith('.c'))
+  .map(name => name.slice(0, -2))
+const idOf = (name: string) => name.split('--')[0] as FindingId
+const usesCm = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('"cm.h"')
+const isHanging = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('alarm(')
+
+/** A shell script that runs the programs; those that hang at the same time. */
+const scriptOf = (programs: readonly string[], command: (name: string) => string): string =>
+  [
+    ...programs.filter(isHanging).map(name => `${command(name)} >&2 &`),
+    ...programs.filter(name => !isHanging(name)).map(name => `timeout 10 ${command(name)} >&2;`),
+    'wait; true',
+  ].join(' ')
+
+const read = (output: string): readonly FindingJson[] =>
+  readFileSync(output, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map(line => JSON.parse(line) as FindingJson)
+    .filter(one => 'id' in one)
+
+/** The findings whose programs have them. */
+const toldBy = (programs: readonly string[], found: readonly FindingJson[]): ReadonlySet<FindingId> =>
+  new Set(
+    programs
+      .filter(name => found.some(({ id, program }) => id === idOf(name) && program.command === name.slice(0, 15)))
+      .map(idOf),
+  )
+
+const check = async (scope: Scope, options: readonly string[], programs: readonly string[], command = faulty) => {
+  const output = join(temporaryFolder(scope), 'findings')
+  const args = ['check', '--notes', '--leaks', '--json', '-o', output, ...options, '--', 'sh', '-c']
+  await run(scope, userdma, [...args, scriptOf(programs, command)], { env: cleanEnvironment(), limit: 300_000 })
+  return toldBy(programs, read(output))
+}
+
+const onDevice = (driver: string): readonly string[] => [
+  '--races',
+  ...(driver === 'rxe' ? [] : ['--device', `${driver}_0@127.0.0.1,driver=${driver}`]),
+]
+
+/** What is told in each column. */
+const runs: Readonly<Record<Exclude<Column, 'host'>, (scope: Scope) => Promise<ReadonlySet<FindingId>>>> = {
+  rxe: scope => check(scope, onDevice('rxe'), names),
+  mlx5: scope => check(scope, onDevice('mlx5'), names),
+  efa: scope => {
+    const srd = (name: string): string => join(repoRoot, 'build', 'findings', 'srd', name)
+    return check(
+      scope,
+      onDevice('efa'),
+      names.filter(name => existsSync(srd(name)) && !usesCm(name)),
+      srd,
+    )
+  },
+  async examples(scope) {
+    const folder = temporaryFolder(scope)
+    for (const name of ['loop.mjs', 'wire.mjs'])
+      copyFileSync(join(repoRoot, 'examples', 'drivers', name), join(folder, name))
+    const told = async (driver: string, device: string, programs: readonly string[]) => {
+      const options = ['--check', '--driver', join(folder, driver), '--device', device]
+      const { socket } = await startDaemon(scope, { devices: [], options })
+      return check(scope, ['--socket', socket, '--races'], programs)
+    }
+    const verbs = await told(
+      'loop.mjs',
+      'loop0',
+      names.filter(name => !usesCm(name)),
+    )
+    const cm = await told('wire.mjs', 'wire0@127.0.0.1,driver=wire', names.filter(usesCm))
+    return new Set([...verbs, ...cm])
+  },
+}
+
+const ids = (Object.keys(findings) as FindingId[]).filter(id => names.some(name => idOf(name) === id))
+
+describe('findings on each device', { skip: lacking(faulty('leak')) }, () => {
+  for (const column of columns) {
+    if (column === 'host') continue // host-findings.long.test.ts
+    it(column, async t => {
+      const told = await runs[column](t)
+      const absent = new Set(absences[column].flatMap(({ findings: absent }) => absent))
+      const expected = ids.filter(id => !ELSEWHERE.includes(id))
+      assert.deepEqual(
+        {
+          missing: expected.filter(id => !told.has(id) && !absent.has(id)),
+          toldNow: expected.filter(id => told.has(id) && absent.has(id)),
+        },
+        { missing: [], toldNow: [] },
+      )
+    })
+  }
+})
