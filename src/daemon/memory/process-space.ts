@@ -212,6 +212,15 @@ export class ProcessSpace implements AddressSpace {
     this.#registered.setUserfault(fd)
   }
 
+  /** As the functions of `RegisteredRanges`. */
+  beginReplacement(start: number, end: number): void {
+    this.#registered.beginReplacement(start, end)
+  }
+
+  endReplacement(start: number, end: number): void {
+    this.#registered.endReplacement(start, end)
+  }
+
   /** As `RegisteredRanges.watchStores`. */
   watchStores(listener: StoreListener): UserfaultWatch | undefined {
     return this.#registered.watchStores(listener)

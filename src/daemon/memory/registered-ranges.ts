@@ -62,6 +62,8 @@ export class RegisteredRanges {
   readonly #watched = new Set<Range>()
   /** Ranges that stay watched after their registration, oldest first: the end by the start. */
   readonly #stillWatched = new Map<number, number>()
+  /** Pages that the program replaces now by others with their content: the end by the start. */
+  readonly #replaced = new Map<number, number>()
   /** −1: none. */
   #userfaultFd = -1
   #watcher: UserfaultWatch | undefined
@@ -98,6 +100,22 @@ export class RegisteredRanges {
     }
   }
 
+  /**
+   * The program is told to map other pages with the same content over these (docs/decisions/adopted-pages.md): registered
+   * memory may be beside a queue in one page, and stays registered. Until `endReplacement`.
+   */
+  beginReplacement(start: number, end: number): void {
+    this.#replaced.set(start, end)
+  }
+
+  /** The program has done so: registered memory in the new pages is watched. */
+  endReplacement(start: number, end: number): void {
+    this.#replaced.delete(start)
+    for (const range of this.#watched)
+      if (range.start < end && start < range.end)
+        this.#watch()?.add(Math.max(start, range.start), Math.min(end, range.end))
+  }
+
   /** `fd`: the program's userfaultfd, which this object will close. Without it `onUnmapped` is never called. */
   setUserfault(fd: number): void {
     if (this.#userfaultFd >= 0) this.#closeUserfault(fd)
@@ -122,6 +140,7 @@ export class RegisteredRanges {
 
   #reportUnmapped(start: number, end: number): void {
     this.#stores?.unmapped(start, end)
+    if (this.#replaced.get(start) === end) return
     for (const range of this.#watched)
       if (range.start < end && start < range.end) {
         this.#watched.delete(range)

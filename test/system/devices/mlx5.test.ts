@@ -48,7 +48,7 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
-  for (const kind of ['pages', 'huge'])
+  for (const kind of ['pages', 'huge', 'close'])
     it(`has queues wherever the program's allocator puts them (${kind})`, { skip: lacking(allocator) }, async t => {
       const daemon = await withDevices(t)
       const { status, stdout, stderr } = await run(t, allocator, ['mlx5_0', kind], { env: daemon.env })
