@@ -76,8 +76,9 @@ static int exchange_hello(const struct shim_guard *guard)
         session_userfaultfd_refusal = shim_under_valgrind ? ENOSYS : errno;
     if (shim_under_valgrind) /* ../check/valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
+    const char *calls = getenv(USERDMA_ENV_CALLS);
     /* Valgrind would not see what the daemon has written. */
-    if (!shim_under_valgrind)
+    if (!shim_under_valgrind && (!calls || strcmp(calls, "messages") != 0))
         request.hello.wants |= USERDMA_HELLO_SLOT;
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;

@@ -70,7 +70,8 @@ export const SESSION_VERSION = 3
  * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
  * all sends are hashed (`HashLog`). `slots`: `polled` if a send is refused with ENOMEM while max_send_wr sends are
  * posted and not freed by a polled completion. `crashes`: a file, to which the program appends its stacks if it crashes,
- * and at SIGQUIT (shim/check/crashes.c).
+ * and at SIGQUIT (shim/check/crashes.c). `calls`: `messages` if the program makes no use of a call slot (`CallSlot`), as the
+ * tests compare.
  */
 export const SessionEnv = {
   socket: 'USERDMA_SOCKET',
@@ -79,6 +80,7 @@ export const SessionEnv = {
   buffers: 'USERDMA_BUFFERS',
   slots: 'USERDMA_SLOTS',
   crashes: 'USERDMA_CRASHES',
+  calls: 'USERDMA_CALLS',
 } as const
 
 export const MessageType = {
@@ -437,7 +439,7 @@ export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
- * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
+ * spec/drivers/mapped-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
  * context's file is O_RDONLY, O_WRONLY, otherwise O_RDWR.
  */
 export const OpenWants = { PACKED_RINGS: 1, READ_ONLY: 2, WRITE_ONLY: 4 } as const

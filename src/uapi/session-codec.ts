@@ -45,6 +45,17 @@ type Writable<T> = { readonly [K in keyof T]: T[K] extends bigint ? bigint | num
 /** `type`: one of MessageType, or-ed with REPLY in replies. */
 export interface Header extends Omit<MessageValues<typeof Messages.header>, 'size'> {}
 
+/** A copy of the header of a request, whose object the next message overwrites. */
+export const headerOf = ({ type, serial, context, fd, pid, tid, stack }: Header): Header => ({
+  type,
+  serial,
+  context,
+  fd,
+  pid,
+  tid,
+  stack,
+})
+
 /** A received request. Only the fields of `type` are valid. */
 export interface Request extends Header, AllRequests {
   /** TOOL: JSON text. */

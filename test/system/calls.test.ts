@@ -2,22 +2,28 @@
  * Calls of several programs at the same time.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { SessionEnv } from '../../src/spec/session.ts'
 import { isEmpty, lacking, ownProgram, run, start, startDaemon } from './programs.ts'
 
 const calls = ownProgram('calls')
 
-test('programs that call in a loop do not starve others', { skip: lacking(calls) }, async t => {
-  const daemon = await startDaemon(t)
-  const { env } = daemon
-  const endless = [1, 2].map(() => start(t, calls, ['endless'], { env }))
-  for (const { printed } of endless) await printed(/asking/)
-  const { status, stdout, stderr } = await run(t, calls, ['100'], { env })
-  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
-  assert.match(stdout, /^[\d.]+ usec\/call\n$/)
-  for (const { child, ended } of endless) {
-    child.kill()
-    await ended
-  }
-  await daemon.settled(isEmpty)
-})
+for (const way of ['slot', 'messages'])
+  test(`programs that call in a loop, by ${way}, do not starve others`, { skip: lacking(calls) }, async t => {
+    const daemon = await startDaemon(t)
+    const env = { ...daemon.env, [SessionEnv.calls]: way }
+    const endless = [1, 2].map(() => start(t, calls, ['endless'], { env }))
+    for (const { printed, child } of endless) {
+      await printed(/asking/)
+      assert.equal(/userdma-calls/.test(readFileSync(`/proc/${child.pid}/maps`, 'utf8')), way === 'slot')
+    }
+    const { status, stdout, stderr } = await run(t, calls, ['100'], { env })
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+    assert.match(stdout, /^[\d.]+ usec\/call\n$/)
+    for (const { child, ended } of endless) {
+      child.kill()
+      await ended
+    }
+    await daemon.settled(isEmpty)
+  })

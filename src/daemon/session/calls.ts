@@ -16,7 +16,7 @@ import { CHANNEL_NUMBERS, MessageType, SessionLimits } from '../../spec/session.
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
-import { type Header, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
+import { type Header, headerOf, type InstallAt, type Request, writeCallReply } from '../../uapi/session-codec.ts'
 import type { DaemonChecker } from '../check.ts'
 import type { Contexts } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
@@ -117,7 +117,7 @@ export class SessionCalls {
    * undefined: there is no such call, or it cannot be undone.
    */
   notMapped(undo: (() => void) | undefined): void {
-    const header = { ...this.#request }
+    const header = headerOf(this.#request)
     if (undo === undefined) {
       this.#client.refuse(header, Errno.EINVAL, 'the last call has created nothing with memory to map')
       return
@@ -242,7 +242,7 @@ export class SessionCalls {
     const accesses = trace.isWatched(tag) ? [] : undefined
     const tracedDialect = trace.watch(dialect, tag, () => this.#factsOf(context, name), this.#createdNumbers, accesses)
     const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
-    const header = { ...this.#request }
+    const header = headerOf(this.#request)
     this.#daemon.turn.callingProcess = process
     if (check !== undefined) check.currentStack = check.stackOf(process.pid, header.stack)
     try {
