@@ -139,7 +139,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs, cqNumbers, scan } = stateOf(call)
+      const { cqs, cqNumbers, scan, engine } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -167,6 +167,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         seenDoorbell: 0,
         raised: 0,
         isArmed: false,
+        lateEvent: engine.lateEvent,
         hasOverrun: false,
         ...NOT_SCANNED,
       }

@@ -26,7 +26,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
-import { setPortState } from '../soft/port-state.ts'
+import { setPortState, withCarrier } from '../soft/port-state.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf } from './completions.ts'
@@ -79,6 +79,7 @@ export const efaDriver = {
       state.engine.fail(qp)
       yield
     }
+    state.engine.endTorment()
   },
   removed: ({ state }) => state.port.close(),
   requests: requestReader,
@@ -124,7 +125,7 @@ const deviceLink = ({ state: { port }, ports }: Device<EfaState>, own: Identity)
       return identity
     },
     pathMtu: port.pathMtu,
-    setState: link => setPortState(ports[0]!.attributes, link).event,
+    ...withCarrier(link => setPortState(ports[0]!.attributes, link).event),
     addAddress: () => undefined,
     removeAddress: () => undefined,
     setMac: () => [],
@@ -170,6 +171,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
       ah: Limits.maxAh - 1,
     },
   })
+  if (network.torment !== undefined) engine.attachTorment(network.torment, network.now)
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {
     device: device as Device,

@@ -1,0 +1,195 @@
+/*
+ * Polls of the program and its extended CQs: the functions of providers, wrapped (slots.h) in a context's table and in
+ * each extended CQ. verbs.h says what each library does around the provider's functions and what it notes.
+ */
+#define _GNU_SOURCE
+#include "objects.h"
+#include "refusals.h"
+#include "verbs.h"
+#include "wrapped.h"
+
+#include <errno.h>
+
+bool verbs_tells_completions;
+
+FUNCTION_TYPE(poll_cq)
+static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+{
+    if (UNLIKELY(recorder_is_on)) {
+        /* Not an error: ibv_destroy_cq may wait for this thread to acknowledge an event. */
+        if (IS_BEING_DESTROYED(cq))
+            return 0;
+        if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
+            return -1;
+        calls_note("ibv_poll_cq");
+        note_polling(cq, FRAME);
+        if (entries > 1)
+            entries = note_array(cq, entries, wc, FRAME);
+    }
+    int found = original(cq, entries, wc);
+    if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
+        /* A last poll, for completions that the device wrote before it ended. */
+        found = original(cq, entries, wc);
+        if (found == 0) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    if (UNLIKELY(verbs_tells_completions) && found > 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && found > 0)
+        note_completions(cq, wc, (uint32_t)found);
+    return found;
+}
+SLOTS_OF(poll_cq)
+
+/* Returns `result`, of a poll of an extended CQ. */
+static int completed(struct ibv_cq_ex *cq, int result)
+{
+    if (UNLIKELY(verbs_tells_completions) && result == 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && result == 0)
+        note_completion(cq);
+    return result;
+}
+
+FUNCTION_TYPE(start_poll)
+static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    if (UNLIKELY(recorder_is_on)) {
+        if (IS_BEING_DESTROYED(cq))
+            return ENOENT;
+        if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
+            return EINVAL;
+        calls_note("ibv_start_poll");
+        note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+    }
+    int result = original(cq, attributes);
+    if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
+        result = original(cq, attributes);
+        if (result == ENOENT)
+            return EIO;
+    }
+    return completed(cq, result);
+}
+SLOTS_OF(start_poll)
+
+FUNCTION_TYPE(next_poll)
+static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
+{
+    return completed(cq, original(cq));
+}
+SLOTS_OF(next_poll)
+
+FUNCTION_TYPE(end_poll)
+static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
+{
+    original(cq);
+    note_poll_end(cq);
+}
+SLOTS_OF(end_poll)
+
+void verbs_wrap_cq(struct ibv_cq_ex *cq)
+{
+    WRAP(cq->start_poll, start_poll);
+    if (recorder_is_on || verbs_tells_completions)
+        WRAP(cq->next_poll, next_poll);
+    if (recorder_is_on)
+        WRAP(cq->end_poll, end_poll);
+}
+
+/*
+ * Creates an extended CQ by `create`, an expression with `attributes`, which it may replace, and wraps it. The number
+ * of the queue pair tells whose completion it is: it is asked for, unless the provider has none.
+ */
+#define CREATE_CQ(name, create)                                                                                        \
+    do {                                                                                                               \
+        struct ibv_cq_ex *cq = NULL;                                                                                   \
+        struct object_call call;                                                                                       \
+        const struct ibv_cq_init_attr_ex *wanted = attributes;                                                         \
+        struct ibv_cq_init_attr_ex with_qp_num;                                                                        \
+        if (UNLIKELY(recorder_is_on)) {                                                                                \
+            const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},                                       \
+                                              {USERDMA_OBJECT_CHANNEL, attributes->channel}};                          \
+            if (!object_enter(&call, name, OBJECT_CREATED, uses, 2)) {                                                 \
+                errno = EINVAL;                                                                                        \
+                return NULL;                                                                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (UNLIKELY(recorder_is_on) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                                 \
+            with_qp_num = *wanted;                                                                                     \
+            with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;                                                             \
+            attributes = &with_qp_num;                                                                                 \
+            cq = (create);                                                                                             \
+            attributes = (struct ibv_cq_init_attr_ex *)wanted;                                                         \
+        }                                                                                                              \
+        if (!cq)                                                                                                       \
+            cq = (create);                                                                                             \
+        if (cq)                                                                                                        \
+            verbs_wrap_cq(cq);                                                                                         \
+        if (UNLIKELY(recorder_is_on))                                                                                  \
+            OBJECT_LEAVE(&call, cq ? 0 : errno, wanted->wc_flags, wanted->comp_mask,                                   \
+                         PRESENT(wanted, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));                                         \
+        return cq;                                                                                                     \
+    } while (0)
+
+FUNCTION_TYPE(create_cq_ex)
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes)
+{
+    CREATE_CQ("ibv_create_cq_ex", original(context, attributes));
+}
+SLOTS_OF(create_cq_ex)
+
+struct ibv_cq_ex *verbs_create_own_cq(const char *name, create_own_cq_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes, void *own, uint32_t bytes)
+{
+    CREATE_CQ(name, original(context, attributes, own, bytes));
+}
+
+static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
+{
+    if (IS_GONE("ibv_req_notify_cq", USERDMA_OBJECT_CQ, cq))
+        return EINVAL;
+    return provider_req_notify_cq(original, cq, solicited);
+}
+SLOTS_OF(req_notify_cq)
+
+void polls_wrap(struct ibv_context *context)
+{
+    WRAP(context->ops.poll_cq, poll_cq);
+    if (UNLIKELY(recorder_is_on))
+        WRAP(context->ops.req_notify_cq, req_notify_cq);
+    struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
+    if (extended)
+        WRAP(extended->create_cq_ex, create_cq_ex);
+}
+
+bool polls_are_wrapped(const struct ibv_context *context)
+{
+    return IS_WRAPPED(context->ops.poll_cq, poll_cq);
+}
+
+/* ---- destroyed extended CQs ---- */
+
+static int gone_start_poll(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    (void)attributes;
+    object_is_gone("ibv_start_poll", USERDMA_OBJECT_CQ, cq);
+    return EINVAL;
+}
+
+static int gone_next_poll(struct ibv_cq_ex *cq)
+{
+    object_is_gone("ibv_next_poll", USERDMA_OBJECT_CQ, cq);
+    return ENOENT;
+}
+
+void polls_gone(struct ibv_cq_ex *cq, size_t bytes)
+{
+    if (bytes < sizeof *cq || !IS_WRAPPED(cq->start_poll, start_poll))
+        return;
+    cq->start_poll = gone_start_poll;
+    cq->next_poll = gone_next_poll;
+    cq->end_poll = (__typeof__(cq->end_poll))(void *)verbs_gone_nothing;
+}
