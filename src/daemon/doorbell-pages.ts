@@ -95,6 +95,8 @@ export class DoorbellPages implements StoredDoorbells {
   /** The clocks that programs can read now. */
   readonly #clocks = new Set<ClockPage>()
   #nextFind = 0
+  /** Threads that wait, and were not released yet. */
+  #waiting: { watched: Watched; address: number }[] = []
 
   constructor(onStored: () => void, guard: (body: () => void) => () => void = body => body) {
     this.#onStored = onStored
@@ -206,6 +208,7 @@ export class DoorbellPages implements StoredDoorbells {
 
   find(now: number): void {
     if (this.#clocks.size > 0) for (const { tick } of this.#clocks) tick()
+    if (this.#waiting.length > 0) this.#releaseWaiting()
     if (this.#watched.size === 0 || now < this.#nextFind) return
     this.#nextFind = now + FIND_INTERVAL
     const armed: UserfaultWatch[] = []
@@ -261,6 +264,7 @@ export class DoorbellPages implements StoredDoorbells {
     let result: Protected = userfault.protect(range.start, range.end)
     if (result === 'busy') {
       userfault.read()
+      this.#releaseWaiting()
       if (watched.isClosed || ranges.at(range.start) !== range) return true
       result = userfault.protect(range.start, range.end)
     }
@@ -289,12 +293,23 @@ export class DoorbellPages implements StoredDoorbells {
     return userfault.admit(start, end)
   }
 
-  /** A thread waits at `address`. Several threads may, and each has its event. */
+  /**
+   * A thread waits at `address`. Several threads may, and each has its event. The loop releases it after a poll: most
+   * providers have posted before they ring, and if processors are rare, the thread that has rung would displace the
+   * one that its message is for.
+   */
   #onStore(program: DoorbellProgram, address: number): void {
     const watched = this.#watched.get(program)
     if (watched === undefined) return
-    this.#release(watched, address)
+    if (watched.ranges.at(address)?.isClock) this.#release(watched, address)
+    else this.#waiting.push({ watched, address })
     this.#onStored()
+  }
+
+  #releaseWaiting(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const { watched, address } of waiting) if (!watched.isClosed) this.#release(watched, address)
   }
 
   #release(watched: Watched, address: number): void {

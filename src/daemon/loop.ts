@@ -10,13 +10,14 @@
  * very many queues, the last poll is done in slices.
  *
  * Programs that ring by stores alone have doorbell pages (doorbell-pages.ts), which are armed before that last poll. If
- * some cannot be, the loop dozes: it stays awake until there was no work for BUSY, and then parks with a timer.
+ * some cannot be, the loop dozes: it stays awake until there was no work for BUSY, and then parks with a timer. While
+ * other programs compete for the processor, it naps between polls: the thread that has rung may need this processor.
  */
 
 import { ScanScope } from '../core/driver-contract.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { createTimer } from '../host/event-loop/timer.ts'
-import { yieldOnce } from '../host/event-loop/yield.ts'
+import { nap, yieldOnce } from '../host/event-loop/yield.ts'
 import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
@@ -291,7 +292,7 @@ export class Loop {
     while (this.#drain(firstScope, lastWork, sliceEnd)) {
       const dozes = this.#doorbells?.arm() === false
       if (dozes && this.#hadWorkLately) {
-        yieldOnce(nowMicroseconds())
+        if (!yieldOnce(nowMicroseconds())) nap()
         return false
       }
       setWord(this.#parked, ParkedPage.PARKED, 1)

@@ -11,6 +11,7 @@ import { Loop } from '../../src/daemon/loop.ts'
 import type { StoreListener } from '../../src/daemon/memory/registered-ranges.ts'
 import type { Client } from '../../src/daemon/session/client.ts'
 import { DoorbellRanges } from '../../src/daemon/session/doorbell-ranges.ts'
+import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import type { Protected, UserfaultWatch } from '../../src/host/memory/userfault.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 
@@ -71,12 +72,29 @@ const setUp = (t: TestContext) => {
   return { advance, pages, stores, program: createProgram() }
 }
 
+/** A thread stores to a protected page; the loop polls, and releases it. */
+const store = (pages: DoorbellPages, program: ReturnType<typeof createProgram>, address: number): void => {
+  program.listener?.stored(address)
+  pages.find(nowMicroseconds())
+}
+
+test('a thread that waits is released after the loop has polled, so that the receiver of its message runs first', t => {
+  const { pages, stores, program } = setUp(t)
+  pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
+  pages.arm()
+  program.listener?.stored(PAGE)
+  assert.equal(stores.length, 1)
+  assert.equal(program.protectedAt.size, 1)
+  pages.find(nowMicroseconds())
+  assert.equal(program.protectedAt.size, 0)
+})
+
 test('all pages are protected at first; later only those of which a store has removed the protection', t => {
   const { advance, pages, stores, program } = setUp(t)
   for (const page of [1, 2, 3]) assert.equal(pages.watch(program, page * PAGE, (page + 1) * PAGE, CONTEXT), undefined)
   assert.equal(pages.arm(), true)
   assert.deepEqual([...program.protectedAt], [PAGE, 2 * PAGE, 3 * PAGE])
-  program.listener?.stored(2 * PAGE + 8)
+  store(pages, program, 2 * PAGE + 8)
   assert.deepEqual([...program.protectedAt], [PAGE, 3 * PAGE])
   assert.equal(stores.length, 1)
   advance(LONG)
@@ -95,7 +113,7 @@ test('a page is not protected again before the thread had time for its store, an
   const holds: number[] = []
   for (let i = 0; i < 4; i++) {
     assert.equal(pages.arm(), true)
-    program.listener?.stored(PAGE)
+    store(pages, program, PAGE)
     let hold = 0
     for (; !pages.arm(); hold += 10) advance(10)
     holds.push(hold)
@@ -103,7 +121,7 @@ test('a page is not protected again before the thread had time for its store, an
   // 100, 200, 400, 800, but for the rounding of the clock.
   for (const [i, hold] of holds.entries()) assert.ok(Math.abs(hold - 100 * 2 ** i) <= 10, `${holds}`)
   advance(LONG)
-  program.listener?.stored(PAGE)
+  store(pages, program, PAGE)
   // more than 50, since the clock rounds
   advance(51)
   assert.equal(pages.arm(), true)
@@ -113,8 +131,8 @@ test('several threads wait in one page: each gets its event', t => {
   const { pages, stores, program } = setUp(t)
   pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   pages.arm()
-  program.listener?.stored(PAGE)
-  program.listener?.stored(PAGE + 4)
+  store(pages, program, PAGE)
+  store(pages, program, PAGE + 4)
   assert.equal(program.protectedAt.size, 0)
   assert.equal(stores.length, 2)
 })
@@ -142,7 +160,7 @@ test('while the kernel has an unread event of the process, the loop does not par
   assert.equal(reads, 1)
   assert.equal(pages.arm(), true)
   program.results.push('busy', 'busy')
-  program.listener?.stored(PAGE)
+  store(pages, program, PAGE)
   assert.equal(program.protectedAt.size, 1)
   for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate)
   assert.equal(program.protectedAt.size, 0)
@@ -188,7 +206,7 @@ test('a page that is in no known range is released', t => {
   const { pages, program } = setUp(t)
   pages.watch(program, PAGE, 2 * PAGE, CONTEXT)
   program.protectedAt.add(7 * PAGE)
-  program.listener?.stored(7 * PAGE + 12)
+  store(pages, program, 7 * PAGE + 12)
   assert.equal(program.protectedAt.size, 0)
 })
 

@@ -79,6 +79,11 @@ export interface MappedMemory {
    * beyond the account; EOPNOTSUPP if the program cannot share them. Absent: no client of this memory can.
    */
   adopt?(address: bigint, bytes: number, writer?: PageWriter): MappedChunk
+  /**
+   * A second view of ranges of `adopt` or parts of them, whole pages, one behind the other: of pages that are neighbours in the
+   * program. To be freed before them. Throws CallError ENOMEM. Present with `adopt`.
+   */
+  join?(parts: readonly Pick<MappedChunk, 'offset' | 'length'>[]): MappedChunk
   /** Whether the present call has adopted memory that the program does not map yet. */
   readonly isAdopting?: boolean
   /**

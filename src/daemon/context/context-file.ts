@@ -166,6 +166,8 @@ export class ContextMemory implements MappedMemory {
   /** The ranges of `allocateAt`, each with a mapping of its own. */
   readonly #placed = new Map<MappedChunk, ChargedMapping>()
   readonly #adopted = new Map<MappedChunk, { readonly adopter: Adopter; readonly range: AdoptedRange }>()
+  /** The views of `join`. */
+  readonly #joined = new Map<MappedChunk, ChargedMapping>()
   /** The client whose call on this context runs. */
   adopter: Adopter | undefined
   /** The number of the context, as clients know it. */
@@ -354,6 +356,20 @@ export class ContextMemory implements MappedMemory {
     return chunk
   }
 
+  join(parts: readonly Pick<MappedChunk, 'offset' | 'length'>[]): MappedChunk {
+    const length = parts.reduce((sum, part) => sum + part.length, 0)
+    try {
+      const charged = this.#charged(length, () => this.#pool.mapParts(this.fd, parts))
+      const { bytes, view, i32 } = charged.mapping
+      const range: MappedChunk = { offset: parts[0]!.offset, length, at: 0, bytes, view, words: i32 }
+      this.#joined.set(range, charged)
+      return range
+    } catch (error) {
+      if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for programs: ${error.message}`)
+      throw error
+    }
+  }
+
   get isAdopting(): boolean {
     return this.#lastAdopter?.isAdopting === true
   }
@@ -389,6 +405,12 @@ export class ContextMemory implements MappedMemory {
       this.#placed.delete(range)
       this.#unmap(placed)
       if (!this.#isKept) punchHole(this.fd, range.offset, range.length)
+      return
+    }
+    const joined = this.#joined.get(range)
+    if (joined !== undefined) {
+      this.#joined.delete(range)
+      this.#unmap(joined)
       return
     }
     const chunk = this.#chunkOf.get(range)
@@ -450,7 +472,9 @@ export class ContextMemory implements MappedMemory {
   /** Releases everything; no range may be used afterwards. */
   close(): void {
     const chunks = [...this.#chunks]
-    for (const mapping of [...this.#doorbellRanges.values(), ...this.#placed.values()]) this.#unmap(mapping)
+    for (const mappings of [this.#doorbellRanges, this.#placed, this.#joined])
+      for (const mapping of mappings.values()) this.#unmap(mapping)
+    this.#joined.clear()
     this.#doorbellRanges.clear()
     this.#expectedMappings = 0
     this.#placed.clear()

@@ -106,7 +106,18 @@ export class ProcessSpace implements AddressSpace {
     const start = hi * TWO_32 + lo
     const search = this.#rangesFor(start, length)?.search(start, start + length, rightsOf(writable), this.#turn)
     // Most programs have few mappings, so the first slice suffices.
-    return search === undefined || search.next().done ? undefined : this.#slices.run(search)
+    if (search === undefined || search.next().done) return undefined
+    return this.#slices.run(this.#watchAndSearch(start, length, search))
+  }
+
+  /** The search ends last: its answer is valid in that turn. */
+  *#watchAndSearch(
+    start: number,
+    length: number,
+    search: Generator<undefined, boolean>,
+  ): Generator<undefined, boolean> {
+    yield* this.#registered.watching(start, length)
+    return yield* search
   }
 
   register(hi: number, lo: number, length: number, onUnmapped: () => void): () => void {
@@ -210,6 +221,15 @@ export class ProcessSpace implements AddressSpace {
   /** `fd`: a userfaultfd of the process, which this object will close (registered-ranges.ts). */
   watchUnmapping(fd: number): void {
     this.#registered.setUserfault(fd)
+  }
+
+  /** As the functions of `RegisteredRanges`. */
+  beginReplacement(start: number, end: number): void {
+    this.#registered.beginReplacement(start, end)
+  }
+
+  endReplacement(start: number, end: number): void {
+    this.#registered.endReplacement(start, end)
   }
 
   /** As `RegisteredRanges.watchStores`. */

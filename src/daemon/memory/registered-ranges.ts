@@ -9,6 +9,7 @@
  * cover later mappings at that address.
  */
 import { closeSync } from 'node:fs'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import { isAddressSpaceGone, isStillOwned, type ProcessHandle } from '../../host/memory/process.ts'
@@ -49,6 +50,12 @@ const MAX_UNWATCH_BYTES = 2 ** 20
 /** Still longer ranges are never unwatched, which would take milliseconds. Address space limits their number. */
 const MAX_LATE_UNWATCH_BYTES = 2 ** 26
 
+/** Bytes that `watching` watches in its first slice, then more, unless a slice takes longer than this. Microseconds. */
+const WATCHED_BYTES = 2 ** 22
+const WATCH_TIME = 200
+/** Registrations may be refused after `watching`. */
+const MAX_PREPARED = 64
+
 const unguarded: Containment['guard'] = (_where, body) => body
 
 export class RegisteredRanges {
@@ -62,6 +69,10 @@ export class RegisteredRanges {
   readonly #watched = new Set<Range>()
   /** Ranges that stay watched after their registration, oldest first: the end by the start. */
   readonly #stillWatched = new Map<number, number>()
+  /** What `watching` has watched, or is watching, for the next registration: the end by the start. */
+  readonly #prepared = new Map<number, number>()
+  /** Pages that the program replaces now by others with their content: the end by the start. */
+  readonly #replaced = new Map<number, number>()
   /** −1: none. */
   #userfaultFd = -1
   #watcher: UserfaultWatch | undefined
@@ -89,13 +100,56 @@ export class RegisteredRanges {
     if (!this.#ignoreLimit) this.#requireLockable(bytes)
     this.#locked += bytes
     const range = { start, end, onUnmapped }
-    if (bytes > 0 && this.#watched.size < MAX_WATCHED && this.#watch()?.add(start, end)) this.#watched.add(range)
+    const isPrepared = this.#prepared.get(start) === end
+    this.#prepared.delete(start)
+    if (bytes > 0 && this.#watched.size < MAX_WATCHED && (isPrepared || this.#watch()?.add(start, end)))
+      this.#watched.add(range)
     return () => {
       this.#locked -= bytes
       if (!this.#watched.delete(range) || bytes > MAX_LATE_UNWATCH_BYTES) return
       if (bytes <= MAX_UNWATCH_BYTES) this.#unwatch(start, end)
       else this.#unwatchLater(start, end)
     }
+  }
+
+  /**
+   * Watches memory with very many mappings, in slices: a registration would take 0.2 µs for each mapping at once. The
+   * registration that follows finds them watched.
+   */
+  *watching(address: number, length: number): Generator<undefined, void> {
+    const pageBytes = pageSize()
+    const end = pageAbove(address + length, pageBytes)
+    const start = pageBelow(address, pageBytes)
+    let bytes = WATCHED_BYTES
+    for (const oldest of this.#prepared.keys()) if (this.#prepared.size >= MAX_PREPARED) this.#prepared.delete(oldest)
+    this.#prepared.set(start, end)
+    for (let at = start; at < end; ) {
+      const begin = nowMicroseconds()
+      const to = Math.min(at + bytes, end)
+      if (this.#watched.size === MAX_WATCHED || !this.#watch()?.add(at, to)) {
+        this.#prepared.delete(start)
+        return
+      }
+      at = to
+      bytes = nowMicroseconds() - begin > WATCH_TIME ? WATCHED_BYTES : 2 * bytes
+      yield
+    }
+  }
+
+  /**
+   * The program is told to map other pages with the same content over these (docs/decisions/adopted-pages.md): registered
+   * memory may be beside a queue in one page, and stays registered. Until `endReplacement`.
+   */
+  beginReplacement(start: number, end: number): void {
+    this.#replaced.set(start, end)
+  }
+
+  /** The program has done so: registered memory in the new pages is watched. */
+  endReplacement(start: number, end: number): void {
+    this.#replaced.delete(start)
+    for (const range of this.#watched)
+      if (range.start < end && start < range.end)
+        this.#watch()?.add(Math.max(start, range.start), Math.min(end, range.end))
   }
 
   /** `fd`: the program's userfaultfd, which this object will close. Without it `onUnmapped` is never called. */
@@ -117,11 +171,14 @@ export class RegisteredRanges {
     this.#watcher = undefined
     this.#dropUserfault()
     this.#watched.clear()
+    this.#prepared.clear()
     this.#stillWatched.clear()
   }
 
   #reportUnmapped(start: number, end: number): void {
     this.#stores?.unmapped(start, end)
+    for (const [first, last] of this.#prepared) if (first < end && start < last) this.#prepared.delete(first)
+    if (this.#replaced.get(start) === end) return
     for (const range of this.#watched)
       if (range.start < end && start < range.end) {
         this.#watched.delete(range)

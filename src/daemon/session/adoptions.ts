@@ -15,7 +15,7 @@ import type { ProcessSpace } from '../memory/process-space.ts'
 /** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
-type ProgramMemory = Pick<ProcessSpace, 'check' | 'isPrivate' | 'read'>
+type ProgramMemory = Pick<ProcessSpace, 'check' | 'isPrivate' | 'read' | 'beginReplacement' | 'endReplacement'>
 
 /** Work for the next answer. `whenUnmapped`: of a release. */
 interface Note {
@@ -39,6 +39,8 @@ export class Adoptions implements Adopter {
   /** Shared pages, also those of which the client learns by the next answer. */
   readonly #ranges = new RangeList<SharedRange>()
   #notes: Note[] = []
+  /** What the last answer told: the client replaces these pages. */
+  #told: readonly AdoptedRange[] = []
   /** Of the releases that the client was told of by the last answer. */
   #unmapped: (() => void)[] = []
   /** Undoes the call whose answer had adopted memory, until the client's next message. */
@@ -120,6 +122,8 @@ export class Adoptions implements Adopter {
       told.push({ ...range, kind })
     }
     this.#notes = later
+    this.#told = told
+    for (const { address, length } of told) this.#space.beginReplacement(address, address + length)
     return told
   }
 
@@ -127,6 +131,7 @@ export class Adoptions implements Adopter {
   next(): (() => void) | undefined {
     const undo = this.#undo
     this.#undo = undefined
+    this.#endReplacements()
     const unmapped = this.#unmapped
     this.#unmapped = []
     for (const whenUnmapped of unmapped) whenUnmapped()
@@ -135,8 +140,15 @@ export class Adoptions implements Adopter {
     return undo
   }
 
+  #endReplacements(): void {
+    if (this.#told.length === 0) return
+    for (const { address, length } of this.#told) this.#space.endReplacement(address, address + length)
+    this.#told = []
+  }
+
   close(): void {
     this.isClosed = true
+    this.#endReplacements()
     this.#notes = []
     this.#unmapped = []
     this.#undo = undefined

@@ -1,7 +1,8 @@
 /*
  * The program's own pages that a context's device shares: queues, and doorbell records. libmlx5 puts many records into one
  * page, and allocators of programs may put queues anywhere, so whole pages are shared from the first thing in them to the
- * last one.
+ * last one. A queue that begins in the last page of another one, say, has a view of its own, in which that page and its
+ * others are neighbours as in the program.
  */
 import type { MappedChunk, PageWriter } from '../../core/memory/mappable-memory.ts'
 import { RangeList } from '../../core/memory/range-list.ts'
@@ -16,7 +17,10 @@ const MAX_PAGE_BYTES = 2 ** 21
 
 /** A part of shared pages. */
 export interface SharedPart extends MappedChunk {
-  readonly extent: Extent
+  /** In the order of their addresses. */
+  readonly extents: readonly Extent[]
+  /** Of several extents. */
+  readonly joined?: MappedChunk
 }
 
 const knownExtents = ({ context, caller }: CallContext): Extents => {
@@ -39,10 +43,62 @@ const adopt = ({ context }: CallContext, others: Extents, start: number, end: nu
   return extent
 }
 
+/** Of the memory at an address, bytes. Throws CallError EINVAL if they are too large. */
+const pageBytesAt = ({ caller }: CallContext, address: bigint): number => {
+  // of memory with huge pages only whole ones can be replaced
+  const bytes = caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES
+  if (bytes > MAX_PAGE_BYTES)
+    throw new CallError(
+      'EINVAL',
+      `the memory at 0x${address.toString(16)} has pages of ${bytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`,
+    )
+  return bytes
+}
+
+const release = (extents: readonly Extent[]): void => {
+  for (const extent of extents)
+    if (--extent.uses === 0) {
+      extent.others.remove(extent)
+      extent.context.mapped?.free(extent.chunk)
+    }
+}
+
+/** One view of pages from `start` to `end`, of which `known` are shared already, by address. Throws CallError as `share`. */
+const join = (call: CallContext, start: number, end: number, known: readonly Extent[]): SharedPart => {
+  const others = knownExtents(call)
+  const extents: Extent[] = []
+  const use = (extent: Extent): void => {
+    extent.uses++
+    extents.push(extent)
+  }
+  try {
+    let at = start
+    for (const extent of known) {
+      if (at < extent.start) use(adopt(call, others, at, extent.start))
+      use(extent)
+      at = extent.end
+    }
+    if (at < end) {
+      const page = pageBytesAt(call, BigInt(at))
+      use(adopt(call, others, at, Math.ceil(end / page) * page))
+    }
+    const joined = call.context.mapped!.join!(
+      extents.map(({ start: from, end: to, chunk }) => {
+        const first = Math.max(from, start)
+        return { offset: chunk.offset + first - from, length: Math.min(to, end) - first }
+      }),
+    )
+    return { ...joined, extents, joined }
+  } catch (error) {
+    release(extents)
+    throw error
+  }
+}
+
 /**
  * Shares `bytes` bytes of the calling program, and what else is in their pages. `alignment` of the address, bytes; `writer`: as
- * of `MappedMemory.adopt`, of `device` only whole pages. Throws CallError EOPNOTSUPP, EINVAL (also if only a part of the pages is
- * shared already), EFAULT, ENOMEM.
+ * of `MappedMemory.adopt`, of `device` only whole pages of which none is shared by others. Throws CallError EOPNOTSUPP,
+ * EINVAL, EFAULT, ENOMEM.
  */
 export const share = (
   call: CallContext,
@@ -50,33 +106,33 @@ export const share = (
   bytes: number,
   { alignment = BLOCK_BYTES, writer }: { readonly alignment?: number; readonly writer?: PageWriter } = {},
 ): SharedPart => {
-  const { caller } = call
   const range = `${bytes} bytes at 0x${address.toString(16)}`
   if (address % BigInt(alignment) !== 0n)
     throw new CallError('EINVAL', `${range} are not aligned to ${alignment} bytes`)
-  // of memory with huge pages only whole ones can be replaced
-  const pageBytes = caller.memory.pageBytes?.(Number(address >> 32n), Number(address & 0xffff_ffffn)) ?? PAGE_BYTES
-  if (pageBytes > MAX_PAGE_BYTES)
-    throw new CallError('EINVAL', `${range} have pages of ${pageBytes} bytes; at most ${MAX_PAGE_BYTES} can be shared`)
-  const page = BigInt(pageBytes)
+  const page = BigInt(pageBytesAt(call, address))
   const first = Number(address - (address % page))
   const behind = address + BigInt(bytes) + page - 1n
   const last = Number(behind - (behind % page))
   const extents = knownExtents(call)
-  const found = extents.at(first)
-  const known = found !== undefined && last <= found.end ? found : undefined
-  if (known === undefined && writer === 'device' && last - first !== bytes)
+  const within = Number(address) - first
+  const known = extents.overlapping(first, last)
+  const covering = known.length === 1 && known[0]!.start <= first && last <= known[0]!.end ? known[0] : undefined
+  if (covering === undefined && writer === 'device' && last - first !== bytes)
     throw new CallError('EINVAL', `${range} are not whole pages of ${page}`)
-  const extent = known ?? adopt(call, extents, first, last, writer)
+  if (covering === undefined && known.length > 0) {
+    if (writer === 'device') throw new CallError('EINVAL', `a part of ${range} is shared with the device already`)
+    const part = join(call, first, last, known)
+    return { ...part, at: part.at + within }
+  }
+  const extent = covering ?? adopt(call, extents, first, last, writer)
   extent.uses++
-  return { ...extent.chunk, at: extent.chunk.at + Number(address - BigInt(extent.start)), extent }
+  return { ...extent.chunk, at: extent.chunk.at + Number(address - BigInt(extent.start)), extents: [extent] }
 }
 
 /** Ends a `share`. To be called once. */
-export const unshare = ({ extent }: SharedPart): void => {
-  if (--extent.uses > 0) return
-  extent.others.remove(extent)
-  extent.context.mapped?.free(extent.chunk)
+export const unshare = ({ extents, joined }: SharedPart): void => {
+  if (joined !== undefined) extents[0]!.context.mapped?.free(joined)
+  release(extents)
 }
 
 /** The doorbell record of a queue: two counters that the program stores, big-endian. */

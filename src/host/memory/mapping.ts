@@ -136,6 +136,11 @@ export interface RingPoolCounters {
   readonly idle: number
 }
 
+export interface FilePart {
+  readonly offset: number
+  readonly length: number
+}
+
 export interface RingPool {
   /**
    * Maps `length` bytes of `fd` from `offset`, a multiple of the page size; 'read': read-only, so that a write ends the
@@ -144,6 +149,8 @@ export interface RingPool {
    * ENOMEM as `mapArena`.
    */
   map(fd: number, offset: number, length: number, access?: 'read' | 'write'): Mapping
+  /** The same for several parts of the file, one behind the other, of whole pages. */
+  mapParts(fd: number, parts: readonly FilePart[], access?: 'read' | 'write'): Mapping
   /** Unmaps the file, and keeps the range for reuse. Throws an Error if the pool does not have the mapping. */
   release(mapping: Mapping): void
   readonly counters: RingPoolCounters
@@ -209,25 +216,37 @@ export const createRingPool = (): RingPool => {
     idleCount++
   }
 
-  return {
-    map(fd, offset, length, access = 'write') {
-      requireMappable(fd, offset, length)
-      const fileBytes = roundUp(length, pageSize())
-      const range = takeRange(2 ** Math.ceil(Math.log2(fileBytes)))
-      const protection = access === 'read' ? PROT_READ : PROT_READ_WRITE
-      try {
-        mmap(range.address, fileBytes, MAP_SHARED | MAP_FIXED, fd, offset, protection)
-      } catch (error) {
-        // A failed MAP_FIXED may have unmapped the old pages: the range must be covered before it can be read again.
-        mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
-        putRange(range)
-        throw error
+  const mapParts = (fd: number, parts: readonly FilePart[], access: 'read' | 'write' = 'write'): Mapping => {
+    let length = 0
+    for (const part of parts) {
+      requireMappable(fd, part.offset, part.length)
+      length += part.length
+    }
+    const fileBytes = roundUp(length, pageSize())
+    const range = takeRange(2 ** Math.ceil(Math.log2(fileBytes)))
+    const protection = access === 'read' ? PROT_READ : PROT_READ_WRITE
+    try {
+      let at = range.address
+      for (const part of parts) {
+        const partBytes = roundUp(part.length, pageSize())
+        mmap(at, partBytes, MAP_SHARED | MAP_FIXED, fd, part.offset, protection)
+        at += partBytes
       }
-      const mapping: Mapping = { ...range, length }
-      inUse.set(mapping, range)
-      mappedBytes += fileBytes
-      return mapping
-    },
+    } catch (error) {
+      // A failed MAP_FIXED may have unmapped the old pages: the range must be covered before it can be read again.
+      mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
+      putRange(range)
+      throw error
+    }
+    const mapping: Mapping = { ...range, length }
+    inUse.set(mapping, range)
+    mappedBytes += fileBytes
+    return mapping
+  }
+
+  return {
+    map: (fd, offset, length, access) => mapParts(fd, [{ offset, length }], access),
+    mapParts,
 
     release(mapping) {
       const range = inUse.get(mapping)

@@ -18,6 +18,8 @@ const PID = 100
 const programOf = () => ({
   isPrivate: () => true,
   check: () => true,
+  beginReplacement() {},
+  endReplacement() {},
   read(_hi: number, lo: number, to: Bytes, at: number, _chunk: number, _stride: number, total: number): number {
     for (let i = 0; i < total; i++) to.bytes[at + i] = ((lo + i) / PAGE) & 0xff
     return 0

@@ -2,9 +2,10 @@
  * Queues and doorbell records in the memory of a parent domain's allocator. Queues begin and end within pages, which they share
  * with other data of the program, and with records.
  *
- *   allocator DEVICE pages|huge
+ *   allocator DEVICE pages|huge|close
  *
- * huge: the block has huge pages; without them it prints "absent".
+ * huge: the block has huge pages; without them it prints "absent". close: queues begin in the last page of other queues,
+ * and messages are in a region of the same pages.
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
@@ -20,11 +21,12 @@ static uint8_t *block;
 static size_t used;
 static int allocations;
 static bool is_data[BLOCK];
+static bool is_close;
 
 static void *allocate(struct ibv_pd *pd, void *context, size_t size, size_t alignment, uint64_t type)
 {
     (void)pd, (void)context, (void)type;
-    const bool is_queue = size >= PAGE;
+    const bool is_queue = size >= PAGE && !is_close;
     const size_t start = is_queue ? (used + PAGE - 1) / PAGE * PAGE + 64 : used + GUARD;
     const size_t at = (start + alignment - 1) / alignment * alignment;
     if (at + size > BLOCK)
@@ -53,6 +55,12 @@ static const char *check_data(void)
 static void use_allocator(struct endpoint *end)
 {
     NEED(ibv_destroy_qp(end->qp) == 0 && ibv_destroy_cq(end->cq) == 0, "destroy: %s", strerror(errno));
+    if (is_close) {
+        NEED(ibv_dereg_mr(end->mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+        end->buffer = (void *)(block + BLOCK - PAGE);
+        end->mr = ibv_reg_mr(end->pd, block, BLOCK, IBV_ACCESS_LOCAL_WRITE);
+        NEED(end->mr, "ibv_reg_mr: %s", strerror(errno));
+    }
     struct ibv_parent_domain_init_attr domain = {.pd = end->pd,
                                                  .comp_mask = IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS,
                                                  .alloc = allocate,
@@ -90,7 +98,8 @@ static void send_and_receive(struct endpoint *from, struct endpoint *to)
 
 int main(int argc, char **argv)
 {
-    NEED(argc == 3, "usage: allocator DEVICE pages|huge");
+    NEED(argc == 3, "usage: allocator DEVICE pages|huge|close");
+    is_close = strcmp(argv[2], "close") == 0;
     const int huge = strcmp(argv[2], "huge") == 0 ? MAP_HUGETLB : 0;
     block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | huge, -1, 0);
     if (block == MAP_FAILED && huge) {

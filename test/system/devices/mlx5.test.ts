@@ -48,7 +48,7 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
     await daemon.settled(isEmpty)
   })
 
-  for (const kind of ['pages', 'huge'])
+  for (const kind of ['pages', 'huge', 'close'])
     it(`has queues wherever the program's allocator puts them (${kind})`, { skip: lacking(allocator) }, async t => {
       const daemon = await withDevices(t)
       const { status, stdout, stderr } = await run(t, allocator, ['mlx5_0', kind], { env: daemon.env })
@@ -136,6 +136,32 @@ describe('libmlx5', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', L
       assert.match(client.stdout, /Final: +100 /)
     }
     await daemon.settled(isEmpty)
+  })
+
+  it("does not leave UCX's threads that poll to the scheduler's tick", {
+    skip: longOnly || lacking('ucx_perftest'),
+  }, async t => {
+    const daemon = await withDevices(t)
+    /** Microseconds of a message, the median of one run. */
+    const latency = async (transport: string): Promise<number> => {
+      const env = { ...daemon.env, UCX_TLS: `${transport},ud:aux,self`, UCX_NET_DEVICES: 'mlx5_0:1' }
+      const port = await freePort()
+      const args = ['-t', 'tag_lat', '-n', '1000', '-w', '10', '-p', String(port)]
+      const server = start(t, 'ucx_perftest', args, { env })
+      await untilListening(port, server.ended)
+      const { stdout, stderr } = await run(t, 'ucx_perftest', [...args, 'localhost'], { env })
+      await server.ended
+      const [, median] = /^Final: +\d+ +(\S+)/m.exec(stdout) ?? []
+      assert.ok(median !== undefined, stdout + stderr)
+      return Number(median)
+    }
+    const medianOf3 = async (transport: string): Promise<number> => {
+      const values = [await latency(transport), await latency(transport), await latency(transport)]
+      return values.sort((a, b) => a - b)[1]!
+    }
+    // Polls of rc_verbs yield, those of rc_mlx5 do not.
+    const [yielding, spinning] = [await medianOf3('rc_verbs'), await medianOf3('rc_mlx5')]
+    assert.ok(spinning <= 10 * yielding, `${spinning} µs, with yields ${yielding} µs`)
   })
 
   it("runs perftest's raw Ethernet", {

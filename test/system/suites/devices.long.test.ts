@@ -73,7 +73,7 @@ const DEVICES = {
       TLS: 'rc_mlx5,ud_mlx5:aux',
     },
     env: { FI_UNIVERSE_SIZE: '8' },
-    failing: /test_mlx5_dr|test_dc_atomic|test_multi_process_alloc_dm|test_mem_align/,
+    failing: /test_mlx5_dr|test_dc_atomic|test_multi_process_alloc_dm/,
     hasInterface: true,
   },
 } as const satisfies Readonly<Record<string, DeviceKind>>
