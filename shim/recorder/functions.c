@@ -211,7 +211,7 @@ VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_comp_channel, (U(CHANNEL, chann
 VERBS(POINTER, DIRECT, CREATED, struct ibv_cq *, ibv_create_cq, (U(CONTEXT, context) U(CHANNEL, channel)),
       (struct ibv_context *context, int entries, void *user, struct ibv_comp_channel *channel, int vector),
       (context, entries, user, channel, vector))
-VERBS(ERRNO, DIRECT, USED, int, ibv_resize_cq, (U(CQ, cq)), (struct ibv_cq *cq, int entries), (cq, entries))
+VERBS(ERRNO, AROUND, USED, int, ibv_resize_cq, (U(CQ, cq)), (struct ibv_cq *cq, int entries), (cq, entries))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_cq, (U(CQ, cq)), (struct ibv_cq *cq), (cq))
 VERBS(MINUS, AROUND, USED, int, ibv_get_cq_event, (U(CHANNEL, channel)),
       (struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user), (channel, cq, user))

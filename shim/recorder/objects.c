@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "polls.h"
 #include "refusals.h"
 #include "verbs.h"
 
@@ -374,6 +375,7 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
         note_call(call->context, uses[0], effect == OBJECT_DESTROYED);
     refusals_enter(call);
     if (effect == OBJECT_DESTROYED && call->object.object) {
+        polls_destroying(call->object.kind, call->object.object);
         begin_destroying(call);
         /* A call that was left by siglongjmp is still in the list: it is not above this one on the stack. */
         call->outer = (uintptr_t)current > (uintptr_t)call ? current : NULL;
@@ -391,6 +393,10 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts)
         return;
     const int saved = errno;
     current = call->outer;
+    if (error == 0) {
+        polls_destroyed(call->object.object);
+        promises_destroyed(call->object.object);
+    }
     void *block = call->block ? keep(call, stack_here()) : NULL;
     /* After keep: between both the object would look alive. Before free: another object may get the address. */
     end_destroying(call);

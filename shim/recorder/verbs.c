@@ -11,6 +11,7 @@
 #include "verbs.h"
 
 #include "batches.h"
+#include "polls.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -45,8 +46,12 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
         note_polling(cq, FRAME);
         if (entries > 1)
             entries = note_array(cq, entries, wc, FRAME);
+        polls_locking(cq, USERDMA_ORDER_CALL_POLL_CQ);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_POLL_CQ);
     }
     int found = original(cq, entries, wc);
+    if (UNLIKELY(recorder_is_on))
+        PROMISES_LEAVE(cq);
     if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
         /* A last poll, for completions that the device wrote before it ended. */
         found = original(cq, entries, wc);
@@ -68,13 +73,16 @@ static int completed(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(verbs_tells_completions) && result == 0)
         provider_completed();
-    if (UNLIKELY(recorder_is_on) && result == 0)
+    if (UNLIKELY(recorder_is_on) && result == 0) {
+        polls_are_recorded = true;
         note_completion(cq);
+        polls_are_recorded = false;
+    }
     return result;
 }
 
 FUNCTION_TYPE(start_poll)
-static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
     if (UNLIKELY(recorder_is_on)) {
         if (IS_BEING_DESTROYED(cq))
@@ -83,12 +91,20 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
             return EINVAL;
         calls_note("ibv_start_poll");
         note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+        polls_starting(cq);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_START_POLL);
     }
     int result = original(cq, attributes);
     if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
         result = original(cq, attributes);
         if (result == ENOENT)
-            return EIO;
+            result = EIO;
+    }
+    if (UNLIKELY(recorder_is_on)) {
+        polls_started(cq, result == 0, CALLER);
+        /* The poll is a call until its end. */
+        if (result != 0)
+            PROMISES_LEAVE(cq);
     }
     return completed(cq, result);
 }
@@ -97,14 +113,21 @@ SLOTS_OF(start_poll)
 FUNCTION_TYPE(next_poll)
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
-    return completed(cq, original(cq));
+    if (LIKELY(!recorder_is_on))
+        return completed(cq, original(cq));
+    polls_advancing(cq);
+    const int result = original(cq);
+    polls_advanced(cq, result == 0);
+    return completed(cq, result);
 }
 SLOTS_OF(next_poll)
 
 FUNCTION_TYPE(end_poll)
 static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
 {
+    polls_ending(cq);
     original(cq);
+    PROMISES_LEAVE(cq);
     note_poll_end(cq);
 }
 SLOTS_OF(end_poll)
@@ -116,6 +139,18 @@ void verbs_wrap_cq(struct ibv_cq_ex *cq)
         WRAP(cq->next_poll, next_poll);
     if (recorder_is_on)
         WRAP(cq->end_poll, end_poll);
+}
+
+/* What the program has asked for, and what it has promised. */
+static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wanted)
+{
+    const bool is_single =
+        wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS && wanted->flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+    const bool by_domain = wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD && promises_is_domain(wanted->parent_domain);
+    polls_created(cq, wanted->wc_flags, is_single || by_domain);
+    reads_wrap(cq);
+    if (is_single || by_domain)
+        promises_cq(ibv_cq_ex_to_cq(cq), !is_single);
 }
 
 /*
@@ -147,6 +182,8 @@ void verbs_wrap_cq(struct ibv_cq_ex *cq)
             cq = (create);                                                                                             \
         if (cq)                                                                                                        \
             verbs_wrap_cq(cq);                                                                                         \
+        if (UNLIKELY(recorder_is_on) && cq)                                                                            \
+            watch_cq(cq, wanted);                                                                                      \
         if (UNLIKELY(recorder_is_on))                                                                                  \
             OBJECT_LEAVE(&call, cq ? 0 : errno, wanted->wc_flags, wanted->comp_mask,                                   \
                          PRESENT(wanted, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));                                         \
@@ -226,7 +263,9 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     calls_note("ibv_post_send");
     batches_posting(qp);
     note_sends(qp, list, FRAME);
+    PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
     const int error = provider_post_send(original, qp, list, bad);
+    PROMISES_LEAVE(SENDS_OF(qp));
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
     if (UNLIKELY(error != 0))
         sends_refused(qp, bad && *bad ? *bad : list, error);
@@ -257,7 +296,9 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int fd = qp->context->cmd_fd;
     calls_note("ibv_post_recv");
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     const int error = provider_post_recv(original, qp, list, bad);
+    PROMISES_LEAVE(RECEIVES_OF(qp));
     if (UNLIKELY(error != 0))
         receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error);
     return error;
@@ -455,6 +496,7 @@ static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *q
     batch_qp = qp;
     batch_requests = 0;
     batches_starting(qp);
+    PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_WR_START);
     original(qp);
     batches_started(qp, CALLER);
 }
@@ -472,6 +514,7 @@ static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
     if (batch_qp == qp)
         batch_qp = NULL;
     original(qp);
+    PROMISES_LEAVE(SENDS_OF(qp));
 }
 SLOTS_OF(wr_abort)
 
@@ -491,6 +534,8 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     int error = provider_refusal(base, qp->wr_id, (int)USERDMA_UNKNOWN_OPCODE);
     if (LIKELY(error == 0)) {
         error = original(qp);
+        if (UNLIKELY(recorder_is_on))
+            PROMISES_LEAVE(SENDS_OF(qp));
     } else {
         is_completing = true;
         qp->wr_abort(qp);
@@ -643,6 +688,14 @@ void verbs_gone(uint32_t kind, void *object, size_t bytes)
 /* The object of a new queue pair if `mask` has `bit`. */
 #define IF(mask, bit, object) ((mask) & (bit) ? (object) : NULL)
 
+/* The program gets a queue pair in `pd`; NULL: in none. */
+static void created_qp(struct ibv_qp *qp, uint32_t slots, const struct ibv_pd *pd)
+{
+    provider_created_qp(qp, slots);
+    if (UNLIKELY(recorder_is_on) && promises_is_domain(pd))
+        promises_qp(qp);
+}
+
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
                                    struct ibv_qp_init_attr_ex *attributes)
 {
@@ -663,7 +716,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     }
     struct ibv_qp *qp = provider_create_qp(original, context, attributes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd));
     /* An XRC target is no extended queue pair. */
     if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
@@ -694,7 +747,7 @@ struct ibv_qp *verbs_create_own_qp(const char *name, create_own_qp_function *ori
     }
     struct ibv_qp *qp = original(context, attributes, own, bytes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd));
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
     if (UNLIKELY(recorder_is_on))
@@ -782,8 +835,15 @@ struct ibv_qp *around_ibv_create_qp(struct ibv_qp *(*original)(struct ibv_pd *, 
 {
     struct ibv_qp *qp = original(pd, attributes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, pd);
     return qp;
+}
+
+int around_ibv_resize_cq(int (*original)(struct ibv_cq *, int), struct ibv_cq *cq, int entries)
+{
+    if (UNLIKELY(recorder_is_on))
+        polls_locking(cq, USERDMA_ORDER_CALL_RESIZE_CQ);
+    return original(cq, entries);
 }
 
 /*
