@@ -53,12 +53,9 @@ Description: RDMA devices in user space for unmodified programs
  found. Brings its own Node.js.
 `
 
-const COPYRIGHT = `userdma, and the Node.js, koffi, commander and @js-sdsl/ordered-map that it contains, are under the MIT
-licence. Node.js contains parts under other licences. The texts are in /usr/share/doc/${manifest.name}/licenses:
+const COPYRIGHT = `userdma, and the Node.js, koffi and commander that it contains, are under the MIT licence. Node.js contains parts under other licences. The texts are in /usr/share/doc/${manifest.name}/licenses:
 
-userdma/LICENSE, node/LICENSE, koffi/LICENSE, commander/LICENSE, @js-sdsl/ordered-map/LICENSE
-
-@grpc/grpc-js, which it contains too, is under the Apache License 2.0 (/usr/share/common-licenses/Apache-2.0).
+userdma/LICENSE, node/LICENSE, koffi/LICENSE, commander/LICENSE
 
 yaml, which it contains too, is under the ISC licence: yaml/LICENSE
 

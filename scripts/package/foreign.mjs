@@ -20,8 +20,11 @@ const NODE = {
 
 const lock = JSON.parse(readFileSync(inRoot('package-lock.json'), 'utf8'))
 
-/** The foreign packages of an installed tree, by use. `license`: an SPDX expression. */
-export const foreignPackages = arch => {
+/**
+ * The foreign packages of an installed tree, by use. `license`: an SPDX expression. `hasPlugin`: with `userdma
+ * device-plugin`.
+ */
+export const foreignPackages = (arch, hasPlugin = false) => {
   const koffi = `@koromix/koffi-linux-${arch}`
   const locked = name => ({ name, ...lock.packages[`node_modules/${name}`] })
   return {
@@ -29,8 +32,7 @@ export const foreignPackages = arch => {
     koffi: locked(koffi),
     commander: locked('commander'),
     yaml: locked('yaml'),
-    grpc: locked('@grpc/grpc-js'),
-    orderedMap: locked('@js-sdsl/ordered-map'),
+    ...(hasPlugin && { grpc: locked('@grpc/grpc-js'), orderedMap: locked('@js-sdsl/ordered-map') }),
   }
 }
 

@@ -56,7 +56,7 @@ const makeRoot = (arch, path) => {
 const makeTree = (arch, libraries, work, path) => {
   const root = join(work, `root-${arch}`)
   mkdirSync(join(root, 'usr'), { recursive: true })
-  stageTree(join(root, 'usr', 'local'), arch, libraries)
+  stageTree(join(root, 'usr', 'local'), arch, libraries, true)
   // Without units of systemd, and without the folders above, which are Debian's.
   writeTar(path, root, ['usr/local/bin/userdma', 'usr/local/lib/userdma', 'usr/local/share'])
 }

@@ -40,8 +40,7 @@ export const stageMain = folder => {
     if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
   forgetMaps(join(folder, 'dist'))
   const { scripts: _, devDependencies: __, ...fields } = manifest
-  const { commander, grpc, orderedMap } = foreignPackages(process.arch)
-  const bundled = [commander, grpc, orderedMap]
+  const bundled = [foreignPackages(process.arch).commander]
   for (const { name } of bundled)
     cpSync(inRoot('node_modules', name, 'LICENSE'), join(folder, 'licenses', name, 'LICENSE'))
   writeFileSync(join(folder, SBOM), sbomOf(fields, bundled))

@@ -37,20 +37,27 @@ const write = (path, text, mode = 0o644) => {
   chmodSync(path, mode)
 }
 
+/** Whether only `userdma device-plugin` needs this compiled file. */
+const isOfPlugin = path =>
+  /dist\/(?:device-plugin\.cjs|src\/cli\/(?:commands\/device-plugin\.js|kubernetes\/.*))$/.test(path)
+
 /**
  * The program: JavaScript and what it reads, without types and maps, which only programs that import userdma use. The
  * pages of `userdma help` are here, not in share/doc, which slim images leave out.
  */
-export const stageProgram = home => {
+export const stageProgram = (home, hasPlugin = false) => {
   for (const path of filesBelow(inRoot('docs'), file => file.endsWith('.md') || file.includes('/dashboards/')))
     if (!path.startsWith(inRoot('docs', 'decisions'))) copy(path, join(home, relative(inRoot(), path)))
   // Without its first line, which names another Node.js.
   write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
-  const bundles = filesBelow(inRoot('dist'), file => file.endsWith('.cjs')).map(path => relative(inRoot(), path))
+  const isWanted = path => hasPlugin || !isOfPlugin(path)
+  const bundles = filesBelow(inRoot('dist'), file => file.endsWith('.cjs') && isWanted(file)).map(path =>
+    relative(inRoot(), path),
+  )
   for (const name of ['bin/package.json', 'scripts/bundled.json', ...bundles]) copy(inRoot(name), join(home, name))
   copy(inRoot('dist', 'page'), join(home, 'dist', 'page'))
   copy(inRoot('deploy'), join(home, 'deploy'))
-  for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
+  for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js') && isWanted(file)))
     copy(path, join(home, relative(inRoot(), path)))
   forgetMaps(join(home, 'dist', 'src'))
   copy(inRoot('deploy'), join(home, 'deploy'))
@@ -59,8 +66,8 @@ export const stageProgram = home => {
   write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module', exports }, null, 2)}\n`)
 }
 
-const stageForeign = (home, doc, arch) => {
-  const { node, koffi, commander, yaml, grpc, orderedMap } = foreignPackages(arch)
+const stageForeign = (home, doc, arch, hasPlugin) => {
+  const { node, koffi, commander, yaml, grpc, orderedMap } = foreignPackages(arch, hasPlugin)
   const licenseFolder = name => join(doc, 'licenses', name)
   const stageLicense = ({ name }) => copy(inRoot('node_modules', name, 'LICENSE'), join(licenseFolder(name), 'LICENSE'))
   const stageScripts = (foreign, files) => {
@@ -81,7 +88,7 @@ const stageForeign = (home, doc, arch) => {
   stageScripts(commander, ['package.json', 'index.js', 'esm.mjs', 'lib'])
   stageScripts(yaml, ['package.json', 'dist'])
   // which dist/device-plugin.cjs contains
-  for (const bundled of [grpc, orderedMap]) stageLicense(bundled)
+  for (const bundled of hasPlugin ? [grpc, orderedMap] : []) stageLicense(bundled)
 }
 
 /** Files below share/ that commands of userdma print. */
@@ -114,18 +121,18 @@ const setModes = folder => {
 
 /**
  * Stages the tree in `prefix`, a folder that does not exist. `libraries`: the compiled C libraries. Throws StepError if
- * a file needs a newer glibc than we promise.
+ * a file needs a newer glibc than we promise. `hasPlugin`: with `userdma device-plugin`.
  */
-export const stageTree = (prefix, arch, libraries) => {
+export const stageTree = (prefix, arch, libraries, hasPlugin = false) => {
   const home = join(prefix, 'lib', 'userdma')
   const doc = join(prefix, 'share', 'doc', 'userdma')
   write(join(prefix, 'bin', 'userdma'), launcher(), 0o755)
-  stageProgram(home)
+  stageProgram(home, hasPlugin)
   for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
-  stageForeign(home, doc, arch)
+  stageForeign(home, doc, arch, hasPlugin)
   copy(inRoot('shim', 'include', 'userdma_check.h'), join(prefix, 'include', 'userdma_check.h'))
   copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
-  write(join(doc, SBOM), sbomOf(manifest, Object.values(foreignPackages(arch))))
+  write(join(doc, SBOM), sbomOf(manifest, Object.values(foreignPackages(arch, hasPlugin))))
   stagePrinted(join(prefix, 'share'))
   for (const name of ['user', 'system'])
     copy(inRoot('scripts', 'package', 'systemd', name), join(prefix, 'lib', 'systemd', name))

@@ -7,7 +7,7 @@
  *
  * A target has no queues: its object is libibverbs' struct ibv_qp followed by zeros. So the provider, which modifies
  * and destroys the target, finds no rings to unmap. The receiver's SRQ number is in unused bits of a send request's
- * flags (src/spec/drivers/rxe-rings.ts). The provider copies the flags into the ring.
+ * flags (src/spec/drivers/mapped-rings.ts). The provider copies the flags into the ring.
  *
  * Objects are allocated with calloc, as by a provider, and destroyed by the program.
  */

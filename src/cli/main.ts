@@ -7,7 +7,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
-import { exitOnBrokenPipe, fail } from './fail.ts'
+import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
 import { versionText } from './version.ts'
 
 /** Collects the values of an option that may be given several times. */
@@ -607,7 +607,15 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
           'userdma device-plugin --socket /run/userdma/sock --resource vpc.amazonaws.com/efa,driver=efa,shares=1',
         ),
       )
-      .action(async options => (await import('./commands/device-plugin.ts')).devicePlugin(options))
+      .action(async options => {
+        const { devicePlugin } = await import('./commands/device-plugin.ts').catch(error => {
+          if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error
+          throw new UsageError(
+            'this package has no device plugin: it is in the container image (`userdma help how-to/kubernetes`)',
+          )
+        })
+        return devicePlugin(options)
+      })
   },
   sim(program) {
     program

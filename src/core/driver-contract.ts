@@ -104,8 +104,6 @@ export interface Driver<D = unknown> {
    * few objects.
    */
   closing?(context: Context<unknown, D>): Iterable<unknown>
-  /** A context was closed, and all its objects were destroyed. */
-  closed?(context: Context<unknown, D>): void
   /** The device was removed, and all its objects were destroyed. */
   removed?(device: Device<D>): void
   /**

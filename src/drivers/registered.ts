@@ -18,9 +18,12 @@ import { rxeDriver } from './rxe/device.ts'
 
 export { openLocalRings } from './rings/context.ts'
 export type { SlabRings } from './rings/ring-memory.ts'
-export { type RxeDevice, rxeDriver } from './rxe/device.ts'
+export type { RxeDevice } from './rxe/device.ts'
 export type { SoftDevice } from './soft/device.ts'
 export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './soft/torment/torment.ts'
+
+/** The driver of the devices that a program makes in itself. */
+export const libraryDriver = rxeDriver
 
 /** The first one is the driver of a device with an address and without `driver=`. */
 export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, efaDriver, mlx5Driver, ctxDriver, nullDriver]

@@ -28,7 +28,7 @@ export {
   starTopology,
 } from './network/links.ts'
 export { createNetwork } from './network/network.ts'
-export type { CountMessage, FailureMessage, TracedCall } from './network/observe.ts'
+export type { CountMessage, FailureMessage, SeenPacket, TracedCall } from './network/observe.ts'
 export { ExploreError } from './network/virtual/explore.ts'
 export type { ExploredFault } from './network/virtual/fault-lists.ts'
 export { type OpenOptions, open } from './open/open.ts'

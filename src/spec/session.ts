@@ -457,7 +457,7 @@ export const MappingKind = { ADOPT: 1, RELEASE: 2, ADOPT_WRITTEN: 3 } as const
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
- * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
+ * spec/drivers/mapped-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
  * context's file is O_RDONLY, O_WRONLY, otherwise O_RDWR.
  */
 export const OpenWants = { PACKED_RINGS: 1, READ_ONLY: 2, WRITE_ONLY: 4 } as const

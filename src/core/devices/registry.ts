@@ -248,7 +248,7 @@ const beginClose = (context: Context): void => {
 
 /**
  * Destroys the objects of a context, in steps. If the device is removed meanwhile, the removal runs a second instance
- * of this job. Only the instance that ends first calls `driver.closed` and the callbacks.
+ * of this job. Only the instance that ends first calls the callbacks.
  */
 function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
@@ -258,7 +258,6 @@ function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<u
   if (!device.contexts.delete(context)) return
   core.endingContexts.delete(context)
   context.whenEnded = undefined
-  attempt(core, () => driver.closed?.(context))
   for (const callback of whenEnded) attempt(core, callback)
 }
 

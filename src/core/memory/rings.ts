@@ -6,7 +6,7 @@
  * of requests, the producer of completions) and never reads it back. It masks the program's index at every read.
  */
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
-import { indexMask, loadIndex, type RingLayout, rxeLayout, storeIndex } from '../../spec/drivers/ring-layout.ts'
+import { indexMask, loadIndex, mappedLayout, type RingLayout, storeIndex } from '../../spec/drivers/ring-layout.ts'
 import type { MappedChunk, MappedMemory } from './mappable-memory.ts'
 
 /** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
@@ -31,11 +31,11 @@ export interface RingMemory {
 
 /** Rings that a program maps: each is a range of its context's memory, a header and then the elements. */
 export const mappedRings = (memory: MappedMemory): RingMemory => ({
-  layout: rxeLayout,
+  layout: mappedLayout,
   mayHideSlots: true,
   allocate(bytes) {
-    const area = memory.allocate(rxeLayout.header.DATA + bytes)
-    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
+    const area = memory.allocate(mappedLayout.header.DATA + bytes)
+    return { area, headerAt: area.at, elementsAt: area.at + mappedLayout.header.DATA }
   },
   free: ({ area }) => memory.free(area),
 })

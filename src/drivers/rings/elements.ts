@@ -3,7 +3,7 @@
  */
 
 import type { Ring } from '../../core/memory/rings.ts'
-import { RingSge } from '../../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../../spec/drivers/mapped-rings.ts'
 import { Sge } from '../../transport/engine/types.ts'
 
 /**

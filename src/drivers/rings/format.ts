@@ -3,8 +3,8 @@
  * maps, or the compact one of the library (ring-memory.ts).
  */
 import { type MmapInfo, mmapInfo } from '../../core/memory/rings.ts'
+import { RingSge } from '../../spec/drivers/mapped-rings.ts'
 import { QpQueues as QpAttributes, RxeAttributes } from '../../spec/drivers/rxe.ts'
-import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import type { QpCreated, QueueFormat, SharedFormat } from '../soft/format.ts'
 import { emptyReceiveQueue, emptySendQueue } from '../soft/queues.ts'
 import { stateOf } from '../soft/state.ts'

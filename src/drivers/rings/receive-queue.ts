@@ -14,7 +14,7 @@ import {
   storeConsumer,
   storeProducer,
 } from '../../core/memory/rings.ts'
-import { RingSge } from '../../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../../spec/drivers/mapped-rings.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { Receive, Sge } from '../../transport/engine/types.ts'
 import { checkLimit, type ExactQueue, NO_MARK, type ReceiveQueue } from '../soft/queues.ts'

@@ -13,8 +13,8 @@
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
 import { emptyRing, type RingLocation, type RingMemory } from '../../core/memory/rings.ts'
 import { compactLayout } from '../../spec/drivers/compact-rings.ts'
-import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
-import { ELEMENTS_OFFSET } from '../../spec/drivers/rxe-rings.ts'
+import { ELEMENTS_OFFSET } from '../../spec/drivers/mapped-rings.ts'
+import { mappedLayout, type RingLayout } from '../../spec/drivers/ring-layout.ts'
 
 interface Slab extends MappedChunk {
   readonly chunk: MappedChunk
@@ -158,7 +158,7 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
 
 /** Rings of a program that has opened its context with `OpenWants.PACKED_RINGS`. `packed.count`: number of rings. */
 export const packedRings = (memory: MappedMemory, packed: { count: number }): RingMemory => {
-  const slabs = createSlabs(rxeLayout, {
+  const slabs = createSlabs(mappedLayout, {
     freeSlotsCostMemory: false,
     add: bytes => memory.allocate(bytes),
     remove: chunk => memory.free(chunk),

@@ -16,7 +16,7 @@ import {
   type RingMemory,
   storeConsumer,
 } from '../../core/memory/rings.ts'
-import { AddressVector } from '../../spec/drivers/rxe-rings.ts'
+import { AddressVector } from '../../spec/drivers/mapped-rings.ts'
 import { joinWords, swap32 } from '../../spec/memory.ts'
 import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { BindMw, Flush, Send } from '../../transport/engine/types.ts'

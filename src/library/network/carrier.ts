@@ -17,7 +17,7 @@ import type { Caller, Context, Device as CoreDevice } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { openLocalRings, type SlabRings } from '../../drivers/registered.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
-import { type RingLayout, rxeLayout } from '../../spec/drivers/ring-layout.ts'
+import { mappedLayout, type RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import { noDeviceText } from '../../tools/trace/suggest.ts'
 import type { Result } from '../../uapi/call.ts'
@@ -37,12 +37,12 @@ export type StartCheck = (context: Context) => DeviceCheck
 /** Arguments of a call whose method is known only at run time. */
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
 
-/** Rings in the memory of a context (`Context.mapped`): layout 'rxe', one range for each. */
+/** Rings in the memory of a context (`Context.mapped`): layout 'mapped', one range for each. */
 const ringsIn = (mapped: FindableMemory): Pick<SlabRings, 'layout' | 'at'> => ({
-  layout: rxeLayout,
+  layout: mappedLayout,
   at(offset) {
     const area = mapped.at(offset)
-    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
+    return { area, headerAt: area.at, elementsAt: area.at + mappedLayout.header.DATA }
   },
 })
 
@@ -95,7 +95,7 @@ const carrierOn = (
   startCheck: StartCheck | undefined,
   onClosed: () => Promise<void> | undefined,
 ): OpenedCarrier => {
-  const mapped = layout === 'rxe' ? findableMemory() : undefined
+  const mapped = layout === 'mapped' ? findableMemory() : undefined
   const context = openContext(device, { isOpened: true, ...(mapped && { mapped }) })
   const check = startCheck?.(context)
   const ownRings = soft && openLocalRings(context)
@@ -298,5 +298,5 @@ export const contextCarrier = (network: LocalNetwork, name: string, startCheck?:
   const device = devices.get(name)
   if (device === undefined) throw refused('ENODEV', 'open', noDeviceText(name, [...devices.keys()]))
   const soft = network.softDevice(name)
-  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', startCheck, () => undefined)
+  return carrierOn(network, device, soft, soft === undefined ? 'mapped' : 'compact', startCheck, () => undefined)
 }

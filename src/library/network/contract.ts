@@ -17,7 +17,7 @@ import type { Device } from '../verbs/device.ts'
 import { formatValue, invalidArgument } from '../verbs/error.ts'
 import type { AbortOptions } from '../verbs/mailbox.ts'
 import type { NetworkTopology } from './links.ts'
-import type { TracedCall } from './observe.ts'
+import type { SeenPacket, TracedCall } from './observe.ts'
 import type { ExploredFault } from './virtual/fault-lists.ts'
 import type { VirtualClock } from './virtual/virtual-clock.ts'
 
@@ -40,6 +40,11 @@ export interface Network {
    * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.
    */
   capture(path: string): () => void
+  /**
+   * Calls `handler` with each packet that soft devices of the network send, until the returned function is called.
+   * Meanwhile all messages are sent as packets (`NetworkOptions.path`). An exception of the handler is uncaught.
+   */
+  packets(handler: (packet: SeenPacket) => void): () => void
   /**
    * Calls `handler` after each call on a device of the network, until the returned function is called. Calls of methods
    * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.

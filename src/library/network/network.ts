@@ -21,7 +21,7 @@ import { ScanScope } from '../../core/driver-contract.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { CallingProcess, Core } from '../../core/model.ts'
-import { rxeDriver, type SoftDevice } from '../../drivers/registered.ts'
+import { libraryDriver, type SoftDevice } from '../../drivers/registered.ts'
 import {
   type Clock,
   MAX_TIMER_DELAY,
@@ -523,7 +523,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const port = withFaults(barePort, name, rules)
       // A recording taps the port while the device is added.
       faultPorts.set(name, port)
-      const device = assembly.addDevice(rxeDriver, name, {
+      const device = assembly.addDevice(libraryDriver, name, {
         identity,
         dcqcn: lineRate,
         timerDelay: clock.isVirtual ? 0 : undefined,
@@ -568,6 +568,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     softDevice: name => attached.get(name),
     portOf: name => faultPorts.get(name),
     capture: observation.capture,
+    packets: observation.packets,
     trace: observation.trace,
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)

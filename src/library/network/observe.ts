@@ -8,7 +8,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import { closeSync } from 'node:fs'
-import { type PacketCapture, startCapture } from '../../assembly/capture.ts'
+import { startCapture } from '../../assembly/capture.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
@@ -19,8 +19,10 @@ import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import { createCause } from '../../spec/check/causes.ts'
 import { type FailureJson, failureJson } from '../../spec/check/failures.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
+import { packetText } from '../../tools/trace/packets.ts'
 import { createPcapng, type PcapngPacket } from '../../tools/trace/pcapng.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
+import { addTap, forEachPacket } from '../../transport/phy/tap.ts'
 import { isSameAddress } from '../../transport/wire/address.ts'
 import { checkFunction, checkText, formatValue, refused, warn } from '../verbs/error.ts'
 import { jsonSafe, showAs } from '../verbs/objects/show.ts'
@@ -39,6 +41,16 @@ export interface CountMessage {
 interface ObservedDevice {
   readonly network: SoftDevice
   readonly port: FaultPort
+}
+
+/** A packet that a soft device of the network has sent, before faults and links. */
+export interface SeenPacket {
+  /** Name of the device. */
+  readonly device: string
+  /** From the BTH to the ICRC, a copy. */
+  readonly bytes: Uint8Array
+  /** One line: opcode, destination queue pair, PSN, the fields of further headers, bytes of payload. */
+  readonly text: string
 }
 
 /** A completed call on a device of the network. */
@@ -183,6 +195,17 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
   }
 }
 
+/** An exception of `handle` becomes an uncaught one: it must not change what is observed. */
+const withoutEffect = (handle: () => void): void => {
+  try {
+    handle()
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error
+    })
+  }
+}
+
 /** `attached`: the soft devices of the network by name. */
 export const observe = (
   core: Core,
@@ -193,16 +216,28 @@ export const observe = (
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
   })
-  const captures = new Set<Capture>()
+  const watches = new Set<PacketWatch>()
 
-  interface Capture {
-    readonly packets: PacketCapture
+  /** Taps of all soft devices. */
+  interface PacketWatch {
+    /** Returns the removal of the tap. */
+    readonly add: (name: string, port: FaultPort) => () => void
     readonly tapRemovers: Map<string, () => void>
-    stop(): void
   }
 
-  const tap = ({ packets, tapRemovers }: Capture, name: string, { port }: ObservedDevice): void => {
-    tapRemovers.set(name, packets.add(port, 0))
+  const tap = ({ add, tapRemovers }: PacketWatch, name: string, { port }: ObservedDevice): void => {
+    tapRemovers.set(name, add(name, port))
+  }
+  /** Returns a function that ends the watch, and is false at a second call. */
+  const watchPackets = (add: PacketWatch['add']): (() => boolean) => {
+    const watch: PacketWatch = { add, tapRemovers: new Map() }
+    watches.add(watch)
+    for (const [name, device] of attached) tap(watch, name, device)
+    return () => {
+      for (const remove of watch.tapRemovers.values()) remove()
+      watch.tapRemovers.clear()
+      return watches.delete(watch)
+    }
   }
   /** Whether an address (16 bytes) belongs to a device of the network. */
   const isOwn = (address: Uint8Array): boolean =>
@@ -210,10 +245,10 @@ export const observe = (
 
   return {
     deviceAdded(name: string, device: ObservedDevice): void {
-      for (const capture of captures) tap(capture, name, device)
+      for (const watch of watches) tap(watch, name, device)
     },
     deviceRemoved(name: string): void {
-      for (const { tapRemovers } of captures) {
+      for (const { tapRemovers } of watches) {
         // Removed now: the port stays open until the device's objects are destroyed, and the capture may end earlier.
         tapRemovers.get(name)?.()
         tapRemovers.delete(name)
@@ -222,45 +257,45 @@ export const observe = (
     capture(path: string): () => void {
       checkText('network.capture', 'path', path)
       const { fd, write } = openCapture(path)
-      const capture: Capture = {
-        packets: startCapture(
-          isOwn,
-          write,
-          error => {
-            // The traffic continues.
-            warn(`a capture was stopped: ${String(error)}`)
-            capture.stop()
-          },
-          () => longestStay !== undefined || [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
-          clock,
-          longestStay?.(),
-        ),
-        tapRemovers: new Map(),
-        stop() {
-          if (!captures.delete(capture)) return
-          for (const remove of capture.tapRemovers.values()) remove()
-          capture.packets.end()
-          closeSync(fd)
+      const packets = startCapture(
+        isOwn,
+        write,
+        error => {
+          // The traffic continues.
+          warn(`a capture was stopped: ${String(error)}`)
+          stop()
         },
+        () => longestStay !== undefined || [...attached.values()].some(({ port }) => port.ruleCounts().length > 0),
+        clock,
+        longestStay?.(),
+      )
+      const endWatch = watchPackets((_, port) => packets.add(port, 0))
+      const stop = (): void => {
+        if (!endWatch()) return
+        packets.end()
+        closeSync(fd)
       }
-      captures.add(capture)
-      for (const [name, device] of attached) tap(capture, name, device)
-      return capture.stop
+      return stop
+    },
+    packets(handler: (packet: SeenPacket) => void): () => void {
+      checkFunction('network.packets', 'handler', handler)
+      const endWatch = watchPackets((device, port) =>
+        addTap(port, run => {
+          if (run.direction !== 'sent') return
+          forEachPacket(run, (offset, length) => {
+            const bytes = run.arena.bytes.slice(offset, offset + length)
+            withoutEffect(() => handler({ device, bytes, text: packetText(bytes) }))
+          })
+        }),
+      )
+      return () => void endWatch()
     },
     trace(handler: (call: TracedCall) => void): () => void {
       checkFunction('network.trace', 'handler', handler)
       let isStopped = false
       // A call that was running at the stop still calls its hooks.
       const onCall = (call: TracedCall): void => {
-        if (isStopped) return
-        try {
-          handler(call)
-        } catch (error) {
-          // An uncaught exception. It must not change the call's result, so core would ignore it.
-          queueMicrotask(() => {
-            throw error
-          })
-        }
+        if (!isStopped) withoutEffect(() => handler(call))
       }
       const removers = new Map<CoreDevice, () => void>()
       const unregister = registerClient(core, {

@@ -26,7 +26,7 @@ export interface OpenOptions {
   /** Link of a new network, see `NetworkOptions.link`. */
   readonly link?: Link | undefined
   /**
-   * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by
+   * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'mapped' as used by
    * libibverbs programs.
    */
   readonly rings?: RingLayout['name'] | undefined
@@ -76,7 +76,7 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   check: true,
   record: true,
 }
-const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
+const ringNames: readonly RingLayout['name'][] = ['compact', 'mapped']
 
 const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
   if (link !== undefined && link !== network.link)

@@ -3,8 +3,9 @@
  * receive request 32, a completion 64, a ring header 16. Fields that no opcode needs together may have the same offset.
  * A datagram names its address handle; there are no address vectors (UD_VECTOR 0).
  */
+
+import { Wc } from './mapped-rings.ts'
 import type { RingLayout } from './ring-layout.ts'
-import { Wc } from './rxe-rings.ts'
 
 export const compactLayout: RingLayout = {
   name: 'compact',

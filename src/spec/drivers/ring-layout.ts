@@ -1,9 +1,9 @@
 /*
  * Ring layouts (docs/decisions/rings.md): the offsets of the indices of a ring and of the fields of its elements. The
- * layout of rxe's user library (rxe-rings.ts) is for programs in other processes, the compact layout (compact-rings.ts)
+ * layout of rxe's user library (mapped-rings.ts) is for programs in other processes, the compact layout (compact-rings.ts)
  * for programs in this process. Offsets are in bytes; fields are little-endian.
  */
-import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
+import { RecvWqe, RingHeader, SendWqe, Wc } from './mapped-rings.ts'
 
 type Offsets<T> = { readonly [K in keyof T]: number }
 
@@ -25,7 +25,7 @@ export const storeIndex = ({ isSingleThreaded }: RingLayout, words: Int32Array, 
 }
 
 export interface RingLayout {
-  readonly name: 'rxe' | 'compact'
+  readonly name: 'mapped' | 'compact'
   /** Offsets from the start of the header. DATA: of the elements; packed rings store it at ELEMENTS_OFFSET instead. */
   readonly header: Offsets<typeof RingHeader>
   /**
@@ -43,9 +43,9 @@ export interface RingLayout {
   readonly receive: Offsets<typeof RecvWqe>
 }
 
-/** The layout of rxe's user library. */
-export const rxeLayout: RingLayout = {
-  name: 'rxe',
+/** As rxe's user library has it. */
+export const mappedLayout: RingLayout = {
+  name: 'mapped',
   header: RingHeader,
   hasFreeRunningIndices: false,
   isSingleThreaded: false,

@@ -5,8 +5,8 @@
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import type { RingMemory } from '../../../src/core/memory/rings.ts'
-import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
-import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
+import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/mapped-rings.ts'
+import { mappedLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { SendFlags, WcFlags, WrOpcode } from '../../../src/spec/work.ts'
 
@@ -29,7 +29,7 @@ export const testRings = (): TestRings => {
   let next = PAGE
   return {
     live,
-    layout: rxeLayout,
+    layout: mappedLayout,
     mayHideSlots: true,
     allocationsLeft: Number.POSITIVE_INFINITY,
     at(offset) {

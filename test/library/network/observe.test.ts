@@ -41,6 +41,40 @@ test('a capture has packets of devices that are opened later, until it is stoppe
   await closeAll(a, b)
 })
 
+test('packets are seen as they are sent, of devices that are opened later too, until the end of the watch', async () => {
+  const network = createNetwork()
+  const texts: string[] = []
+  const stop = network.packets(({ device, bytes, text }) => texts.push(`${device} ${bytes.length} ${text}`))
+  const { a, b } = await pair(openTwoInProcess(network))
+  a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
+  assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+  assert.equal(texts.length, 2)
+  // BTH, RETH, payload, ICRC
+  assert.match(texts[0]!, new RegExp(`^${a.device.name} ${12 + 16 + 3000 + 4} WRITE_ONLY .* 3000 B`))
+  assert.match(texts[1]!, new RegExp(`^${b.device.name} ${12 + 4 + 4} ACKNOWLEDGE `))
+  stop()
+  stop()
+  a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 2 })
+  assert.equal(await completionText(a.cq), '2 RDMA_WRITE')
+  assert.equal(texts.length, 2)
+  await closeAll(a, b)
+})
+
+test('an exception of a watcher of packets is uncaught, and does not change the transfer', async () => {
+  const network = createNetwork()
+  network.packets(() => {
+    throw new Error('mine')
+  })
+  const { a, b } = await pair(openTwoInProcess(network))
+  const errors = await uncaughtDuring(async () => {
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8), { id: 1 })
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+  })
+  assert.deepEqual(errors, ['mine', 'mine'])
+  assert.throws(() => network.packets(1 as never), { code: 'EINVAL', message: /handler/ })
+  await closeAll(a, b)
+})
+
 test('a capture to a symbolic link or to an unwritable path is refused', t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()

@@ -29,7 +29,7 @@ export const openTwoInProcess =
 /** Runs the tests on devices of this process, with each ring layout, and on devices of a daemon. */
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   describe('in this process', () => tests(openTwoInProcess()))
-  describe('in this process, with the rings of rxe', () => tests(openTwoInProcess(undefined, { rings: 'rxe' })))
+  describe('in this process, with mapped rings', () => tests(openTwoInProcess(undefined, { rings: 'mapped' })))
   describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const scope = suiteScope()
     let socket = ''

@@ -20,8 +20,8 @@ import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createFileRings } from '../../../src/library/verbs/remote/file-rings.ts'
 import { nextSlot, type ProgramRing, produce, programRing } from '../../../src/library/verbs/ring.ts'
-import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
-import { RingHeader } from '../../../src/spec/drivers/rxe-rings.ts'
+import { RingHeader } from '../../../src/spec/drivers/mapped-rings.ts'
+import { mappedLayout } from '../../../src/spec/drivers/ring-layout.ts'
 
 const native = { skip: !hasNative() }
 const PAGE_BYTES = 4096
@@ -33,7 +33,8 @@ const deviceAndLibrary = (isPacked: boolean) => {
   const memory = new ContextMemory(pool, isPacked, undefined, undefined, { slices, failed: assert.ifError })
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
-  const programRingOf = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
+  const programRingOf = (ring: Ring): ProgramRing =>
+    programRing({ layout: mappedLayout, ring: file.ring }, mmapInfo(ring))
   const close = (): void => {
     file.close()
     memory.close()

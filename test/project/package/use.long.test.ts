@@ -24,7 +24,7 @@ test('the package has the documents, the header, the examples and their compiled
 test('the package names what it contains, with licences', () => {
   const { components } = JSON.parse(readFileSync(pathOf('node_modules/userdma/sbom.cdx.json'), 'utf8'))
   const names = components.map((component: { name: string }) => component.name)
-  assert.deepEqual(names, ['commander', '@grpc/grpc-js', '@js-sdsl/ordered-map'])
+  assert.deepEqual(names, ['commander'])
   for (const name of ['LICENSE', ...names.map((name: string) => `licenses/${name}/LICENSE`)])
     assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
 })

@@ -2,7 +2,7 @@
  * Encodes work requests into slots of rings (spec/drivers/ring-layout.ts). Hot: no allocation. `at` is the byte offset
  * of the slot.
  */
-import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
+import { RingSge } from '../../../spec/drivers/mapped-rings.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
 import type { Slice } from '../mr/region.ts'
 import { RemoteRange } from '../mr/remote-memory.ts'

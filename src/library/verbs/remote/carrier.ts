@@ -12,7 +12,7 @@ import { DeviceClass } from '../../../spec/classes/device/device.ts'
 import { Interface } from '../../../spec/classes/device/interface.ts'
 import { AsyncFd } from '../../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../../spec/classes/events/comp_channel.ts'
-import { rxeLayout } from '../../../spec/drivers/ring-layout.ts'
+import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { type ErrnoName, errnoName } from '../../../spec/errno.ts'
 import { declare } from '../../../spec/schema/description.ts'
@@ -228,7 +228,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
     descriptors,
-    layout: rxeLayout,
+    layout: mappedLayout,
     ring: rings.ring,
     release: rings.release,
     channel: channel === undefined ? {} : { channel },

@@ -3,8 +3,8 @@
  * mapping is most of the cost of creating a queue. The last ring of a mapping unmaps it.
  */
 import { createRingPool, type Mapping, pageSize, type RingPool } from '../../../host/memory/mapping.ts'
-import { rxeLayout } from '../../../spec/drivers/ring-layout.ts'
-import { ELEMENTS_OFFSET } from '../../../spec/drivers/rxe-rings.ts'
+import { ELEMENTS_OFFSET } from '../../../spec/drivers/mapped-rings.ts'
+import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
 import { pageBelow } from '../../../spec/memory.ts'
 import { ContextFile } from '../../../spec/session.ts'
 import type { MmapInfo, RingBytes } from '../carrier.ts'
@@ -58,7 +58,7 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
       const { bytes, view, i32 } = shared.mapping
       const headerAt = at - start
       // 0 except in packed rings.
-      const elementsOffset = view.getUint32(headerAt + ELEMENTS_OFFSET, true) || rxeLayout.header.DATA
+      const elementsOffset = view.getUint32(headerAt + ELEMENTS_OFFSET, true) || mappedLayout.header.DATA
       return { headerAt, elementsAt: headerAt + elementsOffset, bytes, view, words: i32 }
     },
     release(info) {

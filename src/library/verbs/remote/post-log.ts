@@ -6,7 +6,7 @@
  * for other programs.
  */
 import type { Mapping } from '../../../host/memory/mapping.ts'
-import { rxeLayout } from '../../../spec/drivers/ring-layout.ts'
+import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
 import { EventKind, EventLog, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../../../spec/session.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
 import { sharingStacks } from '../watch/stack-sharing.ts'
@@ -99,7 +99,8 @@ export const createPostLog = (session: Session, context: number, file: number, w
   return {
     posts: {
       watch(queue, number, _mmapInfo, ring) {
-        const wrIdAt = ring.elementsAt + (queue === PostQueue.SEND ? rxeLayout.send.WR_ID : rxeLayout.receive.WR_ID)
+        const wrIdAt =
+          ring.elementsAt + (queue === PostQueue.SEND ? mappedLayout.send.WR_ID : mappedLayout.receive.WR_ID)
         const stackOf = sharingStacks(queue, ring, session.stackNumber)
         onPost(ring, slot => {
           const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2Element), true)

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { RecvWqe, RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { RecvWqe, RingHeader, SendWqe } from '../../../../src/spec/drivers/mapped-rings.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { createRandomSource, type RandomSource } from '../../../random/model/random.ts'
 import {

@@ -14,8 +14,8 @@ import {
   storeConsumer,
   storeProducer,
 } from '../../../../src/core/memory/rings.ts'
-import { rxeLayout } from '../../../../src/spec/drivers/ring-layout.ts'
-import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../../src/spec/drivers/mapped-rings.ts'
+import { mappedLayout } from '../../../../src/spec/drivers/ring-layout.ts'
 import { type LoggedCall, type LoggedIoctl, type LoggedMmap, readAbilog } from '../../../uapi/abilog.ts'
 import { isIntact, testRings } from '../provider.ts'
 
@@ -89,7 +89,7 @@ test('a ring holds the requested number of requests; number and size of elements
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
-      assert.equal(ring.mask, ringMask(rxeLayout, elements))
+      assert.equal(ring.mask, ringMask(mappedLayout, elements))
       assert.ok(ring.mask >= elements && (ring.mask & (ring.mask + 1)) === 0)
       assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'the number of elements is not larger than needed')
       assert.ok(2 ** ring.log2Element >= Math.max(64, bytes))

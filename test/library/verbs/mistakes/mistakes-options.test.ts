@@ -230,5 +230,5 @@ test('wrong options of `createNetwork`, `open` and `openSystem` are refused', as
   const rejects = (options: object, reason: RegExp) =>
     assert.rejects(open(options), error => error instanceof RdmaError && reason.test(error.reason))
   await rejects({ addres: '127.0.0.9' }, unknown('options', 'addres'))
-  await rejects({ rings: 'x' }, /^rings "x" is not one of compact, rxe$/)
+  await rejects({ rings: 'x' }, /^rings "x" is not one of compact, mapped$/)
 })
