@@ -42,6 +42,8 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
             return 0;
         if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
             return -1;
+        if (entries > 0 && object_lacks_argument("ibv_poll_cq", 3, wc))
+            return -1;
         calls_note("ibv_poll_cq");
         note_polling(cq, FRAME);
         if (entries > 1)
@@ -88,6 +90,8 @@ static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex
         if (IS_BEING_DESTROYED(cq))
             return ENOENT;
         if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
+            return EINVAL;
+        if (object_lacks_argument("ibv_start_poll", 2, attributes))
             return EINVAL;
         calls_note("ibv_start_poll");
         note_polling(ibv_cq_ex_to_cq(cq), FRAME);

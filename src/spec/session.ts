@@ -660,9 +660,9 @@ export const ObjectKind = {
 /**
  * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
- * NULL.
+ * NULL. ARGUMENT: another argument is NULL, and `gone.kind` is its position, from 1 (check/arguments.ts).
  */
-export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4 } as const
+export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4, ARGUMENT: 5 } as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff
