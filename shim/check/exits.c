@@ -11,7 +11,7 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 #include "../recorder/batches.h"
-#include "../recorder/polls.h"
+#include "../recorder/orders.h"
 #include "requests.h"
 
 #include <errno.h>

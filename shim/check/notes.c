@@ -12,7 +12,7 @@
 #include "../recorder/refusals.h"
 #include "../recorder/objects.h"
 #include "../recorder/batches.h"
-#include "../recorder/polls.h"
+#include "../recorder/orders.h"
 #include "../recorder/verbs.h"
 #include "requests.h"
 

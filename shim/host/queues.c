@@ -6,7 +6,7 @@
 
 #include "../recorder/objects.h"
 #include "../recorder/batches.h"
-#include "../recorder/polls.h"
+#include "../recorder/orders.h"
 
 #include <errno.h>
 #include <stdio.h>

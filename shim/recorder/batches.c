@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/types.h>
 
-#include "polls.h"
+#include "orders.h"
 #include "slots.h"
 #include "watched.h"
 

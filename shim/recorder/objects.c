@@ -5,7 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
-#include "polls.h"
+#include "orders.h"
 #include "refusals.h"
 #include "verbs.h"
 

@@ -1,10 +1,10 @@
 /*
  * Functions of contexts that take objects, and that verbs.h calls inline: wrapped while recorder_is_on. Those of posts
- * and polls are in verbs.c.
+ * and polls are in posts.c and polls.c.
  */
 #define _GNU_SOURCE
 #include "objects.h"
-#include "polls.h"
+#include "orders.h"
 #include "refusals.h"
 #include "slots.h"
 

@@ -1,256 +1,243 @@
 /*
- * The state of each extended CQ's poll, from ibv_start_poll to ibv_end_poll (ibv_create_cq_ex(3)), and the mistakes that
- * it shows. Only the first mistake of a poll is reported: others follow from it.
- *
- * A poll is written only by the thread that has started it, which holds the provider's lock of the CQ.
+ * Polls of the program and its extended CQs: the functions of providers, wrapped (slots.h) in a context's table and in
+ * each extended CQ. verbs.h says what each library does around the provider's functions and what it notes.
  */
 #define _GNU_SOURCE
-#include "polls.h"
+#include "objects.h"
+#include "orders.h"
+#include "refusals.h"
+#include "verbs.h"
+#include "wrapped.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "watched.h"
+bool verbs_tells_completions;
 
-/* Reports of a process. */
-#define MAX_REPORTS 1000
-
-struct poll {
-    int fd;
-    uint32_t handle;
-    /* The program's wc_flags. */
-    uint64_t asked;
-    bool is_single;
-    /* That has started the poll; 0: none is open. */
-    pid_t thread;
-    void *started_at;
-    bool has_completion;
-    /* That has started a poll last and found no completion, and where. */
-    pid_t emptied_by;
-    void *emptied_at;
-    bool is_told;
-    /* Fields that were read without wc_flags, and reported: bits. */
-    uint32_t told_fields;
-};
-
-static struct watched table;
-static struct poll polls[MAX_WATCHED];
-
-TLS bool polls_are_recorded;
-
-/* ---- threads ---- */
-
-pid_t threads_own(void)
+FUNCTION_TYPE(poll_cq)
+static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-    static TLS pid_t thread;
-    if (UNLIKELY(thread == 0))
-        thread = (pid_t)syscall(SYS_gettid);
-    return thread;
-}
-
-bool threads_has_ended(pid_t thread)
-{
-    const int saved = errno;
-    const bool is_unknown = syscall(SYS_tgkill, getpid(), thread, 0) != 0 && errno == ESRCH;
-    errno = saved;
-    return is_unknown;
-}
-
-/* The parent's threads do not exist in a child. */
-IN_CHILD static void in_child(void)
-{
-    table.is_locked = 0;
-    for (struct poll *poll = polls; poll < polls + MAX_WATCHED; poll++)
-        poll->thread = 0;
-}
-
-/* ---- reports ---- */
-
-void orders_report(int fd, struct userdma_order *mistake, void *since)
-{
-    static unsigned reports;
-    const int saved = errno;
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS) {
-        mistake->since = since ? stack_at(since) : 0;
-        note_order(fd, mistake);
+    if (UNLIKELY(recorder_is_on)) {
+        /* Not an error: ibv_destroy_cq may wait for this thread to acknowledge an event. */
+        if (IS_BEING_DESTROYED(cq))
+            return 0;
+        if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
+            return -1;
+        if (entries > 0 && object_lacks_argument("ibv_poll_cq", 3, wc))
+            return -1;
+        calls_note("ibv_poll_cq");
+        note_polling(cq, FRAME);
+        if (entries > 1)
+            entries = note_array(cq, entries, wc, FRAME);
+        polls_locking(cq, USERDMA_ORDER_CALL_POLL_CQ);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_POLL_CQ);
     }
-    errno = saved;
-}
-
-static void send_report(const struct poll *poll, uint32_t kind, uint32_t call, uint32_t field, void *since)
-{
-    struct userdma_order mistake = {.object = USERDMA_OBJECT_CQ,
-                                    .number = poll->handle,
-                                    .mistake = kind,
-                                    .called = call,
-                                    .field = field,
-                                    .is_single = poll->is_single};
-    orders_report(poll->fd, &mistake, since);
-}
-
-static void report(struct poll *poll, uint32_t kind, uint32_t call, uint32_t field, void *since)
-{
-    if (!__atomic_exchange_n(&poll->is_told, true, __ATOMIC_RELAXED))
-        send_report(poll, kind, call, field, since);
-}
-
-static struct poll *poll_of(const void *cq)
-{
-    const int index = watched_find(&table, cq);
-    return LIKELY(index >= 0) ? &polls[index] : NULL;
-}
-
-static pid_t thread_of(const struct poll *poll)
-{
-    return __atomic_load_n(&poll->thread, __ATOMIC_RELAXED);
-}
-
-/* The poll in which the thread may call `call`; NULL: there is none, and that was reported, or it is not watched. */
-static struct poll *own_poll(const struct ibv_cq_ex *cq, uint32_t call, uint32_t field)
-{
-    struct poll *poll = poll_of(cq);
-    if (!poll)
-        return NULL;
-    const pid_t thread = thread_of(poll), own = threads_own();
-    if (LIKELY(thread == own))
-        return poll;
-    if (thread != 0)
-        report(poll, USERDMA_ORDER_MISTAKE_OTHER_THREAD, call, field, poll->started_at);
-    else if (poll->emptied_by == own)
-        report(poll, USERDMA_ORDER_MISTAKE_EMPTY, call, field, poll->emptied_at);
-    else
-        report(poll, USERDMA_ORDER_MISTAKE_NOT_STARTED, call, field, NULL);
-    return NULL;
-}
-
-/* ---- calls ---- */
-
-void polls_created(struct ibv_cq_ex *cq, uint64_t asked, bool is_single)
-{
-    static uint32_t has_begun;
-    if (!__atomic_exchange_n(&has_begun, 1, __ATOMIC_RELAXED)) {
-        pthread_atfork(NULL, NULL, in_child);
-        atexit(polls_exiting);
-    }
-    const int index = watched_begin(&table, cq);
-    if (index < 0)
-        return;
-    polls[index] =
-        (struct poll){.fd = cq->context->cmd_fd, .handle = cq->handle, .asked = asked, .is_single = is_single};
-    watched_publish(&table, index, cq);
-}
-
-void polls_destroyed(const void *object)
-{
-    watched_forget(&table, object);
-}
-
-void polls_starting(const struct ibv_cq_ex *cq)
-{
-    struct poll *poll = poll_of(cq);
-    const pid_t thread = poll ? thread_of(poll) : 0;
-    if (LIKELY(thread == 0))
-        return;
-    if (thread == threads_own()) {
-        poll->is_told = false; /* the program hangs: this is said whatever was said before */
-        report(poll, USERDMA_ORDER_MISTAKE_STARTED_AGAIN, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
-    } else if (threads_has_ended(thread)) {
-        report(poll, USERDMA_ORDER_MISTAKE_OWNER_ENDED, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
-    }
-}
-
-void polls_started(const struct ibv_cq_ex *cq, bool has_completion, void *caller)
-{
-    struct poll *poll = poll_of(cq);
-    if (!poll)
-        return;
-    if (!has_completion) {
-        if (thread_of(poll) == 0) {
-            poll->emptied_by = threads_own();
-            poll->emptied_at = caller;
+    int found = original(cq, entries, wc);
+    if (UNLIKELY(recorder_is_on))
+        PROMISES_LEAVE(cq);
+    if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
+        /* A last poll, for completions that the device wrote before it ended. */
+        found = original(cq, entries, wc);
+        if (found == 0) {
+            errno = EIO;
+            return -1;
         }
-        return;
     }
-    poll->started_at = caller;
-    poll->emptied_by = 0;
-    poll->has_completion = true;
-    /* A provider without locks has let a second thread in: that is told by promises.c. */
-    poll->is_told = thread_of(poll) != 0;
-    __atomic_store_n(&poll->thread, threads_own(), __ATOMIC_RELEASE);
+    if (UNLIKELY(verbs_tells_completions) && found > 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && found > 0)
+        note_completions(cq, wc, (uint32_t)found);
+    return found;
 }
+SLOTS_OF(poll_cq)
 
-void polls_advancing(const struct ibv_cq_ex *cq)
+/* Returns `result`, of a poll of an extended CQ. */
+static int completed(struct ibv_cq_ex *cq, int result)
 {
-    own_poll(cq, USERDMA_ORDER_CALL_NEXT_POLL, 0);
-}
-
-void polls_advanced(const struct ibv_cq_ex *cq, bool has_completion)
-{
-    struct poll *poll = poll_of(cq);
-    if (poll && thread_of(poll) == threads_own())
-        poll->has_completion = has_completion;
-}
-
-void polls_ending(const struct ibv_cq_ex *cq)
-{
-    struct poll *poll = own_poll(cq, USERDMA_ORDER_CALL_END_POLL, 0);
-    if (!poll)
-        return;
-    __atomic_store_n(&poll->thread, 0, __ATOMIC_RELEASE);
-}
-
-void polls_reading(const struct ibv_cq_ex *cq, uint32_t field, uint64_t asked)
-{
-    struct poll *poll = poll_of(cq);
-    if (!poll)
-        return;
-    /* Each field once: the mistake is in the creation of the CQ. */
-    if (UNLIKELY((poll->asked & asked) != asked) &&
-        !(__atomic_fetch_or(&poll->told_fields, 1u << field, __ATOMIC_RELAXED) & 1u << field))
-        send_report(poll, USERDMA_ORDER_MISTAKE_NOT_REQUESTED, USERDMA_ORDER_CALL_READ, field, NULL);
-    poll = own_poll(cq, USERDMA_ORDER_CALL_READ, field);
-    if (poll && UNLIKELY(!poll->has_completion))
-        report(poll, USERDMA_ORDER_MISTAKE_NO_COMPLETION, USERDMA_ORDER_CALL_READ, field, poll->started_at);
-}
-
-void polls_locking(const struct ibv_cq *cq, uint32_t call)
-{
-    struct poll *poll = poll_of(cq);
-    if (!poll || LIKELY(thread_of(poll) != threads_own()))
-        return;
-    poll->is_told = false;
-    const bool starts = call == USERDMA_ORDER_CALL_POLL_CQ;
-    report(poll, starts ? USERDMA_ORDER_MISTAKE_STARTED_AGAIN : USERDMA_ORDER_MISTAKE_HELD, call, 0, poll->started_at);
-}
-
-void polls_destroying(uint32_t kind, const void *object)
-{
-    if (LIKELY(__atomic_load_n(&table.count, __ATOMIC_RELAXED) == 0))
-        return;
-    if (kind == USERDMA_OBJECT_QP) {
-        const struct ibv_qp *qp = object;
-        polls_locking(qp->send_cq, USERDMA_ORDER_CALL_DESTROY_QP);
-        if (qp->recv_cq != qp->send_cq)
-            polls_locking(qp->recv_cq, USERDMA_ORDER_CALL_DESTROY_QP);
-    } else if (kind == USERDMA_OBJECT_CQ) {
-        struct poll *poll = poll_of(object);
-        if (poll && thread_of(poll) != 0)
-            report(poll, USERDMA_ORDER_MISTAKE_LEFT_OPEN, USERDMA_ORDER_CALL_DESTROY_CQ, 0, poll->started_at);
+    if (UNLIKELY(verbs_tells_completions) && result == 0)
+        provider_completed();
+    if (UNLIKELY(recorder_is_on) && result == 0) {
+        polls_are_recorded = true;
+        note_completion(cq);
+        polls_are_recorded = false;
     }
+    return result;
 }
 
-void polls_exiting(void)
+FUNCTION_TYPE(start_poll)
+static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
-    if (__atomic_load_n(&table.count, __ATOMIC_RELAXED) == 0)
-        return;
-    for (int i = 0; i < MAX_WATCHED; i++) {
-        const pid_t thread = table.objects[i] ? thread_of(&polls[i]) : 0;
-        /* A thread that is alive may still end its poll. */
-        if (thread != 0 && (thread == threads_own() || threads_has_ended(thread)))
-            report(&polls[i], USERDMA_ORDER_MISTAKE_LEFT_OPEN, USERDMA_ORDER_CALL_EXIT, 0, polls[i].started_at);
+    if (UNLIKELY(recorder_is_on)) {
+        if (IS_BEING_DESTROYED(cq))
+            return ENOENT;
+        if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
+            return EINVAL;
+        if (object_lacks_argument("ibv_start_poll", 2, attributes))
+            return EINVAL;
+        calls_note("ibv_start_poll");
+        note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+        polls_starting(cq);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_START_POLL);
     }
+    int result = original(cq, attributes);
+    if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
+        result = original(cq, attributes);
+        if (result == ENOENT)
+            result = EIO;
+    }
+    if (UNLIKELY(recorder_is_on)) {
+        polls_started(cq, result == 0, CALLER);
+        /* The poll is a call until its end. */
+        if (result != 0)
+            PROMISES_LEAVE(cq);
+    }
+    return completed(cq, result);
+}
+SLOTS_OF(start_poll)
+
+FUNCTION_TYPE(next_poll)
+static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
+{
+    if (LIKELY(!recorder_is_on))
+        return completed(cq, original(cq));
+    polls_advancing(cq);
+    const int result = original(cq);
+    polls_advanced(cq, result == 0);
+    return completed(cq, result);
+}
+SLOTS_OF(next_poll)
+
+FUNCTION_TYPE(end_poll)
+static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
+{
+    polls_ending(cq);
+    original(cq);
+    PROMISES_LEAVE(cq);
+    note_poll_end(cq);
+}
+SLOTS_OF(end_poll)
+
+void verbs_wrap_cq(struct ibv_cq_ex *cq)
+{
+    WRAP(cq->start_poll, start_poll);
+    if (recorder_is_on || verbs_tells_completions)
+        WRAP(cq->next_poll, next_poll);
+    if (recorder_is_on)
+        WRAP(cq->end_poll, end_poll);
+}
+
+/* What the program has asked for, and what it has promised. */
+static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wanted)
+{
+    const bool is_single =
+        wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS && wanted->flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+    const bool by_domain = wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD && promises_is_domain(wanted->parent_domain);
+    polls_created(cq, wanted->wc_flags, is_single || by_domain);
+    reads_wrap(cq);
+    if (is_single || by_domain)
+        promises_cq(ibv_cq_ex_to_cq(cq), !is_single);
+}
+
+/*
+ * Creates an extended CQ by `create`, an expression with `attributes`, which it may replace, and wraps it. The number
+ * of the queue pair tells whose completion it is: it is asked for, unless the provider has none.
+ */
+#define CREATE_CQ(name, create)                                                                                        \
+    do {                                                                                                               \
+        struct ibv_cq_ex *cq = NULL;                                                                                   \
+        struct object_call call;                                                                                       \
+        const struct ibv_cq_init_attr_ex *wanted = attributes;                                                         \
+        struct ibv_cq_init_attr_ex with_qp_num;                                                                        \
+        if (UNLIKELY(recorder_is_on)) {                                                                                \
+            const struct object_use uses[] = {{USERDMA_OBJECT_CONTEXT, context},                                       \
+                                              {USERDMA_OBJECT_CHANNEL, attributes->channel}};                          \
+            if (!object_enter(&call, name, OBJECT_CREATED, uses, 2)) {                                                 \
+                errno = EINVAL;                                                                                        \
+                return NULL;                                                                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (UNLIKELY(recorder_is_on) && !(wanted->wc_flags & IBV_WC_EX_WITH_QP_NUM)) {                                 \
+            with_qp_num = *wanted;                                                                                     \
+            with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;                                                             \
+            attributes = &with_qp_num;                                                                                 \
+            cq = (create);                                                                                             \
+            attributes = (struct ibv_cq_init_attr_ex *)wanted;                                                         \
+        }                                                                                                              \
+        if (!cq)                                                                                                       \
+            cq = (create);                                                                                             \
+        if (cq)                                                                                                        \
+            verbs_wrap_cq(cq);                                                                                         \
+        if (UNLIKELY(recorder_is_on) && cq)                                                                            \
+            watch_cq(cq, wanted);                                                                                      \
+        if (UNLIKELY(recorder_is_on))                                                                                  \
+            OBJECT_LEAVE(&call, cq ? 0 : errno, wanted->wc_flags, wanted->comp_mask,                                   \
+                         PRESENT(wanted, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));                                         \
+        return cq;                                                                                                     \
+    } while (0)
+
+FUNCTION_TYPE(create_cq_ex)
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes)
+{
+    CREATE_CQ("ibv_create_cq_ex", original(context, attributes));
+}
+SLOTS_OF(create_cq_ex)
+
+struct ibv_cq_ex *verbs_create_own_cq(const char *name, create_own_cq_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes, void *own, uint32_t bytes)
+{
+    CREATE_CQ(name, original(context, attributes, own, bytes));
+}
+
+static int req_notify_cq(req_notify_cq_function *original, struct ibv_cq *cq, int solicited)
+{
+    if (IS_GONE("ibv_req_notify_cq", USERDMA_OBJECT_CQ, cq))
+        return EINVAL;
+    return provider_req_notify_cq(original, cq, solicited);
+}
+SLOTS_OF(req_notify_cq)
+
+void polls_wrap(struct ibv_context *context)
+{
+    WRAP(context->ops.poll_cq, poll_cq);
+    if (UNLIKELY(recorder_is_on))
+        WRAP(context->ops.req_notify_cq, req_notify_cq);
+    struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
+    if (extended)
+        WRAP(extended->create_cq_ex, create_cq_ex);
+}
+
+bool polls_are_wrapped(const struct ibv_context *context)
+{
+    return IS_WRAPPED(context->ops.poll_cq, poll_cq);
+}
+
+/* ---- destroyed extended CQs ---- */
+
+static int gone_start_poll(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    (void)attributes;
+    object_is_gone("ibv_start_poll", USERDMA_OBJECT_CQ, cq);
+    return EINVAL;
+}
+
+static int gone_next_poll(struct ibv_cq_ex *cq)
+{
+    object_is_gone("ibv_next_poll", USERDMA_OBJECT_CQ, cq);
+    return ENOENT;
+}
+
+void polls_gone(struct ibv_cq_ex *cq, size_t bytes)
+{
+    if (bytes < sizeof *cq || !IS_WRAPPED(cq->start_poll, start_poll))
+        return;
+    cq->start_poll = gone_start_poll;
+    cq->next_poll = gone_next_poll;
+    cq->end_poll = (__typeof__(cq->end_poll))(void *)verbs_gone_nothing;
+}
+
+int around_ibv_resize_cq(int (*original)(struct ibv_cq *, int), struct ibv_cq *cq, int entries)
+{
+    if (UNLIKELY(recorder_is_on))
+        polls_locking(cq, USERDMA_ORDER_CALL_RESIZE_CQ);
+    return original(cq, entries);
 }

@@ -5,7 +5,7 @@
  * Two threads in a queue at the same time are a mistake. Two threads that use it in turns may have a lock of their own.
  */
 #define _GNU_SOURCE
-#include "polls.h"
+#include "orders.h"
 
 #include <pthread.h>
 

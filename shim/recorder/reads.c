@@ -2,7 +2,7 @@
  * The functions by which a program reads the completion in hand of an extended CQ, wrapped. A provider leaves those NULL
  * that it was not asked for (wc_flags): the call is reported, and crashes, as without userdma.
  */
-#include "polls.h"
+#include "orders.h"
 #include "slots.h"
 
 /* Function, field, flag that asks for it. */

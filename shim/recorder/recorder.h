@@ -3,11 +3,12 @@
  * library of `--host` (../host/). The files of this folder are compiled into both. They include no header of either,
  * and call only the functions that each library provides (below).
  *
- *   verbs.c    posts and polls: the functions of providers, wrapped; slots.h: the wrappers
+ *   verbs.c    where the functions of providers are wrapped; slots.h: the wrappers
+ *   polls.c, posts.c, builders.c   those of polls and extended CQs, of posts, of ibv_wr_*; wrapped.h: what they share
  *   own.c      functions of providers' own libraries, as mlx5dv_create_qp
  *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
  *   batches.c  mistakes in batches of ibv_wr_*
- *   polls.c    mistakes in polls of extended CQs, and with threads; polls.h lists further files
+ *   orders.c   mistakes in polls of extended CQs, and with threads; orders.h lists further files
  *   watched.h  objects by address
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
@@ -28,6 +29,8 @@
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
+/* For variables of another file that posts and polls read: without this they are read through a table of addresses. */
+#define HIDDEN __attribute__((visibility("hidden")))
 /* For the child of a fork: ThreadSanitizer does not know that the child has only one thread. */
 #define IN_CHILD __attribute__((no_sanitize("thread")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -64,7 +67,7 @@ static inline void lock_release(uint32_t *lock)
 /* ---- verbs.c ---- */
 
 /* The program is recorded. Set once, at its start. */
-extern bool recorder_is_on;
+HIDDEN extern bool recorder_is_on;
 
 /* ---- python.c ---- */
 

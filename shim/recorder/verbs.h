@@ -1,5 +1,5 @@
 /*
- * The functions of providers, wrapped (verbs.c): what each library does around them, and what it notes of them.
+ * The functions of providers, wrapped (verbs.c, polls.c, posts.c, builders.c): what each library does around them, and what it notes of them.
  */
 #ifndef USERDMA_RECORDER_VERBS_H
 #define USERDMA_RECORDER_VERBS_H
@@ -14,7 +14,7 @@ FUNCTION_TYPE(post_srq_recv)
 FUNCTION_TYPE(req_notify_cq)
 FUNCTION_TYPE(create_qp_ex)
 
-/* ---- verbs.c ---- */
+/* ---- verbs.c, polls.c, builders.c ---- */
 
 /* libibverbs' own function; NULL: the program has no libibverbs. */
 void *verbs_original(const char *name);
@@ -38,7 +38,7 @@ struct ibv_cq_ex *verbs_create_own_cq(const char *name, create_own_cq_function *
 void verbs_keep_wrapped(uint32_t kind, void *object, const void *context);
 void verbs_keep_qp_wrapped(struct ibv_qp *qp);
 /* Each completion is told provider_completed. */
-extern bool verbs_tells_completions;
+HIDDEN extern bool verbs_tells_completions;
 /* The number of requests since this thread's ibv_wr_start for this queue pair; 0: none, or unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);
 

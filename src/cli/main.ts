@@ -500,6 +500,16 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .description('Removes all rules.')
       .option(SOCKET, 'the daemon at this socket', path)
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
+    fault
+      .command('link')
+      .description(
+        'Takes the link of a device down or up, as a cable that is pulled: PORT_ERR, packets lost, PORT_ACTIVE.',
+      )
+      .argument('<device>', 'its name')
+      .argument('<state>', 'down or up')
+      .option('--for <time>', 'with down: up again after this time (50ms, 3s)')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .action(async (device, state, options) => (await import('./commands/fault.ts')).setLink(device, state, options))
   },
   net(program) {
     const net = program
@@ -534,6 +544,13 @@ ${examples('userdma net up lab.yaml', 'userdma net exec client1 -- ibv_devinfo',
       .action(async (host, name, args, options) =>
         (await import('./commands/net.ts')).netExec(host, name, args, options),
       )
+    net
+      .command('play')
+      .description('Makes the network of a scenario, runs its programs with its failures, and says what did not hold.')
+      .argument('<file>', 'the scenario', path)
+      .option('--record <folder>', 'record the daemon of each host in a session file there, HOST.udr', path)
+      .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .action(async (file, options) => (await import('./commands/net.ts')).netPlay(file, options))
     net
       .command('show')
       .description('Shows the hosts with their addresses, devices, links and daemons.')

@@ -226,6 +226,8 @@ export interface DeviceLink {
   readonly pathMtu: number
   /** Sets the port's state, active MTU, and width and speed. */
   setState(state: LinkState): PortEvent | undefined
+  /** A fault takes the carrier away (false), whatever `setState` says, or gives it back. */
+  setCarrier(hasCarrier: boolean): PortEvent | undefined
   /**
    * The interface has a new address: the port receives its packets, and the GID is added, unless the table has it or is
    * full. 'spare': an additional address. Throws SystemError if the port cannot use it.

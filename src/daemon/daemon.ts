@@ -283,6 +283,10 @@ const createParts = (
   const failures = createFailureReports(core, nowMicroseconds, log, (tag, record) => trace.postFailure(tag, record))
   const faults = injectFaults(core, network.programFaults, {
     wait: milliseconds => waitAtLeast(milliseconds, true),
+    setLink(device, isUp) {
+      const found = devices.of(device)
+      if (found !== undefined) devices.setLink(found, isUp)
+    },
     processOf(context) {
       const owner = failures.ownerOf(context)
       return owner && { pid: owner.pid, name: () => owner.command }
@@ -347,55 +351,38 @@ const createParts = (
     if (context !== undefined) reportFailure(failure, context.device, context)
   }, containment)
   return {
-    config,
-    dispatch: dispatchCall,
-    log,
-    parkedPage,
-    interfaces,
-    containment,
-    turn,
-    slices,
-    objectJobs,
-    loop,
-    polledSlots,
-    doorbells,
-    core,
-    clients,
-    cm: clients.use('rdma_cm'),
-    network,
-    trace,
-    failures,
-    faults,
-    devices,
-    namespaces,
-    ringPool,
-    contexts,
-    check,
-    torment: torment?.decisions,
-    sessions,
-    events,
-    destroyWaits,
-    removeFaulty,
-    limits: createSharedLimits(),
-    lifetime,
+    /** What the daemon was started with, and what ends it. */
+    start: { config, dispatch: dispatchCall, log, parkedPage, interfaces, lifetime },
+    /** What runs, when, and who is told if it throws. */
+    running: { containment, turn, loop, doorbells, polledSlots, slices, objectJobs },
+    /** Objects and devices, and what serves them. */
+    objects: { core, clients, cm: clients.use('rdma_cm'), network, devices, namespaces, removeFaulty },
+    /** What sees programs or acts on them. */
+    watching: { trace, failures, faults, check, torment: torment?.decisions },
+    /** What programs hold. */
+    programs: { sessions, contexts, ringPool, events, destroyWaits, limits: createSharedLimits() },
   }
 }
 type Parts = ReturnType<typeof createParts>
 
 /** Creates the parts that programs and tools reach. */
 const createServices = (parts: Parts, socket: string, served: Served) => {
-  const { config, containment, core, devices, lifetime, loop, network, objectJobs, contexts } = parts
+  const { start, running, objects, watching, programs } = parts
+  const { config, lifetime } = start
+  const { containment, loop, turn, objectJobs } = running
+  const { core, devices, namespaces, network } = objects
+  const { sessions, contexts } = programs
+  const all = { ...start, ...running, ...objects, ...watching, ...programs }
   const root = treeOf(socket)
-  const { namespaces, sessions, failures } = parts
-  const managed = { core, devices, failures, root, namespaces, sessions }
+  const managed = { core, devices, failures: watching.failures, root, namespaces, sessions }
   const answer = createRequests(managed, containment, namespace => hotPlug.rootOf(namespace))
   const netlink = createNetlink({ containment, answer, onClosed: lifetime.endIfUnused })
   lifetime.watch(() => netlink.count)
-  const hotPlug: HotPlug = new HotPlug({ ...parts, root, netlink })
-  const stat = new DaemonStat({ ...parts, netlink })
-  const lent = new LentDevices(parts)
+  const hotPlug: HotPlug = new HotPlug({ ...all, root, netlink })
+  const stat = new DaemonStat({ ...all, netlink })
+  const lent = new LentDevices(all)
   const sessionParts: SessionParts = {
-    ...parts,
+    ...all,
     get config() {
       return { ...config, devices: devices.listed }
     },
@@ -404,8 +391,8 @@ const createServices = (parts: Parts, socket: string, served: Served) => {
     hotPlug,
     stat,
     lent,
-    parkedFd: parts.parkedPage.fd,
-    toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void parts.turn.count++ }),
+    parkedFd: start.parkedPage.fd,
+    toolTime: new ToolTime({ isBusy: () => loop.isBusy, beforeSlices: () => void turn.count++ }),
     toolStates: createToolStates(stat, devices, network),
     subscriptions: createLimit('subscriptions', MAX_SUBSCRIPTIONS),
     refuseConnection: createRefusal(containment),
@@ -475,8 +462,11 @@ class RunningDaemon implements Daemon {
   constructor({ record, served = ownUserOnly }: DaemonOptions, socket: string, parts: Parts, listening: Listening) {
     this.socket = socket
     this.#listening = listening
-    this.#containment = parts.containment
-    const { devices, interfaces, objectJobs, sessions, contexts, clients, events, loop, parkedPage, lifetime } = parts
+    const { interfaces, parkedPage, lifetime } = parts.start
+    const { containment, loop, objectJobs } = parts.running
+    const { clients, devices, network } = parts.objects
+    const { sessions, contexts, events } = parts.programs
+    this.#containment = containment
     this.ended = new Promise(done => {
       this.#resolveEnded = done
     })
@@ -484,7 +474,7 @@ class RunningDaemon implements Daemon {
     this.#recording = record && recordDaemon(sessionParts, record.fd, record)
     try {
       hotPlug.start(interfaces)
-      parts.network.rulesChanged()
+      network.rulesChanged()
       const { listener, reserve } = acceptSessions(sessionParts, listening.fd, lifetime.endIfUnused)
       this.#steps = [
         () => listener.stop(),
@@ -548,9 +538,10 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   let listening: Listening | undefined
   try {
     const parts = createParts(options, interfaces, parkedPage, lifetime, undo)
-    undo.push(() => parts.devices.removeAll())
+    const { devices } = parts.objects
+    undo.push(() => devices.removeAll())
     // First the devices: over UDP their creation checks that the addresses exist and are free.
-    for (const spec of config.devices) parts.devices.add(spec)
+    for (const spec of config.devices) devices.add(spec)
     listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
     daemon = new RunningDaemon(options, socket, parts, listening)
     return daemon

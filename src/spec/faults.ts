@@ -42,6 +42,9 @@ export const FaultTargets = {
 } as const
 export type FaultTarget = keyof typeof FaultTargets
 
+/** The longest outage of a link that a rule or command begins, milliseconds. */
+export const MAX_LINK_TIME = 600_000
+
 /** Targets of rules for programs. */
 const PROGRAM = ['call', 'post', 'completion', 'event', 'page'] as const
 const REQUESTS = ['post', 'completion'] as const
@@ -115,6 +118,11 @@ export const FaultSettings = {
     example: 'page=gone',
     help: 'an access of the device to a region with on-demand paging finds no page, as after munmap',
     targets: ['page'],
+  },
+  link: {
+    example: 'link=3s',
+    help: 'the link of the device is down for so long: at the call or completion, or when the program opens the device',
+    targets: ['call', 'completion', 'event'],
   },
   delay: {
     example: 'delay=5ms',

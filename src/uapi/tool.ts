@@ -92,6 +92,8 @@ export type ToolRequest =
   | { readonly kind: 'closed'; readonly context: number }
   /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
+  /** Takes the link of a device down or up. `milliseconds`: down for so long. */
+  | { readonly kind: 'link'; readonly device: string; readonly up: boolean; readonly milliseconds?: number }
   /** Begins a new survey of call sites. With `from`: the sites of the survey so far, from this number on. */
   | { readonly kind: 'sites'; readonly from?: number }
   /** Adds or removes a device. The reply lists the devices after the change. */
@@ -301,6 +303,7 @@ export type ToolReply =
   | { readonly faults: readonly FaultStat[] }
   /** `total`: number of all sites; the rest follows in further replies. */
   | { readonly sites: readonly SurveySite[]; readonly total: number; readonly failed?: FailedProgram }
+  | { readonly linkSet: true }
   | { readonly waitsReported: true }
   | { readonly subscribed: number }
   /** `lost`: number of all the subscription's lost changes. */

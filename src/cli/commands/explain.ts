@@ -1,11 +1,12 @@
 /*
- * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event, or a cause by its
- * vendor_err or name.
+ * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event of a device or of
+ * rdma_cm, or a cause by its vendor_err or name.
  */
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
+import { cmEventMeanings, deviceEventMeanings, type EventMeaning } from '../../spec/check/events.ts'
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
 import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
-import { AsyncEventType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { didYouMean } from '../../tools/trace/suggest.ts'
 import { UsageError } from '../fail.ts'
@@ -36,10 +37,22 @@ const isStatus = (name: StatusName | EventName): name is StatusName => Object.ha
 /** The events of the system-wide device: userdma reports them, without a cause. */
 const SYSTEM_EVENTS: readonly string[] = ['DEVICE_ADDED', 'DEVICE_REMOVED'] satisfies EventName[]
 
+const meaningLines = ({ meaning, status, advice }: EventMeaning): readonly string[] => [
+  '',
+  meaning,
+  ...(status === undefined ? [] : ['', `Status of the event: ${status}.`]),
+  '',
+  `What to do: ${advice}.`,
+]
+
+const deviceEventMeaning = (name: string): EventMeaning | undefined =>
+  Object.hasOwn(deviceEventMeanings, name) ? deviceEventMeanings[name as keyof typeof deviceEventMeanings] : undefined
+
 /** The lines about a completion status or event: findings that lead to it, likeliest first, and causes. */
 const statusPage = (name: StatusName | EventName): string[] => {
   const hasThisResult = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const ids = findingsOf(name)
+  const event = deviceEventMeaning(name)
   const withoutFinding = (Object.keys(causes) as CauseName[]).filter(
     cause => hasThisResult(cause) && findingOfCause(cause) === undefined,
   )
@@ -48,6 +61,7 @@ const statusPage = (name: StatusName | EventName): string[] => {
   return [
     `${name}: ${ids.length > 0 ? 'look for these, in this order' : noFindings}`,
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
+    ...(event === undefined ? [] : meaningLines(event)),
     ...ids.flatMap((id, i) => {
       const { title, advice, causes: causeNames = [] } = findings[id]
       return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(hasThisResult).map(causeLine)]
@@ -89,26 +103,44 @@ const statusName = (word: string): StatusName | EventName | undefined => {
   return names.find(name => name === plain || name === `${plain}_ERR` || libibverbsTexts[name]?.toUpperCase() === plain)
 }
 
+type CmEventName = keyof typeof CmEventType.values
+
+/** The name of an event of rdma_cm: DISCONNECTED, RDMA_CM_EVENT_DISCONNECTED. */
+const cmEventName = (word: string): CmEventName | undefined => {
+  const plain = word.toUpperCase().replace(/^RDMA_CM_EVENT_/, '')
+  return Object.hasOwn(CmEventType.values, plain) ? (plain as CmEventName) : undefined
+}
+
+const cmEventPage = (name: CmEventName): readonly string[] => [
+  `${name}: an event of rdma_cm`,
+  ...meaningLines(cmEventMeanings[name]),
+]
+
 /** Whether `explain` knows a word, which may also be the name of a file. */
 export const isExplained = (word: string): boolean =>
   isFindingId(word) ||
   Object.hasOwn(causes, word) ||
   (isNumber(word) && causeOfCode(Number(word)) !== undefined) ||
-  statusName(word) !== undefined
+  statusName(word) !== undefined ||
+  cmEventName(word) !== undefined
 
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string): void => {
   const status = statusName(word)
+  const cmEvent = cmEventName(word)
   const causeByCode = isNumber(word) ? causeOfCode(Number(word)) : undefined
   const cause = causeByCode ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
   if (isFindingId(word)) print(findingPage(word))
   // Before the status: DEVICE_REMOVED is also an event. Logs and traces name the cause.
   else if (cause !== undefined) {
     const finding = findingOfCause(cause)
-    print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)])])
+    const ofEvent = cmEvent === undefined ? [] : ['', ...cmEventPage(cmEvent)]
+    print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)]), ...ofEvent])
   } else if (status !== undefined) print(statusPage(status))
+  else if (cmEvent !== undefined) print(cmEventPage(cmEvent))
   else {
-    const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values), ...Object.keys(causes)]
+    const events = [...Object.keys(AsyncEventType.values), ...Object.keys(CmEventType.values)]
+    const names = [...Object.keys(WcStatus.values), ...events, ...Object.keys(causes)]
     throw new UsageError(
       `explain "${word}": not a status${didYouMean(word, [...names, ...findingIds]) || ` (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err, a finding (\`userdma check --explain\` lists the findings), nor a capture file`}`,
     )

@@ -1,9 +1,10 @@
 /*
- * `userdma fault`: shows and changes the fault rules of a running daemon; changes take effect immediately.
+ * `userdma fault`: shows and changes the fault rules of a running daemon, and takes links down and up; changes take effect
+ * immediately.
  */
 
 import { targetOf } from '../../spec/faults/rule.ts'
-import { parseRule } from '../../spec/faults/rules.ts'
+import { outageTime, parseRule } from '../../spec/faults/rules.ts'
 import { FaultTargets } from '../../spec/faults.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
 import type { FaultStat } from '../../uapi/tool.ts'
@@ -36,6 +37,26 @@ export const setFaults = async (rules: readonly string[], options: QueryOptions)
   const text = await orUsageError(() => canonicalFaults(rules))
   await printFromDaemon(options, async client => {
     await client.faults(text)
+    return ''
+  })
+}
+
+/** Takes the link of a device down or up. `forTime`: down for so long, as text. Throws UsageError for invalid arguments. */
+export const setLink = async (
+  device: string,
+  state: string,
+  { for: forTime, ...options }: QueryOptions & { readonly for?: string },
+): Promise<void> => {
+  const milliseconds = await orUsageError(() => {
+    if (state !== 'down' && state !== 'up') throw new Error(`"${state}" is no state of a link; give down or up`)
+    if (forTime === undefined) return undefined
+    if (state === 'up') throw new Error('--for is the time for which a link is down; leave it out with up')
+    const time = outageTime.read(forTime)
+    if (time === undefined) throw new Error(`--for: "${forTime}" is not ${outageTime.allowed}`)
+    return time
+  })
+  await printFromDaemon(options, async client => {
+    await client.setLink(device, state === 'up', milliseconds)
     return ''
   })
 }

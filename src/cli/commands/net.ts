@@ -2,11 +2,12 @@
  * `userdma net`: makes a network of hosts on this machine from a file, runs programs on its hosts, shows and removes it
  * (docs/how-to/net.md).
  */
-import { writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { readTopology } from '../../tools/topology/net-file.ts'
+import { readScenario } from '../../tools/topology/play-file.ts'
 import { jsonText } from '../../tools/trace/printable.ts'
 import { didYouMean } from '../../tools/trace/suggest.ts'
 import { type EndSignal, onEndSignal } from '../end-signals.ts'
@@ -15,10 +16,13 @@ import { isServed } from '../join.ts'
 import { buildNet } from '../net/build.ts'
 import { ranInside } from '../net/inside.ts'
 import { hasDaemon, type Plan, planNet } from '../net/plan.ts'
+import { playScenario } from '../net/play.ts'
 import { lookAtNet, netText } from '../net/show.ts'
-import { chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
+import { type ChosenNet, chosenNet, isRoot, NetFolder, type NetState, netNames, runningNet } from '../net/state.ts'
 import { NetSystem, requireTools, startHolder, tool } from '../net/system.ts'
+import { userdmaScript } from '../paths.ts'
 import { endAs, programEnvironment, runProgram, withoutShim } from '../program/program.ts'
+import { openRecordFile } from '../record.ts'
 import { checkProgram } from './run.ts'
 
 /** Options of the commands that take the name of a net. */
@@ -154,6 +158,73 @@ export const netExec = async (host: string, first: string, rest: readonly string
   )
   const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
   endAs(await runProgram(enter!, words, env))
+}
+
+/** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
+const playOn = async (file: string, net: ChosenNet, record: string | undefined, stop: AbortSignal): Promise<void> => {
+  const { folder, state } = net
+  const scenario = scenarioOf(file).scenario
+  const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
+  const problems = await playScenario(scenario, {
+    net,
+    system: new NetSystem(folder, state),
+    env,
+    devicesOf: host => devicesOf(folder, host, state.plan.check === true),
+    recordFile: host => openRecordFile(record === undefined ? {} : { record: join(record, `${host}.udr`) }),
+    report: line => void process.stdout.write(`${line}\n`),
+    stop,
+  })
+  for (const problem of problems) process.stdout.write(`userdma net play: ${problem}\n`)
+  process.stdout.write(problems.length === 0 ? 'userdma net play: all held\n' : '')
+  if (problems.length > 0) process.exitCode = 1
+}
+
+/** The scenario of a file, and the path and plan of its net. */
+const scenarioOf = (file: string) => {
+  let path = ''
+  let plan: Plan | undefined
+  const scenario = readScenario(file, net => {
+    path = resolve(dirname(file), net)
+    plan = planNet(readTopology(path))
+    return plan.hosts.map(({ name }) => name)
+  })
+  return { scenario, path, plan: plan! }
+}
+
+/** `net play`: makes the net of a scenario, plays it, and removes the net. Exit status 1: something did not hold. */
+export const netPlay = async (
+  file: string,
+  { at, record }: Pick<NetOptions, 'at'> & { readonly record?: string },
+): Promise<void> => {
+  const controller = new AbortController()
+  let interruption: EndSignal | undefined
+  const begin = (): (() => void) =>
+    onEndSignal(signal => {
+      interruption ??= signal
+      controller.abort(new Interrupted())
+    })
+  const { path, plan } = scenarioOf(file)
+  if (record !== undefined) mkdirSync(record, { recursive: true })
+  if (at === undefined) await netUp(path)
+  const net = runningNet(at === undefined ? plan.name : undefined, at)
+  const { folder, state } = net
+  const restoreSignals = begin()
+  try {
+    const system = new NetSystem(folder, state)
+    const [enter, ...words] = at === undefined ? system.enter : []
+    if (enter === undefined) await playOn(file, net, record, controller.signal)
+    else {
+      const own = [process.execPath, userdmaScript, 'net', 'play', resolve(file), '--at', folder.path]
+      if (record !== undefined) own.push('--record', resolve(record))
+      process.exitCode = (await runProgram(enter, [...words, ...own], process.env)).status
+    }
+  } catch (error) {
+    if (!(error instanceof Interrupted)) throw error
+  } finally {
+    if (at === undefined) await folder.locked(() => removeNet(folder))
+    restoreSignals()
+  }
+  if (interruption !== undefined) endBySignal(interruption)
 }
 
 /** `net show`. */

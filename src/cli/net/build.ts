@@ -32,7 +32,7 @@ const rateLine = (dev: string, rate: number, mtu: number): string => {
 }
 
 /** IPv6 addresses are usable at once without duplicate address detection. */
-const addressLine = ({ address, prefix, name }: PlannedHost['interfaces'][number]): string =>
+export const addressLine = ({ address, prefix, name }: PlannedHost['interfaces'][number]): string =>
   `address add ${address}/${prefix} dev ${name}${address.includes(':') ? ' nodad' : ''}`
 
 /** The file /etc/hosts of a host. */

@@ -66,6 +66,8 @@ export interface ToolSession {
   waits(): Promise<readonly WaitStat[]>
   /** The fault rules with their counts. `set`: rules that replace all present ones. */
   faults(set?: string): Promise<readonly FaultStat[]>
+  /** Takes the link of a device down or up. `milliseconds`: down for so long. */
+  setLink(device: string, up: boolean, milliseconds?: number): Promise<void>
   /** Begins a new survey of call sites. */
   beginSurvey(): Promise<void>
   /** The call sites of programs since `beginSurvey`, and the process into which a fault was injected. */
@@ -352,6 +354,9 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
       const answer = await request(set === undefined ? { kind: 'fault' } : { kind: 'fault', set })
       if ('faults' in answer) return answer.faults
       throw unexpectedReply('fault')
+    },
+    async setLink(device, up, milliseconds) {
+      await request({ kind: 'link', device, up, ...(milliseconds !== undefined && { milliseconds }) })
     },
     async beginSurvey() {
       await request({ kind: 'sites' })

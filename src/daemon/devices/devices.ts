@@ -7,7 +7,14 @@ import type { Assembly } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
-import { isLinked, type LinkedDevice, type NetworkDevice, type RegisteredDriver } from '../../core/driver-contract.ts'
+import {
+  isLinked,
+  type LinkedDevice,
+  type NetworkDevice,
+  NO_EVENT,
+  type RegisteredDriver,
+} from '../../core/driver-contract.ts'
+import { raisePort } from '../../core/events/events.ts'
 import type { Core, Device } from '../../core/model.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { hasPciFunction, numaNodes } from '../../host/processors.ts'
@@ -30,6 +37,8 @@ export interface DeviceListener {
   added?(device: DaemonDevice): void
   /** `previous`: the name before. */
   renamed?(device: DaemonDevice, previous: string): void
+  /** The state of its port. */
+  changed?(device: DaemonDevice): void
   /** The device is not in the list any more; its objects may still exist. */
   removed?(device: DaemonDevice): void
   /** The objects of a removed device are destroyed, and its port is closed. */
@@ -65,6 +74,8 @@ export interface Devices {
   remove(name: string): void
   /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
+  /** A fault takes the device's link down or up. Nothing for a device without link. */
+  setLink(device: DaemonDevice, isUp: boolean): void
   removeAll(): void
 }
 
@@ -182,6 +193,14 @@ export const createDevices = (
       network.rename(previous, name)
       found.spec = { ...found.spec, name }
       notify(listener => listener.renamed?.(found, previous))
+    },
+    setLink(found, isUp) {
+      const { network: linked, device, spec } = found
+      if (!isLinked(linked)) return
+      network.setLink(spec.name, isUp)
+      const event = linked.link.setCarrier(isUp)
+      notify(listener => listener.changed?.(found))
+      if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

@@ -75,6 +75,11 @@ export class HotPlug implements DeviceListener {
     notifyRenamed(this.#notified, renamed)
   }
 
+  changed({ network }: DaemonDevice): void {
+    if (isLinked(network)) this.#files?.update(network)
+    this.#parts.loop.kick()
+  }
+
   removed(removed: DaemonDevice): void {
     this.#parts.contexts.hangUp(removed.device)
     this.#files?.remove(removed)

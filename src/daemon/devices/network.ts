@@ -27,6 +27,8 @@ export interface Network {
   attach(device: DeviceSpec, identity: Identity, own?: Port): FaultPort
   /** Forgets a removed device. Its driver closes the port. */
   detach(device: string): void
+  /** Takes the link of a device down or up (`FaultPort`). */
+  setLink(device: string, isUp: boolean): void
   /** Renames a device, also in fault rules. */
   rename(device: string, name: string): void
   /** The current fault rules, as the text of `--fault`. */
@@ -88,6 +90,7 @@ export const createNetwork = (
       const at = ports.findIndex(({ device: { name } }) => name === device)
       if (at >= 0) ports.splice(at, 1)
     },
+    setLink: (device, isUp) => findPort(device)?.port.setLink(isUp),
     rename(device, name) {
       const found = findPort(device)
       if (found === undefined) return

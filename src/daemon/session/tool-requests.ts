@@ -4,10 +4,13 @@
  */
 
 import { fstatSync } from 'node:fs'
+import { isLinked } from '../../core/driver-contract.ts'
 import { close } from '../../host/net/sockets.ts'
 import { LineRate } from '../../spec/congestion.ts'
+import { MAX_LINK_TIME } from '../../spec/faults.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import { symbolFrames } from '../../tools/record/symbol-frames.ts'
+import { noDeviceText } from '../../tools/trace/suggest.ts'
 import { type Request, writeToolReply } from '../../uapi/session-codec.ts'
 import type {
   DaemonConfig,
@@ -47,7 +50,7 @@ type RecordRequest = Extract<ToolRequest, { kind: 'record' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, link, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
 }
 
 const NO_RECORDING: ToolReply = { error: 'this session has no recording' }
@@ -103,6 +106,13 @@ const parseEndRecord = ({ program }: Partial<Record<string, unknown>>): ToolRequ
   return isValid ? { kind: 'end-record', program: { pid, command, status, signal } } : undefined
 }
 
+const parseLink = ({ device, up, milliseconds }: Partial<Record<string, unknown>>): ToolRequest | undefined => {
+  if (typeof device !== 'string' || typeof up !== 'boolean') return undefined
+  if (milliseconds === undefined) return { kind: 'link', device, up }
+  const isTime = typeof milliseconds === 'number' && milliseconds >= 1 && milliseconds <= MAX_LINK_TIME && !up
+  return isTime ? { kind: 'link', device, up, milliseconds } : undefined
+}
+
 /** The request, without unknown fields; undefined if it is invalid. */
 const parseRequest = (text: string): ToolRequest | undefined => {
   let value: unknown
@@ -131,6 +141,7 @@ const parseRequest = (text: string): ToolRequest | undefined => {
     return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
+  if (kind === 'link') return parseLink(fields)
   if (kind === 'sites' && from === undefined) return { kind }
   if (kind === 'sites') return typeof from === 'number' ? { kind, from } : undefined
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
@@ -317,6 +328,22 @@ export class ToolRequests {
     }
   }
 
+  #setLink({ device, up, milliseconds }: Extract<ToolRequest, { kind: 'link' }>): ToolReply {
+    if (!this.#session.isTrusted) return { error: 'only the user of this daemon may take links down and up' }
+    const { devices, faults } = this.#daemon
+    const found = devices.find(device)
+    if (found === undefined)
+      return {
+        error: noDeviceText(
+          device,
+          devices.all.map(({ spec }) => spec.name),
+        ),
+      }
+    if (!isLinked(found.network)) return { error: `the device ${device} has no link` }
+    faults.setLink(found.device, up, milliseconds)
+    return { linkSet: true }
+  }
+
   #sites(from: number | undefined): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may see call sites' }
     const { faults, network } = this.#daemon
@@ -382,6 +409,8 @@ export class ToolRequests {
         const refusal = request.set === undefined ? undefined : this.#setFaults(request.set)
         return refusal ?? { faults: network.faultCounts() }
       }
+      case 'link':
+        return this.#setLink(request)
       case 'sites':
         return this.#sites(request.from)
       case 'device':

@@ -26,7 +26,7 @@ import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
 import type { RoceSite } from '../roce-site.ts'
-import { setPortState } from '../soft/port-state.ts'
+import { setPortState, withCarrier } from '../soft/port-state.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
 import { polledOf } from './completions.ts'
@@ -124,7 +124,7 @@ const deviceLink = ({ state: { port }, ports }: Device<EfaState>, own: Identity)
       return identity
     },
     pathMtu: port.pathMtu,
-    setState: link => setPortState(ports[0]!.attributes, link).event,
+    ...withCarrier(link => setPortState(ports[0]!.attributes, link).event),
     addAddress: () => undefined,
     removeAddress: () => undefined,
     setMac: () => [],

@@ -19,7 +19,7 @@ import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { ethernetLink } from '../../spec/link-rate.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { isMappedIpv4, isSameAddress } from '../../transport/wire/address.ts'
-import { setPortState } from './port-state.ts'
+import { setPortState, withCarrier } from './port-state.ts'
 import type { SoftState } from './state.ts'
 
 const { PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
@@ -123,7 +123,7 @@ export const deviceLink = (device: Device<SoftState>): DeviceLink => {
     get pathMtu() {
       return port.pathMtu
     },
-    setState: link => setLink(device, link),
+    ...withCarrier(link => setLink(device, link)),
     addAddress(address, claim) {
       try {
         port.addAddress(address, claim)

@@ -1,7 +1,7 @@
 /*
  * The state of a device's port from that of its network interface, as a change and the event for programs (IBA 11.6.3).
  */
-import { type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
+import { type DeviceLink, type LinkState, NO_EVENT, type PortEvent } from '../../core/driver-contract.ts'
 import type { PortAttributes } from '../../spec/classes/device/port.ts'
 import { AsyncEventType, PhysState, PortState } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
@@ -33,4 +33,23 @@ export const setPortState = (
   const quiet = isOtherPhysState ? NO_EVENT : undefined
   const changed = isActive ? PORT_ACTIVE : PORT_ERR
   return { isActive, wentDown: wasActive && !isActive, event: wasActive === isActive ? quiet : changed }
+}
+
+/** `set` with a carrier that faults can take away. */
+export const withCarrier = (
+  set: (link: LinkState) => PortEvent | undefined,
+): Pick<DeviceLink, 'setState' | 'setCarrier'> => {
+  let last: LinkState = { isUp: true, hasCarrier: true }
+  let isCut = false
+  const apply = (): PortEvent | undefined => set({ ...last, hasCarrier: last.hasCarrier && !isCut })
+  return {
+    setState(link) {
+      last = link
+      return apply()
+    },
+    setCarrier(hasCarrier) {
+      isCut = !hasCarrier
+      return apply()
+    },
+  }
 }

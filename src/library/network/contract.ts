@@ -35,6 +35,11 @@ export interface Network {
    */
   setFaults(text: string): void
   /**
+   * Takes the link of a soft device down or up, as a cable that is pulled: while it is down its packets are lost, and the
+   * port is DOWN. Events PORT_ERR and PORT_ACTIVE. Throws RdmaError EINVAL for an unknown name.
+   */
+  setLink(device: string, isUp: boolean): void
+  /**
    * Captures every packet of the network's soft devices to a pcapng file with mode 0600, until the returned function is
    * called. During a capture all messages are sent as packets (`NetworkOptions.path`). Throws RdmaError if the file
    * cannot be written: ENOENT, EACCES …, EINVAL for a symbolic link or another user's file.

@@ -17,8 +17,8 @@ import { countersOf } from '../../assembly/counters.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
-import { ScanScope } from '../../core/driver-contract.ts'
-import { expire } from '../../core/events/events.ts'
+import { NO_EVENT, ScanScope } from '../../core/driver-contract.ts'
+import { expire, raisePort } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { CallingProcess, Core } from '../../core/model.ts'
 import { libraryDriver, type SoftDevice } from '../../drivers/registered.ts'
@@ -485,6 +485,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       clock.isVirtual
         ? new Promise(resolve => void clock.after(milliseconds, 'background', resolve))
         : waitAtLeast(milliseconds, false),
+    setLink(device, isUp) {
+      const soft = devices.find(one => one.device === device)
+      if (soft === undefined) return
+      faultPorts.get(device.name)?.setLink(isUp)
+      const event = soft.link.setCarrier(isUp)
+      touch()
+      if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
+    },
     // Contexts without a handler for events are clients' own.
     processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
   })
@@ -582,6 +590,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       return () => {
         if (device.isAlive) unregister(device)
       }
+    },
+    setLink(name, isUp) {
+      const device = devices.find(one => one.device.name === name)?.device
+      if (device === undefined)
+        throw invalidArgument('network.setLink', `there is no soft device ${formatValue(name)} on this network`)
+      if (typeof isUp !== 'boolean')
+        throw invalidArgument('network.setLink', `isUp is ${formatValue(isUp)}`, 'give true or false')
+      faults.setLink(device, isUp)
     },
     setFaults(text) {
       rules = faultRules('network.setFaults', text, seed)

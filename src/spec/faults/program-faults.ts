@@ -28,6 +28,8 @@ export interface CallFault extends ActingRule {
   readonly errno: ErrnoName | ''
   /** An asynchronous event after the call; empty: none. */
   readonly event: string
+  /** The link of the device is down for so many milliseconds. */
+  readonly link: number
 }
 
 export interface PostFault extends ActingRule {
@@ -35,13 +37,16 @@ export interface PostFault extends ActingRule {
 }
 
 export interface CompletionFault extends ActingRule {
-  /** A name of `WcStatus`. */
+  /** A name of `WcStatus`; empty: the completion does not fail. */
   readonly status: string
+  readonly link: number
 }
 
-/** `delay`: milliseconds until the event. */
+/** `delay`: milliseconds until the event, and until the link goes down. */
 export interface EventFault extends ActingRule {
+  /** Empty: none. */
   readonly event: string
+  readonly link: number
   readonly delay: number
 }
 
@@ -70,6 +75,8 @@ export interface ProgramFaults {
   /** By index in the list of all rules; undefined for rules that are not for programs. */
   readonly counts: readonly (ProgramRuleCounts | undefined)[]
 }
+
+const longestLink = (rules: readonly ActiveRule[]): number => Math.max(0, ...rules.map(({ rule }) => rule.link))
 
 /** Linux keeps this many characters of a program's name. */
 const COMMAND_LENGTH = 15
@@ -161,6 +168,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         delay: rules.reduce((sum, { rule }) => sum + rule.delay, 0),
         errno: failing?.rule.errno ?? '',
         event: failing === undefined ? (raising?.rule.event ?? '') : '',
+        link: longestLink(rules),
       }
     },
     onPost(subject, cls, qpn, request) {
@@ -172,17 +180,19 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
       return first === undefined || first.rule.post === '' ? undefined : { ...first.acting, errno: first.rule.post }
     },
     onCompletion(subject, cls, qpn, completion) {
-      const [first] = acting(
+      const rules = acting(
         'completion',
         subject,
         ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn),
       )
-      return first === undefined ? undefined : { ...first.acting, status: first.rule.status }
+      const first = rules.find(({ rule }) => rule.status !== '') ?? rules[0]
+      return first && { ...first.acting, status: first.rule.status, link: longestLink(rules) }
     },
     onOpen: subject =>
       acting('event', subject, () => true).map(({ acting, rule }) => ({
         ...acting,
         event: rule.event,
+        link: rule.link,
         delay: rule.delay,
       })),
     onPage: subject => acting('page', subject, () => true)[0]?.acting,

@@ -104,19 +104,19 @@ const selectedCompletions = (rule: FaultRule): readonly KnownCompletion[] =>
 export const completionsOfRule = (rule: FaultRule): ReadonlySet<string> =>
   new Set(
     selectedCompletions(rule)
-      .filter(({ statuses }) => statuses.includes(rule.status))
+      .filter(({ statuses }) => rule.status === '' || statuses.includes(rule.status))
       .map(known => `${known.class} ${known.completion}`),
   )
 
 const listText = (values: Iterable<string>): string => [...new Set(values)].join(', ')
 
 const checkCall = (text: string, rule: FaultRule): void => {
-  const { call, errno, event, delay } = rule
+  const { call, errno, event, delay, link } = rule
   const selected = selectedMethods(rule)
   if (selected.length === 0)
     throw new Error(`fault "${text}": ${call.join('+')} is no method of ${rule.class.join('+')}; leave out class`)
-  if (errno === '' && event === '' && delay === 0)
-    throw new Error(`fault "${text}": the rule has no effect; add one of errno, event, delay`)
+  if (errno === '' && event === '' && delay === 0 && link === 0)
+    throw new Error(`fault "${text}": the rule has no effect; add one of errno, event, link, delay`)
   if (errno !== '' && event !== '')
     throw new Error(`fault "${text}": a call that fails raises no event; leave out errno or event`)
   if (errno !== '' && !selected.some(({ errnos }) => errnos.includes(errno)))
@@ -138,15 +138,16 @@ const checkPost = ({ post, class: selected }: FaultRule): void => {
 }
 
 const checkCompletion = (text: string, rule: FaultRule): void => {
-  const { completion, status } = rule
-  if (status === '') throw new Error(`fault "${text}": the rule has no effect; add status, as status=RETRY_EXC_ERR`)
+  const { completion, status, link } = rule
+  if (status === '' && link === 0)
+    throw new Error(`fault "${text}": the rule has no effect; add status, as status=RETRY_EXC_ERR, or link`)
   const selected = selectedCompletions(rule)
   const where = rule.class.length === 0 ? '' : ` on ${rule.class.join('+')}`
   if (selected.length === 0)
     throw new Error(
       `fault completion: there is no ${completion.join('+')}${where}; queue pairs are ${queuePairClasses.join(', ')}`,
     )
-  if (!selected.some(({ statuses }) => statuses.includes(status)))
+  if (status !== '' && !selected.some(({ statuses }) => statuses.includes(status)))
     throw new Error(
       `fault status: ${status} is no status of ${completion.join('+')}${where}; allowed are ${listText(selected.flatMap(({ statuses }) => statuses))}`,
     )
@@ -157,7 +158,7 @@ export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTar
   if (target === 'call') checkCall(text, rule)
   else if (target === 'post') checkPost(rule)
   else if (target === 'completion') checkCompletion(text, rule)
-  else if (target === 'event' && !isDeviceEvent(rule.event))
+  else if (target === 'event' && rule.event !== '' && !isDeviceEvent(rule.event))
     throw new Error(
       `fault event: ${rule.event} is an event of an object; name the call after which it comes, as ${connectionEventNames.includes(rule.event) ? 'call=cm_id.connect' : 'call=rc_qp.modify'}, or one of ${deviceEvents.join(', ')}`,
     )

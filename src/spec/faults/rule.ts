@@ -53,6 +53,8 @@ export interface FaultRule extends Probabilities {
   readonly event: string
   /** Effect: what an access to an on-demand region finds. Not empty: the rule is for pages. */
   readonly page: 'gone' | ''
+  /** Effect: the link of the device is down for so many milliseconds. Without `call` and `completion` the rule is for events. */
+  readonly link: number
   /** Effect: delay of every packet, of a call, or of an event, milliseconds. */
   readonly delay: number
   /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
@@ -98,6 +100,7 @@ export const noFaults: FaultRule = {
   status: '',
   event: '',
   page: '',
+  link: 0,
   delay: 0,
   jitter: 0,
   rate: 0,
@@ -105,12 +108,12 @@ export const noFaults: FaultRule = {
 }
 
 /** What the rule acts on. */
-export const targetOf = ({ call, post, completion, event, page }: FaultRule): FaultTarget => {
+export const targetOf = ({ call, post, completion, event, page, link }: FaultRule): FaultTarget => {
   if (call.length > 0) return 'call'
   if (post !== '') return 'post'
   if (page !== '') return 'page'
   if (completion.length > 0) return 'completion'
-  return event === '' ? 'packet' : 'event'
+  return event === '' && link === 0 ? 'packet' : 'event'
 }
 
 export const isActive = (rule: FaultRule): boolean =>

@@ -5,7 +5,7 @@
  * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
  */
 import { Errno, type ErrnoName } from '../errno.ts'
-import { completionNames, FaultSettings, FaultTargets, requestNames, targetsOf } from '../faults.ts'
+import { completionNames, FaultSettings, FaultTargets, MAX_LINK_TIME, requestNames, targetsOf } from '../faults.ts'
 import { cmMessages } from '../wire/mad.ts'
 import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
 import { WcStatus } from '../work.ts'
@@ -54,6 +54,11 @@ const milliseconds: Setting<number> = {
   write: formatNumber,
   allowed: 'milliseconds from 0 to 10000, or a time like 200us, 5ms or 1s',
 }
+const linkTime: Setting<number> = {
+  read: text => inRange(parseNumber(text, { '': 1, ms: 1, s: 1000 }), 1, MAX_LINK_TIME),
+  write: formatNumber,
+  allowed: `milliseconds from 1 to ${MAX_LINK_TIME}, or a time like 50ms or 3s`,
+}
 const RATES = { tbit: 1e12, gbit: 1e9, mbit: 1e6, kbit: 1e3, bit: 1, '': 1 } as const
 const bitsPerSecond: Setting<number> = {
   read: text => inRange(parseNumber(text, RATES), 1000, 1e12),
@@ -63,6 +68,8 @@ const bitsPerSecond: Setting<number> = {
   },
   allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
 }
+/** The time of an outage of a link, for the command. */
+export const outageTime: Pick<Setting<number>, 'read' | 'allowed'> = linkTime
 /** The quantities of a link, for files that describe links in the units of fault rules. */
 export const linkQuantities = { delay: milliseconds, loss: probability, rate: bitsPerSecond } as const
 
@@ -190,6 +197,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: String,
     allowed: 'gone',
   },
+  link: linkTime,
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -247,7 +255,7 @@ export const parseRule = (text: string): FaultRule => {
   return rule
 }
 
-const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…', 'page=gone']
+const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…', 'link=…', 'page=gone']
 
 /** Throws an Error if the rule has settings of another target than its own. */
 const checkTarget = (text: string, rule: FaultRule, settingTexts: ReadonlyMap<Name, string>): void => {

@@ -75,8 +75,12 @@ export class Section {
     return this.#entries[key]
   }
   section(key: string, keys: readonly string[]): Section {
-    const path = [this.#path, key].filter(part => part !== '').join('.')
-    return new Section(this.#file, path, this.raw(key), keys, this.#hasNumbers)
+    return this.child(key, this.raw(key), keys)
+  }
+  /** A map that is not at a key, such as an item of a list. `place`: its path below this section. */
+  child(place: string, value: unknown, keys: readonly string[] | undefined): Section {
+    const path = [this.#path, place].filter(part => part !== '').join('.')
+    return new Section(this.#file, path, value, keys, this.#hasNumbers)
   }
   #read<T>(key: string, fallback: T | undefined, parse: (value: unknown) => T | undefined, allowed: string): T {
     const value = this.raw(key)

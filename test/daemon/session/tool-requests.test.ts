@@ -158,6 +158,9 @@ test('an invalid request is answered with a list of valid requests', async t => 
     '{"__proto__":{"kind":"stat"}}',
     '{"kind":"qps","cursor":{"node":0,"row":-1}}',
     '{"kind":"device"}',
+    '{"kind":"link","device":"rxe0"}',
+    '{"kind":"link","device":"rxe0","up":false,"milliseconds":1e300}',
+    '{"kind":"link","device":"rxe0","up":true,"milliseconds":5}',
     '{"kind":"end-record","program":{"pid":-1}}',
     '{"kind":"device","add":{"name":"rxe1"}}',
     '{"kind":"device","remove":1}',
@@ -168,7 +171,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, link, sites, device, borrow, counts, subscribe, unsubscribe, capture, record, record-frames, record-symbols, end-record and stop',
       },
       text.slice(0, 60),
     )

@@ -76,6 +76,11 @@ describe('the port', () => {
     assert.equal(link.setState({ isUp: true, hasCarrier: false }), undefined)
     assert.equal(link.setState({ isUp: true, hasCarrier: true, speed: 10_000 }), PORT_ACTIVE)
     assert.deepEqual([attributes.state, attributes.physState], [PortState.values.ACTIVE, PhysState.values.LINK_UP])
+    // a fault takes the carrier, whatever the interface says
+    assert.equal(link.setCarrier(false), PORT_ERR)
+    assert.equal(link.setState({ isUp: true, hasCarrier: true }), undefined)
+    assert.equal(attributes.state, PortState.values.DOWN)
+    assert.equal(link.setCarrier(true), PORT_ACTIVE)
     link.moveTo('eth7', 7)
     assert.equal(link.identity.interfaceName, 'eth7')
     // the only GID is the device's address

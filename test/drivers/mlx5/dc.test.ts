@@ -221,6 +221,16 @@ describe('a request whose target', () => {
     )
   })
 
+  it('uses its GID, whose index is free when it is destroyed', () => {
+    const { m, targets } = start()
+    const users = (): number[] => [...m.devices[1]!.device.ports[0]!.gids.users.values()]
+    assert.deepEqual(users(), [2])
+    targets[0].destroy()
+    assert.deepEqual(users(), [1])
+    targets[1].destroy()
+    assert.deepEqual(users(), [])
+  })
+
   it('is destroyed in traffic fails, and nothing is left at its device', () => {
     const { m, a, b, srq, targets, post, write } = start('', { timeout: 8, retryCnt: 1 })
     const rows = rowsOf(m, 1)

@@ -55,6 +55,19 @@ const tests = (openTwo: OpenTwo, setFaults: (rules: string) => Promise<void> | v
     assert.equal((await event)?.type, 'PORT_ERR')
     await closeAll(a, b)
   })
+
+  it('links go down for a time', async () => {
+    await setFaults('')
+    const { a, b } = await pair(openTwo)
+    const events = a.device.events()
+    await setFaults('call=mr.create,nth=1,link=50ms')
+    a.pd.register(new Uint8Array(8), {})
+    assert.equal((await events.next()).value?.type, 'PORT_ERR')
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(), { id: 7 })
+    assert.equal((await events.next()).value?.type, 'PORT_ACTIVE')
+    assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
+    await closeAll(a, b)
+  })
 }
 
 describe('fault rules for programs in this process', () => {

@@ -18,6 +18,7 @@ describe("fault rules on the machine's own devices", () => {
   it('are refused with a sentence if the machine cannot do it', () => {
     for (const [rule, message] of [
       ['drop=1%', /fault "drop=0\.01": the packets .* are not seen; with --host allowed are call=/],
+      ['link=3s', /the links of the machine's own devices are not userdma's; with --host allowed are call=/],
       ['event=PORT_ERR', /gives the events, PORT_ERR too; with --host allowed are call=/],
       ['call=rc_qp.modify,event=QP_FATAL', /gives the events, QP_FATAL too/],
       ['call=mad_channel.receive,errno=EIO', /programs make no ioctl or write for mad_channel\.receive/],

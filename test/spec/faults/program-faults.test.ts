@@ -105,7 +105,7 @@ describe('rules for programs', () => {
     faults.onCall(SUBJECT, 'mr.create')
     assert.deepEqual([faults.has('call'), faults.canAct('call')], [true, false])
     assert.deepEqual(faults.onOpen(SUBJECT), [
-      { number: 3, text: 'event=PORT_ERR,delay=5', event: 'PORT_ERR', delay: 5 },
+      { number: 3, text: 'event=PORT_ERR,delay=5', event: 'PORT_ERR', link: 0, delay: 5 },
     ])
     assert.deepEqual(faults.counts, [undefined, { matched: 3, injected: 1 }, { matched: 1, injected: 1 }])
   })

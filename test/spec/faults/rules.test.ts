@@ -142,6 +142,9 @@ describe('fault rules', () => {
       ['post=ENOMEM,request=SEND_WITH_IMM+RECV,qp=0x12', 'post'],
       ['completion=*,status=FATAL_ERR', 'completion'],
       ['event=PORT_ERR,delay=1s', 'event'],
+      ['device=rxe0,delay=2s,link=3s', 'event'],
+      ['call=cm_id.connect,nth=2,link=50ms', 'call'],
+      ['completion=WRITE,nth=1000,link=600s', 'completion'],
     ] as const) {
       const rule = parseRule(text)
       assert.equal(targetOf(rule), target, text)
@@ -153,7 +156,7 @@ describe('fault rules', () => {
   it('for programs that no adapter could obey are refused with what is allowed', () => {
     const refused: [string, RegExp][] = [
       ['call=mr.open,errno=ENOMEM', /call: "mr\.open" is not a method as traces name it \(mr\.create\), a pattern/],
-      ['call=mr.create', /the rule has no effect; add one of errno, event, delay/],
+      ['call=mr.create', /the rule has no effect; add one of errno, event, link, delay/],
       ['call=mr.create,errno=EFOO', /errno: "EFOO" is not the name of an error/],
       ['call=mr.destroy,errno=ENOMEM', /errno: ENOMEM is no error of mr\.destroy; allowed are EBUSY, EIO$/],
       ['call=mr.create,class=cq,errno=ENOMEM', /mr\.create is no method of cq; leave out class/],
@@ -172,6 +175,10 @@ describe('fault rules', () => {
       ['event=QP_FATAL', /QP_FATAL is an event of an object; name the call after which it comes/],
       ['event=LID_CHANGE', /event: "LID_CHANGE" is not an event that a rule can raise/],
       ['event=PORT_ERR,nth=0', /nth: "0" is not an integer from 1 to/],
+      ['link=0', /link: "0" is not milliseconds from 1 to 600000/],
+      ['link=601s', /link: "601s" is not milliseconds from 1 to 600000/],
+      ['post=ENOMEM,link=1s', /link is for calls and completions and asynchronous events, and this rule is for posts/],
+      ['opcode=RC_SEND_ONLY,link=1s', /opcode is for packets, and this rule is for asynchronous events/],
       ['post=ENOMEM,dir=sent', /dir is for packets, and this rule is for posts/],
     ]
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)

@@ -282,7 +282,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/requests.h MAX_SGE': { because: 'requests with more elements are refused' },
   'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
   'shim/recorder/watched.h MAX_WATCHED': { because: 'batches and polls of further objects are not watched' },
-  'shim/recorder/polls.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
+  'shim/recorder/orders.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
   'shim/recorder/batches.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
   'shim/recorder/objects.c MAX_BYTES': { because: 'as MAX_GONE' },
   'shim/recorder/objects.c MAX_DESTROYING': { because: 'the object is not watched while the call destroys it' },

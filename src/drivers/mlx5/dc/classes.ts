@@ -12,7 +12,7 @@ import { QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { addressAnswer, copyAddress } from '../../soft/address/path.ts'
-import { qpClass, UNSUPPORTED_ATTRIBUTES } from '../../soft/classes/qp-class.ts'
+import { qpClass, UNSUPPORTED_ATTRIBUTES, useGid } from '../../soft/classes/qp-class.ts'
 import type { CqObject, QueuePair, SrqObject } from '../../soft/state.ts'
 import { blockFormat } from '../format.ts'
 import { stateOf } from '../state.ts'
@@ -32,7 +32,10 @@ const withAddress = (soft: DriverClass): DriverClass =>
     modify(call, object, args, core) {
       const { dcAddresses } = stateOf(call)
       const answer = inner.modify(call, object, args, core)
-      if (args.address !== undefined) dcAddresses.set(object.state.qpn, copyAddress(args.address))
+      if (args.address !== undefined) {
+        dcAddresses.set(object.state.qpn, copyAddress(args.address))
+        useGid(call.device.ports[0].gids, object.state, args.address.sgidIndex)
+      }
       if (args.state === RESET) dcAddresses.delete(object.state.qpn)
       return answer
     },

@@ -73,7 +73,7 @@ const closePath = (device: SoftState, state: QueuePair): void => {
 }
 
 /** The queue pair uses the GID at `index` from now on, and no longer its previous one; -1: none. */
-const useGid = (gids: GidTable, state: QueuePair, index: number): void => {
+export const useGid = (gids: GidTable, state: QueuePair, index: number): void => {
   // First the new one: it may be the same.
   if (index >= 0) holdGid(gids, index)
   if (state.heldGid >= 0) releaseGid(gids, state.heldGid)

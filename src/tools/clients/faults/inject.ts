@@ -30,6 +30,8 @@ import { WcStatus } from '../../../spec/work.ts'
 export interface FaultSources {
   /** Fulfilled after so many milliseconds. */
   wait(milliseconds: number): Promise<void>
+  /** Takes the link of a device down or up: its port's state, and its packets. Nothing for a device without link. */
+  setLink(device: Device, isUp: boolean): void
   /** The process that has opened a context; undefined for a client inside the subsystem. */
   processOf(context: Context): CallingProcess | undefined
   /** The stack of the current call; empty: unknown. Absent: always. */
@@ -60,6 +62,8 @@ export interface InjectedFaults {
   readonly survey: Survey | undefined
   /** Call this after each change of the rules, and once the sources can be used. */
   rulesChanged(): void
+  /** Takes the link of a device down or up. `milliseconds`: down for so long. Up: also before the times of rules are over. */
+  setLink(device: Device, isUp: boolean, milliseconds?: number): void
   /** The error of a post of `process`; undefined: none. Reports it as a failure. */
   onPost(posting: Posting, process: CallingProcess): ErrnoName | undefined
   /** Whether each post must be announced by `onPost`. */
@@ -96,7 +100,7 @@ const hasEventHandler = (context: Context): boolean => [...context.device.eventH
 
 /** Raises an event for the program of a context: of `object`, the port or the device. */
 const raise = (context: Context, object: CoreObject | undefined, event: string, rule: ActingRule): void => {
-  if (context.isClosed || !context.device.isAlive) return
+  if (event === '' || context.isClosed || !context.device.isAlive) return
   const type = AsyncEventType.values[event as keyof typeof AsyncEventType.values]
   const cause = causeOfRule(rule)
   if (isOfDevice(event)) {
@@ -156,7 +160,39 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   /** Contexts to which the rules for events were applied. */
   let opened = new WeakSet<Context>()
   let survey: Survey | undefined
+  /** What keeps links down: rules, each for its time, and commands. */
+  const outages = new WeakMap<Device, Set<object>>()
+  const setLink = (device: Device, isUp: boolean, milliseconds?: number): void => {
+    const current = outages.get(device) ?? new Set()
+    outages.set(device, current)
+    const wasUp = current.size === 0
+    if (isUp) {
+      current.clear()
+      if (!wasUp) sources.setLink(device, true)
+      return
+    }
+    const outage = {}
+    current.add(outage)
+    if (wasUp) sources.setLink(device, false)
+    if (milliseconds === undefined) return
+    void sources.wait(milliseconds).then(() => {
+      if (current.delete(outage) && current.size === 0 && device.isAlive) sources.setLink(device, true)
+    })
+  }
+  /** Not at once: the device may be in the middle of a poll. */
+  const cut = (device: Device | undefined, milliseconds: number): void => {
+    if (device === undefined || milliseconds === 0) return
+    void sources.wait(0).then(() => {
+      if (device.isAlive) setLink(device, false, milliseconds)
+    })
+  }
   const callStack = (): Stack => sources.callStack?.() ?? NO_STACK
+
+  const afterDelay = (milliseconds: number, act: () => void): Promise<void> | undefined => {
+    if (milliseconds > 0) return sources.wait(milliseconds).then(act)
+    act()
+    return undefined
+  }
 
   /** Applies the rules for events to a context that can get events, once. */
   const onOpen = (context: Context): void => {
@@ -165,8 +201,10 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const subject = subjectOf(context, sources.processOf(context), noStack)
     if (subject === undefined) return
     for (const fault of faults.onOpen(subject))
-      if (fault.delay === 0) raise(context, undefined, fault.event, fault)
-      else void sources.wait(fault.delay).then(() => raise(context, undefined, fault.event, fault))
+      void afterDelay(fault.delay, () => {
+        raise(context, undefined, fault.event, fault)
+        cut(context.device, fault.link)
+      })
   }
 
   const hook: Hook = {
@@ -181,13 +219,13 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       survey?.injected(subject.pid)
       if (isOfConnection(fault.event)) failByEvent(call, object, fault.event, fault)
       else if (fault.event !== '') raising.set(call, fault)
+      const isOfCm = call.entry.class.name === 'cm_id'
       const fail = (): void => {
+        cut(isOfCm ? (object?.state as Identifier | undefined)?.device?.device : call.context.device, fault.link)
         if (fault.errno !== '')
           throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
       }
-      if (fault.delay > 0) return sources.wait(fault.delay).then(fail)
-      fail()
-      return undefined
+      return afterDelay(fault.delay, fail)
     },
     post(call, object, _args, _out, error) {
       if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
@@ -224,6 +262,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
     if (fault === undefined) return undefined
     survey?.injected(subject.pid)
+    cut(context.device, fault.link)
+    if (fault.status === '') return undefined
     return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }
   const decidePage: DecidePage = context => {
@@ -270,6 +310,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     get survey() {
       return survey
     },
+    setLink,
     get hasPosts() {
       return survey !== undefined || faults.has('post')
     },

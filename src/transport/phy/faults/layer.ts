@@ -6,7 +6,7 @@
  * Randomness comes from seeds (decider.ts), time from the caller through `onTimeout`.
  */
 
-import type { FaultRule } from '../../../spec/faults/rule.ts'
+import { type FaultRule, noFaults } from '../../../spec/faults/rule.ts'
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../../spec/faults.ts'
 import type { AllMembers } from '../../../spec/wrapper.ts'
 import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
@@ -21,9 +21,13 @@ export interface FaultPort extends Port {
    * devices; `device`: the current name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
+  /** While the link is down, all packets are lost, sent and received. Rules keep their counts and random sequences. */
+  setLink(isUp: boolean): void
   /** By rule: its effects on this port since the last `setFaults`. */
   ruleCounts(): FaultRuleCounts[]
 }
+
+const LINK_DOWN: readonly FaultRule[] = [{ ...noFaults, dir: 'both', drop: 1 }]
 
 const noReceiver = (): null => null
 const isAlwaysWaiting = (): boolean => true
@@ -73,10 +77,15 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let deviceName = device
-  const deciderFor = (direction: 'sent' | 'received') =>
-    createFaultDecider(rules, deviceName, direction, port.maxPackets)
-  let receivedDecider = deciderFor('received')
-  let sentDecider = deciderFor('sent')
+  const deciderFor = (direction: 'sent' | 'received', ofRules = rules) =>
+    createFaultDecider(ofRules, deviceName, direction, port.maxPackets)
+  // Those of the rules.
+  let receivedRules = deciderFor('received')
+  let sentRules = deciderFor('sent')
+  // Those that decide: they differ while the link is down.
+  let receivedDecider = receivedRules
+  let sentDecider = sentRules
+  let isUp = true
   /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
@@ -127,17 +136,22 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     sending.onTimeout(now)
   }
 
-  const setFaults = (newRules: readonly FaultRule[], device = deviceName): void => {
+  const setDeciders = (): void => {
     const didChangeBytes = receivedDecider.changesBytes
-    rules = newRules
-    deviceName = device
-    receivedDecider = deciderFor('received')
-    sentDecider = deciderFor('sent')
+    receivedDecider = isUp ? receivedRules : deciderFor('received', LINK_DOWN)
+    sentDecider = isUp ? sentRules : deciderFor('sent', LINK_DOWN)
     const { changesBytes } = receivedDecider
     if (changesBytes !== didChangeBytes) port.requireSeal(changesBytes ? 1 : -1)
     receiving.setDecider(receivedDecider)
     sending.setDecider(sentDecider)
     connect()
+  }
+  const setFaults = (newRules: readonly FaultRule[], device = deviceName): void => {
+    rules = newRules
+    deviceName = device
+    receivedRules = deciderFor('received')
+    sentRules = deciderFor('sent')
+    setDeciders()
   }
 
   const properties: AllMembers<Omit<FaultPort, keyof AccessorProperties>> & LayerState = {
@@ -157,10 +171,15 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     hasSourcePorts: port.hasSourcePorts,
     hasGroupSockets: port.hasGroupSockets,
     setFaults,
+    setLink: isNowUp => {
+      if (isNowUp === isUp) return
+      isUp = isNowUp
+      setDeciders()
+    },
     ruleCounts: () =>
       rules.map((_, i) =>
         sumFaultRuleCounts(
-          [receivedDecider, sentDecider].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
+          [receivedRules, sentRules].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
         ),
       ),
 

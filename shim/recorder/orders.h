@@ -2,12 +2,12 @@
  * Calls on queues in a wrong order, or by threads that were excluded. Called only if recorder_is_on. `caller`: the return
  * address of the program's call. `call`: USERDMA_ORDER_CALL_.
  *
- *   polls.c      polls of extended CQs, from ibv_start_poll to ibv_end_poll
+ *   orders.c     polls of extended CQs, from ibv_start_poll to ibv_end_poll
  *   reads.c      the functions that read a completion of an extended CQ, wrapped
  *   promises.c   objects that only one thread at a time uses
  */
-#ifndef USERDMA_RECORDER_POLLS_H
-#define USERDMA_RECORDER_POLLS_H
+#ifndef USERDMA_RECORDER_ORDERS_H
+#define USERDMA_RECORDER_ORDERS_H
 
 #include <infiniband/verbs.h>
 #include <sys/types.h>
@@ -66,7 +66,7 @@ void promises_leave_always(const void *queue);
             promises_leave_always(queue);                                                                              \
     } while (0)
 
-/* ---- threads (polls.c) ---- */
+/* ---- threads (orders.c) ---- */
 
 pid_t threads_own(void);
 bool threads_has_ended(pid_t thread);

@@ -1,0 +1,152 @@
+/*
+ * Posts of the program, of lists of requests: the functions of providers in a context's table, wrapped (slots.h). Those
+ * of batches are in builders.c. verbs.h says what each library does around the provider's functions and what it notes.
+ */
+#define _GNU_SOURCE
+#include "batches.h"
+#include "objects.h"
+#include "orders.h"
+#include "verbs.h"
+#include "wrapped.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* The sends from `first` on were refused. */
+static void sends_refused(const struct ibv_qp *qp, const struct ibv_send_wr *first, int error)
+{
+    struct userdma_refused refused = {
+        .queue = USERDMA_POST_SEND, .number = qp->qp_num, .error = (uint32_t)abs(error), .state = qp->state};
+    if (first) {
+        refused.wr_id = first->wr_id;
+        refused.opcode = first->opcode;
+        refused.flags = first->send_flags;
+        refused.elements = (uint32_t)first->num_sge;
+        /* With more elements the length stays unknown: `num_sge` may be wrong, and further elements may not exist. */
+        if (first->num_sge == 1)
+            refused.length = first->sg_list->length;
+        if (first->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || first->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
+            refused.address_low = (uint32_t)first->wr.atomic.remote_addr;
+    }
+    note_refused(qp->context->cmd_fd, &refused, LENGTH(first));
+}
+
+/* Whether the queue pair, or the address handle of a request, is gone. Then no request is posted. */
+static bool is_send_to_gone(struct ibv_qp *qp, const struct ibv_send_wr *list)
+{
+    if (IS_GONE("ibv_post_send", USERDMA_OBJECT_QP, qp))
+        return true;
+    if (UNLIKELY(qp->qp_type == IBV_QPT_UD))
+        for (; list; list = list->next)
+            if (IS_GONE("ibv_post_send", USERDMA_OBJECT_AH, list->wr.ud.ah))
+                return true;
+    return false;
+}
+
+/* Refuses all requests of a list. */
+#define REFUSE(list, bad)                                                                                              \
+    do {                                                                                                               \
+        if (bad)                                                                                                       \
+            *(bad) = (list);                                                                                           \
+        return EINVAL;                                                                                                 \
+    } while (0)
+
+static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                     struct ibv_send_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_send(original, qp, list, bad);
+    if (UNLIKELY(__atomic_load_n(&objects_gone, __ATOMIC_RELAXED) != 0) && is_send_to_gone(qp, list))
+        REFUSE(list, bad);
+    calls_note("ibv_post_send");
+    batches_posting(qp);
+    note_sends(qp, list, FRAME);
+    PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
+    const int error = provider_post_send(original, qp, list, bad);
+    PROMISES_LEAVE(SENDS_OF(qp));
+    /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
+    if (UNLIKELY(error != 0))
+        sends_refused(qp, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_send)
+
+/* The receives from `first` on were refused. `state`: of the queue pair; an SRQ has none: 0. */
+static void receives_refused(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *first,
+                             int error)
+{
+    struct userdma_refused refused = {
+        .queue = queue, .number = number, .error = (uint32_t)abs(error), .state = state};
+    if (first) {
+        refused.wr_id = first->wr_id;
+        refused.elements = (uint32_t)first->num_sge;
+    }
+    note_refused(fd, &refused, LENGTH(first));
+}
+
+static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                     struct ibv_recv_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_recv(original, qp, list, bad);
+    if (IS_GONE("ibv_post_recv", USERDMA_OBJECT_QP, qp))
+        REFUSE(list, bad);
+    const int fd = qp->context->cmd_fd;
+    calls_note("ibv_post_recv");
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
+    const int error = provider_post_recv(original, qp, list, bad);
+    PROMISES_LEAVE(RECEIVES_OF(qp));
+    if (UNLIKELY(error != 0))
+        receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_recv)
+
+static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                         struct ibv_recv_wr **bad)
+{
+    if (LIKELY(!recorder_is_on))
+        return provider_post_srq_recv(original, srq, list, bad);
+    if (IS_GONE("ibv_post_srq_recv", USERDMA_OBJECT_SRQ, srq))
+        REFUSE(list, bad);
+    const int fd = srq->context->cmd_fd;
+    note_receives(fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
+    const int error = provider_post_srq_recv(original, srq, list, bad);
+    if (UNLIKELY(error != 0))
+        receives_refused(fd, USERDMA_POST_SHARED, srq->handle, 0, bad && *bad ? *bad : list, error);
+    return error;
+}
+SLOTS_OF(post_srq_recv)
+
+/* ibv_bind_mw: the provider posts the request itself, without ops.post_send. */
+FUNCTION_TYPE(bind_mw)
+static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    if (UNLIKELY(recorder_is_on)) {
+        if (IS_GONE("ibv_bind_mw", USERDMA_OBJECT_QP, qp) || IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MW, mw) ||
+            IS_GONE("ibv_bind_mw", USERDMA_OBJECT_MR, bind->bind_info.mr))
+            return EINVAL;
+        note_sends(qp, &posted, FRAME);
+    }
+    const int refusal = provider_refusal(qp, bind->wr_id, IBV_WR_BIND_MW);
+    const int error = refusal != 0 ? refusal : original(qp, mw, bind);
+    if (UNLIKELY(recorder_is_on) && error != 0)
+        sends_refused(qp, &posted, error);
+    return error;
+}
+SLOTS_OF(bind_mw)
+
+void posts_wrap(struct ibv_context *context)
+{
+    WRAP(context->ops.post_send, post_send);
+    WRAP(context->ops.post_recv, post_recv);
+    WRAP(context->ops.post_srq_recv, post_srq_recv);
+    WRAP(context->ops.bind_mw, bind_mw);
+}
+
+bool posts_are_wrapped(const struct ibv_context *context)
+{
+    return IS_WRAPPED(context->ops.post_send, post_send) || IS_WRAPPED(context->ops.post_recv, post_recv);
+}

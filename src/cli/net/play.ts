@@ -1,0 +1,393 @@
+/*
+ * Plays a scenario on a net that is up (`userdma net play`): starts its programs, lets failures happen at their moments,
+ * and says what did not hold. Moments that count are looked for every few milliseconds; a link that a rule takes down goes
+ * down at the very completion or call.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
+import { openToolSession, type ToolSession } from '../../daemon/client/tool-session.ts'
+import {
+  type CountTrigger,
+  type LineTrigger,
+  type Moment,
+  type PlayAction,
+  type PlayEvent,
+  type PlayProgram,
+  ruleOf,
+  type Scenario,
+} from '../../tools/topology/play-file.ts'
+import { printable } from '../../tools/trace/printable.ts'
+import { messageOf } from '../fail.ts'
+import type { RecordFile } from '../record.ts'
+import { addressLine } from './build.ts'
+import { hasDaemon, type PlannedHost } from './plan.ts'
+import type { ChosenNet } from './state.ts'
+import { type NetSystem, tool } from './system.ts'
+
+/** Milliseconds. */
+const LOOK_INTERVAL = 5
+const RESTART_DELAY = 200
+
+export interface PlayParts {
+  readonly net: ChosenNet
+  readonly system: NetSystem
+  /** The environment of programs, and what they get of their host. */
+  readonly env: NodeJS.ProcessEnv
+  readonly devicesOf: (host: string) => NodeJS.ProcessEnv
+  /** A line of the report. */
+  readonly report: (line: string) => void
+  /** The file for the recording of a host's daemon. */
+  readonly recordFile: (host: string) => RecordFile | undefined
+  /** Ends the play early. */
+  readonly stop: AbortSignal
+}
+
+interface Watched {
+  readonly trigger: CountTrigger
+  readonly index: number
+  readonly reached: () => void
+}
+
+/** The daemon of a host, with the rules of the scenario. */
+class HostDaemon {
+  readonly session: ToolSession
+  /** Of the net, and of moments. */
+  readonly #rules: string[]
+  readonly #watched: Watched[] = []
+  readonly #added = new Map<object, string>()
+
+  constructor(session: ToolSession, rules: string) {
+    this.session = session
+    this.#rules = rules === '' ? [] : rules.split(';')
+  }
+
+  watch(trigger: CountTrigger, link: number | undefined, reached: () => void): void {
+    this.#watched.push({ trigger, index: this.#rules.length, reached })
+    this.#rules.push(ruleOf(trigger, link))
+  }
+
+  /** Sets all rules. A change begins all counts anew: those that were not reached are looked at before. */
+  async setRules(): Promise<void> {
+    await this.session.faults([...this.#rules, ...this.#added.values()].join(';'))
+  }
+
+  async add(key: object, rules: string | undefined): Promise<void> {
+    if (rules === undefined) this.#added.delete(key)
+    else this.#added.set(key, rules)
+    await this.setRules()
+  }
+
+  get isWatching(): boolean {
+    return this.#watched.length > 0
+  }
+
+  async look(): Promise<void> {
+    const counts = await this.session.faults()
+    for (const watched of [...this.#watched]) {
+      const { trigger, index, reached } = watched
+      if ((counts[index]?.matched ?? 0) < trigger.nth) continue
+      this.#watched.splice(this.#watched.indexOf(watched), 1)
+      reached()
+    }
+  }
+}
+
+/** What each seed of rules without one is. */
+const withSeed = (rules: string, seed: number): string =>
+  rules
+    .split(';')
+    .map(rule => (/(?:^|,)\s*seed=/.test(rule) ? rule : `${rule},seed=${seed}`))
+    .join(';')
+
+class RunningProgram {
+  readonly program: PlayProgram
+  child: ChildProcess | undefined
+  hasOutput = false
+  /** What did not hold, once it is known; '': all held. */
+  verdict: string | undefined
+
+  constructor(program: PlayProgram) {
+    this.program = program
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    try {
+      if (this.child?.pid !== undefined && this.child.exitCode === null && this.child.signalCode === null)
+        process.kill(-this.child.pid, signal)
+    } catch {
+      // It has ended.
+    }
+  }
+}
+
+class Play {
+  readonly #scenario: Scenario
+  readonly #parts: PlayParts
+  readonly #begin = performance.now()
+  readonly #daemons = new Map<string, HostDaemon>()
+  readonly #programs: ReadonlyMap<string, RunningProgram>
+  readonly #lines: { readonly trigger: LineTrigger; readonly reached: () => void }[] = []
+  readonly #over = new AbortController()
+  readonly #problems: string[] = []
+  readonly #happened = new Set<PlayEvent>()
+  #rulesSet: Promise<void> = Promise.resolve()
+  readonly #recordings = new Map<ToolSession, RecordFile>()
+  /** Actions that have begun. */
+  readonly #acting = new Set<Promise<void>>()
+
+  constructor(scenario: Scenario, parts: PlayParts) {
+    this.#scenario = scenario
+    this.#parts = parts
+    this.#programs = new Map(scenario.programs.map(program => [program.name, new RunningProgram(program)]))
+  }
+
+  #say(text: string): void {
+    const seconds = ((performance.now() - this.#begin) / 1000).toFixed(3)
+    this.#parts.report(`${seconds.padStart(8)} ${printable(text)}`)
+  }
+
+  get #hosts(): readonly PlannedHost[] {
+    return this.#parts.net.state.plan.hosts
+  }
+
+  async #open(): Promise<void> {
+    for (const { name } of this.#hosts.filter(hasDaemon)) {
+      const session = await openToolSession(this.#parts.net.folder.socket(name))
+      this.#daemons.set(name, new HostDaemon(session, (await session.config()).fault))
+      const recording = this.#parts.recordFile(name)
+      await recording?.start(session)
+      if (recording !== undefined) this.#recordings.set(session, recording)
+    }
+  }
+
+  #daemon(host: string): HostDaemon {
+    const daemon = this.#daemons.get(host)
+    if (daemon === undefined) throw new Error(`host ${host} has no daemon (driver: none)`)
+    return daemon
+  }
+
+  /** Fulfilled at the moment; rejected when the play is over. `link`: what a rule does then by itself. */
+  #until({ when, after }: Moment, link?: number): Promise<void> {
+    const { signal } = this.#over
+    const delay = (): Promise<void> => setTimeout(after, undefined, { signal })
+    if (when === undefined) return delay()
+    return new Promise<void>((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error))
+      if (when.kind === 'line') this.#lines.push({ trigger: when, reached: resolve })
+      else this.#daemon(when.host).watch(when, link, resolve)
+    }).then(delay)
+  }
+
+  #onLine(running: RunningProgram, line: string): void {
+    const { name, expect } = running.program
+    this.#say(`${name}: ${line}`)
+    if (expect?.output?.test(line)) running.hasOutput = true
+    for (const watched of [...this.#lines]) {
+      if (watched.trigger.program !== name || !watched.trigger.pattern.test(line)) continue
+      this.#lines.splice(this.#lines.indexOf(watched), 1)
+      watched.reached()
+    }
+  }
+
+  /** Runs a program once; the result is its exit status. */
+  #runOnce(running: RunningProgram): Promise<number | NodeJS.Signals> {
+    const { host, run } = running.program
+    const planned = this.#hosts.find(({ name }) => name === host)!
+    const [enter, ...words] = this.#parts.system.hostCommand(
+      planned,
+      [tool('sh'), '-c', run],
+      hasDaemon(planned) ? this.#parts.devicesOf(host) : {},
+    )
+    return new Promise((resolve, reject) => {
+      const child = spawn(enter!, words, { env: this.#parts.env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+      running.child = child
+      for (const stream of [child.stdout, child.stderr])
+        createInterface({ input: stream }).on('line', line => this.#onLine(running, line))
+      child.once('error', reject)
+      // Children that go on would keep the output open.
+      child.once('exit', () => {
+        try {
+          process.kill(-child.pid!, 'SIGKILL')
+        } catch {
+          // All have ended.
+        }
+      })
+      child.once('close', (status, signal) => resolve(signal ?? status ?? 0))
+    })
+  }
+
+  async #runProgram(running: RunningProgram): Promise<void> {
+    const { name, start, restart, expect } = running.program
+    const moment = this.#until(start)
+    await Promise.all([this.#rulesSet, moment])
+    for (;;) {
+      this.#say(`${name} starts`)
+      const end = await this.#runOnce(running)
+      this.#say(`${name} has ended: ${typeof end === 'number' ? `exit status ${end}` : end}`)
+      const isGood = end === (expect?.exit ?? 0)
+      if (restart === 'never' || (restart === 'on-failure' && isGood)) {
+        if (expect === undefined) return
+        const text = typeof end === 'number' ? `exit status ${end}` : `ended by ${end}`
+        const lacking = expect.output !== undefined && !running.hasOutput ? `no line matches ${expect.output}` : ''
+        this.#judge(running, isGood ? lacking : `${text}, expected ${expect.exit}`)
+        return
+      }
+      await setTimeout(RESTART_DELAY, undefined, { signal: this.#over.signal })
+    }
+  }
+
+  #judge(running: RunningProgram, problem: string): void {
+    if (running.verdict !== undefined) return
+    running.verdict = problem
+    if (problem !== '') this.#problems.push(`${running.program.name}: ${problem}`)
+    const isOpen = [...this.#programs.values()].some(one => one.program.expect && one.verdict === undefined)
+    if (!isOpen) this.#over.abort(new Error('the play is over'))
+  }
+
+  async #act(action: PlayAction): Promise<void> {
+    const { system } = this.#parts
+    switch (action.kind) {
+      case 'kill':
+        return this.#programs.get(action.program)!.signal('SIGKILL')
+      case 'stop': {
+        const running = this.#programs.get(action.program)!
+        running.signal('SIGSTOP')
+        await setTimeout(action.for, undefined, { ref: false })
+        return running.signal('SIGCONT')
+      }
+      case 'link': {
+        const { session } = this.#daemon(action.host)
+        const { devices } = await session.config()
+        for (const { name } of devices.filter(({ name }) => action.device === '' || name === action.device))
+          await session.setLink(name, false, action.down)
+        return undefined
+      }
+      case 'device': {
+        const { session } = this.#daemon(action.host)
+        const { devices } = await session.config()
+        const found = devices.find(({ name }) => action.device === '' || name === action.device)
+        if (found === undefined) throw new Error(`host ${action.host} has no device ${action.device}`)
+        await session.changeDevices({ remove: found.name })
+        await setTimeout(action.gone, undefined, { ref: false })
+        await session.changeDevices({ add: found })
+        return undefined
+      }
+      case 'fault': {
+        const daemon = this.#daemon(action.host)
+        await daemon.look()
+        await daemon.add(action, withSeed(action.rules, this.#scenario.seed))
+        if (action.for === 0) return undefined
+        await setTimeout(action.for, undefined, { ref: false })
+        await daemon.look()
+        return daemon.add(action, undefined)
+      }
+      case 'gid':
+      case 'address': {
+        const planned = this.#hosts.find(({ name }) => name === action.host)
+        const found = planned?.interfaces.find(({ name }) => name === action.interface)
+        if (found === undefined) throw new Error(`host ${action.host} has no interface ${action.interface}`)
+        const { address, prefix, name } = found
+        const remove = `address delete ${address}/${prefix} dev ${name}`
+        if (action.kind === 'address') {
+          system.batch('ip', action.host, [remove])
+          await setTimeout(action.gone, undefined, { ref: false })
+          return system.batch('ip', action.host, [addressLine(found)])
+        }
+        // Others take the indices for a moment: 198.18.0.0/15 is for tests of networks (RFC 2544).
+        const others = Array.from({ length: action.move }, (_, i) => `198.18.0.${i + 1}/32 dev ${name}`)
+        return system.batch('ip', action.host, [
+          remove,
+          ...others.map(other => `address add ${other}`),
+          addressLine(found),
+          ...others.map(other => `address delete ${other}`),
+        ])
+      }
+    }
+  }
+
+  async #happen(event: PlayEvent): Promise<void> {
+    const { moment, action, text } = event
+    const { when } = moment
+    const isCutByRule =
+      action.kind === 'link' &&
+      action.device === '' &&
+      moment.after === 0 &&
+      when?.kind === 'count' &&
+      when.canCutLink &&
+      when.host === action.host &&
+      this.#hosts.find(({ name }) => name === action.host)?.interfaces.length === 1
+    await this.#until(moment, isCutByRule ? action.down : undefined)
+    this.#happened.add(event)
+    this.#say(text)
+    if (isCutByRule) return
+    const acting = this.#act(action).catch(error => {
+      // The net is removed soon.
+      if (!this.#over.signal.aborted) this.#problems.push(`${text}: ${messageOf(error)}`)
+    })
+    this.#acting.add(acting)
+    void acting.finally(() => this.#acting.delete(acting))
+  }
+
+  async #look(): Promise<void> {
+    while (!this.#over.signal.aborted) {
+      const watching = [...this.#daemons.values()].filter(({ isWatching }) => isWatching)
+      if (watching.length === 0) return
+      for (const daemon of watching) await daemon.look()
+      await setTimeout(LOOK_INTERVAL)
+    }
+  }
+
+  /** What did not hold. Throws the reason of `stop`. */
+  async run(): Promise<readonly string[]> {
+    const over = this.#over.signal
+    const onStop = (): void => this.#over.abort(this.#parts.stop.reason)
+    this.#parts.stop.addEventListener('abort', onStop)
+    const untilOver = async (work: Promise<void>): Promise<void> => {
+      try {
+        await work
+      } catch (error) {
+        if (over.aborted) return
+        this.#problems.push(messageOf(error))
+        this.#over.abort(error)
+      }
+    }
+    const timers: Promise<void>[] = []
+    try {
+      await this.#open()
+      // All moments are known at once; programs start when the rules that watch for them are set.
+      this.#rulesSet = Promise.resolve().then(async () => {
+        for (const daemon of this.#daemons.values()) if (daemon.isWatching) await daemon.setRules()
+      })
+      const events = this.#scenario.events.map(event => untilOver(this.#happen(event)))
+      const programs = [...this.#programs.values()].map(running => untilOver(this.#runProgram(running)))
+      for (const running of this.#programs.values()) {
+        const { expect } = running.program
+        if (expect === undefined) continue
+        const limit = setTimeout(expect.within, undefined, { signal: over, ref: false }).then(() =>
+          this.#judge(running, `has not ended within ${expect.within / 1000} s`),
+        )
+        timers.push(limit.catch(() => {}))
+      }
+      await untilOver(this.#look())
+      if (!over.aborted) await new Promise<void>(resolve => over.addEventListener('abort', () => resolve()))
+      for (const running of this.#programs.values()) running.signal('SIGCONT')
+      for (const running of this.#programs.values()) running.signal('SIGKILL')
+      await Promise.all([...events, ...programs, ...timers])
+      await Promise.race([Promise.all(this.#acting), setTimeout(0)])
+    } finally {
+      this.#over.abort()
+      for (const running of this.#programs.values()) running.signal('SIGKILL')
+      for (const [session, recording] of this.#recordings) await recording.end(session, true)
+      for (const { session } of this.#daemons.values()) session.close()
+      this.#parts.stop.removeEventListener('abort', onStop)
+    }
+    this.#parts.stop.throwIfAborted()
+    const missed = this.#scenario.events.filter(event => !this.#happened.has(event))
+    return [...this.#problems, ...missed.map(({ text }) => `did not come to this: ${text}`)]
+  }
+}
+
+/** Plays a scenario. Returns what did not hold. Throws an Error if a program cannot be started. */
+export const playScenario = (scenario: Scenario, parts: PlayParts): Promise<readonly string[]> =>
+  new Play(scenario, parts).run()

@@ -1,0 +1,298 @@
+/*
+ * Reads a scenario of `userdma net play` (docs/how-to/net.md): programs on hosts of a net, what must hold, and
+ * failures with their moments. Moments that count what programs do are fault rules that never act, whose matches are
+ * watched. An error names the setting by its path, the value as written, and what is allowed.
+ */
+import { basename } from 'node:path'
+import { parseRule } from '../../spec/faults/rules.ts'
+import { MAX_LINK_TIME } from '../../spec/faults.ts'
+import { didYouMean } from '../trace/suggest.ts'
+import { readInputFile } from './input-file.ts'
+import { documentOf } from './links-file.ts'
+import type { Section } from './section.ts'
+
+/** What is waited for; `after` milliseconds later it is time. */
+export interface Moment {
+  readonly after: number
+  readonly when?: LineTrigger | CountTrigger
+}
+export interface LineTrigger {
+  readonly kind: 'line'
+  readonly program: string
+  readonly pattern: RegExp
+}
+export interface CountTrigger {
+  readonly kind: 'count'
+  readonly host: string
+  readonly nth: number
+  /** Selectors of a fault rule. */
+  readonly selectors: string
+  /** An effect that makes it a rule. */
+  readonly effect: string
+  /** The rule can take the link of its host down itself, at the very moment. */
+  readonly canCutLink: boolean
+}
+
+export const restarts = ['never', 'on-failure', 'always'] as const
+
+export interface PlayProgram {
+  readonly name: string
+  readonly host: string
+  /** A line for a shell. */
+  readonly run: string
+  readonly restart: (typeof restarts)[number]
+  readonly start: Moment
+  /** Absent: how the program ends does not matter. */
+  readonly expect?: { readonly exit: number; readonly within: number; readonly output?: RegExp }
+}
+
+/** Times are milliseconds. */
+export type PlayAction =
+  | { readonly kind: 'link'; readonly host: string; readonly device: string; readonly down: number }
+  | { readonly kind: 'gid'; readonly host: string; readonly interface: string; readonly move: number }
+  | { readonly kind: 'address'; readonly host: string; readonly interface: string; readonly gone: number }
+  | { readonly kind: 'fault'; readonly host: string; readonly rules: string; readonly for: number }
+  | { readonly kind: 'device'; readonly host: string; readonly device: string; readonly gone: number }
+  | { readonly kind: 'kill'; readonly program: string }
+  | { readonly kind: 'stop'; readonly program: string; readonly for: number }
+
+export interface PlayEvent {
+  readonly moment: Moment
+  readonly action: PlayAction
+  /** For the report. */
+  readonly text: string
+}
+
+export interface Scenario {
+  /** Path of the topology. */
+  readonly net: string
+  readonly seed: number
+  readonly programs: readonly PlayProgram[]
+  readonly events: readonly PlayEvent[]
+}
+
+const MAX_FILE_BYTES = 2 ** 18
+const MAX_PROGRAMS = 256
+const MAX_EVENTS = 256
+const MAX_SEED = 0xffff_ffff
+const MAX_MOVE = 8
+const MAX_EXIT = 255
+/** Milliseconds. */
+const DEFAULT_WITHIN = 60_000
+/** µs. */
+const MAX_CUT = MAX_LINK_TIME * 1000
+/** No rule with this `nth` acts. */
+const NEVER = 'nth=1000000000'
+
+const PROGRAM_KEYS = ['host', 'run', 'command', 'restart', 'after', 'when', 'expect']
+const EVENT_KEYS = ['after', 'when', 'link', 'gid', 'fault', 'device', 'kill', 'stop']
+const WHEN_KEYS = ['line', 'completions', 'calls', 'posts', 'packets']
+
+/** What each kind of count selects: its selectors with `of`, and the effect of its rule. */
+const COUNTS: Readonly<Record<string, readonly [string, string, string]>> = {
+  completions: ['completion', '*', 'link=1ms'],
+  calls: ['call', '*.*', 'delay=1ms'],
+  posts: ['request', '', 'post=ENOMEM'],
+  packets: ['opcode', '', 'drop=1'],
+}
+
+const milliseconds = (section: Section, key: string, fallback?: number, max?: number): number =>
+  section.time(key, fallback === undefined ? undefined : fallback * 1000, fallback === undefined ? 1000 : 0, max) / 1000
+
+const patternOf = (section: Section, key: string): RegExp => {
+  const text = section.text(key)
+  try {
+    return new RegExp(text)
+  } catch (error) {
+    return section.complain(key, `${JSON.stringify(text)}: ${(error as Error).message}`)
+  }
+}
+
+const oneKey = (section: Section, keys: readonly string[]): string => {
+  const [key, ...others] = keys.filter(name => section.has(name))
+  if (key === undefined || others.length > 0) section.complain('', `give one of ${keys.join(', ')}`)
+  return key as string
+}
+
+/** The first command of a shell's line, as the kernel names its process. */
+const firstCommand = (run: string): string => basename(run.trim().split(/\s+/)[0] ?? '')
+
+class Reader {
+  /** By name. `command`: the name of its process. */
+  readonly #programs = new Map<string, { readonly host: string; readonly run: string; readonly command: string }>()
+  readonly #hosts: readonly string[]
+
+  constructor(hosts: readonly string[]) {
+    this.#hosts = hosts
+  }
+
+  #host(section: Section): string {
+    const host = section.text('host')
+    if (!this.#hosts.includes(host))
+      section.complain('host', `the net has no host "${host}"${didYouMean(host, this.#hosts)}`)
+    return host
+  }
+
+  #program(section: Section, key: string): string {
+    const name = section.text(key)
+    const names = [...this.#programs.keys()]
+    if (!this.#programs.has(name))
+      section.complain(key, `there is no program "${name}"${didYouMean(name, names)}; there are ${names.join(', ')}`)
+    return name
+  }
+
+  #trigger(section: Section): LineTrigger | CountTrigger {
+    const kind = oneKey(section, WHEN_KEYS)
+    if (kind === 'line') {
+      const line = section.section('line', ['program', 'matches'])
+      return { kind, program: this.#program(line, 'program'), pattern: patternOf(line, 'matches') }
+    }
+    const counted = section.section(kind, kind === 'packets' ? ['host', 'nth', 'of'] : ['program', 'nth', 'of'])
+    const [selector, all, effect] = COUNTS[kind]!
+    const of = counted.text('of', all)
+    const program = kind === 'packets' ? undefined : this.#programs.get(this.#program(counted, 'program'))!
+    const selectors = [
+      of === '' ? '' : `${selector}=${of}`,
+      program === undefined ? 'dir=sent' : this.#isAlone(program.host) ? '' : `program=${program.command}`,
+    ]
+    const trigger: CountTrigger = {
+      kind: 'count',
+      host: program?.host ?? this.#host(counted),
+      nth: counted.integer('nth', undefined, 1, 1e9 - 1),
+      selectors: selectors.filter(Boolean).join(','),
+      effect,
+      canCutLink: kind === 'completions' || kind === 'calls',
+    }
+    try {
+      parseRule(ruleOf(trigger))
+    } catch (error) {
+      counted.complain('', (error as Error).message)
+    }
+    return trigger
+  }
+
+  /** Whether the host has one program: then all its processes are that. */
+  #isAlone(host: string): boolean {
+    return [...this.#programs.values()].filter(program => program.host === host).length === 1
+  }
+
+  #moment(section: Section): Moment {
+    const after = milliseconds(section, 'after', 0)
+    return section.has('when') ? { after, when: this.#trigger(section.section('when', WHEN_KEYS)) } : { after }
+  }
+
+  programs(top: Section): PlayProgram[] {
+    const all = top.child('programs', top.raw('programs'), undefined)
+    const names = all.keys()
+    if (names.length === 0 || names.length > MAX_PROGRAMS)
+      top.complain('programs', `give 1 to ${MAX_PROGRAMS} programs`)
+    const sections = names.map(name => all.section(name, PROGRAM_KEYS))
+    // first all names, to which moments refer
+    names.forEach((name, i) => {
+      const section = sections[i]!
+      const run = section.text('run')
+      const command = section.text('command', firstCommand(run))
+      this.#programs.set(name, { host: this.#host(section), run, command })
+    })
+    return names.map((name, i) => {
+      const section = sections[i]!
+      const restart = section.has('restart') ? section.oneOf('restart', restarts) : 'never'
+      const { host, run } = this.#programs.get(name)!
+      const program = { name, host, run, restart, start: this.#moment(section) }
+      if (!section.has('expect')) return program
+      if (restart === 'always') section.complain('expect', 'a program with restart: always never ends')
+      const expect = section.section('expect', ['exit', 'within', 'output'])
+      return {
+        ...program,
+        expect: {
+          exit: expect.integer('exit', 0, 0, MAX_EXIT),
+          within: milliseconds(expect, 'within', DEFAULT_WITHIN),
+          ...(expect.has('output') && { output: patternOf(expect, 'output') }),
+        },
+      }
+    })
+  }
+
+  #action(section: Section): PlayAction {
+    const kind = oneKey(section, EVENT_KEYS.slice(2))
+    if (kind === 'kill') return { kind, program: this.#program(section, 'kill') }
+    if (kind === 'stop') {
+      const stop = section.section('stop', ['program', 'for'])
+      return { kind, program: this.#program(stop, 'program'), for: milliseconds(stop, 'for') }
+    }
+    if (kind === 'link') {
+      const link = section.section('link', ['host', 'device', 'down'])
+      const down = milliseconds(link, 'down', undefined, MAX_CUT)
+      return { kind, host: this.#host(link), device: link.text('device', ''), down }
+    }
+    if (kind === 'device') {
+      const device = section.section('device', ['host', 'device', 'gone'])
+      const gone = milliseconds(device, 'gone')
+      return { kind, host: this.#host(device), device: device.text('device', ''), gone }
+    }
+    if (kind === 'fault') {
+      const fault = section.section('fault', ['host', 'rules', 'for'])
+      const rules = fault.text('rules')
+      try {
+        rules.split(';').forEach(parseRule)
+      } catch (error) {
+        fault.complain('rules', (error as Error).message)
+      }
+      return { kind, host: this.#host(fault), rules, for: milliseconds(fault, 'for', 0) }
+    }
+    const gid = section.section('gid', ['host', 'interface', 'move', 'gone'])
+    const place = { host: this.#host(gid), interface: gid.text('interface', 'eth0') }
+    if (oneKey(gid, ['move', 'gone']) === 'move')
+      return { kind: 'gid', ...place, move: gid.integer('move', undefined, 1, MAX_MOVE) }
+    return { kind: 'address', ...place, gone: milliseconds(gid, 'gone') }
+  }
+
+  events(top: Section): PlayEvent[] {
+    const list = top.raw('events') ?? []
+    if (!Array.isArray(list) || list.length > MAX_EVENTS) top.complain('events', `give a list of at most ${MAX_EVENTS}`)
+    return (list as unknown[]).map((value, i) => {
+      const section = top.child(`events[${i}]`, value, EVENT_KEYS)
+      const action = this.#action(section)
+      return { moment: this.#moment(section), action, text: actionText(action) }
+    })
+  }
+}
+
+const time = (value: number): string => (value >= 1000 ? `${value / 1000}s` : `${value}ms`)
+
+const actionText = (action: PlayAction): string => {
+  switch (action.kind) {
+    case 'link':
+      return `the link of ${action.device || 'the devices'} of ${action.host} goes down for ${time(action.down)}`
+    case 'gid':
+      return `the address of ${action.interface} of ${action.host} returns at an index ${action.move} higher`
+    case 'address':
+      return `${action.interface} of ${action.host} has no address for ${time(action.gone)}`
+    case 'fault':
+      return `faults on ${action.host}${action.for > 0 ? ` for ${time(action.for)}` : ''}: ${action.rules}`
+    case 'device':
+      return `${action.device || 'the device'} of ${action.host} is removed for ${time(action.gone)}`
+    case 'kill':
+      return `${action.program} is killed`
+    case 'stop':
+      return `${action.program} is stopped for ${time(action.for)}`
+  }
+}
+
+/** The rule of a trigger. `link`: milliseconds for which it takes the link down at its moment; absent: it never acts. */
+export const ruleOf = ({ selectors, effect, nth }: CountTrigger, link?: number): string =>
+  [selectors, ...(link === undefined ? [NEVER, effect] : [`nth=${nth}`, `link=${link}ms`])].filter(Boolean).join(',')
+
+const KEYS = ['net', 'seed', 'programs', 'events']
+
+/** Reads the top of a scenario; `hostsOf` reads the topology of this name and returns the hosts. Throws InputError. */
+export const readScenario = (file: string, hostsOf: (net: string) => readonly string[]): Scenario => {
+  const top = documentOf(readInputFile(file, 'scenario', MAX_FILE_BYTES), file, KEYS)
+  const net = top.text('net')
+  const seed = top.integer('seed', 1, 0, MAX_SEED)
+  const reader = new Reader(hostsOf(net))
+  const programs = reader.programs(top)
+  if (programs.every(({ expect }) => expect === undefined))
+    top.complain('programs', 'give one of them `expect`: the play ends when those programs have ended')
+  return { net, seed, programs, events: reader.events(top) }
+}

@@ -1,0 +1,107 @@
+/*
+ * `userdma net play`: scenarios with real programs, failures at their moments, and what is left.
+ */
+import assert from 'node:assert/strict'
+import { chmodSync, chownSync, existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { longOnly } from '../long-run.ts'
+import { canMakeNets, newNet } from './nets.ts'
+import { assertGood, lacking, NOBODY, noOtherUser, temporaryFolder } from './programs.ts'
+
+const SERVER = 'stdbuf -oL ibv_rc_pingpong -g 1 -n 400'
+const READY = 'when: { line: { program: server, matches: "local address" } }'
+
+/** A net with hosts h1 and h2, and a scenario of a server on h1 and a client on h2. */
+const scenario = (t: TestContext, client: string, events: string, user = {}) => {
+  const net = newNet(t, 'hosts: 2', user)
+  const file = join(net.folder, 'play.yaml')
+  const programs = `  server: { host: h1, run: "${SERVER}" }\n  client: { host: h2, run: "${SERVER} h1", ${READY}, ${client} }`
+  writeFileSync(file, `net: ${net.file}\nprograms:\n${programs}\nevents:\n  - ${events}\n`)
+  return { ...net, play: (...options: readonly string[]) => net.net('play', file, ...options), scenarioFile: file }
+}
+
+describe('a scenario', { skip: lacking('ibv_rc_pingpong', 'stdbuf', 'ip') }, () => {
+  const atHalf = 'when: { completions: { program: client, nth: 400 } }'
+
+  it('takes a link down at a completion for less than retries last: all holds, and hosts are recorded', async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'expect: { output: "400 iters" }', `{ ${atHalf}, link: { host: h2, down: 50ms } }`)
+    const ended = await run.play('--record', join(run.folder, 'records'))
+    assertGood(ended)
+    assert.match(
+      ended.stdout,
+      /the link of the devices of h2 goes down for 50ms\n(?:.*\n)*.*client has ended: exit status 0\n/,
+    )
+    assert.match(ended.stdout, /\nuserdma net play: all held\n$/)
+    for (const host of ['h1', 'h2']) assert.ok(existsSync(join(run.folder, 'records', `${host}.udr`)))
+    run.assertGone()
+  })
+
+  it('for more: what does not hold is said, with exit status 1', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'expect: {}', `{ ${atHalf}, link: { host: h2, down: 5s } }`)
+    const { status, stdout } = await run.play()
+    assert.equal(status, 1)
+    assert.match(stdout, /client: Failed status transport retry counter exceeded/)
+    assert.match(stdout, /\nuserdma net play: client: exit status 1, expected 0\n$/)
+    run.assertGone()
+  })
+
+  it('moves a GID: a program with a fixed index finds it empty', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'restart: on-failure, expect: { within: 3s }', '{ gid: { host: h2, move: 1 } }')
+    const { status, stdout } = await run.play()
+    assert.equal(status, 1)
+    assert.match(stdout, /client: {3}local address: .* GID ::\n/)
+    assert.match(stdout, /client: has not ended within 3 s\n/)
+    run.assertGone()
+  })
+
+  it('removes a device, kills, stops, and cuts one way; events that do not come are said', {
+    skip: longOnly,
+  }, async t => {
+    if (!canMakeNets(t)) return
+    const events = [
+      `{ ${atHalf}, fault: { host: h2, rules: 'dir=sent,drop=1', for: 50ms } }`,
+      `{ when: { packets: { host: h2, nth: 100 } }, stop: { program: server, for: 100ms } }`,
+      `{ when: { posts: { program: client, nth: 600 } }, device: { host: h2, gone: 100ms } }`,
+      `{ after: 1000s, kill: server }`,
+    ]
+    const run = scenario(t, 'expect: { exit: 1 }', events.join('\n  - '))
+    const { status, stdout } = await run.play()
+    assert.equal(status, 1, stdout)
+    assert.match(stdout, /userdma net play: did not come to this: server is killed\n/)
+    assert.match(stdout, /the device of h2 is removed for 100ms\n/)
+    assert.match(stdout, /server is stopped for 100ms\n/)
+    run.assertGone()
+  })
+
+  it('without root', { skip: longOnly || noOtherUser() }, async t => {
+    const user = { uid: NOBODY, gid: NOBODY }
+    const folder = temporaryFolder(t)
+    chownSync(folder, NOBODY, NOBODY)
+    chmodSync(folder, 0o700)
+    if (!canMakeNets(t, user)) return
+    const net = newNet(t, 'hosts: 2', user, folder)
+    const file = join(folder, 'play.yaml')
+    writeFileSync(file, `net: ${net.file}\nprograms: { one: { host: h1, run: "exit 3", expect: { exit: 3 } } }\n`)
+    const { status, stdout } = await net.net('play', file)
+    assert.equal(status, 0, stdout)
+    net.assertGone()
+  })
+
+  it('that is interrupted leaves nothing', { skip: longOnly }, async t => {
+    if (!canMakeNets(t)) return
+    const run = scenario(t, 'expect: {}', '{ after: 500s, kill: server }')
+    writeFileSync(
+      run.scenarioFile,
+      `net: ${run.file}\nprograms: { one: { host: h1, run: "trap '' INT TERM; echo ready; sleep 1000; :", expect: {} } }\n`,
+    )
+    const playing = run.startNet('play', run.scenarioFile)
+    await playing.printed(/one: ready/)
+    playing.child.kill('SIGINT')
+    assert.equal((await playing.ended).signal, 'SIGINT')
+    run.assertGone()
+  })
+})
