@@ -89,10 +89,11 @@ export const runFiles = (files, { isLong = false, names = [] } = {}) => {
   const ranFile = join(folder, 'ran')
   const timeout = isLong ? HANG_MS.withLong : HANG_MS.withoutLong
   const options = [
+    '--enable-source-maps',
     '--test',
     `--test-concurrency=${FILES_AT_ONCE}`,
     `--test-timeout=${timeout}`,
-    `--test-reporter=${inRoot('scripts', 'spec-reporter.cjs')}`,
+    '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
     `--test-reporter-destination=${ranFile}`,

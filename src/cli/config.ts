@@ -4,7 +4,14 @@
  * (docs/decisions/joining-a-daemon.md).
  */
 import type { RegisteredDriver } from '../core/driver-contract.ts'
-import { checkDevices, defaultDevice, deviceText, driverOf, parseDevice } from '../daemon/devices/device-spec.ts'
+import {
+  checkDevices,
+  defaultDevice,
+  deviceText,
+  driverOf,
+  parseDevice,
+  withoutOwnFunction,
+} from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
 import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
@@ -165,12 +172,19 @@ const canonicalDevices = (devices: readonly DeviceSpec[]): string =>
     .sort()
     .join(' ')
 
+/** A device for which no PCI function is wanted may have the one that the daemon gives it. */
+const hasDevices = (wanted: readonly DeviceSpec[], running: readonly DeviceSpec[]): boolean => {
+  const withAny = new Set(wanted.filter(({ pci }) => pci === undefined).map(({ name }) => name))
+  const comparable = running.map(device => (withAny.has(device.name) ? withoutOwnFunction(device) : device))
+  return canonicalDevices(wanted) === canonicalDevices(comparable)
+}
+
 /**
  * Why a command with the settings `wanted` cannot join a daemon with the configuration `running`, as the end of a
  * sentence that begins with "the daemon"; undefined if it can.
  */
 export const difference = async (wanted: WantedConfig, running: DaemonConfig): Promise<string | undefined> => {
-  if (wanted.devices && canonicalDevices(wanted.devices) !== canonicalDevices(running.devices))
+  if (wanted.devices && !hasDevices(wanted.devices, running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
   if (wanted.fault !== undefined && wanted.fault !== (await canonicalFaults([running.fault])))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`

@@ -288,10 +288,21 @@ const REMOTE_ERRORS = [
   'RETRY_EXC_ERR',
   'RNR_RETRY_EXC_ERR',
 ] as const
+/** EFA's reliable datagrams, as libefa translates the statuses of completions. */
+const SRD_REMOTE_ERRORS = [
+  'BAD_RESP_ERR',
+  'REM_INV_REQ_ERR',
+  'REM_ACCESS_ERR',
+  'REM_OP_ERR',
+  'REM_INV_RD_REQ_ERR',
+  'REM_ABORT_ERR',
+  'RESP_TIMEOUT_ERR',
+  'RNR_RETRY_EXC_ERR',
+] as const
 const LOCAL_OPERATIONS: readonly string[] = ['BIND_MW', 'LOCAL_INV']
 
 /** By class of queue pair: how reliable it is, and the requests that it has beside receives. */
-const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram'>> = {
+const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram' | 'srd'>> = {
   rc_qp: 'reliable',
   xrc_ini_qp: 'reliable',
   xrc_tgt_qp: 'reliable',
@@ -300,6 +311,7 @@ const services: Readonly<Record<string, 'reliable' | 'unreliable' | 'datagram'>>
   uc_qp: 'unreliable',
   ud_qp: 'datagram',
   gsi_qp: 'datagram',
+  driver_qp: 'srd',
 }
 export const queuePairClasses: readonly string[] = Object.keys(services)
 
@@ -307,6 +319,12 @@ export const queuePairClasses: readonly string[] = Object.keys(services)
 export const statusesOf = (cls: string, completion: string): readonly StatusName[] => {
   const service = services[cls]
   if (service === undefined) return []
+  if (service === 'srd') {
+    // The opcode of a READ's completion is SEND.
+    if (!['SEND', 'WRITE', 'RECV', 'RECV_RDMA_WITH_IMM'].includes(completion)) return []
+    const remote = completion.startsWith('RECV') ? [] : SRD_REMOTE_ERRORS
+    return [...LOCAL_ERRORS, ...remote, 'WR_FLUSH_ERR']
+  }
   if (completion.startsWith('RECV')) {
     if (cls === 'xrc_ini_qp' || cls === 'dci_qp' || (service === 'datagram' && completion !== 'RECV')) return []
     // A datagram that does not fit is dropped silently (IBA 9.6.1.4.3).

@@ -100,6 +100,24 @@ describe('joining a running daemon', () => {
       else assert.equal(found, undefined)
     })
 
+  describe('with an adapter, whose PCI function the daemon chooses unless it is given', () => {
+    const chosen = 'efa_0@127.0.0.2,driver=efa,pci=efa0:00:00.0,model=efa'
+    const given = 'efa_0@127.0.0.2,driver=efa,pci=0000:81:00.0'
+    const cases: readonly (readonly [running: string, wanted: string, isPossible: boolean])[] = [
+      [chosen, 'efa_0@127.0.0.2,driver=efa', true],
+      [chosen, chosen, true],
+      [chosen, given, false],
+      [chosen, 'efa_0@127.0.0.2,driver=efa,pci=efa0:01:00.0', false],
+      [given, given, true],
+      [given, 'efa_0@127.0.0.2,driver=efa', false],
+    ]
+    for (const [running, wanted, isPossible] of cases)
+      it(`${wanted} at a daemon with ${running}`, async () => {
+        const config = fullConfig(await wantedConfig({ device: [running] }))
+        assert.equal((await difference(await wantedConfig({ device: [wanted] }), config)) === undefined, isPossible)
+      })
+  })
+
   it('says that a daemon has no devices if all were removed', async () => {
     assert.equal(
       await difference(await wantedConfig({ device: ['rxe0@127.0.0.1'] }), { ...fullConfig({}), devices: [] }),

@@ -77,6 +77,30 @@ const filledBuffer = (size: number): Bytes => {
   return { address: 0, bytes, view: new DataView(bytes.buffer) }
 }
 
+test('what Linux checks before the descriptor is refused with EINVAL, whatever the descriptor is', () => {
+  const { create } = setUp()
+  const missing = { kind: FILE, file: 0xffff_ffff }
+  const errno = (options: Parameters<typeof create>[0]) => errnoOf(() => create({ ...missing, ...options }))
+  assert.equal(errno({}), 'EBADF')
+  assert.equal(errno({ length: 0n }), 'EBADF')
+  assert.equal(errno({ start: 1n }), 'EINVAL')
+  assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
+  assert.equal(errno({ start: 2n ** 64n - 4096n, length: 8192n }), 'EINVAL')
+})
+
+test('a registration has at most 2^32 - 1 pages, which Linux counts before it looks at them', () => {
+  const { create } = setUp()
+  const pages = 2n ** 32n
+  assert.equal(
+    errnoOf(() => create({ start: 0n, length: pages * 4096n })),
+    'EINVAL',
+  )
+  assert.equal(
+    errnoOf(() => create({ start: 0n, length: (pages - 1n) * 4096n })),
+    'EFAULT',
+  )
+})
+
 test('a region of a file has the file’s pages, and the file is closed with the region', () => {
   const { file, files, create, destroy, query, spaceOf, find } = setUp()
   file.fill(3, 4096)
@@ -103,7 +127,8 @@ test('the file of a refused registration is closed', () => {
     errnoOf(() => create({ kind: FILE, file: 5, start: 1n })),
     'EINVAL',
   )
-  assert.deepEqual(files, { open: 2, closed: 2 })
+  // The second is refused before the file is opened.
+  assert.deepEqual(files, { open: 1, closed: 1 })
   assert.equal(device.memory.liveKeys, 0)
 })
 

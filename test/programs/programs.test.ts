@@ -18,6 +18,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
   soak: [['-s', '3'], /largest block 3: 8 to 4194304 are allowed/],
   outcomes: [['-q'], /usage: .*outcomes/],
+  tools: [[], /usage: tools DEVICE/],
+  arguments: [['-q'], /usage: arguments DEVICE/],
   memory_windows: [['-q'], /usage: .*memory_windows/],
   persist: [['-s', '0'], /block of 0 bytes: 1 to 16777216 are allowed/],
   shared_queues: [['-q'], /usage: .*shared_queues/],

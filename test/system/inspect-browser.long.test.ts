@@ -3,7 +3,7 @@
  * page in one file without a network, hostile texts, and a session of a million events. axe finds no serious fault.
  */
 import assert from 'node:assert/strict'
-import { closeSync, copyFileSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -46,6 +46,14 @@ const PROGRAMS = {
   'perftest with loss': {
     script: pair('ib_write_bw -x 1 -s 65536 -n 200 -t 16', 'ib_write_bw -x 1 -s 65536 -n 200 -t 16 localhost'),
     options: ['--fault', 'drop=1%,seed=3'],
+  },
+  'perftest of mlx5': {
+    script: pair('ib_write_bw -q 2 -x 1 -n 500 -s 4096', 'ib_write_bw -q 2 -x 1 -n 500 -s 4096 localhost'),
+    options: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+  },
+  'perftest over SRD of EFA': {
+    script: pair('ib_send_bw -c SRD -x 0 -q 2 -n 500', 'ib_send_bw -c SRD -x 0 -q 2 -n 500 localhost'),
+    options: ['--device', 'efa_0@127.0.0.1,driver=efa'],
   },
   rping: { script: pair('rping -s -a 127.0.0.1 -C 10', 'rping -c -a 127.0.0.1 -C 10'), options: [] },
   datagrams: { script: pair('ibv_ud_pingpong -g 1 -n 50', 'ibv_ud_pingpong -g 1 -n 50 localhost'), options: [] },
@@ -94,7 +102,7 @@ const faultsOf = async (page: Page): Promise<string[]> => {
   })
 }
 
-/** Cells of rows that overlap, as texts; and what is wider than the window. */
+/** Cells of rows that overlap, or that are cut and do not say what they have, as texts; and what is wider than the window. */
 const faultsOfLayout = (page: Page): Promise<string[]> =>
   page.evaluate<string[]>(`(() => {
     const overlap = (a, b) =>
@@ -107,6 +115,13 @@ const faultsOfLayout = (page: Page): Promise<string[]> =>
           if (overlap(one.getBoundingClientRect(), other.getBoundingClientRect()))
             found.push(row.className + ': "' + one.textContent + '" and "' + other.textContent + '"')
     }
+    for (const cell of document.querySelectorAll('.table-row > span, td, th'))
+      if (cell.scrollWidth > cell.clientWidth + 1 && getComputedStyle(cell).overflowX !== 'visible' && cell.title === '')
+        found.push(cell.parentElement.className + ': "' + cell.textContent + '" is cut')
+    const scrolls = [...document.querySelectorAll('*')].filter(one =>
+      one.scrollWidth > one.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(one).overflowX))
+    for (const one of scrolls)
+      if (scrolls.some(other => other !== one && other.contains(one))) found.push(one.className + ': a scroll bar in another one')
     const { scrollWidth, clientWidth } = document.documentElement
     if (scrollWidth > clientWidth) found.push('the page is ' + scrollWidth + ' pixels wide, the window ' + clientWidth)
     return found.slice(0, 5)
@@ -157,7 +172,7 @@ describe('the page in a browser', { skip }, () => {
           if (view === 'times') await page.locator('.time-row[role=row]').first().click()
           assert.deepEqual(await faultsOf(page), [], `${view}, ${colorScheme}`)
           assert.ok((await nodesOf(page)) <= MAX_NODES, view)
-          for (const width of [1280, 390]) {
+          for (const width of [1280, 1440, 1920, 390]) {
             await page.setViewportSize({ width, height: 800 })
             assert.deepEqual(await faultsOfLayout(page), [], `${view}, ${colorScheme}, ${width} pixels`)
           }
@@ -544,6 +559,55 @@ describe('the page in a browser', { skip }, () => {
     await page.locator('.status', { hasText: new RegExp(`^${lost} rows? of \\d+$`) }).waitFor()
     await goTo(page, 'charts?qp=4711000')
     await page.getByText('There is no queue pair 4711000').waitFor()
+    assert.deepEqual(errors, [])
+    await page.close()
+  })
+
+  it('reads what fits into its memory of a file of more than 300 MB, says exactly what, and reads all if told', async t => {
+    const file = join(temporaryFolder(t), 'large.udr')
+    const fd = openSync(file, 'w')
+    const writer = new SessionWriter(
+      {
+        write(position, bytes, done) {
+          writeSync(fd, bytes, 0, bytes.length, position)
+          done()
+        },
+      },
+      { application: 'x', machine: 'x', origin: 0, payload: 0 },
+    )
+    const COUNT = 1_600_000
+    for (let i = 0; i < COUNT; i++)
+      writer.call(i, {
+        object: 0,
+        stack: [],
+        call: {
+          ...{ time: i, duration: 1, pid: 1, tid: 1, command: 'test', device: 'rxe0', dialect: 'ioctl', fd: 3, ret: 0 },
+          call: { class: 'mr', method: 'create', args: { address: i, length: 4096, text: `${i} `.repeat(8) } },
+          args: {},
+          out: {},
+        } as never,
+      })
+    await writer.end(COUNT, 'done')
+    closeSync(fd)
+    assert.ok(statSync(file).size > 300e6, `${statSync(file).size} bytes`)
+    const { page, errors } = await openPage(browser, await startInspect(t, file))
+    const readAll = page.getByRole('button', { name: 'Read all' })
+    await readAll.waitFor({ timeout: 120_000 })
+    const number = (text: string | undefined): number => Number(text?.replaceAll(',', ''))
+    const text = await page.locator('body').innerText()
+    const [, shown, all] = /show the first ([\d,]+) of ([\d,]+) events/.exec(text) ?? []
+    // Beside the calls, the recording has its end.
+    assert.ok(Math.abs(number(all) - COUNT) <= 1, text.slice(0, 500))
+    await goTo(page, 'calls')
+    const list = page.locator('.status', { hasText: /calls?/ })
+    assert.ok(number(shown) > 0 && number(shown) < COUNT)
+    assert.match(await list.innerText(), /^[\d,]+ calls/)
+    await readAll.click()
+    await page.locator('progress').waitFor()
+    await page.locator('progress').waitFor({ state: 'detached', timeout: 300_000 })
+    assert.equal(await readAll.count(), 0)
+    const [, kept, later] = /^([\d,]+) calls; ([\d,]+) later ones did not fit/.exec(await list.innerText()) ?? []
+    assert.equal(number(kept) + number(later), COUNT)
     assert.deepEqual(errors, [])
     await page.close()
   })

@@ -151,6 +151,14 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
   })
 
+  it('joins the daemon of an adapter that it has started, whose PCI function it did not name', async t => {
+    const { env, socket } = freshUser(t)
+    const device = ['--device', `mlx5_0@${loopbackText(2)},driver=mlx5`]
+    const { status, stderr } = await runUserdma(t, ['run', ...device, '--', 'ibv_devices'], { env })
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+    await untilRemoved(socket)
+  })
+
   it('shows devices in lists of the folders above them', { skip: lacking('find') }, async t => {
     const script = 'echo /sys/class/infiniband_v* /dev/infiniband/u*; find /dev -type c -name uverbs0'
     const { stdout } = await runUserdma(t, ['run', '--private', ...shell(script)])

@@ -26,9 +26,13 @@ const columnsOf = (name: string): readonly string[] => {
   return Object.keys(attributes).filter(attribute => !/^(?:object|userHandle|asyncFd|pd|.*Cq)$/.test(attribute))
 }
 
-/** Columns of the table, with `columns` of values. */
+/** Pixels of the fixed columns, of each column of values, and of what is between and beside them. */
+const LEAST = 985
+const LEAST_VALUE = 72
+
+/** Columns of the table, with `columns` of values: a queue pair names the four objects that it uses. */
 const template = (columns: number): { readonly gridTemplateColumns: string } => ({
-  gridTemplateColumns: `minmax(0, 1.1fr) minmax(0, 1.1fr) minmax(0, 0.6fr) minmax(0, 1fr) ${'minmax(0, 1fr) '.repeat(columns)}90px 90px`,
+  gridTemplateColumns: `minmax(175px, 0.8fr) minmax(150px, 1fr) minmax(80px, 0.5fr) minmax(290px, 1.5fr) ${'minmax(60px, 1fr) '.repeat(columns)}90px 90px`,
 })
 
 const valueText = (value: unknown): string =>
@@ -154,7 +158,7 @@ export const Objects = ({ store, route }: ViewProps) => {
             existing only
           </button>
         </div>
-        <div class="wide">
+        <div class="wide" style={{ '--least': `${LEAST + columns.length * LEAST_VALUE}px` }}>
           <div class="table-row table-head" style={template(columns.length)}>
             <span>Object</span>
             <span>Process</span>
@@ -176,6 +180,8 @@ export const Objects = ({ store, route }: ViewProps) => {
             render={(i, attributes) => {
               const object = shown[i]!
               const values = object.history[0]?.details.values ?? {}
+              const process = object.program ? `${object.program.command} ${object.program.pid}` : ''
+              const uses = [...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')
               return (
                 <div
                   key={object.id}
@@ -183,16 +189,20 @@ export const Objects = ({ store, route }: ViewProps) => {
                   class={`table-row${object.destroyed === undefined ? '' : ' gone'}`}
                   style={template(columns.length)}
                 >
-                  <span role="gridcell" class="mono">
+                  <span role="gridcell" class="mono" title={objects.objectName(object.id)}>
                     {objects.objectName(object.id)}
                   </span>
-                  <span role="gridcell">{object.program ? `${object.program.command} ${object.program.pid}` : ''}</span>
-                  <span role="gridcell">{objects.deviceName(object.device)}</span>
-                  <span role="gridcell" class="mono">
-                    {[...new Set(object.uses)].map(use => objects.objectName(use)).join(', ')}
+                  <span role="gridcell" title={process}>
+                    {process}
+                  </span>
+                  <span role="gridcell" title={objects.deviceName(object.device)}>
+                    {objects.deviceName(object.device)}
+                  </span>
+                  <span role="gridcell" class="mono" title={uses}>
+                    {uses}
                   </span>
                   {columns.map(name => (
-                    <span role="gridcell" key={name} class="mono">
+                    <span role="gridcell" key={name} class="mono" title={valueText(values[name])}>
                       {valueText(values[name])}
                     </span>
                   ))}

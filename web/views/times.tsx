@@ -421,15 +421,16 @@ export const Times = ({ store, route }: ViewProps) => {
             render={(i, attributes) => {
               const queue = shown[i]!
               const { object, qpn, peerQpn } = queue.qp
+              const program = object.program ? `${object.program.command} ${object.program.pid} ` : ''
+              const place = `${program}${objects.deviceName(object.device)}`
               return (
                 <div key={object.id} {...attributes} class="table-row time-row">
                   <span role="gridcell" class="mono">
                     {hexText(qpn)}
                     {peerQpn === undefined ? '' : ` → ${hexText(peerQpn)}`}
                   </span>
-                  <span role="gridcell">
-                    {object.program ? `${object.program.command} ${object.program.pid}` : ''}{' '}
-                    {objects.deviceName(object.device)}
+                  <span role="gridcell" title={place}>
+                    {place}
                   </span>
                   <PhaseBar times={queue.phases} />
                   {columns.map(({ name, text }) => (

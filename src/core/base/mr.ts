@@ -95,6 +95,22 @@ const checkRange = (method: string, { start, length, iova }: Range): void => {
     refuse(method, `${length} bytes at iova ${hex(iova)} reach the end of the address space`)
 }
 
+/** Linux counts the pages of a registration in 32 bits (ib_umem_get). */
+const MAX_PAGES = 0xffff_ffffn
+
+const checkPageCount = (method: string, { start, length }: Range): void => {
+  const pages = (start + length + PAGE_OFFSET_MASK) / BigInt(PAGE_BYTES) - start / BigInt(PAGE_BYTES)
+  if (pages > MAX_PAGES) refuse(method, `${length} bytes have ${pages} pages; a region has at most ${MAX_PAGES}`)
+}
+
+/** What Linux checks before it looks at the descriptor (UVERBS_METHOD_REG_DMABUF_MR, ib_umem_dmabuf_get). */
+const checkBeforeFile = (device: Device, range: Range, access: number): void => {
+  checkOffsets('create', range)
+  checkAccess('create', device, access)
+  if (range.start + range.length >= ADDRESS_LIMIT)
+    refuse('create', `${range.length} bytes at offset ${hex(range.start)} end above 2^64`)
+}
+
 /**
  * Checks range and access of a region; `kind` is undefined for kind MEMORY. The pages of an implicit region are checked at
  * each access. `partOf` has checked the range of one of device memory, which may be empty.
@@ -105,6 +121,7 @@ const checkPlace = (method: string, device: Device, kind: number | undefined, ra
     refuse(method, `access ${hex(access)}: memory of the device has no on-demand paging, omit ON_DEMAND`)
   checkAccess(method, device, access)
   if (kind !== IMPLICIT && kind !== DEVICE) checkRange(method, range)
+  if (kind === undefined && (access & ON_DEMAND) === 0) checkPageCount(method, range)
 }
 
 const permits = (memory: AddressSpace, { start, length }: Range, needsWrite: boolean): boolean =>
@@ -235,6 +252,7 @@ const sourceOf = (
           'EOPNOTSUPP',
           'mr.create: attribute file: not for a caller in this process; register a buffer',
         )
+      checkBeforeFile(device, range, access)
       const opened = caller.openFile(file)
       return { range, memory: opened.space, special: { kind, file: opened } }
     }

@@ -159,6 +159,12 @@ export const withPciFunction = (spec: DeviceSpec, taken: readonly string[]): Dev
   }
 }
 
+/** The device without the PCI function that `withPciFunction` has given it. */
+export const withoutOwnFunction = (spec: DeviceSpec): DeviceSpec => {
+  const { pci, ...others } = spec
+  return pci?.address.startsWith(`${OWN_DOMAIN}:`) ? others : spec
+}
+
 /** What `driverOf` needs of a driver. */
 type NamedDriver = Pick<Driver, 'name' | 'hasAddress' | 'hasRateControl'>
 

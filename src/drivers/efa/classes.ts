@@ -3,7 +3,9 @@
  * answers have what libefa needs to map the queues (spec/drivers/efa.ts).
  */
 import { answered, driverClass, withMethods } from '../../core/devices/driver.ts'
+import { getGid } from '../../core/devices/gids.ts'
 import { affiliate } from '../../core/events/events.ts'
+import type { CoreObject } from '../../core/model.ts'
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
@@ -18,9 +20,9 @@ import {
   queryInterconnects,
 } from '../../spec/drivers/efa.ts'
 import { COMPLETION_SIZES } from '../../spec/drivers/efa-queues.ts'
-import { CqKind } from '../../spec/enums.ts'
+import { AccessFlags, CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { zeroRecord } from '../../spec/schema/schema.ts'
+import { type In, zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { descriptorKey } from './requests.ts'
@@ -68,10 +70,30 @@ export const pdClass = driverClass<typeof Pd, unknown, typeof EfaAttributes.pd>(
   EfaAttributes.pd,
 )
 
+const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, OPTIONAL_RANGE } = AccessFlags.values
+/** Linux's efa_alloc_mr refuses the other access flags of regions. */
+const REGION_ACCESS = LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE | OPTIONAL_RANGE
+const KNOWN_ACCESS = Object.values(AccessFlags.values).reduce((all, flag) => all | flag, 0)
+const PAGE_OFFSET_MASK = 4095n
+
+/** Leaves to core what Linux refuses with EINVAL before the driver sees the call. */
+const requireAccess = ({ access, start, iova }: In<typeof Mr.methods.create, CoreObject>): void => {
+  const isWriteAlone = (access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (access & LOCAL_WRITE) === 0
+  const isForCore = isWriteAlone || (access & ~KNOWN_ACCESS) !== 0 || ((start ^ iova) & PAGE_OFFSET_MASK) !== 0n
+  const missing = access & ~REGION_ACCESS
+  if (missing !== 0 && !isForCore)
+    refuse(
+      'EOPNOTSUPP',
+      `mr.create: access 0x${missing.toString(16)}: EFA has LOCAL_WRITE, REMOTE_READ and REMOTE_WRITE`,
+    )
+}
+
 /** Descriptors have room for 24 bits of an lkey; an rkey has 32. */
 const regionClass = driverClass(Mr, {
-  create: (call, object, args, core) =>
-    answered(core(call, object, args), ({ lkey, ...rest }) => ({ ...rest, lkey: descriptorKey(lkey) })),
+  create(call, object, args, core) {
+    requireAccess(args)
+    return answered(core(call, object, args), ({ lkey, ...rest }) => ({ ...rest, lkey: descriptorKey(lkey) }))
+  },
 })
 
 /** The device has no interconnects to choose from, so none of the numbers is valid. */
@@ -90,6 +112,7 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
         refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
       if (!address.isGlobal)
         refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
+      getGid(call.device.ports[0].gids, address.sgidIndex)
       const peer = openPeer(() => engine.openPeer(address.dgid))
       const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
       const number = known?.number ?? ahNumbers.take()
@@ -139,7 +162,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs, cqNumbers, scan } = stateOf(call)
+      const { cqs, cqNumbers, scan, engine } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -167,6 +190,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         seenDoorbell: 0,
         raised: 0,
         isArmed: false,
+        lateEvent: engine.lateEvent,
         hasOverrun: false,
         ...NOT_SCANNED,
       }

@@ -74,17 +74,20 @@ export const endEntry = (cq: CqObject, at: number, id: number, status: number, f
   Atomics.store(state.ring.words, (at + CompletionEntry.REQUEST_ID) >> 2, word)
   // the program may have armed it since the last poll
   if (state.hasChannel) readCqDoorbell(cq)
-  if (state.isArmed) raiseEvent(cq)
+  if (state.isArmed) notify(cq)
 }
 
-const raiseEvent = (cq: CqObject): void => {
+/** Sends the event of an armed CQ. */
+export const raiseEvent = (cq: CqObject): void => {
   const { state, events } = cq
   state.isArmed = false
   if (events === undefined) return
   state.raised++
-  arm(cq, false)
   completed(events, false)
 }
+
+/** The CQ is armed and has a completion. */
+const notify = (cq: CqObject): void => (cq.state.lateEvent ?? raiseEvent)(cq)
 
 /** Reads the doorbell of a CQ with a channel; true if the program has stored to it. */
 export const readCqDoorbell = (cq: CqObject): boolean => {
@@ -96,8 +99,9 @@ export const readCqDoorbell = (cq: CqObject): boolean => {
   const isAnswered = ((value >>> EVENTS_SHIFT) & EVENTS_MASK) === (state.raised & EVENTS_MASK)
   if (!isAnswered) return true
   state.isArmed = true
+  if (cq.events !== undefined) arm(cq, false)
   // completions that are older than the arming raise the event too. A poll may have hidden an arming that came with the
   // answer to an event
-  if (isNewAnswer && outstanding(cq) > 0) raiseEvent(cq)
+  if (isNewAnswer && outstanding(cq) > 0) notify(cq)
   return true
 }

@@ -8,7 +8,7 @@ import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus, UNKNOWN_AH } 
 import { AccessFlags } from '../../spec/enums.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
-import { addressText, isMappedIpv4 } from '../../transport/wire/address.ts'
+import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../transport/wire/bth.ts'
 import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../transport/wire/ip.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
@@ -22,12 +22,12 @@ import {
   UD_SEND_IMM,
   WAIT,
 } from './engine-common.ts'
-import type { EngineParts, Source } from './engine-parts.ts'
+import type { EngineParts } from './engine-parts.ts'
 import { reportReceive } from './failures.ts'
 import { copyElements, copyRange, Direction, gather, isGranted, setRange } from './memory.ts'
 import { postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
-import type { Element, Peer, QueuePair, Request } from './state.ts'
+import type { Element, Peer, QueuePair, Request, Source } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
@@ -76,16 +76,12 @@ export class Delivery {
       request.length,
       SEND,
       request.hasImm ? request.imm : undefined,
-      sender.delivery.sourceOf(request.qp),
+      request.qp.source,
     )
   }
 
   gatherInto(request: Request, offset: number, length: number): EfaStatus {
     return gather(this.#engine.memory, request, offset, this.#engine.scratch, 0, length)
-  }
-
-  sourceOf({ qpn }: QueuePair): Source {
-    return { qpn, address: this.#engine.state.gid, text: this.#engine.text }
   }
 
   countPacket(sender: EngineParts, bytes: number): void {
@@ -102,7 +98,7 @@ export class Delivery {
     const { memory } = this.#engine
     const range = setRange(this.#engine.range, remoteHi, remoteLo, rkey, length)
     if (request.done === 0) {
-      const refusal = this.refuseRdma(qp, sender.text, access, range)
+      const refusal = this.refuseRdma(qp, request.qp.source.text, access, range)
       if (refusal !== OK) return refusal
       if (hasImm && !isRead && !qp.takesUnsolicitedWrites && pendingReceives(qp) === 0) return sender.wait(request, qp)
     }
@@ -115,9 +111,9 @@ export class Delivery {
         const status = sender.delivery.gatherInto(request, done, part)
         if (status !== OK) return status
       }
-      if (!copyRange(memory, qp.pd, access, range, done, isRead ? READ : WRITE, scratch, 0, part))
+      if (!copyRange(memory, qp, access, range, done, isRead ? READ : WRITE, scratch, 0, part))
         return EfaStatus.BAD_ADDRESS
-      if (isRead && !copyElements(sender.memory, request.qp.pd, elements, count, done, WRITE, scratch, 0, part))
+      if (isRead && !copyElements(sender.memory, request.qp, elements, count, done, WRITE, scratch, 0, part))
         return EfaStatus.INVALID_LKEY
       request.done += part
       budget -= part
@@ -127,7 +123,7 @@ export class Delivery {
     if (isRead) this.#engine.counts.rdma_read_resp_bytes += length
     else this.#engine.counts.rdma_write_recv_bytes += length
     if (!isRead && hasImm) {
-      const status = this.takeImmediate(qp, length, request.imm, sender.delivery.sourceOf(request.qp))
+      const status = this.takeImmediate(qp, length, request.imm, request.qp.source)
       return status === WAIT ? sender.wait(request, qp) : status
     }
     return OK
@@ -136,7 +132,7 @@ export class Delivery {
   /** RDMA needs a key, and an address handle of the initiator. */
   refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus {
     if (this.#ahOf(qp.pd, sourceText) === UNKNOWN_AH) return EfaStatus.UNKNOWN_PEER
-    return isGranted(this.#engine.memory, qp.pd, access, range) ? OK : EfaStatus.BAD_ADDRESS
+    return isGranted(this.#engine.memory, qp, access, range) ? OK : EfaStatus.BAD_ADDRESS
   }
 
   #ahOf(pd: number, text: string): number {
@@ -161,7 +157,7 @@ export class Delivery {
     this.#engine.taps?.taken(qp.object, qp.object, postedReceive(receive))
     let status: number = OK
     if (receive.length < length) status = EfaStatus.LOCAL_LENGTH
-    else if (!copyElements(this.#engine.memory, qp.pd, receive.elements, receive.count, 0, WRITE, bytes, at, length))
+    else if (!copyElements(this.#engine.memory, qp, receive.elements, receive.count, 0, WRITE, bytes, at, length))
       status = EfaStatus.INVALID_LKEY
     this.completeReceive(qp, status, length, operation, imm, source)
     if (status === OK) return OK
@@ -201,14 +197,38 @@ export class Delivery {
     if (status !== OK && status !== EfaStatus.FLUSHED)
       reportReceive(this.#engine.device(), qp, this.#engine.receive, status, length, fault && causeOfRule(fault))
     if (status === OK && operation === SEND) counts.recv_bytes += length
+    if (this.#engine.torment === undefined)
+      this.#writeReceive(qp, id, status, length, operation, opcode, imm, source, isUnsolicited)
+    else
+      this.#engine.torment.pushReceive(cq, qp.qpn, () =>
+        this.#writeReceive(qp, id, status, length, operation, opcode, imm, source, isUnsolicited),
+      )
+  }
+
+  #writeReceive(
+    qp: QueuePair,
+    id: number,
+    status: number,
+    bytesHere: number,
+    operationHere: number,
+    opcode: number,
+    immHere: number | undefined,
+    source: Source | undefined,
+    isUnsolicited: boolean,
+  ): void {
+    const cq = qp.receiveCq
+    const fields = status === OK ? undefined : this.#engine.torment?.undefinedFields(qp.qpn)
+    const operation = fields?.operation ?? operationHere
+    const length = fields?.length ?? bytesHere
+    const imm = fields === undefined ? immHere : fields.imm
     const at = beginEntry(cq)
     if (at >= 0) {
       const { view, bytes } = cq.state.ring
       view.setUint16(at + CompletionEntry.QPN, qp.qpn, true)
       view.setUint16(at + CompletionEntry.LENGTH, length & 0xffff, true)
       const ah = source === undefined ? UNKNOWN_AH : this.#ahOf(qp.pd, source.text)
-      view.setUint16(at + CompletionEntry.AH, ah, true)
-      view.setUint16(at + CompletionEntry.SOURCE_QPN, source?.qpn ?? 0, true)
+      view.setUint16(at + CompletionEntry.AH, fields?.ah ?? ah, true)
+      view.setUint16(at + CompletionEntry.SOURCE_QPN, fields?.sourceQpn ?? source?.qpn ?? 0, true)
       if (imm !== undefined) view.setUint32(at + CompletionEntry.IMM, imm, true)
       if (cq.state.entryBytes > CompletionEntry.LENGTH_HIGH) {
         if (operation === RDMA_WRITE) view.setUint16(at + CompletionEntry.LENGTH_HIGH, length >>> 16, true)
@@ -223,7 +243,7 @@ export class Delivery {
         (isUnsolicited ? UNSOLICITED : 0)
       endEntry(cq, at, id, status, flags)
     }
-    if (!isUnsolicited) this.#engine.tapCompleted(qp, cq, at, status, opcode, length, source?.qpn ?? 0)
+    if (!isUnsolicited) this.#engine.tapCompleted(qp, cq, at, status, opcode, bytesHere, source?.qpn ?? 0)
   }
 
   /** Sends a datagram, which may be lost. Returns the status of the send. */
@@ -234,14 +254,7 @@ export class Delivery {
       if (status !== OK) return status
       target.delivery.countPacket(this.#engine, length)
       putGrh(this.#engine.scratch.view, 0, length, this.#engine.state.gid, peer!.address)
-      target.delivery.takeDatagram(
-        this.#engine.scratch,
-        length,
-        destQpn,
-        qkey,
-        hasImm ? imm : undefined,
-        this.sourceOf(qp),
-      )
+      target.delivery.takeDatagram(this.#engine.scratch, length, destQpn, qkey, hasImm ? imm : undefined, qp.source)
       return OK
     }
     const opcode = hasImm ? UD_SEND_IMM : UD_SEND
@@ -278,7 +291,7 @@ export class Delivery {
     putGrh(this.#engine.scratch.view, 0, length, peer.address, this.#engine.state.gid)
     const payload = at + payloadAt(opcode)
     this.#engine.scratch.bytes.set(bytes.subarray(payload, payload + length), GRH_BYTES)
-    const source = { qpn: view.getUint32(deth + 4) & 0xff_ffff, address: peer.address, text: addressText(peer.address) }
+    const source = { qpn: view.getUint32(deth + 4) & 0xff_ffff, address: peer.address, text: peer.text }
     this.takeDatagram(this.#engine.scratch, length, bthDestQp(view, at), view.getUint32(deth), imm, source)
   }
 }

@@ -35,6 +35,7 @@ import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
 import { pendingElements, pendingSends, postedReceives } from './requests.ts'
 import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
+import { waitsOfDevice } from './waits.ts'
 
 const { ERR } = QpState.values
 const stateNames = Object.entries(QpState.values)
@@ -79,6 +80,7 @@ export const efaDriver = {
       state.engine.fail(qp)
       yield
     }
+    state.engine.endTorment()
   },
   removed: ({ state }) => state.port.close(),
   requests: requestReader,
@@ -170,6 +172,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
       ah: Limits.maxAh - 1,
     },
   })
+  if (network.torment !== undefined) engine.attachTorment(network.torment, network.now)
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {
     device: device as Device,
@@ -177,6 +180,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
     nextTimeout: () => engine.nextTimeout(),
     counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
     queues: deviceQueues(state),
+    waits: () => waitsOfDevice(state),
     link: deviceLink(device, network.identity),
   }
 }

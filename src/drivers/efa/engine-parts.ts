@@ -9,20 +9,13 @@ import type { EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import type { Port } from '../../transport/phy/port.ts'
 import type { Receive } from './requests.ts'
-import type { CqObject, EfaState, Element, Pair, Peer, QueuePair, Request } from './state.ts'
-
-/** Where a message comes from, for its completion. */
-export interface Source {
-  readonly qpn: number
-  readonly address: Uint8Array
-  readonly text: string
-}
+import type { CqObject, EfaState, Element, Pair, Peer, QueuePair, Request, Source } from './state.ts'
+import type { EfaTorment } from './torment.ts'
 
 /** Delivery, for the others. A message without a receive: WAIT. */
 interface DeliveryPart {
   find(qpn: number, isReliable: boolean, qkey: number): QueuePair | undefined
   gatherInto(request: Request, offset: number, length: number): EfaStatus
-  sourceOf(qp: QueuePair): Source
   countPacket(sender: EngineParts, bytes: number): void
   refuseRdma(qp: QueuePair, sourceText: string, access: number, range: Element): EfaStatus
   takeMessage(
@@ -46,10 +39,10 @@ export interface EngineParts {
   /** For the range of a peer, until the next one. */
   readonly range: Element
   readonly taps: RequestTaps | undefined
+  readonly torment: EfaTorment | undefined
   readonly port: Port
   readonly scratch: Bytes
   readonly counts: Record<string, number>
-  readonly text: string
   readonly mtu: number
   readonly now: number
   readonly receive: Receive
@@ -69,6 +62,8 @@ export interface EngineParts {
       message: number,
     ): void
   }
+  /** Microseconds after which a request without receive is tried again. */
+  notReadyDelay(qp: QueuePair): number
   closePeer(peer: Peer): void
   commit(at: number, bytes: number, peer: Peer): void
   /** Ends a send with this status. */

@@ -17,6 +17,7 @@ import { addressText, isSameAddress } from '../../transport/wire/address.ts'
 import { bthOpcode, bthPadCount } from '../../transport/wire/bth.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import { regionMemory } from '../soft/memory.ts'
+import type { Torment } from '../soft/torment/torment.ts'
 import { Limits } from './attributes.ts'
 import { beginEntry, efaStatusOf, endEntry, readCqDoorbell, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
 import { Delivery } from './delivery.ts'
@@ -53,6 +54,7 @@ import {
   type QueuePair,
   type Request,
 } from './state.ts'
+import { EfaTorment } from './torment.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { LOCAL_WRITE } = AccessFlags.values
@@ -109,10 +111,11 @@ export class Engine implements EngineCalls {
   readonly scratch: Bytes
   /** Bytes of a packet's payload. */
   readonly mtu: number
-  readonly text: string
   /** The send that is being executed. */
   #request: Request | undefined
   #memory: Memory | undefined
+  /** With `--torment`. */
+  torment: EfaTorment | undefined
   readonly range: Element = { hi: 0, lo: 0, length: 0, key: 0 }
   readonly receive = emptyReceive()
   readonly #run = emptyRun()
@@ -147,7 +150,6 @@ export class Engine implements EngineCalls {
     this.port = state.port
     this.scratch = scratch
     this.mtu = mtu
-    this.text = addressText(state.gid)
     this.port.receiver = this
   }
 
@@ -155,6 +157,27 @@ export class Engine implements EngineCalls {
   get memory(): Memory {
     this.#memory ??= regionMemory(this.device().memory)
     return this.#memory
+  }
+
+  /** After the device is registered, before its first poll. `now`: the clock of `poll`. */
+  attachTorment(torment: Torment, now: () => number): void {
+    this.torment = new EfaTorment(torment, this.device(), this.memory, now, {
+      startSends: qpn => this.#startSends(qpn),
+      acknowledge: () => {
+        this.receiving.acknowledge()
+        this.port.flush()
+      },
+    })
+    this.#memory = this.torment.memory
+  }
+
+  endTorment(): void {
+    this.torment?.close()
+  }
+
+  get lateEvent() {
+    const { torment } = this
+    return torment && ((cq: CqObject): void => torment.notify(cq))
   }
 
   get taps() {
@@ -175,7 +198,7 @@ export class Engine implements EngineCalls {
         flowLabel: 0,
       })
       const number = this.#freePeers.pop() ?? this.peers.size
-      peer = { number, address: address.slice(), flow, uses: 0, ahs: new Map(), source: -1, heardAt: this.now }
+      peer = { number, address: address.slice(), text, flow, uses: 0, ahs: new Map(), source: -1, heardAt: this.now }
       this.peers.set(text, peer)
     }
     peer.uses++
@@ -184,7 +207,7 @@ export class Engine implements EngineCalls {
 
   closePeer(peer: Peer): void {
     if (--peer.uses > 0) return
-    this.peers.delete(addressText(peer.address))
+    this.peers.delete(peer.text)
     this.#freePeers.push(peer.number)
     if (this.#peerOfSource[peer.source] === peer) this.#peerOfSource[peer.source] = undefined
     this.port.closeFlow(peer.flow)
@@ -269,6 +292,7 @@ export class Engine implements EngineCalls {
   poll(now: number, scope: ScanScope = ScanScope.ALL): boolean {
     this.now = now
     let hasWorked = this.#scan.scan(scope)
+    if (this.torment?.poll(now)) hasWorked = true
     if (now >= this.port.nextTimeout()) this.port.onTimeout(now)
     if (this.#receivePackets()) hasWorked = true
     if (this.#transfers.length > 0) {
@@ -303,7 +327,7 @@ export class Engine implements EngineCalls {
   }
 
   nextTimeout(): number {
-    let due = this.port.nextTimeout()
+    let due = Math.min(this.port.nextTimeout(), this.torment?.nextTimeout() ?? Number.POSITIVE_INFINITY)
     for (const { dueAt } of this.#waiting) due = Math.min(due, dueAt)
     for (const request of this.reading) due = Math.min(due, readTimeoutOf(request))
     for (const pair of this.pairs) {
@@ -315,7 +339,7 @@ export class Engine implements EngineCalls {
 
   #readDoorbells(qp: QueuePair): boolean {
     const { send, receive } = qp
-    const hasSent = send !== undefined && pendingSends(send) > 0 && this.#takeSends(qp)
+    const hasSent = send !== undefined && pendingSends(send) > 0 && this.#mayTakeSends(qp)
     if (receive === undefined) return hasSent
     const posted = loadDoorbell(receive.doorbell)
     if (posted === receive.seenDoorbell) return hasSent
@@ -345,6 +369,21 @@ export class Engine implements EngineCalls {
     const request = this.#request
     this.taps?.loaded(qp.object, postedSend(request, this.state.ahs.get(request.ah)?.peer.address))
     return request
+  }
+
+  /** Takes sends now or, with torment, perhaps later. True if any was taken. */
+  #mayTakeSends(qp: QueuePair): boolean {
+    if (this.torment === undefined) return this.#takeSends(qp)
+    const before = qp.loaded
+    this.torment.ring(qp.qpn)
+    return qp.loaded !== before
+  }
+
+  /** For torment: a poll takes what is left then. */
+  #startSends(qpn: number): void {
+    const object = this.state.qps.get(qpn)
+    if (object?.state.send !== undefined && this.#takeSends(object.state) && pendingSends(object.state.send) > 0)
+      this.#scan.recheck(object)
   }
 
   #takeSends(qp: QueuePair): boolean {
@@ -397,7 +436,7 @@ export class Engine implements EngineCalls {
     if (operation === SEND && length > this.mtu) return EfaStatus.LOCAL_LENGTH
     if (operation !== SEND && (length > Limits.maxRdmaBytes || length !== remoteLength)) return EfaStatus.LOCAL_LENGTH
     const access = operation === RDMA_READ ? LOCAL_WRITE : 0
-    return elementsGranted(this.memory, qp.pd, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
+    return elementsGranted(this.memory, qp, elements, count, access) ? OK : EfaStatus.INVALID_LKEY
   }
 
   /** The engine of this process that receives what is sent to a peer; undefined: packets are needed. */
@@ -457,6 +496,27 @@ export class Engine implements EngineCalls {
     if (status !== OK && status !== EfaStatus.FLUSHED) this.#report(request, status, fault)
     const cq = qp.sendCq
     this.taps?.retired(qp.object, 1, status === EfaStatus.FLUSHED)
+    const { destQpn } = request
+    if (this.torment === undefined) this.#writeSend(qp, cq, status, opcode, operation, length, id, id1, id2, id3)
+    else
+      this.torment.pushSend(cq, qp.qpn, destQpn, () =>
+        this.#writeSend(qp, cq, status, opcode, operation, length, id, id1, id2, id3),
+      )
+  }
+
+  #writeSend(
+    qp: QueuePair,
+    cq: CqObject,
+    status: number,
+    opcode: number,
+    operation: number,
+    length: number,
+    id: number,
+    id1: number,
+    id2: number,
+    id3: number,
+  ): void {
+    const fields = status === OK ? undefined : this.torment?.undefinedFields(qp.qpn)
     const at = beginEntry(cq)
     if (at >= 0) {
       const { view } = cq.state.ring
@@ -467,15 +527,13 @@ export class Engine implements EngineCalls {
         view.setUint16(at + CompletionEntry.REQUEST_ID_EXTENDED + 4, id3, true)
       }
       const { OPERATION_SHIFT, SEND_QUEUE } = CompletionFlag
-      endEntry(cq, at, id, status, SEND_QUEUE | ((operation & 7) << OPERATION_SHIFT))
+      endEntry(cq, at, id, status, SEND_QUEUE | (((fields?.operation ?? operation) & 7) << OPERATION_SHIFT))
     }
     this.tapCompleted(qp, cq, at, status, opcode, length, 0)
   }
 
   #report(request: Request, status: number, rule: InjectedCompletion | undefined): void {
-    const target = request.peer === undefined || status === EfaStatus.INVALID_AH ? undefined : this.#local(request)
-    const destination = target?.state.qps.get(request.destQpn)?.state
-    reportSend(this.device(), request, status, rule && causeOfRule(rule), this.mtu, destination)
+    reportSend(this.device(), request, status, rule && causeOfRule(rule), this.mtu)
   }
 
   tapCompleted(
@@ -498,12 +556,17 @@ export class Engine implements EngineCalls {
     })
   }
 
+  /** Microseconds after which a request without receive is tried again. */
+  notReadyDelay({ qpn }: QueuePair): number {
+    return this.torment?.notReadyDelay(qpn) ?? NOT_READY_DELAY
+  }
+
   /** No receive is posted. */
   wait(request: Request, destination: QueuePair): number {
     const kept = this.#keep(request)
     destination.object.context?.device.taps.requests?.notReady(destination.object)
     if (kept.rnrTries++ >= kept.qp.rnrRetry && kept.qp.rnrRetry < ENDLESS) return EfaStatus.NOT_READY
-    kept.dueAt = this.now + NOT_READY_DELAY
+    kept.dueAt = this.now + this.notReadyDelay(kept.qp)
     this.#endTransfer(kept)
     this.#waiting.add(kept)
     kept.destination?.waiters.delete(kept)

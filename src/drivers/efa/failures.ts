@@ -1,6 +1,7 @@
 /*
  * Why requests of an EFA device fail (core/failures.ts), for logs and tools.
  */
+import { findGid } from '../../core/devices/gids.ts'
 import { explainKey } from '../../core/explain.ts'
 import { forgetFailure, hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Device } from '../../core/model.ts'
@@ -43,6 +44,15 @@ const faultCause = ([element]: readonly Element[], count: number): Cause => {
   return createCause('LOCAL_FAULT', { key, accessStart, accessEnd: accessStart + BigInt(length) })
 }
 
+/** The queue pair to which a send goes, if a device of this process has it: also if the packets do not go directly. */
+const destinationOf = ({ core, driver }: EfaDevice, { peer, destQpn }: Request): QueuePair | undefined => {
+  if (peer === undefined) return undefined
+  for (const device of core.devices.values())
+    if (device.driver === driver && findGid(device.ports[0].gids, peer.address) >= 0)
+      return (device.state as EfaState).qps.get(destQpn)?.state
+  return undefined
+}
+
 /** The range of a READ or WRITE at its destination in this process. */
 const remoteCause = (destination: QueuePair, { operation, rkey, remoteHi, remoteLo, length }: Request) => {
   const memory = destination.object.context?.device.memory
@@ -50,14 +60,7 @@ const remoteCause = (destination: QueuePair, { operation, rkey, remoteHi, remote
   return memory && explainKey(memory, destination.pd, rkey, remoteHi, remoteLo, length, access, 0)
 }
 
-/** `destination`: if it is in this process. */
-const sendCause = (
-  device: EfaDevice,
-  request: Request,
-  status: number,
-  mtu: number,
-  destination: QueuePair | undefined,
-): Cause => {
+const sendCause = (device: EfaDevice, request: Request, status: number, mtu: number): Cause => {
   const { qp, operation, inlineLength, elements, count, length, rnrTries } = request
   switch (status) {
     case EfaStatus.UNSUPPORTED_OPERATION:
@@ -77,8 +80,10 @@ const sendCause = (
       return createCause('SRD_NO_QUEUE_PAIR', {})
     case EfaStatus.REMOTE_LENGTH:
       return createCause('NAK_INVALID_REQUEST', {})
-    case EfaStatus.BAD_ADDRESS:
+    case EfaStatus.BAD_ADDRESS: {
+      const destination = destinationOf(device, request)
       return (destination && remoteCause(destination, request)) ?? createCause('NAK_REMOTE_ACCESS', {})
+    }
     case EfaStatus.UNKNOWN_PEER:
       return createCause('SRD_UNKNOWN', {})
     case EfaStatus.UNRESPONSIVE:
@@ -98,10 +103,9 @@ export const reportSend = (
   status: number,
   injected: Cause | undefined,
   mtu: number,
-  destination: QueuePair | undefined,
 ): void => {
   const { qp, peer, destQpn } = request
-  const cause = injected ?? sendCause(device, request, status, mtu, destination)
+  const cause = injected ?? sendCause(device, request, status, mtu)
   const isCauseAtPeer = status === EfaStatus.BAD_ADDRESS && cause.id.startsWith('RKEY_')
   reportFailure(
     {

@@ -9,11 +9,12 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import { NO_INLINE } from './requests.ts'
-import type { Element, Request } from './state.ts'
+import type { Element, QueuePair, Request } from './state.ts'
 
 const { LOCAL_WRITE } = AccessFlags.values
-/** EFA has no memory windows, which belong to queue pairs. */
-const NO_QP = 0
+
+/** The queue pair for which memory is accessed. */
+type Owner = Pick<QueuePair, 'pd' | 'qpn'>
 
 /** What `copyRange` does. */
 export const Direction = { READ: 0, WRITE: 1 } as const
@@ -34,7 +35,7 @@ export const setRange = (range: Element, hi: number, lo: number, key: number, le
  */
 export const copyRange = (
   memory: Memory,
-  pd: number,
+  { pd, qpn }: Owner,
   access: number,
   { hi, lo, key }: Omit<Element, 'length'>,
   offset: number,
@@ -46,32 +47,36 @@ export const copyRange = (
   if (length === 0) return true
   const low = lo + offset
   const high = (hi + Math.floor(low / TWO_32)) >>> 0
-  const region = memory.resolve(pd, key, high, low >>> 0, length, access, NO_QP)
+  const region = memory.resolve(pd, key, high, low >>> 0, length, access, qpn)
   if (region < 0) return false
   const copy = direction === Direction.READ ? memory.read : memory.write
   return copy(region, high, low >>> 0, bytes, at, length, length, length) === 0
 }
 
 /** Whether a key grants access to a whole range. */
-export const isGranted = (memory: Memory, pd: number, access: number, { key, hi, lo, length }: Element): boolean =>
-  length === 0 || memory.resolve(pd, key, hi, lo, length, access, NO_QP) >= 0
+export const isGranted = (
+  memory: Memory,
+  { pd, qpn }: Owner,
+  access: number,
+  { key, hi, lo, length }: Element,
+): boolean => length === 0 || memory.resolve(pd, key, hi, lo, length, access, qpn) >= 0
 
 /** Whether all elements of a request are registered with `access`. */
 export const elementsGranted = (
   memory: Memory,
-  pd: number,
+  owner: Owner,
   elements: readonly Element[],
   count: number,
   access: number,
 ): boolean => {
-  for (let i = 0; i < count; i++) if (!isGranted(memory, pd, access, elements[i]!)) return false
+  for (let i = 0; i < count; i++) if (!isGranted(memory, owner, access, elements[i]!)) return false
   return true
 }
 
 /** Copies `length` bytes between the elements, from byte `offset` of their bytes on, and `bytes`. */
 export const copyElements = (
   memory: Memory,
-  pd: number,
+  owner: Owner,
   elements: readonly Element[],
   count: number,
   offset: number,
@@ -91,7 +96,7 @@ export const copyElements = (
       continue
     }
     const part = Math.min(element.length - skipped, left)
-    if (!copyRange(memory, pd, access, element, skipped, direction, bytes, to, part)) return false
+    if (!copyRange(memory, owner, access, element, skipped, direction, bytes, to, part)) return false
     to += part
     left -= part
     skipped = 0
@@ -116,7 +121,7 @@ export const gather = (
   // several elements only fit into one packet
   const isCopied =
     count === 1
-      ? copyRange(memory, qp.pd, 0, elements[0]!, offset, Direction.READ, bytes, at, length)
-      : copyElements(memory, qp.pd, elements, count, offset, Direction.READ, bytes, at, length)
+      ? copyRange(memory, qp, 0, elements[0]!, offset, Direction.READ, bytes, at, length)
+      : copyElements(memory, qp, elements, count, offset, Direction.READ, bytes, at, length)
   return isCopied ? EfaStatus.OK : EfaStatus.INVALID_LKEY
 }

@@ -12,6 +12,7 @@ import { EFA_SRD, EfaAttributes, EfaQpFlags } from '../../spec/drivers/efa.ts'
 import { InlineBytes, ReceiveDescriptor, SEND_SIZES } from '../../spec/drivers/efa-queues.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
 import { checkTransition } from '../../spec/qp-states.ts'
+import { addressText } from '../../transport/wire/address.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
@@ -102,6 +103,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         }
         object.state = {
           qpn,
+          source: { qpn, address: state.gid, text: addressText(state.gid) },
           pd: pd.id,
           object,
           isReliable,

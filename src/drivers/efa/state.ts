@@ -10,6 +10,7 @@ import type { Doorbell, QueueScan, Scanned } from './scan.ts'
 export interface Peer {
   readonly number: number
   readonly address: Uint8Array
+  readonly text: string
   readonly flow: number
   /** Address handles and queue pairs that need the flow. */
   uses: number
@@ -19,6 +20,13 @@ export interface Peer {
   heardAt: number
   /** Number of the address handles of this address, by protection domain. */
   readonly ahs: Map<number, number>
+}
+
+/** Where a message comes from, for its completion: one record for all messages. */
+export interface Source {
+  readonly qpn: number
+  readonly address: Uint8Array
+  readonly text: string
 }
 
 /** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
@@ -48,6 +56,8 @@ export interface CompletionQueue extends ScanState {
   /** Number of raised events. */
   raised: number
   isArmed: boolean
+  /** With torment: raises the event now or later. */
+  readonly lateEvent: ((cq: CqObject) => void) | undefined
   hasOverrun: boolean
 }
 export type CqObject = CoreObject<CompletionQueue>
@@ -76,6 +86,8 @@ export interface ReceiveQueue {
 
 export interface QueuePair extends ScanState {
   readonly qpn: number
+  /** Of its messages. */
+  readonly source: Source
   readonly pd: number
   readonly object: QpObject
   readonly isReliable: boolean
@@ -228,6 +240,7 @@ export interface ReceivedFrom {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
+  readonly from: Source
   /** Of the source's `Pair`, and earlier ones of which late packets may come. */
   readonly epoch: number
   readonly earlierEpochs: readonly number[]
@@ -251,6 +264,10 @@ export interface EngineCalls {
   reset(qp: QueuePair): void
   fail(qp: QueuePair): void
   retryNow(request: Request): void
+  /** `CompletionQueue.lateEvent` of new queues. */
+  readonly lateEvent: ((cq: CqObject) => void) | undefined
+  /** The device is removed: ends all delays. */
+  endTorment(): void
 }
 
 /** An epoch: not 0, which refusals of READ_DATA have. */

@@ -8,6 +8,7 @@ import type { SoftDevice } from '../../drivers/registered.ts'
 import type { Clock } from '../../host/event-loop/clock.ts'
 import type { InjectedFaults } from '../../tools/clients/faults/inject.ts'
 import type { FaultPort } from '../../transport/phy/faults/layer.ts'
+import type { Decisions } from '../../transport/phy/faults/torment-decisions.ts'
 import type { LinkSettings } from '../../transport/phy/links/graph.ts'
 import type { Path } from '../../transport/phy/memory.ts'
 import type { Link } from '../../uapi/tool.ts'
@@ -243,6 +244,8 @@ export interface LocalNetwork extends Network {
   readonly linkSettings: readonly LinkSettings[]
   readonly check: boolean | CheckOptions | undefined
   readonly record: string | RecordOptions | undefined
+  /** Those of `NetworkOptions.torment`; undefined without it. */
+  readonly decisions: Decisions | undefined
   /** Ends the network, whose devices are closed. */
   end(): void
   /** Ends the recording; undefined: there is none yet. */

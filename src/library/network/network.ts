@@ -509,6 +509,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     explore: (test, exploreOptions = {}) => explore(createNetwork, given, test, exploreOptions),
     link,
     linkSettings: topology?.links ?? [],
+    decisions: assembly.torment?.decisions,
     check: copyRecord(check),
     record: copyRecord(record),
     endRecording: undefined,

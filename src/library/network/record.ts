@@ -185,6 +185,9 @@ export const recordNetwork = (
     },
   })
   findingListeners.set(core, finding => writer.finding(clock.now(), finding))
+  const endTorment = network.decisions?.listen((torment, device) =>
+    writer.torment(clock.now(), { time: clock.origin + clock.now() / 1000, device, torment }),
+  )
   const waits = recordWaits(
     () => waitsOf(network, recorder),
     clock,
@@ -201,6 +204,7 @@ export const recordNetwork = (
     waits.end()
     sampleLinks(true)
     recorder.stop()
+    endTorment?.()
     findingListeners.delete(core)
     const { error } = await recording.end('the device was closed')
     if (error !== null) warn(`the recording in ${file} is not complete: ${error}`)

@@ -28,6 +28,7 @@ export const operationNames = {
   rc: 'reliable connections (RC)',
   uc: 'unreliable connections (UC)',
   xrc: 'extended reliable connections (XRC)',
+  srd: 'scalable reliable datagrams (SRD)',
   srq: 'shared receive queues',
   srqResize: 'resizing of shared receive queues',
   cqResize: 'resizing of completion queues',
@@ -114,6 +115,7 @@ const table = {
       max_msg_sz: [0x4000_0000, MLX5_MSG],
     },
     lacks: {
+      srd: 'Linux drivers/infiniband/hw/mlx5/qp.c, check_qp_type: types of the driver are DC and its own',
       srqResize: 'Linux drivers/infiniband/hw/mlx5/srq.c, mlx5_ib_modify_srq',
       flush: `${MLX5_OPCODES}; ${NO_FLUSH_ACCESS}`,
       atomicWrite: MLX5_OPCODES,
@@ -178,6 +180,7 @@ const table = {
     lacks: {
       uc: IRDMA_QP,
       xrc: IRDMA_QP,
+      srd: IRDMA_QP,
       srq: '`ibv_devinfo -v` of E810 in deepseek-ai/3FS issue 192: max_srq 0',
       atomics: '`ibv_devinfo -v` of E810 in deepseek-ai/3FS issue 192: ATOMIC_NONE',
       flush: `${IRDMA_POST}; ${NO_FLUSH_ACCESS}`,
@@ -198,6 +201,7 @@ const table = {
     },
     lacks: {
       xrc: `${RXE_PARAM}: RXE_DEVICE_CAP_FLAGS lacks XRC`,
+      srd: 'Linux drivers/infiniband/sw/rxe/rxe_qp.c, rxe_qp_chk_init: no such type',
     },
     longAtomic: [
       'executed, 8 bytes are written',

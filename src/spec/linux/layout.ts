@@ -107,7 +107,14 @@ export const bit = (at: number, size: number, name: string, bitOfAttribute: numb
 })
 export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, kind: 'object', name: 'object' })
 export const classSelector = (at: number, size: 1 | 4 | 8): Cell => ({ at, size, kind: 'class', name: 'class' })
-export const descriptor = (at: number, name: string): Cell => ({ at, size: 4, kind: 'fd', name })
+/** Negative: none. `errno`: of negative numbers other than -1, if they are refused. */
+export const descriptor = (at: number, name: string, errno?: ErrnoName): Cell => ({
+  at,
+  size: 4,
+  kind: 'fd',
+  name,
+  ...(errno && { errno }),
+})
 export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   at,
   size,

@@ -332,7 +332,11 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(4, value(0, 4, 'events')),
   }),
   command('OPEN_XRCD', ['xrcd'], 'create', {
-    in: layout(16, descriptor(8, 'file'), value(12, 4, 'flags', XrcdFlags.values.CREAT | XrcdFlags.values.EXCL)),
+    in: layout(
+      16,
+      descriptor(8, 'file', 'EBADF'),
+      value(12, 4, 'flags', XrcdFlags.values.CREAT | XrcdFlags.values.EXCL),
+    ),
     out: layout(4, object(0)),
     hasDriverBytes: true,
   }),

@@ -28,6 +28,7 @@ const callOperations: Readonly<Record<string, OperationName>> = {
   'xrc_ini_qp.create': 'xrc',
   'xrc_tgt_qp.create': 'xrc',
   'xrc_srq.create': 'xrc',
+  'driver_qp.create': 'srd',
   'srq.create': 'srq',
   'mw.create': 'mw',
   'ud_qp.attachMcast': 'multicast',

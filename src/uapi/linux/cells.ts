@@ -196,6 +196,8 @@ export const readCells = (
       case 'fd': {
         const fd = view.getInt32(cell.at, true)
         if (fd >= 0) store(values, bound, fd)
+        else if (fd !== -1 && cell.errno !== undefined)
+          throw new CallError(cell.errno, `${fd} is not a file descriptor`)
         break
       }
       case 'zero': {

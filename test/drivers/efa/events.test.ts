@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { Armed } from '../../../src/core/model.ts'
 import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { machine, program } from './machine.ts'
@@ -26,6 +27,19 @@ it('an event follows, though a poll hid the arming and the next send came with i
     a.arm()
     assert.equal(a.poll().length, 2)
   }
+})
+
+it('a CQ that the program has armed is known as armed, as waits ask', () => {
+  const m = machine(1)
+  const a = program(m, 0, { channel: true })
+  const armed = (): (Armed | undefined)[] =>
+    [...m.devices[0]!.device.contexts].flatMap(({ handles }) =>
+      handles.slots.flatMap(object => (object?.class.name === 'cq' ? [object.events?.armed] : [])),
+    )
+  assert.deepEqual(armed(), [Armed.NO])
+  a.arm()
+  m.devices[0]!.poll(0)
+  assert.deepEqual(armed(), [Armed.NEXT])
 })
 
 it('a program that answers events without end gets no more events than completions and answers', () => {

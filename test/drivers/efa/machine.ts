@@ -6,6 +6,7 @@ import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext 
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { EfaState } from '../../../src/drivers/efa/state.ts'
+import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { AsyncFd } from '../../../src/spec/classes/events/async_fd.ts'
@@ -24,18 +25,20 @@ import {
 } from '../../../src/spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import type { Port } from '../../../src/transport/phy/port.ts'
 import { driverMachine, ipv4, QKEY } from '../machine.ts'
 
 export { ipv4, QKEY }
 
-export const machine = (count: number, fault = '') => {
+export const machine = (count: number, fault = '', torment?: Torment) => {
   /** Devices whose ports have no room for packets. */
   const full = new Set<number>()
   const names = Array.from({ length: count }, (_, i) => `efa${i}`)
-  const made = driverMachine(efaDriver, names, fault, (port, i) => {
+  const onPort = (port: Port, i: number): void => {
     const { reserve } = port
     port.reserve = bytes => (full.has(i) ? -1 : reserve.call(port, bytes))
-  })
+  }
+  const made = driverMachine(efaDriver, names, fault, onPort, undefined, torment)
   return { ...made, full }
 }
 export type Machine = ReturnType<typeof machine>

@@ -7,7 +7,6 @@ import { describe, it } from 'node:test'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
 import type { QpObject } from '../../../src/drivers/efa/state.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
-import { QpState } from '../../../src/spec/enums.ts'
 import { type Completion, machine, program } from './machine.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
@@ -171,19 +170,6 @@ for (const [name, fault] of links)
       const ended: Completion[] = []
       m.runUntil(() => ended.push(...a.poll()) > 0)
       assert.equal(ended[0]!.status, EfaStatus.UNKNOWN_PEER)
-    })
-
-    it('ERR flushes what waits, in order, and RESET begins anew', () => {
-      const { m, a, b, ah, wait } = start()
-      for (let id = 0; id < 5; id++) a.post({ ...sendOf(ah, b.qpn), id })
-      a.receive(50, 0, 64)
-      m.runUntil(() => true)
-      a.modify({ state: QpState.values.ERR })
-      const seen = wait(6, 0)
-      assert.deepEqual(
-        seen.a.map(({ id, status }) => [id, status]),
-        [0, 1, 2, 3, 4, 50].map(id => [id, EfaStatus.FLUSHED]),
-      )
     })
   })
 

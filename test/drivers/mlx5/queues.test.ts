@@ -408,38 +408,6 @@ describe('shared receives', () => {
 })
 
 describe('completion queues', () => {
-  for (const entryBytes of [64, 128])
-    it(`of entries of ${entryBytes} bytes are resized with what they hold`, () => {
-      const { a, qa, remote, m } = start('', { entries: 16, entryBytes })
-      let position = 0
-      const post = (count: number): void => {
-        for (let i = 0; i < count; i++) qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: remote(0) })
-        for (let i = 0; i < 20; i++) for (const device of m.devices) device.poll(m.time.now)
-      }
-      const check = (count: number): void =>
-        assert.deepEqual(
-          a.poll(count).map(({ kind, counter }) => [kind, counter]),
-          Array.from({ length: count }, () => [REQUEST, position++]),
-        )
-      post(10)
-      check(3)
-      a.resize(64)
-      post(20)
-      check(27)
-      post(5)
-      a.resize(8)
-      check(5)
-      post(2)
-      check(2)
-    })
-
-  it('that overrun lose completions, and the queue pair fails', () => {
-    const { a, qa, remote, m } = start('', { entries: 8 })
-    for (let i = 0; i < 12; i++) qa.post({ opcode: RDMA_WRITE, data: [a.element(0, 8)], remote: remote(0) })
-    for (let i = 0; i < 50; i++) for (const device of m.devices) device.poll(m.time.now)
-    assert.equal(a.poll().length, 8)
-  })
-
   it('raise an event once per arming, also for completions that are older than it', () => {
     const { a, qa, remote, m } = start('', { events: true })
     const read = (): number => a.device.core.events

@@ -23,8 +23,8 @@
 #define REGIONS 1000
 #define QKEY 0x1234567
 #define GRH_BYTES 40
-#define RIGHTS                                                                                                         \
-    (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
+/* Those of every device. */
+#define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 
 static struct ibv_context *context;
 static struct ibv_pd *pd;
@@ -122,7 +122,7 @@ static void connected(int fd, uint8_t *memory)
 {
     const uint64_t offset = size - PAGE, iova = 0x7000000;
     uint64_t *const buffer = (uint64_t *)one.buffer, mine = (uintptr_t)one.buffer;
-    struct ibv_mr *mr = ibv_reg_dmabuf_mr(other.pd, offset, PAGE, iova, fd, RIGHTS);
+    struct ibv_mr *mr = ibv_reg_dmabuf_mr(other.pd, offset, PAGE, iova, fd, RIGHTS | IBV_ACCESS_REMOTE_ATOMIC);
     struct ibv_mr *own = ibv_reg_dmabuf_mr(one.pd, offset, PAGE, iova, fd, 0);
     NEED(mr && own, "ibv_reg_dmabuf_mr: %s", strerror(errno));
     close(fd);

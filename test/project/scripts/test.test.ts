@@ -1,6 +1,5 @@
 /*
- * scripts/test.mjs finds the test files named in docs/reference/requirements.md that ran no test, and prints stacks with
- * lines of TypeScript.
+ * scripts/test.mjs finds the test files named in docs/reference/requirements.md that ran no test.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -22,15 +21,6 @@ const files: Readonly<Record<string, string>> = {
   empty: '',
 }
 
-// With this variable, Node's test runner would act as a child of this test.
-const { NODE_TEST_CONTEXT: _context, ...env } = process.env
-
-/** What the reporter prints of test files in `folder`. */
-const report = (name: string, folder: string, paths: readonly string[]): string => {
-  const reporter = `--test-reporter=${join(repoRoot, 'scripts', name)}`
-  return spawnSync(process.execPath, ['--test', reporter, ...paths], { cwd: folder, encoding: 'utf8', env }).stdout
-}
-
 test('files that ran no test are found', async () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist', 'test'), { recursive: true })
@@ -39,7 +29,14 @@ test('files that ran no test are found', async () => {
     writeFileSync(path, `const { describe, it, test } = require('node:test')\n${text}\n`)
     return path
   })
-  const stdout = report('ran-reporter.cjs', folder, paths)
+  const reporter = join(repoRoot, 'scripts', 'ran-reporter.cjs')
+  // With this variable, Node's test runner would act as a child of this test.
+  const { NODE_TEST_CONTEXT: _context, ...env } = process.env
+  const { stdout } = spawnSync(process.execPath, ['--test', `--test-reporter=${reporter}`, ...paths], {
+    cwd: folder,
+    encoding: 'utf8',
+    env,
+  })
   const { namedButNotRun } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
     namedButNotRun(page: string, ran: string): string[]
   }
@@ -49,22 +46,4 @@ test('files that ran no test are found', async () => {
     ['empty', 'gone', 'skipped', 'skips-itself', 'todo'].map(name => `test/${name}.test.ts`),
   )
   assert.deepEqual(namedButNotRun('`src/transport/wire/bth.ts`', ''), [])
-})
-
-test('stacks of failed tests have the lines of the sources, also without --enable-source-maps', () => {
-  const folder = scratchFolder()
-  const path = join(folder, 'a.test.js')
-  writeFileSync(
-    path,
-    "require('node:test').test('fails', () => { throw new Error('no') })\n//# sourceMappingURL=a.test.js.map",
-  )
-  // The first line is line 5 of the source.
-  writeFileSync(
-    `${path}.map`,
-    JSON.stringify({ version: 3, sources: ['../from/a.test.ts'], names: [], mappings: 'AAIA' }),
-  )
-  const text = report('spec-reporter.cjs', folder, [path])
-  assert.match(text, new RegExp(`\\(${join(folder, '..', 'from', 'a.test.ts')}:5:1\\)`))
-  assert.match(text, /test at \.\.\/from\/a\.test\.ts:5:1/)
-  assert.doesNotMatch(text, /a\.test\.js:\d/)
 })

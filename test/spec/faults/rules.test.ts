@@ -168,6 +168,7 @@ describe('fault rules', () => {
       ['post=EIO,request=FOO', /request: "FOO" is not WRITE, WRITE_WITH_IMM, SEND, /],
       ['completion=SEND', /the rule has no effect; add status/],
       ['completion=SEND,status=SUCCESS', /status: "SUCCESS" is not the status of a failed completion/],
+      ['completion=READ,class=driver_qp,status=LOC_PROT_ERR', /there is no READ on driver_qp; queue pairs are rc_qp, /],
       ['completion=READ,class=ud_qp,status=GENERAL_ERR', /there is no READ on ud_qp; queue pairs are rc_qp, /],
       ['completion=RECV,status=RETRY_EXC_ERR', /RETRY_EXC_ERR is no status of RECV; allowed are LOC_LEN_ERR, /],
       ['completion=SEND,class=ud_qp+uc_qp,status=REM_OP_ERR', /REM_OP_ERR is no status of SEND on ud_qp\+uc_qp;/],

@@ -128,6 +128,7 @@ export const createReceivedFrom = (
   qp,
   peer,
   qpn,
+  from: { qpn, address: peer.address, text: peer.text },
   epoch,
   earlierEpochs: before === undefined ? [] : [before.epoch, ...before.earlierEpochs].slice(0, MAX_EARLIER),
   usedAt: 0,

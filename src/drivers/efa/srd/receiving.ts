@@ -5,7 +5,6 @@
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
-import { addressText } from '../../../transport/wire/address.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
 import { receives, WAIT } from '../engine-common.ts'
@@ -47,6 +46,8 @@ export class Receiving {
   readonly #engine: EngineParts
   #sources = 0
   readonly #toAcknowledge: ReceivedFrom[] = []
+  /** With torment: those that wait. */
+  readonly #held: ReceivedFrom[] = []
   readonly #bits = new Uint32Array(ACKNOWLEDGED / 32)
 
   constructor(engine: EngineParts) {
@@ -75,7 +76,9 @@ export class Receiving {
 
   onMessage(peer: Peer, at: number, opcode: number, payload: number): void {
     const { view } = this.#engine.port.arena
-    const [psn, sourceQpn, epoch] = [bthPsn(view, at), srdSource(view, at), srdEpoch(view, at)]
+    const psn = bthPsn(view, at)
+    const sourceQpn = srdSource(view, at)
+    const epoch = srdEpoch(view, at)
     const qpn = bthDestQp(view, at)
     const isData = opcode === Opcode.READ_DATA
     const qp = isData
@@ -132,12 +135,14 @@ export class Receiving {
 
   /** Executes a packet. WAIT: it must come again later; OK: it is taken; otherwise why its message fails. */
   #takePacket(source: ReceivedFrom, at: number, opcode: number, payload: number): number {
-    const { qp, peer } = source
+    const { qp } = source
     const { arena } = this.#engine.port
     const { view } = arena
-    const [message, offset, length] = [srdMessage(view, at), srdOffset(view, at), srdLength(view, at)]
+    const message = srdMessage(view, at)
+    const offset = srdOffset(view, at)
+    const length = srdLength(view, at)
     const data = at + payloadAt(opcode)
-    const from = { qpn: source.qpn, address: peer.address, text: addressText(peer.address) }
+    const { from } = source
     const imm = headerAt.ImmDt[opcode]! > 0 ? view.getUint32(at + headerAt.ImmDt[opcode]!) : undefined
     if (opcode === Opcode.SEND || opcode === Opcode.SEND_IMM) {
       const status = this.#engine.delivery.takeMessage(qp, arena, data, payload, SEND, imm, from)
@@ -145,7 +150,9 @@ export class Receiving {
     }
     if (opcode === Opcode.READ_DATA) return this.#takeReadData(source, message, offset, data, payload)
     const reth = at + headerAt.RETH[opcode]!
-    const [hi, lo, rkey] = [rethVaHi(view, reth), rethVaLo(view, reth), rethRkey(view, reth)]
+    const hi = rethVaHi(view, reth)
+    const lo = rethVaLo(view, reth)
+    const rkey = rethRkey(view, reth)
     const isRead = opcode === Opcode.READ
     const access = isRead ? REMOTE_READ : REMOTE_WRITE
     const range = setRange(this.#engine.range, hi, lo, rkey, length)
@@ -156,7 +163,7 @@ export class Receiving {
     const received = (source.writes.get(message) ?? 0) + payload
     const isLast = received >= length
     if (imm !== undefined && !isLast && !source.writes.has(message) && source.writes.size >= MAX_WRITES) return WAIT
-    if (!copyRange(this.#engine.memory, qp.pd, access, range, offset, Direction.WRITE, arena, data, payload))
+    if (!copyRange(this.#engine.memory, qp, access, range, offset, Direction.WRITE, arena, data, payload))
       return EfaStatus.BAD_ADDRESS
     if (imm !== undefined && isLast && this.#engine.delivery.takeImmediate(qp, length, imm, from) === WAIT)
       return EfaStatus.NOT_READY
@@ -196,7 +203,7 @@ export class Receiving {
     const { arena } = this.#engine.port
     const { memory } = this.#engine
     const { elements, count } = request
-    if (!copyElements(memory, qp.pd, elements, count, offset, Direction.WRITE, arena, at, length)) {
+    if (!copyElements(memory, qp, elements, count, offset, Direction.WRITE, arena, at, length)) {
       this.#engine.end(request, EfaStatus.INVALID_LKEY)
       return OK
     }
@@ -208,10 +215,19 @@ export class Receiving {
   }
 
   acknowledge(): void {
+    const { torment } = this.#engine
     for (let source = this.#toAcknowledge.pop(); source !== undefined; source = this.#toAcknowledge.pop()) {
       const { qp, peer, qpn, epoch, firstToAcknowledge: first, lastToAcknowledge } = source
+      const isGone = first === undefined || qp.sources.get(pairKey(peer, qpn)) !== source
+      if (!isGone && torment?.holds(source)) {
+        this.#held.push(source)
+        continue
+      }
       source.firstToAcknowledge = undefined
-      if (first === undefined || qp.sources.get(pairKey(peer, qpn)) !== source) continue
+      if (isGone) {
+        torment?.forget(source)
+        continue
+      }
       for (let psn = lastToAcknowledge; ; psn = (psn - ACKNOWLEDGED) & 0xff_ffff) {
         const at = this.#engine.port.reserve(ACK_BYTES)
         // the sender sends the packets again, and is then answered
@@ -224,5 +240,7 @@ export class Receiving {
         if (psnDifference(psn, first) < ACKNOWLEDGED) break
       }
     }
+    for (let source = this.#held.pop(); source !== undefined; source = this.#held.pop())
+      this.#toAcknowledge.push(source)
   }
 }

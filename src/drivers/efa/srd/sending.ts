@@ -4,7 +4,7 @@
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
-import { ENDLESS, MAX_TRANSFER, NOT_READY_DELAY, timeoutOf, WAIT } from '../engine-common.ts'
+import { ENDLESS, MAX_TRANSFER, timeoutOf, WAIT } from '../engine-common.ts'
 import type { EngineParts } from '../engine-parts.ts'
 import { copyRange, Direction, gather, setRange } from '../memory.ts'
 import { type Pair, type Peer, pairKey, type QueuePair, type Request, randomEpoch } from '../state.ts'
@@ -148,7 +148,7 @@ export class Sending {
     const { arena } = this.#engine.port
     const { memory, range } = this.#engine
     setRange(range, remoteHi, remoteLo, rkey, length)
-    return copyRange(memory, qp.pd, REMOTE_READ, range, offset, Direction.READ, arena, at, length)
+    return copyRange(memory, qp, REMOTE_READ, range, offset, Direction.READ, arena, at, length)
       ? OK
       : EfaStatus.BAD_ADDRESS
   }
@@ -271,6 +271,9 @@ export class Sending {
     const slot = slotOf(psn)
     const [offset, length] = [pair.offsets[slot]!, pair.lengths[slot]!]
     endPacket(pair, psn)
-    pair.refused.push({ request, offset, length, dueAt: this.#engine.now + NOT_READY_DELAY })
+    // oldest first, also if torment makes a wait longer
+    const before = pair.refused.at(-1)?.dueAt ?? 0
+    const dueAt = Math.max(before, this.#engine.now + this.#engine.notReadyDelay(sender))
+    pair.refused.push({ request, offset, length, dueAt })
   }
 }

@@ -6,12 +6,9 @@
  * receive completion also waits until the payloads for its queue pair are in memory (partial-writes.ts), a send
  * completion until the payloads for its queue pair and for the peer are in memory.
  */
-import { armedFor } from '../../../core/events/events.ts'
-import { Armed } from '../../../core/model.ts'
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/engine/types.ts'
 import type { Decisions } from '../../../transport/phy/faults/torment-decisions.ts'
-import type { CqObject } from '../state.ts'
 
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
@@ -19,34 +16,40 @@ const MAX_HELD = 8192
 const { RECV } = WcOpcode.values
 export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Completion.OPCODE] & RECV) !== 0
 
+/** What is known here of a completion queue. */
+interface AnyCq {
+  readonly handle: number
+  readonly state: { readonly number: number }
+}
+
 interface HeldCompletion {
-  readonly words: Uint32Array
-  readonly solicited: boolean
+  readonly write: () => void
   /** When it is written: clock of `poll`, microseconds. */
   readonly due: number
-  /** `CompletionSink.slotOf`. */
-  readonly slot: number
 }
 
 /** The held completions of one work queue for one CQ, in order. */
-interface WorkQueueCompletions {
-  readonly cq: CqObject
+interface WorkQueueCompletions<Cq> {
+  readonly cq: Cq
   readonly held: HeldCompletion[]
 }
 
 /** A completion event that comes late, or without a completion. */
-interface LateEvent {
-  readonly cq: CqObject
+interface LateEvent<Cq> {
+  readonly cq: Cq
   readonly solicited: boolean
   /** When it is raised: clock of `poll`, microseconds. */
   readonly due: number
 }
 
-export interface LateCompletions {
-  /** The engine has a completion for a CQ: writes it now or later. */
-  push(cq: CqObject, words: Uint32Array, solicited: boolean): void
+export interface LateCompletions<Cq> {
+  /**
+   * The engine has a completion of a work queue for a CQ: calls `write`, now or later. `readyAt`: when all bytes that it
+   * announces are in memory; 0: now.
+   */
+  push(cq: Cq, qpn: number, isReceive: boolean, readyAt: number, write: () => void): void
   /** A completion was written to a CQ: if the CQ is armed for it, raises the completion event now or later. */
-  notify(cq: CqObject, solicited: boolean): void
+  notify(cq: Cq, solicited: boolean): void
   /** Writes due completions and raises due events; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
@@ -55,41 +58,36 @@ export interface LateCompletions {
 }
 
 /** What late completions use of the device. */
-export interface CompletionSink {
+export interface CompletionSink<Cq> {
   /** The device's name. */
   readonly device: string
   readonly decisions: Decisions
   now(): number
   /** Whether nothing may be delayed now (`CallTorment.withoutDelays`). */
   isSuspended(): boolean
-  /** When all bytes that a completion of this queue pair announces are in memory; 0: now. */
-  readyAt(qpn: number, isReceive: boolean): number
   /** Writes all waiting payload bytes, on all devices of the network (partial-writes.ts). */
   writeAllBytes(): void
-  exists(cq: CqObject): boolean
-  /** The slot after the last one that the completion releases (queues.ts). */
-  slotOf(qpn: number, isReceive: boolean): number
-  /** Releases the slots before `slot`, writes a completion, and calls `notify`. */
-  deliver(cq: CqObject, words: Uint32Array, solicited: boolean, slot: number): void
+  exists(cq: Cq): boolean
+  /** Whether each completion of this kind raises an event now. */
+  isArmed(cq: Cq, solicited: boolean): boolean
   /** Sends the event if the CQ is armed. */
-  raise(cq: CqObject, solicited: boolean): void
+  raise(cq: Cq, solicited: boolean): void
 }
 
-export const createLateCompletions = (sink: CompletionSink): LateCompletions => {
+export const createLateCompletions = <Cq extends AnyCq>(sink: CompletionSink<Cq>): LateCompletions<Cq> => {
   const { device, decisions } = sink
   /** By CQ number, QPN and send or receive queue. */
-  const queues = new Map<string, WorkQueueCompletions>()
-  let events: LateEvent[] = []
+  const queues = new Map<string, WorkQueueCompletions<Cq>>()
+  let events: LateEvent<Cq>[] = []
   /** Number of held completions. */
   let heldCount = 0
   let nextDue = Number.POSITIVE_INFINITY
 
-  const deliverDue = (key: string, queue: WorkQueueCompletions, time: number): boolean => {
+  const deliverDue = (key: string, queue: WorkQueueCompletions<Cq>, time: number): boolean => {
     const { cq, held } = queue
     let count = 0
     for (; count < held.length && held[count].due <= time; count++) {
-      const { words, solicited, slot } = held[count]
-      if (sink.exists(cq)) sink.deliver(cq, words, solicited, slot)
+      if (sink.exists(cq)) held[count].write()
     }
     held.splice(0, count)
     heldCount -= count
@@ -106,7 +104,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     return true
   }
 
-  const raiseLater = (event: LateEvent): void => {
+  const raiseLater = (event: LateEvent<Cq>): void => {
     events.push(event)
     nextDue = Math.min(nextDue, event.due)
   }
@@ -126,9 +124,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
   }
 
   return {
-    push(cq, words, solicited) {
-      const qpn = words[Completion.QPN]
-      const isReceive = isReceiveCompletion(words)
+    push(cq, qpn, isReceive, readyAt, write) {
       const number = cq.state.number
       const key = `${number} ${qpn} ${isReceive}`
       let queue = queues.get(key)
@@ -138,7 +134,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
         queue = undefined
       }
       const previousDue = queue?.held.at(-1)?.due ?? 0
-      let due = Math.max(previousDue, sink.readyAt(qpn, isReceive))
+      let due = Math.max(previousDue, readyAt)
       if (queue === undefined && !sink.isSuspended()) {
         const workQueue = 2 * qpn + (isReceive ? 1 : 0)
         const sequence = decisions.sequence('completion', device, workQueue)
@@ -153,12 +149,11 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
           )
         }
       }
-      const slot = sink.slotOf(qpn, isReceive)
       if (due === 0) {
-        sink.deliver(cq, words, solicited, slot)
+        write()
         return
       }
-      const completion = { words: words.slice(), solicited, due, slot }
+      const completion = { write, due }
       if (queue === undefined) queues.set(key, { cq, held: [completion] })
       else queue.held.push(completion)
       nextDue = Math.min(nextDue, due)
@@ -166,10 +161,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     },
 
     notify(cq, solicited) {
-      const armed = cq.events === undefined ? Armed.NO : armedFor(cq.events)
-      const isArmed = armed !== Armed.NO && (armed !== Armed.SOLICITED || solicited)
-      const hasThreshold = cq.events?.state?.threshold !== undefined
-      if (!isArmed || hasThreshold || sink.isSuspended()) {
+      if (!sink.isArmed(cq, solicited) || sink.isSuspended()) {
         sink.raise(cq, solicited)
         return
       }

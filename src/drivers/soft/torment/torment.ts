@@ -8,8 +8,8 @@
  */
 
 import { addHook } from '../../../core/devices/registry.ts'
-import { completed } from '../../../core/events/events.ts'
-import type { Device } from '../../../core/model.ts'
+import { armedFor, completed } from '../../../core/events/events.ts'
+import { Armed, type Device } from '../../../core/model.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import { wrapper } from '../../../spec/wrapper.ts'
 import {
@@ -27,12 +27,12 @@ import type { Arena } from '../../../transport/wire/arena.ts'
 import type { QueueLimits } from '../attributes.ts'
 import type { Notify, ProgramWords } from '../completions.ts'
 import type { QpQueues } from '../queues.ts'
-import type { CallTorment, SoftState } from '../state.ts'
-import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
+import type { CallTorment, CqObject, SoftState } from '../state.ts'
+import { type CompletionSink, createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { decideLimits } from './limits.ts'
 import { createPartialWrites, type PartialWrites } from './partial-writes.ts'
 import { createExactQueues, releaseSlot, slotOf } from './queues.ts'
-import { createResponder, type Responder } from './responder.ts'
+import { createResponder } from './responder.ts'
 import { withUndefinedFields } from './undefined-fields.ts'
 
 /** Torment of all devices of a network. */
@@ -51,18 +51,57 @@ export interface Torment {
     memory: Memory,
     createCompletions: (notify: Notify, programWords: ProgramWords) => Completions,
   ): DeviceTorment
+  /** Torment of a new device with an engine of its own. `port`: its port; `memory`: its `Memory`. */
+  attachEngine<Cq extends AnyCq>(
+    device: Device,
+    port: Port,
+    memory: Memory,
+    engine: TormentedEngine<Cq>,
+  ): EngineTorment<Cq>
 }
 
-/** Torment of one device. */
-export interface DeviceTorment extends CallTorment {
-  /** Wraps the engine's environment. */
-  environment(plain: Environment): Environment
-  /** The engine's `onDoorbell`, now or later: for the scan of posts. */
-  onDoorbell(row: number): void
+/** The delays of one device in time. */
+interface DelaysInTime {
   /** Executes what is due on all devices of the network; true if anything was. `now` in microseconds. */
   poll(now: number): boolean
   /** When `poll` must be called for this device, microseconds; Infinity for never. */
   nextTimeout(): number
+  /** Ends all delays: the device is removed. */
+  close(): void
+}
+
+/** Torment of one device. */
+export interface DeviceTorment extends CallTorment, DelaysInTime {
+  /** Wraps the engine's environment. */
+  environment(plain: Environment): Environment
+  /** The engine's `onDoorbell`, now or later: for the scan of posts. */
+  onDoorbell(row: number): void
+}
+
+/** What torment uses of a device with an engine of its own. */
+export interface TormentedEngine<Cq> extends Pick<CompletionSink<Cq>, 'now' | 'exists' | 'isArmed' | 'raise'> {
+  hasQp(qpn: number): boolean
+  /** Executes the posted sends of a queue pair. */
+  ring(qpn: number): void
+  /** Sends all acknowledgements that it holds. Called while `isSuspended`. */
+  releaseAcknowledgements(): void
+  /** When a held acknowledgement is due, microseconds; Infinity: none is held. */
+  nextAcknowledgement(): number
+}
+
+/** Torment of a device with an engine of its own. */
+export interface EngineTorment<Cq> extends DelaysInTime {
+  readonly decisions: Decisions
+  /** Whether nothing may be delayed now. */
+  isSuspended(): boolean
+  /** The device's memory, which bytes reach late. */
+  readonly memory: Memory
+  /** When the bytes that were written for this queue pair of this device, or of any, are in memory; 0: now. */
+  readyAt(qpn: number): number
+  readyAtAllDevices(qpn: number): number
+  readonly completions: Pick<LateCompletions<Cq>, 'push' | 'notify'>
+  /** The queue pair has posted sends: `TormentedEngine.ring`, now or later. */
+  ring(qpn: number): void
 }
 
 /** The fault layer and the delays of one device. */
@@ -70,17 +109,28 @@ interface DeviceParts {
   /** Undefined: the seed does not use the kind `packet`. */
   readonly packets: FaultPort | undefined
   readonly writes: PartialWrites
-  readonly completions: LateCompletions
-  readonly responder: Responder
+  readonly completions: Pick<LateCompletions<never>, 'poll' | 'nextTimeout' | 'deliverAll'>
+  readonly responder: { poll(now: number): boolean; nextTimeout(): number; releaseAll(): void }
   readonly doorbells: { poll(now: number): boolean; nextTimeout(): number; ringAll(): void }
 }
+
+type AnyCq = Pick<CqObject, 'handle'> & { readonly state: { readonly number: number } }
 
 /** Methods before which all delays end. */
 const CHANGES = ['modify', 'destroy']
 
+/** Queue pairs by row: whatever number the engine knows them by. */
+interface DoorbellSink {
+  now(): number
+  mayHold(): boolean
+  exists(row: number): boolean
+  qpnOf(row: number): number
+  /** The engine gets the doorbell. */
+  ring(row: number): void
+}
+
 /** Kind `request` of torment (spec/check/torment.ts): the engine gets some doorbells of a device late. */
-const createDoorbells = (device: Device<SoftState>, decisions: Decisions, isSuspended: () => boolean) => {
-  const { state, name } = device
+const createDoorbells = (name: string, decisions: Decisions, sink: DoorbellSink) => {
   /** By row of the engine: when the doorbell is due. */
   const held = new Map<number, number>()
   let nextDue = Number.POSITIVE_INFINITY
@@ -93,7 +143,7 @@ const createDoorbells = (device: Device<SoftState>, decisions: Decisions, isSusp
       else nextDue = Math.min(nextDue, time)
     for (const row of due) {
       held.delete(row)
-      if (state.qps[row] !== undefined) state.engine().onDoorbell(row)
+      if (sink.exists(row)) sink.ring(row)
     }
     return due.length > 0
   }
@@ -104,19 +154,18 @@ const createDoorbells = (device: Device<SoftState>, decisions: Decisions, isSusp
       poll(Number.POSITIVE_INFINITY)
     },
     ring(row: number): void {
-      // with memory windows, the order of doorbells matters (../posts.ts)
-      const mayHold = !isSuspended() && device.memory.windows === 0
+      const mayHold = sink.mayHold()
       if (mayHold && held.has(row)) return
-      const qpn = state.qps[row]?.state.qpn ?? 0
+      const qpn = sink.qpnOf(row)
       const sequence = decisions.sequence('request', name, qpn)
       if (!mayHold || !sequence.acts()) {
         // a doorbell may be held since before the first window was created
         held.delete(row)
-        state.engine().onDoorbell(row)
+        sink.ring(row)
         return
       }
       const wait = sequence.wait()
-      const due = state.now() + wait
+      const due = sink.now() + wait
       held.set(row, due)
       nextDue = Math.min(nextDue, due)
       decisions.note('request', name, () => `requests of QP 0x${qpn.toString(16)} start after ${wait} µs`)
@@ -186,6 +235,27 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     return latest
   }
 
+  /** The delays of a device are among those of its network. */
+  const join = (device: Device, parts: DeviceParts): DelaysInTime => {
+    const { writes, completions, responder, doorbells } = parts
+    devices.add(parts)
+    const removeHook = addHook(device, {
+      pre({ entry }) {
+        if (CHANGES.includes(entry.name)) endDelays()
+      },
+    })
+    return {
+      poll: pollAll,
+      nextTimeout: () =>
+        Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
+      close() {
+        endDelays()
+        devices.delete(parts)
+        removeHook()
+      },
+    }
+  }
+
   return {
     decisions,
     port(port, device) {
@@ -203,35 +273,52 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         (_events, solicited, cq) => completions.notify(cq, solicited),
         withUndefinedFields(name, decisions),
       )
-      const completions = createLateCompletions({
+      /** When all bytes that a completion of this queue pair announces are in memory; 0: now. */
+      const readyAt = (qpn: number, isReceive: boolean): number => {
+        const hasPartialWrites = [...devices].some(other => other.writes.nextTimeout() < Number.POSITIVE_INFINITY)
+        if (!hasPartialWrites) return 0
+        const ready = writes.readyAt(qpn)
+        const row = state.qpns.rowOf(qpn)
+        if (isReceive || row < 0) return ready
+        return Math.max(ready, readyAtAllDevices(state.engine().query(row).destQpn))
+      }
+      const completions = createLateCompletions<CqObject>({
         device: name,
         decisions,
         now,
         isSuspended,
-        readyAt(qpn, isReceive) {
-          const hasPartialWrites = [...devices].some(other => other.writes.nextTimeout() < Number.POSITIVE_INFINITY)
-          if (!hasPartialWrites) return 0
-          const ready = writes.readyAt(qpn)
-          const row = state.qpns.rowOf(qpn)
-          if (isReceive || row < 0) return ready
-          return Math.max(ready, readyAtAllDevices(state.engine().query(row).destQpn))
-        },
         writeAllBytes,
         exists: cq => state.cqs.get(cq.state.number) === cq,
-        slotOf(qpn, isReceive) {
-          const queues = queuesOf(qpn)
-          return queues === undefined ? 0 : slotOf(queues, isReceive)
-        },
-        deliver(cq, words, solicited, slot) {
-          const queues = queuesOf(words[Completion.QPN])
-          if (queues !== undefined) releaseSlot(queues, isReceiveCompletion(words), slot)
-          plain.push(cq.state.number, words, solicited)
+        isArmed({ events }, solicited) {
+          if (events === undefined || events.state?.threshold !== undefined) return false
+          const armed = armedFor(events)
+          return armed !== Armed.NO && (armed !== Armed.SOLICITED || solicited)
         },
         raise: ({ events }, solicited) => {
           if (events !== undefined) completed(events, solicited)
         },
       })
-      const doorbells = createDoorbells(device, decisions, isSuspended)
+      /** Writes a completion now or later, and releases the slots before it (queues.ts). */
+      const push = (number: number, words: Uint32Array, solicited: boolean): void => {
+        const qpn = words[Completion.QPN]
+        const isReceive = isReceiveCompletion(words)
+        const queues = queuesOf(qpn)
+        const slot = queues === undefined ? 0 : slotOf(queues, isReceive)
+        const own = words.slice()
+        completions.push(state.cqs.get(number), qpn, isReceive, readyAt(qpn, isReceive), () => {
+          const queues = queuesOf(qpn)
+          if (queues !== undefined) releaseSlot(queues, isReceive, slot)
+          plain.push(number, own, solicited)
+        })
+      }
+      const doorbells = createDoorbells(name, decisions, {
+        now,
+        // with memory windows, the order of doorbells matters (../posts.ts)
+        mayHold: () => !isSuspended() && device.memory.windows === 0,
+        exists: row => state.qps[row] !== undefined,
+        qpnOf: row => state.qps[row]?.state.qpn ?? 0,
+        ring: row => state.engine().onDoorbell(row),
+      })
       const responder = createResponder(state, name, decisions, writes, isSuspended)
       const parts: DeviceParts = {
         packets: layers.get(state.port),
@@ -240,13 +327,8 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         responder,
         doorbells,
       }
-      devices.add(parts)
-      const removeHook = addHook(device as Device, {
-        pre({ entry }) {
-          if (CHANGES.includes(entry.name)) endDelays()
-        },
-      })
       return {
+        ...join(device as Device, parts),
         environment: ({ localDevice, grh, frames, work, events, causes, taps, refusesLongDatagrams = false }) =>
           wrapper<Environment>({
             localDevice,
@@ -258,9 +340,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             refusesLongDatagrams,
             choices: responder.choices,
             memory: writes.memory,
-            completions: wrapper<Completions>({
-              push: (number, words, solicited) => completions.push(state.cqs.get(number), words, solicited),
-            }),
+            completions: wrapper<Completions>({ push }),
             events: wrapper<Events>({
               raise(row, type, cause) {
                 completions.deliverAll()
@@ -269,9 +349,6 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             }),
           }),
         onDoorbell: doorbells.ring,
-        poll: pollAll,
-        nextTimeout: () =>
-          Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
         entriesOf({ handle }, requested, capacity) {
           if (decisions.probability('limit') === 0 || decisions.isOver || requested >= capacity) return capacity
           decisions.note('limit', name, () => `CQ ${handle} has ${requested} entries, not ${capacity}`)
@@ -284,11 +361,43 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           endDelays()
           return suspended(run)
         },
-        close() {
-          endDelays()
-          devices.delete(parts)
-          removeHook()
-        },
+      }
+    },
+    attachEngine<Cq extends AnyCq>(device: Device, port: Port, memory: Memory, engine: TormentedEngine<Cq>) {
+      const { name } = device
+      const writes = createPartialWrites(memory, device.memory, scratch, name, decisions, engine.now, isSuspended)
+      const completions = createLateCompletions<Cq>({
+        device: name,
+        decisions,
+        isSuspended,
+        writeAllBytes,
+        now: engine.now,
+        exists: engine.exists,
+        isArmed: engine.isArmed,
+        raise: engine.raise,
+      })
+      const doorbells = createDoorbells(name, decisions, {
+        now: engine.now,
+        mayHold: () => !isSuspended(),
+        exists: engine.hasQp,
+        qpnOf: qpn => qpn,
+        ring: engine.ring,
+      })
+      const responder = {
+        // the engine sends them at its poll
+        poll: () => false,
+        nextTimeout: engine.nextAcknowledgement,
+        releaseAll: engine.releaseAcknowledgements,
+      }
+      return {
+        ...join(device, { packets: layers.get(port), writes, completions, responder, doorbells }),
+        decisions,
+        isSuspended,
+        memory: writes.memory,
+        readyAt: writes.readyAt,
+        readyAtAllDevices,
+        completions,
+        ring: doorbells.ring,
       }
     },
   }
