@@ -88,6 +88,9 @@ export const protocolHeader = session => {
     UNKNOWN_NUMBER,
     BatchCall,
     BatchMistake,
+    OrderCall,
+    OrderMistake,
+    CompletionField,
     CallSlot,
     AnswerState,
   } = session
@@ -182,6 +185,11 @@ ${constants('GONE_', lowered(GoneUse)).join('\n')}
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 ${constants('BATCH_CALL_', lowered(BatchCall)).join('\n')}
 ${constants('BATCH_MISTAKE_', lowered(BatchMistake)).join('\n')}
+
+/* Calls on queues in a wrong order, or by threads that were excluded. */
+${constants('ORDER_CALL_', lowered(OrderCall)).join('\n')}
+${constants('ORDER_MISTAKE_', lowered(OrderMistake)).join('\n')}
+${constants('FIELD_', lowered(CompletionField)).join('\n')}
 
 ${Object.entries(Messages)
   .map(([name, layout]) => struct(name, layout))

@@ -47,6 +47,7 @@
 #define USERDMA_NOT_MAPPED 26u
 #define USERDMA_DIRECT 27u
 #define USERDMA_CALL 28u
+#define USERDMA_ORDER 29u
 #define USERDMA_REPLY 32768u
 
 /* Bits of HELLO's field wants. */
@@ -234,6 +235,7 @@
 #define USERDMA_GONE_CONCURRENT 2u
 #define USERDMA_GONE_FOREIGN 3u
 #define USERDMA_GONE_NOTHING 4u
+#define USERDMA_GONE_ARGUMENT 5u
 /* Mistakes in batches of ibv_wr_*, and the calls that show them. */
 #define USERDMA_BATCH_CALL_START 1u
 #define USERDMA_BATCH_CALL_COMPLETE 2u
@@ -260,6 +262,46 @@
 #define USERDMA_BATCH_MISTAKE_NO_ADDRESS 10u
 #define USERDMA_BATCH_MISTAKE_FIELDS_LATE 11u
 #define USERDMA_BATCH_MISTAKE_NO_FUNCTION 12u
+
+/* Calls on queues in a wrong order, or by threads that were excluded. */
+#define USERDMA_ORDER_CALL_START_POLL 1u
+#define USERDMA_ORDER_CALL_NEXT_POLL 2u
+#define USERDMA_ORDER_CALL_END_POLL 3u
+#define USERDMA_ORDER_CALL_READ 4u
+#define USERDMA_ORDER_CALL_POLL_CQ 5u
+#define USERDMA_ORDER_CALL_RESIZE_CQ 6u
+#define USERDMA_ORDER_CALL_DESTROY_CQ 7u
+#define USERDMA_ORDER_CALL_DESTROY_QP 8u
+#define USERDMA_ORDER_CALL_POST_SEND 9u
+#define USERDMA_ORDER_CALL_POST_RECV 10u
+#define USERDMA_ORDER_CALL_WR_START 11u
+#define USERDMA_ORDER_CALL_EXIT 12u
+#define USERDMA_ORDER_MISTAKE_STARTED_AGAIN 1u
+#define USERDMA_ORDER_MISTAKE_OWNER_ENDED 2u
+#define USERDMA_ORDER_MISTAKE_LEFT_OPEN 3u
+#define USERDMA_ORDER_MISTAKE_NOT_STARTED 4u
+#define USERDMA_ORDER_MISTAKE_EMPTY 5u
+#define USERDMA_ORDER_MISTAKE_OTHER_THREAD 6u
+#define USERDMA_ORDER_MISTAKE_NO_COMPLETION 7u
+#define USERDMA_ORDER_MISTAKE_NOT_REQUESTED 8u
+#define USERDMA_ORDER_MISTAKE_HELD 9u
+#define USERDMA_ORDER_MISTAKE_AT_ONCE 10u
+#define USERDMA_ORDER_MISTAKE_IN_TURNS 11u
+#define USERDMA_FIELD_OPCODE 1u
+#define USERDMA_FIELD_VENDOR_ERR 2u
+#define USERDMA_FIELD_BYTE_LEN 3u
+#define USERDMA_FIELD_IMM_DATA 4u
+#define USERDMA_FIELD_QP_NUM 5u
+#define USERDMA_FIELD_SRC_QP 6u
+#define USERDMA_FIELD_WC_FLAGS 7u
+#define USERDMA_FIELD_SLID 8u
+#define USERDMA_FIELD_SL 9u
+#define USERDMA_FIELD_DLID_PATH_BITS 10u
+#define USERDMA_FIELD_COMPLETION_TS 11u
+#define USERDMA_FIELD_CVLAN 12u
+#define USERDMA_FIELD_FLOW_TAG 13u
+#define USERDMA_FIELD_TM_INFO 14u
+#define USERDMA_FIELD_COMPLETION_WALLCLOCK_NS 15u
 
 struct userdma_header {
     uint32_t type;
@@ -462,6 +504,18 @@ struct userdma_batch {
     uint32_t since;
 };
 _Static_assert(sizeof(struct userdma_batch) == 32, "layout of struct userdma_batch");
+
+struct userdma_order {
+    uint32_t object;
+    uint32_t number;
+    uint32_t mistake;
+    uint32_t called;
+    uint32_t field;
+    uint32_t is_single;
+    uint32_t since;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_order) == 32, "layout of struct userdma_order");
 
 struct userdma_posting {
     uint64_t wr_id;

@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 #include "../recorder/batches.h"
+#include "../recorder/orders.h"
 #include "requests.h"
 
 #include <errno.h>
@@ -25,8 +26,10 @@ static void send_reports(void)
 
 static void report_end(void)
 {
-    if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
+    if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack()) {
         batches_exiting();
+        polls_exiting();
+    }
     send_reports();
     if (UNLIKELY(recorder_is_on) && !shim_is_other_process() && !shim_on_signal_stack())
         message_send(-1, USERDMA_END, 0, NULL, 0, false);

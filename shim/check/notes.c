@@ -12,6 +12,7 @@
 #include "../recorder/refusals.h"
 #include "../recorder/objects.h"
 #include "../recorder/batches.h"
+#include "../recorder/orders.h"
 #include "../recorder/verbs.h"
 #include "requests.h"
 
@@ -128,6 +129,11 @@ void note_batch(const struct ibv_qp_ex *qp, uintptr_t frame)
 void note_batch_mistake(int fd, const struct userdma_batch *mistake)
 {
     message_send(fd, USERDMA_BATCH, stack_here(), mistake, sizeof *mistake, true);
+}
+
+void note_order(int fd, const struct userdma_order *mistake)
+{
+    message_send(fd, USERDMA_ORDER, stack_here(), mistake, sizeof *mistake, true);
 }
 
 /* ---- polls ---- */

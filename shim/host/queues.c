@@ -6,6 +6,7 @@
 
 #include "../recorder/objects.h"
 #include "../recorder/batches.h"
+#include "../recorder/orders.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -97,6 +98,23 @@ void note_batch_mistake(int fd, const struct userdma_batch *mistake)
     } *made;
     const uint32_t stack = STACK_HERE();
     made = record_begin(USERDMA_RECORD_BATCH, sizeof *made);
+    if (!made)
+        return;
+    made->record.stack = stack;
+    made->context.fd = fd;
+    made->mistake = *mistake;
+    record_end(made, sizeof *made);
+}
+
+void note_order(int fd, const struct userdma_order *mistake)
+{
+    struct {
+        struct userdma_record record;
+        struct userdma_open_record context;
+        struct userdma_order mistake;
+    } *made;
+    const uint32_t stack = STACK_HERE();
+    made = record_begin(USERDMA_RECORD_ORDER, sizeof *made);
     if (!made)
         return;
     made->record.stack = stack;

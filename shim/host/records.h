@@ -48,6 +48,7 @@
 #define USERDMA_RECORD_GONE 19u
 #define USERDMA_RECORD_REFUSAL 20u
 #define USERDMA_RECORD_BATCH 21u
+#define USERDMA_RECORD_ORDER 22u
 
 /* Kinds of files, functions of calls, directions of ranges. */
 #define USERDMA_FILE_VERBS 1u

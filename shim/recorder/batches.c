@@ -12,25 +12,19 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/types.h>
 
+#include "orders.h"
 #include "slots.h"
+#include "watched.h"
 
-/* Queue pairs that are watched; a power of two. Others are not. */
-#define MAX_BATCHES 4096
-/* Slots in which a queue pair may be. */
-#define MAX_PROBES 32
 /* Reports of a process. */
 #define MAX_REPORTS 1000
-/* Attempts to get the lock, with a yield after each. */
-#define MAX_ATTEMPTS 2000
 
 /* What was set for a request: bits. */
 enum { HAS_DATA = 1, HAS_ADDRESS = 2 };
 
 struct batch {
-    /* NULL: free. */
     const struct ibv_qp *qp;
     /* That has started the batch; 0: none is open. */
     pid_t thread;
@@ -47,58 +41,20 @@ struct batch {
     uint64_t operations;
 };
 
-static struct batch batches[MAX_BATCHES];
-static uint32_t watched;
-static uint32_t is_locked;
-
-static pid_t own_thread(void)
-{
-    static TLS pid_t thread;
-    if (UNLIKELY(thread == 0))
-        thread = (pid_t)syscall(SYS_gettid);
-    return thread;
-}
-
-static bool has_ended(pid_t thread)
-{
-    const int saved = errno;
-    const bool is_unknown = syscall(SYS_tgkill, getpid(), thread, 0) != 0 && errno == ESRCH;
-    errno = saved;
-    return is_unknown;
-}
-
-/* ---- the table ---- */
-
-static uint32_t first_slot(const struct ibv_qp *qp)
-{
-    /* Multiplicative hashing: the upper 12 bits. */
-    _Static_assert(MAX_BATCHES == 1 << 12, "the hash has 12 bits");
-    return (uint32_t)((uintptr_t)qp >> 4) * 0x9e3779b1u >> 20;
-}
+static struct watched table;
+static struct batch batches[MAX_WATCHED];
 
 static struct batch *batch_of(const struct ibv_qp *qp)
 {
-    for (uint32_t i = 0, slot = first_slot(qp); i < MAX_PROBES; i++, slot = (slot + 1) % MAX_BATCHES)
-        if (__atomic_load_n(&batches[slot].qp, __ATOMIC_ACQUIRE) == qp)
-            return &batches[slot];
-    return NULL;
-}
-
-static bool lock(void)
-{
-    return lock_within(&is_locked, MAX_ATTEMPTS);
-}
-
-static void unlock(void)
-{
-    lock_release(&is_locked);
+    const int index = watched_find(&table, qp);
+    return LIKELY(index >= 0) ? &batches[index] : NULL;
 }
 
 /* The parent's threads do not exist in a child. */
 IN_CHILD static void in_child(void)
 {
-    is_locked = 0;
-    for (struct batch *batch = batches; batch < batches + MAX_BATCHES; batch++)
+    table.is_locked = 0;
+    for (struct batch *batch = batches; batch < batches + MAX_WATCHED; batch++)
         batch->thread = 0;
 }
 
@@ -113,25 +69,16 @@ void batches_created(struct ibv_qp_ex *qp, uint64_t operations)
     static uint32_t has_begun;
     if (!__atomic_exchange_n(&has_begun, 1, __ATOMIC_RELAXED))
         begin();
-    if (!lock())
+    const int index = watched_begin(&table, &qp->qp_base);
+    if (index < 0)
         return;
-    /* A queue pair at this address may have been destroyed unseen, with its context. */
-    struct batch *batch = batch_of(&qp->qp_base);
-    for (uint32_t i = 0, slot = first_slot(&qp->qp_base); i < MAX_PROBES && !batch; i++, slot = (slot + 1) % MAX_BATCHES)
-        if (!batches[slot].qp)
-            batch = &batches[slot];
-    if (batch) {
-        if (!batch->qp)
-            __atomic_fetch_add(&watched, 1, __ATOMIC_RELAXED);
-        *batch = (struct batch){.qp = batch->qp, .operations = operations};
-        __atomic_store_n(&batch->qp, &qp->qp_base, __ATOMIC_RELEASE);
-    }
-    unlock();
+    batches[index] = (struct batch){.qp = &qp->qp_base, .operations = operations};
+    watched_publish(&table, index, &qp->qp_base);
 }
 
 bool batches_operations(const struct ibv_qp *qp, uint64_t *operations)
 {
-    const struct batch *batch = LIKELY(watched == 0) ? NULL : batch_of(qp);
+    const struct batch *batch = batch_of(qp);
     if (batch)
         *operations = batch->operations;
     return batch != NULL;
@@ -139,14 +86,7 @@ bool batches_operations(const struct ibv_qp *qp, uint64_t *operations)
 
 void batches_destroyed(const struct ibv_qp *qp)
 {
-    if (LIKELY(watched == 0) || !lock())
-        return;
-    struct batch *batch = batch_of(qp);
-    if (batch) {
-        __atomic_store_n(&batch->qp, NULL, __ATOMIC_RELEASE);
-        __atomic_fetch_sub(&watched, 1, __ATOMIC_RELAXED);
-    }
-    unlock();
+    watched_forget(&table, qp);
 }
 
 /* ---- reports ---- */
@@ -185,7 +125,7 @@ static struct batch *own_batch(const struct ibv_qp_ex *qp, uint32_t call, int op
     if (!batch)
         return NULL;
     const pid_t thread = __atomic_load_n(&batch->thread, __ATOMIC_RELAXED);
-    if (LIKELY(thread == own_thread()))
+    if (LIKELY(thread == threads_own()))
         return batch;
     if (thread != 0)
         report(batch, USERDMA_BATCH_MISTAKE_OTHER_THREAD, call, opcode, batch->started_at);
@@ -206,10 +146,10 @@ void batches_starting(const struct ibv_qp_ex *qp)
     const pid_t thread = batch ? __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) : 0;
     if (LIKELY(thread == 0))
         return;
-    if (thread == own_thread()) {
+    if (thread == threads_own()) {
         batch->is_told = false; /* the program hangs: this is said whatever was said before */
         report(batch, USERDMA_BATCH_MISTAKE_STARTED_AGAIN, USERDMA_BATCH_CALL_START, -1, batch->started_at);
-    } else if (has_ended(thread)) {
+    } else if (threads_has_ended(thread)) {
         report(batch, USERDMA_BATCH_MISTAKE_OWNER_ENDED, USERDMA_BATCH_CALL_START, -1, batch->started_at);
     }
 }
@@ -224,15 +164,13 @@ void batches_started(const struct ibv_qp_ex *qp, void *caller)
     batch->opcode = -1;
     batch->is_told = false;
     batch->sizes = (struct batch_sizes){0};
-    __atomic_store_n(&batch->thread, own_thread(), __ATOMIC_RELEASE);
+    __atomic_store_n(&batch->thread, threads_own(), __ATOMIC_RELEASE);
 }
 
 void batches_posting(const struct ibv_qp *qp)
 {
-    if (LIKELY(__atomic_load_n(&watched, __ATOMIC_RELAXED) == 0))
-        return;
     struct batch *batch = batch_of(qp);
-    if (batch && __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) == own_thread()) {
+    if (batch && __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) == threads_own()) {
         batch->is_told = false;
         report(batch, USERDMA_BATCH_MISTAKE_STARTED_AGAIN, USERDMA_BATCH_CALL_POST_SEND, -1, batch->started_at);
     }
@@ -334,19 +272,18 @@ void batches_missing(const struct ibv_qp_ex *qp, uint32_t call, int opcode)
 
 void batches_destroying(const struct ibv_qp *qp)
 {
-    struct batch *batch = watched == 0 ? NULL : batch_of(qp);
+    struct batch *batch = batch_of(qp);
     if (batch && __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) != 0)
         report(batch, USERDMA_BATCH_MISTAKE_LEFT_OPEN, USERDMA_BATCH_CALL_DESTROY_QP, -1, batch->started_at);
 }
 
 void batches_exiting(void)
 {
-    if (watched == 0)
-        return;
-    for (struct batch *batch = batches; batch < batches + MAX_BATCHES; batch++) {
-        const pid_t thread = __atomic_load_n(&batch->thread, __ATOMIC_RELAXED);
+    for (int i = 0; i < MAX_WATCHED; i++) {
+        struct batch *batch = table.objects[i] ? &batches[i] : NULL;
+        const pid_t thread = batch ? __atomic_load_n(&batch->thread, __ATOMIC_RELAXED) : 0;
         /* A thread that is alive may still complete its batch. */
-        if (batch->qp && thread != 0 && (thread == own_thread() || has_ended(thread)))
+        if (thread != 0 && (thread == threads_own() || threads_has_ended(thread)))
             report(batch, USERDMA_BATCH_MISTAKE_LEFT_OPEN, USERDMA_BATCH_CALL_EXIT, -1, batch->started_at);
     }
 }

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "batches.h"
 #include "objects.h"
+#include "orders.h"
 #include "verbs.h"
 #include "wrapped.h"
 
@@ -165,6 +166,7 @@ static IN_WRAPPER void wr_start(wr_start_function *original, struct ibv_qp_ex *q
     batch_qp = qp;
     batch_requests = 0;
     batches_starting(qp);
+    PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_WR_START);
     original(qp);
     batches_started(qp, CALLER);
 }
@@ -182,6 +184,7 @@ static void wr_abort(wr_abort_function *original, struct ibv_qp_ex *qp)
     if (batch_qp == qp)
         batch_qp = NULL;
     original(qp);
+    PROMISES_LEAVE(SENDS_OF(qp));
 }
 SLOTS_OF(wr_abort)
 
@@ -201,6 +204,8 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     int error = provider_refusal(base, qp->wr_id, (int)USERDMA_UNKNOWN_OPCODE);
     if (LIKELY(error == 0)) {
         error = original(qp);
+        if (UNLIKELY(recorder_is_on))
+            PROMISES_LEAVE(SENDS_OF(qp));
     } else {
         is_completing = true;
         qp->wr_abort(qp);

@@ -101,6 +101,8 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 /* The objects that a function takes, the first one first. */
 #define U(kind, object) {USERDMA_OBJECT_##kind, object},
 #define NONE() {0, NULL},
+/* An argument that must not be NULL, by its position from 1. */
+#define A(position, pointer) {OBJECT_ARGUMENT | (position), pointer},
 #define OF(pointer, member) ((pointer) ? (pointer)->member : NULL)
 
 /* After the arguments: facts about them (refusals.h). */
@@ -129,17 +131,17 @@ static void *find(struct found *known, const char *name, void *(*find_original)(
 /* ---- libibverbs: contexts ---- */
 
 VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_free_device_list, (U(DEVICES, list)), (struct ibv_device **list), (list))
-VERBS(POINTER, AROUND, CREATED, struct ibv_context *, ibv_open_device, (NONE()), (struct ibv_device *device), (device))
+VERBS(POINTER, AROUND, CREATED, struct ibv_context *, ibv_open_device, (NONE() A(1, device)), (struct ibv_device *device), (device))
 VERBS(POINTER, AROUND, CREATED, struct ibv_context *, ibv_import_device, (NONE()), (int fd), (fd))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_close_device, (U(CONTEXT, context)), (struct ibv_context *context), (context))
-VERBS(MINUS, AROUND, USED, int, ibv_get_async_event, (U(CONTEXT, context)),
+VERBS(MINUS, AROUND, USED, int, ibv_get_async_event, (U(CONTEXT, context) A(2, event)),
       (struct ibv_context *context, struct ibv_async_event *event), (context, event))
-VERBS(ERRNO, DIRECT, USED, int, ibv_query_device, (U(CONTEXT, context)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_query_device, (U(CONTEXT, context) A(2, attributes)),
       (struct ibv_context *context, struct ibv_device_attr *attributes), (context, attributes))
-VERBS(ERRNO, DIRECT, USED, int, ibv_query_port, (U(CONTEXT, context)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_query_port, (U(CONTEXT, context) A(3, attributes)),
       (struct ibv_context *context, uint8_t port, struct _compat_ibv_port_attr *attributes),
       (context, port, attributes))
-VERBS(MINUS, DIRECT, USED, int, ibv_query_gid, (U(CONTEXT, context)),
+VERBS(MINUS, DIRECT, USED, int, ibv_query_gid, (U(CONTEXT, context) A(4, gid)),
       (struct ibv_context *context, uint8_t port, int index, union ibv_gid *gid), (context, port, index, gid))
 VERBS(ERRNO, DIRECT, USED, int, _ibv_query_gid_ex, (U(CONTEXT, context)),
       (struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry, uint32_t flags,
@@ -149,7 +151,7 @@ VERBS(ERRNO, DIRECT, USED, int, _ibv_query_gid_ex, (U(CONTEXT, context)),
 VERBS(NEGATIVE, DIRECT, USED, ssize_t, _ibv_query_gid_table, (U(CONTEXT, context)),
       (struct ibv_context *context, struct ibv_gid_entry *entries, size_t max, uint32_t flags, size_t size),
       (context, entries, max, flags, size))
-VERBS(MINUS, DIRECT, USED, int, ibv_query_pkey, (U(CONTEXT, context)),
+VERBS(MINUS, DIRECT, USED, int, ibv_query_pkey, (U(CONTEXT, context) A(4, pkey)),
       (struct ibv_context *context, uint8_t port, int index, __be16 *pkey), (context, port, index, pkey))
 VERBS(MINUS, DIRECT, USED, int, ibv_get_pkey_index, (U(CONTEXT, context)),
       (struct ibv_context *context, uint8_t port, __be16 pkey), (context, port, pkey))
@@ -195,9 +197,9 @@ VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_unimport_mr, (U(MR, mr)), (struct ib
 VERBS(POINTER, DIRECT, CREATED, struct ibv_dm *, ibv_import_dm, (U(CONTEXT, context)),
       (struct ibv_context *context, uint32_t handle), (context, handle))
 VERBS(NOTHING, DIRECT, DESTROYED, void, ibv_unimport_dm, (U(DM, dm)), (struct ibv_dm *dm), (dm))
-VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah, (U(PD, pd)),
+VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah, (U(PD, pd) A(2, attributes)),
       (struct ibv_pd *pd, struct ibv_ah_attr *attributes), (pd, attributes))
-VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah_from_wc, (U(PD, pd)),
+VERBS(POINTER, DIRECT, CREATED, struct ibv_ah *, ibv_create_ah_from_wc, (U(PD, pd) A(2, wc)),
       (struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port), (pd, wc, grh, port),
       grh_version(wc, grh), grh_is_multicast(wc, grh))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_ah, (U(AH, ah)), (struct ibv_ah *ah), (ah))
@@ -211,27 +213,27 @@ VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_comp_channel, (U(CHANNEL, chann
 VERBS(POINTER, DIRECT, CREATED, struct ibv_cq *, ibv_create_cq, (U(CONTEXT, context) U(CHANNEL, channel)),
       (struct ibv_context *context, int entries, void *user, struct ibv_comp_channel *channel, int vector),
       (context, entries, user, channel, vector))
-VERBS(ERRNO, DIRECT, USED, int, ibv_resize_cq, (U(CQ, cq)), (struct ibv_cq *cq, int entries), (cq, entries))
+VERBS(ERRNO, AROUND, USED, int, ibv_resize_cq, (U(CQ, cq)), (struct ibv_cq *cq, int entries), (cq, entries))
 VERBS(ERRNO, DIRECT, DESTROYED, int, ibv_destroy_cq, (U(CQ, cq)), (struct ibv_cq *cq), (cq))
-VERBS(MINUS, AROUND, USED, int, ibv_get_cq_event, (U(CHANNEL, channel)),
+VERBS(MINUS, AROUND, USED, int, ibv_get_cq_event, (U(CHANNEL, channel) A(2, cq) A(3, user)),
       (struct ibv_comp_channel *channel, struct ibv_cq **cq, void **user), (channel, cq, user))
 VERBS(NOTHING, AROUND, USED, void, ibv_ack_cq_events, (U(CQ, cq)), (struct ibv_cq *cq, unsigned int count),
       (cq, count))
-VERBS(POINTER, DIRECT, CREATED, struct ibv_srq *, ibv_create_srq, (U(PD, pd)),
+VERBS(POINTER, DIRECT, CREATED, struct ibv_srq *, ibv_create_srq, (U(PD, pd) A(2, attributes)),
       (struct ibv_pd *pd, struct ibv_srq_init_attr *attributes), (pd, attributes))
-VERBS(ERRNO, DIRECT, USED, int, ibv_modify_srq, (U(SRQ, srq)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_modify_srq, (U(SRQ, srq) A(2, attributes)),
       (struct ibv_srq *srq, struct ibv_srq_attr *attributes, int mask), (srq, attributes, mask))
-VERBS(ERRNO, DIRECT, USED, int, ibv_query_srq, (U(SRQ, srq)), (struct ibv_srq *srq, struct ibv_srq_attr *attributes),
+VERBS(ERRNO, DIRECT, USED, int, ibv_query_srq, (U(SRQ, srq) A(2, attributes)), (struct ibv_srq *srq, struct ibv_srq_attr *attributes),
       (srq, attributes))
 VERBS(ERRNO, AROUND, DESTROYED, int, ibv_destroy_srq, (U(SRQ, srq)), (struct ibv_srq *srq), (srq))
 VERBS(POINTER, AROUND, CREATED, struct ibv_qp *, ibv_create_qp,
-      (U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq))),
+      (U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq)) A(2, attributes)),
       (struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (pd, attributes),
       attributes->qp_type, IBV_QP_INIT_ATTR_PD)
-VERBS(ERRNO, AROUND, USED, int, ibv_modify_qp, (U(QP, qp)),
+VERBS(ERRNO, AROUND, USED, int, ibv_modify_qp, (U(QP, qp) A(2, attributes)),
       (struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask), (qp, attributes, mask),
       (uint32_t)mask)
-VERBS(ERRNO, DIRECT, USED, int, ibv_query_qp, (U(QP, qp)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_query_qp, (U(QP, qp) A(2, attributes) A(4, init)),
       (struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask, struct ibv_qp_init_attr *init),
       (qp, attributes, mask, init),
       (uint32_t)mask)
@@ -239,12 +241,12 @@ VERBS(NUMBER, DIRECT, USED, int, ibv_query_qp_data_in_order, (U(QP, qp)),
       (struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags), (qp, opcode, flags))
 VERBS(ERRNO, AROUND, DESTROYED, int, ibv_destroy_qp, (U(QP, qp)), (struct ibv_qp *qp), (qp))
 VERBS(POINTER, DIRECT, USED, struct ibv_qp_ex *, ibv_qp_to_qp_ex, (U(QP, qp)), (struct ibv_qp *qp), (qp))
-VERBS(ERRNO, DIRECT, USED, int, ibv_attach_mcast, (U(QP, qp)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_attach_mcast, (U(QP, qp) A(2, gid)),
       (struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))
-VERBS(ERRNO, DIRECT, USED, int, ibv_detach_mcast, (U(QP, qp)),
+VERBS(ERRNO, DIRECT, USED, int, ibv_detach_mcast, (U(QP, qp) A(2, gid)),
       (struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))
-VERBS(ERRNO, DIRECT, USED, int, ibv_set_ece, (U(QP, qp)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
-VERBS(ERRNO, DIRECT, USED, int, ibv_query_ece, (U(QP, qp)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
+VERBS(ERRNO, DIRECT, USED, int, ibv_set_ece, (U(QP, qp) A(2, ece)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
+VERBS(ERRNO, DIRECT, USED, int, ibv_query_ece, (U(QP, qp) A(2, ece)), (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
 
 VERBS(NOTHING, AROUND, USED, void, ibv_ack_async_event, (NONE()), (struct ibv_async_event *event), (event))
 
@@ -258,10 +260,10 @@ CM(MINUS, DIRECT, USED, int, rdma_get_cm_event, (U(CM_CHANNEL, channel)),
       event != NULL)
 CM(MINUS, DIRECT, DESTROYED, int, rdma_ack_cm_event, (U(CM_EVENT, event)), (struct rdma_cm_event *event), (event),
       event != NULL)
-CM(MINUS, DIRECT, CREATED, int, rdma_create_id, (U(CM_CHANNEL, channel)),
+CM(MINUS, DIRECT, CREATED, int, rdma_create_id, (U(CM_CHANNEL, channel) A(2, id)),
    (struct rdma_event_channel *channel, struct rdma_cm_id **id, void *user, unsigned space),
    (channel, id, user, space))
-CM(MINUS, DIRECT, CREATED, int, rdma_create_ep, (U(PD, pd)),
+CM(MINUS, DIRECT, CREATED, int, rdma_create_ep, (U(PD, pd) A(1, id) A(2, address)),
    (struct rdma_cm_id **id, struct rdma_addrinfo *address, struct ibv_pd *pd, struct ibv_qp_init_attr *attributes),
    (id, address, pd, attributes))
 CM(NOTHING, DIRECT, DESTROYED, void, rdma_destroy_ep, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
@@ -275,16 +277,16 @@ CM(MINUS, DIRECT, USED, int, rdma_resolve_addr, (U(CM_ID, id)),
       FAMILY(destination), FAMILY(source))
 CM(MINUS, DIRECT, USED, int, rdma_resolve_route, (U(CM_ID, id)), (struct rdma_cm_id *id, int timeout), (id, timeout))
 CM(MINUS, DIRECT, CREATED, int, rdma_create_qp,
-   (U(CM_ID, id) U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq))),
+   (U(CM_ID, id) U(PD, pd) U(CQ, OF(attributes, send_cq)) U(CQ, OF(attributes, recv_cq)) U(SRQ, OF(attributes, srq)) A(3, attributes)),
    (struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_qp_init_attr *attributes), (id, pd, attributes),
       FACTS_OF_CM_QP(id, attributes, OF(pd, context)))
-CM(MINUS, DIRECT, CREATED, int, rdma_create_qp_ex, (U(CM_ID, id)),
+CM(MINUS, DIRECT, CREATED, int, rdma_create_qp_ex, (U(CM_ID, id) A(2, attributes)),
    (struct rdma_cm_id *id, struct ibv_qp_init_attr_ex *attributes), (id, attributes),
       FACTS_OF_CM_QP(id, attributes, OF(PRESENT(attributes, IBV_QP_INIT_ATTR_PD, pd), context)))
 CM(NOTHING, DIRECT, USED, void, rdma_destroy_qp, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
-CM(MINUS, DIRECT, CREATED, int, rdma_create_srq, (U(CM_ID, id) U(PD, pd)),
+CM(MINUS, DIRECT, CREATED, int, rdma_create_srq, (U(CM_ID, id) U(PD, pd) A(3, attributes)),
    (struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_srq_init_attr *attributes), (id, pd, attributes))
-CM(MINUS, DIRECT, CREATED, int, rdma_create_srq_ex, (U(CM_ID, id)),
+CM(MINUS, DIRECT, CREATED, int, rdma_create_srq_ex, (U(CM_ID, id) A(2, attributes)),
    (struct rdma_cm_id *id, struct ibv_srq_init_attr_ex *attributes), (id, attributes),
       FACTS_OF_SRQ(attributes))
 CM(NOTHING, DIRECT, USED, void, rdma_destroy_srq, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
@@ -294,7 +296,7 @@ CM(MINUS, DIRECT, USED, int, rdma_connect, (U(CM_ID, id)), (struct rdma_cm_id *i
 CM(MINUS, DIRECT, USED, int, rdma_establish, (U(CM_ID, id)), (struct rdma_cm_id *id), (id),
       id->qp != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_listen, (U(CM_ID, id)), (struct rdma_cm_id *id, int backlog), (id, backlog))
-CM(MINUS, DIRECT, CREATED, int, rdma_get_request, (U(CM_ID, listener)),
+CM(MINUS, DIRECT, CREATED, int, rdma_get_request, (U(CM_ID, listener) A(2, id)),
    (struct rdma_cm_id *listener, struct rdma_cm_id **id), (listener, id),
       listener->event != NULL)
 CM(MINUS, DIRECT, USED, int, rdma_accept, (U(CM_ID, id)), (struct rdma_cm_id *id, struct rdma_conn_param *parameters),
@@ -310,7 +312,7 @@ CM(MINUS, DIRECT, USED, int, rdma_disconnect, (U(CM_ID, id)), (struct rdma_cm_id
 CM(MINUS, DIRECT, USED, int, rdma_join_multicast, (U(CM_ID, id)),
    (struct rdma_cm_id *id, struct sockaddr *address, void *user), (id, address, user),
       FAMILY(address))
-CM(MINUS, DIRECT, USED, int, rdma_join_multicast_ex, (U(CM_ID, id)),
+CM(MINUS, DIRECT, USED, int, rdma_join_multicast_ex, (U(CM_ID, id) A(2, attributes)),
    (struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attributes, void *user), (id, attributes, user),
       FAMILY(PRESENT(attributes, 1, addr)), attributes->comp_mask, PRESENT(attributes, 2, join_flags))
 CM(MINUS, DIRECT, USED, int, rdma_leave_multicast, (U(CM_ID, id)),
@@ -318,12 +320,12 @@ CM(MINUS, DIRECT, USED, int, rdma_leave_multicast, (U(CM_ID, id)),
       FAMILY(address))
 CM(NUMBER, DIRECT, USED, uint16_t, rdma_get_src_port, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
 CM(NUMBER, DIRECT, USED, uint16_t, rdma_get_dst_port, (U(CM_ID, id)), (struct rdma_cm_id *id), (id))
-CM(MINUS, DIRECT, USED, int, rdma_set_option, (U(CM_ID, id)),
+CM(MINUS, DIRECT, USED, int, rdma_set_option, (U(CM_ID, id) A(4, value)),
    (struct rdma_cm_id *id, int level, int option, void *value, size_t length), (id, level, option, value, length))
 CM(MINUS, DIRECT, USED, int, rdma_migrate_id, (U(CM_ID, id) U(CM_CHANNEL, channel)),
    (struct rdma_cm_id *id, struct rdma_event_channel *channel), (id, channel),
       channel != NULL)
-CM(MINUS, DIRECT, USED, int, rdma_init_qp_attr, (U(CM_ID, id)),
+CM(MINUS, DIRECT, USED, int, rdma_init_qp_attr, (U(CM_ID, id) A(2, attributes) A(3, mask)),
    (struct rdma_cm_id *id, struct ibv_qp_attr *attributes, int *mask), (id, attributes, mask))
 CM(MINUS, DIRECT, USED, int, rdma_set_local_ece, (U(CM_ID, id)), (struct rdma_cm_id *id, struct ibv_ece *ece),
    (id, ece),
@@ -331,7 +333,7 @@ CM(MINUS, DIRECT, USED, int, rdma_set_local_ece, (U(CM_ID, id)), (struct rdma_cm
 CM(MINUS, DIRECT, USED, int, rdma_get_remote_ece, (U(CM_ID, id)), (struct rdma_cm_id *id, struct ibv_ece *ece),
    (id, ece),
       id && id->qp)
-CM(MINUS, DIRECT, CREATED, int, rdma_getaddrinfo, (NONE()),
+CM(MINUS, DIRECT, CREATED, int, rdma_getaddrinfo, (NONE() A(4, found)),
    (const char *node, const char *service, const struct rdma_addrinfo *hints, struct rdma_addrinfo **found),
    (node, service, hints, found),
       node != NULL, service != NULL, hints != NULL)

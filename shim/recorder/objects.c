@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "orders.h"
 #include "refusals.h"
 #include "verbs.h"
 
@@ -252,7 +253,7 @@ static void report_concurrent(const char *function, struct object_use use)
 /* Not inlined: posts and polls need little stack. */
 static __attribute__((noinline)) bool is_gone(const char *function, struct object_use use, enum object_effect effect)
 {
-    if (!use.object)
+    if (!use.object || use.kind & OBJECT_ARGUMENT)
         return false;
     if (report(function, use, use.object, effect))
         return true;
@@ -317,10 +318,28 @@ static bool may_lack_object(const char *function)
            strcmp(function, "rdma_ack_cm_event") == 0;
 }
 
+static void tell(const struct gone_use *use)
+{
+    const int saved = errno;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
+        note_gone(use, stack_here());
+    errno = saved;
+}
+
+bool object_lacks_argument(const char *function, uint32_t position, const void *argument)
+{
+    if (LIKELY(argument != NULL))
+        return false;
+    tell(&(struct gone_use){.function = function,
+                            .kind = position,
+                            .use = USERDMA_GONE_ARGUMENT,
+                            .number = USERDMA_UNKNOWN_NUMBER});
+    return true;
+}
+
 /* Whether the first object exists, and those of verbs are all of one context; if not, that is reported. */
 static bool is_usable(const char *function, const struct object_use *uses, size_t count)
 {
-    const int saved = errno;
     struct gone_use told = {.function = function, .number = USERDMA_UNKNOWN_NUMBER};
     if (UNLIKELY(uses[0].kind != 0 && !uses[0].object) && !may_lack_object(function)) {
         told.kind = uses[0].kind;
@@ -339,11 +358,12 @@ static bool is_usable(const char *function, const struct object_use *uses, size_
             break;
         }
     }
+    for (size_t i = 1; i < count && told.kind == 0; i++)
+        if (uses[i].kind & OBJECT_ARGUMENT && object_lacks_argument(function, uses[i].kind & ~OBJECT_ARGUMENT, uses[i].object))
+            return false;
     if (LIKELY(told.kind == 0))
         return true;
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
-        note_gone(&told, stack_here());
-    errno = saved;
+    tell(&told);
     return false;
 }
 
@@ -374,6 +394,7 @@ bool object_enter(struct object_call *call, const char *function, enum object_ef
         note_call(call->context, uses[0], effect == OBJECT_DESTROYED);
     refusals_enter(call);
     if (effect == OBJECT_DESTROYED && call->object.object) {
+        polls_destroying(call->object.kind, call->object.object);
         begin_destroying(call);
         /* A call that was left by siglongjmp is still in the list: it is not above this one on the stack. */
         call->outer = (uintptr_t)current > (uintptr_t)call ? current : NULL;
@@ -391,6 +412,10 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts)
         return;
     const int saved = errno;
     current = call->outer;
+    if (error == 0) {
+        polls_destroyed(call->object.object);
+        promises_destroyed(call->object.object);
+    }
     void *block = call->block ? keep(call, stack_here()) : NULL;
     /* After keep: between both the object would look alive. Before free: another object may get the address. */
     end_destroying(call);

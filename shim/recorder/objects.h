@@ -15,13 +15,15 @@
 #include "../protocol.h"
 #include "recorder.h"
 
-/* An object that a call takes. */
+/* An object that a call takes, or another argument that must not be NULL. */
 struct object_use {
-    /* USERDMA_OBJECT_… */
+    /* USERDMA_OBJECT_…, or OBJECT_ARGUMENT with the position of an argument, from 1. */
     uint32_t kind;
     /* NULL: none. */
     const void *object;
 };
+
+enum { OBJECT_ARGUMENT = 0x100 };
 
 enum object_effect {
     OBJECT_USED,
@@ -89,6 +91,9 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts);
 /* The context of an object, NULL: it has none; and the number of a queue pair, or the handle of another object. */
 const void *object_context(struct object_use use);
 uint32_t object_number(struct object_use use);
+
+/* Whether an argument that must not be NULL is NULL; then that was reported. `position`: from 1. */
+bool object_lacks_argument(const char *function, uint32_t position, const void *argument);
 
 /* For posts and polls: whether the object is gone; then it was reported. */
 #define IS_GONE(function, kind, object)                                                                                \

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "orders.h"
 #include "refusals.h"
 #include "slots.h"
 
@@ -114,8 +115,24 @@ OPERATION(POINTER, CREATED, reg_dm_mr, "ibv_reg_dm_mr", (U(PD, pd) U(DM, dm)))
 OPERATION(POINTER, CREATED, alloc_dm, "ibv_alloc_dm", (U(CONTEXT, context)))
 OPERATION(ERRNO, DESTROYED, free_dm, "ibv_free_dm", (U(DM, dm)))
 OPERATION(ERRNO, USED, modify_qp_rate_limit, "ibv_modify_qp_rate_limit", (U(QP, qp)))
-OPERATION(POINTER, CREATED, alloc_parent_domain, "ibv_alloc_parent_domain",
-          (U(CONTEXT, context) U(PD, attributes->pd) U(TD, attributes->td)))
+
+/* With a thread domain, its objects are for one thread at a time. */
+FUNCTION_TYPE(alloc_parent_domain)
+static struct ibv_pd *alloc_parent_domain(alloc_parent_domain_function *original, struct ibv_context *context,
+                                          struct ibv_parent_domain_init_attr *attributes)
+{
+    const struct object_use taken[] = {U(CONTEXT, context) U(PD, attributes->pd) U(TD, attributes->td)};
+    struct object_call call;
+    if (!object_enter(&call, "ibv_alloc_parent_domain", OBJECT_CREATED, taken, sizeof taken / sizeof taken[0]))
+        FAIL_POINTER;
+    struct ibv_pd *result = original(context, attributes);
+    if (result && attributes->td)
+        promises_domain(result);
+    OBJECT_LEAVE(&call, ERROR_POINTER);
+    return result;
+}
+SLOTS_OF(alloc_parent_domain)
+
 OPERATION(ERRNO, DESTROYED, dealloc_td, "ibv_dealloc_td", (U(TD, td)))
 OPERATION(POINTER, CREATED, alloc_td, "ibv_alloc_td", (U(CONTEXT, context)))
 OPERATION(ERRNO, USED, modify_cq, "ibv_modify_cq", (U(CQ, cq)))

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "orders.h"
 #include "refusals.h"
 #include "verbs.h"
 #include "wrapped.h"
@@ -21,12 +22,18 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
             return 0;
         if (IS_GONE("ibv_poll_cq", USERDMA_OBJECT_CQ, cq))
             return -1;
+        if (entries > 0 && object_lacks_argument("ibv_poll_cq", 3, wc))
+            return -1;
         calls_note("ibv_poll_cq");
         note_polling(cq, FRAME);
         if (entries > 1)
             entries = note_array(cq, entries, wc, FRAME);
+        polls_locking(cq, USERDMA_ORDER_CALL_POLL_CQ);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_POLL_CQ);
     }
     int found = original(cq, entries, wc);
+    if (UNLIKELY(recorder_is_on))
+        PROMISES_LEAVE(cq);
     if (UNLIKELY(found == 0) && provider_has_ended(cq->context)) {
         /* A last poll, for completions that the device wrote before it ended. */
         found = original(cq, entries, wc);
@@ -48,27 +55,40 @@ static int completed(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(verbs_tells_completions) && result == 0)
         provider_completed();
-    if (UNLIKELY(recorder_is_on) && result == 0)
+    if (UNLIKELY(recorder_is_on) && result == 0) {
+        polls_are_recorded = true;
         note_completion(cq);
+        polls_are_recorded = false;
+    }
     return result;
 }
 
 FUNCTION_TYPE(start_poll)
-static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+static IN_WRAPPER int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
     if (UNLIKELY(recorder_is_on)) {
         if (IS_BEING_DESTROYED(cq))
             return ENOENT;
         if (IS_GONE("ibv_start_poll", USERDMA_OBJECT_CQ, cq))
             return EINVAL;
+        if (object_lacks_argument("ibv_start_poll", 2, attributes))
+            return EINVAL;
         calls_note("ibv_start_poll");
         note_polling(ibv_cq_ex_to_cq(cq), FRAME);
+        polls_starting(cq);
+        PROMISES_ENTER(cq, USERDMA_ORDER_CALL_START_POLL);
     }
     int result = original(cq, attributes);
     if (UNLIKELY(result == ENOENT) && provider_has_ended(cq->context)) {
         result = original(cq, attributes);
         if (result == ENOENT)
-            return EIO;
+            result = EIO;
+    }
+    if (UNLIKELY(recorder_is_on)) {
+        polls_started(cq, result == 0, CALLER);
+        /* The poll is a call until its end. */
+        if (result != 0)
+            PROMISES_LEAVE(cq);
     }
     return completed(cq, result);
 }
@@ -77,14 +97,21 @@ SLOTS_OF(start_poll)
 FUNCTION_TYPE(next_poll)
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
-    return completed(cq, original(cq));
+    if (LIKELY(!recorder_is_on))
+        return completed(cq, original(cq));
+    polls_advancing(cq);
+    const int result = original(cq);
+    polls_advanced(cq, result == 0);
+    return completed(cq, result);
 }
 SLOTS_OF(next_poll)
 
 FUNCTION_TYPE(end_poll)
 static void end_poll(end_poll_function *original, struct ibv_cq_ex *cq)
 {
+    polls_ending(cq);
     original(cq);
+    PROMISES_LEAVE(cq);
     note_poll_end(cq);
 }
 SLOTS_OF(end_poll)
@@ -96,6 +123,18 @@ void verbs_wrap_cq(struct ibv_cq_ex *cq)
         WRAP(cq->next_poll, next_poll);
     if (recorder_is_on)
         WRAP(cq->end_poll, end_poll);
+}
+
+/* What the program has asked for, and what it has promised. */
+static void watch_cq(struct ibv_cq_ex *cq, const struct ibv_cq_init_attr_ex *wanted)
+{
+    const bool is_single =
+        wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS && wanted->flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+    const bool by_domain = wanted->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD && promises_is_domain(wanted->parent_domain);
+    polls_created(cq, wanted->wc_flags, is_single || by_domain);
+    reads_wrap(cq);
+    if (is_single || by_domain)
+        promises_cq(ibv_cq_ex_to_cq(cq), !is_single);
 }
 
 /*
@@ -127,6 +166,8 @@ void verbs_wrap_cq(struct ibv_cq_ex *cq)
             cq = (create);                                                                                             \
         if (cq)                                                                                                        \
             verbs_wrap_cq(cq);                                                                                         \
+        if (UNLIKELY(recorder_is_on) && cq)                                                                            \
+            watch_cq(cq, wanted);                                                                                      \
         if (UNLIKELY(recorder_is_on))                                                                                  \
             OBJECT_LEAVE(&call, cq ? 0 : errno, wanted->wc_flags, wanted->comp_mask,                                   \
                          PRESENT(wanted, IBV_CQ_INIT_ATTR_MASK_FLAGS, flags));                                         \
@@ -192,4 +233,11 @@ void polls_gone(struct ibv_cq_ex *cq, size_t bytes)
     cq->start_poll = gone_start_poll;
     cq->next_poll = gone_next_poll;
     cq->end_poll = (__typeof__(cq->end_poll))(void *)verbs_gone_nothing;
+}
+
+int around_ibv_resize_cq(int (*original)(struct ibv_cq *, int), struct ibv_cq *cq, int entries)
+{
+    if (UNLIKELY(recorder_is_on))
+        polls_locking(cq, USERDMA_ORDER_CALL_RESIZE_CQ);
+    return original(cq, entries);
 }

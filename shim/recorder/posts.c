@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "batches.h"
 #include "objects.h"
+#include "orders.h"
 #include "verbs.h"
 #include "wrapped.h"
 
@@ -60,7 +61,9 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     calls_note("ibv_post_send");
     batches_posting(qp);
     note_sends(qp, list, FRAME);
+    PROMISES_ENTER(SENDS_OF(qp), USERDMA_ORDER_CALL_POST_SEND);
     const int error = provider_post_send(original, qp, list, bad);
+    PROMISES_LEAVE(SENDS_OF(qp));
     /* The provider sets `*bad` to NULL if it has no queue, and refuses all requests without `bad`. */
     if (UNLIKELY(error != 0))
         sends_refused(qp, bad && *bad ? *bad : list, error);
@@ -91,7 +94,9 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int fd = qp->context->cmd_fd;
     calls_note("ibv_post_recv");
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
+    PROMISES_ENTER(RECEIVES_OF(qp), USERDMA_ORDER_CALL_POST_RECV);
     const int error = provider_post_recv(original, qp, list, bad);
+    PROMISES_LEAVE(RECEIVES_OF(qp));
     if (UNLIKELY(error != 0))
         receives_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, bad && *bad ? *bad : list, error);
     return error;

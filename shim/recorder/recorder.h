@@ -8,6 +8,8 @@
  *   own.c      functions of providers' own libraries, as mlx5dv_create_qp
  *   objects.c  objects that are destroyed, and calls with them; objects.h lists further files
  *   batches.c  mistakes in batches of ibv_wr_*
+ *   orders.c   mistakes in polls of extended CQs, and with threads; orders.h lists further files
+ *   watched.h  objects by address
  *   stacks.c   stacks of calls and posts, and their numbers
  *   unwind.c   walks of the caller's stack
  *   python.c   frames of Python programs

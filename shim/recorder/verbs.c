@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "objects.h"
+#include "orders.h"
 #include "refusals.h"
 #include "verbs.h"
 #include "wrapped.h"
@@ -18,6 +19,14 @@ bool recorder_is_on;
 
 /* The object of a new queue pair if `mask` has `bit`. */
 #define IF(mask, bit, object) ((mask) & (bit) ? (object) : NULL)
+
+/* The program gets a queue pair in `pd`; NULL: in none. */
+static void created_qp(struct ibv_qp *qp, uint32_t slots, const struct ibv_pd *pd)
+{
+    provider_created_qp(qp, slots);
+    if (UNLIKELY(recorder_is_on) && promises_is_domain(pd))
+        promises_qp(qp);
+}
 
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
                                    struct ibv_qp_init_attr_ex *attributes)
@@ -39,7 +48,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     }
     struct ibv_qp *qp = provider_create_qp(original, context, attributes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd));
     /* An XRC target is no extended queue pair. */
     if (qp && attributes->qp_type != IBV_QPT_XRC_RECV && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
@@ -70,7 +79,7 @@ struct ibv_qp *verbs_create_own_qp(const char *name, create_own_qp_function *ori
     }
     struct ibv_qp *qp = original(context, attributes, own, bytes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, IF(attributes->comp_mask, IBV_QP_INIT_ATTR_PD, attributes->pd));
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         verbs_wrap_qp((struct ibv_qp_ex *)qp, attributes->send_ops_flags);
     if (UNLIKELY(recorder_is_on))
@@ -163,7 +172,7 @@ struct ibv_qp *around_ibv_create_qp(struct ibv_qp *(*original)(struct ibv_pd *, 
 {
     struct ibv_qp *qp = original(pd, attributes);
     if (qp)
-        provider_created_qp(qp, attributes->cap.max_send_wr);
+        created_qp(qp, attributes->cap.max_send_wr, pd);
     return qp;
 }
 

@@ -112,6 +112,7 @@ struct ibv_context *around_ibv_open_device(struct ibv_context *(*original)(struc
 struct ibv_context *around_ibv_import_device(struct ibv_context *(*original)(int), int fd);
 struct ibv_qp *around_ibv_create_qp(struct ibv_qp *(*original)(struct ibv_pd *, struct ibv_qp_init_attr *),
                                     struct ibv_pd *pd, struct ibv_qp_init_attr *attributes);
+int around_ibv_resize_cq(int (*original)(struct ibv_cq *, int), struct ibv_cq *cq, int entries);
 /* Of each library. */
 struct ibv_mr *around_ibv_reg_mr(struct ibv_mr *(*original)(struct ibv_pd *, void *, size_t, int), struct ibv_pd *pd,
                                  void *address, size_t length, int access);

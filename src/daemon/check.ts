@@ -28,6 +28,7 @@ import {
 import type { MistakenBatch } from '../tools/check/batches.ts'
 import type { Checker } from '../tools/check/checker.ts'
 import type { LibraryRefusal, Misuse, RefusedAttempt, UseOfGone } from '../tools/check/events.ts'
+import type { Misorder } from '../tools/check/orders.ts'
 import type { RefusedPost, RequestFacts } from '../tools/check/refused-post.ts'
 import { createChecker } from '../tools/clients/check/check-client.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
@@ -319,6 +320,16 @@ export class DaemonChecker {
     batch: Pick<MistakenBatch, 'number' | 'mistake' | 'called' | 'opcode' | 'wrId' | 'requests'>,
   ): void {
     this.#checker.batchMistaken({ ...batch, ...this.#originOf(context), stack, since })
+  }
+
+  /** Reports an ORDER message of a process. `since`: the stack with that number. */
+  misordered(
+    context: Context,
+    stack: Stack,
+    since: Stack,
+    order: Pick<Misorder, 'object' | 'number' | 'mistake' | 'called' | 'field' | 'isSingle'>,
+  ): void {
+    this.#checker.misordered({ ...order, ...this.#originOf(context), stack, since })
   }
 
   /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */

@@ -86,6 +86,8 @@ export const RecordKind = {
   REFUSAL: 20,
   /** A mistake in a batch of ibv_wr_*: an `openRecord` with the context's descriptor, and `batch` of session.ts. */
   BATCH: 21,
+  /** Calls on a queue in a wrong order: an `openRecord` with the context's descriptor, and `order` of session.ts. */
+  ORDER: 22,
 } as const
 
 /** What a descriptor is. COMPLETIONS and ASYNC: of the events of a context. */

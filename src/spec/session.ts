@@ -33,7 +33,7 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
- * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, DIRECT and END are for `userdma check`. STACK gives a stack of the
+ * - STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT and END are for `userdma check`. STACK gives a stack of the
  *   program an id for later headers and posts. Frames are lines as in `Stack` (check/finding.ts), innermost first; an offset is the address
  *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon. REFUSAL reports this of another
@@ -43,6 +43,7 @@
  * - GONE reports a call with an object that the program has destroyed before. The preload library has refused the call.
  * - DIED reports that a signal such as SIGSEGV ends the program now.
  * - BATCH reports a mistake in a batch of ibv_wr_* (`BatchMistake`).
+ * - ORDER reports calls on a queue in a wrong order, or by threads that were excluded (`OrderMistake`).
  * - BENIGN says that requests which access a `range` of the program's memory may race (shim/include/userdma_check.h).
  * - UNMAP tells the stack of a call that may unmap a `range` with registered memory next.
  * - END reports that the program ends by exit(3), _exit(2) or exec(2), or with a context in the header, that it closes
@@ -60,7 +61,7 @@
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, GONE, DIED, BENIGN, UNMAP, DIRECT, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, REFUSAL, FORK, MISUSE, BATCH, ORDER, GONE, DIED, BENIGN, UNMAP, DIRECT, END, POST, DOORBELLS and NOT_MAPPED `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
@@ -114,6 +115,7 @@ export const MessageType = {
   NOT_MAPPED: 26,
   DIRECT: 27,
   CALL: 28,
+  ORDER: 29,
   /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
@@ -373,6 +375,21 @@ export const Messages = {
     ['requests', 'u32'],
     ['since', 'u32'],
   ),
+  /**
+   * Calls on a queue in a wrong order. object: CQ or QP of ObjectKind. number: the handle of the CQ, or the QPN. mistake:
+   * OrderMistake. called: OrderCall. field: CompletionField of READ. isSingle: 1 if the CQ is SINGLE_THREADED. since: the
+   * number of the stack of the earlier call that the mistake is about; 0: none.
+   */
+  order: layout(
+    ['object', 'u32'],
+    ['number', 'u32'],
+    ['mistake', 'u32'],
+    ['called', 'u32'],
+    ['field', 'u32'],
+    ['isSingle', 'u32'],
+    ['since', 'u32'],
+    ['reserved', 'u32'],
+  ),
   /** queue, number: as in `post`. opcode: ibv_wr_opcode of a send, or UNKNOWN_OPCODE. */
   posting: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['opcode', 'u32'], ['reserved', 'u32']),
   /** A range of the program's memory. */
@@ -410,6 +427,7 @@ export const Exchanges = {
   GONE: { request: 'gone', reply: 'callReply' },
   DIED: { request: 'died', reply: 'callReply' },
   BATCH: { request: 'batch', reply: 'callReply' },
+  ORDER: { request: 'order', reply: 'callReply' },
   END: { request: null, reply: 'callReply' },
   BENIGN: { request: 'range', reply: 'callReply' },
   POST: { request: 'posting', reply: 'callReply' },
@@ -642,9 +660,9 @@ export const ObjectKind = {
 /**
  * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
- * NULL.
+ * NULL. ARGUMENT: another argument is NULL, and `gone.kind` is its position, from 1 (check/arguments.ts).
  */
-export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4 } as const
+export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4, ARGUMENT: 5 } as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff
@@ -690,6 +708,66 @@ export const BatchMistake = {
   NO_ADDRESS: 10,
   FIELDS_LATE: 11,
   NO_FUNCTION: 12,
+} as const
+
+/** `order.called`. READ: the function that reads `order.field` of a completion. EXIT: the program ends. */
+export const OrderCall = {
+  START_POLL: 1,
+  NEXT_POLL: 2,
+  END_POLL: 3,
+  READ: 4,
+  POLL_CQ: 5,
+  RESIZE_CQ: 6,
+  DESTROY_CQ: 7,
+  DESTROY_QP: 8,
+  POST_SEND: 9,
+  POST_RECV: 10,
+  WR_START: 11,
+  EXIT: 12,
+} as const
+
+/**
+ * `order.mistake`, of an extended CQ's poll from ibv_start_poll to ibv_end_poll. STARTED_AGAIN: the thread has a poll of
+ * the CQ open. OWNER_ENDED: the thread that has started the poll has ended. LEFT_OPEN: the poll never ends. NOT_STARTED:
+ * there is no poll; EMPTY: and the last ibv_start_poll has found no completion. OTHER_THREAD: another thread has started
+ * it. NO_COMPLETION: a read after the last completion. NOT_REQUESTED: wc_flags lacked the field. HELD: the call needs the
+ * lock of a CQ whose poll the thread has open.
+ *
+ * Of objects that the program has promised to use by one thread at a time. AT_ONCE: by another thread, in a call now.
+ * IN_TURNS: two threads use the object in turns. `field` is then 1 for the promise of a thread domain, 0 for that of
+ * SINGLE_THREADED.
+ */
+export const OrderMistake = {
+  STARTED_AGAIN: 1,
+  OWNER_ENDED: 2,
+  LEFT_OPEN: 3,
+  NOT_STARTED: 4,
+  EMPTY: 5,
+  OTHER_THREAD: 6,
+  NO_COMPLETION: 7,
+  NOT_REQUESTED: 8,
+  HELD: 9,
+  AT_ONCE: 10,
+  IN_TURNS: 11,
+} as const
+
+/** `order.field`, in the order of struct ibv_cq_ex. */
+export const CompletionField = {
+  OPCODE: 1,
+  VENDOR_ERR: 2,
+  BYTE_LEN: 3,
+  IMM_DATA: 4,
+  QP_NUM: 5,
+  SRC_QP: 6,
+  WC_FLAGS: 7,
+  SLID: 8,
+  SL: 9,
+  DLID_PATH_BITS: 10,
+  COMPLETION_TS: 11,
+  CVLAN: 12,
+  FLOW_TAG: 13,
+  TM_INFO: 14,
+  COMPLETION_WALLCLOCK_NS: 15,
 } as const
 
 /**

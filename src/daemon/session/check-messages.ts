@@ -1,6 +1,6 @@
 /*
- * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, GONE, DIED, FORK, BENIGN, UNMAP,
- * DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, REFUSAL, MISUSE, BATCH, ORDER, GONE, DIED, FORK, BENIGN,
+ * UNMAP, DIRECT and END in spec/session.ts) to the daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
@@ -77,6 +77,12 @@ export const createCheckMessages = (
       const context = contextOfRequest()
       const since = daemon.check?.stackOf(process.pid, request.since) ?? []
       if (context !== undefined) daemon.check?.batchMistaken(context, stackOfRequest() ?? [], since, { ...request })
+      reply(0)
+    },
+    [MessageType.ORDER]() {
+      const context = contextOfRequest()
+      const since = daemon.check?.stackOf(process.pid, request.since) ?? []
+      if (context !== undefined) daemon.check?.misordered(context, stackOfRequest() ?? [], since, { ...request })
       reply(0)
     },
     [MessageType.FORK]() {

@@ -15,7 +15,7 @@ import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { swap32 } from '../../spec/memory.ts'
-import { DeadPart, EventKind, MisuseKind, PostQueue } from '../../spec/session.ts'
+import { DeadPart, EventKind, MisuseKind, ObjectKind, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
@@ -69,6 +69,7 @@ import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
+import { type Misorder, orderFinding, orderText } from './orders.ts'
 import { before, type Outage, Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
@@ -640,6 +641,15 @@ export class Checker {
     const qp = this.#queueOf({ ...batch, queue: PostQueue.SEND })
     const content = qp && batchText(batch, qp)
     if (content !== undefined) this.#reporter.report('batch-misused', batch, { ...content, objects: [qp] })
+  }
+
+  /** The preload library of a program reports calls on a queue in a wrong order, or by threads that were excluded. */
+  misordered(order: Misorder): void {
+    const { object, context, deviceNumber, number } = order
+    const target =
+      object === ObjectKind.CQ ? this.#objects.byHandle(context, 'cq', number) : this.#objects.qp(deviceNumber, number)
+    const content = target && orderText(order, target)
+    if (content !== undefined) this.#reporter.report(orderFinding(order), order, { ...content, objects: [target] })
   }
 
   /** The program's library has refused a post. */

@@ -3,6 +3,8 @@
  * library refuses such calls, and knows the objects by their addresses. Here they are found by program, class and
  * number, and since numbers are reused, by the time of their destruction.
  */
+
+import { requiredArguments } from '../../spec/check/arguments.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { GoneUse, ObjectKind, UNKNOWN_NUMBER } from '../../spec/session.ts'
@@ -74,6 +76,16 @@ const occurrenceOf = (
 
 export const reportGone = (services: DetectorServices, used: UseOfGone): void => {
   const { use, isOwner, destroyedAt, destroyedStack, program } = used
+  if (use === GoneUse.ARGUMENT) {
+    const name = FUNCTION_NAME.test(used.function) ? requiredArguments[used.function]?.[used.kind] : undefined
+    if (name === undefined) return
+    services.report('refused-call', occurrenceOf(services, used, undefined, 'called'), {
+      severity: 'error',
+      text: `${used.function} is called with NULL for its argument ${used.kind}, ${name}: without the checker it crashes`,
+      advice: 'pass the address of a variable, and check results before they are passed on',
+    })
+    return
+  }
   const kind = kindNumbered.get(used.kind)
   if (kind === undefined || !FUNCTION_NAME.test(used.function)) return
   const { classes = [] } = kind

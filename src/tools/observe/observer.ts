@@ -170,15 +170,14 @@ export class Observer implements Observation {
       case 'notify':
         this.#work.armed(process, record)
         break
-      case 'batch': {
+      case 'batch':
+      case 'order': {
         const context = process.contexts.get(record.fd)
+        if (context === undefined) break
         const stackOf = (number: number): Stack => process.stacks.get(number) ?? NO_STACK
-        if (context !== undefined)
-          this.checker.batchMistaken({
-            ...record,
-            ...callFacts(this, context, stackOf(record.stack)),
-            since: stackOf(record.since),
-          })
+        const facts = { ...callFacts(this, context, stackOf(record.stack)), since: stackOf(record.since) }
+        if (record.kind === 'batch') this.checker.batchMistaken({ ...record, ...facts })
+        else this.checker.misordered({ ...record, ...facts })
         break
       }
       case 'direct':

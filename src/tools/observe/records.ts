@@ -118,6 +118,17 @@ export type ObservedRecord = Common &
         readonly requests: number
         readonly since: number
       }
+    | {
+        readonly kind: 'order'
+        readonly fd: number
+        readonly object: number
+        readonly number: number
+        readonly mistake: number
+        readonly called: number
+        readonly field: number
+        readonly isSingle: number
+        readonly since: number
+      }
     | { readonly kind: 'direct'; readonly function: string }
     | {
         readonly kind: 'use of gone'
@@ -161,6 +172,7 @@ const Poll = offsetsOf(pollRecord)
 const Completion = offsetsOf(completionRecord)
 const Gone = offsetsOf(goneRecord)
 const Batch = offsetsOf(Messages.batch)
+const Order = offsetsOf(Messages.order)
 
 const decoder = new TextDecoder()
 const textAt = (bytes: Uint8Array, at: number): string => {
@@ -324,6 +336,21 @@ export const recordOf = (bytes: Uint8Array, pid: number): ObservedRecord | undef
         opcode: view.getInt32(batch + Batch.opcode, true),
         requests: field(Batch.requests),
         since: field(Batch.since),
+      }
+    }
+    case RecordKind.ORDER: {
+      const field = (offset: number): number => view.getUint32(at + openRecord.size + offset, true)
+      return {
+        ...common,
+        kind: 'order',
+        fd: fd(),
+        object: field(Order.object),
+        number: field(Order.number),
+        mistake: field(Order.mistake),
+        called: field(Order.called),
+        field: field(Order.field),
+        isSingle: field(Order.isSingle),
+        since: field(Order.since),
       }
     }
     case RecordKind.DIRECT:

@@ -11,7 +11,7 @@ const program = ownProgram('extended_polls')
 describe('batches of extended CQs', { skip: lacking(program) }, () => {
   it('nothing is found in programs that reuse the receive of a completion within the batch', async t => {
     // `high`: descriptors above 4096
-    const cases = ['deregisters', 'reposts', 'renews_in_batch', 'resizes', 'polls_in_both_ways', 'threads']
+    const cases = ['deregisters', 'reposts', 'resizes', 'polls_in_both_ways', 'threads']
     const script = `set -e; for i in ${cases.join(' ')}; do ${program} $i >&2; done; ${program} deregisters high >&2`
     const { found, status, stderr } = await checkScript(t, script)
     assert.deepEqual(
@@ -22,15 +22,20 @@ describe('batches of extended CQs', { skip: lacking(program) }, () => {
   })
 
   for (const [name, expected] of [
-    ['deregisters_early', 'region-in-use warning'],
-    ['deregisters_early_after_renewal', 'region-in-use warning'],
-    ['overwrites', 'receive-overlap warning'],
+    ['deregisters_early', ['region-in-use']],
+    // The CQ is destroyed within the poll.
+    ['renews_in_batch', ['poll-misused']],
+    ['deregisters_early_after_renewal', ['poll-misused', 'region-in-use']],
+    ['overwrites', ['receive-overlap']],
   ] as const)
-    it(`${name}: ${expected}`, async t => {
+    it(`${name}: ${expected.join(', ')}`, async t => {
       const { found, stderr } = await checkScript(t, `${program} ${name} >&2`)
       assert.deepEqual(
-        found.filter(({ severity }) => severity !== 'note').map(({ id, severity }) => `${id} ${severity}`),
-        [expected],
+        found
+          .filter(({ severity }) => severity !== 'note')
+          .map(({ id, severity }) => `${id} ${severity}`)
+          .sort(),
+        expected.map(id => `${id} warning`),
         stderr,
       )
     })

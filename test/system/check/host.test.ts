@@ -61,6 +61,7 @@ const FOUND: readonly FindingId[] = [
   'never-signaled',
   'leak',
   'batch-misused',
+  'poll-misused',
   'adapter-error',
   'use-after-destroy',
   'double-destroy',

@@ -283,11 +283,8 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/outstanding.c MAX_FORKED': { because: 'requests of one fork repeat one finding' },
   'shim/check/requests.h MAX_SGE': { because: 'requests with more elements are refused' },
   'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
-  'shim/recorder/batches.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
-  'shim/recorder/batches.c MAX_BATCHES': {
-    because: 'batches of further extended queue pairs are not watched',
-  },
-  'shim/recorder/batches.c MAX_PROBES': { because: 'as MAX_BATCHES' },
+  'shim/recorder/watched.h MAX_WATCHED': { because: 'batches and polls of further objects are not watched' },
+  'shim/recorder/orders.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
   'shim/recorder/batches.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
   'shim/recorder/objects.c MAX_BYTES': { because: 'as MAX_GONE' },
   'shim/recorder/objects.c MAX_DESTROYING': { because: 'the object is not watched while the call destroys it' },

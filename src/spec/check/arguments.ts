@@ -1,0 +1,39 @@
+/*
+ * Arguments of libibverbs' and librdmacm's functions, other than their first objects, that must not be NULL: their names
+ * in the manual pages, by function and position. The preload library refuses such calls (shim/recorder/functions.c and
+ * verbs.c), which would crash.
+ */
+export const requiredArguments: Readonly<Record<string, Readonly<Record<number, string>>>> = {
+  ibv_attach_mcast: { 2: 'gid' },
+  ibv_create_ah: { 2: 'attr' },
+  ibv_create_ah_from_wc: { 2: 'wc' },
+  ibv_create_qp: { 2: 'qp_init_attr' },
+  ibv_create_srq: { 2: 'srq_init_attr' },
+  ibv_detach_mcast: { 2: 'gid' },
+  ibv_get_async_event: { 2: 'event' },
+  ibv_get_cq_event: { 2: 'cq', 3: 'cq_context' },
+  ibv_modify_qp: { 2: 'attr' },
+  ibv_modify_srq: { 2: 'srq_attr' },
+  ibv_open_device: { 1: 'device' },
+  ibv_poll_cq: { 3: 'wc' },
+  ibv_query_device: { 2: 'device_attr' },
+  ibv_query_ece: { 2: 'ece' },
+  ibv_query_gid: { 4: 'gid' },
+  ibv_query_pkey: { 4: 'pkey' },
+  ibv_query_port: { 3: 'port_attr' },
+  ibv_query_qp: { 2: 'attr', 4: 'init_attr' },
+  ibv_query_srq: { 2: 'srq_attr' },
+  ibv_set_ece: { 2: 'ece' },
+  ibv_start_poll: { 2: 'attr' },
+  rdma_create_ep: { 1: 'id', 2: 'res' },
+  rdma_create_id: { 2: 'id' },
+  rdma_create_qp: { 3: 'qp_init_attr' },
+  rdma_create_qp_ex: { 2: 'qp_init_attr' },
+  rdma_create_srq: { 3: 'attr' },
+  rdma_create_srq_ex: { 2: 'attr' },
+  rdma_get_request: { 2: 'id' },
+  rdma_getaddrinfo: { 4: 'res' },
+  rdma_init_qp_attr: { 2: 'qp_attr', 3: 'qp_attr_mask' },
+  rdma_join_multicast_ex: { 2: 'mc_join_attr' },
+  rdma_set_option: { 4: 'optval' },
+}
