@@ -119,8 +119,7 @@ export const absences: Readonly<Record<Column, readonly Absence[]>> = {
       findings: ['atomic-misaligned', 'request-length', 'atomic-mixed-with-write'],
     },
     {
-      reason:
-        'the optional members of the contract that tell of queues and waits (docs/how-to/drivers.md) are left out',
+      reason: 'the optional members of the contract that tell of queues and waits are left out',
       findings: [
         'endless-rnr',
         'both-receive',

@@ -21,8 +21,10 @@ static int status;
 #define FAILED != 0
 #define IS_NULL == NULL
 
-int main(void)
+int main(int count, char **arguments)
 {
+    if (count > 1)
+        return fprintf(stderr, "usage: %s, without %s\n", arguments[0], arguments[1]), 1;
     struct end one = {0};
     struct ibv_qp_attr attributes = {0};
     struct ibv_cq *cq;

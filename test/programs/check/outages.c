@@ -5,6 +5,8 @@
  */
 #include "../../../docs/findings/pair.h"
 
+#include <stdbool.h>
+
 static void run(const char *command)
 {
     if (command && *command && system(command) != 0)
@@ -50,7 +52,13 @@ static void reset(struct end *end)
 
 int main(int count, char **arguments)
 {
+    static const char *const known[] = {"recovers", "closes", "dies", "again", "forgets"};
     const char *how = count > 1 ? arguments[1] : "recovers";
+    bool is_known = false;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        is_known = is_known || strcmp(how, known[i]) == 0;
+    if (!is_known)
+        return fprintf(stderr, "usage: outages recovers|closes|dies|again|forgets [BEFORE [AFTER]]\n"), 1;
     struct end one = {0}, other = {0};
     open_device();
     int index = find_index();

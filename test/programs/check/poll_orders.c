@@ -208,6 +208,8 @@ static void run_prefixed(char *call)
 
 int main(int argc, char **argv)
 {
+    if (argc < 2)
+        return fprintf(stderr, "usage: poll_orders LIST...\n"), 1;
     open_device();
     for (int i = 1; i < argc; i++) {
         char *calls = argv[i], *words = "";

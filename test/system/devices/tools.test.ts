@@ -17,15 +17,15 @@ const LIBRARIES = ['mlx5', 'efa'].map(name => `/etc/libibverbs.d/${name}.driver`
 
 const SLOTS = 'libmlx5 counts the slots of queues itself, with adapters too'
 const COUNTS = 'the library counts requests with the indices that this kind would hold back'
-const SRD_TORMENT =
-  'SRD promises no order of messages, and has an engine of its own, in which only packets are tormented'
 
 /** Why a device lacks something; by tool and kind (a pattern), and device. */
 const ABSENT: readonly (readonly [tool: string, kind: RegExp, columns: readonly Column[], reason: string])[] = [
   ['--torment', /^(limit|queue)$/, ['mlx5'], SLOTS],
   ['--torment', /^fields$/, ['mlx5'], 'libmlx5 takes no undefined field from a completion in error'],
   ['--torment', /^queue$/, ['library'], COUNTS],
-  ['--torment', /./, ['efa'], SRD_TORMENT],
+  ['--torment', /^queue$/, ['efa'], 'libefa counts the slots of queues itself, with adapters too'],
+  ['--torment', /^limit$/, ['efa'], 'libefa rounds the entries of a CQ up before the call'],
+  ['--torment', /^adapter$/, ['efa'], 'no other adapter in the table has SRD'],
   ['--fault', /^call, delay$/, ['library'], 'calls of devices in the process are synchronous; refused with a sentence'],
   ['--fault', /^page$/, ['efa'], 'as on adapters, EFA has no regions with on-demand paging'],
   ['--fault', /^page$/, ['library'], 'the memory of the library’s regions is always there: it has no on-demand paging'],
