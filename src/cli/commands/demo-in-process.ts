@@ -7,6 +7,8 @@ import { blank, heading, line, paragraph } from '../demo-format.ts'
 
 /** Length of the message. */
 const BYTES = 2000
+/** Bytes of payload of a packet: the message has two. */
+const PATH_MTU = 1024
 
 /** A queue pair with its queue of completions and registered memory. */
 const createEnd = (device: Device) => {
@@ -34,8 +36,8 @@ export const demoInProcess = async (): Promise<void> => {
     `A device, ${defaultDevice.name} at ${defaultDevice.address}, was created in this process. Two queue pairs were made on it, with ${BYTES} bytes of registered memory each, as two programs would; they are connected, and one sends its bytes to the other.`,
   )
   const [sender, receiver] = [createEnd(device), createEnd(device)]
-  sender.qp.connect(receiver.qp.endpoint)
-  receiver.qp.connect(sender.qp.endpoint)
+  sender.qp.connect(receiver.qp.endpoint, { pathMtu: PATH_MTU })
+  receiver.qp.connect(sender.qp.endpoint, { pathMtu: PATH_MTU })
   sender.memory.forEach((_, i, bytes) => {
     bytes[i] = (i * 31) & 0xff
   })
