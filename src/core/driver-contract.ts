@@ -34,6 +34,7 @@ import type { QpStat } from '../uapi/tool.ts'
 import type { Identity } from './devices/identity.ts'
 import type { Bytes } from './memory/address-space.ts'
 import type { MappedChunk } from './memory/mappable-memory.ts'
+import type { MemoryTable } from './memory/region-table.ts'
 import type { Account, AnyHandler, Caller, Context, Core, CoreObject, Device, FdObject } from './model.ts'
 
 // ---- 1. the driver ----
@@ -548,6 +549,8 @@ export interface RequestTaps {
 export interface RequestReader {
   /** What the device knows requests by, where only the provider knows their wr_ids. Absent: by the wr_id. */
   readonly numbered?: RequestNumber
+  /** The key of the memory table for a key that a program has; 0: there is none. Absent: the same key. */
+  tableKey?(memory: MemoryTable, key: number): number
   /** The queue pairs and shared receive queues of a context. Defined together with `receives`. */
   queuesOf?(context: Context): Iterable<CoreObject>
   /**

@@ -33,7 +33,7 @@ import { polledOf } from './completions.ts'
 import { Engine } from './engine.ts'
 import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
-import { pendingElements, pendingSends, postedReceives } from './requests.ts'
+import { pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
 import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
 import { waitsOfDevice } from './waits.ts'
 
@@ -44,6 +44,7 @@ const isQp = (object: CoreObject): object is QpObject => 'qpn' in ((object.state
 
 const requestReader: RequestReader = {
   numbered: 'request',
+  tableKey,
   receives: (queue, from) =>
     isQp(queue) && queue.state.receive !== undefined && queue.context !== undefined
       ? postedReceives(queue.context.device.memory, queue.state.receive, from)

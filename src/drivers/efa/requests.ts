@@ -65,11 +65,15 @@ export const copyRequest = (request: Request): Request => ({
   inline: request.inline.slice(),
 })
 
-/** The key of the memory table whose 24 bits a descriptor has; 0, which no region has, if there is none. */
+/** The key of the memory table whose 24 bits a program has; 0, which no region has, if there is none. */
+export const tableKey = (table: MemoryTable, key: number): number => {
+  const row = rowAt(table, key)
+  return row < 0 ? 0 : table.key[row]!
+}
+
 const setKey = (table: MemoryTable, key: number, into: Element): void => {
   into.written = key & KEY_MASK
-  const row = rowAt(table, into.written)
-  into.key = row < 0 ? 0 : table.key[row]!
+  into.key = tableKey(table, into.written)
 }
 
 /** The key that a program writes into descriptors. */

@@ -18,10 +18,12 @@ export const keyMemory = (
   const spaceNumbers = new WeakMap<object, number>()
   let lastNumber = 0
   return (index, key) => {
-    const memory = findDevice(index)?.memory
-    if (memory === undefined) return undefined
-    const row = rowAt(memory, key >>> 8)
-    if (row < 0 || memory.key[row] !== key) return undefined
+    const device = findDevice(index)
+    if (device === undefined) return undefined
+    const { memory, driver } = device
+    const whole = driver.requests?.tableKey?.(memory, key) ?? key
+    const row = rowAt(memory, whole >>> 8)
+    if (row < 0 || memory.key[row] !== whole) return undefined
     const space = memory.spaces[memory.space[row]!]
     const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
     // Requests to larger addresses have rounded addresses, so different bytes would look like the same.

@@ -2,6 +2,7 @@
  * A hash of the bytes that a send reads, for `userdma check`. Of a long message it hashes samples: at the beginning, at
  * the end, and at an offset between, which differs from request to request.
  */
+import type { RequestReader } from '../../../core/driver-contract.ts'
 import { addressHi, addressLo, type MemoryTable, resolve } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -16,9 +17,9 @@ const LOCAL_READ = 0
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
- * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read.
+ * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read. `reader`: the driver's.
  */
-export const createDigest = (table: MemoryTable, scratch: Arena) => {
+export const createDigest = (table: MemoryTable, scratch: Arena, reader?: RequestReader) => {
   /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
   const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let toSkip = from
@@ -29,7 +30,8 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
         const start = address + toSkip
         const hi = Math.floor(start / TWO_32)
         const lo = start % TWO_32
-        const row = resolve(table, pd, lkey, hi, lo, size, LOCAL_READ, qpn)
+        const key = reader?.tableKey?.(table, lkey) ?? lkey
+        const row = resolve(table, pd, key, hi, lo, size, LOCAL_READ, qpn)
         if (row < 0) return false
         const space = table.spaces[table.space[row]!]
         const [spaceHi, spaceLo] = [addressHi(table, row, hi, lo), addressLo(table, row, lo)]

@@ -142,7 +142,7 @@ export class RequestFeed implements RequestTaps {
   constructor(device: Device, watcher: RequestWatcher, scratch: Arena) {
     this.#device = device
     this.#watcher = watcher
-    this.#digest = createDigest(device.memory, scratch)
+    this.#digest = createDigest(device.memory, scratch, device.driver.requests)
     feeds.set(device, this)
     device.taps.requests = this
   }
