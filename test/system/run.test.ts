@@ -534,10 +534,7 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     await run(t, 'ln', ['-s', process.execPath, join(folder, 'node')])
     const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: { PATH: folder } })
     assert.equal(status, 0, stderr)
-    assert.match(
-      stdout,
-      /SEND_FIRST qp (0x\w+) psn 0x\w+ 1024 B\n.*SEND_LAST qp \1 psn 0x\w+ A 976 B\n.*ACKNOWLEDGE/,
-    )
+    assert.match(stdout, /SEND_FIRST qp (0x\w+) psn 0x\w+ 1024 B\n.*SEND_LAST qp \1 psn 0x\w+ A 976 B\n.*ACKNOWLEDGE/)
     assert.match(stdout, /all 2000 bytes arrived/)
     assert.match(
       stdout,
