@@ -70,8 +70,6 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
 /* Maps the memory file of the connection's slot. No effect if that fails. */
 void slot_take(int file);
 void slot_unmap(char **slot);
-/* Whether the next request needs no message, unless the daemon goes to sleep before it. */
-bool slot_is_polled(void);
 /* Puts a request into the slot. False if there is no slot, or the request is too long for it. */
 bool slot_ask(const struct request *request);
 /* After slot_ask: whether the daemon must be told by CALL. */

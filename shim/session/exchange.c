@@ -153,9 +153,8 @@ static bool ask(int fd, const struct request *request, int attached, bool *is_in
         return send_all(fd, request, request->header.size, attached);
     if (!slot_needs_call())
         return true;
-    session_check_socket();
     const struct request call = {.header = {.type = USERDMA_CALL, .size = sizeof call.header, .fd = -1}};
-    return session.fd == fd && send_all(fd, &call, sizeof call.header, -1);
+    return send_all(fd, &call, sizeof call.header, -1);
 }
 
 /* Result as of `receive`. The reply comes by the socket if it has descriptors, or comes late. */
