@@ -250,26 +250,32 @@ bool slot_await_socket(void)
            none == USERDMA_ANSWER_SOCKET;
 }
 
+bool slot_take_outputs(const char *slot)
+{
+    struct copies copies = {0};
+    uint32_t count;
+    memcpy(&copies.low, slot + USERDMA_SLOT_STACK_LOW, sizeof copies.low);
+    memcpy(&copies.high, slot + USERDMA_SLOT_STACK_HIGH, sizeof copies.high);
+    memcpy(&count, slot + USERDMA_SLOT_OUTPUT_COUNT, sizeof count);
+    const struct userdma_range *ranges = (const struct userdma_range *)(slot + USERDMA_SLOT_OUTPUTS);
+    uint64_t from = 0;
+    for (uint32_t i = 0; i < count && i < USERDMA_SLOT_MAX_RANGES; i++) {
+        const struct userdma_range range = ranges[i];
+        if (!is_live(&copies, range.address, range.length) || range.length > USERDMA_SLOT_OUTPUT_BYTES - from)
+            return false;
+        copy((void *)(uintptr_t)range.address, slot + USERDMA_SLOT_OUTPUT + from, range.length);
+        from += range.length;
+    }
+    return true;
+}
+
 ssize_t slot_read(struct reply *reply)
 {
     const char *message = session.slot + USERDMA_SLOT_REPLY;
-    struct copies copies = {0};
     struct userdma_header header;
     memcpy(&header, message, sizeof header);
     if (header.size > USERDMA_SLOT_REPLY_BYTES || header.size > sizeof reply->message)
         return -1;
     memcpy(&reply->message, message, header.size);
-    memcpy(&copies.low, session.slot + USERDMA_SLOT_STACK_LOW, sizeof copies.low);
-    memcpy(&copies.high, session.slot + USERDMA_SLOT_STACK_HIGH, sizeof copies.high);
-    const uint32_t count = *word(USERDMA_SLOT_OUTPUT_COUNT);
-    const struct userdma_range *ranges = (const struct userdma_range *)(session.slot + USERDMA_SLOT_OUTPUTS);
-    uint64_t from = 0;
-    for (uint32_t i = 0; i < count && i < USERDMA_SLOT_MAX_RANGES; i++) {
-        const struct userdma_range range = ranges[i];
-        if (!is_live(&copies, range.address, range.length) || range.length > USERDMA_SLOT_OUTPUT_BYTES - from)
-            return -1;
-        copy((void *)(uintptr_t)range.address, session.slot + USERDMA_SLOT_OUTPUT + from, range.length);
-        from += range.length;
-    }
-    return (ssize_t)header.size;
+    return slot_take_outputs(session.slot) ? (ssize_t)header.size : -1;
 }

@@ -29,10 +29,15 @@ for (const way of ['slot', 'messages'])
     await daemon.settled(isEmpty)
   })
 
-for (const habit of ['closing', 'malloc'])
+for (const habit of ['closing', 'malloc', 'leaving'])
   test(`a program that calls with an unusual habit: ${habit}`, { skip: lacking(habits) }, async t => {
     const daemon = await startDaemon(t)
-    const { status, stdout, stderr } = await run(t, habits, [habit], daemon)
+    const { status, stdout, stderr } = await run(
+      t,
+      habits,
+      habit === 'leaving' ? [habit, `${daemon.pid}`] : [habit],
+      daemon,
+    )
     assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'done\n', stderr: '' })
     await daemon.settled(isEmpty)
   })

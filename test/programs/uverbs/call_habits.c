@@ -3,10 +3,13 @@
  *
  *   call_habits closing   closes all descriptors of the preload library's sockets by raw system calls, between calls
  *   call_habits malloc    first calls of threads in a signal handler that may have interrupted malloc
+ *   call_habits leaving PID   leaves a call by siglongjmp while the daemon PID is stopped: its results are not written to the
+ *                             stack when the daemon continues
  */
 #define _GNU_SOURCE
 #include <infiniband/verbs.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +79,51 @@ static void call_in_malloc(void)
     pthread_join(thread, NULL);
 }
 
+static sigjmp_buf before_call;
+
+static void leave(int number)
+{
+    (void)number;
+    siglongjmp(before_call, 1);
+}
+
+/* The frame of the call that was left lies in `frame`. */
+__attribute__((noinline)) static void watch_stack(pid_t daemon)
+{
+    volatile unsigned char frame[32768];
+    for (size_t i = 0; i < sizeof frame; i++)
+        frame[i] = 0x5a;
+    kill(daemon, SIGCONT);
+    usleep(500000);
+    for (size_t i = 0; i < sizeof frame; i++)
+        if (frame[i] != 0x5a) {
+            fprintf(stderr, "a call that was left has written to the stack\n");
+            exit(1);
+        }
+}
+
+__attribute__((noinline)) static void query_below(void)
+{
+    volatile char room[8192];
+    room[0] = 0;
+    query();
+    room[1] = room[0];
+}
+
+static void leave_call(pid_t daemon)
+{
+    signal(SIGALRM, leave);
+    kill(daemon, SIGSTOP);
+    if (sigsetjmp(before_call, 1) == 0) {
+        alarm(2); /* after UNBLOCK_SECONDS */
+        query_below();
+        fprintf(stderr, "the stopped daemon has answered\n");
+        exit(1);
+    }
+    watch_stack(daemon);
+    query();
+}
+
 int main(int argc, char **argv)
 {
     const int closes = argc == 2 && strcmp(argv[1], "closing") == 0;
@@ -85,7 +133,12 @@ int main(int argc, char **argv)
         return 1;
     }
     signal(SIGUSR1, on_signal);
-    for (int round = 0; round < ROUNDS; round++) {
+    const pid_t daemon = argc == 3 ? (pid_t)strtol(argv[2], NULL, 0) : 0;
+    if (daemon > 0) {
+        query();
+        leave_call(daemon);
+    }
+    for (int round = 0; daemon <= 0 && round < ROUNDS; round++) {
         for (int call = 0; call < CALLS; call++)
             query();
         if (closes)
