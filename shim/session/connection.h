@@ -70,8 +70,6 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
 /* Maps the memory file of the connection's slot. No effect if that fails. */
 void slot_take(int file);
 void slot_unmap(char **slot);
-/* Whether the next request needs no message, unless the daemon goes to sleep before it. */
-bool slot_is_polled(void);
 /* Puts a request into the slot. False if there is no slot, or the request is too long for it. */
 bool slot_ask(const struct request *request);
 /* After slot_ask: whether the daemon must be told by CALL. */
@@ -82,6 +80,8 @@ uint32_t slot_answer(void);
 bool slot_await_socket(void);
 /* Takes an answer, with what the call has written. Its length, or -1 if it is malformed. */
 ssize_t slot_read(struct reply *reply);
+/* After an answer by the socket: copies the results on the stack. False if the slot is invalid. */
+bool slot_take_outputs(const char *slot);
 
 /* ---- detached.c ---- */
 
@@ -92,7 +92,7 @@ ssize_t slot_read(struct reply *reply);
  * nothing arrived before `deadline` (as shim_nanoseconds; UINT64_MAX: no limit). True also after a signal. If a signal
  * handler has forked, in the child: true, and `*fd` is -1.
  */
-bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline);
+bool detached_wait(int *fd, char **own_slot, const struct shim_guard *guard, uint64_t deadline);
 /* Closes the connections of this thread's calls that siglongjmp has left. `frame`: address of the caller's frame. */
 void detached_close_abandoned(uintptr_t frame);
 /* In the child of a fork: closes all connections of detached calls. */

@@ -122,7 +122,7 @@ static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
     return ppoll(&poll, 1, deadline == UINT64_MAX ? NULL : &limit, mask) != 0;
 }
 
-bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
+bool detached_wait(int *fd, char **own_slot, const struct shim_guard *guard, uint64_t deadline)
 {
     /* The first stamp is a value that a frame does not contain by chance. */
     static uint64_t stamps = 0x7573657264ull << 24;
@@ -136,7 +136,8 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
         return wait_until(*fd, deadline, NULL);
     }
     const unsigned bit = 1u << (call - calls);
-    *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame};
+    *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame, .slot = *own_slot};
+    *own_slot = NULL;
     calls_of_thread |= bit;
     if (was_session) {
         call->slot = session.slot;
@@ -160,8 +161,8 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     if (was_session && session.fd < 0 && session.generation == generation) {
         session.fd = *fd;
         session.slot = call->slot;
-        call->slot = NULL;
-    }
-    slot_unmap(&call->slot);
+    } else
+        *own_slot = call->slot;
+    call->slot = NULL;
     return is_in_time;
 }

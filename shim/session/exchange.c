@@ -153,9 +153,8 @@ static bool ask(int fd, const struct request *request, int attached, bool *is_in
         return send_all(fd, request, request->header.size, attached);
     if (!slot_needs_call())
         return true;
-    session_check_socket();
     const struct request call = {.header = {.type = USERDMA_CALL, .size = sizeof call.header, .fd = -1}};
-    return session.fd == fd && send_all(fd, &call, sizeof call.header, -1);
+    return send_all(fd, &call, sizeof call.header, -1);
 }
 
 /* Result as of `receive`. The reply comes by the socket if it has descriptors, or comes late. */
@@ -167,7 +166,10 @@ static ssize_t receive_in_slot(int fd, struct reply *reply)
         return slot_read(reply);
     }
     session_check_socket();
-    return session.fd == fd ? receive(fd, reply, true) : 0;
+    if (session.fd != fd)
+        return 0;
+    const ssize_t length = receive(fd, reply, true);
+    return length > 0 && !slot_take_outputs(session.slot) ? 0 : length;
 }
 
 int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
@@ -193,14 +195,22 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
         return -EIO; /* the program has closed the socket: the number may be another file's */
     if (length == 0)
         goto broken;
+    /* Of a connection that is no longer the session's. */
+    char *own_slot = NULL;
     const uint64_t deadline = header->type == USERDMA_HELLO ? shim_nanoseconds() + HELLO_NS : UINT64_MAX;
     while (length < 0 && errno == EAGAIN) {
-        if (!detached_wait(&fd, guard, deadline)) {
+        const bool is_in_time = detached_wait(&fd, &own_slot, guard, deadline);
+        if (!is_in_time) {
+            slot_unmap(&own_slot);
             close_connection(fd);
             return -ETIMEDOUT;
         }
         length = receive(fd, reply, false);
+        const char *slot = own_slot || session.fd != fd ? own_slot : session.slot;
+        if (is_in_slot && length > 0 && slot && !slot_take_outputs(slot))
+            length = 0;
     }
+    slot_unmap(&own_slot);
     if (length < (ssize_t)sizeof reply->message.header || reply->message.header.serial != header->serial)
         goto broken;
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)

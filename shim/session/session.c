@@ -177,8 +177,6 @@ bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive
 {
     if (session.is_in_vfork_child)
         return false; /* `session` is the parent's */
-    if (!must_be_alive && slot_is_polled())
-        return true; /* without the socket */
     session_check_socket();
     if (session.fd >= 0 && must_be_alive) {
         struct pollfd hung = {.fd = session.fd};

@@ -13,13 +13,14 @@
 #include <linux/ioctl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "call_layout.h"
 
 /* Of the C library's loader: the upper end of the main thread's stack. */
 extern void *__libc_stack_end;
-/* Lower, the main thread's stack does not reach without leave of the user. */
-#define MAIN_STACK_BYTES ((uintptr_t)8 << 20)
+/* Lower, the main thread's stack does not reach without leave of the user. Deeper in others, nothing is copied. */
+#define STACK_BYTES ((uintptr_t)8 << 20)
 
 static volatile uint32_t *word(size_t offset)
 {
@@ -67,35 +68,52 @@ void slot_unmap(char **slot)
     *slot = NULL;
 }
 
-bool slot_is_polled(void)
-{
-    return session.slot && __atomic_load_n(word(USERDMA_SLOT_POLLED), __ATOMIC_RELAXED) != 0;
-}
-
 /* ---- the stack ---- */
 
+/* Found to be readable. */
 static __thread uintptr_t stack_bottom __attribute__((tls_model("initial-exec")));
 static __thread uintptr_t stack_top __attribute__((tls_model("initial-exec")));
+/* Lower, this stack does not reach. */
+static __thread uintptr_t stack_limit __attribute__((tls_model("initial-exec")));
 
-/* `stack_top` 1: not found, no address is on it. */
+/*
+ * Not pthread_getattr_np, which calls malloc: a signal handler that has interrupted malloc may call. The C library has a
+ * thread's data at the top of its stack.
+ */
 static void find_stack(void)
 {
-    stack_top = 1;
     if (session_thread_id == shim_pid) {
         stack_top = (uintptr_t)__libc_stack_end;
-        stack_bottom = stack_top - MAIN_STACK_BYTES;
+        stack_bottom = stack_limit = stack_top - STACK_BYTES;
         return;
     }
-    pthread_attr_t attributes;
-    void *start;
-    size_t bytes;
-    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
-        return;
-    if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
-        stack_bottom = (uintptr_t)start;
-        stack_top = stack_bottom + bytes;
+    stack_top = (uintptr_t)pthread_self();
+    stack_limit = stack_top - STACK_BYTES;
+    stack_bottom = stack_top & -(uintptr_t)sysconf(_SC_PAGESIZE);
+}
+
+#define PROBED_PAGES 32
+
+/* Extends `stack_bottom` to `frame` if all pages between them are readable, so that no guard separates two stacks. */
+static bool extend_stack(uintptr_t frame)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    while (stack_bottom > frame) {
+        char bytes[PROBED_PAGES];
+        struct iovec local = {.iov_base = bytes}, remote[PROBED_PAGES];
+        for (uintptr_t at = stack_bottom; at > frame && local.iov_len < PROBED_PAGES; local.iov_len++) {
+            at -= page;
+            remote[local.iov_len] = (struct iovec){.iov_base = (void *)at, .iov_len = 1};
+        }
+        const ssize_t readable = process_vm_readv(shim_pid, &local, 1, remote, local.iov_len, 0);
+        if (readable > 0)
+            stack_bottom -= (uintptr_t)readable * page;
+        if (readable != (ssize_t)local.iov_len) {
+            stack_limit = stack_bottom;
+            return false;
+        }
     }
-    pthread_attr_destroy(&attributes);
+    return true;
 }
 
 /* From the caller's frame up. False on another stack, as a signal's or a coroutine's. */
@@ -105,7 +123,9 @@ static bool live_stack(uintptr_t frame, uintptr_t *low, uintptr_t *high)
         find_stack();
     *low = frame;
     *high = stack_top;
-    return frame >= stack_bottom && frame < stack_top;
+    if (frame >= stack_top || frame < stack_limit)
+        return false;
+    return LIKELY(frame >= stack_bottom) || extend_stack(frame);
 }
 
 /* ---- a request ---- */
@@ -230,26 +250,32 @@ bool slot_await_socket(void)
            none == USERDMA_ANSWER_SOCKET;
 }
 
+bool slot_take_outputs(const char *slot)
+{
+    struct copies copies = {0};
+    uint32_t count;
+    memcpy(&copies.low, slot + USERDMA_SLOT_STACK_LOW, sizeof copies.low);
+    memcpy(&copies.high, slot + USERDMA_SLOT_STACK_HIGH, sizeof copies.high);
+    memcpy(&count, slot + USERDMA_SLOT_OUTPUT_COUNT, sizeof count);
+    const struct userdma_range *ranges = (const struct userdma_range *)(slot + USERDMA_SLOT_OUTPUTS);
+    uint64_t from = 0;
+    for (uint32_t i = 0; i < count && i < USERDMA_SLOT_MAX_RANGES; i++) {
+        const struct userdma_range range = ranges[i];
+        if (!is_live(&copies, range.address, range.length) || range.length > USERDMA_SLOT_OUTPUT_BYTES - from)
+            return false;
+        copy((void *)(uintptr_t)range.address, slot + USERDMA_SLOT_OUTPUT + from, range.length);
+        from += range.length;
+    }
+    return true;
+}
+
 ssize_t slot_read(struct reply *reply)
 {
     const char *message = session.slot + USERDMA_SLOT_REPLY;
-    struct copies copies = {0};
     struct userdma_header header;
     memcpy(&header, message, sizeof header);
     if (header.size > USERDMA_SLOT_REPLY_BYTES || header.size > sizeof reply->message)
         return -1;
     memcpy(&reply->message, message, header.size);
-    memcpy(&copies.low, session.slot + USERDMA_SLOT_STACK_LOW, sizeof copies.low);
-    memcpy(&copies.high, session.slot + USERDMA_SLOT_STACK_HIGH, sizeof copies.high);
-    const uint32_t count = *word(USERDMA_SLOT_OUTPUT_COUNT);
-    const struct userdma_range *ranges = (const struct userdma_range *)(session.slot + USERDMA_SLOT_OUTPUTS);
-    uint64_t from = 0;
-    for (uint32_t i = 0; i < count && i < USERDMA_SLOT_MAX_RANGES; i++) {
-        const struct userdma_range range = ranges[i];
-        if (!is_live(&copies, range.address, range.length) || range.length > USERDMA_SLOT_OUTPUT_BYTES - from)
-            return -1;
-        copy((void *)(uintptr_t)range.address, session.slot + USERDMA_SLOT_OUTPUT + from, range.length);
-        from += range.length;
-    }
-    return (ssize_t)header.size;
+    return slot_take_outputs(session.slot) ? (ssize_t)header.size : -1;
 }

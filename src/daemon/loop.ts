@@ -231,10 +231,12 @@ export class Loop {
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = this.#nextScope) {
       this.#nextScope = ScanScope.USED
-      const hadWork = this.#pollAll(scope)
+      const hadQueueWork = this.#pollAll(scope)
       const now = nowMicroseconds()
       this.#doorbells?.find(now)
-      if (this.#takeCalls(now) || hadWork) lastWork = now
+      // A client that calls without pause must not keep us from the event loop, either.
+      const hadWork = this.#takeCalls(now) || hadQueueWork
+      if (hadWork) lastWork = now
       else if (this.#nextScope === ScanScope.USED && (now - lastWork >= LINGER || !yieldOnce(now))) return true
       if (now >= sliceEnd && hadWork) return false
     }

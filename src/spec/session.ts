@@ -830,7 +830,8 @@ export const CallSlot = {
 
 /**
  * The word `answer` of a call slot. NONE: there is none yet. AWAITED: the client no longer looks, and sleeps: the answer
- * comes by the socket. SLOT, SOCKET: where the answer is. Both sides replace NONE, each by one atomic operation.
+ * comes by the socket, and the outputs are in the slot. SLOT, SOCKET: where the answer is. Both sides replace NONE, each by
+ * one atomic operation.
  */
 export const AnswerState = { NONE: 0, AWAITED: 1, SLOT: 2, SOCKET: 3 } as const
 

@@ -341,3 +341,22 @@ test('each turn checks a slice of very many idle queue pairs, and a post is foun
   assert.equal(parked(), 1)
   loop.stop()
 })
+
+test('a client that calls without pause does not keep the loop from the event loop', t => {
+  const advanceClock = stopClock(t)
+  const words = new Int32Array(ParkedPage.bytes / 4)
+  let calls = 0
+  const endless = {
+    poll: () => {
+      advanceClock(10)
+      return ++calls < 10_000
+    },
+    park: () => false,
+  }
+  const idle: Pollable = { poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }
+  const loop = new Loop(words, [idle], undefined, undefined, undefined, endless)
+  loop.kick()
+  assert.ok(calls < 1000, `${calls} calls before the loop returned`)
+  assert.ok(loop.isAwake)
+  loop.stop()
+})

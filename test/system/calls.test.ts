@@ -8,6 +8,7 @@ import { SessionEnv } from '../../src/spec/session.ts'
 import { isEmpty, lacking, ownProgram, run, start, startDaemon } from './programs.ts'
 
 const calls = ownProgram('calls')
+const habits = ownProgram('call_habits')
 
 for (const way of ['slot', 'messages'])
   test(`programs that call in a loop, by ${way}, do not starve others`, { skip: lacking(calls) }, async t => {
@@ -25,5 +26,18 @@ for (const way of ['slot', 'messages'])
       child.kill()
       await ended
     }
+    await daemon.settled(isEmpty)
+  })
+
+for (const habit of ['closing', 'malloc', 'leaving'])
+  test(`a program that calls with an unusual habit: ${habit}`, { skip: lacking(habits) }, async t => {
+    const daemon = await startDaemon(t)
+    const { status, stdout, stderr } = await run(
+      t,
+      habits,
+      habit === 'leaving' ? [habit, `${daemon.pid}`] : [habit],
+      daemon,
+    )
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'done\n', stderr: '' })
     await daemon.settled(isEmpty)
   })

@@ -155,8 +155,16 @@ export class CallSlot {
   /** Writes the answer; false: it must go over the socket, followed by `answeredBySocket`. */
   answer(message: Uint8Array): boolean {
     if (message.length > Offsets.replyBytes) return false
-    const { i32, u32, view, bytes } = this.#mapping
+    const { i32, bytes } = this.#mapping
     bytes.set(message, Offsets.reply)
+    this.#putOutputs()
+    const isSeen = Atomics.compareExchange(i32, Offsets.answer >> 2, NONE, SLOT) === NONE
+    if (isSeen) this.#end()
+    return isSeen
+  }
+
+  #putOutputs(): void {
+    const { u32, view, bytes } = this.#mapping
     u32[Offsets.outputCount >> 2] = this.#outputs.length
     let to: number = Offsets.output
     for (const [i, output] of this.#outputs.entries()) {
@@ -166,14 +174,11 @@ export class CallSlot {
       bytes.set(output.bytes, to)
       to += output.bytes.length
     }
-    const isSeen = Atomics.compareExchange(i32, Offsets.answer >> 2, NONE, SLOT) === NONE
-    if (isSeen) this.#end()
-    return isSeen
   }
 
-  /** Before an answer by the socket, which brings no output. */
+  /** Before an answer by the socket. The client takes the output from the slot: it may have left a late call. */
   beforeSocket(): void {
-    this.#flush()
+    if (this.#isCalled) this.#putOutputs()
   }
 
   answeredBySocket(): void {
