@@ -14,7 +14,6 @@ import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { loadDrivers } from '../../daemon/devices/driver-file.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
-import { shortenSlice } from '../../host/event-loop/yield.ts'
 import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -175,7 +174,6 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   )
   const record = openRecordFile(options)
   const stopped = stopSignal()
-  shortenSlice()
   const starting = startDaemon({
     socket,
     config,

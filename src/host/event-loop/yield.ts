@@ -4,38 +4,15 @@
  * microseconds).
  */
 
-import { getPriority } from 'node:os'
 import { mapArena } from '../memory/mapping.ts'
 import { libcFunctions } from '../native.ts'
 import { nowMicroseconds } from './clock.ts'
 
 const sys = libcFunctions({
   sched_yield: 'int sched_yield()',
-  syscall: 'int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)',
   nanosleep: 'int nanosleep(int64_t time, int64_t rest)',
   prctl: 'int prctl(int option, uint64_t value, uint64_t b, uint64_t c, uint64_t d)',
 })
-
-const SYS_SCHED_SETATTR = process.arch === 'arm64' ? 274 : 314
-/** struct sched_attr: size u32, policy u32, flags u64, nice s32, priority u32, runtime u64 (nanoseconds), … */
-const SCHED_ATTR = { bytes: 56, size: 0, flags: 8, nice: 16, runtime: 24 }
-const SCHED_FLAG_KEEP_POLICY = 8
-/** The shortest slice that Linux accepts. Nanoseconds. */
-const SLICE = 100_000
-
-/**
- * Asks for short time slices of the calling thread (Linux 6.12 or newer; without effect before). The share of the
- * processor remains the same, but a thread that wakes with a shorter slice need not wait for the end of the slice of a
- * program that polls, which is a tick of the scheduler (4 ms).
- */
-export const shortenSlice = (): void => {
-  const { address, view } = mapArena(SCHED_ATTR.bytes)
-  view.setUint32(SCHED_ATTR.size, SCHED_ATTR.bytes, true)
-  view.setUint32(SCHED_ATTR.flags, SCHED_FLAG_KEEP_POLICY, true)
-  view.setInt32(SCHED_ATTR.nice, getPriority(), true)
-  view.setUint32(SCHED_ATTR.runtime, SLICE, true)
-  sys().syscall(SYS_SCHED_SETATTR, 0, address, 0)
-}
 
 /** sched_yield(2). About 0.5 µs if no other thread is runnable. */
 export const yieldProcessor = (): void => {
