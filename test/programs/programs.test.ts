@@ -68,6 +68,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   observed: [['-q'], /usage: observed/],
   netlink: [['-q'], /usage: netlink/],
   batches: [['-q'], /usage: batches/],
+  call_habits: [['-q'], /usage: call_habits/],
   null_arguments: [['-q'], /usage: .*null_arguments/],
   outages: [['-q'], /usage: outages/],
   poll_orders: [[], /usage: poll_orders/],

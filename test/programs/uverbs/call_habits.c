@@ -127,6 +127,8 @@ static void leave_call(pid_t daemon)
 int main(int argc, char **argv)
 {
     const int closes = argc == 2 && strcmp(argv[1], "closing") == 0;
+    if (!closes && !(argc == 2 && strcmp(argv[1], "malloc") == 0) && !(argc == 3 && strcmp(argv[1], "leaving") == 0))
+        return fprintf(stderr, "usage: call_habits closing|malloc|leaving PID\n"), 1;
     struct ibv_device **devices = ibv_get_device_list(NULL);
     if (!devices || !devices[0] || !(context = ibv_open_device(devices[0]))) {
         fprintf(stderr, "no device could be opened\n");
