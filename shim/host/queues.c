@@ -89,38 +89,29 @@ void note_overacknowledged(int fd, const struct userdma_misuse *misuse)
     (void)fd, (void)misuse;
 }
 
-void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+/* `mistake`: of `size` bytes, as the struct of the session protocol. */
+static void record_mistake(uint32_t kind, int fd, uint32_t stack, const void *mistake, size_t size)
 {
     struct {
         struct userdma_record record;
         struct userdma_open_record context;
-        struct userdma_batch mistake;
-    } *made;
-    const uint32_t stack = STACK_HERE();
-    made = record_begin(USERDMA_RECORD_BATCH, sizeof *made);
+    } *made = record_begin(kind, sizeof *made + size);
     if (!made)
         return;
     made->record.stack = stack;
     made->context.fd = fd;
-    made->mistake = *mistake;
-    record_end(made, sizeof *made);
+    memcpy(made + 1, mistake, size);
+    record_end(made, sizeof *made + size);
+}
+
+void note_batch_mistake(int fd, const struct userdma_batch *mistake)
+{
+    record_mistake(USERDMA_RECORD_BATCH, fd, STACK_HERE(), mistake, sizeof *mistake);
 }
 
 void note_order(int fd, const struct userdma_order *mistake)
 {
-    struct {
-        struct userdma_record record;
-        struct userdma_open_record context;
-        struct userdma_order mistake;
-    } *made;
-    const uint32_t stack = STACK_HERE();
-    made = record_begin(USERDMA_RECORD_ORDER, sizeof *made);
-    if (!made)
-        return;
-    made->record.stack = stack;
-    made->context.fd = fd;
-    made->mistake = *mistake;
-    record_end(made, sizeof *made);
+    record_mistake(USERDMA_RECORD_ORDER, fd, STACK_HERE(), mistake, sizeof *mistake);
 }
 
 static uint32_t bounded(int elements)

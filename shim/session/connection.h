@@ -78,7 +78,7 @@ bool slot_needs_call(void);
 uint32_t slot_answer(void);
 /* The thread no longer looks for the answer. False if the answer is in the slot. */
 bool slot_await_socket(void);
-/* Takes an answer, with what the call has written. Its length, or -1 if it is malformed. */
+/* Takes an answer, with what the call has written. Its length, or 0 if it is malformed. */
 ssize_t slot_read(struct reply *reply);
 /* After an answer by the socket: copies the results on the stack. False if the slot is invalid. */
 bool slot_take_outputs(const char *slot);

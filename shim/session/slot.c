@@ -275,7 +275,7 @@ ssize_t slot_read(struct reply *reply)
     struct userdma_header header;
     memcpy(&header, message, sizeof header);
     if (header.size > USERDMA_SLOT_REPLY_BYTES || header.size > sizeof reply->message)
-        return -1;
+        return 0;
     memcpy(&reply->message, message, header.size);
-    return slot_take_outputs(session.slot) ? (ssize_t)header.size : -1;
+    return slot_take_outputs(session.slot) ? (ssize_t)header.size : 0;
 }

@@ -298,7 +298,7 @@ export class Loop {
         return false
       }
       setWord(this.#parked, ParkedPage.PARKED, 1)
-      if (!(this.#calls?.park() === true) && !this.#pollAll(ScanScope.BEGIN)) {
+      if (this.#calls?.park() !== true && !this.#pollAll(ScanScope.BEGIN)) {
         this.#onParked(dozes ? this.#endOfDoze() : undefined)
         return true
       }

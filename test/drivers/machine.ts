@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { identify } from '../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../src/core/driver-contract.ts'
-import { type Core, createCore } from '../../src/core/index.ts'
+import { type Core, createCore, type createLocalSpace } from '../../src/core/index.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
 import type { Torment } from '../../src/drivers/soft/torment/torment.ts'
 import { parseFaults } from '../../src/spec/faults/rules.ts'
@@ -17,6 +17,18 @@ export const ipv4 = (last: number): Uint8Array =>
   Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last])
 
 export const QKEY = 0x1111_1111
+
+/** A program with this memory as core's caller. Its calls name descriptors by core's numbers. `copyOut`: gets its results. */
+export const callerOn = (
+  memory: ReturnType<typeof createLocalSpace>,
+  copyOut: (address: bigint, bytes: Uint8Array) => void = () => {},
+) => ({
+  memory,
+  copyIn: (_address: bigint, length: number) => new Uint8Array(length),
+  copyOut,
+  descriptor: (fd: number) => fd,
+  file: () => undefined,
+})
 
 /** Runs the machine until the program has polled `count` completions, and returns them. */
 export const completionsOf = <C>(

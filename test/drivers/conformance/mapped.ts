@@ -23,6 +23,7 @@ import { RingHeader } from '../../../src/spec/drivers/mapped-rings.ts'
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
+import { callerOn } from '../machine.ts'
 import { path, toInit, toRtr, toRts } from '../rxe/machine.ts'
 import { mapRing, pollCq, postReceive, postSend, Wr } from '../rxe/provider.ts'
 import type { Completion, End } from './end.ts'
@@ -51,13 +52,7 @@ export const mappedEnd = (core: Core, { device }: NetworkDevice, entries: number
   const mapped = findableMemory()
   const context = openContext(device, { isOpened: true, mapped })
   const space = createLocalSpace()
-  const caller = {
-    memory: space,
-    copyIn: (_address: bigint, length: number) => new Uint8Array(length),
-    copyOut: () => {},
-    descriptor: (fd: number) => fd,
-    file: () => undefined,
-  }
+  const caller = callerOn(space)
   const call = <T = Record<string, never>>(cls: ObjectClass, method: string, object: number, args: object) => {
     const done = invokeNow(context, cls as never, method as never, object, args as never, caller)
     return { ...done, object: done.object as number, out: done.out as T }

@@ -26,7 +26,7 @@ import {
 import { AccessFlags, QpState } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
-import { driverMachine, ipv4, QKEY } from '../machine.ts'
+import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
 
 export { ipv4, QKEY }
 
@@ -66,13 +66,7 @@ export const program = (
   const mapped = findableMemory()
   const context = openContext(efa, { isOpened: true, mapped })
   const space = createLocalSpace()
-  const caller = {
-    memory: space,
-    copyIn: (_address: bigint, length: number) => new Uint8Array(length),
-    copyOut: () => {},
-    descriptor: (fd: number) => fd,
-    file: () => undefined,
-  }
+  const caller = callerOn(space)
   const watch = (fd: number) => {
     const queue = createEventQueue()
     attachSink(m.core.descriptors.get(fd)!, queue)

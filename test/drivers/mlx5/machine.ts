@@ -27,7 +27,7 @@ import { BLOCK_BYTES, CompletionEntry, CompletionKind, Mlx5Opcode } from '../../
 import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import type { Port } from '../../../src/transport/phy/port.ts'
-import { driverMachine, ipv4, QKEY } from '../machine.ts'
+import { callerOn, driverMachine, ipv4, QKEY } from '../machine.ts'
 
 export { ipv4, QKEY }
 
@@ -142,13 +142,7 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
   const space = createLocalSpace()
   const pages = programPages(space)
   const context: Context = openContext(device, { isOpened: true, mapped: pages.memory })
-  const caller = {
-    memory: space,
-    copyIn: (_address: bigint, length: number) => new Uint8Array(length),
-    copyOut: (address: bigint, bytes: Uint8Array) => pages.put(address, bytes),
-    descriptor: (fd: number) => fd,
-    file: () => undefined,
-  }
+  const caller = callerOn(space, (address, bytes) => pages.put(address, bytes))
   const call = <T = Record<string, never>>(cls: ObjectClass, method: string, object: number, args: object) => {
     const { object: created, out } = invokeNow(context, cls as never, method as never, object, args as never, caller)
     return { object: created as number, out: out as T }

@@ -4,30 +4,17 @@
  * has a reason there.
  */
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { absences, type Column, columns } from '../../../src/spec/check/by-device.ts'
 import { type FindingId, findings } from '../../../src/spec/check/findings.ts'
 import { repoRoot } from '../../paths.ts'
 import { cleanEnvironment, lacking, run, type Scope, startDaemon, temporaryFolder, userdma } from '../programs.ts'
-import { type FindingJson, faulty, sources } from './checking.ts'
+import { type FindingJson, faulty, isHanging, NEED_MORE, programNames, sources } from './checking.ts'
 
-/** Findings whose programs need another daemon, rights or `--like`: findings.test.ts. */
-const ELSEWHERE: readonly FindingId[] = [
-  'peer-refused',
-  'slow-memory',
-  'adapter-limit',
-  'adapter-operation',
-  'adapter-memlock',
-  'fork-unsafe',
-]
-const names = readdirSync(sources)
-  .filter(name => name.endsWith('.c'))
-  .map(name => name.slice(0, -2))
 const idOf = (name: string) => name.split('--')[0] as FindingId
 const usesCm = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('"cm.h"')
-const isHanging = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('alarm(')
 
 /** A shell script that runs the programs; those that hang at the same time. */
 const scriptOf = (programs: readonly string[], command: (name: string) => string): string =>
@@ -66,14 +53,14 @@ const onDevice = (driver: string): readonly string[] => [
 
 /** What is told in each column. */
 const runs: Readonly<Record<Exclude<Column, 'host'>, (scope: Scope) => Promise<ReadonlySet<FindingId>>>> = {
-  rxe: scope => check(scope, onDevice('rxe'), names),
-  mlx5: scope => check(scope, onDevice('mlx5'), names),
+  rxe: scope => check(scope, onDevice('rxe'), programNames),
+  mlx5: scope => check(scope, onDevice('mlx5'), programNames),
   efa: scope => {
     const srd = (name: string): string => join(repoRoot, 'build', 'findings', 'srd', name)
     return check(
       scope,
       onDevice('efa'),
-      names.filter(name => existsSync(srd(name)) && !usesCm(name)),
+      programNames.filter(name => existsSync(srd(name)) && !usesCm(name)),
       srd,
     )
   },
@@ -89,14 +76,14 @@ const runs: Readonly<Record<Exclude<Column, 'host'>, (scope: Scope) => Promise<R
     const verbs = await told(
       'loop.mjs',
       'loop0',
-      names.filter(name => !usesCm(name)),
+      programNames.filter(name => !usesCm(name)),
     )
-    const cm = await told('wire.mjs', 'wire0@127.0.0.1,driver=wire', names.filter(usesCm))
+    const cm = await told('wire.mjs', 'wire0@127.0.0.1,driver=wire', programNames.filter(usesCm))
     return new Set([...verbs, ...cm])
   },
 }
 
-const ids = (Object.keys(findings) as FindingId[]).filter(id => names.some(name => idOf(name) === id))
+const ids = (Object.keys(findings) as FindingId[]).filter(id => programNames.some(name => idOf(name) === id))
 
 describe('findings on each device', { skip: lacking(faulty('leak')) }, () => {
   for (const column of columns) {
@@ -104,7 +91,7 @@ describe('findings on each device', { skip: lacking(faulty('leak')) }, () => {
     it(column, async t => {
       const told = await runs[column](t)
       const absent = new Set(absences[column].flatMap(({ findings: absent }) => absent))
-      const expected = ids.filter(id => !ELSEWHERE.includes(id))
+      const expected = ids.filter(id => !NEED_MORE.includes(id))
       assert.deepEqual(
         {
           missing: expected.filter(id => !told.has(id) && !absent.has(id)),

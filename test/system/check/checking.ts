@@ -2,7 +2,7 @@
  * Runs shell scripts under `userdma check --notes --json`, and reads the findings; the programs of docs/findings.
  */
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
@@ -35,6 +35,16 @@ export interface FindingJson {
 interface OmissionJson {
   readonly omission: OmissionId
 }
+
+/** Findings whose programs need another daemon, rights or `--like`. */
+export const NEED_MORE: readonly FindingId[] = [
+  'peer-refused',
+  'slow-memory',
+  'adapter-limit',
+  'adapter-operation',
+  'adapter-memlock',
+  'fork-unsafe',
+]
 
 /** Debian compiles the modules for this interpreter. */
 export const PYTHON = '/usr/bin/python3'
@@ -102,6 +112,13 @@ export const sources = join(repoRoot, 'docs', 'findings')
 /** Programs of docs/findings, compiled with their fault and without. */
 export const faulty = (name: string): string => join(repoRoot, 'build', 'findings', name)
 export const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
+
+/** The names of the programs. */
+export const programNames = readdirSync(sources)
+  .filter(name => name.endsWith('.c'))
+  .map(name => name.slice(0, -2))
+/** Whether the program hangs, and ends by a signal after seconds. */
+export const isHanging = (name: string): boolean => readFileSync(join(sources, `${name}.c`), 'utf8').includes('alarm(')
 
 /** Exit status of `userdma check` with findings. */
 export const EX_DATAERR = 65

@@ -2,33 +2,35 @@
  * `userdma check` on the programs of docs/findings: with its fault, each has its finding; without, none.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { longOnly } from '../../long-run.ts'
 import { loopbackText } from '../../loopback.ts'
 import { lacking, startDaemon, temporaryFolder } from '../programs.ts'
-import { assertFound, checkScript, EX_DATAERR, faulty, fixed, isOf, sources } from './checking.ts'
+import {
+  assertFound,
+  checkScript,
+  EX_DATAERR,
+  faulty,
+  fixed,
+  isHanging,
+  isOf,
+  NEED_MORE,
+  programNames,
+} from './checking.ts'
 
 /** Findings whose programs need options, rights or another daemon: tests below run them. */
 const withOwnTest = [
   'adapter-error', // host.test.ts
-  'peer-refused',
-  'slow-memory',
-  'adapter-limit',
-  'adapter-operation',
-  'adapter-memlock',
-  'fork-unsafe',
+  ...NEED_MORE,
 ]
-const ids = readdirSync(sources)
-  .filter(name => name.endsWith('.c'))
-  .map(name => name.slice(0, -2))
-  .filter(id => !withOwnTest.includes(id))
+const ids = programNames.filter(id => !withOwnTest.includes(id))
 
 describe('userdma check on the programs of docs/findings', { skip: lacking(faulty('leak'), fixed('leak')) }, () => {
   it('finds the fault of each program, with its line', async t => {
     // Programs that hang end by a signal after seconds: they run at the same time.
-    const hanging = ids.filter(id => readFileSync(join(sources, `${id}.c`), 'utf8').includes('alarm('))
+    const hanging = ids.filter(isHanging)
     const others = ids.filter(id => !hanging.includes(id))
     const script = [
       ...hanging.map(id => `${faulty(id)} >&2 &`),
