@@ -483,6 +483,8 @@ export interface DeviceQueues {
 export interface ContextWait {
   readonly context: Context
   readonly wait: Wait
+  /** Whether it is still so; absent: only the next look tells. */
+  holds?(): boolean
 }
 
 /** Counts since the device was added, by their names in spec/counters.ts. */

@@ -69,6 +69,13 @@ export function* waitsOfCm(cm: RdmaCm): Generator<ContextWait> {
       for (const [waiting, text] of rule(id, ids)) {
         const context = contextOf(waiting)
         if (context !== undefined && waiting.object !== undefined)
-          yield { context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle } }
+          yield {
+            context,
+            wait: { id: 'connection-waits', text, cmId: waiting.object.handle },
+            // A program may close a channel long after the last look.
+            holds: () =>
+              [...cm.boundIdentifiers()].includes(waiting) &&
+              rule(id, ids).some(([one, now]) => one === waiting && now === text),
+          }
       }
 }

@@ -16,9 +16,7 @@ const MAX_SHARE = 1 / 20
 /** Microseconds after which an unchanged state counts as a wait. */
 const MIN_WAIT = 1_000_000
 
-interface Watched {
-  readonly context: Context
-  readonly wait: Wait
+interface Watched extends ContextWait {
   /** Microseconds. */
   readonly since: number
   isReported: boolean
@@ -70,10 +68,11 @@ export class WaitWatch {
     const now = this.#now()
     const before = this.#watched
     this.#watched = new Map()
-    for (const { context, wait } of this.#look()) {
+    for (const found of this.#look()) {
+      const { context, wait } = found
       const key = `${context.id} ${wait.id} ${wait.text}`
       const { since = now, isReported = false } = before.get(key) ?? {}
-      this.#watched.set(key, { context, wait, since, isReported })
+      this.#watched.set(key, { ...found, since, isReported })
     }
     this.#reportWhere(({ since }) => now - since >= this.#reportAfter)
   }
@@ -96,7 +95,9 @@ export class WaitWatch {
   }
 
   #reportWhere(isWanted: (watched: Watched) => boolean): void {
-    const wanted = [...this.#watched.values()].filter(watched => !watched.isReported && isWanted(watched))
+    const wanted = [...this.#watched.values()].filter(
+      watched => !watched.isReported && isWanted(watched) && watched.holds?.() !== false,
+    )
     for (const { wait, context } of inReportOrder(wanted.map(({ wait, context }) => ({ id: wait.id, wait, context }))))
       this.#report(context, wait)
     for (const watched of wanted) watched.isReported = true
