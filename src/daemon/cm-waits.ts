@@ -72,6 +72,7 @@ export function* waitsOfCm(cm: RdmaCm): Generator<ContextWait> {
           yield {
             context,
             wait: { id: 'connection-waits', text, cmId: waiting.object.handle },
+            channel: waiting.object.events?.route.channel,
             // A program may close a channel long after the last look.
             holds: () =>
               [...cm.boundIdentifiers()].includes(waiting) &&

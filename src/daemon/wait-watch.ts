@@ -5,7 +5,7 @@
  */
 
 import type { ContextWait } from '../core/driver-contract.ts'
-import type { Context } from '../core/model.ts'
+import type { Context, CoreObject } from '../core/model.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { Containment } from './containment.ts'
 
@@ -88,10 +88,15 @@ export class WaitWatch {
     this.#reportWhere(({ since }) => now - since >= MIN_WAIT)
   }
 
-  /** Reports the waits of a context that ends. */
-  ended(context: Context): void {
+  /** Reports the waits of a context that ends; with `channel`, of this channel of the context. */
+  ended(context: Context, channel?: CoreObject): void {
     const now = this.#now()
-    this.#reportWhere(watched => watched.context === context && now - watched.since >= MIN_WAIT)
+    this.#reportWhere(
+      watched =>
+        watched.context === context &&
+        (channel === undefined || watched.channel === channel) &&
+        now - watched.since >= MIN_WAIT,
+    )
   }
 
   #reportWhere(isWanted: (watched: Watched) => boolean): void {

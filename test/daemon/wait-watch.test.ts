@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ContextWait } from '../../src/core/driver-contract.ts'
-import type { Context } from '../../src/core/model.ts'
+import type { Context, CoreObject } from '../../src/core/model.ts'
 import { WaitWatch } from '../../src/daemon/wait-watch.ts'
 
 const SECOND = 1_000_000
@@ -44,5 +44,18 @@ test('a wait that was over after the last look is not reported', () => {
   assert.deepEqual(reported, [])
   holds = true
   watch.ended(context)
+  assert.deepEqual(reported, ['an event was not read'])
+})
+
+test('the end of a channel reports the waits of that channel alone', () => {
+  const [channel, other] = [{ id: 7 }, { id: 8 }] as readonly CoreObject[]
+  const { watch, reported } = watching({
+    context,
+    wait: { id: 'connection-waits', text: 'an event was not read' },
+    channel,
+  })
+  watch.ended(context, other)
+  assert.deepEqual(reported, [])
+  watch.ended(context, channel)
   assert.deepEqual(reported, ['an event was not read'])
 })
