@@ -48,7 +48,7 @@ test('a wait that was over after the last look is not reported', () => {
 })
 
 test('the end of a channel reports the waits of that channel alone', () => {
-  const [channel, other] = [{ id: 7 }, { id: 8 }] as readonly CoreObject[]
+  const [channel, other] = [{ id: 7 } as CoreObject, { id: 8 } as CoreObject]
   const { watch, reported } = watching({
     context,
     wait: { id: 'connection-waits', text: 'an event was not read' },
