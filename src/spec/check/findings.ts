@@ -266,7 +266,7 @@ const table = {
     severity: 'error',
     needs: ['call', 'post', 'completion', 'peer'],
     title: 'no memory has this rkey',
-    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
+    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
