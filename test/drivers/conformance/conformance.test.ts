@@ -274,6 +274,25 @@ const cases: readonly Case[] = [
     },
   },
   {
+    name: 'a SEND that is too long for its receive fails at both ends, and takes one receive',
+    isForLoss: true,
+    async run(pair, subject) {
+      const { a, b } = pair
+      b.receive(1, 0, 8)
+      b.receive(2, 8192, LENGTH)
+      a.send(1, 0, LENGTH)
+      assert.deepEqual(byId(await completions(pair, a, 1)), [[1, 'failed', false]])
+      if (afterFailure(subject) === 'ok') {
+        a.send(2, 0, LENGTH)
+        assert.deepEqual(byId(await completions(pair, a, 1)), ok([2]))
+      }
+      assert.deepEqual(byId(await completions(pair, b, 2)), [
+        [1, 'failed', true],
+        [2, afterFailure(subject), true],
+      ])
+    },
+  },
+  {
     name: 'a refused WRITE ends a connection: what follows is flushed; without a connection it is executed',
     async run(pair, subject) {
       const { a } = pair
