@@ -250,9 +250,8 @@ export interface ReceivedFrom {
   /** When a packet came last. */
   usedAt: number
   highest: number
-  /** Bit PSN modulo REMEMBERED: the packet needs no execution; of these: it was refused until it comes with a new PSN. */
-  readonly taken: Uint32Array
-  readonly refused: Uint32Array
+  /** By PSN modulo REMEMBERED: the status of the packet's answer, plus 1; 0: it has not come. */
+  readonly answers: Uint8Array
   /** Received bytes of WRITEs with immediate data, by message. */
   readonly writes: Map<number, number>
   /** The PSNs to acknowledge are between these two; undefined: none. */

@@ -54,6 +54,12 @@ export interface Completion {
   readonly sourceQpn: number
 }
 
+/** A range at the peer. */
+export interface Remote {
+  readonly address: number
+  readonly rkey: number
+}
+
 const BYTES = 1 << 18
 
 /** A program with one SRD queue pair, a region of 256 KiB and a completion queue. */
@@ -170,7 +176,7 @@ export const program = (
       offset: number
       length: number
       imm?: number
-      remote?: { address: number; rkey: number }
+      remote?: Remote
       qkey?: number
     }): void {
       const chunk = at(keys.sendRingKey!)

@@ -1,8 +1,9 @@
 /*
  * What two queue pairs know of each other's packets (docs/decisions/srd.md). A sender numbers the packets to each
- * destination, and sends each again until it is acknowledged; a receiver knows which of the last numbers it has taken.
+ * destination, and sends each again until it is answered; a receiver knows its answers to the last numbers.
  * Nothing depends on the order of packets.
  */
+import { EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
 import { timeoutOf } from '../engine-common.ts'
 import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../state.ts'
@@ -11,7 +12,6 @@ import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../st
 export const WINDOW = 512
 /** Packet numbers that a receiver remembers: more than a sender has in its window. */
 const REMEMBERED = 1024
-const WORDS = REMEMBERED / 32
 /** Bits of an acknowledgement. */
 export const ACKNOWLEDGED = 128
 const PSN_MASK = 0xff_ffff
@@ -133,45 +133,29 @@ export const createReceivedFrom = (
   earlierEpochs: before === undefined ? [] : [before.epoch, ...before.earlierEpochs].slice(0, MAX_EARLIER),
   usedAt: 0,
   highest: (psn - 1) & PSN_MASK,
-  taken: new Uint32Array(WORDS),
-  refused: new Uint32Array(WORDS),
+  answers: new Uint8Array(REMEMBERED),
   writes: new Map(),
   firstToAcknowledge: undefined,
   lastToAcknowledge: 0,
 })
 
-const bitOf = (psn: number): number => psn & (REMEMBERED - 1)
-
-/** Whether the packet was taken, or is so old that it must have been. */
-export const isTaken = ({ highest, taken }: ReceivedFrom, psn: number): boolean => {
+/** The status with which a packet was answered; undefined: it is new. One so old that it must have been taken: OK. */
+export const answerOf = ({ highest, answers }: ReceivedFrom, psn: number): number | undefined => {
   const distance = psnDifference(psn, highest)
-  if (distance > 0) return false
-  if (distance <= -REMEMBERED) return true
-  const bit = bitOf(psn)
-  return (taken[bit >> 5]! & (1 << (bit & 31))) !== 0
+  if (distance > 0) return undefined
+  if (distance <= -REMEMBERED) return EfaStatus.OK
+  const answer = answers[psn & (REMEMBERED - 1)]!
+  return answer === 0 ? undefined : answer - 1
 }
 
-/** The packet was taken, or refused because it must wait: then it comes again with a new PSN. */
-export const noteTaken = (source: ReceivedFrom, psn: number, isRefused: boolean): void => {
-  const { taken, refused } = source
+/** The packet is answered with `status`, now and whenever it comes again: it is executed once. */
+export const noteAnswer = (source: ReceivedFrom, psn: number, status: number): void => {
+  const { answers } = source
   const distance = psnDifference(psn, source.highest)
-  if (distance >= REMEMBERED) taken.fill(0)
-  else
-    for (let i = 1; i <= distance; i++) {
-      const bit = bitOf(source.highest + i)
-      taken[bit >> 5]! &= ~(1 << (bit & 31))
-    }
+  if (distance >= REMEMBERED) answers.fill(0)
+  else for (let i = 1; i <= distance; i++) answers[(source.highest + i) & (REMEMBERED - 1)] = 0
   if (distance > 0) source.highest = psn
-  const bit = bitOf(psn)
-  taken[bit >> 5]! |= 1 << (bit & 31)
-  if (isRefused) refused[bit >> 5]! |= 1 << (bit & 31)
-  else refused[bit >> 5]! &= ~(1 << (bit & 31))
-}
-
-/** Whether a taken packet was refused. */
-export const isRefused = ({ highest, refused }: ReceivedFrom, psn: number): boolean => {
-  const bit = bitOf(psn)
-  return psnDifference(psn, highest) > -REMEMBERED && (refused[bit >> 5]! & (1 << (bit & 31))) !== 0
+  answers[psn & (REMEMBERED - 1)] = status + 1
 }
 
 /** Asks for an acknowledgement of a taken packet. True if none was due before. */

@@ -27,7 +27,7 @@ import {
   srdQkey,
   srdSource,
 } from './packets.ts'
-import { ACKNOWLEDGED, acknowledgeLater, createReceivedFrom, isRefused, isTaken, noteTaken } from './pairs.ts'
+import { ACKNOWLEDGED, acknowledgeLater, answerOf, createReceivedFrom, noteAnswer } from './pairs.ts'
 
 const { SEND } = EfaOperation
 const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
@@ -37,10 +37,8 @@ const { OK } = EfaStatus
 const MAX_RESPONSES = 128
 /** Incomplete WRITEs with immediate data of one source. */
 const MAX_WRITES = 4096
-/** Sources of packets of all queue pairs, each about 500 bytes; packets of further ones are dropped. */
+/** Sources of packets of all queue pairs, each about 1.3 KB; packets of further ones are dropped. */
 const MAX_SOURCES = 0x1_0000
-
-const isExecuted = (source: ReceivedFrom, psn: number): boolean => isTaken(source, psn) && !isRefused(source, psn)
 
 export class Receiving {
   readonly #engine: EngineParts
@@ -109,9 +107,10 @@ export class Receiving {
 
   /** As `#takePacket`, for a packet that may have come before. */
   #takeOnce(source: ReceivedFrom, psn: number, at: number, opcode: number, payload: number): number {
-    if (isTaken(source, psn)) return isRefused(source, psn) ? EfaStatus.NOT_READY : OK
+    const answer = answerOf(source, psn)
+    if (answer !== undefined) return answer
     const status = this.#takePacket(source, at, opcode, payload)
-    if (status === OK || status === EfaStatus.NOT_READY) noteTaken(source, psn, status !== OK)
+    if (status !== WAIT) noteAnswer(source, psn, status)
     return status
   }
 
@@ -133,7 +132,10 @@ export class Receiving {
     return source
   }
 
-  /** Executes a packet. WAIT: it must come again later; OK: it is taken; otherwise why its message fails. */
+  /**
+   * Executes a packet. WAIT: it must come again later; NOT_READY: later and with a new number; OK: it is taken; otherwise
+   * why its message fails.
+   */
   #takePacket(source: ReceivedFrom, at: number, opcode: number, payload: number): number {
     const { qp } = source
     const { arena } = this.#engine.port
@@ -234,7 +236,7 @@ export class Receiving {
         if (at < 0) break
         this.#bits.fill(0)
         for (let i = 0; i < ACKNOWLEDGED; i++)
-          if (isExecuted(source, (psn - i) & 0xff_ffff)) this.#bits[i >> 5]! |= 1 << (i & 31)
+          if (answerOf(source, (psn - i) & 0xff_ffff) === OK) this.#bits[i >> 5]! |= 1 << (i & 31)
         putAck(this.#engine.port.arena.view, at, qpn, qp.qpn, epoch, psn, this.#bits)
         this.#engine.commit(at, ACK_BYTES, peer)
         if (psnDifference(psn, first) < ACKNOWLEDGED) break
