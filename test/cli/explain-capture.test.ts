@@ -46,7 +46,28 @@ test('filters: hosts, queue pairs, time and port', () => {
   assert.match(explain(['--host', '10.77.0.3', capture]).stdout, NAMED)
   assert.match(explain(['--qp', '0xfffff0', capture]).stdout, /no RDMA packets/)
   assert.doesNotMatch(explain(['--until', '0', capture]).stdout, /failure/)
-  assert.match(explain(['--port', '4792', capture]).stdout, /no RDMA packets/)
+  assert.match(explain(['--port', '4792', capture]).stdout, /RoCEv2 packets go to another UDP port\n\s+port 4791\n/)
+})
+
+test('several captures are compared: as text and as objects, and not from standard input', () => {
+  const bytes = readFileSync(capture)
+  const { stdout } = explain([capture, capture])
+  assert.match(stdout, /together: .*\n\s+the clock of .* agrees with that of .* by 7 packets that both have/)
+  const objects = explain(['--json', capture, capture])
+    .stdout.trim()
+    .split('\n')
+    .map(line => JSON.parse(line) as { kind: string; packets?: number })
+  assert.deepEqual(
+    objects.filter(({ kind }) => kind === 'clock' || kind === 'path').map(({ kind, packets }) => [kind, packets]),
+    [
+      ['clock', 7],
+      ['path', 5],
+      ['path', 2],
+    ],
+  )
+  const { status, stderr } = explain([capture, '-'], bytes)
+  assert.equal(status, 2)
+  assert.match(stderr, /several captures are read twice: give files/)
 })
 
 test('mistakes get a sentence', t => {
