@@ -17,7 +17,7 @@ const number = (value: number): string => value.toLocaleString('en-US')
 const plural = (count: number, noun: string): string => `${number(count)} ${noun}${count === 1 ? '' : 's'}`
 
 /** A flow for people: who sends to whom. */
-const flowText = ({ addresses }: CaptureAnalysis, flow: Flow): string => {
+export const flowText = ({ addresses }: CaptureAnalysis, flow: Flow): string => {
   const { peer, source, destination, qpn, sourceQpn, service } = flow
   const from = sourceQpn > 0 ? ` QP ${hex(sourceQpn)}` : peer === undefined ? '' : ` QP ${hex(peer.qpn)}`
   return `${addresses.text(source)}${from} → ${addresses.text(destination)} QP ${hex(qpn)} (${serviceName(service)})`

@@ -3,9 +3,12 @@
  */
 import { readFileSync } from 'node:fs'
 import { type OpcodeName, opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
+import type { AddressTable } from '../../../src/tools/captures/addresses.ts'
 import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
 import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
 import { type CaptureProblem, problemsOf } from '../../../src/tools/captures/problems.ts'
+import { PacketSample, packetNumber } from '../../../src/tools/captures/samples.ts'
+import type { Point } from '../../../src/tools/captures/together.ts'
 import { parseAddress } from '../../../src/transport/wire/address.ts'
 import { arenaOver } from '../../../src/transport/wire/arena.ts'
 import { emitFrame } from '../../../src/transport/wire/frame.ts'
@@ -116,7 +119,7 @@ export const roce = ({
     dontFragment: true,
     payload,
   })
-  return { time: 1_700_000_000_000_000_000n + BigInt(Math.round(time)), linkType: 1, bytes, length: bytes.length }
+  return { time: START + BigInt(Math.round(time)), linkType: 1, bytes, length: bytes.length }
 }
 
 /** An AETH: an acknowledgement unless `syndrome` says otherwise. */
@@ -127,4 +130,23 @@ export const reth = (length: number): Uint8Array => {
   const bytes = new Uint8Array(16)
   new DataView(bytes.buffer).setUint32(12, length)
   return bytes
+}
+
+/** Nanoseconds since 1970 of the packets that tests make. */
+export const START = 1_700_000_000_000_000_000n
+
+/** A file in memory as one of several captures, which share `addresses`. */
+export const pointOf = (name: string, file: Uint8Array, addresses: AddressTable): Point => {
+  const sample = new PacketSample()
+  const analysis = new CaptureAnalysis({
+    addresses,
+    onPacket: (packet, located, _kind, time) => sample.add(packetNumber(packet, located), time, located),
+  })
+  analysis.reader.push(file)
+  analysis.finish()
+  const origin = (analysis.startSeconds - Number(START / 1_000_000_000n)) * 1e9 + analysis.startNanoseconds
+  const chunks = async function* () {
+    for (let at = 0; at < file.length; at += 5000) yield file.subarray(at, at + 5000)
+  }
+  return { name, sample, origin, end: analysis.end, open: async () => chunks() }
 }

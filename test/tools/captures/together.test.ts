@@ -5,28 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { AddressTable } from '../../../src/tools/captures/addresses.ts'
-import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
 import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
-import { PacketSample, packetNumber } from '../../../src/tools/captures/samples.ts'
-import { compareCaptures, type Point, type Together } from '../../../src/tools/captures/together.ts'
-import { packetsOfFixture, pcapOf, randomOf } from './build.ts'
-
-const START = 1_700_000_000_000_000_000n
-
-const pointOf = (name: string, file: Uint8Array, addresses: AddressTable): Point => {
-  const sample = new PacketSample()
-  const analysis = new CaptureAnalysis({
-    addresses,
-    onPacket: (packet, located, _kind, time) => sample.add(packetNumber(packet, located), time, located),
-  })
-  analysis.reader.push(file)
-  analysis.finish()
-  const origin = (analysis.startSeconds - Number(START / 1_000_000_000n)) * 1e9 + analysis.startNanoseconds
-  const chunks = async function* () {
-    for (let at = 0; at < file.length; at += 5000) yield file.subarray(at, at + 5000)
-  }
-  return { name, sample, origin, end: analysis.end, open: async () => chunks() }
-}
+import { compareCaptures, type Together } from '../../../src/tools/captures/together.ts'
+import { packetsOfFixture, pcapOf, pointOf, randomOf, START } from './build.ts'
 
 const compare = (files: readonly Uint8Array[]): Promise<Together> => {
   const addresses = new AddressTable()
