@@ -89,7 +89,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   'tools/captures': {
     floor: 3,
-    imports: ['spec', 'transport/wire', 'tools/trace'],
+    imports: ['spec', 'transport/wire', 'tools/trace', 'tools/record'],
     node: [],
     isTimeless: true,
   },

@@ -235,7 +235,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .command('export')
       .argument('<file>', 'a session file that `--record` has written, or a capture (pcap, pcapng; also gzip or zstd)')
       .description(
-        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, the RDMA packets that are asked for, as pcapng.',
+        'Writes a session file or a capture in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, pcapng has the RDMA packets that are asked for.',
       )
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
@@ -419,9 +419,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   inspect(program) {
     program
       .command('inspect')
-      .argument('[file]', 'a session file of --record (default: what happens on a daemon now)', path)
+      .argument('[file]', 'a session file of --record, or a capture (default: what happens on a daemon now)', path)
       .description(
-        'Serves a page that shows packets, requests, objects and failures: of a recorded session, or live of a daemon.',
+        'Serves a page that shows packets, requests, objects and failures: of a recorded session or a capture, or live of a daemon.',
       )
       .option(SOCKET, 'the daemon at this socket', path)
       .option(NET, 'show the hosts of this network of `userdma net`')
@@ -438,6 +438,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         examples(
           'userdma inspect --allow-faults',
           'userdma run --record session.udr -- ./my-test && userdma inspect session.udr',
+          'userdma inspect capture.pcapng',
         ),
       )
       .action(async (file, options) => (await import('./commands/inspect.ts')).inspect(file, options))

@@ -18,6 +18,7 @@ import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
 import { durationText } from '../../tools/trace/duration.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { isSessionFile, sessionOfCapture } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
@@ -172,9 +173,9 @@ const waitLines = (waits: SessionWaits, end: number): string[] => {
 }
 
 /** The command. Throws UsageError. */
-export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
+const explainSession = async (name: string, options: SlowOptions, path: string): Promise<void> => {
   const top = topOf(options.top)
-  const source = openSessionFile(name)
+  const source = openSessionFile(path)
   const progress = createProgress('userdma explain')
   try {
     const session = await openSession(source)
@@ -239,5 +240,16 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
   } finally {
     progress.end()
     source.close()
+  }
+}
+
+/** The command: of a session file, or of a capture as one. Throws UsageError. */
+export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
+  if (isSessionFile(name)) return explainSession(name, options, name)
+  const { path, remove } = await sessionOfCapture(name, 'explain')
+  try {
+    await explainSession(name, options, path)
+  } finally {
+    remove()
   }
 }

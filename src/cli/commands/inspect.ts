@@ -7,7 +7,8 @@ import { openFile } from '../../tools/inspect/file.ts'
 import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { type PageData, servePage } from '../../tools/inspect/server.ts'
-import { onEndSignal } from '../end-signals.ts'
+import { isSessionFile, sessionOfCapture } from '../capture-session.ts'
+import { beforeEndBySignal, onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'
 import { ranInside } from '../net/inside.ts'
@@ -61,6 +62,28 @@ const openDaemon = (name: string, socket: string | undefined, limit: number, all
     },
   })
 
+/** A session file, or a capture as one. */
+const openSessionOrCapture = async (file: string): Promise<Opened> => {
+  if (isSessionFile(file)) return openFile(file)
+  const { path, remove } = await sessionOfCapture(file, 'inspect')
+  const removeHandlers = beforeEndBySignal(remove)
+  try {
+    const { data, close } = await openFile(path)
+    return {
+      data: { ...data, name: file },
+      async close(): Promise<void> {
+        await close()
+        removeHandlers()
+        remove()
+      },
+    }
+  } catch (error) {
+    removeHandlers()
+    remove()
+    throw error
+  }
+}
+
 /** The daemons of all hosts of a net. */
 const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = false): Promise<Opened[]> => {
   const hosts = hostsWithDaemon(plan)
@@ -70,7 +93,7 @@ const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = fal
 }
 
 const open = async (file: string | undefined, options: InspectOptions, net?: ChosenNet): Promise<Opened[]> => {
-  if (file !== undefined) return [await openFile(file)]
+  if (file !== undefined) return [await openSessionOrCapture(file)]
   if (net !== undefined) return openNet(net.folder, net.state, options.allowFaults)
   return [
     await openDaemon(namedSocket(options.socket) ?? userSocket(), options.socket, LIVE_LIMIT, options.allowFaults),
