@@ -18,7 +18,15 @@ import {
 import { SendFlags, WrOpcode } from '../../spec/work.ts'
 import { Limits } from './attributes.ts'
 import { loadDoorbell } from './doorbells.ts'
-import type { Element, QueuePair, ReceiveQueue, Request, SendQueue } from './state.ts'
+import {
+  type Element,
+  NO_TIMER,
+  type QueuePair,
+  type Receive,
+  type ReceiveQueue,
+  type Request,
+  type SendQueue,
+} from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 
@@ -55,8 +63,9 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   done: 0,
   rnrTries: 0,
   destination: undefined,
-  dueAt: Number.POSITIVE_INFINITY,
+  isWaiting: false,
   heardAt: 0,
+  timer: NO_TIMER,
 })
 
 export const copyRequest = (request: Request): Request => ({
@@ -126,7 +135,7 @@ export const readSend = (table: MemoryTable, qp: QueuePair, queue: SendQueue, in
   if ((control & SendControl.INLINE) !== 0) {
     into.inlineLength = Math.min(size, room, MAX_INLINE)
     into.length = size
-    into.inline.set(bytes.subarray(dataAt, dataAt + into.inlineLength))
+    for (let i = 0; i < into.inlineLength; i++) into.inline[i] = bytes[dataAt + i]!
   } else {
     into.count = Math.min(size, isRdma ? Limits.maxRdmaSges : Limits.maxSendSges, Math.floor(room / SendElement.BYTES))
     for (let i = 0; i < into.count; i++) {
@@ -141,7 +150,6 @@ export const readSend = (table: MemoryTable, qp: QueuePair, queue: SendQueue, in
   into.done = 0
   into.rnrTries = 0
   into.destination = undefined
-  into.dueAt = Number.POSITIVE_INFINITY
 }
 
 /** The request id as the program has written it. */
@@ -177,14 +185,6 @@ export const postedSend = (request: Request, gid: Uint8Array | undefined): Poste
 }
 
 // ---- receives ----
-
-export interface Receive {
-  id: number
-  readonly elements: readonly Element[]
-  count: number
-  /** Room for a message, bytes. */
-  length: number
-}
 
 export const emptyReceive = (): Receive => ({
   id: 0,
