@@ -23,7 +23,7 @@ import { pendingReceives, UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
 import { forgetQueuePair, reportFlush } from './failures.ts'
 import { elementsGranted, memoryOf } from './memory.ts'
 import { closePeer, forgetStrangers, sourcePeer } from './peers.ts'
-import { emptyRequest, NO_INLINE, pendingSends, postedReceive, postedSend, readSend, takeReceive } from './requests.ts'
+import { NO_INLINE, pendingSends, postedReceive, postedSend, readSend, sendRecord, takeReceive } from './requests.ts'
 import { Opcode, payloadAt } from './srd/packets.ts'
 import { isIdle } from './srd/pairs.ts'
 import { acknowledge, closeSource, onMessage } from './srd/receiving.ts'
@@ -202,7 +202,7 @@ const wake = (qp: QueuePair, request: Request): void => {
 }
 
 const load = (efa: EfaState, qp: QueuePair): Request => {
-  efa.request ??= emptyRequest(qp)
+  efa.request ??= sendRecord(qp)
   const { request } = efa
   const { memory, taps } = efa.device()
   readSend(memory, qp, qp.send!, request)

@@ -33,9 +33,12 @@ const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 export const NO_INLINE = -1
 const MAX_INLINE = InlineBytes[128]
 
+const NO_BYTES = new Uint8Array(0)
+
 const element = (): Element => ({ hi: 0, lo: 0, length: 0, key: 0, written: 0 })
 
-export const emptyRequest = (qp: QueuePair): Request => ({
+/** `elements`, `inline`: room for those of a descriptor; default: none. */
+export const emptyRequest = (qp: QueuePair, elements: readonly Element[] = [], inline = NO_BYTES): Request => ({
   qp,
   order: 0,
   id: 0,
@@ -48,10 +51,10 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   ah: 0,
   destQpn: 0,
   qkey: 0,
-  elements: Array.from({ length: Limits.maxSendSges }, element),
+  elements,
   count: 0,
   inlineLength: NO_INLINE,
-  inline: new Uint8Array(MAX_INLINE),
+  inline,
   length: 0,
   remoteHi: 0,
   remoteLo: 0,
@@ -68,10 +71,15 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   timer: NO_TIMER,
 })
 
+/** The record into which a device reads sends. */
+export const sendRecord = (qp: QueuePair): Request =>
+  emptyRequest(qp, Array.from({ length: Limits.maxSendSges }, element), new Uint8Array(MAX_INLINE))
+
+/** A copy with what is valid. */
 export const copyRequest = (request: Request): Request => ({
   ...request,
-  elements: request.elements.map(one => ({ ...one })),
-  inline: request.inline.slice(),
+  elements: request.elements.slice(0, request.count).map(one => ({ ...one })),
+  inline: request.inlineLength === NO_INLINE ? NO_BYTES : request.inline.slice(0, request.inlineLength),
 })
 
 /** The key of the memory table whose 24 bits a program has; 0, which no region has, if there is none. */
