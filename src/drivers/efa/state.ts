@@ -1,10 +1,14 @@
 /*
  * The state of an EFA device and its objects.
  */
+import type { Bytes } from '../../core/memory/address-space.ts'
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Core, CoreObject } from '../../core/model.ts'
-import type { Port } from '../../transport/phy/port.ts'
+import type { CallContext, Core, CoreObject, Device } from '../../core/model.ts'
+import type { Timers } from '../../transport/engine/timers.ts'
+import type { Memory } from '../../transport/engine/types.ts'
+import type { Port, ReceivedRun } from '../../transport/phy/port.ts'
 import type { Doorbell, QueueScan, Scanned } from './scan.ts'
+import type { EfaTorment } from './torment.ts'
 
 /** An address of the network, and the port's flow to it. */
 export interface Peer {
@@ -22,11 +26,28 @@ export interface Peer {
   readonly ahs: Map<number, number>
 }
 
-/** Where a message comes from, for its completion: one record for all messages. */
+/** Where a message comes from, for its completion: one record for all messages of a queue pair. */
 export interface Source {
   readonly qpn: number
   readonly address: Uint8Array
   readonly text: string
+}
+
+/** What arrives at a queue pair, for its completion: one record serves all messages of a device. */
+export interface Arrival {
+  /** Of the receive that it takes. */
+  id: number
+  /** `EfaOperation`. */
+  operation: number
+  /** Bytes of the message, with the GRH of a datagram. */
+  length: number
+  hasImm: boolean
+  imm: number
+  sourceQpn: number
+  /** Undefined: there is no message. */
+  source: Pick<Source, 'address' | 'text'> | undefined
+  /** It takes no receive. */
+  isUnsolicited: boolean
 }
 
 /** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
@@ -137,6 +158,13 @@ export interface Ended {
 /** Key of a queue pair at another address. */
 export const pairKey = ({ number }: Peer, qpn: number): number => number * 0x100_0000 + qpn
 
+/** What a timer of the device is set for (deadlines.ts). */
+export interface Timed {
+  /** The row of its timer; NO_TIMER: it is not set. */
+  timer: number
+}
+export const NO_TIMER = -1
+
 /** A range of a program's memory. `key`: of the memory table. */
 export interface Element {
   hi: number
@@ -149,7 +177,7 @@ export interface Element {
 }
 
 /** A send. The device has one record into which it reads, and copies what cannot be executed at once. */
-export interface Request {
+export interface Request extends Timed {
   qp: QueuePair
   /** Position among the sends of the queue pair, from 0. */
   order: number
@@ -188,10 +216,19 @@ export interface Request {
   rnrTries: number
   /** The queue pair of this process whose receives it waits or has waited for. */
   destination: QueuePair | undefined
-  /** When to try again, µs; Infinity: not at all. */
-  dueAt: number
+  /** It is tried again when its time is over, or when a receive is posted. */
+  isWaiting: boolean
   /** Of a READ: when it was sent, or its destination last asked to wait. */
   heardAt: number
+}
+
+/** A receive. The device has one record into which it reads. */
+export interface Receive {
+  id: number
+  readonly elements: readonly Element[]
+  count: number
+  /** Room for a message, bytes. */
+  length: number
 }
 
 /** Unacknowledged packets, by PSN modulo WINDOW. An undefined request: acknowledged or given up. */
@@ -212,7 +249,7 @@ export interface Refused {
 }
 
 /** Unacknowledged packets of a queue pair to one destination. */
-export interface Pair extends Window {
+export interface Pair extends Window, Timed {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
@@ -236,6 +273,8 @@ export interface Pair extends Window {
   usedAt: number
   /** The destination has answered before. */
   isHeard: boolean
+  /** The port had no room for a packet. */
+  isBlocked: boolean
 }
 
 /** What a queue pair has received from one source. */
@@ -243,7 +282,6 @@ export interface ReceivedFrom {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
-  readonly from: Source
   /** Of the source's `Pair`, and earlier ones of which late packets may come. */
   readonly epoch: number
   readonly earlierEpochs: readonly number[]
@@ -254,31 +292,32 @@ export interface ReceivedFrom {
   readonly answers: Uint8Array
   /** Received bytes of WRITEs with immediate data, by message. */
   readonly writes: Map<number, number>
-  /** The PSNs to acknowledge are between these two; undefined: none. */
-  firstToAcknowledge: number | undefined
+  /** The PSNs to acknowledge, if any, are between these two. */
+  hasToAcknowledge: boolean
+  firstToAcknowledge: number
   lastToAcknowledge: number
-}
-
-/** What classes and other devices need of the engine (engine.ts). */
-export interface EngineCalls {
-  openPeer(address: Uint8Array): Peer
-  closePeer(peer: Peer): void
-  reset(qp: QueuePair): void
-  fail(qp: QueuePair): void
-  retryNow(request: Request): void
-  /** `CompletionQueue.lateEvent` of new queues. */
-  readonly lateEvent: ((cq: CqObject) => void) | undefined
-  /** The device is removed: ends all delays. */
-  endTorment(): void
 }
 
 /** An epoch: not 0, which refusals of READ_DATA have. */
 export const randomEpoch = ({ random }: Core): number => random() || 1
 
+/** The state of a device and its engine. The parts of the engine are functions that get it. */
 export interface EfaState {
+  /** Tells it from other receivers of packets. */
+  readonly kind: 'efa'
   /** The only GID: the device's address. */
   readonly gid: Uint8Array
   readonly port: Port
+  /** Bytes of a packet's payload. */
+  readonly mtu: number
+  /** The device is registered after its state is made. */
+  readonly device: () => Device<EfaState>
+  /** The counters of Linux's driver, and what else `userdma stat` shows. */
+  readonly counts: Counts
+  /** Of the last poll, µs. */
+  now: number
+
+  // objects
   /** By QPN. */
   readonly qps: Map<number, QpObject>
   readonly cqs: Map<number, CqObject>
@@ -288,10 +327,86 @@ export interface EfaState {
   readonly qpns: Numbers
   readonly cqNumbers: Numbers
   readonly ahNumbers: Numbers
-  engine: EngineCalls
+
+  // memory of programs (memory.ts)
+  /** Undefined before the first access. */
+  memory: Memory | undefined
+  /** A buffer through which messages within the process pass; its first bytes are for the GRH of a datagram. */
+  readonly scratch: Bytes
+  /** For the range of a peer, until the next one. */
+  readonly range: Element
+  /** The send and the receive that are being executed, and what arrives. */
+  request: Request | undefined
+  readonly receive: Receive
+  readonly arrival: Arrival
+
+  // addresses (peers.ts)
+  readonly peers: Peers
+
+  // requests that are executed later
+  /** Long READs and WRITEs within the process, a part at each poll. */
+  readonly transfers: Request[]
+  /** Retransmissions of pairs, waits for receives and for data of READs: by row (deadlines.ts). */
+  readonly timers: Timers
+  readonly timed: (Request | Pair | undefined)[]
+  readonly timerRows: number[]
+
+  // packets (srd/)
+  readonly run: ReceivedRun
+  /** Pairs that may have something to send, or have sent all. */
+  readonly ready: Set<Pair>
+  /** Number of `ReceivedFrom` of all queue pairs. */
+  sources: number
+  /** To acknowledge at the end of the poll. */
+  readonly toAcknowledge: ReceivedFrom[]
+  forgetAt: number
+
+  /** With `--torment`. */
+  torment: EfaTorment | undefined
+}
+
+/** Whether a receiver of packets (`Port.receiver`) is a device of EFA. */
+export const isEfaState = (receiver: object | null | undefined): receiver is EfaState =>
+  (receiver as Partial<EfaState> | null | undefined)?.kind === 'efa'
+
+/** What is known of addresses. */
+export interface Peers {
+  /** By text of the address. */
+  readonly byText: Map<string, Peer>
+  /** Numbers of closed peers. */
+  readonly free: number[]
+  /** By the port's number of the source address. */
+  readonly bySource: (Peer | undefined)[]
+  /** Sources of packets that nobody has a handle of, and when a packet came last. Oldest first. */
+  readonly strangers: Map<Peer, number>
 }
 
 export const stateOf = ({ device }: CallContext): EfaState => device.state as EfaState
+
+export const createCounts = () => ({
+  tx_bytes: 0,
+  tx_pkts: 0,
+  rx_bytes: 0,
+  rx_pkts: 0,
+  rx_drops: 0,
+  send_bytes: 0,
+  send_wrs: 0,
+  recv_bytes: 0,
+  recv_wrs: 0,
+  rdma_read_wrs: 0,
+  rdma_read_bytes: 0,
+  rdma_read_wr_err: 0,
+  rdma_read_resp_bytes: 0,
+  rdma_write_wrs: 0,
+  rdma_write_bytes: 0,
+  rdma_write_wr_err: 0,
+  rdma_write_recv_bytes: 0,
+  retrans_bytes: 0,
+  retrans_pkts: 0,
+  retrans_timeout_events: 0,
+  unresponsive_remote_events: 0,
+})
+type Counts = ReturnType<typeof createCounts>
 
 export interface Numbers {
   /** undefined: all are in use. */

@@ -19,7 +19,8 @@ const OPERATIONS = 3
 export interface UndefinedFields {
   readonly operation: number
   readonly length: number
-  readonly imm: number | undefined
+  readonly hasImm: boolean
+  readonly imm: number
   readonly ah: number
   readonly sourceQpn: number
 }
@@ -143,10 +144,11 @@ export class EfaTorment {
     const { decisions } = this.#delays
     const sequence = decisions.sequence('fields', this.#device, qpn)
     if (!sequence.acts()) return undefined
+    const [operation, length] = [sequence.below(OPERATIONS), sequence.below(0x1_0000)]
+    const hasImm = sequence.below(2) !== 0
     const fields: UndefinedFields = {
-      operation: sequence.below(OPERATIONS),
-      length: sequence.below(0x1_0000),
-      imm: sequence.below(2) === 0 ? undefined : sequence.below(2 ** 32),
+      ...{ operation, length, hasImm },
+      imm: hasImm ? sequence.below(2 ** 32) : 0,
       ah: sequence.below(0x1_0000),
       sourceQpn: sequence.below(0x1_0000),
     }
