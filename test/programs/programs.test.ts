@@ -72,6 +72,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   null_arguments: [['-q'], /usage: .*null_arguments/],
   outages: [['-q'], /usage: outages/],
   poll_orders: [[], /usage: poll_orders/],
+  waits: [['-q'], /waits: -q is no kind of wait/],
+  waits_srd: [['-q'], /waits: -q is no kind of wait/],
   ucma: [['-q'], /usage: .*ucma/],
   umad: [['-q'], /usage: .*umad/],
   umad_talk: [['-q'], /usage: umad_talk/],
