@@ -78,6 +78,7 @@ const RECORD_ON_FAILURE = '--record-on-failure'
 
 const HOST = '--host'
 const HOST_HELP = "let the program keep the machine's own devices, and observe it"
+const BESIDE = 'with a recording: the packets of a capture that was made on the same machine at the same time'
 const HOST_FAULTS = '--allow-host-faults'
 const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
 
@@ -243,6 +244,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         '--redact',
         'without paths, arguments and addresses; each has the same pseudonym everywhere; of a capture: also without payloads and private data',
       )
+      .option('--capture <file>', BESIDE, path)
       .option('--port <number>', 'with a capture: the UDP port of RoCEv2 (default: 4791)')
       .option(
         '--host <address>',
@@ -268,6 +270,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async (file, options, command) => {
         exitOnBrokenPipe()
         const { isCaptureFile } = await import('./capture-file.ts')
+        if (options.capture !== undefined)
+          return (await import('./commands/export-capture.ts')).exportBeside(file, options.capture, options)
         if (isCaptureFile(file)) return (await import('./commands/export-capture.ts')).exportCapture(file, options)
         for (const option of ['port', 'host', 'qp', 'from', 'until'])
           if (options[option] !== undefined) command.error(`error: --${option} is for captures, which ${file} is not`)
@@ -285,6 +289,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'Explains why requests fail. A word: causes in the order in which to look for them. Captures (pcap, pcapng, ERF; also gzip or zstd; - for standard input): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
       )
       .option('--slow <file>', 'a session file that `--record` has written', path)
+      .option('--capture <file>', `with --slow: ${BESIDE}`, path)
       .option('--top <number>', 'with captures or --slow: so many of each kind (default: 5)')
       .option('--json', 'with captures or --slow: one object per line')
       .option('--port <number>', 'with captures: the UDP port of RoCEv2 (default: 4791)')
@@ -426,6 +431,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(SOCKET, 'the daemon at this socket', path)
       .option(NET, 'show the hosts of this network of `userdma net`')
       .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .option('--capture <file>', BESIDE, path)
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
       .option(

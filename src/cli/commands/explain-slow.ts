@@ -18,7 +18,7 @@ import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
 import { durationText } from '../../tools/trace/duration.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
-import { isSessionFile, sessionOfCapture } from '../capture-session.ts'
+import { openedSession } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
@@ -28,6 +28,8 @@ export interface SlowOptions {
   /** The queue pairs and requests that are printed: text of a number from 1 to 10,000. */
   readonly top?: string
   readonly json?: boolean
+  /** Of the machine, beside the recording. */
+  readonly capture?: string
 }
 
 const DEFAULT_TOP = 5
@@ -245,8 +247,7 @@ const explainSession = async (name: string, options: SlowOptions, path: string):
 
 /** The command: of a session file, or of a capture as one. Throws UsageError. */
 export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
-  if (isSessionFile(name)) return explainSession(name, options, name)
-  const { path, remove } = await sessionOfCapture(name, 'explain')
+  const { path, remove } = await openedSession(name, options.capture, 'explain')
   try {
     await explainSession(name, options, path)
   } finally {

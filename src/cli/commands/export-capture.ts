@@ -5,7 +5,7 @@
 import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'
 import { openCapture } from '../capture-file.ts'
-import { sessionOfCapture } from '../capture-session.ts'
+import { sessionBesideCapture, sessionOfCapture } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'
 import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
 import { type FilterOptions, filterOf } from './explain-capture.ts'
@@ -20,6 +20,16 @@ export interface ExportCaptureOptions extends FilterOptions {
 
 /** Bytes that are collected before a write. */
 const BUFFER = 1 << 20
+
+/** The command with `--capture`: a recording with the packets of a capture. Throws UsageError. */
+export const exportBeside = async (name: string, capture: string, options: ExportCaptureOptions): Promise<void> => {
+  const { path, remove } = await sessionBesideCapture(name, capture, 'export', filterOf(options))
+  try {
+    await exportSession(name, options, path)
+  } finally {
+    remove()
+  }
+}
 
 /** Other formats: those of a session that is made of the capture. */
 const exportAsSession = async (name: string, options: ExportCaptureOptions): Promise<void> => {

@@ -412,6 +412,12 @@ export class SessionWriter {
     if (object !== 0) this.#note(object)
   }
 
+  /** `count` events were lost before the recorder learned of them. */
+  lose(count: number): void {
+    this.#lost += count
+    this.#totalLost += count
+  }
+
   // ---- ends ----
 
   /** Passes the events so far to the sink. */
