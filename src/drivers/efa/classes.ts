@@ -24,11 +24,12 @@ import { AccessFlags, CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type In, zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
+import { type EfaState, stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { closePeer, openPeer } from './peers.ts'
 import { descriptorKey } from './requests.ts'
 import { NOT_SCANNED } from './scan.ts'
-import { type AddressHandle, type CompletionQueue, type EfaState, type Peer, stateOf } from './state.ts'
+import type { AddressHandle, CompletionQueue, Peer } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
   throw new CallError(errno, reason)

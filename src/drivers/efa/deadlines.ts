@@ -3,7 +3,8 @@
  * end of a READ without data. A row of the heap is given to what sets its timer, until it expires or is cleared.
  */
 import { clearTimer, setTimer, takeExpired } from '../../transport/engine/timers.ts'
-import { type EfaState, NO_TIMER, type Pair, type Request } from './state.ts'
+import type { EfaState } from './device-state.ts'
+import { NO_TIMER, type Pair, type Request } from './state.ts'
 
 /** Sets the only timer of a pair or request. Infinity: clears it. */
 export const setDeadline = (efa: EfaState, owner: Pair | Request, at: number): void => {

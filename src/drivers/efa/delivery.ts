@@ -13,23 +13,15 @@ import { isMappedIpv4 } from '../../transport/wire/address.ts'
 import { BTH_PAD_SHIFT, bthDestQp, putBth } from '../../transport/wire/bth.ts'
 import { GRH_BYTES, IPV4_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../transport/wire/ip.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_RECV, WC_WRITE_IMM } from './completions.ts'
+import type { EfaState } from './device-state.ts'
 import { continueLater, tapCompletion, waitForReceive } from './ending.ts'
-import {
-  HOP_LIMIT,
-  MAX_TRANSFER,
-  pendingReceives,
-  receives,
-  SCRATCH_BYTES,
-  UD_SEND,
-  UD_SEND_IMM,
-  WAIT,
-} from './engine-common.ts'
+import { HOP_LIMIT, MAX_TRANSFER, receives, SCRATCH_BYTES, UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
 import { reportReceive } from './failures.ts'
 import { copyElements, copyRange, gather, isGranted, memoryOf, setRange } from './memory.ts'
 import { commit } from './peers.ts'
-import { postedReceive, takeReceive } from './requests.ts'
+import { pendingReceives, postedReceive, takeReceive } from './requests.ts'
 import { packetBytes, payloadAt } from './srd/packets.ts'
-import type { Arrival, EfaState, Element, Peer, QueuePair, Request, Source } from './state.ts'
+import type { Arrival, Element, Peer, QueuePair, Request, Source } from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values

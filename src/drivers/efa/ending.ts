@@ -7,12 +7,13 @@ import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { beginEntry, efaStatusOf, endEntry, WC_SEND, WC_WRITE, wcStatusOf } from './completions.ts'
 import { clearDeadline, setDeadline } from './deadlines.ts'
+import type { EfaState } from './device-state.ts'
 import { ENDLESS, NOT_READY_DELAY, WAIT } from './engine-common.ts'
 import { reportSend } from './failures.ts'
 import { closePeer } from './peers.ts'
 import { copyRequest, idOf } from './requests.ts'
 import { endPacketsOf } from './srd/pairs.ts'
-import { type CqObject, type EfaState, pairKey, type QueuePair, type Request } from './state.ts'
+import { type CqObject, pairKey, type QueuePair, type Request } from './state.ts'
 
 const { RDMA_READ, RDMA_WRITE } = EfaOperation
 const { OK, FLUSHED } = EfaStatus

@@ -7,6 +7,7 @@
  * sends, delivery.ts for what arrives, srd/ for packets; each imports only those before it.
  */
 import { ScanScope } from '../../core/driver-contract.ts'
+import type { Device } from '../../core/model.ts'
 import { EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -15,20 +16,31 @@ import { bthOpcode, bthPadCount } from '../../transport/wire/bth.ts'
 import { checkPacket } from '../../transport/wire/packet.ts'
 import type { Torment } from '../soft/torment/torment.ts'
 import { Limits } from './attributes.ts'
+import { raiseEvent } from './completions.ts'
 import { clearDeadline, setDeadline, takeDue } from './deadlines.ts'
 import { completeReceive, deliver, onDatagram, sendDatagram, setArrival } from './delivery.ts'
+import { type EfaState, isEfaState } from './device-state.ts'
 import { loadDoorbell } from './doorbells.ts'
 import { endSend, endTransfer, endWait, forgetRequest, keep } from './ending.ts'
-import { pendingReceives, UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
+import { UD_SEND, UD_SEND_IMM, WAIT } from './engine-common.ts'
 import { forgetQueuePair, reportFlush } from './failures.ts'
 import { elementsGranted, memoryOf } from './memory.ts'
 import { closePeer, forgetStrangers, sourcePeer } from './peers.ts'
-import { NO_INLINE, pendingSends, postedReceive, postedSend, readSend, sendRecord, takeReceive } from './requests.ts'
+import {
+  NO_INLINE,
+  pendingReceives,
+  pendingSends,
+  postedReceive,
+  postedSend,
+  readSend,
+  sendRecord,
+  takeReceive,
+} from './requests.ts'
 import { Opcode, payloadAt } from './srd/packets.ts'
 import { isIdle } from './srd/pairs.ts'
 import { acknowledge, closeSource, onMessage } from './srd/receiving.ts'
 import { onAck, onReadTimeout, onRefusal, resend, sendPackets, transmitReady } from './srd/sending.ts'
-import { type EfaState, isEfaState, type Pair, type Peer, type QueuePair, type Request } from './state.ts'
+import type { Pair, Peer, QueuePair, Request } from './state.ts'
 import { EfaTorment } from './torment.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
@@ -43,7 +55,9 @@ const IDLE_TIME = 60_000_000
 
 /** After the device is registered, before its first poll. `now`: the clock of `poll`. */
 export const attachTorment = (efa: EfaState, torment: Torment, now: () => number): void => {
-  efa.torment = new EfaTorment(torment, efa.device(), memoryOf(efa), now, {
+  efa.torment = new EfaTorment(torment, efa.device() as Device, memoryOf(efa), now, {
+    ...{ port: efa.port, cqs: efa.cqs, qps: efa.qps },
+    raise: raiseEvent,
     startSends: qpn => startSends(efa, qpn),
     acknowledge() {
       acknowledge(efa)

@@ -9,8 +9,9 @@ import { AccessFlags } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import { regionMemory } from '../soft/memory.ts'
+import type { EfaState } from './device-state.ts'
 import { NO_INLINE } from './requests.ts'
-import type { EfaState, Element, QueuePair, Request } from './state.ts'
+import type { Element, QueuePair, Request } from './state.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = AccessFlags.values
 

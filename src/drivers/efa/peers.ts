@@ -3,8 +3,9 @@
  * strangers, which have sent packets and are forgotten when they are many.
  */
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
+import type { EfaState } from './device-state.ts'
 import { HOP_LIMIT } from './engine-common.ts'
-import type { EfaState, Peer } from './state.ts'
+import type { Peer } from './state.ts'
 
 /** Sources of packets that have no address handle here; with one more, the oldest without requests is forgotten. */
 const MAX_STRANGERS = 4096

@@ -15,11 +15,12 @@ import { checkTransition } from '../../spec/qp-states.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
+import { stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
 import { failQueuePair, resetQueuePair } from './engine.ts'
 import { ENDLESS } from './engine-common.ts'
 import { NOT_SCANNED } from './scan.ts'
-import { type CqObject, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
+import type { CqObject, QueuePair, ReceiveQueue, SendQueue } from './state.ts'
 
 const { RESET, ERR } = QpState.values
 

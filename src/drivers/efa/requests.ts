@@ -205,6 +205,9 @@ export const emptyReceive = (): Receive => ({
 export const pendingElements = ({ doorbell, taken, depth }: ReceiveQueue): number =>
   Math.min((loadDoorbell(doorbell) - taken) & 0xffff, depth)
 
+export const pendingReceives = ({ receive }: QueuePair): number =>
+  receive === undefined ? 0 : pendingElements(receive)
+
 /** Reads the receive at element `index`; returns its number of elements in the ring. */
 const readReceive = (
   table: MemoryTable,

@@ -4,10 +4,10 @@
  */
 import type { Device } from '../../core/model.ts'
 import type { Memory } from '../../transport/engine/types.ts'
+import type { Port } from '../../transport/phy/port.ts'
 import type { EngineTorment, Torment } from '../soft/torment/torment.ts'
-import { raiseEvent } from './completions.ts'
 import { FIRST_TIMEOUT, NOT_READY_DELAY } from './engine-common.ts'
-import type { CqObject, EfaState, ReceivedFrom } from './state.ts'
+import type { CqObject, ReceivedFrom } from './state.ts'
 
 /** Longest wait of an acknowledgement, µs: well before the sender sends its packets again. */
 const MAX_ACK_WAIT = FIRST_TIMEOUT / 4
@@ -27,6 +27,11 @@ export interface UndefinedFields {
 
 /** What torment does with the engine of a device. */
 export interface TormentedSrd {
+  readonly port: Port
+  readonly cqs: ReadonlyMap<number, CqObject>
+  readonly qps: ReadonlyMap<number, unknown>
+  /** Raises the event of an armed CQ. */
+  raise(cq: CqObject): void
   /** Executes the posted sends of a queue pair. */
   startSends(qpn: number): void
   /** Sends acknowledgements that are not held. */
@@ -42,16 +47,16 @@ export class EfaTorment {
   /** Microseconds that were added to waits for receives, by QPN. */
   readonly #added = new Map<number, number>()
 
-  constructor(torment: Torment, device: Device<EfaState>, memory: Memory, now: () => number, engine: TormentedSrd) {
-    const { cqs, qps, port } = device.state
+  constructor(torment: Torment, device: Device, memory: Memory, now: () => number, engine: TormentedSrd) {
+    const { cqs, qps, port } = engine
     this.#device = device.name
     this.#now = now
-    this.#delays = torment.attachEngine<CqObject>(device as Device, port, memory, {
+    this.#delays = torment.attachEngine<CqObject>(device, port, memory, {
       now,
       exists: cq => cqs.get(cq.state.number) === cq,
       isArmed: ({ state, events }) => state.isArmed && events !== undefined,
       raise: cq => {
-        if (cq.state.isArmed) raiseEvent(cq)
+        if (cq.state.isArmed) engine.raise(cq)
       },
       hasQp: qpn => qps.has(qpn),
       ring: qpn => engine.startSends(qpn),

@@ -5,7 +5,7 @@
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
-import type { EfaState } from '../../../src/drivers/efa/state.ts'
+import type { EfaState } from '../../../src/drivers/efa/device-state.ts'
 import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'

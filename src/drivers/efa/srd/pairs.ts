@@ -5,9 +5,9 @@
  */
 import { EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
+import type { EfaState } from '../device-state.ts'
 import { timeoutOf } from '../engine-common.ts'
 import {
-  type EfaState,
   NO_TIMER,
   type Pair,
   type Peer,

@@ -8,12 +8,13 @@ import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
 import { findReceiver, refuseRdma, setArrival, takeImmediate, takeMessage } from '../delivery.ts'
+import type { EfaState } from '../device-state.ts'
 import { endSend } from '../ending.ts'
 import { receives, WAIT } from '../engine-common.ts'
 import { copyElements, copyRange, memoryOf, setRange } from '../memory.ts'
 import { closePeer, commit } from '../peers.ts'
 import { emptyRequest } from '../requests.ts'
-import { type EfaState, type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
+import { type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {
   ACK_BYTES,
   Opcode,

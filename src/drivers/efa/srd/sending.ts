@@ -5,11 +5,12 @@ import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { setDeadline } from '../deadlines.ts'
+import type { EfaState } from '../device-state.ts'
 import { endSend, notReadyDelay } from '../ending.ts'
 import { ENDLESS, MAX_TRANSFER, timeoutOf, WAIT } from '../engine-common.ts'
 import { copyRange, gather, memoryOf, setRange } from '../memory.ts'
 import { commit } from '../peers.ts'
-import { type EfaState, type Pair, type Peer, pairKey, type Request } from '../state.ts'
+import { type Pair, type Peer, pairKey, type Request } from '../state.ts'
 import {
   ackEpoch,
   ackSource,
