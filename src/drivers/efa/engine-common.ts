@@ -3,6 +3,7 @@
  */
 import { QpState } from '../../spec/enums.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
+import { timerFactor } from '../../spec/work.ts'
 import { pendingElements } from './requests.ts'
 import type { QueuePair } from './state.ts'
 
@@ -33,4 +34,5 @@ export const pendingReceives = ({ receive }: QueuePair): number =>
   receive === undefined ? 0 : pendingElements(receive)
 
 /** Microseconds until a packet is sent again that was sent `tries` times. */
-export const timeoutOf = (tries: number): number => Math.min(FIRST_TIMEOUT * 2 ** (tries - 1), MAX_TIMEOUT)
+export const timeoutOf = (tries: number): number =>
+  Math.min(FIRST_TIMEOUT * 2 ** (tries - 1), MAX_TIMEOUT) * timerFactor

@@ -11,6 +11,7 @@ import { causeOfRule } from '../../spec/check/causes.ts'
 import { CompletionEntry, CompletionFlag, EfaOperation, EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
+import { timerFactor } from '../../spec/work.ts'
 import type { Memory } from '../../transport/engine/types.ts'
 import { emptyRun, type Port } from '../../transport/phy/port.ts'
 import { addressText, isSameAddress } from '../../transport/wire/address.ts'
@@ -99,7 +100,7 @@ export const createCounts = () => ({
 
 /** A responder answers one READ after the other: data of one is a sign of life for all. */
 const readTimeoutOf = ({ qp, peer, destQpn, heardAt }: Request): number =>
-  Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT
+  Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT * timerFactor
 
 const isQp = (queue: QpObject | CqObject): queue is QpObject => 'qpn' in queue.state
 
