@@ -63,6 +63,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   wrapped: [['0'], /usage: wrapped ROUNDS/],
   extended_polls: [['-q'], /usage: extended_polls CASE/],
   check_cases: [['-q'], /usage: .*check_cases/],
+  correct: [['-q'], /usage: correct CASE/],
   limits: [['-q'], /usage: limits DEVICE/],
   refusals: [['-q'], /usage: refusals/],
   torment_cases: [['-q'], /usage: torment_cases/],
