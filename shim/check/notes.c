@@ -196,6 +196,7 @@ void note_poll_end(const struct ibv_cq_ex *cq)
 void note_polling(const struct ibv_cq *cq, uintptr_t frame)
 {
     note_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, frame);
+    pollers_note(cq);
 }
 
 /* Frames of the callers that are looked at for the end of an array. */
@@ -309,6 +310,12 @@ void note_call(const void *context, struct object_use use, bool destroys)
     if (destroys && use.kind == USERDMA_OBJECT_QP)
         outstanding_check_destroyer(((const struct ibv_context *)context)->cmd_fd, USERDMA_POST_SEND,
                                     object_number(use));
+}
+
+void note_destroyed(struct object_use use)
+{
+    if (use.kind == USERDMA_OBJECT_CQ)
+        pollers_destroyed(use.object);
 }
 
 void note_gone(const struct gone_use *use, uint32_t stack)

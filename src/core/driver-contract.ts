@@ -590,7 +590,7 @@ export interface DeviceTaps {
   requests: RequestTaps | undefined
   /**
    * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
-   * and the queue pair goes to an error state.
+   * and the queue pair does what it does after such a failure of its own: a connection goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined
   /** Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT. */

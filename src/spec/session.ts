@@ -752,6 +752,9 @@ export const OrderCall = {
  * Of objects that the program has promised to use by one thread at a time. AT_ONCE: by another thread, in a call now.
  * IN_TURNS: two threads use the object in turns. `field` is then 1 for the promise of a thread domain, 0 for that of
  * SINGLE_THREADED.
+ *
+ * WAITS: the call has waited for a second for the lock of a CQ whose poll another thread has open. FURTHER_POLLER, which is
+ * no mistake: a thread polls a CQ that another thread has polled before; `field` is how many threads that are now.
  */
 export const OrderMistake = {
   STARTED_AGAIN: 1,
@@ -765,6 +768,8 @@ export const OrderMistake = {
   HELD: 9,
   AT_ONCE: 10,
   IN_TURNS: 11,
+  WAITS: 12,
+  FURTHER_POLLER: 13,
 } as const
 
 /** `order.field`, in the order of struct ibv_cq_ex. */

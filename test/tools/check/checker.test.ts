@@ -461,6 +461,21 @@ test('a finding about an unknown key names the region with the key in the other 
   )
 })
 
+test("rkey 0xff is UCX's remote flush without a key: the advice names its setting", () => {
+  const s = scenario()
+  for (const [qpn, key] of [
+    [1, 0xff],
+    [2, 0x1ff],
+  ] as const) {
+    s.connected(qpn, 9)
+    s.fail({ qpn, isCauseAtPeer: true, cause: createCause('RKEY_UNKNOWN', { key }) }, { peerDevice: 0 })
+  }
+  assert.deepEqual(
+    s.found.map(({ advice = '' }) => advice.includes('UCX_FENCE_MODE=weak')),
+    [true, false],
+  )
+})
+
 test('repeated findings are counted, and reported once per stack', () => {
   const s = scenario()
   s.connected(1, 2)

@@ -149,12 +149,15 @@ const hookOf = (
       if (entry.name === 'create') return
       if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
+      const endsReceives = entry.name === 'destroy' && entry.class.name.endsWith('_qp')
+      const pendingReceives = endsReceives ? device.driver.requests?.receives?.(object, 0).length : undefined
       const beginning: BeginningCall = {
         class: entry.class.name,
         method: entry.name,
         program: sources.program(context),
         args,
         ...(pendingSends !== undefined && { pendingSends }),
+        ...(pendingReceives !== undefined && { pendingReceives }),
         get stack() {
           return stack()
         },
@@ -264,6 +267,7 @@ const checkerSources = (
     const context = contextWithId(id)
     return context && polls.get(device)?.settleContext(context, isDead)
   },
+  requestOf: (device, qpn, isReceive, number) => polls.get(device)?.requestOf(qpn, isReceive, number),
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
 
