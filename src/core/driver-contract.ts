@@ -483,6 +483,10 @@ export interface DeviceQueues {
 export interface ContextWait {
   readonly context: Context
   readonly wait: Wait
+  /** Whether it is still so; absent: only the next look tells. */
+  holds?(): boolean
+  /** The event channel on which the program waits, which may end before the context. */
+  readonly channel?: CoreObject | undefined
 }
 
 /** Counts since the device was added, by their names in spec/counters.ts. */

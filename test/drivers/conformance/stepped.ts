@@ -35,7 +35,11 @@ export const tormentOf = ({ torment: seed }: Options): [Torment | undefined, Rea
 /** Fault rules for programs of a core; `end`: asks before each post, as the preload library does. */
 const programFaults = (core: Core) => {
   const rules = createProgramFaults()
-  const sources = { wait: () => Promise.resolve(), setLink: () => {}, processOf: () => testProcess }
+  const nothing = (): void => {}
+  const sources = {
+    ...{ wait: () => Promise.resolve(), now: () => 0, processOf: () => testProcess },
+    ...{ setLink: nothing, moveGid: nothing, remove: nothing, signal: nothing },
+  }
   const faults = injectFaults(core, rules, sources)
   const ask = ({ queues }: NetworkDevice, qpn: number, opcode: number | undefined, id: number): void => {
     if (!faults.hasPosts) return

@@ -3,6 +3,7 @@
  */
 import { EfaOperation, EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../../spec/enums.ts'
+import { timerFactor } from '../../../spec/work.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { setDeadline } from '../deadlines.ts'
 import type { EfaState } from '../device-state.ts'
@@ -60,13 +61,13 @@ export const sendPackets = (efa: EfaState, request: Request): void => {
   if (operation !== RDMA_READ) return
   request.heardAt = efa.now
   qp.reads.set(request.message, request)
-  setDeadline(efa, request, efa.now + READ_TIMEOUT)
+  setDeadline(efa, request, efa.now + READ_TIMEOUT * timerFactor)
 }
 
 /** The time of a READ is over, unless data has come. A responder answers one after the other: data of one is a sign of life for all. */
 export const onReadTimeout = (efa: EfaState, request: Request): void => {
   const { qp, peer, destQpn, heardAt } = request
-  const due = Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT
+  const due = Math.max(heardAt, qp.pairs.get(pairKey(peer!, destQpn))?.dataAt ?? 0) + READ_TIMEOUT * timerFactor
   if (efa.now < due) {
     setDeadline(efa, request, due)
     return
