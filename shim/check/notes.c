@@ -26,25 +26,44 @@ static void note_use(int fd, uint32_t kind, uint32_t number, uintptr_t frame)
     outstanding_check_frames(frame);
 }
 
-/* A part of a request that is in a returned stack frame (`frame` as in verbs.h), USERDMA_DEAD_PART_…; 0: none. */
-static uint32_t dead_part(const void *request, const struct ibv_sge *list, int count, bool has_memory, uintptr_t frame)
+/* A part of a request that is in a returned stack frame: USERDMA_DEAD_PART_…, and its address; 0: none. */
+struct dead {
+    uint32_t part;
+    uintptr_t address;
+};
+
+/* `frame`: as in verbs.h. `has_memory`: the elements are buffers. */
+static struct dead dead_part(const void *request, const struct ibv_sge *list, int count, bool has_memory, uintptr_t frame)
 {
-    if (frames_is_dead((uintptr_t)request, frame))
-        return USERDMA_DEAD_PART_LIST;
-    if (count > 0 && frames_is_dead((uintptr_t)list, frame))
-        return USERDMA_DEAD_PART_ELEMENTS;
+    if (request && frames_is_dead((uintptr_t)request, frame))
+        return (struct dead){USERDMA_DEAD_PART_LIST, (uintptr_t)request};
+    if (request && count > 0 && frames_is_dead((uintptr_t)list, frame))
+        return (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
     for (int i = 0; has_memory && count <= MAX_SGE && i < count; i++)
         if (frames_is_dead(list[i].addr, frame))
-            return USERDMA_DEAD_PART_BUFFER;
-    return 0;
+            return (struct dead){USERDMA_DEAD_PART_BUFFER, list[i].addr};
+    return (struct dead){0};
 }
 
 __attribute__((noinline)) static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
-                                                  uint32_t part, uint32_t stack)
+                                                  struct dead dead, uint32_t stack)
 {
-    const struct userdma_misuse misuse = {
-        .wr_id = wr_id, .kind = USERDMA_MISUSE_DEAD_POST, .queue = queue, .number = number, .index = part};
+    const struct userdma_misuse misuse = {.wr_id = wr_id,
+                                          .address = dead.address,
+                                          .kind = USERDMA_MISUSE_DEAD_POST,
+                                          .queue = queue,
+                                          .number = number,
+                                          .index = dead.part};
     message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
+}
+
+void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own)
+{
+    struct dead dead = dead_part(NULL, list, count, true, frame);
+    if (is_own && UNLIKELY(frames_is_dead((uintptr_t)list, frame)))
+        dead = (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
+    if (UNLIKELY(dead.part != 0))
+        report_dead(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id, dead, stack_here());
 }
 
 /*
@@ -54,10 +73,12 @@ __attribute__((noinline)) static void report_dead(int fd, uint32_t queue, uint32
 #define CHECK_DEAD(fd, queue, number, list, is_own, has_memory, frame, stack)                                                  \
     do {                                                                                                               \
         for (__typeof__(list) at = (list); at; at = at->next) {                                                        \
-            const uint32_t part = (is_own) ? dead_part(at, at->sg_list, at->num_sge, has_memory, frame) : 0;                      \
-            if (LIKELY(part == 0))                                                                                     \
+            if (!(is_own))                                                                                             \
                 continue;                                                                                              \
-            report_dead(fd, queue, number, at->wr_id, part, stack);                                                    \
+            const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
+            if (LIKELY(dead.part == 0))                                                                                \
+                continue;                                                                                              \
+            report_dead(fd, queue, number, at->wr_id, dead, stack);                                                    \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
