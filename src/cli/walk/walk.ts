@@ -67,7 +67,12 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
   const clean = await stage.run(undefined, { seconds: limits.seconds, factor: 1 })
   if (stop.aborted) return undefined
   if (clean.result.failure !== undefined) throw new CleanRunError(clean.result)
-  const plan = planWalk(clean.sites, clean.counts, { kinds, stopped, retries: clean.facts.retries })
+  const plan = planWalk(clean.sites, clean.counts, {
+    kinds,
+    stopped,
+    hasRestarts: stage.hasRestarts === true,
+    retries: clean.facts.retries,
+  })
   listener.planned(clean, plan)
   const ordered = inTurns(plan.points)
   const queue = [...ordered.filter(limits.first), ...ordered.filter(point => !limits.first(point))].slice(

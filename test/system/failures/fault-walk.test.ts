@@ -69,7 +69,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
   })
 
   it('ends early with --points, says so, and prints how to repeat a finding', async t => {
-    const { status, stderr } = await runUserdma(t, ['run', '--fault-walk', '--points', '12', '--', program])
+    const { status, stderr } = await runUserdma(t, ['walk', '--kinds', 'calls', '--points', '4', '--', program])
     assert.equal(status, 65)
     assert.match(
       stderr,
@@ -83,7 +83,7 @@ describe('a fault walk', { skip: lacking(program) }, () => {
       stderr,
       /^ {2}repeat it: userdma run --private --record walk\.udr --fault call=comp_channel\.create,.* -- .*walked$/m,
     )
-    assert.match(stderr, / 12 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
+    assert.match(stderr, / 4 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
   })
 
   it('refuses a program that fails without faults, and options without the walk', async t => {
