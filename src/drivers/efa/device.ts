@@ -160,6 +160,7 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   const { state } = engine
   const device: Device<EfaState> = register(core, {
     name,
+    random: network.torment?.random(name),
     driver: efaDriver,
     state,
     attributes: deviceAttributes(identity.guid),
