@@ -287,6 +287,8 @@ class Planner {
           rule: factor => `${selectors},${effect(factor)}`,
           ...(isRestarted && { restarts: site.host }),
           ...others,
+          // A program may refuse to begin on a port that is down.
+          ...(UNCONNECTED.includes(site.phase) && { isHidden: false }),
         })
       }
   }

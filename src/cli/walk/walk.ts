@@ -80,7 +80,9 @@ export const walk = async (stage: Stage, limits: WalkLimits, listener: WalkListe
     limits.points,
   )
   const hang = (point: WalkPoint, runFactor: number): number =>
-    limits.hang ?? Math.ceil((HANG.factor * clean.result.duration + point.lasts(runFactor)) / 1000 + HANG.seconds)
+    Math.ceil(
+      point.lasts(runFactor) / 1000 + (limits.hang ?? (HANG.factor * clean.result.duration) / 1000 + HANG.seconds),
+    )
   const isOver = (): boolean => stop.aborted || performance.now() - begin > limits.seconds * 1000
 
   const runOnce = async (point: WalkPoint, runFactor: number, attempts = REACHING): Promise<WalkResult | undefined> => {
