@@ -95,6 +95,7 @@ const RECORD_ON_FAILURE = '--record-on-failure'
 
 const HOST = '--host'
 const HOST_HELP = "let the program keep the machine's own devices, and observe it"
+const BESIDE = 'with a recording: the packets of a capture that was made on the same machine at the same time'
 const HOST_FAULTS = '--allow-host-faults'
 const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
 
@@ -271,7 +272,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .command('export')
       .argument('<file>', 'a session file that `--record` has written, or a capture (pcap, pcapng; also gzip or zstd)')
       .description(
-        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, the RDMA packets that are asked for, as pcapng.',
+        'Writes a session file or a capture in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, pcapng has the RDMA packets that are asked for.',
       )
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
@@ -279,6 +280,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         '--redact',
         'without paths, arguments and addresses; each has the same pseudonym everywhere; of a capture: also without payloads and private data',
       )
+      .option('--capture <file>', BESIDE, path)
       .option('--port <number>', 'with a capture: the UDP port of RoCEv2 (default: 4791)')
       .option(
         '--host <address>',
@@ -304,6 +306,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async (file, options, command) => {
         exitOnBrokenPipe()
         const { isCaptureFile } = await import('./capture-file.ts')
+        if (options.capture !== undefined)
+          return (await import('./commands/export-capture.ts')).exportBeside(file, options.capture, options)
         if (isCaptureFile(file)) return (await import('./commands/export-capture.ts')).exportCapture(file, options)
         for (const option of ['port', 'host', 'qp', 'from', 'until'])
           if (options[option] !== undefined) command.error(`error: --${option} is for captures, which ${file} is not`)
@@ -321,6 +325,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'Explains why requests fail. A word: causes in the order in which to look for them. Captures (pcap, pcapng, ERF; also gzip or zstd; - for standard input): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
       )
       .option('--slow <file>', 'a session file that `--record` has written', path)
+      .option('--capture <file>', `with --slow: ${BESIDE}`, path)
       .option('--top <number>', 'with captures or --slow: so many of each kind (default: 5)')
       .option('--json', 'with captures or --slow: one object per line')
       .option('--port <number>', 'with captures: the UDP port of RoCEv2 (default: 4791)')
@@ -455,13 +460,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   inspect(program) {
     program
       .command('inspect')
-      .argument('[file]', 'a session file of --record (default: what happens on a daemon now)', path)
+      .argument('[file]', 'a session file of --record, or a capture (default: what happens on a daemon now)', path)
       .description(
-        'Serves a page that shows packets, requests, objects and failures: of a recorded session, or live of a daemon.',
+        'Serves a page that shows packets, requests, objects and failures: of a recorded session or a capture, or live of a daemon.',
       )
       .option(SOCKET, 'the daemon at this socket', path)
       .option(NET, 'show the hosts of this network of `userdma net`')
       .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .option('--capture <file>', BESIDE, path)
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
       .option(
@@ -474,6 +480,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         examples(
           'userdma inspect --allow-faults',
           'userdma run --record session.udr -- ./my-test && userdma inspect session.udr',
+          'userdma inspect capture.pcapng',
         ),
       )
       .action(async (file, options) => (await import('./commands/inspect.ts')).inspect(file, options))

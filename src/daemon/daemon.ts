@@ -347,7 +347,7 @@ const createParts = (
           contexts,
           failures,
           containment,
-          waits: () => explainedWaits({ devices, failures, cm: clients.use('rdma_cm') }),
+          waits: () => explainedWaits({ devices, failures, cm: clients.use('rdma_cm'), destroyWaits }),
         },
         config,
       )

@@ -73,9 +73,13 @@ const makeNet = async (folder: NetFolder, file: string, plan: Plan, signal: () =
   }
 }
 
+/** Names of the drivers with addresses. They are loaded only where they are needed. */
+const networkDrivers = async (): Promise<readonly string[]> =>
+  (await import('../../drivers/registered.ts')).networkDrivers
+
 /** `net up`. `changes`: of the plan. */
 export const netUp = async (file: string, changes: Partial<Plan> = {}): Promise<void> => {
-  const plan = { ...planNet(readTopology(file)), ...changes }
+  const plan = { ...planNet(readTopology(file), await networkDrivers()), ...changes }
   requireTools()
   const folder = new NetFolder(plan.name)
   folder.requireUsablePaths(plan)
@@ -176,12 +180,12 @@ export interface NetPlayOptions {
 }
 
 /** The scenario of a file, and the path and plan of its net. */
-const scenarioOf = (file: string) => {
+const scenarioOf = (file: string, drivers: readonly string[]) => {
   let path = ''
   let plan: Plan | undefined
   const scenario = readScenario(file, net => {
     path = resolve(dirname(file), net)
-    plan = planNet(readTopology(path))
+    plan = planNet(readTopology(path), drivers)
     return plan.hosts.map(({ name }) => name)
   })
   return { scenario, path, plan: plan! }
@@ -218,7 +222,7 @@ const setFault = async ({ folder, state }: ChosenNet, text: string): Promise<voi
 /** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
 const playOn = async (file: string, net: ChosenNet, options: NetPlayOptions, stop: AbortSignal): Promise<void> => {
   const { record, fault = [], restart, events } = options
-  const { scenario } = scenarioOf(file)
+  const { scenario } = scenarioOf(file, await networkDrivers())
   for (const text of fault) await setFault(net, text)
   const programs = scenario.programs.map(program =>
     program.host === restart && program.restart === 'never' ? { ...program, restart: 'on-failure' as const } : program,
@@ -248,7 +252,7 @@ const onNetOf = async (
 ): Promise<void> => {
   const controller = new AbortController()
   let interruption: EndSignal | undefined
-  const { path, plan } = scenarioOf(file)
+  const { path, plan } = scenarioOf(file, await networkDrivers())
   if (at === undefined) await netUp(path, changes)
   const net = runningNet(at === undefined ? plan.name : undefined, at)
   const { folder, state } = net
@@ -312,7 +316,8 @@ export const netWalk = async (file: string, options: WalkOptions & Pick<NetOptio
         inputs: [['the scenario', file]],
         defaultKinds: walkKindNames,
         defaultJobs: 1,
-        stage: async (_jobs, stop) => netStage(file, scenarioOf(file).scenario, { ...partsOf(net), stop }),
+        stage: async (_jobs, stop) =>
+          netStage(file, scenarioOf(file, await networkDrivers()).scenario, { ...partsOf(net), stop }),
       },
       walkOptions,
     )

@@ -4,8 +4,6 @@
 import { QpState } from '../../spec/enums.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
 import { timerFactor } from '../../spec/work.ts'
-import { pendingElements } from './requests.ts'
-import type { QueuePair } from './state.ts'
 
 const { RTR, RTS, SQD, SQE } = QpState.values
 
@@ -29,9 +27,6 @@ export const UD_SEND = opcodeNumber.UD_SEND_ONLY
 export const UD_SEND_IMM = opcodeNumber.UD_SEND_ONLY_IMM
 
 export const receives = (state: number): boolean => state === RTR || state === RTS || state === SQD || state === SQE
-
-export const pendingReceives = ({ receive }: QueuePair): number =>
-  receive === undefined ? 0 : pendingElements(receive)
 
 /** Microseconds until a packet is sent again that was sent `tries` times. */
 export const timeoutOf = (tries: number): number =>
