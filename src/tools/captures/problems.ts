@@ -69,9 +69,9 @@ const fatalCauses: Readonly<Record<number, CaptureCause>> = {
 }
 
 /** How the rate changed, if it did; slices at the ends may be parts. */
-const ratesText = ({ slices, sliceWidth, firstTime, lastTime }: Flow): string[] => {
+const ratesText = ({ slices, sliceWidth, slicesFrom, lastTime }: Flow): string[] => {
   if (slices === undefined) return []
-  const from = Math.floor(firstTime / sliceWidth) + 1
+  const from = Math.floor(slicesFrom / sliceWidth) + 1
   const whole = [...slices.subarray(from, Math.floor(lastTime / sliceWidth))]
   if (whole.length < 2) return []
   const rates = whole.map(bytes => (8 * bytes) / sliceWidth)
