@@ -449,7 +449,15 @@ class Problems {
 
   /** What belongs to no queue pair. */
   ofPath(): void {
-    const { errors, otherPorts, addresses, table } = this.#analysis
+    const { errors, otherPorts, addresses, table, fragments } = this.#analysis
+    if (fragments.packets > 0)
+      this.#add(
+        'fragmented',
+        `${counted(fragments.packets, 'packet')} in fragments${fragments.incomplete > 0 ? `; of ${fragments.incomplete} some are missing` : ''}`,
+        frameList(fragments.firstFrame, fragments.incompleteFrame),
+        fragments.packets,
+        {},
+      )
     for (const error of errors.values()) {
       const { reporter, source, destination, qpn, count, frame } = error
       const what = `${addresses.text(reporter)} says of packets from ${addresses.text(source)} to ${addresses.text(destination)}${qpn < 0 ? '' : ` QP ${hex(qpn)}`}: ${icmpText(error)}`
