@@ -12,6 +12,7 @@
  *   unmaps.c       stacks of unmapping
  *   hashes.c       hashes of send buffers at the post
  *   slots.c        sends that adapters refuse
+ *   pollers.c      which threads poll a CQ
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
@@ -69,6 +70,8 @@ struct element {
     uint32_t thread;
     uintptr_t outermost;
     bool is_signaled;
+    /* The device writes what it has read to the memory. */
+    bool is_read;
     /*
      * In the first element of a request: the device sends the bytes of the request's elements, which do not change
      * before; and hash is that of these bytes at the post.
@@ -185,6 +188,13 @@ bool hashes_are_wanted(uint32_t index);
 bool hashes_take(uint32_t index, const struct ibv_sge *list, int count, uint32_t *hash);
 /* Before the post: tells the daemon the hash of a sample; with `is_known` false, that there is none. */
 void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t hash);
+
+/* ---- pollers.c ---- */
+
+/* This thread polls a CQ. */
+void pollers_note(const struct ibv_cq *cq);
+/* An object was destroyed, which may be a CQ. */
+void pollers_destroyed(const void *object);
 
 /* ---- outstanding.c ---- */
 

@@ -442,6 +442,11 @@ void note_call(const void *context, struct object_use use, bool destroys)
     (void)context, (void)use, (void)destroys;
 }
 
+void note_destroyed(struct object_use use)
+{
+    (void)use;
+}
+
 void note_gone(const struct gone_use *use, uint32_t stack)
 {
     const size_t length = strlen(use->function);

@@ -415,6 +415,7 @@ void object_leave(struct object_call *call, int error, const uint64_t *facts)
     if (error == 0) {
         polls_destroyed(call->object.object);
         promises_destroyed(call->object.object);
+        note_destroyed(call->object);
     }
     void *block = call->block ? keep(call, stack_here()) : NULL;
     /* After keep: between both the object would look alive. Before free: another object may get the address. */

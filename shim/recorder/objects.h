@@ -125,6 +125,8 @@ void verbs_gone(uint32_t kind, void *object, size_t bytes);
 
 /* A call on an object begins, which perhaps destroys it. `context`: the object's; not NULL. */
 void note_call(const void *context, struct object_use use, bool destroys);
+/* An object was destroyed. */
+void note_destroyed(struct object_use use);
 /* Tells the reader of a use. `stack`: of the call. */
 void note_gone(const struct gone_use *use, uint32_t stack);
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "watched.h"
@@ -149,6 +150,33 @@ void polls_destroyed(const void *object)
     watched_forget(&table, object);
 }
 
+/* Looks at a poll of another thread before the first nap, naps, and the nanoseconds of one: a second in all. */
+#define LOOKS 1000
+#define NAPS 5000
+#define NAP 200000
+
+/*
+ * The provider's lock of the CQ is held by the poll of another thread, mostly for microseconds. If the poll does not end
+ * within a second, that is reported; then the provider waits.
+ */
+static void wait_for(struct poll *poll, uint32_t call)
+{
+    const pid_t thread = thread_of(poll);
+    for (unsigned i = 0; i < LOOKS; i++)
+        if (LIKELY(thread_of(poll) != thread))
+            return;
+    const int saved = errno;
+    unsigned naps = 0;
+    for (; naps < NAPS && thread_of(poll) == thread; naps++)
+        nanosleep(&(struct timespec){.tv_nsec = NAP}, NULL);
+    errno = saved;
+    if (naps < NAPS)
+        return;
+    poll->is_told = false;
+    report(poll, threads_has_ended(thread) ? USERDMA_ORDER_MISTAKE_OWNER_ENDED : USERDMA_ORDER_MISTAKE_WAITS, call, 0,
+           poll->started_at);
+}
+
 void polls_starting(const struct ibv_cq_ex *cq)
 {
     struct poll *poll = poll_of(cq);
@@ -160,6 +188,8 @@ void polls_starting(const struct ibv_cq_ex *cq)
         report(poll, USERDMA_ORDER_MISTAKE_STARTED_AGAIN, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
     } else if (threads_has_ended(thread)) {
         report(poll, USERDMA_ORDER_MISTAKE_OWNER_ENDED, USERDMA_ORDER_CALL_START_POLL, 0, poll->started_at);
+    } else if (!poll->is_single) {
+        wait_for(poll, USERDMA_ORDER_CALL_START_POLL);
     }
 }
 
@@ -220,8 +250,14 @@ void polls_reading(const struct ibv_cq_ex *cq, uint32_t field, uint64_t asked)
 void polls_locking(const struct ibv_cq *cq, uint32_t call)
 {
     struct poll *poll = poll_of(cq);
-    if (!poll || LIKELY(thread_of(poll) != threads_own()))
+    const pid_t thread = poll ? thread_of(poll) : 0;
+    if (LIKELY(thread == 0))
         return;
+    if (thread != threads_own()) {
+        if (!poll->is_single)
+            wait_for(poll, call);
+        return;
+    }
     poll->is_told = false;
     const bool starts = call == USERDMA_ORDER_CALL_POLL_CQ;
     report(poll, starts ? USERDMA_ORDER_MISTAKE_STARTED_AGAIN : USERDMA_ORDER_MISTAKE_HELD, call, 0, poll->started_at);

@@ -28,7 +28,7 @@ void polls_advanced(const struct ibv_cq_ex *cq, bool has_completion);
 void polls_ending(const struct ibv_cq_ex *cq);
 /* A read of USERDMA_FIELD_, `asked` by IBV_WC_EX_WITH_ (0: every CQ has it). */
 void polls_reading(const struct ibv_cq_ex *cq, uint32_t field, uint64_t asked);
-/* Before a call that takes the lock of a CQ. */
+/* Before a call that takes the lock of a CQ: waits while another thread has a poll of it open, at most a second. */
 void polls_locking(const struct ibv_cq *cq, uint32_t call);
 /* The program ends. */
 void polls_exiting(void);

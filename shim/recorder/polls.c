@@ -50,7 +50,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
 }
 SLOTS_OF(poll_cq)
 
-/* Returns `result`, of a poll of an extended CQ. */
+/* Returns `result`, of a poll of an extended CQ */
 static int completed(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(verbs_tells_completions) && result == 0)

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
+import { walkKinds } from '../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
 import { versionText } from './version.ts'
@@ -52,6 +53,7 @@ const withConfig = (command: Command): Command =>
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
     .option('--torment <seed[:count]>', 'let the devices do what the specification allows and hardware rarely does')
+    .option('--timers <factor>', 'multiply the times of retries and of the connection manager, e.g. by 0.1')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
 /**
@@ -73,6 +75,20 @@ const withRecord = (command: Command): Command =>
     .option('--record <file>', 'record all events of the daemon in this file: `userdma export` reads it', path)
     .option('--payload <bytes>', 'with --record: also the first bytes of the payload of each packet (default: 0)')
     .option('--record-limit <size>', 'with --record: the most bytes of the file, e.g. 64M; the oldest are dropped')
+
+/** Adds the options of walks. */
+const withWalk = (command: Command): Command =>
+  command
+    .option('--kinds <kinds>', `what fails, several separated by commas: ${kindsText(walkKinds)} (default: all)`)
+    .option('--points <n>', 'at most so many failures (default: 200)')
+    .option('--time-limit <seconds>', 'begin no run later (default: 600)')
+    .option('--hang <seconds>', 'a run that takes longer hangs (default: from the run without failures)')
+    .option('--stopped <seconds>', 'for how long processes are stopped (default: 1)')
+    .option('--jobs <n>', 'so many runs at a time, each in a network namespace (default: half of the processors)')
+    .option('--since <report>', 'first what is new or changed since this report, which --json -o has written', path)
+    .option('-o, --output <file>', 'write the report to this file', path)
+    .option('--json', 'print one JSON object per failure')
+    .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
 
 const RECORD_ON_FAILURE = '--record-on-failure'
 
@@ -142,9 +158,28 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           command.error('error: --host and --fault-walk exclude each other: the walk needs devices of userdma')
         else if (options.faultWalk && options.record !== undefined)
           command.error('error: --record and --fault-walk exclude each other: repeat the run of a finding')
-        else if (options.faultWalk) await (await import('./commands/fault-walk.ts')).faultWalk(name, args, options)
+        else if (options.faultWalk)
+          await (await import('./commands/walk.ts')).walkProgram(name, args, options, ['calls', 'posts', 'completions'])
         else if (walkOption === undefined) await (await import('./commands/run.ts')).run(name, args, options)
         else command.error(`error: --${walkOption === 'timeLimit' ? 'time-limit' : walkOption} is for --fault-walk`)
+      })
+  },
+  walk(program) {
+    withWalk(withJoin(program.command('walk')))
+      .description(
+        'Runs a program once without failures, then once for each single failure: calls, packets, links, peers, devices, events. Exits with 65 if it has found crashes, hangs, swallowed failures, leaks or wrong results.',
+      )
+      .addHelpText(
+        'after',
+        examples(
+          'userdma walk -- ./my-test',
+          "userdma walk -- sh -c './server & ./client localhost; s=$?; kill $!; wait; exit $s'",
+          'userdma walk --kinds links,peers --timers 0.1 -- ./my-test.sh',
+          'userdma walk --time-limit 300 --since walk.json --json -o walk.json.new -- ./my-test.sh',
+        ),
+      )
+      .action(async (name, args, options) => {
+        await (await import('./commands/walk.ts')).walkProgram(name, args, options)
       })
   },
   trace(program) {

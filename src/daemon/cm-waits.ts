@@ -1,14 +1,22 @@
 /*
  * Waits of programs for calls on identifiers of rdma_cm: a request that its program has not answered, which the peer
- * waits for, and events that were delivered and not read.
+ * waits for, a request that no program has got, events that were delivered and not read, and threads that wait for an
+ * event of a channel for which none can come.
  */
 import type { ContextWait } from '../core/driver-contract.ts'
 import type { Context } from '../core/model.ts'
-import type { Identifier } from '../services/rdma-cm/identifier.ts'
+import { readDescriptors } from '../host/process-status.ts'
+import type { Identifier, IdState } from '../services/rdma-cm/identifier.ts'
 import type { RdmaCm } from '../services/rdma-cm/rdma-cm.ts'
 import type { Wait } from '../spec/check/waits.ts'
+import { CmEventType, nameIn } from '../spec/enums.ts'
 import { counted } from '../spec/text.ts'
+import { rejectText, rejReason } from '../spec/wire/mad.ts'
 import { addressText, isSameAddress } from '../transport/wire/address.ts'
+import { EventSocket } from './context/event-socket.ts'
+import type { FailureReports } from './failures.ts'
+
+const { REJECTED, ESTABLISHED, CONNECT_RESPONSE } = CmEventType.values
 
 const portOf = ({ source }: Identifier): number | undefined => source?.port
 
@@ -30,12 +38,27 @@ const senderOf = (request: Identifier, ids: readonly Identifier[]): Identifier |
       isSameAddress(id.localGid, request.remoteGid),
   )
 
+/** A request that its program has neither accepted nor rejected. */
+const isUnanswered = ({ isUnaccepted, isRejected, state }: Identifier): boolean =>
+  isUnaccepted && !isRejected && state === 'CONNECT'
+
+/** The destination of an identifier, as the program has given it. */
+const destinationOf = ({ destination, remoteGid }: Identifier): string =>
+  endOf(destination?.address ?? remoteGid, destination?.port)
+
+/** An event, and of REJECTED the reason. */
+const eventText = (event: Identifier['lastRead']): string => {
+  if (event?.type !== REJECTED) return nameIn(CmEventType.values, event?.type)
+  const meaning = event.status === rejReason.INVALID_SERVICE_ID ? ': no program listens there' : ''
+  return `REJECTED (${rejectText(event.status)}${meaning})`
+}
+
 type Rule = (id: Identifier, ids: readonly Identifier[]) => readonly (readonly [Identifier, Wait['text']])[]
 
 /** Each kind of wait, and the identifiers whose programs wait. */
 const rules: readonly Rule[] = [
   (id, ids) => {
-    if (!id.isUnaccepted || id.state !== 'CONNECT') return []
+    if (!isUnanswered(id)) return []
     const isUnread = id.listener !== undefined
     const at = endOf(id.localGid, portOf(id))
     const why = isUnread
@@ -55,20 +78,96 @@ const rules: readonly Rule[] = [
       ? [
           [
             id,
-            `${counted(id.unreadEvents, 'event')} of an identifier of rdma_cm in state ${id.state} ${id.unreadEvents === 1 ? 'was' : 'were'} delivered, and not read (rdma_get_cm_event)`,
+            `${counted(id.unreadEvents, 'event')} of an identifier of rdma_cm in state ${id.state} ${id.unreadEvents === 1 ? 'was' : 'were'} delivered, and not read (rdma_get_cm_event): ${eventText(id.lastDelivered)}`,
           ],
         ]
       : [],
+  (id, ids) => {
+    const isAnswered = id.lastRead?.type === ESTABLISHED || id.lastRead?.type === CONNECT_RESPONSE
+    if (id.state !== 'CONNECT' || id.isRequest || isAnswered || id.unreadEvents > 0 || id.isDatagram) return []
+    if (ids.some(other => isUnanswered(other) && senderOf(other, ids) === id)) return []
+    // A request of this daemon that was accepted: the accepting program's queue pair may not be ready.
+    if (ids.some(other => other.isRequest && other.state === 'CONNECT' && senderOf(other, ids) === id)) return []
+    return [
+      [
+        id,
+        `the request of rdma_connect to ${destinationOf(id)} has had no answer yet: no program of this daemon has got it, and rdma_cm repeats it until UNREACHABLE`,
+      ],
+    ]
+  },
 ]
 
+// ---- threads that wait for an event ----
+
+/** By the state of an identifier: the call that brings the next event, if no event can come without one. */
+const nextCalls: Readonly<Partial<Record<IdState, string>>> = {
+  IDLE: 'rdma_resolve_addr or rdma_listen',
+  ADDR_BOUND: 'rdma_listen or rdma_resolve_addr',
+  ADDR_RESOLVED: 'rdma_resolve_route',
+  ROUTE_RESOLVED: 'rdma_connect',
+  DISCONNECT: 'rdma_destroy_id',
+}
+
+/** Why no event comes for an identifier whose events were all read; undefined: one may come. */
+const silenceOf = (id: Identifier): string | undefined => {
+  const next = nextCalls[id.state]
+  if (next === undefined || id.unreadEvents > 0) return undefined
+  const to = id.destination === undefined || id.destination.port === 0 ? '' : `, to ${destinationOf(id)},`
+  const read = id.lastRead === undefined ? '' : `${eventText(id.lastRead)} was read, and `
+  return `its identifier${to} is in ${id.state}: ${read}${
+    id.state === 'DISCONNECT'
+      ? 'no further event comes'
+      : `the next one comes after ${next}, which was not called since`
+  }`
+}
+
+const MAX_NAMED = 2
+
+/** Threads that read from a channel none of whose identifiers can have an event. */
+function* waitsOfChannels(
+  ids: readonly Identifier[],
+  ownerOf: FailureReports['ownerOf'],
+): Generator<readonly [Identifier, Wait['text']]> {
+  const byChannel = new Map<EventSocket, Identifier[]>()
+  for (const id of ids) {
+    const channel = id.object?.events?.route.channel
+    if (channel === undefined || channel.isClosed || !(channel.sink instanceof EventSocket)) continue
+    const others = byChannel.get(channel.sink) ?? []
+    byChannel.set(channel.sink, [...others, id])
+  }
+  for (const [sink, own] of byChannel) {
+    const silent = own.map(silenceOf)
+    const [first] = own
+    const context = first && contextOf(first)
+    const pid = context && ownerOf(context)?.pid
+    if (silent.includes(undefined) || sink.unread() > 0 || pid === undefined || first === undefined) continue
+    const [fd] = [...readDescriptors(pid)].find(([, target]) => target === sink.target) ?? []
+    if (fd === undefined) continue
+    const more = silent.length > MAX_NAMED ? `; and ${silent.length - MAX_NAMED} more` : ''
+    yield [
+      own.at(-1)!,
+      `a thread waits for an event of rdma_cm (channel: descriptor ${fd}), and none can come: ${silent.slice(-MAX_NAMED).join('; ')}${more}`,
+    ]
+  }
+}
+
 /** The waits of all programs for calls on identifiers, in no order. */
-export function* waitsOfCm(cm: RdmaCm): Generator<ContextWait> {
-  const ids = [...cm.boundIdentifiers()]
+export function* waitsOfCm(cm: RdmaCm, ownerOf: FailureReports['ownerOf']): Generator<ContextWait> {
+  const waitOf = (waiting: Identifier, text: string, later: Partial<ContextWait> = {}): ContextWait[] => {
+    const context = contextOf(waiting)
+    if (context === undefined || waiting.object === undefined) return []
+    return [{ context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle }, ...later }]
+  }
+  const bound = [...cm.boundIdentifiers()]
   for (const rule of rules)
-    for (const id of ids)
-      for (const [waiting, text] of rule(id, ids)) {
-        const context = contextOf(waiting)
-        if (context !== undefined && waiting.object !== undefined)
-          yield { context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle } }
-      }
+    for (const id of bound)
+      for (const [waiting, text] of rule(id, bound))
+        yield* waitOf(waiting, text, {
+          channel: waiting.object?.events?.route.channel,
+          // A program may close a channel long after the last look.
+          holds: () =>
+            [...cm.boundIdentifiers()].includes(waiting) &&
+            rule(id, bound).some(([one, now]) => one === waiting && now === text),
+        })
+  for (const found of waitsOfChannels([...cm.identifiersOfPrograms()], ownerOf)) yield* waitOf(...found)
 }

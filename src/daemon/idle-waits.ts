@@ -1,82 +1,243 @@
 /*
- * What a program waits for of which no rule knows a reason: the requests and completions of its queues, of any driver.
+ * What a program waits for of which no other rule knows a reason: the first rule that applies to the requests, queues and
+ * completions of its context says why none of them can complete, or what is outstanding. For devices of any driver.
  */
 import type { ContextWait, QueuePairObject, RequestReader } from '../core/driver-contract.ts'
 import type { Context, CoreObject } from '../core/model.ts'
+import { nameIn, QpState } from '../spec/enums.ts'
 import { counted } from '../spec/text.ts'
-import type { Devices } from './devices/devices.ts'
+import { isSameAddress } from '../transport/wire/address.ts'
+import type { DaemonDevice, Devices } from './devices/devices.ts'
+
+const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 
 /** Queues of a context that are counted. */
 const MAX_QUEUES = 256
 
-const isQp = (queue: CoreObject): queue is QueuePairObject => queue.class.name.endsWith('_qp')
-
-/** What the program may wait for, and one of its CQs. */
-interface Idle {
-  readonly text: string
-  readonly cq: number
+interface QueuePair {
+  readonly name: string
+  readonly object: QueuePairObject
+  /** `QpState`; undefined: unknown. */
+  readonly state: number | undefined
+  readonly sends: number
+  /** Receives of its own. */
+  readonly receives: number
+  /** The shared receive queue that it takes receives from, and how many there are. */
+  readonly shared: { readonly handle: number; readonly receives: number } | undefined
 }
 
-const idleOf = (context: Context, requests: RequestReader): Idle | undefined => {
-  if (requests.queuesOf === undefined || requests.completions === undefined) return undefined
-  const cqs = new Set<CoreObject>()
-  let sends = 0
+interface Cq {
+  readonly handle: number
+  readonly written: number
+  readonly unpolled: number
+}
+
+/** What the queues of a context have. */
+interface Facts {
+  readonly queuePairs: readonly QueuePair[]
+  /** Receives of all queues. */
+  readonly receives: number
+  readonly sends: number
+  /** With at least one. */
+  readonly cqs: readonly Cq[]
+  readonly written: number
+  /** Unread asynchronous events of the context. */
+  readonly unreadEvents: number
+  /** Of a connected queue pair: what its peer has; undefined: unknown. */
+  peerOf(qp: QueuePair): string | undefined
+}
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+const is = (count: number, one: string, many: string): string => (count === 1 ? one : many)
+const isQp = (queue: CoreObject): queue is QueuePairObject => queue.class.name.endsWith('_qp')
+const isSrq = ({ class: { name } }: CoreObject): boolean => name.endsWith('srq')
+
+/** The queue pair that a queue pair is connected to, and who has it; undefined: none, or none of this daemon. */
+const peerText = (devices: Devices, { object }: QueuePair, requests: RequestReader): string | undefined => {
+  const peer = requests.peerOf?.(object)
+  if (peer === undefined) return undefined
+  for (const { device, network } of devices.all) {
+    if (!device.ports.some(({ gids }) => gids.entries.some(entry => entry && isSameAddress(entry.gid, peer.gid))))
+      continue
+    const found = network?.queues?.qpOfNumber(peer.qpn)
+    if (found === undefined || !isQp(found) || found === object) continue
+    const sends = device.driver.requests?.pendingSends?.(found)
+    const owner = found.context?.program
+    const whose = owner === undefined ? '' : ` of process ${owner.pid} (${owner.command})`
+    if (sends === 0) return `its peer, QP ${hex(peer.qpn)}${whose}, has no send outstanding`
+  }
+  return undefined
+}
+
+const factsOf = (devices: Devices, { network }: DaemonDevice, context: Context): Facts | undefined => {
+  const { requests } = context.device.driver
+  if (requests?.queuesOf === undefined || requests.completions === undefined) return undefined
+  const receivesOf = (queue: CoreObject): number => requests.receives?.(queue, 0).length ?? 0
+  const objects = new Set<CoreObject>()
+  const queuePairs: QueuePair[] = []
   let receives = 0
-  let queuePairs = 0
   let looked = 0
   for (const queue of requests.queuesOf(context)) {
     if (looked++ === MAX_QUEUES) return undefined
-    if (isQp(queue)) {
-      queuePairs++
-      sends += requests.pendingSends?.(queue) ?? 0
-    }
-    receives += requests.receives?.(queue, 0).length ?? 0
-    for (const parent of queue.parents) if (parent.class.name === 'cq') cqs.add(parent)
+    const own = receivesOf(queue)
+    receives += own
+    for (const parent of queue.parents) if (parent.class.name === 'cq') objects.add(parent)
+    if (!isQp(queue)) continue
+    const { qpn } = queue.state
+    const srq = queue.parents.find(isSrq)
+    queuePairs.push({
+      name: `QP ${hex(qpn)}`,
+      object: queue,
+      state: network?.queues?.qp(queue)?.state,
+      sends: requests.pendingSends?.(queue) ?? 0,
+      receives: own,
+      shared: srq && { handle: srq.handle, receives: receivesOf(srq) },
+    })
   }
-  for (const object of context.handles.slots) if (object?.class.name === 'cq') cqs.add(object as CoreObject)
-  let unpolled = 0
-  let written = 0
-  for (const cq of cqs) {
-    const count = requests.completions(cq)
-    written += count?.written ?? 0
-    unpolled += count === undefined ? 0 : count.written - count.polled
+  for (const object of context.handles.slots) if (object?.class.name === 'cq') objects.add(object as CoreObject)
+  const cqs = [...objects].map(cq => {
+    const { written = 0, polled = 0 } = requests.completions?.(cq) ?? {}
+    return { handle: cq.handle, written, unpolled: written - polled }
+  })
+  if (cqs.length === 0) return undefined
+  return {
+    queuePairs,
+    receives,
+    sends: queuePairs.reduce((sum, { sends }) => sum + sends, 0),
+    cqs,
+    written: cqs.reduce((sum, { written }) => sum + written, 0),
+    unreadEvents: context.asyncFd?.isClosed === false ? context.asyncFd.sink.unread() : 0,
+    peerOf: qp => peerText(devices, qp, requests),
   }
-  const [first] = cqs
-  if (first === undefined) return undefined
-  const cq = first.handle
-  const is = (count: number, one: string, many: string): string => (count === 1 ? one : many)
-  if (unpolled > 0)
-    return { text: `${counted(unpolled, 'completion')} in its CQs ${is(unpolled, 'is', 'are')} not polled`, cq }
-  if (sends > 0)
-    return { text: `${counted(sends, 'send')} of it ${is(sends, 'is', 'are')} outstanding, and none ends`, cq }
-  const owned =
-    queuePairs === 0
-      ? 'it has no queue pair'
-      : `its ${counted(queuePairs, 'queue pair')} ${is(queuePairs, 'has', 'have')} no send outstanding`
-  const polled = written === 0 ? '' : `, and the program has polled all completions of its CQs, ${written}`
-  if (receives > 0)
-    return {
-      text: `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes`,
-      cq,
-    }
-  if (queuePairs === 0 && written === 0) return undefined
-  return { text: `${owned} and no receive posted${polled}: no completion can come`, cq }
 }
 
-/** `known`: the waits that were found otherwise, whose contexts are left out. Undefined between steps. */
-export function* idleWaits(devices: Devices, known: readonly ContextWait[]): Generator<ContextWait | undefined> {
-  const explained = new Set(known.map(({ context }) => context))
-  const programs = new Set(
-    known.flatMap(({ context: { program } }) => (program?.life === undefined ? [] : [program.life])),
+// ---- why nothing can complete ----
+
+/** A sentence without its full stop; undefined: the rule does not apply. */
+type Rule = (facts: Facts) => string | undefined
+
+const hasUnpolled = ({ cqs }: Facts): boolean => cqs.some(({ unpolled }) => unpolled > 0)
+
+/** An error without a completion of its own: that of a responder, or of a receiver of UC. */
+const unreadError: Rule = facts => {
+  const qp = facts.queuePairs.find(({ state, sends }) => state === ERR && sends === 0)
+  if (qp === undefined || facts.unreadEvents === 0 || hasUnpolled(facts)) return undefined
+  return `${qp.name} is in ERR, and ${counted(facts.unreadEvents, 'asynchronous event')} of its context ${is(facts.unreadEvents, 'was', 'were')} delivered and not read (ibv_get_async_event): only an event tells of the refused access of a peer`
+}
+
+const notConnected: Rule = facts => {
+  const qp = facts.queuePairs.find(({ state, receives }) => (state === RESET || state === INIT) && receives > 0)
+  if (qp?.state === undefined || hasUnpolled(facts)) return undefined
+  return `${qp.name} is in ${nameIn(QpState.values, qp.state)}, so no message comes for its ${counted(qp.receives, 'receive')}: it was not moved to RTR (ibv_modify_qp)`
+}
+
+const noneConnected: Rule = ({ queuePairs, written }) => {
+  const [first] = queuePairs
+  if (first?.state === undefined || written > 0) return undefined
+  if (!queuePairs.every(({ state }) => state === RESET || state === INIT)) return undefined
+  const count = queuePairs.length
+  return `${first.name}${count === 1 ? '' : ` and all its queue pairs, ${count},`} ${is(count, 'is', 'are')} in ${nameIn(QpState.values, first.state)}: ${is(count, 'it was not', 'none was')} connected (ibv_modify_qp, rdma_connect), and no completion can come`
+}
+
+/** Sends in SQD begin when the queue pair is in RTS again (IBA 10.3.1.5). */
+const drained: Rule = ({ queuePairs }) => {
+  const qp = queuePairs.find(({ state, sends }) => state === SQD && sends > 0)
+  return (
+    qp &&
+    `${qp.name} is in SQD, so ${counted(qp.sends, 'send')} that ${is(qp.sends, 'was', 'were')} posted ${is(qp.sends, 'does', 'do')} not begin before it is in RTS again (ibv_modify_qp)`
   )
-  for (const { device } of [...devices.all])
-    for (const context of [...device.contexts]) {
+}
+
+/** Receives of an SRQ belong to no queue pair, so none is flushed (IBA 10.2.9.3). */
+const notFlushed: Rule = facts => {
+  const qp = facts.queuePairs.find(({ state, shared }) => state === ERR && shared !== undefined && shared.receives > 0)
+  if (qp?.shared === undefined || hasUnpolled(facts)) return undefined
+  const { handle, receives } = qp.shared
+  return `${qp.name} is in ERR, and the ${counted(receives, 'receive')} of SRQ ${handle}, from which it takes them, ${is(receives, 'stays', 'stay')} posted: a queue pair flushes none of an SRQ (the event LAST_WQE_REACHED says that it takes no more)`
+}
+
+/** A queue pair that gets no messages any more, and no other one has requests. */
+const inError: Rule = facts => {
+  const qp = facts.queuePairs.find(({ state }) => state === ERR)
+  if (qp === undefined || hasUnpolled(facts) || facts.sends > 0 || facts.receives > 0) return undefined
+  const polled = facts.written === 0 ? '' : `, and the program has polled all completions, ${facts.written}`
+  return `${qp.name} is in ERR, where it gets no message, no other request is outstanding${polled}: no further completion comes`
+}
+
+const unpolled: Rule = ({ cqs }) => {
+  const waiting = cqs.filter(one => one.unpolled > 0)
+  const [first] = waiting
+  if (first === undefined) return undefined
+  const total = waiting.reduce((sum, one) => sum + one.unpolled, 0)
+  const others = cqs.filter(one => one.unpolled === 0 && one.written > 0)
+  const rest = others
+    .slice(0, 2)
+    .map(({ handle, written }) => `; of CQ ${handle} all ${written} were polled, and none is outstanding`)
+  return `${counted(total, 'completion')} of ${is(waiting.length, `CQ ${first.handle}`, `${waiting.length} CQs`)} ${is(total, 'is', 'are')} not polled${rest.join('')}`
+}
+
+const outstanding: Rule = ({ sends, written, queuePairs }) => {
+  if (sends === 0) return undefined
+  const [first] = queuePairs.filter(qp => qp.sends > 0)
+  const after = written === 0 ? '' : ` after ${counted(written, 'completion')}`
+  return `${counted(sends, 'send')} of it ${is(sends, 'is', 'are')} outstanding${first ? ` (${first.name})` : ''}, and none ends${after}`
+}
+
+const nothing: Rule = facts => {
+  const { queuePairs, receives, written } = facts
+  const count = queuePairs.length
+  const owned =
+    count === 0
+      ? 'it has no queue pair'
+      : `its ${counted(count, 'queue pair')} ${is(count, 'has', 'have')} no send outstanding`
+  const polled = written === 0 ? '' : `, and the program has polled all completions of its CQs, ${written}`
+  const connected = queuePairs.filter(({ state }) => state === RTR || state === RTS)
+  const peer = connected.length === 1 ? facts.peerOf(connected[0]!) : undefined
+  const and = peer === undefined ? '' : `; ${peer}`
+  return receives > 0
+    ? `${owned}${polled}: only a message for one of its ${counted(receives, 'receive')} brings a completion, and none comes${and}`
+    : `${owned}${count === 0 ? '' : ' and no receive posted'}${polled}: no completion can come${and}`
+}
+
+/** The first that applies says it. */
+const rules: readonly Rule[] = [
+  notFlushed,
+  unreadError,
+  notConnected,
+  noneConnected,
+  drained,
+  inError,
+  unpolled,
+  outstanding,
+  nothing,
+]
+
+interface Idle {
+  readonly context: Context
+  readonly facts: Facts
+  readonly text: string
+}
+
+/** `known`: contexts whose waits were found otherwise; their programs are left out. Undefined between steps. */
+export function* idleWaits(devices: Devices, known: readonly Context[]): Generator<ContextWait | undefined> {
+  const explained = new Set(known)
+  const programs = new Set(known.flatMap(({ program }) => (program?.life === undefined ? [] : [program.life])))
+  const idle: Idle[] = []
+  for (const found of [...devices.all])
+    for (const context of [...found.device.contexts]) {
       yield undefined
       // The TypeScript library polls its CQs on an event.
       if (context.mapped === undefined || context.mapped.packed !== undefined || explained.has(context)) continue
       if (context.program?.life !== undefined && programs.has(context.program.life)) continue
-      const { requests } = device.driver
-      const idle = requests && idleOf(context, requests)
-      if (idle !== undefined) yield { context, wait: { id: 'idle-queues', ...idle } }
+      const facts = factsOf(devices, found, context)
+      const text = facts && rules.map(rule => rule(facts)).find(one => one !== undefined)
+      if (facts !== undefined && text !== undefined) idle.push({ context, facts, text })
     }
+  for (const { context, facts, text } of idle) {
+    const { program } = context
+    // Libraries open devices that they do not use.
+    const isUnused = facts.queuePairs.length === 0 && facts.written === 0
+    const others = idle.some(one => one.context !== context && one.context.program?.life === program?.life)
+    if (!(isUnused && others)) yield { context, wait: { id: 'idle-queues', text, cq: facts.cqs[0]!.handle } }
+  }
 }

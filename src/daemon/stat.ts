@@ -61,7 +61,7 @@ export function* waitsOfQueues(
     if (found !== undefined) others.push(found)
     yield found
   }
-  for (const found of waitsOfCm(sources.cm)) {
+  for (const found of waitsOfCm(sources.cm, sources.failures.ownerOf)) {
     others.push(found)
     yield found
   }
@@ -69,14 +69,15 @@ export function* waitsOfQueues(
 
 /** As `waitsOfQueues`, and for programs of which it finds none, what their queues wait for (idle-waits.ts). */
 export function* explainedWaits(
-  sources: Pick<StatSources, 'devices' | 'failures' | 'cm'>,
+  sources: Pick<StatSources, 'devices' | 'failures' | 'cm' | 'destroyWaits'>,
 ): Generator<ContextWait | undefined, void> {
   const known: ContextWait[] = []
   for (const found of waitsOfQueues(sources)) {
     if (found !== undefined) known.push(found)
     yield found
   }
-  yield* idleWaits(sources.devices, known)
+  const destroying = sources.destroyWaits.current().flatMap(({ object: { context } }) => context ?? [])
+  yield* idleWaits(sources.devices, [...known.map(({ context }) => context), ...destroying])
 }
 
 /** A wait of a program. */

@@ -610,7 +610,10 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * acknowledged, + 1. CLOSED: the program closes the descriptor `index` of a context by close(2). SHORT_ARRAY: ibv_poll_cq got an array at `address` on the stack that has room for `more`
  * completions, not for `index`. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
  * `wrId`, as `index` says (GiveBack). DEAD_POST: the list of requests, the elements or the buffer of a request was in a
- * returned stack frame when it was posted, as `index` says (DeadPart).
+ * returned stack frame when it was posted, as `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from
+ * `wrId` on, have the same elements; `more`: their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network
+ * byte order, is a small number in that of the host. READ_OVERLAP: the READ or atomic and an earlier one, whose completion
+ * was not polled, write to `address`.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -623,6 +626,9 @@ export const MisuseKind = {
   DEAD_POST: 8,
   SHORT_ARRAY: 9,
   CLOSED: 10,
+  SHARED_ELEMENTS: 11,
+  IMMEDIATE: 12,
+  READ_OVERLAP: 13,
 } as const
 
 /** How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones. */
@@ -736,6 +742,9 @@ export const OrderCall = {
  * Of objects that the program has promised to use by one thread at a time. AT_ONCE: by another thread, in a call now.
  * IN_TURNS: two threads use the object in turns. `field` is then 1 for the promise of a thread domain, 0 for that of
  * SINGLE_THREADED.
+ *
+ * WAITS: the call has waited for a second for the lock of a CQ whose poll another thread has open. FURTHER_POLLER, which is
+ * no mistake: a thread polls a CQ that another thread has polled before; `field` is how many threads that are now.
  */
 export const OrderMistake = {
   STARTED_AGAIN: 1,
@@ -749,6 +758,8 @@ export const OrderMistake = {
   HELD: 9,
   AT_ONCE: 10,
   IN_TURNS: 11,
+  WAITS: 12,
+  FURTHER_POLLER: 13,
 } as const
 
 /** `order.field`, in the order of struct ibv_cq_ex. */

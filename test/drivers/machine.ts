@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { identify } from '../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../src/core/driver-contract.ts'
 import { type Core, createCore, type createLocalSpace } from '../../src/core/index.ts'
+import type { CallingProcess } from '../../src/core/model.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
 import type { Torment } from '../../src/drivers/soft/torment/torment.ts'
 import { parseFaults } from '../../src/spec/faults/rules.ts'
@@ -18,12 +19,20 @@ export const ipv4 = (last: number): Uint8Array =>
 
 export const QKEY = 0x1111_1111
 
+/** Of the memory between devices. */
+const RUNS = 64
+const SMALL_RUNS = 64
+
+/** The process of all callers. */
+export const testProcess: CallingProcess = { pid: 1, name: () => 'test' }
+
 /** A program with this memory as core's caller. Its calls name descriptors by core's numbers. `copyOut`: gets its results. */
 export const callerOn = (
   memory: ReturnType<typeof createLocalSpace>,
   copyOut: (address: bigint, bytes: Uint8Array) => void = () => {},
 ) => ({
   memory,
+  process: testProcess,
   copyIn: (_address: bigint, length: number) => new Uint8Array(length),
   copyOut,
   descriptor: (fd: number) => fd,
@@ -44,22 +53,31 @@ export const completionsOf = <C>(
   return seen
 }
 
+export interface MachineOptions {
+  /** Gets the port of each device. */
+  readonly onPort?: ((port: Port, device: number) => void) | undefined
+  /** Of all devices. */
+  readonly dcqcn?: number | undefined
+  readonly torment?: Torment | undefined
+  /** The address of a device, from 1; default: 127.0.0.1 and so on. */
+  readonly addressOf?: (n: number) => Uint8Array
+  /** Runs of packets for which the network has room. */
+  readonly runs?: number | undefined
+}
+
 /**
- * `names`: of the devices, with the addresses 127.0.0.1 and so on. All messages are packets if `fault` has a rule,
- * otherwise they are delivered directly. `onPort` gets the port of each device. `dcqcn`: of all devices.
+ * `names`: of the devices. All messages are packets if `fault` has a rule, otherwise they are delivered directly.
  */
 export const driverMachine = (
   driver: { createDevice(core: Core, name: string, site: RoceSite): NetworkDevice },
   names: readonly string[],
   fault: string,
-  onPort?: (port: Port, device: number) => void,
-  dcqcn?: number,
-  torment?: Torment,
+  { onPort, dcqcn, torment, addressOf = ipv4, runs = RUNS }: MachineOptions = {},
 ) => {
   const core = createCore()
-  const arena = plainArena(memorySwitchBytes(64, 64))
+  const arena = plainArena(memorySwitchBytes(runs, SMALL_RUNS))
   const path = fault === '' ? 'direct' : 'packets'
-  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
+  const link = createMemorySwitch({ arena, runs, smallRuns: SMALL_RUNS, path, icrc: 'demand' })
   const time = { now: 0 }
   const devices = names.map((name, i) => {
     const port = withFaults(link.attach(), name, parseFaults(fault))
@@ -68,7 +86,7 @@ export const driverMachine = (
       allocate: plainArena,
       wake: () => {},
       network: {
-        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
+        identity: identify(addressOf(i + 1), { name: 'lo', index: 1 }),
         now: () => time.now,
         dcqcn,
         attach: () => torment?.port(port, name) ?? port,

@@ -2,12 +2,13 @@
  * The table of findings, its programs in docs/findings, and docs/findings.md (UPDATE_GOLDEN=1 rewrites it).
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { absences, type Column, columns, columnTitles } from '../../src/spec/check/by-device.ts'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { explanationOf, waitColumns, waitKinds } from '../../src/spec/check/waits-by-device.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
 
@@ -144,4 +145,39 @@ test('docs/reference/findings-by-device.md is generated from spec/check/by-devic
   const path = join(repoRoot, 'docs', 'reference', 'findings-by-device.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
   assert.equal(readFileSync(path, 'utf8'), text, 'run `npm run docs`')
+})
+
+test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-device.ts', () => {
+  const notes: string[] = []
+  const noteOf = (reason: string): number => notes.indexOf(reason) + 1 || notes.push(reason)
+  const linkOf = (id: FindingId): string => `[\`${id}\`](../findings.md#${id})`
+  const rows = waitKinds.map(one => {
+    const cells = waitColumns.map(column => {
+      const told = explanationOf(one, column)
+      return typeof told === 'string' ? `no (${noteOf(told)})` : linkOf(told.finding)
+    })
+    const { says } = one.told
+    return `| ${one.does} | ${cells.join(' | ')} | ${says} |`
+  })
+  const text = [
+    '# Waits by device',
+    '',
+    'A program that hangs, or that a signal ends while it waits: which finding of [`userdma check`](../findings.md) says why,',
+    'on each device, and what its text says, on EFA in other words. No option is needed; after an error of another program',
+    'queues that stand still are notes. `npm run test:long -- system/check/waits` runs a program of each kind.',
+    '',
+    `| the program | ${waitColumns.map(column => columnTitles[column]).join(' | ')} | the text has |`,
+    `|---${'|---'.repeat(waitColumns.length)}|---|`,
+    ...rows,
+    '',
+    'Why not:',
+    '',
+    ...notes.map((note, i) => `${i + 1}. ${note}.`),
+    '',
+    'Generated from `src/spec/check/waits-by-device.ts` by `npm run docs`.',
+    '',
+  ].join('\n')
+  const path = join(repoRoot, 'docs', 'reference', 'waits-by-device.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
+  assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, 'run `npm run docs`')
 })

@@ -23,6 +23,7 @@ const DEVICE_OPTIONS = {
   torment: '--torment',
   like: '--like',
   buffers: '--buffers',
+  timers: '--timers',
   ignoreMemlock: '--ignore-memlock',
   socket: '--socket',
   private: '--private',

@@ -105,6 +105,8 @@ interface Fate {
   readonly text: string
   /** The peer may be about to be connected. */
   readonly mayCome?: true
+  /** It is or was a queue pair of the program that waits. */
+  readonly isOwn?: boolean
 }
 
 const programText = (program: ContextProgram, own: ContextProgram | undefined): string =>
@@ -134,10 +136,13 @@ const fateOf = (
     return event === '' ? undefined : { text: `whose connection has ended${event}` }
   const end = peerDevice.qpEnds.get(qpn)
   const ended = end && endText(end, own)
-  if (peerState === 'none') return { text: `${ended ?? 'which does not exist'}${event}` }
+  const program = end?.program ?? peerDevice.qps[peerDevice.qpns.rowOf(qpn)]?.context?.program
+  const isOwn = program?.life !== undefined && program.life === own?.life
+  if (peerState === 'none') return { text: `${ended ?? 'which does not exist'}${event}`, isOwn }
   const name = nameIn(QpState.values, peerState)
-  if (end?.how === 'reset') return { text: `${ended}${peerState === INIT ? ', and which is in INIT' : ''}${event}` }
-  return { text: `which is in ${name}${event}`, ...(peerState !== ERR && { mayCome: true as const }) }
+  if (end?.how === 'reset')
+    return { text: `${ended}${peerState === INIT ? ', and which is in INIT' : ''}${event}`, isOwn }
+  return { text: `which is in ${name}${event}`, isOwn, ...(peerState !== ERR && { mayCome: true as const }) }
 }
 
 const infiniteTimeout = (qp: QueuePair, { peer }: ConnectedPeer, { text }: Fate, peerDevice: PeerDevice): Wait => {
@@ -206,7 +211,9 @@ class GonePeers {
     if (sends && this.#state.engine().query(state.row).timeout === 0)
       return infiniteTimeout(state, peer, fate, peerDevice)
     if ([...cqsOf(qp), ...cqs].some(cq => unpolledIn(cq) > 0)) return true
-    this.#add(qp, context, peer, fate, sends ? 'send' : receives ? 'receive' : 'idle')
+    // A program knows what it has done with its own queue pairs: what it waits for is told by other rules.
+    if (sends || receives || fate.isOwn !== true)
+      this.#add(qp, context, peer, fate, sends ? 'send' : receives ? 'receive' : 'idle')
     return true
   }
 
@@ -341,6 +348,14 @@ const lostWakeup = (state: SoftState, cq: CqObject): Wait | undefined => {
   }
 }
 
+/** A wait that says by what word the device knows its requests, if that is not their wr_id. */
+const inDeviceWords = (context: Context, wait: Wait): ContextWait => {
+  const { numbered } = context.device.driver.requests ?? {}
+  const { request, text } = wait
+  if (numbered === undefined || request === undefined) return { context, wait }
+  return { context, wait: { ...wait, text: text.replace(`wr_id ${request.wrId}`, `${numbered} ${request.wrId}`) } }
+}
+
 /** Queues that are looked at in a step. */
 const STEP = 32
 
@@ -360,13 +375,13 @@ export function* waitsOfDevice(
   for (let row = 0; row < state.qps.length; row++) {
     const object = state.qps[row]
     if (object?.state.row === row && isProgram(object.context))
-      for (const wait of waitsOfQp(state, object, object.context, gone)) yield { context: object.context, wait }
+      for (const wait of waitsOfQp(state, object, object.context, gone)) yield inDeviceWords(object.context, wait)
     if (++looked % STEP === 0) yield undefined
   }
-  yield* gone.waits()
+  for (const { context, wait } of gone.waits()) yield inDeviceWords(context, wait)
   for (const cq of state.cqs.values()) {
     const wait = isProgram(cq.context) ? lostWakeup(state, cq) : undefined
-    if (wait !== undefined && cq.context !== undefined) yield { context: cq.context, wait }
+    if (wait !== undefined && cq.context !== undefined) yield inDeviceWords(cq.context, wait)
     if (++looked % STEP === 0) yield undefined
   }
 }

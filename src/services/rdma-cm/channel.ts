@@ -116,6 +116,7 @@ const postEvent = (
 ): void => {
   if (events === undefined) return
   id.unreadEvents++
+  id.lastDelivered = { type, status: details.status ?? 0 }
   const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
   postOnChannel(new ConnectionEvent(events, subject, type, details))
 }

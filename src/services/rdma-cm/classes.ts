@@ -154,6 +154,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         listener?.unreadRequests.add(request)
       })
       const { status = 0, connection, datagram, ece, argument } = details
+      if (id !== undefined) id.lastRead = { type, status }
       return {
         userHandle,
         object: handle,

@@ -95,6 +95,12 @@ export class Identifier implements PortHolder, ConnectionEnd {
   isRequest = false
   /** Whether this is a request that its owner has not accepted. */
   isUnaccepted = false
+  /** Whether this is a request that its owner has rejected. */
+  isRejected = false
+  /** The event that was delivered last: CmEventType, and its status as in `EventDetails`. */
+  lastDelivered: { readonly type: number; readonly status: number } | undefined
+  /** Likewise, that the program has read last. */
+  lastRead: { readonly type: number; readonly status: number } | undefined
   /** Multicast memberships, which are destroyed with the identifier. */
   readonly memberships = new Set<CoreObject>()
   /** Number of events that the program has not read. */

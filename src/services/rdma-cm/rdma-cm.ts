@@ -124,6 +124,14 @@ export class RdmaCm {
     for (const ids of this.#bound.values()) yield* ids
   }
 
+  /** The identifiers of programs, also those without a device. */
+  *identifiersOfPrograms(): Iterable<Identifier> {
+    for (const { contexts } of [this.#core.system, ...this.#core.devices.values()].filter(one => one !== undefined))
+      for (const { handles } of contexts)
+        for (const object of handles.slots)
+          if (object?.class.name === 'cm_id' && 'state' in object) yield object.state as Identifier
+  }
+
   /** The QPNs of a device whose connection has ended, and whether the program has read the event DISCONNECTED. */
   disconnectedQps(device: Device): ReadonlyMap<number, boolean> {
     const found = new Map<number, boolean>()
@@ -290,6 +298,7 @@ export class RdmaCm {
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
     id.removeFromBacklog()
     connection.reject(privateData, reason)
+    id.isRejected = id.isRequest
   }
 
   /** As in Linux, no effect in other states of a connection than established and disconnected by the peer. */

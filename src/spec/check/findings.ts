@@ -199,14 +199,14 @@ const table = {
     severity: 'warning',
     needs: ['device'],
     title: 'a connection of rdma_cm waits for a call of a program',
-    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    why: 'A request waits until its program has called rdma_accept or rdma_reject, and the peer waits with it; an event is delivered once and waits until rdma_get_cm_event reads it, also REJECTED and UNREACHABLE. A thread may also wait for an event that cannot come before the next call on the identifier, for example for ESTABLISHED after REJECTED. It is reported when a program is ended by a signal, on Ctrl-C, or with `--hang`.',
     advice: 'read the events of each channel, and answer each CONNECT_REQUEST by rdma_accept or rdma_reject',
   },
   'idle-queues': {
     severity: 'note',
     needs: ['device'],
     title: 'a program waits, and nothing that is outstanding can complete',
-    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding counts what the queues of the program have. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
+    why: 'A completion comes only of a request that is outstanding: a wait for another one does not end, for example for a message that was lost, a completion that another thread has polled, or the flush of a queue pair that was destroyed. The finding names the queue pair whose state lets no request complete, the asynchronous event that was not read, the work that was lost before and the threads that poll the CQ; else it counts what the queues of the program have ([waits by device](reference/waits-by-device.md)). It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`, unless a reason for the wait is known or an error was found.',
     advice:
       'look for the request whose completion the program waits for: it was not posted, or its completion was polled before',
   },
@@ -240,8 +240,8 @@ const table = {
   'conn-param-uninitialised': {
     severity: 'warning',
     needs: ['device'],
-    title: 'a field of rdma_conn_param has a value beyond its range',
-    why: 'retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
+    title: 'a field of rdma_conn_param has a value beyond its range, or names no queue pair',
+    why: 'An identifier without a queue pair (rdma_create_qp) connects the queue pair that qp_num names, and no program has queue pair 0. retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
     advice: 'initialise all fields: struct rdma_conn_param parameters = {0}, then set those that the connection needs',
   },
   'receives-after-accept': {
@@ -266,7 +266,7 @@ const table = {
     severity: 'error',
     needs: ['call', 'post', 'completion', 'peer'],
     title: 'no memory has this rkey',
-    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
+    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
@@ -504,6 +504,20 @@ const table = {
     advice: 'give each outstanding receive and READ memory of its own',
     statuses: ['SUCCESS'],
   },
+  'shared-elements': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'requests of one list have the same scatter/gather elements',
+    why: 'ibv_post_* read the elements of all requests of a list when the list is posted. One struct ibv_sge that a loop fills for each request has the values of the last one in all of them. The finding is a warning for READs and atomics, which write to the memory.',
+    advice: 'give each request of a list its own struct ibv_sge, until the post returns',
+  },
+  'immediate-byte-order': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'immediate data looks as if it were in the byte order of the host',
+    why: 'imm_data is in network byte order (__be32). A small number that was not converted by htonl is a multiple of 65536 for the receiver, and for machines of another byte order. The finding is a note because both ends may agree on it.',
+    advice: 'set imm_data to htonl(value), and read it by ntohl(wc.imm_data)',
+  },
   'program-ended': {
     severity: 'note',
     needs: ['device'],
@@ -536,7 +550,7 @@ const table = {
     severity: 'error',
     needs: ['call'],
     title: 'functions of an extended CQ are called in a wrong order, or read what the CQ does not have',
-    why: 'ibv_start_poll, if it returns 0, begins a poll of one thread with the first completion, ibv_next_poll goes to the next one, and ibv_end_poll ends the poll (ibv_create_cq_ex(3)). ibv_start_poll takes the lock of the CQ and ibv_end_poll releases it. The functions that read a completion exist only for the fields in wc_flags of ibv_create_cq_ex. None of them returns an error: a wrong order waits for ever, releases a lock that another thread holds, reads another completion, or crashes.',
+    why: 'ibv_start_poll, if it returns 0, begins a poll of one thread with the first completion, ibv_next_poll goes to the next one, and ibv_end_poll ends the poll (ibv_create_cq_ex(3)). ibv_start_poll takes the lock of the CQ and ibv_end_poll releases it. The functions that read a completion exist only for the fields in wc_flags of ibv_create_cq_ex. None of them returns an error: a wrong order waits for ever, releases a lock that another thread holds, reads another completion, or crashes. A call of another thread that waits for the lock for a second is reported too.',
     advice:
       'if ibv_start_poll returns 0, read the completion, go to others by ibv_next_poll until it returns ENOENT, and call ibv_end_poll, all in one thread; if it does not return 0, call none of these',
   },

@@ -225,6 +225,12 @@ export const rejReason = {
   VENDOR_OPTION_NOT_SUPPORTED: 35,
 } as const
 
+/** A reason of a REJ, in words. */
+export const rejectText = (reason: number): string => {
+  const name = Object.entries(rejReason).find(([, value]) => value === reason)?.[0]
+  return name === undefined ? `reason ${reason}` : `reason ${reason}, ${name.toLowerCase().replaceAll('_', ' ')}`
+}
+
 /** `status` of a SIDR_REP (clause 12.11.2.2, table 121). */
 export const sidrStatus = {
   SUCCESS: 0,

@@ -4,7 +4,7 @@
  */
 import { Mtu } from '../../spec/enums.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
-import { CM_CLASS, type CmMessageName, cmMessages, GSI_QPN, MAD_BYTES, rejReason } from '../../spec/wire/mad.ts'
+import { CM_CLASS, type CmMessageName, cmMessages, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { parseRdmaCmHeader, viewCm } from '../../transport/wire/mad/mad.ts'
 import type { RawPacket } from './file.ts'
 import type { Flow } from './flows.ts'
@@ -58,12 +58,6 @@ export interface CaptureConnection {
   closedBy: 'client' | 'server' | undefined
   readonly isDatagram: boolean
   readonly messages: Partial<Record<CmMessageName, SeenMessage>>
-}
-
-/** The name of a REJ's reason, in words. */
-export const rejectText = (reason: number): string => {
-  const name = Object.entries(rejReason).find(([, value]) => value === reason)?.[0]
-  return name === undefined ? `reason ${reason}` : `reason ${reason}, ${name.toLowerCase().replaceAll('_', ' ')}`
 }
 
 /** The bytes up to the last one that is not zero. */

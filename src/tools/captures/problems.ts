@@ -5,11 +5,12 @@
 import { type CaptureCause, captureCause, severityOrder } from '../../spec/captures.ts'
 import { counted, hex } from '../../spec/text.ts'
 import { nakCode } from '../../spec/wire/headers.ts'
+import { rejectText } from '../../spec/wire/mad.ts'
 import { transportBits } from '../../spec/wire/opcodes.ts'
 import { psnDifference } from '../../transport/wire/bth.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
-import { type CaptureConnection, rejectText } from './connections.ts'
+import type { CaptureConnection } from './connections.ts'
 import { type Flow, isMtu } from './flows.ts'
 import type { IcmpError } from './locate.ts'
 

@@ -5,6 +5,7 @@
  */
 
 import { adapters } from '../../spec/check/adapters.ts'
+import { causeText } from '../../spec/check/causes.ts'
 import { type Failure, failureText } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
 import { type FindingId, findingOfCause, findings } from '../../spec/check/findings.ts'
@@ -15,13 +16,14 @@ import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { swap32 } from '../../spec/memory.ts'
-import { DeadPart, EventKind, MisuseKind, ObjectKind, PostQueue } from '../../spec/session.ts'
+import { DeadPart, EventKind, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import {
   ADVICE_FOR_SOLICITED,
   adviceForCm,
+  adviceForCmAttributes,
   adviceForFailure,
   adviceForUnsupported,
   cmFunctionIn,
@@ -65,13 +67,16 @@ import type {
   UseOfGone,
 } from './events.ts'
 import { reportDeath, reportGone } from './gone.ts'
+import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
+import { lostIn, noteDropped, noteLostByDestroy } from './lost-work.ts'
 import { createMemoryGoneDetector, type MemoryGone } from './memory-gone.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { type Misorder, orderFinding, orderText } from './orders.ts'
 import { before, type Outage, Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
+import { immediateOf, sharedElementsOf } from './posted-lists.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
@@ -188,6 +193,7 @@ export class Checker {
   readonly #services: DetectorServices
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
+  readonly #ignoredPosts: IgnoredPosts
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
   /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
@@ -204,12 +210,14 @@ export class Checker {
     this.#services = services
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
+    this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
       this.outages.detector,
+      this.#ignoredPosts,
       // Only the preload library tells of memory that is given back.
       ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
@@ -246,7 +254,9 @@ export class Checker {
   /** A call on the object with this id begins. */
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
-    if (known !== undefined) for (const detector of this.#detectors) detector.calling?.(call, known)
+    if (known === undefined) return
+    noteLostByDestroy(call, known)
+    for (const detector of this.#detectors) detector.calling?.(call, known)
   }
 
   /** The objects of a context are about to end. May be repeated: only the first counts. */
@@ -549,6 +559,12 @@ export class Checker {
       )
       return
     }
+    if (kind === MisuseKind.SHARED_ELEMENTS || kind === MisuseKind.IMMEDIATE) {
+      const { id, ...content } =
+        kind === MisuseKind.IMMEDIATE ? immediateOf(misuse, owner) : sharedElementsOf(misuse, owner)
+      this.#reporter.report(id, { ...misuse, action: 'posted' }, { ...content, objects: [owner] })
+      return
+    }
     if (kind === MisuseKind.ACKNOWLEDGED) {
       this.#overacknowledged(misuse, owner)
       return
@@ -645,9 +661,15 @@ export class Checker {
 
   /** The preload library of a program reports calls on a queue in a wrong order, or by threads that were excluded. */
   misordered(order: Misorder): void {
-    const { object, context, deviceNumber, number } = order
+    const { object, context, deviceNumber, number, time, stack, since } = order
     const target =
       object === ObjectKind.CQ ? this.#objects.byHandle(context, 'cq', number) : this.#objects.qp(deviceNumber, number)
+    if (order.mistake === OrderMistake.FURTHER_POLLER) {
+      if (target === undefined) return
+      const first = target.pollers.length === 0 ? [moment('polled by one thread', time, since)] : target.pollers
+      target.pollers = [...first, moment('polled by another thread', time, stack)]
+      return
+    }
     const content = target && orderText(order, target)
     if (content !== undefined) this.#reporter.report(orderFinding(order), order, { ...content, objects: [target] })
   }
@@ -664,6 +686,7 @@ export class Checker {
       return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
     })
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, advice, severity, objects: [target] })
+    if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, target)
   }
 
   // ---- waits ----
@@ -679,7 +702,7 @@ export class Checker {
     const {
       id,
       severity,
-      text,
+      text: inDeviceWords,
       qpns = [],
       peerDevice = deviceNumber,
       cq: handle,
@@ -687,6 +710,13 @@ export class Checker {
       cmId,
       request,
     } = wait
+    const own =
+      request && this.#sources.requestOf?.(deviceNumber, request.number, request.queue !== PostQueue.SEND, request.wrId)
+    const text = own
+      ? inDeviceWords.replace(/(?:wr_id|block|request) (\d+)/, (whole, number) =>
+          BigInt(number) === request.wrId ? `wr_id ${own.wrId}` : whole,
+        )
+      : inDeviceWords
     const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
     const channel =
       channelHandle === undefined ? undefined : this.#objects.byHandle(context, 'comp_channel', channelHandle)
@@ -701,7 +731,8 @@ export class Checker {
     const isConsequence = id === 'peer-gone' && (this.#reporter.hasErrors || named.some(qp => qp?.isReported === true))
     const leastSeverity = isConsequence ? ('note' as const) : severity
     const arming = cq && this.#queues.reportsWait(cq)
-    const posted = request && this.#services.postStackIn(request.context ?? context, request)
+    this.#ignoredPosts.waits(context)
+    const posted = request && this.#services.postStackIn(request.context ?? context, own ?? request)
     const occurrence: Occurrence =
       posted === undefined || cq !== undefined
         ? {
@@ -710,8 +741,10 @@ export class Checker {
             action: arming ? 'armed' : (waited?.creation.action ?? ''),
           }
         : { ...at, stack: posted, action: 'posted' }
+    const lost = id === 'idle-queues' ? lostIn(this.#objects, context) : undefined
     this.#reporter.report(id, occurrence, {
       text,
+      ...lost,
       ...(cq !== undefined &&
         posted !== undefined && {
           moments: [moment('posted by the sender', at.time, posted)],
@@ -735,7 +768,8 @@ export class Checker {
     const idOfCause = findingOfCause(cause.id)
     // Events such as COMM_EST are no failures: their causes have no finding.
     if (idOfCause === undefined || kind === 'flush') return
-    if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
+    if (qp !== undefined && kind === 'drop') noteDropped(qp, failure, causeText(cause))
+    else if (qp !== undefined) qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
     // An event repeats the failure of the CQ, or the failed request of a peer in this process.
@@ -781,7 +815,7 @@ export class Checker {
         text: isAhead
           ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
           : failureText(failure),
-        advice: adviceForFailure(failure, qp),
+        advice: adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp),
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []

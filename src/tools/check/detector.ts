@@ -67,6 +67,8 @@ export interface CheckerSources {
    * microseconds; undefined: none.
    */
   lossTo?(qpns: readonly number[], time: number): string | undefined
+  /** The send or receive of a queue pair that its device knows by this number; undefined: unknown. */
+  requestOf?(device: number, qpn: number, isReceive: boolean, number: bigint): WorkRequest | undefined
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /** Absent: the checker does not search for races. */
@@ -104,6 +106,8 @@ export interface BeginningCall {
   readonly stack: Stack
   /** If a queue pair is destroyed, reset or moved to ERR: how many of its sends are not complete. Absent: unknown. */
   readonly pendingSends?: number
+  /** If a queue pair is destroyed: how many of its own receives no message has taken. Absent: unknown. */
+  readonly pendingReceives?: number
 }
 
 export class DetectorServices {

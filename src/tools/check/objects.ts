@@ -61,6 +61,15 @@ interface CheckedCreate {
   readonly out: Readonly<Record<string, unknown>>
 }
 
+/** What a queue pair has lost without a completion. */
+export interface LostWork {
+  /** Requests that were outstanding when it was destroyed. */
+  sends: number
+  receives: number
+  /** How many messages it has dropped, and why; undefined: none. */
+  drops: { readonly count: number; readonly why: string } | undefined
+}
+
 /** Maximum kept changes of an object, the latest. */
 const MAX_CHANGES = 8
 /** Maximum kept destroyed objects, the latest. */
@@ -85,6 +94,10 @@ export class KnownObject {
   hasMessages = false
   readonly creation: Moment
   readonly changes: Moment[] = []
+  /** What a queue pair has lost, for the explanation of waits. */
+  readonly lost: LostWork = { sends: 0, receives: 0, drops: undefined }
+  /** Of a CQ that several threads have polled: a poll of each. */
+  pollers: readonly Moment[] = []
   destruction: Moment | undefined
   /** Objects that this object uses, by attribute: `pd`, `sendCq`. */
   readonly uses: ReadonlyMap<string, KnownObject>
@@ -430,6 +443,12 @@ export class KnownObjects {
   existingIn(context: number): KnownObject[] {
     const classes = [...(this.#byHandle.get(context)?.values() ?? [])]
     return classes.flatMap(handles => [...handles.values()]).filter(({ destruction }) => destruction === undefined)
+  }
+
+  /** The queue pairs of a context, destroyed ones too, by handle the last. */
+  queuePairsOf(context: number): KnownObject[] {
+    const classes = [...(this.#byHandle.get(context)?.values() ?? [])]
+    return classes.flatMap(handles => [...handles.values()]).filter(({ isQp }) => isQp)
   }
 
   remove(object: KnownObject, destruction: Moment): void {

@@ -136,6 +136,12 @@ export const orderText = (
             ...earlier('started'),
           }
         : undefined
+    case OrderMistake.WAITS:
+      return {
+        text: `${on} waits: another thread has had a poll of it open for a second, and has not ended it`,
+        advice: END_IT,
+        ...earlier('started by the other thread'),
+      }
     case OrderMistake.AT_ONCE:
     case OrderMistake.IN_TURNS: {
       const promise = field === 1 ? 'a thread domain has' : 'IBV_CREATE_CQ_ATTR_SINGLE_THREADED has'

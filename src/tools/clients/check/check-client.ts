@@ -51,6 +51,8 @@ export interface HostSources
   wasKilled?(context: Context): boolean
   /** A context is about to be closed: no object is destroyed yet. May be called several times. */
   closing?(context: Context): void
+  /** A program has closed a channel of a context that is open, or ends. */
+  channelCloses?(context: Context, channel: CoreObject): void
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
 }
@@ -128,7 +130,10 @@ const hookOf = (
       }
       // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
-      if (why === 'close' && !closed.has(context)) {
+      // A program closes a channel while its context is open; one that a signal ends loses its channels first. The
+      // identifiers of a channel end before it.
+      if (why === 'close' && !context.isClosed) sources.channelCloses?.(context, object.events?.route.channel ?? object)
+      if (why === 'close' && context.isClosed && !closed.has(context)) {
         closed.add(context)
         whileClosing(context, () => {
           sources.closing?.(context)
@@ -144,12 +149,15 @@ const hookOf = (
       if (entry.name === 'create') return
       if (entry.class.name === 'mr' || entry.class.name === 'ah') poll?.reportContext(context)
       const pendingSends = endsSends(entry, args) ? poll?.settleSends(object) : undefined
+      const endsReceives = entry.name === 'destroy' && entry.class.name.endsWith('_qp')
+      const pendingReceives = endsReceives ? device.driver.requests?.receives?.(object, 0).length : undefined
       const beginning: BeginningCall = {
         class: entry.class.name,
         method: entry.name,
         program: sources.program(context),
         args,
         ...(pendingSends !== undefined && { pendingSends }),
+        ...(pendingReceives !== undefined && { pendingReceives }),
         get stack() {
           return stack()
         },
@@ -259,6 +267,7 @@ const checkerSources = (
     const context = contextWithId(id)
     return context && polls.get(device)?.settleContext(context, isDead)
   },
+  requestOf: (device, qpn, isReceive, number) => polls.get(device)?.requestOf(qpn, isReceive, number),
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
 

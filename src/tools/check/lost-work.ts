@@ -1,0 +1,63 @@
+/*
+ * What explains a wait in which nothing is outstanding: work that the program has lost earlier without a completion. The
+ * queues of its context do not show it any more.
+ */
+import type { Failure } from '../../spec/check/failures.ts'
+import type { Moment } from '../../spec/check/finding.ts'
+import { counted } from '../../spec/text.ts'
+import type { BeginningCall } from './detector.ts'
+import { type KnownObject, type KnownObjects, typeOf } from './objects.ts'
+
+/** Queue pairs that a finding names. */
+const MAX_NAMED = 4
+
+/** A call on an object begins. */
+export const noteLostByDestroy = (
+  { method, pendingSends = 0, pendingReceives = 0 }: BeginningCall,
+  qp: KnownObject,
+) => {
+  if (method !== 'destroy' || !qp.isQp) return
+  qp.lost.sends = pendingSends
+  qp.lost.receives = pendingReceives
+}
+
+/** Services without acknowledgements: what a receiver drops is lost. */
+const UNRELIABLE: ReadonlySet<string> = new Set(['UC', 'UD'])
+
+/** A queue pair has dropped messages. `why`: a sentence. */
+export const noteDropped = (qp: KnownObject, { count = 1 }: Failure, why: string): void => {
+  if (UNRELIABLE.has(typeOf(qp))) qp.lost.drops = { count, why }
+}
+
+export interface LostBefore {
+  readonly details: readonly string[]
+  readonly moments: readonly Moment[]
+}
+
+/** What the program of a context has lost. */
+export const lostIn = (objects: KnownObjects, context: number): LostBefore => {
+  const queuePairs = objects.queuePairsOf(context)
+  const named = queuePairs.filter(({ lost: { sends, receives, drops } }) => sends + receives > 0 || drops !== undefined)
+  const details: string[] = []
+  const moments: Moment[] = []
+  for (const { name, lost, destruction } of named.slice(-MAX_NAMED)) {
+    const { sends, receives, drops } = lost
+    const counts = [...(sends ? [counted(sends, 'send')] : []), ...(receives ? [counted(receives, 'receive')] : [])]
+    if (counts.length > 0 && destruction !== undefined) {
+      details.push(
+        `${name} was destroyed with ${counts.join(' and ')} outstanding: a destroy completes none of them; only ERR (ibv_modify_qp) flushes them`,
+      )
+      moments.push({ ...destruction, action: `destroyed ${name}` })
+    }
+    if (drops !== undefined)
+      details.push(`${name} dropped ${counted(drops.count, 'message')} before, which nobody repeats: ${drops.why}`)
+  }
+  for (const { name, pollers } of objects.existingIn(context)) {
+    if (pollers.length === 0) continue
+    details.push(
+      `${counted(pollers.length, 'thread')} have polled ${name}: a completion that one of them has taken, no other one gets`,
+    )
+    moments.push(...pollers)
+  }
+  return { details, moments }
+}

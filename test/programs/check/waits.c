@@ -1,0 +1,683 @@
+/*
+ * Waits that do not end, for `userdma check` (test/system/check/waits.test.ts): `waits KIND...` runs each kind in a process
+ * of its own, whose name is the kind, all at the same time, until standard input ends.
+ */
+#ifndef SRD
+#include "../../../docs/findings/cm.h"
+#else
+#include "../../../docs/findings/pair.h"
+#endif
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/prctl.h>
+
+#define MAX_KINDS 64
+
+static struct end one, other;
+
+/* Polls for completions that do not come. */
+static void wait_for(struct end *end, int count)
+{
+    struct ibv_wc wc;
+    while (count > 0) {
+        const int found = ibv_poll_cq(end->cq, 1, &wc);
+        if (found > 0)
+            count--;
+        else
+            usleep(1000);
+    }
+}
+
+static void receive(struct end *end, int count)
+{
+    for (int i = 0; i < count; i++)
+        post_receive(end, all_of(end));
+}
+
+static void send_one(struct end *end)
+{
+    post(end, IBV_WR_SEND, all_of(end), 0, 0);
+}
+
+/* What two processes tell each other. */
+struct identity {
+    uint32_t qpn, rkey;
+    uint64_t address;
+};
+
+static int to_peer, from_peer;
+
+static struct identity exchange(struct identity own)
+{
+    struct identity peer = {0};
+    check(write(to_peer, &own, sizeof own) != sizeof own || read(from_peer, &peer, sizeof peer) != sizeof peer, "exchange");
+    return peer;
+}
+
+/* Forks; each process has one end, `one`, connected to that of the other. True in the child. */
+static bool two_processes(struct identity *peer)
+{
+    int up[2], down[2];
+    check(pipe(up) || pipe(down), "pipe");
+    const bool is_child = fork() == 0;
+    to_peer = is_child ? up[1] : down[1];
+    from_peer = is_child ? down[0] : up[0];
+    open_device();
+    make_end(&one);
+    *peer = exchange((struct identity){one.qp->qp_num, one.mr->rkey, address_of(&one)});
+    struct ibv_qp qp = {.qp_num = peer->qpn};
+    const struct end remote = {.qp = &qp};
+    to_rtr(&one, &remote);
+    to_rts(&one);
+    exchange(*peer);
+    return is_child;
+}
+
+/* ---- messages that nobody sends ---- */
+
+static void credit(void)
+{
+    struct identity peer;
+    two_processes(&peer);
+    receive(&one, 4);
+    wait_for(&one, 1);
+}
+
+static void credit_read(void)
+{
+    struct identity peer;
+    if (two_processes(&peer)) { /* It waits for a word over the socket, and sends nothing. */
+        char byte;
+        check(read(from_peer, &byte, 1) < 0, "read");
+        pause();
+    }
+    receive(&one, 4);
+    wait_for(&one, 1);
+}
+
+/* ---- completions that are gone ---- */
+
+static void *take_all(void *end)
+{
+    wait_for(end, 2);
+    return NULL;
+}
+
+static void thrown_away(void)
+{
+    pthread_t thread;
+    make_pair(&one, &other);
+    pthread_create(&thread, NULL, take_all, &one);
+    receive(&other, 2);
+    send_one(&one);
+    send_one(&one);
+    pthread_join(thread, NULL);
+    wait_for(&other, 2);
+    wait_for(&one, 1);
+}
+
+static void flush_destroyed(void)
+{
+    make_pair(&one, &other);
+    receive(&one, 4);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    wait_for(&one, 4);
+}
+
+static void make_shared(struct end *end, struct ibv_srq **srq)
+{
+    struct ibv_srq_init_attr attr = {.attr = {.max_wr = 8, .max_sge = 1}};
+    *srq = need(ibv_create_srq(end->pd, &attr), "ibv_create_srq");
+    check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr init = small_qp();
+    init.send_cq = init.recv_cq = end->cq;
+    init.srq = *srq;
+    create_queue_pair(end, init);
+    to_init(end);
+}
+
+static void flush_shared(void)
+{
+    struct ibv_srq *srq;
+    struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    make_shared(&one, &srq);
+    connect_ends(&one, &other);
+    for (int i = 0; i < 4; i++) {
+        struct ibv_sge sge = all_of(&one);
+        struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = &sge, .num_sge = 1};
+        check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
+    }
+    check(ibv_modify_qp(one.qp, &error, IBV_QP_STATE), "ibv_modify_qp");
+    wait_for(&one, 4);
+}
+
+static void polled_twice(void)
+{
+    make_pair(&one, &other);
+    receive(&other, 1);
+    send_one(&one);
+    wait_for(&other, 1);
+    wait_for(&one, 2);
+}
+
+#ifndef SRD
+static void make_uc_pair(void)
+{
+    struct ibv_qp_init_attr init = small_qp();
+    init.qp_type = IBV_QPT_UC;
+    open_device();
+    one.access = other.access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+    make_end_with(&one, init, 16);
+    make_end_with(&other, init, 16);
+    connect_ends(&one, &other);
+}
+
+static void lost_uc(void)
+{
+    make_uc_pair();
+    send_one(&one);
+    wait_for(&one, 1);
+    receive(&other, 1);
+    wait_for(&other, 1);
+}
+#endif
+
+/* ---- memory that nobody writes ---- */
+
+static void no_async(void)
+{
+    struct identity peer;
+    if (two_processes(&peer)) {
+        post(&one, IBV_WR_RDMA_READ, all_of(&one), peer.address + SIZE, peer.rkey);
+        pause();
+    }
+    /* The peer's access is refused, which moves this queue pair to ERR. */
+    while (*(volatile char *)one.buffer == 0)
+        usleep(1000);
+}
+
+static void poll_memory(void)
+{
+    struct identity peer;
+    if (two_processes(&peer))
+        pause();
+    while (*(volatile char *)one.buffer == 0)
+        usleep(1000);
+}
+
+/* ---- states ---- */
+
+static void own_init(void)
+{
+    open_device();
+    make_end(&one);
+    receive(&one, 2);
+    wait_for(&one, 1);
+}
+
+static void peer_init(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    to_rtr(&one, &other);
+    to_rts(&one);
+    receive(&one, 2);
+    wait_for(&one, 1);
+}
+
+static void own_error(void)
+{
+    struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
+    make_pair(&one, &other);
+    receive(&one, 2);
+    check(ibv_modify_qp(one.qp, &error, IBV_QP_STATE), "ibv_modify_qp");
+    wait_for(&one, 3);
+}
+
+static void own_sqd(void)
+{
+    struct ibv_qp_attr drained = {.qp_state = IBV_QPS_SQD};
+    make_pair(&one, &other);
+    receive(&other, 2);
+    check(ibv_modify_qp(one.qp, &drained, IBV_QP_STATE), "ibv_modify_qp");
+    send_one(&one);
+    wait_for(&one, 1);
+}
+
+static void no_receive(void)
+{
+    make_pair(&one, &other);
+    wait_for(&other, 1);
+}
+
+static void no_peer(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.dest_qp_num = 0x123456;
+    to_rtr(&one, &other);
+    to_rts(&one);
+    receive(&one, 1);
+    wait_for(&one, 1);
+}
+
+static void no_qp(void)
+{
+    open_device();
+    make_end(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    wait_for(&one, 1);
+}
+
+static void endless_rnr(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.rnr_retry = 7;
+    connect_ends(&one, &other);
+    send_one(&one);
+    wait_for(&one, 1);
+}
+
+#ifndef SRD
+static void endless_timeout(void)
+{
+    /* Timeout 0, and the peer is gone. */
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.timeout = 0;
+    connect_ends(&one, &other);
+    check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
+    send_one(&one);
+    wait_for(&one, 1);
+}
+
+static void rnr_timer_0(void)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.rnr_retry = 7;
+    other.attr.min_rnr_timer = 0;
+    connect_ends(&one, &other);
+    for (;;) {
+        send_one(&one);
+        usleep(50000);
+        receive(&other, 1);
+        wait_for(&one, 1);
+        wait_for(&other, 1);
+    }
+}
+#endif
+
+/* ---- events ---- */
+
+static void with_channel(struct ibv_comp_channel **channel)
+{
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    replace_cq(&one, need(ibv_create_cq(context, 16, NULL, *channel, 0), "ibv_create_cq"));
+    connect_ends(&one, &other);
+}
+
+static void unacknowledged(void)
+{
+    struct ibv_comp_channel *channel;
+    struct ibv_cq *cq;
+    void *own;
+    with_channel(&channel);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    receive(&one, 1);
+    send_one(&other);
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    check(ibv_destroy_cq(one.cq), "ibv_destroy_cq");
+}
+
+static void credit_event(void)
+{
+    struct ibv_comp_channel *channel;
+    struct ibv_cq *cq;
+    void *own;
+    with_channel(&channel);
+    receive(&one, 2);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+}
+
+static void no_arm(void)
+{
+    struct ibv_comp_channel *channel;
+    struct ibv_cq *cq;
+    void *own;
+    with_channel(&channel);
+    receive(&one, 2);
+    send_one(&other);
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+}
+
+/* A thread waits for an event of the device, and none comes. */
+static void async_event(void)
+{
+    struct ibv_async_event event;
+    make_pair(&one, &other);
+    check(ibv_get_async_event(context, &event), "ibv_get_async_event");
+}
+
+/* ---- polls that hold the CQ ---- */
+
+static struct ibv_cq_ex *held;
+
+static void hold(void)
+{
+    struct ibv_cq_init_attr_ex attr = {.cqe = 16, .wc_flags = IBV_WC_STANDARD_FLAGS};
+    struct ibv_poll_cq_attr poll = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    held = need(ibv_create_cq_ex(context, &attr), "ibv_create_cq_ex");
+    replace_cq(&one, ibv_cq_ex_to_cq(held));
+    connect_ends(&one, &other);
+    receive(&other, 1);
+    send_one(&one);
+    while (ibv_start_poll(held, &poll) == ENOENT)
+        ;
+}
+
+static void held_itself(void)
+{
+    struct ibv_poll_cq_attr poll = {0};
+    hold();
+    check(ibv_start_poll(held, &poll), "ibv_start_poll");
+}
+
+static void *poll_held(void *unused)
+{
+    (void)unused;
+    wait_for(&one, 1);
+    return NULL;
+}
+
+static void held_by_other(void)
+{
+    pthread_t thread;
+    hold();
+    pthread_create(&thread, NULL, poll_held, NULL);
+    pthread_join(thread, NULL);
+}
+
+static void *destroy_held(void *unused)
+{
+    (void)unused;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    return NULL;
+}
+
+static void held_destroy(void)
+{
+    pthread_t thread;
+    hold();
+    pthread_create(&thread, NULL, destroy_held, NULL);
+    pthread_join(thread, NULL);
+    wait_for(&other, 2);
+}
+
+/* ---- descriptors ---- */
+
+static void closed_all(void)
+{
+    make_pair(&one, &other);
+    receive(&one, 1);
+    for (int fd = 3; fd < 256; fd++)
+        close(fd);
+    wait_for(&one, 1);
+}
+
+static void forked_away(void)
+{
+    make_pair(&one, &other);
+    receive(&one, 1);
+    if (fork() != 0)
+        _exit(0);
+    wait_for(&one, 1);
+}
+
+/* ---- rdma_cm ---- */
+
+#ifndef SRD
+static struct cm_end active, passive;
+static struct rdma_conn_param parameters = {.retry_count = 7, .rnr_retry_count = 7};
+
+static void any_event(struct rdma_event_channel *channel)
+{
+    struct rdma_cm_event *event;
+    check(rdma_get_cm_event(channel, &event), "rdma_get_cm_event");
+    rdma_ack_cm_event(event);
+}
+
+static void cm_not_accepted(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    take_request(&passive);
+    any_event(active.channel);
+}
+
+static void cm_not_read(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    any_event(active.channel);
+}
+
+static void cm_resolve_to(uint32_t address, uint16_t port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address), .sin_port = htons(port)};
+    active.channel = need(rdma_create_event_channel(), "rdma_create_event_channel");
+    check(rdma_create_id(active.channel, &active.id, NULL, RDMA_PS_TCP), "rdma_create_id");
+    check(rdma_resolve_addr(active.id, NULL, (struct sockaddr *)&to, 2000), "rdma_resolve_addr");
+}
+
+/* Waits for `wanted`, and overlooks all other events. */
+static void overlook(enum rdma_cm_event_type wanted)
+{
+    struct rdma_cm_event *event;
+    enum rdma_cm_event_type type;
+    do {
+        check(rdma_get_cm_event(active.channel, &event), "rdma_get_cm_event");
+        type = event->event;
+        rdma_ack_cm_event(event);
+    } while (type != wanted);
+}
+
+static void cm_connect(void)
+{
+    overlook(RDMA_CM_EVENT_ADDR_RESOLVED);
+    check(rdma_resolve_route(active.id, 2000), "rdma_resolve_route");
+    overlook(RDMA_CM_EVENT_ROUTE_RESOLVED);
+    make_cm_queue_pair(&active);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+}
+
+/* REJECTED comes, and the program waits for ESTABLISHED. */
+static void cm_no_port(void)
+{
+    cm_resolve_to(INADDR_LOOPBACK, 1);
+    cm_connect();
+    overlook(RDMA_CM_EVENT_ESTABLISHED);
+}
+
+/* As before, and the program polls its CQ. */
+static void cm_no_port_poll(void)
+{
+    cm_resolve_to(INADDR_LOOPBACK, 1);
+    cm_connect();
+    cm_receive(&active);
+    wait_for(&(struct end){.cq = active.id->recv_cq}, 1);
+}
+
+/* No device has the address. */
+static void cm_no_address(void)
+{
+    cm_resolve_to(INADDR_LOOPBACK + 76, 1);
+    cm_connect();
+    overlook(RDMA_CM_EVENT_ESTABLISHED);
+}
+
+static void cm_rejected(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    take_request(&passive);
+    check(rdma_reject(passive.id, NULL, 0), "rdma_reject");
+    cm_receive(&active);
+    wait_for(&(struct end){.cq = active.id->recv_cq}, 1);
+}
+
+static void cm_rejected_read(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    take_request(&passive);
+    check(rdma_reject(passive.id, NULL, 0), "rdma_reject");
+    overlook(RDMA_CM_EVENT_ESTABLISHED);
+}
+
+static void cm_no_route(void)
+{
+    cm_resolve_to(INADDR_LOOPBACK, 1);
+    overlook(RDMA_CM_EVENT_ROUTE_RESOLVED);
+}
+
+static void cm_no_connect(void)
+{
+    resolve(&active, &passive);
+    take_request(&passive);
+}
+
+static void cm_unread_accept(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    take_request(&passive);
+    check(rdma_accept(passive.id, &parameters), "rdma_accept");
+    cm_receive(&passive);
+    wait_for(&(struct end){.cq = passive.id->recv_cq}, 1);
+}
+
+static void cm_unacknowledged(void)
+{
+    struct rdma_cm_event *event;
+    cm_resolve_to(INADDR_LOOPBACK, 1);
+    check(rdma_get_cm_event(active.channel, &event), "rdma_get_cm_event");
+    rdma_destroy_id(active.id);
+}
+
+static void cm_disconnected(void)
+{
+    resolve(&active, &passive);
+    check(rdma_connect(active.id, &parameters), "rdma_connect");
+    take_request(&passive);
+    cm_receive(&passive);
+    check(rdma_accept(passive.id, &parameters), "rdma_accept");
+    event_of(active.channel, RDMA_CM_EVENT_ESTABLISHED);
+    event_of(passive.channel, RDMA_CM_EVENT_ESTABLISHED);
+    check(rdma_disconnect(active.id), "rdma_disconnect");
+    wait_for(&(struct end){.cq = passive.id->recv_cq}, 2);
+}
+#endif
+
+static const struct kind {
+    const char *name;
+    void (*run)(void);
+} kinds[] = {
+    {"credit", credit},
+    {"credit-read", credit_read},
+    {"credit-event", credit_event},
+    {"thrown-away", thrown_away},
+    {"polled-twice", polled_twice},
+    {"flush-destroyed", flush_destroyed},
+    {"flush-shared", flush_shared},
+    {"no-async", no_async},
+    {"poll-memory", poll_memory},
+    {"own-init", own_init},
+    {"peer-init", peer_init},
+    {"own-error", own_error},
+    {"no-receive", no_receive},
+    {"no-peer", no_peer},
+    {"no-qp", no_qp},
+    {"endless-rnr", endless_rnr},
+    {"unacknowledged", unacknowledged},
+    {"no-arm", no_arm},
+    {"async-event", async_event},
+    {"closed-all", closed_all},
+    {"forked-away", forked_away},
+    {"own-sqd", own_sqd},
+    {"held-itself", held_itself},
+    {"held-by-other", held_by_other},
+    {"held-destroy", held_destroy},
+#ifndef SRD
+    {"lost-uc", lost_uc},
+    {"timeout-0", endless_timeout},
+    {"rnr-timer-0", rnr_timer_0},
+    {"cm-not-accepted", cm_not_accepted},
+    {"cm-not-read", cm_not_read},
+    {"cm-no-port", cm_no_port},
+    {"cm-no-port-poll", cm_no_port_poll},
+    {"cm-no-address", cm_no_address},
+    {"cm-rejected", cm_rejected},
+    {"cm-rejected-read", cm_rejected_read},
+    {"cm-no-route", cm_no_route},
+    {"cm-no-connect", cm_no_connect},
+    {"cm-unread", cm_unread_accept},
+    {"cm-unacked", cm_unacknowledged},
+    {"cm-disconnected", cm_disconnected},
+#endif
+};
+
+static const struct kind *kind_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    char byte;
+    pid_t groups[MAX_KINDS];
+    if (argc < 2 || argc > MAX_KINDS)
+        return fprintf(stderr, "usage: waits KIND...\n"), 1;
+    for (int i = 1; i < argc; i++)
+        if (!kind_of(argv[i]))
+            return fprintf(stderr, "waits: %s is no kind of wait\n", argv[i]), 1;
+    for (int i = 1; i < argc; i++) {
+        groups[i] = fork();
+        if (groups[i] != 0)
+            continue;
+        setpgid(0, 0);
+        prctl(PR_SET_NAME, argv[i]);
+        alarm(120);
+        kind_of(argv[i])->run();
+        return fprintf(stderr, "%s: it ends\n", argv[i]), 1;
+    }
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        ;
+    for (int i = 1; i < argc; i++)
+        kill(-groups[i], SIGTERM);
+    while (wait(NULL) > 0)
+        ;
+    return 0;
+}

@@ -1,0 +1,79 @@
+/*
+ * `userdma check` explains every wait that does not end (spec/check/waits-by-device.ts): runs the kinds of
+ * test/programs/check/waits.c on each device until each is told, without `--notes`.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import {
+  explanationOf,
+  type WaitColumn,
+  type WaitKind,
+  waitColumns,
+  waitKinds,
+} from '../../../src/spec/check/waits-by-device.ts'
+import { casesOf } from '../../long-run.ts'
+import { cleanEnvironment, lacking, ownProgram, type Scope, start, userdma } from '../programs.ts'
+
+const program = (column: WaitColumn): string => ownProgram(column === 'efa' ? 'waits_srd' : 'waits')
+const devices: Readonly<Record<WaitColumn, readonly string[]>> = {
+  rxe: [],
+  mlx5: ['--device', 'mlx5_0@127.0.0.1,driver=mlx5'],
+  efa: ['--device', 'efa_0@127.0.0.1,driver=efa'],
+}
+
+/** Programs of one run: more of them take long to begin on a busy machine. */
+const BATCH = 14
+/** Milliseconds between two looks at the findings. */
+const INTERVAL = 200
+const MAX_LOOKS = 200
+
+/** The findings of a report in text, each with its lines. */
+const findingsIn = (report: string): readonly string[] => report.split(/^userdma check: /m).slice(1)
+
+const batchesOf = (kinds: readonly WaitKind[]): WaitKind[][] => {
+  const groups = [kinds.filter(({ hasError }) => hasError), kinds.filter(({ hasError }) => !hasError)]
+  return groups.flatMap(group =>
+    Array.from({ length: Math.ceil(group.length / BATCH) }, (_, i) => group.slice(i * BATCH, (i + 1) * BATCH)),
+  )
+}
+
+/** Runs the kinds until each is told; returns those that are not, with what is told of them instead. */
+const untold = async (t: Scope, column: WaitColumn, kinds: readonly WaitKind[]): Promise<readonly string[]> => {
+  const notes = kinds.some(({ hasError }) => hasError) ? ['--notes'] : []
+  const options = ['check', '--hang', '1', ...notes, ...devices[column]]
+  const running = start(t, userdma, [...options, '--', program(column), ...kinds.map(({ kind }) => kind)], {
+    env: cleanEnvironment(),
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+  let hasEnded = false
+  void running.ended.then(() => {
+    hasEnded = true
+  })
+  const missing = (): readonly string[] => {
+    const found = findingsIn(running.output())
+    return kinds.flatMap(one => {
+      const told = explanationOf(one, column)
+      const own = found.filter(text => text.split('\n', 1)[0]?.includes(`(${one.kind.slice(0, 15)}), `))
+      const isTold = (text: string): boolean =>
+        typeof told !== 'string' && text.includes(` ${told.finding}: `) && text.includes(told.says)
+      return own.some(isTold) ? [] : [`${one.kind}: ${own.join('') || 'nothing'}`]
+    })
+  }
+  for (let looks = 0; missing().length > 0 && !hasEnded && looks < MAX_LOOKS; looks++) await delay(INTERVAL)
+  running.child.stdin?.end()
+  await running.ended
+  return missing()
+}
+
+describe('waits are explained', { concurrency: 3, skip: lacking(...waitColumns.map(program)) }, () => {
+  for (const column of waitColumns) {
+    const kinds = casesOf(waitKinds, ({ isLong }) => isLong !== true).filter(
+      one => typeof explanationOf(one, column) !== 'string',
+    )
+    for (const batch of batchesOf(kinds))
+      it(`on ${column}: ${batch.map(({ kind }) => kind).join(' ')}`, async t => {
+        assert.deepEqual(await untold(t, column, batch), [])
+      })
+  }
+})
