@@ -94,7 +94,7 @@ static void wr_set_sge(wr_set_sge_function *original, struct ibv_qp_ex *qp, uint
 {
     const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
     batches_set(qp, USERDMA_BATCH_CALL_SET_SGE, 1, 0);
-    note_elements(qp, &element, 1, FRAME);
+    note_elements(qp, &element, 1, FRAME, false);
     original(qp, lkey, address, length);
 }
 SLOTS_OF(wr_set_sge)
@@ -104,7 +104,7 @@ static void wr_set_sge_list(wr_set_sge_list_function *original, struct ibv_qp_ex
                             const struct ibv_sge *list)
 {
     batches_set(qp, USERDMA_BATCH_CALL_SET_SGE_LIST, (uint32_t)count, 0);
-    note_elements(qp, list, count, FRAME);
+    note_elements(qp, list, count, FRAME, true);
     original(qp, count, list);
 }
 SLOTS_OF(wr_set_sge_list)

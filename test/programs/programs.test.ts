@@ -79,6 +79,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   wrong_objects: [['-q'], /usage: .*wrong_objects/],
   outages: [['-q'], /usage: outages/],
   poll_orders: [[], /usage: poll_orders/],
+  given_back: [['-q'], /usage: given_back HOW/],
+  given_back_srd: [['-q'], /usage: given_back HOW/],
   waits: [['-q'], /waits: -q is no kind of wait/],
   waits_srd: [['-q'], /waits: -q is no kind of wait/],
   ucma: [['-q'], /usage: .*ucma/],
