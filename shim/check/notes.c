@@ -26,26 +26,49 @@ static void note_use(int fd, uint32_t kind, uint32_t number, uintptr_t frame)
     outstanding_check_frames(frame);
 }
 
-/* A part of a request that is in a returned stack frame (`frame` as in verbs.h), USERDMA_DEAD_PART_…; 0: none. */
-static uint32_t dead_part(const void *request, const struct ibv_sge *list, int count, bool has_memory, uintptr_t frame)
+/* A part of a request that is in a returned stack frame: USERDMA_DEAD_PART_…, and its address; 0: none. */
+struct dead {
+    uint32_t part;
+    uintptr_t address;
+};
+
+/* `frame`: as in verbs.h. `has_memory`: the elements are buffers. */
+static struct dead dead_part(const void *request, const struct ibv_sge *list, int count, bool has_memory, uintptr_t frame)
 {
-    if (frames_is_dead((uintptr_t)request, frame))
-        return USERDMA_DEAD_PART_LIST;
-    if (count > 0 && frames_is_dead((uintptr_t)list, frame))
-        return USERDMA_DEAD_PART_ELEMENTS;
+    if (request && frames_is_dead((uintptr_t)request, frame))
+        return (struct dead){USERDMA_DEAD_PART_LIST, (uintptr_t)request};
+    if (request && count > 0 && frames_is_dead((uintptr_t)list, frame))
+        return (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
     for (int i = 0; has_memory && count <= MAX_SGE && i < count; i++)
         if (frames_is_dead(list[i].addr, frame))
-            return USERDMA_DEAD_PART_BUFFER;
-    return 0;
+            return (struct dead){USERDMA_DEAD_PART_BUFFER, list[i].addr};
+    return (struct dead){0};
 }
 
-/* Reports a mistake in a post: `kind`, `index`, `more` as in MISUSE of spec/session.ts. */
-__attribute__((noinline)) static void report_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
-                                                  uint32_t kind, uint32_t index, uint32_t more, uint32_t stack)
+/* Reports a mistake in a post (MISUSE of spec/session.ts). */
+__attribute__((noinline)) static void report_post(int fd, struct userdma_misuse misuse, uint32_t stack)
 {
-    const struct userdma_misuse misuse = {
-        .wr_id = wr_id, .kind = kind, .queue = queue, .number = number, .index = index, .more = more};
     message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
+}
+
+static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, struct dead dead, uint32_t stack)
+{
+    const struct userdma_misuse misuse = {.wr_id = wr_id,
+                                          .address = dead.address,
+                                          .kind = USERDMA_MISUSE_DEAD_POST,
+                                          .queue = queue,
+                                          .number = number,
+                                          .index = dead.part};
+    report_post(fd, misuse, stack);
+}
+
+void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own)
+{
+    struct dead dead = dead_part(NULL, list, count, true, frame);
+    if (is_own && UNLIKELY(frames_is_dead((uintptr_t)list, frame)))
+        dead = (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
+    if (UNLIKELY(dead.part != 0))
+        report_dead(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id, dead, stack_here());
 }
 
 /* Maximum reports of each further mistake: posts in a loop repeat it. */
@@ -65,27 +88,37 @@ static bool may_report(unsigned *reports)
 #define CHECK_DEAD(fd, queue, number, list, is_own, has_memory, frame, stack)                                                  \
     do {                                                                                                               \
         for (__typeof__(list) at = (list); at; at = at->next) {                                                        \
-            const uint32_t part = (is_own) ? dead_part(at, at->sg_list, at->num_sge, has_memory, frame) : 0;                      \
-            if (LIKELY(part == 0))                                                                                     \
+            if (!(is_own))                                                                                             \
                 continue;                                                                                              \
-            report_post(fd, queue, number, at->wr_id, USERDMA_MISUSE_DEAD_POST, part, 0, stack);                       \
+            const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
+            if (LIKELY(dead.part == 0))                                                                                \
+                continue;                                                                                              \
+            report_dead(fd, queue, number, at->wr_id, dead, stack);                                                    \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
 
 /*
  * Reports requests of a list that follow each other, have different wr_ids, and the same elements: one struct ibv_sge was
- * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `opcode`: of `list`; 0 for receives.
+ * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `of`: the queue. `operation`: the opcode
+ * of `list`; 0 for receives.
  */
-#define CHECK_SHARED(fd, queue, number, list, is_alike, opcode, stack)                                                 \
+#define CHECK_SHARED(fd, of, qpn, list, is_alike, operation, stack)                                                    \
     do {                                                                                                               \
         static unsigned reports;                                                                                       \
         uint32_t alike = 0;                                                                                            \
         for (__typeof__(list) at = (list); at && at->next; at = at->next)                                              \
             alike += at->num_sge > 0 && at->next->num_sge > 0 && at->sg_list == at->next->sg_list &&                   \
                      at->sg_list->length > 0 && at->wr_id != at->next->wr_id && (is_alike);                            \
-        if (UNLIKELY(alike > 0) && may_report(&reports))                                                               \
-            report_post(fd, queue, number, (list)->wr_id, USERDMA_MISUSE_SHARED_ELEMENTS, alike + 1, opcode, stack);   \
+        if (UNLIKELY(alike > 0) && may_report(&reports)) {                                                             \
+            const struct userdma_misuse misuse = {.wr_id = (list)->wr_id,                                              \
+                                                  .kind = USERDMA_MISUSE_SHARED_ELEMENTS,                              \
+                                                  .queue = (of),                                                       \
+                                                  .number = (qpn),                                                     \
+                                                  .index = alike + 1,                                                  \
+                                                  .more = (operation)};                                                \
+            report_post(fd, misuse, stack);                                                                            \
+        }                                                                                                              \
     } while (0)
 
 /*
@@ -96,8 +129,11 @@ static void check_immediate(int fd, uint32_t number, uint64_t wr_id, uint32_t da
 {
     static unsigned reports;
     const uint32_t value = __builtin_bswap32(data);
-    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports))
-        report_post(fd, USERDMA_POST_SEND, number, wr_id, USERDMA_MISUSE_IMMEDIATE, value, 0, stack);
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports)) {
+        const struct userdma_misuse misuse = {
+            .wr_id = wr_id, .kind = USERDMA_MISUSE_IMMEDIATE, .queue = USERDMA_POST_SEND, .number = number, .index = value};
+        report_post(fd, misuse, stack);
+    }
 }
 
 static bool has_immediate(int opcode)

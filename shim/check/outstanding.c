@@ -237,10 +237,11 @@ void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends)
                 NULL, 0, 0, 0);
 }
 
-void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
+void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame, bool is_own)
 {
     const int count = num_sge > MAX_SGE ? 0 : (int)num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
+    note_dead_elements(qp, list, count, frame, is_own);
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);

@@ -64,11 +64,6 @@ void unmaps_registered(const struct ibv_mr *mr);
 void unmaps_deregistered(const struct ibv_mr *mr);
 /* This memory may be unmapped next: tells the daemon the caller's stack if it overlaps a region. Preserves errno. */
 void unmaps_before(const void *memory, size_t bytes);
-/*
- * The program has given back this memory, as USERDMA_GIVE_BACK_… says: reports the regions whose memory it is. Does not
- * allocate. May change errno.
- */
-void unmaps_given(uintptr_t start, uintptr_t end, uint32_t how);
 /* In the child of a fork. */
 void unmaps_forget_all(void);
 

@@ -96,19 +96,20 @@ static bool may_overlap(uintptr_t start, uintptr_t end)
 }
 
 /*
- * Called by shim/frees/frees.c before a free(), and after a realloc() that gave back memory. `bytes`: not 0. `latest`:
- * as in outstanding_freed: after a realloc(), requests of another thread may already use the memory.
+ * Called by shim/frees/frees.c before a block is freed, or `by_realloc` moved and freed, and after a realloc() that gave back
+ * memory (`latest` as in outstanding_freed: requests of another thread may already use it; else UINT64_MAX). `bytes`: not
+ * 0. Returns how often the block is to be freed now: 0 if it is kept (given.c), 2 if it was kept and is freed again.
  */
-EXPORT void userdma_freed(void *block, size_t bytes, uint64_t latest);
-void userdma_freed(void *block, size_t bytes, uint64_t latest)
+EXPORT unsigned userdma_freed(void *block, size_t bytes, uint64_t latest, bool by_realloc);
+unsigned userdma_freed(void *block, size_t bytes, uint64_t latest, bool by_realloc)
 {
     const uintptr_t start = (uintptr_t)block;
     const int saved = errno;
+    unsigned times = 1;
+    if (UNLIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) != 0) && may_overlap(start, start + bytes))
+        outstanding_freed(start, start + bytes, latest);
     if (UNLIKELY(__atomic_load_n(&userdma_registered, __ATOMIC_RELAXED) != 0) && !outstanding_is_exiting())
-        unmaps_given(start, start + bytes, latest == UINT64_MAX ? USERDMA_GIVE_BACK_FREE : USERDMA_GIVE_BACK_REALLOC);
+        times = given_block(block, bytes, by_realloc, latest == UINT64_MAX);
     errno = saved;
-    if (LIKELY(__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0 || !may_overlap(start, start + bytes)))
-        return;
-    outstanding_freed(start, start + bytes, latest);
-    errno = saved;
+    return times;
 }

@@ -9,7 +9,8 @@
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
  *   crashes.c      ends of the program by a signal such as SIGSEGV
- *   unmaps.c       stacks of unmapping
+ *   unmaps.c       registered memory, stacks of unmapping
+ *   given.c        registered memory that is given back
  *   hashes.c       hashes of send buffers at the post
  *   slots.c        sends that adapters refuse
  *   pollers.c      which threads poll a CQ
@@ -139,6 +140,46 @@ void queues_forget(int fd);
 /* In the child of a fork, without the lock. */
 void requests_forget_all(void);
 
+/* ---- unmaps.c ---- */
+
+/* The daemon watches no more regions of a process. */
+#define MAX_REGIONS 1024
+
+struct region {
+    const struct ibv_mr *mr;
+    uintptr_t start, end;
+    uint32_t handle;
+    int fd;
+    /* For memory on the stack of the thread that has registered it: as in struct element. */
+    uint32_t thread;
+    uintptr_t outermost;
+    /* It was reported as given back, and then that the program may have the memory again. */
+    bool is_given, is_reusable;
+};
+/* Written with the lock held, read without. `mr` NULL: unused. */
+extern struct region regions[MAX_REGIONS];
+/* Entries from this one on were never used. */
+extern uint32_t used_regions;
+
+/* ---- given.c ---- */
+
+/* With the lock held. */
+void given_registered(const struct region *region);
+/* Without the lock, after the region has left the table. */
+void given_deregistered(const struct region *region);
+/* As userdma_freed. `is_whole`: the block is not freed yet. */
+unsigned given_block(void *block, size_t bytes, bool by_realloc, bool is_whole);
+/*
+ * Frames of `thread` below `frame` have returned, whose outermost frame is at `outermost`. Returns the start of the lowest
+ * region of the thread that is alive, or 0.
+ */
+uintptr_t given_by_return(uint32_t thread, uintptr_t frame, uintptr_t outermost);
+/* A thread ends, and another one begins with the stack from `bottom` to `top`. */
+void given_by_thread(uint32_t thread);
+void given_to_thread(uintptr_t bottom, uintptr_t top);
+/* In the child of a fork. */
+void given_forget_all(void);
+
 /* ---- frames.c ---- */
 
 /*
@@ -148,6 +189,8 @@ void requests_forget_all(void);
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
 /* With the lock held: notes the memory of `slot` if `address` is on this thread's stack. `outermost`: as above. */
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost);
+/* Without the lock: notes the thread of a new region whose memory is on this thread's stack. */
+void frames_note_region(struct region *region);
 /* In the child of a fork. */
 void frames_forget_all(void);
 
@@ -195,6 +238,11 @@ void hashes_note(int fd, uint32_t qpn, uint32_t index, bool is_known, uint32_t h
 void pollers_note(const struct ibv_cq *cq);
 /* An object was destroyed, which may be a CQ. */
 void pollers_destroyed(const void *object);
+
+/* ---- notes.c ---- */
+
+/* ibv_wr_* have set elements: reports those in a returned stack frame, or if the list `is_own` of the program, that it is. */
+void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, int count, uintptr_t frame, bool is_own);
 
 /* ---- outstanding.c ---- */
 

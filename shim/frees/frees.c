@@ -33,7 +33,10 @@
  */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) extern uint64_t userdma_latest;
-__attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes, uint64_t latest);
+__attribute__((weak, visibility("default"))) unsigned userdma_freed(void *block, size_t bytes, uint64_t latest,
+                                                                       bool by_realloc);
+/* Of the shim (shim/check/given.c). */
+__attribute__((weak, visibility("default"))) bool userdma_moves(const void *block, size_t bytes);
 /* Of the shim (shim/check/unmaps.c). */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_registered;
 __attribute__((weak, visibility("default"))) void userdma_unmaps(const void *memory, size_t bytes);
@@ -49,6 +52,8 @@ static __typeof__(&realloc) next_realloc;
 static __typeof__(&munmap) next_munmap;
 static __typeof__(&mremap) next_mremap;
 static __typeof__(&madvise) next_madvise;
+static __typeof__(&brk) next_brk;
+static __typeof__(&sbrk) next_sbrk;
 static __typeof__(&execve) next_execve;
 static __typeof__(&execv) next_execv;
 static __typeof__(&execvp) next_execvp;
@@ -68,6 +73,8 @@ __attribute__((constructor(101))) static void look_up(void)
     next_munmap = (__typeof__(&munmap))dlsym(RTLD_NEXT, "munmap");
     next_mremap = (__typeof__(&mremap))dlsym(RTLD_NEXT, "mremap");
     next_madvise = (__typeof__(&madvise))dlsym(RTLD_NEXT, "madvise");
+    next_brk = (__typeof__(&brk))dlsym(RTLD_NEXT, "brk");
+    next_sbrk = (__typeof__(&sbrk))dlsym(RTLD_NEXT, "sbrk");
     next_execve = (__typeof__(&execve))dlsym(RTLD_NEXT, "execve");
     next_execv = (__typeof__(&execv))dlsym(RTLD_NEXT, "execv");
     next_execvp = (__typeof__(&execvp))dlsym(RTLD_NEXT, "execvp");
@@ -127,9 +134,12 @@ EXPORT void free(void *block)
     if (UNLIKELY(is_held(block)))
         return;
     const size_t bytes = watched_size(block);
-    if (UNLIKELY(bytes != 0))
-        userdma_freed(block, bytes, UINT64_MAX);
+    const unsigned times = UNLIKELY(bytes != 0) ? userdma_freed(block, bytes, UINT64_MAX, false) : 1;
+    if (UNLIKELY(times == 0))
+        return;
     block_ends(block);
+    if (UNLIKELY(times == 2))
+        next_free(block); /* the allocator ends the program at the next line */
     if (LIKELY(next_free))
         next_free(block);
     else
@@ -147,12 +157,26 @@ static void *early_realloc(void *block, size_t size)
     return moved;
 }
 
+/* As realloc, to a new block. */
+static void *move(void *block, size_t before, size_t size)
+{
+    void *moved = malloc(size);
+    if (!moved)
+        return NULL;
+    memcpy(moved, block, before);
+    if (userdma_freed(block, before, UINT64_MAX, true) == 1)
+        next_free(block);
+    return moved;
+}
+
 EXPORT void *realloc(void *block, size_t size)
 {
     if (UNLIKELY(!next_realloc))
         return early_realloc(block, size);
     const size_t before = watched_size(block);
     const uint64_t latest = before == 0 ? 0 : __atomic_load_n(&userdma_latest, __ATOMIC_RELAXED);
+    if (UNLIKELY(before != 0 && size > before) && userdma_moves(block, before))
+        return move(block, before, size);
     block_ends(block);
     void *result = next_realloc(block, size);
     if (LIKELY(before == 0) || (!result && size != 0))
@@ -160,7 +184,7 @@ EXPORT void *realloc(void *block, size_t size)
     /* A block that stays in place can have lost only its end. */
     const size_t kept = result == block ? malloc_usable_size(block) : 0;
     if (kept < before)
-        userdma_freed((char *)block + kept, before - kept, latest);
+        userdma_freed((char *)block + kept, before - kept, latest, true);
     return result;
 }
 
@@ -210,6 +234,28 @@ EXPORT int madvise(void *address, size_t length, int advice)
         userdma_discards(address, length);
     return LIKELY(next_madvise) ? next_madvise(address, length, advice)
                                 : (int)syscall(SYS_madvise, address, length, advice);
+}
+
+/* The break of the program moves down by `bytes`. */
+static void break_falls(const char *from, size_t bytes)
+{
+    if (has_regions())
+        userdma_unmaps(from - bytes, bytes);
+}
+
+EXPORT void *sbrk(intptr_t increment)
+{
+    if (increment < 0)
+        break_falls(NEXT(sbrk)(0), (size_t)-increment);
+    return NEXT(sbrk)(increment);
+}
+
+EXPORT int brk(void *address)
+{
+    const char *const end = NEXT(sbrk)(0);
+    if ((const char *)address < end)
+        break_falls(end, (size_t)(end - (const char *)address));
+    return NEXT(brk)(address);
 }
 
 /* ---- exec ---- */

@@ -52,6 +52,8 @@ void note_completion(struct ibv_cq_ex *cq)
             .flags = cq->status == IBV_WC_SUCCESS ? cq->read_wc_flags(cq) : 0,
         };
         record_end(made, sizeof *made);
+        if (UNLIKELY(flight_is_on))
+            flight_completed(cq->status);
     }
     errno = saved;
 }
@@ -110,8 +112,9 @@ void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t addres
         .wr_id = qp->wr_id, .opcode = opcode, .flags = qp->wr_flags, .rkey = rkey, .remote_address = address};
 }
 
-void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame)
+void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame, bool is_own)
 {
+    (void)is_own;
     (void)frame;
     if (batch.qp != qp || batch.count == 0)
         return;

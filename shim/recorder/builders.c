@@ -94,7 +94,7 @@ static void wr_set_sge(wr_set_sge_function *original, struct ibv_qp_ex *qp, uint
 {
     const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
     batches_set(qp, USERDMA_BATCH_CALL_SET_SGE, 1, 0);
-    note_elements(qp, &element, 1, FRAME);
+    note_elements(qp, &element, 1, FRAME, false);
     original(qp, lkey, address, length);
 }
 SLOTS_OF(wr_set_sge)
@@ -104,7 +104,7 @@ static void wr_set_sge_list(wr_set_sge_list_function *original, struct ibv_qp_ex
                             const struct ibv_sge *list)
 {
     batches_set(qp, USERDMA_BATCH_CALL_SET_SGE_LIST, (uint32_t)count, 0);
-    note_elements(qp, list, count, FRAME);
+    note_elements(qp, list, count, FRAME, true);
     original(qp, count, list);
 }
 SLOTS_OF(wr_set_sge_list)
@@ -113,7 +113,7 @@ FUNCTION_TYPE(wr_set_ud_addr)
 static void wr_set_ud_addr(wr_set_ud_addr_function *original, struct ibv_qp_ex *qp, struct ibv_ah *ah, uint32_t qpn,
                            uint32_t qkey)
 {
-    if (IS_GONE("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
+    if (UNLIKELY(recorder_is_on) && object_is_garbage("ibv_wr_set_ud_addr", USERDMA_OBJECT_AH, ah))
         return;
     batches_set(qp, USERDMA_BATCH_CALL_SET_UD_ADDR, 0, 0);
     note_destination(qp, qpn, qkey);

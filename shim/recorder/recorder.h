@@ -97,6 +97,9 @@ int python_write(const struct python_frame *frame, char *text, size_t size);
 /* Finds this thread's stack, once. Allocates. */
 void unwind_find_stack(void);
 
+/* This thread's stack, after unwind_find_stack. */
+void unwind_stack(uintptr_t *from, uintptr_t *to);
+
 /* Whether a stack was taken before. */
 bool unwind_is_ready(void);
 

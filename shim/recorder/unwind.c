@@ -78,6 +78,12 @@ void unwind_find_stack(void)
         find_stack();
 }
 
+void unwind_stack(uintptr_t *from, uintptr_t *to)
+{
+    *from = bottom;
+    *to = top;
+}
+
 bool unwind_is_on_stack(uintptr_t address)
 {
     return address >= bottom && address < top;

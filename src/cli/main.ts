@@ -126,6 +126,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "Runs a program that finds userdma devices; exits with the program's status. Joins your daemon, or starts one that ends with its last client.",
       )
       .option(RECORD_ON_FAILURE, 'with --record: keep the file only if the program fails; its last 64M')
+      .option(
+        '--flight-recorder [size]',
+        'with --host: keep the last posts and polls of each process in so much memory (default: 16M), and write them to a session file when a request fails, a device reports an error or a signal ends the program',
+      )
+      .option('--flight-folder <folder>', 'with --flight-recorder: where these files go (default: here)', path)
       .option('--fault-walk', 'fail the first call, post and completion of each call site, in a run for each')
       .option('--points <n>', 'with --fault-walk: at most so many runs (default: 200)')
       .option('--time-limit <seconds>', 'with --fault-walk: begin no run later (default: 600)')
@@ -399,6 +404,16 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         ),
       )
       .action(async options => (await import('./commands/daemon.ts')).daemon(options))
+  },
+  dump(program) {
+    program
+      .command('dump')
+      .description(
+        'Writes a session file of what a program with a flight recorder (`run --host --flight-recorder`) has done last, and prints its name.',
+      )
+      .argument('<pid>', 'the process, or that of `userdma run`')
+      .addHelpText('after', examples('userdma dump $(pidof my-program)'))
+      .action(async pid => (await import('./commands/dump.ts')).dump(pid))
   },
   stop(program) {
     program

@@ -16,7 +16,7 @@ import { addressText, isSameAddress } from '../transport/wire/address.ts'
 import { EventSocket } from './context/event-socket.ts'
 import type { FailureReports } from './failures.ts'
 
-const { REJECTED, ESTABLISHED, CONNECT_RESPONSE } = CmEventType.values
+const { REJECTED } = CmEventType.values
 
 const portOf = ({ source }: Identifier): number | undefined => source?.port
 
@@ -83,8 +83,7 @@ const rules: readonly Rule[] = [
         ]
       : [],
   (id, ids) => {
-    const isAnswered = id.lastRead?.type === ESTABLISHED || id.lastRead?.type === CONNECT_RESPONSE
-    if (id.state !== 'CONNECT' || id.isRequest || isAnswered || id.unreadEvents > 0 || id.isDatagram) return []
+    if (id.state !== 'CONNECT' || id.isRequest || id.isAnswered || id.unreadEvents > 0 || id.isDatagram) return []
     if (ids.some(other => isUnanswered(other) && senderOf(other, ids) === id)) return []
     // A request of this daemon that was accepted: the accepting program's queue pair may not be ready.
     if (ids.some(other => other.isRequest && other.state === 'CONNECT' && senderOf(other, ids) === id)) return []

@@ -341,7 +341,7 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   /**
-   * age: nanoseconds since the object was destroyed. kind: ObjectKind of the object. number: the number of a queue pair,
+   * age: nanoseconds since the object was destroyed; of GARBAGE, the pointer. kind: ObjectKind of the object. number: the number of a queue pair,
    * else the handle, or UNKNOWN_NUMBER. use: GoneUse. destroyed: the id of the stack of the call that destroyed it; 0:
    * unknown. owner: 1 if the object itself exists, but its context was closed; `kind` is then that of the object in use.
    * function: the name of the called function.
@@ -609,11 +609,11 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
  * acknowledged, + 1. CLOSED: the program closes the descriptor `index` of a context by close(2). SHORT_ARRAY: ibv_poll_cq got an array at `address` on the stack that has room for `more`
  * completions, not for `index`. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
- * `wrId`, as `index` says (GiveBack). DEAD_POST: the list of requests, the elements or the buffer of a request was in a
- * returned stack frame when it was posted, as `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from
- * `wrId` on, have the same elements; `more`: their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network
- * byte order, is a small number in that of the host. READ_OVERLAP: the READ or atomic and an earlier one, whose completion
- * was not polled, write to `address`.
+ * `wrId`, as `index` says (GiveBack); with `more` 1 nothing else gets the memory before REUSABLE. DEAD_POST: the list of
+ * requests, the elements or the buffer of a request was in a returned stack frame when it was posted, at `address`, as
+ * `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from `wrId` on, have the same elements; `more`:
+ * their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network byte order, is a small number in that of
+ * the host. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -631,8 +631,12 @@ export const MisuseKind = {
   READ_OVERLAP: 13,
 } as const
 
-/** How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones. */
-export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3 } as const
+/**
+ * How memory was given back: free(3), realloc(3), or madvise(2), after which the pages are new ones; the stack frame with
+ * the memory has returned, or the thread whose stack it was on has ended. REUSABLE: from now on the program may have the
+ * memory again.
+ */
+export const GiveBack = { FREE: 1, REALLOC: 2, DISCARD: 3, FRAME: 4, THREAD: 5, REUSABLE: 6 } as const
 
 export const DeadPart = { LIST: 1, ELEMENTS: 2, BUFFER: 3 } as const
 
@@ -666,9 +670,19 @@ export const ObjectKind = {
 /**
  * `gone.use`. DESTROY: the call would destroy the object. CONCURRENT: another thread destroys it at the same time.
  * FOREIGN: the object exists, and is of another context than the first object of the call. NOTHING: the first object is
- * NULL. ARGUMENT: another argument is NULL, and `gone.kind` is its position, from 1 (check/arguments.ts).
+ * NULL. ARGUMENT: another argument, or a part of one, is NULL, and `gone.kind` is its position, from 1
+ * (check/arguments.ts). GARBAGE: the pointer is that of no such object: `gone.number` is the ObjectKind of the object that
+ * is there, or UNKNOWN_NUMBER, and `gone.owner` 1 if it points to memory.
  */
-export const GoneUse = { CALL: 0, DESTROY: 1, CONCURRENT: 2, FOREIGN: 3, NOTHING: 4, ARGUMENT: 5 } as const
+export const GoneUse = {
+  CALL: 0,
+  DESTROY: 1,
+  CONCURRENT: 2,
+  FOREIGN: 3,
+  NOTHING: 4,
+  ARGUMENT: 5,
+  GARBAGE: 6,
+} as const
 
 /** `gone.number` of an object without a known number. */
 export const UNKNOWN_NUMBER = 0xffff_ffff

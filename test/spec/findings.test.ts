@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { absences, type Column, columns, columnTitles } from '../../src/spec/check/by-device.ts'
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
+import { type AccessName, accesses, toldOf, type WayName, ways } from '../../src/spec/check/given-back.ts'
 import { explanationOf, waitColumns, waitKinds } from '../../src/spec/check/waits-by-device.ts'
 import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
@@ -178,6 +179,40 @@ test('docs/reference/waits-by-device.md is generated from spec/check/waits-by-de
     '',
   ].join('\n')
   const path = join(repoRoot, 'docs', 'reference', 'waits-by-device.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
+  assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, 'run `npm run docs`')
+})
+
+test('docs/reference/memory-given-back.md is generated from spec/check/given-back.ts', () => {
+  const accessNames = Object.keys(accesses) as AccessName[]
+  const rows = (Object.keys(ways) as WayName[]).map(way => {
+    const cells = accessNames.map(access => {
+      const { finding, severity } = toldOf(way, access)
+      return `[\`${finding}\`](../findings.md#${finding})${severity === 'error' ? '' : ` (${severity})`}`
+    })
+    return `| ${ways[way].does} | ${cells.join(' | ')} |`
+  })
+  const text = [
+    '# Memory that was given back',
+    '',
+    'A region outlives its memory: which finding of [`userdma check`](../findings.md) tells of an access by the device after the',
+    'program has given the memory back, with the stacks of the access and of the fault. The cells are errors unless they say',
+    'otherwise, and hold on rxe and mlx5; on EFA too, but for WRITEs and atomics of a peer.',
+    '`npm run test:long -- system/check/given-back` runs a program of each cell.',
+    '',
+    `| given back by | ${accessNames.map(access => accesses[access]).join(' | ')} |`,
+    `|---${'|---'.repeat(accessNames.length)}|`,
+    ...rows,
+    '',
+    'The preload library frees a block of less than 1 MiB that a region lies in only when the region is deregistered, of at most 64',
+    'such blocks and 16 MiB, and `realloc` moves such a block: so nothing else gets its memory, and the access is certainly one',
+    'to free memory. Later the program may have allocated the block again, as registration caches do: the finding is then a',
+    'note if the program has used the region since. That a function has returned shows at the next post or poll of its thread.',
+    '',
+    'Generated from `src/spec/check/given-back.ts` by `npm run docs`.',
+    '',
+  ].join('\n')
+  const path = join(repoRoot, 'docs', 'reference', 'memory-given-back.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, text)
   assert.equal(existsSync(path) && readFileSync(path, 'utf8'), text, 'run `npm run docs`')
 })

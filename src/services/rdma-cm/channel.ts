@@ -6,6 +6,7 @@ import { affiliate, moveToChannel, postOnChannel } from '../../core/events/event
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
 import { createObject } from '../../core/objects/lifetime.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
+import { CmEventType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, Identifier, IdOwner } from './identifier.ts'
 import type { EventDetails } from './parameters.ts'
@@ -93,6 +94,8 @@ export const postGroupEvent = (
   if (events !== undefined) postOnChannel(new ConnectionEvent(events, { member, handle }, type, details))
 }
 
+const { ESTABLISHED, CONNECT_RESPONSE } = CmEventType.values
+
 /** With this many unread events, an identifier refuses `resolveAddress` and `connect`. */
 const MAX_UNREAD = 8
 /** With this many unread events, an identifier refuses `writeEvent`. */
@@ -116,6 +119,7 @@ const postEvent = (
 ): void => {
   if (events === undefined) return
   id.unreadEvents++
+  if (type === ESTABLISHED || type === CONNECT_RESPONSE) id.isAnswered = true
   id.lastDelivered = { type, status: details.status ?? 0 }
   const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
   postOnChannel(new ConnectionEvent(events, subject, type, details))

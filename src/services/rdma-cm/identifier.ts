@@ -97,6 +97,8 @@ export class Identifier implements PortHolder, ConnectionEnd {
   isUnaccepted = false
   /** Whether this is a request that its owner has rejected. */
   isRejected = false
+  /** Whether an answer of the peer to the last request was delivered. */
+  isAnswered = false
   /** The event that was delivered last: CmEventType, and its status as in `EventDetails`. */
   lastDelivered: { readonly type: number; readonly status: number } | undefined
   /** Likewise, that the program has read last. */

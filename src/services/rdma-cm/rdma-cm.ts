@@ -237,6 +237,7 @@ export class RdmaCm {
     const connection = previous ?? device.protocol.create(id)
     id.connection = connection
     id.state = 'CONNECT'
+    id.isAnswered = false
     try {
       connection.connect(parameters)
     } catch (error) {

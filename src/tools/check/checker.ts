@@ -16,7 +16,7 @@ import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { swap32 } from '../../spec/memory.ts'
-import { DeadPart, EventKind, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
+import { DeadPart, EventKind, GiveBack, MisuseKind, ObjectKind, OrderMistake, PostQueue } from '../../spec/session.ts'
 import { counted } from '../../spec/text.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
@@ -549,12 +549,13 @@ export class Checker {
     }
     if (kind === MisuseKind.DEAD_POST) {
       const part = deadParts[misuse.index] ?? 'the memory'
+      const region = misuse.index === DeadPart.BUFFER ? this.#objects.regionAt(context, misuse.address) : undefined
       this.#reporter.report(
         'frame-returned',
         { ...misuse, action: 'posted' },
         {
           text: `${part} of ${queue === PostQueue.SEND ? 'the send' : 'the receive'} wr_id ${misuse.wrId} of ${owner.name} was in a stack frame that had returned when it was posted`,
-          objects: [owner],
+          objects: [owner, region],
         },
       )
       return
@@ -603,17 +604,22 @@ export class Checker {
     )
   }
 
-  #gaveBack({ context, deviceNumber, number, address, wrId, index, time, stack }: Misuse): void {
+  #gaveBack({ context, deviceNumber, number, address, wrId, index, more, time, stack }: Misuse): void {
     const region = this.#objects.byHandle(context, 'mr', number)
     if (region?.start === undefined || region.iova === undefined || region.destruction !== undefined) return
     // The detector must see what was posted before the report, which comes late.
     this.#sources.scanContext?.(deviceNumber, context)
+    if (index === GiveBack.REUSABLE) {
+      this.#memoryGone.reusable(region, time)
+      return
+    }
     const offset = region.iova - region.start
     this.#memoryGone.gaveBack({
       region,
       how: index,
       start: address + offset,
       end: Number(wrId) + offset,
+      isKept: more === 1,
       time,
       stack,
     })

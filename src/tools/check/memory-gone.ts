@@ -3,9 +3,9 @@
  * of the program or of a peer. The preload library tells of a block later than it was given back, at the program's next
  * call: so the latest requests are kept.
  *
- * A program may have allocated the block again: registration caches keep regions over freed blocks, rightly. It is
- * taken to have done so if it has posted a request with the region's lkey, or any message that may tell a peer of the
- * block, since: then the finding is a note.
+ * A program may have allocated the block again: registration caches keep regions over freed blocks, rightly. While the
+ * preload library keeps the block, that is impossible. Else the program is taken to have done so if it has posted a
+ * request with the region's lkey, or any message that may tell a peer of the block, since: then the finding is a note.
  */
 import type { Program, Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
@@ -30,8 +30,17 @@ export interface Given {
   readonly how: number
   readonly start: number
   readonly end: number
+  /** Whether nothing else gets the memory, as long as `reusable` is not called. */
+  readonly isKept: boolean
   readonly time: number
   readonly stack: Stack
+}
+
+interface Gone extends Given {
+  /** When the program may have had the memory again, microseconds; infinite: not yet. */
+  reusableAt: number
+  /** The newest request that was known when the memory was given back. */
+  readonly newest: number
 }
 
 interface Access {
@@ -43,18 +52,38 @@ interface Access {
 const ways: Readonly<
   Record<
     number,
-    { readonly given: string; readonly meaning: string; readonly advice: string; readonly isDiscard?: true }
+    {
+      readonly given: string
+      readonly meaning: string
+      readonly advice: string
+      readonly isDiscard?: true
+      /** Accesses of the program's own requests that other findings tell: of those that were outstanding, or all. */
+      readonly toldOtherwise?: 'outstanding' | 'all'
+    }
   >
 > = {
   [GiveBack.FREE]: {
     given: 'freed',
     meaning: 'had freed',
     advice: 'deregister the region, and make sure that no peer uses its rkey any more, before its memory is freed',
+    toldOtherwise: 'outstanding',
   },
   [GiveBack.REALLOC]: {
     given: 'given back by realloc',
     meaning: 'had given back by realloc',
     advice: 'deregister the region before realloc, which may move the block, and register the new block',
+    toldOtherwise: 'outstanding',
+  },
+  [GiveBack.FRAME]: {
+    given: 'the frame had returned',
+    meaning: 'had on the stack, in a function that has returned',
+    advice: 'register memory that lives as long as the region, or deregister it before the function returns',
+    toldOtherwise: 'all',
+  },
+  [GiveBack.THREAD]: {
+    given: 'the thread ended',
+    meaning: 'had on the stack of a thread that has ended',
+    advice: 'register memory that lives as long as the region, or deregister it before the thread ends',
   },
   [GiveBack.DISCARD]: {
     given: 'discarded (madvise)',
@@ -68,38 +97,53 @@ const ways: Readonly<
 export interface MemoryGone extends Detector {
   /** The program has given back memory of a region. */
   gaveBack(given: Given): void
+  /** From `time` on, in microseconds, the program may have the memory of the region again. */
+  reusable(region: KnownObject, time: number): void
 }
 
 export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone => {
   const { objects } = services
   /** By `KnownObject.id` of the region, the oldest first. */
-  const givens = new Map<number, Given>()
+  const givens = new Map<number, Gone>()
   /** A ring of ended requests, and when they ended: two arrays, because each request of the program passes here. */
   const ended: WorkRequest[] = []
   const endTimes = new Float64Array(MAX_ENDED)
   let next = 0
   const outstanding = new Set<WorkRequest>()
+  let newestId = -1
 
-  const peerDeviceOf = ({ attributes: { address } }: KnownObject): number | undefined =>
-    address && services.deviceWithGid(address.dgid)
+  /** Whether a request of the program was posted before it gave the memory back. */
+  const wasPosted = (request: WorkRequest, { time, newest }: Gone): boolean =>
+    request.time <= time || request.id <= newest
+
+  /** The device of the peer of a request: a datagram names its destination. */
+  const peerDeviceOf = ({ destination }: WorkRequest, { attributes: { address } }: KnownObject): number | undefined => {
+    const gid = destination?.gid ?? address?.dgid
+    return gid && services.deviceWithGid(gid)
+  }
 
   /** How a request accesses given memory; undefined: it does not. */
-  const accessOf = (request: WorkRequest, { region, start, end }: Given): Access | undefined => {
+  const accessOf = (request: WorkRequest, given: Gone): Access | undefined => {
+    const { region, start, end, how } = given
     const owner = objects.find(request.owner)
     if (owner === undefined) return undefined
     const overlaps = (address: number, length: number): boolean => address < end && start < address + length
     if (
       owner.device === region.device &&
       request.elements.some(({ lkey, address, length }) => lkey === region.lkey && overlaps(address, length))
-    )
-      return { request, isLocal: true }
+    ) {
+      const { toldOtherwise } = ways[how] ?? {}
+      const isTold = toldOtherwise === 'all' || (toldOtherwise === 'outstanding' && wasPosted(request, given))
+      return isTold ? undefined : { request, isLocal: true }
+    }
     const { remote } = request
-    if (remote === undefined || remote.rkey !== region.rkey || peerDeviceOf(owner) !== region.device) return undefined
+    if (remote === undefined || remote.rkey !== region.rkey || peerDeviceOf(request, owner) !== region.device)
+      return undefined
     return overlaps(remote.address, remote.length) ? { request, isLocal: false } : undefined
   }
 
   /** Whether the region's program has used the region, or may have told a peer of it, between the two. */
-  const isInUseAgain = ({ region, time }: Given, before: WorkRequest): boolean => {
+  const isInUseAgain = ({ region, time }: Gone, before: WorkRequest): boolean => {
     const uses = (request: WorkRequest): boolean => {
       const owner = objects.find(request.owner)
       if (request.time <= time || request.id >= before.id || owner?.program?.pid !== region.program?.pid) return false
@@ -108,13 +152,14 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     return ended.some(uses) || [...outstanding].some(uses)
   }
 
-  const report = (given: Given, { request, isLocal }: Access): void => {
+  const report = (given: Gone, { request, isLocal }: Access): void => {
     const { region, how, stack, time } = given
     const way = ways[how]
     const owner = objects.find(request.owner)
     if (way === undefined || owner === undefined) return
     // A request of the program itself that was posted later may use a block that was allocated again.
-    const isUncertain = (isLocal && request.time > time) || isInUseAgain(given, request)
+    const isFree = given.isKept && services.sources.now() < given.reusableAt
+    const isUncertain = !isFree && ((isLocal && !wasPosted(request, given)) || isInUseAgain(given, request))
     const whose =
       isLocal || owner.program?.pid === region.program?.pid ? 'the program' : `process ${programText(region.program)}`
     services.report('memory-gone', services.occurrenceAtPost(owner, request), {
@@ -143,7 +188,13 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
   }
 
   return {
-    gaveBack(given) {
+    reusable({ id }, time) {
+      const given = givens.get(id)
+      if (given !== undefined) given.reusableAt = time
+    },
+    gaveBack(told) {
+      const isAtOnce = told.how !== GiveBack.DISCARD
+      const given: Gone = { ...told, reusableAt: Number.POSITIVE_INFINITY, newest: isAtOnce ? newestId : -1 }
       const [oldest] = givens.keys()
       if (oldest !== undefined && givens.size === MAX_GIVEN) givens.delete(oldest)
       const { region, time } = given
@@ -160,6 +211,7 @@ export const createMemoryGoneDetector = (services: DetectorServices): MemoryGone
     },
     posted(request) {
       outstanding.add(request)
+      newestId = request.id
       // A receive accesses its memory when a message comes.
       if (request.queue === PostQueue.SEND) check(request)
     },

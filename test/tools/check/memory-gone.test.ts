@@ -19,7 +19,7 @@ const remote = (offset = 0): Partial<WorkRequest> => ({
 type Scenario = ReturnType<typeof requestScenario>
 
 /** The program gives back the first 1024 bytes of the region, `age` µs ago. */
-const giveBack = (s: Scenario, how: number, time: number): void =>
+const giveBack = (s: Scenario, how: number, time: number, isKept = false): void =>
   s.checker.misused({
     device: 'rxe0',
     deviceNumber: 0,
@@ -32,11 +32,11 @@ const giveBack = (s: Scenario, how: number, time: number): void =>
     wrId: BigInt(START + 1024),
     index: how,
     address: START,
-    more: 0,
+    more: isKept ? 1 : 0,
     stack: ['free'],
   })
 
-const { FREE, REALLOC, DISCARD } = GiveBack
+const { FREE, REALLOC, DISCARD, FRAME, THREAD, REUSABLE } = GiveBack
 
 /** What happens, and the findings. */
 const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: readonly string[]])[] = [
@@ -124,14 +124,62 @@ const rows: readonly (readonly [title: string, run: (s: Scenario) => void, ids: 
     ['memory-gone note'],
   ],
   [
-    'a receive gets a message',
+    'a receive that was outstanding, which buffer-freed tells, gets a message',
     s => {
       const receive = s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
       giveBack(s, FREE, 10)
       s.advance(20)
       s.complete(receive)
     },
+    [],
+  ],
+  ...([FREE, REALLOC, THREAD] as const).map((how): (typeof rows)[number] => [
+    `a request of the program itself after ${how}, of memory that is kept`,
+    s => {
+      giveBack(s, how, 10, true)
+      s.advance(20)
+      s.post({ opcode: SEND })
+    },
     ['memory-gone error'],
+  ]),
+  [
+    'a message of the program, and a write to memory that is kept',
+    s => {
+      giveBack(s, FREE, 10, true)
+      s.advance(20)
+      s.post({ opcode: SEND, elements: [] })
+      s.post(remote())
+    },
+    ['memory-gone error'],
+  ],
+  [
+    'the program may have had the memory again',
+    s => {
+      giveBack(s, FREE, 10, true)
+      s.advance(20)
+      giveBack(s, REUSABLE, 20)
+      s.advance(20)
+      s.post({ opcode: SEND })
+    },
+    ['memory-gone note'],
+  ],
+  [
+    'a peer writes to a frame that has returned',
+    s => {
+      giveBack(s, FRAME, 10)
+      s.advance(20)
+      s.post(remote())
+    },
+    ['memory-gone error'],
+  ],
+  [
+    'a request of the program itself uses a frame that has returned, which frame-returned tells',
+    s => {
+      giveBack(s, FRAME, 10)
+      s.advance(20)
+      s.post({ opcode: SEND })
+    },
+    [],
   ],
 ]
 

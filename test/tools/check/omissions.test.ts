@@ -291,6 +291,10 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'shim/check/requests.h MAX_SGE': { because: 'requests with more elements are refused' },
   'shim/check/requests.c MAX_ATTEMPTS': { because: 'how long a lock is waited for' },
   'shim/recorder/watched.h MAX_WATCHED': { because: 'batches and polls of further objects are not watched' },
+  'shim/check/given.c MAX_CELLS': { because: 'of larger blocks the regions are looked at' },
+  'shim/check/given.c MAX_KEPT': { because: 'later the program may have the block again' },
+  'shim/check/given.c MAX_KEPT_BLOCK': { because: 'as MAX_KEPT' },
+  'shim/check/given.c MAX_KEPT_BYTES': { because: 'as MAX_KEPT' },
   'shim/check/pollers.c MAX_THREADS': { because: 'two threads explain a lost completion' },
   'shim/recorder/orders.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
   'shim/recorder/batches.c MAX_REPORTS': { because: 'further mistakes repeat findings' },
@@ -306,8 +310,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/tools/check/lifetimes.ts MAX_AWAITED': { because: 'reports that wait repeat one finding' },
   'shim/check/events.c MAX_YIELDS': 'race-log',
   'shim/recorder/acknowledgements.c MAX_YIELDS': { because: 'how long a lock is waited for' },
-  'shim/check/unmaps.c MAX_REGIONS': { because: 'the daemon watches no more regions of a process' },
-  'shim/check/unmaps.c MAX_CELLS': { because: 'the regions are scanned instead' },
+  'shim/check/requests.h MAX_REGIONS': { because: 'the daemon watches no more regions of a process' },
   'shim/waits/waits.c MAX_CALLERS': { because: 'a cache' },
 }
 
