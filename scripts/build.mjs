@@ -97,9 +97,9 @@ const targetsOf = (folder, output, flags, more) =>
 
 const MLX5 = { header: 'infiniband/mlx5dv.h', package: 'libibverbs-dev' }
 
-/** Libraries by what a program includes; cm.h is that of docs/findings. */
+/** Libraries by what a program's own file includes; cm.h is that of docs/findings. */
 const libraries = [
-  [/cm\.h"/, '-lrdmacm', RDMACM],
+  [/cm\.h"|<rdma\/rdma_cma\.h>/, '-lrdmacm', RDMACM],
   [/infiniband\/mlx5dv\.h/, '-lmlx5', MLX5],
   [/infiniband\/efadv\.h/, '-lefa', EFA],
 ]

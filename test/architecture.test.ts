@@ -76,7 +76,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   'daemon/client': { floor: 3, imports: ['spec', 'uapi', 'host'], node: 'all' },
   'tools/observe': {
     floor: 3,
-    imports: ['spec', 'transport/wire', 'uapi', 'spec/faults', 'host', 'tools/check', 'tools/trace'],
+    imports: ['spec', 'transport/wire', 'uapi', 'spec/faults', 'host', 'tools/check', 'tools/trace', 'tools/record'],
     node: 'all',
     door: 'observe.ts',
   },
@@ -89,7 +89,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   },
   'tools/captures': {
     floor: 3,
-    imports: ['spec', 'transport/wire', 'tools/trace'],
+    imports: ['spec', 'transport/wire', 'tools/trace', 'tools/record'],
     node: [],
     isTimeless: true,
   },

@@ -129,7 +129,8 @@ const complete = (qp, cq, { wrId, status, opcode, bytes, isSolicited }) => {
   const { taps } = qp.context.device
   const completion = { status, opcode, bytes, sourceQpn: qp.state.attributes.destQpn ?? 0, solicited: isSolicited }
   if (produced - polled(cq.state) === ring.capacity) {
-    core.raiseObjectEvent(cq, spec.AsyncEventType.values.CQ_ERR)
+    if (!cq.state.hasOverrun) core.raiseObjectEvent(cq, spec.AsyncEventType.values.CQ_ERR)
+    cq.state.hasOverrun = true
     taps.requests?.completed(qp, cq, { ...completion, position: 0 })
     return
   }
@@ -331,7 +332,7 @@ const cqClass = core.driverClass(
       refuseAbove('cq.create: attribute cqe:', cqe, Limits.completions)
       const memory = core.mappedRings(core.mappedMemoryOf(context))
       const ring = core.createRing(memory, cqe, 1 << Wc.ELEMENT_SHIFT)
-      object.state = { ring, memory, produced: 0 }
+      object.state = { ring, memory, produced: 0, hasOverrun: false }
       core.affiliate(object, userHandle, { channel, asyncFd })
       return { cqe: ring.capacity, queue: core.mmapInfo(ring) }
     },

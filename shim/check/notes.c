@@ -45,15 +45,18 @@ static struct dead dead_part(const void *request, const struct ibv_sge *list, in
     return (struct dead){0};
 }
 
-__attribute__((noinline)) static void report_dead(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
-                                                  struct dead dead, uint32_t stack)
+/* Reports a mistake in a post: `kind`, `index`, `more`, `address` as in MISUSE of spec/session.ts. */
+__attribute__((noinline)) static void report_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id,
+                                                  uint32_t kind, uint32_t index, uint32_t more, uintptr_t address,
+                                                  uint32_t stack)
 {
     const struct userdma_misuse misuse = {.wr_id = wr_id,
-                                          .address = dead.address,
-                                          .kind = USERDMA_MISUSE_DEAD_POST,
+                                          .address = address,
+                                          .kind = kind,
                                           .queue = queue,
                                           .number = number,
-                                          .index = dead.part};
+                                          .index = index,
+                                          .more = more};
     message_send(fd, USERDMA_MISUSE, stack, &misuse, sizeof misuse, true);
 }
 
@@ -63,7 +66,18 @@ void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, 
     if (is_own && UNLIKELY(frames_is_dead((uintptr_t)list, frame)))
         dead = (struct dead){USERDMA_DEAD_PART_ELEMENTS, (uintptr_t)list};
     if (UNLIKELY(dead.part != 0))
-        report_dead(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id, dead, stack_here());
+        report_post(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
+                    USERDMA_MISUSE_DEAD_POST, dead.part, 0, dead.address, stack_here());
+}
+
+/* Maximum reports of each further mistake: posts in a loop repeat it. */
+#define MAX_POST_REPORTS 64
+
+/* Whether the mistake may be reported; then it is counted. */
+static bool may_report(unsigned *reports)
+{
+    return __atomic_load_n(reports, __ATOMIC_RELAXED) < MAX_POST_REPORTS &&
+           __atomic_fetch_add(reports, 1, __ATOMIC_RELAXED) < MAX_POST_REPORTS;
 }
 
 /*
@@ -78,10 +92,42 @@ void note_dead_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, 
             const struct dead dead = dead_part(at, at->sg_list, at->num_sge, has_memory, frame);                       \
             if (LIKELY(dead.part == 0))                                                                                \
                 continue;                                                                                              \
-            report_dead(fd, queue, number, at->wr_id, dead, stack);                                                    \
+            report_post(fd, queue, number, at->wr_id, USERDMA_MISUSE_DEAD_POST, dead.part, 0, dead.address, stack);                 \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
+
+/*
+ * Reports requests of a list that follow each other, have different wr_ids, and the same elements: one struct ibv_sge was
+ * filled for each. `is_alike`: whether `at` and the one after it are of one kind. `opcode`: of `list`; 0 for receives.
+ */
+#define CHECK_SHARED(fd, queue, number, list, is_alike, opcode, stack)                                                 \
+    do {                                                                                                               \
+        static unsigned reports;                                                                                       \
+        uint32_t alike = 0;                                                                                            \
+        for (__typeof__(list) at = (list); at && at->next; at = at->next)                                              \
+            alike += at->num_sge > 0 && at->next->num_sge > 0 && at->sg_list == at->next->sg_list &&                   \
+                     at->sg_list->length > 0 && at->wr_id != at->next->wr_id && (is_alike);                            \
+        if (UNLIKELY(alike > 0) && may_report(&reports))                                                               \
+            report_post(fd, queue, number, (list)->wr_id, USERDMA_MISUSE_SHARED_ELEMENTS, alike + 1, opcode, 0, stack);   \
+    } while (0)
+
+/*
+ * Immediate data is in network byte order. A number below 2^16 in the host's order is one of 2^16 and more there: the
+ * program may lack a htonl.
+ */
+static void check_immediate(int fd, uint32_t number, uint64_t wr_id, uint32_t data, uint32_t stack)
+{
+    static unsigned reports;
+    const uint32_t value = __builtin_bswap32(data);
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && UNLIKELY(data != 0 && data < 0x10000) && may_report(&reports))
+        report_post(fd, USERDMA_POST_SEND, number, wr_id, USERDMA_MISUSE_IMMEDIATE, value, 0, 0, stack);
+}
+
+static bool has_immediate(int opcode)
+{
+    return opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
+}
 
 void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
@@ -91,11 +137,15 @@ void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr
     /* ibv_bind_mw makes a request for the note. */
     CHECK_DEAD(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode != IBV_WR_BIND_MW,
                !(at->send_flags & IBV_SEND_INLINE) && at->opcode != IBV_WR_LOCAL_INV, frame, stack);
+    CHECK_SHARED(fd, USERDMA_POST_SEND, qp->qp_num, list, at->opcode == at->next->opcode, list->opcode, stack);
     outstanding_sends(qp, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, LENGTH(list), list->wr_id, stack);
-    for (; list; list = list->next)
+    for (; list; list = list->next) {
+        if (has_immediate(list->opcode))
+            check_immediate(fd, qp->qp_num, list->wr_id, list->imm_data, stack);
         stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+    }
 }
 
 void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
@@ -103,6 +153,7 @@ void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_rec
     const uint32_t stack = stack_here();
     note_use(fd, queue, number, frame);
     CHECK_DEAD(fd, queue, number, list, true, true, frame, stack);
+    CHECK_SHARED(fd, queue, number, list, true, 0, stack);
     outstanding_receives(fd, queue, number, list, frame, stack);
     if (UNLIKELY(shim_logs_events) && list)
         events_note(fd, queue, number, LENGTH(list), list->wr_id, stack);
@@ -119,10 +170,12 @@ static bool sends_elements(int opcode)
            opcode == IBV_WR_SEND_WITH_IMM || opcode == IBV_WR_SEND_WITH_INV;
 }
 
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address)
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate)
 {
     (void)rkey, (void)address;
-    outstanding_built(qp, sends_elements(opcode));
+    outstanding_built(qp, opcode, sends_elements(opcode));
+    if (UNLIKELY(immediate != 0) && immediate < 0x10000)
+        check_immediate(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, immediate, stack_here());
 }
 
 void note_destination(const struct ibv_qp_ex *qp, uint32_t qpn, uint32_t qkey)

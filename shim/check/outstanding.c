@@ -54,34 +54,84 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
         range_set(slot, list[i].addr, list[i].length);
         elements[slot].number = __atomic_add_fetch(&userdma_latest, 1, __ATOMIC_RELAXED);
         frames_note(slot, list[i].addr, outermost);
-        if (i + 1 < count)
+        if (i + 1 < count) {
+            const bool is_read = elements[slot].is_read;
             slot = element_append(queue, elements[slot].wr_id, elements[slot].is_signaled);
+            if (slot != NONE)
+                elements[slot].is_read = is_read;
+        }
     }
 }
 
+/* Earlier elements of a queue with which those of a new READ are compared. */
+#define MAX_COMPARED 64
+/* Maximum reports of READs that overlap. */
+#define MAX_OVERLAPS 64
+
+/* With the lock held: an address to which the queue's last request and an earlier one write what they read; 0: none. */
+static uintptr_t overlap_of_reads(const struct queue *queue)
+{
+    unsigned compared = 0;
+    for (uint32_t own = queue->last; own != NONE && elements[own].index == queue->posted; own = elements[own].previous)
+        for (uint32_t slot = queue->last; slot != NONE && compared < MAX_COMPARED; slot = elements[slot].previous) {
+            if (elements[slot].index == queue->posted)
+                continue;
+            compared++;
+            if (elements[slot].is_read && ranges[slot].start < ranges[own].end && ranges[own].start < ranges[slot].end)
+                return ranges[slot].start > ranges[own].start ? ranges[slot].start : ranges[own].start;
+        }
+    return 0;
+}
+
+/* Without the lock. `stack`: of the post; 0: the caller's. */
+__attribute__((noinline)) static void report_overlap(int fd, uint32_t qpn, uint64_t wr_id, uintptr_t address,
+                                                     uint32_t stack)
+{
+    static unsigned reports;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_OVERLAPS)
+        return;
+    const struct userdma_misuse misuse = {.wr_id = wr_id,
+                                          .address = address,
+                                          .kind = USERDMA_MISUSE_READ_OVERLAP,
+                                          .queue = USERDMA_POST_SEND,
+                                          .number = qpn};
+    message_send(fd, USERDMA_MISUSE, stack ? stack : stack_here(), &misuse, sizeof misuse, true);
+}
+
+/* What is known of a request. `is_sent`: as in struct element. */
+struct request_kind {
+    bool is_signaled, is_sent, is_read;
+};
+
 /*
- * `is_sent`: as in struct element. `stack`: of the post; 0: unknown. Returns the position of the request in its queue,
- * from 0; UINT32_MAX: unknown.
+ * `stack`: of the post; 0: unknown. Returns the position of the request in its queue, from 0; UINT32_MAX: unknown.
  */
-static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled, bool is_sent,
+static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, struct request_kind request,
                             const struct ibv_sge *list, int num_sge, uintptr_t frame, uint32_t stack)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
     uint32_t index = UINT32_MAX;
+    uintptr_t overlap = 0;
     if (!requests_lock())
         return index;
     struct queue *queue = queue_of(fd, kind, number, true);
     if (queue) {
         index = queue->posted++;
-        const uint32_t first = element_append(queue, wr_id, is_signaled);
-        if (first != NONE)
-            elements[first].is_sent = is_sent;
+        const uint32_t first = element_append(queue, wr_id, request.is_signaled);
+        if (first != NONE) {
+            elements[first].is_sent = request.is_sent;
+            elements[first].is_read = request.is_read;
+        }
         add_memory(queue, first, list, count, outermost);
+        if (request.is_read && count > 0)
+            overlap = overlap_of_reads(queue);
     } else {
         requests_are_full = true;
     }
     requests_unlock();
+    if (UNLIKELY(overlap != 0))
+        report_overlap(fd, number, wr_id, overlap, stack);
     if (index != UINT32_MAX)
         post_note_index(fd, kind, number, index, wr_id, stack);
     warn_if_full();
@@ -145,6 +195,11 @@ static void hash_send(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge
     errno = saved;
 }
 
+static bool reads(int opcode)
+{
+    return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame, uint32_t stack)
 {
     const int fd = qp->context->cmd_fd;
@@ -152,12 +207,12 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
     for (; list; list = list->next) {
         const bool has_memory = !(list->send_flags & IBV_SEND_INLINE) && list->num_sge > 0 &&
                                 list->opcode != IBV_WR_BIND_MW && list->opcode != IBV_WR_LOCAL_INV;
-        const bool is_read = list->opcode == IBV_WR_RDMA_READ || list->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-                             list->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+        const bool is_read = reads(list->opcode);
         const bool is_sent =
             has_memory && !is_read && list->num_sge <= MAX_SGE && !(list->send_flags & IBV_SEND_FENCE);
         const uint32_t index =
-            add_request(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, list->send_flags & IBV_SEND_SIGNALED, is_sent,
+            add_request(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id,
+                        (struct request_kind){list->send_flags & IBV_SEND_SIGNALED, is_sent, has_memory && is_read},
                         list->sg_list, has_memory ? list->num_sge : 0, frame, stack);
         if (is_sent && index != UINT32_MAX && hashes_are_wanted(index))
             hash_send(fd, qp->qp_num, index, list->sg_list, list->num_sge);
@@ -169,14 +224,17 @@ void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct i
 {
     register_at_exit();
     for (; list; list = list->next)
-        add_request(fd, kind, number, list->wr_id, true, false, list->sg_list, list->num_sge, frame, stack);
+        add_request(fd, kind, number, list->wr_id, (struct request_kind){.is_signaled = true}, list->sg_list,
+                    list->num_sge, frame, stack);
 }
 
-void outstanding_built(const struct ibv_qp_ex *qp, bool sends)
+void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends)
 {
     register_at_exit();
     add_request(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, qp->wr_id,
-                qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE), NULL, 0, 0, 0);
+                (struct request_kind){qp->wr_flags & IBV_SEND_SIGNALED, sends && !(qp->wr_flags & IBV_SEND_FENCE),
+                                      reads(opcode)},
+                NULL, 0, 0, 0);
 }
 
 void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame, bool is_own)
@@ -190,7 +248,11 @@ void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_
     /* If there was no free slot for the request, the last element is of an earlier request. */
     if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
         add_memory(queue, queue->last, list, count, outermost);
+    const uintptr_t overlap =
+        queue && queue->last != NONE && elements[queue->last].is_read ? overlap_of_reads(queue) : 0;
     requests_unlock();
+    if (UNLIKELY(overlap != 0))
+        report_overlap(qp->qp_base.context->cmd_fd, qp->qp_base.qp_num, qp->wr_id, overlap, 0);
 }
 
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count)

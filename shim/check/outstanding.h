@@ -17,7 +17,7 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame,
                           uint32_t stack);
 /* A request that ibv_wr_* functions build. `sends`: the device sends the bytes of its elements. */
-void outstanding_built(const struct ibv_qp_ex *qp, bool sends);
+void outstanding_built(const struct ibv_qp_ex *qp, int opcode, bool sends);
 /* The last `count` requests that were built for the queue pair are posted now: hashes their buffers (hashes.c). */
 void outstanding_completed_batch(const struct ibv_qp_ex *qp, uint32_t count);
 /* The last `count` requests that were posted to the queue were refused. */

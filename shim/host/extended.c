@@ -96,8 +96,9 @@ static void record_batch(const struct ibv_qp *qp)
     batch.count = batch.elements = 0;
 }
 
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address)
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate)
 {
+    (void)immediate;
     if (batch.qp != qp) {
         batch.qp = qp;
         batch.count = batch.elements = batch.posted = 0;

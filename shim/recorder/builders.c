@@ -21,10 +21,10 @@ uint32_t batch_size(const struct ibv_qp_ex *qp)
     return batch_qp == qp ? batch_requests : 0;
 }
 
-static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, void *caller)
+static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate, void *caller)
 {
     batches_added(qp, opcode, caller);
-    note_built(qp, opcode, rkey, address);
+    note_built(qp, opcode, rkey, address, immediate);
     if (batch_qp == qp)
         batch_requests++;
     else
@@ -44,31 +44,31 @@ static void built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t addr
     }
 #define MISSING(name, call, opcode) TYPED(MISSING_, name, call, opcode, FUNCTION_##name)
 
-/* The functions that add a request: its opcode, key and remote address. */
+/* The functions that add a request: its opcode, key, remote address and immediate data. */
 #define BUILDERS(X)                                                                                                    \
-    X(wr_atomic_cmp_swp, IBV_WR_ATOMIC_CMP_AND_SWP, rkey, address)                                                     \
-    X(wr_atomic_fetch_add, IBV_WR_ATOMIC_FETCH_AND_ADD, rkey, address)                                                 \
-    X(wr_local_inv, IBV_WR_LOCAL_INV, rkey, 0)                                                                         \
-    X(wr_rdma_read, IBV_WR_RDMA_READ, rkey, address)                                                                   \
-    X(wr_rdma_write, IBV_WR_RDMA_WRITE, rkey, address)                                                                 \
-    X(wr_rdma_write_imm, IBV_WR_RDMA_WRITE_WITH_IMM, rkey, address)                                                    \
-    X(wr_send, IBV_WR_SEND, 0, 0)                                                                                      \
-    X(wr_send_imm, IBV_WR_SEND_WITH_IMM, 0, 0)                                                                         \
-    X(wr_send_inv, IBV_WR_SEND_WITH_INV, rkey, 0)                                                                      \
-    X(wr_send_tso, IBV_WR_TSO, 0, 0)
+    X(wr_atomic_cmp_swp, IBV_WR_ATOMIC_CMP_AND_SWP, rkey, address, 0)                                                  \
+    X(wr_atomic_fetch_add, IBV_WR_ATOMIC_FETCH_AND_ADD, rkey, address, 0)                                              \
+    X(wr_local_inv, IBV_WR_LOCAL_INV, rkey, 0, 0)                                                                      \
+    X(wr_rdma_read, IBV_WR_RDMA_READ, rkey, address, 0)                                                                \
+    X(wr_rdma_write, IBV_WR_RDMA_WRITE, rkey, address, 0)                                                              \
+    X(wr_rdma_write_imm, IBV_WR_RDMA_WRITE_WITH_IMM, rkey, address, data)                                              \
+    X(wr_send, IBV_WR_SEND, 0, 0, 0)                                                                                   \
+    X(wr_send_imm, IBV_WR_SEND_WITH_IMM, 0, 0, data)                                                                   \
+    X(wr_send_inv, IBV_WR_SEND_WITH_INV, rkey, 0, 0)                                                                   \
+    X(wr_send_tso, IBV_WR_TSO, 0, 0, 0)
 #define NEWER_BUILDERS(X)                                                                                              \
-    X(wr_atomic_write, OPCODE_ATOMIC_WRITE, rkey, address)                                                             \
-    X(wr_flush, OPCODE_FLUSH, rkey, address)
+    X(wr_atomic_write, OPCODE_ATOMIC_WRITE, rkey, address, 0)                                                          \
+    X(wr_flush, OPCODE_FLUSH, rkey, address, 0)
 
-#define BUILDER_(name, opcode, key, remote, type, parameters, arguments)                                               \
+#define BUILDER_(name, opcode, key, remote, immediate, type, parameters, arguments)                                    \
     static IN_WRAPPER void name(name##_function *original, EXPAND parameters)                                          \
     {                                                                                                                  \
-        built(qp, opcode, key, remote, CALLER);                                                                        \
+        built(qp, opcode, key, remote, immediate, CALLER);                                                             \
         original arguments;                                                                                            \
     }
-#define BUILDER(name, opcode, key, remote)                                                                             \
+#define BUILDER(name, opcode, key, remote, immediate)                                                                  \
     FUNCTION_TYPE(name)                                                                                                \
-    TYPED(BUILDER_, name, opcode, key, remote, FUNCTION_##name)                                                        \
+    TYPED(BUILDER_, name, opcode, key, remote, immediate, FUNCTION_##name)                                             \
     SLOTS_OF(name)
 BUILDERS(BUILDER)
 NEWER_BUILDERS(BUILDER)
@@ -78,13 +78,13 @@ static IN_WRAPPER void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_e
                                   const struct ibv_mw_bind_info *info)
 {
     if (UNLIKELY(recorder_is_on))
-        built(qp, IBV_WR_BIND_MW, rkey, 0, CALLER);
+        built(qp, IBV_WR_BIND_MW, rkey, 0, 0, CALLER);
     original(qp, mw, rkey, info);
     provider_bind_built(qp, mw, rkey);
 }
 SLOTS_OF(wr_bind_mw)
 
-#define MISSING_BUILDER(name, opcode, key, remote) MISSING(name, USERDMA_BATCH_CALL_ADD, opcode)
+#define MISSING_BUILDER(name, opcode, key, remote, immediate) MISSING(name, USERDMA_BATCH_CALL_ADD, opcode)
 BUILDERS(MISSING_BUILDER)
 MISSING(wr_bind_mw, USERDMA_BATCH_CALL_ADD, IBV_WR_BIND_MW)
 
@@ -246,7 +246,7 @@ static void wrap_functions(struct ibv_qp_ex *qp, uint64_t operations)
         qp->name = name##_missing;                                                                                     \
     else if (qp->name != name##_missing)                                                                               \
         WRAP(qp->name, name);
-#define WRAP_BUILDER(name, opcode, key, remote) WRAP_OR_TELL(name)
+#define WRAP_BUILDER(name, opcode, key, remote, immediate) WRAP_OR_TELL(name)
     BUILDERS(WRAP_BUILDER)
     if (!qp->wr_bind_mw)
         qp->wr_bind_mw = wr_bind_mw_missing;

@@ -157,7 +157,7 @@ void note_completions(const struct ibv_cq *cq, struct ibv_wc *wc, uint32_t count
 void note_completion(struct ibv_cq_ex *cq);
 void note_poll_end(const struct ibv_cq_ex *cq);
 /* ibv_wr_* have added a request, its elements or its destination to the batch. `is_own`: the list is the program's. */
-void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address);
+void note_built(struct ibv_qp_ex *qp, int opcode, uint32_t rkey, uint64_t address, uint32_t immediate);
 void note_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame, bool is_own);
 void note_destination(const struct ibv_qp_ex *qp, uint32_t qpn, uint32_t qkey);
 /* Before a batch is posted. */

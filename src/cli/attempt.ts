@@ -1,9 +1,11 @@
 /*
  * Runs a program without a terminal and with a time limit, for commands that run it many times. The program and its
  * children are a process group of their own, which is killed at the time limit, when the caller stops the run, and when
- * the program has ended.
+ * the program has ended. So are processes that have left the group, if they have the daemon of the run.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { processesWith } from '../host/process-status.ts'
+import { SessionEnv } from '../spec/session.ts'
 import { spawnError } from './program/program.ts'
 
 export interface AttemptResult {
@@ -31,25 +33,35 @@ export interface AttemptLimits {
    * not.
    */
   readonly quitMilliseconds?: number
+  /** The socket of a daemon that only this run uses: all processes that have it in their environment are killed too. */
+  readonly ownSocket?: string
+  /**
+   * Called when the program has ended, or at the time limit before any signal, while its children still run. They are
+   * killed after it, or after LOOK_TIMEOUT.
+   */
+  readonly look?: (isTimedOut: boolean) => Promise<void>
 }
 
 const MAX_OUTPUT = 2000
 const MAX_STREAM = 2 ** 16
 /** Milliseconds to wait for the rest of the output after the program has ended. */
 const OUTPUT_TIMEOUT = 1000
+/** The longest time of `look`, milliseconds. */
+const LOOK_TIMEOUT = 5000
 
 /** Runs the program until it ends, the time limit, or `stop`. Throws ProgramError if it cannot be started. */
 export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  { seconds: limitSeconds, stop, quitMilliseconds }: AttemptLimits,
+  { seconds: limitSeconds, stop, quitMilliseconds, ownSocket, look = async () => {} }: AttemptLimits,
 ): Promise<AttemptResult> =>
   new Promise((resolve, reject) => {
     const begin = performance.now()
     let output = ''
     const streams = { stdout: '', stderr: '' }
     let isTimedOut = false
+    let hasEnded = false
     let child: ChildProcess | undefined
     const signalGroup = (signal: NodeJS.Signals): void => {
       try {
@@ -58,7 +70,24 @@ export const attempt = (
         // All processes of the group have ended, or run as another user.
       }
     }
-    const kill = (): void => signalGroup('SIGKILL')
+    /** Daemons of the program have left its group; they have its environment, with the private daemon of this run. */
+    const kill = (): void => {
+      signalGroup('SIGKILL')
+      if (ownSocket === undefined) return
+      for (const pid of processesWith(`${SessionEnv.socket}=${ownSocket}`))
+        try {
+          process.kill(pid, 'SIGKILL')
+        } catch {
+          // It has ended.
+        }
+    }
+    const looked = (): Promise<unknown> => {
+      let timer: NodeJS.Timeout | undefined
+      const late = new Promise(resolve => {
+        timer = setTimeout(resolve, LOOK_TIMEOUT)
+      })
+      return Promise.race([look(isTimedOut).catch(() => {}), late]).finally(() => clearTimeout(timer))
+    }
     let quitTimer: NodeJS.Timeout | undefined
     stop.addEventListener('abort', kill)
     const cleanUp = (): void => {
@@ -69,10 +98,12 @@ export const attempt = (
     const limitTimer = setTimeout(() => {
       isTimedOut = true
       if (quitMilliseconds === undefined) kill()
-      else {
-        signalGroup('SIGQUIT')
-        quitTimer = setTimeout(kill, quitMilliseconds)
-      }
+      else
+        void looked().then(() => {
+          if (hasEnded) return
+          signalGroup('SIGQUIT')
+          quitTimer = setTimeout(kill, quitMilliseconds)
+        })
     }, limitSeconds * 1000)
     const rejectSpawn = (error: unknown): void => {
       cleanUp()
@@ -92,10 +123,10 @@ export const attempt = (
     child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
       const duration = performance.now() - begin
-      cleanUp()
-      // Child processes that still run would keep the devices and the output open.
-      kill()
-      const failure = isTimedOut
+      const wasTimedOut = isTimedOut
+      hasEnded = true
+      clearTimeout(limitTimer)
+      const failure = wasTimedOut
         ? `no end within ${limitSeconds} s`
         : signal !== null
           ? `signal ${signal}`
@@ -107,10 +138,17 @@ export const attempt = (
         // Open pipes would keep this process alive.
         child?.stdout?.destroy()
         child?.stderr?.destroy()
-        resolve({ failure, output, ...streams, status, signal, isTimedOut, duration })
+        resolve({ failure, output, ...streams, status, signal, isTimedOut: wasTimedOut, duration })
       }
-      // A child in another process group may keep the output open.
-      const outputTimer = setTimeout(finish, OUTPUT_TIMEOUT)
-      child?.once('close', finish)
+      let outputTimer: NodeJS.Timeout | undefined
+      const closed = new Promise(done => child?.once('close', done))
+      void (wasTimedOut ? Promise.resolve() : looked()).then(() => {
+        cleanUp()
+        // Child processes that still run would keep the devices and the output open.
+        kill()
+        // A child in another process group may keep the output open.
+        outputTimer = setTimeout(finish, OUTPUT_TIMEOUT)
+        void closed.then(finish)
+      })
     })
   })

@@ -7,6 +7,7 @@ import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node
 import type { Readable } from 'node:stream'
 import * as zlib from 'node:zlib'
 import { PcapngBlock, pcapMagics } from '../spec/wire/captures.ts'
+import { ERF_HEADER, startsErf } from '../tools/captures/file.ts'
 import { UsageError } from './fail.ts'
 
 /** Bytes per read: large, since each is a call. */
@@ -133,13 +134,13 @@ export const openCapture = async (name: string, onDamage: (reason: string) => vo
   return { chunks: bytes, size, read: () => read }
 }
 
-/** Whether a file begins as a pcap or pcapng file, or a compressed one, does; false if it cannot be read. ERF has no mark. */
+/** Whether a file begins as a pcap, pcapng or ERF file, or a compressed one, does; false if it cannot be read. */
 export const isCaptureFile = (name: string): boolean => {
-  const start = Buffer.alloc(4)
+  const start = Buffer.alloc(ERF_HEADER)
   try {
     const fd = openSync(name, 'r')
     try {
-      if (!fstatSync(fd).isFile() || readSync(fd, start, 0, 4, 0) < 4) return false
+      if (!fstatSync(fd).isFile() || readSync(fd, start, 0, ERF_HEADER, 0) < 4) return false
     } finally {
       closeSync(fd)
     }
@@ -147,5 +148,7 @@ export const isCaptureFile = (name: string): boolean => {
     return false
   }
   const magic = start.readUInt32BE()
-  return compressionOf(start) !== undefined || magic === PcapngBlock.SECTION || pcapMagics.has(magic)
+  return (
+    compressionOf(start) !== undefined || magic === PcapngBlock.SECTION || pcapMagics.has(magic) || startsErf(start)
+  )
 }

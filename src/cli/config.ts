@@ -1,6 +1,6 @@
 /*
  * The options that configure a daemon: `--device`, `--link`, `--path`, `--fault`, `--torment`, `--ignore-memlock`,
- * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon
+ * `--check`, `--like`, `--buffers` and `--timers`. Parses them, and compares them with the configuration of a running daemon
  * (docs/decisions/joining-a-daemon.md).
  */
 import type { RegisteredDriver } from '../core/driver-contract.ts'
@@ -33,6 +33,7 @@ export interface ConfigOptions {
   /** Names of adapters, separated by commas. */
   readonly like?: string
   readonly buffers?: string
+  readonly timers?: string
 }
 
 /** The settings that were given as options; others are absent. */
@@ -48,6 +49,7 @@ export interface WantedConfig {
   readonly torment?: string
   readonly adapters?: readonly AdapterName[]
   readonly buffers?: BufferCheck
+  readonly timers?: number
 }
 
 /** A value of an option that is one of `choices`. Throws an Error. */
@@ -79,6 +81,16 @@ export const parseCount = (option: string, text: string, max: number): number =>
   return count
 }
 
+/** The shortest factor of `--timers`: below, a busy machine answers later than a retry. */
+const MIN_TIMERS = 0.01
+
+/** The factor of `--timers`. Throws an Error. */
+export const parseTimers = (text: string): number => {
+  const factor = /^\d*\.?\d+$/.test(text) ? Number(text) : 0
+  if (factor < MIN_TIMERS || factor > 1) throw new Error(`--timers "${text}": give a factor from ${MIN_TIMERS} to 1`)
+  return factor
+}
+
 /** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../spec/faults/rules.ts')
@@ -102,7 +114,7 @@ const needsDriver = ({ address, driver }: DeviceSpec): boolean => address === ''
  * that need them, because all commands parse options.
  */
 export const wantedConfig = (
-  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers }: ConfigOptions,
+  { device, fault, link, path, ignoreMemlock, check, torment, like, buffers, timers }: ConfigOptions,
   loaded: readonly RegisteredDriver[] = [],
 ): Promise<WantedConfig> =>
   orUsageError(async () => {
@@ -122,6 +134,7 @@ export const wantedConfig = (
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
       ...(like !== undefined && { adapters: parseAdapters(like) }),
       ...(buffers !== undefined && { buffers: parseChoice('--buffers', bufferChecks, buffers) }),
+      ...(timers !== undefined && { timers: parseTimers(timers) }),
     }
   })
 
@@ -149,6 +162,7 @@ export const configArguments = ({
   torment,
   adapters,
   buffers,
+  timers,
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
@@ -159,6 +173,7 @@ export const configArguments = ({
   ...(torment === undefined ? [] : ['--torment', torment]),
   ...(adapters === undefined ? [] : ['--like', adapters.join(',')]),
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
+  ...(timers === undefined || timers === 1 ? [] : ['--timers', String(timers)]),
 ]
 
 /** The devices as the end of a sentence. A daemon has none if all were removed. */
@@ -202,5 +217,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const buffers = running.buffers ?? 'sampled'
   if (wanted.buffers !== undefined && wanted.buffers !== buffers)
     return `checks buffers by --buffers ${buffers}, not ${wanted.buffers}`
+  const timers = running.timers ?? 1
+  if (wanted.timers !== undefined && wanted.timers !== timers) return `has --timers ${timers}, not ${wanted.timers}`
   return undefined
 }

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
+import { walkKinds } from '../spec/walk-kinds.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail, UsageError } from './fail.ts'
 import { versionText } from './version.ts'
@@ -52,6 +53,7 @@ const withConfig = (command: Command): Command =>
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
     .option('--torment <seed[:count]>', 'let the devices do what the specification allows and hardware rarely does')
+    .option('--timers <factor>', 'multiply the times of retries and of the connection manager, e.g. by 0.1')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
 /**
@@ -74,10 +76,25 @@ const withRecord = (command: Command): Command =>
     .option('--payload <bytes>', 'with --record: also the first bytes of the payload of each packet (default: 0)')
     .option('--record-limit <size>', 'with --record: the most bytes of the file, e.g. 64M; the oldest are dropped')
 
+/** Adds the options of walks. */
+const withWalk = (command: Command): Command =>
+  command
+    .option('--kinds <kinds>', `what fails, several separated by commas: ${kindsText(walkKinds)} (default: all)`)
+    .option('--points <n>', 'at most so many failures (default: 200)')
+    .option('--time-limit <seconds>', 'begin no run later (default: 600)')
+    .option('--hang <seconds>', 'a run that takes longer hangs (default: from the run without failures)')
+    .option('--stopped <seconds>', 'for how long processes are stopped (default: 1)')
+    .option('--jobs <n>', 'so many runs at a time, each in a network namespace (default: half of the processors)')
+    .option('--since <report>', 'first what is new or changed since this report, which --json -o has written', path)
+    .option('-o, --output <file>', 'write the report to this file', path)
+    .option('--json', 'print one JSON object per failure')
+    .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
+
 const RECORD_ON_FAILURE = '--record-on-failure'
 
 const HOST = '--host'
 const HOST_HELP = "let the program keep the machine's own devices, and observe it"
+const BESIDE = 'with a recording: the packets of a capture that was made on the same machine at the same time'
 const HOST_FAULTS = '--allow-host-faults'
 const HOST_FAULTS_HELP = 'with --host: let --fault act on the calls, posts and completions of the program'
 
@@ -136,9 +153,28 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           command.error('error: --host and --fault-walk exclude each other: the walk needs devices of userdma')
         else if (options.faultWalk && options.record !== undefined)
           command.error('error: --record and --fault-walk exclude each other: repeat the run of a finding')
-        else if (options.faultWalk) await (await import('./commands/fault-walk.ts')).faultWalk(name, args, options)
+        else if (options.faultWalk)
+          await (await import('./commands/walk.ts')).walkProgram(name, args, options, ['calls', 'posts', 'completions'])
         else if (walkOption === undefined) await (await import('./commands/run.ts')).run(name, args, options)
         else command.error(`error: --${walkOption === 'timeLimit' ? 'time-limit' : walkOption} is for --fault-walk`)
+      })
+  },
+  walk(program) {
+    withWalk(withJoin(program.command('walk')))
+      .description(
+        'Runs a program once without failures, then once for each single failure: calls, packets, links, peers, devices, events. Exits with 65 if it has found crashes, hangs, swallowed failures, leaks or wrong results.',
+      )
+      .addHelpText(
+        'after',
+        examples(
+          'userdma walk -- ./my-test',
+          "userdma walk -- sh -c './server & ./client localhost; s=$?; kill $!; wait; exit $s'",
+          'userdma walk --kinds links,peers --timers 0.1 -- ./my-test.sh',
+          'userdma walk --time-limit 300 --since walk.json --json -o walk.json.new -- ./my-test.sh',
+        ),
+      )
+      .action(async (name, args, options) => {
+        await (await import('./commands/walk.ts')).walkProgram(name, args, options)
       })
   },
   trace(program) {
@@ -235,7 +271,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .command('export')
       .argument('<file>', 'a session file that `--record` has written, or a capture (pcap, pcapng; also gzip or zstd)')
       .description(
-        'Writes a session file in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, the RDMA packets that are asked for, as pcapng.',
+        'Writes a session file or a capture in another format: for people, scripts, Wireshark, https://ui.perfetto.dev or browsers. Of a capture, pcapng has the RDMA packets that are asked for.',
       )
       .requiredOption('--to <format>', 'text, json (one object per line), pcapng, perfetto, or html')
       .option('-o, --output <file>', 'write to this file instead of standard output', path)
@@ -243,6 +279,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         '--redact',
         'without paths, arguments and addresses; each has the same pseudonym everywhere; of a capture: also without payloads and private data',
       )
+      .option('--capture <file>', BESIDE, path)
       .option('--port <number>', 'with a capture: the UDP port of RoCEv2 (default: 4791)')
       .option(
         '--host <address>',
@@ -268,6 +305,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .action(async (file, options, command) => {
         exitOnBrokenPipe()
         const { isCaptureFile } = await import('./capture-file.ts')
+        if (options.capture !== undefined)
+          return (await import('./commands/export-capture.ts')).exportBeside(file, options.capture, options)
         if (isCaptureFile(file)) return (await import('./commands/export-capture.ts')).exportCapture(file, options)
         for (const option of ['port', 'host', 'qp', 'from', 'until'])
           if (options[option] !== undefined) command.error(`error: --${option} is for captures, which ${file} is not`)
@@ -285,6 +324,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         'Explains why requests fail. A word: causes in the order in which to look for them. Captures (pcap, pcapng, ERF; also gzip or zstd; - for standard input): what failed or was slow between the hosts, worst first, with the frames that show it. With --slow: where the time of the requests of a recording went.',
       )
       .option('--slow <file>', 'a session file that `--record` has written', path)
+      .option('--capture <file>', `with --slow: ${BESIDE}`, path)
       .option('--top <number>', 'with captures or --slow: so many of each kind (default: 5)')
       .option('--json', 'with captures or --slow: one object per line')
       .option('--port <number>', 'with captures: the UDP port of RoCEv2 (default: 4791)')
@@ -419,13 +459,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   inspect(program) {
     program
       .command('inspect')
-      .argument('[file]', 'a session file of --record (default: what happens on a daemon now)', path)
+      .argument('[file]', 'a session file of --record, or a capture (default: what happens on a daemon now)', path)
       .description(
-        'Serves a page that shows packets, requests, objects and failures: of a recorded session, or live of a daemon.',
+        'Serves a page that shows packets, requests, objects and failures: of a recorded session or a capture, or live of a daemon.',
       )
       .option(SOCKET, 'the daemon at this socket', path)
       .option(NET, 'show the hosts of this network of `userdma net`')
       .addOption(new Option('--at <path>', 'the folder of the network').hideHelp())
+      .option('--capture <file>', BESIDE, path)
       .option('--allow-faults', 'let the page change the fault rules of the daemon')
       .option('--listen <address[:port]>', 'where browsers find the page (default: 127.0.0.1 and a free port)')
       .option(
@@ -438,6 +479,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         examples(
           'userdma inspect --allow-faults',
           'userdma run --record session.udr -- ./my-test && userdma inspect session.udr',
+          'userdma inspect capture.pcapng',
         ),
       )
       .action(async (file, options) => (await import('./commands/inspect.ts')).inspect(file, options))

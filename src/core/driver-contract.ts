@@ -483,6 +483,10 @@ export interface DeviceQueues {
 export interface ContextWait {
   readonly context: Context
   readonly wait: Wait
+  /** Whether it is still so; absent: only the next look tells. */
+  holds?(): boolean
+  /** The event channel on which the program waits, which may end before the context. */
+  readonly channel?: CoreObject | undefined
 }
 
 /** Counts since the device was added, by their names in spec/counters.ts. */
@@ -586,7 +590,7 @@ export interface DeviceTaps {
   requests: RequestTaps | undefined
   /**
    * Fault rules: called before a successful completion is written. If it returns a status, the completion fails with it,
-   * and the queue pair goes to an error state.
+   * and the queue pair does what it does after such a failure of its own: a connection goes to an error state.
    */
   decideCompletion: DecideCompletion | undefined
   /** Fault rules: called before each access to an on-demand region. If it returns a rule, the access fails with EFAULT. */

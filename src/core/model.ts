@@ -164,6 +164,18 @@ export interface EventState {
 export const Armed = { NO: 0, SOLICITED: 1, NEXT: 2 } as const
 export type Armed = (typeof Armed)[keyof typeof Armed]
 
+/** Milliseconds; 0: not. */
+export interface Lateness {
+  readonly delay: number
+  readonly again: number
+}
+
+/** What a rule does to an event of a descriptor, and how to wait. */
+export interface EventDelays {
+  decide(fd: FdObject, event: EventRecord): Lateness | undefined
+  wait(milliseconds: number): Promise<void>
+}
+
 /** A source of events: an object, the device, a port, or a driver's descriptor. */
 export interface Affiliation {
   /** Identifies the source in event records (u64). Event queues use `Attachment.cookie` instead. */
@@ -581,6 +593,8 @@ export interface Core {
   readonly report: (error: unknown) => void
   /** Number of events posted since the start. */
   events: number
+  /** Fault rules that delay or repeat events of descriptors (core/events/late-events.ts). */
+  eventDelays: EventDelays | undefined
 }
 
 /** Dispatch tables in use, so that devices with equal tables share them (R20). */

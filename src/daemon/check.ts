@@ -139,6 +139,9 @@ export class DaemonChecker {
       closing: context => {
         if (this.#wasKilled(context)) this.waits.ended(context)
       },
+      channelCloses: (context, channel) => {
+        if (this.#wasKilled(context)) this.waits.ended(context, channel)
+      },
     })
     this.waits = new WaitWatch(
       () => {

@@ -152,12 +152,21 @@ function* waitsOfChannels(
 
 /** The waits of all programs for calls on identifiers, in no order. */
 export function* waitsOfCm(cm: RdmaCm, ownerOf: FailureReports['ownerOf']): Generator<ContextWait> {
-  const waitOf = (waiting: Identifier, text: string): ContextWait[] => {
+  const waitOf = (waiting: Identifier, text: string, later: Partial<ContextWait> = {}): ContextWait[] => {
     const context = contextOf(waiting)
     if (context === undefined || waiting.object === undefined) return []
-    return [{ context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle } }]
+    return [{ context, wait: { id: 'connection-waits', text, cmId: waiting.object.handle }, ...later }]
   }
   const bound = [...cm.boundIdentifiers()]
-  for (const rule of rules) for (const id of bound) for (const found of rule(id, bound)) yield* waitOf(...found)
+  for (const rule of rules)
+    for (const id of bound)
+      for (const [waiting, text] of rule(id, bound))
+        yield* waitOf(waiting, text, {
+          channel: waiting.object?.events?.route.channel,
+          // A program may close a channel long after the last look.
+          holds: () =>
+            [...cm.boundIdentifiers()].includes(waiting) &&
+            rule(id, bound).some(([one, now]) => one === waiting && now === text),
+        })
   for (const found of waitsOfChannels([...cm.identifiersOfPrograms()], ownerOf)) yield* waitOf(...found)
 }

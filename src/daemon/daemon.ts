@@ -48,6 +48,7 @@ import { HotPlug } from './devices/hot-plug.ts'
 import { LentDevices } from './devices/lent-devices.ts'
 import { DeviceNamespaces } from './devices/namespaces.ts'
 import { createNetwork } from './devices/network.ts'
+import { ReturningDevices } from './devices/returning-devices.ts'
 import { DoorbellPages } from './doorbell-pages.ts'
 import { createFailureReports } from './failures.ts'
 import { type DaemonEnd, Lifetime } from './lifetime.ts'
@@ -289,6 +290,19 @@ const createParts = (
       const found = devices.of(device)
       if (found !== undefined) devices.setLink(found, isUp)
     },
+    moveGid(device, by) {
+      const found = devices.of(device)
+      if (found !== undefined) devices.moveGid(found, by)
+    },
+    remove: (device, milliseconds) => returning.remove(device, milliseconds),
+    signal(pid, signal) {
+      try {
+        process.kill(pid, `SIG${signal}`)
+      } catch {
+        // It has ended, or is another user's.
+      }
+    },
+    now: () => nowMicroseconds() / 1000,
     processOf(context) {
       const owner = failures.ownerOf(context)
       return owner && { pid: owner.pid, name: () => owner.command }
@@ -300,6 +314,7 @@ const createParts = (
   const devices = createDevices(core, network, interfaces, loop, addDevice, allDrivers, () => {
     if (objectJobs.waiting > 0) objectJobs.finish()
   })
+  const returning = new ReturningDevices({ devices, containment, log })
   const namespaces = new DeviceNamespaces(devices)
   const setCallsWord = (): void => {
     const isSeen = config.check === true || trace.hasSubscribers || faults.hasCalls
@@ -358,7 +373,7 @@ const createParts = (
     /** What runs, when, and who is told if it throws. */
     running: { containment, turn, loop, doorbells, polledSlots, slices, objectJobs },
     /** Objects and devices, and what serves them. */
-    objects: { core, clients, cm: clients.use('rdma_cm'), network, devices, namespaces, removeFaulty },
+    objects: { core, clients, cm: clients.use('rdma_cm'), network, devices, returning, namespaces, removeFaulty },
     /** What sees programs or acts on them. */
     watching: { trace, failures, faults, check, torment: torment?.decisions },
     /** What programs hold. */
@@ -482,6 +497,7 @@ class RunningDaemon implements Daemon {
         () => listener.stop(),
         () => hotPlug.stop(),
         () => sessionParts.lent.close(),
+        () => parts.objects.returning.close(),
         // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
         () => devices.removeAll(),
         () => objectJobs.finish(),

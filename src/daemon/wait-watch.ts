@@ -5,7 +5,7 @@
  */
 
 import type { ContextWait } from '../core/driver-contract.ts'
-import type { Context } from '../core/model.ts'
+import type { Context, CoreObject } from '../core/model.ts'
 import { inReportOrder, type Wait } from '../spec/check/waits.ts'
 import type { Containment } from './containment.ts'
 
@@ -16,9 +16,7 @@ const MAX_SHARE = 1 / 20
 /** Microseconds after which an unchanged state counts as a wait. */
 const MIN_WAIT = 1_000_000
 
-interface Watched {
-  readonly context: Context
-  readonly wait: Wait
+interface Watched extends ContextWait {
   /** Microseconds. */
   readonly since: number
   isReported: boolean
@@ -70,10 +68,11 @@ export class WaitWatch {
     const now = this.#now()
     const before = this.#watched
     this.#watched = new Map()
-    for (const { context, wait } of this.#look()) {
+    for (const found of this.#look()) {
+      const { context, wait } = found
       const key = `${context.id} ${wait.id} ${wait.text}`
       const { since = now, isReported = false } = before.get(key) ?? {}
-      this.#watched.set(key, { context, wait, since, isReported })
+      this.#watched.set(key, { ...found, since, isReported })
     }
     this.#reportWhere(({ since }) => now - since >= this.#reportAfter)
   }
@@ -89,14 +88,21 @@ export class WaitWatch {
     this.#reportWhere(({ since }) => now - since >= MIN_WAIT)
   }
 
-  /** Reports the waits of a context that ends. */
-  ended(context: Context): void {
+  /** Reports the waits of a context that ends; with `channel`, of this channel of the context. */
+  ended(context: Context, channel?: CoreObject): void {
     const now = this.#now()
-    this.#reportWhere(watched => watched.context === context && now - watched.since >= MIN_WAIT)
+    this.#reportWhere(
+      watched =>
+        watched.context === context &&
+        (channel === undefined || watched.channel === channel) &&
+        now - watched.since >= MIN_WAIT,
+    )
   }
 
   #reportWhere(isWanted: (watched: Watched) => boolean): void {
-    const wanted = [...this.#watched.values()].filter(watched => !watched.isReported && isWanted(watched))
+    const wanted = [...this.#watched.values()].filter(
+      watched => !watched.isReported && isWanted(watched) && watched.holds?.() !== false,
+    )
     for (const { wait, context } of inReportOrder(wanted.map(({ wait, context }) => ({ id: wait.id, wait, context }))))
       this.#report(context, wait)
     for (const watched of wanted) watched.isReported = true

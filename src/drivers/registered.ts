@@ -25,8 +25,13 @@ export { createTorment, TORMENT_SCRATCH_BYTES, type Torment } from './soft/torme
 /** The driver of the devices that a program makes in itself. */
 export const libraryDriver = rxeDriver
 
-/** The first one is the driver of a device with an address and without `driver=`. */
+/** The first one with addresses is the driver of a device with an address and without `driver=`. */
 export const registeredDrivers: readonly RegisteredDriver[] = [rxeDriver, efaDriver, mlx5Driver, ctxDriver, nullDriver]
+
+/** Names of those whose devices have an address. The first is the default. */
+export const networkDrivers: readonly string[] = registeredDrivers.flatMap(({ name, hasAddress }) =>
+  hasAddress ? name : [],
+)
 
 /** One device of every driver, in a new core with `classes`. */
 export const oneDevicePerDriver = (classes: Pick<CoreOptions, 'classes' | 'clientClasses'>): readonly Device[] => {

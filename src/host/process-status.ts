@@ -176,3 +176,16 @@ export const readDescriptors = (pid: number): ReadonlyMap<number, string> => {
   } catch {}
   return found
 }
+
+/** The processes of this user that were started with this setting (`NAME=value`) in their environment, without our own. */
+export const processesWith = (setting: string): readonly number[] =>
+  readdirSync('/proc')
+    .filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .map(Number)
+    .filter(pid => {
+      try {
+        return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${setting}\0`)
+      } catch {
+        return false
+      }
+    })

@@ -35,6 +35,16 @@ const ACCESS = [
 ] as const satisfies readonly FindingId[]
 
 export const captureCauses = {
+  'lost-between': {
+    severity: 'failure',
+    rank: 97,
+    title: 'packets left one point and never came to the next',
+    why: 'a link, switch, bond or host between the two points dropped them (a full queue, a wrong checksum, an MTU, a filter)',
+    unknown: 'a capture may miss packets that passed its point, and does not say so',
+    advice:
+      'look at what lies between the two points only: drops of switch ports, `ethtool -S` of the interfaces (rx_discards_phy, rx_crc_errors_phy), and drops that the capturing programs printed',
+    findings: ['no-answer'],
+  },
   'no-answer': {
     severity: 'failure',
     rank: 95,
@@ -93,6 +103,23 @@ export const captureCauses = {
     why: "the responder's queue pair has another address vector: a GID index of another address, or a host with several addresses",
     advice: 'compare sgid_index and dgid of both ends (`ibv_query_qp`); name the GID, not its index',
     findings: ['no-answer', 'peer-connected-elsewhere'],
+  },
+  'icmp-refused': {
+    severity: 'failure',
+    rank: 96,
+    title: 'a host or router says by ICMP that it cannot deliver the packets',
+    why: 'the message says why',
+    advice:
+      'port unreachable: the host has no RoCEv2 device at this address (`rdma link`, its GID table); packet too big: lower path_mtu of both ends, or raise the MTU of the path (`ping -M do -s`); prohibited: a firewall refuses UDP port 4791; unreachable or time exceeded: look at the routes',
+    findings: ['no-answer', 'peer-gone', 'path-mtu-mismatch'],
+  },
+  'other-port': {
+    severity: 'failure',
+    rank: 94,
+    title: 'RoCEv2 packets go to another UDP port',
+    why: 'their ICRC is right, and RoCEv2 devices take packets at one UDP port only (4791); a middlebox that translates ports makes the ICRC wrong, so the sender chose it',
+    advice: 'read the capture again with --port and this number; at the sender, look for a changed port of RoCEv2',
+    findings: ['no-answer'],
   },
   'psn-mismatch': {
     severity: 'failure',
@@ -207,8 +234,9 @@ export const captureCauses = {
     rank: 80,
     title: 'a connection was rejected',
     why: 'the REJ says why',
-    advice: 'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject',
-    findings: ['port-byte-order', 'refused-call', 'conn-param-uninitialised'],
+    advice:
+      'look at the reason: 8 means that nobody listens at this port, 28 that the program called rdma_reject, or ended with the connection waiting',
+    findings: ['port-byte-order', 'refused-call', 'conn-param-uninitialised', 'connection-waits'],
   },
   'cm-no-answer': {
     severity: 'failure',
@@ -277,6 +305,25 @@ export const captureCauses = {
     advice: 'start each connection with a random PSN; wait for the TIMEWAIT of the earlier one',
     findings: [],
   },
+  ghosts: {
+    severity: 'note',
+    rank: 42,
+    title: 'packets of an earlier connection arrive',
+    why: 'the queue pair number is in use again, and packets with the PSNs of the connection before are still on the path or still sent: the peer does not know that the connection has ended',
+    advice:
+      'start each connection with a random PSN; wait for the TIMEWAIT of the earlier one; look whether the peer gets the DREQ',
+    findings: [],
+  },
+  'after-disconnect': {
+    severity: 'note',
+    rank: 44,
+    title: 'packets of a connection follow its DREP',
+    why: 'one end sends, or answers, although both have agreed to end: its queue pair is not yet destroyed, or not in the error state',
+    unknown: "packets may overtake the connection manager's messages on the path",
+    advice:
+      'look at the program that sends them: it should flush its queue pair (rdma_disconnect) and poll what is left',
+    findings: ['qp-after-disconnect', 'sends-lost'],
+  },
   unanswered: {
     severity: 'note',
     rank: 45,
@@ -329,6 +376,43 @@ export const captureCauses = {
     why: 'switches mark packets (ECN), receivers send CNPs, and senders slow down',
     advice:
       'compare the rates of the senders to one receiver (incast), and the ECN thresholds of switches; counters: mlx5 np_cnp_sent, rp_cnp_handled, np_ecn_marked_roce_packets',
+    findings: [],
+  },
+  incast: {
+    severity: 'slow',
+    rank: 32,
+    title: 'several hosts send to one at the same time (incast)',
+    why: 'the link to the receiver carries less than they send together, so its switch queues, marks or drops',
+    advice:
+      'compare the times of the senders; spread the transfers over time or receivers, let fewer be outstanding, and look at ECN, PFC and the queue of the switch port to the receiver (mlx5: rx_discards_phy, rx_prio*_pause)',
+    findings: [],
+  },
+  doubled: {
+    severity: 'slow',
+    rank: 24,
+    title: 'packets arrive twice',
+    why: 'the path doubles them (a bond, a bridge loop, a mirror whose copies are in the capture): no sender repeats a packet that fast',
+    unknown: 'the capture itself may have each packet twice',
+    advice:
+      'look at the points of the capture first; then at bridges and bonds; responder counter: mlx5 duplicate_request',
+    findings: [],
+  },
+  'reads-limited': {
+    severity: 'slow',
+    rank: 16,
+    title: 'READs and atomics wait for each other',
+    why: "the requester may have only so many outstanding (max_rd_atomic, or rdma_cm's initiator_depth and responder_resources)",
+    unknown: 'the program may have posted no more',
+    advice: 'raise max_rd_atomic of the requester and max_dest_rd_atomic of the responder, or read larger parts',
+    findings: ['no-rd-atomic'],
+  },
+  'sender-paused': {
+    severity: 'slow',
+    rank: 8,
+    title: 'the requester paused while nothing was outstanding',
+    why: 'neither the path nor the responder: the program posted nothing',
+    unknown: 'the packets do not say what the program waited for',
+    advice: 'look at what the program does between its posts: `userdma run --host --record`, `perf sched`',
     findings: [],
   },
   reordered: {

@@ -2,7 +2,7 @@
  * Injected faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them, and what an adapter can
  * do. spec/faults/rules.ts parses rules; transport/phy/faults/kinds.ts implements the kinds of faults of packets.
  */
-import { type CmEventType, nameIn } from './enums.ts'
+import { AsyncEventType, CmEventType, nameIn } from './enums.ts'
 import type { ErrnoName } from './errno.ts'
 import { CREATE, CREATE_FD, DESTROY, MODIFY, type ObjectClass, QUERY } from './schema/schema.ts'
 import { sendOperations, WcOpcode, type WcStatus, WrOpcode } from './work.ts'
@@ -38,6 +38,7 @@ export const FaultTargets = {
   post: 'posts',
   completion: 'completions',
   event: 'asynchronous events',
+  notice: 'received events',
   page: 'pages',
 } as const
 export type FaultTarget = keyof typeof FaultTargets
@@ -46,8 +47,17 @@ export type FaultTarget = keyof typeof FaultTargets
 export const MAX_LINK_TIME = 600_000
 
 /** Targets of rules for programs. */
-const PROGRAM = ['call', 'post', 'completion', 'event', 'page'] as const
+const PROGRAM = ['call', 'post', 'completion', 'event', 'notice', 'page'] as const
 const REQUESTS = ['post', 'completion'] as const
+/** Targets of rules that let something happen to a device or process. */
+const HAPPENINGS = ['call', 'completion', 'event'] as const
+
+/** The signals that a rule may send to a process. */
+export const ruleSignals = ['KILL', 'TERM', 'INT', 'HUP', 'ABRT'] as const
+export type RuleSignal = (typeof ruleSignals)[number]
+
+/** The most places by which a GID moves. */
+export const MAX_GID_MOVE = 8
 
 interface Setting {
   readonly example: string
@@ -66,6 +76,11 @@ export const FaultSettings = {
   },
   device: { example: 'device=rxe0', help: 'one device only', targets: ['packet', ...PROGRAM] },
   program: { example: 'program=rping', help: 'programs of this name (the command, as in ps) only', targets: PROGRAM },
+  process: {
+    example: 'process=2',
+    help: 'the second process, in the order in which they make their first calls (from 1; several: 1+2)',
+    targets: PROGRAM,
+  },
   pid: { example: 'pid=4711', help: 'one process only (several: 4711+4712)', targets: PROGRAM },
   class: {
     example: 'class=rc_qp',
@@ -74,7 +89,7 @@ export const FaultSettings = {
   },
   site: {
     example: 'site=1f0c33a9',
-    help: 'one call site, as `run --fault-walk` prints it',
+    help: 'one call site, as `userdma walk` prints it',
     targets: ['call', ...REQUESTS],
   },
   dir: { example: 'dir=received|sent|both', help: 'packets that the device receives (the default) or sends' },
@@ -87,6 +102,15 @@ export const FaultSettings = {
   cm: {
     example: 'cm=DREQ',
     help: 'messages of this name that make and end connections (REQ, REP, RTU …; several with +)',
+  },
+  ack: {
+    example: 'ack=NAK',
+    help: 'acknowledgements that say ACK, NAK (a packet is missing, a request is refused) or RNR (no receive is posted)',
+  },
+  notice: {
+    example: 'notice=COMPLETION',
+    help: 'events that the program receives: COMPLETION, PORT_ERR, DISCONNECTED …, *; several with +',
+    targets: ['notice'],
   },
   request: {
     example: 'request=SEND',
@@ -122,12 +146,34 @@ export const FaultSettings = {
   link: {
     example: 'link=3s',
     help: 'the link of the device is down for so long: at the call or completion, or when the program opens the device',
-    targets: ['call', 'completion', 'event'],
+    targets: HAPPENINGS,
+  },
+  gid: {
+    example: 'gid=1',
+    help: "the device's address leaves, and returns at an index so much higher, as if others had come first",
+    targets: HAPPENINGS,
+  },
+  gone: {
+    example: 'gone=1s',
+    help: 'the device is removed, and is there again after so long',
+    targets: HAPPENINGS,
+  },
+  fatal: {
+    example: 'fatal=qps',
+    help: 'the device fails: DEVICE_FATAL, and all its queue pairs go to ERR; new ones can be made',
+    targets: HAPPENINGS,
+  },
+  signal: { example: 'signal=KILL', help: `the process gets ${ruleSignals.join(', ')}`, targets: HAPPENINGS },
+  stop: { example: 'stop=1s', help: 'the process is stopped for so long (SIGSTOP, SIGCONT)', targets: HAPPENINGS },
+  again: {
+    example: 'again=10ms',
+    help: 'the program receives the event once more after so long, without cause',
+    targets: ['notice'],
   },
   delay: {
     example: 'delay=5ms',
     help: 'delay of every packet, of the call, or of the event',
-    targets: ['packet', 'call', 'event'],
+    targets: ['packet', 'call', 'event', 'notice'],
   },
   jitter: { example: 'jitter=1ms', help: 'random variation of the delay, plus or minus' },
   rate: { example: 'rate=10mbit', help: 'bits per second; packets beyond a queue of 1000 are lost' },
@@ -205,6 +251,28 @@ export interface SurveySite {
   /** Of the first. */
   readonly stack: readonly string[]
   count: number
+  /** Which process of the survey, in the order of their first calls, from 1. */
+  readonly process: number
+  /** What the process had done then; a site has an entry for each phase. */
+  readonly phase: ProgramPhase
+  /** The number of the first here, counted by process and site over all phases, from 1. */
+  readonly first: number
+}
+
+/** How far a process has come: it has a device, a queue pair, a connection, has got completions, and closes again. */
+export const programPhases = ['begins', 'has a queue pair', 'connects', 'transfers', 'closes'] as const
+export type ProgramPhase = (typeof programPhases)[number]
+
+/** What a survey has seen beside the call sites. Times are milliseconds since its begin. */
+export interface SurveyFacts {
+  /** When a rule first acted. */
+  readonly injectedAt?: number
+  /** When the first successful completion came after the last failed one. */
+  readonly recoveredAt?: number
+  /** Failures that programs were told, at most some, each with its process. */
+  readonly told: readonly string[]
+  /** The longest time for which a queue pair repeats a request, milliseconds. */
+  readonly retries: number
 }
 
 /** The first process of a survey into which a fault was injected, and how many objects it has destroyed since. */
@@ -367,3 +435,14 @@ const connectionEvents: Readonly<Record<string, readonly (keyof typeof CmEventTy
 /** The events of rdma_cm that a rule may raise after a call. `method`: `class.method`. */
 export const connectionEventsOf = (method: string): readonly string[] => connectionEvents[method] ?? []
 export const connectionEventNames: readonly string[] = [...new Set(Object.values(connectionEvents).flat())]
+
+// ---- events that programs receive ----
+
+/** The name of an event on a completion channel. */
+export const COMPLETION_NOTICE = 'COMPLETION'
+const cmEventNames = Object.keys(CmEventType.values)
+/** Events of rdma_cm come once, so a rule cannot repeat them. */
+export const isRepeatable = (notice: string): boolean => !cmEventNames.includes(notice)
+export const noticeNames: readonly string[] = [
+  ...new Set([COMPLETION_NOTICE, ...Object.keys(AsyncEventType.values), ...cmEventNames]),
+]

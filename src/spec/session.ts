@@ -609,8 +609,11 @@ export const EventKind = { POLL: 8, REFUSED: 16 } as const
  * (`more`); `address` is 1 for asynchronous events; `wrId`: the handle of the CQ of the thread's last event that is not
  * acknowledged, + 1. CLOSED: the program closes the descriptor `index` of a context by close(2). SHORT_ARRAY: ibv_poll_cq got an array at `address` on the stack that has room for `more`
  * completions, not for `index`. GAVE_BACK: the program has given back memory of the region with handle `number`, from `address` to
- * `wrId`, as `index` says (GiveBack); with `more` 1 nothing else gets the memory before REUSABLE. DEAD_POST: the list of requests, the elements or the buffer of a request was in a
- * returned stack frame when it was posted, at `address`, as `index` says (DeadPart).
+ * `wrId`, as `index` says (GiveBack); with `more` 1 nothing else gets the memory before REUSABLE. DEAD_POST: the list of
+ * requests, the elements or the buffer of a request was in a returned stack frame when it was posted, at `address`, as
+ * `index` says (DeadPart). SHARED_ELEMENTS: `index` requests of one list, from `wrId` on, have the same elements; `more`:
+ * their ibv_wr_opcode. IMMEDIATE: the immediate data of a send, `index` in network byte order, is a small number in that of
+ * the host. READ_OVERLAP: the READ or atomic and an earlier one, whose completion was not polled, write to `address`.
  */
 export const MisuseKind = {
   FREED: 1,
@@ -623,6 +626,9 @@ export const MisuseKind = {
   DEAD_POST: 8,
   SHORT_ARRAY: 9,
   CLOSED: 10,
+  SHARED_ELEMENTS: 11,
+  IMMEDIATE: 12,
+  READ_OVERLAP: 13,
 } as const
 
 /**

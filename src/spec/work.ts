@@ -190,5 +190,14 @@ export const ackTimeoutMicroseconds = (code: number): number =>
 /** `ackTimeoutMicroseconds` as a table. */
 export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
 
+/** What all times of retries and of the connection manager are multiplied by in this process. */
+export let timerFactor = 1
+
+/** Shortens these times (`--timers`). Called before there are devices. */
+export const setTimerFactor = (factor: number): void => {
+  timerFactor = factor
+  for (let code = 0; code < ackTimeouts.length; code++) ackTimeouts[code] = ackTimeoutMicroseconds(code) * factor
+}
+
 /** The requester's minimum RNR wait in microseconds, by RNR timer code (0–31). */
 export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]!

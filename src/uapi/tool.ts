@@ -10,7 +10,7 @@ import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
 import type { WaitId } from '../spec/check/waits.ts'
-import type { FailedProgram, FaultRuleCounts, ProgramRuleCounts, SurveySite } from '../spec/faults.ts'
+import type { FailedProgram, FaultRuleCounts, ProgramRuleCounts, SurveyFacts, SurveySite } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** The PCI function that sysfs shows as a device's parent. */
@@ -76,6 +76,8 @@ export interface DaemonConfig {
   readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
+  /** Times of retries and of the connection manager are multiplied by it; absent: 1. */
+  readonly timers?: number
 }
 
 export type ToolRequest =
@@ -302,7 +304,12 @@ export type ToolReply =
   | { readonly closed: true }
   | { readonly faults: readonly FaultStat[] }
   /** `total`: number of all sites; the rest follows in further replies. */
-  | { readonly sites: readonly SurveySite[]; readonly total: number; readonly failed?: FailedProgram }
+  | {
+      readonly sites: readonly SurveySite[]
+      readonly total: number
+      readonly failed?: FailedProgram
+      readonly facts?: SurveyFacts
+    }
   | { readonly linkSet: true }
   | { readonly waitsReported: true }
   | { readonly subscribed: number }

@@ -46,7 +46,28 @@ test('filters: hosts, queue pairs, time and port', () => {
   assert.match(explain(['--host', '10.77.0.3', capture]).stdout, NAMED)
   assert.match(explain(['--qp', '0xfffff0', capture]).stdout, /no RDMA packets/)
   assert.doesNotMatch(explain(['--until', '0', capture]).stdout, /failure/)
-  assert.match(explain(['--port', '4792', capture]).stdout, /no RDMA packets/)
+  assert.match(explain(['--port', '4792', capture]).stdout, /RoCEv2 packets go to another UDP port\n\s+port 4791\n/)
+})
+
+test('several captures are compared: as text and as objects, and not from standard input', () => {
+  const bytes = readFileSync(capture)
+  const { stdout } = explain([capture, capture])
+  assert.match(stdout, /together: .*\n\s+the clock of .* agrees with that of .* by 7 packets that both have/)
+  const objects = explain(['--json', capture, capture])
+    .stdout.trim()
+    .split('\n')
+    .map(line => JSON.parse(line) as { kind: string; packets?: number })
+  assert.deepEqual(
+    objects.filter(({ kind }) => kind === 'clock' || kind === 'path').map(({ kind, packets }) => [kind, packets]),
+    [
+      ['clock', 7],
+      ['path', 5],
+      ['path', 2],
+    ],
+  )
+  const { status, stderr } = explain([capture, '-'], bytes)
+  assert.equal(status, 2)
+  assert.match(stderr, /several captures are read twice: give files/)
 })
 
 test('mistakes get a sentence', t => {
@@ -69,13 +90,33 @@ test('mistakes get a sentence', t => {
   }
 })
 
-test('export of a capture: redacted, and only as pcapng to a file', t => {
+test('a capture as a session: text, JSON, --slow, and what is neither is refused', t => {
+  const run = (...args: string[]): SpawnSyncReturns<string> => spawnSync(userdma, args, { encoding: 'utf8' })
+  const text = run('export', capture, '--to', 'text').stdout
+  assert.match(text, /request 2 posted to object \d+: RDMA_WRITE wr_id 1 2100 B\n/)
+  assert.match(text, /request 2 completed: REM_ACCESS_ERR/)
+  const json = run('export', capture, '--to', 'json', '--qp', '0xa0').stdout.trim().split('\n')
+  assert.equal((JSON.parse(json[0]!) as { isCapture: boolean }).isCapture, true)
+  assert.match(
+    run('explain', '--slow', fixture('wire', 'loss_send_requests.pcap')).stdout,
+    /lost packets that were sent again/,
+  )
+  const other = join(temporaryFolder(t), 'text')
+  writeFileSync(other, 'this is no capture at all')
+  for (const args of [
+    ['inspect', other],
+    ['explain', '--slow', other],
+  ])
+    assert.match(run(...args).stderr, /is neither a session file nor a capture: neither a pcap/)
+})
+
+test('export of a capture: redacted, as pcapng to a file', t => {
   const file = join(temporaryFolder(t), 'redacted.pcapng')
   const run = (...args: string[]): SpawnSyncReturns<string> =>
     spawnSync(userdma, ['export', capture, ...args], { encoding: 'utf8' })
   assert.equal(run('--to', 'pcapng', '--redact', '-o', file).status, 0)
   assert.match(explain([file]).stdout, /1\. failure: NAK remote access error\n\s+10\.0\.0\.1 QP /)
-  assert.match(run('--to', 'text', '-o', file).stderr, /--to "text": a capture is written as pcapng only/)
+  assert.match(run('--to', 'text', '--redact', '-o', file).stderr, /--redact of a capture is for --to pcapng/)
   assert.match(run('--to', 'pcapng').stderr, /a capture is written to a file: name it with -o FILE/)
   assert.match(run('--to', 'pcapng', '-o', capture).stderr, /same file/)
   const tshark = findTool('tshark')

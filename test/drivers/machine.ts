@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { identify } from '../../src/core/devices/identity.ts'
 import type { NetworkDevice } from '../../src/core/driver-contract.ts'
 import { type Core, createCore, type createLocalSpace } from '../../src/core/index.ts'
+import type { CallingProcess } from '../../src/core/model.ts'
 import type { RoceSite } from '../../src/drivers/roce-site.ts'
 import type { Torment } from '../../src/drivers/soft/torment/torment.ts'
 import { parseFaults } from '../../src/spec/faults/rules.ts'
@@ -18,12 +19,20 @@ export const ipv4 = (last: number): Uint8Array =>
 
 export const QKEY = 0x1111_1111
 
+/** Of the memory between devices. */
+const RUNS = 64
+const SMALL_RUNS = 64
+
+/** The process of all callers. */
+export const testProcess: CallingProcess = { pid: 1, name: () => 'test' }
+
 /** A program with this memory as core's caller. Its calls name descriptors by core's numbers. `copyOut`: gets its results. */
 export const callerOn = (
   memory: ReturnType<typeof createLocalSpace>,
   copyOut: (address: bigint, bytes: Uint8Array) => void = () => {},
 ) => ({
   memory,
+  process: testProcess,
   copyIn: (_address: bigint, length: number) => new Uint8Array(length),
   copyOut,
   descriptor: (fd: number) => fd,
@@ -45,7 +54,7 @@ export const completionsOf = <C>(
 }
 
 /**
- * `names`: of the devices, with the addresses 127.0.0.1 and so on. All messages are packets if `fault` has a rule,
+ * `names`: of the devices, with the addresses 127.0.0.1 and so on, or `addressOf` of 1 and so on. All messages are packets if `fault` has a rule,
  * otherwise they are delivered directly. `onPort` gets the port of each device. `dcqcn`: of all devices.
  */
 export const driverMachine = (
@@ -55,11 +64,12 @@ export const driverMachine = (
   onPort?: (port: Port, device: number) => void,
   dcqcn?: number,
   torment?: Torment,
+  addressOf = ipv4,
 ) => {
   const core = createCore()
-  const arena = plainArena(memorySwitchBytes(64, 64))
+  const arena = plainArena(memorySwitchBytes(RUNS, SMALL_RUNS))
   const path = fault === '' ? 'direct' : 'packets'
-  const link = createMemorySwitch({ arena, runs: 64, smallRuns: 64, path, icrc: 'demand' })
+  const link = createMemorySwitch({ arena, runs: RUNS, smallRuns: SMALL_RUNS, path, icrc: 'demand' })
   const time = { now: 0 }
   const devices = names.map((name, i) => {
     const port = withFaults(link.attach(), name, parseFaults(fault))
@@ -68,7 +78,7 @@ export const driverMachine = (
       allocate: plainArena,
       wake: () => {},
       network: {
-        identity: identify(ipv4(i + 1), { name: 'lo', index: 1 }),
+        identity: identify(addressOf(i + 1), { name: 'lo', index: 1 }),
         now: () => time.now,
         dcqcn,
         attach: () => torment?.port(port, name) ?? port,

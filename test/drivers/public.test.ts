@@ -6,6 +6,8 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { networkDrivers } from '../../src/drivers/registered.ts'
+import { DEFAULT_DRIVER } from '../../src/spec/drivers/known.ts'
 import { repoRoot } from '../paths.ts'
 
 const read = (...path: string[]): string => readFileSync(join(repoRoot, 'src', ...path), 'utf8')
@@ -48,3 +50,7 @@ for (const driver of ['null', 'ctx'])
       }
     assert.ok(imported > 0)
   })
+
+test('programs that load no drivers know the default one', () => {
+  assert.equal(networkDrivers[0], DEFAULT_DRIVER)
+})

@@ -82,7 +82,7 @@ describe('userdma inspect FILE', { skip }, () => {
     writeFileSync(foreign, 'hello')
     for (const [args, message] of [
       [[garbled], /garbled: the header of the session file is damaged/],
-      [[foreign], /foreign: this is no session file/],
+      [[foreign], /foreign is neither a session file nor a capture/],
       [[join(folder, 'none')], /none/],
       [[foreign, '--allow-faults'], /--allow-faults is for a daemon/],
       [[foreign, '--socket', 'x'], /--socket is for a daemon/],

@@ -17,6 +17,10 @@ export const omittedText = ({ omitted, keepsNewest }: Kept<unknown>): string =>
 
 export const coverageTexts = (facts: Facts, session: Session): string[] => {
   const texts: string[] = []
+  if (session.header.isCapture === true)
+    texts.push(
+      'Made of a capture: requests are rebuilt from packets, devices are addresses, and what programs called, polled or received is not known',
+    )
   const inFile = session.end - session.start
   if (session.overwritten > 0)
     texts.push(

@@ -117,7 +117,11 @@ export const Calls = ({ store, route }: ViewProps) => {
   if (calls.length === 0)
     return (
       <Empty title={store.readState === 'reading' ? 'Reading …' : 'No calls'}>
-        <p>Calls of programs on devices appear here, with their arguments.</p>
+        <p>
+          {store.session.header.isCapture === true
+            ? 'A capture has packets only: what programs called is not in it.'
+            : 'Calls of programs on devices appear here, with their arguments.'}
+        </p>
       </Empty>
     )
   return (

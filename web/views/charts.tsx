@@ -191,6 +191,12 @@ export const Charts = ({ store, route }: ViewProps) => {
   return (
     <div class="page charts">
       {connections.length > 0 && <Choose connections={connections} chosen={connection} />}
+      {store.session.header.isCapture === true && (
+        <p class="from-note">
+          A capture has packets only: charts of completions, completion queues and windows show what devices tell, and
+          are empty.
+        </p>
+      )}
       {own?.share !== undefined && (
         <p class="status" role="status">
           Reading … {Math.floor(100 * own.share)} %

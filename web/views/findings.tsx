@@ -46,7 +46,9 @@ const Card = ({
   const { finding } = event
   const { id, severity, text, details, program, moments, objects } = finding
   const qp = queuePairOf(facts, finding)
-  const advice = program === undefined ? (kinds[id]?.libraryAdvice ?? kinds[id]?.advice) : kinds[id]?.advice
+  // A session may have kinds that this page does not know, and those of a capture have advice of their own.
+  const kind = (kinds as Readonly<Record<string, { readonly advice: string; readonly libraryAdvice?: string }>>)[id]
+  const advice = finding.advice ?? (program === undefined ? (kind?.libraryAdvice ?? kind?.advice) : kind?.advice)
   return (
     <details class={`finding ${severity}`} open={isOpen}>
       <summary>
@@ -116,10 +118,14 @@ export const Findings = ({ store, route }: ViewProps & { readonly route: Route }
   if (findings.length + failures.length === 0)
     return (
       <Empty title={store.readState === 'reading' ? 'Reading …' : 'Nothing went wrong'}>
-        <p>
-          Failed requests appear here with their causes. `userdma check --record FILE -- PROGRAM` also records the
-          mistakes that it finds, with stacks.
-        </p>
+        {store.session.header.isCapture === true ? (
+          <p>Nothing that failed or was slow is visible in the packets of this capture.</p>
+        ) : (
+          <p>
+            Failed requests appear here with their causes. `userdma check --record FILE -- PROGRAM` also records the
+            mistakes that it finds, with stacks.
+          </p>
+        )}
       </Empty>
     )
   // A link to a finding opens the page that has it.

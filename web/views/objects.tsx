@@ -158,6 +158,9 @@ export const Objects = ({ store, route }: ViewProps) => {
             existing only
           </button>
         </div>
+        {store.session.header.isCapture === true && (
+          <p class="from-note">A capture shows queue pairs only, and what their packets tell of them.</p>
+        )}
         <div class="wide" style={{ '--least': `${LEAST + columns.length * LEAST_VALUE}px` }}>
           <div class="table-row table-head" style={template(columns.length)}>
             <span>Object</span>

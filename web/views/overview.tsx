@@ -210,8 +210,12 @@ export const Overview = ({ store, route }: ViewProps) => {
       <div class="columns">
         <section>
           <h2>Processes</h2>
-          {programs.size === 0 ? (
-            <p class="quiet">No process has used a device.</p>
+          {programs.size === 0 || session.header.isCapture === true ? (
+            <p class="quiet">
+              {session.header.isCapture === true
+                ? 'A capture does not show processes.'
+                : 'No process has used a device.'}
+            </p>
           ) : (
             <table>
               <thead>

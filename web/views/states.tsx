@@ -155,6 +155,11 @@ export const States = ({ store, route }: ViewProps) => {
         <a href={linkTo('ladder', { qp: qp.object.id })}>Ladder</a>
         <a href={linkTo('objects', { id: qp.object.id })}>Object</a>
       </div>
+      {store.session.header.isCapture === true && (
+        <p class="from-note">
+          A capture has no states: a queue pair that sends requests is shown in RTS, others in RTR.
+        </p>
+      )}
       {type === undefined ? (
         <p class="quiet">Queue pairs of type {qp.type} have no table of states.</p>
       ) : (

@@ -136,7 +136,7 @@ export const check = async (program: string, args: readonly string[], options: C
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
   const host = options.host ? await import('../program/host-program.ts') : undefined
-  host?.requireNoDevices({ ...options }, { races: '--races', hang: '--hang' })
+  host?.requireNoDevices({ ...options }, { ...host.RECORDINGS, races: '--races', hang: '--hang' })
   requireHost(options)
   const faults = (await host?.hostFaults(options))?.faults
   const recording = { stacks: true, events: options.races === true }

@@ -17,6 +17,7 @@ import { accountId } from '../../host/accounts.ts'
 import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
+import { setTimerFactor } from '../../spec/work.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
 import { type ConfigOptions, devicesText, fullConfig, orUsageError, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
@@ -172,6 +173,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     [['--record', options.record]],
     (options.driver ?? []).map(file => ['--driver', file]),
   )
+  setTimerFactor(config.timers ?? 1)
   const record = openRecordFile(options)
   const stopped = stopSignal()
   const starting = startDaemon({

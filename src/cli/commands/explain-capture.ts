@@ -3,9 +3,15 @@
  *
  * Files may be from somebody else: texts are made printable, and damage ends a file with a line.
  */
+import { AddressTable } from '../../tools/captures/addresses.ts'
 import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
+import type { RawPacket } from '../../tools/captures/file.ts'
 import type { CaptureFilter } from '../../tools/captures/filter.ts'
+import type { Located } from '../../tools/captures/locate.ts'
 import { reportLines, reportObjects } from '../../tools/captures/report.ts'
+import { PacketSample, packetNumber } from '../../tools/captures/samples.ts'
+import { compareCaptures, type Point } from '../../tools/captures/together.ts'
+import { togetherLines, togetherObjects } from '../../tools/captures/together-report.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
 import { parseAddress } from '../../transport/wire/address.ts'
 import { openCapture } from '../capture-file.ts'
@@ -68,36 +74,66 @@ export const filterOf = ({
   }
 }
 
+/** Reads a capture into an analysis, with progress. Throws UsageError if it is no capture. */
+const readInto = async (
+  { reader, finish }: Pick<CaptureAnalysis, 'reader' | 'finish'>,
+  name: string,
+): Promise<void> => {
+  const source = await openCapture(name, reason => reader.fail(reason))
+  const progress = createProgress('userdma explain')
+  progress.show(
+    () =>
+      `${bytesText(source.read())}${source.size > 0 ? ` of ${bytesText(source.size)}` : ''}, ${reader.packets} packets`,
+    () => (source.size > 0 ? source.read() / source.size : 0),
+  )
+  try {
+    for await (const chunk of source.chunks) {
+      reader.push(chunk)
+      if (reader.damage !== undefined) break
+    }
+  } finally {
+    progress.end()
+  }
+  finish()
+  // Nothing was read: a mistake of the user, not a damaged capture.
+  if (reader.format === undefined) throw new UsageError(`${name}: ${reader.damage?.reason}`)
+}
+
 /** The command. Throws UsageError. */
 export const explainCaptures = async (names: readonly string[], options: ExplainCaptureOptions): Promise<void> => {
   const top = options.top === undefined ? DEFAULT_TOP : integer('--top', options.top, 1, MAX_TOP)
   const settings = filterOf(options)
   const write = (line: string): void => void process.stdout.write(`${line}\n`)
+  const isMany = names.length > 1
+  if (isMany && names.includes('-'))
+    throw new UsageError('several captures are read twice: give files, not - (standard input)')
+  const addresses = new AddressTable()
+  const points: Point[] = []
+  let base: Pick<CaptureAnalysis, 'startSeconds' | 'startNanoseconds'> | undefined
   for (const [i, name] of names.entries()) {
-    const analysis = new CaptureAnalysis(settings)
-    const { reader } = analysis
-    const source = await openCapture(name, reason => reader.fail(reason))
-    const progress = createProgress('userdma explain')
-    progress.show(
-      () =>
-        `${bytesText(source.read())}${source.size > 0 ? ` of ${bytesText(source.size)}` : ''}, ${reader.packets} packets`,
-      () => (source.size > 0 ? source.read() / source.size : 0),
-    )
-    try {
-      for await (const chunk of source.chunks) {
-        reader.push(chunk)
-        if (reader.damage !== undefined) break
-      }
-    } finally {
-      progress.end()
-    }
-    analysis.finish()
-    // Nothing was read: a mistake of the user, not a damaged capture.
-    if (reader.format === undefined) throw new UsageError(`${name}: ${reader.damage?.reason}`)
+    const sample = new PacketSample()
+    const analysis = new CaptureAnalysis({
+      ...settings,
+      addresses,
+      ...(isMany && {
+        onPacket: (packet: RawPacket, located: Located, _kind: number, time: number) =>
+          sample.add(packetNumber(packet, located), time, located),
+      }),
+    })
+    await readInto({ reader: analysis.reader, finish: () => analysis.finish() }, name)
     if (options.json) for (const object of reportObjects(analysis, name)) write(jsonText(object))
     else {
       if (i > 0) write('')
       for (const line of reportLines(analysis, { name, top })) write(printable(line))
     }
+    const { startSeconds, startNanoseconds, end } = analysis
+    base ??= { startSeconds, startNanoseconds }
+    const origin = (startSeconds - base.startSeconds) * 1e9 + (startNanoseconds - base.startNanoseconds)
+    // Damage was printed already, and ends the chunks.
+    points.push({ name, sample, origin, end, open: async () => (await openCapture(name, () => {})).chunks })
   }
+  if (!isMany) return
+  const together = await compareCaptures(points, addresses, settings)
+  if (options.json) for (const object of togetherObjects(points, addresses, together)) write(jsonText(object))
+  else for (const line of togetherLines(points, addresses, together, top)) write(printable(line))
 }

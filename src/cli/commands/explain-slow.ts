@@ -18,6 +18,7 @@ import { type QueueTimes, type RequestTimes, TimesOfRequests } from '../../tools
 import { programEndText, SessionWaits } from '../../tools/record/waits.ts'
 import { durationText } from '../../tools/trace/duration.ts'
 import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { openedSession } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'
 import { createProgress } from '../progress.ts'
 import { openSessionFile } from '../session-file.ts'
@@ -27,6 +28,8 @@ export interface SlowOptions {
   /** The queue pairs and requests that are printed: text of a number from 1 to 10,000. */
   readonly top?: string
   readonly json?: boolean
+  /** Of the machine, beside the recording. */
+  readonly capture?: string
 }
 
 const DEFAULT_TOP = 5
@@ -172,9 +175,9 @@ const waitLines = (waits: SessionWaits, end: number): string[] => {
 }
 
 /** The command. Throws UsageError. */
-export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
+const explainSession = async (name: string, options: SlowOptions, path: string): Promise<void> => {
   const top = topOf(options.top)
-  const source = openSessionFile(name)
+  const source = openSessionFile(path)
   const progress = createProgress('userdma explain')
   try {
     const session = await openSession(source)
@@ -239,5 +242,15 @@ export const explainSlow = async (name: string, options: SlowOptions): Promise<v
   } finally {
     progress.end()
     source.close()
+  }
+}
+
+/** The command: of a session file, or of a capture as one. Throws UsageError. */
+export const explainSlow = async (name: string, options: SlowOptions): Promise<void> => {
+  const { path, remove } = await openedSession(name, options.capture, 'explain')
+  try {
+    await explainSession(name, options, path)
+  } finally {
+    remove()
   }
 }

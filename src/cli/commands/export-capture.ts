@@ -1,25 +1,51 @@
 /*
- * `userdma export FILE --to pcapng` of a capture: the packets of some hosts, queue pairs or a time, also redacted.
+ * `userdma export FILE` of a capture. As pcapng: the packets of some hosts, queue pairs or a time, also redacted. In other
+ * formats, the session that is made of it.
  */
 import { CaptureAnalysis } from '../../tools/captures/analysis.ts'
 import { CaptureRedactor, CaptureWriter } from '../../tools/captures/write.ts'
 import { openCapture } from '../capture-file.ts'
+import { sessionBesideCapture, sessionOfCapture } from '../capture-session.ts'
 import { UsageError } from '../fail.ts'
 import { createResult, requireDifferentFiles, writeAll } from '../output-file.ts'
 import { type FilterOptions, filterOf } from './explain-capture.ts'
+import { exportSession } from './export.ts'
 
 export interface ExportCaptureOptions extends FilterOptions {
   readonly to: string
   readonly output?: string
   readonly redact?: boolean
+  readonly maxSize?: string
 }
 
 /** Bytes that are collected before a write. */
 const BUFFER = 1 << 20
 
+/** The command with `--capture`: a recording with the packets of a capture. Throws UsageError. */
+export const exportBeside = async (name: string, capture: string, options: ExportCaptureOptions): Promise<void> => {
+  const { path, remove } = await sessionBesideCapture(name, capture, 'export', filterOf(options))
+  try {
+    await exportSession(name, options, path)
+  } finally {
+    remove()
+  }
+}
+
+/** Other formats: those of a session that is made of the capture. */
+const exportAsSession = async (name: string, options: ExportCaptureOptions): Promise<void> => {
+  if (options.redact)
+    throw new UsageError(`--redact of a capture is for --to pcapng: write that first, and export it --to ${options.to}`)
+  const { path, remove } = await sessionOfCapture(name, 'export', filterOf(options))
+  try {
+    await exportSession(name, options, path)
+  } finally {
+    remove()
+  }
+}
+
 /** The command. Throws UsageError. */
 export const exportCapture = async (name: string, options: ExportCaptureOptions): Promise<void> => {
-  if (options.to !== 'pcapng') throw new UsageError(`--to "${options.to}": a capture is written as pcapng only`)
+  if (options.to !== 'pcapng') return exportAsSession(name, options)
   if (options.output === undefined) throw new UsageError('a capture is written to a file: name it with -o FILE')
   requireDifferentFiles([['--output', options.output]], [['the capture', name]])
   const settings = filterOf(options)

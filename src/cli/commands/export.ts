@@ -232,8 +232,8 @@ const limitOf = (maxSize: string | undefined, to: string, name: string, size: nu
   }
 }
 
-/** The command. Throws UsageError, and OutputError. */
-export const exportSession = async (name: string, options: ExportOptions): Promise<void> => {
+/** The command. `path`: of the session file, if it was made of the file `name`. Throws UsageError, and OutputError. */
+export const exportSession = async (name: string, options: ExportOptions, path = name): Promise<void> => {
   const { to, output, redact, maxSize } = options
   const exporter = exporters[to]
   if (exporter === undefined) throw new UsageError(`--to "${to}" is not one of ${formats.join(', ')}`)
@@ -242,7 +242,7 @@ export const exportSession = async (name: string, options: ExportOptions): Promi
   const outputFile =
     output === undefined ? (['standard output', '/dev/stdout'] as const) : (['--output', output] as const)
   requireDifferentFiles([outputFile], [['the session', name]])
-  const source = openSessionFile(name)
+  const source = openSessionFile(path)
   const progress = mayShowProgress(output) ? createProgress('userdma export') : NO_PROGRESS
   let discard = (): void => {}
   let removeHandlers = (): void => {}

@@ -7,7 +7,8 @@ import { openFile } from '../../tools/inspect/file.ts'
 import { type LiveClient, openLive } from '../../tools/inspect/live.ts'
 import { readPage } from '../../tools/inspect/page.ts'
 import { type PageData, servePage } from '../../tools/inspect/server.ts'
-import { onEndSignal } from '../end-signals.ts'
+import { openedSession } from '../capture-session.ts'
+import { beforeEndBySignal, onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { listenAddress } from '../listen-address.ts'
 import { ranInside } from '../net/inside.ts'
@@ -21,6 +22,7 @@ import { newSymbols } from '../recorded-symbols.ts'
 export interface InspectOptions {
   readonly socket?: string
   readonly allowFaults?: boolean
+  readonly capture?: string
   readonly listen?: string
   readonly hostName?: readonly string[]
   /** The name of a net. */
@@ -61,6 +63,27 @@ const openDaemon = (name: string, socket: string | undefined, limit: number, all
     },
   })
 
+/** A session file, or a capture as one. */
+const openSessionOrCapture = async (file: string, capture: string | undefined): Promise<Opened> => {
+  const { path, remove } = await openedSession(file, capture, 'inspect')
+  const removeHandlers = beforeEndBySignal(remove)
+  try {
+    const { data, close } = await openFile(path)
+    return {
+      data: { ...data, name: file },
+      async close(): Promise<void> {
+        await close()
+        removeHandlers()
+        remove()
+      },
+    }
+  } catch (error) {
+    removeHandlers()
+    remove()
+    throw error
+  }
+}
+
 /** The daemons of all hosts of a net. */
 const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = false): Promise<Opened[]> => {
   const hosts = hostsWithDaemon(plan)
@@ -70,7 +93,7 @@ const openNet = async (folder: NetFolder, { plan }: NetState, allowsFaults = fal
 }
 
 const open = async (file: string | undefined, options: InspectOptions, net?: ChosenNet): Promise<Opened[]> => {
-  if (file !== undefined) return [await openFile(file)]
+  if (file !== undefined) return [await openSessionOrCapture(file, options.capture)]
   if (net !== undefined) return openNet(net.folder, net.state, options.allowFaults)
   return [
     await openDaemon(namedSocket(options.socket) ?? userSocket(), options.socket, LIVE_LIMIT, options.allowFaults),
@@ -82,6 +105,8 @@ export const inspect = async (file: string | undefined, options: InspectOptions)
   const address = { ...listenAddress(options.listen), names: hostNames(options.hostName) }
   if (file !== undefined && options.socket !== undefined)
     throw new UsageError('--socket is for a daemon; a session file has none')
+  if (file === undefined && options.capture !== undefined)
+    throw new UsageError('--capture shows packets beside a recording: name its session file')
   if (file !== undefined && options.allowFaults) throw new UsageError('--allow-faults is for a daemon')
   if (options.net !== undefined && (file !== undefined || options.socket !== undefined))
     throw new UsageError('--net shows the daemons of a net; leave out the file and --socket')

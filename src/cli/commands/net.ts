@@ -69,9 +69,13 @@ const makeNet = async (folder: NetFolder, file: string, plan: Plan, signal: () =
   }
 }
 
+/** Names of the drivers with addresses. They are loaded only where they are needed. */
+const networkDrivers = async (): Promise<readonly string[]> =>
+  (await import('../../drivers/registered.ts')).networkDrivers
+
 /** `net up`. */
 export const netUp = async (file: string): Promise<void> => {
-  const plan = planNet(readTopology(file))
+  const plan = planNet(readTopology(file), await networkDrivers())
   requireTools()
   const folder = new NetFolder(plan.name)
   folder.requireUsablePaths(plan)
@@ -163,7 +167,7 @@ export const netExec = async (host: string, first: string, rest: readonly string
 /** Plays on the net, which is up; nothing of the play is left. Throws the reason of `stop`. */
 const playOn = async (file: string, net: ChosenNet, record: string | undefined, stop: AbortSignal): Promise<void> => {
   const { folder, state } = net
-  const scenario = scenarioOf(file).scenario
+  const scenario = scenarioOf(file, await networkDrivers()).scenario
   const { [SessionEnv.socket]: _, ...env } = withoutShim(process.env)
   const problems = await playScenario(scenario, {
     net,
@@ -180,12 +184,12 @@ const playOn = async (file: string, net: ChosenNet, record: string | undefined, 
 }
 
 /** The scenario of a file, and the path and plan of its net. */
-const scenarioOf = (file: string) => {
+const scenarioOf = (file: string, drivers: readonly string[]) => {
   let path = ''
   let plan: Plan | undefined
   const scenario = readScenario(file, net => {
     path = resolve(dirname(file), net)
-    plan = planNet(readTopology(path))
+    plan = planNet(readTopology(path), drivers)
     return plan.hosts.map(({ name }) => name)
   })
   return { scenario, path, plan: plan! }
@@ -203,7 +207,7 @@ export const netPlay = async (
       interruption ??= signal
       controller.abort(new Interrupted())
     })
-  const { path, plan } = scenarioOf(file)
+  const { path, plan } = scenarioOf(file, await networkDrivers())
   if (record !== undefined) mkdirSync(record, { recursive: true })
   if (at === undefined) await netUp(path)
   const net = runningNet(at === undefined ? plan.name : undefined, at)

@@ -95,19 +95,25 @@ export const directMessages = (command: string) => {
 const runOnHost = async (
   program: string,
   args: readonly string[],
-  options: JoinOptions & HostOptions,
+  options: JoinOptions & RecordOptions & HostOptions,
 ): Promise<void> => {
   const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
   requireNoDevices({ ...options })
+  requireDifferentFiles([['--record', options.record]], programFiles(program, args))
   const observing = await hostFaults(options)
+  const { openHostRecording } = await import('../program/host-record.ts')
+  const recording = openHostRecording(options)
   const output = {
+    ...(recording !== undefined && { recording: recording.events }),
     failure: (record: FailureRecord) => {
       if (record.failure.isNote !== true) process.stderr.write(`userdma run: ${failureLine(record)}\n`)
     },
     direct: directMessages('run'),
   }
   const observer = new Observer(() => {}, output, observing.faults)
-  endAs(await runObserved(program, args, observer, observing))
+  const end = await runObserved(program, args, observer, observing)
+  const isComplete = (await recording?.end(recordedEnd(program, end))) ?? true
+  endAs(isComplete ? end : { ...end, status: end.status || 1 })
 }
 
 /** The command. */

@@ -87,8 +87,8 @@ export const printer = (options: TraceOptions, print: (text: string) => void) =>
 
 /** `trace --host`: the calls as the kernel answers them, and failed requests. */
 const traceOnHost = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
-  const { hostFaults, Observer, requireNoDevices, runObserved } = await import('../program/host-program.ts')
-  requireNoDevices({ ...options }, { pcap: '--pcap' })
+  const { hostFaults, Observer, RECORDINGS, requireNoDevices, runObserved } = await import('../program/host-program.ts')
+  requireNoDevices({ ...options }, { ...RECORDINGS, pcap: '--pcap' })
   const observing = await hostFaults(options)
   requireDifferentFiles([['--output', options.output]], programFiles(program, args))
   const output = openOutput(options.output)

@@ -6,8 +6,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
-import { parseDevice } from '../../daemon/devices/device-spec.ts'
-import { DEFAULT_DRIVER } from '../../spec/drivers/known.ts'
+import { specOf } from '../../daemon/devices/device-spec.ts'
 import { fullConfig } from '../config.ts'
 import { startInBackground } from '../start.ts'
 import { hasDaemon, type Plan, type PlannedHost } from './plan.ts'
@@ -73,9 +72,8 @@ const forEach = async <T>(items: readonly T[], work: (item: T) => Promise<void>)
 
 const startDaemon = async (folder: NetFolder, system: NetSystem, host: PlannedHost, check: boolean): Promise<void> => {
   const { name, driver, interfaces, faults } = host
-  const devices = interfaces.map(({ device, address }) =>
-    parseDevice(`${device}@${address}${driver === DEFAULT_DRIVER ? '' : `,driver=${driver}`}`),
-  )
+  const { registeredDrivers } = await import('../../drivers/registered.ts')
+  const devices = interfaces.map(({ device, address }) => specOf(device!, address, driver, registeredDrivers))
   try {
     const config = fullConfig({ devices, link: 'udp', fault: faults, ...(check && { check }) })
     await startInBackground(folder.socket(name), config, [], command => system.hostCommand(host, command))

@@ -7,15 +7,10 @@
  * interfaces. Delay and loss are faults of the host's device: on a link to a switch in both directions, on a link between
  * hosts of what each receives, so that a packet meets each link once.
  */
+
+import { deviceName } from '../../spec/drivers/known.ts'
 import { formatFaults, linkQuantities, parseFaults } from '../../spec/faults/rules.ts'
-import {
-  type Complain,
-  deviceNames,
-  type LinkEntry,
-  type LinkSettings,
-  type NetDriver,
-  type Topology,
-} from '../../tools/topology/net-file.ts'
+import type { Complain, LinkEntry, LinkSettings, Topology } from '../../tools/topology/net-file.ts'
 import { isMappedIpv4, parseAddress, reasonUnusable } from '../../transport/wire/address.ts'
 import { UsageError } from '../fail.ts'
 
@@ -29,9 +24,13 @@ export interface PlannedInterface extends Address {
   readonly link: LinkSettings
 }
 
+/** `driver` of a host without devices. */
+const NO_DRIVER = 'none'
+
 export interface PlannedHost {
   readonly name: string
-  readonly driver: NetDriver
+  /** NO_DRIVER: it has neither devices nor a daemon. */
+  readonly driver: string
   readonly interfaces: readonly PlannedInterface[]
   /** The fault rules of its daemon; '' for none. */
   readonly faults: string
@@ -61,7 +60,7 @@ export interface Plan {
 }
 
 /** Whether a host has devices and a daemon. */
-export const hasDaemon = ({ driver }: Pick<PlannedHost, 'driver'>): boolean => driver !== 'none'
+export const hasDaemon = ({ driver }: Pick<PlannedHost, 'driver'>): boolean => driver !== NO_DRIVER
 
 /** The hosts that have a daemon. Throws UsageError if none has. */
 export const hostsWithDaemon = ({ name, hosts }: Plan): readonly PlannedHost[] => {
@@ -257,7 +256,8 @@ const subnetPool = () => {
 }
 
 /** Plans a net. Throws UsageError for a topology that cannot be built. */
-export const planNet = (topology: Topology): Plan => {
+/** `drivers`: names of those with addresses; the first is the default. */
+export const planNet = (topology: Topology, drivers: readonly string[]): Plan => {
   const { planned, ends, segments } = linksOf(topology)
   const takeSubnets = subnetPool()
   /** The hosts of the segment of an end, with their addresses. */
@@ -267,11 +267,14 @@ export const planNet = (topology: Topology): Plan => {
     const addressOf = new Map(segment.map((end, i) => [end, addresses[i]!]))
     for (const end of segment) segmentOf.set(end, addressOf)
   }
-  const hosts = topology.hosts.map(({ name, driver, complain }): PlannedHost => {
+  const hosts = topology.hosts.map(({ name, driver: named, complain }): PlannedHost => {
+    const driver = named?.name ?? drivers[0]!
+    if (driver !== NO_DRIVER && !drivers.includes(driver))
+      named?.complain(`driver "${driver}" is not one of ${[...drivers, NO_DRIVER].join(', ')}`)
     const own = ends.filter(({ host }) => host === name)
     if (own.length === 0) complain(`host "${name}" has no link`)
     for (const { entry } of own)
-      if (driver === 'none' && (entry.settings.delay ?? entry.settings.loss) !== undefined)
+      if (driver === NO_DRIVER && (entry.settings.delay ?? entry.settings.loss) !== undefined)
         entry.complain(
           `delay and loss are faults of the daemons of hosts, and host "${name}" has none (driver: none); give it a driver, or use \`userdma fault\` with its own daemons`,
         )
@@ -281,7 +284,7 @@ export const planNet = (topology: Topology): Plan => {
     const interfaces = own.map(
       (end, i): PlannedInterface => ({
         name: `eth${i}`,
-        ...(driver !== 'none' && { device: deviceNames[driver](i) }),
+        ...(driver !== NO_DRIVER && { device: deviceName(driver, i) }),
         ...segmentOf.get(end)!.get(end)!,
         peer: end.peer,
         link: end.entry.settings,

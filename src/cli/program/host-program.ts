@@ -12,7 +12,7 @@ import type { JoinOptions } from '../join.ts'
 import { freesLibrary, hostLibrary, privateFolder, removeFolder } from '../paths.ts'
 import { type ProgramEnd, runProgram } from './program.ts'
 
-export { Observer } from '../../tools/observe/observe.ts'
+export { Observer, observedRecorder, RECORDING_ORIGIN } from '../../tools/observe/observe.ts'
 
 /** Options that configure devices of userdma, of which `--host` has none. */
 const DEVICE_OPTIONS = {
@@ -22,11 +22,16 @@ const DEVICE_OPTIONS = {
   torment: '--torment',
   like: '--like',
   buffers: '--buffers',
+  timers: '--timers',
   ignoreMemlock: '--ignore-memlock',
   socket: '--socket',
   private: '--private',
-  record: '--record',
   payload: '--payload',
+} as const
+
+/** Options of recordings, which some commands cannot make of observed programs. */
+export const RECORDINGS = {
+  record: '--record',
   recordLimit: '--record-limit',
   recordOnFailure: '--record-on-failure',
 } as const

@@ -1,76 +1,179 @@
 /*
- * What a run of a fault walk has shown, compared with the run without faults.
+ * What a run of a walk has shown, compared with the run without failures.
  */
 import type { Finding } from '../../spec/check/finding.ts'
-import type { SurveySite } from '../../spec/faults.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
+import type { FailedProgram, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import type { AttemptResult } from '../attempt.ts'
 import type { CrashRecord } from './crashes.ts'
-import type { WalkPoint } from './points.ts'
+import type { RoleCount, WalkPoint, WalkSite } from './kinds.ts'
 
 /**
  * Outcomes of a point.
  *
  * - `crash`: a signal such as SIGSEGV has ended a process
  * - `hang`: the program did not end
- * - `swallowed`: the exit status is 0, the output is as without the fault, and the program has not made up for the
- *   failure: it has fewer successful calls or requests of this kind. Queries are left out: programs and libraries may do
- *   without an answer
+ * - `stale`: the program went on with what an event has made invalid (a finding of `check`)
  * - `leak`: the process has destroyed objects after the failure, but not all
- * - `handled`: the program has reported the failure, by its exit status or output, or has repeated what failed
+ * - `left`: the program has ended, and a process of it still has a connection to what is gone
+ * - `wrong`: the exit status says failure, although the program was told of none: the transport has made up for it, or it
+ *   has no acknowledgement
+ * - `swallowed`: the exit status is 0, the output is as without the failure, and the program, which was told of it, has
+ *   not made up for it: it has fewer successful calls or requests of this kind, and no further connection. Queries are
+ *   left out: programs and libraries may do without an answer
+ * - `recovered`: the exit status is 0, and nothing of the above
+ * - `ended`: the program has ended with another status, and said why
  * - `unreached`: the program did not come to the site
  */
-export const outcomes = ['crash', 'hang', 'swallowed', 'leak', 'handled', 'unreached'] as const
+export const outcomes = [
+  'crash',
+  'hang',
+  'stale',
+  'leak',
+  'left',
+  'wrong',
+  'swallowed',
+  'recovered',
+  'ended',
+  'unreached',
+] as const
 export type Outcome = (typeof outcomes)[number]
 
 /** A run of the program. */
 export interface WalkRun {
   readonly result: AttemptResult
-  readonly sites: readonly SurveySite[]
+  readonly sites: readonly WalkSite[]
+  readonly counts: readonly RoleCount[]
   /** Crashes, and the stacks of a program that hangs. */
   readonly records: readonly CrashRecord[]
-  /** Objects that the process has left into which the fault was injected, if it has destroyed others afterwards. */
-  readonly leaks: readonly Finding[]
+  readonly findings: readonly Finding[]
+  readonly failed: FailedProgram | undefined
+  readonly facts: SurveyFacts
   /** How often the rule has acted. */
   readonly injected: number
+  /** What the program waited for when its time was over. */
+  readonly waits: readonly string[]
+  /** Connections to what is gone, when the program had ended. */
+  readonly left: readonly string[]
 }
 
 export interface WalkResult {
   readonly point: WalkPoint
   readonly outcome: Outcome
   readonly run: WalkRun
+  /** Objects that were left, of a `leak`; findings of `stale`; connections of `left`. */
+  readonly details: readonly string[]
+  /** The first line of output that the run without failures has not. */
+  readonly message: string | undefined
+  /** Milliseconds from the failure to the next success; without one, by which the run was longer. */
+  readonly recovery: number
+  /** Of how many runs with full timers how many had this outcome. Absent: it is no finding, so one run was enough. */
+  readonly confirmed?: { readonly times: number; readonly runs: number }
 }
+
+/** Findings of `check` about what an event has made invalid. */
+const STALE: readonly FindingId[] = []
 
 /** Numbers differ from run to run: times, addresses, queue pairs, bandwidths. */
-const comparable = (output: string): ReadonlySet<string> =>
-  new Set(
-    output
-      .split('\n')
-      .map(line => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim())
-      .filter(Boolean),
-  )
+const comparable = (line: string): string => line.replace(/0x[0-9a-f]+|[0-9a-f:.]*\d[0-9a-f:.]*/gi, '#').trim()
 
-const hasNewLine = (output: string, before: string): boolean => {
-  const known = comparable(before)
-  for (const line of comparable(output)) if (!known.has(line)) return true
-  return false
+/** What shells say of processes that a signal has ended is not the program's. */
+const OF_SHELL = /^(?:Killed|Terminated|Aborted|Hangup)\b/
+
+const newLine = (output: string, before: string): string | undefined => {
+  const known = new Set(before.split('\n').map(comparable))
+  return output
+    .split('\n')
+    .find(line => line.trim() !== '' && !OF_SHELL.test(line.trim()) && !known.has(comparable(line)))
+    ?.trim()
 }
+
+const messageOf = (run: WalkRun, clean: WalkRun): string | undefined =>
+  newLine(run.result.stderr, clean.result.stderr) ?? newLine(run.result.stdout, clean.result.stdout)
 
 const countOf = (sites: readonly SurveySite[], { target, name, class: cls }: SurveySite): number =>
   sites
     .filter(site => site.target === target && site.name === name && site.class === cls)
     .reduce((sum, { count }) => sum + count, 0)
 
+/** Queries, and what the kernel does without a program. */
 const isQuery = ({ target, name }: SurveySite): boolean => target === 'call' && /\.query/.test(name)
 
-/** `clean`: the run without faults. */
-export const outcomeOf = ({ site }: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
-  const { result, records, leaks, injected, sites } = run
+const MAKES_UP = /\.(?:create|connect|modify|resolveAddress|resolveRoute|accept|listen)$/
+
+/** The program has made connections or objects, or posted requests, once more. */
+const isRepeated = (run: WalkRun, clean: WalkRun): boolean =>
+  run.sites.some(
+    site =>
+      (site.target === 'post' || (site.target === 'call' && MAKES_UP.test(site.name))) &&
+      countOf(run.sites, site) > countOf(clean.sites, site),
+  )
+
+/** Numbers differ from run to run. */
+const toldOf = ({ facts }: WalkRun): ReadonlySet<string> => new Set(facts.told.map(comparable))
+
+/** What the program was told, and is not in the run without failures. */
+export const newlyTold = (run: WalkRun, clean: WalkRun): readonly string[] => {
+  const before = toldOf(clean)
+  return run.facts.told.filter(text => !before.has(comparable(text)))
+}
+
+const leaksOf = ({ findings, failed }: WalkRun): readonly Finding[] =>
+  // A program that ends at once leaves all to the system; one that has destroyed objects has tried to clean up.
+  failed !== undefined && failed.destroyed > 0
+    ? findings.filter(({ id, wasKilled, program }) => id === 'leak' && !wasKilled && program?.pid === failed.pid)
+    : []
+
+const staleOf = (run: WalkRun, clean: WalkRun): readonly Finding[] =>
+  run.findings.filter(({ id }) => STALE.includes(id) && !clean.findings.some(finding => finding.id === id))
+
+const isFailing = ({ kind }: WalkPoint): boolean => kind === 'calls' || kind === 'posts' || kind === 'completions'
+
+const outcomeOf = (point: WalkPoint, clean: WalkRun, run: WalkRun): Outcome => {
+  const { result, records, injected, sites, left } = run
   if (injected === 0) return 'unreached'
   if (records.some(({ isCrash }) => isCrash)) return 'crash'
   if (result.isTimedOut) return 'hang'
-  if (leaks.length > 0) return 'leak'
-  if (result.failure !== undefined) return result.signal === null ? 'handled' : 'crash'
-  const isReported = hasNewLine(result.stderr, clean.result.stderr) || hasNewLine(result.stdout, clean.result.stdout)
-  const isMadeUpFor = countOf(sites, site) - injected >= countOf(clean.sites, site)
-  return isReported || isMadeUpFor || isQuery(site) ? 'handled' : 'swallowed'
+  if (staleOf(run, clean).length > 0) return 'stale'
+  if (leaksOf(run).length > 0) return 'leak'
+  if (left.length > 0 && clean.left.length === 0) return 'left'
+  const told = newlyTold(run, clean)
+  const message = messageOf(run, clean)
+  if (result.failure !== undefined) {
+    if (point.kills) return 'ended'
+    if (result.signal !== null) return 'crash'
+    return point.isHidden && told.length === 0 ? 'wrong' : 'ended'
+  }
+  if (message !== undefined) return 'recovered'
+  if (isFailing(point) && point.site !== undefined) {
+    const isMadeUpFor = countOf(sites, point.site) - injected >= countOf(clean.sites, point.site)
+    return isMadeUpFor || isQuery(point.site) ? 'recovered' : 'swallowed'
+  }
+  return told.length === 0 || isRepeated(run, clean) ? 'recovered' : 'swallowed'
+}
+
+/** `clean`: the run without failures. */
+export const judge = (point: WalkPoint, clean: WalkRun, run: WalkRun): WalkResult => {
+  const outcome = outcomeOf(point, clean, run)
+  const { injectedAt, recoveredAt } = run.facts
+  const took = injectedAt !== undefined && recoveredAt !== undefined ? recoveredAt - injectedAt : undefined
+  return {
+    point,
+    outcome,
+    run,
+    details:
+      outcome === 'leak'
+        ? leaksOf(run).map(({ text }) => text)
+        : outcome === 'stale'
+          ? staleOf(run, clean).map(({ text }) => text)
+          : outcome === 'left'
+            ? run.left
+            : outcome === 'hang'
+              ? run.waits
+              : outcome === 'swallowed' || outcome === 'wrong'
+                ? newlyTold(run, clean)
+                : [],
+    message: messageOf(run, clean),
+    recovery: Math.max(0, took ?? run.result.duration - clean.result.duration),
+  }
 }

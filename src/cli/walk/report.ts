@@ -1,44 +1,66 @@
 /*
- * The output of a fault walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
+ * The output of a walk: as text, as JSON objects (`--json`), and as a SARIF 2.1.0 log (`--sarif`).
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import { type Frame, frameText } from '../../spec/check/frames.ts'
+import { counted } from '../../spec/text.ts'
+import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
 import type { Symbols } from '../../tools/trace/findings.ts'
 import { printable } from '../../tools/trace/printable.ts'
 import { type SarifResult, sarifDocument } from '../check/sarif.ts'
-import type { ConfigOptions } from '../config.ts'
 import { quoted } from '../program/quoted.ts'
 import type { CrashRecord } from './crashes.ts'
+import type { WalkPlan, WalkPoint } from './kinds.ts'
 import { type Outcome, outcomes, type WalkResult, type WalkRun } from './outcome.ts'
+import type { Stage } from './stage.ts'
 
 /** Outcomes that are findings: title, severity, and what to do. */
 const findings = {
   crash: {
-    title: 'the program crashes when a call or request fails',
+    title: 'the program crashes when something fails',
     level: 'error',
     advice: 'check the result of the call, or the status of the completion, before its object or data is used',
   },
   hang: {
-    title: 'the program does not end when a call or request fails',
+    title: 'the program does not end when something fails',
     level: 'error',
-    advice: 'leave waiting loops when a request has failed, and tell the peer',
+    advice: 'leave waiting loops when a request or connection has failed, limit waits in time, and tell the peer',
   },
-  swallowed: {
-    title: 'the program goes on as if a failed call or request had succeeded',
-    level: 'warning',
-    advice: 'report the failure, or repeat what failed',
+  stale: {
+    title: 'the program goes on with what an event has made invalid',
+    level: 'error',
+    advice: 'when the event comes, look the index, handle or queue pair up again, or make it anew',
   },
   leak: {
     title: 'the program cleans up after a failure, and forgets objects',
     level: 'warning',
     advice: 'destroy all objects on the path of the failure',
   },
+  left: {
+    title: 'a process keeps a connection whose peer is gone',
+    level: 'warning',
+    advice: 'end connections whose peer is silent or has disconnected, for example by a keep-alive',
+  },
+  wrong: {
+    title: 'the program fails although nothing failed for it',
+    level: 'warning',
+    advice: 'a lost datagram, a late event and a short outage are no failures: repeat, or go on',
+  },
+  swallowed: {
+    title: 'the program goes on as if what failed had succeeded',
+    level: 'warning',
+    advice: 'report the failure, or repeat what failed',
+  },
 } as const
 type FindingOutcome = keyof typeof findings
 
-const isFindingOutcome = (outcome: Outcome): outcome is FindingOutcome => Object.hasOwn(findings, outcome)
+export const isFindingOutcome = (outcome: Outcome): outcome is FindingOutcome => Object.hasOwn(findings, outcome)
 
-export const isFinding = ({ outcome }: WalkResult): boolean => isFindingOutcome(outcome)
+/** Runs whose outcome is one, and happens again: with 2 of 3 runs. */
+const isConfirmed = ({ confirmed }: WalkResult): boolean => (confirmed?.times ?? 0) >= 2
+
+/** Whether the outcome is a confirmed finding. */
+export const isFinding = (result: WalkResult): boolean => isFindingOutcome(result.outcome) && isConfirmed(result)
 
 const MAX_FRAMES = 12
 
@@ -55,10 +77,23 @@ const programFrames = (stack: Stack, symbols: Symbols): readonly Frame[] => {
 const LIBRARY = /\.so(?:\.|$)/
 
 /** Where the program has called the verbs API: its first frame outside of libraries and of functions in headers. */
-const placeOf = (frames: readonly Frame[]): Frame | undefined =>
+export const placeOf = (frames: readonly Frame[]): Frame | undefined =>
   frames.find(
     ({ file, object }) => !file?.startsWith('/usr/include/') && (object === undefined || !LIBRARY.test(object)),
   ) ?? frames[0]
+
+const stackOf = ({ site }: WalkPoint): Stack => site?.stack ?? []
+
+export const framesOf = (point: WalkPoint, symbols: Symbols): readonly Frame[] => programFrames(stackOf(point), symbols)
+
+/** Where it happens: process and place; '' for packets. */
+const whereText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
+  if (site === undefined) return ''
+  const place = placeOf(programFrames(site.stack, symbols))
+  const process = `process ${site.process} (${printable(site.program)})${host === '' ? '' : ` of ${host}`}`
+  const at = place === undefined ? '' : ` in ${printable(frameText(place))}`
+  return `${process}${at}, which ${site.phase}`
+}
 
 const stackLines = (frames: readonly Frame[]): string =>
   frames
@@ -72,93 +107,170 @@ const recordsOf = ({ outcome, run }: WalkResult): readonly CrashRecord[] =>
 const recordTitle = ({ pid, command, signal, isCrash }: CrashRecord): string =>
   isCrash ? `${signal} in process ${pid} (${command})` : `process ${pid} (${command}) is at`
 
-const endText = ({ run: { result } }: WalkResult): string =>
-  result.isTimedOut ? `no end after ${(result.duration / 1000).toFixed(1)} s` : (result.failure ?? 'exit status 0')
+const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`
 
-/** The line of the run without faults. */
-export const cleanLine = ({ result, sites }: WalkRun, points: number): string =>
-  `userdma run: fault walk: ${points} points at ${new Set(sites.map(({ site }) => site)).size} call sites; without faults the program takes ${(result.duration / 1000).toFixed(1)} s\n`
+const endText = ({ result }: WalkRun): string =>
+  result.isTimedOut ? `no end after ${seconds(result.duration)}` : (result.failure ?? 'exit status 0')
 
-/** A finding as text. `command`: the program and its arguments. */
-export const resultText = (
-  result: WalkResult,
-  symbols: Symbols,
-  command: readonly string[],
-  { device = [], fault = [] }: ConfigOptions,
-): string => {
-  const { point, outcome, run } = result
-  const frames = programFrames(point.site.stack, symbols)
-  const place = placeOf(frames)
-  const options = [
-    ...device.flatMap(one => ['--device', one]),
-    ...[...fault, point.rule].flatMap(rule => ['--fault', rule]),
-  ]
+/** The outcome in words: `recovered in 1.2 s`, `ended with the message …`. */
+const outcomeText = (result: WalkResult): string => {
+  const { outcome, run, message, recovery, confirmed } = result
+  const sometimes =
+    isFindingOutcome(outcome) && !isConfirmed(result) && confirmed
+      ? ` (sometimes: ${confirmed.times} of ${confirmed.runs} runs)`
+      : ''
+  switch (outcome) {
+    case 'recovered':
+      return recovery < 100 ? 'recovered' : `recovered in ${seconds(recovery)}`
+    case 'ended':
+      return message === undefined
+        ? `ended with ${endText(run)}`
+        : `ended with the message ${JSON.stringify(printable(message).slice(0, 60))}`
+    case 'hang':
+      return `hangs${sometimes}`
+    case 'unreached':
+      return 'not reached'
+    case 'left':
+      return `leaves connections at the peer${sometimes}`
+    default:
+      return `${outcome}${sometimes}`
+  }
+}
+
+/** The line of the run without failures. */
+export const cleanLine = (label: string, { result, sites }: WalkRun, { points }: WalkPlan): string => {
+  const processes = new Set(sites.map(({ host, process }) => `${host} ${process}`)).size
+  const places = new Set(sites.map(({ site }) => site).filter(Boolean)).size
+  return `${label}: ${counted(points.length, 'point')} at ${counted(places, 'call site')} of ${processes} ${processes === 1 ? 'process' : 'processes'}; without failures the program takes ${seconds(result.duration)}\n`
+}
+
+/** A finding as text. */
+export const resultText = (label: string, result: WalkResult, symbols: Symbols, stage: Stage): string => {
+  const { point, outcome, run, details, confirmed } = result
+  const where = whereText(point, symbols)
+  const again = confirmed === undefined ? '' : ` (${confirmed.times} of ${confirmed.runs} runs)`
   return [
-    `userdma run: ${outcome}: ${point.text}${place === undefined ? '' : ` in ${printable(frameText(place))}`}: ${endText(result)}\n`,
-    `  the failing ${point.site.target}\n`,
-    stackLines(frames),
+    `${label}: ${outcome}: ${point.text}${where === '' ? '' : ` in ${where}`}: ${endText(run)}${again}\n`,
+    stackLines(programFrames(stackOf(point), symbols)),
     ...recordsOf(result).map(
       record => `  ${printable(recordTitle(record))}\n${stackLines(programFrames(record.stack, symbols))}`,
     ),
-    ...(outcome === 'leak' ? run.leaks.map(({ text }) => `  ${printable(text)}\n`) : []),
-    `  repeat it: ${['userdma', 'run', '--private', ...options, '--', ...command].map(quoted).join(' ')}\n`,
+    ...details.map(text => `  ${printable(text)}\n`),
+    `  repeat it: ${stage.repeatCommand(point).map(quoted).join(' ')}\n`,
   ].join('')
 }
 
-/** The last line. `points`: number of all points. */
-export const summaryText = (results: readonly WalkResult[], points: number, milliseconds: number): string => {
-  const counts = outcomes
-    .map(outcome => [outcome, results.filter(result => result.outcome === outcome).length] as const)
-    .filter(([, count]) => count > 0)
-    .map(([outcome, count]) => `${count} ${outcome}`)
-  const left = points - results.length
+/** All results: kind, what, where, outcome. */
+export const tableText = (results: readonly WalkResult[], symbols: Symbols): string => {
+  const rows = results.map(result => [
+    result.point.kind,
+    result.point.text,
+    placeText(result.point, symbols),
+    outcomeText(result),
+  ])
+  const widths = [0, 1, 2].map(column => Math.max(0, ...rows.map(row => row[column]!.length)))
+  return rows.map(row => `  ${row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell)).join('  ')}\n`).join('')
+}
+
+const placeText = ({ host, site }: WalkPoint, symbols: Symbols): string => {
+  if (site === undefined) return ''
+  const place = placeOf(programFrames(site.stack, symbols))
+  const process = `${host === '' ? '' : `${host}:`}${printable(site.program)} ${site.process}`
+  return place === undefined ? process : `${process} ${printable(shortFrame(place))}`
+}
+
+const shortFrame = (frame: Frame): string =>
+  frame.file === undefined ? frameText(frame) : `${frame.file.split('/').at(-1)}:${frame.line ?? 0}`
+
+const leftOutText = ({ leftOut }: WalkPlan, kind: WalkKind): string =>
+  leftOut
+    .filter(one => one.kind === kind)
+    .map(({ why, count }) => `${count} ${why}`)
+    .join(', ')
+
+/** The last lines. */
+export const summaryText = (
+  label: string,
+  results: readonly WalkResult[],
+  plan: WalkPlan,
+  milliseconds: number,
+  factor: number,
+): string => {
+  const countsOf = (some: readonly WalkResult[]): string =>
+    outcomes
+      .map(outcome => [outcome, some.filter(result => result.outcome === outcome).length] as const)
+      .filter(([, count]) => count > 0)
+      .map(([outcome, count]) => `${count} ${outcome}`)
+      .join(', ') || 'nothing to fail'
+  const left = plan.points.length - results.length
   const rest = left === 0 ? '' : `; ${left} points were not tried (--points, --time-limit)`
-  return `userdma run: fault walk: ${results.length} runs in ${(milliseconds / 1000).toFixed(0)} s: ${counts.join(', ') || 'nothing to fail'}${rest}\n`
+  const kinds = walkKindNames.flatMap(kind => {
+    const ofKind = results.filter(({ point }) => point.kind === kind)
+    const leftOut = leftOutText(plan, kind)
+    if (ofKind.length === 0 && leftOut === '') return []
+    return [`  ${kind}: ${countsOf(ofKind)}${leftOut === '' ? '' : `; left out: ${leftOut}`}\n`]
+  })
+  const timers =
+    factor === 1
+      ? ''
+      : `; times of retries were multiplied by ${factor}, and findings confirmed without that; timers of the program are its own`
+  return `${label}: ${results.length} runs in ${(milliseconds / 1000).toFixed(0)} s: ${countsOf(results)}${rest}${timers}\n${kinds.length > 1 ? kinds.join('') : ''}`
 }
 
 /** A result as a JSON object. */
 export const resultJson = (result: WalkResult, symbols: Symbols) => {
-  const { point, outcome, run } = result
-  const { target, name, class: cls, site, program, count } = point.site
+  const { point, outcome, run, details, message, recovery, confirmed } = result
+  const { site } = point
   return {
+    kind: point.kind,
     outcome,
+    isFinding: isFinding(result),
     text: point.text,
-    rule: point.rule,
-    target,
-    name,
-    class: cls,
-    site,
-    program,
-    count,
-    frames: programFrames(point.site.stack, symbols),
+    rule: point.rule(1),
+    ...(point.host !== '' && { host: point.host }),
+    ...(site !== undefined && {
+      target: site.target,
+      name: site.name,
+      class: site.class,
+      site: site.site,
+      program: site.program,
+      process: site.process,
+      phase: site.phase,
+      count: site.count,
+    }),
+    frames: programFrames(stackOf(point), symbols),
     status: run.result.status,
     signal: run.result.signal,
     milliseconds: Math.round(run.result.duration),
+    recovery: Math.round(recovery),
+    ...(message !== undefined && { message }),
+    ...(confirmed !== undefined && { confirmed }),
     stacks: recordsOf(result).map(({ stack, ...record }) => ({ ...record, frames: programFrames(stack, symbols) })),
-    leaks: outcome === 'leak' ? run.leaks.map(({ text }) => text) : [],
+    details,
   }
 }
+
+/** What stays the same from walk to walk: kind, text and function. */
+export const pointKey = (kind: string, text: string, frames: readonly Frame[]): string =>
+  [kind, text, placeOf(frames)?.function ?? ''].join('\t')
 
 /** The findings as a SARIF log. `version`: that of userdma. */
 export const walkSarif = (results: readonly WalkResult[], symbols: Symbols, version: string) => {
   const found = results.flatMap(result =>
-    isFindingOutcome(result.outcome) ? [{ result, outcome: result.outcome }] : [],
+    isFinding(result) && isFindingOutcome(result.outcome) ? [{ result, outcome: result.outcome }] : [],
   )
   return sarifDocument(
-    'userdma run --fault-walk',
+    'userdma walk',
     version,
     Object.entries(findings).map(([id, { title, advice, level }]) => ({ id, title, why: title, advice, level })),
     found.map(
       ({ result, outcome }): SarifResult => ({
         id: outcome,
         level: findings[outcome].level,
-        text: `${result.point.text}: ${endText(result)}`,
-        count: 1,
+        text: `${result.point.text}: ${endText(result.run)}`,
+        count: result.confirmed?.times ?? 1,
         stacks: [
-          {
-            action: `the failing ${result.point.site.target}`,
-            frames: programFrames(result.point.site.stack, symbols),
-          },
+          { action: result.point.text, frames: programFrames(stackOf(result.point), symbols) },
           ...recordsOf(result).map(record => ({
             action: recordTitle(record),
             frames: programFrames(record.stack, symbols),

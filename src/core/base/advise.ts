@@ -30,20 +30,33 @@ const refuse = (errno: ErrnoName, reason: string): never => {
   throw new CallError(errno, `pd.advise: ${reason}`)
 }
 
+/** With what a driver refuses keys of the ranges: without an on-demand region, of a window, of another domain, for reading. */
+export interface KeyRefusals {
+  readonly unknown: ErrnoName
+  readonly window: ErrnoName
+  readonly otherDomain: ErrnoName
+  readonly readOnly: ErrnoName
+}
+/** Of Linux's rxe, which looks for a region with all that is needed (lookup_mr). */
+const RXE_REFUSALS: KeyRefusals = { unknown: 'EINVAL', window: 'EINVAL', otherDomain: 'EINVAL', readOnly: 'EINVAL' }
+
 /** Undefined: outside its region, which is an error only with FLUSH. */
 const rangeOf = (
   { memory }: Device,
   pd: CoreObject,
   { address, length, lkey }: Arguments['ranges'][number],
   needsWrite: boolean,
+  refusals: KeyRefusals,
 ): Range | undefined => {
   const row = findKey(memory, lkey)
   const space = memory.spaces[memory.space[row] ?? -1]
-  const isRegion = row >= 0 && memory.kind[row] === KeyKind.REGION && memory.pd[row] === pd.id
-  if (!isRegion || !(space instanceof OnDemandSpace))
-    return refuse('EINVAL', `lkey 0x${lkey.toString(16)}: no on-demand region of this protection domain has it`)
+  const refuseKey = (why: keyof KeyRefusals, reason: string): never =>
+    refuse(refusals[why], `lkey 0x${lkey.toString(16)}: ${reason}`)
+  if (row >= 0 && memory.kind[row] !== KeyKind.REGION) refuseKey('window', 'is the key of a memory window')
+  if (!(space instanceof OnDemandSpace)) return refuseKey('unknown', 'no on-demand region has it')
+  if (memory.pd[row] !== pd.id) refuseKey('otherDomain', 'its region is of another protection domain')
   if (needsWrite && (memory.access[row]! & LOCAL_WRITE) === 0)
-    refuse('EPERM', `lkey 0x${lkey.toString(16)}: its region has no LOCAL_WRITE, which PREFETCH_WRITE needs`)
+    refuseKey('readOnly', 'its region has no LOCAL_WRITE, which PREFETCH_WRITE needs')
   const [hi, lo] = [Number(address >> 32n), Number(address & 0xffff_ffffn)]
   if (resolve(memory, pd.id, lkey, hi, lo, length, 0, 0) < 0) return undefined
   return { space, hi: addressHi(memory, row, hi, lo), lo: addressLo(memory, row, lo), length }
@@ -65,25 +78,27 @@ const prefetch = async (ranges: readonly (Range | undefined)[], needsWrite: bool
 
 const pending = new WeakMap<Context, number>()
 
-/** Throws EOPNOTSUPP, EINVAL, EPERM; with FLUSH also EFAULT. */
-export const advise = ({ device, context }: CallContext, pd: CoreObject, { advice, flags, ranges }: Arguments) => {
-  if (device.extended.odpGeneralCaps === 0n) refuse('EOPNOTSUPP', `device ${device.name} has no on-demand paging`)
-  // as in Linux 7.3
-  if (advice > 0xffff_ffffn) refuse('EINVAL', `advice ${advice} is above 2^32 - 1`)
-  const kind = Number(advice)
-  if (kind !== PREFETCH && kind !== PREFETCH_WRITE && kind !== PREFETCH_NO_FAULT)
-    refuse('EOPNOTSUPP', `advice ${advice} is none of 0 (PREFETCH), 1 (PREFETCH_WRITE) and 2 (PREFETCH_NO_FAULT)`)
-  if (ranges.length === 0) refuse('EINVAL', 'attribute ranges: at least one is needed')
-  const needsWrite = kind === PREFETCH_WRITE
-  const found = ranges.map(range => rangeOf(device, pd, range, needsWrite))
-  if (kind === PREFETCH_NO_FAULT) return {}
-  if (flags & AdviseFlags.values.FLUSH) return prefetch(found, needsWrite)
-  const calls = pending.get(context) ?? 0
-  if (calls < MAX_PENDING) {
-    pending.set(context, calls + 1)
-    prefetch(found, needsWrite)
-      .catch(() => {})
-      .finally(() => pending.set(context, pending.get(context)! - 1))
+/** The method throws EOPNOTSUPP, EINVAL, and those of `refusals`; with FLUSH also EFAULT. */
+export const adviceTaker =
+  (refusals: KeyRefusals = RXE_REFUSALS) =>
+  ({ device, context }: CallContext, pd: CoreObject, { advice, flags, ranges }: Arguments) => {
+    if (device.extended.odpGeneralCaps === 0n) refuse('EOPNOTSUPP', `device ${device.name} has no on-demand paging`)
+    // as in Linux 7.3
+    if (advice > 0xffff_ffffn) refuse('EINVAL', `advice ${advice} is above 2^32 - 1`)
+    const kind = Number(advice)
+    if (kind !== PREFETCH && kind !== PREFETCH_WRITE && kind !== PREFETCH_NO_FAULT)
+      refuse('EOPNOTSUPP', `advice ${advice} is none of 0 (PREFETCH), 1 (PREFETCH_WRITE) and 2 (PREFETCH_NO_FAULT)`)
+    if (ranges.length === 0) refuse('EINVAL', 'attribute ranges: at least one is needed')
+    const needsWrite = kind === PREFETCH_WRITE
+    const found = ranges.map(range => rangeOf(device, pd, range, needsWrite, refusals))
+    if (kind === PREFETCH_NO_FAULT) return {}
+    if (flags & AdviseFlags.values.FLUSH) return prefetch(found, needsWrite)
+    const calls = pending.get(context) ?? 0
+    if (calls < MAX_PENDING) {
+      pending.set(context, calls + 1)
+      prefetch(found, needsWrite)
+        .catch(() => {})
+        .finally(() => pending.set(context, pending.get(context)! - 1))
+    }
+    return {}
   }
-  return {}
-}

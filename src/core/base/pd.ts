@@ -13,7 +13,7 @@ import { execute, methodOf } from '../dispatch/invoke.ts'
 import { type CoreObject, Lifecycle } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
-import { advise } from './advise.ts'
+import { adviceTaker } from './advise.ts'
 
 /** Adds the index of the list's entry to the error's message. */
 const errorOfEntry = (index: number, error: unknown): unknown =>
@@ -30,7 +30,7 @@ const awaitAll = async (calls: readonly Promise<Result>[]): Promise<Record<never
 export const pdClass = driverClass(Pd, {
   create: () => ({}),
   destroy: () => ({}),
-  advise,
+  advise: adviceTaker(),
 
   createAhs(call, pd, { addresses, ibAddresses, opaAddresses }) {
     const { context, caller } = call

@@ -109,6 +109,7 @@ export const createCore = ({
   waitingCalls: 0,
   faults: 0,
   events: 0,
+  eventDelays: undefined,
 })
 
 /**

@@ -37,6 +37,7 @@ import {
 } from '../model.ts'
 import { onUndelivered } from '../undelivered.ts'
 import { BoundedQueue } from './bounded-queue.ts'
+import { postLate } from './late-events.ts'
 import {
   cancelDeadline,
   countCompletion,
@@ -172,9 +173,17 @@ export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd === undefined || fd.isClosed) return
-  fd.context.device.core.events++
+  const { core } = fd.context.device
+  core.events++
   countEvent(event, 1)
-  fd.sink.post(event)
+  const { eventDelays } = core
+  const late = eventDelays?.decide(fd, event)
+  if (eventDelays === undefined || late === undefined) fd.sink.post(event)
+  else
+    postLate(fd, event, late, eventDelays, () => {
+      countEvent(event, 1)
+      fd.sink.post(event)
+    })
 }
 
 /** Posts an event of an object, unless the device is being removed. */

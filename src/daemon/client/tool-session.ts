@@ -7,7 +7,7 @@ import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { close, send } from '../../host/net/sockets.ts'
 import type { Finding } from '../../spec/check/finding.ts'
-import type { FailedProgram, SurveySite } from '../../spec/faults.ts'
+import type { FailedProgram, SurveyFacts, SurveySite } from '../../spec/faults.ts'
 import { MessageType, SessionLimits } from '../../spec/session.ts'
 import { newReply, type Reply, writeHello, writeTool } from '../../uapi/session-codec.ts'
 import {
@@ -71,7 +71,11 @@ export interface ToolSession {
   /** Begins a new survey of call sites. */
   beginSurvey(): Promise<void>
   /** The call sites of programs since `beginSurvey`, and the process into which a fault was injected. */
-  survey(): Promise<{ readonly sites: readonly SurveySite[]; readonly failed: FailedProgram | undefined }>
+  survey(): Promise<{
+    readonly sites: readonly SurveySite[]
+    readonly failed: FailedProgram | undefined
+    readonly facts: SurveyFacts
+  }>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
@@ -367,7 +371,8 @@ export const openToolSession = async (socket: string, handlers: Handlers = {}): 
         const answer = await request({ kind: 'sites', from: sites.length })
         if (!('sites' in answer)) throw unexpectedReply('sites')
         sites.push(...answer.sites)
-        if (sites.length >= answer.total || answer.sites.length === 0) return { sites, failed: answer.failed }
+        if (sites.length >= answer.total || answer.sites.length === 0)
+          return { sites, failed: answer.failed, facts: answer.facts ?? { told: [], retries: 0 } }
       }
     },
     async changeDevices(change) {

@@ -5,6 +5,7 @@
 
 import type { Assembly } from '../../assembly/assembly.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
+import { moveGid } from '../../assembly/move-gid.ts'
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import {
@@ -76,6 +77,8 @@ export interface Devices {
   rename(device: DaemonDevice, name: string): void
   /** A fault takes the device's link down or up. Nothing for a device without link. */
   setLink(device: DaemonDevice, isUp: boolean): void
+  /** A fault moves the device's own GID (`moveGid`). Nothing for a device without link. */
+  moveGid(device: DaemonDevice, by: number): void
   removeAll(): void
 }
 
@@ -201,6 +204,9 @@ export const createDevices = (
       const event = linked.link.setCarrier(isUp)
       notify(listener => listener.changed?.(found))
       if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
+    },
+    moveGid(found, by) {
+      if (isLinked(found.network)) moveGid(found.network, by, () => notify(listener => listener.changed?.(found)))
     },
     removeAll() {
       for (const { spec } of [...all].reverse()) devices.remove(spec.name)

@@ -8,9 +8,10 @@ import type { Containment } from '../containment.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { FailureReports } from '../failures.ts'
 import type { DeviceListener, Devices } from './devices.ts'
+import { ReturningDevices } from './returning-devices.ts'
 
 export interface LendingParts {
-  readonly devices: Pick<Devices, 'all' | 'add' | 'remove' | 'find' | 'listeners'>
+  readonly devices: Pick<Devices, 'all' | 'add' | 'remove' | 'find' | 'of' | 'listeners'>
   readonly contexts: { readonly count: number; withMemory(): Iterable<Pick<OpenContext, 'context'>> }
   /** Channels and descriptors of programs without a device. */
   readonly events: { readonly count: number }
@@ -19,19 +20,16 @@ export interface LendingParts {
   readonly log: (...words: unknown[]) => void
 }
 
-/** Milliseconds between attempts to add the devices again, and after how many of them the log says so. */
-const RETRY_INTERVAL = 50
-const LOGGED_ATTEMPT = 100
-
 export class LentDevices {
   readonly #parts: LendingParts
   /** Devices that are not here now. */
   #lent: readonly DeviceSpec[] = []
   #borrower: object | undefined
-  #retry: NodeJS.Timeout | undefined
+  readonly #returning: ReturningDevices
 
   constructor(parts: LendingParts) {
     this.#parts = parts
+    this.#returning = new ReturningDevices(parts)
   }
 
   /** Programs that use devices, as text; empty: none. */
@@ -52,7 +50,7 @@ export class LentDevices {
    */
   async lend(borrower: object): Promise<readonly DeviceSpec[]> {
     const { devices } = this.#parts
-    if (this.#borrower !== undefined || this.#lent.length > 0) throw new Error('another command has the devices now')
+    if (this.#borrower !== undefined || !this.#returning.isEmpty) throw new Error('another command has the devices now')
     const users = this.#users()
     if (users !== '') throw new Error(`${users} uses the devices`)
     const lent = devices.all.map(({ spec }) => spec)
@@ -79,32 +77,11 @@ export class LentDevices {
   takeBack(borrower: object): void {
     if (this.#borrower !== borrower) return
     this.#borrower = undefined
-    this.#addAgain(1)
-  }
-
-  /** Adds the devices that are not here, and tries again while that fails: the borrower's daemon may still have their ports. */
-  #addAgain(attempt: number): void {
-    const { devices, containment, log } = this.#parts
-    let reason = ''
-    this.#lent = this.#lent.filter(spec => {
-      try {
-        if (devices.find(spec.name) === undefined) devices.add(spec)
-        return false
-      } catch (error) {
-        reason = error instanceof Error ? error.message : String(error)
-        return true
-      }
-    })
-    if (this.#lent.length === 0) return
-    if (attempt === LOGGED_ATTEMPT)
-      log(`userdma daemon: device ${this.#lent[0]!.name}, which a command had borrowed, cannot be added: ${reason}`)
-    const again = containment.guard('borrowed devices', () => this.#addAgain(attempt + 1))
-    this.#retry = setTimeout(again, RETRY_INTERVAL)
-    this.#retry.unref()
+    this.#returning.add(this.#lent, 'which a command had borrowed')
+    this.#lent = []
   }
 
   close(): void {
-    clearTimeout(this.#retry)
-    this.#lent = []
+    this.#returning.close()
   }
 }

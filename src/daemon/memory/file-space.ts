@@ -3,7 +3,7 @@
  * block the daemon. A memory file supports seals (of memfd_create or tmpfs); a dma-buf is memory of a device, or of
  * /dev/udmabuf. Of users other than the daemon's only files are accepted whose reads and writes a mover makes.
  */
-import { closeSync, fstatSync, readFileSync, statfsSync } from 'node:fs'
+import { closeSync, fstatSync, readFileSync, readlinkSync, statfsSync } from 'node:fs'
 import { type FileAccess, fileMemory, isAppending, isWritable } from '../../assembly/file-memory.ts'
 import type { Account, FileMemory } from '../../core/model.ts'
 import { orRelease, take } from '../../core/objects/limits.ts'
@@ -33,7 +33,7 @@ export class FileMemories {
 
   /**
    * The file behind descriptor `number` of the program. Throws CallError: EBADF if the descriptor cannot be duplicated;
-   * EINVAL if it is of another file, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be mapped; EMFILE or ENFILE
+   * EINVAL if it is of another file or a context, or has O_APPEND; EOPNOTSUPP if it is of a dma-buf that cannot be mapped; EMFILE or ENFILE
    * if the account, the daemon or the system has no descriptors left; ENOMEM if the daemon cannot map the file.
    */
   open(number: number): FileMemory {
@@ -117,6 +117,8 @@ const open = (process: ProcessHandle, fd: number, number: number): FileMemory =>
     const isMemoryFile = fd >= 0 && sealsOf(fd) >= 0
     if (!isMemoryFile && (fd < 0 || !isDmaBuf(fd)))
       throw new CallError('EINVAL', `descriptor ${number} is neither a memory file (memfd_create) nor a dma-buf`)
+    if (isMemoryFile && isOfDaemon(fd))
+      throw new CallError('EINVAL', `descriptor ${number} is a device's, not a memory file of the program's own`)
     if (isAppending(fd))
       throw new CallError('EINVAL', `descriptor ${number} has O_APPEND: all writes would be at the end of the file`)
     const isSealed = (): boolean => (sealsOf(fd) & (SEAL_WRITE | SEAL_FUTURE_WRITE)) !== 0
@@ -130,6 +132,10 @@ const open = (process: ProcessHandle, fd: number, number: number): FileMemory =>
     throw outOfDescriptors((error as { code?: string }).code) ?? error
   }
 }
+
+/** Whether a daemon has made a memory file, such as that behind a program's context: other device files are no dma-bufs. */
+const isOfDaemon = (fd: number): boolean =>
+  /^\/memfd:userdma-(?:context|calls|parked) /.test(readlinkSync(`/proc/self/fd/${fd}`))
 
 /** Only a dma-buf's file has this line there. Unlike a query of the file, to read it never waits for a file's server. */
 const isDmaBuf = (fd: number): boolean => /^exp_name:/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))

@@ -107,17 +107,7 @@ export class ProcessSpace implements AddressSpace {
     const search = this.#rangesFor(start, length)?.search(start, start + length, rightsOf(writable), this.#turn)
     // Most programs have few mappings, so the first slice suffices.
     if (search === undefined || search.next().done) return undefined
-    return this.#slices.run(this.#watchAndSearch(start, length, search))
-  }
-
-  /** The search ends last: its answer is valid in that turn. */
-  *#watchAndSearch(
-    start: number,
-    length: number,
-    search: Generator<undefined, boolean>,
-  ): Generator<undefined, boolean> {
-    yield* this.#registered.watching(start, length)
-    return yield* search
+    return this.#slices.run(this.#registered.watching(start, length, search))
   }
 
   register(hi: number, lo: number, length: number, onUnmapped: () => void): () => void {

@@ -9,7 +9,6 @@
  * cover later mappings at that address.
  */
 import { closeSync } from 'node:fs'
-import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import { isAddressSpaceGone, isStillOwned, type ProcessHandle } from '../../host/memory/process.ts'
@@ -50,9 +49,6 @@ const MAX_UNWATCH_BYTES = 2 ** 20
 /** Still longer ranges are never unwatched, which would take milliseconds. Address space limits their number. */
 const MAX_LATE_UNWATCH_BYTES = 2 ** 26
 
-/** Bytes that `watching` watches in its first slice, then more, unless a slice takes longer than this. Microseconds. */
-const WATCHED_BYTES = 2 ** 22
-const WATCH_TIME = 200
 /** Registrations may be refused after `watching`. */
 const MAX_PREPARED = 64
 
@@ -113,25 +109,29 @@ export class RegisteredRanges {
   }
 
   /**
-   * Watches memory with very many mappings, in slices: a registration would take 0.2 µs for each mapping at once. The
-   * registration that follows finds them watched.
+   * Watches memory with very many mappings while `search` (host/memory/ranges.ts) goes through them, slice by slice: a
+   * registration would take 0.2 µs for each mapping at once. The registration that follows finds them watched. Returns
+   * what the search returns, in the same turn.
    */
-  *watching(address: number, length: number): Generator<undefined, void> {
+  *watching(address: number, length: number, search: Iterator<number, boolean>): Generator<undefined, boolean> {
     const pageBytes = pageSize()
     const end = pageAbove(address + length, pageBytes)
     const start = pageBelow(address, pageBytes)
-    let bytes = WATCHED_BYTES
     for (const oldest of this.#prepared.keys()) if (this.#prepared.size >= MAX_PREPARED) this.#prepared.delete(oldest)
     this.#prepared.set(start, end)
-    for (let at = start; at < end; ) {
-      const begin = nowMicroseconds()
-      const to = Math.min(at + bytes, end)
-      if (this.#watched.size === MAX_WATCHED || !this.#watch()?.add(at, to)) {
-        this.#prepared.delete(start)
-        return
-      }
+    let at = start
+    const watchTo = (reached: number): void => {
+      const to = Math.min(reached, end)
+      if (to <= at || this.#prepared.get(start) !== end) return
+      if (this.#watched.size === MAX_WATCHED || !this.#watch()?.add(at, to)) this.#prepared.delete(start)
       at = to
-      bytes = nowMicroseconds() - begin > WATCH_TIME ? WATCHED_BYTES : 2 * bytes
+    }
+    for (;;) {
+      const { done, value } = search.next()
+      if (!done) watchTo(value)
+      else if (value) watchTo(end)
+      else this.#prepared.delete(start)
+      if (done) return value
       yield
     }
   }

@@ -350,9 +350,9 @@ export class ToolRequests {
     const isFirst = faults.survey === undefined
     if (from === undefined) faults.beginSurvey()
     if (isFirst) network.rulesChanged()
-    const { sites = [], failed } = faults.survey ?? {}
+    const { sites = [], failed, facts } = faults.survey ?? {}
     const part = from === undefined ? [] : sites.slice(from, from + SITES_PER_REPLY)
-    return { sites: part, total: sites.length, ...(failed && { failed }) }
+    return { sites: part, total: sites.length, ...(failed && { failed }), ...(facts && { facts }) }
   }
 
   #stop(): ToolReply {

@@ -24,10 +24,12 @@ import { AccessFlags, CqKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type In, zeroRecord } from '../../spec/schema/schema.ts'
 import { capabilities, Limits } from './attributes.ts'
+import { type EfaState, stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
+import { closePeer, openPeer } from './peers.ts'
 import { descriptorKey } from './requests.ts'
 import { NOT_SCANNED } from './scan.ts'
-import { type AddressHandle, type CompletionQueue, stateOf } from './state.ts'
+import type { AddressHandle, CompletionQueue, Peer } from './state.ts'
 
 export const refuse = (errno: 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM', reason: string): never => {
   throw new CallError(errno, reason)
@@ -107,17 +109,18 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
   Ah,
   {
     create(call, object, { pd, address }) {
-      const { ahs, ahNumbers, engine } = stateOf(call)
+      const efa = stateOf(call)
+      const { ahs, ahNumbers } = efa
       if (address.port !== 1)
         refuse('EINVAL', `ah.create: attribute address: port ${address.port}: the device has port 1`)
       if (!address.isGlobal)
         refuse('EINVAL', 'ah.create: attribute address: isGlobal is 0: a destination of EFA is a GID')
       getGid(call.device.ports[0].gids, address.sgidIndex)
-      const peer = openPeer(() => engine.openPeer(address.dgid))
+      const peer = peerOf(efa, address.dgid)
       const known = ahs.get(peer.ahs.get(pd.id) ?? 0)
       const number = known?.number ?? ahNumbers.take()
       if (number === undefined) {
-        engine.closePeer(peer)
+        closePeer(efa, peer)
         return refuse('ENOMEM', `ah.create: all ${Limits.maxAh - 1} numbers are in use`)
       }
       object.state = known ?? { number, pd: pd.id, peer, uses: 0 }
@@ -131,23 +134,24 @@ export const ahClass = driverClass<typeof Ah, AddressHandle, typeof EfaAttribute
     }),
     modify: null,
     destroy(call, object, args, core) {
-      const { ahs, ahNumbers, engine } = stateOf(call)
+      const efa = stateOf(call)
+      const { ahs, ahNumbers } = efa
       const { number, pd, peer } = object.state
       if (--object.state.uses === 0) {
         ahs.delete(number)
         ahNumbers.give(number)
         peer.ahs.delete(pd)
       }
-      engine.closePeer(peer)
+      closePeer(efa, peer)
       return core(call, object, args)
     },
   },
   EfaAttributes.ah,
 )
 
-const openPeer = <T>(open: () => T): T => {
+const peerOf = (efa: EfaState, gid: Uint8Array): Peer => {
   try {
-    return open()
+    return openPeer(efa, gid)
   } catch (error) {
     throw new CallError('EINVAL', `ah.create: attribute address: ${(error as Error).message}`)
   }
@@ -162,7 +166,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
     create(call, object, args) {
       const { cqe, userHandle, channel, asyncFd, flags = 0, kind = CqKind.values.ENTRIES, compVector } = args
       const { entryBytes = COMPLETION_SIZES[0], subCqs = Limits.subCqs, cqFlags = 0 } = args
-      const { cqs, cqNumbers, scan, engine } = stateOf(call)
+      const { cqs, cqNumbers, scan, torment } = stateOf(call)
       if (flags !== 0 || kind !== CqKind.values.ENTRIES)
         refuse('EOPNOTSUPP', 'cq.create: the device has no flags and no counting queues')
       requireInRange('cq.create: attribute cqe', cqe, 1, Limits.maxCqe)
@@ -190,7 +194,7 @@ export const cqClass = driverClass<typeof Cq, CompletionQueue, typeof EfaAttribu
         seenDoorbell: 0,
         raised: 0,
         isArmed: false,
-        lateEvent: engine.lateEvent,
+        lateEvent: torment && (cq => torment.notify(cq)),
         hasOverrun: false,
         ...NOT_SCANNED,
       }

@@ -25,16 +25,20 @@ import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
 import { EventQueueClass } from '../../spec/classes/events/event_queue.ts'
 import { EFA_ABI, EFA_DRIVER_ID, EfaAbi } from '../../spec/drivers/efa.ts'
 import { GidType, NodeType, QpState } from '../../spec/enums.ts'
+import { createTimers } from '../../transport/engine/timers.ts'
+import { emptyRun } from '../../transport/phy/port.ts'
 import type { RoceSite } from '../roce-site.ts'
 import { setPortState, withCarrier } from '../soft/port-state.ts'
 import { deviceAttributes, extendedAttributes, Limits, mtuOf, portAttributes } from './attributes.ts'
 import { ahClass, cqClass, deviceClass, mrClass, pdClass } from './classes.ts'
-import { polledOf } from './completions.ts'
-import { Engine } from './engine.ts'
+import { polledOf, readCqDoorbell } from './completions.ts'
+import { createCounts, type EfaState } from './device-state.ts'
+import { attachTorment, failQueuePair, nextTimeout, poll, readDoorbells } from './engine.ts'
 import { SCRATCH_BYTES } from './engine-common.ts'
 import { srdClass, udClass } from './qp-classes.ts'
-import { pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
-import { type CqObject, createNumbers, type EfaState, type QpObject } from './state.ts'
+import { emptyReceive, pendingElements, pendingSends, postedReceives, tableKey } from './requests.ts'
+import { QueueScan } from './scan.ts'
+import { type CqObject, createNumbers, type QpObject } from './state.ts'
 import { waitsOfDevice } from './waits.ts'
 
 const { ERR } = QpState.values
@@ -79,10 +83,10 @@ export const efaDriver = {
   *removing({ state }) {
     for (const { state: qp } of state.qps.values()) {
       qp.state = ERR
-      state.engine.fail(qp)
+      failQueuePair(state, qp)
       yield
     }
-    state.engine.endTorment()
+    state.torment?.close()
   },
   removed: ({ state }) => state.port.close(),
   requests: requestReader,
@@ -146,18 +150,43 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
   const gid = identity.gids.at(-1)!
   port.addAddress(gid)
   const mtu = mtuOf(port.pathMtu)
-  const partial = {
+  const state: EfaState = {
+    kind: 'efa',
     gid,
     port,
+    mtu,
+    device: () => device,
+    counts: createCounts(),
+    now: 0,
     qps: new Map(),
     cqs: new Map(),
+    scan: new QueueScan(queue => (isQp(queue) ? readDoorbells(state, queue.state) : readCqDoorbell(queue))),
     ahs: new Map(),
     qpns: createNumbers(1, Limits.maxQp),
     cqNumbers: createNumbers(0, Limits.maxCq),
     ahNumbers: createNumbers(1, Limits.maxAh),
+    memory: undefined,
+    scratch: allocate(SCRATCH_BYTES),
+    range: { hi: 0, lo: 0, length: 0, key: 0, written: 0 },
+    request: undefined,
+    receive: emptyReceive(),
+    arrival: {
+      ...{ id: 0, operation: 0, length: 0, hasImm: false, imm: 0 },
+      ...{ sourceQpn: 0, source: undefined, isUnsolicited: false },
+    },
+    peers: { byText: new Map(), free: [], bySource: [], strangers: new Map() },
+    transfers: [],
+    timers: createTimers(),
+    timed: [],
+    timerRows: [],
+    run: emptyRun(),
+    ready: new Set(),
+    sources: 0,
+    toAcknowledge: [],
+    forgetAt: 0,
+    torment: undefined,
   }
-  const engine = new Engine(partial, () => device, allocate(SCRATCH_BYTES), mtu)
-  const { state } = engine
+  port.receiver = state
   const device: Device<EfaState> = register(core, {
     name,
     driver: efaDriver,
@@ -174,13 +203,13 @@ const createEfaDevice = (core: Core, name: string, { allocate, network }: RoceSi
       ah: Limits.maxAh - 1,
     },
   })
-  if (network.torment !== undefined) engine.attachTorment(network.torment, network.now)
+  if (network.torment !== undefined) attachTorment(state, network.torment, network.now)
   setGid(device.ports[0]!.gids, 0, { gid, type: GidType.values.IB, ifindex: 0 })
   return {
     device: device as Device,
-    poll: (time, scope) => engine.poll(time, scope),
-    nextTimeout: () => engine.nextTimeout(),
-    counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: engine.counts }),
+    poll: (time, scope) => poll(state, time, scope),
+    nextTimeout: () => nextTimeout(state),
+    counters: (): LayerCounts => ({ engine: {}, port: { ...port.counters }, hardware: state.counts }),
     queues: deviceQueues(state),
     waits: () => waitsOfDevice(state),
     link: deviceLink(device, network.identity),

@@ -5,8 +5,8 @@
 import { type MappedChunk, type MappedMemory, mappedMemoryOf } from '../../core/memory/mappable-memory.ts'
 import type { CallContext } from '../../core/model.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
+import { stateOf } from './device-state.ts'
 import type { Doorbell, DoorbellPage } from './scan.ts'
-import { stateOf } from './state.ts'
 
 /** Bytes from one doorbell to the next. */
 const STRIDE = 8

@@ -3,8 +3,7 @@
  */
 import { QpState } from '../../spec/enums.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
-import { pendingElements } from './requests.ts'
-import type { QueuePair } from './state.ts'
+import { timerFactor } from '../../spec/work.ts'
 
 const { RTR, RTS, SQD, SQE } = QpState.values
 
@@ -29,8 +28,6 @@ export const UD_SEND_IMM = opcodeNumber.UD_SEND_ONLY_IMM
 
 export const receives = (state: number): boolean => state === RTR || state === RTS || state === SQD || state === SQE
 
-export const pendingReceives = ({ receive }: QueuePair): number =>
-  receive === undefined ? 0 : pendingElements(receive)
-
 /** Microseconds until a packet is sent again that was sent `tries` times. */
-export const timeoutOf = (tries: number): number => Math.min(FIRST_TIMEOUT * 2 ** (tries - 1), MAX_TIMEOUT)
+export const timeoutOf = (tries: number): number =>
+  Math.min(FIRST_TIMEOUT * 2 ** (tries - 1), MAX_TIMEOUT) * timerFactor

@@ -13,8 +13,9 @@ import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { wcStatusOf } from './completions.ts'
-import { descriptorKey, idOf, NO_INLINE, type Receive, wrOpcode } from './requests.ts'
-import type { EfaState, Element, QueuePair, Request } from './state.ts'
+import type { EfaState } from './device-state.ts'
+import { descriptorKey, idOf, NO_INLINE, wrOpcode } from './requests.ts'
+import type { Element, QueuePair, Receive, Request } from './state.ts'
 
 const { RDMA_READ } = EfaOperation
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values

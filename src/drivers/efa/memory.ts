@@ -8,17 +8,24 @@ import { EfaStatus } from '../../spec/drivers/efa-queues.ts'
 import { AccessFlags } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { Memory } from '../../transport/engine/types.ts'
+import { regionMemory } from '../soft/memory.ts'
+import type { EfaState } from './device-state.ts'
 import { NO_INLINE } from './requests.ts'
 import type { Element, QueuePair, Request } from './state.ts'
 
-const { LOCAL_WRITE } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE } = AccessFlags.values
 
 /** The queue pair for which memory is accessed. */
 type Owner = Pick<QueuePair, 'pd' | 'qpn'>
 
-/** What `copyRange` does. */
-export const Direction = { READ: 0, WRITE: 1 } as const
-export type Direction = (typeof Direction)[keyof typeof Direction]
+/** The elements of a request; the first `count` are valid. */
+type Elements = Pick<Request, 'elements' | 'count'>
+
+/** Programs' memory. Created with the first access: the device is registered after its state is made. */
+export const memoryOf = (efa: EfaState): Memory => {
+  efa.memory ??= regionMemory(efa.device().memory)
+  return efa.memory
+}
 
 /** Sets a range, and returns it: one record serves all packets. */
 export const setRange = (range: Element, hi: number, lo: number, key: number, length: number): Element => {
@@ -30,8 +37,8 @@ export const setRange = (range: Element, hi: number, lo: number, key: number, le
 }
 
 /**
- * Copies between `length` bytes of a range, from byte `offset` on, and `bytes`. `access`: rights that the key must grant.
- * The range's own length is not looked at.
+ * Copies between `length` bytes of a range, from byte `offset` on, and `bytes`. `access`: rights that the key must grant;
+ * those to write say that the range is written. The range's own length is not looked at.
  */
 export const copyRange = (
   memory: Memory,
@@ -39,7 +46,6 @@ export const copyRange = (
   access: number,
   { hi, lo, key }: Omit<Element, 'length'>,
   offset: number,
-  direction: Direction,
   bytes: Bytes,
   at: number,
   length: number,
@@ -49,7 +55,7 @@ export const copyRange = (
   const high = (hi + Math.floor(low / TWO_32)) >>> 0
   const region = memory.resolve(pd, key, high, low >>> 0, length, access, qpn)
   if (region < 0) return false
-  const copy = direction === Direction.READ ? memory.read : memory.write
+  const copy = (access & (LOCAL_WRITE | REMOTE_WRITE)) === 0 ? memory.read : memory.write
   return copy(region, high, low >>> 0, bytes, at, length, length, length) === 0
 }
 
@@ -65,27 +71,24 @@ export const isGranted = (
 export const elementsGranted = (
   memory: Memory,
   owner: Owner,
-  elements: readonly Element[],
-  count: number,
+  { elements, count }: Elements,
   access: number,
 ): boolean => {
   for (let i = 0; i < count; i++) if (!isGranted(memory, owner, access, elements[i]!)) return false
   return true
 }
 
-/** Copies `length` bytes between the elements, from byte `offset` of their bytes on, and `bytes`. */
+/** Copies `length` bytes between the elements, from byte `offset` of their bytes on, and `bytes`. `access`: 0 or LOCAL_WRITE. */
 export const copyElements = (
   memory: Memory,
   owner: Owner,
-  elements: readonly Element[],
-  count: number,
+  { elements, count }: Elements,
+  access: number,
   offset: number,
-  direction: Direction,
   bytes: Bytes,
   at: number,
   length: number,
 ): boolean => {
-  const access = direction === Direction.READ ? 0 : LOCAL_WRITE
   let skipped = offset
   let left = length
   let to = at
@@ -96,7 +99,7 @@ export const copyElements = (
       continue
     }
     const part = Math.min(element.length - skipped, left)
-    if (!copyRange(memory, owner, access, element, skipped, direction, bytes, to, part)) return false
+    if (!copyRange(memory, owner, access, element, skipped, bytes, to, part)) return false
     to += part
     left -= part
     skipped = 0
@@ -115,13 +118,14 @@ export const gather = (
 ): EfaStatus => {
   const { qp, inlineLength, inline, elements, count } = request
   if (inlineLength !== NO_INLINE) {
-    bytes.bytes.set(inline.subarray(offset, offset + length), at)
+    // at most 80 bytes: a view of them would cost more
+    for (let i = 0; i < length; i++) bytes.bytes[at + i] = inline[offset + i]!
     return EfaStatus.OK
   }
   // several elements only fit into one packet
   const isCopied =
     count === 1
-      ? copyRange(memory, qp, 0, elements[0]!, offset, Direction.READ, bytes, at, length)
-      : copyElements(memory, qp, elements, count, offset, Direction.READ, bytes, at, length)
+      ? copyRange(memory, qp, 0, elements[0]!, offset, bytes, at, length)
+      : copyElements(memory, qp, request, 0, offset, bytes, at, length)
   return isCopied ? EfaStatus.OK : EfaStatus.INVALID_LKEY
 }

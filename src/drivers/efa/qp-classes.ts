@@ -15,10 +15,12 @@ import { checkTransition } from '../../spec/qp-states.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import { Limits } from './attributes.ts'
 import { powerOfTwo, refuse, requireInRange } from './classes.ts'
+import { stateOf } from './device-state.ts'
 import { allocateQueue, doorbellOffset, freeQueue, pageKey } from './doorbells.ts'
+import { failQueuePair, resetQueuePair } from './engine.ts'
 import { ENDLESS } from './engine-common.ts'
 import { NOT_SCANNED } from './scan.ts'
-import { type CqObject, type QueuePair, type ReceiveQueue, type SendQueue, stateOf } from './state.ts'
+import type { CqObject, QueuePair, ReceiveQueue, SendQueue } from './state.ts'
 
 const { RESET, ERR } = QpState.values
 
@@ -172,7 +174,7 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
       },
 
       modify(call, { state: qp }, args) {
-        const { engine, scan } = stateOf(call)
+        const efa = stateOf(call)
         const after = args.state ?? qp.state
         const names = Object.keys(args).filter(name => args[name as keyof typeof args] !== undefined)
         const reason = checkTransition(type, qp.state, after, names, args.curState)
@@ -188,16 +190,17 @@ const qpClass = (cls: typeof DriverQp | typeof UdQp): DriverClass => {
         qp.sqPsn = args.sqPsn ?? qp.sqPsn
         qp.rnrRetry = args.rnrRetry ?? qp.rnrRetry
         qp.enSqdAsyncNotify = args.enSqdAsyncNotify ?? qp.enSqdAsyncNotify
-        scan.recheck(qp.object)
-        if (after === RESET) engine.reset(qp)
-        if (after === ERR && before !== ERR) engine.fail(qp)
+        efa.scan.recheck(qp.object)
+        if (after === RESET) resetQueuePair(efa, qp)
+        if (after === ERR && before !== ERR) failQueuePair(efa, qp)
         return {}
       },
 
       destroy(call, object, args, core) {
         const { state: qp } = object
-        const { engine, qps, qpns, scan } = stateOf(call)
-        engine.reset(qp)
+        const efa = stateOf(call)
+        const { qps, qpns, scan } = efa
+        resetQueuePair(efa, qp)
         qps.delete(qp.qpn)
         scan.remove(object)
         qpns.give(qp.qpn)

@@ -18,16 +18,27 @@ import {
 import { SendFlags, WrOpcode } from '../../spec/work.ts'
 import { Limits } from './attributes.ts'
 import { loadDoorbell } from './doorbells.ts'
-import type { Element, QueuePair, ReceiveQueue, Request, SendQueue } from './state.ts'
+import {
+  type Element,
+  NO_TIMER,
+  type QueuePair,
+  type Receive,
+  type ReceiveQueue,
+  type Request,
+  type SendQueue,
+} from './state.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE } = EfaOperation
 
 export const NO_INLINE = -1
 const MAX_INLINE = InlineBytes[128]
 
+const NO_BYTES = new Uint8Array(0)
+
 const element = (): Element => ({ hi: 0, lo: 0, length: 0, key: 0, written: 0 })
 
-export const emptyRequest = (qp: QueuePair): Request => ({
+/** `elements`, `inline`: room for those of a descriptor; default: none. */
+export const emptyRequest = (qp: QueuePair, elements: readonly Element[] = [], inline = NO_BYTES): Request => ({
   qp,
   order: 0,
   id: 0,
@@ -40,10 +51,10 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   ah: 0,
   destQpn: 0,
   qkey: 0,
-  elements: Array.from({ length: Limits.maxSendSges }, element),
+  elements,
   count: 0,
   inlineLength: NO_INLINE,
-  inline: new Uint8Array(MAX_INLINE),
+  inline,
   length: 0,
   remoteHi: 0,
   remoteLo: 0,
@@ -55,14 +66,20 @@ export const emptyRequest = (qp: QueuePair): Request => ({
   done: 0,
   rnrTries: 0,
   destination: undefined,
-  dueAt: Number.POSITIVE_INFINITY,
+  isWaiting: false,
   heardAt: 0,
+  timer: NO_TIMER,
 })
 
+/** The record into which a device reads sends. */
+export const sendRecord = (qp: QueuePair): Request =>
+  emptyRequest(qp, Array.from({ length: Limits.maxSendSges }, element), new Uint8Array(MAX_INLINE))
+
+/** A copy with what is valid. */
 export const copyRequest = (request: Request): Request => ({
   ...request,
-  elements: request.elements.map(one => ({ ...one })),
-  inline: request.inline.slice(),
+  elements: request.elements.slice(0, request.count).map(one => ({ ...one })),
+  inline: request.inlineLength === NO_INLINE ? NO_BYTES : request.inline.slice(0, request.inlineLength),
 })
 
 /** The key of the memory table whose 24 bits a program has; 0, which no region has, if there is none. */
@@ -126,7 +143,7 @@ export const readSend = (table: MemoryTable, qp: QueuePair, queue: SendQueue, in
   if ((control & SendControl.INLINE) !== 0) {
     into.inlineLength = Math.min(size, room, MAX_INLINE)
     into.length = size
-    into.inline.set(bytes.subarray(dataAt, dataAt + into.inlineLength))
+    for (let i = 0; i < into.inlineLength; i++) into.inline[i] = bytes[dataAt + i]!
   } else {
     into.count = Math.min(size, isRdma ? Limits.maxRdmaSges : Limits.maxSendSges, Math.floor(room / SendElement.BYTES))
     for (let i = 0; i < into.count; i++) {
@@ -141,7 +158,6 @@ export const readSend = (table: MemoryTable, qp: QueuePair, queue: SendQueue, in
   into.done = 0
   into.rnrTries = 0
   into.destination = undefined
-  into.dueAt = Number.POSITIVE_INFINITY
 }
 
 /** The request id as the program has written it. */
@@ -178,14 +194,6 @@ export const postedSend = (request: Request, gid: Uint8Array | undefined): Poste
 
 // ---- receives ----
 
-export interface Receive {
-  id: number
-  readonly elements: readonly Element[]
-  count: number
-  /** Room for a message, bytes. */
-  length: number
-}
-
 export const emptyReceive = (): Receive => ({
   id: 0,
   elements: Array.from({ length: Limits.maxReceiveSges }, element),
@@ -196,6 +204,9 @@ export const emptyReceive = (): Receive => ({
 /** Number of elements that the program has written and the device has not read, at most the ring's. */
 export const pendingElements = ({ doorbell, taken, depth }: ReceiveQueue): number =>
   Math.min((loadDoorbell(doorbell) - taken) & 0xffff, depth)
+
+export const pendingReceives = ({ receive }: QueuePair): number =>
+  receive === undefined ? 0 : pendingElements(receive)
 
 /** Reads the receive at element `index`; returns its number of elements in the ring. */
 const readReceive = (

@@ -1,10 +1,6 @@
-/*
- * The state of an EFA device and its objects.
- */
 import type { MappedChunk } from '../../core/memory/mappable-memory.ts'
-import type { CallContext, Core, CoreObject } from '../../core/model.ts'
-import type { Port } from '../../transport/phy/port.ts'
-import type { Doorbell, QueueScan, Scanned } from './scan.ts'
+import type { Core, CoreObject } from '../../core/model.ts'
+import type { Doorbell, Scanned } from './scan.ts'
 
 /** An address of the network, and the port's flow to it. */
 export interface Peer {
@@ -22,11 +18,28 @@ export interface Peer {
   readonly ahs: Map<number, number>
 }
 
-/** Where a message comes from, for its completion: one record for all messages. */
+/** Where a message comes from, for its completion: one record for all messages of a queue pair. */
 export interface Source {
   readonly qpn: number
   readonly address: Uint8Array
   readonly text: string
+}
+
+/** What arrives at a queue pair, for its completion: one record serves all messages of a device. */
+export interface Arrival {
+  /** Of the receive that it takes. */
+  id: number
+  /** `EfaOperation`. */
+  operation: number
+  /** Bytes of the message, with the GRH of a datagram. */
+  length: number
+  hasImm: boolean
+  imm: number
+  sourceQpn: number
+  /** Undefined: there is no message. */
+  source: Pick<Source, 'address' | 'text'> | undefined
+  /** It takes no receive. */
+  isUnsolicited: boolean
 }
 
 /** All handles of an address in a protection domain have one number, as on Amazon's adapters: libfabric relies on it. */
@@ -137,6 +150,13 @@ export interface Ended {
 /** Key of a queue pair at another address. */
 export const pairKey = ({ number }: Peer, qpn: number): number => number * 0x100_0000 + qpn
 
+/** What a timer of the device is set for (deadlines.ts). */
+export interface Timed {
+  /** The row of its timer; NO_TIMER: it is not set. */
+  timer: number
+}
+export const NO_TIMER = -1
+
 /** A range of a program's memory. `key`: of the memory table. */
 export interface Element {
   hi: number
@@ -149,7 +169,7 @@ export interface Element {
 }
 
 /** A send. The device has one record into which it reads, and copies what cannot be executed at once. */
-export interface Request {
+export interface Request extends Timed {
   qp: QueuePair
   /** Position among the sends of the queue pair, from 0. */
   order: number
@@ -188,10 +208,19 @@ export interface Request {
   rnrTries: number
   /** The queue pair of this process whose receives it waits or has waited for. */
   destination: QueuePair | undefined
-  /** When to try again, µs; Infinity: not at all. */
-  dueAt: number
+  /** It is tried again when its time is over, or when a receive is posted. */
+  isWaiting: boolean
   /** Of a READ: when it was sent, or its destination last asked to wait. */
   heardAt: number
+}
+
+/** A receive. The device has one record into which it reads. */
+export interface Receive {
+  id: number
+  readonly elements: readonly Element[]
+  count: number
+  /** Room for a message, bytes. */
+  length: number
 }
 
 /** Unacknowledged packets, by PSN modulo WINDOW. An undefined request: acknowledged or given up. */
@@ -212,7 +241,7 @@ export interface Refused {
 }
 
 /** Unacknowledged packets of a queue pair to one destination. */
-export interface Pair extends Window {
+export interface Pair extends Window, Timed {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
@@ -236,6 +265,8 @@ export interface Pair extends Window {
   usedAt: number
   /** The destination has answered before. */
   isHeard: boolean
+  /** The port had no room for a packet. */
+  isBlocked: boolean
 }
 
 /** What a queue pair has received from one source. */
@@ -243,56 +274,24 @@ export interface ReceivedFrom {
   readonly qp: QueuePair
   readonly peer: Peer
   readonly qpn: number
-  readonly from: Source
   /** Of the source's `Pair`, and earlier ones of which late packets may come. */
   readonly epoch: number
   readonly earlierEpochs: readonly number[]
   /** When a packet came last. */
   usedAt: number
   highest: number
-  /** Bit PSN modulo REMEMBERED: the packet needs no execution; of these: it was refused until it comes with a new PSN. */
-  readonly taken: Uint32Array
-  readonly refused: Uint32Array
+  /** By PSN modulo REMEMBERED: the status of the packet's answer, plus 1; 0: it has not come. */
+  readonly answers: Uint8Array
   /** Received bytes of WRITEs with immediate data, by message. */
   readonly writes: Map<number, number>
-  /** The PSNs to acknowledge are between these two; undefined: none. */
-  firstToAcknowledge: number | undefined
+  /** The PSNs to acknowledge, if any, are between these two. */
+  hasToAcknowledge: boolean
+  firstToAcknowledge: number
   lastToAcknowledge: number
-}
-
-/** What classes and other devices need of the engine (engine.ts). */
-export interface EngineCalls {
-  openPeer(address: Uint8Array): Peer
-  closePeer(peer: Peer): void
-  reset(qp: QueuePair): void
-  fail(qp: QueuePair): void
-  retryNow(request: Request): void
-  /** `CompletionQueue.lateEvent` of new queues. */
-  readonly lateEvent: ((cq: CqObject) => void) | undefined
-  /** The device is removed: ends all delays. */
-  endTorment(): void
 }
 
 /** An epoch: not 0, which refusals of READ_DATA have. */
 export const randomEpoch = ({ random }: Core): number => random() || 1
-
-export interface EfaState {
-  /** The only GID: the device's address. */
-  readonly gid: Uint8Array
-  readonly port: Port
-  /** By QPN. */
-  readonly qps: Map<number, QpObject>
-  readonly cqs: Map<number, CqObject>
-  /** The queues whose doorbells are read: queue pairs, and completion queues with a channel. */
-  readonly scan: QueueScan<QpObject | CqObject>
-  readonly ahs: Map<number, AddressHandle>
-  readonly qpns: Numbers
-  readonly cqNumbers: Numbers
-  readonly ahNumbers: Numbers
-  engine: EngineCalls
-}
-
-export const stateOf = ({ device }: CallContext): EfaState => device.state as EfaState
 
 export interface Numbers {
   /** undefined: all are in use. */

@@ -4,10 +4,10 @@
  */
 import type { Device } from '../../core/model.ts'
 import type { Memory } from '../../transport/engine/types.ts'
+import type { Port } from '../../transport/phy/port.ts'
 import type { EngineTorment, Torment } from '../soft/torment/torment.ts'
-import { raiseEvent } from './completions.ts'
 import { FIRST_TIMEOUT, NOT_READY_DELAY } from './engine-common.ts'
-import type { CqObject, EfaState, ReceivedFrom } from './state.ts'
+import type { CqObject, ReceivedFrom } from './state.ts'
 
 /** Longest wait of an acknowledgement, µs: well before the sender sends its packets again. */
 const MAX_ACK_WAIT = FIRST_TIMEOUT / 4
@@ -19,13 +19,19 @@ const OPERATIONS = 3
 export interface UndefinedFields {
   readonly operation: number
   readonly length: number
-  readonly imm: number | undefined
+  readonly hasImm: boolean
+  readonly imm: number
   readonly ah: number
   readonly sourceQpn: number
 }
 
 /** What torment does with the engine of a device. */
 export interface TormentedSrd {
+  readonly port: Port
+  readonly cqs: ReadonlyMap<number, CqObject>
+  readonly qps: ReadonlyMap<number, unknown>
+  /** Raises the event of an armed CQ. */
+  raise(cq: CqObject): void
   /** Executes the posted sends of a queue pair. */
   startSends(qpn: number): void
   /** Sends acknowledgements that are not held. */
@@ -41,16 +47,16 @@ export class EfaTorment {
   /** Microseconds that were added to waits for receives, by QPN. */
   readonly #added = new Map<number, number>()
 
-  constructor(torment: Torment, device: Device<EfaState>, memory: Memory, now: () => number, engine: TormentedSrd) {
-    const { cqs, qps, port } = device.state
+  constructor(torment: Torment, device: Device, memory: Memory, now: () => number, engine: TormentedSrd) {
+    const { cqs, qps, port } = engine
     this.#device = device.name
     this.#now = now
-    this.#delays = torment.attachEngine<CqObject>(device as Device, port, memory, {
+    this.#delays = torment.attachEngine<CqObject>(device, port, memory, {
       now,
       exists: cq => cqs.get(cq.state.number) === cq,
       isArmed: ({ state, events }) => state.isArmed && events !== undefined,
       raise: cq => {
-        if (cq.state.isArmed) raiseEvent(cq)
+        if (cq.state.isArmed) engine.raise(cq)
       },
       hasQp: qpn => qps.has(qpn),
       ring: qpn => engine.startSends(qpn),
@@ -143,10 +149,11 @@ export class EfaTorment {
     const { decisions } = this.#delays
     const sequence = decisions.sequence('fields', this.#device, qpn)
     if (!sequence.acts()) return undefined
+    const [operation, length] = [sequence.below(OPERATIONS), sequence.below(0x1_0000)]
+    const hasImm = sequence.below(2) !== 0
     const fields: UndefinedFields = {
-      operation: sequence.below(OPERATIONS),
-      length: sequence.below(0x1_0000),
-      imm: sequence.below(2) === 0 ? undefined : sequence.below(2 ** 32),
+      ...{ operation, length, hasImm },
+      imm: hasImm ? sequence.below(2 ** 32) : 0,
       ah: sequence.below(0x1_0000),
       sourceQpn: sequence.below(0x1_0000),
     }

@@ -5,9 +5,10 @@
 import type { ContextWait } from '../../core/driver-contract.ts'
 import { requestName } from '../../spec/check/causes.ts'
 import { addressText } from '../../transport/wire/address.ts'
+import type { EfaState } from './device-state.ts'
 import { ENDLESS } from './engine-common.ts'
 import { wrOpcode } from './requests.ts'
-import type { EfaState, Request } from './state.ts'
+import type { Request } from './state.ts'
 
 /** After fewer refusals of a request, its receive may be about to be posted. */
 const MIN_TRIES = 2

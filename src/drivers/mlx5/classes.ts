@@ -1,6 +1,7 @@
 /*
  * Classes of mlx5 devices: contexts, memory and completion queues (R19, R22). format.ts has the other queues.
  */
+import { adviceTaker } from '../../core/base/advise.ts'
 import { answered, driverClass, withMethods, withoutOptions } from '../../core/devices/driver.ts'
 import type { DriverClass } from '../../core/driver-contract.ts'
 import { affiliate } from '../../core/events/events.ts'
@@ -83,7 +84,11 @@ const numberOf = ({ id }: CoreObject): number => id & 0xff_ffff
 export const pdClass = withMethods(
   driverClass<typeof Pd, unknown, typeof Mlx5Attributes.pd>(
     Pd,
-    { create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }) },
+    {
+      create: (call, object, args, core) => ({ ...core(call, object, args), number: numberOf(object) }),
+      // as get_prefetchable_mr of Linux
+      advise: adviceTaker({ unknown: 'ENOENT', window: 'EINVAL', otherDomain: 'EPERM', readOnly: 'EPERM' }),
+    },
     Mlx5Attributes.pd,
   ),
   { queryNumber },

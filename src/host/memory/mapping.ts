@@ -32,7 +32,7 @@ export interface Arena {
   readonly address: number
   readonly length: number
   /** Of an arena of `mapArena`, exactly its bytes; of a `Mapping`, also others' bytes. */
-  readonly buffer: ArrayBuffer
+  readonly buffer: ArrayBufferLike
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly i32: Int32Array
@@ -67,7 +67,7 @@ export const pageSize = (() => {
 const roundUp = (length: number, unit: number): number => Math.ceil(length / unit) * unit
 
 /** `length` bytes of `buffer`, which is at `bufferAddress`, from byte `at`. */
-const partOf = (buffer: ArrayBuffer, bufferAddress: number, at: number, length: number): Arena => ({
+const partOf = (buffer: ArrayBufferLike, bufferAddress: number, at: number, length: number): Arena => ({
   address: bufferAddress + at,
   length,
   buffer,
@@ -77,10 +77,14 @@ const partOf = (buffer: ArrayBuffer, bufferAddress: number, at: number, length: 
   u32: new Uint32Array(buffer, at, length / 4),
 })
 
-/** Maps zeroed private memory. Throws SystemError ENOMEM, also if a view of `length` bytes is too large for V8. */
-const mapAnonymous = (length: number): Arena => {
+const requireArrayLength = (length: number): void => {
   if (length > constants.MAX_LENGTH)
     throw new SystemError('mmap', ENOMEM, `${length} bytes; an array has at most ${constants.MAX_LENGTH}`)
+}
+
+/** Maps zeroed private memory. Throws SystemError ENOMEM, also if a view of `length` bytes is too large for V8. */
+const mapAnonymous = (length: number): Arena => {
+  requireArrayLength(length)
   const address = mmap(0, length, ANONYMOUS, -1, 0)
   return partOf(koffi().view(address, length), address, 0, length)
 }
@@ -173,11 +177,32 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
 }
 
 /**
- * Bytes of an area, of which a pool takes its ranges. An area has one ArrayBuffer: V8 counts the bytes of ArrayBuffers
- * as used memory, and collects garbage after each 64 MiB more (docs/decisions/rings.md). A larger range has its own
- * area.
+ * Bytes of an area, of which a pool takes its ranges, so that its ranges are neighbours. A larger range has its own area.
  */
 const AREA = { smallest: 2 ** 22, largest: 2 ** 30 }
+
+/** All areas. V8 would free the memory of one that nothing refers to, with the files that are mapped over it. */
+const areas: SharedArrayBuffer[] = []
+
+/**
+ * Address space for files. V8 allocates it, in a SharedArrayBuffer, whose bytes it does not count as used memory: for
+ * 64 MiB of ArrayBuffers it collects garbage for up to 20 ms (docs/decisions/rings.md). Throws as `mapAnonymous`.
+ */
+const mapArea = (length: number): Arena => {
+  const page = pageSize()
+  requireArrayLength(length + page)
+  let area: SharedArrayBuffer
+  try {
+    area = new SharedArrayBuffer(length + page)
+  } catch {
+    throw new SystemError('mmap', ENOMEM, `${length} bytes of anonymous memory`)
+  }
+  areas.push(area)
+  const allocated = Number(koffi().address(new Uint8Array(area)))
+  const address = roundUp(allocated, page)
+  mmap(address, length, ANONYMOUS | MAP_FIXED, -1, 0)
+  return partOf(area, allocated, address - allocated, length)
+}
 
 /** A pool of address ranges for shared memory. */
 export const createRingPool = (): RingPool => {
@@ -191,14 +216,14 @@ export const createRingPool = (): RingPool => {
   let areaBytes = 0
 
   const newRange = (size: number): Arena => {
-    if (size > AREA.largest) return mapAnonymous(size)
+    if (size > AREA.largest) return mapArea(size)
     if (area === undefined || takenBytes + size > area.length) {
-      area = mapAnonymous(Math.max(size, AREA.smallest, Math.min(areaBytes, AREA.largest)))
+      area = mapArea(Math.max(size, AREA.smallest, Math.min(areaBytes, AREA.largest)))
       areaBytes += area.length
       takenBytes = 0
     }
     takenBytes += size
-    return partOf(area.buffer, area.address, takenBytes - size, size)
+    return partOf(area.buffer, area.address - area.bytes.byteOffset, area.bytes.byteOffset + takenBytes - size, size)
   }
 
   const takeRange = (size: number): Arena => {

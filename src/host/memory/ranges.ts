@@ -36,8 +36,8 @@ const Query = {
 /** _IOWR('f', 17, struct procmap_query). */
 const PROCMAP_QUERY = 0xc068_6611
 
-/** Work between two yields, some 0.5 ms: number of queried mappings, or bytes of a maps file. */
-export const SLICE = { queries: 512, bytes: 0x8000 } as const
+/** Work between two yields, some 0.3 ms: number of queried mappings, or bytes of a maps file. */
+export const SLICE = { queries: 256, bytes: 0x4000 } as const
 
 let arena: Arena | undefined
 const workArena = (): Arena => {
@@ -53,11 +53,11 @@ export interface MappedRanges {
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * Like `permits`, in steps, for programs with very many mappings. `currentTurn` returns the number of the present
-   * turn. In the turn in which the last search ended, `permits` repeats its answer without queries. The caller may
+   * Like `permits`, in steps, for programs with very many mappings. Yields the address up to which it has come: a slice's
+   * mappings are between two. `currentTurn` returns the number of the present turn. In the turn in which the last search ended, `permits` repeats its answer without queries. The caller may
    * `close` before the last step.
    */
-  search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
+  search(start: number, end: number, rights: number, currentTurn: () => number): Generator<number, boolean>
   /** Bytes of the pages of the mapping at an address, more than a page for huge pages; undefined if there is none. */
   pageBytes?(address: number): number | undefined
   close(): void
@@ -146,7 +146,7 @@ const addRanges = (lines: string, ranges: number[]): void => {
  * Ranges of a maps file, ascending, three numbers each: start, end, rights. Throws the error of node:fs, or
  * SystemError.
  */
-function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
+function* readRanges(file: MapsFile): Generator<number, readonly number[]> {
   const ranges: number[] = []
   let partialLine = ''
   let offset = 0
@@ -162,7 +162,7 @@ function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
     sliceBytes += length
     if (sliceBytes < SLICE.bytes) continue
     sliceBytes = 0
-    yield
+    yield ranges.at(-2) ?? 0
   }
 }
 
@@ -179,7 +179,7 @@ const isPermitted = (ranges: readonly number[], start: number, end: number, righ
   return false
 }
 
-const runToEnd = <T>(search: Generator<undefined, T>): T => {
+const runToEnd = <T>(search: Generator<number, T>): T => {
   for (;;) {
     const { done, value } = search.next()
     if (done) return value
@@ -192,7 +192,7 @@ export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   /** The turn in which `ranges` were read; -1: never. */
   let readInTurn = -1
   /** Reads the ranges, valid in the turn in which reading ends. False if they cannot be read. */
-  function* renew(currentTurn: () => number): Generator<undefined, boolean> {
+  function* renew(currentTurn: () => number): Generator<number, boolean> {
     let file: MapsFile | undefined
     try {
       file = guest ? guestMaps(guest) : openMaps(pid)
@@ -235,7 +235,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     return undefined
   }
   let isClosed = false
-  function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
+  function* walk(start: number, end: number, rights: number): Generator<number, boolean> {
     const { u32 } = workArena()
     let reached = start
     // At least one query: beyond 2^53, far outside of user space, `end` can equal `start` after rounding.
@@ -245,7 +245,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
         return false
       reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
       if (reached >= end) return true
-      if (queries % SLICE.queries === 0) yield
+      if (queries % SLICE.queries === 0) yield reached
     }
   }
   /** The last search, valid for its turn. */

@@ -15,6 +15,7 @@
 import { assemble } from '../../assembly/assembly.ts'
 import { countersOf } from '../../assembly/counters.ts'
 import { identityOf } from '../../assembly/host-identity.ts'
+import { moveGid } from '../../assembly/move-gid.ts'
 import { identify } from '../../core/devices/identity.ts'
 import { STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { NO_EVENT, ScanScope } from '../../core/driver-contract.ts'
@@ -104,6 +105,11 @@ const faultRules = (call: string, text: string, seed: number | undefined) => {
     if (delayed !== undefined)
       throw new Error(
         `fault "${formatRule(delayed)}": calls of devices in this process are synchronous and cannot be delayed; use a daemon, or leave out delay`,
+      )
+    const outside = rules.find(rule => rule.gone > 0 || rule.signal !== '' || rule.stop > 0 || rule.notice.length > 0)
+    if (outside !== undefined)
+      throw new Error(
+        `fault "${formatRule(outside)}": notice, gone, signal and stop are for programs under a daemon; in this process close the device, or delay your own handler`,
       )
     return rules
   } catch (error) {
@@ -494,6 +500,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       touch()
       if (event !== undefined && event !== NO_EVENT) raisePort(device, 1, event)
     },
+    moveGid(device, by) {
+      const soft = devices.find(one => one.device === device)
+      if (soft !== undefined) moveGid(soft, by, touch)
+    },
+    // `faultRules` refuses rules that need these.
+    remove() {},
+    signal() {},
+    now: () => clock.now() / 1000,
     // Contexts without a handler for events are clients' own.
     processOf: context => ([...context.device.eventHandlers.values()].includes(context) ? ownProcess : undefined),
   })

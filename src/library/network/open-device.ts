@@ -3,9 +3,10 @@
  * Imported with the first such device, because a program of a daemon needs none.
  */
 
+import { libraryDriver } from '../../drivers/registered.ts'
 import { DeviceClass } from '../../spec/classes/device/device.ts'
 import { PortClass } from '../../spec/classes/device/port.ts'
-import { DEFAULT_DRIVER, deviceNames } from '../../spec/drivers/known.ts'
+import { deviceName } from '../../spec/drivers/known.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../../spec/links.ts'
 import { mtuBytes } from '../../spec/mtu.ts'
@@ -71,7 +72,11 @@ const openSoftDevice = (
   const { devicesAdded, core } = network
   const {
     address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
-    name = firstFree(devicesAdded, deviceNames[DEFAULT_DRIVER], text => core.devices.has(text)),
+    name = firstFree(
+      devicesAdded,
+      i => deviceName(libraryDriver.name, i),
+      text => core.devices.has(text),
+    ),
   } = options
   const carrier = localCarrier(network, name, address, options.rings, startCheck, removed, options)
   return deviceOn(carrier, name, address, () => softPath(network.softDevice(name)!))

@@ -10,7 +10,7 @@ import type { MmapInfo } from '../verbs/carrier.ts'
 import type { ProgramRing } from '../verbs/ring.ts'
 import { sharingStacks } from '../verbs/watch/stack-sharing.ts'
 import { captureStack, type LazyStack } from '../verbs/watch/stacks.ts'
-import { onPost, type PostWatch } from '../verbs/watch/watch.ts'
+import type { PostWatch } from '../verbs/watch/watch.ts'
 
 /** A work queue. `queue`, `number`: see `PostWatch`. */
 interface WatchedQueue {
@@ -73,11 +73,11 @@ export const createPostStacks = (
       const stackOfSlot = sharing === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
       const { view, elementsAt, log2Element } = ring
       const wrIdAt = elementsAt + wrIdOffset(queue, ring)
-      onPost(ring, slot => {
+      ring.onPost = slot => {
         const stack = stackOfSlot(slot)
         stacksBySlot[slot] = stack
         log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2Element), true), stack)
-      })
+      }
       queuesByOffset.set(offset, { queue, number, ring, stacksBySlot })
     },
     forget: ({ offset }: MmapInfo) => void queuesByOffset.delete(offset),

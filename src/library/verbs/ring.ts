@@ -28,6 +28,8 @@ export interface ProgramRing {
   readonly consumer: number
   /** The program's index, not masked: producer of requests, or consumer of completions. */
   index: number
+  /** Of a checked device: called with the slot of each request, before the device can see it. */
+  onPost: ((slot: number) => void) | undefined
 }
 
 const NO_OFFSET = -1
@@ -62,6 +64,7 @@ export const programRing = (
     producer: (headerAt + header.PRODUCER) >> 2,
     consumer: (headerAt + header.CONSUMER) >> 2,
     index: 0,
+    onPost: undefined,
   }
 }
 
@@ -89,6 +92,7 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   producer: 0,
   consumer: 1,
   index: 0,
+  onPost: undefined,
 })
 
 /** Maps the ring that a creation returned; `noProgramRing` if the driver returned none. `depth`: see `programRing`. */
@@ -106,6 +110,7 @@ export const nextSlot = (ring: ProgramRing): number => {
 
 /** Publishes the request at `nextSlot` to the device. */
 export const produce = (ring: ProgramRing): void => {
+  ring.onPost?.(ring.index & ring.mask)
   ring.index = (ring.index + 1) | 0
   storeIndex(ring.layout, ring.words, ring.producer, ring.index & ring.wrap)
 }

@@ -2,8 +2,10 @@
  * Timeouts of the connection manager: exponents of 5 bits, where n means 4.096 µs × 2^n.
  */
 
+import { timerFactor } from '../../spec/work.ts'
+
 /** Microseconds of an exponent (0 to 31). */
-export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
+export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent * timerFactor
 
 /**
  * The ACK timeout: twice the packet life time of the path, plus the acknowledger's ACK delay (clause 12.7.34).

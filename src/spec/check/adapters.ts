@@ -38,6 +38,10 @@ export const operationNames = {
   remoteAtomic: 'regions with IBV_ACCESS_REMOTE_ATOMIC',
   flush: 'FLUSH, and regions with IBV_ACCESS_FLUSH_GLOBAL or _PERSISTENT',
   atomicWrite: 'ATOMIC WRITE',
+  onDemand: 'on-demand paging (IBV_ACCESS_ON_DEMAND)',
+  unsignaled: 'sends without a completion: IBV_SEND_SIGNALED, or sq_sig_all, is needed',
+  solicited: 'IBV_SEND_SOLICITED',
+  fence: 'IBV_SEND_FENCE',
 } as const
 export type OperationName = keyof typeof operationNames
 
@@ -86,6 +90,9 @@ const IRDMA_POST = 'rdma-core providers/irdma/uverbs.c, irdma_upost_send'
 const EFA_QP = 'Linux drivers/infiniband/hw/efa/efa_verbs.c, efa_qp_validate_attr'
 const EFA_OPS = 'Linux drivers/infiniband/hw/efa/efa_main.c: no such operation'
 const EFA_IO = 'rdma-core providers/efa/efa_io_defs.h'
+const EFA_FLAGS = 'rdma-core providers/efa/verbs.c, efa_post_send_validate'
+const NO_ON_DEMAND =
+  'Linux include/rdma/ib_verbs.h, ib_check_mr_access: the driver does not set IBK_ON_DEMAND_PAGING, as mlx5 does'
 const RXE_PARAM = 'Linux drivers/infiniband/sw/rxe/rxe_param.h'
 
 const table = {
@@ -150,6 +157,10 @@ const table = {
       multicast: EFA_OPS,
       remoteAtomic: 'Linux drivers/infiniband/hw/efa/efa_verbs.c, efa_reg_mr',
       flush: NO_FLUSH_ACCESS,
+      onDemand: NO_ON_DEMAND,
+      unsignaled: EFA_FLAGS,
+      solicited: EFA_FLAGS,
+      fence: EFA_FLAGS,
     },
     freesAtPoll: 'rdma-core providers/efa/verbs.c, efa_post_send_validate',
   },
@@ -185,6 +196,7 @@ const table = {
       atomics: '`ibv_devinfo -v` of E810 in deepseek-ai/3FS issue 192: ATOMIC_NONE',
       flush: `${IRDMA_POST}; ${NO_FLUSH_ACCESS}`,
       atomicWrite: IRDMA_POST,
+      onDemand: NO_ON_DEMAND,
     },
     freesAtPoll: 'rdma-core providers/irdma/uk.c, irdma_uk_cq_poll_cmpl moves the tail at a poll',
   },
@@ -202,6 +214,7 @@ const table = {
     lacks: {
       xrc: `${RXE_PARAM}: RXE_DEVICE_CAP_FLAGS lacks XRC`,
       srd: 'Linux drivers/infiniband/sw/rxe/rxe_qp.c, rxe_qp_chk_init: no such type',
+      onDemand: `${NO_ON_DEMAND}, and rxe from 6.15 on`,
     },
     longAtomic: [
       'executed, 8 bytes are written',

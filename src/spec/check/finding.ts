@@ -1,6 +1,7 @@
 /*
  * A finding of `userdma check`, as reports have it.
  */
+import type { CaptureCause } from '../captures.ts'
 import type { FindingId } from './findings.ts'
 import type { Severity } from './severity.ts'
 
@@ -32,12 +33,15 @@ export interface FoundObject {
   readonly history: readonly Moment[]
 }
 
+/** What packets of a capture from elsewhere show (`userdma explain FILE`), in sessions that were made of captures. */
+export type CaptureFindingId = `capture ${CaptureCause}`
+
 /** A mistake that the check has found. */
-export interface Finding {
+export interface Finding<Id extends string = FindingId> {
   /** Counts the reported findings, from 1. */
   readonly number: number
   /** The kind of mistake. */
-  readonly id: FindingId
+  readonly id: Id
   /** 'error': something failed or cannot work. 'warning': it may fail or leak. 'note': not necessarily a mistake. */
   readonly severity: Severity
   /** One sentence without its full stop: what happened. */

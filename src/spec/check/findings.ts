@@ -240,8 +240,8 @@ const table = {
   'conn-param-uninitialised': {
     severity: 'warning',
     needs: ['device'],
-    title: 'a field of rdma_conn_param has a value beyond its range',
-    why: 'retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
+    title: 'a field of rdma_conn_param has a value beyond its range, or names no queue pair',
+    why: 'An identifier without a queue pair (rdma_create_qp) connects the queue pair that qp_num names, and no program has queue pair 0. retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
     advice: 'initialise all fields: struct rdma_conn_param parameters = {0}, then set those that the connection needs',
   },
   'receives-after-accept': {
@@ -266,7 +266,7 @@ const table = {
     severity: 'error',
     needs: ['call', 'post', 'completion', 'peer'],
     title: 'no memory has this rkey',
-    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
+    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey. rkey 0xff is UCX without a flush key: UCX_FENCE_MODE=weak.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
@@ -503,6 +503,20 @@ const table = {
     why: 'The second message overwrites the first. The finding is a warning if this happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
     advice: 'give each outstanding receive and READ memory of its own',
     statuses: ['SUCCESS'],
+  },
+  'shared-elements': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'requests of one list have the same scatter/gather elements',
+    why: 'ibv_post_* read the elements of all requests of a list when the list is posted. One struct ibv_sge that a loop fills for each request has the values of the last one in all of them. The finding is a warning for READs and atomics, which write to the memory.',
+    advice: 'give each request of a list its own struct ibv_sge, until the post returns',
+  },
+  'immediate-byte-order': {
+    severity: 'note',
+    needs: ['device'],
+    title: 'immediate data looks as if it were in the byte order of the host',
+    why: 'imm_data is in network byte order (__be32). A small number that was not converted by htonl is a multiple of 65536 for the receiver, and for machines of another byte order. The finding is a note because both ends may agree on it.',
+    advice: 'set imm_data to htonl(value), and read it by ntohl(wc.imm_data)',
   },
   'program-ended': {
     severity: 'note',

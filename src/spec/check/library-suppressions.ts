@@ -29,7 +29,38 @@ const UCX_POOL = {
   why: 'A datagram that arrives between the two lines is written to memory that was freed. Adapters write to the pages of the registration, which UCX still has in its cache, so no other data is overwritten; after the next line the queue pair is gone.',
 } as const
 
+/** rshutdown stops waiting for its sends when the peer has shut down its end. */
+const RSOCKET_END = {
+  id: 'sends-lost',
+  versions: 'rdma-core 44 to 63',
+  source: 'librdmacm/rsocket.c, rshutdown: rs_process_cq waits until rs_conn_all_sends_done or the connection is over',
+} as const
+const RSOCKET_QUEUE_PAIR = ['registered:', '...', 'obj:*/librdmacm.so*']
+
 export const librarySuppressions: readonly LibrarySuppression[] = [
+  {
+    library: 'librdmacm',
+    name: 'rsockets do not wait for their last credit update if the peer has ended the connection',
+    ...RSOCKET_END,
+    frames: ['...', 'fun:rshutdown', 'posted:', 'fun:rrecv', ...RSOCKET_QUEUE_PAIR],
+    why: 'rrecv tells the peer how many messages it may send (rs_send_credits). A peer that has ended the connection sends none. Data that rsend has posted is reported.',
+  },
+  {
+    library: 'librdmacm',
+    name: 'rsockets do not wait for the message that ends the connection if the peer has ended it',
+    ...RSOCKET_END,
+    frames: ['...', 'fun:rshutdown', 'posted:', 'fun:rshutdown', ...RSOCKET_QUEUE_PAIR],
+    why: 'Both ends send RS_CTRL_DISCONNECT. A peer that has sent its own needs no other.',
+  },
+  {
+    library: 'librdmacm',
+    name: 'rclose deregisters the buffers of an rsocket before the last completions are polled',
+    id: 'region-in-use',
+    frames: ['...', 'fun:rclose', ...RSOCKET_QUEUE_PAIR],
+    versions: RSOCKET_END.versions,
+    source: 'librdmacm/rsocket.c, rs_free: the regions go before the queue pair, and the CQ is not polled',
+    why: 'The connection is over (rshutdown), so the device uses the buffers no more, and both are freed next.',
+  },
   {
     library: 'perftest',
     name: 'perftest posts receives to the same bytes again, which it never reads',

@@ -4,10 +4,10 @@
  * the first rule's counts. A rule counts its matches over all programs.
  */
 import type { ErrnoName } from '../errno.ts'
-import type { ActingRule, FaultTarget, ProgramRuleCounts } from '../faults.ts'
+import { type ActingRule, type FaultTarget, isRepeatable, type ProgramRuleCounts } from '../faults.ts'
 import { completionsOfRule, methodsOfRule } from './program-rules.ts'
 import { createRandom, hashOf } from './random.ts'
-import { type FaultRule, isActive, targetOf } from './rule.ts'
+import { type FaultRule, type Happening, happeningOf, isActive, targetOf } from './rule.ts'
 import { formatRule } from './rules.ts'
 
 /** The program and device of an opportunity. The functions are called only if a rule needs the answer. */
@@ -28,8 +28,7 @@ export interface CallFault extends ActingRule {
   readonly errno: ErrnoName | ''
   /** An asynchronous event after the call; empty: none. */
   readonly event: string
-  /** The link of the device is down for so many milliseconds. */
-  readonly link: number
+  readonly happening: Happening
 }
 
 export interface PostFault extends ActingRule {
@@ -39,14 +38,20 @@ export interface PostFault extends ActingRule {
 export interface CompletionFault extends ActingRule {
   /** A name of `WcStatus`; empty: the completion does not fail. */
   readonly status: string
-  readonly link: number
+  readonly happening: Happening
 }
 
-/** `delay`: milliseconds until the event, and until the link goes down. */
+/** A received event: it comes `delay` milliseconds later, and `again` milliseconds later once more (0: not). */
+export interface NoticeFault extends ActingRule {
+  readonly delay: number
+  readonly again: number
+}
+
+/** `delay`: milliseconds until the event, and until what happens. */
 export interface EventFault extends ActingRule {
   /** Empty: none. */
   readonly event: string
-  readonly link: number
+  readonly happening: Happening
   readonly delay: number
 }
 
@@ -70,13 +75,17 @@ export interface ProgramFaults {
   onCompletion(subject: FaultSubject, cls: string, qpn: number, completion: string): CompletionFault | undefined
   /** A program has opened a device. */
   onOpen(subject: FaultSubject): readonly EventFault[]
+  /** A program receives an event. `notice`: a name of `noticeNames`. */
+  onNotice(subject: FaultSubject, notice: string): NoticeFault | undefined
+  /** The number of a process in the order of first calls since the rules were set, from 1. */
+  processNumber(pid: number): number
   /** The device accesses an on-demand region of a program. Undefined: the page is there. */
   onPage(subject: FaultSubject): ActingRule | undefined
   /** By index in the list of all rules; undefined for rules that are not for programs. */
   readonly counts: readonly (ProgramRuleCounts | undefined)[]
 }
 
-const longestLink = (rules: readonly ActiveRule[]): number => Math.max(0, ...rules.map(({ rule }) => rule.link))
+const happeningIn = (rules: readonly ActiveRule[]): Happening => happeningOf(rules.map(({ rule }) => rule))
 
 /** Linux keeps this many characters of a program's name. */
 const COMMAND_LENGTH = 15
@@ -133,6 +142,12 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
   let active: readonly ActiveRule[] = []
   let counts: readonly (ProgramRuleCounts | undefined)[] = []
   const targets = new Set<FaultTarget>()
+  const numbers = new Map<number, number>()
+  const numberOf = (pid: number): number => {
+    const known = numbers.get(pid) ?? numbers.size + 1
+    numbers.set(pid, known)
+    return known
+  }
 
   const setRules = (rules: readonly FaultRule[]): void => {
     const all = rules.map((rule, index) =>
@@ -141,7 +156,15 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     active = all.filter(rule => rule !== undefined)
     counts = all.map(rule => rule?.counts)
     targets.clear()
-    for (const { target } of active) targets.add(target)
+    for (const {
+      target,
+      rule: { process: numbered },
+    } of active) {
+      targets.add(target)
+      // Processes are counted by their calls.
+      if (numbered.length > 0) targets.add('call')
+    }
+    numbers.clear()
   }
   setRules(initial)
 
@@ -151,13 +174,22 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
     subject: FaultSubject,
     isSelected: (rule: ActiveRule) => boolean,
   ): readonly ActiveRule[] =>
-    active.filter(rule => rule.target === target && isSelected(rule) && isOfProgram(rule, subject) && acts(rule))
+    active.filter(
+      one =>
+        one.target === target &&
+        isSelected(one) &&
+        isOfProgram(one, subject) &&
+        includes(one.rule.process, numberOf(subject.pid)) &&
+        acts(one),
+    )
 
   return {
     setRules,
     has: target => targets.has(target),
     canAct: target => active.some(rule => rule.target === target && rule.counts.injected < rule.times),
+    processNumber: numberOf,
     onCall(subject, method, canRaise = () => true) {
+      numberOf(subject.pid)
       const rules = acting('call', subject, ({ rule, names }) => names.has(method) && canRaise(rule.event))
       const failing = rules.find(({ rule }) => rule.errno !== '')
       const raising = rules.find(({ rule }) => rule.event !== '')
@@ -168,7 +200,7 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         delay: rules.reduce((sum, { rule }) => sum + rule.delay, 0),
         errno: failing?.rule.errno ?? '',
         event: failing === undefined ? (raising?.rule.event ?? '') : '',
-        link: longestLink(rules),
+        happening: happeningIn(rules),
       }
     },
     onPost(subject, cls, qpn, request) {
@@ -186,15 +218,31 @@ export const createProgramFaults = (initial: readonly FaultRule[] = []): Program
         ({ rule, names }) => names.has(`${cls} ${completion}`) && includes(rule.qp, qpn),
       )
       const first = rules.find(({ rule }) => rule.status !== '') ?? rules[0]
-      return first && { ...first.acting, status: first.rule.status, link: longestLink(rules) }
+      return first && { ...first.acting, status: first.rule.status, happening: happeningIn(rules) }
     },
     onOpen: subject =>
       acting('event', subject, () => true).map(({ acting, rule }) => ({
         ...acting,
         event: rule.event,
-        link: rule.link,
+        happening: happeningOf([rule]),
         delay: rule.delay,
       })),
+    onNotice(subject, notice) {
+      const rules = acting(
+        'notice',
+        subject,
+        ({ rule }) =>
+          (rule.notice.includes('*') || rule.notice.includes(notice)) && (rule.again === 0 || isRepeatable(notice)),
+      )
+      const [first] = rules
+      return (
+        first && {
+          ...first.acting,
+          delay: Math.max(...rules.map(({ rule }) => rule.delay)),
+          again: Math.max(...rules.map(({ rule }) => rule.again)),
+        }
+      )
+    },
     onPage: subject => acting('page', subject, () => true)[0]?.acting,
     get counts() {
       return counts

@@ -11,12 +11,13 @@ import {
   deviceEvents,
   errnosOf,
   type FaultTarget,
+  isRepeatable,
   objectEventsOf,
   postErrnos,
   queuePairClasses,
   statusesOf,
 } from '../faults.ts'
-import type { FaultRule } from './rule.ts'
+import { type FaultRule, happens } from './rule.ts'
 
 interface KnownMethod {
   /** `class.method`. */
@@ -108,15 +109,17 @@ export const completionsOfRule = (rule: FaultRule): ReadonlySet<string> =>
       .map(known => `${known.class} ${known.completion}`),
   )
 
+const HAPPENING_TEXT = 'link, gid, gone, fatal, signal, stop'
+
 const listText = (values: Iterable<string>): string => [...new Set(values)].join(', ')
 
 const checkCall = (text: string, rule: FaultRule): void => {
-  const { call, errno, event, delay, link } = rule
+  const { call, errno, event, delay } = rule
   const selected = selectedMethods(rule)
   if (selected.length === 0)
     throw new Error(`fault "${text}": ${call.join('+')} is no method of ${rule.class.join('+')}; leave out class`)
-  if (errno === '' && event === '' && delay === 0 && link === 0)
-    throw new Error(`fault "${text}": the rule has no effect; add one of errno, event, link, delay`)
+  if (errno === '' && event === '' && delay === 0 && !happens(rule))
+    throw new Error(`fault "${text}": the rule has no effect; add one of errno, event, delay, ${HAPPENING_TEXT}`)
   if (errno !== '' && event !== '')
     throw new Error(`fault "${text}": a call that fails raises no event; leave out errno or event`)
   if (errno !== '' && !selected.some(({ errnos }) => errnos.includes(errno)))
@@ -138,9 +141,11 @@ const checkPost = ({ post, class: selected }: FaultRule): void => {
 }
 
 const checkCompletion = (text: string, rule: FaultRule): void => {
-  const { completion, status, link } = rule
-  if (status === '' && link === 0)
-    throw new Error(`fault "${text}": the rule has no effect; add status, as status=RETRY_EXC_ERR, or link`)
+  const { completion, status } = rule
+  if (status === '' && !happens(rule))
+    throw new Error(
+      `fault "${text}": the rule has no effect; add status, as status=RETRY_EXC_ERR, or ${HAPPENING_TEXT}`,
+    )
   const selected = selectedCompletions(rule)
   const where = rule.class.length === 0 ? '' : ` on ${rule.class.join('+')}`
   if (selected.length === 0)
@@ -153,11 +158,20 @@ const checkCompletion = (text: string, rule: FaultRule): void => {
     )
 }
 
+const checkNotice = (text: string, { notice, delay, again }: FaultRule): void => {
+  if (delay === 0 && again === 0)
+    throw new Error(`fault "${text}": the rule has no effect; add delay, as delay=100ms, or again`)
+  const once = notice.find(name => name !== '*' && !isRepeatable(name))
+  if (again > 0 && once !== undefined)
+    throw new Error(`fault again: ${once} is an event of rdma_cm, which comes once; leave out again`)
+}
+
 /** Throws an Error with the setting, its value and what is allowed. `text`: the rule. */
 export const checkProgramRule = (text: string, rule: FaultRule, target: FaultTarget): void => {
   if (target === 'call') checkCall(text, rule)
   else if (target === 'post') checkPost(rule)
   else if (target === 'completion') checkCompletion(text, rule)
+  else if (target === 'notice') checkNotice(text, rule)
   else if (target === 'event' && rule.event !== '' && !isDeviceEvent(rule.event))
     throw new Error(
       `fault event: ${rule.event} is an event of an object; name the call after which it comes, as ${connectionEventNames.includes(rule.event) ? 'call=cm_id.connect' : 'call=rc_qp.modify'}, or one of ${deviceEvents.join(', ')}`,

@@ -2,7 +2,7 @@
  * The record of a fault rule. rules.ts has its text.
  */
 import type { ErrnoName } from '../errno.ts'
-import { type FaultKind, type FaultTarget, faultKinds } from '../faults.ts'
+import { type FaultKind, type FaultTarget, faultKinds, type RuleSignal } from '../faults.ts'
 
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]
@@ -10,7 +10,38 @@ export type FaultDirection = (typeof faultDirections)[number]
 /** 0 to 1. */
 type Probabilities = { readonly [K in FaultKind]: number }
 
-export interface FaultRule extends Probabilities {
+/** What a rule lets happen to the device or the process. Times are milliseconds; 0 and '' are nothing. */
+export interface Happening {
+  /** The link of the device is down for so long. */
+  readonly link: number
+  /** The device's address returns at an index so much higher. */
+  readonly gid: number
+  /** The device is removed for so long. */
+  readonly gone: number
+  /** The device fails with all its queue pairs. */
+  readonly fatal: 'qps' | ''
+  /** The process gets this signal. */
+  readonly signal: RuleSignal | ''
+  /** The process is stopped for so long. */
+  readonly stop: number
+}
+
+export const noHappening: Happening = { link: 0, gid: 0, gone: 0, fatal: '', signal: '', stop: 0 }
+const happeningNames = Object.keys(noHappening) as readonly (keyof Happening)[]
+export const happens = (happening: Happening): boolean =>
+  happeningNames.some(name => happening[name] !== noHappening[name])
+
+/** Of several, the longest times and the first names. */
+export const happeningOf = (all: readonly Happening[]): Happening => ({
+  link: Math.max(0, ...all.map(({ link }) => link)),
+  gid: Math.max(0, ...all.map(({ gid }) => gid)),
+  gone: Math.max(0, ...all.map(({ gone }) => gone)),
+  fatal: all.find(({ fatal }) => fatal !== '')?.fatal ?? '',
+  signal: all.find(({ signal }) => signal !== '')?.signal ?? '',
+  stop: Math.max(0, ...all.map(({ stop }) => stop)),
+})
+
+export interface FaultRule extends Probabilities, Happening {
   /** Selector: `class.method`, where `*` stands for any characters. Not empty: the rule is for calls. */
   readonly call: readonly string[]
   /** Selector: names of completions, or `*`. Not empty: the rule is for completions. */
@@ -19,6 +50,8 @@ export interface FaultRule extends Probabilities {
   readonly device: string
   /** Selector: the command of the program; empty: all programs. */
   readonly program: string
+  /** Selector: processes by the order of their first calls since the rules were set, from 1; empty: all. */
+  readonly process: readonly number[]
   /** Selector: process ids; empty: all. */
   readonly pid: readonly number[]
   /** Selector: names of classes; empty: all. */
@@ -33,6 +66,10 @@ export interface FaultRule extends Probabilities {
   readonly opcode: readonly string[]
   /** Selector: names of messages of the connection manager (`CmMessageName`); empty: all packets. */
   readonly cm: readonly string[]
+  /** Selector: what acknowledgements say; empty: all packets. */
+  readonly ack: readonly string[]
+  /** Selector: names of received events (`noticeNames`), or `*`. Not empty: the rule is for received events. */
+  readonly notice: readonly string[]
   /** Selector: names of posted requests; empty: all. */
   readonly request: readonly string[]
   /** Selector: the first match that counts, from 1; 0: the first, or with `every` that one. */
@@ -53,8 +90,8 @@ export interface FaultRule extends Probabilities {
   readonly event: string
   /** Effect: what an access to an on-demand region finds. Not empty: the rule is for pages. */
   readonly page: 'gone' | ''
-  /** Effect: the link of the device is down for so many milliseconds. Without `call` and `completion` the rule is for events. */
-  readonly link: number
+  /** Effect: the received event comes once more after so many milliseconds. */
+  readonly again: number
   /** Effect: delay of every packet, of a call, or of an event, milliseconds. */
   readonly delay: number
   /** Effect: maximum random change of `delay` (up or down), milliseconds; at most `delay`. */
@@ -82,6 +119,7 @@ export const noFaults: FaultRule = {
   completion: [],
   device: '',
   program: '',
+  process: [],
   pid: [],
   class: [],
   site: [],
@@ -89,6 +127,8 @@ export const noFaults: FaultRule = {
   qp: [],
   opcode: [],
   cm: [],
+  ack: [],
+  notice: [],
   request: [],
   nth: 0,
   every: 0,
@@ -100,7 +140,8 @@ export const noFaults: FaultRule = {
   status: '',
   event: '',
   page: '',
-  link: 0,
+  ...noHappening,
+  again: 0,
   delay: 0,
   jitter: 0,
   rate: 0,
@@ -108,12 +149,14 @@ export const noFaults: FaultRule = {
 }
 
 /** What the rule acts on. */
-export const targetOf = ({ call, post, completion, event, page, link }: FaultRule): FaultTarget => {
+export const targetOf = (rule: FaultRule): FaultTarget => {
+  const { call, post, completion, event, page, notice } = rule
   if (call.length > 0) return 'call'
+  if (notice.length > 0) return 'notice'
   if (post !== '') return 'post'
   if (page !== '') return 'page'
   if (completion.length > 0) return 'completion'
-  return event === '' && link === 0 ? 'packet' : 'event'
+  return event === '' && !happens(rule) ? 'packet' : 'event'
 }
 
 export const isActive = (rule: FaultRule): boolean =>

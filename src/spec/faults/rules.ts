@@ -5,7 +5,18 @@
  * number, and a time without a unit is in milliseconds. program-rules.ts checks what only programs' rules have.
  */
 import { Errno, type ErrnoName } from '../errno.ts'
-import { completionNames, FaultSettings, FaultTargets, MAX_LINK_TIME, requestNames, targetsOf } from '../faults.ts'
+import {
+  completionNames,
+  FaultSettings,
+  FaultTargets,
+  MAX_GID_MOVE,
+  MAX_LINK_TIME,
+  noticeNames,
+  requestNames,
+  ruleSignals,
+  targetsOf,
+} from '../faults.ts'
+import { ackNames } from '../wire/headers.ts'
 import { cmMessages } from '../wire/mad.ts'
 import { type OpcodeName, opcodes } from '../wire/opcodes.ts'
 import { WcStatus } from '../work.ts'
@@ -93,6 +104,7 @@ const example: OpcodeName = 'RC_ACKNOWLEDGE'
 /** Maximum process id of Linux (PID_MAX_LIMIT). */
 const MAX_PID = 2 ** 22
 const MAX_COUNT = 1e9
+const MAX_PROCESS = 1e6
 const upperCase = (text: string): string => text.toUpperCase().replace(/^RDMA_/, '')
 
 /** A list of words that `isAllowed` accepts, separated by `+`. */
@@ -133,6 +145,12 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     write: String,
     allowed: 'the name of a program',
   },
+  process: {
+    read: text =>
+      allOf(text.split('+').map(number => (number === '0' ? undefined : parseInteger(number, MAX_PROCESS)))),
+    write: numbers => numbers.join('+'),
+    allowed: `the number of a process from 1 to ${MAX_PROCESS}, or several separated by +`,
+  },
   pid: {
     read: text => allOf(text.split('+').map(pid => (pid === '0' ? undefined : parseInteger(pid, MAX_PID)))),
     write: pids => pids.join('+'),
@@ -171,6 +189,20 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     ),
     allowed: `${Object.keys(cmMessages).join(', ')}; several are separated by +`,
   },
+  ack: {
+    ...listOf(
+      name => (ackNames as readonly string[]).includes(name),
+      text => text.toUpperCase(),
+    ),
+    allowed: `${ackNames.join(', ')}; several are separated by +`,
+  },
+  notice: {
+    ...listOf(
+      name => name === '*' || noticeNames.includes(name),
+      text => text.toUpperCase(),
+    ),
+    allowed: `the name of an event, as ${noticeNames.slice(0, 3).join(', ')}, or *; several are separated by +`,
+  },
   request: {
     ...listOf(name => requestNames.includes(name), upperCase),
     allowed: `${requestNames.join(', ')}; several are separated by +`,
@@ -198,6 +230,20 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: 'gone',
   },
   link: linkTime,
+  gid: {
+    read: text => parseInteger(text, MAX_GID_MOVE) || undefined,
+    write: String,
+    allowed: `an integer from 1 to ${MAX_GID_MOVE}`,
+  },
+  gone: linkTime,
+  fatal: { read: text => (text === 'qps' ? text : undefined), write: String, allowed: 'qps' },
+  signal: {
+    read: text => ruleSignals.find(name => name === text.toUpperCase().replace(/^SIG/, '')),
+    write: String,
+    allowed: ruleSignals.join(', '),
+  },
+  stop: linkTime,
+  again: linkTime,
   delay: milliseconds,
   jitter: milliseconds,
   rate: bitsPerSecond,
@@ -255,7 +301,15 @@ export const parseRule = (text: string): FaultRule => {
   return rule
 }
 
-const programEffects = ['call=…,errno=…', 'post=…', 'completion=…,status=…', 'event=…', 'link=…', 'page=gone']
+const programEffects = [
+  'call=…,errno=…',
+  'post=…',
+  'completion=…,status=…',
+  'event=…',
+  'link=…',
+  'notice=…',
+  'page=gone',
+]
 
 /** Throws an Error if the rule has settings of another target than its own. */
 const checkTarget = (text: string, rule: FaultRule, settingTexts: ReadonlyMap<Name, string>): void => {

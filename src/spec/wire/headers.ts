@@ -131,6 +131,8 @@ export const flushPlacement = { GLOBAL: 1, PERSISTENT: 2 } as const
 
 /** The kind of an AETH.syndrome: the bits of SYNDROME_KIND_MASK. Lower bits are the value; the highest is reserved. */
 export const syndromeKind = { ACK: 0x00, RNR_NAK: 0x20, RESERVED: 0x40, NAK: 0x60 } as const
+/** What an acknowledgement says, for fault rules. */
+export const ackNames = ['ACK', 'NAK', 'RNR_NAK'] as const satisfies readonly (keyof typeof syndromeKind)[]
 export const SYNDROME_KIND_MASK = 0x60
 export const SYNDROME_VALUE_MASK = 0x1f
 

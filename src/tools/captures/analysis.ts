@@ -2,17 +2,20 @@
  * One pass over a capture: packets of its file become flows, connections and counts. What they mean is `problemsOf`.
  */
 import { opcodeByNumber } from '../../spec/wire/opcodes.ts'
+import { makeFlow, verifyIcrc } from '../../transport/wire/icrc.ts'
 import { AddressTable } from './addresses.ts'
 import { type CaptureConnection, ConnectionTable } from './connections.ts'
 import { CaptureReader, type RawPacket } from './file.ts'
 import { type CaptureFilter, matchesFilter } from './filter.ts'
 import { type Flow, FlowTable } from './flows.ts'
-import { Kind, type Located, Locator, packetKinds } from './locate.ts'
+import { type IcmpError, Kind, type Located, Locator, packetKinds } from './locate.ts'
 
 export interface AnalysisOptions {
   /** The UDP port of RoCEv2; default 4791. */
   readonly port?: number
   readonly filter?: CaptureFilter
+  /** Of several captures, so that their numbers of addresses are the same. */
+  readonly addresses?: AddressTable
   /** Sees each transport packet that the filter accepts. */
   readonly onPacket?: (packet: RawPacket, located: Located, kind: number, time: number) => void
 }
@@ -20,9 +23,20 @@ export interface AnalysisOptions {
 /** Fewer queue pairs than this are joined by trying each with each. */
 const MAX_PAIRS = 64
 
+/** Different ICMP errors that are kept: a hostile file may have any number. */
+const MAX_ERRORS = 1000
+/** Ports that are named. */
+const MAX_PORTS = 8
+
+/** ICMP errors of one kind about one path. */
+export interface SeenError extends IcmpError {
+  count: number
+  readonly frame: number
+}
+
 export class CaptureAnalysis {
   readonly reader: CaptureReader
-  readonly addresses = new AddressTable()
+  readonly addresses: AddressTable
   readonly connectionTable = new ConnectionTable()
   readonly table: FlowTable
   /** Packets by number of `packetKinds`. */
@@ -36,6 +50,10 @@ export class CaptureAnalysis {
   startNanoseconds = 0
   /** Nanoseconds since the start. */
   end = 0
+  /** ICMP errors about RoCEv2 packets, by kind and path. */
+  readonly errors = new Map<string, SeenError>()
+  /** UDP ports, other than that of RoCEv2, with packets that have a right ICRC: frames of the first. */
+  readonly otherPorts = new Map<number, number>()
   /** Steps back of the clock by more than a millisecond. */
   backwards = 0
 
@@ -45,7 +63,8 @@ export class CaptureAnalysis {
   #hasStart = false
   #time = 0
 
-  constructor({ port, filter, onPacket }: AnalysisOptions = {}) {
+  constructor({ port, filter, addresses = new AddressTable(), onPacket }: AnalysisOptions = {}) {
+    this.addresses = addresses
     this.reader = new CaptureReader(this.#add)
     this.#locator = new Locator(this.addresses, port)
     this.table = new FlowTable(this.addresses, this.connectionTable.peerOf)
@@ -80,22 +99,57 @@ export class CaptureAnalysis {
     const time = this.#timeOf(packet)
     const kind = this.#locator.locate(packet)
     this.kinds[kind]++
-    if (kind > Kind.INFINIBAND) return
     const { located } = this.#locator
+    if (kind > Kind.INFINIBAND) {
+      if (kind === Kind.ICMP && this.#locator.icmp !== undefined) this.#addError(this.#locator.icmp, packet.frame)
+      else if (kind === Kind.OTHER_UDP && this.#locator.isCandidate) this.#tryPort(packet, located)
+      return
+    }
     const qpn = packet.arena.view.getUint32(located.at + 4) & 0xff_ffff
     if (this.#filter !== undefined && !matchesFilter(this.#filter, this.addresses, located, qpn, time)) return
     if (located.isFragment) this.fragments++
     this.#onPacket?.(packet, located, kind, time)
     this.table.add(packet, located, time)
     const connection = this.connectionTable.add(packet, located, qpn, time)
-    if (connection !== undefined) this.#connected(connection)
+    if (connection === undefined) return
+    const { DREP } = connection.messages
+    if (DREP === undefined) this.#connected(connection)
+    else this.#closed(connection, DREP.frame)
+  }
+
+  /** The flows of both directions; undefined: not seen yet, or their queue pairs are unknown. */
+  #flowsOf({ client, server, clientQpn, serverQpn }: CaptureConnection): (Flow | undefined)[] {
+    if (clientQpn === undefined || serverQpn === undefined) return []
+    return [this.table.find(client, server, serverQpn, 0, 0), this.table.find(server, client, clientQpn, 0, 0)]
+  }
+
+  #closed(connection: CaptureConnection, frame: number): void {
+    for (const flow of this.#flowsOf(connection)) if (flow !== undefined) flow.closedFrame = frame
+  }
+
+  #addError(error: IcmpError, frame: number): void {
+    const { type, code, reporter, source, destination, qpn } = error
+    const key = `${type}/${code}/${reporter}/${source}/${destination}/${qpn}`
+    const seen = this.errors.get(key)
+    if (seen !== undefined) seen.count++
+    else if (this.errors.size < MAX_ERRORS) this.errors.set(key, { ...error, count: 1, frame })
+  }
+
+  /** Whether a datagram at another port is a RoCEv2 packet: its ICRC is right. */
+  #tryPort(packet: RawPacket, located: Located): void {
+    const { at, length, source, destination, sourcePort, destinationPort, dontFragment, identification } = located
+    if (this.otherPorts.size >= MAX_PORTS || this.otherPorts.has(destinationPort)) return
+    if (source === 0 || destination === 0) return
+    const [from, to] = [source, destination].map(number => this.addresses.bytes(number))
+    const flow = makeFlow({ source: from, destination: to, sourcePort, destinationPort, dontFragment })
+    if (verifyIcrc(packet.arena, at, length, flow, identification)) this.otherPorts.set(destinationPort, packet.frame)
   }
 
   /** Joins flows whose packets came before the REP. */
-  #connected({ client, server, clientQpn, serverQpn }: CaptureConnection): void {
-    if (clientQpn === undefined || serverQpn === undefined) return
-    const flow = this.table.find(client, server, serverQpn, 0, 0)
-    if (flow !== undefined) this.table.pairByConnection(flow)
+  #connected(connection: CaptureConnection): void {
+    const [toServer, toClient] = this.#flowsOf(connection)
+    for (const flow of [toServer, toClient]) if (flow !== undefined) flow.closedFrame = 0
+    if (toServer !== undefined) this.table.pairByConnection(toServer)
   }
 
   /** The file has no more bytes. */

@@ -43,6 +43,9 @@ export interface CaptureConnection {
   serverRnrRetry: number | undefined
   /** Of the ACK timeout: 4.096 µs × 2^n. */
   ackTimeout: number | undefined
+  /** READs and atomics that each end may have outstanding. */
+  clientReads: number | undefined
+  serverReads: number | undefined
   pkey: number | undefined
   serviceId: bigint | undefined
   /** `rdma_cm`'s, from the service id. */
@@ -91,7 +94,7 @@ export class ConnectionTable {
   }
 
   /**
-   * A packet to queue pair 1. Returns the flows' new connection, if both queue pairs of one became known. `time`:
+   * A packet to queue pair 1. Returns a connection whose queue pairs became both known, or that has ended (DREP). `time`:
    * nanoseconds since the first packet.
    */
   add(packet: RawPacket, located: Located, qpn: number, time: number): CaptureConnection | undefined {
@@ -161,6 +164,9 @@ export class ConnectionTable {
       connection.serverQpn = number('qpn')
       connection.clientPsn = number('startingPsn')
       connection.clientRnrRetry = number('rnrRetryCount')
+      // The REP has what the server grants.
+      connection.clientReads = number('responderResources')
+      connection.serverReads = number('initiatorDepth')
       connection.serverId = localId
       connection.serverData = data()
       this.#byId.set(`${source}/${localId}/false`, connection)
@@ -188,6 +194,7 @@ export class ConnectionTable {
     }
     if (name === 'REQ' && connection.clientQpn !== undefined)
       this.#setQp(connection.client, connection.clientQpn, connection)
+    if (name === 'DREP') return connection
     if (name !== 'REP' || connection.serverQpn === undefined || isDatagram) return undefined
     this.#setQp(connection.server, connection.serverQpn, connection)
     return connection
@@ -216,6 +223,8 @@ export class ConnectionTable {
       clientRnrRetry: undefined,
       serverRnrRetry: undefined,
       ackTimeout: undefined,
+      clientReads: undefined,
+      serverReads: undefined,
       pkey: undefined,
       serviceId: undefined,
       port: undefined,

@@ -66,7 +66,7 @@ interface Interface extends CaptureInterface {
 const MAX_RECORD = 16 << 20
 const FIRST_BUFFER = 1 << 20
 const PCAP_HEADER = 24
-const ERF_HEADER = 16
+export const ERF_HEADER = 16
 const NANOSECONDS = 1_000_000_000n
 /** A hostile file may declare any number. */
 const MAX_INTERFACES = 65_536
@@ -78,6 +78,10 @@ const ethernetErf: readonly number[] = [
   ErfType.COLOR_HASH_ETHERNET,
 ]
 const knownErf: readonly number[] = Object.values(ErfType)
+
+/** Whether a file of at least ERF_HEADER bytes begins as ERF does: it has no mark, but a type and a length. */
+export const startsErf = (bytes: Uint8Array): boolean =>
+  knownErf.includes(bytes[8] & 0x7f) && bytes[10] * 256 + bytes[11] >= ERF_HEADER
 
 export class CaptureReader {
   /** pcap, pcapng or ERF; undefined before the first 16 bytes. */
@@ -215,7 +219,7 @@ export class CaptureReader {
       // The upper bits say whether frames have a check sequence.
       this.interfaces.push({ linkType: this.#u32(20) & 0xffff })
       this.#from = PCAP_HEADER
-    } else if (knownErf.includes(view.getUint8(8) & 0x7f) && view.getUint16(10) >= ERF_HEADER) {
+    } else if (startsErf(this.#arena.bytes)) {
       this.format = 'ERF'
       this.interfaces.push({ linkType: LinkType.ETHERNET })
     } else {

@@ -30,8 +30,21 @@ import type { Located } from './locate.ts'
 export const MAX_FLOWS = 1 << 18
 /** Outstanding requests of a flow whose times are kept. */
 const RING = 8
-/** Numbers of a ring entry: PSN of the last packet, time, frame. */
+/** Numbers of a ring entry: PSN of the last packet, time, bytes of the message. */
 const ENTRY = 3
+/** Largest messages of the groups by size; a last group has all others. */
+export const SIZE_GROUPS: readonly number[] = [64, 4096, 65_536, 1 << 20]
+/** Numbers of a group: count, sum and longest of the nanoseconds. */
+export const GROUP = 3
+/** A flow's bytes over time: so many slices, whose width doubles when the capture is longer. */
+const SLICES = 16
+const FIRST_SLICE = 1e6
+/** Packets from which on a flow has slices: a capture may have 100,000 idle ones. */
+const SLICES_FROM = 64
+/** A packet that comes again within this time without an answer between, in nanoseconds, was doubled on the path: no timer is so short. */
+const DOUBLED_WITHIN = 20_000
+/** Nanoseconds of a slice in which the senders to one host are counted. */
+const INCAST_SLICE = 1e6
 /** A PSN further away than this belongs to another connection, or much is missing (IBA 9.7.1: half of the PSNs is the limit). */
 const MAX_GAP = 1 << 16
 /** Packets after a hole within which its packet comes by another path, and is not sent again. */
@@ -55,6 +68,8 @@ const endsMessage = new Uint8Array(256)
 const kindOf = new Uint8Array(256)
 const hasReth = new Uint8Array(256)
 const hasAeth = new Uint8Array(256)
+/** Responses that end a READ or an atomic. */
+const isLastOfRead = new Uint8Array(256)
 for (let number = 0; number < 256; number++) {
   const opcode = opcodeByNumber[number]
   if (opcode === undefined || number === CNP) continue
@@ -66,6 +81,7 @@ for (let number = 0; number < 256; number++) {
   const before: readonly HeaderName[] = at < 0 ? [] : opcode.headers.slice(0, at)
   hasReth[number] = at < 0 ? 0 : before.reduce<number>((sum, name) => sum + headers[name].bytes, headers.BTH.bytes)
   hasAeth[number] = opcode.headers[0] === 'AETH' ? 1 : 0
+  isLastOfRead[number] = opcode.role !== 'request' && opcode.kind !== 'ack' ? endsMessage[number] : 0
 }
 
 /** What the last answer to a requester was. */
@@ -156,6 +172,31 @@ export class Flow {
   reorderFrame = 0
   jumps = 0
   jumpFrame = 0
+  /** Where the PSNs were before the last jump; packets from there are of an earlier connection. */
+  formerPsn = -1
+  ghosts = 0
+  ghostFrame = 0
+  /** Packets that the path doubled. */
+  doubled = 0
+  doubledFrame = 0
+  /** Identification of the last request packet's IP header. */
+  lastIdentification = 0
+  /** Bytes of the first packets of bursts: what was lost, at least. */
+  headBytes = 0
+  /** Bytes of the packet that is sent again now. */
+  headLength = 0
+  /** The longest packet with an acknowledgement. */
+  ackedLength = 0
+  sentLength = 0
+  /** READs and atomics without their last response. */
+  reads = 0
+  readRequests = 0
+  mostReads = 0
+  /** Requests that made `reads` equal to `mostReads`. */
+  readsAtMost = 0
+  /** The longest time without a packet while nothing was outstanding. */
+  idle = 0
+  idleFrame = 0
   ring: Float64Array | undefined
   ringFrom = 0
   ringCount = 0
@@ -170,6 +211,10 @@ export class Flow {
   lastAnswerFrame = 0
   lastAnswerTime = 0
   duplicateAcks = 0
+  /** Packets after the connection's end, by its DREP; `closedFrame`: of the DREP, 0: not ended. */
+  closedFrame = 0
+  afterClose = 0
+  afterCloseFrame = 0
   /** NAKs for a PSN out of sequence, and all others. */
   sequenceNaks = 0
   fatalNaks = 0
@@ -193,6 +238,13 @@ export class Flow {
   delaySum = 0
   delayMax = 0
   delayFrame = 0
+  /** GROUP numbers for each of SIZE_GROUPS and one more. */
+  delayBySize: Float64Array | undefined
+  /** Slice of INCAST_SLICE in which its sender was counted last. */
+  slice = -1
+  /** Bytes in slices of `sliceWidth` nanoseconds since the start of the capture. */
+  slices: Float64Array | undefined
+  sliceWidth = FIRST_SLICE
 
   constructor(
     number: number,
@@ -224,8 +276,79 @@ const hashOf = (a: number, b: number, c: number, d: number): number => {
 /** PSNs of requests that were sent last, for finding the peer of a flow of answers. */
 const RECENT = 1 << 17
 
+/** A host to which several others sent at once. */
+export interface Incast {
+  readonly destination: number
+  /** The most senders in one slice of INCAST_SLICE, their bytes, and the time of the slice. */
+  readonly senders: number
+  readonly bytes: number
+  readonly time: number
+  /** Marks, CNPs and packets that were sent again, and those of slices with several senders. */
+  readonly trouble: number
+  readonly troubleOfMany: number
+}
+
+/** Senders at once from which on it is an incast. */
+const INCAST_SENDERS = 3
+
+/** Counts, for each host, how many others send to it at once. Numbers of addresses are its indices. */
+class IncastTable {
+  readonly #slice: number[] = []
+  readonly #senders: (Set<number> | undefined)[] = []
+  readonly #bytes: number[] = []
+  readonly #found = new Map<number, { -readonly [key in keyof Incast]: Incast[key] }>()
+
+  add(flow: Flow, { length, destination, source }: Located, time: number): void {
+    const slice = Math.floor(time / INCAST_SLICE)
+    if (this.#slice[destination] !== slice) {
+      this.#slice[destination] = slice
+      this.#bytes[destination] = 0
+      this.#senders[destination]?.clear()
+    }
+    this.#bytes[destination] += length
+    if (flow.slice === slice) {
+      this.#most(destination, time)
+      return
+    }
+    flow.slice = slice
+    const senders = this.#senders[destination] ?? new Set()
+    this.#senders[destination] = senders
+    senders.add(source)
+    this.#most(destination, time)
+  }
+
+  #most(destination: number, time: number): void {
+    const senders = this.#senders[destination]!.size
+    if (senders < INCAST_SENDERS) return
+    let found = this.#found.get(destination)
+    if (found === undefined) {
+      found = { destination, senders: 0, bytes: 0, time: 0, trouble: 0, troubleOfMany: 0 }
+      this.#found.set(destination, found)
+    }
+    if (senders < found.senders) return
+    if (senders > found.senders || this.#bytes[destination] > found.bytes) {
+      found.senders = senders
+      found.bytes = this.#bytes[destination]
+      found.time = time
+    }
+  }
+
+  /** Something that congestion causes happened to packets to this host. */
+  trouble(destination: number): void {
+    const found = this.#found.get(destination)
+    if (found === undefined) return
+    found.trouble++
+    if (this.#senders[destination]!.size >= INCAST_SENDERS) found.troubleOfMany++
+  }
+
+  get list(): readonly Incast[] {
+    return [...this.#found.values()]
+  }
+}
+
 export class FlowTable {
   readonly flows: Flow[] = []
+  readonly incast = new IncastTable()
   /** Packets of flows beyond MAX_FLOWS. */
   leftOut = 0
   opcodes = new Float64Array(256)
@@ -347,22 +470,31 @@ export class FlowTable {
     }
     flow.packets++
     flow.bytes += located.length
-    flow.lastFrame = frame
-    flow.lastTime = time
+    if (flow.packets > SLICES_FROM) this.#addToSlice(flow, located.length, time)
+    this.incast.add(flow, located, time)
+    if (flow.closedFrame > 0 && flow.afterClose++ === 0) flow.afterCloseFrame = frame
     if (flow.pkey < 0) flow.pkey = bthPkey(view, at)
     if (located.ecn === 3) {
       if (flow.marked++ === 0) flow.firstMarkedFrame = frame
-    }
-    if (isCnp) {
-      if (flow.cnps++ === 0) flow.firstCnpFrame = frame
-      return flow
+      this.incast.trouble(flow.destination)
     }
     if (roleOf[opcode] === 0) {
+      flow.lastFrame = frame
+      flow.lastTime = time
+      if (isCnp) {
+        if (flow.cnps++ === 0) flow.firstCnpFrame = frame
+        this.incast.trouble(flow.source)
+        return flow
+      }
       this.unknownOpcodes++
       this.#malformed(flow, frame, 'an opcode that is not defined')
       return flow
     }
-    if (!this.#isWellFormed(flow, packet, located, opcode)) return flow
+    if (!this.#isWellFormed(flow, packet, located, opcode)) {
+      flow.lastFrame = frame
+      flow.lastTime = time
+      return flow
+    }
     if (isDatagram) {
       if (located.captured >= 16 && view.getUint32(at + 12) === 0 && flow.qpn !== 0) {
         if (flow.zeroQkeys++ === 0) flow.zeroQkeyFrame = frame
@@ -372,7 +504,19 @@ export class FlowTable {
     if (endsMessage[opcode] === 0 && payload > flow.mtu) flow.mtu = payload
     if (roleOf[opcode] === REQUEST) this.#request(flow, packet, located, opcode, psn, payload, time)
     else this.#answer(flow, packet, located, opcode, psn, time)
+    flow.lastFrame = frame
+    flow.lastTime = time
     return flow
+  }
+
+  #addToSlice(flow: Flow, bytes: number, time: number): void {
+    flow.slices ??= new Float64Array(SLICES)
+    const { slices } = flow
+    while (time >= SLICES * flow.sliceWidth) {
+      for (let i = 0; i < SLICES; i++) slices[i] = 2 * i < SLICES ? slices[2 * i] + slices[2 * i + 1] : 0
+      flow.sliceWidth *= 2
+    }
+    if (time > 0) slices[Math.floor(time / flow.sliceWidth)] += bytes
   }
 
   /**
@@ -459,9 +603,15 @@ export class FlowTable {
     const ahead = psnDifference(psn, flow.nextPsn)
     const isExpected = ahead === 0 || (ahead > 0 && flow.isNextUncertain && ahead < MAX_GAP)
     const isJump = !isExpected && (ahead >= MAX_GAP || -ahead > MAX_GAP)
+    // One that goes back to where the PSNs were before is a packet of the earlier connection.
+    if (isJump && flow.formerPsn >= 0 && Math.abs(psnDifference(psn, flow.formerPsn)) < MAX_GAP) {
+      if (flow.ghosts++ === 0) flow.ghostFrame = frame
+      return
+    }
     const isNew = isExpected || ahead > 0 || isJump
     if (isJump) {
       if (flow.jumps++ === 0) flow.jumpFrame = frame
+      flow.formerPsn = flow.nextPsn
       flow.tries = 0
       flow.headPsn = -1
       flow.openMessage = 0
@@ -480,8 +630,29 @@ export class FlowTable {
       flow.nextPsn = (psn + span) & 0xff_ffff
       flow.isNextUncertain = isSpanUnknown
       this.#countMessage(flow, opcode, kind, length, payload, frame, isInOrder)
-      if (view.getUint8(located.at + 8) >= 0x80 || isRead || kind >= 3) this.#outstanding(flow, psn, time, frame)
+      const isAnswered = isRead || kind >= 3
+      if (isAnswered) {
+        flow.readRequests++
+        flow.reads++
+        if (flow.reads > flow.mostReads) {
+          flow.mostReads = flow.reads
+          flow.readsAtMost = 0
+        }
+        if (flow.reads === flow.mostReads) flow.readsAtMost++
+      }
+      const gap = time - flow.lastTime
+      if (gap > flow.idle && flow.ringCount === 0 && flow.requests > 1 && !isJump) {
+        flow.idle = gap
+        flow.idleFrame = frame
+      }
+      if (view.getUint8(located.at + 8) >= 0x80 || isAnswered)
+        this.#outstanding(flow, psn, time, isRead ? length : flow.partBytes)
+      if (located.length > flow.sentLength) flow.sentLength = located.length
+    } else if (this.#isDoubled(flow, located, psn, time)) {
+      if (flow.doubled++ === 0) flow.doubledFrame = frame
+      return
     } else this.#repeat(flow, psn, located.length, frame)
+    flow.lastIdentification = located.identification
     flow.lastPsn = (psn + span - 1) & 0xff_ffff
     flow.lastRequestFrame = frame
     flow.lastRequestTime = time
@@ -517,7 +688,14 @@ export class FlowTable {
     } else flow.openMessage = kind + 1
   }
 
-  #outstanding(flow: Flow, psn: number, time: number, frame: number): void {
+  /** Whether the packet before comes once more, and nobody can have sent it again. */
+  #isDoubled(flow: Flow, { identification }: Located, psn: number, time: number): boolean {
+    if (psn !== flow.lastPsn || (flow.peer?.lastAnswerTime ?? -1) >= flow.lastRequestTime) return false
+    if (identification !== flow.lastIdentification) return false
+    return identification !== 0 || time - flow.lastRequestTime < DOUBLED_WITHIN
+  }
+
+  #outstanding(flow: Flow, psn: number, time: number, bytes: number): void {
     flow.ring ??= new Float64Array(RING * ENTRY)
     if (flow.ringCount === RING) {
       flow.ringFrom = (flow.ringFrom + 1) % RING
@@ -526,7 +704,7 @@ export class FlowTable {
     const at = ((flow.ringFrom + flow.ringCount) % RING) * ENTRY
     flow.ring[at] = psn
     flow.ring[at + 1] = time
-    flow.ring[at + 2] = frame
+    flow.ring[at + 2] = bytes
     flow.ringCount++
     if (flow.ringCount > flow.mostOutstanding) flow.mostOutstanding = flow.ringCount
   }
@@ -546,16 +724,21 @@ export class FlowTable {
     flow.lastRepeatFrame = frame
     // Times of a packet that was sent more than once say nothing.
     flow.ringCount = 0
+    flow.reads = 0
+    this.incast.trouble(flow.destination)
     const isNextOfBurst = psn === ((flow.lastPsn + 1) & 0xff_ffff) && flow.tries > 0
     if (isNextOfBurst) return
     flow.bursts++
+    flow.headBytes += bytes
     const acked = flow.peer?.ackedPsn ?? -1
     const hasProgress = flow.headPsn < 0 || (acked >= 0 && psnDifference(acked, flow.headPsn) >= 0)
     if (!hasProgress && Math.abs(psnDifference(psn, flow.headPsn)) < REORDER_WINDOW) {
       flow.tries++
       if (psnDifference(psn, flow.headPsn) < 0) flow.headPsn = psn
+      flow.headLength = bytes
     } else {
       flow.headPsn = psn
+      flow.headLength = bytes
       flow.tries = 1
       flow.firstTryFrame = frame
     }
@@ -605,6 +788,7 @@ export class FlowTable {
     const kind = syndrome & SYNDROME_KIND_MASK
     const value = syndrome & SYNDROME_VALUE_MASK
     let answer: Answer = 'ack'
+    if (isLastOfRead[opcode] === 1 && flow.peer !== undefined && flow.peer.reads > 0) flow.peer.reads--
     if (kind === syndromeKind.RNR_NAK) {
       answer = 'rnr'
       if (flow.rnrs++ === 0) flow.rnrFrame = frame
@@ -647,14 +831,24 @@ export class FlowTable {
     const { ring } = requester
     if (ring === undefined) return
     let delay = -1
+    let bytes = 0
+    if (requester.sentLength > requester.ackedLength && psnDifference(psn, requester.nextPsn) === -1)
+      requester.ackedLength = requester.sentLength
     while (requester.ringCount > 0) {
       const at = requester.ringFrom * ENTRY
       if (psnDifference(ring[at], psn) > 0) break
       delay = time - ring[at + 1]
+      bytes = ring[at + 2]
       requester.ringFrom = (requester.ringFrom + 1) % RING
       requester.ringCount--
     }
     if (delay < 0) return
+    const group = SIZE_GROUPS.findIndex(most => bytes <= most)
+    const at = GROUP * (group < 0 ? SIZE_GROUPS.length : group)
+    flow.delayBySize ??= new Float64Array(GROUP * (SIZE_GROUPS.length + 1))
+    flow.delayBySize[at]++
+    flow.delayBySize[at + 1] += delay
+    if (delay > flow.delayBySize[at + 2]) flow.delayBySize[at + 2] = delay
     flow.delays++
     flow.delaySum += delay
     if (delay > flow.delayMax) {

@@ -10,6 +10,7 @@ import { LinkType } from '../../spec/wire/captures.ts'
 import { EtherType, IpProtocol, Ipv6Extension, TunnelPort } from '../../spec/wire/ethernet.ts'
 import { headers, ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
+import { checkPacket } from '../../transport/wire/packet.ts'
 import type { AddressTable } from './addresses.ts'
 import { erfPayload, type RawPacket } from './file.ts'
 
@@ -74,6 +75,21 @@ export interface Located {
   point: number
 }
 
+/** An ICMP error about a RoCEv2 packet, whose first bytes it quotes. One object for all packets. */
+export interface IcmpError {
+  isIpv6: boolean
+  type: number
+  code: number
+  /** Who sent it, and of the quoted packet: numbers of addresses. */
+  reporter: number
+  source: number
+  destination: number
+  /** -1: the quoted bytes end before it. */
+  qpn: number
+  /** The MTU of the next link, if the error is about it; 0: not said. */
+  mtu: number
+}
+
 const ARP = 0x0806
 const QINQ: readonly number[] = [EtherType.VLAN, 0x88a8, 0x9100]
 const ERSPAN_I_II = 0x88be
@@ -81,10 +97,18 @@ const ERSPAN_III = 0x22eb
 /** A mirror of a mirror of a tunnel is rare; a hostile packet nests until its bytes end. */
 const MAX_TUNNELS = 4
 const LRH_BYTES = 8
+const ICMP = 1
+const ICMPV6 = 58
 /** LRH.LNH: what follows. */
 const LNH_BTH = 2
 const LNH_GRH = 3
 const NEXT_HEADER_BTH = 0x1b
+
+/** Packets at other ports that may be candidates: others cost nothing. */
+const MAX_CANDIDATES = 1024
+
+const checkPacketAt = (view: DataView, at: number, length: number, end: number): boolean =>
+  at + length <= end && checkPacket(view, at, length) === 0
 
 const extensions: readonly number[] = Object.values(Ipv6Extension)
 
@@ -105,6 +129,21 @@ export class Locator {
     ecn: 0,
     point: 0,
   }
+  /** After `Kind.ICMP`: the error; undefined: another ICMP message, or not about a RoCEv2 packet. */
+  icmp: IcmpError | undefined
+  /** After `Kind.OTHER_UDP`: a transport packet could begin here, and `located` is right for it. */
+  isCandidate = false
+  readonly #error: IcmpError = {
+    isIpv6: false,
+    type: 0,
+    code: 0,
+    reporter: 0,
+    source: 0,
+    destination: 0,
+    qpn: -1,
+    mtu: 0,
+  }
+  #candidates = MAX_CANDIDATES
   readonly #addresses: AddressTable
   readonly #port: number
   #view: DataView = new DataView(new ArrayBuffer(0))
@@ -123,6 +162,8 @@ export class Locator {
     this.#view = packet.arena.view
     this.#end = packet.at + packet.captured
     this.#tunnels = 0
+    this.icmp = undefined
+    this.isCandidate = false
     const { located } = this
     located.point = packet.interface * 3 + (packet.direction === undefined ? 0 : packet.direction === 'sent' ? 1 : 2)
     located.isFragment = false
@@ -249,12 +290,42 @@ export class Locator {
         return this.#gre(at)
       case IpProtocol.TCP:
         return Kind.TCP
-      case 1:
-      case 58:
+      case ICMP:
+      case ICMPV6:
+        this.#icmp(at, ip, protocol === ICMPV6)
         return Kind.ICMP
       default:
         return Kind.OTHER_IP
     }
+  }
+
+  /** RFC 792 and 4443: type, code, check sum, a word (MTU), and the packet that could not be delivered. */
+  #icmp(at: number, ip: number, isIpv6: boolean): void {
+    const view = this.#view
+    const quoted = at + 8
+    if (quoted + 20 > this.#end) return
+    const type = view.getUint8(at)
+    const isError = isIpv6 ? type >= 1 && type <= 4 : type === 3 || type === 11 || type === 12
+    const version = view.getUint8(quoted) >> 4
+    if (!isError || version !== (isIpv6 ? 6 : 4)) return
+    const udp = isIpv6 ? quoted + 40 : quoted + 4 * (view.getUint8(quoted) & 15)
+    if (udp + 8 > this.#end || view.getUint8(quoted + (isIpv6 ? 6 : 9)) !== IpProtocol.UDP) return
+    if (view.getUint16(udp + 2) !== this.#port) return
+    const addresses = this.#addresses
+    const error = this.#error
+    const from = isIpv6 ? 8 : 12
+    const size = isIpv6 ? 16 : 4
+    const numberAt = (offset: number): number =>
+      isIpv6 ? addresses.ofGid(view, offset) : addresses.ofIpv4(view, offset)
+    error.isIpv6 = isIpv6
+    error.type = type
+    error.code = view.getUint8(at + 1)
+    error.reporter = numberAt(ip + from)
+    error.source = numberAt(quoted + from)
+    error.destination = numberAt(quoted + from + size)
+    error.qpn = udp + 16 <= this.#end ? view.getUint32(udp + 12) & 0xff_ffff : -1
+    error.mtu = isIpv6 ? (type === 2 ? view.getUint32(at + 4) : 0) : error.code === 4 ? view.getUint16(at + 6) : 0
+    this.icmp = error
   }
 
   #udp(at: number, ip: number, length: number): number {
@@ -268,9 +339,17 @@ export class Locator {
       return this.#ethernet(at + 16)
     }
     const sourcePort = view.getUint16(at)
-    if (destinationPort !== this.#port) return Kind.OTHER_UDP
     const udpLength = view.getUint16(at + 4)
     const bytes = (udpLength === 0 ? length : udpLength) - 8
+    if (destinationPort !== this.#port) {
+      located.sourcePort = sourcePort
+      located.destinationPort = destinationPort
+      if (this.#candidates > 0 && checkPacketAt(view, at + 8, bytes, this.#end)) {
+        this.#candidates--
+        this.isCandidate = this.#found(at + 8, bytes, ip, Kind.ROCE_V2) === Kind.ROCE_V2
+      }
+      return Kind.OTHER_UDP
+    }
     // Datagrams that were joined by the receiving host have no UDP length of their own.
     if (bytes < headers.BTH.bytes) return Kind.MALFORMED
     if (length >= 0 && bytes + 8 > length && !located.isFragment) return Kind.MALFORMED

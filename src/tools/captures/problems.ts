@@ -12,6 +12,7 @@ import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
 import { type Flow, isMtu } from './flows.ts'
+import type { IcmpError } from './locate.ts'
 
 export interface CaptureProblem {
   readonly cause: CaptureCause
@@ -32,8 +33,30 @@ const MAX_PROBLEMS = 10_000
 const MIN_MESSAGES = 32
 /** rnr_retry 7 is without limit. */
 const ENDLESS = 7
+/** A pause of a requester is one that is this long, and so many times as long as the whole of its other time per message. */
+const MIN_PAUSE = 10e6
+const PAUSE_RATIO = 100
+/** Share of READs that were sent with as many outstanding as ever. */
+const MOST_READS_SHARE = 0.75
+/** A rate that changed by less than this is not worth a word. */
+const RATE_RATIO = 1.5
+
+/** RFC 792 and 4443. */
+const icmpText = ({ isIpv6, type, code, mtu }: IcmpError): string => {
+  const isBig = isIpv6 ? type === 2 : type === 3 && code === 4
+  if (isBig) return `packet too big${mtu > 0 ? `, the next link takes ${mtu} bytes` : ''}`
+  if (type === (isIpv6 ? 3 : 11)) return code === 0 ? 'time exceeded (hop limit)' : 'time exceeded (fragments)'
+  if (isIpv6 ? type === 4 : type === 12) return 'a header that it does not understand'
+  const names: Readonly<Record<number, string>> = isIpv6
+    ? { 0: 'no route', 1: 'prohibited', 3: 'address unreachable', 4: 'port unreachable' }
+    : { 0: 'network unreachable', 1: 'host unreachable', 2: 'protocol unreachable', 3: 'port unreachable' }
+  const isProhibited = isIpv6 ? code === 5 || code === 6 : code === 9 || code === 10 || code === 13
+  return names[code] ?? (isProhibited ? 'prohibited' : `destination unreachable, code ${code}`)
+}
 
 const times = (count: number): string => (count === 1 ? 'once' : count === 2 ? 'twice' : `${count} times`)
+/** Least difference of two path MTUs. */
+const MTU_STEP = 128
 const nanoText = (nanoseconds: number): string => durationText(nanoseconds / 1000)
 const isReliable = ({ service }: Flow): boolean => service === transportBits.RC || service === transportBits.XRC
 const frameList = (...frames: number[]): number[] =>
@@ -44,6 +67,19 @@ const fatalCauses: Readonly<Record<number, CaptureCause>> = {
   [nakCode.REMOTE_ACCESS]: 'remote-access',
   [nakCode.REMOTE_OPERATION]: 'remote-operation',
   [nakCode.INVALID_RD_REQUEST]: 'invalid-rd-request',
+}
+
+/** How the rate changed, if it did; slices at the ends may be parts. */
+const ratesText = ({ slices, sliceWidth, firstTime, lastTime }: Flow): string[] => {
+  if (slices === undefined) return []
+  const from = Math.floor(firstTime / sliceWidth) + 1
+  const whole = [...slices.subarray(from, Math.floor(lastTime / sliceWidth))]
+  if (whole.length < 2) return []
+  const rates = whole.map(bytes => (8 * bytes) / sliceWidth)
+  const [least, most] = [Math.min(...rates), Math.max(...rates)]
+  if (most < RATE_RATIO * least) return []
+  const at = (rate: number): string => nanoText((from + rates.indexOf(rate)) * sliceWidth)
+  return [`its rate was ${most.toFixed(3)} Gb/s at ${at(most)} and ${least.toFixed(3)} at ${at(least)}`]
 }
 
 class Problems {
@@ -201,7 +237,11 @@ class Problems {
     } else if (flow.tries > 0 && flow.lastRepeatFrame > peer!.lastAnswerFrame)
       add(
         'answers-stop',
-        `the last answer acknowledges ${acked < 0 ? 'nothing' : `PSN ${hex(acked)}`}, in frame ${peer!.lastAnswerFrame}; then ${repeated}`,
+        `the last answer acknowledges ${acked < 0 ? 'nothing' : `PSN ${hex(acked)}`}, in frame ${peer!.lastAnswerFrame}; then ${repeated}${
+          acked >= 0 && flow.ackedLength > 0 && flow.headLength > flow.ackedLength + MTU_STEP
+            ? `; no packet above ${flow.ackedLength} bytes was ever acknowledged, and this one has ${flow.headLength}: compare the MTU of the path and of the queue pairs`
+            : ''
+        }`,
         peer!.lastAnswerFrame,
         ...tries,
       )
@@ -261,6 +301,24 @@ class Problems {
       )
     if (flow.zeroQkeys > 0)
       this.#add('qkey-zero', counted(flow.zeroQkeys, 'datagram'), frameList(flow.zeroQkeyFrame), flow.zeroQkeys, of)
+    if (flow.ghosts > 0)
+      this.#add(
+        'ghosts',
+        `${counted(flow.ghosts, 'packet')} with PSNs from before the jump in frame ${flow.jumpFrame}`,
+        frameList(flow.jumpFrame, flow.ghostFrame),
+        flow.ghosts,
+        of,
+      )
+    if (flow.afterClose > 0)
+      this.#add(
+        'after-disconnect',
+        `${counted(flow.afterClose, 'packet')} after the DREP`,
+        frameList(flow.closedFrame, flow.afterCloseFrame),
+        flow.afterClose,
+        of,
+      )
+    if (flow.doubled > 0)
+      this.#add('doubled', counted(flow.doubled, 'packet'), frameList(flow.doubledFrame), flow.doubled, of)
     if (flow.jumps > 0)
       this.#add('psn-jump', `${times(flow.jumps)}, by more than ${1 << 16}`, frameList(flow.jumpFrame), flow.jumps, of)
     if (flow.marked > 0 || flow.cnps > 0)
@@ -269,6 +327,7 @@ class Problems {
         [
           ...(flow.marked > 0 ? [`${flow.marked} of ${counted(flow.packets, 'packet')} are marked`] : []),
           ...(flow.cnps > 0 ? [`${counted(flow.cnps, 'CNP')} ask queue pair ${hex(flow.qpn)} to slow down`] : []),
+          ...ratesText(flow.marked > 0 ? flow : (this.#cnpSender(flow) ?? flow)),
         ].join('; '),
         frameList(flow.firstMarkedFrame, flow.firstCnpFrame),
         flow.marked + flow.cnps,
@@ -307,6 +366,11 @@ class Problems {
       )
   }
 
+  /** The flow that CNPs to a queue pair are about. They are of no service of their own. */
+  #cnpSender({ source, destination, qpn }: Flow): Flow | undefined {
+    return this.#analysis.table.find(source, destination, qpn, transportBits.RC, 0)?.peer
+  }
+
   #slowness(flow: Flow, isMismatched: boolean): void {
     const { peer } = flow
     const of = { flow }
@@ -336,7 +400,7 @@ class Problems {
       const share = ((100 * flow.repeatedBytes) / Math.max(1, flow.bytes)).toFixed(1)
       this.#add(
         'loss',
-        `${counted(flow.repeated, 'packet')} in ${counted(flow.bursts, 'burst')} (${share} % of the bytes) sent again, ${naks > 0 ? `after ${counted(naks, 'NAK')}` : 'after timeouts'}; ${where}`,
+        `${counted(flow.repeated, 'packet')} in ${counted(flow.bursts, 'burst')} (${share} % of the bytes) sent again, ${naks > 0 ? `after ${counted(naks, 'NAK')}` : 'after timeouts'}; ${where}; ${(flow.repeatedBytes / Math.max(1, flow.headBytes)).toFixed(1)} bytes were sent again for each byte that was lost, if each burst was for one packet`,
         frameList(flow.repeatFrame, peer.nakFrame, flow.lastRepeatFrame),
         flow.repeatedBytes,
         of,
@@ -346,6 +410,26 @@ class Problems {
       this.#add('reordered', counted(flow.reordered, 'packet'), frameList(flow.reorderFrame), flow.reordered, of)
     if (peer === undefined || peer.delays < MIN_MESSAGES) return
     const mean = peer.delaySum / peer.delays
+    const rest = (flow.lastTime - flow.firstTime - flow.idle) / peer.delays
+    if (flow.idle > MIN_PAUSE && flow.idle > PAUSE_RATIO * rest)
+      this.#add(
+        'sender-paused',
+        `${nanoText(flow.idle)} before frame ${flow.idleFrame}; without it, a message took ${nanoText(rest)} in the mean`,
+        frameList(flow.idleFrame),
+        flow.idle,
+        of,
+      )
+    const connected = this.#connectionOf(flow)
+    const allowed = connected?.isClient ? connected.connection.clientReads : connected?.connection.serverReads
+    const isOften = flow.readRequests >= MIN_MESSAGES && flow.readsAtMost > MOST_READS_SHARE * flow.readRequests
+    if (isOften && flow.mostReads > 1 && (allowed === undefined || allowed === flow.mostReads))
+      this.#add(
+        'reads-limited',
+        `${counted(flow.readRequests, 'request')}, never more than ${flow.mostReads} outstanding${allowed === undefined ? '' : ', which is what the connection allows'}; an answer took ${nanoText(mean)} in the mean`,
+        frameList(flow.requestFrame),
+        flow.readRequests,
+        of,
+      )
     if (flow.mostOutstanding === 1)
       this.#add(
         'one-in-flight',
@@ -362,6 +446,26 @@ class Problems {
         peer.delayMax,
         of,
       )
+  }
+
+  /** What belongs to no queue pair. */
+  ofPath(): void {
+    const { errors, otherPorts, addresses, table } = this.#analysis
+    for (const error of errors.values()) {
+      const { reporter, source, destination, qpn, count, frame } = error
+      const what = `${addresses.text(reporter)} says of packets from ${addresses.text(source)} to ${addresses.text(destination)}${qpn < 0 ? '' : ` QP ${hex(qpn)}`}: ${icmpText(error)}`
+      this.#add('icmp-refused', `${what}, ${times(count)}`, frameList(frame), count, {})
+    }
+    for (const [port, frame] of otherPorts) this.#add('other-port', `port ${port}`, frameList(frame), 1, {})
+    for (const { destination, senders, bytes, time, trouble, troubleOfMany } of table.incast.list)
+      if (trouble > 0 && 2 * troubleOfMany > trouble)
+        this.#add(
+          'incast',
+          `${senders} hosts sent ${bytes} bytes to ${addresses.text(destination)} within a millisecond, at ${nanoText(time)}; ${troubleOfMany} of its ${trouble} marks, CNPs and repeats are in such milliseconds`,
+          [],
+          troubleOfMany,
+          {},
+        )
   }
 
   ofConnection(connection: CaptureConnection): void {
@@ -425,6 +529,7 @@ export const problemsOf = (
   analysis: CaptureAnalysis,
 ): { readonly problems: readonly CaptureProblem[]; readonly counts: ReadonlyMap<CaptureCause, number> } => {
   const found = new Problems(analysis)
+  found.ofPath()
   for (const connection of analysis.connections) found.ofConnection(connection)
   for (const flow of analysis.flows) found.ofFlow(flow)
   const order = ({ cause }: CaptureProblem): number => {

@@ -7,7 +7,7 @@ import { transportBits } from '../../spec/wire/opcodes.ts'
 import { durationText } from '../trace/duration.ts'
 import type { CaptureAnalysis } from './analysis.ts'
 import type { CaptureConnection } from './connections.ts'
-import { type Flow, messageKinds } from './flows.ts'
+import { type Flow, GROUP, messageKinds, SIZE_GROUPS } from './flows.ts'
 import { packetKinds } from './locate.ts'
 import { type CaptureProblem, problemsOf } from './problems.ts'
 
@@ -17,7 +17,7 @@ const number = (value: number): string => value.toLocaleString('en-US')
 const plural = (count: number, noun: string): string => `${number(count)} ${noun}${count === 1 ? '' : 's'}`
 
 /** A flow for people: who sends to whom. */
-const flowText = ({ addresses }: CaptureAnalysis, flow: Flow): string => {
+export const flowText = ({ addresses }: CaptureAnalysis, flow: Flow): string => {
   const { peer, source, destination, qpn, sourceQpn, service } = flow
   const from = sourceQpn > 0 ? ` QP ${hex(sourceQpn)}` : peer === undefined ? '' : ` QP ${hex(peer.qpn)}`
   return `${addresses.text(source)}${from} → ${addresses.text(destination)} QP ${hex(qpn)} (${serviceName(service)})`
@@ -65,13 +65,32 @@ const busiest = (flows: readonly Flow[], top: number): Flow[] => {
   return list
 }
 
+/** Of answers, by the size of the message: `most` bytes; the last group has no limit. */
+const delaysBySize = ({ delayBySize }: Flow): readonly Record<string, number | undefined>[] =>
+  [...SIZE_GROUPS, undefined].flatMap((most, i) => {
+    const count = delayBySize?.[GROUP * i] ?? 0
+    return count === 0
+      ? []
+      : [{ most, count, mean: delayBySize![GROUP * i + 1] / count, longest: delayBySize![GROUP * i + 2] }]
+  })
+
+const bySizeText = (flow: Flow): string => {
+  const groups = delaysBySize(flow)
+  if (groups.length < 2) return ''
+  const parts = groups.map(
+    ({ most, mean }) =>
+      `${most === undefined ? `more than ${SIZE_GROUPS.at(-1)}` : `up to ${most}`} bytes ${durationText(mean! / 1000)}`,
+  )
+  return ` (${parts.join(', ')})`
+}
+
 const flowLine = (analysis: CaptureAnalysis, flow: Flow): string => {
   const { peer } = flow
   const seconds = (flow.lastTime - flow.firstTime) / 1e9
   const rate = seconds > 0 && flow.packets > 1 ? `, ${((8 * flow.bytes) / seconds / 1e9).toFixed(3)} Gb/s` : ''
   const delay =
     peer !== undefined && peer.delays > 0
-      ? `; answers took ${durationText(peer.delaySum / peer.delays / 1000)} in the mean`
+      ? `; answers took ${durationText(peer.delaySum / peer.delays / 1000)} in the mean${bySizeText(peer)}`
       : ''
   const mtu = flow.mtu > 0 ? `, packets of ${flow.mtu}` : ''
   return `  ${flowText(analysis, flow)}: ${messagesText(flow) || 'no whole message'}${mtu}, frames ${flow.firstFrame} to ${flow.lastFrame}${rate}${delay}`
@@ -119,7 +138,9 @@ export const reportLines = (analysis: CaptureAnalysis, { name, top }: ReportOpti
     const shown = shownByCause.get(cause) ?? 0
     shownByCause.set(cause, shown + 1)
     if (shown >= top) continue
-    lines.push(`   ${subjectText(analysis, problem)}`, `     ${evidence}`)
+    const subject = subjectText(analysis, problem)
+    if (subject !== '') lines.push(`   ${subject}`)
+    lines.push(`     ${evidence}`)
     if (frames.length > 0) lines.push(`     ${frames.length === 1 ? 'frame' : 'frames'} ${frames.join(', ')}`)
   }
   close()
@@ -199,6 +220,8 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
       clientRnrRetry: connection.clientRnrRetry,
       serverRnrRetry: connection.serverRnrRetry,
       ackTimeout: connection.ackTimeout,
+      clientReads: connection.clientReads,
+      serverReads: connection.serverReads,
       rejectReason: connection.rejectReason,
       clientData: hexOf(connection.clientData),
       serverData: hexOf(connection.serverData),
@@ -237,7 +260,17 @@ export const reportObjects = function* (analysis: CaptureAnalysis, name: string)
       delay:
         flow.delays === 0
           ? undefined
-          : { count: flow.delays, mean: flow.delaySum / flow.delays, longest: flow.delayMax },
+          : {
+              count: flow.delays,
+              mean: flow.delaySum / flow.delays,
+              longest: flow.delayMax,
+              bySize: delaysBySize(flow),
+            },
+      ghosts: flow.ghosts,
+      doubled: flow.doubled,
+      mostReads: flow.mostReads,
+      idle: flow.idle,
+      rate: flow.slices && { slice: flow.sliceWidth, bytes: [...flow.slices] },
     }
   }
 }

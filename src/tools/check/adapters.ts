@@ -10,16 +10,18 @@ import {
   type OperationName,
   operationNames,
 } from '../../spec/check/adapters.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { WrOpcode } from '../../spec/work.ts'
+import { SendFlags, WrOpcode } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
 import type { Occurrence } from './reporting.ts'
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
-const { REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+const { REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL, FLUSH_PERSISTENT, ON_DEMAND } = AccessFlags.values
+const { FENCE, SOLICITED } = SendFlags.values
 
 /** Operations that calls use, by `class.method`. */
 const callOperations: Readonly<Record<string, OperationName>> = {
@@ -40,12 +42,28 @@ const requestOperations: ReadonlyMap<number, OperationName> = new Map([
   [FLUSH, 'flush'],
   [ATOMIC_WRITE, 'atomicWrite'],
 ])
+/** Operations that flags of a send use. */
+const flagOperations: readonly (readonly [uses: (request: WorkRequest) => boolean, operation: OperationName])[] = [
+  [({ isSignaled }) => !isSignaled, 'unsignaled'],
+  [({ flags }) => (flags & SOLICITED) !== 0, 'solicited'],
+  [({ flags }) => (flags & FENCE) !== 0, 'fence'],
+]
 /** Operations that access flags of a region allow. */
 const accessOperations: readonly (readonly [bits: number, operation: OperationName])[] = [
   [REMOTE_ATOMIC, 'remoteAtomic'],
   [MW_BIND, 'mw'],
   [FLUSH_GLOBAL | FLUSH_PERSISTENT, 'flush'],
+  [ON_DEMAND, 'onDemand'],
 ]
+
+const operationsOfRequest = (request: WorkRequest): readonly OperationName[] => {
+  if (request.queue !== PostQueue.SEND) return []
+  const operation = requestOperations.get(request.opcode)
+  return [
+    ...(operation === undefined ? [] : [operation]),
+    ...flagOperations.filter(([uses]) => uses(request)).map(([, used]) => used),
+  ]
+}
 
 interface CallWithArguments {
   readonly class: string
@@ -185,10 +203,12 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
         if (owner !== undefined)
           checkLimit('max_msg_sz', request.length, services.occurrenceAtPost(owner, request), owner)
       }
-      const operation = requestOperations.get(request.opcode)
-      if (operation === undefined || names.every(name => adapters[name].lacks[operation] === undefined)) return
-      const owner = services.objects.find(request.owner)
-      if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
+      if (names.length === 0) return
+      for (const operation of operationsOfRequest(request)) {
+        if (names.every(name => adapters[name].lacks[operation] === undefined)) continue
+        const owner = services.objects.find(request.owner)
+        if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
+      }
     },
   }
 }

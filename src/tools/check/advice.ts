@@ -3,12 +3,18 @@
  */
 import type { Failure } from '../../spec/check/failures.ts'
 import type { Stack } from '../../spec/check/finding.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
 import { Errno } from '../../spec/errno.ts'
 import { GRH_BYTES } from '../../transport/wire/ip.ts'
 import { type KnownObject, typeOf } from './objects.ts'
 
 /** Advice about the number of a queue pair in the other byte order. */
 export const SWAPPED_QPN = 'convert the number once on each side: htonl before it is sent, ntohl after it was received'
+
+/** The rkey of UCX's remote flush if the peer has no flush key (UCT_IB_MD_INVALID_FLUSH_RKEY of UCX 1.17 and newer). */
+const UCX_NO_FLUSH_KEY = 0xff
+const UCX_FLUSH_ADVICE =
+  'UCX reads with rkey 0xff to fence, if the peer has no flush key: it gets one from the firmware of mlx5 adapters only (DEVX). Set UCX_FENCE_MODE=weak'
 
 /** Advice to a failed request. `qp`: the queue pair of the request. */
 export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObject | undefined): string | undefined => {
@@ -18,9 +24,9 @@ export const adviceForFailure = ({ cause: { id, args } }: Failure, qp: KnownObje
         ? `lkey 0 is no key. If the data was to be inline, set IBV_SEND_INLINE in send_flags (max_inline_data is ${qp?.limits.maxInlineData}); else set lkey to that of the region`
         : undefined
     case 'RKEY_UNKNOWN':
-      return args.key === 0
-        ? 'rkey 0 is no key: look at the structure in which the rkey was exchanged, whose layout (packing, size and byte order) must be the same at both ends, and whether it was received before the post'
-        : undefined
+      if (args.key === 0)
+        return 'rkey 0 is no key: look at the structure in which the rkey was exchanged, whose layout (packing, size and byte order) must be the same at both ends, and whether it was received before the post'
+      return args.key === UCX_NO_FLUSH_KEY ? UCX_FLUSH_ADVICE : undefined
     case 'RKEY_OLD':
       return isNotYetBound(args)
         ? 'post the bind (IBV_WR_BIND_MW) with this rkey, and use the rkey after its completion'
@@ -70,6 +76,20 @@ export const cmFunctionIn = (stack: Stack): string | undefined =>
 
 export const adviceForCm = (name: string | undefined): string | undefined =>
   name !== undefined && Object.hasOwn(cmAdvice, name) ? cmAdvice[name] : undefined
+
+/** Findings about attributes that librdmacm sets from rdma_conn_param: what the program sets. */
+const cmAttributes: Readonly<Partial<Record<FindingId, string>>> = {
+  'no-rd-atomic':
+    'set initiator_depth of rdma_conn_param to at least 1 at this end, and responder_resources at the peer: in rdma_connect and in rdma_accept',
+  'qp-no-right':
+    'set responder_resources of rdma_conn_param to at least 1 at the responder, and initiator_depth at the requester: without them librdmacm gives the queue pair no right for READs and atomics',
+  'rd-atomic-exceeds':
+    'set initiator_depth of rdma_conn_param at the requester to at most responder_resources of the responder: in rdma_connect and in rdma_accept',
+}
+
+/** Advice about a queue pair whose attributes librdmacm has set; undefined: the program has set them itself. */
+export const adviceForCmAttributes = (id: FindingId, qp: KnownObject | undefined): string | undefined =>
+  qp?.changes.some(({ stack }) => stack.some(frame => frame.includes('/librdmacm.so'))) ? cmAttributes[id] : undefined
 
 /** Whether a datagram would fit into its receive without the GRH. */
 const isGrhMissing = ({ bufferBytes, length }: Failure['cause']['args'], qp: KnownObject | undefined): boolean =>

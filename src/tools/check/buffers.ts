@@ -19,6 +19,7 @@ import { HashLog, MisuseKind } from '../../spec/session.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { createDeviceWrites } from './device-writes.ts'
+import type { Misuse } from './events.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -198,6 +199,16 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     known.count++
   }
 
+  /** As the program has posted them: the device may see the second READ after the first was polled. */
+  const readsOverlap = (owner: KnownObject, { wrId, address, stack }: Misuse): void => {
+    const finding = services.report('receive-overlap', services.occurrenceAt(owner, stack, 'posted'), {
+      text: `the READ or atomic wr_id ${wrId} of ${owner.name} was posted while an earlier one was outstanding, and both write to address ${hex(address)}`,
+      objects: [owner],
+    })
+    // What the device sees of the same mistake counts as repetitions.
+    if (!overlaps.has(owner.id)) overlaps.set(owner.id, { finding, count: FIRST_OVERLAPS + 1 })
+  }
+
   /** Whether equal addresses in the two regions are the same memory: only if they count from the same base. */
   const isSameMemory = (request: WorkRequest, lkey: number, otherLkey: number): boolean => {
     const owner = services.objects.find(request.owner)
@@ -259,6 +270,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (left.length < reading.length) unpolledReads.set(owner, left)
     return left.map(({ request }) => request)
   }
+
+  /** READs and atomics that have ended, whose completions will come. */
+  const endedReads = (owner: number): readonly WorkRequest[] =>
+    (reads.get(owner) ?? []).filter(({ isSignaled }) => isSignaled)
 
   const addRead = (request: WorkRequest): void => {
     const ended = reads.get(request.owner) ?? []
@@ -375,7 +390,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         outstanding.set(request.owner, requests)
       }
       if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING)
-        checkOverlap(request, isRead(request) ? [...readsInUse(request.owner), ...requests] : requests)
+        checkOverlap(
+          request,
+          isRead(request) ? [...endedReads(request.owner), ...readsInUse(request.owner), ...requests] : requests,
+        )
       const isUnsettled = waitsForData(request, requests)
       requests.push(request)
       if (isUnsettled || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
@@ -438,8 +456,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       polledCounts.delete(object.id)
       removePolled(object.id, Number.POSITIVE_INFINITY)
     },
-    misused({ kind, index }, owner) {
-      if (kind === MisuseKind.CHANGED) changedAtPoll(owner, index)
+    misused(misuse, owner) {
+      if (misuse.kind === MisuseKind.CHANGED) changedAtPoll(owner, misuse.index)
+      else if (misuse.kind === MisuseKind.READ_OVERLAP) readsOverlap(owner, misuse)
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

@@ -23,6 +23,7 @@ import { createAdapterDetector } from './adapters.ts'
 import {
   ADVICE_FOR_SOLICITED,
   adviceForCm,
+  adviceForCmAttributes,
   adviceForFailure,
   adviceForUnsupported,
   cmFunctionIn,
@@ -66,6 +67,7 @@ import type {
   UseOfGone,
 } from './events.ts'
 import { reportDeath, reportGone } from './gone.ts'
+import { createIgnoredPosts, type IgnoredPosts } from './ignored-posts.ts'
 import { busyContent, refusedByLibrary } from './library-refusals.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { lostIn, noteDropped, noteLostByDestroy } from './lost-work.ts'
@@ -74,6 +76,7 @@ import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } fr
 import { type Misorder, orderFinding, orderText } from './orders.ts'
 import { before, type Outage, Outages } from './outages.ts'
 import { createPeerDetector } from './peers.ts'
+import { immediateOf, sharedElementsOf } from './posted-lists.ts'
 import { createQueueDetector, type QueueDetector } from './queues/queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
@@ -190,6 +193,7 @@ export class Checker {
   readonly #services: DetectorServices
   readonly #queues: QueueDetector
   readonly #memoryGone: MemoryGone
+  readonly #ignoredPosts: IgnoredPosts
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
   /** Contexts whose programs have closed their descriptors: their objects are no leaks. */
@@ -206,12 +210,14 @@ export class Checker {
     this.#services = services
     this.#queues = createQueueDetector(services)
     this.#memoryGone = createMemoryGoneDetector(services)
+    this.#ignoredPosts = createIgnoredPosts(services)
     this.outages = new Outages(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
     this.#detectors = [
       this.#queues,
       this.outages.detector,
+      this.#ignoredPosts,
       // Only the preload library tells of memory that is given back.
       ...(isCopiedByFork && sources.hasDevice !== false ? [this.#memoryGone] : []),
       ...detectorFactories.map(create => create(services)),
@@ -554,6 +560,12 @@ export class Checker {
       )
       return
     }
+    if (kind === MisuseKind.SHARED_ELEMENTS || kind === MisuseKind.IMMEDIATE) {
+      const { id, ...content } =
+        kind === MisuseKind.IMMEDIATE ? immediateOf(misuse, owner) : sharedElementsOf(misuse, owner)
+      this.#reporter.report(id, { ...misuse, action: 'posted' }, { ...content, objects: [owner] })
+      return
+    }
     if (kind === MisuseKind.ACKNOWLEDGED) {
       this.#overacknowledged(misuse, owner)
       return
@@ -680,6 +692,7 @@ export class Checker {
       return source === undefined ? [] : [`${name} frees slots only when completions are polled; source: ${source}`]
     })
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, details, advice, severity, objects: [target] })
+    if (target !== undefined && post.request !== undefined) this.#ignoredPosts.refused(post, id, target)
   }
 
   // ---- waits ----
@@ -724,6 +737,7 @@ export class Checker {
     const isConsequence = id === 'peer-gone' && (this.#reporter.hasErrors || named.some(qp => qp?.isReported === true))
     const leastSeverity = isConsequence ? ('note' as const) : severity
     const arming = cq && this.#queues.reportsWait(cq)
+    this.#ignoredPosts.waits(context)
     const posted = request && this.#services.postStackIn(request.context ?? context, own ?? request)
     const occurrence: Occurrence =
       posted === undefined || cq !== undefined
@@ -807,7 +821,7 @@ export class Checker {
         text: isAhead
           ? failureText(failure).replace('is stale: the key of this memory window is now', NOT_YET)
           : failureText(failure),
-        advice: adviceForFailure(failure, qp),
+        advice: adviceForFailure(failure, qp) ?? adviceForCmAttributes(id, qp),
         details: [
           ...(atAddress === undefined || typeof address !== 'bigint'
             ? []

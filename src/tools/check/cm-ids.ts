@@ -7,6 +7,7 @@
  */
 import type { Stack } from '../../spec/check/finding.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
+import { CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { Detector, DetectorServices } from './detector.ts'
@@ -62,6 +63,8 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   const withReceives = new Set<number>()
   /** By `CoreObject.id` of the queue pair. */
   const earlyAccepts = new Map<number, EarlyAccept>()
+  /** Identifiers of RDMA_PS_UDP, by `CoreObject.id`. */
+  const datagramIds = new Set<number>()
 
   const refused = (
     call: CheckedCall,
@@ -90,6 +93,13 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
   }
 
   const checkParameters = (call: CheckedCall, id: KnownObject, parameters: ConnectionParameters): void => {
+    // A request for the service of datagrams names no queue pair, its acceptance does.
+    if (parameters.qpNum === 0 && !(call.method === 'connect' && datagramIds.has(id.id)))
+      services.report('conn-param-uninitialised', call, {
+        text: `rdma_${call.method} of ${id.name}: the identifier has no queue pair, and qp_num of rdma_conn_param is 0`,
+        advice: `create the queue pair by rdma_create_qp before rdma_${call.method}, or set qp_num to that of the program's own`,
+        objects: [id],
+      })
     const beyond = Object.entries(limits).flatMap(([field, [name, max]]) => {
       const value = parameters[field as keyof typeof limits]
       return value > max ? [`${name} is ${value}, above ${max}`] : []
@@ -147,12 +157,16 @@ export const createCmIdDetector = (services: DetectorServices): Detector => {
         return
       }
       for (const step of refusals.get(object.id) ?? []) if (step.method === call.method) step.hasSucceeded = true
+      if (call.args.portSpace === CmPortSpace.values.UDP) datagramIds.add(object.id)
       if (typeof call.args.userHandle === 'bigint') services.objects.nameCmId(object, call.args.userHandle)
       const parameters = call.args.parameters as ConnectionParameters | undefined
       if ((call.method === 'connect' || call.method === 'accept') && parameters !== undefined)
         checkParameters(call, object, parameters)
       if (call.method === 'accept' && parameters !== undefined) accepted(call, object, parameters)
-      if (call.method === 'destroy') destroyed(call, object)
+      if (call.method === 'destroy') {
+        destroyed(call, object)
+        datagramIds.delete(object.id)
+      }
     },
   }
 }

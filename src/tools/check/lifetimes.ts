@@ -163,7 +163,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     misused(misuse, owner) {
       const { kind, queue, wrId, index, address } = misuse
       // buffers.ts
-      if (kind === MisuseKind.CHANGED) return
+      if (kind !== MisuseKind.FREED && kind !== MisuseKind.RETURNED && kind !== MisuseKind.FORKED) return
       const { requests, fetched } = queueOf(owner.id)
       // A request with a higher index was posted after the misuse: the report may be late.
       for (const [request, isFinished] of requests)

@@ -23,7 +23,7 @@ import {
   type ObservedProcess,
   objectIn,
 } from './objects.ts'
-import { callFacts, MONOTONIC_START, NO_STACK, numberOf, type Observation } from './observation.ts'
+import { callFacts, MONOTONIC_START, NO_STACK, NO_VALUES, numberOf, type Observation } from './observation.ts'
 import type { Processes } from './processes.ts'
 import { isQp, type Queues } from './queues.ts'
 import type { ObservedCall, ObservedRecord } from './records.ts'
@@ -32,6 +32,9 @@ const { RESET } = QpState.values
 const { CONNECT_REQUEST } = CmEventType.values
 const { PORT_ERR, PORT_ACTIVE, GID_CHANGE } = AsyncEventType.values
 const PORT_EVENTS: ReadonlySet<number> = new Set([PORT_ERR, PORT_ACTIVE, GID_CHANGE])
+
+/** Methods that change nothing of an object that its history would show. */
+const NO_CHANGE = /^(?:query|get|chain|reqNotify|post|receive$|send$|notify$|initQpAttr)/
 
 type CallRecord = Extract<ObservedRecord, { readonly kind: 'call' | 'return' }>
 
@@ -72,6 +75,10 @@ export class ObservedCalls {
       this.#queues.reset(object.id)
       this.#observation.faults?.reset(object.id)
       this.#forget(context, object)
+      this.#observation.output.recording?.object('destroyed', context, object, {
+        ...NO_VALUES,
+        why: 'close',
+      })
       this.#observation.checker.called({
         ...callFacts(this.#observation, context, NO_STACK),
         class: object.class.name,
@@ -114,15 +121,15 @@ export class ObservedCalls {
     if (call.fileKind === FileKind.NETLINK) {
       const { name, detail } = netlinkText(bytesOf(call))
       const attempt = `${isRead ? 'receive' : 'send'} ${name}`
-      this.#observation.output.call?.({ ...facts, attempt, detail, raw })
+      this.#tell({ ...facts, attempt, detail, raw })
       return
     }
     const events = decodeEvents(call)
     for (const { view, call: taken, result } of events) {
-      this.#observation.output.call?.({ ...facts, call: messagesOf(view, taken, result ?? { out: {} }), raw })
+      this.#tell({ ...facts, call: messagesOf(view, taken, result ?? { out: {} }), raw })
       if (context !== undefined && taken.class === Classes.async_fd) this.#portEvent(context.device, result?.out.type)
     }
-    if (events.length === 0) this.#observation.output.call?.({ ...facts, attempt: 'read', raw })
+    if (events.length === 0) this.#tell({ ...facts, attempt: 'read', raw })
   }
 
   /** The program has read an event of its device. */
@@ -145,7 +152,7 @@ export class ObservedCalls {
     }
     const raw = { in: rawOf(before.call), out: rawOf(after.call) }
     if ('attempt' in decoded) {
-      this.#observation.output.call?.({ ...facts, attempt: decoded.attempt, raw })
+      this.#tell({ ...facts, attempt: decoded.attempt, raw }, 0, stack)
       if (ret >= 0 && fileKind === FileKind.VERBS) context.device.knowsAllKeys = false
       if (ret < 0 && injected === undefined)
         this.#observation.checker.refusedAttempt({
@@ -158,15 +165,24 @@ export class ObservedCalls {
     }
     const { call, result, view } = decoded
     const outcome = result ?? new CallError(knownErrno(errnoName(-ret), 'EIO'), '')
-    this.#observation.output.call?.({
+    const record = {
       ...facts,
       call: messagesOf(view, call, outcome),
       raw,
       ...(result?.descriptors?.length && {
         descriptors: result.descriptors.map(({ attribute, object }) => ({ attribute, fd: object })),
       }),
-    })
-    if (injected === undefined) this.#checkCall(context, call, find(call.object), ret, result, stack)
+    }
+    this.#observation.output.call?.(record)
+    const target = find(call.object)
+    const made = injected === undefined ? this.#checkCall(context, call, target, ret, result, stack) : undefined
+    this.#observation.output.recording?.call(record, (made ?? target)?.id ?? 0, stack)
+  }
+
+  /** A call, for the trace and the recording. */
+  #tell(record: TraceRecord, object = 0, stack = NO_STACK): void {
+    this.#observation.output.call?.(record)
+    this.#observation.output.recording?.call(record, object, stack)
   }
 
   /** The object with a handle. Identifiers of rdma_cm are those of all channels: a call can move one to another channel. */
@@ -185,7 +201,7 @@ export class ObservedCalls {
     ret: number,
     result: Result | undefined,
     stack: Stack,
-  ): void {
+  ): ObservedObject | undefined {
     const { class: cls, methodName, method } = call
     if (cls.name === 'device' && methodName === 'open' && result !== undefined) {
       context.isOpen = true
@@ -211,7 +227,25 @@ export class ObservedCalls {
       this.#observation.checker.calling({ class: cls.name, method: methodName, program, args, stack }, object.id)
     if (result !== undefined && object !== undefined && !creates) this.#changed(context, object, methodName, args)
     this.#observation.checker.called(checked)
+    if (result !== undefined && object !== undefined) {
+      const change = creates
+        ? 'created'
+        : methodName === 'destroy'
+          ? 'destroyed'
+          : NO_CHANGE.test(methodName)
+            ? undefined
+            : 'changed'
+      const values = change === 'destroyed' ? {} : { ...args, ...result.out }
+      if (change !== undefined)
+        this.#observation.output.recording?.object(change, context, object, {
+          method: methodName,
+          why: 'call',
+          stack,
+          values,
+        })
+    }
     if (result !== undefined && methodName === 'destroy' && object !== undefined) this.#forget(context, object)
+    return object
   }
 
   /** The event of a peer's request has a new identifier. */

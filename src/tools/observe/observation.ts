@@ -3,14 +3,36 @@
  */
 
 import type { Stack } from '../../spec/check/finding.ts'
+import type { RequestWatcher } from '../../spec/check/requests.ts'
 import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import type { Checker } from '../check/checker.ts'
+import type { ObjectEvent } from '../record/events.ts'
 import type { ObservedFaults } from './faults.ts'
-import type { ObservedContext, ObservedProcess } from './objects.ts'
+import type { ObservedContext, ObservedObject, ObservedProcess } from './objects.ts'
 
 export const NO_STACK: Stack = []
 /** The beginning of CLOCK_MONOTONIC, in milliseconds since the epoch. */
 export const MONOTONIC_START = Date.now() - Number(process.hrtime.bigint()) / 1e6
+
+/** Receives what the observer learns, for a recording. */
+export interface ObservedEvents {
+  readonly requests: RequestWatcher
+  /** What follows happens at this time, in microseconds. */
+  at(time: number): void
+  /** The stack of the next requests that are posted. */
+  posting(stack: Stack): void
+  call(record: TraceRecord, object: number, stack: Stack): void
+  object(
+    change: ObjectEvent['change'],
+    context: ObservedContext,
+    object: ObservedObject,
+    of: { readonly method: string; readonly why: string; readonly stack: Stack; readonly values: object },
+  ): void
+  failure(object: number, record: FailureRecord): void
+  lost(count: number): void
+}
+
+export const NO_VALUES = { method: '', why: '', stack: NO_STACK, values: {} }
 
 /** Receives what the trace prints. */
 export interface ObserverOutput {
@@ -18,6 +40,8 @@ export interface ObserverOutput {
   failure?(record: FailureRecord): void
   /** Records were dropped. */
   lost?(count: number): void
+  /** A recording of what happens. */
+  readonly recording?: ObservedEvents
   /** A program takes queues around libibverbs' tables by this function, so its requests are not seen. */
   direct?(process: ObservedProcess, name: string): void
 }

@@ -13,6 +13,7 @@ import type { ObservedRecord } from './records.ts'
 
 export { ObservedFaults } from './faults.ts'
 export { Observer } from './observer.ts'
+export { observedRecorder, RECORDING_ORIGIN } from './recording.ts'
 
 /** Milliseconds between two readings of the file. A ring holds some thousands of records. */
 const INTERVAL = 10

@@ -6,6 +6,7 @@
  * posted and polled.
  */
 import type { Stack } from '../../spec/check/finding.ts'
+import type { RequestWatcher } from '../../spec/check/requests.ts'
 import { AskKind, CallEntry } from '../../spec/observe.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { WcOpcode } from '../../spec/work.ts'
@@ -22,6 +23,38 @@ import { ownerOf, Queues } from './queues.ts'
 import type { ObservedRecord } from './records.ts'
 import { ObservedRequests } from './requests.ts'
 import { ObservedWork } from './work.ts'
+
+/** Tells two watchers. */
+const both = (one: RequestWatcher, other: RequestWatcher): RequestWatcher => ({
+  posted(request) {
+    one.posted(request)
+    other.posted(request)
+  },
+  ended(request) {
+    one.ended(request)
+    other.ended(request)
+  },
+  completed(request, completion) {
+    one.completed(request, completion)
+    other.completed(request, completion)
+  },
+  receiveLost(request) {
+    one.receiveLost(request)
+    other.receiveLost(request)
+  },
+  receiverNotReady(qp) {
+    one.receiverNotReady(qp)
+    other.receiverNotReady(qp)
+  },
+  polled(cq, count) {
+    one.polled(cq, count)
+    other.polled(cq, count)
+  },
+  queueReset(owner) {
+    one.queueReset(owner)
+    other.queueReset(owner)
+  },
+})
 
 export class Observer implements Observation {
   readonly checker: Checker
@@ -47,7 +80,10 @@ export class Observer implements Observation {
       hasUnchecked: () => true,
       hasDevice: false,
     })
-    const requests = new ObservedRequests(this.checker.requests)
+    const { recording } = output
+    const requests = new ObservedRequests(
+      recording === undefined ? this.checker.requests : both(this.checker.requests, recording.requests),
+    )
     this.#processes = processes
     this.#queues = new Queues(requests)
     this.#calls = new ObservedCalls(this, adapters, processes, this.#queues)
@@ -62,6 +98,7 @@ export class Observer implements Observation {
   take(records: readonly ObservedRecord[]): void {
     for (const record of records) {
       this.time = Number(record.time) / 1000
+      this.output.recording?.at(this.time)
       this.#take(record)
     }
   }
@@ -95,6 +132,7 @@ export class Observer implements Observation {
   lostThreads(count: number): void {
     this.checker.omit('observed', count)
     this.output.lost?.(count)
+    this.output.recording?.lost(count)
   }
 
   /** A process has dropped records: which of its requests are outstanding is not known any more. */

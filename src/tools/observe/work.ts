@@ -47,7 +47,9 @@ export class ObservedWork {
     const queue = this.#queueOf(process, record)
     const stack = process.stacks.get(record.stack) ?? NO_STACK
     this.#observation.faults?.posted(record.tid, record.requests)
-    if (queue !== undefined) this.#requests.post(queue, record.requests, this.#observation.time, stack)
+    if (queue === undefined) return
+    this.#observation.output.recording?.posting(stack)
+    this.#requests.post(queue, record.requests, this.#observation.time, stack)
   }
 
   refused(process: ObservedProcess, record: Extract<ObservedRecord, { readonly kind: 'refused' }>): void {
@@ -183,13 +185,17 @@ export class ObservedWork {
       postStack: (kind, number) => this.#queues.postStack(context, kind, number, wrId),
     })
     const { pid, command } = context.process.program
-    this.#observation.output.failure?.({
-      time: MONOTONIC_START + this.#observation.time / 1000,
+    const { output, time } = this.#observation
+    if (output.failure === undefined && output.recording === undefined) return
+    const record = {
+      time: MONOTONIC_START + time / 1000,
       pid,
       command,
       device: context.device.name,
       failure: failureJson(failure),
-    })
+    }
+    output.failure?.(record)
+    output.recording?.failure(context.device.qps.get(failure.qpn ?? -1)?.id ?? 0, record)
   }
 
   #peerOf(qp: ObservedObject): ObservedObject | undefined {

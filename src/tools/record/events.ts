@@ -6,7 +6,8 @@
  *
  * Nothing here or beside it depends on Node, so that a page can read session files.
  */
-import type { Finding, Program, Stack } from '../../spec/check/finding.ts'
+import type { CaptureFindingId, Finding, Program, Stack } from '../../spec/check/finding.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
 import type { Frame } from '../../spec/check/frames.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import type { PacketOutcome } from '../../spec/faults.ts'
@@ -148,9 +149,12 @@ export interface FailureEvent {
   readonly failure: FailureRecord
 }
 
+/** A finding of the checker, or what a capture from elsewhere shows. */
+export type RecordedFinding = Finding<FindingId | CaptureFindingId>
+
 export interface FindingEvent {
   readonly kind: 'finding'
-  readonly finding: Finding
+  readonly finding: RecordedFinding
 }
 
 export interface TormentEvent {
@@ -313,4 +317,6 @@ export interface SessionHeader {
   readonly segments: number
   /** For example `linux x64, kernel 6.1.0, node v20.19.0`. */
   readonly machine: string
+  /** The session was made of a capture: it has packets, and what they show, and no calls. */
+  readonly isCapture?: true
 }

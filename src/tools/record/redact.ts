@@ -3,14 +3,14 @@
  * path and address has one pseudonym in a session, so that events still show what belongs together. Names of programs,
  * devices and functions, and numbers of processes and objects stay.
  */
-import type { Finding, Moment, Stack } from '../../spec/check/finding.ts'
+import type { Moment, Stack } from '../../spec/check/finding.ts'
 import { NATIVE_FRAME, V8_FRAME } from '../../spec/check/frames.ts'
 import { headerAt } from '../../spec/wire/opcodes.ts'
 import { addressText } from '../../transport/wire/address.ts'
 import type { PacketFlow } from '../../transport/wire/flow.ts'
 import type { FailureRecord } from '../../uapi/tool.ts'
 import { viewOf } from './decode.ts'
-import type { PacketsEvent, SessionEvent, SymbolFrame } from './events.ts'
+import type { PacketsEvent, RecordedFinding, SessionEvent, SymbolFrame } from './events.ts'
 
 const PAGE = 4096
 /** Numbers from here on are addresses rather than counts. */
@@ -103,7 +103,7 @@ export const createRedactor = (): ((event: SessionEvent) => SessionEvent) => {
     ...(object !== undefined && { object: baseName(object) }),
   })
 
-  const finding = (one: Finding): Finding => ({
+  const finding = (one: RecordedFinding): RecordedFinding => ({
     ...one,
     text: text(one.text),
     details: one.details.map(text),

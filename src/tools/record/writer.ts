@@ -5,7 +5,6 @@
  *
  * Memory is bounded by the buffers, the existing objects, and the index of one segment.
  */
-import type { Finding } from '../../spec/check/finding.ts'
 import type { RequestCompletion, WorkRequest } from '../../spec/check/requests.ts'
 import {
   BLOCK_TRAILER,
@@ -50,6 +49,7 @@ import type {
   ObjectDetails,
   ObjectEvent,
   ProgramEndEvent,
+  RecordedFinding,
   SessionHeader,
   SymbolEvent,
   WaitEvent,
@@ -339,7 +339,7 @@ export class SessionWriter {
     this.#note(object)
   }
 
-  finding(time: number, finding: Finding): void {
+  finding(time: number, finding: RecordedFinding): void {
     // The histories of its objects are in the file.
     this.#add(
       'finding',
@@ -410,6 +410,12 @@ export class SessionWriter {
       })
     })
     if (object !== 0) this.#note(object)
+  }
+
+  /** `count` events were lost before the recorder learned of them. */
+  lose(count: number): void {
+    this.#lost += count
+    this.#totalLost += count
   }
 
   // ---- ends ----

@@ -24,24 +24,22 @@ import {
   parseDocument,
   type YAMLMap,
 } from 'yaml'
-import { DEFAULT_DRIVER, deviceNames as knownNames } from '../../spec/drivers/known.ts'
 import { linkQuantities } from '../../spec/faults/rules.ts'
 import { didYouMean } from '../trace/suggest.ts'
 import { InputError } from './input-error.ts'
 import { readInputFile } from './input-file.ts'
 import { MAX_MTU, MIN_MTU } from './link-settings.ts'
 
-/**
- * Drivers that have a port to a network, and the names of their devices on a host. The first is the default. `none`: the
- * host has neither devices nor a daemon.
- */
-export const deviceNames = { ...knownNames, none: undefined } as const
-export type NetDriver = keyof typeof deviceNames
-export const netDrivers = Object.keys(deviceNames) as readonly NetDriver[]
-
 export interface HostEntry {
   readonly name: string
-  readonly driver: NetDriver
+  /** Undefined: the default. */
+  readonly driver: NamedDriver | undefined
+  readonly complain: Complain
+}
+
+/** The driver that the file names for the devices of a host. Which there are is known only where the host is planned. */
+export interface NamedDriver {
+  readonly name: string
   readonly complain: Complain
 }
 
@@ -253,38 +251,34 @@ class Names {
   }
 }
 
-const readDriver = (reader: Reader, key: Node, node: Node | undefined): NetDriver => {
-  const text = reader.text(node)
-  const found = netDrivers.find(name => name === text)
-  if (found === undefined)
-    reader.fail(node ?? key, `driver ${reader.written(node)} is not one of ${listed(netDrivers)}`)
-  return found
-}
+const readDriver = (reader: Reader, key: Node, node: Node | undefined): NamedDriver => ({
+  name: reader.text(node) ?? reader.written(node),
+  complain: message => reader.fail(node ?? key, message),
+})
 
 const HOSTS_FORMS =
   'give a number of hosts, a list of names, or names with settings, for example `hosts: 4` or `hosts: { h1: { driver: mlx5 } }`'
 
 const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefined): HostEntry[] => {
   const hosts: HostEntry[] = []
-  const addHost = (at: Node, name: string, driver: NetDriver): void => {
+  const addHost = (at: Node, name: string, driver?: NamedDriver): void => {
     names.add(at, name, 'host')
     hosts.push({ name, driver, complain: message => reader.fail(at, message) })
     if (hosts.length > MAX_HOSTS) reader.fail(at, `there are more than ${MAX_HOSTS} hosts`)
   }
   /** `count` hosts NAME1, NAME2 … */
-  const addMany = (at: Node, name: string, count: number, driver: NetDriver): string[] => {
+  const addMany = (at: Node, name: string, count: number, driver?: NamedDriver): string[] => {
     const many = Array.from({ length: count }, (_, i) => `${name}${i + 1}`)
     for (const each of many) addHost(at, each, driver)
     return many
   }
-  if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS), DEFAULT_DRIVER)
+  if (isScalar(node)) addMany(node, 'h', reader.count(node, key, 'hosts', 1, MAX_HOSTS))
   else if (isSeq(node))
-    for (const item of node.items)
-      addHost(item as Node, reader.text(item) ?? reader.written(item as Node), DEFAULT_DRIVER)
+    for (const item of node.items) addHost(item as Node, reader.text(item) ?? reader.written(item as Node))
   else if (isMap(node))
     for (const [name, { key: at, value }] of reader.entries(node, 'hosts')) {
       if (value === undefined || (isScalar(value) && value.value === null)) {
-        addHost(at, name, DEFAULT_DRIVER)
+        addHost(at, name)
         continue
       }
       if (!isMap(value))
@@ -292,7 +286,7 @@ const readHosts = (reader: Reader, names: Names, key: Node, node: Node | undefin
       const settings = reader.entries(value, `host "${name}"`, ['count', 'driver'])
       const count = settings.get('count')
       const driver = settings.get('driver')
-      const kind = driver === undefined ? DEFAULT_DRIVER : readDriver(reader, driver.key, driver.value)
+      const kind = driver && readDriver(reader, driver.key, driver.value)
       if (count === undefined) addHost(at, name, kind)
       else names.add(at, name, addMany(at, name, reader.count(count.value, count.key, 'count', 1, MAX_HOSTS), kind))
     }

@@ -1,8 +1,8 @@
 /*
  * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
-import type { Finding, Moment, Stack } from '../../spec/check/finding.ts'
-import { findings } from '../../spec/check/findings.ts'
+import type { CaptureFindingId, Finding, Moment, Stack } from '../../spec/check/finding.ts'
+import { type FindingId, findings } from '../../spec/check/findings.ts'
 import { type Frame, frameText, V8_FRAME } from '../../spec/check/frames.ts'
 import { printable } from './printable.ts'
 
@@ -17,7 +17,7 @@ export interface Symbols {
 }
 
 /** The stacks of findings, for `prepare`. */
-export const stacksOf = (all: readonly Pick<Finding, 'moments' | 'objects'>[]): Stack[] =>
+export const stacksOf = (all: readonly Pick<AnyFinding, 'moments' | 'objects'>[]): Stack[] =>
   all.flatMap(({ moments, objects }) =>
     [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack }) => stack),
   )
@@ -60,25 +60,31 @@ const beforeText = (earlier: number, later: number): string => {
 }
 
 /** A program of the library in this process has no libibverbs: the advice names the library's methods. */
-const adviceOf = ({ id, program, advice: own }: Finding): string => {
+/** As sessions have them: of the checker, or of a capture, with an advice of its own. */
+type AnyFinding = Finding<FindingId | CaptureFindingId>
+
+const isOfCapture = (id: AnyFinding['id']): id is CaptureFindingId => id.startsWith('capture ')
+
+const adviceOf = ({ id, program, advice: own }: AnyFinding): string => {
+  if (isOfCapture(id)) return own ?? ''
   const { advice, libraryAdvice = advice } = findings[id]
   return own ?? (program === undefined ? libraryAdvice : advice)
 }
 
 /** The first line of a finding's text, without its line feed. */
-export const headText = ({ id, severity, text, program, host, device }: Finding): string => {
+export const headText = ({ id, severity, text, program, host, device }: AnyFinding): string => {
   const place = host === undefined ? '' : ` on ${host}`
   const names = [...(program === undefined ? [] : [`process ${program.pid} (${program.command})${place}`]), device]
   // A mistake with an object of libibverbs alone has no device.
   const subject = names.filter(Boolean).join(', ')
-  return printable(`userdma check: ${severity} ${id}: ${subject}: ${text}`)
+  return printable(`userdma ${isOfCapture(id) ? 'explain' : 'check'}: ${severity} ${id}: ${subject}: ${text}`)
 }
 
 /** The innermost frames in one line: `ibv_reg_mr < main (a.c:9)`; empty: none. */
 export const callersText = (frames: readonly Frame[]): string =>
   printable(frames.slice(0, MAX_CALLERS).map(callerText).join(' < '))
 
-export const findingText = (finding: Finding, symbols: Symbols): string => {
+export const findingText = (finding: AnyFinding, symbols: Symbols): string => {
   const { details, time, moments, objects } = finding
   symbols.prepare?.(stacksOf([finding]))
   const historyLine = ({ action, time: when, stack }: Moment): string => {

@@ -136,16 +136,11 @@ export const icrcOf = (arena: Arena, offset: number, length: number, flow: Flow,
   crcOfArena(arena, offset, length - ICRC_BYTES, seedOf(arena, offset, length, flow, identification))
 
 /**
- * The ICRC that Linux's rdma_rxe (6.12) writes and expects in a FLUSH: the CRC continues over BTH, FETH and RETH a
+ * The ICRC of a FLUSH as Linux writes and expects it (rdma_rxe of 6.12): the CRC continues over BTH, FETH and RETH a
  * second time, unmasked. Arguments as for `icrcOf`.
  */
-export const icrcOfRxeFlush = (
-  arena: Arena,
-  offset: number,
-  length: number,
-  flow: Flow,
-  identification: number,
-): number => crcOfArena(arena, offset, length - ICRC_BYTES, icrcOf(arena, offset, length, flow, identification))
+export const icrcOfFlush = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number =>
+  crcOfArena(arena, offset, length - ICRC_BYTES, icrcOf(arena, offset, length, flow, identification))
 
 const storeIcrc = (bytes: Uint8Array, at: number, icrc: number): void => {
   bytes[at] = icrc
@@ -162,7 +157,7 @@ const loadIcrc = (bytes: Uint8Array, at: number): number =>
  * other (docs/reference/conformance.md). Arguments as for `icrcOf`.
  */
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
-  const compute = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
+  const compute = arena.bytes[offset] === RC_FLUSH ? icrcOfFlush : icrcOf
   storeIcrc(arena.bytes, offset + length - ICRC_BYTES, compute(arena, offset, length, flow, identification))
 }
 
@@ -320,8 +315,8 @@ export const findIdentification = (
   const change = isIpv4 ? identificationChange(found ^ icrc, covered) : -1
   if (change >= 0) return expected ^ change
   if (arena.bytes[offset] !== RC_FLUSH) return -1
-  const rxeIcrc = crcOfArena(arena, offset, covered, icrc)
-  if (found === rxeIcrc) return expected
-  const rxeChange = isIpv4 ? identificationChange(found ^ rxeIcrc, 2 * covered) : -1
-  return rxeChange < 0 ? -1 : expected ^ rxeChange
+  const flushIcrc = crcOfArena(arena, offset, covered, icrc)
+  if (found === flushIcrc) return expected
+  const flushChange = isIpv4 ? identificationChange(found ^ flushIcrc, 2 * covered) : -1
+  return flushChange < 0 ? -1 : expected ^ flushChange
 }

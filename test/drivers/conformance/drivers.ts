@@ -3,9 +3,11 @@
  */
 
 import { join } from 'node:path'
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { NetworkDevice } from '../../../src/core/driver-contract.ts'
+import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
 import { rxeDriver } from '../../../src/drivers/rxe/device.ts'
 import { createNetwork, open } from '../../../src/library/index.ts'
+import type { LocalNetwork } from '../../../src/library/network/contract.ts'
 import { EfaOperation, EfaStatus } from '../../../src/spec/drivers/efa-queues.ts'
 import { CompletionKind, syndromes } from '../../../src/spec/drivers/mlx5-queues.ts'
 import { QpState } from '../../../src/spec/enums.ts'
@@ -15,40 +17,42 @@ import { repoRoot } from '../../paths.ts'
 import * as efa from '../efa/machine.ts'
 import { driverMachine, ipv4 } from '../machine.ts'
 import * as mlx5 from '../mlx5/machine.ts'
+import { wirePair } from './connected.ts'
 import type { Completion, End, Options, Pair, Subject } from './end.ts'
 import { mappedEnd, statusOf } from './mapped.ts'
+import { listenTo, stepped, tormentOf } from './stepped.ts'
+
+/** Longest time between two looks, milliseconds of virtual time. */
+const MAX_LOOK = 100
 
 type Driver = Parameters<typeof driverMachine>[0]
-
-/** Polls of `settle`: more than any case needs that does not wait for a timer. */
-const POLLS = 50
-
-const stepped = (m: ReturnType<typeof driverMachine>, a: End, b: End): Pair => ({
-  a,
-  b,
-  taps: m.devices[0]!.device.taps,
-  until: async isDone => m.runUntil(isDone),
-  async settle() {
-    for (let turn = 0; turn < POLLS; turn++) for (const device of m.devices) device.poll(m.time.now)
-  },
-})
 
 /** `devices`: 1 if the queue pairs of a device reach only each other. */
 const onMappedRings =
   (driver: Driver, devices: 1 | 2) =>
-  ({ entries = 64, fault = '' }: Options): Pair => {
+  (options: Options): Pair => {
     const names = Array.from({ length: devices }, (_, i) => `dev${i}`)
-    const m = driverMachine(driver, names, fault)
-    const [a, b] = [0, devices - 1].map(i => mappedEnd(m.core, m.devices[i]!, entries))
+    const [torment, acted] = tormentOf(options)
+    const m = driverMachine(driver, names, options.fault ?? '', undefined, undefined, torment)
+    const [a, b] = [0, devices - 1].map(i => mappedEnd(m.core, m.devices[i]!, options))
     a!.connect(b!, ipv4(devices))
     b!.connect(a!, ipv4(1))
-    return stepped(m, a!, b!)
+    return stepped(m, acted, [a!, b!])
   }
 
 const onLibrary =
   (rings: 'compact' | 'mapped') =>
-  async ({ entries = 64, fault = '' }: Options, t: { after(end: () => unknown): void }): Promise<Pair> => {
-    const network = createNetwork(fault === '' ? {} : { fault })
+  async (
+    { entries = 64, fault = '', torment, shared }: Options,
+    t: { after(end: () => unknown): void },
+  ): Promise<Pair> => {
+    const options = {
+      clock: 'virtual' as const,
+      ...(fault !== '' && { fault }),
+      ...(torment !== undefined && { torment }),
+    }
+    const network = createNetwork(options) as LocalNetwork
+    const acted = listenTo(network.decisions)
     // mapped rings keep a slot empty
     const capacity = rings === 'mapped' ? entries - 1 : entries
     const side = async () => {
@@ -58,21 +62,31 @@ const onLibrary =
       const bytes = new Uint8Array(1 << 16)
       const mr = pd.register(bytes, { remoteRead: true, remoteWrite: true })
       const cq = device.cq({ entries: capacity })
-      const qp = pd.polledRcQp({ sendCq: cq, maxSendWr: 15, maxRecvWr: 15 })
-      return { device, bytes, mr, cq, qp }
+      const srq = shared && pd.srq({ maxWr: 15 })
+      const queuePair = () => pd.polledRcQp({ sendCq: cq, maxSendWr: 15, ...(srq ? { srq } : { maxRecvWr: 15 }) })
+      return { device, bytes, mr, cq, srq, qp: queuePair(), second: shared && queuePair() }
     }
     const sides = [await side(), await side()]
-    const endOf = (own: (typeof sides)[number], peer: (typeof sides)[number]): End => ({
+    type Side = (typeof sides)[number]
+    const secondOf = ({ device, mr }: Side, qp: Side['qp']) => ({
+      send: (id: number, offset: number, length: number) => qp.send(mr.slice(offset, length), { id }),
+      fail: () => void device.call(Classes.rc_qp, 'modify', { state: QpState.values.ERR }, qp as never),
+    })
+    const endOf = (own: Side, peer: Side): End => ({
+      ...secondOf(own, own.qp),
+      qpn: own.qp.qpn,
       bytes: own.bytes,
       depth: 15,
+      receives: 15,
       entries: capacity,
-      send: (id, offset, length) => own.qp.send(own.mr.slice(offset, length), { id }),
       write(id, offset, length, to, isRefused = false) {
         const { address, rkey } = peer.mr.remote(to, length)
         const remote = { address, length, rkey: isRefused ? (rkey ^ 0x5500) >>> 0 : rkey }
         own.qp.write(own.mr.slice(offset, length), remote, { id })
       },
-      receive: (id, offset, length) => own.qp.receive(own.mr.slice(offset, length), id),
+      read: (id, offset, length, from) =>
+        own.qp.read(own.mr.slice(offset, length), peer.mr.remote(from, length), { id }),
+      receive: (id, offset, length) => (own.srq ?? own.qp).receive(own.mr.slice(offset, length), id),
       poll(max = Number.POSITIVE_INFINITY) {
         const all: Completion[] = []
         while (all.length < max) {
@@ -82,79 +96,102 @@ const onLibrary =
         }
         return all
       },
-      fail: () => void own.device.call(Classes.rc_qp, 'modify', { state: QpState.values.ERR }, own.qp as never),
       arm: () => {},
       takeEvent: () => false,
+      asyncEvents: () => [],
       resize: count => void own.cq.resize(rings === 'mapped' ? count - 1 : count),
       scribble: () => {},
+      ...(own.second && { second: secondOf(own, own.second) }),
     })
-    const [a, b] = [endOf(sides[0]!, sides[1]!), endOf(sides[1]!, sides[0]!)]
-    sides[0]!.qp.connect(sides[1]!.qp.endpoint)
-    sides[1]!.qp.connect(sides[0]!.qp.endpoint)
-    const turns = async (count: number, isDone: () => boolean): Promise<boolean> => {
-      for (let turn = 0; turn < count; turn++) {
-        if (isDone()) return true
-        await nextTurn()
-      }
-      return false
+    const [one, other] = [sides[0]!, sides[1]!]
+    for (const [own, peer] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      own.qp.connect(peer.qp.endpoint)
+      if (peer.second) own.second?.connect(peer.second.endpoint)
     }
+    const deviceOf = ({ device }: Side): NetworkDevice => network.softDevice(device.name)!.network
     return {
-      a,
-      b,
+      a: endOf(one, other),
+      b: endOf(other, one),
+      devices: [deviceOf(one), deviceOf(other)],
+      acted,
       async until(isDone) {
-        if (!(await turns(1_000_000, isDone))) throw new Error('the devices still have work after many turns')
+        for (let time = 0.02; !isDone(); time = Math.min(time * 1.5, MAX_LOOK)) await network.sleep(time)
       },
-      settle: async () => void (await turns(POLLS, () => false)),
+      settle: () => network.sleep(1),
+      setFaults: rules => network.setFaults(rules),
     }
   }
 
 const onMlx5 =
   (entryBytes: 64 | 128) =>
-  ({ entries = 64, fault = '' }: Options): Pair => {
-    const m = mlx5.machine(2, fault)
+  (options: Options): Pair => {
+    const { entries = 64, fault = '', shared } = options
+    const [torment, acted] = tormentOf(options)
+    const m = driverMachine(mlx5Driver, ['mlx5_0', 'mlx5_1'], fault, undefined, undefined, torment)
     const programs = [0, 1].map(i => mlx5.program(m, i, { entries, entryBytes, events: true }))
-    const queues = programs.map(p => p.queuePair('rc', { sends: 16, receives: 16, sges: 1 }))
-    queues[0]!.connect(queues[1]!, 1)
-    queues[1]!.connect(queues[0]!, 0)
+    const sides = programs.map(p => {
+      const srq = shared && p.sharedReceives(16)
+      const queuePair = () =>
+        p.queuePair('rc', { sends: 16, receives: 16, sges: 1, inline: 64, ...(srq && { srq: srq.object }) })
+      return { p, srq, qp: queuePair(), second: shared && queuePair() }
+    })
     const { REQUEST, REQUEST_ERROR, RECEIVE, RECEIVE_ERROR } = CompletionKind
     const statuses = new Map(Object.entries(syndromes).map(([status, syndrome]) => [syndrome, Number(status)]))
     const endOf = (i: number): End => {
-      const [p, qp, peer] = [programs[i]!, queues[i]!, programs[1 - i]!]
+      const [{ p, srq, qp, second }, { p: peer }] = [sides[i]!, sides[1 - i]!]
       // completions name requests by their place in the queue
       const sent = new Map<number, number>()
       const received: number[] = []
+      const keyOf = (uidx: number, place: number): number => uidx * 0x1_0000 + (place & 0xffff)
+      const post = (by: typeof qp, id: number, request: mlx5.Request): void =>
+        void sent.set(keyOf(by.uidx, by.post(request)), id)
+      const secondOf = (by: typeof qp) => ({
+        send: (id: number, offset: number, length: number) =>
+          post(by, id, { opcode: mlx5.SEND, data: [p.element(offset, length)] }),
+        fail: by.fail,
+      })
       let receives = 0
       // all contexts of the machine share a core, whose counter counts the events of both ends
       let events = p.device.core.events
       return {
+        ...secondOf(qp),
+        qpn: qp.qpn,
         bytes: p.bytes,
         depth: 16,
+        receives: srq ? 15 : 16,
         entries,
-        send: (id, offset, length) =>
-          void sent.set(qp.post({ opcode: mlx5.SEND, data: [p.element(offset, length)] }) & 0xffff, id),
         write(id, offset, length, to, isRefused = false) {
           const rkey = isRefused ? (peer.region.rkey ^ 0x5500) >>> 0 : peer.region.rkey
           const remote = { address: peer.address + BigInt(to), rkey }
-          const place = qp.post({ opcode: mlx5.RDMA_WRITE, data: [p.element(offset, length)], remote })
-          sent.set(place & 0xffff, id)
+          post(qp, id, { opcode: mlx5.RDMA_WRITE, data: [p.element(offset, length)], remote })
+        },
+        read(id, offset, length, from) {
+          const remote = { address: peer.address + BigInt(from), rkey: peer.region.rkey }
+          post(qp, id, { opcode: mlx5.RDMA_READ, data: [p.element(offset, length)], remote })
         },
         receive(id, offset, length) {
-          received[receives++ & 0xffff] = id
-          qp.receive(p.element(offset, length))
+          if (srq) received[srq.receive(p.element(offset, length))] = id
+          else {
+            received[receives++ & 0xffff] = id
+            qp.receive(p.element(offset, length))
+          }
         },
         poll: max =>
-          p.poll(max).map(({ kind, counter, syndrome }): Completion => {
+          p.poll(max).map(({ kind, counter, syndrome, uidx }): Completion => {
             const isReceive = kind === RECEIVE || kind === RECEIVE_ERROR
             const isOk = kind === REQUEST || kind === RECEIVE
             if (!isOk && !isReceive && kind !== REQUEST_ERROR) throw new Error(`completion of kind ${kind}`)
             const status = isOk ? WcStatus.values.SUCCESS : (statuses.get(syndrome) ?? -1)
+            if (isReceive && srq) srq.free(counter)
             return {
-              id: (isReceive ? received[counter] : sent.get(counter)) ?? -1,
+              id: (isReceive ? received[counter] : sent.get(keyOf(uidx, counter))) ?? -1,
               status: statusOf(status),
               isReceive,
             }
           }),
-        fail: qp.fail,
         arm: () => p.arm(),
         takeEvent() {
           const isNew = p.device.core.events > events
@@ -162,18 +199,27 @@ const onMlx5 =
           if (isNew) p.cq.serial++
           return isNew
         },
+        asyncEvents: p.asyncEvents,
         resize: p.resize,
         scribble(random) {
           const { view } = p.pages
           for (let at = 0; at < 1 << 16; at += 4) if (random() < 0.3) view.setUint32(at, Math.floor(random() * 2 ** 32))
         },
+        ...(second && { second: secondOf(second) }),
       }
     }
-    return stepped(m, endOf(0), endOf(1))
+    for (const [i, { qp, second }] of sides.entries()) {
+      const peer = sides[1 - i]!
+      qp.connect(peer.qp, 1 - i)
+      if (second && peer.second) second.connect(peer.second, 1 - i)
+    }
+    return stepped(m, acted, [endOf(0), endOf(1)])
   }
 
-const onEfa = ({ entries = 64, fault = '' }: Options): Pair => {
-  const m = efa.machine(2, fault)
+const onEfa = (options: Options): Pair => {
+  const { entries = 64, fault = '' } = options
+  const [torment, acted] = tormentOf(options)
+  const m = efa.machine(2, fault, torment)
   const programs = [0, 1].map(i => efa.program(m, i, { entries, channel: true }))
   const { OK, FLUSHED, BAD_ADDRESS } = EfaStatus
   const statuses = new Map<number, Completion['status']>([
@@ -186,16 +232,22 @@ const onEfa = ({ entries = 64, fault = '' }: Options): Pair => {
   const endOf = (i: number): End => {
     const [p, peer, ah] = [programs[i]!, programs[1 - i]!, handles[i]!]
     let waiting: Completion[] = []
+    const post = (operation: number, id: number, offset: number, length: number, remote?: efa.Remote): void =>
+      p.post({ id, operation, ah, qpn: peer.qpn, offset, length, ...(remote && { remote }) })
+    const remoteOf = (at: number): efa.Remote => ({ address: peer.address + at, rkey: peer.region.rkey })
     return {
+      qpn: p.qpn,
       bytes: p.bytes,
       depth: 256,
+      receives: 256,
       entries,
-      send: (id, offset, length) => p.post({ id, operation: EfaOperation.SEND, ah, qpn: peer.qpn, offset, length }),
+      send: (id, offset, length) => post(EfaOperation.SEND, id, offset, length),
       write(id, offset, length, to, isRefused = false) {
-        const rkey = isRefused ? (peer.region.rkey ^ 0x5500) >>> 0 : peer.region.rkey
-        const remote = { address: peer.address + to, rkey }
-        p.post({ id, operation: EfaOperation.RDMA_WRITE, ah, qpn: peer.qpn, offset, length, remote })
+        const remote = remoteOf(to)
+        const rkey = isRefused ? (remote.rkey ^ 0x5500) >>> 0 : remote.rkey
+        post(EfaOperation.RDMA_WRITE, id, offset, length, { ...remote, rkey })
       },
+      read: (id, offset, length, from) => post(EfaOperation.RDMA_READ, id, offset, length, remoteOf(from)),
       receive: p.receive,
       poll(max = Number.POSITIVE_INFINITY) {
         waiting.push(
@@ -211,6 +263,7 @@ const onEfa = ({ entries = 64, fault = '' }: Options): Pair => {
       fail: () => p.modify({ state: QpState.values.ERR }),
       arm: p.arm,
       takeEvent: p.takeEvent,
+      asyncEvents: p.asyncEvents,
       resize: () => {},
       scribble(random) {
         p.ringCq(Math.floor(random() * 2 ** 32))
@@ -218,39 +271,51 @@ const onEfa = ({ entries = 64, fault = '' }: Options): Pair => {
       },
     }
   }
-  return stepped(m, endOf(0), endOf(1))
+  return stepped(m, acted, [endOf(0), endOf(1)])
 }
 
 const example = async (name: string): Promise<Driver> =>
   ((await import(join(repoRoot, 'examples/drivers', name))) as { driver: Driver }).driver
 
 const library = {
-  taps: 'the taps are of the device: rxe runs with them',
   events: 'the library arms itself when a program awaits: test/library/verbs/cq',
   scribble: 'the rings are the memory of the program that has the device: test/drivers/rxe/failures',
+}
+const verbs = {
+  faults: 'there are no packets',
+  resize: 'the class has no modify',
+  shared: 'there are no shared receive queues',
+  torment: 'the driver does not ask the torment of its network',
+  waits: 'the driver does not tell why programs wait',
 }
 
 export const subjects: readonly Subject[] = [
   { name: 'rxe', open: onMappedRings(rxeDriver as Driver, 2) },
-  { name: 'the library, compact rings', open: onLibrary('compact'), lacks: library },
-  { name: 'the library, mapped rings', open: onLibrary('mapped'), lacks: library },
-  { name: 'mlx5', open: onMlx5(64) },
-  { name: 'mlx5, completions of 128 bytes', open: onMlx5(128) },
+  {
+    name: 'the library, compact rings',
+    open: onLibrary('compact'),
+    lacks: library,
+    without: ['queue', 'limit', 'event', 'spurious'],
+  },
+  {
+    name: 'the library, mapped rings',
+    open: onLibrary('mapped'),
+    lacks: library,
+    without: ['limit', 'event', 'spurious'],
+  },
+  { name: 'mlx5', open: onMlx5(64), without: ['queue', 'limit', 'fields'] },
+  { name: 'mlx5, completions of 128 bytes', open: onMlx5(128), without: ['queue', 'limit', 'fields'] },
   {
     name: 'efa',
     open: onEfa,
     lacks: {
       order: 'SRD delivers and completes in any order',
-      connection: 'a queue pair of SRD has no connection that a refused request could end',
+      connection: 'a queue pair of SRD has no connection that a failed request could end',
       resize: 'libefa does not resize completion queues',
+      shared: "Amazon's adapters have no shared receive queues",
     },
+    without: ['queue', 'limit', 'adapter'],
   },
-  {
-    name: 'examples/drivers/loop.mjs',
-    open: onMappedRings(await example('loop.mjs'), 1),
-    lacks: {
-      faults: 'there are no packets',
-      resize: 'the class has no modify',
-    },
-  },
+  { name: 'examples/drivers/loop.mjs', open: onMappedRings(await example('loop.mjs'), 1), lacks: verbs },
+  { name: 'examples/drivers/wire.mjs', open: wirePair(await example('wire.mjs')), lacks: verbs },
 ]

@@ -331,3 +331,41 @@ it('numbers of queue pairs, completion queues and address handles are found with
   start.give(first)
   assert.notEqual(start.take(), first)
 })
+
+it('a SEND that failed for good takes one receive, though its refusal is lost and its packet comes again', () => {
+  const m = machine(1)
+  const a = program(m, 0)
+  const send = peerPort(m, a)
+  a.receive(1, 0, 4)
+  for (const id of [2, 3]) a.receive(id, 1024, 64)
+  for (let again = 0; again < 3; again++) send(Opcode.SEND, 3, { message: 1, length: 16 }, 0)
+  assert.deepEqual(
+    a.poll().map(({ id, status }) => [id, status]),
+    [[1, EfaStatus.LOCAL_LENGTH]],
+  )
+  send(Opcode.SEND, 3, { message: 2, length: 16 }, 1)
+  assert.deepEqual(
+    a.poll().map(({ id, status }) => [id, status]),
+    [[2, EfaStatus.OK]],
+  )
+})
+
+it('a WRITE that was refused does not write later, when its packet comes again and its region exists', () => {
+  const m = machine(1)
+  const a = program(m, 0)
+  const send = peerPort(m, a)
+  const range = {
+    rkey: a.region.rkey,
+    remoteHi: Math.floor(a.address / 2 ** 32),
+    remoteLo: a.address >>> 0,
+    length: 16,
+  }
+  // no handle of the initiator
+  send(Opcode.WRITE, 3, { ...range, message: 1 }, 0)
+  a.handleOf(8)
+  const written = () => (m.devices[0]!.counters!().hardware as Record<string, number>).rdma_write_recv_bytes
+  send(Opcode.WRITE, 3, { ...range, message: 1 }, 0)
+  assert.equal(written(), 0)
+  send(Opcode.WRITE, 3, { ...range, message: 2 }, 1)
+  assert.equal(written(), 16)
+})

@@ -6,7 +6,6 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { Armed } from '../../../src/core/model.ts'
 import { EfaOperation } from '../../../src/spec/drivers/efa-queues.ts'
-import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { machine, program } from './machine.ts'
 
 const { SEND } = EfaOperation
@@ -70,27 +69,4 @@ it('values that no library stores to the doorbell of a CQ are harmless', () => {
     m.devices[0]!.poll(turn)
     a.takeEvent()
   }
-})
-
-it('a full CQ loses completions and raises CQ_ERR once; its queue pairs continue', () => {
-  const m = machine(1)
-  const a = program(m, 0, { entries: 16 })
-  const b = program(m, 0)
-  const ah = a.handleOf(0)
-  for (let id = 0; id < 40; id++) b.receive(id, 0, 64)
-  for (let id = 0; id < 40; id++) a.post(send(id, ah, b.qpn))
-  m.devices[0]!.poll(0)
-  assert.deepEqual(a.asyncEvents(), [AsyncEventType.values.CQ_ERR])
-  assert.deepEqual(
-    a.poll().map(({ id }) => id),
-    Array.from({ length: 16 }, (_, i) => i),
-  )
-  assert.equal(b.poll().length, 40)
-  b.receive(77, 0, 64)
-  a.post(send(77, ah, b.qpn))
-  m.devices[0]!.poll(0)
-  assert.deepEqual(
-    [...a.poll(), ...b.poll()].map(({ id }) => id),
-    [77, 77],
-  )
 })

@@ -5,7 +5,7 @@
 import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
 import { efaDriver } from '../../../src/drivers/efa/device.ts'
-import type { EfaState } from '../../../src/drivers/efa/state.ts'
+import type { EfaState } from '../../../src/drivers/efa/device-state.ts'
 import type { Torment } from '../../../src/drivers/soft/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
@@ -15,6 +15,7 @@ import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { DriverQp } from '../../../src/spec/classes/qp/driver_qp.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
+import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
 import { EfaQpFlags } from '../../../src/spec/drivers/efa.ts'
 import {
   CompletionEntry,
@@ -54,13 +55,26 @@ export interface Completion {
   readonly sourceQpn: number
 }
 
+/** A range at the peer. */
+export interface Remote {
+  readonly address: number
+  readonly rkey: number
+}
+
 const BYTES = 1 << 18
 
-/** A program with one SRD queue pair, a region of 256 KiB and a completion queue. */
+/** A program with one queue pair of SRD, or of UD, a region of 256 KiB and a completion queue. */
 export const program = (
   m: Machine,
   device: number,
-  options: { rnrRetry?: number; unsolicited?: boolean; bytes?: number; entries?: number; channel?: boolean } = {},
+  options: {
+    rnrRetry?: number
+    unsolicited?: boolean
+    bytes?: number
+    entries?: number
+    channel?: boolean
+    isUd?: boolean
+  } = {},
 ) => {
   const { device: efa } = m.devices[device]!
   const mapped = findableMemory()
@@ -119,10 +133,11 @@ export const program = (
     userHandle: 0n,
     qpFlags: options.unsolicited ? EfaQpFlags.UNSOLICITED_WRITE_RECEIVE : 0,
   }
-  const qp = invokeNow(context, DriverQp, 'create', 0, qpArguments as never, caller)
+  const cls = (options.isUd ? UdQp : DriverQp) as typeof DriverQp
+  const qp = invokeNow(context, cls, 'create', 0, qpArguments as never, caller)
   const keys = qp.out as unknown as Record<string, bigint> & { qpNum: number }
   const { INIT, RTR, RTS } = QpState.values
-  const modify = (args: object): void => void invokeNow(context, DriverQp, 'modify', qp.object!, args as never, caller)
+  const modify = (args: object): void => void invokeNow(context, cls, 'modify', qp.object!, args as never, caller)
   modify({ state: INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
   modify({ state: RTR })
   modify({ state: RTS, sqPsn: 0, ...(options.rnrRetry !== undefined && { rnrRetry: options.rnrRetry }) })
@@ -170,7 +185,7 @@ export const program = (
       offset: number
       length: number
       imm?: number
-      remote?: { address: number; rkey: number }
+      remote?: Remote
       qkey?: number
     }): void {
       const chunk = at(keys.sendRingKey!)

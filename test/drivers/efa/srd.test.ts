@@ -57,21 +57,6 @@ for (const [name, fault] of links)
       }
     })
 
-    it('a WRITE and a READ of many packets', () => {
-      const { a, b, ah, wait } = start()
-      fill(a.bytes, 2)
-      const remote = { address: b.address, rkey: b.region.rkey }
-      const length = 100_001
-      a.post({ id: 1, operation: RDMA_WRITE, ah, qpn: b.qpn, offset: 0, length, remote })
-      assert.equal(wait(1, 0).a[0]!.status, 0)
-      assert.deepEqual(b.bytes.subarray(0, length), a.bytes.subarray(0, length))
-      assert.equal(b.bytes[length], 0)
-      const at = 131_072
-      a.post({ id: 2, operation: RDMA_READ, ah, qpn: b.qpn, offset: at, length, remote })
-      assert.equal(wait(2, 0).a[1]!.status, 0)
-      assert.deepEqual(a.bytes.subarray(at, at + length), b.bytes.subarray(0, length))
-    })
-
     it('a WRITE with immediate data takes a receive, once all its bytes are there', () => {
       const { a, b, ah, wait } = start()
       fill(a.bytes, 3)

@@ -3,7 +3,7 @@
  * does: in their own memory, with requests in blocks and doorbell records, big-endian.
  */
 import assert from 'node:assert/strict'
-import { createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
+import { attachSink, createEventQueue, createLocalSpace, invokeNow, openContext } from '../../../src/core/index.ts'
 import { findableMemory, type MappedChunk, type MappedMemory } from '../../../src/core/memory/mappable-memory.ts'
 import type { Context } from '../../../src/core/model.ts'
 import { mlx5Driver } from '../../../src/drivers/mlx5/device.ts'
@@ -147,7 +147,9 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
     const { object: created, out } = invokeNow(context, cls as never, method as never, object, args as never, caller)
     return { object: created as number, out: out as T }
   }
-  call(AsyncFd, 'create', 0, {})
+  const asyncEvents = createEventQueue()
+  const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0]!.object
+  attachSink(m.core.descriptors.get(asyncFd)!, asyncEvents)
   const channel = events ? invokeNow(context, CompChannel, 'create', 0, {}, caller).descriptors![0]!.object : undefined
   const pd = call(Pd, 'create', 0, {}).object
   const bytes = new Uint8Array(BYTES)
@@ -492,6 +494,8 @@ export const program = (m: Machine, index: number, { entries = 1024, entryBytes 
       const path = { ...zeroRecord(QpAddress), dgid: ipv4(other + 1), sgidIndex: 1, isGlobal: 1, port: 1 }
       call(Ah, 'create', 0, { pd, userHandle: 0n, address: path })
     },
+    /** Types of the asynchronous events so far. */
+    asyncEvents: (): number[] => asyncEvents.queue.map(({ type }) => type),
     /** As ibv_req_notify_cq of libmlx5. */
     arm(isSolicitedOnly = false): void {
       const word = ((cq.serial & 3) << 28) | (isSolicitedOnly ? 1 << 24 : 0) | (cq.polled & 0xff_ffff)

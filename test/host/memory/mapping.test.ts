@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { constants } from 'node:buffer'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
+import { getHeapStatistics } from 'node:v8'
 import { addressOf, createRingPool, type Mapping, mapArena, releaseArena } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, readAt } from '../../../src/host/memory/process.ts'
@@ -134,6 +135,21 @@ test('the mapping exists longer than the descriptor', t => {
   mapping.bytes[0] = 'q'.charCodeAt(0)
   assert.equal(byteAt(fd, 0), 'q')
   pool.release(mapping)
+})
+
+test('address space of a pool is no used memory for V8, which would collect garbage', t => {
+  const bytes = 2 ** 29
+  const fd = newFile(t, bytes)
+  const { external_memory: before } = getHeapStatistics()
+  const pool = createRingPool()
+  const mappings = [pool.map(fd, 0, bytes), pool.map(fd, 0, bytes)]
+  for (const { address, bytes: view } of mappings) {
+    assert.equal(address % PAGE, 0)
+    view[bytes - 1] = 7
+  }
+  assert.equal(byteAt(fd, bytes - 1), '\x07')
+  assert.ok(getHeapStatistics().external_memory < before + 2 ** 20)
+  for (const mapping of mappings) pool.release(mapping)
 })
 
 test('after release old views show zeros, and writes through them reach no file', t => {

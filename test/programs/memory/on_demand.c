@@ -155,6 +155,15 @@ static void prefetches(void)
     printf("a pinned region: %s\n", advise(IBV_ADVISE_MR_ADVICE_PREFETCH, 1, other.buffer, 8, pinned->lkey));
     printf("for writing without the right: %s\n",
            advise(IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, 1, memory, LENGTH, readable->lkey));
+    struct ibv_pd *pd = ibv_alloc_pd(context);
+    struct ibv_mr *foreign = ibv_reg_mr(pd, memory, LENGTH, RIGHTS);
+    struct ibv_mw *window = ibv_alloc_mw(other.pd, IBV_MW_TYPE_1);
+    NEED(foreign && window, "keys: %s", strerror(errno));
+    printf("of another domain: %s\n", advise(IBV_ADVISE_MR_ADVICE_PREFETCH, 1, memory, LENGTH, foreign->lkey));
+    printf("of a window: %s\n", advise(IBV_ADVISE_MR_ADVICE_PREFETCH, 1, memory, LENGTH, window->rkey));
+    const uint32_t key = foreign->lkey;
+    ibv_dereg_mr(foreign);
+    printf("an unknown key: %s\n", advise(IBV_ADVISE_MR_ADVICE_PREFETCH, 1, memory, LENGTH, key));
     munmap(memory + PAGE, PAGE);
     printf("a range with a hole: %s\n", advise(IBV_ADVISE_MR_ADVICE_PREFETCH, 1, memory, LENGTH, mr->lkey));
 }

@@ -42,6 +42,7 @@ static void files(int file)
         {"dmabuf: descriptor -1, remote atomic alone", 0, PAGE, 0, -1, IBV_ACCESS_REMOTE_ATOMIC},
         {"dmabuf: descriptor -1, remote atomic", 0, PAGE, 0, -1, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_ATOMIC},
         {"dmabuf: descriptor -1, on demand", 0, PAGE, 0, -1, IBV_ACCESS_ON_DEMAND},
+        {"dmabuf: the context's descriptor", 0, PAGE, 0, context->cmd_fd, IBV_ACCESS_LOCAL_WRITE},
         {"dmabuf: beyond the end", BYTES, PAGE, 0, file, IBV_ACCESS_LOCAL_WRITE},
         {"dmabuf: right", 0, PAGE, 0, file, IBV_ACCESS_LOCAL_WRITE},
     };

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createProgramFaults, type FaultSubject } from '../../../src/spec/faults/program-faults.ts'
+import { noHappening } from '../../../src/spec/faults/rule.ts'
 import { parseFaults } from '../../../src/spec/faults/rules.ts'
 
 const SUBJECT: FaultSubject = { device: 'rxe0', pid: 7, program: () => 'a-long-program-name', site: () => '0000abcd' }
@@ -105,8 +106,45 @@ describe('rules for programs', () => {
     faults.onCall(SUBJECT, 'mr.create')
     assert.deepEqual([faults.has('call'), faults.canAct('call')], [true, false])
     assert.deepEqual(faults.onOpen(SUBJECT), [
-      { number: 3, text: 'event=PORT_ERR,delay=5', event: 'PORT_ERR', link: 0, delay: 5 },
+      { number: 3, text: 'event=PORT_ERR,delay=5', event: 'PORT_ERR', happening: noHappening, delay: 5 },
     ])
     assert.deepEqual(faults.counts, [undefined, { matched: 3, injected: 1 }, { matched: 1, injected: 1 }])
+  })
+})
+
+describe('rules that let something happen', () => {
+  it('are one happening of all that act: the longest times, and the first names', () => {
+    const faults = faultsOf(
+      'call=mr.create,link=2s,signal=sigkill;call=mr.*,link=3s,gid=1,gone=1s,fatal=qps,stop=5ms,signal=TERM',
+    )
+    assert.deepEqual(faults.onCall(SUBJECT, 'mr.create')?.happening, {
+      link: 3000,
+      gid: 1,
+      gone: 1000,
+      fatal: 'qps',
+      signal: 'KILL',
+      stop: 5,
+    })
+  })
+
+  it('select processes in the order of their first calls, also of calls that they do not name', () => {
+    const faults = faultsOf('completion=SEND,process=2,signal=KILL')
+    const [a, b] = [7, 8].map(pid => ({ ...SUBJECT, pid }))
+    assert.ok(faults.has('call'))
+    faults.onCall(b, 'device.query')
+    faults.onCall(a, 'device.query')
+    assert.equal(faults.onCompletion(b, 'rc_qp', 1, 'SEND'), undefined)
+    assert.equal(faults.onCompletion(a, 'rc_qp', 1, 'SEND')?.happening.signal, 'KILL')
+    assert.deepEqual([8, 7, 9].map(faults.processNumber), [1, 2, 3])
+    faults.setRules([])
+    assert.equal(faults.processNumber(7), 1)
+  })
+
+  it('delay received events, and repeat those that may come again', () => {
+    const faults = faultsOf('notice=*,nth=2,delay=20ms;notice=COMPLETION+PORT_ERR,nth=2,again=5ms')
+    assert.equal(faults.onNotice(SUBJECT, 'COMPLETION'), undefined)
+    const { delay, again } = faults.onNotice(SUBJECT, 'PORT_ERR') ?? {}
+    assert.deepEqual({ delay, again }, { delay: 20, again: 5 })
+    assert.equal(faultsOf('notice=*,again=5ms').onNotice(SUBJECT, 'ESTABLISHED'), undefined)
   })
 })

@@ -101,7 +101,7 @@ describe('fault rules', () => {
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       [
         'loss=0.1',
-        /no "loss"; there are call, completion, device, program, pid, class, site, dir, qp, opcode, cm, request, nth, /,
+        /no "loss"; there are call, completion, device, program, process, pid, class, site, dir, qp, opcode, cm, ack, notice, request, nth, /,
       ],
       ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],
@@ -156,7 +156,7 @@ describe('fault rules', () => {
   it('for programs that no adapter could obey are refused with what is allowed', () => {
     const refused: [string, RegExp][] = [
       ['call=mr.open,errno=ENOMEM', /call: "mr\.open" is not a method as traces name it \(mr\.create\), a pattern/],
-      ['call=mr.create', /the rule has no effect; add one of errno, event, link, delay/],
+      ['call=mr.create', /the rule has no effect; add one of errno, event, delay, link, gid/],
       ['call=mr.create,errno=EFOO', /errno: "EFOO" is not the name of an error/],
       ['call=mr.destroy,errno=ENOMEM', /errno: ENOMEM is no error of mr\.destroy; allowed are EBUSY, EIO$/],
       ['call=mr.create,class=cq,errno=ENOMEM', /mr\.create is no method of cq; leave out class/],
@@ -180,6 +180,15 @@ describe('fault rules', () => {
       ['link=601s', /link: "601s" is not milliseconds from 1 to 600000/],
       ['post=ENOMEM,link=1s', /link is for calls and completions and asynchronous events, and this rule is for posts/],
       ['opcode=RC_SEND_ONLY,link=1s', /opcode is for packets, and this rule is for asynchronous events/],
+      ['notice=COMPLETION', /the rule has no effect; add delay, as delay=100ms, or again/],
+      ['notice=HELLO,delay=1', /notice: "HELLO" is not the name of an event, as COMPLETION, /],
+      ['notice=ESTABLISHED,again=1', /ESTABLISHED is an event of rdma_cm, which comes once; leave out again/],
+      ['call=mr.create,gid=9', /gid: "9" is not an integer from 1 to 8/],
+      ['call=mr.create,fatal=yes', /fatal: "yes" is not qps/],
+      ['call=mr.create,signal=STOP', /signal: "STOP" is not KILL, TERM, INT, HUP, ABRT/],
+      ['call=mr.create,process=0,errno=EIO', /process: "0" is not the number of a process from 1 to/],
+      ['ack=RNR,drop=1', /ack: "RNR" is not ACK, NAK, RNR_NAK/],
+      ['drop=1,gone=1s', /drop is for packets, and this rule is for asynchronous events/],
       ['post=ENOMEM,dir=sent', /dir is for packets, and this rule is for posts/],
     ]
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)

@@ -3,8 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { createProgramFaults } from '../../../src/spec/faults/program-faults.ts'
 import { createSurvey, siteOf } from '../../../src/spec/faults/survey.ts'
 
+const surveyAt = (now = () => 0) => createSurvey(createProgramFaults().processNumber, now)
 const program = (pid: number) => ({ pid, program: () => `p${pid}` })
 
 it('a call site is the innermost frame outside the libraries of the verbs API', () => {
@@ -15,7 +17,7 @@ it('a call site is the innermost frame outside the libraries of the verbs API', 
 })
 
 it('sites are counted, and of the first program with a fault also the objects that it destroys', () => {
-  const survey = createSurvey()
+  const survey = surveyAt()
   const note = (pid: number, name: string, frame: string) => survey.note('call', 'mr', name, program(pid), [frame])
   note(1, 'mr.create', 'f')
   note(2, 'mr.create', 'f')
@@ -28,12 +30,49 @@ it('sites are counted, and of the first program with a fault also the objects th
   note(2, 'mr.destroy', 'f')
   survey.injected(1)
   assert.deepEqual(
-    survey.sites.map(({ name, site, program, count }) => [name, site, program, count]),
+    survey.sites.map(({ name, site, process, first, count }) => [name, site, process, first, count]),
     [
-      ['mr.create', siteOf(['f']), 'p1', 2],
-      ['mr.create', siteOf(['g']), 'p1', 1],
-      ['mr.destroy', siteOf(['f']), 'p1', 3],
+      ['mr.create', siteOf(['f']), 1, 1, 1],
+      ['mr.create', siteOf(['f']), 2, 1, 1],
+      ['mr.create', siteOf(['g']), 1, 1, 1],
+      ['mr.destroy', siteOf(['f']), 1, 1, 2],
+      ['mr.destroy', siteOf(['f']), 2, 1, 1],
     ],
   )
   assert.deepEqual(survey.failed, { pid: 1, destroyed: 1 })
+})
+
+it('the same site in another phase of the process is another one, with the number of its first', () => {
+  const survey = surveyAt()
+  const note = (target: 'call' | 'completion', name: string) => survey.note(target, 'rc_qp', name, program(1), ['f'])
+  for (const name of ['mr.create', 'rc_qp.create', 'mr.create', 'mr.create', 'rc_qp.modify']) note('call', name)
+  note('completion', 'SEND')
+  for (const name of ['mr.create', 'rc_qp.destroy', 'mr.create', 'rc_qp.create', 'mr.create']) note('call', name)
+  assert.deepEqual(
+    survey.sites.filter(({ name }) => name === 'mr.create').map(({ phase, first, count }) => [phase, first, count]),
+    [
+      ['begins', 1, 1],
+      ['has a queue pair', 2, 3],
+      ['transfers', 4, 1],
+      ['closes', 5, 1],
+    ],
+  )
+})
+
+it('knows when a failure was injected, and when the next completion came after a failed one', () => {
+  let time = 100
+  const survey = surveyAt(() => time)
+  const completes = () => survey.note('completion', 'rc_qp', 'WRITE', program(1), ['f'])
+  completes()
+  time = 130
+  survey.injected(1)
+  survey.told('a', true)
+  survey.told('a', true)
+  time = 170
+  completes()
+  time = 200
+  completes()
+  survey.retries(7)
+  survey.retries(3)
+  assert.deepEqual(survey.facts, { told: ['a'], retries: 7, injectedAt: 30, recoveredAt: 70 })
 })

@@ -30,6 +30,7 @@ const rows: Readonly<Record<string, Row>> = {
   'dmabuf: descriptor -1, remote atomic alone': INVALID,
   'dmabuf: descriptor -1, remote atomic': [ABSENT, 'EBADF', ABSENT],
   'dmabuf: descriptor -1, on demand': INVALID,
+  "dmabuf: the context's descriptor": INVALID,
   'dmabuf: beyond the end': INVALID,
   'dmabuf: right': [ABSENT, 'OK', 'OK'],
   'mr: length 0': 'EINVAL',

@@ -37,8 +37,11 @@ const PREFETCHES = [
   ['unknown flag', 'EINVAL'],
   ['beyond the region', 'EFAULT'],
   ['beyond the region, later', 'OK'],
-  ['a pinned region', 'EINVAL'],
+  ['a pinned region', 'ENOENT'],
   ['for writing without the right', 'EPERM'],
+  ['of another domain', 'EPERM'],
+  ['of a window', 'EINVAL'],
+  ['an unknown key', 'ENOENT'],
   ['a range with a hole', 'EFAULT'],
 ] as const
 

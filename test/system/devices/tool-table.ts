@@ -11,7 +11,7 @@ import type { SessionEvent } from '../../../src/tools/record/events.ts'
 import { bytesSource } from '../../../src/tools/record/reader.ts'
 import { Memory } from '../../../web/data/memory.ts'
 import { type Facts, Store } from '../../../web/data/store.ts'
-import { seedWith } from '../../drivers/rxe/torment/seeds.ts'
+import { seedWith } from '../../drivers/torment-seeds.ts'
 import { assertGood, cleanEnvironment, runUserdma, type Scope, start, temporaryFolder, userdma } from '../programs.ts'
 import {
   type Column,

@@ -17,7 +17,8 @@ interface WalkJson {
   readonly rule: string
   readonly frames: readonly { readonly function: string }[]
   readonly stacks: readonly { readonly signal: string; readonly frames: readonly unknown[] }[]
-  readonly leaks: readonly string[]
+  readonly details: readonly string[]
+  readonly isFinding: boolean
 }
 
 describe('a fault walk', { skip: lacking(program) }, () => {
@@ -29,22 +30,22 @@ describe('a fault walk', { skip: lacking(program) }, () => {
     assert.deepEqual({ status, stdout, stderr }, { status: 65, stdout: '', stderr: '' })
     const lines = readFileSync(report, 'utf8').trimEnd().split('\n')
     const results = lines.map(line => JSON.parse(line) as WalkJson)
-    const found = results.filter(({ outcome }) => outcome !== 'handled')
+    const found = results.filter(({ isFinding }) => isFinding).sort((a, b) => a.outcome.localeCompare(b.outcome))
     assert.deepEqual(
       found.map(({ outcome, text }) => `${outcome}: ${text}`),
       [
         'crash: comp_channel.create fails with ENOMEM',
-        'swallowed: mr.create fails with ENOMEM',
-        'leak: srq.create fails with ENOMEM',
         'hang: WRITE completes with RETRY_EXC_ERR',
+        'leak: srq.create fails with ENOMEM',
+        'swallowed: mr.create fails with ENOMEM',
       ],
     )
     for (const text of ['device.open fails with ENOMEM', 'the post of WRITE fails with ENOMEM'])
       assert.ok(
-        results.some(result => result.text === text && result.outcome === 'handled'),
+        results.some(result => result.text === text && result.outcome === 'ended'),
         text,
       )
-    const [crash, , leak, hang] = found
+    const [crash, hang, leak] = found
     assert.deepEqual(
       [crash, hang].map(({ stacks: [first] }) => [first?.signal, (first?.frames.length ?? 0) > 0]),
       [
@@ -52,11 +53,11 @@ describe('a fault walk', { skip: lacking(program) }, () => {
         ['SIGQUIT', true],
       ],
     )
-    assert.match(leak.leaks.join('\n'), /^CQ \d+ was never destroyed$/)
+    assert.match(leak.details.join('\n'), /^CQ \d+ was never destroyed$/)
 
     const log = JSON.parse(readFileSync(sarif, 'utf8'))
     assert.deepEqual(
-      log.runs[0].results.map(({ ruleId }: { ruleId: string }) => ruleId),
+      log.runs[0].results.map(({ ruleId }: { ruleId: string }) => ruleId).sort(),
       found.map(({ outcome }) => outcome),
     )
     const schema = JSON.parse(readFileSync(fixture('sarif', 'sarif-schema-2.1.0.json'), 'utf8')) as Schema
@@ -68,24 +69,27 @@ describe('a fault walk', { skip: lacking(program) }, () => {
   })
 
   it('ends early with --points, says so, and prints how to repeat a finding', async t => {
-    const { status, stderr } = await runUserdma(t, ['run', '--fault-walk', '--points', '4', '--', program])
+    const { status, stderr } = await runUserdma(t, ['run', '--fault-walk', '--points', '12', '--', program])
     assert.equal(status, 65)
-    assert.match(stderr, /^userdma run: fault walk: \d+ points at \d+ call sites; without faults the program takes /)
-    assert.match(stderr, /^userdma run: crash: comp_channel\.create fails with ENOMEM in .*: signal SIGSEGV$/m)
-    assert.match(stderr, /^ {2}repeat it: userdma run --private --fault call=comp_channel\.create,.* -- .*walked$/m)
     assert.match(
       stderr,
-      /: 4 runs in \d+ s: 1 crash, 3 handled; \d+ points were not tried \(--points, --time-limit\)\n$/,
+      /^userdma walk: \d+ points at \d+ call sites of 1 process; without failures the program takes /,
     )
+    assert.match(
+      stderr,
+      /^userdma walk: crash: comp_channel\.create fails with ENOMEM in .*: signal SIGSEGV \(2 of 2 runs\)$/m,
+    )
+    assert.match(
+      stderr,
+      /^ {2}repeat it: userdma run --private --record walk\.udr --fault call=comp_channel\.create,.* -- .*walked$/m,
+    )
+    assert.match(stderr, / 12 runs in \d+ s: 1 crash, .*; \d+ points were not tried \(--points, --time-limit\)$/m)
   })
 
   it('refuses a program that fails without faults, and options without the walk', async t => {
     const failing = await runUserdma(t, ['run', '--fault-walk', '--', 'sh', '-c', 'echo no >&2; exit 3'])
     assert.deepEqual([failing.status, failing.stdout], [1, ''])
-    assert.match(
-      failing.stderr,
-      /^userdma run: sh fails without faults \(exit status 3\), so no fault was injected; .*\nno/,
-    )
+    assert.match(failing.stderr, /^userdma walk: sh fails without failures \(exit status 3\), so none was made; .*\nno/)
     const { status, stderr } = await runUserdma(t, ['run', '--points', '3', '--', 'true'])
     assert.equal(status, 2)
     assert.match(stderr, /--points is for --fault-walk/)

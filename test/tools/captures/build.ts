@@ -2,9 +2,17 @@
  * Captures that tests make: files from packets, and packets from Linux's captures (test/fixtures/wire).
  */
 import { readFileSync } from 'node:fs'
+import { type OpcodeName, opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
+import type { AddressTable } from '../../../src/tools/captures/addresses.ts'
 import { CaptureAnalysis } from '../../../src/tools/captures/analysis.ts'
 import type { CapturedPacket } from '../../../src/tools/captures/file.ts'
 import { type CaptureProblem, problemsOf } from '../../../src/tools/captures/problems.ts'
+import { PacketSample, packetNumber } from '../../../src/tools/captures/samples.ts'
+import type { Point } from '../../../src/tools/captures/together.ts'
+import { parseAddress } from '../../../src/transport/wire/address.ts'
+import { arenaOver } from '../../../src/transport/wire/arena.ts'
+import { emitFrame } from '../../../src/transport/wire/frame.ts'
+import { makeFlow, sealIcrc } from '../../../src/transport/wire/icrc.ts'
 import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
 
@@ -51,4 +59,94 @@ export const randomOf = (seed: number): (() => number) => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
     return state / 2 ** 32
   }
+}
+
+export interface RoceFields {
+  /** Last byte of 10.0.0.x. */
+  readonly from: number
+  readonly to: number
+  readonly opcode: OpcodeName
+  readonly qpn: number
+  readonly psn: number
+  readonly ackReq?: boolean
+  /** Bytes between BTH and ICRC: further headers and payload. */
+  readonly rest?: Uint8Array
+  /** Nanoseconds. */
+  readonly time: number
+  readonly identification?: number
+  readonly trafficClass?: number
+  readonly port?: number
+}
+
+const BTH_BYTES = 12
+const ICRC_BYTES = 4
+
+/** A RoCEv2 packet with its right ICRC, as an Ethernet frame over IPv4. */
+export const roce = ({
+  from,
+  to,
+  opcode,
+  qpn,
+  psn,
+  ackReq = true,
+  rest = new Uint8Array(0),
+  time,
+  identification = 0,
+  trafficClass = 0,
+  port = 4791,
+}: RoceFields): CapturedPacket => {
+  const payload = new Uint8Array(BTH_BYTES + rest.length + ICRC_BYTES)
+  const view = new DataView(payload.buffer)
+  payload[0] = opcodeNumber[opcode]
+  view.setUint16(2, 0xffff)
+  view.setUint32(4, qpn)
+  view.setUint32(8, ((ackReq ? 0x8000_0000 : 0) | (psn & 0xff_ffff)) >>> 0)
+  payload.set(rest, BTH_BYTES)
+  const [source, destination] = [from, to].map(last => parseAddress(`10.0.0.${last}`)!)
+  const flow = makeFlow({ source, destination, sourcePort: 0xc000, destinationPort: port, dontFragment: true })
+  sealIcrc(arenaOver(payload), 0, payload.length, flow, identification)
+  const bytes = emitFrame({
+    kind: 'ipv4',
+    destinationMac: Uint8Array.of(2, 0, 0, 0, 0, to),
+    sourceMac: Uint8Array.of(2, 0, 0, 0, 0, from),
+    source,
+    destination,
+    sourcePort: 0xc000,
+    destinationPort: port,
+    trafficClass,
+    hopLimit: 64,
+    identification,
+    dontFragment: true,
+    payload,
+  })
+  return { time: START + BigInt(Math.round(time)), linkType: 1, bytes, length: bytes.length }
+}
+
+/** An AETH: an acknowledgement unless `syndrome` says otherwise. */
+export const aeth = (syndrome = 0x1f): Uint8Array => Uint8Array.of(syndrome, 0, 0, 1)
+
+/** A RETH of `length` bytes. */
+export const reth = (length: number): Uint8Array => {
+  const bytes = new Uint8Array(16)
+  new DataView(bytes.buffer).setUint32(12, length)
+  return bytes
+}
+
+/** Nanoseconds since 1970 of the packets that tests make. */
+export const START = 1_700_000_000_000_000_000n
+
+/** A file in memory as one of several captures, which share `addresses`. */
+export const pointOf = (name: string, file: Uint8Array, addresses: AddressTable): Point => {
+  const sample = new PacketSample()
+  const analysis = new CaptureAnalysis({
+    addresses,
+    onPacket: (packet, located, _kind, time) => sample.add(packetNumber(packet, located), time, located),
+  })
+  analysis.reader.push(file)
+  analysis.finish()
+  const origin = (analysis.startSeconds - Number(START / 1_000_000_000n)) * 1e9 + analysis.startNanoseconds
+  const chunks = async function* () {
+    for (let at = 0; at < file.length; at += 5000) yield file.subarray(at, at + 5000)
+  }
+  return { name, sample, origin, end: analysis.end, open: async () => chunks() }
 }

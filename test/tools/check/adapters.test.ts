@@ -9,7 +9,7 @@ import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
-import { WrOpcode } from '../../../src/spec/work.ts'
+import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { Checker } from '../../../src/tools/check/checker.ts'
 import type { CheckedCall } from '../../../src/tools/check/events.ts'
 import type { ObjectName } from '../../../src/tools/check/objects.ts'
@@ -60,11 +60,13 @@ const scenario = (...adapters: AdapterName[]) => {
     opcode: number,
     length = 8,
     queue = PostQueue.SEND as number,
+    changes: Partial<WorkRequest> = {},
   ) => {
     const request: WorkRequest = {
       ...{ id: 0, time: 0, owner, queue, number, index: 0, wrId: 5n, opcode, flags: 0 },
       ...{ isSignaled: true, length, elements: [], remote: undefined, destQpn: undefined },
       destination: undefined,
+      ...changes,
     }
     checker.requests.posted(request)
   }
@@ -190,6 +192,30 @@ test('missing operations, queue pair types and access rights of an adapter are f
   const ud = create('ud_qp')
   call({ class: 'ud_qp', method: 'attachMcast', object: ud })
   assert.deepEqual(take(), [lacks('efa lacks multicast')])
+})
+
+test('flags of sends, and on-demand regions, that an adapter refuses are found on any device', () => {
+  const { take, create, post } = scenario('efa', 'irdma', 'rxe', 'mlx5')
+  const qp = create('rc_qp')
+  take()
+  const send = (changes: Partial<WorkRequest>): string[] => {
+    post(qp, SEND, 8, PostQueue.SEND, changes)
+    return take()
+  }
+  assert.deepEqual(send({}), [])
+  assert.deepEqual(send({ isSignaled: false }), [
+    lacks('efa lacks sends without a completion: IBV_SEND_SIGNALED, or sq_sig_all, is needed'),
+  ])
+  const { FENCE, SOLICITED } = SendFlags.values
+  assert.deepEqual(send({ flags: FENCE }), [lacks('efa lacks IBV_SEND_FENCE')])
+  assert.deepEqual(send({ flags: SOLICITED }), [lacks('efa lacks IBV_SEND_SOLICITED')])
+  post(qp, -1, 8, PostQueue.RECEIVE, { isSignaled: false })
+  assert.deepEqual(take(), [])
+  create('mr', { length: 8n, access: AccessFlags.values.ON_DEMAND })
+  assert.deepEqual(
+    take(),
+    ['efa', 'irdma', 'rxe'].map(name => lacks(`${name} lacks on-demand paging`)),
+  )
 })
 
 test('mlx5 lacks resizing of shared receive queues', () => {

@@ -51,6 +51,15 @@ test('an unknown lkey names the region that contains the address', () => {
   assert.deepEqual(outside.found[0]?.details, [])
 })
 
+test('what librdmacm has set is advised in terms of rdma_conn_param', () => {
+  const s = requestScenario()
+  s.fail(createCause('NO_READS', {}))
+  assert.equal(s.found.at(-1)?.advice, undefined)
+  const cm = requestScenario({ stack: ['/usr/lib/librdmacm.so.1 rdma_get_cm_event', 'main'] })
+  cm.fail(createCause('NO_READS', {}))
+  assert.match(cm.found.at(-1)?.advice ?? '', /^set initiator_depth of rdma_conn_param/)
+})
+
 test('a post to a queue pair that was reset says so, a post before the first connection names RESET', () => {
   const { RESET, RTS } = QpState.values
   for (const wasConnected of [true, false]) {

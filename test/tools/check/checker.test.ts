@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { type Cause, createCause } from '../../../src/spec/check/causes.ts'
 import type { Failure } from '../../../src/spec/check/failures.ts'
 import type { Finding } from '../../../src/spec/check/finding.ts'
-import { AsyncEventType, CqKind, Mtu, QpFlags, QpState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, CmPortSpace, CqKind, Mtu, QpFlags, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { EventKind, MisuseKind, PostQueue } from '../../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -461,6 +461,21 @@ test('a finding about an unknown key names the region with the key in the other 
   )
 })
 
+test("rkey 0xff is UCX's remote flush without a key: the advice names its setting", () => {
+  const s = scenario()
+  for (const [qpn, key] of [
+    [1, 0xff],
+    [2, 0x1ff],
+  ] as const) {
+    s.connected(qpn, 9)
+    s.fail({ qpn, isCauseAtPeer: true, cause: createCause('RKEY_UNKNOWN', { key }) }, { peerDevice: 0 })
+  }
+  assert.deepEqual(
+    s.found.map(({ advice = '' }) => advice.includes('UCX_FENCE_MODE=weak')),
+    [true, false],
+  )
+})
+
 test('repeated findings are counted, and reported once per stack', () => {
   const s = scenario()
   s.connected(1, 2)
@@ -842,6 +857,22 @@ test('a connection to the port of a listener in the other byte order is found, u
     step('connect', id)
     assert.deepEqual(s.ids(), isFound ? ['port-byte-order warning'] : [], use)
     if (isFound) assert.match(s.found[0]!.text, /port 12061, where nobody listens; CM_ID 1 .* listens at port 7471,/)
+  }
+})
+
+test('a connection of an identifier without a queue pair is found; a request for datagrams needs none', () => {
+  for (const [portSpace, method, qpNum, isFound] of [
+    [CmPortSpace.values.TCP, 'connect', 0, true],
+    [CmPortSpace.values.TCP, 'connect', 5, false],
+    [CmPortSpace.values.UDP, 'connect', 0, false],
+    [CmPortSpace.values.UDP, 'accept', 0, true],
+  ] as const) {
+    const s = scenario()
+    const id = s.create('cm_id', { portSpace })
+    const parameters = { qpNum, retryCount: 1, rnrRetryCount: 1, flowControl: 0, srq: 0 }
+    s.call({ class: 'cm_id', method, object: id, args: { parameters } })
+    assert.deepEqual(s.ids(), isFound ? ['conn-param-uninitialised warning'] : [], `${method} ${qpNum}`)
+    if (isFound) assert.match(s.found[0]!.text, /has no queue pair, and qp_num of rdma_conn_param is 0$/)
   }
 })
 

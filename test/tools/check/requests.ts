@@ -45,11 +45,14 @@ export const requestScenario = ({
   hasChannel = false,
   isLibrary = false,
   peerClass = 'rc_qp',
+  stack: callStack,
   ...sources
 }: Partial<Pick<CheckerSources, 'buffers' | 'findsWaits' | 'isCopiedByFork' | 'postStack'>> & {
   readonly hasChannel?: boolean
   readonly isLibrary?: boolean
   readonly peerClass?: string
+  /** Of all calls; absent: the name of each. */
+  readonly stack?: readonly string[]
 } = {}) => {
   const found: Finding[] = []
   /** `Checker.counts` at the last call of `forget`. */
@@ -99,7 +102,7 @@ export const requestScenario = ({
       ...outcome
     }: Partial<Pick<CheckedCall, 'refused' | 'why'> & Pick<BeginningCall, 'pendingSends'>> = {},
   ): void => {
-    const stack = [`${name}.${method}`]
+    const stack = callStack ?? [`${name}.${method}`]
     if (outcome.why === undefined)
       checker.calling(
         { class: name, method, program, args, stack, ...(pendingSends !== undefined && { pendingSends }) },
@@ -150,7 +153,7 @@ export const requestScenario = ({
       digests.atPost = digests.sampledDigest
     },
     /** A report of the preload library. `kind`: MisuseKind. */
-    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest): void =>
+    misuse: (kind: number, { queue, number, wrId, index }: WorkRequest, more = 0): void =>
       checker.misused({
         ...origin,
         time: now,
@@ -160,7 +163,7 @@ export const requestScenario = ({
         wrId,
         index,
         address: START,
-        more: 0,
+        more,
         stack: [],
       }),
     /** The program changes buffers: bytes that are digested only if all are. */

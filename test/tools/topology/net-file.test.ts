@@ -5,10 +5,11 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
 import { type Plan, planNet } from '../../../src/cli/net/plan.ts'
+import { networkDrivers } from '../../../src/drivers/registered.ts'
 import { InputError } from '../../../src/tools/topology/input-error.ts'
 import { parseTopology } from '../../../src/tools/topology/net-file.ts'
 
-const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml'))
+const plan = (source: string): Plan => planNet(parseTopology(source, 'lab.yaml'), networkDrivers)
 
 /** Files with the message for each, without the name of the file. */
 const refused: readonly (readonly [source: string, message: RegExp])[] = [
@@ -48,7 +49,7 @@ const refused: readonly (readonly [source: string, message: RegExp])[] = [
   [`hosts: [${'x'.repeat(25)}]`, /^1:9: name "x{25}"/],
   ['hosts: [[h1]]', /^1:9: name "\[h1\]"/],
   ['hosts: { h1: mlx5 }', /^1:14: host "h1": "mlx5" is no map of settings, such as \{ driver: mlx5 \}$/],
-  ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, mlx5, efa, none$/],
+  ['hosts: { h1: { driver: mlx4 } }', /^1:24: driver "mlx4" is not one of rxe, efa, mlx5, none$/],
   ['hosts: { h: { count: -1 } }', /^1:22: count "-1": give an integer from 1 to 512$/],
   ['hosts: { h: { cpu: 1 } }', /^1:15: "cpu" is no setting of host "h"; there are count, driver$/],
   ['hosts: { h: { count: 2 }, h1: }', /^1:27: name "h1": there are two/],

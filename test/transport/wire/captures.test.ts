@@ -10,7 +10,7 @@ import { opcodeByNumber, opcodeHeaderBytes, opcodeNumber } from '../../../src/sp
 import { arenaOver } from '../../../src/transport/wire/arena.ts'
 import { bthFlags, bthOpcode, bthPadCount } from '../../../src/transport/wire/bth.ts'
 import { emitFrame, type Frame, type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../../src/transport/wire/frame.ts'
-import { icrcOf, icrcOfRxeFlush, makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
+import { icrcOf, icrcOfFlush, makeFlow, verifyIcrc } from '../../../src/transport/wire/icrc.ts'
 import { emitPacket, type Packet, parsePacket } from '../../../src/transport/wire/packet.ts'
 import { readCapture } from '../../captures.ts'
 import { fixture } from '../../paths.ts'
@@ -55,7 +55,7 @@ const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string =>
   const arena = arenaOver(frame.payload)
   const hasIcrcOf = (compute: typeof icrcOf): boolean =>
     packet.icrc === compute(arena, 0, frame.payload.length, flow, identificationOf(frame)) >>> 0
-  const wrongKind = hasIcrcOf(icrcOfRxeFlush) ? 'rxe' : 'wrong'
+  const wrongKind = hasIcrcOf(icrcOfFlush) ? 'rxe' : 'wrong'
   const icrcKind = hasIcrcOf(icrcOf) ? 'right' : wrongKind
   const icrcAt = bytes.length - ICRC_BYTES
   const pad = hex(bytes.subarray(icrcAt - bthPadCount(view, 0), icrcAt)) || '-'
@@ -131,7 +131,7 @@ describe('flipped bits', () => {
   test('a flipped bit of a packet makes the ICRC wrong, except in the byte of FECN and BECN', () => {
     for (const [name, frame] of samples) {
       const { payload } = frame
-      // the ICRC of rdma_rxe's FLUSH covers the byte of FECN and BECN (icrcOfRxeFlush)
+      // the ICRC of rdma_rxe's FLUSH covers the byte of FECN and BECN (icrcOfFlush)
       const variableByte = name.endsWith(' RC_FLUSH') ? -1 : 4
       // every bit of the first 64 bytes, then a sample
       for (let bit = 0; bit < payload.length * 8; bit += bit < 64 * 8 ? 1 : 61) {

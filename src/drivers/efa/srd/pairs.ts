@@ -1,17 +1,28 @@
 /*
  * What two queue pairs know of each other's packets (docs/decisions/srd.md). A sender numbers the packets to each
- * destination, and sends each again until it is acknowledged; a receiver knows which of the last numbers it has taken.
+ * destination, and sends each again until it is answered; a receiver knows its answers to the last numbers.
  * Nothing depends on the order of packets.
  */
+import { EfaStatus } from '../../../spec/drivers/efa-queues.ts'
 import { psnDifference } from '../../../transport/wire/bth.ts'
+import type { EfaState } from '../device-state.ts'
 import { timeoutOf } from '../engine-common.ts'
-import type { Pair, Peer, QueuePair, ReceivedFrom, Request, Window } from '../state.ts'
+import {
+  NO_TIMER,
+  type Pair,
+  type Peer,
+  pairKey,
+  type QueuePair,
+  type ReceivedFrom,
+  type Request,
+  randomEpoch,
+  type Window,
+} from '../state.ts'
 
 /** Packets that may be unacknowledged, a power of two. */
 export const WINDOW = 512
 /** Packet numbers that a receiver remembers: more than a sender has in its window. */
 const REMEMBERED = 1024
-const WORDS = REMEMBERED / 32
 /** Bits of an acknowledgement. */
 export const ACKNOWLEDGED = 128
 const PSN_MASK = 0xff_ffff
@@ -39,7 +50,7 @@ export const closeWindow = (pair: Pair): void => {
   Object.assign(pair, NO_WINDOW)
 }
 
-export const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number): Pair => ({
+const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number): Pair => ({
   qp,
   peer,
   qpn,
@@ -55,9 +66,31 @@ export const createPair = (qp: QueuePair, peer: Peer, qpn: number, epoch: number
   refused: [],
   usedAt: 0,
   isHeard: false,
+  isBlocked: false,
+  timer: NO_TIMER,
 })
 
+/** The pair of a queue pair and a destination, which is about to send. */
+export const pairOf = (efa: EfaState, qp: QueuePair, peer: Peer, qpn: number): Pair => {
+  const key = pairKey(peer, qpn)
+  let pair = qp.pairs.get(key)
+  if (pair === undefined) {
+    peer.uses++
+    pair = createPair(qp, peer, qpn, randomEpoch(efa.device().core))
+    qp.pairs.set(key, pair)
+  }
+  pair.usedAt = efa.now
+  efa.ready.add(pair)
+  return pair
+}
+
+/** Nothing is to be sent, and everything is acknowledged. */
+export const isIdle = ({ queue, refused, inFlight }: Pair): boolean =>
+  queue.length === 0 && refused.length === 0 && inFlight === 0
+
 export const slotOf = (psn: number): number => psn & (WINDOW - 1)
+
+export const nextPsnOf = (psn: number): number => (psn + 1) & PSN_MASK
 
 /** Packets that the window permits. */
 export const room = ({ nextPsn, oldest }: Pair): number => WINDOW - ((nextPsn - oldest) & PSN_MASK)
@@ -97,24 +130,15 @@ export const endPacket = (pair: Pair, psn: number): void => {
     pair.oldest = (pair.oldest + 1) & PSN_MASK
 }
 
-/** Calls `visit` for each unacknowledged packet; `visit` may end it. */
-export const visitPackets = (pair: Pair, visit: (psn: number, slot: number) => void): void => {
-  const count = (pair.nextPsn - pair.oldest) & PSN_MASK
-  const first = pair.oldest
-  for (let i = 0; i < count; i++) {
-    const psn = (first + i) & PSN_MASK
-    if (pair.requests[slotOf(psn)] !== undefined) visit(psn, slotOf(psn))
-  }
-}
-
 /** Gives up the packets of a request. */
-export const endPacketsOf = (pair: Pair, request: Request): void => {
-  const at = pair.queue.indexOf(request)
-  if (at >= 0) pair.queue.splice(at, 1)
-  for (let i = pair.refused.length - 1; i >= 0; i--) if (pair.refused[i]!.request === request) pair.refused.splice(i, 1)
-  visitPackets(pair, (psn, slot) => {
-    if (pair.requests[slot] === request) endPacket(pair, psn)
-  })
+export const endPacketsOf = (efa: EfaState, pair: Pair, request: Request): void => {
+  const { queue, refused, requests } = pair
+  const at = queue.indexOf(request)
+  if (at >= 0) queue.splice(at, 1)
+  for (let i = refused.length - 1; i >= 0; i--) if (refused[i]!.request === request) refused.splice(i, 1)
+  for (let psn = pair.oldest, end = pair.nextPsn; psn !== end; psn = nextPsnOf(psn))
+    if (requests[slotOf(psn)] === request) endPacket(pair, psn)
+  efa.ready.add(pair)
 }
 
 export const createReceivedFrom = (
@@ -128,56 +152,41 @@ export const createReceivedFrom = (
   qp,
   peer,
   qpn,
-  from: { qpn, address: peer.address, text: peer.text },
   epoch,
   earlierEpochs: before === undefined ? [] : [before.epoch, ...before.earlierEpochs].slice(0, MAX_EARLIER),
   usedAt: 0,
   highest: (psn - 1) & PSN_MASK,
-  taken: new Uint32Array(WORDS),
-  refused: new Uint32Array(WORDS),
+  answers: new Uint8Array(REMEMBERED),
   writes: new Map(),
-  firstToAcknowledge: undefined,
+  hasToAcknowledge: false,
+  firstToAcknowledge: 0,
   lastToAcknowledge: 0,
 })
 
-const bitOf = (psn: number): number => psn & (REMEMBERED - 1)
-
-/** Whether the packet was taken, or is so old that it must have been. */
-export const isTaken = ({ highest, taken }: ReceivedFrom, psn: number): boolean => {
+/** The status with which a packet was answered; undefined: it is new. One so old that it must have been taken: OK. */
+export const answerOf = ({ highest, answers }: ReceivedFrom, psn: number): number | undefined => {
   const distance = psnDifference(psn, highest)
-  if (distance > 0) return false
-  if (distance <= -REMEMBERED) return true
-  const bit = bitOf(psn)
-  return (taken[bit >> 5]! & (1 << (bit & 31))) !== 0
+  if (distance > 0) return undefined
+  if (distance <= -REMEMBERED) return EfaStatus.OK
+  const answer = answers[psn & (REMEMBERED - 1)]!
+  return answer === 0 ? undefined : answer - 1
 }
 
-/** The packet was taken, or refused because it must wait: then it comes again with a new PSN. */
-export const noteTaken = (source: ReceivedFrom, psn: number, isRefused: boolean): void => {
-  const { taken, refused } = source
+/** The packet is answered with `status`, now and whenever it comes again: it is executed once. */
+export const noteAnswer = (source: ReceivedFrom, psn: number, status: number): void => {
+  const { answers } = source
   const distance = psnDifference(psn, source.highest)
-  if (distance >= REMEMBERED) taken.fill(0)
-  else
-    for (let i = 1; i <= distance; i++) {
-      const bit = bitOf(source.highest + i)
-      taken[bit >> 5]! &= ~(1 << (bit & 31))
-    }
+  if (distance >= REMEMBERED) answers.fill(0)
+  else for (let i = 1; i <= distance; i++) answers[(source.highest + i) & (REMEMBERED - 1)] = 0
   if (distance > 0) source.highest = psn
-  const bit = bitOf(psn)
-  taken[bit >> 5]! |= 1 << (bit & 31)
-  if (isRefused) refused[bit >> 5]! |= 1 << (bit & 31)
-  else refused[bit >> 5]! &= ~(1 << (bit & 31))
-}
-
-/** Whether a taken packet was refused. */
-export const isRefused = ({ highest, refused }: ReceivedFrom, psn: number): boolean => {
-  const bit = bitOf(psn)
-  return psnDifference(psn, highest) > -REMEMBERED && (refused[bit >> 5]! & (1 << (bit & 31))) !== 0
+  answers[psn & (REMEMBERED - 1)] = status + 1
 }
 
 /** Asks for an acknowledgement of a taken packet. True if none was due before. */
 export const acknowledgeLater = (source: ReceivedFrom, psn: number): boolean => {
-  const isFirst = source.firstToAcknowledge === undefined
-  if (isFirst || psnDifference(psn, source.firstToAcknowledge!) < 0) source.firstToAcknowledge = psn
+  const isFirst = !source.hasToAcknowledge
+  source.hasToAcknowledge = true
+  if (isFirst || psnDifference(psn, source.firstToAcknowledge) < 0) source.firstToAcknowledge = psn
   if (isFirst || psnDifference(psn, source.lastToAcknowledge) > 0) source.lastToAcknowledge = psn
   return isFirst
 }

@@ -7,9 +7,12 @@ import { AccessFlags } from '../../../spec/enums.ts'
 import { headerAt } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthPsn, psnDifference } from '../../../transport/wire/bth.ts'
 import { rethRkey, rethVaHi, rethVaLo } from '../../../transport/wire/extensions.ts'
+import { findReceiver, refuseRdma, setArrival, takeImmediate, takeMessage } from '../delivery.ts'
+import type { EfaState } from '../device-state.ts'
+import { endSend } from '../ending.ts'
 import { receives, WAIT } from '../engine-common.ts'
-import type { EngineParts } from '../engine-parts.ts'
-import { copyElements, copyRange, Direction, setRange } from '../memory.ts'
+import { copyElements, copyRange, memoryOf, setRange } from '../memory.ts'
+import { closePeer, commit } from '../peers.ts'
 import { emptyRequest } from '../requests.ts'
 import { type Peer, pairKey, type QueuePair, type ReceivedFrom } from '../state.ts'
 import {
@@ -27,220 +30,223 @@ import {
   srdQkey,
   srdSource,
 } from './packets.ts'
-import { ACKNOWLEDGED, acknowledgeLater, createReceivedFrom, isRefused, isTaken, noteTaken } from './pairs.ts'
+import { ACKNOWLEDGED, acknowledgeLater, answerOf, createReceivedFrom, noteAnswer, pairOf } from './pairs.ts'
 
-const { SEND } = EfaOperation
-const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+const { SEND, RDMA_WRITE } = EfaOperation
+const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 const { OK } = EfaStatus
 
 /** READs of one peer's queue pair that are answered at a time. */
 const MAX_RESPONSES = 128
 /** Incomplete WRITEs with immediate data of one source. */
 const MAX_WRITES = 4096
-/** Sources of packets of all queue pairs, each about 500 bytes; packets of further ones are dropped. */
+/** Sources of packets of all queue pairs, each about 1.3 KB; packets of further ones are dropped. */
 const MAX_SOURCES = 0x1_0000
 
-const isExecuted = (source: ReceivedFrom, psn: number): boolean => isTaken(source, psn) && !isRefused(source, psn)
+/** The bits of an acknowledgement, until it is written. */
+const bits = new Uint32Array(ACKNOWLEDGED / 32)
 
-export class Receiving {
-  readonly #engine: EngineParts
-  #sources = 0
-  readonly #toAcknowledge: ReceivedFrom[] = []
-  /** With torment: those that wait. */
-  readonly #held: ReceivedFrom[] = []
-  readonly #bits = new Uint32Array(ACKNOWLEDGED / 32)
+export const closeSource = (efa: EfaState, { peer }: ReceivedFrom): void => {
+  efa.sources--
+  closePeer(efa, peer)
+}
 
-  constructor(engine: EngineParts) {
-    this.#engine = engine
+/** Refuses packet `psn` of queue pair `qpn` of the peer. If the port is full the packet comes again, and is refused then. */
+export const refuse = (
+  efa: EfaState,
+  peer: Peer,
+  qpn: number,
+  sourceQpn: number,
+  epoch: number,
+  psn: number,
+  status: number,
+  message: number,
+): void => {
+  const at = efa.port.reserve(REFUSE_BYTES)
+  if (at < 0) return
+  putRefusal(efa.port.arena.view, at, qpn, sourceQpn, epoch, psn, status, message)
+  commit(efa, at, REFUSE_BYTES, peer)
+}
+
+/** A packet with `payload` bytes. */
+export const onMessage = (efa: EfaState, peer: Peer, at: number, opcode: number, payload: number): void => {
+  const { view } = efa.port.arena
+  const psn = bthPsn(view, at)
+  const sourceQpn = srdSource(view, at)
+  const epoch = srdEpoch(view, at)
+  const qpn = bthDestQp(view, at)
+  const message = srdMessage(view, at)
+  const isData = opcode === Opcode.READ_DATA
+  const qp = isData ? efa.qps.get(qpn)?.state : findReceiver(efa, qpn, true, srdQkey(view, at))
+  // data that nobody has asked for, which needs no Q_Key, makes no state
+  const isUnasked = isData && qp !== undefined && !qp.sources.has(pairKey(peer, sourceQpn)) && !qp.reads.has(message)
+  if (qp === undefined || !qp.isReliable || !receives(qp.state) || isUnasked) {
+    refuse(efa, peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, message)
+    return
   }
-
-  closeSource({ peer }: ReceivedFrom): void {
-    this.#sources--
-    this.#engine.closePeer(peer)
+  const source = receivedFrom(efa, qp, peer, sourceQpn, epoch, psn)
+  if (source === undefined) {
+    efa.counts.rx_drops++
+    return
   }
+  const status = takeOnce(efa, source, psn, at, opcode, payload)
+  if (status === WAIT) return
+  if (status !== OK) refuse(efa, peer, sourceQpn, qpn, epoch, psn, status, message)
+  else if (acknowledgeLater(source, psn)) efa.toAcknowledge.push(source)
+}
 
-  refuse(
-    peer: Peer,
-    qpn: number,
-    sourceQpn: number,
-    epoch: number,
-    psn: number,
-    status: number,
-    message: number,
-  ): void {
-    const at = this.#engine.port.reserve(REFUSE_BYTES)
-    if (at < 0) return
-    putRefusal(this.#engine.port.arena.view, at, qpn, sourceQpn, epoch, psn, status, message)
-    this.#engine.commit(at, REFUSE_BYTES, peer)
-  }
+/** As `takePacket`, for a packet that may have come before. */
+const takeOnce = (
+  efa: EfaState,
+  source: ReceivedFrom,
+  psn: number,
+  at: number,
+  opcode: number,
+  payload: number,
+): number => {
+  const answer = answerOf(source, psn)
+  if (answer !== undefined) return answer
+  const status = takePacket(efa, source, at, opcode, payload)
+  if (status !== WAIT) noteAnswer(source, psn, status)
+  return status
+}
 
-  onMessage(peer: Peer, at: number, opcode: number, payload: number): void {
-    const { view } = this.#engine.port.arena
-    const psn = bthPsn(view, at)
-    const sourceQpn = srdSource(view, at)
-    const epoch = srdEpoch(view, at)
-    const qpn = bthDestQp(view, at)
-    const isData = opcode === Opcode.READ_DATA
-    const qp = isData
-      ? this.#engine.state.qps.get(qpn)?.state
-      : this.#engine.delivery.find(qpn, true, srdQkey(view, at))
-    if (qp === undefined || !qp.isReliable || !receives(qp.state)) {
-      this.refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
-      return
-    }
-    // data that nobody has asked for, which needs no Q_Key, makes no state
-    if (isData && !qp.sources.has(pairKey(peer, sourceQpn)) && !qp.reads.has(srdMessage(view, at))) {
-      this.refuse(peer, sourceQpn, qpn, epoch, psn, EfaStatus.BAD_DESTINATION, srdMessage(view, at))
-      return
-    }
-    const source = this.#receivedFrom(qp, peer, sourceQpn, epoch, psn)
+const receivedFrom = (
+  efa: EfaState,
+  qp: QueuePair,
+  peer: Peer,
+  qpn: number,
+  epoch: number,
+  psn: number,
+): ReceivedFrom | undefined => {
+  const key = pairKey(peer, qpn)
+  let source = qp.sources.get(key)
+  if (source === undefined || source.epoch !== epoch) {
+    // a packet of an earlier pair is late: if it counted as a new one, packets of today would count as new again
+    if (source?.earlierEpochs.includes(epoch)) return undefined
     if (source === undefined) {
-      this.#engine.counts.rx_drops++
-      return
+      if (efa.sources === MAX_SOURCES) return undefined
+      efa.sources++
+      peer.uses++
     }
-    const status = this.#takeOnce(source, psn, at, opcode, payload)
-    if (status === WAIT) return
-    if (status !== OK) {
-      this.refuse(peer, sourceQpn, qpn, epoch, psn, status, srdMessage(view, at))
-      return
-    }
-    if (acknowledgeLater(source, psn)) this.#toAcknowledge.push(source)
+    source = createReceivedFrom(qp, peer, qpn, epoch, psn, source)
+    qp.sources.set(key, source)
   }
+  source.usedAt = efa.now
+  return source
+}
 
-  /** As `#takePacket`, for a packet that may have come before. */
-  #takeOnce(source: ReceivedFrom, psn: number, at: number, opcode: number, payload: number): number {
-    if (isTaken(source, psn)) return isRefused(source, psn) ? EfaStatus.NOT_READY : OK
-    const status = this.#takePacket(source, at, opcode, payload)
-    if (status === OK || status === EfaStatus.NOT_READY) noteTaken(source, psn, status !== OK)
-    return status
+/**
+ * Executes a packet. WAIT: it must come again later; NOT_READY: later and with a new number; OK: it is taken; otherwise
+ * why its message fails.
+ */
+const takePacket = (efa: EfaState, source: ReceivedFrom, at: number, opcode: number, payload: number): number => {
+  const { qp, peer, qpn } = source
+  const { arena } = efa.port
+  const { view } = arena
+  const message = srdMessage(view, at)
+  const offset = srdOffset(view, at)
+  const length = srdLength(view, at)
+  const data = at + payloadAt(opcode)
+  const hasImm = headerAt.ImmDt[opcode]! > 0
+  const imm = hasImm ? view.getUint32(at + headerAt.ImmDt[opcode]!) : 0
+  if (opcode === Opcode.SEND || opcode === Opcode.SEND_IMM) {
+    setArrival(efa, SEND, payload, hasImm, imm, qpn, peer)
+    const status = takeMessage(efa, qp, arena, data, payload)
+    return status === WAIT ? EfaStatus.NOT_READY : status
   }
-
-  #receivedFrom(qp: QueuePair, peer: Peer, qpn: number, epoch: number, psn: number): ReceivedFrom | undefined {
-    const key = pairKey(peer, qpn)
-    let source = qp.sources.get(key)
-    if (source === undefined || source.epoch !== epoch) {
-      // a packet of an earlier pair is late: if it counted as a new one, packets of today would count as new again
-      if (source?.earlierEpochs.includes(epoch)) return undefined
-      if (source === undefined) {
-        if (this.#sources === MAX_SOURCES) return undefined
-        this.#sources++
-        peer.uses++
-      }
-      source = createReceivedFrom(qp, peer, qpn, epoch, psn, source)
-      qp.sources.set(key, source)
-    }
-    source.usedAt = this.#engine.now
-    return source
-  }
-
-  /** Executes a packet. WAIT: it must come again later; OK: it is taken; otherwise why its message fails. */
-  #takePacket(source: ReceivedFrom, at: number, opcode: number, payload: number): number {
-    const { qp } = source
-    const { arena } = this.#engine.port
-    const { view } = arena
-    const message = srdMessage(view, at)
-    const offset = srdOffset(view, at)
-    const length = srdLength(view, at)
-    const data = at + payloadAt(opcode)
-    const { from } = source
-    const imm = headerAt.ImmDt[opcode]! > 0 ? view.getUint32(at + headerAt.ImmDt[opcode]!) : undefined
-    if (opcode === Opcode.SEND || opcode === Opcode.SEND_IMM) {
-      const status = this.#engine.delivery.takeMessage(qp, arena, data, payload, SEND, imm, from)
-      return status === WAIT ? EfaStatus.NOT_READY : status
-    }
-    if (opcode === Opcode.READ_DATA) return this.#takeReadData(source, message, offset, data, payload)
-    const reth = at + headerAt.RETH[opcode]!
-    const hi = rethVaHi(view, reth)
-    const lo = rethVaLo(view, reth)
-    const rkey = rethRkey(view, reth)
-    const isRead = opcode === Opcode.READ
-    const access = isRead ? REMOTE_READ : REMOTE_WRITE
-    const range = setRange(this.#engine.range, hi, lo, rkey, length)
-    const refusal = this.#engine.delivery.refuseRdma(qp, from.text, access, range)
-    if (refusal !== OK) return refusal
-    if (isRead) return this.#respond(source, message, hi, lo, rkey, length)
-    if (offset + payload > length) return EfaStatus.BAD_STATUS
-    const received = (source.writes.get(message) ?? 0) + payload
-    const isLast = received >= length
-    if (imm !== undefined && !isLast && !source.writes.has(message) && source.writes.size >= MAX_WRITES) return WAIT
-    if (!copyRange(this.#engine.memory, qp, access, range, offset, Direction.WRITE, arena, data, payload))
-      return EfaStatus.BAD_ADDRESS
-    if (imm !== undefined && isLast && this.#engine.delivery.takeImmediate(qp, length, imm, from) === WAIT)
-      return EfaStatus.NOT_READY
-    this.#engine.counts.rdma_write_recv_bytes += payload
-    if (imm === undefined) return OK
-    if (isLast) source.writes.delete(message)
-    else source.writes.set(message, received)
+  if (opcode === Opcode.READ_DATA) return takeReadData(efa, source, message, offset, data, payload)
+  const reth = at + headerAt.RETH[opcode]!
+  const isRead = opcode === Opcode.READ
+  const access = isRead ? REMOTE_READ : REMOTE_WRITE
+  const range = setRange(efa.range, rethVaHi(view, reth), rethVaLo(view, reth), rethRkey(view, reth), length)
+  const refusal = refuseRdma(efa, qp, peer, access, range)
+  if (refusal !== OK) return refusal
+  if (isRead) return respond(efa, source, message)
+  if (offset + payload > length) return EfaStatus.BAD_STATUS
+  if (!hasImm) {
+    if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) return EfaStatus.BAD_ADDRESS
+    efa.counts.rdma_write_recv_bytes += payload
     return OK
   }
+  const { writes } = source
+  const received = (writes.get(message) ?? 0) + payload
+  const isLast = received >= length
+  if (!isLast && !writes.has(message) && writes.size >= MAX_WRITES) return WAIT
+  if (!copyRange(memoryOf(efa), qp, access, range, offset, arena, data, payload)) return EfaStatus.BAD_ADDRESS
+  if (isLast) {
+    setArrival(efa, RDMA_WRITE, length, true, imm, qpn, peer)
+    if (takeImmediate(efa, qp) === WAIT) return EfaStatus.NOT_READY
+    writes.delete(message)
+  } else writes.set(message, received)
+  efa.counts.rdma_write_recv_bytes += payload
+  return OK
+}
 
-  /** Begins to send the data of a READ. */
-  #respond(source: ReceivedFrom, message: number, hi: number, lo: number, rkey: number, length: number): number {
-    const { qp, peer, qpn } = source
-    const pair = this.#engine.sending.pairOf(qp, peer, qpn)
-    if (pair.queue.length >= MAX_RESPONSES) return EfaStatus.NOT_READY
-    this.#engine.counts.rdma_read_resp_bytes += length
-    pair.queue.push({
-      ...emptyRequest(qp),
-      operation: READ_DATA,
-      order: -1,
-      destQpn: qpn,
-      peer,
-      message,
-      remoteHi: hi,
-      remoteLo: lo,
-      rkey,
-      length,
-    })
+/** Begins to send the data of the READ of `efa.range`. */
+const respond = (efa: EfaState, { qp, peer, qpn }: ReceivedFrom, message: number): number => {
+  const { hi, lo, key, length } = efa.range
+  const pair = pairOf(efa, qp, peer, qpn)
+  if (pair.queue.length >= MAX_RESPONSES) return EfaStatus.NOT_READY
+  efa.counts.rdma_read_resp_bytes += length
+  pair.queue.push({
+    ...emptyRequest(qp),
+    ...{ operation: READ_DATA, order: -1, destQpn: qpn, peer, message, length },
+    ...{ remoteHi: hi, remoteLo: lo, rkey: key },
+  })
+  return OK
+}
+
+const takeReadData = (
+  efa: EfaState,
+  { qp, peer, qpn }: ReceivedFrom,
+  message: number,
+  offset: number,
+  at: number,
+  length: number,
+): number => {
+  const request = qp.reads.get(message)
+  // of a READ that has failed meanwhile
+  if (request === undefined || request.peer !== peer || request.destQpn !== qpn) return OK
+  if (offset + length > request.length) return EfaStatus.BAD_STATUS
+  if (!copyElements(memoryOf(efa), qp, request, LOCAL_WRITE, offset, efa.port.arena, at, length)) {
+    endSend(efa, request, EfaStatus.INVALID_LKEY)
     return OK
   }
+  const pair = qp.pairs.get(pairKey(peer, qpn))
+  if (pair !== undefined) pair.dataAt = efa.now
+  request.done += length
+  if (request.done >= request.length) endSend(efa, request, OK)
+  return OK
+}
 
-  #takeReadData({ qp, peer, qpn }: ReceivedFrom, message: number, offset: number, at: number, length: number): number {
-    const request = qp.reads.get(message)
-    // of a READ that has failed meanwhile
-    if (request === undefined || request.peer !== peer || request.destQpn !== qpn) return OK
-    if (offset + length > request.length) return EfaStatus.BAD_STATUS
-    const { arena } = this.#engine.port
-    const { memory } = this.#engine
-    const { elements, count } = request
-    if (!copyElements(memory, qp, elements, count, offset, Direction.WRITE, arena, at, length)) {
-      this.#engine.end(request, EfaStatus.INVALID_LKEY)
-      return OK
+/** Acknowledges what was taken since the last time, unless torment holds the acknowledgement. */
+export const acknowledge = (efa: EfaState): void => {
+  const { torment, toAcknowledge } = efa
+  let held = 0
+  for (let i = 0; i < toAcknowledge.length; i++) {
+    const source = toAcknowledge[i]!
+    if (source.qp.sources.get(pairKey(source.peer, source.qpn)) !== source) torment?.forget(source)
+    else if (torment?.holds(source)) toAcknowledge[held++] = source
+    else {
+      source.hasToAcknowledge = false
+      sendAcks(efa, source)
     }
-    const pair = qp.pairs.get(pairKey(peer, qpn))
-    if (pair !== undefined) pair.dataAt = this.#engine.now
-    request.done += length
-    if (request.done >= request.length) this.#engine.end(request, OK)
-    return OK
   }
+  toAcknowledge.length = held
+}
 
-  acknowledge(): void {
-    const { torment } = this.#engine
-    for (let source = this.#toAcknowledge.pop(); source !== undefined; source = this.#toAcknowledge.pop()) {
-      const { qp, peer, qpn, epoch, firstToAcknowledge: first, lastToAcknowledge } = source
-      const isGone = first === undefined || qp.sources.get(pairKey(peer, qpn)) !== source
-      if (!isGone && torment?.holds(source)) {
-        this.#held.push(source)
-        continue
-      }
-      source.firstToAcknowledge = undefined
-      if (isGone) {
-        torment?.forget(source)
-        continue
-      }
-      for (let psn = lastToAcknowledge; ; psn = (psn - ACKNOWLEDGED) & 0xff_ffff) {
-        const at = this.#engine.port.reserve(ACK_BYTES)
-        // the sender sends the packets again, and is then answered
-        if (at < 0) break
-        this.#bits.fill(0)
-        for (let i = 0; i < ACKNOWLEDGED; i++)
-          if (isExecuted(source, (psn - i) & 0xff_ffff)) this.#bits[i >> 5]! |= 1 << (i & 31)
-        putAck(this.#engine.port.arena.view, at, qpn, qp.qpn, epoch, psn, this.#bits)
-        this.#engine.commit(at, ACK_BYTES, peer)
-        if (psnDifference(psn, first) < ACKNOWLEDGED) break
-      }
-    }
-    for (let source = this.#held.pop(); source !== undefined; source = this.#held.pop())
-      this.#toAcknowledge.push(source)
+const sendAcks = (efa: EfaState, source: ReceivedFrom): void => {
+  const { qp, peer, qpn, epoch, firstToAcknowledge: first, lastToAcknowledge: last } = source
+  for (let psn = last; ; psn = (psn - ACKNOWLEDGED) & 0xff_ffff) {
+    const at = efa.port.reserve(ACK_BYTES)
+    // the sender sends the packets again, and is then answered
+    if (at < 0) return
+    bits.fill(0)
+    for (let i = 0; i < ACKNOWLEDGED; i++)
+      if (answerOf(source, (psn - i) & 0xff_ffff) === OK) bits[i >> 5]! |= 1 << (i & 31)
+    putAck(efa.port.arena.view, at, qpn, qp.qpn, epoch, psn, bits)
+    commit(efa, at, ACK_BYTES, peer)
+    if (psnDifference(psn, first) < ACKNOWLEDGED) return
   }
 }

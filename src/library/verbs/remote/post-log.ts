@@ -10,7 +10,7 @@ import { mappedLayout } from '../../../spec/drivers/ring-layout.ts'
 import { EventKind, EventLog, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../../../spec/session.ts'
 import { writeRequest } from '../../../uapi/session-codec.ts'
 import { sharingStacks } from '../watch/stack-sharing.ts'
-import { type DeviceCheck, onPost, pollWatch } from '../watch/watch.ts'
+import { type DeviceCheck, pollWatch } from '../watch/watch.ts'
 import type { Session } from './daemon-session.ts'
 import { ringPool } from './file-rings.ts'
 import { isEventLogWanted } from './stack-numbers.ts'
@@ -102,13 +102,13 @@ export const createPostLog = (session: Session, context: number, file: number, w
         const wrIdAt =
           ring.elementsAt + (queue === PostQueue.SEND ? mappedLayout.send.WR_ID : mappedLayout.receive.WR_ID)
         const stackOf = sharingStacks(queue, ring, session.stackNumber)
-        onPost(ring, slot => {
+        ring.onPost = slot => {
           const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2Element), true)
           const stack = stackOf(slot)
           // EventKind: the kind of a post's event is the PostQueue.
           if (hasEventLog) noteEvent(queue, number, 1, wrId, stack)
           notePost(queue, number, wrId, stack)
-        })
+        }
       },
       forget() {},
       ...(hasEventLog && pollWatch((cq, count, wrId) => noteEvent(EventKind.POLL, cq, count, wrId, 0))),

@@ -1,6 +1,6 @@
 /*
- * Observes posts and polls for the check of a device (`open({ check })` or `userdma check`). Accessors on rings and
- * completion objects observe them, so that the hot code is the same with and without a check.
+ * Observes posts and polls for the check of a device (`open({ check })` or `userdma check`). An accessor on completion
+ * objects observes polls, so that the hot code is the same with and without a check.
  */
 import type { Finding } from '../../../spec/check/finding.ts'
 import type { Omission } from '../../../spec/check/omissions.ts'
@@ -64,19 +64,6 @@ export interface DeviceCheck {
 export interface OpenedCarrier extends Carrier {
   /** Set only for a checked device. */
   readonly check: DeviceCheck | undefined
-}
-
-/** Calls `note` with the slot of each post to a work queue, before the device can see the request. */
-export const onPost = (ring: ProgramRing, note: (slot: number) => void): void => {
-  let { index } = ring
-  Object.defineProperty(ring, 'index', {
-    get: () => index,
-    set(next: number) {
-      // A post advances the index by one; a move to RESET sets it to 0.
-      if (next === ((index + 1) | 0)) note(index & ring.mask)
-      index = next
-    },
-  })
 }
 
 /** Calls `note` with the wr_id of each completion that is polled. */

@@ -51,6 +51,8 @@ export interface HostSources
   wasKilled?(context: Context): boolean
   /** A context is about to be closed: no object is destroyed yet. May be called several times. */
   closing?(context: Context): void
+  /** A program has closed a channel of a context that is open, or ends. */
+  channelCloses?(context: Context, channel: CoreObject): void
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
 }
@@ -128,7 +130,10 @@ const hookOf = (
       }
       // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
-      if (why === 'close' && !closed.has(context)) {
+      // A program closes a channel while its context is open; one that a signal ends loses its channels first. The
+      // identifiers of a channel end before it.
+      if (why === 'close' && !context.isClosed) sources.channelCloses?.(context, object.events?.route.channel ?? object)
+      if (why === 'close' && context.isClosed && !closed.has(context)) {
         closed.add(context)
         whileClosing(context, () => {
           sources.closing?.(context)

@@ -5,33 +5,59 @@
 import { registerClient } from '../../../core/devices/clients.ts'
 import { addHook } from '../../../core/devices/registry.ts'
 import { systemDevice } from '../../../core/devices/system.ts'
+import { callerWithoutMemory } from '../../../core/dispatch/caller.ts'
+import { invokeTyped, methodOf } from '../../../core/dispatch/invoke.ts'
 import type { DecideCompletion, DecidePage } from '../../../core/driver-contract.ts'
 import { raiseInContext, raiseObjectEvent } from '../../../core/events/events.ts'
-import { reportFailure } from '../../../core/failures.ts'
-import type { CallContext, CallingProcess, Context, Core, CoreObject, Device, Hook } from '../../../core/model.ts'
+import { addFailureHandler, reportFailure } from '../../../core/failures.ts'
+import type {
+  CallContext,
+  CallingProcess,
+  Context,
+  Core,
+  CoreObject,
+  Device,
+  EventRecord,
+  FdObject,
+  Hook,
+} from '../../../core/model.ts'
 import type { Identifier } from '../../../services/rdma-cm/identifier.ts'
 import { causeOfRule } from '../../../spec/check/causes.ts'
-import type { Failure } from '../../../spec/check/failures.ts'
+import { type Failure, failureText, isNote } from '../../../spec/check/failures.ts'
 import type { Stack } from '../../../spec/check/finding.ts'
-import { AsyncEventType, CmEventType, QpType } from '../../../spec/enums.ts'
-import { Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
+import { ClassId } from '../../../spec/classes/ids.ts'
+import { AsyncEventType, CmEventType, nameIn, QpState, QpType } from '../../../spec/enums.ts'
+import { CallError, Errno, type ErrnoName, InjectedError } from '../../../spec/errno.ts'
 import type { CallFault, FaultSubject, ProgramFaults } from '../../../spec/faults/program-faults.ts'
+import { type Happening, happens } from '../../../spec/faults/rule.ts'
 import { createSurvey, type Survey, siteOf } from '../../../spec/faults/survey.ts'
 import {
   type ActingRule,
+  COMPLETION_NOTICE,
   completionNameOf,
   connectionEventNames,
   deviceEvents,
+  queuePairClasses,
+  type RuleSignal,
   requestNameOf,
 } from '../../../spec/faults.ts'
+import { MODIFY } from '../../../spec/schema/schema.ts'
 import { PostQueue } from '../../../spec/session.ts'
-import { WcStatus } from '../../../spec/work.ts'
+import { ackTimeouts, WcStatus } from '../../../spec/work.ts'
 
 export interface FaultSources {
   /** Fulfilled after so many milliseconds. */
   wait(milliseconds: number): Promise<void>
   /** Takes the link of a device down or up: its port's state, and its packets. Nothing for a device without link. */
   setLink(device: Device, isUp: boolean): void
+  /** The address of a device leaves, and returns at an index so much higher. Nothing for a device without link. */
+  moveGid(device: Device, by: number): void
+  /** Removes a device, and adds it again after so many milliseconds. */
+  remove(device: Device, milliseconds: number): void
+  /** Sends a signal to a process. */
+  signal(pid: number, signal: RuleSignal | 'STOP' | 'CONT'): void
+  /** Milliseconds. */
+  now(): number
   /** The process that has opened a context; undefined for a client inside the subsystem. */
   processOf(context: Context): CallingProcess | undefined
   /** The stack of the current call; empty: unknown. Absent: always. */
@@ -72,8 +98,13 @@ export interface InjectedFaults {
   readonly hasCalls: boolean
 }
 
+const deviceFailure = callerWithoutMemory('a device that fails')
+
 const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
+
+/** Failures of which a program is told. It may not look at events of the device, which need not concern it. */
+const TOLD: ReadonlySet<Failure['kind']> = new Set(['send', 'receive', 'post'])
 
 /** The port of events of ports: devices have one. */
 const PORT = 1
@@ -92,8 +123,35 @@ const subjectOf = (
     site: () => siteOf(stack()),
   }
 
+const QP_MODIFY = /_qp$/
+
 const isOfConnection = (event: string): boolean => connectionEventNames.includes(event)
 const isOfDevice = (event: string): boolean => (deviceEvents as readonly string[]).includes(event)
+
+/** The name of an event on a descriptor, and its class; undefined: rules know no such events. */
+const noticeOf = ({ class: { id } }: FdObject, { type }: EventRecord): string | undefined => {
+  if (id === ClassId.comp_channel) return COMPLETION_NOTICE
+  if (id === ClassId.async_fd) return nameIn(AsyncEventType.values, type)
+  return id === ClassId.cm_channel ? nameIn(CmEventType.values, type) : undefined
+}
+
+/** Events of rdma_cm with which a connection fails. */
+const FAILED_EVENTS: ReadonlySet<string> = new Set([
+  'ADDR_ERROR',
+  'ROUTE_ERROR',
+  'CONNECT_ERROR',
+  'UNREACHABLE',
+  'REJECTED',
+  'DEVICE_REMOVAL',
+  'MULTICAST_ERROR',
+  'ADDR_CHANGE',
+])
+
+/** How long a queue pair repeats a request, milliseconds; 0: these attributes do not say. */
+const retriesOf = ({ timeout, retryCnt }: { readonly timeout?: unknown; readonly retryCnt?: unknown }): number =>
+  typeof timeout === 'number' && typeof retryCnt === 'number'
+    ? ((ackTimeouts[timeout] ?? 0) * (retryCnt + 1)) / 1000
+    : 0
 
 /** Whether a program in this process gets the context's events. */
 const hasEventHandler = (context: Context): boolean => [...context.device.eventHandlers.values()].includes(context)
@@ -110,6 +168,23 @@ const raise = (context: Context, object: CoreObject | undefined, event: string, 
   if (object === undefined) return
   raiseObjectEvent(object, type)
   reportFailure({ kind: 'event', device: context.device.name, event: type, cause }, context.device, context)
+}
+
+/** The device fails: all its queue pairs go to ERR, and its programs get DEVICE_FATAL. */
+const failDevice = ({ contexts }: Device, rule: ActingRule): void => {
+  for (const context of contexts) {
+    for (const object of context.handles.slots) {
+      if (object === undefined || !queuePairClasses.includes(object.class.name)) continue
+      try {
+        const entry = methodOf(context, object.class, MODIFY, 'modify')
+        void invokeTyped(context, entry, object.handle, { state: QpState.values.ERR }, deviceFailure)
+      } catch (error) {
+        // A queue pair in RESET has no way to ERR, and nothing to flush.
+        if (!(error instanceof CallError)) throw error
+      }
+    }
+    raise(context, undefined, 'DEVICE_FATAL', rule)
+  }
 }
 
 /** Whether a call on an identifier can lead to an event of its connection. */
@@ -179,11 +254,25 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       if (current.delete(outage) && current.size === 0 && device.isAlive) sources.setLink(device, true)
     })
   }
-  /** Not at once: the device may be in the middle of a poll. */
-  const cut = (device: Device | undefined, milliseconds: number): void => {
-    if (device === undefined || milliseconds === 0) return
+  const happen = (
+    device: Device | undefined,
+    pid: number,
+    fault: ActingRule & { readonly happening: Happening },
+  ): void => {
+    if (!happens(fault.happening)) return
+    const { link, gid, gone, fatal, signal, stop } = fault.happening
+    if (signal !== '') sources.signal(pid, signal)
+    if (stop > 0) {
+      sources.signal(pid, 'STOP')
+      void sources.wait(stop).then(() => sources.signal(pid, 'CONT'))
+    }
+    if (device === undefined || (link === 0 && gid === 0 && gone === 0 && fatal === '')) return
+    // Not at once: the device may be in the middle of a poll.
     void sources.wait(0).then(() => {
-      if (device.isAlive) setLink(device, false, milliseconds)
+      if (device.isAlive && link > 0) setLink(device, false, link)
+      if (device.isAlive && gid > 0) sources.moveGid(device, gid)
+      if (device.isAlive && fatal !== '') failDevice(device, fault)
+      if (device.isAlive && gone > 0) sources.remove(device, gone)
     })
   }
   const callStack = (): Stack => sources.callStack?.() ?? NO_STACK
@@ -202,8 +291,9 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     if (subject === undefined) return
     for (const fault of faults.onOpen(subject))
       void afterDelay(fault.delay, () => {
+        survey?.injected(subject.pid)
         raise(context, undefined, fault.event, fault)
-        cut(context.device, fault.link)
+        happen(context.device, subject.pid, fault)
       })
   }
 
@@ -221,13 +311,16 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       else if (fault.event !== '') raising.set(call, fault)
       const isOfCm = call.entry.class.name === 'cm_id'
       const fail = (): void => {
-        cut(isOfCm ? (object?.state as Identifier | undefined)?.device?.device : call.context.device, fault.link)
+        const device = isOfCm ? (object?.state as Identifier | undefined)?.device?.device : call.context.device
+        happen(device, subject.pid, fault)
         if (fault.errno !== '')
           throw new InjectedError(fault.errno, `${method}: injected by fault rule ${fault.number} (${fault.text})`)
       }
       return afterDelay(fault.delay, fail)
     },
-    post(call, object, _args, _out, error) {
+    post(call, object, args, _out, error) {
+      if (survey !== undefined && call.why === 'call' && error === undefined && QP_MODIFY.test(call.entry.class.name))
+        survey.retries(retriesOf(args))
       if (call.entry.class.name === 'cm_id' && object !== undefined) dropEvent(object)
       if (call.why !== 'call' || error !== undefined) return
       const fault = raising.get(call)
@@ -262,7 +355,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
     const fault = faults.onCompletion(subject, queuePair.class.name, qpn, completion)
     if (fault === undefined) return undefined
     survey?.injected(subject.pid)
-    cut(context.device, fault.link)
+    happen(context.device, subject.pid, fault)
     if (fault.status === '') return undefined
     return { ...fault, status: WcStatus.values[fault.status as keyof typeof WcStatus.values] }
   }
@@ -291,6 +384,33 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       },
     }),
   )
+  const decideEvent = (fd: FdObject, event: EventRecord): { delay: number; again: number } | undefined => {
+    const notice = noticeOf(fd, event)
+    const subject = notice === undefined ? undefined : subjectOf(fd.context, sources.processOf(fd.context), noStack)
+    if (notice === undefined || subject === undefined) return undefined
+    survey?.note('notice', fd.class.name, notice, subject, NO_STACK)
+    const { details } = event as { readonly details?: { readonly status?: number } }
+    if (fd.class.id === ClassId.cm_channel && (FAILED_EVENTS.has(notice) || (details?.status ?? 0) !== 0))
+      survey?.told(`process ${faults.processNumber(subject.pid)}: ${notice}, status ${details?.status ?? 0}`, false)
+    const fault = faults.onNotice(subject, notice)
+    if (fault !== undefined) survey?.injected(subject.pid)
+    return fault
+  }
+  const tapEvents = whileNeeded(() => {
+    core.eventDelays = { decide: decideEvent, wait: sources.wait }
+    return () => {
+      core.eventDelays = undefined
+    }
+  })
+  /** What programs are told of failures. */
+  const noteFailures = whileNeeded(() =>
+    addFailureHandler(core, (failure, _device, context) => {
+      const pid = context && sources.processOf(context)?.pid
+      if (pid === undefined || isNote(failure) || !TOLD.has(failure.kind)) return
+      const isCompletion = failure.kind === 'send' || failure.kind === 'receive'
+      survey?.told(`process ${faults.processNumber(pid)}: ${failureText(failure)}`, isCompletion)
+    }),
+  )
   const tapPages = whileNeeded(() =>
     registerClient(core, {
       name: 'faults of pages',
@@ -305,7 +425,7 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
   )
   return {
     beginSurvey() {
-      survey = createSurvey()
+      survey = createSurvey(faults.processNumber, sources.now)
     },
     get survey() {
       return survey
@@ -345,6 +465,8 @@ export const injectFaults = (core: Core, faults: ProgramFaults, sources: FaultSo
       hookCalls(this.hasCalls)
       tapCompletions(survey !== undefined || faults.has('completion'))
       tapPages(faults.has('page'))
+      tapEvents(survey !== undefined || faults.has('notice'))
+      noteFailures(survey !== undefined)
       if (faults.has('event'))
         for (const { contexts } of core.devices.values()) for (const context of contexts) onOpen(context)
     },

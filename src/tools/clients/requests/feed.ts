@@ -41,7 +41,7 @@ const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFE
 interface QpFeed {
   /** Changes if the first opener of an XRC target has closed it. */
   qp: QueuePairObject
-  readonly cqs: readonly CoreObject[]
+  readonly cqs: readonly CqFeed[]
   readonly isDatagram: boolean
   /** UC or UD: a failed or flushed send never arrives, and later ones may. */
   readonly isUnreliable: boolean
@@ -64,6 +64,9 @@ interface QpFeed {
  * the poll. So the preload library counts too (`MappedMemory.takenCompletions`), and the larger count is reported.
  */
 interface CqFeed {
+  readonly cq: CoreObject
+  /** Some completions were not reported as polled. */
+  hasUnpolled: boolean
   /** The last reported count. */
   reported: number
   /** The library's counter (u32) when it was last read. */
@@ -76,7 +79,7 @@ interface CqFeed {
 interface ReceiveFeed {
   readonly owner: CoreObject
   /** The owner's own CQs. An XRC SRQ has one; another SRQ has none, its queue pairs have them. */
-  readonly cqs: readonly CoreObject[]
+  readonly cqs: readonly CqFeed[]
   /** Receives that are not taken, oldest first. */
   readonly pending: WorkRequest[]
   /** Number of reported receives. */
@@ -135,8 +138,8 @@ export class RequestFeed implements RequestTaps {
   readonly #qps = new Map<number, QpFeed>()
   readonly #receives = new WeakMap<CoreObject, ReceiveFeed>()
   readonly #cqs = new WeakMap<CoreObject, CqFeed>()
-  /** CQs with completions that were not reported as polled. */
-  readonly #unpolled = new Set<CoreObject>()
+  /** Those with `hasUnpolled`. */
+  readonly #unpolled = new Set<CqFeed>()
 
   /** Reports the device's requests to `watcher` until `end`. `scratch`: as for `createDigest`. */
   constructor(device: Device, watcher: RequestWatcher, scratch: Arena) {
@@ -156,14 +159,14 @@ export class RequestFeed implements RequestTaps {
 
   /** Reports polled completions of a CQ. */
   reportCq(cq: CoreObject): void {
-    this.#reportPolled(cq)
+    this.#reportPolled(this.#cqFeedOf(cq))
   }
 
   /** Reports polled completions of all CQs. Returns whether some completions are not polled. */
   reportUnpolled(): boolean {
-    for (const cq of this.#unpolled)
-      if (cq.life === Lifecycle.LIVE) this.#reportPolled(cq)
-      else this.#unpolled.delete(cq)
+    for (const feed of this.#unpolled)
+      if (feed.cq.life === Lifecycle.LIVE) this.#reportPolled(feed)
+      else this.#unpolled.delete(feed)
     return this.#unpolled.size > 0
   }
 
@@ -171,7 +174,7 @@ export class RequestFeed implements RequestTaps {
   reportContext(context: Context): void {
     for (const queue of this.#device.driver.requests?.queuesOf?.(context) ?? []) {
       this.#reportPending(this.#receivesOf(queue), isQp(queue) ? queue : undefined)
-      for (const cq of cqsOf(queue)) this.#reportPolled(cq)
+      this.#reportAllPolled(this.#cqFeedsOf(queue))
     }
   }
 
@@ -183,7 +186,7 @@ export class RequestFeed implements RequestTaps {
     const { requests } = this.#device.driver
     if (!isQp(qp) || requests?.pendingSends === undefined) return undefined
     requests.settle?.(qp)
-    for (const cq of cqsOf(qp)) this.#reportPolled(cq)
+    this.#reportAllPolled(this.#cqFeedsOf(qp))
     return requests.pendingSends(qp)
   }
 
@@ -235,7 +238,7 @@ export class RequestFeed implements RequestTaps {
 
   loaded(qp: QueuePairObject, send: PostedRequest): void {
     const feed = this.#feedOf(qp)
-    for (const cq of feed.cqs) this.#reportPolled(cq)
+    this.#reportAllPolled(feed.cqs)
     const request = this.#requestOf(qp, PostQueue.SEND, feed.count++, send)
     feed.loaded.push(request)
     if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
@@ -279,8 +282,12 @@ export class RequestFeed implements RequestTaps {
     const message = isReceive && status === SUCCESS ? this.#messageOf(feed, completion) : undefined
     if (feed.isUnreliable && !isReceive && status !== SUCCESS) dropMessage(feed.messages, request)
     // The program may have polled this completion already.
-    this.#reportPolled(cq, position === 0 ? undefined : position - 1)
-    if (position !== 0) this.#unpolled.add(cq)
+    const cqFeed = this.#cqFeedOf(cq)
+    this.#reportPolled(cqFeed, position === 0 ? undefined : position - 1)
+    if (position !== 0 && !cqFeed.hasUnpolled) {
+      cqFeed.hasUnpolled = true
+      this.#unpolled.add(cqFeed)
+    }
     if (request === undefined) return
     const placed = { cq: cq.id, cqPosition: position, qp: qp.id }
     this.#watcher.completed(request, { status, opcode, bytes, solicited, message, ...placed })
@@ -331,7 +338,7 @@ export class RequestFeed implements RequestTaps {
     const { name } = qp.class
     const feed: QpFeed = {
       qp,
-      cqs: cqsOf(qp),
+      cqs: this.#cqFeedsOf(qp),
       isDatagram: name === 'ud_qp',
       isUnreliable: name === 'ud_qp' || name === 'uc_qp',
       count: 0,
@@ -348,7 +355,7 @@ export class RequestFeed implements RequestTaps {
   #receivesOf(owner: CoreObject): ReceiveFeed {
     let feed = this.#receives.get(owner)
     if (feed === undefined) {
-      feed = { owner, cqs: cqsOf(owner), pending: [], count: 0 }
+      feed = { owner, cqs: this.#cqFeedsOf(owner), pending: [], count: 0 }
       this.#receives.set(owner, feed)
     }
     return feed
@@ -361,18 +368,27 @@ export class RequestFeed implements RequestTaps {
     const own = logged ?? posted.wrId
     const numbered =
       logged === undefined && mapped?.packed === undefined ? device?.driver.requests?.numbered : undefined
-    const request = {
+    // Made for each request: a spread would take longer than all else.
+    const request: WorkRequest = {
       id: ++lastId,
       time: this.#device.core.now(),
       owner: owner.id,
       queue,
       number,
       index,
-      ...posted,
-      ...(numbered && { numbered }),
+      wrId: own,
+      opcode: posted.opcode,
+      flags: posted.flags,
+      isSignaled: posted.isSignaled,
+      length: posted.length,
+      elements: posted.elements,
+      remote: posted.remote,
+      destQpn: posted.destQpn,
+      destination: posted.destination,
     }
     // Most devices know a request by the program's wr_id.
-    return own === posted.wrId ? request : { ...request, wrId: own, deviceWrId: posted.wrId }
+    if (own !== posted.wrId) return { ...request, deviceWrId: posted.wrId }
+    return numbered === undefined ? request : { ...request, numbered }
   }
 
   /** Reports posted receives that were not reported. `qp`: a queue pair that takes them, if one is known. */
@@ -382,8 +398,8 @@ export class RequestFeed implements RequestTaps {
   }
 
   #reportReceives(feed: ReceiveFeed, receives: readonly PostedRequest[], qp: QueuePairObject | undefined): void {
-    for (const cq of feed.cqs) this.#reportPolled(cq)
-    if (qp !== undefined && qp !== feed.owner) for (const cq of this.#feedOf(qp).cqs) this.#reportPolled(cq)
+    this.#reportAllPolled(feed.cqs)
+    if (qp !== undefined && qp !== feed.owner) this.#reportAllPolled(this.#feedOf(qp).cqs)
     const queue = isQp(feed.owner) ? PostQueue.RECEIVE : PostQueue.SHARED
     for (const receive of receives) {
       const request = this.#requestOf(feed.owner, queue, feed.count++, receive)
@@ -392,21 +408,41 @@ export class RequestFeed implements RequestTaps {
     }
   }
 
+  #cqFeedOf(cq: CoreObject): CqFeed {
+    let feed = this.#cqs.get(cq)
+    if (feed === undefined) {
+      const libraryCounter = cq.context?.mapped?.takenCompletions?.(cq.handle) ?? 0
+      // Completions of before the check may wait in it.
+      feed = { cq, hasUnpolled: true, reported: 0, libraryCounter, libraryCount: 0 }
+      this.#cqs.set(cq, feed)
+      this.#unpolled.add(feed)
+    }
+    return feed
+  }
+
+  #cqFeedsOf(queue: CoreObject): readonly CqFeed[] {
+    return cqsOf(queue).map(cq => this.#cqFeedOf(cq))
+  }
+
+  #reportAllPolled(feeds: readonly CqFeed[]): void {
+    for (const feed of feeds) this.#reportPolled(feed)
+  }
+
   /** Reports the number of completions that the program has polled, if it has changed. `max`: at most this number. */
-  #reportPolled(cq: CoreObject, max = Number.POSITIVE_INFINITY): void {
+  #reportPolled(feed: CqFeed, max = Number.POSITIVE_INFINITY): void {
+    if (!feed.hasUnpolled) return
+    const { cq } = feed
     const completions = this.#device.driver.requests?.completions?.(cq)
     if (completions === undefined) return
     const counter = cq.context?.mapped?.takenCompletions?.(cq.handle) ?? 0
-    let feed = this.#cqs.get(cq)
-    if (feed === undefined) {
-      feed = { reported: 0, libraryCounter: counter, libraryCount: 0 }
-      this.#cqs.set(cq, feed)
-    }
     // Bounded, because the program may write any count.
     feed.libraryCount = Math.min(feed.libraryCount + ((counter - feed.libraryCounter) >>> 0), completions.written)
     feed.libraryCounter = counter
     const count = Math.min(Math.max(completions.polled, feed.libraryCount), max)
-    if (count >= completions.written) this.#unpolled.delete(cq)
+    if (count >= completions.written) {
+      feed.hasUnpolled = false
+      this.#unpolled.delete(feed)
+    }
     if (count === feed.reported) return
     feed.reported = count
     this.#watcher.polled(cq.id, count)

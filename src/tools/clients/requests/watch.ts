@@ -1,7 +1,7 @@
 /*
  * The requests of a device for several watchers: the checker and the recorder share one feed (feed.ts).
  */
-import { attempt } from '../../../core/attempt.ts'
+import { noteFault } from '../../../core/attempt.ts'
 import type { Core, Device } from '../../../core/model.ts'
 import type { RequestWatcher } from '../../../spec/check/requests.ts'
 import type { Arena } from '../../../transport/wire/arena.ts'
@@ -28,19 +28,26 @@ interface SharedFeed {
 
 const shared = new WeakMap<Device, SharedFeed>()
 
-/** Tells each watcher. An exception is reported, not thrown: the caller is in the middle of the device's work. */
+/** Runs `report` for each watcher. An exception is reported, not thrown: the caller is in the middle of the device's work. */
 const forwarder = (core: Core, watchers: readonly RequestWatcher[]): RequestWatcher => {
-  const tell = (report: (watcher: RequestWatcher) => void): void => {
-    for (const watcher of watchers) attempt(core, () => report(watcher))
+  const each = <A, B = void>(report: (watcher: RequestWatcher, a: A, b: B) => void) => {
+    return (a: A, b: B): void => {
+      for (const watcher of watchers)
+        try {
+          report(watcher, a, b)
+        } catch (error) {
+          noteFault(core, error)
+        }
+    }
   }
   return {
-    posted: request => tell(watcher => watcher.posted(request)),
-    ended: request => tell(watcher => watcher.ended(request)),
-    completed: (request, completion) => tell(watcher => watcher.completed(request, completion)),
-    receiveLost: request => tell(watcher => watcher.receiveLost(request)),
-    receiverNotReady: qp => tell(watcher => watcher.receiverNotReady(qp)),
-    polled: (cq, count) => tell(watcher => watcher.polled(cq, count)),
-    queueReset: owner => tell(watcher => watcher.queueReset(owner)),
+    posted: each((watcher, request) => watcher.posted(request)),
+    ended: each((watcher, request) => watcher.ended(request)),
+    completed: each((watcher, request, completion) => watcher.completed(request, completion)),
+    receiveLost: each((watcher, request) => watcher.receiveLost(request)),
+    receiverNotReady: each((watcher, qp) => watcher.receiverNotReady(qp)),
+    polled: each((watcher, cq, count) => watcher.polled(cq, count)),
+    queueReset: each((watcher, owner) => watcher.queueReset(owner)),
   }
 }
 

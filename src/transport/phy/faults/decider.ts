@@ -8,6 +8,8 @@ import { createRandom, hashOf } from '../../../spec/faults/random.ts'
 import { type FaultDirection, type FaultRule, isActive, targetOf } from '../../../spec/faults/rule.ts'
 import { opcodeNumbers } from '../../../spec/faults/rules.ts'
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../../spec/faults.ts'
+import { ackNames, headers, SYNDROME_KIND_MASK, syndromeKind } from '../../../spec/wire/headers.ts'
+import { opcodeNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
 import { cmNameIn } from '../../wire/mad/mad.ts'
 import { countHits, DAMAGE, LOSE, WAIT } from './kinds.ts'
@@ -55,6 +57,8 @@ interface ActiveRule {
   readonly opcodes: Uint8Array | null
   /** The names of the selected messages of the connection manager; null: all packets. */
   readonly messages: ReadonlySet<string> | null
+  /** The selected kinds of acknowledgements (`syndromeKind`); null: all packets. */
+  readonly acks: ReadonlySet<number> | null
   /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
@@ -75,6 +79,12 @@ const BURST = 1000
 
 const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
+
+/** The kind of a packet that is an acknowledgement (`syndromeKind`); -1: it is none. */
+const acknowledgementOf = (view: DataView, packet: number): number =>
+  bthOpcode(view, packet) === opcodeNumber.RC_ACKNOWLEDGE
+    ? view.getUint8(packet + headers.BTH.bytes) & SYNDROME_KIND_MASK
+    : -1
 
 /** The first and the last match on which a rule acts (`nth`, `every`, `count`). */
 const actingMatches = ({ nth, every, count }: FaultRule): Pick<ActiveRule, 'first' | 'last'> => {
@@ -111,6 +121,10 @@ export const createFaultDecider = (
         index,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
         messages: rule.cm.length > 0 ? new Set(rule.cm) : null,
+        acks:
+          rule.ack.length > 0
+            ? new Set(ackNames.flatMap(name => (rule.ack.includes(name) ? syndromeKind[name] : [])))
+            : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
         random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${sameSeedRules}`)),
         counts: ruleCounts,
@@ -175,6 +189,7 @@ export const createFaultDecider = (
           if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
           if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
           if (state.messages !== null && !state.messages.has(cmNameIn(view, packet, packetBytes) ?? '')) continue
+          if (state.acks !== null && !state.acks.has(acknowledgementOf(view, packet))) continue
           decideFor(state, i, view, packet)
         }
         anyAction |= decisions.actions[i]

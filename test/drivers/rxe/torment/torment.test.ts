@@ -19,6 +19,7 @@ import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import type { Path } from '../../../../src/transport/phy/memory.ts'
 import { type Arena, plainArena } from '../../../../src/transport/wire/arena.ts'
 import { inLongRun } from '../../../long-run.ts'
+import { seedWith, seedWithout } from '../../torment-seeds.ts'
 import {
   assertNothingLeft,
   connectQps,
@@ -34,7 +35,6 @@ import {
 } from '../machine.ts'
 import { completions, type End, exchange, makeEnd, pairOn, pattern, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
-import { seedWith, seedWithout } from './seeds.ts'
 
 const SEEDS = inLongRun(30, 12)
 const PATHS: readonly Path[] = ['direct', 'packets']

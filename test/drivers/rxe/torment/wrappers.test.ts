@@ -20,8 +20,8 @@ import { withFaults } from '../../../../src/transport/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../../src/transport/phy/memory.ts'
 import type { Port } from '../../../../src/transport/phy/port.ts'
 import { plainArena } from '../../../../src/transport/wire/arena.ts'
+import { seedWith } from '../../torment-seeds.ts'
 import { machine } from '../machine.ts'
-import { seedWith } from './seeds.ts'
 
 /** The names of all members; `names` is complete, or it does not compile. */
 const namesOf = <T>(names: Record<keyof T, true>): (keyof T)[] => Object.keys(names) as (keyof T)[]

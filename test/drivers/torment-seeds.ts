@@ -3,8 +3,8 @@
  * 0 to 1.
  */
 
-import type { TormentKind } from '../../../../src/spec/check/torment.ts'
-import { createDecisions } from '../../../../src/transport/phy/faults/torment-decisions.ts'
+import type { TormentKind } from '../../src/spec/check/torment.ts'
+import { createDecisions } from '../../src/transport/phy/faults/torment-decisions.ts'
 
 const probabilityOf = (seed: number, kind: TormentKind): number =>
   createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).probability(kind)

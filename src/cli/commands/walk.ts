@@ -1,0 +1,206 @@
+/*
+ * `userdma walk`: runs a program once without failures, then once for each single failure of the kinds that are asked for,
+ * and reports crashes, hangs, swallowed failures and what else it finds (cli/walk/). `userdma run --fault-walk` is the walk
+ * of the kinds calls, posts and completions. Exits with 65 (EX_DATAERR) if it has found any.
+ */
+import os, { availableParallelism } from 'node:os'
+import { FOUND_STATUS } from '../../spec/check/severity.ts'
+import { counted } from '../../spec/text.ts'
+import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
+import { jsonText, printable } from '../../tools/trace/printable.ts'
+import { createSymbols } from '../check/symbols.ts'
+import { orUsageError, parseCount, parseTimers } from '../config.ts'
+import { onEndSignal } from '../end-signals.ts'
+import { UsageError } from '../fail.ts'
+import type { JoinOptions } from '../join.ts'
+import { openOutput, openReport, programFiles, requireDifferentFiles } from '../output-file.ts'
+import { packageVersion } from '../paths.ts'
+import { endAs, preloadedLibraries } from '../program/program.ts'
+import { createProgress, NO_PROGRESS } from '../progress.ts'
+import type { WalkResult } from '../walk/outcome.ts'
+import { cleanLine, isFinding, resultJson, resultText, summaryText, tableText, walkSarif } from '../walk/report.ts'
+import { noReport, readReport } from '../walk/since.ts'
+import { commandStage, type Stage } from '../walk/stage.ts'
+import { CleanRunError, walk } from '../walk/walk.ts'
+import { checkProgram } from './run.ts'
+
+/** The options of a walk, also of a net. */
+export interface WalkOptions {
+  readonly output?: string
+  readonly json?: boolean
+  readonly sarif?: string
+  /** Kinds, separated by commas; default: all. */
+  readonly kinds?: string
+  /** Maximum number of points. */
+  readonly points?: string
+  /** Seconds after which no further point is begun. */
+  readonly timeLimit?: string
+  /** Seconds after which a run counts as hanging. */
+  readonly hang?: string
+  /** Runs at a time. */
+  readonly jobs?: string
+  /** Seconds for which processes are stopped. */
+  readonly stopped?: string
+  readonly timers?: string
+  /** An earlier report. */
+  readonly since?: string
+}
+
+const DEFAULT_POINTS = 200
+const MAX_POINTS = 100_000
+const DEFAULT_SECONDS = 600
+const MAX_SECONDS = 86_400
+const DEFAULT_STOPPED = 1
+const MAX_STOPPED = 600
+const MAX_JOBS = 64
+/** A run keeps a daemon and a program busy. */
+const PROCESSORS_PER_JOB = 2
+
+const parseKinds = (text: string): readonly WalkKind[] => {
+  const words = text.split(',').map(word => word.trim())
+  const unknown = words.find(word => !(walkKindNames as readonly string[]).includes(word))
+  if (unknown !== undefined)
+    throw new Error(`--kinds "${unknown}": give some of ${walkKindNames.join(', ')}, separated by commas`)
+  return walkKindNames.filter(kind => words.includes(kind))
+}
+
+/** The numbers in the options. Throws UsageError. */
+export const parseWalk = (
+  { kinds, points, timeLimit, hang, jobs, stopped, timers }: WalkOptions,
+  defaults: readonly WalkKind[],
+) =>
+  orUsageError(() => ({
+    kinds: kinds === undefined ? defaults : parseKinds(kinds),
+    points: points === undefined ? DEFAULT_POINTS : parseCount('--points', points, MAX_POINTS),
+    seconds: timeLimit === undefined ? DEFAULT_SECONDS : parseCount('--time-limit', timeLimit, MAX_SECONDS),
+    hang: hang === undefined ? undefined : parseCount('--hang', hang, MAX_SECONDS),
+    jobs: jobs === undefined ? undefined : parseCount('--jobs', jobs, MAX_JOBS),
+    stopped: 1000 * (stopped === undefined ? DEFAULT_STOPPED : parseCount('--stopped', stopped, MAX_STOPPED)),
+    factor: timers === undefined ? 1 : parseTimers(timers),
+  }))
+
+/** `stage`: made when the walk begins. `name`: of the program, for messages. */
+export interface WalkSubject {
+  readonly name: string
+  readonly inputs: readonly (readonly [string, string])[]
+  readonly defaultKinds: readonly WalkKind[]
+  /** Runs at a time, by default. */
+  readonly defaultJobs: number
+  stage(jobs: number, stop: AbortSignal): Promise<Stage & { close?(): Promise<void> }>
+}
+
+const LABEL = 'userdma walk'
+
+/** Walks, reports, and sets the exit status or ends by the signal that has stopped it. Throws UsageError. */
+export const walkAndReport = async (subject: WalkSubject, options: WalkOptions): Promise<void> => {
+  const { jobs = subject.defaultJobs, ...limits } = await parseWalk(options, subject.defaultKinds)
+  const symbols = createSymbols()
+  const since = options.since === undefined ? noReport : readReport(options.since, symbols)
+  const outputs = [
+    ['--output', options.output],
+    ['--sarif', options.sarif],
+  ] as const
+  const inputs = options.since === undefined ? [] : [['--since', options.since] as const]
+  requireDifferentFiles(outputs, [...subject.inputs, ...inputs])
+  const output = openOutput(options.output)
+  const sarif = options.sarif === undefined ? undefined : openReport(options.sarif)
+  const stop = new AbortController()
+  // A second signal ends the process.
+  const removeHandlers = onEndSignal(signal => {
+    removeHandlers()
+    stop.abort(signal)
+  })
+  const begin = performance.now()
+  const results: WalkResult[] = []
+  const progress = options.json ? NO_PROGRESS : createProgress(LABEL)
+  const print = (text: string): void => {
+    progress.clear()
+    output.write(text)
+  }
+  let stage: Awaited<ReturnType<WalkSubject['stage']>> | undefined
+  try {
+    progress.show(() => 'a run without failures')
+    stage = await subject.stage(jobs, stop.signal)
+    const walked = await walk(
+      stage,
+      { ...limits, jobs, first: since.isFirst, stop: stop.signal },
+      {
+        planned(clean, plan) {
+          if (!options.json) print(cleanLine(LABEL, clean, plan))
+          const most = Math.min(plan.points.length, limits.points)
+          progress.show(
+            () =>
+              `point ${Math.min(results.length + 1, most)} of ${most}, ${counted(results.filter(isFinding).length, 'finding')}`,
+            () => results.length / Math.max(most, 1),
+          )
+        },
+        finished(result) {
+          results.push(result)
+          if (options.json) print(`${jsonText(resultJson(result, symbols))}\n`)
+          else if (isFinding(result)) print(resultText(LABEL, result, symbols, stage!))
+        },
+      },
+    )
+    progress.end()
+    if (walked !== undefined) {
+      if (!options.json) {
+        print(tableText(walked.results, symbols))
+        print(summaryText(LABEL, walked.results, walked.plan, performance.now() - begin, limits.factor))
+        if (options.since !== undefined) {
+          const found = walked.results.filter(isFinding)
+          const fresh = found.filter(since.isNew).length
+          const mended = since.mended(walked.results)
+          print(
+            `${LABEL}: since ${options.since}: ${counted(fresh, 'new finding')}, ${found.length - fresh} known, ${mended} mended\n`,
+          )
+        }
+      }
+      sarif?.write(`${jsonText(walkSarif(walked.results, symbols, packageVersion()), 2)}\n`)
+    }
+    output.close()
+  } catch (error) {
+    if (!(error instanceof CleanRunError)) throw error
+    progress.end()
+    if (stop.signal.aborted) return
+    process.stderr.write(
+      `${LABEL}: ${printable(subject.name)} fails without failures (${error.result.failure}), so none was made; its last output:\n${printable(error.result.output)}\n`,
+    )
+    process.exitCode = 1
+    return
+  } finally {
+    progress.end()
+    removeHandlers()
+    await stage?.close?.()
+  }
+  const signal: NodeJS.Signals | undefined = stop.signal.reason
+  if (signal !== undefined) endAs({ status: 128 + os.constants.signals[signal], signal })
+  else if (results.some(isFinding)) process.exitCode = FOUND_STATUS
+  else process.exitCode = output.hasFailed || sarif?.hasFailed === true ? 1 : 0
+}
+
+/** The command. `defaultKinds`: without `--kinds`. Throws UsageError. */
+export const walkProgram = async (
+  program: string,
+  args: readonly string[],
+  { timers, ...options }: JoinOptions & WalkOptions,
+  defaultKinds: readonly WalkKind[] = walkKindNames,
+): Promise<void> => {
+  if (options.socket !== undefined)
+    throw new UsageError('a walk and --socket exclude each other: each run has a daemon of its own')
+  checkProgram(program, args)
+  // Throws if a library is missing, before a daemon is started.
+  preloadedLibraries({ stacks: true })
+  const { output: _output, json: _json, sarif: _sarif, ...join } = options
+  await walkAndReport(
+    {
+      name: program,
+      inputs: programFiles(program, args).flatMap(([what, name]) =>
+        name === undefined ? [] : [[what, name] as const],
+      ),
+      defaultKinds,
+      defaultJobs: Math.max(1, Math.floor(availableParallelism() / PROCESSORS_PER_JOB)),
+      stage: async (jobs, stop) => commandStage({ program, args, options: join, isIsolated: jobs > 1, stop }),
+    },
+    { ...options, ...(timers !== undefined && { timers }) },
+  )
+}

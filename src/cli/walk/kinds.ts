@@ -1,0 +1,359 @@
+/*
+ * The kinds of failures of a walk, and its points: from what a run without failures has shown, the fault rules that each
+ * let one thing go wrong. What leads to the same state is tried once: a call site of a process in one phase
+ * (spec/faults/survey.ts), and of links and processes before a connection one site per phase.
+ */
+import type { ErrnoName } from '../../spec/errno.ts'
+import { methodErrnos } from '../../spec/faults/program-rules.ts'
+import { isRepeatable, type ProgramPhase, type SurveySite, statusesOf } from '../../spec/faults.ts'
+import { type WalkKind, walkKindNames } from '../../spec/walk-kinds.ts'
+
+/** A site of a host of a net; '': without net. */
+export type WalkSite = SurveySite & { readonly host: string }
+
+/** How many packets of a role a host has received. */
+export interface RoleCount {
+  readonly host: string
+  readonly role: PacketRole
+  readonly count: number
+}
+
+/** What an outage lasts with timers that are `factor` of their length, milliseconds. */
+type Lasts = (factor: number) => number
+
+/** One run of the walk. */
+export interface WalkPoint {
+  readonly kind: WalkKind
+  readonly host: string
+  /** Absent: of a packet, or an action of a scenario. */
+  readonly site?: WalkSite
+  /** For reports: `mr.create fails with ENOMEM`. */
+  readonly text: string
+  /** The fault rule, with timers that are `factor` of their length; '' for an action. */
+  readonly rule: (factor: number) => string
+  /** How long what happens lasts: so much later a run hangs. */
+  readonly lasts: Lasts
+  /** The transport or the kernel makes up for it, or the program is not told: then it must succeed. */
+  readonly isHidden: boolean
+  /** The process into which it happens ends by it. */
+  readonly kills: boolean
+  /** Of `net walk`: a program that is killed and started again. */
+  readonly restarts?: string
+}
+
+export interface WalkPlan {
+  readonly points: readonly WalkPoint[]
+  /** What is not tried, by kind: why, and how many. */
+  readonly leftOut: readonly { readonly kind: WalkKind; readonly why: string; readonly count: number }[]
+}
+
+/** The errors in the order in which they are preferred: most programs must expect the first. */
+const PREFERRED_ERRNOS: readonly ErrnoName[] = ['ENOMEM', 'EIO', 'EINVAL']
+
+/** Calls that programs may expect to succeed, or that wait: they do not fail. */
+const NOT_FAILED = /\.(?:destroy|getEvents?|destroyAhs)$/
+/** No steps: a program waits here, and has come to the same state by its last call. */
+const WAITS = /\.getEvents?$/
+
+/** librdmacm tries in this function what the machine can, and goes on without it. */
+const TRIES = / rdma_create_event_channel$/
+
+/** The status of a failed request: what a lost peer leads to; for a receive, that its queue pair failed. */
+const PREFERRED_STATUSES = ['RETRY_EXC_ERR', 'WR_FLUSH_ERR'] as const
+
+/** Packets by role, with the selectors of a rule for received ones. */
+export const packetRoles = {
+  REQ: 'cm=REQ',
+  REP: 'cm=REP',
+  RTU: 'cm=RTU',
+  REJ: 'cm=REJ',
+  MRA: 'cm=MRA',
+  DREQ: 'cm=DREQ',
+  DREP: 'cm=DREP',
+  SIDR_REQ: 'cm=SIDR_REQ',
+  SIDR_REP: 'cm=SIDR_REP',
+  'FIRST packet': 'opcode=*_SEND_FIRST+*_WRITE_FIRST',
+  'MIDDLE packet': 'opcode=*_SEND_MIDDLE+*_WRITE_MIDDLE',
+  'LAST packet': 'opcode=*_SEND_LAST*+*_WRITE_LAST*',
+  'ONLY packet': 'opcode=RC_SEND_ONLY*+RC_WRITE_ONLY*+UC_*_ONLY*+XRC_SEND_ONLY*+XRC_WRITE_ONLY*+SRD_SEND*+SRD_WRITE*',
+  'READ or atomic': 'opcode=*_READ_REQUEST+*_COMPARE_SWAP+*_FETCH_ADD+SRD_READ',
+  response: 'opcode=*_READ_RESP_*+*_ATOMIC_ACK+SRD_READ_DATA',
+  acknowledgement: 'ack=ACK',
+  NAK: 'ack=NAK',
+  'RNR NAK': 'ack=RNR_NAK',
+  datagram: 'opcode=UD_SEND_ONLY*',
+} as const
+export type PacketRole = keyof typeof packetRoles
+export const packetRoleNames = Object.keys(packetRoles) as readonly PacketRole[]
+
+/** Rules that never act, whose matches count packets by role. */
+export const countingRules: readonly string[] = packetRoleNames.map(
+  role => `${packetRoles[role]},drop=1,nth=1000000000`,
+)
+
+/** Acknowledgements may be joined, so only the first is the same in each run. */
+const VARYING: readonly PacketRole[] = ['acknowledgement', 'NAK', 'RNR NAK']
+
+/** Messages of which all repetitions are lost too, and for how long they are repeated, milliseconds. */
+const LOST_FOR_GOOD: Readonly<Partial<Record<PacketRole, number>>> = { REQ: 70_000, DREQ: 70_000 }
+
+const LATE = 50
+/** Milliseconds of outages, if the retries of queue pairs are not known. */
+const SHORT_OUTAGE = 50
+const LONG_OUTAGE = 1000
+const LONGEST_OUTAGE = 30_000
+const GONE = 500
+/** The device does not come back. */
+const GONE_FOR_EVER = 600_000
+const EVENT_LATE = 200
+const EVENT_AGAIN = 20
+
+const none = (): number => 0
+
+interface PlanOptions {
+  readonly kinds: readonly WalkKind[]
+  /** Milliseconds for which a process is stopped. */
+  readonly stopped: number
+  /** Longest time for which a queue pair repeats requests, milliseconds; 0: unknown. */
+  readonly retries: number
+}
+
+/** Selects the process, if there are several. */
+type SelectProcess = (site: SurveySite) => string
+
+/** The selectors of the first time that a process comes to a site in a phase. */
+const selectorsOf = (site: SurveySite, process: string): string | undefined => {
+  const { target, name, class: cls, site: number, first } = site
+  if (number === '') return undefined
+  const what = target === 'call' ? `call=${name}` : target === 'completion' ? `completion=${name}` : undefined
+  return what && `${what},class=${cls},site=${number}${process},nth=${first}`
+}
+
+const failingPoint = (site: WalkSite, process: string): Pick<WalkPoint, 'text' | 'rule'> | undefined => {
+  const { target, name, class: cls, site: number, stack } = site
+  if (number === '' || (cls === 'cm_id' && stack.some(frame => TRIES.test(frame)))) return undefined
+  const at = `class=${cls},site=${number}${process}`
+  const fixed = (rule: string, text: string) => ({ rule: () => rule, text })
+  switch (target) {
+    case 'call': {
+      const errnos = NOT_FAILED.test(name) ? [] : methodErrnos(name)
+      const errno = PREFERRED_ERRNOS.find(preferred => errnos.includes(preferred))
+      return errno && fixed(`call=${name},${at},nth=1,errno=${errno}`, `${name} fails with ${errno}`)
+    }
+    case 'post': {
+      const request = name === '' ? '' : `,request=${name}`
+      const what =
+        name === 'RECV' ? 'the post of a receive' : name === '' ? 'the post of a batch' : `the post of ${name}`
+      return fixed(`${at}${request},nth=1,post=ENOMEM`, `${what} fails with ENOMEM`)
+    }
+    case 'completion': {
+      const statuses: readonly string[] = statusesOf(cls, name)
+      const status = PREFERRED_STATUSES.find(preferred => statuses.includes(preferred))
+      return status && fixed(`completion=${name},${at},nth=1,status=${status}`, `${name} completes with ${status}`)
+    }
+    default:
+      return undefined
+  }
+}
+
+const time = (milliseconds: number): string =>
+  milliseconds >= 1000 ? `${Number((milliseconds / 1000).toFixed(1))} s` : `${milliseconds} ms`
+
+const FAILING: Readonly<Partial<Record<WalkKind, SurveySite['target']>>> = {
+  calls: 'call',
+  posts: 'post',
+  completions: 'completion',
+}
+
+/** Phases in which all call sites of a process are one state for its link and its peer. */
+const UNCONNECTED: readonly ProgramPhase[] = ['begins', 'has a queue pair']
+
+class Planner {
+  readonly #points: WalkPoint[] = []
+  readonly #leftOut = new Map<string, { readonly kind: WalkKind; readonly why: string; count: number }>()
+  readonly #sites: readonly WalkSite[]
+  readonly #process: SelectProcess
+  readonly #options: PlanOptions
+
+  constructor(sites: readonly WalkSite[], options: PlanOptions) {
+    this.#sites = sites
+    this.#options = options
+    const several = new Set(
+      sites
+        .filter(({ host, process }) => sites.some(other => other.host === host && other.process !== process))
+        .map(({ host }) => host),
+    )
+    this.#process = site => (several.has((site as WalkSite).host) ? `,process=${site.process}` : '')
+  }
+
+  #leave(kind: WalkKind, why: string, count = 1): void {
+    const known = this.#leftOut.get(`${kind} ${why}`) ?? { kind, why, count: 0 }
+    known.count += count
+    this.#leftOut.set(`${kind} ${why}`, known)
+  }
+
+  #add(point: Pick<WalkPoint, 'kind' | 'host' | 'text' | 'rule'> & Partial<WalkPoint>): void {
+    this.#points.push({ lasts: none, isHidden: false, kills: false, ...point })
+  }
+
+  #failing(kind: WalkKind): void {
+    const seen = new Set<string>()
+    for (const site of this.#sites.filter(({ target }) => target === FAILING[kind])) {
+      const { host, process, name, class: cls, site: number } = site
+      const key = [host, process, name, cls, number].join(' ')
+      // Another phase of the same site.
+      if (seen.has(key)) continue
+      seen.add(key)
+      const found = failingPoint(site, this.#process(site))
+      if (found !== undefined) this.#add({ kind, host, site, ...found })
+    }
+  }
+
+  #packets(counts: readonly RoleCount[]): void {
+    const hasCm = counts.some(({ role, count }) => count > 0 && packetRoles[role].startsWith('cm='))
+    for (const { host, role, count } of counts) {
+      const given = LOST_FOR_GOOD[role]
+      if (given !== undefined && count > 0)
+        this.#add({
+          kind: 'packets',
+          host,
+          text: `all ${role}s${host === '' ? '' : ` to ${host}`} are lost`,
+          rule: () => `${packetRoles[role]},drop=1`,
+          lasts: factor => given * factor,
+        })
+      // Messages of the connection manager are datagrams too.
+      if (count === 0 || (role === 'datagram' && hasCm)) continue
+      const numbers = count > 1 && !VARYING.includes(role) ? [1, count] : [1]
+      if (count > numbers.length) this.#leave('packets', 'further packets of the same role', count - numbers.length)
+      for (const nth of numbers)
+        for (const [effect, text] of [
+          ['drop=1', 'is lost'],
+          ['dup=1', 'comes twice'],
+          [`delay=${LATE}`, `comes ${LATE} ms late`],
+        ] as const) {
+          const which = numbers.length === 1 ? '' : nth === 1 ? 'first ' : 'last '
+          const text2 = `the ${which}${role}${host === '' ? '' : ` to ${host}`} ${text}`
+          this.#add({
+            kind: 'packets',
+            host,
+            text: text2,
+            rule: () => `${packetRoles[role]},nth=${nth},${effect}`,
+            lasts: none,
+            isHidden: true,
+          })
+        }
+    }
+  }
+
+  /** The steps of the processes. `isJoined`: of phases before a connection only the first. */
+  #steps(kind: WalkKind, isJoined: boolean): readonly { site: WalkSite; selectors: string; process: string }[] {
+    const seen = new Set<string>()
+    return this.#sites.flatMap(site => {
+      if ((site.target !== 'call' && site.target !== 'completion') || WAITS.test(site.name)) return []
+      const process = this.#process(site)
+      const selectors = selectorsOf(site, process)
+      if (selectors === undefined) return []
+      const { host, phase } = site
+      const isOne = isJoined && UNCONNECTED.includes(phase)
+      const key = [host, site.process, phase, ...(isOne ? [] : [site.target, site.name, site.site])].join(' ')
+      if (seen.has(key)) {
+        this.#leave(kind, 'call sites in the same state as another')
+        return []
+      }
+      seen.add(key)
+      return [{ site, selectors, process }]
+    })
+  }
+
+  #atSteps(
+    kind: WalkKind,
+    isJoined: boolean,
+    effects: readonly (Partial<WalkPoint> & { readonly effect: (factor: number) => string; readonly what: string })[],
+  ): void {
+    for (const { site, selectors } of this.#steps(kind, isJoined))
+      for (const { effect, what, ...others } of effects) {
+        const at = site.target === 'call' ? site.name : `a completion of ${site.name}`
+        this.#add({
+          kind,
+          host: site.host,
+          site,
+          text: `${what} at ${at}`,
+          rule: factor => `${selectors},${effect(factor)}`,
+          ...others,
+        })
+      }
+  }
+
+  #links(): void {
+    const { retries } = this.#options
+    const short: Lasts = factor =>
+      Math.round(Math.max(1, retries > 0 ? Math.min(SHORT_OUTAGE, (retries * factor) / 4) : SHORT_OUTAGE * factor))
+    const long: Lasts = factor =>
+      Math.round(Math.min(LONGEST_OUTAGE, retries > 0 ? retries * factor * 1.5 + 200 : LONG_OUTAGE))
+    this.#atSteps('links', true, [
+      {
+        effect: factor => `link=${short(factor)}ms`,
+        what: 'the link goes down for less than retries last',
+        lasts: short,
+        isHidden: true,
+      },
+      {
+        effect: factor => `link=${long(factor)}ms`,
+        what: 'the link goes down for longer than retries last',
+        lasts: long,
+      },
+      { effect: () => 'gid=1', what: 'the GID moves' },
+    ])
+  }
+
+  #peers(): void {
+    const { stopped } = this.#options
+    this.#atSteps('peers', true, [
+      { effect: () => 'signal=KILL', what: 'the process is killed', kills: true },
+      { effect: () => `stop=${stopped}ms`, what: `the process is stopped for ${time(stopped)}`, lasts: () => stopped },
+    ])
+  }
+
+  #devices(): void {
+    this.#atSteps('devices', false, [
+      { effect: () => 'fatal=qps', what: 'the device fails' },
+      { effect: () => `gone=${GONE_FOR_EVER}ms`, what: 'the device is removed' },
+      { effect: () => `gone=${GONE}ms`, what: `the device is removed for ${time(GONE)}`, lasts: () => GONE },
+    ])
+  }
+
+  #events(): void {
+    for (const site of this.#sites.filter(({ target }) => target === 'notice')) {
+      const { host, name, first } = site
+      const selectors = `notice=${name}${this.#process(site)},nth=${first}`
+      const add = (effect: string, text: string): void =>
+        this.#add({ kind: 'events', host, site, text, rule: () => `${selectors},${effect}`, isHidden: true })
+      add(`delay=${EVENT_LATE}ms`, `${name} comes ${EVENT_LATE} ms late`)
+      if (isRepeatable(name)) add(`again=${EVENT_AGAIN}ms`, `${name} comes once more without cause`)
+      else this.#leave('events', 'events of rdma_cm, which come once')
+    }
+  }
+
+  plan(counts: readonly RoleCount[]): WalkPlan {
+    for (const kind of this.#options.kinds) {
+      if (kind in FAILING) this.#failing(kind)
+      else if (kind === 'packets') this.#packets(counts)
+      else if (kind === 'links') this.#links()
+      else if (kind === 'peers') this.#peers()
+      else if (kind === 'devices') this.#devices()
+      else this.#events()
+    }
+    return { points: this.#points, leftOut: [...this.#leftOut.values()] }
+  }
+}
+
+/** The points of the kinds, from what a run without failures has shown. */
+export const planWalk = (sites: readonly WalkSite[], counts: readonly RoleCount[], options: PlanOptions): WalkPlan =>
+  new Planner(sites, options).plan(counts)
+
+/** The points in turns of the kinds, so that a limit leaves some of each. */
+export const inTurns = (points: readonly WalkPoint[]): readonly WalkPoint[] => {
+  const byKind = walkKindNames.map(kind => points.filter(point => point.kind === kind))
+  const longest = Math.max(0, ...byKind.map(({ length }) => length))
+  return Array.from({ length: longest }, (_, i) => byKind.flatMap(ofKind => ofKind[i] ?? [])).flat()
+}

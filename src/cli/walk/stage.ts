@@ -1,0 +1,168 @@
+/*
+ * Where the runs of a walk take place: each under a private daemon of its own, so that nothing of one run is in the next.
+ * Several at a time have network namespaces of their own, since programs choose ports.
+ */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { ToolSession } from '../../daemon/client/tool-session.ts'
+import type { Finding } from '../../spec/check/finding.ts'
+import { attempt } from '../attempt.ts'
+import { type JoinOptions, joinDaemon } from '../join.ts'
+import { isRoot } from '../net/state.ts'
+import { tool } from '../net/system.ts'
+import { privateFolder, removeFolder } from '../paths.ts'
+import { programEnvironment } from '../program/program.ts'
+import { takeCrashes } from './crashes.ts'
+import { countingRules, packetRoleNames, type WalkPoint } from './kinds.ts'
+import type { WalkRun } from './outcome.ts'
+
+export interface RunLimits {
+  readonly seconds: number
+  /** What times of retries are multiplied by. */
+  readonly factor: number
+}
+
+export interface Stage {
+  /** Runs the program once. Absent `point`: without failure, and packets are counted. */
+  run(point: WalkPoint | undefined, limits: RunLimits): Promise<WalkRun>
+  /** The command that repeats the run of a point, with a recording. */
+  repeatCommand(point: WalkPoint): readonly string[]
+}
+
+/** Milliseconds in which processes that hang write their stacks. */
+const QUIT_TIME = 2000
+/** Milliseconds for which connections may end when the program has ended, and between looks. */
+const SETTLE_TIME = 600
+const SETTLE_LOOK = 100
+
+const pause = (milliseconds: number): Promise<void> => new Promise(resolve => void setTimeout(resolve, milliseconds))
+
+/**
+ * Connected queue pairs whose peer is gone, of processes that go on. `sessions`: the daemons of all hosts, so that all
+ * peers are known.
+ */
+export const lostConnections = async (sessions: readonly ToolSession[]): Promise<readonly string[]> => {
+  const lists = await Promise.all(sessions.map(session => session.qps()))
+  const all = lists.flat()
+  const numbers = new Set(all.map(({ qpn }) => qpn))
+  return all
+    .filter(
+      ({ type, state, peer }) => type === 'rc_qp' && state === 'RTS' && peer !== undefined && !numbers.has(peer.qpn),
+    )
+    .map(
+      ({ command, pid, qpn, peer }) =>
+        `process ${pid} (${command}) has queue pair 0x${qpn.toString(16)}, connected to 0x${peer!.qpn.toString(16)}, which is gone`,
+    )
+}
+
+/** As `lostConnections`, after what takes some time to end. */
+export const settledConnections = async (sessions: readonly ToolSession[]): Promise<readonly string[]> => {
+  for (let waited = 0; ; waited += SETTLE_LOOK) {
+    const lost = await lostConnections(sessions)
+    if (lost.length === 0 || waited >= SETTLE_TIME) return lost
+    await pause(SETTLE_LOOK)
+  }
+}
+
+export interface CommandStageOptions {
+  readonly program: string
+  readonly args: readonly string[]
+  readonly options: JoinOptions
+  /** Each run has a network namespace of its own. */
+  readonly isIsolated: boolean
+  readonly stop: AbortSignal
+}
+
+const isolated = (command: readonly string[]): readonly string[] => [
+  tool('unshare'),
+  '--net',
+  ...(isRoot() ? [] : ['--user', '--map-current-user']),
+  '--',
+  tool('sh'),
+  '-c',
+  'ip link set lo up && exec "$@"',
+  'sh',
+  ...command,
+]
+
+/** The stage of a command. */
+export const commandStage = ({ program, args, options, isIsolated, stop }: CommandStageOptions): Stage => ({
+  async run(point, { seconds, factor }) {
+    const folder = privateFolder()
+    const findings: Finding[] = []
+    const crashes = join(folder, 'crashes')
+    const joined = await joinDaemon(
+      { ...options, private: true, check: true, timers: String(factor) },
+      { onFinding: finding => void findings.push(finding) },
+    )
+    const { client } = joined
+    try {
+      await client.subscribeFindings()
+      const { fault } = await client.config()
+      const rules = point === undefined ? countingRules : [point.rule(factor)]
+      await client.faults([fault, ...rules].filter(Boolean).join(';'))
+      await client.beginSurvey()
+      writeFileSync(crashes, '')
+      const waits: string[] = []
+      const left: string[] = []
+      const [command = '', ...words] = isIsolated ? isolated([program, ...args]) : [program, ...args]
+      const result = await attempt(command, words, programEnvironment(client.socket, { stacks: true, crashes }), {
+        seconds,
+        stop,
+        quitMilliseconds: QUIT_TIME,
+        ownSocket: client.socket,
+        async look(isTimedOut) {
+          if (isTimedOut) waits.push(...(await client.waits()).map(({ text }) => text))
+          else left.push(...(await settledConnections([client])))
+        },
+      })
+      // Waits for the end of the program's objects; messages stay in order, so all findings have arrived before this reply.
+      await client.counts()
+      const { sites, failed, facts } = await client.survey()
+      const stats = await client.faults()
+      return {
+        result,
+        sites: sites.map(site => ({ ...site, host: '' })),
+        counts:
+          point === undefined
+            ? packetRoleNames.map((role, i) => ({
+                host: '',
+                role,
+                count: stats[stats.length - packetRoleNames.length + i]?.matched ?? 0,
+              }))
+            : [],
+        records: takeCrashes(crashes),
+        findings,
+        failed,
+        facts,
+        injected: point === undefined ? 0 : actedOf(point.rule(factor), stats.at(-1)),
+        waits,
+        left,
+      }
+    } finally {
+      removeFolder(folder)
+      await joined.leave()
+    }
+  },
+  repeatCommand(point) {
+    const { device = [], fault = [], link, path } = options
+    return [
+      'userdma',
+      'run',
+      '--private',
+      '--record',
+      'walk.udr',
+      ...device.flatMap(one => ['--device', one]),
+      ...(link === undefined ? [] : ['--link', link]),
+      ...(path === undefined ? [] : ['--path', path]),
+      ...[...fault, point.rule(1)].flatMap(rule => ['--fault', rule]),
+      '--',
+      program,
+      ...args,
+    ]
+  },
+})
+
+/** Whether the rule of a point has acted, from its counts: those of packets say only how many it selects. */
+export const actedOf = (rule: string, stat: { readonly injected?: number; readonly matched?: number } = {}): number =>
+  stat.injected ?? Number((stat.matched ?? 0) >= Number(/nth=(\d+)/.exec(rule)?.[1] ?? 1))

@@ -1,0 +1,106 @@
+/*
+ * Refused posts that the program has ignored: it goes on with other requests of the queue, or waits, and never posts the
+ * refused one again. Most often it tests the result of ibv_post_* for < 0, which is a positive errno.
+ */
+import type { FindingId } from '../../spec/check/findings.ts'
+import { errnoName } from '../../spec/errno.ts'
+import { PostQueue } from '../../spec/session.ts'
+import type { Detector, DetectorServices } from './detector.ts'
+import type { KnownObject } from './objects.ts'
+import type { RefusedPost } from './refused-post.ts'
+
+/** Maximum refused requests of a queue that are remembered, the first: later ones are most often the same mistake. */
+const MAX_REFUSED = 16
+
+interface Refused {
+  readonly post: RefusedPost
+  readonly id: FindingId
+  /** What the program did next on the queue; undefined: nothing yet. */
+  next: string | undefined
+  /** Whether it has polled a completion of the queue meanwhile: it makes room, and may leave the request out. */
+  hasPolled: boolean
+}
+
+export interface IgnoredPosts extends Detector {
+  /** The library has refused a request of a known queue. */
+  refused(post: RefusedPost, id: FindingId, queue: KnownObject): void
+  /** The program of a context waits. */
+  waits(context: number): void
+}
+
+const functions: Readonly<Record<number, string>> = {
+  [PostQueue.SEND]: 'ibv_post_send',
+  [PostQueue.RECEIVE]: 'ibv_post_recv',
+  [PostQueue.SHARED]: 'ibv_post_srq_recv',
+}
+
+export const createIgnoredPosts = (services: DetectorServices): IgnoredPosts => {
+  /** By `CoreObject.id` of the queue, oldest first. */
+  const refused = new Map<number, Refused[]>()
+
+  const report = (queue: number, { post, id }: Refused, next: string): void => {
+    const owner = services.objects.find(queue)
+    if (owner === undefined) return
+    const call = functions[post.queue] ?? 'the post'
+    services.report(
+      id,
+      { ...post, action: 'posted' },
+      {
+        text: `${call} of wr_id ${post.wrId} on ${owner.name} was refused (${errnoName(post.error)}), and the program ${next}: it takes the request for posted`,
+        severity: 'warning',
+        advice: `compare the result of ${call} with 0: it is a positive errno, so a test for < 0 never holds`,
+        objects: [owner],
+      },
+    )
+  }
+
+  const reportAll = (queue: number): void => {
+    const all = refused.get(queue) ?? []
+    refused.delete(queue)
+    for (const one of all) if (one.next !== undefined) report(queue, one, one.next)
+  }
+
+  /** The program posts a request with this wr_id, again or next. `kind`: PostQueue. */
+  const goesOn = (queue: number, kind: number, wrId: bigint): void => {
+    const all = refused.get(queue)
+    if (all === undefined) return
+    const left = all.filter(
+      ({ post, next, hasPolled }) => post.queue !== kind || (post.wrId !== wrId && (next !== undefined || !hasPolled)),
+    )
+    if (left.length === 0) refused.delete(queue)
+    else refused.set(queue, left)
+    for (const one of left) if (one.post.queue === kind) one.next ??= `posts wr_id ${wrId} next`
+  }
+
+  return {
+    refused(post, id, queue) {
+      goesOn(queue.id, post.queue, post.wrId)
+      const all = refused.get(queue.id) ?? []
+      if (all.length === MAX_REFUSED) return
+      refused.set(queue.id, [...all, { post, id, next: undefined, hasPolled: false }])
+    },
+    waits(context) {
+      for (const [queue, all] of refused) {
+        const ofContext = all.filter(({ post }) => post.context === context)
+        for (const one of ofContext) one.next ??= 'waits'
+        if (ofContext.length > 0) reportAll(queue)
+      }
+    },
+    polled(cq) {
+      for (const [queue, all] of refused) {
+        const uses = services.objects.find(queue)?.uses
+        if (uses?.get('sendCq')?.id !== cq && uses?.get('recvCq')?.id !== cq) continue
+        for (const one of all) one.hasPolled = true
+      }
+    },
+    posted({ owner, queue, wrId }) {
+      goesOn(owner, queue, wrId)
+    },
+    queueReset(owner) {
+      reportAll(owner)
+    },
+    calling({ method }, { id }) {
+      if (method === 'destroy') reportAll(id)
+    },
+  }
+}

@@ -1,0 +1,38 @@
+/*
+ * Findings about requests as the program has posted them, which the preload library sees and the device does not: requests
+ * of one list with the same elements, and immediate data in the order of the host.
+ */
+import { requestName } from '../../spec/check/causes.ts'
+import type { FindingId } from '../../spec/check/findings.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { WrOpcode } from '../../spec/work.ts'
+import type { Misuse } from './events.ts'
+import { hex, type KnownObject } from './objects.ts'
+import type { FindingContent } from './reporting.ts'
+
+const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const readers: readonly number[] = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD]
+
+type Content = FindingContent & { readonly id: FindingId }
+
+export const sharedElementsOf = ({ queue, index: count, wrId, more: opcode }: Misuse, owner: KnownObject): Content => {
+  const isSend = queue === PostQueue.SEND
+  const isRead = isSend && readers.includes(opcode)
+  const kind = isSend ? requestName(opcode) : 'receive'
+  const result = isRead
+    ? 'all results are written to the same memory'
+    : isSend
+      ? 'all send the same bytes'
+      : 'their messages overwrite each other'
+  return {
+    id: 'shared-elements',
+    text: `${count} requests of one list of ${owner.name}, from ${kind} wr_id ${wrId} on, have the same sg_list and different wr_ids: ${result}`,
+    // Receives may be for messages without bytes, and sends may be of the same bytes.
+    severity: isRead ? 'warning' : 'note',
+  }
+}
+
+export const immediateOf = ({ index: value, wrId }: Misuse, owner: KnownObject): Content => ({
+  id: 'immediate-byte-order',
+  text: `imm_data of send wr_id ${wrId} of ${owner.name} is ${hex(value >>> 0)} in network byte order, which the receiver's ntohl returns`,
+})

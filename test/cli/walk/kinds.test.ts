@@ -1,0 +1,101 @@
+/*
+ * The points of a walk, from what a run without failures has shown.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { inTurns, type PacketRole, planWalk, type WalkSite } from '../../../src/cli/walk/kinds.ts'
+import { parseRule } from '../../../src/spec/faults/rules.ts'
+import { type WalkKind, walkKindNames } from '../../../src/spec/walk-kinds.ts'
+
+const site = (name: string, others: Partial<WalkSite> = {}): WalkSite => ({
+  target: 'call',
+  name,
+  class: name.split('.')[0]!,
+  site: '0000abcd',
+  program: 'p',
+  process: 1,
+  phase: 'begins',
+  first: 1,
+  count: 1,
+  stack: ['f (/bin/p+0x1)'],
+  host: '',
+  ...others,
+})
+const completion = (others: Partial<WalkSite> = {}): WalkSite =>
+  site('WRITE', { target: 'completion', class: 'rc_qp', phase: 'transfers', ...others })
+const plan = (
+  kinds: readonly WalkKind[],
+  sites: readonly WalkSite[],
+  counts: Partial<Record<PacketRole, number>> = {},
+  retries = 0,
+) =>
+  planWalk(
+    sites,
+    Object.entries(counts).map(([role, count]) => ({ host: '', role: role as PacketRole, count })),
+    { kinds, stopped: 1000, retries },
+  )
+const texts = (...args: Parameters<typeof plan>): readonly string[] => plan(...args).points.map(({ text }) => text)
+
+describe('the points of a walk', () => {
+  it('are rules that parse, of every kind', () => {
+    const sites = [
+      site('mr.create'),
+      site('rc_qp.modify', { phase: 'connects', first: 3 }),
+      site('SEND', { target: 'post', class: 'rc_qp' }),
+      completion(),
+      site('COMPLETION', { target: 'notice', class: 'comp_channel', site: '' }),
+      site('ESTABLISHED', { target: 'notice', class: 'cm_channel', site: '' }),
+    ]
+    const { points } = plan(walkKindNames, sites, { REQ: 1, 'ONLY packet': 9 }, 540)
+    assert.deepEqual(new Set(points.map(({ kind }) => kind)), new Set(walkKindNames))
+    for (const { rule } of points) for (const factor of [1, 0.1]) parseRule(rule(factor))
+    assert.deepEqual(
+      inTurns(points)
+        .slice(0, 8)
+        .map(({ kind }) => kind),
+      walkKindNames,
+    )
+  })
+
+  it('name the process if there are several, and the first time in a phase', () => {
+    const rules = (sites: readonly WalkSite[]) => plan(['devices'], sites).points.map(({ rule }) => rule(1))
+    const second = site('mr.create', { process: 2, first: 4, phase: 'connects' })
+    assert.match(rules([second])[0]!, /^call=mr\.create,class=mr,site=0000abcd,nth=4,fatal=qps$/)
+    assert.match(rules([site('pd.create'), second])[3]!, /,process=2,nth=4,fatal=qps$/)
+  })
+
+  it('of calls are one for each site, of links one for each phase before a connection', () => {
+    const begun = [site('mr.create'), site('cq.create', { site: '0000abce' }), site('mr.create', { phase: 'connects' })]
+    assert.deepEqual(texts(['calls'], begun), ['mr.create fails with ENOMEM', 'cq.create fails with ENOMEM'])
+    const { points, leftOut } = plan(['links'], begun)
+    assert.deepEqual(
+      points.map(({ site: at }) => `${at?.name} ${at?.phase}`),
+      [...Array(3).fill('mr.create begins'), ...Array(3).fill('mr.create connects')],
+    )
+    assert.deepEqual(leftOut, [{ kind: 'links', why: 'call sites in the same state as another', count: 1 }])
+  })
+
+  it('of packets are the first and last of each role, the first only of acknowledgements', () => {
+    const { points, leftOut } = plan(['packets'], [], { REQ: 1, 'ONLY packet': 9, acknowledgement: 5, datagram: 3 })
+    assert.deepEqual(
+      points
+        .filter(({ text }) => text.endsWith('is lost'))
+        .map(({ text, rule }) => [text, rule(1).match(/nth=\d+/)?.[0]]),
+      [
+        ['the REQ is lost', 'nth=1'],
+        ['the first ONLY packet is lost', 'nth=1'],
+        ['the last ONLY packet is lost', 'nth=9'],
+        ['the acknowledgement is lost', 'nth=1'],
+      ],
+    )
+    assert.deepEqual(leftOut, [{ kind: 'packets', why: 'further packets of the same role', count: 11 }])
+  })
+
+  it('take a link down for less and for longer than retries last, with shortened timers for less', () => {
+    const [short, long] = plan(['links'], [completion()], {}, 540).points
+    const times = (factor: number) => [short, long].map(point => Number(/link=(\d+)ms/.exec(point!.rule(factor))?.[1]))
+    assert.deepEqual(times(1), [50, 1010])
+    assert.deepEqual(times(0.1), [14, 281])
+    assert.equal(long!.lasts(1), 1010)
+  })
+})

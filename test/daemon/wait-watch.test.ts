@@ -1,0 +1,61 @@
+/*
+ * What counts as a wait when a program ends: what was the same for a second, and still holds.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { ContextWait } from '../../src/core/driver-contract.ts'
+import type { Context, CoreObject } from '../../src/core/model.ts'
+import { WaitWatch } from '../../src/daemon/wait-watch.ts'
+
+const SECOND = 1_000_000
+const context = { id: 1 } as Context
+
+const watching = (found: ContextWait) => {
+  const reported: string[] = []
+  let now = 0
+  const containment = { guard: <T extends readonly unknown[]>(_what: string, run: (...args: T) => void) => run }
+  const watch = new WaitWatch(
+    () => [found],
+    () => now,
+    (_context, wait) => void reported.push(wait.text),
+    containment,
+  )
+  watch.look()
+  now = SECOND
+  return { watch, reported }
+}
+
+test('a wait of a second is reported when its context ends', () => {
+  const { watch, reported } = watching({ context, wait: { id: 'idle-queues', text: 'idle' } })
+  watch.ended(context)
+  assert.deepEqual(reported, ['idle'])
+})
+
+test('a wait that was over after the last look is not reported', () => {
+  let holds = true
+  const { watch, reported } = watching({
+    context,
+    wait: { id: 'connection-waits', text: 'an event was not read' },
+    holds: () => holds,
+  })
+  holds = false
+  watch.ended(context)
+  watch.reportAll()
+  assert.deepEqual(reported, [])
+  holds = true
+  watch.ended(context)
+  assert.deepEqual(reported, ['an event was not read'])
+})
+
+test('the end of a channel reports the waits of that channel alone', () => {
+  const [channel, other] = [{ id: 7 } as CoreObject, { id: 8 } as CoreObject]
+  const { watch, reported } = watching({
+    context,
+    wait: { id: 'connection-waits', text: 'an event was not read' },
+    channel,
+  })
+  watch.ended(context, other)
+  assert.deepEqual(reported, [])
+  watch.ended(context, channel)
+  assert.deepEqual(reported, ['an event was not read'])
+})

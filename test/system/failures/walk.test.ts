@@ -1,0 +1,66 @@
+/*
+ * `userdma walk` on programs that survive every single failure, and on programs with the faults of known issues
+ * (test/programs/walks).
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { longOnly } from '../../long-run.ts'
+import { lacking, ownProgram, runUserdma, temporaryFolder } from '../programs.ts'
+
+interface WalkJson {
+  readonly kind: string
+  readonly outcome: string
+  readonly isFinding: boolean
+  readonly text: string
+  readonly rule: string
+  readonly details: readonly string[]
+}
+
+/** Walks; the results in the order of the table. */
+const walk = async (t: TestContext, program: string, options: readonly string[]) => {
+  const report = join(temporaryFolder(t), 'report')
+  const all = [...options, '--json', '-o', report, '--', ownProgram(program)]
+  const { status, stderr } = await runUserdma(t, ['walk', ...all])
+  assert.ok(status === 0 || status === 65, stderr)
+  const lines = readFileSync(report, 'utf8').trimEnd().split('\n').filter(Boolean)
+  return { status, results: lines.map(line => JSON.parse(line) as WalkJson) }
+}
+
+const findings = (results: readonly WalkJson[]): readonly string[] =>
+  results.filter(({ isFinding }) => isFinding).map(({ kind, outcome, text }) => `${kind}: ${outcome}: ${text}`)
+
+describe('a walk', { skip: lacking(ownProgram('pool')) }, () => {
+  for (const program of ['pool', 'datagram_service']) {
+    it(`has no finding in a program that recovers: ${program}`, async t => {
+      // One point of each kind.
+      const { status, results } = await walk(t, program, ['--points', '8'])
+      assert.deepEqual(findings(results), [])
+      assert.equal(status, 0)
+      assert.deepEqual(
+        new Set(results.map(({ kind }) => kind)),
+        new Set(['calls', 'posts', 'completions', 'packets', 'links', 'peers', 'devices', 'events']),
+      )
+    })
+
+    it(`has none in ${program} at any point, and the same table twice`, { skip: longOnly }, async t => {
+      const options = ['--points', '1000', '--time-limit', '3600']
+      const tables = []
+      for (let i = 0; i < 2; i++) {
+        const { results } = await walk(t, program, options)
+        assert.deepEqual(findings(results), [])
+        tables.push(results.map(({ kind, text, rule, outcome }) => `${kind} ${text} ${rule} ${outcome}`).sort())
+      }
+      assert.deepEqual(tables[1], tables[0])
+    })
+  }
+
+  it('finds a cached index of the GID table (nccl #2157)', async t => {
+    const { results } = await walk(t, 'stale_gid', ['--kinds', 'links', '--points', '6', '--hang', '3'])
+    assert.ok(
+      findings(results).some(text => text.startsWith('links: hang: the GID moves at ')),
+      findings(results).join('\n'),
+    )
+  })
+})

@@ -1,0 +1,109 @@
+/*
+ * Findings about requests as the program posts them: lists with one element for all, immediate data in the order of the
+ * host, READs into one buffer, and refused posts that the program ignores.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Errno } from '../../../src/spec/errno.ts'
+import { MisuseKind, PostQueue } from '../../../src/spec/session.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
+import { requestScenario, workRequest } from './requests.ts'
+
+const { RDMA_READ, RDMA_WRITE } = WrOpcode.values
+
+test('requests of one list with the same elements: READs are a warning, sends and receives a note', () => {
+  for (const [queue, number, opcode, severity, what] of [
+    [PostQueue.SEND, 1, RDMA_READ, 'warning', /from READ wr_id 7 on, .*: all results are written to the same memory$/],
+    [PostQueue.SEND, 1, RDMA_WRITE, 'note', /from WRITE wr_id 7 on, .*: all send the same bytes$/],
+    [PostQueue.RECEIVE, 1, 0, 'note', /from receive wr_id 7 on, .*: their messages overwrite each other$/],
+  ] as const) {
+    const s = requestScenario()
+    s.misuse(MisuseKind.SHARED_ELEMENTS, workRequest({ queue, number, wrId: 7n, index: 4 }), opcode)
+    assert.deepEqual(s.ids(), [`shared-elements ${severity}`])
+    assert.match(s.found[0]!.text, what)
+    assert.match(s.found[0]!.text, /^4 requests of one list of QP 0x1,/)
+  }
+})
+
+test('immediate data in the order of the host is a note with the value of the receiver', () => {
+  const s = requestScenario()
+  s.misuse(MisuseKind.IMMEDIATE, workRequest({ wrId: 7n, index: 0xff00_0000 | 0 }))
+  assert.deepEqual(s.ids(), ['immediate-byte-order note'])
+  assert.match(s.found[0]!.text, /^imm_data of send wr_id 7 of QP 0x1 is 0xff000000 in network byte order/)
+})
+
+test('READs into one buffer are found as they were posted, and once', () => {
+  const s = requestScenario()
+  const [first, second] = [0, 1].map(index => workRequest({ opcode: RDMA_READ, index, wrId: BigInt(index) }))
+  assert.ok(first && second)
+  s.misuse(MisuseKind.READ_OVERLAP, second)
+  assert.deepEqual(s.ids(), ['receive-overlap note'])
+  assert.match(
+    s.found[0]!.text,
+    /^the READ or atomic wr_id 1 of QP 0x1 was posted while an earlier one was outstanding/,
+  )
+  // The device sees both outstanding.
+  for (const wrId of [0n, 1n]) s.post({ opcode: RDMA_READ, wrId })
+  assert.equal(s.found.length, 1)
+})
+
+const ignoring = () => {
+  const s = requestScenario()
+  const refuse = (wrId: bigint): void =>
+    s.checker.refusedPost({
+      ...{ time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } },
+      ...{ queue: PostQueue.SEND, number: 1, wrId, error: Errno.ENOMEM, state: 3, stack: ['post'] },
+      request: { opcode: RDMA_WRITE, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 },
+    })
+  return { ...s, refuse }
+}
+const IGNORED = 'queue-full warning'
+
+test('a refused post that the program ignores is told, with what it did next', () => {
+  const s = ignoring()
+  s.refuse(7n)
+  s.refuse(8n)
+  s.destroy('rc_qp', s.qp)
+  assert.deepEqual(
+    s.ids().filter(id => id === IGNORED),
+    [IGNORED],
+  )
+  const { text, advice } = s.found.find(({ severity }) => severity === 'warning')!
+  assert.match(text, /^ibv_post_send of wr_id 7 on QP 0x1 was refused \(ENOMEM\), and the program posts wr_id 8 next: /)
+  assert.match(advice ?? '', /^compare the result of ibv_post_send with 0: .* a test for < 0 never holds$/)
+})
+
+test('a program that waits for a refused request has ignored it', () => {
+  const s = ignoring()
+  s.refuse(7n)
+  s.poll(3)
+  s.checker.waits({
+    ...{ time: 2, device: 'rxe0', deviceNumber: 0, context: 0, program: { pid: 1, command: 'client' } },
+    wait: { id: 'idle-queues', text: 'nothing can complete', qpns: [1] },
+  })
+  assert.ok(s.ids().includes(IGNORED), s.ids().join())
+  assert.ok(s.found.some(({ text }) => text.includes('and the program waits: it takes the request for posted')))
+})
+
+test('a program that posts again, makes room, or ends after a refused post has not ignored it', () => {
+  const cases: readonly ((s: ReturnType<typeof ignoring>) => void)[] = [
+    s => s.post({ wrId: 7n }),
+    s => {
+      s.post({ wrId: 9n })
+      s.post({ wrId: 7n })
+    },
+    s => {
+      s.poll(1)
+      s.post({ wrId: 9n })
+    },
+    s => s.post({ wrId: 9n, queue: PostQueue.RECEIVE, opcode: -1 }),
+    () => {},
+  ]
+  for (const [i, run] of cases.entries()) {
+    const s = ignoring()
+    s.refuse(7n)
+    run(s)
+    s.destroy('rc_qp', s.qp)
+    assert.ok(!s.ids().includes(IGNORED), `case ${i}: ${s.ids().join()}`)
+  }
+})
